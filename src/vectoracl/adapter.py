@@ -1,0 +1,228 @@
+"""The contract that an adapter fulfils: pure flows over requests, and a port that performs them.
+
+A flow is a generator. It yields a `Request` (plain, frozen data that compares equal) or a tuple of them, and gets the
+reply, or a tuple of replies. It performs no I/O, so it is tested without a server, and the same flow serves sync and
+async callers. Rules: one request is one transaction and nothing is held across a yield; a flow never yields while it
+is closed (no yield in `finally`, a bare `except` or `except BaseException`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+from vectoracl.actions import ALL_ACTIONS, Action
+from vectoracl.fields import FieldType
+from vectoracl.findings import Posture
+from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.predicate import NODES, Predicate
+from vectoracl.queries import ResolvedQuery
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+Grade = Literal["none", "predicate", "partition", "engine", "credential"]
+GRADES: tuple[Grade, ...] = ("none", "predicate", "partition", "engine", "credential")
+
+
+class Request(Generic[R_co]):
+    """One thing to be performed by a port, as data; `reply = yield from request` is typed.
+
+    `port` is the performer's name: "store" for an adapter's own requests, else one of the core's ports. `partition`
+    is the one partition that a request to a store touches; None only for requests that touch no rows.
+    """
+
+    __slots__ = ()
+    port: ClassVar[str] = "store"
+    partition: str | None
+
+    def __iter__(self) -> Generator[Request[Any], Any, R_co]:
+        reply: R_co = yield self
+        return reply
+
+
+Step = Request[Any] | tuple[Request[Any], ...]
+Flow = Generator[Step, Any, R]
+
+
+class Port(Protocol):
+    """Performs requests, sync. Every exception it raises is a VectorACLError (a StoreError as a rule)."""
+
+    parallel: int
+
+    def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform *request* within *timeout* seconds (None: the port's own limit) and return its reply."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; further calls raise."""
+        ...
+
+
+class AsyncPort(Protocol):
+    """Performs requests, async; see `Port`."""
+
+    parallel: int
+
+    async def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform *request* within *timeout* seconds and return its reply."""
+        ...
+
+    async def close(self) -> None:
+        """Release everything."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an adapter, as configured, can do. What is not declared is refused by the core before any I/O.
+
+    `grade` is the isolation grade that is claimed; the posture has to reach it at start-up. `metric` and `dimension`
+    describe the vectors. `count`: "exact", "paged" (exact, by several requests) or "none". `max_batch` is the most
+    records of one upsert. `tuning` maps the name of a per-query setting to its smallest and largest value.
+    `parallel` is how many requests of one handle may run side by side.
+    """
+
+    grade: Grade
+    metric: Literal["cosine", "inner", "l2"]
+    dimension: int
+    operations: frozenset[Action] = ALL_ACTIONS
+    queries: frozenset[Literal["vector", "lexical", "hybrid"]] = frozenset({"vector"})
+    predicates: frozenset[type[Predicate]] = frozenset(NODES)
+    count: Literal["exact", "paged", "none"] = "exact"
+    exact: bool = True
+    group_by: bool = True
+    delete_counts: bool = True
+    atomic_upsert: bool = True
+    atomic_replace: bool = True
+    visible: Literal["immediate", "eventual"] = "immediate"
+    max_batch: int = 10_000
+    max_k: int = 10_000
+    deadlines: Literal["server", "client", "none"] = "client"
+    parallel: int = 1
+    tuning: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class Adapter(Protocol):
+    """The flows of one store. Each operation names one partition, and every request of its flow the same one."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this adapter, as configured, can do."""
+        ...
+
+    def search(self, operation: Search) -> Flow[Found]:
+        """Rank inside the scope."""
+        ...
+
+    def fetch(self, operation: Fetch) -> Flow[Rows]:
+        """Return chunks by id."""
+        ...
+
+    def count(self, operation: Count) -> Flow[int]:
+        """Count exactly."""
+        ...
+
+    def scan(self, operation: Scan) -> Flow[Rows]:
+        """Return one page in key order."""
+        ...
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Write all or none; return the number of records."""
+        ...
+
+    def replace(self, operation: Replace) -> Flow[int]:
+        """Make a new generation of one document; return the number of records."""
+        ...
+
+    def delete(self, operation: Delete) -> Flow[int | None]:
+        """Delete; return how many, or None where the store cannot count."""
+        ...
+
+    def posture(self) -> Flow[Posture]:
+        """Read how the store is really configured; touches no rows."""
+        ...
+
+    def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
+        """Rank over all partitions, for `hazmat` only. Raises RefusedError where there is no operator's access."""
+        ...
+
+
+class Operator(Protocol):
+    """What an operator does to a store with its own credentials; blocking, used by the command line only."""
+
+    def plan(self, *, adopt: str | None = None) -> str:
+        """Return, as text that can be run, what `provision` would do."""
+        ...
+
+    def provision(self, *, adopt: str | None = None, progress: Progress | None = None) -> list[str]:
+        """Create or update what the adapter needs; return what was done, a line each. Can be run again."""
+        ...
+
+    def tenants(self) -> list[TenantInfo]:
+        """List the tenants with their size and tier, and what is advised."""
+        ...
+
+    def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
+        """Give *tenant* a physical part of its own while reads and writes go on."""
+        ...
+
+    def demote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
+        """Move *tenant* back to the part that small tenants share."""
+        ...
+
+    def close(self) -> None:
+        """Release everything."""
+        ...
+
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how many units are done and how many there are (None: unknown)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantInfo:
+    """One tenant of a store: rows, tier ("shared" or "own"), and advice ("promote", "demote" or "")."""
+
+    tenant: str
+    rows: int
+    tier: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenContext:
+    """What the core gives to an adapter when it is opened.
+
+    `name` is the store's name in config, `fields` the declared metadata, `base` the folder against which relative
+    paths of the config are read, `debug_errors` whether clients' exceptions are attached as causes.
+    """
+
+    name: str
+    fields: Mapping[str, FieldType]
+    base: str
+    debug_errors: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An adapter with the makers of its ports; a port is made at first use, in the process that uses it.
+
+    `server` describes the store for reports (filled after the first contact).
+    """
+
+    adapter: Adapter
+    port: Callable[[], Port]
+    aport: Callable[[], AsyncPort]
+    operator: Callable[[], Operator] | None = None
+    server: Callable[[], str] = field(default=lambda: "unknown")
+
+
+def together(*requests: Request[R]) -> Flow[tuple[R, ...]]:
+    """Perform *requests* side by side; return their replies, or raise the first error in their order."""
+    replies = yield requests
+    for reply in replies:
+        if isinstance(reply, BaseException):
+            raise reply
+    return tuple(replies)

@@ -1,0 +1,346 @@
+"""`connect` and what it returns: the stores, policy, audit and embedder of one configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from vectoracl.actions import ALL_ACTIONS, Action, check_action, check_actions
+from vectoracl.adapter import GRADES, AsyncPort, Flow, Grade, OpenContext, Opened, Port
+from vectoracl.audit import JsonlSink, MemorySink, Sink
+from vectoracl.config import Config, PolicyConfig, StoreConfig, adapter_config, read
+from vectoracl.drive import arun, run
+from vectoracl.embed import Embedder, open_embedder
+from vectoracl.errors import ClosedError, ConfigError, PostureError, VectorACLError
+from vectoracl.explain import Explanation, explain_flow
+from vectoracl.fields import check_fields
+from vectoracl.findings import Posture
+from vectoracl.guard import Asker, Guard, Store
+from vectoracl.ids import check_tenant
+from vectoracl.imports import import_path
+from vectoracl.plugins import load
+from vectoracl.policy import Policy, TenantPolicy
+from vectoracl.ports import CORE_PORTS, AsyncCorePort, CorePort
+from vectoracl.predicate import ALWAYS
+from vectoracl.principal import Principal, check_principal
+from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever, _Life
+
+T = TypeVar("T")
+Source = str | os.PathLike[str] | Mapping[str, Any] | Config
+
+
+@dataclass(slots=True)
+class _Named:
+    """One configured store, opened: its flows, its ports (made at first use) and what it was found to be."""
+
+    store: Store
+    opened: Opened
+    config: StoreConfig
+    port: Port | None = None
+    aport: AsyncPort | None = None
+    posture: Posture | None = None
+
+
+class _Base:
+    """What the sync and the async form share: everything but the driving."""
+
+    def __init__(
+        self,
+        config: Source,
+        *,
+        store: str | None = None,
+        policy: Policy | None = None,
+        sink: Sink | None = None,
+        embedder: Embedder | None = None,
+    ) -> None:
+        self.config, self._base = read(config, store=store)
+        self._pid = os.getpid()
+        self._lock = RLock()
+        self._closed = False
+        self._stores: dict[str, _Named] = {}
+        self._embedder = embedder or _open_embedder(self.config)
+        self.policy = policy or _open_policy(self.config.policy, self.config.tenants.shared)
+        self.sink: Sink = sink or _open_sink(self.config, self._base)
+        self.guard = Guard(self.policy, self.sink, self._route, debug=self.config.debug_errors)
+        self._core = CorePort(self.policy, self.sink, self._embedder)
+
+    def __repr__(self) -> str:
+        stores = ", ".join(f"{name} ({one.adapter})" for name, one in self.config.stores.items())
+        return f"<{type(self).__name__} over {stores}>"
+
+    def _route(self, tenant: str) -> str:
+        return self.config.tenants.store.get(tenant, self.config.default)
+
+    def _alive(self) -> bool:
+        return not self._closed
+
+    def _named(self, name: str) -> _Named:
+        """Return the store, opened but not contacted. Raises: ClosedError, ConfigError, AdapterNotFoundError."""
+        if self._closed:
+            raise ClosedError("This VectorACL was closed.")
+        if os.getpid() != self._pid:
+            raise ClosedError("A VectorACL is not used across a fork: call connect() in the child process.")
+        with self._lock:
+            named = self._stores.get(name)
+            if named is None:
+                config = self.config.stores[name]
+                hooks = load(config.adapter, config.distribution)
+                fields = check_fields(config.metadata)
+                model = adapter_config(hooks.vectoracl_config_model(), config, name)
+                context = OpenContext(name, fields, str(self._base), self.config.debug_errors)
+                opened: Opened = hooks.vectoracl_open(config=model, context=context)
+                can = opened.adapter.capabilities
+                if self._embedder is not None and self._embedder.dimension != can.dimension:
+                    raise ConfigError(
+                        f"The embedder makes vectors of {self._embedder.dimension} numbers and the store {name!r} "
+                        f"holds {can.dimension}. Set both to the same."
+                    )
+                named = _Named(Store(name, config.adapter, opened.adapter, fields), opened, config)
+                self._stores[name] = named
+        return named
+
+    def _demand(self, named: _Named, posture: Posture) -> None:
+        """Refuse a store whose real posture is weaker than what is demanded. Raises: PostureError."""
+        demanded: Grade = self.config.minimum_grade or named.store.capabilities.grade
+        reached = GRADES.index(posture.grade) if posture.grade in GRADES else 0
+        if reached >= GRADES.index(demanded):
+            return
+        lowering = [one for one in posture.findings if one.rule.lowers]
+        listed = "".join(f"\n  {one.rule.id} {one.subject}: {one.message}" for one in lowering[:8])
+        error = PostureError(
+            f"The store {named.store.name!r} reaches the isolation grade {posture.grade!r}; {demanded!r} is demanded."
+            f"{listed}\nRun `vectoracl check` for what mends it."
+        )
+        error.findings = tuple(lowering)
+        raise error
+
+    def _asker(self, principal: object, actions: Iterable[Action] | None) -> Asker:
+        who = check_principal(principal)
+        return Asker(who, ALL_ACTIONS if actions is None else check_actions(actions), ALWAYS)
+
+    def _handle(self, make: Callable[..., T], principal: Principal, actions: Iterable[Action] | None) -> T:
+        asker = self._asker(principal, actions)
+        name = self._route(asker.principal.tenant)
+        return make(self.guard, lambda: self._named(name).store, self, asker, _Life(self._alive))
+
+    def _explain(self, principal: object, action: object, document: str | None) -> tuple[Store, Flow[Explanation]]:
+        asker = self._asker(principal, None)
+        store = self._named(self._route(asker.principal.tenant)).store
+        return store, explain_flow(self.guard, store, asker, check_action(action), document)
+
+
+class VectorACL(_Base):
+    """One configuration, opened: hands out handles. Thread-safe; not used across a fork."""
+
+    def scoped(self, principal: Principal, *, actions: Iterable[Action] | None = None) -> ScopedRetriever:
+        """Return a handle bound to *principal*; *actions* (None: all that policy permits) can only take away.
+
+        Raises: InvalidPrincipalError if *principal* is no Principal.
+        """
+        return self._handle(ScopedRetriever, principal, actions)
+
+    def run(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
+        """Drive *flow* on *store*; the handles call this."""
+        named = self._ready(store.name)
+        assert named.port is not None
+        ports: dict[str, Port] = dict.fromkeys(CORE_PORTS, self._core)
+        ports["store"] = named.port
+        return run(flow, ports, timeout=named.config.timeout if timeout is None else timeout)
+
+    def _ready(self, name: str) -> _Named:
+        named = self._named(name)
+        if named.posture is None:
+            with self._lock:
+                if named.posture is None:
+                    self._look(named)
+        return named
+
+    def _look(self, named: _Named) -> Posture:
+        if named.port is None:
+            named.port = named.opened.port()
+        posture = run(named.store.adapter.posture(), {"store": named.port}, timeout=named.config.timeout)
+        self._demand(named, posture)
+        named.posture = posture
+        return posture
+
+    def open(self) -> Self:
+        """Contact the default store and check its posture now. Raises: StoreError, PostureError."""
+        self._ready(self.config.default)
+        return self
+
+    def check(self) -> dict[str, Posture]:
+        """Read the real posture of every configured store, without refusing what is found."""
+        found = {}
+        for name in self.config.stores:
+            named = self._named(name)
+            if named.port is None:
+                named.port = named.opened.port()
+            found[name] = run(named.store.adapter.posture(), {"store": named.port}, timeout=named.config.timeout)
+        return found
+
+    def explain(self, principal: Principal, action: Action = "search", *, document: str | None = None) -> Explanation:
+        """Say why *principal* sees what it sees: the decision, its reasons, and how many chunks are visible.
+
+        Of a *document* it says only whether the principal sees it: a foreign one reads like a missing one.
+        """
+        store, flow = self._explain(principal, action, document)
+        return self.run(store, flow, None)
+
+    def close(self) -> None:
+        """Close every store and the audit sink; handles raise ClosedError from now on. Can be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        for named in self._stores.values():
+            if named.port is not None and os.getpid() == self._pid:
+                named.port.close()
+        self.sink.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncVectorACL(_Base):
+    """`VectorACL` for asyncio: opened on first use, closed with `await acl.close()`."""
+
+    def __init__(self, config: Source, **given: Any) -> None:
+        super().__init__(config, **given)
+        self._core_async = AsyncCorePort(self._core)
+        self._opening = asyncio.Lock()
+
+    def scoped(self, principal: Principal, *, actions: Iterable[Action] | None = None) -> AsyncScopedRetriever:
+        """Return a handle bound to *principal*; see `VectorACL.scoped`."""
+        return self._handle(AsyncScopedRetriever, principal, actions)
+
+    async def arun(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
+        """Drive *flow* on *store*; the handles call this."""
+        named = await self._ready(store.name)
+        assert named.aport is not None
+        ports: dict[str, AsyncPort] = dict.fromkeys(CORE_PORTS, self._core_async)
+        ports["store"] = named.aport
+        return await arun(flow, ports, timeout=named.config.timeout if timeout is None else timeout)
+
+    async def _ready(self, name: str) -> _Named:
+        named = self._named(name)
+        if named.posture is None:
+            async with self._opening:
+                if named.posture is None:
+                    posture = await self._posture(named)
+                    self._demand(named, posture)
+                    named.posture = posture
+        return named
+
+    async def _posture(self, named: _Named) -> Posture:
+        if named.aport is None:
+            named.aport = await asyncio.to_thread(named.opened.aport)
+        return await arun(named.store.adapter.posture(), {"store": named.aport}, timeout=named.config.timeout)
+
+    async def open(self) -> Self:
+        """Contact the default store and check its posture now. Raises: StoreError, PostureError."""
+        await self._ready(self.config.default)
+        return self
+
+    async def check(self) -> dict[str, Posture]:
+        """Read the real posture of every configured store; see `VectorACL.check`."""
+        return {name: await self._posture(self._named(name)) for name in self.config.stores}
+
+    async def explain(
+        self, principal: Principal, action: Action = "search", *, document: str | None = None
+    ) -> Explanation:
+        """See `VectorACL.explain`."""
+        store, flow = self._explain(principal, action, document)
+        return await self.arun(store, flow, None)
+
+    async def close(self) -> None:
+        """Close every store and the audit sink; see `VectorACL.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        for named in self._stores.values():
+            if named.aport is not None and os.getpid() == self._pid:
+                await named.aport.close()
+        self.sink.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def connect(
+    config: Source,
+    *,
+    store: str | None = None,
+    policy: Policy | None = None,
+    sink: Sink | None = None,
+    embedder: Embedder | None = None,
+) -> VectorACL:
+    """Open *config* (a TOML file's path, a dict or a `Config`), contact its default store and check its posture.
+
+    *store* overrides the default store. *policy*, *sink* and *embedder* override what config names.
+    Raises: ConfigError, AdapterNotFoundError, PostureError, StoreError.
+    """
+    acl = VectorACL(config, store=store, policy=policy, sink=sink, embedder=embedder)
+    try:
+        return acl.open()
+    except BaseException:
+        acl.close()
+        raise
+
+
+def aconnect(
+    config: Source,
+    *,
+    store: str | None = None,
+    policy: Policy | None = None,
+    sink: Sink | None = None,
+    embedder: Embedder | None = None,
+) -> AsyncVectorACL:
+    """Return the asyncio form of `connect`, opened on first use (or by `await acl.open()`). Raises: ConfigError."""
+    return AsyncVectorACL(config, store=store, policy=policy, sink=sink, embedder=embedder)
+
+
+def _open_embedder(config: Config) -> Embedder | None:
+    one = config.embedder
+    return None if one is None else open_embedder(one.use, dimension=one.dimension, allow_import=one.allow_import)
+
+
+def _open_policy(config: PolicyConfig, shared: tuple[str, ...]) -> Policy:
+    if config.use == "tenant":
+        return TenantPolicy(tuple(check_tenant(one) for one in shared))
+    if not config.allow_import:
+        raise ConfigError(
+            "policy.use is an import path. Only code that you trust may decide: set allow_import = true under [policy]."
+        )
+    found = import_path(config.use, "policy.use")
+    if not isinstance(found, Policy) and callable(found):
+        try:
+            found = found()
+        except VectorACLError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"policy.use: making the policy failed ({type(error).__name__}).") from error
+    if not isinstance(found, Policy):
+        raise ConfigError("policy.use names neither a Policy (version and decide) nor a callable that returns one.")
+    return found
+
+
+def _open_sink(config: Config, base: Path) -> Sink:
+    if config.audit.sink == "jsonl":
+        assert config.audit.path is not None
+        return JsonlSink(base / config.audit.path, fsync=config.audit.fsync)
+    return MemorySink()

@@ -1,0 +1,225 @@
+"""The configuration: TOML, a dict or a model in; checked models out. Its errors never quote a value."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from vectoracl.adapter import Grade
+from vectoracl.errors import ConfigError, InvalidTenantError
+from vectoracl.ids import check_tenant
+
+DEFAULT_PATH = "vectoracl.toml"
+
+
+class Model(BaseModel):
+    """The base of every model of a configuration: unknown keys are errors and input is never quoted."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True, validate_default=True)
+
+
+class Secret(Model):
+    """A secret: text, `{ env = "NAME" }` or `{ file = "path" }`. Read when it is needed; repr shows nothing."""
+
+    text: SecretStr | None = None
+    env: str | None = None
+    file: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"text": value} if isinstance(value, str | SecretStr) else value
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Secret:
+        if sum(one is not None for one in (self.text, self.env, self.file)) != 1:
+            raise ValueError('give a text, { env = "NAME" } or { file = "path" }')
+        return self
+
+    def reveal(self, base: Path | None = None) -> str:
+        """Return the secret; *base* is the folder of relative paths. Raises: ConfigError that names the source."""
+        if self.text is not None:
+            return self.text.get_secret_value()
+        if self.env is not None:
+            value = os.environ.get(self.env)
+            if not value:
+                raise ConfigError(f"The environment variable {self.env} is not set; config reads a secret from it.")
+            return value
+        assert self.file is not None
+        path = (base or Path()) / self.file
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            raise ConfigError(f"The secret's file {path} cannot be read.") from None
+
+
+class StoreConfig(BaseModel):
+    """`[stores.NAME]`: the core's keys here; all others are the adapter's, checked by its own model."""
+
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True, frozen=True)
+
+    adapter: str = Field(min_length=1)
+    distribution: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+    timeout: float | None = Field(default=30.0, gt=0)
+
+    def own(self) -> dict[str, Any]:
+        """Return the adapter's part."""
+        return dict(self.model_extra or {})
+
+
+class TenantsConfig(Model):
+    """`[tenants]`: tenants that everybody reads, and which tenant lives in which store."""
+
+    shared: tuple[str, ...] = ()
+    store: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("shared")
+    @classmethod
+    def _shared(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_tenant(one) for one in value)
+
+    @field_validator("store")
+    @classmethod
+    def _store(cls, value: dict[str, str]) -> dict[str, str]:
+        return {_tenant(tenant): store for tenant, store in value.items()}
+
+
+def _tenant(value: str) -> str:
+    try:
+        return check_tenant(value)
+    except InvalidTenantError as error:
+        raise ValueError(error.message) from None
+
+
+class EmbedderConfig(Model):
+    """`[embedder]`: "hashed", "hashed:256", "fastembed:MODEL" or, with allow_import, "package.module:attribute"."""
+
+    use: str
+    dimension: int | None = Field(default=None, ge=1, le=65_536)
+    allow_import: bool = False
+
+
+class PolicyConfig(Model):
+    """`[policy]`: "tenant", or with allow_import an import path of a Policy, or of a callable that returns one."""
+
+    use: str = "tenant"
+    allow_import: bool = False
+
+
+class AuditConfig(Model):
+    """`[audit]`: where decisions are recorded."""
+
+    sink: Literal["memory", "jsonl"] = "memory"
+    path: Path | None = None
+    fsync: bool = False
+
+    @model_validator(mode="after")
+    def _path(self) -> AuditConfig:
+        if (self.sink == "jsonl") != (self.path is not None):
+            raise ValueError('a path goes with sink = "jsonl", and only with it')
+        return self
+
+
+class Config(Model):
+    """The whole configuration. `minimum_grade` None demands of each store the grade that its adapter claims."""
+
+    version: Literal[1]
+    default_store: str | None = None
+    minimum_grade: Grade | None = None
+    debug_errors: bool = False
+    stores: dict[str, StoreConfig] = Field(min_length=1)
+    tenants: TenantsConfig = TenantsConfig()
+    embedder: EmbedderConfig | None = None
+    policy: PolicyConfig = PolicyConfig()
+    audit: AuditConfig = AuditConfig()
+
+    @model_validator(mode="after")
+    def _names(self) -> Config:
+        if self.default_store is None and len(self.stores) > 1:
+            raise ValueError("default_store is needed where there are several stores")
+        for name in (self.default_store, *self.tenants.store.values()):
+            if name is not None and name not in self.stores:
+                raise ValueError(f"the store {name!r} is not among [stores]")
+        return self
+
+    @property
+    def default(self) -> str:
+        """The name of the default store."""
+        return self.default_store or next(iter(self.stores))
+
+
+def describe(error: ValidationError, place: str) -> ConfigError:
+    """Return pydantic's complaint as ours: the keys and what is wrong with them, never a value."""
+    lines = []
+    for one in error.errors(include_input=False, include_url=False, include_context=False):
+        where = ".".join(str(part) for part in one["loc"])
+        message = "is not a known key" if one["type"] == "extra_forbidden" else one["msg"]
+        lines.append(f"{where or 'the whole'}: {message.removeprefix('Value error, ')}")
+    return ConfigError(f"{place}: " + "; ".join(lines) + ".")
+
+
+def read(
+    config: str | os.PathLike[str] | Mapping[str, Any] | Config, *, store: str | None = None
+) -> tuple[Config, Path]:
+    """Read a configuration; return it with the folder that its relative paths start from.
+
+    *config* is a path of a TOML file, a dict or a Config; *store* overrides the default store.
+    Raises: ConfigError.
+    """
+    base = Path.cwd()
+    place = "the configuration"
+    if isinstance(config, Config):
+        data: Any = config.model_dump()
+        parsed = config
+    else:
+        if isinstance(config, Mapping):
+            data = dict(config)
+        elif isinstance(config, str | os.PathLike):
+            path = Path(config)
+            base, place = path.resolve().parent, str(path)
+            data = _toml(path)
+        else:
+            raise ConfigError(f"A configuration is a path, a dict or a Config, not {type(config).__name__}.")
+        try:
+            parsed = Config.model_validate(data)
+        except ValidationError as error:
+            raise describe(error, place) from None
+    if store is not None:
+        if store not in parsed.stores:
+            raise ConfigError(f"{place} has no store {store!r}; it has {', '.join(sorted(parsed.stores))}.")
+        parsed = parsed.model_copy(update={"default_store": store})
+    return parsed, base
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"There is no configuration at {path}. `vectoracl init` writes one.") from None
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"The configuration {path} cannot be read.") from None
+    except tomllib.TOMLDecodeError as error:
+        # The decoder's text gives line and column and quotes a character at most.
+        raise ConfigError(f"{path} is no valid TOML: {error}.") from None
+
+
+def adapter_config(model: type[BaseModel], store: StoreConfig, name: str) -> BaseModel:
+    """Check the adapter's part of `[stores.NAME]` by the adapter's own model. Raises: ConfigError."""
+    try:
+        return model.model_validate(store.own())
+    except ValidationError as error:
+        raise describe(error, f"[stores.{name}]") from None

@@ -1,0 +1,68 @@
+"""Why a principal sees what it sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vectoracl import reads
+from vectoracl.actions import READ, Action
+from vectoracl.adapter import Flow
+from vectoracl.fields import check_scope_predicate
+from vectoracl.guard import Asker, Guard, Store
+from vectoracl.ids import check_id
+from vectoracl.predicate import ALWAYS, F
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A decision and what it leaves to be seen.
+
+    `grants` are (partition, filter in JSON form) pairs. `visible` counts the chunks in the scope, `document_visible`
+    those of the document that was asked about; None where nothing was counted (a denial, or a write).
+    """
+
+    permit: bool
+    reasons: tuple[str, ...]
+    policy_version: str
+    grants: tuple[tuple[str, dict[str, Any]], ...]
+    visible: int | None = None
+    document: str | None = None
+    document_visible: int | None = None
+
+    def summary(self) -> str:
+        """Return the explanation as a sentence or two."""
+        why = "; ".join(self.reasons)
+        if not self.permit:
+            return f"Denied: {why}."
+        if not self.grants:
+            return f"Permitted, but nothing is in the scope ({why}), so every read is empty and nothing is sent."
+        where = ", ".join(repr(partition) for partition, _ in self.grants)
+        text = f"Permitted ({why}): the scope covers {where}"
+        if self.visible is not None:
+            text += f" and holds {self.visible:,} chunks"
+        text += "."
+        if self.visible == 0:
+            text += " Nothing was written there yet, or under another tenant's id: ids are compared exactly."
+        if self.document is not None and self.document_visible is not None:
+            if self.document_visible:
+                text += f" The document {self.document!r} has {self.document_visible:,} visible chunks."
+            else:
+                text += f" The document {self.document!r} is not in the scope; whether it exists elsewhere is not said."
+        return text
+
+
+def explain_flow(guard: Guard, store: Store, asker: Asker, action: Action, document: str | None) -> Flow[Explanation]:
+    """Decide *action* and, for reads, count what is visible. The counts are recorded decisions of their own."""
+    if document is not None:
+        check_id(document, "document")
+    plan = yield from guard.plan(asker, action, store)
+    decision = plan.decision
+    grants = tuple((leg.partition, leg.predicate.to_dict()) for leg in plan.legs)
+    visible = found = None
+    if decision.permit and action in READ:
+        visible = yield from reads.count(guard, store, asker, ALWAYS)
+        if document is not None:
+            where = check_scope_predicate(F["@document"] == document, store.fields)
+            found = yield from reads.count(guard, store, asker, where)
+    return Explanation(decision.permit, decision.reasons, decision.policy_version, grants, visible, document, found)

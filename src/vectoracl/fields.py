@@ -1,0 +1,269 @@
+"""The typed fields that a filter may use: the metadata that config declares, and the tag's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import assert_never
+
+from vectoracl.errors import ConfigError, InvalidInputError, ReservedFieldError, UnsupportedPredicateError
+from vectoracl.predicate import (
+    MAX_VALUES,
+    Always,
+    And,
+    ContainsAny,
+    Eq,
+    In,
+    Missing,
+    Never,
+    Not,
+    Or,
+    Predicate,
+    Range,
+    Scalar,
+    scalar,
+)
+
+
+class FieldType(StrEnum):
+    """What a metadata field holds. A row either has a value of exactly this type or does not have the field."""
+
+    KEYWORD = "keyword"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    DATETIME = "datetime"
+    KEYWORDS = "keyword[]"
+    NUMBERS = "number[]"
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the field holds a list of values."""
+        return self in (FieldType.KEYWORDS, FieldType.NUMBERS)
+
+    @property
+    def element(self) -> FieldType:
+        """The type of one value: of the list's elements for a list."""
+        match self:
+            case FieldType.KEYWORDS:
+                return FieldType.KEYWORD
+            case FieldType.NUMBERS:
+                return FieldType.NUMBER
+            case _:
+                return self
+
+
+# The tag's fields, by the name they have in a predicate. Policies may use all of them.
+TAG_FIELDS: Mapping[str, FieldType] = {
+    "@document": FieldType.KEYWORD,
+    "@chunk": FieldType.KEYWORD,
+    "@generation": FieldType.NUMBER,
+    "@docgen": FieldType.KEYWORD,
+    "@label": FieldType.KEYWORD,
+    "@rev": FieldType.NUMBER,
+    "@expires": FieldType.NUMBER,
+    "@producer": FieldType.KEYWORD,
+    "@path": FieldType.KEYWORD,
+    "@time": FieldType.NUMBER,
+    "@position": FieldType.NUMBER,
+}
+# A caller's own filter may use these; the others would say something about rights.
+CALLER_TAG_FIELDS = frozenset({"@document", "@chunk", "@position", "@time"})
+MAX_NODES = 1_000
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
+# Refused on top of the encoding that already keeps user keys apart from tags: who writes these means the tag.
+_RESERVED_KEYS = frozenset({"tenant", "tenant_id", "tenantid", "group_id", "groupid", "namespace", "docgen"})
+_RESERVED_PREFIXES = ("@", "$", "vectoracl", "_vectoracl", "#")
+
+
+def reserved_key(key: str) -> bool:
+    """Tell whether a metadata key, in any case, means the framework's tag."""
+    folded = key.casefold().strip()
+    return folded in _RESERVED_KEYS or folded.startswith(_RESERVED_PREFIXES)
+
+
+def check_fields(declared: Mapping[str, str]) -> dict[str, FieldType]:
+    """Return the declared metadata fields with their types.
+
+    Raises: ConfigError for a name that is not an identifier of up to 63 ASCII characters, that is reserved or that
+    differs from another in case only (some stores fold names), and for an unknown type.
+    """
+    fields: dict[str, FieldType] = {}
+    folded: set[str] = set()
+    for name, kind in declared.items():
+        if not _NAME.match(name):
+            raise ConfigError(f"The metadata field {name!r} must be a name of letters, digits and _, 63 at most.")
+        if reserved_key(name):
+            raise ConfigError(f"The metadata field {name!r} is a name of the framework; choose another.")
+        if name.casefold() in folded:
+            raise ConfigError(f"The metadata field {name!r} is declared twice in different case.")
+        folded.add(name.casefold())
+        try:
+            fields[name] = FieldType(kind)
+        except ValueError:
+            known = ", ".join(one.value for one in FieldType)
+            raise ConfigError(f"The metadata field {name!r} has an unknown type; use one of {known}.") from None
+    return fields
+
+
+def typed(name: str, kind: FieldType, value: object) -> Scalar:
+    """Return *value* as one value of the type *kind*; datetimes may come as RFC 3339 text.
+
+    Raises: InvalidInputError if the type differs (nothing is coerced: True is no number, "1" is none either).
+    """
+    one = scalar(value, f"The value for {name!r}")
+    match kind:
+        case FieldType.KEYWORD | FieldType.KEYWORDS:
+            fits = isinstance(one, str)
+        case FieldType.NUMBER | FieldType.NUMBERS:
+            fits = isinstance(one, int | float) and not isinstance(one, bool)
+        case FieldType.BOOLEAN:
+            fits = isinstance(one, bool)
+        case FieldType.DATETIME:
+            if isinstance(one, str):
+                one = parse_datetime(name, one)
+            fits = isinstance(one, datetime)
+        case _:
+            assert_never(kind)
+    if not fits:
+        raise InvalidInputError(f"The field {name!r} holds a {kind.value}, not {type(value).__name__}.", field=name)
+    return one
+
+
+def parse_datetime(name: str, text: str) -> datetime:
+    """Read RFC 3339 text with an offset. Raises: InvalidInputError."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInputError(f"The value for {name!r} is not an RFC 3339 datetime.", field=name) from None
+    if moment.tzinfo is None:
+        raise InvalidInputError(f"The datetime for {name!r} has no time zone; add one, for example Z.", field=name)
+    return moment.astimezone(UTC)
+
+
+def datetime_text(moment: datetime) -> str:
+    """Return the one text form of a datetime: UTC, microseconds, fixed width, so that text order is time order."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").rjust(26, "0") + "Z"
+
+
+class _Check:
+    """One walk over a predicate: types, names and size."""
+
+    def __init__(self, fields: Mapping[str, FieldType], tags: Callable[[str], bool]) -> None:
+        self._fields = fields
+        self._tags = tags
+        self._nodes = 0
+        self._count = 0
+
+    def kind(self, name: str) -> FieldType:
+        if name.startswith("@"):
+            if name not in TAG_FIELDS or not self._tags(name):
+                raise ReservedFieldError(
+                    f"{name!r} is a field of the tag; a filter may use {', '.join(sorted(CALLER_TAG_FIELDS))}.",
+                    field=name,
+                )
+            return TAG_FIELDS[name]
+        kind = self._fields.get(name)
+        if kind is None:
+            if reserved_key(name):
+                raise ReservedFieldError(
+                    f"{name!r} is a name of the framework; a filter narrows the scope and never chooses it.",
+                    field=name,
+                )
+            known = ", ".join(sorted(self._fields)) or "none"
+            raise UnsupportedPredicateError(
+                f"The field {name!r} is not declared, so it cannot be filtered by. Declared: {known}. "
+                "Add it under [stores.NAME.metadata].",
+                field=name,
+            )
+        return kind
+
+    def single(self, name: str) -> FieldType:
+        kind = self.kind(name)
+        if kind.is_list:
+            raise UnsupportedPredicateError(
+                f"The field {name!r} holds a list; use contains, contains_any or contains_all.", field=name
+            )
+        return kind
+
+    def walk(self, node: Predicate) -> Predicate:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise InvalidInputError(f"A filter has at most {MAX_NODES:,} parts; use in_ for long lists.")
+        match node:
+            case Never() | Always():
+                return node
+            case Eq(name, value):
+                return Eq(name, typed(name, self.single(name), value))
+            case In(name, values):
+                return In(name, self.many(name, self.single(name), values))
+            case ContainsAny(name, values):
+                kind = self.kind(name)
+                if not kind.is_list:
+                    raise UnsupportedPredicateError(f"The field {name!r} holds one value; use == or in_.", field=name)
+                return ContainsAny(name, self.many(name, kind, values))
+            case Range(name):
+                return self.range(node)
+            case Missing(name):
+                self.kind(name)
+                if name.startswith("@"):
+                    raise UnsupportedPredicateError(f"Every row has {name!r}; it is never missing.", field=name)
+                return node
+            case And(operands):
+                return And(tuple(self.walk(one) for one in operands))
+            case Or(operands):
+                return Or(tuple(self.walk(one) for one in operands))
+            case Not(operand):
+                return Not(self.walk(operand))
+        raise InvalidInputError(f"{type(node).__name__} is not a part of the algebra.")
+
+    def many(self, name: str, kind: FieldType, values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+        self._count += len(values)
+        if not values or self._count > MAX_VALUES:
+            raise InvalidInputError(f"A filter holds 1 to {MAX_VALUES:,} values in its lists.", field=name)
+        return tuple(typed(name, kind, value) for value in values)
+
+    def range(self, node: Range) -> Range:
+        kind = self.single(node.field)
+        if kind not in (FieldType.NUMBER, FieldType.DATETIME):
+            raise UnsupportedPredicateError(
+                f"The field {node.field!r} holds a {kind.value}, which has no order; use == or in_.",
+                field=node.field,
+            )
+        bounds = {side: getattr(node, side) for side in ("gt", "gte", "lt", "lte")}
+        given = {side: typed(node.field, kind, value) for side, value in bounds.items() if value is not None}
+        if not given:
+            raise InvalidInputError(f"The range of {node.field!r} has no bound.", field=node.field)
+        return Range(node.field, **given)  # type: ignore[arg-type]  # typed() has just checked them
+
+
+def check_filter(where: Predicate, fields: Mapping[str, FieldType]) -> Predicate:
+    """Check a caller's filter against the declared *fields*; return it with its values in their types.
+
+    Raises: ReservedFieldError, UnsupportedPredicateError (undeclared field, operator that the type has not),
+    InvalidInputError (value of another type, too many parts).
+    """
+    if isinstance(where, Always):
+        return where
+    return _Check(fields, CALLER_TAG_FIELDS.__contains__).walk(where)
+
+
+def check_scope_predicate(predicate: Predicate, fields: Mapping[str, FieldType]) -> Predicate:
+    """Check a policy's predicate: as `check_filter`, but all of the tag's fields may be used."""
+    if isinstance(predicate, Always | Never):
+        return predicate
+    return _Check(fields, lambda _: True).walk(predicate)
+
+
+def fields_of(predicate: Predicate) -> frozenset[str]:
+    """Return the names of all fields that *predicate* reads."""
+    match predicate:
+        case Eq(name) | In(name) | Range(name) | ContainsAny(name) | Missing(name):
+            return frozenset({name})
+        case And(operands) | Or(operands):
+            return frozenset().union(*(fields_of(one) for one in operands))
+        case Not(operand):
+            return fields_of(operand)
+    return frozenset()

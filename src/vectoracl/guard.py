@@ -1,0 +1,265 @@
+"""The one order of everything: decide, record, empty scope?, embed, adapter flow, second lock, note the outcome.
+
+It is written once, here, and driven twice (see `drive`). If the policy fails, the answer is no; if the record cannot
+be written, nothing is sent; an empty scope never reaches a store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, TypeVar
+
+import orjson
+
+from vectoracl.actions import READ, Action
+from vectoracl.adapter import Adapter, Capabilities, Flow
+from vectoracl.audit import Sink
+from vectoracl.errors import (
+    DeniedError,
+    RefusedError,
+    ScopeViolationError,
+    UnsupportedPredicateError,
+    VectorACLError,
+)
+from vectoracl.fields import FieldType, check_scope_predicate, fields_of
+from vectoracl.meaning import Test, compile_test
+from vectoracl.policy import Decision, Policy
+from vectoracl.ports import Decide, WriteRecord
+from vectoracl.predicate import Always, And, Not, Or, Predicate
+from vectoracl.principal import Principal
+from vectoracl.scope import Scope
+
+T = TypeVar("T")
+_log = logging.getLogger("vectoracl")
+_CACHE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One partition of a decided scope, compiled: `test` is None where the whole partition is permitted."""
+
+    partition: str
+    predicate: Predicate
+    test: Test | None
+    needs_metadata: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A decision, compiled once for one store: its legs, and its record but for id and time."""
+
+    decision: Decision
+    legs: tuple[Leg, ...]
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """One configured store, as the flows see it."""
+
+    name: str
+    adapter_name: str
+    adapter: Adapter
+    fields: Mapping[str, FieldType]
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the adapter can do."""
+        return self.adapter.capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks, with what the handle leaves: an immutable part of a handle."""
+
+    principal: Principal
+    actions: frozenset[Action]
+    narrow: Predicate
+
+
+class Guard:
+    """Decides, with a cache by principal, action and policy version, and wraps every flow in the one order."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        sink: Sink,
+        route: Callable[[str], str],
+        *,
+        debug: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.policy = policy
+        self.sink = sink
+        self.route = route
+        self.debug = debug
+        self.clock = clock
+        self._plans: OrderedDict[tuple[Asker, Action, str], Plan] = OrderedDict()
+        self._lock = Lock()
+
+    def plan(self, asker: Asker, action: Action, store: Store) -> Flow[Plan]:
+        """Decide *action* for *asker*, from the cache where the decision still holds.
+
+        Raises: nothing of the policy's: what it raises is a denial. RefusedError where the scope spans two stores.
+        """
+        now = self.clock()
+        principal = asker.principal
+        if action not in asker.actions:
+            return self._compile(Decision.deny("the handle does not have this action", "handle"), asker, action, store)
+        if principal.expired(now):
+            return self._compile(Decision.deny("the principal has expired", "expiry"), asker, action, store)
+        key = (asker, action, store.name)
+        try:
+            version = self.policy.version
+        except Exception:  # noqa: BLE001 - whatever breaks in a policy is a denial
+            return self._compile(Decision.deny("the policy failed", "unknown"), asker, action, store)
+        kept = self._plans.get(key)
+        if kept is not None:
+            decision = kept.decision
+            if decision.policy_version == version and (decision.valid_until is None or now < decision.valid_until):
+                return kept
+        try:
+            decision = yield from Decide(principal, action)
+            if not isinstance(decision, Decision) or not isinstance(decision.scope, Scope):
+                raise TypeError("not a decision")
+        except Exception as error:  # noqa: BLE001 - whatever breaks in a policy is a denial
+            _log.warning("policy failed: %s", type(error).__name__)
+            return self._compile(Decision.deny("the policy failed", version), asker, action, store)
+        plan = self._compile(decision, asker, action, store)
+        with self._lock:
+            self._plans[key] = plan
+            self._plans.move_to_end(key)
+            while len(self._plans) > _CACHE:
+                self._plans.popitem(last=False)
+        return plan
+
+    def _compile(self, decision: Decision, asker: Asker, action: Action, store: Store) -> Plan:
+        scope = decision.scope.narrowed(asker.narrow) if decision.permit else Scope()
+        legs = []
+        for grant in scope.grants:
+            if self.route(grant.partition) != store.name:
+                raise RefusedError(
+                    "The scope spans two stores, whose scores cannot be compared. Route the tenants that are read "
+                    "together to one store under [tenants.store]."
+                )
+            predicate = check_scope_predicate(grant.predicate, store.fields)
+            check_supported(predicate, store.capabilities)
+            always = isinstance(predicate, Always)
+            legs.append(
+                Leg(
+                    grant.partition,
+                    predicate,
+                    None if always else compile_test(predicate),
+                    any(not name.startswith("@") for name in fields_of(predicate)),
+                )
+            )
+        principal = asker.principal
+        described = [[grant.partition, grant.predicate.to_dict()] for grant in scope.grants]
+        record = {
+            "v": 1,
+            "action": action,
+            "permit": decision.permit,
+            "reasons": list(decision.reasons),
+            "policy": decision.policy_version,
+            "store": store.name,
+            "partitions": list(scope.partitions),
+            "scope": hashlib.blake2b(orjson.dumps(described, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest(),
+            "principal": {
+                "id": principal.id,
+                "tenant": principal.tenant,
+                "kind": principal.kind,
+                "by": principal.authenticated_by,
+            },
+        }
+        return Plan(decision, tuple(legs), record)
+
+    def guarded(
+        self,
+        asker: Asker,
+        action: Action,
+        store: Store,
+        body: Callable[[Plan, str], Flow[T]],
+        *,
+        empty: Callable[[str], T],
+        size: Callable[[T], int | None],
+    ) -> Flow[T]:
+        """Run *body* with the plan and the decision's id, in the one order; *empty* makes the answer of no scope.
+
+        Raises: DeniedError; StoreError with the code "audit" if the record cannot be kept; what *body* raises.
+        """
+        if action not in store.capabilities.operations:
+            raise UnsupportedPredicateError(f"The adapter {store.adapter_name!r} cannot {action}.", field=action)
+        started = time.perf_counter()
+        plan = yield from self.plan(asker, action, store)
+        decision_id = os.urandom(16).hex()
+        yield WriteRecord({**plan.record, "id": decision_id, "time": self.clock()})
+        outcome, returned = "cancelled", None
+        try:
+            if not plan.decision.permit:
+                outcome = "denied"
+                raise denied(action, decision_id, plan.decision.reasons)
+            if not plan.legs:
+                if action not in READ:
+                    outcome = "denied"
+                    raise denied(action, decision_id, ("nothing may be written",))
+                outcome, returned = "empty", 0
+                return empty(decision_id)
+            result = yield from body(plan, decision_id)
+            outcome, returned = "ok", size(result)
+            return result
+        except ScopeViolationError:
+            outcome = "violation"
+            raise
+        except VectorACLError as error:
+            outcome = outcome if outcome == "denied" else f"error:{error.code}"
+            raise
+        finally:
+            spent = round((time.perf_counter() - started) * 1e3, 3)
+            self.sink.note({"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent})
+
+
+def denied(action: Action, decision_id: str, reasons: tuple[str, ...]) -> DeniedError:
+    """Return the error of a denial: it names the reasons of the policy and nothing of the store."""
+    return DeniedError(
+        f"The policy does not permit {action}: {'; '.join(reasons)}. Decision {decision_id}.",
+        action=action,
+        decision_id=decision_id,
+        reasons=reasons,
+    )
+
+
+def check_supported(predicate: Predicate, capabilities: Capabilities) -> None:
+    """Refuse a predicate with a part that the adapter has no exact form of. Raises: UnsupportedPredicateError."""
+    if type(predicate) not in capabilities.predicates:
+        raise UnsupportedPredicateError(f"The store has no exact form of {type(predicate).__name__}.")
+    match predicate:
+        case And(operands) | Or(operands):
+            for one in operands:
+                check_supported(one, capabilities)
+        case Not(operand):
+            check_supported(operand, capabilities)
+
+
+def retried(make: Callable[[], Flow[T]], *, attempts: int = 3, base: float = 0.05) -> Flow[T]:
+    """Run the flow that *make* returns, again while it fails with a retryable StoreError; waits *base* · 2ⁿ seconds.
+
+    For reads and for writes that may be repeated. The waiting is a request to the clock's port.
+    """
+    from vectoracl.errors import StoreError
+    from vectoracl.ports import Sleep
+
+    for attempt in range(attempts):
+        try:
+            return (yield from make())
+        except StoreError as error:
+            if not error.retryable or attempt == attempts - 1:
+                raise
+        yield Sleep(base * 2**attempt)
+    raise AssertionError("unreachable")

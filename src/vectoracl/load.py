@@ -1,0 +1,147 @@
+"""Streams of any length: batches in bounded memory, a journal to resume from, and a report that is exact."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+
+import orjson
+
+from vectoracl.errors import InvalidInputError, StoreError
+from vectoracl.records import Chunk
+
+LoadProgress = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class LoadReport:
+    """What a load did: chunks written by this call, skipped because a journal says so, and the batches."""
+
+    written: int = 0
+    skipped: int = 0
+    batches: int = 0
+
+    @contextmanager
+    def interruptible(self, journal: Journal) -> Iterator[None]:
+        """Say on any error, also Ctrl-C and cancellation, exactly what was written before it."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, StoreError):
+                error.written = self.written
+            unknown = (
+                ""
+                if isinstance(error, StoreError) and error.sent == "no"
+                else (" The batch after these may or may not have been written; writing it again is safe.")
+            )
+            error.add_note(
+                f"load: {self.written:,} chunks were written by this call, {self.skipped:,} before.{unknown} "
+                + journal.advice()
+            )
+            raise
+
+
+class Journal:
+    """How many chunks of a stream were written, with a digest of which: one small JSON file, replaced atomically.
+
+    Without a path nothing is kept. The digest is over (document, id) of each chunk in order, so that another stream,
+    or the same in another order, is refused instead of being skipped over.
+    """
+
+    def __init__(self, path: str | Path | None, tenant: str) -> None:
+        self._path = None if path is None else Path(path)
+        self._digest = hashlib.blake2b(tenant.encode(), digest_size=16)
+        self._count = 0
+        self._kept = 0
+        self._kept_digest = ""
+
+    def __enter__(self) -> Journal:
+        if self._path is not None and self._path.exists():
+            try:
+                data = orjson.loads(self._path.read_bytes())
+                self._kept, self._kept_digest = int(data["written"]), str(data["digest"])
+            except (OSError, ValueError, KeyError, TypeError):
+                raise InvalidInputError(
+                    f"{self._path} is no journal of a load. Remove it to start from the beginning.",
+                    field="resume",
+                ) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Keep the file: it is what a later call resumes from."""
+
+    def _add(self, chunk: Chunk) -> None:
+        for part in (chunk.document, chunk.id):
+            raw = str(part).encode(errors="surrogatepass")
+            self._digest.update(len(raw).to_bytes(8, "big") + raw)
+        self._count += 1
+
+    def skip(self, stream: Iterator[Chunk]) -> int:
+        """Pass over the chunks that were written before; return their number. Raises: InvalidInputError."""
+        for chunk in islice(stream, self._kept):
+            if not isinstance(chunk, Chunk):
+                raise InvalidInputError(f"The stream holds {type(chunk).__name__}, not a Chunk.", field="stream")
+            self._add(chunk)
+        if self._count != self._kept or (self._kept and self._digest.hexdigest() != self._kept_digest):
+            raise InvalidInputError(
+                f"The journal {self._path} belongs to another stream or tenant: its first {self._kept:,} chunks "
+                "are not those of this one. Remove it to start from the beginning.",
+                field="resume",
+            )
+        return self._count
+
+    def wrote(self, part: list[Chunk], report: LoadReport) -> None:
+        """Keep that *part* was written."""
+        report.written += len(part)
+        report.batches += 1
+        for chunk in part:
+            self._add(chunk)
+        if self._path is not None:
+            spare = self._path.with_name(self._path.name + ".new")
+            spare.write_bytes(orjson.dumps({"written": self._count, "digest": self._digest.hexdigest()}))
+            spare.replace(self._path)
+
+    def finish(self) -> None:
+        """Remove the journal: the stream was written to its end."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    def advice(self) -> str:
+        """Say how to go on."""
+        if self._path is None:
+            return "Pass resume=PATH to be able to go on where it stopped."
+        return f"Call load() again with the same stream and resume={str(self._path)!r} to go on."
+
+
+def batches(stream: Iterable[Chunk], size: int, journal: Journal, report: LoadReport) -> Iterator[list[Chunk]]:
+    """Yield lists of up to *size* chunks, after those that the journal has.
+
+    A document and id that come twice within one batch are put into two, so that the later one wins as it would in
+    two calls. Memory holds one batch. An error of the stream itself gets the same note as one of the store.
+    """
+    if isinstance(stream, str | bytes) or not isinstance(stream, Iterable):
+        raise InvalidInputError(f"load() takes a stream of Chunk, not {type(stream).__name__}.", field="stream")
+    chunks = iter(stream)
+    report.skipped = journal.skip(chunks)
+    part: list[Chunk] = []
+    seen: set[tuple[object, object]] = set()
+    while True:
+        with report.interruptible(journal):
+            chunk = next(chunks, None)
+        if chunk is None:
+            break
+        key = (getattr(chunk, "document", None), getattr(chunk, "id", None))
+        if part and (len(part) >= size or key in seen):
+            yield part
+            part, seen = [], set()
+        part.append(chunk)
+        seen.add(key)
+    if part:
+        yield part

@@ -1,0 +1,77 @@
+"""The flows of the memory adapter: each operation is one request, whose rows are chosen before they are ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vectoracl.adapter import Capabilities, Flow
+from vectoracl.fields import FieldType
+from vectoracl.findings import Posture
+from vectoracl.memory.config import MemoryConfig
+from vectoracl.memory.execute import Look, Perform, RankAll
+from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.prepare import check_tagged
+from vectoracl.queries import ResolvedQuery
+
+
+def capabilities(config: MemoryConfig) -> Capabilities:
+    """Return what the adapter can do: a partition is a dictionary of its own, chosen by us."""
+    return Capabilities(grade="partition", metric=config.metric, dimension=config.dimension)
+
+
+class MemoryAdapter:
+    """Keeps rows in dictionaries, a partition each; ranks only the rows that the scope permits."""
+
+    def __init__(self, config: MemoryConfig, fields: Mapping[str, FieldType]) -> None:
+        self._capabilities = capabilities(config)
+        self.fields = fields
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this adapter can do."""
+        return self._capabilities
+
+    def search(self, operation: Search) -> Flow[Found]:
+        """Rank inside the scope, exactly."""
+        reply: Found = yield from Perform(operation.partition, operation)
+        return reply
+
+    def fetch(self, operation: Fetch) -> Flow[Rows]:
+        """Return chunks by id."""
+        reply: Rows = yield from Perform(operation.partition, operation)
+        return reply
+
+    def count(self, operation: Count) -> Flow[int]:
+        """Count."""
+        reply: int = yield from Perform(operation.partition, operation)
+        return reply
+
+    def scan(self, operation: Scan) -> Flow[Rows]:
+        """Return one page."""
+        reply: Rows = yield from Perform(operation.partition, operation)
+        return reply
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Write all or none."""
+        check_tagged(operation.records, operation.partition)
+        reply: int = yield from Perform(operation.partition, operation)
+        return reply
+
+    def replace(self, operation: Replace) -> Flow[int]:
+        """Make a new generation of one document."""
+        check_tagged(operation.records, operation.partition)
+        reply: int = yield from Perform(operation.partition, operation)
+        return reply
+
+    def delete(self, operation: Delete) -> Flow[int | None]:
+        """Delete and count."""
+        reply: int = yield from Perform(operation.partition, operation)
+        return reply
+
+    def posture(self) -> Flow[Posture]:
+        """Say how it is: there is nothing that could be configured otherwise."""
+        return (yield from Look(None))
+
+    def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
+        """Rank over all partitions, for `hazmat`."""
+        return (yield from RankAll(None, query, k))

@@ -1,0 +1,258 @@
+"""Where the memory adapter keeps its rows and performs its requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from threading import RLock
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+
+from vectoracl.adapter import Request
+from vectoracl.errors import ClosedError, DeniedError, InvalidInputError, UnsupportedPredicateError
+from vectoracl.findings import Posture
+from vectoracl.meaning import compile_test
+from vectoracl.operations import (
+    ChunkRef,
+    Count,
+    Delete,
+    Fetch,
+    Found,
+    Include,
+    Operation,
+    Replace,
+    Rows,
+    Scan,
+    Search,
+    Upsert,
+)
+from vectoracl.predicate import Predicate
+from vectoracl.queries import ResolvedQuery, VectorQuery
+from vectoracl.records import Hit, Tag, Vector
+
+R = TypeVar("R")
+Key = tuple[str, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Perform(Request[R]):
+    """Perform one operation on one partition."""
+
+    partition: str | None
+    operation: Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Look(Request[Posture]):
+    """Describe the store."""
+
+    partition: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RankAll(Request[Found]):
+    """Rank over all partitions."""
+
+    partition: str | None
+    query: ResolvedQuery
+    k: int
+
+
+class Row(NamedTuple):
+    """One stored row."""
+
+    tag: Tag
+    text: str
+    vector: Vector
+    metadata: Mapping[str, Any]
+
+
+class Shelf:
+    """The rows: a dictionary for each partition, by (document, generation, chunk id)."""
+
+    def __init__(self, metric: Literal["cosine", "inner", "l2"]) -> None:
+        self.metric = metric
+        self.lock = RLock()
+        self.partitions: dict[str, dict[Key, Row]] = {}
+
+
+class MemoryPort:
+    """Performs requests under one lock, so that each is one transaction."""
+
+    parallel = 1
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._closed = False
+
+    def close(self) -> None:
+        """Refuse everything from now on."""
+        self._closed = True
+
+    def execute(self, request: Any, timeout: float | None) -> Any:  # noqa: ARG002 - nothing here can wait
+        """Perform *request*."""
+        if self._closed:
+            raise ClosedError("The store was closed.")
+        with self._shelf.lock:
+            match request:
+                case Look():
+                    return Posture("partition", (), (("store", "memory"),))
+                case RankAll(query=query, k=k):
+                    rows = [row for part in self._shelf.partitions.values() for row in part.values()]
+                    return Found(self._rank(rows, query, frozenset({"text", "metadata"}))[:k])
+                case Perform(partition=partition, operation=operation) if partition == operation.partition:
+                    return self._perform(self._shelf.partitions.get(partition, {}), operation)
+        raise InvalidInputError("The memory store does not know this request.")
+
+    def _perform(self, rows: dict[Key, Row], operation: Operation) -> Any:
+        match operation:
+            case Search():
+                return self._search(rows, operation)
+            case Fetch(scope=scope, refs=refs, include=include):
+                named = _named(refs)
+                found = (row for row in _permitted(rows, scope) if named(row))
+                return Rows([_hit(row, 0.0, include) for row in found])
+            case Count(scope=scope, where=where):
+                return sum(1 for _ in _permitted(rows, scope, where))
+            case Scan(scope=scope, where=where, size=size, after=after, include=include):
+                start = None if after is None else (after.document, after.generation, after.chunk)
+                left = [row for row in _permitted(rows, scope, where) if start is None or _key(row.tag) > start]
+                return Rows([_hit(row, 0.0, include) for row in left[:size]], more=len(left) > size)
+            case Upsert():
+                return self._upsert(rows, operation)
+            case Replace():
+                return self._replace(rows, operation)
+            case Delete():
+                return self._delete(rows, operation)
+
+    def _search(self, rows: dict[Key, Row], operation: Search) -> Found:
+        hits = self._rank(_permitted(rows, operation.scope, operation.where), operation.query, operation.include)
+        if operation.min_score is not None:
+            hits = [hit for hit in hits if hit.score >= operation.min_score]
+        if operation.group_by is None:
+            return Found(hits[: operation.k])
+        groups: dict[str, list[Hit]] = {}
+        for hit in hits:
+            groups.setdefault(hit.document, []).append(hit)
+        best = list(groups.values())[: operation.k]
+        chosen = {id(hit) for group in best for hit in group[: operation.per_group]}
+        return Found([hit for hit in hits if id(hit) in chosen])
+
+    def _rank(self, rows: Iterable[Row], query: ResolvedQuery, include: Include) -> list[Hit]:
+        """Score *rows*, which are all permitted, and order them: score, then tenant, document and chunk id."""
+        if not isinstance(query, VectorQuery):
+            raise UnsupportedPredicateError("The memory store ranks by vector only.", field="query")
+        kept = list(rows)
+        if not kept:
+            return []
+        matrix = np.stack([row.vector for row in kept]).astype(np.float64)
+        wanted = query.vector.astype(np.float64)
+        match self._shelf.metric:
+            case "cosine":
+                scores = (matrix @ wanted) / (np.linalg.norm(matrix, axis=1) * np.linalg.norm(wanted))
+            case "inner":
+                scores = matrix @ wanted
+            case "l2":
+                scores = -np.linalg.norm(matrix - wanted, axis=1)
+        hits = [_hit(row, float(score), include) for row, score in zip(kept, scores, strict=True)]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.tenant, hit.document, hit.id))
+
+    def _upsert(self, rows: dict[Key, Row], operation: Upsert) -> int:
+        permitted = compile_test(operation.scope)
+        generations: dict[str, int] = {}
+        for document, generation, _ in rows:
+            generations[document] = max(generation, generations.get(document, 0))
+        new: dict[Key, Row] = {}
+        for record in operation.records:
+            tag = record.tag._replace(generation=generations.get(record.tag.document, 0))
+            old = rows.get(_key(tag))
+            if old is not None and not permitted(old.tag, old.metadata):
+                raise _outside("upsert")
+            new[_key(tag)] = Row(tag, record.text, np.array(record.vector, np.float32), dict(record.metadata))
+        self._shelf.partitions.setdefault(operation.partition, {}).update(new)
+        return len(new)
+
+    def _replace(self, rows: dict[Key, Row], operation: Replace) -> int:
+        permitted = compile_test(operation.scope)
+        old = [key for key in rows if key[0] == operation.document]
+        if not all(permitted(rows[key].tag, rows[key].metadata) for key in old):
+            raise _outside("replace")
+        generation = max((key[1] for key in old), default=-1) + 1
+        new: dict[Key, Row] = {}
+        for record in operation.records:
+            tag = record.tag._replace(generation=generation)
+            new[_key(tag)] = Row(tag, record.text, np.array(record.vector, np.float32), dict(record.metadata))
+        part = self._shelf.partitions.setdefault(operation.partition, {})
+        for key in old:
+            del part[key]
+        part.update(new)
+        return len(new)
+
+    def _delete(self, rows: dict[Key, Row], operation: Delete) -> int:
+        chosen: Callable[[Row], bool]
+        if operation.refs is not None:
+            chosen = _named(operation.refs)
+        elif operation.document is not None:
+            document = operation.document
+            chosen = lambda row: row.tag.document == document  # noqa: E731 - three ways to make one test
+        elif operation.where is not None:
+            test = compile_test(operation.where)
+            chosen = lambda row: test(row.tag, row.metadata)  # noqa: E731 - likewise
+        else:
+            raise InvalidInputError("A delete needs a selector.")
+        gone = [_key(row.tag) for row in _permitted(rows, operation.scope) if chosen(row)]
+        for key in gone:
+            del rows[key]
+        return len(gone)
+
+
+class AsyncMemoryPort:
+    """The same for asyncio; nothing here waits."""
+
+    parallel = 1
+
+    def __init__(self, port: MemoryPort) -> None:
+        self._port = port
+
+    async def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform *request*."""
+        return self._port.execute(request, timeout)
+
+    async def close(self) -> None:
+        """Refuse everything from now on."""
+        self._port.close()
+
+
+def _key(tag: Tag) -> Key:
+    return (tag.document, tag.generation, tag.chunk)
+
+
+def _outside(action: str) -> DeniedError:
+    return DeniedError(f"The {action} touches a chunk outside of what this handle may write.", action=action)
+
+
+def _permitted(rows: dict[Key, Row], *predicates: Predicate) -> list[Row]:
+    """Return the rows that pass every predicate, in key order."""
+    tests = [compile_test(one) for one in predicates]
+    return [rows[key] for key in sorted(rows) if all(test(rows[key].tag, rows[key].metadata) for test in tests)]
+
+
+def _named(refs: tuple[ChunkRef, ...]) -> Callable[[Row], bool]:
+    wanted = frozenset(refs)
+    return lambda row: ChunkRef(row.tag.chunk) in wanted or ChunkRef(row.tag.chunk, row.tag.document) in wanted
+
+
+def _hit(row: Row, score: float, include: Include) -> Hit:
+    tag = row.tag
+    return Hit(
+        tag.chunk,
+        tag.document,
+        score,
+        tag.tenant,
+        tag.position,
+        row.text if "text" in include else None,
+        dict(row.metadata) if "metadata" in include else None,
+        row.vector.copy() if "vector" in include else None,
+        tag,
+    )

@@ -1,0 +1,140 @@
+"""What an adapter is asked to do, as data. Each operation names one partition; the core fans out and merges.
+
+`scope` is the predicate of the partition's grant; `where` is the caller's. Both apply, each as an operand of its
+own, next to the partition: an adapter never merges their parts and never leaves one out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from vectoracl.predicate import Predicate
+from vectoracl.queries import ResolvedQuery
+from vectoracl.records import Hit, Record
+
+Include = frozenset[Literal["text", "metadata", "vector"]]
+
+
+class ChunkRef(NamedTuple):
+    """A chunk by its id, in one document or, with `document` None, in every document of the partition."""
+
+    chunk: str
+    document: str | None = None
+
+
+class Position(NamedTuple):
+    """Where a scan goes on: after this key of one partition."""
+
+    document: str
+    generation: int
+    chunk: str
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Rank the rows that match and return the best.
+
+    `k` counts hits; with `group_by` it counts documents, of each of which up to `per_group` hits come back.
+    `min_score` drops hits below it (in the core's higher-is-better score). `exact` demands exact ranking. `tuning`
+    holds settings that the adapter declared (see `Capabilities.tuning`).
+    """
+
+    partition: str
+    scope: Predicate
+    where: Predicate
+    query: ResolvedQuery
+    k: int
+    include: Include
+    min_score: float | None = None
+    group_by: Literal["document"] | None = None
+    per_group: int = 1
+    exact: bool = False
+    tuning: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Return the chunks named by `refs`; those that are absent or not permitted are left out alike."""
+
+    partition: str
+    scope: Predicate
+    refs: tuple[ChunkRef, ...]
+    include: Include
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Count the rows that match, exactly."""
+
+    partition: str
+    scope: Predicate
+    where: Predicate
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Return up to `size` matching rows after `after`, in the order of document, generation and chunk id."""
+
+    partition: str
+    scope: Predicate
+    where: Predicate
+    size: int
+    after: Position | None
+    include: Include
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """Write all records or none: new chunks are added, existing ones overwritten if `scope` permits them.
+
+    The store's current generation of each document is kept; a new document starts with 0. Raises DeniedError,
+    with nothing written, if an existing chunk is outside of `scope`.
+    """
+
+    partition: str
+    scope: Predicate
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Make `records` the document's whole content, as a new generation.
+
+    Raises DeniedError, with nothing changed, if the document has chunks outside of `scope`.
+    """
+
+    partition: str
+    scope: Predicate
+    document: str
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete by exactly one selector: chunks, a document, or a predicate."""
+
+    partition: str
+    scope: Predicate
+    refs: tuple[ChunkRef, ...] | None = None
+    document: str | None = None
+    where: Predicate | None = None
+
+
+Operation = Search | Fetch | Count | Scan | Upsert | Replace | Delete
+
+
+class Found(NamedTuple):
+    """What a search flow returns: hits best first, and whether they are min(k, visible) hits."""
+
+    hits: list[Hit]
+    complete: bool = True
+    shortfall: str | None = None
+
+
+class Rows(NamedTuple):
+    """What fetch and scan flows return: hits in key order; `more` says whether a scan has further rows."""
+
+    hits: list[Hit]
+    more: bool = False

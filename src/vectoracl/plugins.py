@@ -1,0 +1,95 @@
+"""Finding the adapter that config names. Nothing else is imported; two distributions that claim a name are refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from vectoracl.errors import AdapterNotFoundError
+from vectoracl.hookspecs import PROJECT, AdapterSpec
+
+_FIRST_PARTY = {
+    "pgvector": "vectoracl[pgvector]",
+    "qdrant": "vectoracl[qdrant]",
+    "weaviate": "vectoracl[weaviate]",
+    "pinecone": "vectoracl[pinecone]",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """An adapter that an installed distribution offers; found from metadata alone."""
+
+    adapter: str
+    distribution: str
+    version: str
+    module: str
+
+
+def installed() -> list[Installed]:
+    """List what is installed, without importing any of it."""
+    found = set()
+    for point in entry_points(group=PROJECT):
+        name, version = _distribution(point)
+        found.add(Installed(point.name, name, version, point.value))
+    return sorted(found, key=lambda one: (one.adapter, one.distribution))
+
+
+def _distribution(point: EntryPoint) -> tuple[str, str]:
+    dist = point.dist
+    return (dist.name, dist.version) if dist is not None else ("unknown", "unknown")
+
+
+def load(adapter: str, distribution: str | None = None) -> Any:
+    """Import the plugin of *adapter*, from *distribution* if it is pinned, and return its hooks.
+
+    Raises: AdapterNotFoundError, with the line that installs it, if none or more than one distribution provides it.
+    """
+    claims = {}
+    for point in entry_points(group=PROJECT):
+        if point.name == adapter and (distribution is None or _same(_distribution(point)[0], distribution)):
+            claims[_distribution(point)[0]] = point
+    if not claims:
+        package = distribution or _FIRST_PARTY.get(adapter, f"vectoracl-{adapter}")
+        line = f'pip install "{package}"'
+        known = ", ".join(sorted({one.adapter for one in installed()})) or "none"
+        raise AdapterNotFoundError(
+            f"No installed distribution provides the adapter {adapter!r} (installed: {known}). To install it: {line}",
+            install=line,
+            adapter=adapter,
+        )
+    if len(claims) > 1:
+        raise AdapterNotFoundError(
+            f"The adapter {adapter!r} is claimed by {' and '.join(sorted(claims))}. Uninstall one, or pin the other "
+            'with distribution = "…" in the store\'s config.',
+            adapter=adapter,
+        )
+    (point,) = claims.values()
+    try:
+        module = point.load()
+    except ImportError as error:
+        raise AdapterNotFoundError(
+            f"The adapter {adapter!r} is installed but cannot be imported ({type(error).__name__}: {error.name}). "
+            f"Reinstall {_distribution(point)[0]}.",
+            adapter=adapter,
+        ) from error
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(AdapterSpec)
+    manager.register(module, name=adapter)
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError:
+        raise AdapterNotFoundError(f"The plugin of {adapter!r} does not fit this version of vectoracl.") from None
+    for hook in ("vectoracl_config_model", "vectoracl_open", "vectoracl_describe"):
+        if not getattr(manager.hook, hook).get_hookimpls():
+            raise AdapterNotFoundError(f"The plugin of {adapter!r} does not implement {hook}.", adapter=adapter)
+    return manager.hook
+
+
+def _same(one: str, other: str) -> bool:
+    """Compare distribution names as PyPI does."""
+    fold = str.maketrans("_.", "--")
+    return one.lower().translate(fold) == other.lower().translate(fold)

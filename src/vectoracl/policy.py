@@ -1,0 +1,80 @@
+"""The decision point: principal and action in, decision out. No rule applied, or evaluation broke: deny."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from vectoracl.actions import READ, Action
+from vectoracl.ids import check_tenant
+from vectoracl.predicate import ALWAYS
+from vectoracl.principal import Principal
+from vectoracl.scope import NOTHING, Grant, Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the policy said.
+
+    A permit carries the scope, which may be empty (reads then answer nothing). `reasons` are for people and audit
+    records and hold no rows. `valid_until` (POSIX seconds) ends a cached decision; None means that only a new
+    `policy_version` does.
+    """
+
+    permit: bool
+    scope: Scope
+    reasons: tuple[str, ...]
+    policy_version: str
+    valid_until: float | None = None
+
+    @classmethod
+    def deny(cls, reason: str, policy_version: str) -> Decision:
+        """Return a denial."""
+        return cls(permit=False, scope=NOTHING, reasons=(reason,), policy_version=policy_version)
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """What decides. It must be pure for one `version`: decisions are cached by principal, action and version."""
+
+    @property
+    def version(self) -> str:
+        """The version of the rules; a new one ends every cached decision at the next operation."""
+        ...
+
+    def decide(self, principal: Principal, action: Action) -> Decision:
+        """Decide. An exception counts as a denial."""
+        ...
+
+
+class TenantPolicy:
+    """The default: a principal reads its own tenant and the shared ones, and writes its own tenant only.
+
+    *shared* are tenants that everybody reads and only their own principals write. A missing tenant never means
+    shared: a principal always has one.
+    """
+
+    def __init__(self, shared: Iterable[str] = ()) -> None:
+        self._shared = tuple(sorted({check_tenant(one) for one in shared}))
+        digest = hashlib.blake2b("\n".join(self._shared).encode(), digest_size=4).hexdigest()
+        self._version = f"tenant-policy/1+{digest}"
+
+    @property
+    def version(self) -> str:
+        """The version of the rules."""
+        return self._version
+
+    def decide(self, principal: Principal, action: Action) -> Decision:
+        """Decide; see the class."""
+        own = Grant(principal.tenant, ALWAYS)
+        if action not in READ:
+            return _permit(Scope((own,)), ("own tenant",), self._version)
+        shared = tuple(Grant(one, ALWAYS) for one in self._shared if one != principal.tenant)
+        reasons = ("own tenant", *(f"shared tenant {one.partition}" for one in shared))
+        return _permit(Scope((own, *shared)), reasons, self._version)
+
+
+def _permit(scope: Scope, reasons: tuple[str, ...], version: str) -> Decision:
+    return Decision(permit=True, scope=scope, reasons=reasons, policy_version=version)

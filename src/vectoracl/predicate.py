@@ -1,0 +1,376 @@
+"""The closed algebra of filters, with one meaning.
+
+`matches` in `meaning.py` is that meaning; every adapter has to agree with it on every row. A missing attribute makes
+every comparison false (also `!=`), except "is missing". What an adapter cannot say exactly it refuses.
+
+Fields without a prefix are the user's metadata. Fields that begin with "@" belong to the framework's tag
+(`@document`, `@label`, …); a caller may filter by few of them, see `fields.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
+from vectoracl.ids import check_text
+
+if TYPE_CHECKING:
+    from vectoracl.fields import FieldType
+
+Scalar = str | int | float | bool | datetime
+MAX_DEPTH = 32
+MAX_VALUES = 10_000
+MAX_KEYWORD_BYTES = 1024
+MAX_EXACT_INT = 1 << 53  # a store that keeps doubles holds no larger integer exactly
+
+
+def scalar(value: object, where: str = "The value of a filter") -> Scalar:
+    """Return *value* as a scalar that every store holds exactly.
+
+    Strings without NUL and up to 1,024 bytes, integers up to ±2**53, finite floats, booleans, aware datetimes
+    (returned in UTC). NumPy scalars are taken as Python's.
+
+    Raises: InvalidInputError.
+    """
+    if hasattr(value, "item") and type(value).__module__ == "numpy":
+        value = value.item()
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return check_text(value, where, MAX_KEYWORD_BYTES)
+    if isinstance(value, int):
+        if abs(value) > MAX_EXACT_INT:
+            raise InvalidInputError(f"{where} is an integer beyond ±2**53, which not every store holds exactly.")
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidInputError(f"{where} is not a finite number.")
+        return value + 0.0  # -0.0 becomes 0.0
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise InvalidInputError(f"{where} is a datetime without a time zone; add one.")
+        return value.astimezone(UTC)
+    if value is None:
+        raise InvalidInputError(f"{where} is None. To ask for rows without the field write F.name.is_missing().")
+    raise InvalidInputError(f"{where} has the type {type(value).__name__}; use str, int, float, bool or datetime.")
+
+
+class Predicate:
+    """One filter. Combine with `&`, `|` and `~`; `and`, `or`, `not` raise, since Python would drop a side."""
+
+    __slots__ = ()
+
+    @property
+    def depth(self) -> int:
+        """How deep the nesting is; 1 for a leaf, 32 at the most."""
+        return 1
+
+    def __and__(self, other: object) -> Predicate:
+        return conjunction((self, _operand(other)))
+
+    def __or__(self, other: object) -> Predicate:
+        return disjunction((self, _operand(other)))
+
+    def __invert__(self) -> Predicate:
+        match self:
+            case Not(operand=inner):
+                return inner
+            case Always():
+                return NEVER
+            case Never():
+                return ALWAYS
+        return Not(self)
+
+    def __bool__(self) -> NoReturn:
+        raise InvalidInputError(
+            "A filter has no truth value: use & for and, | for or, ~ for not, and (F.x > 1) & (F.x < 5) "
+            "instead of a chained comparison."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form, for example {"and": [{"field": "year", "op": "gte", "value": 2020}]}."""
+        from vectoracl.predicate_json import to_dict
+
+        return to_dict(self)
+
+    @staticmethod
+    def from_dict(data: object) -> Predicate:
+        """Read the JSON form. There is no implicit "and" and an empty object is an error.
+
+        Raises: InvalidInputError with the place that is wrong.
+        """
+        from vectoracl.predicate_json import from_dict
+
+        return from_dict(data)
+
+    @staticmethod
+    def json_schema(fields: Mapping[str, FieldType]) -> dict[str, Any]:
+        """Return the JSON schema (2020-12) of the JSON form over *fields*, for an API or for a model's tool."""
+        from vectoracl.predicate_json import json_schema
+
+        return json_schema(fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Never(Predicate):
+    """No row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Always(Predicate):
+    """Every row of the partition. As a caller's filter it means "no further condition"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Eq(Predicate):
+    """The field is present and equals the value, type included (True is not 1)."""
+
+    field: str
+    value: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class In(Predicate):
+    """The field is present and equals one of the values; never empty (that is `Never`)."""
+
+    field: str
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Range(Predicate):
+    """The field is present and within the bounds (numbers and datetimes); at least one bound is given."""
+
+    field: str
+    gt: int | float | datetime | None = None
+    gte: int | float | datetime | None = None
+    lt: int | float | datetime | None = None
+    lte: int | float | datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContainsAny(Predicate):
+    """The list field is present and has at least one of the values; never empty (that is `Never`)."""
+
+    field: str
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing(Predicate):
+    """The row has no such field."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Nested(Predicate):
+    _depth: int = field(init=False, repr=False, compare=False)
+
+    @property
+    def depth(self) -> int:
+        """How deep the nesting is."""
+        return self._depth
+
+    def _measure(self, operands: tuple[Predicate, ...]) -> None:
+        depth = 1 + max(operand.depth for operand in operands)
+        if depth > MAX_DEPTH:
+            raise InvalidInputError(f"The filter is nested deeper than {MAX_DEPTH} levels; flatten it.")
+        object.__setattr__(self, "_depth", depth)
+
+
+@dataclass(frozen=True, slots=True)
+class And(_Nested):
+    """Every operand matches; two operands or more. Build it with `&` or `conjunction`."""
+
+    operands: tuple[Predicate, ...]
+
+    def __post_init__(self) -> None:
+        self._measure(self.operands)
+
+
+@dataclass(frozen=True, slots=True)
+class Or(_Nested):
+    """At least one operand matches; two operands or more. Build it with `|` or `disjunction`."""
+
+    operands: tuple[Predicate, ...]
+
+    def __post_init__(self) -> None:
+        self._measure(self.operands)
+
+
+@dataclass(frozen=True, slots=True)
+class Not(_Nested):
+    """The operand does not match: rows without the field of a comparison are among them."""
+
+    operand: Predicate
+
+    def __post_init__(self) -> None:
+        self._measure((self.operand,))
+
+
+NEVER = Never()
+ALWAYS = Always()
+NODES: tuple[type[Predicate], ...] = (Never, Always, Eq, In, Range, ContainsAny, Missing, And, Or, Not)
+
+
+def _operand(value: object) -> Predicate:
+    if not isinstance(value, Predicate):
+        cure = " Compare the field with something, for example F.year >= 2020." if isinstance(value, Field) else ""
+        raise InvalidInputError(f"A filter can only be combined with a filter, not {type(value).__name__}.{cure}")
+    return value
+
+
+def check_predicate(value: object, name: str = "where") -> Predicate:
+    """Return *value* if it is a predicate. None, {}, a dict or a bare field are errors that carry the cure.
+
+    Raises: InvalidInputError.
+    """
+    if isinstance(value, NODES) and isinstance(value, Predicate):
+        return value
+    cure = {
+        "NoneType": "leave the argument out for no further condition",
+        "dict": "turn it into a filter with Predicate.from_dict(…)",
+        "Field": "compare the field with something, for example F.year >= 2020",
+        "bool": "write a comparison of a field, for example F.year >= 2020",
+    }.get(type(value).__name__, "write it with F, for example F.year >= 2020")
+    raise InvalidInputError(f"{name} must be a filter, not {type(value).__name__}: {cure}.", field=name)
+
+
+def conjunction(operands: Iterable[Predicate]) -> Predicate:
+    """Return the simplest predicate that matches where all *operands* do; of none of them it is `Always`."""
+    flat: list[Predicate] = []
+    for one in operands:
+        if isinstance(one, Never):
+            return NEVER
+        if isinstance(one, And):
+            flat.extend(one.operands)
+        elif not isinstance(one, Always):
+            flat.append(one)
+    if not flat:
+        return ALWAYS
+    return flat[0] if len(flat) == 1 else And(tuple(flat))
+
+
+def disjunction(operands: Iterable[Predicate]) -> Predicate:
+    """Return the simplest predicate that matches where any of *operands* does; of none of them it is `Never`."""
+    flat: list[Predicate] = []
+    for one in operands:
+        if isinstance(one, Always):
+            return ALWAYS
+        if isinstance(one, Or):
+            flat.extend(one.operands)
+        elif not isinstance(one, Never):
+            flat.append(one)
+    if not flat:
+        return NEVER
+    return flat[0] if len(flat) == 1 else Or(tuple(flat))
+
+
+def _values(values: object) -> tuple[Scalar, ...]:
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise InvalidInputError(f"A list of values is needed, not {type(values).__name__}.")
+    kept = dict.fromkeys((type(one), one) for one in (scalar(item) for item in values))
+    if len(kept) > MAX_VALUES:
+        raise InvalidInputError(f"A filter holds at most {MAX_VALUES:,} values; this one has {len(kept):,}.")
+    return tuple(value for _, value in kept)
+
+
+def _bound(value: object) -> int | float | datetime:
+    bound = scalar(value)
+    if isinstance(bound, bool | str):
+        raise UnsupportedPredicateError("Only numbers and datetimes have an order; strings and booleans do not.")
+    return bound
+
+
+class Field:
+    """A named field of the metadata; comparing it makes a predicate."""
+
+    __slots__ = ("name",)
+    __hash__ = None  # type: ignore[assignment]  # == makes a filter, so a field must not be a key
+
+    def __init__(self, name: str) -> None:
+        if not isinstance(name, str) or not name:
+            raise InvalidInputError("The name of a field must be a non-empty string.")
+        self.name = check_text(name, "The name of a field", 256)
+
+    def __repr__(self) -> str:
+        return f"F[{self.name!r}]"
+
+    def __bool__(self) -> NoReturn:
+        raise InvalidInputError(f"F.{self.name} has no truth value: compare it, for example F.{self.name} == 1.")
+
+    def __eq__(self, value: object) -> Predicate:  # type: ignore[override]
+        return Eq(self.name, scalar(value))
+
+    def __ne__(self, value: object) -> Predicate:  # type: ignore[override]
+        return conjunction((Not(Missing(self.name)), Not(Eq(self.name, scalar(value)))))
+
+    def __lt__(self, value: object) -> Predicate:
+        return Range(self.name, lt=_bound(value))
+
+    def __le__(self, value: object) -> Predicate:
+        return Range(self.name, lte=_bound(value))
+
+    def __gt__(self, value: object) -> Predicate:
+        return Range(self.name, gt=_bound(value))
+
+    def __ge__(self, value: object) -> Predicate:
+        return Range(self.name, gte=_bound(value))
+
+    def in_(self, values: Iterable[Scalar]) -> Predicate:
+        """Match rows whose field equals one of *values*; an empty list matches nothing."""
+        kept = _values(values)
+        return In(self.name, kept) if kept else NEVER
+
+    def not_in(self, values: Iterable[Scalar]) -> Predicate:
+        """Match rows that have the field and whose value is none of *values*."""
+        return conjunction((Not(Missing(self.name)), ~self.in_(values)))
+
+    def contains(self, value: Scalar) -> Predicate:
+        """Match rows whose list has *value*."""
+        return ContainsAny(self.name, (scalar(value),))
+
+    def contains_any(self, values: Iterable[Scalar]) -> Predicate:
+        """Match rows whose list has at least one of *values*; an empty list matches nothing."""
+        kept = _values(values)
+        return ContainsAny(self.name, kept) if kept else NEVER
+
+    def contains_all(self, values: Iterable[Scalar]) -> Predicate:
+        """Match rows whose list has all of *values*. Raises: InvalidInputError if *values* is empty."""
+        kept = _values(values)
+        if not kept:
+            raise InvalidInputError("contains_all of nothing would match every row; leave the condition out instead.")
+        return conjunction(ContainsAny(self.name, (value,)) for value in kept)
+
+    def is_missing(self) -> Predicate:
+        """Match rows that do not have the field."""
+        return Missing(self.name)
+
+    def exists(self) -> Predicate:
+        """Match rows that have the field."""
+        return Not(Missing(self.name))
+
+
+class _Fields:
+    """`F.year` and `F["any name"]` name a field of the metadata."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Field:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Field(name)
+
+    def __getitem__(self, name: str) -> Field:
+        return Field(name)
+
+    def __repr__(self) -> str:
+        return "F"
+
+
+F = _Fields()

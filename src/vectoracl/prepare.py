@@ -1,0 +1,193 @@
+"""Chunks become records here: every check of a write, before any I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import orjson
+
+from vectoracl.errors import InvalidInputError, ReservedFieldError, UntaggedWriteError
+from vectoracl.fields import FieldType, datetime_text, reserved_key, typed
+from vectoracl.ids import check_id, check_text
+from vectoracl.predicate import MAX_EXACT_INT
+from vectoracl.queries import check_vector
+from vectoracl.records import Chunk, Record, Tag, Vector
+
+MAX_METADATA_BYTES = 32_768
+MAX_KEY_BYTES = 128
+_MAX_POSITION = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A chunk whose every part but a missing vector was checked; `metadata` has its declared types."""
+
+    chunk: Chunk
+    metadata: Mapping[str, Any]
+    vector: Vector | None
+
+
+def prepare(
+    chunks: Iterable[Chunk], fields: Mapping[str, FieldType], dimension: int, *, nonzero: bool, limit: int
+) -> tuple[Prepared, ...]:
+    """Check *chunks*: at most *limit* of them, no two with the same document and id.
+
+    Raises: InvalidInputError, ReservedFieldError; the message names the chunk's place in the call, not its content.
+    """
+    if isinstance(chunks, str | bytes | Mapping | Chunk) or not isinstance(chunks, Iterable):
+        raise InvalidInputError(f"A sequence of Chunk is needed, not {type(chunks).__name__}.", field="chunks")
+    taken: list[Chunk] = []
+    for chunk in chunks:
+        taken.append(chunk)
+        if len(taken) > limit:
+            raise InvalidInputError(
+                f"One call writes at most {limit:,} chunks, all or none; use load() for more.", field="chunks"
+            )
+    seen: dict[tuple[str, str], int] = {}
+    ready = []
+    for place, chunk in enumerate(taken):
+        ready.append(_prepare_one(chunk, place, fields, dimension, nonzero=nonzero))
+        first = seen.setdefault((chunk.document, chunk.id), place)
+        if first != place:
+            raise InvalidInputError(
+                f"Chunks {first} and {place} of the call have the same document and id.", field="chunks"
+            )
+    return tuple(ready)
+
+
+def _prepare_one(
+    chunk: object, place: int, fields: Mapping[str, FieldType], dimension: int, *, nonzero: bool
+) -> Prepared:
+    if type(chunk) is not Chunk:
+        raise InvalidInputError(f"Item {place} is {type(chunk).__name__}, not a Chunk.", field="chunks")
+    try:
+        check_id(chunk.id, "chunk id")
+        check_id(chunk.document, "document")
+        check_text(chunk.text, "text")
+        position = chunk.position
+        if isinstance(position, bool) or not isinstance(position, int) or not 0 <= position <= _MAX_POSITION:
+            raise InvalidInputError("position must be an integer from 0 to 2**31 - 1.", field="position")
+        metadata = check_metadata(chunk.metadata, fields)
+        vector = None if chunk.vector is None else check_vector(chunk.vector, dimension, nonzero=nonzero)
+    except (InvalidInputError, ReservedFieldError) as error:
+        error.args = (f"Chunk {place} of the call: {error.message}",)
+        raise
+    return Prepared(chunk, metadata, vector)
+
+
+def check_metadata(metadata: object, fields: Mapping[str, FieldType]) -> dict[str, Any]:
+    """Return *metadata* with its declared fields in their types; datetimes in UTC.
+
+    A declared field has exactly its declared type or is absent. Other keys hold any JSON value but null; nothing is
+    coerced. At most 32,768 bytes as JSON, keys of 1 to 128 bytes. Raises: InvalidInputError, ReservedFieldError.
+    """
+    if not isinstance(metadata, Mapping):
+        raise InvalidInputError(f"metadata must be a mapping, not {type(metadata).__name__}.", field="metadata")
+    checked: dict[str, Any] = {}
+    for key, value in metadata.items():
+        check_text(key, "A metadata key", MAX_KEY_BYTES)
+        if not key.strip():
+            raise InvalidInputError("A metadata key is blank.", field="metadata")
+        if reserved_key(key):
+            raise ReservedFieldError(
+                f"The metadata key {key!r} is a name of the framework: the handle decides the tag.", field=key
+            )
+        if value is None:
+            raise InvalidInputError(f"The metadata key {key!r} is null; leave the key out instead.", field=key)
+        kind = fields.get(key)
+        if kind is None:
+            _check_json(value, key, 0)
+            checked[key] = value
+        elif kind.is_list:
+            if not isinstance(value, list | tuple) or not value:
+                raise InvalidInputError(
+                    f"The field {key!r} holds a {kind.value}: a list of at least one value, or leave it out.",
+                    field=key,
+                )
+            checked[key] = [typed(key, kind, one) for one in value]
+        else:
+            checked[key] = typed(key, kind, value)
+    if checked and len(dump_metadata(checked)) > MAX_METADATA_BYTES:
+        raise InvalidInputError(f"The metadata is larger than {MAX_METADATA_BYTES:,} bytes.", field="metadata")
+    return checked
+
+
+def _check_json(value: object, key: str, depth: int) -> None:
+    if depth > 16:
+        raise InvalidInputError(f"The metadata key {key!r} is nested deeper than 16 levels.", field=key)
+    if value is None or isinstance(value, bool):
+        return
+    if isinstance(value, str):
+        check_text(value, f"The metadata key {key!r}")
+    elif isinstance(value, int):
+        if abs(value) > MAX_EXACT_INT:
+            raise InvalidInputError(f"The metadata key {key!r} holds an integer beyond ±2**53.", field=key)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidInputError(f"The metadata key {key!r} holds a number that is not finite.", field=key)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _check_json(one, key, depth + 1)
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            check_text(name, f"A key inside the metadata key {key!r}", MAX_KEY_BYTES)
+            _check_json(one, key, depth + 1)
+    else:
+        cure = " (declare the field as datetime)" if isinstance(value, datetime) else ""
+        raise InvalidInputError(
+            f"The metadata key {key!r} holds {type(value).__name__}, which JSON cannot hold{cure}.", field=key
+        )
+
+
+def dump_metadata(metadata: Mapping[str, Any]) -> bytes:
+    """Return checked *metadata* as JSON; datetimes in the one text form of `fields.datetime_text`."""
+    return orjson.dumps(metadata, default=_default, option=orjson.OPT_PASSTHROUGH_DATETIME)
+
+
+def _default(value: object) -> object:
+    if isinstance(value, datetime):
+        return datetime_text(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError
+
+
+def load_metadata(data: bytes | str | Mapping[str, Any], fields: Mapping[str, FieldType]) -> dict[str, Any]:
+    """Read metadata as it is stored; declared datetimes become aware datetimes in UTC again."""
+    read: dict[str, Any] = orjson.loads(data) if isinstance(data, bytes | str) else dict(data)
+    for name, kind in fields.items():
+        if kind is FieldType.DATETIME and isinstance(read.get(name), str):
+            read[name] = datetime.fromisoformat(read[name])
+    return read
+
+
+def record_of(
+    prepared: Sequence[Prepared],
+    vectors: Sequence[Vector | None],
+    make_tag: Callable[[Chunk], Tag],
+) -> tuple[Record, ...]:
+    """Tag *prepared* with *make_tag* and join them with *vectors* (in the same order)."""
+    records = []
+    for one, vector in zip(prepared, vectors, strict=True):
+        if vector is None:
+            raise InvalidInputError("A chunk has neither a vector nor an embedder to make one.", field="vector")
+        records.append(Record(make_tag(one.chunk), one.chunk.text, np.asarray(vector, np.float32), one.metadata))
+    return tuple(records)
+
+
+def check_tagged(records: Sequence[Record], partition: str) -> None:
+    """Refuse records without a whole tag of *partition*: the gate that every adapter's writes pass.
+
+    Raises: UntaggedWriteError, with nothing written.
+    """
+    for record in records:
+        tag = getattr(record, "tag", None)
+        if not isinstance(tag, Tag) or not tag.tenant or not tag.document or not tag.chunk or not tag.label:
+            raise UntaggedWriteError("A record without a tag was about to be written; nothing was.", field="tag")
+        if tag.tenant != partition:
+            raise UntaggedWriteError("A record with another tenant's tag was about to be written; nothing was.")

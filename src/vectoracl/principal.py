@@ -1,0 +1,152 @@
+"""Who asks. A principal comes from verified claims, never from an argument that a model or a caller can choose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from vectoracl.errors import InvalidPrincipalError
+from vectoracl.ids import check_principal_id, check_tenant, check_text
+
+Kind = Literal["user", "service", "agent", "operator"]
+AttributeValue = str | int | float | bool | tuple[str, ...]
+_KINDS = frozenset(get_args(Kind))
+
+
+def _names(value: object, what: str) -> frozenset[str]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InvalidPrincipalError(f"{what} must be a collection of strings, not {type(value).__name__}.", field=what)
+    return frozenset(check_principal_id(item) for item in value)
+
+
+def _attributes(value: Mapping[str, object]) -> Mapping[str, AttributeValue]:
+    if not isinstance(value, Mapping):
+        raise InvalidPrincipalError("attributes must be a mapping.", field="attributes")
+    frozen: dict[str, AttributeValue] = {}
+    for key in value:
+        item = value[key]
+        if not isinstance(key, str) or not key:
+            raise InvalidPrincipalError("The name of an attribute must be a non-empty string.", field="attributes")
+        if isinstance(item, bool | int | str) or (isinstance(item, float) and math.isfinite(item)):
+            frozen[key] = item
+        elif isinstance(item, list | tuple | set | frozenset) and all(isinstance(one, str) for one in item):
+            frozen[key] = tuple(sorted(item) if isinstance(item, set | frozenset) else item)
+        else:
+            raise InvalidPrincipalError(
+                f"The attribute {key!r} must be a string, a finite number, a boolean or a list of strings.",
+                field="attributes",
+            )
+    return MappingProxyType(frozen)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Principal:
+    """The one who asks, as it was authenticated.
+
+    `id` and `tenant` are kept exactly as given (see `ids`). `roles` and `groups` are sets of strings; `attributes`
+    map a name to a string, finite number, boolean or list of strings. `authenticated_by` says how the claims were
+    verified (for example "oidc:https://issuer.example") and is kept in the record of every decision. `expires_at`
+    is a POSIX time in seconds or an aware datetime; from then on every operation is denied.
+
+    Immutable, comparable by value and hashable. Raises: InvalidPrincipalError, InvalidTenantError.
+    """
+
+    id: str
+    tenant: str
+    roles: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    kind: Kind = "user"
+    authenticated_by: str = field(kw_only=True)
+    expires_at: float | None = None
+    _key: tuple[object, ...] = field(init=False)
+    _hash: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        check_principal_id(self.id)
+        check_tenant(self.tenant)
+        put(self, "roles", _names(self.roles, "roles"))
+        put(self, "groups", _names(self.groups, "groups"))
+        put(self, "attributes", _attributes(self.attributes))
+        if self.kind not in _KINDS:
+            raise InvalidPrincipalError(f"kind must be one of {', '.join(sorted(_KINDS))}.", field="kind")
+        if not isinstance(self.authenticated_by, str) or not self.authenticated_by.strip():
+            raise InvalidPrincipalError(
+                "authenticated_by must say how this principal was verified, for example 'oidc:https://issuer'.",
+                field="authenticated_by",
+            )
+        check_text(self.authenticated_by, "authenticated_by", 1024)
+        put(self, "expires_at", _expiry(self.expires_at))
+        # Types are part of the key: True, 1 and 1.0 are equal in Python and are not the same claim.
+        claims = tuple((name, type(value).__name__, value) for name, value in sorted(self.attributes.items()))
+        key = (
+            self.id,
+            self.tenant,
+            self.roles,
+            self.groups,
+            claims,
+            self.kind,
+            self.authenticated_by,
+            self.expires_at,
+        )
+        put(self, "_key", key)
+        put(self, "_hash", hash(key))
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Principal) and self._key == other._key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        # Attributes may hold personal data, so only their names are shown.
+        names = f", attributes of {sorted(self.attributes)}" if self.attributes else ""
+        return f"Principal({self.id!r} of tenant {self.tenant!r}, {self.kind}, by {self.authenticated_by!r}{names})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A pickle would be an implicit way from bytes to a principal.
+        raise InvalidPrincipalError("A principal is not serialised; verify the claims again where they are used.")
+
+    def expired(self, now: float) -> bool:
+        """Tell whether the principal's time is over at *now* (POSIX seconds)."""
+        return self.expires_at is not None and now >= self.expires_at
+
+    @classmethod
+    def service(cls, id: str, tenant: str, reason: str) -> Principal:  # noqa: A002 - the field's own name
+        """Make a principal for a job of your own (ingestion, migration) that acts without a person's token.
+
+        *reason* is a sentence for whoever reads the audit records. Raises: InvalidPrincipalError if it is blank.
+        """
+        if not isinstance(reason, str) or not reason.strip():
+            raise InvalidPrincipalError("A service principal needs a reason, as a sentence.", field="reason")
+        return cls(id, tenant, kind="service", authenticated_by=f"service: {reason.strip()}")
+
+
+def _expiry(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise InvalidPrincipalError("expires_at must be an aware datetime or POSIX seconds.", field="expires_at")
+        return value.timestamp()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidPrincipalError("expires_at must be an aware datetime or POSIX seconds.", field="expires_at")
+    return float(value)
+
+
+def check_principal(value: object) -> Principal:
+    """Return *value* if it is exactly a Principal; nothing else ever becomes one.
+
+    Raises: InvalidPrincipalError.
+    """
+    if type(value) is not Principal:
+        raise InvalidPrincipalError(
+            f"A Principal is needed, not {type(value).__name__}. Make one from verified claims; it is never derived "
+            "from a string, a dict or a header.",
+        )
+    return value

@@ -1,0 +1,118 @@
+"""What may be searched for: a closed union. A plain string is text, a sequence of numbers is a vector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vectoracl.errors import InvalidInputError
+from vectoracl.ids import check_id, check_text
+from vectoracl.records import Vector
+
+MAX_QUERY_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Lexical:
+    """Match words (the store's full text or BM25); no vector is used."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hybrid:
+    """Fuse a lexical and a vector ranking; without *vector* the text is embedded. Fused scores only order."""
+
+    text: str
+    vector: Sequence[float] | Vector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Like:
+    """Search by the vector of a stored chunk, which is looked up inside the scope first and left out of the hits.
+
+    A chunk that the principal may not see reads like one that does not exist: no hits. *document* is needed where
+    several documents have a chunk of this id.
+    """
+
+    id: str
+    document: str | None = None
+
+
+Query = str | Sequence[float] | Vector | Lexical | Hybrid | Like
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VectorQuery:
+    """A resolved query by vector: float32, finite, of the store's dimension."""
+
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HybridQuery:
+    """A resolved query by words and vector."""
+
+    text: str
+    vector: Vector
+
+
+ResolvedQuery = VectorQuery | HybridQuery | Lexical
+
+
+def check_vector(value: object, dimension: int, *, nonzero: bool, name: str = "vector") -> Vector:
+    """Return *value* as a contiguous float32 array of *dimension* finite numbers.
+
+    *nonzero* refuses the zero vector, which has no direction (cosine). Raises: InvalidInputError.
+    """
+    if isinstance(value, str | bytes | dict | set | frozenset) or value is None:
+        raise InvalidInputError(f"{name} must be {dimension} numbers, not {type(value).__name__}.", field=name)
+    try:
+        vector = np.ascontiguousarray(value, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidInputError(f"{name} must be {dimension} numbers.", field=name) from None
+    if vector.shape != (dimension,):
+        raise InvalidInputError(
+            f"{name} has the shape {vector.shape}; the store holds vectors of {dimension} numbers.",
+            field=name,
+        )
+    # One reduction: the sum of squares is finite only if every number is, and zero only if all are.
+    length = float(np.dot(vector, vector))
+    if not math.isfinite(length):
+        if not bool(np.isfinite(vector).all()):
+            raise InvalidInputError(f"{name} holds a number that is not finite.", field=name)
+        raise InvalidInputError(f"{name} is too long: the square of its length is beyond float32.", field=name)
+    if nonzero and length < 1e-30:
+        raise InvalidInputError(f"{name} is (almost) zero, and the cosine needs a direction.", field=name)
+    return vector
+
+
+def check_query(value: object, *, dimension: int, nonzero: bool) -> str | VectorQuery | Lexical | Hybrid | Like:
+    """Return *value* as a query: text, a checked vector or one of the classes above. Raises: InvalidInputError."""
+    match value:
+        case str():
+            return _text(value)
+        case Lexical(text=text):
+            _text(text)
+            return value
+        case Hybrid(text=text, vector=vector):
+            _text(text)
+            if vector is None:
+                return value
+            return Hybrid(text, check_vector(vector, dimension, nonzero=nonzero))
+        case Like(id=id_, document=document):
+            check_id(id_, "chunk id")
+            if document is not None:
+                check_id(document, "document")
+            return value
+    return VectorQuery(check_vector(value, dimension, nonzero=nonzero, name="query"))
+
+
+def _text(value: object) -> str:
+    text = check_text(value, "query", MAX_QUERY_BYTES)
+    if not text.strip():
+        raise InvalidInputError("The query is blank.", field="query")
+    return text

@@ -1,0 +1,39 @@
+"""The second lock: does the scope permit each row that came back? A tripwire, not the control."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from vectoracl.errors import ScopeViolationError
+from vectoracl.meaning import Test
+from vectoracl.records import Hit
+
+_log = logging.getLogger("vectoracl")
+
+
+def verify(hits: Sequence[Hit], partition: str, test: Test | None, *, adapter: str, decision_id: str) -> None:
+    """Check that every hit belongs to *partition* and passes *test* (None: the whole partition is permitted).
+
+    Raises: ScopeViolationError if one does not; the whole reply has to be dropped then. It quotes no row.
+    """
+    wrong = 0
+    for hit in hits:
+        tag = hit.tag
+        if (
+            tag.tenant != partition
+            or hit.tenant != partition
+            or tag.document != hit.document
+            or tag.chunk != hit.id
+            or (test is not None and not test(tag, hit.metadata or {}))
+        ):
+            wrong += 1
+    if wrong:
+        _log.critical("scope violation: adapter=%s decision=%s rows=%d of %d", adapter, decision_id, wrong, len(hits))
+        raise ScopeViolationError(
+            f"The store answered with {wrong} of {len(hits)} rows outside of the scope; the whole reply was dropped. "
+            "Treat this as an incident.",
+            adapter=adapter,
+            decision_id=decision_id,
+            rows=wrong,
+        )

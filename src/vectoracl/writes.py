@@ -1,0 +1,143 @@
+"""The flows of the writes. A write names exactly one partition: the one in which the principal may write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vectoracl.actions import Action
+from vectoracl.adapter import Flow
+from vectoracl.drive import confined
+from vectoracl.errors import DeniedError, RefusedError
+from vectoracl.guard import Asker, Guard, Leg, Plan, Store, denied, retried
+from vectoracl.operations import ChunkRef, Delete, Replace, Upsert
+from vectoracl.ports import EmbedDocuments
+from vectoracl.predicate import Predicate
+from vectoracl.prepare import Prepared, check_tagged, record_of
+from vectoracl.queries import check_vector
+from vectoracl.records import Chunk, Record, Tag, Vector, Written
+
+
+def _one_leg(plan: Plan, asker: Asker) -> Leg:
+    legs = [leg for leg in plan.legs if leg.partition == asker.principal.tenant]
+    if len(plan.legs) == 1:
+        return plan.legs[0]
+    if len(legs) == 1:
+        return legs[0]
+    raise RefusedError("The policy permits writing in several partitions and none is the principal's own; narrow it.")
+
+
+def _vectors(store: Store, prepared: Sequence[Prepared]) -> Flow[list[Vector | None]]:
+    """Embed the texts of the chunks without a vector, in one request."""
+    texts = tuple(one.chunk.text for one in prepared if one.vector is None)
+    if not texts:
+        return [one.vector for one in prepared]
+    made = iter((yield from EmbedDocuments(texts)))
+    can = store.capabilities
+    nonzero = can.metric == "cosine"
+    return [
+        check_vector(next(made), can.dimension, nonzero=nonzero, name="embedding") if one.vector is None else one.vector
+        for one in prepared
+    ]
+
+
+def _records(
+    guard: Guard,
+    store: Store,
+    asker: Asker,
+    leg: Leg,
+    prepared: Sequence[Prepared],
+    path: str,
+    action: Action,
+    decision_id: str,
+) -> Flow[tuple[Record, ...]]:
+    vectors = yield from _vectors(store, prepared)
+    now = guard.clock()
+    producer = asker.principal.id
+
+    def make_tag(chunk: Chunk) -> Tag:
+        return Tag(
+            leg.partition,
+            chunk.document,
+            chunk.id,
+            producer=producer,
+            path=path,
+            time=now,
+            position=chunk.position,
+        )
+
+    records = record_of(prepared, vectors, make_tag)
+    check_tagged(records, leg.partition)
+    if leg.test is not None and not all(leg.test(one.tag, one.metadata) for one in records):
+        raise denied(action, decision_id, ("a chunk of the call is outside of what this handle may write",))
+    return records
+
+
+def upsert(
+    guard: Guard, store: Store, asker: Asker, prepared: Sequence[Prepared], path: str = "upsert"
+) -> Flow[Written]:
+    """Write all of *prepared* or none."""
+
+    def body(plan: Plan, decision_id: str) -> Flow[Written]:
+        leg = _one_leg(plan, asker)
+        records = yield from _records(guard, store, asker, leg, prepared, path, "upsert", decision_id)
+        if not records:
+            return Written(0, decision_id)
+        operation = Upsert(leg.partition, leg.predicate, records)
+        written = yield from _named(
+            decision_id, lambda: retried(lambda: confined(store.adapter.upsert(operation), leg.partition))
+        )
+        return Written(written, decision_id)
+
+    return (yield from _guarded(guard, store, asker, "upsert", body))
+
+
+def replace(guard: Guard, store: Store, asker: Asker, document: str, prepared: Sequence[Prepared]) -> Flow[Written]:
+    """Make *prepared* the document's whole content."""
+
+    def body(plan: Plan, decision_id: str) -> Flow[Written]:
+        leg = _one_leg(plan, asker)
+        records = yield from _records(guard, store, asker, leg, prepared, "replace", "replace", decision_id)
+        operation = Replace(leg.partition, leg.predicate, document, records)
+        written = yield from _named(decision_id, lambda: confined(store.adapter.replace(operation), leg.partition))
+        return Written(written, decision_id)
+
+    return (yield from _guarded(guard, store, asker, "replace", body))
+
+
+def delete(
+    guard: Guard,
+    store: Store,
+    asker: Asker,
+    refs: tuple[ChunkRef, ...] | None,
+    document: str | None,
+    where: Predicate | None,
+) -> Flow[Written]:
+    """Delete by the one selector that is given."""
+
+    def body(plan: Plan, decision_id: str) -> Flow[Written]:
+        if refs is not None and not refs:
+            return Written(0, decision_id)
+        leg = _one_leg(plan, asker)
+        operation = Delete(leg.partition, leg.predicate, refs, document, where)
+        flow = confined(store.adapter.delete(operation), leg.partition)
+        return Written((yield from flow), decision_id)
+
+    return (yield from _guarded(guard, store, asker, "delete", body))
+
+
+def _named(decision_id: str, make: Callable[[], Flow[Any]]) -> Flow[Any]:
+    """Give a denial that an adapter found inside the store the decision that it belongs to."""
+    try:
+        return (yield from make())
+    except DeniedError as error:
+        error.decision_id = decision_id
+        raise
+
+
+def _guarded(
+    guard: Guard, store: Store, asker: Asker, action: Action, body: Callable[[Plan, str], Flow[Written]]
+) -> Flow[Written]:
+    return guard.guarded(
+        asker, action, store, body, empty=lambda one: Written(0, one), size=lambda written: written.count
+    )
