@@ -196,13 +196,15 @@ class OpenContext:
     """What the core gives to an adapter when it is opened.
 
     `name` is the store's name in config, `fields` the declared metadata, `base` the folder against which relative
-    paths of the config are read, `debug_errors` whether clients' exceptions are attached as causes.
+    paths of the config are read, `debug_errors` whether clients' exceptions are attached as causes, `client` what the
+    application passed to `connect(clients=…)` for this store (pgvector: its own pool).
     """
 
     name: str
     fields: Mapping[str, FieldType]
     base: str
     debug_errors: bool = False
+    client: Any = None
 
 
 @dataclass(frozen=True, slots=True)

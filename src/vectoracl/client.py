@@ -58,7 +58,9 @@ class _Base:
         policy: Policy | None = None,
         sink: Sink | None = None,
         embedder: Embedder | None = None,
+        clients: Mapping[str, Any] | None = None,
     ) -> None:
+        self._clients = dict(clients or {})
         self.config, self._base = read(config, store=store)
         self._pid = os.getpid()
         self._lock = RLock()
@@ -93,7 +95,7 @@ class _Base:
                 hooks = load(config.adapter, config.distribution)
                 fields = check_fields(config.metadata)
                 model = adapter_config(hooks.vectoracl_config_model(), config, name)
-                context = OpenContext(name, fields, str(self._base), self.config.debug_errors)
+                context = OpenContext(name, fields, str(self._base), self.config.debug_errors, self._clients.get(name))
                 opened: Opened = hooks.vectoracl_open(config=model, context=context)
                 can = opened.adapter.capabilities
                 if self._embedder is not None and self._embedder.dimension != can.dimension:
@@ -288,13 +290,15 @@ def connect(
     policy: Policy | None = None,
     sink: Sink | None = None,
     embedder: Embedder | None = None,
+    clients: Mapping[str, Any] | None = None,
 ) -> VectorACL:
     """Open *config* (a TOML file's path, a dict or a `Config`), contact its default store and check its posture.
 
     *store* overrides the default store. *policy*, *sink* and *embedder* override what config names.
+    *clients* maps a store's name to a client of the application's own (pgvector: a psycopg pool), which it keeps closing.
     Raises: ConfigError, AdapterNotFoundError, PostureError, StoreError.
     """
-    acl = VectorACL(config, store=store, policy=policy, sink=sink, embedder=embedder)
+    acl = VectorACL(config, store=store, policy=policy, sink=sink, embedder=embedder, clients=clients)
     try:
         return acl.open()
     except BaseException:
@@ -309,9 +313,10 @@ def aconnect(
     policy: Policy | None = None,
     sink: Sink | None = None,
     embedder: Embedder | None = None,
+    clients: Mapping[str, Any] | None = None,
 ) -> AsyncVectorACL:
     """Return the asyncio form of `connect`, opened on first use (or by `await acl.open()`). Raises: ConfigError."""
-    return AsyncVectorACL(config, store=store, policy=policy, sink=sink, embedder=embedder)
+    return AsyncVectorACL(config, store=store, policy=policy, sink=sink, embedder=embedder, clients=clients)
 
 
 def _open_embedder(config: Config) -> Embedder | None:

@@ -1,0 +1,20 @@
+"""What the pgvector adapter, as configured, can do."""
+
+from __future__ import annotations
+
+from vectoracl.adapter import Capabilities
+from vectoracl_pgvector.compile import MAX_EF
+from vectoracl_pgvector.config import PgvectorConfig
+
+
+def capabilities(config: PgvectorConfig) -> Capabilities:
+    """Return the capabilities; the grade "engine" is what forced row-level security by a setting gives."""
+    return Capabilities(
+        grade="engine",
+        metric=config.metric,
+        dimension=config.dimension,
+        max_batch=config.max_batch,
+        deadlines="server",
+        parallel=config.pool_max,
+        tuning={"ef_search": (1, MAX_EF)},
+    )

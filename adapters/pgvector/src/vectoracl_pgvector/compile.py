@@ -1,0 +1,275 @@
+"""An operation as one request: pure. The tenant's predicate stands first and beside the policy, never instead of it.
+
+Row-level security alone is correct and slow (it prunes late, `docs/pgvector.md`); the explicit predicate alone is a
+wall that one forgotten line takes down. Together a mismatch of the two never executes a scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from vectoracl.fields import FieldType
+from vectoracl.operations import ChunkRef, Count, Delete, Fetch, Include, Replace, Scan, Search, Upsert
+from vectoracl.predicate import Always, Predicate
+from vectoracl.prepare import dump_metadata
+from vectoracl.queries import VectorQuery
+from vectoracl.records import Record
+from vectoracl_pgvector.compile_predicate import Compiler, Sql
+from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.names import SETTING, Names, literal
+from vectoracl_pgvector.requests import Statement, Transaction, VectorParam, VectorsParam
+
+MAX_EF = 1000
+# Beyond this an HNSW search gives up and the exact form is asked; bounds the work of one query (tuples).
+_MAX_SCAN = "200000"
+
+
+class PgCompiler:
+    """Compiles the operations of one configured store."""
+
+    def __init__(self, config: PgvectorConfig, fields: Mapping[str, FieldType]) -> None:
+        self._config = config
+        self._half = config.type == "halfvec"
+        self.names = names = Names.of(config)
+        self._predicates = Compiler(names, fields)
+        self._conflict = Compiler(names, fields, prefix="old.")
+        c = names.c
+        self._key = f"{c.document}, {c.generation}, {c.chunk}"
+        self._columns = (
+            f"tableoid = {literal(names.default)}::regclass, {c.tenant}, {self._key}, {c.label}, {c.rev}, {c.expires}, {c.producer}, {c.path}, "
+            f"{c.time}, {c.position}"
+        )
+        self._written = (
+            f"{c.tenant}, {c.document}, {c.generation}, {c.chunk}, {c.label}, {c.rev}, {c.expires}, {c.producer}, "
+            f"{c.path}, {c.time}, {c.position}, {c.text}, {c.metadata}, {c.vector}"
+        )
+        updated = (c.label, c.rev, c.expires, c.producer, c.path, c.time, c.position, c.text, c.metadata, c.vector)
+        self._updates = ", ".join(f"{column} = EXCLUDED.{column}" for column in updated)
+        self._source = (
+            "unnest(%s::text[], %s::text[], %s::text[], %s::int8[], %s::float8[], %s::text[], %s::text[], "
+            f"%s::float8[], %s::int4[], %s::text[], %s::jsonb[], %s::{names.vector_type}[]) "
+            "AS new(document, chunk, label, rev, expires, producer, path, time, position, text, metadata, vector)"
+        )
+        self._lock_space = f"vectoracl:{config.schema_name}.{config.table}:"
+
+    def _select(self, include: Include) -> str:
+        c = self.names.c
+        text = c.text if "text" in include else "NULL::text"
+        metadata = f"{c.metadata}::text" if "metadata" in include else "NULL::text"
+        vector = c.vector if "vector" in include else f"NULL::{self.names.vector_type}"
+        return f"{self._columns}, {text} AS returned_text, {metadata} AS returned_metadata, {vector} AS returned_vector"
+
+    def _rows(self, partition: str, scope: Predicate, where: Predicate) -> Sql:
+        """Return the WHERE of one partition: tenant, scope and filter, each an operand of its own."""
+        parts, params = [f"{self.names.c.tenant} = %s::text"], [partition]
+        for predicate in (scope, where):
+            if not isinstance(predicate, Always):
+                sql, more = self._predicates.compile(predicate)
+                parts.append(sql)
+                params.extend(more)
+        return " AND ".join(parts), tuple(params)
+
+    def _scope(self, partition: str) -> tuple[tuple[str, str], ...]:
+        # pg_catalog alone: nothing that a role may create in another schema can stand in for a function or operator.
+        return ((SETTING, partition), ("search_path", "pg_catalog"))
+
+    def search(self, operation: Search, query: VectorQuery, *, exact: bool) -> Transaction:
+        """Compile a search; *exact* takes the vector index out of the plan."""
+        names = self.names
+        where, params = self._rows(operation.partition, operation.scope, operation.where)
+        vector = VectorParam(query.vector, half=self._half)
+        distance = f"{names.c.vector} {names.operator} %s::{names.vector_type}"
+        selected = self._select(operation.include)
+        if operation.group_by is not None:
+            sql = (
+                f"SELECT * FROM (SELECT *, dense_rank() OVER (ORDER BY best, {names.c.document}) AS place FROM ("
+                f"SELECT {selected}, {distance} AS distance, "
+                f"row_number() OVER (PARTITION BY {names.c.document} ORDER BY {distance}, {self._key}) AS turn, "
+                f"min({distance}) OVER (PARTITION BY {names.c.document}) AS best "
+                f"FROM {names.table} WHERE {where}) AS ranked) AS grouped "
+                f"WHERE place <= %s AND turn <= %s ORDER BY distance, {self._key}"
+            )
+            values = (vector, vector, vector, *params, operation.k, operation.per_group)
+            return self._ask(operation.partition, Statement(sql, values), (("enable_indexscan", "off"),))
+        if exact:
+            sql = (
+                f"SELECT {selected}, {distance} AS distance FROM {names.table} WHERE {where} "
+                f"ORDER BY distance, {self._key} LIMIT %s"
+            )
+            settings: tuple[tuple[str, str], ...] = (("enable_indexscan", "off"),)
+        else:
+            sql = (
+                f"SELECT {selected}, {distance} AS distance FROM {names.table} WHERE {where} "
+                f"ORDER BY {names.c.vector} {names.operator} %s::{names.vector_type} LIMIT %s"
+            )
+            effort = max(operation.tuning.get("ef_search", self._config.ef_search), min(operation.k, MAX_EF))
+            settings = (
+                ("hnsw.ef_search", str(effort)),
+                ("hnsw.iterative_scan", "strict_order"),
+                ("hnsw.max_scan_tuples", _MAX_SCAN),
+            )
+        ordered = () if exact else (vector,)
+        statement = Statement(sql, (vector, *params, *ordered, operation.k))
+        return self._ask(operation.partition, statement, settings)
+
+    def rank_all(self, query: VectorQuery, k: int) -> Statement:
+        """Compile the statement that `hazmat` runs under each tenant's scope; the first parameter is left for it."""
+        names = self.names
+        vector = VectorParam(query.vector, half=self._half)
+        distance = f"{names.c.vector} {names.operator} %s::{names.vector_type}"
+        sql = (
+            f"SELECT {self._select(frozenset({'text', 'metadata'}))}, {distance} AS distance FROM {names.table} "
+            f"WHERE {names.c.tenant} = current_setting('{SETTING}') ORDER BY distance, {self._key} LIMIT %s"
+        )
+        return Statement(sql, (vector, k))
+
+    def fetch(self, operation: Fetch) -> Transaction:
+        """Compile a fetch by ids."""
+        where, params = self._rows(operation.partition, operation.scope, Always())
+        named, ids = self._refs(operation.refs)
+        sql = f"SELECT {self._select(operation.include)}, 0::float8 AS distance FROM {self.names.table} "
+        sql += f"WHERE {where} AND {named} ORDER BY {self._key}"
+        return self._ask(operation.partition, Statement(sql, (*params, *ids)))
+
+    def _refs(self, refs: tuple[ChunkRef, ...]) -> Sql:
+        c = self.names.c
+        bare = [ref.chunk for ref in refs if ref.document is None]
+        pairs = [(ref.document, ref.chunk) for ref in refs if ref.document is not None]
+        sql = (
+            f"({c.chunk} = ANY(%s::text[]) OR ({c.document}, {c.chunk}) IN "
+            "(SELECT one.document, one.chunk FROM unnest(%s::text[], %s::text[]) AS one(document, chunk)))"
+        )
+        return sql, (bare, [document for document, _ in pairs], [chunk for _, chunk in pairs])
+
+    def count(self, operation: Count) -> Transaction:
+        """Compile a count."""
+        where, params = self._rows(operation.partition, operation.scope, operation.where)
+        return self._ask(
+            operation.partition, Statement(f"SELECT count(*) FROM {self.names.table} WHERE {where}", params)
+        )
+
+    def scan(self, operation: Scan) -> Transaction:
+        """Compile a page in key order, with one row more than asked to see whether there is another page."""
+        where, params = self._rows(operation.partition, operation.scope, operation.where)
+        after: tuple[object, ...] = ()
+        if operation.after is not None:
+            where += f" AND ({self._key}) > (%s::text, %s::int8, %s::text)"
+            after = tuple(operation.after)
+        sql = (
+            f"SELECT {self._select(operation.include)}, 0::float8 AS distance FROM {self.names.table} "
+            f"WHERE {where} ORDER BY {self._key} LIMIT %s"
+        )
+        return self._ask(operation.partition, Statement(sql, (*params, *after, operation.size + 1)))
+
+    def upsert(self, operation: Upsert) -> Transaction:
+        """Compile an upsert of all records in one statement; rows outside of the scope make it fail as a whole."""
+        names = self.names
+        c = names.c
+        tenant = operation.partition
+        documents = sorted({record.tag.document for record in operation.records})
+        sql = (
+            f"INSERT INTO {names.table} AS old ({self._written}) "
+            "SELECT %s::text, new.document, COALESCE(present.generation, 0), new.chunk, new.label, new.rev, "
+            "new.expires, new.producer, new.path, new.time, new.position, new.text, new.metadata, new.vector "
+            f"FROM {self._source} LEFT JOIN (SELECT {c.document} AS document, max({c.generation}) AS generation "
+            f"FROM {names.table} WHERE {c.tenant} = %s::text AND {c.document} = ANY(%s::text[]) "
+            f"GROUP BY {c.document}) AS present ON present.document = new.document "
+            f"ON CONFLICT ({c.tenant}, {self._key}) DO UPDATE SET {self._updates}"
+        )
+        params = (tenant, *self._arrays(operation.records), tenant, documents)
+        statement = self._all_or_fail(sql, params, operation.scope, len(operation.records))
+        return self._write(tenant, statement, exclusive=False)
+
+    def _all_or_fail(self, sql: str, params: tuple[object, ...], scope: Predicate, count: int) -> Statement:
+        if isinstance(scope, Always):
+            return Statement(sql, params, rows=False)
+        test, more = self._conflict.compile(scope)
+        # Rows that the scope does not permit are skipped by WHERE, so fewer are written: dividing by zero then fails
+        # the whole transaction inside the same round trip (22012, mapped to DeniedError).
+        sql = (
+            f"WITH written AS ({sql} WHERE {test} RETURNING 1) "
+            "SELECT count(*) / (CASE WHEN count(*) = %s THEN 1 ELSE 0 END) FROM written"
+        )
+        return Statement(sql, (*params, *more, count))
+
+    def replace(self, operation: Replace) -> Transaction:
+        """Compile a re-ingestion: a generation above every older one is written, then the older ones go."""
+        names = self.names
+        c = names.c
+        tenant, document = operation.partition, operation.document
+        statements = []
+        if not isinstance(operation.scope, Always):
+            test, params = self._predicates.compile(operation.scope)
+            sql = (
+                f"SELECT 1 / (CASE WHEN EXISTS (SELECT 1 FROM {names.table} WHERE {c.tenant} = %s::text "
+                f"AND {c.document} = %s::text AND NOT {test}) THEN 0 ELSE 1 END)"
+            )
+            statements.append(Statement(sql, (tenant, document, *params)))
+        newest = (
+            f"(SELECT max({c.generation}) FROM {names.table} WHERE {c.tenant} = %s::text AND {c.document} = %s::text)"
+        )
+        gone = f"DELETE FROM {names.table} WHERE {c.tenant} = %s::text AND {c.document} = %s::text"
+        if not operation.records:
+            return self._write(tenant, *statements, Statement(gone, (tenant, document), rows=False), exclusive=True)
+        written = (
+            f"INSERT INTO {names.table} ({self._written}) "
+            f"SELECT %s::text, new.document, COALESCE({newest}, -1) + 1, new.chunk, new.label, new.rev, "
+            "new.expires, new.producer, new.path, new.time, new.position, new.text, new.metadata, new.vector "
+            f"FROM {self._source}"
+        )
+        statements.append(
+            Statement(gone + f" AND {c.generation} < {newest}", (tenant, document, tenant, document), rows=False)
+        )
+        insert = Statement(written, (tenant, tenant, document, *self._arrays(operation.records)), rows=False)
+        statements.insert(len(statements) - 1, insert)
+        return self._write(tenant, *statements, exclusive=True)
+
+    def delete(self, operation: Delete) -> Transaction:
+        """Compile a delete by its one selector."""
+        where, params = self._rows(operation.partition, operation.scope, operation.where or Always())
+        more: tuple[object, ...] = ()
+        if operation.refs is not None:
+            named, more = self._refs(operation.refs)
+            where += f" AND {named}"
+        elif operation.document is not None:
+            where += f" AND {self.names.c.document} = %s::text"
+            more = (operation.document,)
+        elif operation.where is None:
+            where += " AND FALSE"
+        statement = Statement(f"DELETE FROM {self.names.table} WHERE {where}", (*params, *more), rows=False)
+        return self._write(operation.partition, statement, exclusive=False)
+
+    def _arrays(self, records: tuple[Record, ...]) -> tuple[object, ...]:
+        tags = [record.tag for record in records]
+        return (
+            [tag.document for tag in tags],
+            [tag.chunk for tag in tags],
+            [tag.label for tag in tags],
+            [tag.rev for tag in tags],
+            [tag.expires for tag in tags],
+            [tag.producer for tag in tags],
+            [tag.path for tag in tags],
+            [tag.time for tag in tags],
+            [tag.position for tag in tags],
+            [record.text for record in records],
+            [dump_metadata(record.metadata).decode() for record in records],
+            VectorsParam(np.stack([record.vector for record in records]), half=self._half),
+        )
+
+    def _ask(self, partition: str, statement: Statement, settings: tuple[tuple[str, str], ...] = ()) -> Transaction:
+        return Transaction(partition, (statement,), (*self._scope(partition), *settings))
+
+    def _write(self, partition: str, *statements: Statement, exclusive: bool) -> Transaction:
+        """Compile a write: the tenant's lock first, so that a re-ingestion and a move to another tier are alone."""
+        suffix = "" if exclusive else "_shared"
+        lock = Statement(
+            f"SELECT pg_advisory_xact_lock{suffix}(hashtextextended(%s::text, 0))", (self._lock_space + partition,)
+        )
+        known = Statement(
+            f"INSERT INTO {self.names.tenants} (tenant_id) VALUES (%s::text) ON CONFLICT DO NOTHING",
+            (partition,),
+            rows=False,
+        )
+        return Transaction(partition, (lock, known, *statements), self._scope(partition), read_only=False)

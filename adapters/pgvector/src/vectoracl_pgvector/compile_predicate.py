@@ -1,0 +1,126 @@
+"""A predicate as SQL, with exactly the reference meaning: two-valued, so each leaf is closed with IS TRUE.
+
+Metadata is one JSONB object whose declared fields were checked when they were written; a value of another type (in a
+table that was taken over) makes a comparison false, as in the reference. Tag fields are columns and never NULL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, assert_never
+
+import orjson
+
+from vectoracl.errors import UnsupportedPredicateError
+from vectoracl.fields import TAG_FIELDS, FieldType, datetime_text
+from vectoracl.predicate import Always, And, ContainsAny, Eq, In, Missing, Never, Not, Or, Predicate, Range, Scalar
+from vectoracl_pgvector.names import Names, literal
+
+Sql = tuple[str, tuple[Any, ...]]
+_SIDES = (("gt", ">"), ("gte", ">="), ("lt", "<"), ("lte", "<="))
+_COLUMN_TYPE = {FieldType.KEYWORD: "text", FieldType.NUMBER: "float8"}
+
+
+class Compiler:
+    """Compiles predicates over one table; `prefix` is put before each column (for ON CONFLICT: the table's alias)."""
+
+    def __init__(self, names: Names, fields: Mapping[str, FieldType], prefix: str = "") -> None:
+        self._fields = fields
+        c = names.c
+        self._metadata = prefix + c.metadata
+        self._columns = {
+            "@document": prefix + c.document,
+            "@chunk": prefix + c.chunk,
+            "@generation": prefix + c.generation,
+            "@docgen": _docgen(prefix + c.document, prefix + c.generation),
+            "@label": prefix + c.label,
+            "@rev": prefix + c.rev,
+            "@expires": prefix + c.expires,
+            "@producer": prefix + c.producer,
+            "@path": prefix + c.path,
+            "@time": prefix + c.time,
+            "@position": prefix + c.position,
+        }
+
+    def compile(self, predicate: Predicate) -> Sql:
+        """Return SQL of type boolean, never NULL, and its parameters. Raises: UnsupportedPredicateError."""
+        match predicate:
+            case Never():
+                return "FALSE", ()
+            case Always():
+                return "TRUE", ()
+            case And(operands):
+                return self._joined(" AND ", operands)
+            case Or(operands):
+                return self._joined(" OR ", operands)
+            case Not(operand):
+                sql, params = self.compile(operand)
+                return f"(NOT {sql})", params
+            case Missing(name):
+                return f"(NOT jsonb_exists({self._metadata}, {literal(name)}))", ()
+            case Eq(name, value):
+                return self._among(name, (value,))
+            case In(name, values):
+                return self._among(name, values)
+            case Range():
+                return self._range(predicate)
+            case ContainsAny(name, values):
+                listed = f"{self._metadata} -> {literal(name)}"
+                sql = (
+                    f"EXISTS (SELECT 1 FROM jsonb_array_elements(CASE WHEN jsonb_typeof({listed}) = 'array' "
+                    f"THEN {listed} ELSE '[]' END) AS listed(item) WHERE item = ANY(%s::jsonb[]))"
+                )
+                return sql, ([_json(value) for value in values],)
+        raise UnsupportedPredicateError(f"{type(predicate).__name__} has no form in SQL.")
+
+    def _joined(self, word: str, operands: tuple[Predicate, ...]) -> Sql:
+        parts = [self.compile(one) for one in operands]
+        return "(" + word.join(sql for sql, _ in parts) + ")", tuple(param for _, params in parts for param in params)
+
+    def _among(self, name: str, values: tuple[Scalar, ...]) -> Sql:
+        if name in TAG_FIELDS:
+            kind = _COLUMN_TYPE[TAG_FIELDS[name]]
+            if len(values) == 1:
+                return f"({self._columns[name]} = %s::{kind})", (values[0],)
+            return f"({self._columns[name]} = ANY(%s::{kind}[]))", (list(values),)
+        stored = f"{self._metadata} -> {literal(name)}"
+        if len(values) == 1:
+            return f"(({stored} = %s::jsonb) IS TRUE)", (_json(values[0]),)
+        return f"(({stored} = ANY(%s::jsonb[])) IS TRUE)", ([_json(value) for value in values],)
+
+    def _range(self, node: Range) -> Sql:
+        bounds = [(sign, getattr(node, side)) for side, sign in _SIDES if getattr(node, side) is not None]
+        if node.field in TAG_FIELDS:
+            column = self._columns[node.field]
+            sql = " AND ".join(f"{column} {sign} %s::float8" for sign, _ in bounds)
+            return f"({sql})", tuple(bound for _, bound in bounds)
+        stored, text = f"{self._metadata} -> {literal(node.field)}", f"({self._metadata} ->> {literal(node.field)})"
+        kind = self._fields[node.field]
+        match kind:
+            case FieldType.NUMBER:
+                json_type, value, cast = "number", f"{text}::numeric", "numeric"
+            case FieldType.DATETIME:
+                # One fixed-width text form in UTC, so the order of bytes is the order of time.
+                json_type, value, cast = "string", f'{text} COLLATE "C"', "text"
+            case FieldType.KEYWORD | FieldType.BOOLEAN | FieldType.KEYWORDS | FieldType.NUMBERS:
+                raise UnsupportedPredicateError(f"The field {node.field!r} has no order.", field=node.field)
+            case _:
+                assert_never(kind)
+        tests = " AND ".join(f"{value} {sign} %s::{cast}" for sign, _ in bounds)
+        # CASE fixes the order of evaluation: a value of another type is never cast.
+        sql = f"((CASE WHEN jsonb_typeof({stored}) = '{json_type}' THEN {tests} END) IS TRUE)"
+        return sql, tuple(_ordered(bound) for _, bound in bounds)
+
+
+def _docgen(document: str, generation: str) -> str:
+    """Return SQL for `records.docgen`: length() counts code points, as Python does."""
+    return f"(length({document}) || ':' || {document} || ':' || {generation})"
+
+
+def _ordered(bound: float | datetime) -> str:
+    return datetime_text(bound) if isinstance(bound, datetime) else orjson.dumps(bound).decode()
+
+
+def _json(value: Scalar) -> str:
+    return orjson.dumps(datetime_text(value) if isinstance(value, datetime) else value).decode()

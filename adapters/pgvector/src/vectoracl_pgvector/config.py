@@ -1,0 +1,91 @@
+"""The pgvector adapter's part of the configuration."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from vectoracl.config import Model, Secret
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
+
+
+def _identifier(value: str) -> str:
+    if not _IDENTIFIER.match(value):
+        raise ValueError("must be an SQL name of letters, digits and _, 63 at most")
+    return value
+
+
+Identifier = Annotated[str, AfterValidator(_identifier)]
+# Partitions are named after the table, so it leaves room for a suffix within PostgreSQL's 63 bytes.
+TableName = Annotated[str, AfterValidator(_identifier), Field(max_length=20)]
+
+
+class Columns(Model):
+    """The names of the columns, where they are not ours."""
+
+    tenant: Identifier = "tenant_id"
+    document: Identifier = "document"
+    generation: Identifier = "generation"
+    chunk: Identifier = "chunk_id"
+    label: Identifier = "label"
+    rev: Identifier = "rev"
+    expires: Identifier = "expires"
+    producer: Identifier = "producer"
+    path: Identifier = "path"
+    time: Identifier = "written_at"
+    position: Identifier = "position"
+    text: Identifier = "content"
+    metadata: Identifier = "metadata"
+    vector: Identifier = "embedding"
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Columns:
+        names = list(self.model_dump().values())
+        if len(set(names)) != len(names):
+            raise ValueError("two columns have the same name")
+        return self
+
+
+class PgvectorConfig(Model):
+    """`[stores.NAME]` with adapter = "pgvector": a `dsn`, or `embedded` with the folder of a server of its own.
+
+    `dsn` is the runtime role's: no SUPERUSER, no BYPASSRLS, owns nothing. `owner_dsn` is needed to provision and to
+    move tenants, never to serve. `dimension` counts the numbers of a vector; `type` is how PostgreSQL keeps them.
+    `ef_search` is the default effort of an HNSW search (1 to 1000); `pool_max` bounds the connections of a process.
+    """
+
+    dsn: Secret | None = None
+    owner_dsn: Secret | None = None
+    embedded: Path | None = None
+    schema_name: Identifier = Field(default="vectoracl", alias="schema")
+    table: TableName = "chunks"
+    columns: Columns = Columns()
+    extension_schema: Identifier = "public"
+    owner_role: Identifier = "vectoracl_owner"
+    runtime_role: Identifier = "vectoracl_runtime"
+    dimension: int = Field(ge=1, le=16_000)
+    type: Literal["vector", "halfvec"] = "vector"
+    metric: Literal["cosine", "inner", "l2"] = "cosine"
+    ef_search: int = Field(default=200, ge=1, le=1000)
+    pool_min: int = Field(default=1, ge=0, le=1000)
+    pool_max: int = Field(default=8, ge=1, le=1000)
+    connect_timeout: float = Field(default=10.0, gt=0)
+    max_batch: int = Field(default=10_000, ge=1, le=100_000)
+    promote_rows: int = Field(default=2000, ge=1)
+
+    @model_validator(mode="after")
+    def _one_server(self) -> PgvectorConfig:
+        if (self.dsn is None) == (self.embedded is None):
+            raise ValueError("give either dsn or embedded")
+        if self.pool_min > self.pool_max:
+            raise ValueError("pool_min is larger than pool_max")
+        return self
+
+    @property
+    def indexable(self) -> bool:
+        """Whether pgvector can index this many dimensions (HNSW: 2,000 for vector, 4,000 for halfvec)."""
+        return self.dimension <= (2000 if self.type == "vector" else 4000)

@@ -1,0 +1,54 @@
+"""The connection strings of one configuration: given, or of the embedded server, which starts at first use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from vectoracl.errors import ConfigError
+from vectoracl_pgvector.config import PgvectorConfig
+
+
+class Connections:
+    """Who may connect as what. *base* is the folder of the config's relative paths."""
+
+    def __init__(self, config: PgvectorConfig, base: Path) -> None:
+        self._config = config
+        self._base = base
+        self._server: Any = None
+
+    def _embedded(self, role: Literal["bootstrap", "owner", "runtime"]) -> str:
+        if self._server is None:
+            try:
+                from vectoracl_pgvector import embedded
+            except ImportError:
+                raise ConfigError(
+                    'The embedded server needs its extra: pip install "vectoracl-pgvector[embedded]".'
+                ) from None
+            assert self._config.embedded is not None
+            self._server = embedded.start(self._base / self._config.embedded)
+        return str(self._server.dsn(role))
+
+    def runtime(self) -> str:
+        """Return the runtime role's connection string. Raises: ConfigError."""
+        if self._config.dsn is not None:
+            return self._config.dsn.reveal(self._base)
+        return self._embedded("runtime")
+
+    def owner(self) -> str:
+        """Return the owner's connection string, for provisioning and moving tenants. Raises: ConfigError."""
+        if self._config.owner_dsn is not None:
+            return self._config.owner_dsn.reveal(self._base)
+        if self._config.dsn is not None:
+            raise ConfigError(
+                "This needs the owner's connection: add owner_dsn to the store. It is not needed to serve."
+            )
+        return self._embedded("owner")
+
+    def bootstrap(self) -> str | None:
+        """Return a superuser's connection string where there is one: the embedded server's."""
+        return self._embedded("bootstrap") if self._config.embedded is not None else None
+
+    def describe(self) -> str:
+        """Describe the server for reports."""
+        return f"PostgreSQL {self._server.version} (embedded)" if self._server is not None else "PostgreSQL"

@@ -1,0 +1,52 @@
+"""Rows as hits: pure. The position of each column is that of `compile.PgCompiler._select`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vectoracl.fields import FieldType
+from vectoracl.prepare import load_metadata
+from vectoracl.records import Hit, Tag
+from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.requests import Row, load_vector
+
+IN_SHARED = 0  # the first column: whether the row lies in the partition that small tenants share
+
+
+class Decoder:
+    """Decodes the rows of one configured store."""
+
+    def __init__(self, config: PgvectorConfig, fields: Mapping[str, FieldType]) -> None:
+        self._half = config.type == "halfvec"
+        self._metric = config.metric
+        self._dates = {name: kind for name, kind in fields.items() if kind is FieldType.DATETIME}
+
+    def hits(self, rows: Sequence[Row], *, ranked: bool) -> list[Hit]:
+        """Return *rows* as hits; *ranked* ones with a score, best first, ties by document and chunk id."""
+        hits = [self._hit(row, ranked=ranked) for row in rows]
+        if ranked:
+            hits.sort(key=lambda hit: (-hit.score, hit.tenant, hit.document, hit.id))
+        return hits
+
+    def _hit(self, row: Row, *, ranked: bool) -> Hit:
+        (_, tenant, document, generation, chunk, label, rev, expires, producer, path, time, position, text, metadata,
+         vector, distance) = row[:16]  # fmt: skip
+        tag = Tag(tenant, document, chunk, generation, label, rev, expires, producer, path, time, position)
+        return Hit(
+            chunk,
+            document,
+            self.score(distance) if ranked else 0.0,
+            tenant,
+            position,
+            text,
+            None if metadata is None else load_metadata(metadata, self._dates),
+            None if vector is None else load_vector(vector, half=self._half),
+            tag,
+        )
+
+    def score(self, distance: float) -> float:
+        """Return pgvector's distance as a score, higher is better.
+
+        Cosine: 1 - distance; `<#>` is the negative inner product; L2: minus the distance (pgvector's README).
+        """
+        return 1.0 - distance if self._metric == "cosine" else -distance

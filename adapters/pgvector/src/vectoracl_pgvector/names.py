@@ -1,0 +1,80 @@
+"""Every SQL name that the adapter writes, quoted once; nothing else is ever put into SQL text."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from vectoracl_pgvector.config import Columns, PgvectorConfig
+
+SETTING = "vectoracl.tenant"
+_OPERATOR = {"cosine": "<=>", "inner": "<#>", "l2": "<->"}
+_OPCLASS = {"cosine": "cosine_ops", "inner": "ip_ops", "l2": "l2_ops"}
+_SAFE = re.compile(r"[a-z0-9_]{1,32}\Z")
+
+
+def quote(name: str) -> str:
+    """Return *name* as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: str) -> str:
+    """Return *value* as an SQL literal, whatever standard_conforming_strings says; DDL takes no parameters."""
+    if "\0" in value:
+        raise ValueError("NUL in an SQL literal")
+    if "\\" in value:
+        return "E'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+    return "'" + value.replace("'", "''") + "'"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The quoted names of one configuration; `c` are the columns."""
+
+    schema: str
+    table: str
+    default: str
+    tenants: str
+    versions: str
+    vector_type: str
+    vector_type_raw: str
+    operator: str
+    opclass: str
+    c: Columns
+    raw_schema: str
+    raw_table: str
+
+    @classmethod
+    def of(cls, config: PgvectorConfig) -> Names:
+        """Quote the names of *config*."""
+        schema = quote(config.schema_name)
+        extension = quote(config.extension_schema)
+        columns = Columns.model_construct(**{key: quote(name) for key, name in config.columns.model_dump().items()})
+        return cls(
+            schema=schema,
+            table=f"{schema}.{quote(config.table)}",
+            default=f"{schema}.{quote(config.table + '_default')}",
+            tenants=f"{schema}.{quote(config.table + '_tenants')}",
+            versions=f"{schema}.{quote(config.table + '_version')}",
+            vector_type=f"{extension}.{quote(config.type)}",
+            vector_type_raw=config.type,
+            operator=f"OPERATOR({extension}.{_OPERATOR[config.metric]})",
+            opclass=f"{extension}.{config.type}_{_OPCLASS[config.metric]}",
+            c=columns,
+            raw_schema=config.schema_name,
+            raw_table=config.table,
+        )
+
+    def partition_name(self, tenant: str) -> str:
+        """Return the unquoted name of *tenant*'s own partition: injective, at most 63 bytes.
+
+        Readable (`chunks_t_acme`) where the id fits a safe alphabet, else a hash under another prefix.
+        """
+        if _SAFE.match(tenant):
+            return f"{self.raw_table}_t_{tenant}"
+        return f"{self.raw_table}_h_{hashlib.blake2b(tenant.encode(), digest_size=16).hexdigest()}"
+
+    def partition(self, tenant: str) -> str:
+        """Return the quoted, schema-qualified name of *tenant*'s own partition."""
+        return f"{self.schema}.{quote(self.partition_name(tenant))}"

@@ -1,0 +1,55 @@
+"""What pluggy sees of the pgvector adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from pydantic import BaseModel
+
+from vectoracl.adapter import AsyncPort, Capabilities, OpenContext, Opened, Port
+from vectoracl.errors import ConfigError
+from vectoracl.hookspecs import hookimpl
+from vectoracl_pgvector.adapter import PgvectorAdapter
+from vectoracl_pgvector.capabilities import capabilities
+from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.connections import Connections
+from vectoracl_pgvector.execute import AsyncPgPort, PgPort
+
+
+@hookimpl
+def vectoracl_config_model() -> type[BaseModel]:
+    """Return the model of `[stores.NAME]`."""
+    return PgvectorConfig
+
+
+@hookimpl
+def vectoracl_describe() -> Capabilities:
+    """Return what the adapter can do."""
+    return capabilities(PgvectorConfig(dsn="-", dimension=1))  # type: ignore[arg-type]  # a Secret reads text
+
+
+@hookimpl
+def vectoracl_open(config: PgvectorConfig, context: OpenContext) -> Opened:
+    """Return the adapter; nothing is contacted before the first use."""
+    where = Connections(config, Path(context.base))
+    debug = context.debug_errors
+    client: Any = context.client
+    if client is not None and not isinstance(client, ConnectionPool | AsyncConnectionPool):
+        raise ConfigError("The client of a pgvector store is a psycopg_pool.ConnectionPool or AsyncConnectionPool.")
+
+    def port() -> Port:
+        pool = client if isinstance(client, ConnectionPool) else None
+        return PgPort(config, where.runtime, where.owner, debug=debug, pool=pool)
+
+    def aport() -> AsyncPort:
+        pool = client if isinstance(client, AsyncConnectionPool) else None
+        return AsyncPgPort(config, where.runtime, where.owner, debug=debug, pool=pool)
+
+    def operator() -> Any:
+        from vectoracl_pgvector.operator import PgOperator
+
+        return PgOperator(config, context.fields, where)
+
+    return Opened(PgvectorAdapter(config, context.fields), port, aport, operator, where.describe)

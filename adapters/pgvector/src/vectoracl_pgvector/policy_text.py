@@ -1,0 +1,212 @@
+"""How strongly a row-level security expression binds the tenant column: read from what `pg_get_expr` prints.
+
+`pg_get_expr` puts every operator, cast operand and boolean in parentheses, so a tokenizer and a split at depth 0
+are enough. What has no known form is `OPAQUE`, never guessed to be safe.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Binding(IntEnum):
+    """Weakest first. AND is as strong as its strongest operand, OR as its weakest."""
+
+    TRUE = 0  # a constant: every row
+    LOOSE = 1  # does not mention the tenant column
+    DEFAULTED = 2  # the tenant falls back to something when none is set
+    OPAQUE = 3  # mentions the tenant column in a form that cannot be judged
+    FIXED = 4  # one constant tenant, whoever asks
+    SETTING = 5  # the tenant that the session's setting names
+    ROLE = 6  # the tenant that the session's role is
+    NEVER = 7  # a constant: no row
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What an expression comes to; `settings` are the names it reads, `lenient` that it treats unset badly."""
+
+    binding: Binding
+    settings: frozenset[str] = frozenset()
+    lenient: bool = False
+
+
+_TOKEN = re.compile(
+    r"""\s*(?: (?P<string>[eE]?'(?:[^']|'')*') | (?P<quoted>"(?:[^"]|"")*") | (?P<word>[^\W\d][\w$]*)
+          | (?P<number>\d[\w.]*) | (?P<cast>::) | (?P<punct>[()\[\],.]) | (?P<op>[-+*/<>=~!@\#%^&|`?:]+) )""",
+    re.VERBOSE,
+)
+_Tokens = list[str]
+# Casts that keep different tenants different. `name` cuts at 63 bytes, character(n) and varchar(n) cut or pad.
+_HARMLESS_CASTS = {
+    "text", "uuid", "integer", "bigint", "smallint", "numeric", "character varying", "jsonb", "json", "regrole",
+}  # fmt: skip
+_ROLE_WORDS = {"CURRENT_USER", "SESSION_USER", "CURRENT_ROLE", "USER"}
+
+
+def bind(expression: str | None, column: str) -> Bound | None:
+    """Judge one policy expression; None where there is none (PostgreSQL then lets the policy permit nothing)."""
+    if expression is None:
+        return None
+    tokens = _tokens(expression)
+    if tokens is None:
+        return Bound(Binding.OPAQUE if column in expression else Binding.LOOSE)
+    return _bind(tokens, column)
+
+
+def settings_in(expression: str) -> frozenset[str]:
+    """The names of the custom settings that an expression reads."""
+    return frozenset(m.replace("''", "'") for m in re.findall(r"current_setting\('((?:[^']|'')+)'", expression))
+
+
+def _bind(tokens: _Tokens, column: str) -> Bound:
+    tokens = _bare(tokens)
+    for word, pick in (("OR", min), ("AND", max)):
+        parts = _split(tokens, word)
+        if len(parts) > 1:
+            found = [_bind(part, column) for part in parts]
+            chosen = pick(found, key=lambda b: b.binding)
+            same = [b for b in found if b.binding == chosen.binding]
+            return Bound(
+                chosen.binding,
+                frozenset().union(*(b.settings for b in same)),
+                all(b.lenient for b in same) if word == "AND" else any(b.lenient for b in same),
+            )
+    lowered = [t.lower() for t in tokens]
+    if lowered in (["true"], ["not", "false"]):
+        return Bound(Binding.TRUE)
+    if lowered in (["false"], ["null"], ["not", "true"]):
+        return Bound(Binding.NEVER)
+    return _leaf(tokens, column)
+
+
+def _leaf(tokens: _Tokens, column: str) -> Bound:
+    if not any(_name(t) == column for t in tokens if t[0] not in "'0123456789"):
+        return _constant_comparison(tokens)
+    sides = _split(tokens, "=")
+    if len(sides) == 2:
+        for mine, other in (sides, reversed(sides)):
+            if _is_column(mine, column):
+                return _value(other, nullif=False)
+    if any(t.upper() == "COALESCE" for t in tokens):
+        return Bound(Binding.DEFAULTED)
+    return Bound(Binding.OPAQUE)
+
+
+def _constant_comparison(tokens: _Tokens) -> Bound:
+    """`1 = 1` and its like show every row; anything else that has no tenant in it is merely loose."""
+    sides = _split(tokens, "=")
+    if len(sides) == 2 and _bare(sides[0]) == _bare(sides[1]) and len(_bare(sides[0])) == 1:
+        return Bound(Binding.TRUE)
+    return Bound(Binding.LOOSE)
+
+
+def _value(tokens: _Tokens, *, nullif: bool) -> Bound:
+    """What the tenant column is compared with."""
+    tokens, harmless = _uncast(tokens)
+    if not harmless or not tokens:
+        return Bound(Binding.OPAQUE)
+    head = tokens[0].upper()
+    if head == "SELECT":  # ( SELECT current_setting(...) AS current_setting ): an InitPlan, the same value
+        return _value(_split(tokens[1:], "AS")[0], nullif=nullif)
+    if len(tokens) == 1:
+        if head in _ROLE_WORDS:
+            return Bound(Binding.ROLE)
+        return Bound(Binding.FIXED if tokens[0][0] in "'0123456789eE" and _literal(tokens[0]) else Binding.OPAQUE)
+    if head in ("COALESCE", "CASE", "GREATEST", "LEAST"):
+        return Bound(Binding.DEFAULTED)
+    json = _split(tokens, "->>")
+    if len(json) == 2 and len(_bare(_uncast(json[1])[0])) == 1:
+        return _value(json[0], nullif=nullif)
+    call = _call(tokens)
+    if call is None:
+        return Bound(Binding.OPAQUE)
+    name, arguments = call
+    if name == "nullif" and len(arguments) == 2 and _uncast(arguments[1])[0] == ["''"]:
+        return _value(arguments[0], nullif=True)
+    if name == "any" and len(arguments) == 1:
+        inner = _call(_uncast(arguments[0])[0])
+        if inner is not None and inner[0] == "string_to_array" and len(inner[1]) == 2:
+            return _value(inner[1][0], nullif=True)  # an empty string splits into no element
+        return Bound(Binding.OPAQUE)
+    if name == "current_setting" and arguments and _literal(_uncast(arguments[0])[0][0]):
+        setting = _uncast(arguments[0])[0][0][1:-1].replace("''", "'")
+        missing_ok = len(arguments) == 2 and [t.lower() for t in _bare(arguments[1])] == ["true"]
+        return Bound(Binding.SETTING, frozenset({setting}), lenient=not (missing_ok and nullif))
+    return Bound(Binding.OPAQUE)
+
+
+def _tokens(text: str) -> _Tokens | None:
+    found: _Tokens = []
+    at, text = 0, text.strip()
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None or match.end() == at:
+            return None
+        found.append(match.group().strip())
+        at = match.end()
+    return found
+
+
+def _bare(tokens: _Tokens) -> _Tokens:
+    while len(tokens) > 1 and tokens[0] == "(" and _closing(tokens, 0) == len(tokens) - 1:
+        tokens = tokens[1:-1]
+    return tokens
+
+
+def _closing(tokens: _Tokens, start: int) -> int:
+    depth = 0
+    for at in range(start, len(tokens)):
+        depth += (tokens[at] in "([") - (tokens[at] in ")]")
+        if depth == 0:
+            return at
+    return -1
+
+
+def _split(tokens: _Tokens, separator: str) -> list[_Tokens]:
+    """Split at depth 0, outside CASE … END."""
+    parts: list[_Tokens] = [[]]
+    depth = 0
+    for token in tokens:
+        upper = token.upper()
+        depth += (token in ("(", "[") or upper == "CASE") - (token in (")", "]") or upper == "END")
+        if depth == 0 and upper == separator:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
+
+
+def _uncast(tokens: _Tokens) -> tuple[_Tokens, bool]:
+    """Take off casts; False where one of them can make two tenants equal."""
+    tokens, harmless = _bare(tokens), True
+    while len(parts := _split(tokens, "::")) > 1:
+        harmless = harmless and all(" ".join(part).lower() in _HARMLESS_CASTS for part in parts[1:])
+        tokens = _bare(parts[0])
+    return tokens, harmless
+
+
+def _call(tokens: _Tokens) -> tuple[str, list[_Tokens]] | None:
+    """`name(arguments)`, with an optional pg_catalog in front."""
+    if [t.lower() for t in tokens[:2]] == ["pg_catalog", "."]:
+        tokens = tokens[2:]
+    if len(tokens) < 3 or tokens[1] != "(" or _closing(tokens, 1) != len(tokens) - 1:
+        return None
+    return tokens[0].lower(), _split(tokens[2:-1], ",")
+
+
+def _is_column(tokens: _Tokens, column: str) -> bool:
+    tokens, harmless = _uncast(tokens)
+    if len(tokens) == 3 and tokens[1] == ".":
+        tokens = tokens[2:]
+    return harmless and len(tokens) == 1 and _name(tokens[0]) == column
+
+
+def _name(token: str) -> str:
+    return token[1:-1].replace('""', '"') if token.startswith('"') else token
+
+
+def _literal(token: str) -> bool:
+    return token[0].isdigit() or token.endswith("'")

@@ -1,0 +1,108 @@
+"""What the adapter asks of PostgreSQL, as data: one request is one transaction in one round trip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vectoracl.adapter import Request
+from vectoracl.records import Vector
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One SQL statement with `%s` placeholders; names in it come from `names.Names`, values only from `params`.
+
+    The reply is its rows, or its row count where `rows` is False.
+    """
+
+    sql: str
+    params: tuple[Any, ...] = ()
+    rows: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction(Request[tuple[Any, ...]]):
+    """BEGIN, the settings (transaction-local), the statements and COMMIT, in one pipeline; one reply a statement.
+
+    `partition` is the tenant that the settings name; None only for statements that read the catalogue.
+    """
+
+    partition: str | None
+    statements: tuple[Statement, ...]
+    settings: tuple[tuple[str, str], ...] = ()
+    read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RankAll(Request[list[Row]]):
+    """For `hazmat`: run `statements` for every tenant in turn, as the owner, each under that tenant's own scope."""
+
+    partition: str | None
+    statement: Statement
+    settings: tuple[tuple[str, str], ...]
+
+
+class VectorParam:
+    """A vector as a parameter: pgvector's binary form, whose type PostgreSQL takes from the cast around it."""
+
+    __slots__ = ("half", "vector")
+
+    def __init__(self, vector: Vector, *, half: bool = False) -> None:
+        self.vector = vector
+        self.half = half
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, VectorParam) and self.half == other.half and np.array_equal(self.vector, other.vector)
+
+    __hash__ = None  # type: ignore[assignment]  # compared in golden files, never a key
+
+    def __repr__(self) -> str:
+        return f"VectorParam({len(self.vector)})"
+
+    def dump(self) -> bytes:
+        """Return dimension, a reserved zero and the numbers, big-endian (pgvector's vector_recv, halfvec_recv)."""
+        header = len(self.vector).to_bytes(2, "big") + b"\0\0"
+        return header + self.vector.astype(">f2" if self.half else ">f4").tobytes()
+
+
+class VectorsParam:
+    """Many vectors as one array parameter; shape (n, dimension)."""
+
+    __slots__ = ("half", "matrix")
+
+    def __init__(self, matrix: NDArray[np.float32], *, half: bool = False) -> None:
+        self.matrix = matrix
+        self.half = half
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, VectorsParam) and self.half == other.half and np.array_equal(self.matrix, other.matrix)
+
+    __hash__ = None  # type: ignore[assignment]  # likewise
+
+    def __repr__(self) -> str:
+        return f"VectorsParam{self.matrix.shape}"
+
+    def dump(self, oid: int) -> bytes:
+        """Return PostgreSQL's binary array of vectors whose type has the *oid* (array_recv)."""
+        count, dimension = self.matrix.shape
+        number = ">f2" if self.half else ">f4"
+        size = 2 if self.half else 4
+        element = np.dtype(
+            [("length", ">i4"), ("dimension", ">i2"), ("zero", ">i2"), ("numbers", number, (dimension,))]
+        )
+        data = np.empty(count, element)
+        data["length"], data["dimension"], data["zero"] = 4 + size * dimension, dimension, 0
+        data["numbers"] = self.matrix
+        header = np.array([1, 0, oid, count, 1], ">i4")
+        return header.tobytes() + data.tobytes()
+
+
+def load_vector(data: bytes | memoryview, *, half: bool = False) -> Vector:
+    """Read pgvector's binary form; float32."""
+    return np.frombuffer(data, ">f2" if half else ">f4", offset=4).astype(np.float32)
