@@ -1,0 +1,396 @@
+"""Embedders: text to vectors. The default keeps no state; foreign ones are called through `embed_checked` only."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import math
+import re
+import threading
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Literal, Protocol, assert_never, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vectoracl.errors import ConfigError, InvalidInputError, StoreError
+from vectoracl.imports import import_path
+
+Vectors = NDArray[np.float32]
+Kind = Literal["document", "query"]
+KEY = "[embedder] use"
+DEFAULT_DIMENSION = 384
+MAX_DIMENSION = 65_536
+BATCH = 64
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """What turns texts into vectors of `dimension` numbers, one row for each text.
+
+    `name` is the identity, with the dimension and every parameter that changes a vector: scores of two stores are
+    comparable only if their embedders' names are equal.
+    """
+
+    name: str
+    dimension: int
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        """Return an array of shape (len(texts), dimension) for texts that are stored."""
+        ...
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return an array of shape (len(texts), dimension) for texts that are searched for."""
+        ...
+
+
+# Function words say nothing about what a text is about. The list is a constant: frequencies counted over stored
+# texts would weigh words better, and would also tell each tenant about the words of the others.
+_FUNCTION_WORD_LIST = """
+a about above after again all also am an and any are as at be because been before being below between both but by can
+cannot could did do does doing don down during e each eg either else etc ever every few for from further g get had has
+have having he her here hers him his how however i ie if in into is it its itself just let ll make makes many may me
+might more most much must my neither no nor not now of off on once one only or other others our out over own per
+please re s same see shall she should since so some such t than that the their them then there these they this those
+though through thus to too two under until up upon us use used using ve very via was we were what when where whether
+which while who whom whose why will with within without would yet you your
+"""
+_FUNCTION_WORDS = frozenset(_FUNCTION_WORD_LIST.split())
+# A run of letters and digits of one word. Scripts without blanks between words go by pairs of characters.
+_WORD = re.compile(r"[^\W_]+")
+_DENSE = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
+_DIACRITICS = re.compile(r"[\u0300-\u036f]+")
+_LONGEST_WORD = 64
+_CACHE_BYTES = 32 << 20
+# So many words are summed in float32 at a time: |entry| < 1,024 and factor < 64, so every partial sum stays below
+# 2**24, where float32 holds each integer exactly and the order of a sum does not matter.
+_BLOCK = 256
+_NOTHING = "\0nothing"
+
+
+class HashedEmbedder:
+    """The default: hashed words and character n-grams under a fixed random projection. Needs no model, no network.
+
+    Each word is a pseudo-random vector of signs (bits of SHAKE128 of the word) plus the vectors of its 4-grams, so
+    that "install" and "installing" are near each other. A text is the sum over its words, each times 1 + ln(count),
+    function words and very short words weighing less; rows are float32 of length 1. This is the random projection
+    of Achlioptas (2003) over a bag of words: it finds texts by the words they share, not by meaning.
+
+    It is no channel between tenants: nothing is fitted, so a vector is a function of its own text and of constants
+    and does not change with what anybody stored (document frequencies, TF-IDF or SVD would). The cache of words holds
+    values of that same function; it can change how long a call takes, never what it returns.
+
+    The same text gives the same bits on every platform, in every process and in every batch: all sums are of
+    integers, and only the last division rounds. (A word with characters that are newer than the interpreter's
+    Unicode tables may differ between versions of Python.)
+
+    A text without a letter or digit is embedded by its signs ("=>"), and an empty or blank one as one fixed vector
+    that is close to no other: a zero vector has no cosine, and stores refuse it.
+
+    Raises: InvalidInputError if *dimension* is not from 8 to 65,536.
+    """
+
+    def __init__(self, dimension: int = DEFAULT_DIMENSION, *, seed: int = 0) -> None:
+        if not 8 <= dimension <= MAX_DIMENSION:
+            raise InvalidInputError(f"The hashed embedder's dimension is from 8 to {MAX_DIMENSION}.", field="dimension")
+        self.dimension = dimension
+        self.name = f"hashed-v1:{dimension}" if seed == 0 else f"hashed-v1:{dimension}:seed={seed}"
+        self._salt = b"vectoracl/hashed-v1/%d/" % seed
+        slots = max(256, _CACHE_BYTES // (2 * dimension))
+        self._row: Callable[[str], NDArray[np.int16]] = lru_cache(maxsize=slots)(self._make_row)
+
+    def __repr__(self) -> str:
+        return f"HashedEmbedder({self.name!r})"
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        """Return one row of length 1 for each of *texts*."""
+        if not texts:
+            return np.empty((0, self.dimension), np.float32)
+        sums = np.stack([self._sum(text) for text in texts])
+        # Squares of 23 bits times 2**16 numbers fit into int64, so the squared length is exact.
+        peaks = np.abs(sums).max(axis=1)
+        for index in np.flatnonzero(peaks >> 23):
+            sums[index] >>= int(peaks[index]).bit_length() - 23
+        lengths = np.sqrt((sums * sums).sum(axis=1).astype(np.float64))
+        vectors: Vectors = (sums / lengths[:, None]).astype(np.float32)
+        return vectors
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return one row of length 1 for each of *texts*, as for documents."""
+        return self.embed_documents(texts)
+
+    def _sum(self, text: str) -> NDArray[np.int64]:
+        """Return the vector of *text* before it is scaled; never zero."""
+        counts = Counter(_words(text))
+        rows = [self._row(word) for word in counts]
+        factors = np.array([_factor(count) for count in counts.values()], np.float32)
+        total = np.zeros(self.dimension, np.int64)
+        for start in range(0, len(rows), _BLOCK):
+            block = np.concatenate(rows[start : start + _BLOCK]).reshape(-1, self.dimension).astype(np.float32)
+            total += (factors[start : start + _BLOCK] @ block).astype(np.int64)
+        return total if total.any() else _signs(self._bits(_NOTHING)).astype(np.int64)
+
+    def _make_row(self, word: str) -> NDArray[np.int16]:
+        """Return the weighted vector of one word with its n-grams, of numbers below 1,024."""
+        padded = f"<{word}>"
+        grams = ["\0" + padded[at : at + 4] for at in range(len(padded) - 3)] if len(word) > 2 else []
+        bits = self._bits(word, *grams)
+        row = _signs(bits[:1]) * 16
+        if grams:
+            row += _signs(bits[1:]) * max(1, round(8 / math.sqrt(len(grams))))
+        row *= _weight(word)
+        return row
+
+    def _bits(self, *features: str) -> NDArray[np.uint8]:
+        """Return a row of pseudo-random bits for each feature, always the same."""
+        size = (self.dimension + 7) // 8
+        raw = b"".join(
+            hashlib.shake_128(self._salt + one.encode("utf-8", "surrogatepass")).digest(size) for one in features
+        )
+        return np.unpackbits(np.frombuffer(raw, np.uint8).reshape(-1, size), axis=1, count=self.dimension)
+
+
+def _signs(bits: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """Return the sum of the rows of *bits*, each 1 counting +1 and each 0 counting -1."""
+    ones: NDArray[np.int16] = bits.sum(axis=0, dtype=np.int16)
+    return ones * np.int16(2) - np.int16(len(bits))
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of *text*, folded; where it has none, its signs."""
+    if text.isascii():
+        folded = text.lower()
+        words = _WORD.findall(folded)
+    else:
+        # Without diacritics "café" is "cafe", however it was composed; then back to whole syllables.
+        folded = unicodedata.normalize("NFKD", text.casefold())
+        folded = unicodedata.normalize("NFC", _DIACRITICS.sub("", folded))
+        words = _WORD.findall(_DENSE.sub(_pairs, folded))
+    return [word[:_LONGEST_WORD] for word in words] or folded.split()
+
+
+def _pairs(run: re.Match[str]) -> str:
+    """Return a run of a script without blanks as its overlapping pairs of characters."""
+    chars = run.group()
+    return f" {chars} " if len(chars) < 3 else " ".join(["", *(chars[at : at + 2] for at in range(len(chars) - 1)), ""])
+
+
+def _weight(word: str) -> int:
+    """Return how much a word says, from 1 to 8. Short words are the frequent ones (Zipf's law of abbreviation)."""
+    if word in _FUNCTION_WORDS:
+        return 1
+    return min(8, len(word) + 2) if word.isascii() else 8
+
+
+@lru_cache(maxsize=1024)
+def _factor(count: int) -> int:
+    """Return 4 (1 + ln count), rounded: sublinear term frequency. Below 64 for any count up to a million."""
+    return min(63, round(4 * (1 + math.log(count))))
+
+
+class CallableEmbedder:
+    """An embedder of the application, by an import path: a class, an object or a function.
+
+    A class is called without arguments. An object has `embed_documents(texts)` and `embed_queries(texts)`, or
+    `embed_query(text)` for one. A function takes a list of texts and embeds documents and queries alike. *dimension*
+    is needed only where the object has no `dimension`; without either, one word is embedded to find out.
+
+    Raises: ConfigError if *target* is none of these or has another dimension; StoreError if it fails.
+    """
+
+    def __init__(self, target: Any, *, path: str, dimension: int | None = None) -> None:
+        if inspect.isclass(target):
+            target = _foreign(target, f"The embedder's class in {KEY}")
+        documents = getattr(target, "embed_documents", None)
+        if documents is None:
+            documents = queries = target
+        else:
+            queries = getattr(target, "embed_queries", None) or _one_by_one(getattr(target, "embed_query", None))
+        for one in (documents, queries):
+            if not callable(one):
+                raise ConfigError(f"{KEY} must name a function, or an object with embed_documents and embed_queries.")
+            if inspect.iscoroutinefunction(one):
+                raise ConfigError(f"{KEY} names a coroutine function; an embedder is called without await.")
+        self._documents: Callable[[list[str]], Any] = documents
+        self._queries: Callable[[list[str]], Any] = queries
+        own = getattr(target, "dimension", None)
+        if not isinstance(own, int) or isinstance(own, bool):
+            own = None
+        found = dimension if own is None else own
+        if found is None:
+            found = _array(_foreign(lambda: self._queries(["dimension"]), "The embedder"), 1, None).shape[1]
+        if dimension is not None and found != dimension:
+            raise ConfigError(f"[embedder] dimension is {dimension}, but {KEY} names an embedder of {found}.")
+        self.dimension: int = found
+        label = getattr(target, "name", None)
+        self.name = f"{path}:{label}:{found}" if isinstance(label, str) and label else f"{path}:{found}"
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        """Return one row for each of *texts*."""
+        made = _foreign(lambda: self._documents(list(texts)), f"The embedder {self.name!r}")
+        return _array(made, len(texts), self.dimension)
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return one row for each of *texts*."""
+        made = _foreign(lambda: self._queries(list(texts)), f"The embedder {self.name!r}")
+        return _array(made, len(texts), self.dimension)
+
+
+def _one_by_one(embed: Any) -> Any:
+    return (lambda texts: [embed(text) for text in texts]) if callable(embed) else None
+
+
+class FastEmbedder:
+    """A model that fastembed runs on this machine; loaded, and the first time downloaded, when it is first used.
+
+    Raises: ConfigError if fastembed is not installed, does not know *model*, or it has another *dimension*.
+    """
+
+    def __init__(self, model: str, *, dimension: int | None = None) -> None:
+        try:
+            self._class: Any = importlib.import_module("fastembed").TextEmbedding
+        except (ImportError, AttributeError):
+            raise ConfigError(
+                f'{KEY} = "fastembed:…" needs a package that is not installed: pip install "vectoracl[fastembed]"'
+            ) from None
+        known = {str(one["model"]).lower(): one for one in self._class.list_supported_models()}
+        if model.lower() not in known:
+            raise ConfigError(
+                f"{KEY} names a model that fastembed does not know. `python -c 'import fastembed as f; "
+                f'print(*(m["model"] for m in f.TextEmbedding.list_supported_models()), sep="\\n")\'` lists them.'
+            )
+        self._model = str(known[model.lower()]["model"])
+        self.dimension = int(known[model.lower()]["dim"])
+        if dimension not in (None, self.dimension):
+            raise ConfigError(f"[embedder] dimension is {dimension}, but the model makes {self.dimension} numbers.")
+        self.name = f"fastembed:{self._model}:{self.dimension}"
+        self._lock = threading.Lock()
+        self._loaded: Any = None
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        """Return one row for each of *texts*, embedded as passages."""
+        model = self._load()
+        made = _foreign(lambda: list(model.passage_embed(list(texts))), f"The embedder {self.name!r}")
+        return _array(made, len(texts), self.dimension)
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return one row for each of *texts*, embedded as queries."""
+        model = self._load()
+        made = _foreign(lambda: list(model.query_embed(list(texts))), f"The embedder {self.name!r}")
+        return _array(made, len(texts), self.dimension)
+
+    def _load(self) -> Any:
+        with self._lock:
+            if self._loaded is None:
+                try:
+                    self._loaded = self._class(model_name=self._model)
+                except Exception as error:  # noqa: BLE001 - the hub's, the runtime's and the file system's errors alike
+                    raise StoreError(
+                        f"The model {self._model!r} could not be loaded ({type(error).__name__}); nothing was sent. "
+                        "It is downloaded at its first use: run once where the model hub can be reached, then copy the "
+                        "folder and set FASTEMBED_CACHE_PATH to it, and HF_HUB_OFFLINE=1 where there is no network. "
+                        'Or use [embedder] use = "hashed", which needs no model.',
+                        code="embedder",
+                        sent="no",
+                        retryable=True,
+                    ) from None
+            return self._loaded
+
+
+def open_embedder(spec: str, *, dimension: int | None = None, allow_import: bool = False) -> Embedder:
+    """Return the embedder that `[embedder]` names.
+
+    *spec* is "hashed", "hashed:256", "fastembed:MODEL", or with *allow_import* "package.module:attribute".
+
+    Raises: ConfigError that says what to write; StoreError if an embedder of the application fails when it is opened.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "hashed":
+        return HashedEmbedder(_hashed_dimension(spec, rest, dimension))
+    if kind == "fastembed" and rest:
+        return FastEmbedder(rest, dimension=dimension)
+    if kind == "fastembed" or not rest:
+        raise ConfigError(f'{KEY} is "hashed", "hashed:256", "fastembed:MODEL" or "package.module:attribute".')
+    if not allow_import:
+        raise ConfigError(
+            f"{KEY} names an import path, which runs code. Where that is meant, say so beside it: allow_import = true."
+        )
+    return CallableEmbedder(import_path(spec, KEY), path=spec, dimension=dimension)
+
+
+def _hashed_dimension(spec: str, rest: str, dimension: int | None) -> int:
+    if ":" not in spec:
+        found = DEFAULT_DIMENSION if dimension is None else dimension
+    elif rest.isascii() and rest.isdigit() and len(rest) <= 5:
+        found = int(rest)
+    else:
+        raise ConfigError(f'{KEY} = "hashed:N" needs a whole number for N.')
+    if dimension not in (None, found):
+        raise ConfigError(f"[embedder] dimension is {dimension}, but {KEY} says {found}. Leave one of them out.")
+    if not 8 <= found <= MAX_DIMENSION:
+        raise ConfigError(f"The hashed embedder's dimension is from 8 to {MAX_DIMENSION}.")
+    return found
+
+
+def embed_checked(embedder: Embedder, texts: Sequence[str], kind: Kind, *, batch: int = BATCH) -> Vectors:
+    """Embed *texts* in batches and return a new float32 array of shape (len(texts), dimension), all finite.
+
+    Raises: StoreError with the code "embedder" and `sent` "no" for whatever an embedder raises or returns otherwise.
+    It quotes neither a text nor the embedder's own message, which may quote one.
+    """
+    match kind:
+        case "document":
+            embed = embedder.embed_documents
+        case "query":
+            embed = embedder.embed_queries
+        case _:
+            assert_never(kind)
+    subject = f"The embedder {embedder.name!r}"
+    made = np.empty((len(texts), embedder.dimension), np.float32)
+    for start in range(0, len(texts), batch):
+        part = list(texts[start : start + batch])
+        made[start : start + len(part)] = _array(_foreign(lambda: embed(part), subject), len(part), embedder.dimension)  # noqa: B023 - called at once
+    return made
+
+
+def _foreign(call: Callable[[], Any], subject: str) -> Any:
+    """Call code that is not ours. Raises: StoreError that does not quote what it raised."""
+    try:
+        made = call()
+        return list(made) if isinstance(made, Iterator) else made
+    except Exception as error:
+        if isinstance(error, StoreError) and error.code == "embedder":
+            raise
+        raise _failed(f"{subject} failed ({type(error).__name__})") from None
+
+
+def _array(made: Any, rows: int, dimension: int | None) -> Vectors:
+    """Return *made* as float32 of shape (rows, dimension). Raises: StoreError if it is anything else."""
+    if inspect.iscoroutine(made):
+        made.close()
+        raise _failed("The embedder returned a coroutine; it is called without await")
+    try:
+        array = np.asarray(made)
+    except Exception as error:  # noqa: BLE001 - ragged lists, and arrays of other libraries that cannot be converted
+        raise _failed(f"The embedder returned what is no array ({type(error).__name__})") from None
+    if array.dtype.kind not in "fiu" or (array.ndim == 1 and rows > 0):
+        raise _failed("The embedder returned something else than one row of numbers for each text")
+    if rows == 0 and array.size == 0:
+        return np.empty((0, dimension or 0), np.float32)
+    if array.ndim != 2 or array.shape[0] != rows or array.shape[1] != (dimension or array.shape[1]):
+        shape = " x ".join(str(one) for one in array.shape)
+        wanted = f"{rows} x {dimension or 'its dimension'}"
+        raise _failed(f"The embedder returned an array of {shape} numbers; {wanted} was expected")
+    with np.errstate(over="ignore"):
+        vectors = array.astype(np.float32, copy=False)
+    if not np.isfinite(vectors).all():
+        raise _failed("The embedder returned a number that is not finite")
+    return vectors
+
+
+def _failed(what: str) -> StoreError:
+    return StoreError(f"{what}; nothing was sent.", code="embedder", sent="no")
