@@ -90,7 +90,7 @@ class PgvectorAdapter:
         config = self._config
         target = postures.Target(config.schema_name, config.table, config.columns.tenant)
         asked = postures.queries(target)
-        statements = tuple(Statement(sql, tuple(params)) for _, sql, params in asked)
+        statements = tuple(Statement(sql, params or (), binary=False) for _, sql, params in asked)
         replies = yield from Transaction(None, statements)
         return postures.judge(target, {name: rows for (name, _, _), rows in zip(asked, replies, strict=True)})
 

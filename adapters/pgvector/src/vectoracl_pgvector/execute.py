@@ -222,7 +222,7 @@ def pipeline(connection: Connection[Any], request: Transaction, timeout: float |
             setting = settings_statement(request, timeout)
             connection.execute(setting.sql, setting.params, prepare=False)
         for statement in request.statements:
-            cursor = connection.cursor(binary=True)
+            cursor = connection.cursor(binary=statement.binary)
             cursor.execute(statement.sql, statement.params or None, prepare=False)
             cursors.append((cursor, statement.rows))
         connection.execute("COMMIT", prepare=False)
@@ -238,7 +238,7 @@ async def apipeline(connection: AsyncConnection[Any], request: Transaction, time
             setting = settings_statement(request, timeout)
             await connection.execute(setting.sql, setting.params, prepare=False)
         for statement in request.statements:
-            cursor = connection.cursor(binary=True)
+            cursor = connection.cursor(binary=statement.binary)
             await cursor.execute(statement.sql, statement.params or None, prepare=False)
             cursors.append((cursor, statement.rows))
         await connection.execute("COMMIT", prepare=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,14 @@ Row = tuple[Any, ...]
 class Statement:
     """One SQL statement with `%s` placeholders; names in it come from `names.Names`, values only from `params`.
 
-    The reply is its rows, or its row count where `rows` is False.
+    The reply is its rows, or its row count where `rows` is False; `binary` False asks for text, which every type of
+    the catalogue has.
     """
 
     sql: str
-    params: tuple[Any, ...] = ()
+    params: tuple[Any, ...] | Mapping[str, Any] = ()
     rows: bool = True
+    binary: bool = True
 
 
 @dataclass(frozen=True, slots=True)

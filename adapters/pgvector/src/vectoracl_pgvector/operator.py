@@ -1,0 +1,138 @@
+"""What an operator does with the owner's credentials: provision, list tenants, move them, adopt a table. Blocking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+
+from vectoracl.adapter import Progress, TenantInfo
+from vectoracl.errors import ConfigError
+from vectoracl.fields import FieldType
+from vectoracl.ids import check_tenant
+from vectoracl_pgvector import adopt as adoption
+from vectoracl_pgvector import move, schema
+from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.connections import Connections
+from vectoracl_pgvector.execute import connect_arguments, mapped, unreachable
+from vectoracl_pgvector.names import SETTING, Names
+
+_MINIMUM_EXTENSION = (0, 8, 4)
+
+
+class PgOperator:
+    """Owner's work on one configured store."""
+
+    def __init__(self, config: PgvectorConfig, fields: Mapping[str, FieldType], where: Connections) -> None:
+        self._config = config
+        self._fields = fields
+        self._where = where
+        self._names = Names.of(config)
+        self._connection: psycopg.Connection[Any] | None = None
+
+    @contextmanager
+    def _owner(self) -> Iterator[psycopg.Connection[Any]]:
+        """Give the owner's connection (autocommit), opened at first use; the client's errors come out as ours."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect(self._where.owner())
+        try:
+            yield self._connection
+        except psycopg.Error as error:
+            raise mapped(error, debug=False, action="provision") from None
+
+    def _connect(self, dsn: str) -> psycopg.Connection[Any]:
+        try:
+            return psycopg.connect(dsn, **connect_arguments(dsn, self._config))
+        except (psycopg.Error, OSError) as error:
+            raise unreachable(dsn, error, debug=False) from None
+
+    def plan(self, *, adopt: str | None = None) -> str:
+        """Return the SQL of `provision`: what a superuser runs once, then what the owner runs, in one transaction."""
+        if adopt is not None:
+            with self._owner() as connection:
+                return adoption.plan(connection, self._config, adopt)
+        lines = ["-- As a superuser, once:", *schema.roles(self._config), ""]
+        lines += [f"-- As {self._config.owner_role}:", "BEGIN;", *schema.migrations(self._config), "COMMIT;"]
+        return "\n".join(lines) + "\n"
+
+    def provision(self, *, adopt: str | None = None, progress: Progress | None = None) -> list[str]:
+        """Create or update the schema; with *adopt*, then copy that table into it. Can be run again at any time."""
+        done = []
+        bootstrap = self._where.bootstrap()
+        if bootstrap is not None:
+            with self._connect(bootstrap) as connection:
+                for statement in schema.roles(self._config):
+                    connection.execute(statement)
+            done.append("roles, extension and schema are there")
+        with self._owner() as connection:
+            self._check_server(connection)
+            with connection.transaction():
+                for statement in schema.migrations(self._config):
+                    connection.execute(statement)
+            done.append(f"schema version {schema.VERSION} is in place: {self._names.table}")
+            if adopt is not None:
+                done += adoption.adopt(connection, self._config, self._fields, adopt, progress)
+        return done
+
+    def _check_server(self, connection: psycopg.Connection[Any]) -> None:
+        row = connection.execute("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector'").fetchone()
+        if row is None:
+            raise ConfigError(
+                'The database has no extension "vector". As a superuser: '
+                f"CREATE EXTENSION vector WITH SCHEMA {self._config.extension_schema}; "
+                "(`vectoracl provision --sql` prints all that a superuser runs.)"
+            )
+        version = tuple(int(part) for part in row[0].split(".")[:3])
+        if version < _MINIMUM_EXTENSION:
+            raise ConfigError(
+                f"The extension vector is {row[0]}; 0.8.4 is needed (earlier ones can corrupt an HNSW index). "
+                "Update it: ALTER EXTENSION vector UPDATE;"
+            )
+        owner = connection.execute("SELECT current_user").fetchone()
+        if owner is not None and owner[0] != self._config.owner_role:
+            raise ConfigError(
+                f"owner_dsn connects as {owner[0]!r} but owner_role is {self._config.owner_role!r}: make them the same."
+            )
+
+    def tenants(self) -> list[TenantInfo]:
+        """List the tenants with their rows and tier; each is counted under its own scope, as the owner."""
+        found = []
+        with self._owner() as connection:
+            names = connection.execute(f"SELECT tenant_id FROM {self._names.tenants} ORDER BY 1").fetchall()
+            own = move.own_partitions(connection, self._config)
+            for (tenant,) in names:
+                with connection.transaction():
+                    connection.execute("SELECT pg_catalog.set_config(%s, %s, true)", (SETTING, tenant))
+                    row = connection.execute(
+                        f"SELECT count(*) FROM {self._names.table} WHERE {self._names.c.tenant} = %s", (tenant,)
+                    ).fetchone()
+                rows = int(row[0]) if row else 0
+                found.append(
+                    TenantInfo(tenant, rows, "own" if tenant in own else "shared", self._advice(rows, tenant in own))
+                )
+        return found
+
+    def _advice(self, rows: int, own: bool) -> str:  # noqa: FBT001 - one private caller
+        """Advise a move where the number of rows is past the threshold, with a gap so that no tenant goes to and fro."""
+        if not own and rows > self._config.promote_rows:
+            return "promote"
+        if own and rows < self._config.promote_rows // 2:
+            return "demote"
+        return ""
+
+    def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
+        """Give *tenant* a partition of its own with an HNSW index, while reads and writes go on."""
+        with self._owner() as connection:
+            return move.promote(connection, self._config, check_tenant(tenant), progress)
+
+    def demote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
+        """Move *tenant* back into the partition that small tenants share, while reads and writes go on."""
+        with self._owner() as connection:
+            return move.demote(connection, self._config, check_tenant(tenant), progress)
+
+    def close(self) -> None:
+        """Close the owner's connection."""
+        if self._connection is not None:
+            self._connection.close()
