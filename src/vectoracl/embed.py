@@ -59,7 +59,7 @@ please re s same see shall she should since so some such t than that the their t
 though through thus to too two under until up upon us use used using ve very via was we were what when where whether
 which while who whom whose why will with within without would yet you your
 """
-_FUNCTION_WORDS = frozenset(_FUNCTION_WORD_LIST.split())
+FUNCTION_WORDS = frozenset(_FUNCTION_WORD_LIST.split())
 # A run of letters and digits of one word. Scripts without blanks between words go by pairs of characters.
 _WORD = re.compile(r"[^\W_]+")
 _DENSE = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
@@ -181,7 +181,7 @@ def _pairs(run: re.Match[str]) -> str:
 
 def _weight(word: str) -> int:
     """Return how much a word says, from 1 to 8. Short words are the frequent ones (Zipf's law of abbreviation)."""
-    if word in _FUNCTION_WORDS:
+    if word in FUNCTION_WORDS:
         return 1
     return min(8, len(word) + 2) if word.isascii() else 8
 

@@ -1,0 +1,372 @@
+"""Texts into chunks, and files into texts: for `vectoracl ingest` and for the demo. Deterministic, no dependency."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from vectoracl.errors import InvalidInputError
+from vectoracl.extract import docstrings, html_text
+from vectoracl.ids import check_id
+from vectoracl.records import Chunk
+
+SIZE = 800
+SMALLEST_SIZE = 16
+MAX_FILE_BYTES = 4 << 20
+
+_FENCE = re.compile(r"\s{0,3}(```|~~~)")
+_ATX = re.compile(r"#{1,6}\s+\S")
+_RULER = re.compile(r"([=\-~^\"'#*+.:_`])\1{2,}\s*$")
+_SENTENCE = re.compile(r"[.!?]['\")\]]*\s+|[。！？]")
+_BLANK = re.compile(r"\s+")
+
+
+class Span(NamedTuple):
+    """A part of a text from `start` to before `end`; `heading` if it opens a section."""
+
+    start: int
+    end: int
+    heading: bool = False
+
+
+def chunks(text: str, size: int = SIZE, overlap: int = 0) -> list[str]:
+    """Split *text* into chunks of at most *size* characters, each of whole paragraphs where they fit.
+
+    Headings (Markdown, reStructuredText) stay with what follows them and open a new chunk once the current one is
+    half full; a code block in fences counts as one paragraph. What is too long is cut after a sentence, else after a
+    line, else between words, and only then inside a word, never between a character and its combining marks. With
+    *overlap* each chunk begins with up to so many characters of the text before it. Blanks at both ends of a chunk
+    are dropped; all else is kept, in order.
+
+    Raises: InvalidInputError if *size* is below 16 or *overlap* is not from 0 to half of *size*.
+    """
+    if size < SMALLEST_SIZE:
+        raise InvalidInputError(f"A chunk's size is {SMALLEST_SIZE} characters or more.", field="size")
+    if not 0 <= overlap <= size // 2:
+        raise InvalidInputError("The overlap is from 0 to half of the chunk's size.", field="overlap")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    made = []
+    last = 0
+    for span in _packed(text, size - overlap):
+        start = _overlapped(text, span.start, max(last, span.start - overlap)) if overlap else span.start
+        last = span.start
+        made.append(text[start : span.end].strip())
+    return [one for one in made if one]
+
+
+def chunk_ids(texts: Sequence[str]) -> list[str]:
+    """Return an id for each chunk of one document: 24 hex digits of its text, "-2" and so on for repeated texts.
+
+    The ids do not depend on the place: after an edit, the chunks that did not change keep theirs.
+    """
+    seen: Counter[str] = Counter()
+    made = []
+    for text in texts:
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+        seen[digest] += 1
+        made.append(digest if seen[digest] == 1 else f"{digest}-{seen[digest]}")
+    return made
+
+
+class Document(NamedTuple):
+    """A text with its name, which is the document's id."""
+
+    name: str
+    text: str
+
+    def __repr__(self) -> str:
+        return f"Document({self.name!r}, {len(self.text)} characters)"
+
+
+def document_chunks(document: Document, size: int = SIZE, overlap: int = 0) -> list[Chunk]:
+    """Split *document* into chunks that can be written, with ids by `chunk_ids`, positions from 0 and no vectors."""
+    texts = chunks(document.text, size, overlap)
+    return [
+        Chunk(id=one, document=document.name, text=text, position=position)
+        for position, (one, text) in enumerate(zip(chunk_ids(texts), texts, strict=True))
+    ]
+
+
+def _packed(text: str, room: int) -> Iterator[Span]:
+    """Yield spans of at most *room* characters that hold all of *text* but blanks between them."""
+    current: Span | None = None
+    for unit in _units(text):
+        if current is not None:
+            full = unit.heading and current.end - current.start >= room // 2
+            if not full and unit.end - current.start <= room:
+                current = Span(current.start, unit.end)
+                continue
+            yield current
+        *whole, current = _cut(text, unit, room)
+        yield from whole
+    if current is not None:
+        yield current
+
+
+def _units(text: str) -> Iterator[Span]:
+    """Yield the paragraphs of *text*, headings together with the paragraph after them."""
+    opened: int | None = None
+    end = 0
+    for block in _blocks(text):
+        end = block.end
+        if block.heading:
+            opened = block.start if opened is None else opened
+        else:
+            yield block if opened is None else Span(opened, end, heading=True)
+            opened = None
+    if opened is not None:
+        yield Span(opened, end, heading=True)
+
+
+def _blocks(text: str) -> Iterator[Span]:
+    """Yield headings and paragraphs; a fenced block is one paragraph."""
+    lines: list[str] = []  # of the paragraph that is open
+    start = at = 0
+    fence = ""
+    for line in text.split("\n"):
+        line_start, at = at, at + len(line) + 1
+        stripped = line.strip()
+        if fence:
+            lines.append(line)
+            if stripped.startswith(fence):
+                yield Span(start, min(at, len(text)))
+                lines, fence = [], ""
+            continue
+        opening = _FENCE.match(line)
+        heading = bool(_ATX.match(line))
+        if lines and (not stripped or opening or heading):
+            yield Span(start, line_start)
+            lines = []
+        if not stripped:
+            continue
+        if heading:
+            yield Span(line_start, min(at, len(text)), heading=True)
+            continue
+        if not lines:
+            start = line_start
+        lines.append(line)
+        if opening:
+            fence = opening.group(1)
+        elif _RULER.match(stripped) and _is_title(lines):
+            yield Span(start, min(at, len(text)), heading=True)
+            lines = []
+    if lines:
+        yield Span(start, len(text))
+
+
+def _is_title(lines: Sequence[str]) -> bool:
+    """Tell whether a paragraph that ends with a ruler is a title: "Title, ruler" or "ruler, title, ruler"."""
+    over = len(lines) == 3 and bool(_RULER.match(lines[0].strip()))
+    return (over or len(lines) == 2) and not _RULER.match(lines[-2].strip())
+
+
+def _cut(text: str, unit: Span, room: int) -> list[Span]:
+    """Return *unit* in parts of at most *room* characters."""
+    parts = []
+    start = unit.start
+    while unit.end - start > room:
+        cut = _place(text, start, room)
+        parts.append(Span(start, cut))
+        blank = _BLANK.match(text, cut, unit.end)
+        start = blank.end() if blank else cut
+    if start < unit.end or not parts:
+        parts.append(Span(start, unit.end))
+    return parts
+
+
+def _place(text: str, start: int, room: int) -> int:
+    """Return the best place to cut after *start*, at most *room* characters on."""
+    low, high = start + max(1, room // 2), start + room
+    paragraph = text.rfind("\n\n", low, high)
+    if paragraph > 0:
+        return paragraph
+    sentence = 0
+    for match in _SENTENCE.finditer(text, low, high):
+        sentence = match.end()
+    if sentence:
+        return sentence
+    line = text.rfind("\n", low, high)
+    if line > 0:
+        return line
+    # One character on: a word that ends exactly at the limit still fits.
+    for at in range(high, low, -1):
+        if text[at].isspace():
+            return at
+    return _whole(text, high, low)
+
+
+def _whole(text: str, at: int, low: int) -> int:
+    """Return the nearest place from *at* back to *low* that does not divide what a reader sees as one character."""
+    for place in range(at, low, -1):
+        if not _joins(text[place]) and text[place - 1] != "\u200d":
+            return place
+    return at
+
+
+def _joins(char: str) -> bool:
+    return unicodedata.category(char) in ("Mn", "Mc", "Me") or char == "\u200d" or "\U0001f3fb" <= char <= "\U0001f3ff"
+
+
+def _overlapped(text: str, start: int, low: int) -> int:
+    """Return where a chunk that starts at *start* begins with its overlap: at a word's start, not before *low*."""
+    if low == 0 or low >= start:
+        return low if low < start else start
+    blank = _BLANK.search(text, low - 1, start)
+    if blank is not None and blank.end() < start:
+        return blank.end()
+    if blank is not None:
+        return start
+    while low < start and _joins(text[low]):
+        low += 1
+    return low
+
+
+class Skipped(NamedTuple):
+    """A file or folder that was not read, and why."""
+
+    name: str
+    reason: str
+
+
+Report = Callable[[Skipped], None]
+
+
+def documents(
+    paths: Iterable[str | os.PathLike[str]], *, report: Report | None = None, max_bytes: int = MAX_FILE_BYTES
+) -> Iterator[Document]:
+    """Read the texts of files and folders: .md, .rst, .txt, .html (its text), .py (its docstrings).
+
+    A file is named by its file name, a file of a folder by its path from that folder on ("docs/guide/intro.md"), so
+    a name does not depend on where it is run. Inside folders, hidden files are left out, and links that lead out of
+    the folder are not followed. What is left out or cannot be read is told to *report*. All paths are found before
+    the first text is read; texts are read one by one, sorted by name.
+
+    Raises: InvalidInputError if a path does not exist, or if two files would have the same name.
+    """
+    told = report or (lambda _: None)
+    found: dict[str, Path] = {}
+    seen: set[Path] = set()
+    for path in paths:
+        for name, real in sorted(_files(Path(path), told)):
+            if real in seen:
+                continue
+            seen.add(real)
+            if name in found:
+                raise InvalidInputError(f"Two files would be the document {name!r}. Read them apart.", field="paths")
+            found[name] = real
+    return _read_all(found, told, max_bytes)
+
+
+def _files(path: Path, told: Report) -> Iterator[tuple[str, Path]]:
+    """Yield the document's name and the real path of each file that may be read. Raises: InvalidInputError."""
+    try:
+        root = path.resolve(strict=True)
+    except (OSError, RuntimeError):  # RuntimeError: a loop of links
+        raise InvalidInputError(f"There is nothing to read at {str(path)!r}.", field="paths") from None
+    if not root.is_dir():
+        yield from _named(path.name, root, told)
+        return
+
+    def failed(error: OSError) -> None:
+        told(Skipped(str(error.filename or root), f"cannot be listed ({type(error).__name__})"))
+
+    links = []
+    for folder, folders, files in os.walk(root, onerror=failed):
+        here = Path(folder)
+        for name in sorted(folders):
+            if name.startswith(".") or (here / name).is_symlink():
+                told(Skipped(_shown(root, here / name), "is hidden" if name.startswith(".") else "is a linked folder"))
+        folders[:] = sorted(one for one in folders if not one.startswith(".") and not (here / one).is_symlink())
+        for name in sorted(files):
+            file = here / name
+            if name.startswith("."):
+                told(Skipped(_shown(root, file), "is hidden"))
+            elif file.is_symlink():
+                links.append(file)
+            else:
+                yield from _named(_shown(root, file), file, told)
+    for file in links:
+        try:
+            real = file.resolve(strict=True)
+        except (OSError, RuntimeError):
+            told(Skipped(_shown(root, file), "is a link that leads nowhere"))
+            continue
+        if real.is_relative_to(root):
+            yield from _named(_shown(root, file), real, told)
+        else:
+            told(Skipped(_shown(root, file), "is a link that leads out of the folder"))
+
+
+def _shown(root: Path, path: Path) -> str:
+    return "/".join((root.name, *path.relative_to(root).parts)).lstrip("/")
+
+
+def _named(name: str, real: Path, told: Report) -> Iterator[tuple[str, Path]]:
+    """Yield the file under the id that it has as a document, if it is a regular file of a known kind."""
+    name = unicodedata.normalize("NFC", name)  # some file systems decompose letters
+    if Path(name).suffix.lower() not in _KINDS:
+        told(Skipped(name, "is no text of a known kind"))
+        return
+    if not real.is_file():  # a pipe or a device, which would block
+        told(Skipped(name, "is no regular file"))
+        return
+    try:
+        yield check_id(name, "document"), real
+    except InvalidInputError as error:
+        told(Skipped(ascii(name), f"has a name that cannot be an id: {error.message}"))
+
+
+def _read_all(found: dict[str, Path], told: Report, max_bytes: int) -> Iterator[Document]:
+    for name, path in sorted(found.items()):
+        try:
+            with path.open("rb") as file:
+                raw = file.read(max_bytes + 1)
+        except OSError as error:
+            told(Skipped(name, f"cannot be read ({type(error).__name__})"))
+            continue
+        text, reason = _text(name, raw, max_bytes)
+        if reason:
+            told(Skipped(name, reason))
+        else:
+            yield Document(name, text)
+
+
+def _text(name: str, raw: bytes, max_bytes: int) -> tuple[str, str]:
+    """Return the text of a file, or why there is none."""
+    if len(raw) > max_bytes:
+        return "", f"is larger than {max_bytes} bytes"
+    if b"\0" in raw:
+        return "", "is binary"
+    try:
+        text = _KINDS[Path(name).suffix.lower()](raw, name)
+    except UnicodeDecodeError:
+        return "", "is not UTF-8"
+    except InvalidInputError as error:
+        return "", error.message
+    return (text, "") if text.strip() else ("", "holds no text")
+
+
+def _plain(raw: bytes, _: str) -> str:
+    return raw.decode("utf-8-sig")
+
+
+def _html(raw: bytes, _: str) -> str:
+    # A character reference may name a NUL's neighbours or a lone surrogate; neither can be stored.
+    return html_text(raw.decode("utf-8-sig")).encode("utf-8", "ignore").decode().replace("\0", "")
+
+
+def _python(raw: bytes, name: str) -> str:
+    return docstrings(raw, name)
+
+
+_KINDS: dict[str, Callable[[bytes, str], str]] = {
+    **dict.fromkeys((".md", ".markdown", ".rst", ".txt"), _plain),
+    **dict.fromkeys((".html", ".htm"), _html),
+    ".py": _python,
+}
