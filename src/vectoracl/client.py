@@ -70,7 +70,7 @@ class _Base:
         self.policy = policy or _open_policy(self.config.policy, self.config.tenants.shared)
         self.sink: Sink = sink or _open_sink(self.config, self._base)
         self.guard = Guard(self.policy, self.sink, self._route, debug=self.config.debug_errors)
-        self._core = CorePort(self.policy, self.sink, self._embedder)
+        self.core_port = CorePort(self.policy, self.sink, self._embedder)
 
     def __repr__(self) -> str:
         stores = ", ".join(f"{name} ({one.adapter})" for name, one in self.config.stores.items())
@@ -151,7 +151,7 @@ class VectorACL(_Base):
         """Drive *flow* on *store*; the handles call this."""
         named = self._ready(store.name)
         assert named.port is not None
-        ports: dict[str, Port] = dict.fromkeys(CORE_PORTS, self._core)
+        ports: dict[str, Port] = dict.fromkeys(CORE_PORTS, self.core_port)
         ports["store"] = named.port
         return run(flow, ports, timeout=named.config.timeout if timeout is None else timeout)
 
@@ -218,7 +218,7 @@ class AsyncVectorACL(_Base):
 
     def __init__(self, config: Source, **given: Any) -> None:
         super().__init__(config, **given)
-        self._core_async = AsyncCorePort(self._core)
+        self._core_async = AsyncCorePort(self.core_port)
         self._opening = asyncio.Lock()
 
     def scoped(self, principal: Principal, *, actions: Iterable[Action] | None = None) -> AsyncScopedRetriever:
@@ -295,7 +295,7 @@ def connect(
     """Open *config* (a TOML file's path, a dict or a `Config`), contact its default store and check its posture.
 
     *store* overrides the default store. *policy*, *sink* and *embedder* override what config names.
-    *clients* maps a store's name to a client of the application's own (pgvector: a psycopg pool), which it keeps closing.
+    *clients* maps a store's name to a client of the application's own (pgvector: a psycopg pool), which it closes itself.
     Raises: ConfigError, AdapterNotFoundError, PostureError, StoreError.
     """
     acl = VectorACL(config, store=store, policy=policy, sink=sink, embedder=embedder, clients=clients)

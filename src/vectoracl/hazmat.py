@@ -79,7 +79,7 @@ class Unscoped:
                 resolved = VectorQuery(check_vector(vector, can.dimension, nonzero=can.metric == "cosine"))
             return (yield from named.store.adapter.unscoped(resolved, k))
 
-        core = acl._core  # noqa: SLF001 - likewise
+        core = acl.core_port
         found = run(flow(), {"store": named.port, "audit": core, "embedder": core}, timeout=named.config.timeout)
         return Result(found.hits, complete=found.complete, shortfall=found.shortfall, decision_id=decision_id)
 

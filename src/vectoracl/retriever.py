@@ -92,6 +92,11 @@ class _Handle:
         asker = Asker(self._asker.principal, kept, conjunction((self._asker.narrow, checked)))
         return type(self)(self._guard, self._store, self._driver, asker, _Life(self._life.open))
 
+    def driven_by(self, driver: Any) -> Self:
+        """Return the same handle, driven by *driver*: for adapters that work inside the caller's own transaction."""
+        self._open()
+        return type(self)(self._guard, self._store, driver, self._asker, _Life(self._life.open))
+
     def _open(self) -> Store:
         if not self._life.open():
             raise ClosedError("This handle was closed. Ask for a new one: acl.scoped(principal).")

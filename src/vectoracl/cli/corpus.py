@@ -33,6 +33,7 @@ _LEFT_OUT = re.compile(
     r"(^|/)(tests?|testing|_?vendor(ed)?|_vendored|migrations|locale|examples?|conftest\.py|_version\.py)(/|$)"
 )
 _LARGEST_MODULE = 400_000
+_SPARSE = 0.15  # the share of a source that looks like docstrings
 _PARSED_BYTES = 3_000_000  # of one distribution: keeps the whole below a few seconds
 
 
@@ -123,6 +124,8 @@ def _documents(tenant: str, readme: str, modules: Sequence[tuple[PackagePath, in
     for path, _ in modules:
         try:
             source = Path(str(path.locate())).read_bytes()
+            if sum(map(len, source.split(b'"""')[1::2])) < max(SIZE // 4, _SPARSE * len(source)):
+                continue  # hardly any docstring: not worth the parsing, which is nearly all of the time
             parsed += len(source)
             text = docstrings(source, ".".join(PurePosixPath(path).with_suffix("").parts).removesuffix(".__init__"))
             name = check_id(f"{tenant}/{path.as_posix()}", "document")

@@ -23,7 +23,7 @@ class PgvectorAdapter:
     """Each operation is one transaction in one round trip; a search that came up short is asked again, exactly."""
 
     def __init__(self, config: PgvectorConfig, fields: Mapping[str, FieldType]) -> None:
-        self._config = config
+        self.config = config
         self._capabilities = capabilities(config)
         self._compile = PgCompiler(config, fields)
         self._decode = Decoder(config, fields)
@@ -87,7 +87,7 @@ class PgvectorAdapter:
 
     def posture(self) -> Flow[Posture]:
         """Read role, row-level security, policies, partitions and what goes around them; one round trip."""
-        config = self._config
+        config = self.config
         target = postures.Target(config.schema_name, config.table, config.columns.tenant)
         asked = postures.queries(target)
         statements = tuple(Statement(sql, params or (), binary=False) for _, sql, params in asked)
@@ -96,7 +96,7 @@ class PgvectorAdapter:
 
     def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
         """Rank over all tenants, for `hazmat`: needs the owner's connection."""
-        if self._config.owner_dsn is None and self._config.embedded is None:
+        if self.config.owner_dsn is None and self.config.embedded is None:
             raise RefusedError("An unscoped search needs owner_dsn: the runtime role can reach no other tenant.")
         settings = (("search_path", "pg_catalog"), ("enable_indexscan", "off"))
         rows = yield from RankAll(None, self._compile.rank_all(_vector(query), k), settings)

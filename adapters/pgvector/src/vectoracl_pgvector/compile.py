@@ -38,8 +38,8 @@ class PgCompiler:
         c = names.c
         self._key = f"{c.document}, {c.generation}, {c.chunk}"
         self._columns = (
-            f"tableoid = {literal(names.default)}::regclass, {c.tenant}, {self._key}, {c.label}, {c.rev}, {c.expires}, {c.producer}, {c.path}, "
-            f"{c.time}, {c.position}"
+            f"tableoid = {literal(names.default)}::regclass, {c.tenant}, {self._key}, {c.label}, {c.rev}, "
+            f"{c.expires}, {c.producer}, {c.path}, {c.time}, {c.position}"
         )
         self._written = (
             f"{c.tenant}, {c.document}, {c.generation}, {c.chunk}, {c.label}, {c.rev}, {c.expires}, {c.producer}, "

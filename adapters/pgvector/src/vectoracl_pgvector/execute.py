@@ -135,8 +135,8 @@ def unreachable(dsn: str, error: BaseException, *, debug: bool) -> VectorACLErro
     else:
         where = ", ".join(f"{key}={parts[key]}" for key in ("host", "port", "dbname", "user") if parts.get(key))
         text = (
-            f"PostgreSQL did not accept a connection ({where or 'defaults of libpq'}). Check that the server runs there "
-            "and that database, user and password are right."
+            f"PostgreSQL did not accept a connection ({where or 'defaults of libpq'}). Check that the server runs "
+            "there and that database, user and password are right."
         )
     made = StoreError(text, code="unreachable", adapter=ADAPTER, sent="no")
     made.__cause__ = error if debug else None

@@ -50,7 +50,8 @@ class Names:
         """Quote the names of *config*."""
         schema = quote(config.schema_name)
         extension = quote(config.extension_schema)
-        columns = Columns.model_construct(**{key: quote(name) for key, name in config.columns.model_dump().items()})
+        quoted = {key: quote(name) for key, name in config.columns.model_dump().items()}
+        columns = Columns.model_construct(_fields_set=None, **quoted)
         return cls(
             schema=schema,
             table=f"{schema}.{quote(config.table)}",

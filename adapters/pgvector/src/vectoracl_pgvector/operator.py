@@ -93,7 +93,7 @@ class PgOperator:
         owner = connection.execute("SELECT current_user").fetchone()
         if owner is not None and owner[0] != self._config.owner_role:
             raise ConfigError(
-                f"owner_dsn connects as {owner[0]!r} but owner_role is {self._config.owner_role!r}: make them the same."
+                f"owner_dsn connects as {owner[0]!r} but owner_role is {self._config.owner_role!r}: make them equal."
             )
 
     def tenants(self) -> list[TenantInfo]:
@@ -109,16 +109,15 @@ class PgOperator:
                         f"SELECT count(*) FROM {self._names.table} WHERE {self._names.c.tenant} = %s", (tenant,)
                     ).fetchone()
                 rows = int(row[0]) if row else 0
-                found.append(
-                    TenantInfo(tenant, rows, "own" if tenant in own else "shared", self._advice(rows, tenant in own))
-                )
+                tier = "own" if tenant in own else "shared"
+                found.append(TenantInfo(tenant, rows, tier, self._advice(rows, tier)))
         return found
 
-    def _advice(self, rows: int, own: bool) -> str:  # noqa: FBT001 - one private caller
+    def _advice(self, rows: int, tier: str) -> str:
         """Advise a move where the number of rows is past the threshold, with a gap so that no tenant goes to and fro."""
-        if not own and rows > self._config.promote_rows:
+        if tier == "shared" and rows > self._config.promote_rows:
             return "promote"
-        if own and rows < self._config.promote_rows // 2:
+        if tier == "own" and rows < self._config.promote_rows // 2:
             return "demote"
         return ""
 

@@ -105,6 +105,9 @@ def _constant_comparison(tokens: _Tokens) -> Bound:
 
 def _value(tokens: _Tokens, *, nullif: bool) -> Bound:
     """What the tenant column is compared with."""
+    json = _split(_bare(tokens), "->>")
+    if len(json) == 2 and _uncast(json[1])[0] and _literal(_uncast(json[1])[0][0]):
+        return _value(json[0], nullif=nullif)
     tokens, harmless = _uncast(tokens)
     if not harmless or not tokens:
         return Bound(Binding.OPAQUE)
@@ -117,9 +120,6 @@ def _value(tokens: _Tokens, *, nullif: bool) -> Bound:
         return Bound(Binding.FIXED if tokens[0][0] in "'0123456789eE" and _literal(tokens[0]) else Binding.OPAQUE)
     if head in ("COALESCE", "CASE", "GREATEST", "LEAST"):
         return Bound(Binding.DEFAULTED)
-    json = _split(tokens, "->>")
-    if len(json) == 2 and len(_bare(_uncast(json[1])[0])) == 1:
-        return _value(json[0], nullif=nullif)
     call = _call(tokens)
     if call is None:
         return Bound(Binding.OPAQUE)

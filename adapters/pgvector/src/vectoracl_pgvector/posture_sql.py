@@ -275,19 +275,24 @@ SELECT n.nspname::text, c.relname::text, w.rulename::text FROM pg_catalog.pg_rew
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE w.rulename <> '_RETURN' ORDER BY 1, 2, 3"""
 )
 
+# One row a publication that sends any part of the tree unfiltered, with the tables of the tree that it names itself.
 PUBLICATIONS: Final = (
     _REACH
     + _TREE
     + """
-SELECT DISTINCT p.pubname::text, p.schemaname::text, p.tablename::text, b.puballtables,
-       EXISTS (SELECT FROM pg_catalog.pg_publication_rel x JOIN pg_catalog.pg_class k ON k.oid = x.prrelid
-                JOIN pg_catalog.pg_namespace kn ON kn.oid = k.relnamespace
-                WHERE x.prpubid = b.oid AND kn.nspname = p.schemaname AND k.relname = p.tablename)
+SELECT b.pubname::text, b.puballtables,
+       ARRAY(SELECT n.nspname::text FROM pg_catalog.pg_publication_rel x JOIN tree ON tree.oid = x.prrelid
+               JOIN pg_catalog.pg_class c ON c.oid = x.prrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              WHERE x.prpubid = b.oid ORDER BY x.prrelid),
+       ARRAY(SELECT c.relname::text FROM pg_catalog.pg_publication_rel x JOIN tree ON tree.oid = x.prrelid
+               JOIN pg_catalog.pg_class c ON c.oid = x.prrelid WHERE x.prpubid = b.oid ORDER BY x.prrelid),
+       pg_catalog.min(p.schemaname)::text
   FROM pg_catalog.pg_publication_tables p JOIN pg_catalog.pg_publication b ON b.pubname = p.pubname
  WHERE (pg_catalog.to_jsonb(p) ->> 'rowfilter') IS NULL
    AND EXISTS (SELECT FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
                  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                WHERE n.nspname = p.schemaname AND c.relname = p.tablename) ORDER BY 1, 2, 3"""
+                WHERE n.nspname = p.schemaname AND c.relname = p.tablename)
+ GROUP BY b.oid, b.pubname, b.puballtables ORDER BY 1"""
 )
 
 SCHEMAS: Final = (
@@ -325,11 +330,14 @@ SELECT e.extname::text, e.extversion, n.nspname::text,
        EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid = d.objid
                 CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) acl
                 WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.deptype = 'e'
-                  AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = e.oid AND {_MINE})
+                  AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+                  AND d.refobjid = e.oid AND {_MINE})
        OR EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_foreign_server s ON s.srvfdw = d.objid
-                   CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(s.srvacl, pg_catalog.acldefault('S', s.srvowner))) acl
+                   CROSS JOIN LATERAL
+                        pg_catalog.aclexplode(coalesce(s.srvacl, pg_catalog.acldefault('S', s.srvowner))) acl
                    WHERE d.classid = 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass AND d.deptype = 'e'
-                     AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = e.oid AND {_MINE}),
+                     AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+                  AND d.refobjid = e.oid AND {_MINE}),
        coalesce((SELECT pg_catalog.bool_or({_MINE}) FROM pg_catalog.pg_depend d
                    JOIN pg_catalog.pg_class v ON v.oid = d.objid
                   CROSS JOIN LATERAL pg_catalog.aclexplode(v.relacl) acl

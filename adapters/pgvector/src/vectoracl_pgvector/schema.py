@@ -75,7 +75,7 @@ def migrations(config: PgvectorConfig) -> Iterator[str]:
 
 
 def _storage(config: PgvectorConfig) -> str:
-    """Return how vectors are kept: beside their row while it fits a page of 8 kB (measured 3 times faster), else apart."""
+    """Return how vectors are kept: beside their row while it fits a page of 8 kB (3 times faster), else apart."""
     size = config.dimension * (4 if config.type == "vector" else 2)
     return "PLAIN" if size <= 7000 else "EXTERNAL"
 
@@ -99,7 +99,7 @@ def protection(config: PgvectorConfig, table: str) -> Iterator[str]:
 
 
 def _tenants(config: PgvectorConfig, names: Names) -> Iterator[str]:
-    """Yield the list of tenants: a tenant sees and adds itself; the owner may read the ids, and nothing else of them."""
+    """Yield the list of tenants: a tenant sees and adds itself; the owner reads the ids, and nothing else of them."""
     runtime, owner = quote(config.runtime_role), quote(config.owner_role)
     rule = f"tenant_id = {TENANT_NOW}"
     table = names.tenants

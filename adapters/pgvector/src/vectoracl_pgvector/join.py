@@ -1,0 +1,152 @@
+"""The caller's own transaction: scoped searches and writes that commit, or roll back, with the application's work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from vectoracl.actions import Action
+from vectoracl.adapter import Flow, Port
+from vectoracl.client import VectorACL
+from vectoracl.drive import run
+from vectoracl.errors import InvalidInputError, PostureError, RefusedError
+from vectoracl.guard import Store
+from vectoracl.ports import CORE_PORTS
+from vectoracl.principal import Principal
+from vectoracl.retriever import ScopedRetriever
+from vectoracl_pgvector.execute import adapt, mapped, settings_statement
+from vectoracl_pgvector.names import Names
+from vectoracl_pgvector.requests import Transaction
+
+T = TypeVar("T")
+_BYPASS = (
+    "SELECT rolsuper OR rolbypassrls OR pg_catalog.pg_has_role(rolname, "
+    "(SELECT relowner FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)), 'MEMBER') "
+    "FROM pg_catalog.pg_roles WHERE rolname = current_user"
+)
+
+
+def join(
+    acl: VectorACL, principal: Principal, connection: Any, *, actions: Iterable[Action] | None = None
+) -> ScopedRetriever:
+    """Return a handle whose every statement runs on *connection*, inside the transaction that is open there.
+
+    *connection* is a psycopg 3 connection, an SQLAlchemy `Connection` or `Session` over psycopg, or a Django
+    connection over psycopg 3. Each operation sets the scope for its own statements, in a savepoint, and restores what
+    was set before, also when it fails; nothing is ever committed or rolled back beyond that savepoint.
+
+    Policy is asked, and decisions are recorded, as by `acl.scoped`. Raises: InvalidInputError for another kind of
+    connection; RefusedError where no transaction is open (autocommit) or the open one has failed; PostureError where
+    the role of the connection goes around row-level security.
+    """
+    handle = acl.scoped(principal, actions=actions)
+    return handle.driven_by(_Joined(acl, _raw(connection)))
+
+
+def _raw(connection: Any) -> psycopg.Connection[Any]:
+    """Return the psycopg connection inside of *connection*. Raises: InvalidInputError."""
+    found = connection
+    for kind in type(connection).__mro__:
+        module = kind.__module__.partition(".")[0]
+        if module == "sqlalchemy":
+            if hasattr(found, "get_bind"):
+                found = found.connection()  # a Session: the Connection of its transaction
+            found = found.connection.driver_connection
+            break
+        if module == "django":
+            found.ensure_connection()
+            if not found.in_atomic_block and found.get_autocommit():
+                raise RefusedError("The Django connection is in autocommit mode: use it inside transaction.atomic().")
+            found = found.connection
+            break
+    if not isinstance(found, psycopg.Connection):
+        raise InvalidInputError(
+            f"join() takes a psycopg 3, SQLAlchemy or Django connection over psycopg 3, "
+            f"not {type(connection).__name__}.",
+            field="connection",
+        )
+    return found
+
+
+class _Joined:
+    """Drives a handle's flows with the store's port on the caller's connection."""
+
+    def __init__(self, acl: VectorACL, connection: psycopg.Connection[Any]) -> None:
+        self._acl = acl
+        self._connection = connection
+
+    def run(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
+        ports: dict[str, Port] = dict.fromkeys(CORE_PORTS, self._acl.core_port)
+        ports["store"] = JoinedPort(self._connection, store)
+        return run(flow, ports, timeout=timeout)
+
+
+class JoinedPort:
+    """Performs requests on a connection that is not ours, inside its open transaction."""
+
+    parallel = 1
+
+    def __init__(self, connection: psycopg.Connection[Any], store: Store) -> None:
+        self._connection = connection
+        config = getattr(store.adapter, "config", None)
+        if config is None:
+            raise RefusedError("join() needs a store of the pgvector adapter.")
+        self._names = Names.of(config)
+
+    def close(self) -> None:
+        """Nothing of this is ours to close."""
+
+    def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform *request* in a savepoint. Raises: RefusedError, PostureError, StoreError."""
+        if not isinstance(request, Transaction):
+            raise RefusedError("This operation needs connections of its own; use acl.scoped().")
+        self._check()
+        try:
+            return self._perform(request, timeout)
+        except Exception as error:  # noqa: BLE001 - every error of the client is wrapped here
+            raise mapped(error, debug=False) from None
+
+    def _check(self) -> None:
+        status = self._connection.info.transaction_status
+        if status == TransactionStatus.INERROR:
+            raise RefusedError("The transaction on this connection has failed; roll it back first.")
+        if status not in (TransactionStatus.INTRANS, TransactionStatus.IDLE):
+            raise RefusedError("The connection is busy or broken.")
+        if status == TransactionStatus.IDLE and self._connection.autocommit:
+            raise RefusedError(
+                "The connection is in autocommit mode without a transaction: open one, for example with "
+                "`with connection.transaction():`."
+            )
+
+    def _perform(self, request: Transaction, timeout: float | None) -> tuple[Any, ...]:
+        names = self._names
+        connection = self._connection
+        setting = settings_statement(request, timeout)
+        replies = []
+        # The savepoint undoes a failed statement, so that the caller's transaction stays usable.
+        with connection.transaction(), connection.cursor(row_factory=psycopg.rows.tuple_row) as plain:
+            bypass = plain.execute(_BYPASS, (names.table,), prepare=False).fetchone()
+            if bypass is None or bypass[0] is not False:
+                raise PostureError(
+                    "The role of this connection goes around row-level security (SUPERUSER, BYPASSRLS, or a member of "
+                    "the table's owner). Connect as the runtime role."
+                )
+            wanted = [name for name, _ in request.settings] + (["statement_timeout"] if timeout is not None else [])
+            reads = ", ".join("pg_catalog.current_setting(%s, true)" for _ in wanted)
+            before = plain.execute(f"SELECT {reads}", wanted, prepare=False).fetchone() or ()
+            kind = plain.execute(
+                f"SELECT pg_catalog.to_regtype('{names.vector_type}')::pg_catalog.oid", prepare=False
+            ).fetchone()
+            plain.execute(setting.sql, setting.params, prepare=False)
+            for statement in request.statements:
+                with connection.cursor(binary=statement.binary, row_factory=psycopg.rows.tuple_row) as cursor:
+                    adapt(cursor, int(kind[0]) if kind else 0)
+                    cursor.execute(statement.sql, statement.params or None, prepare=False)
+                    replies.append(cursor.fetchall() if statement.rows else cursor.rowcount)
+            restore = ", ".join("pg_catalog.set_config(%s, %s, true)" for _ in wanted)
+            values = [part for name, value in zip(wanted, before, strict=True) for part in (name, value or "")]
+            plain.execute(f"SELECT {restore}", values, prepare=False)
+        return tuple(replies)

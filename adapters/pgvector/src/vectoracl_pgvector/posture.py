@@ -1,0 +1,142 @@
+"""The posture check of PostgreSQL: what a table's isolation really is, read from the catalogs by an ordinary role.
+
+    queries(target)        every statement, fixed in number                 pure
+    judge(target, rows)    rows to findings and a grade                     pure
+    look, alook            the two together over a psycopg connection       one pipeline, one transaction, rolled back
+    discover, adiscover    tables with a vector column in a database that nobody provisioned
+
+Grades: "none" where a finding lowers, else "engine", or "credential" where every policy binds the tenant to the role.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from vectoracl.findings import Posture
+from vectoracl_pgvector.policy_text import settings_in
+from vectoracl_pgvector.posture_judge import Target, judge
+from vectoracl_pgvector.posture_sql import DISCOVER, SAFE_PATH, STATEMENTS
+
+__all__ = ["Target", "adiscover", "alook", "discover", "judge", "look", "queries"]
+
+# Names that a tenant column has elsewhere, the most telling first. A guess: the user confirms it in the configuration.
+TENANT_COLUMNS: Final = (
+    "tenant_id", "tenant", "tenant_uuid", "tenantid", "org_id", "organization_id", "organisation_id", "org",
+    "account_id", "workspace_id", "customer_id", "company_id", "client_id", "team_id", "group_id", "namespace",
+    "collection_id", "project_id", "owner_id", "user_id",
+)  # fmt: skip
+
+_Statement = tuple[str, str, dict[str, Any] | None]
+_Rows = dict[str, list[tuple[Any, ...]]]
+
+
+def queries(target: Target) -> tuple[_Statement, ...]:
+    """Every statement as (name, SQL, parameters). The first one is to run in the same transaction as the others."""
+    params = {
+        "schema": target.schema,
+        "table": target.table,
+        "tenant": target.tenant_column,
+        "setting": target.setting,
+        "role": target.runtime_role,
+    }
+    return tuple((name, sql, None if sql == SAFE_PATH else params) for name, sql in STATEMENTS)
+
+
+def look(conn: psycopg.Connection[Any], target: Target) -> Posture:
+    """Read and judge. Changes nothing: what it sets is rolled back, also inside a transaction of the caller.
+
+    Raises: psycopg.OperationalError if the connection fails. A statement that the server refuses is a finding.
+    """
+    statements = queries(target)
+    rows: _Rows
+    try:
+        with conn.transaction(force_rollback=True), conn.pipeline():
+            cursors = [
+                (name, conn.cursor(row_factory=tuple_row).execute(sql, params, prepare=False))
+                for name, sql, params in statements
+            ]
+            rows = {name: cursor.fetchall() for name, cursor in cursors}
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error:
+        rows = {}
+        for name, sql, params in statements[1:]:
+            try:
+                with conn.transaction(force_rollback=True):
+                    conn.execute(SAFE_PATH)
+                    rows[name] = conn.cursor(row_factory=tuple_row).execute(sql, params).fetchall()
+            except psycopg.OperationalError:
+                raise
+            except psycopg.Error:
+                continue  # judge() reports the missing part
+    return judge(target, rows)
+
+
+async def alook(conn: psycopg.AsyncConnection[Any], target: Target) -> Posture:
+    """`look` for asyncio."""
+    statements = queries(target)
+    rows: _Rows
+    try:
+        async with conn.transaction(force_rollback=True), conn.pipeline():
+            cursors = [
+                (name, await conn.cursor(row_factory=tuple_row).execute(sql, params, prepare=False))
+                for name, sql, params in statements
+            ]
+            rows = {name: await cursor.fetchall() for name, cursor in cursors}
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error:
+        rows = {}
+        for name, sql, params in statements[1:]:
+            try:
+                async with conn.transaction(force_rollback=True):
+                    await conn.execute(SAFE_PATH)
+                    cursor = await conn.cursor(row_factory=tuple_row).execute(sql, params)
+                    rows[name] = await cursor.fetchall()
+            except psycopg.OperationalError:
+                raise
+            except psycopg.Error:
+                continue  # judge() reports the missing part
+    return judge(target, rows)
+
+
+def discover(conn: psycopg.Connection[Any], *, runtime_role: str | None = None) -> list[Target]:
+    """Every table with a pgvector column, with a guess of its tenant column ("" where none has a telling name).
+
+    The setting is the one that the table's policies read, where they read exactly one.
+    """
+    with conn.transaction(force_rollback=True):
+        conn.execute(SAFE_PATH)
+        found = conn.cursor(row_factory=tuple_row).execute(DISCOVER.replace("%%", "%")).fetchall()
+    return [_guess(row, runtime_role) for row in found]
+
+
+async def adiscover(conn: psycopg.AsyncConnection[Any], *, runtime_role: str | None = None) -> list[Target]:
+    """`discover` for asyncio."""
+    async with conn.transaction(force_rollback=True):
+        await conn.execute(SAFE_PATH)
+        cursor = await conn.cursor(row_factory=tuple_row).execute(DISCOVER.replace("%%", "%"))
+        found = await cursor.fetchall()
+    return [_guess(row, runtime_role) for row in found]
+
+
+def _guess(row: tuple[Any, ...], runtime_role: str | None) -> Target:
+    schema, table, names, policies = row
+    settings = frozenset().union(*(settings_in(text) for text in policies))
+    default = Target()
+    return Target(
+        schema=schema,
+        table=table,
+        tenant_column=_tenant_column(names),
+        setting=next(iter(settings)) if len(settings) == 1 else default.setting,
+        runtime_role=runtime_role,
+    )
+
+
+def _tenant_column(names: Iterable[str]) -> str:
+    lowered: Mapping[str, str] = {name.lower(): name for name in names}
+    return next((lowered[guess] for guess in TENANT_COLUMNS if guess in lowered), "")

@@ -1,0 +1,189 @@
+"""The rows of the posture check's statements, by name: what `judge` reads."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Server(NamedTuple):  # noqa: D101 - the names say it, here and below
+    number: int
+    version: str
+    database: str
+    session_user: str
+    role: str
+    role_exists: bool
+    today: str
+    tenant_preset: bool
+    row_security: str
+
+
+class Role(NamedTuple):  # noqa: D101
+    name: str
+    is_runtime: bool
+    is_session: bool
+    reachable: bool
+    superuser: bool
+    bypassrls: bool
+    createrole: bool
+    replication: bool
+    owns: bool
+
+
+class Membership(NamedTuple):  # noqa: D101
+    group: str
+    member: str
+
+
+class Relation(NamedTuple):  # noqa: D101
+    oid: int
+    place: str  # "target", "parent" or "child"
+    schema: str
+    name: str
+    kind: str
+    rls: bool
+    forced: bool
+    owner: str
+    is_partition: bool
+    bound: str | None
+    partition_key: str | None
+    parent_schema: str | None
+    parent_name: str | None
+
+
+class Policy(NamedTuple):  # noqa: D101
+    oid: int
+    name: str
+    permissive: bool
+    command: str  # r, a, w, d, *
+    using: str | None
+    check: str | None
+    roles: list[str]
+    applies: bool
+
+
+class Grant(NamedTuple):  # noqa: D101
+    oid: int
+    place: str
+    column: str | None
+    grantee: str | None
+    privilege: str
+    grantable: bool
+
+
+class Column(NamedTuple):  # noqa: D101
+    name: str
+    type_name: str
+    type_text: str
+    not_null: bool
+    default: str | None
+    generated: bool
+    deterministic: bool
+    checks: list[str]
+
+
+class Index(NamedTuple):  # noqa: D101
+    oid: int
+    schema: str
+    name: str
+    method: str
+    unique: bool
+    exclusion: bool
+    keys: list[str]
+    constraint: str | None
+    constraint_type: str | None
+    predicate: str | None
+    kind: str
+    parent: str | None
+    definition: str
+
+
+class ForeignKey(NamedTuple):  # noqa: D101
+    name: str
+    direction: str  # "in" or "out"
+    schema: str
+    table: str
+    to_schema: str
+    to_table: str
+    columns: list[str]
+    to_columns: list[str]
+    on_update: str
+    on_delete: str
+    has_tenant: bool
+    to_has_tenant: bool
+    to_unique: list[str]
+
+
+class View(NamedTuple):  # noqa: D101
+    schema: str
+    name: str
+    kind: str
+    invoker: bool
+    owner: str
+    owner_exempt: bool
+    grantees: list[str]
+
+
+class Function(NamedTuple):  # noqa: D101
+    schema: str
+    name: str
+    arguments: str
+    kind: str
+    owner: str
+    language: str
+    pinned: bool
+    mentions: bool
+    opaque: bool
+    grantees: list[str]
+
+
+class Code(NamedTuple):  # noqa: D101
+    kind: str
+    name: str
+    table_schema: str
+    table: str
+    schema: str
+    function: str
+    arguments: str
+    owner: str
+    reachable: bool
+    trusted: bool
+    table_owner: str
+
+
+class Publication(NamedTuple):  # noqa: D101
+    name: str
+    all_tables: bool
+    named_schemas: list[str]
+    named_tables: list[str]
+    schema: str
+
+
+class DefaultGrant(NamedTuple):  # noqa: D101
+    creator: str
+    schema: str | None
+    grantee: str | None
+
+
+class Extension(NamedTuple):  # noqa: D101
+    name: str
+    version: str
+    schema: str
+    usable: bool
+    statements_readable: bool
+
+
+class Setting(NamedTuple):  # noqa: D101
+    name: str
+    value: str
+    role: str | None
+    in_database: bool
+    rank: int
+
+
+class Related(NamedTuple):  # noqa: D101
+    oid: int
+    schema: str
+    name: str
+    rls: bool
+    forced: bool
+    type_text: str

@@ -1,0 +1,51 @@
+"""What is known of PostgreSQL's and pgvector's releases: pure data, to be extended with each security release.
+
+Sources: https://www.postgresql.org/support/security/ and https://www.postgresql.org/support/versioning/ ,
+https://github.com/pgvector/pgvector/blob/master/CHANGELOG.md . Read for the releases up to 2026-08-13.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Past row-level security: identifier -> {major: first minor that is fixed}. A major that is missing is not affected.
+ROW_SECURITY_HOLES: Final[tuple[tuple[str, dict[int, int]], ...]] = (
+    ("CVE-2023-2455", {13: 11, 14: 8, 15: 3}),  # policies of another role after inlining
+    ("CVE-2023-39418", {15: 4}),  # MERGE does not check UPDATE and SELECT policies
+    ("CVE-2024-10976", {13: 17, 14: 14, 15: 9, 16: 5, 17: 1}),  # policies of another role below subqueries
+    ("CVE-2025-8713", {13: 22, 14: 19, 15: 14, 16: 10, 17: 6}),  # statistics of hidden rows
+)
+# Plans that were cached before a role was changed keep the old policies: matters where policies depend on the role.
+ROLE_PLAN_HOLE: Final = ("CVE-2026-14666", {14: 24, 15: 19, 16: 15, 17: 11, 18: 6})
+
+# The newest security release of each major, and the worst of what it closes for somebody with ordinary SQL.
+SECURITY_RELEASE: Final[dict[int, int]] = {13: 23, 14: 24, 15: 19, 16: 15, 17: 11, 18: 6}
+SECURITY_RELEASE_CLOSES: Final = "CVE-2026-14680, CVE-2026-16239, CVE-2026-14666, CVE-2026-6473"
+
+END_OF_LIFE: Final[dict[int, str]] = {
+    13: "2025-11-13",
+    14: "2026-11-12",
+    15: "2027-11-11",
+    16: "2028-11-09",
+    17: "2029-11-08",
+    18: "2030-11-14",
+}
+OLDEST_MAJOR: Final = 13
+PGVECTOR_AT_LEAST: Final = (0, 8, 4)
+
+# Reach past grants, by membership. The last ones are the administrators of managed services.
+STRONG_PREDEFINED: Final = frozenset({
+    "pg_read_all_data", "pg_write_all_data", "pg_execute_server_program", "pg_read_server_files",
+    "pg_write_server_files", "rds_superuser", "cloudsqlsuperuser", "azure_pg_admin", "alloydbsuperuser",
+})  # fmt: skip
+STATISTICS_PREDEFINED: Final = frozenset({"pg_monitor", "pg_read_all_stats"})
+OUTSIDE_EXTENSIONS: Final = frozenset({
+    "dblink", "postgres_fdw", "file_fdw", "oracle_fdw", "mysql_fdw", "tds_fdw", "multicorn", "adminpack",
+    "plpython3u", "plpythonu", "plperlu", "pltclu", "plsh", "http", "pg_net", "pgsql_http", "pg_background",
+})  # fmt: skip
+
+
+def affected(number: int, fixed: dict[int, int]) -> bool:
+    """Whether a server_version_num is older than the first fixed minor of its major."""
+    major, minor = divmod(number, 10000)
+    return minor < fixed.get(major, 0)

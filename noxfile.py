@@ -1,0 +1,116 @@
+"""Every check of the project, a session each: `uv run nox` runs what has to be green; `nox -l` lists the rest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+OLDEST = "3.11"
+STORES = ("pgvector",)
+
+nox.options.default_venv_backend = "uv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = True
+nox.options.sessions = ["lint", "types", "tests", "store", "packages"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def group(name: str) -> list[str]:
+    """Return the requirements of a dependency group."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def newest() -> str:
+    """Return the newest Python at hand, 3.14 at the most; interpreters of pyenv are put on the path."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for minor in range(14, 10, -1):
+        version = f"3.{minor}"
+        folders = sorted(str(found.parent) for found in pyenv.glob(f"{version}.*/bin/python{version}"))
+        found = shutil.which(f"python{version}", path=os.pathsep.join([*folders[-1:], os.environ.get("PATH", "")]))
+        if found and subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode == 0:
+            os.environ["PATH"] = str(Path(found).parent) + os.pathsep + os.environ.get("PATH", "")
+            return version
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+PYTHONS = sorted({OLDEST, newest()}, key=lambda version: int(version.split(".")[1]))
+
+
+def install(session: nox.Session, *more: str, stores: tuple[str, ...] = STORES) -> None:
+    """Install the workspace in place, with what the tests need."""
+    paths = ["-e", ".", "-e", "./conformance"]
+    for store in stores:
+        extra = "[embedded]" if store == "pgvector" else ""
+        paths += ["-e", f"./adapters/{store}{extra}"]
+    session.install(*paths, *group("test"), *more)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    session.install(*[one for one in group("lint") if one.startswith("ruff")])
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict, over every distribution."""
+    install(session, *group("lint"))
+    session.run("mypy")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The core's own tests: no server, random order, in parallel; on the oldest and the newest Python."""
+    install(session, *group("lint"))
+    session.run("pytest", "-q", "-n", "2", *(session.posargs or ["tests"]))
+
+
+@nox.session
+@nox.parametrize("store", [nox.param(store, id=store) for store in STORES])
+def store(session: nox.Session, store: str) -> None:
+    """One store's adapter against a real server: `nox -s "store(pgvector)"`."""
+    install(session, stores=(store,))
+    session.run("pytest", "-q", *(session.posargs or [f"adapters/{store}/tests"]))
+
+
+@nox.session
+def packages(session: nox.Session) -> None:
+    """Build the wheels and try them as a user would: installed on their own, in an empty environment."""
+    dist = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("uv", "build", "--all-packages", "--out-dir", str(dist), "--quiet", external=True)
+    check = ROOT / "tests" / "packages" / "check_installed.py"
+    for want in ("vectoracl", "vectoracl[pgvector]", "vectoracl[pgvector,conformance]"):
+        where = Path(session.create_tmp()) / "venv"
+        shutil.rmtree(where, ignore_errors=True)
+        session.run("uv", "venv", "--quiet", str(where), external=True)
+        python = where / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        session.run(
+            "uv", "pip", "install", "--quiet", "--python", str(python), "--find-links", str(dist), want, external=True
+        )
+        with session.chdir(session.create_tmp()):
+            session.run(str(python), "-I", str(check), want, external=True)
+    session.log("wheels: all passed")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into site/; every warning is an error."""
+    install(session, *group("docs"))
+    session.run("mkdocs", "build", "--strict")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure, side by side in one run, and print the table of goals; writes bench/out/."""
+    install(session, *group("bench"))
+    session.run("python", "bench/pgvector.py", *session.posargs)

@@ -1,0 +1,63 @@
+"""`vectoracl adapters`: what is installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from vectoracl.adapter import Capabilities
+from vectoracl.cli.common import CLEAN, FINDINGS, JsonOption, done, out, plain, print_json
+from vectoracl.errors import VectorACLError
+from vectoracl.plugins import Installed, installed, load
+
+
+def adapters(*, as_json: JsonOption = False) -> None:
+    """List the adapters that are installed, with their versions and isolation grades.
+
+    The grade is what the adapter claims at best: [b]predicate[/b] (our filter is the wall), [b]partition[/b] (a
+    physical part per tenant, chosen by us), [b]engine[/b] (the store itself refuses a forgotten scope),
+    [b]credential[/b] (the process could not reach another tenant if it tried). What a store really is, `check` says.
+
+    This imports every installed adapter; serving imports only the one that the configuration names.
+    """
+    rows = [_row(one) for one in installed()]
+    if as_json:
+        print_json({"adapters": rows})
+    else:
+        console = out()
+        console.print(_table(rows))
+        broken = [row for row in rows if row["error"]]
+        for row in broken:
+            console.print(Text(f"{row['adapter']}: {row['error']}", "red"))
+    done(FINDINGS if any(row["error"] for row in rows) else CLEAN)
+
+
+def _row(one: Installed) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "adapter": plain(one.adapter),
+        "distribution": plain(one.distribution),
+        "version": plain(one.version),
+        "grade": None,
+        "queries": [],
+        "error": None,
+    }
+    try:
+        can: Capabilities = load(one.adapter, one.distribution).vectoracl_describe()
+    except VectorACLError as error:
+        return {**row, "error": plain(error)}
+    except Exception as error:  # noqa: BLE001 - one broken adapter must not hide the others
+        return {**row, "error": f"cannot be described ({type(error).__name__})"}
+    return {**row, "grade": can.grade, "queries": sorted(can.queries)}
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("adapter", "distribution", "version", "grade", "queries"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        grade = Text("broken", "red") if row["error"] else Text(row["grade"], "green")
+        name = Text(row["adapter"], "bold")
+        table.add_row(name, row["distribution"], row["version"], grade, ", ".join(row["queries"]))
+    return table

@@ -1,0 +1,236 @@
+"""What every command shares: options, output for people and for scripts, errors in one line, exit codes."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, ParamSpec
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from vectoracl import hazmat
+from vectoracl.adapter import Progress as Report
+from vectoracl.client import VectorACL
+from vectoracl.config import DEFAULT_PATH
+from vectoracl.errors import (
+    AdapterNotFoundError,
+    ConfigError,
+    DeniedError,
+    InvalidInputError,
+    PostureError,
+    ScopeViolationError,
+    StoreError,
+    VectorACLError,
+)
+from vectoracl.principal import Principal
+
+CLEAN = 0
+FINDINGS = 1
+NOT_MEASURED = 2
+INTERRUPTED = 130
+
+EXIT_CODES = (
+    "[dim]Exit codes: 0 clean, 1 findings, 2 not done or not measured (wrong input, no server), 130 interrupted.[/dim]"
+)
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration.", show_default=f"./{DEFAULT_PATH}")
+]
+ConfigArgument = Annotated[
+    Path | None, typer.Argument(metavar="[CONFIG]", help=f"The configuration; the same as -c. [./{DEFAULT_PATH}]")
+]
+StoreOption = Annotated[
+    str | None, typer.Option("--store", metavar="NAME", help="The store, where the configuration names several.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
+AsOption = Annotated[
+    str,
+    typer.Option(
+        "--as",
+        metavar="ID@TENANT",
+        help="The principal to act as. You hold the store's credentials anyway; the audit record says that it was "
+        "an operator at the command line.",
+    ),
+]
+DEFAULT_CONFIG = Path(DEFAULT_PATH)
+
+P = ParamSpec("P")
+
+
+def out() -> Console:
+    """Return the console of standard output: colour only on a terminal, no markup and no highlighting in values."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def err() -> Console:
+    """Return the console of standard error."""
+    return Console(stderr=True, highlight=False)
+
+
+def plain(text: object) -> str:
+    """Return *text* with nothing in it that a terminal would obey: stored text is somebody else's.
+
+    Control, format and surrogate characters, which hold escape sequences and reversed reading order, become "�".
+    """
+    value = str(text)
+    if value.isascii() and value.isprintable():
+        return value
+    return "".join(
+        char if char == "\n" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else "\ufffd"
+        for char in value.replace("\t", " ").replace("\r\n", "\n")
+    )
+
+
+def one_line(text: object, width: int) -> str:
+    """Return *text* on one line of at most *width* characters."""
+    flat = " ".join(plain(text).split())
+    return flat if len(flat) <= width else flat[: max(0, width - 1)].rstrip() + "…"
+
+
+def print_json(data: object) -> None:
+    """Print *data* as JSON on standard output."""
+    text = orjson.dumps(data, option=orjson.OPT_INDENT_2, default=str).decode()
+    typer.echo(text)
+
+
+def done(code: int) -> NoReturn:
+    """End the command with *code*."""
+    raise typer.Exit(code)
+
+
+def hint(error: VectorACLError) -> str:
+    """Return what helps where the message itself does not say it, or ""."""
+    match error:
+        case AdapterNotFoundError() | PostureError():
+            return ""
+        case ConfigError():
+            return "" if "vectoracl" in error.message else "`vectoracl init` writes a commented configuration."
+        case DeniedError():
+            return "`vectoracl explain --as ID@TENANT` says what the policy permits and why."
+        case ScopeViolationError():
+            return "This is an incident, not a mistake of yours: keep the audit records and run `vectoracl check`."
+        case StoreError() if error.sent == "unknown":
+            return "It may or may not have been applied; the same command can be run again."
+    return ""
+
+
+def report(error: VectorACLError, *, as_json: bool) -> None:
+    """Print *error* as one clear line with a hint; with *as_json* as an object on standard output."""
+    notes = [plain(note) for note in getattr(error, "__notes__", ())]
+    if as_json:
+        # A path or id may hold what JSON cannot; a script still gets an object.
+        body = {"code": error.code, "message": plain(error), "hint": hint(error), "notes": notes}
+        print_json({"error": body})
+        return
+    console = err()
+    console.print(Text.assemble(("error: ", "bold red"), plain(error)), soft_wrap=True)
+    for line in (hint(error), *notes):
+        if line:
+            console.print(Text(line, "dim"), soft_wrap=True)
+    if error.__cause__ is not None:  # attached only where the configuration says debug_errors = true
+        cause = f"caused by {type(error.__cause__).__name__}: {error.__cause__}"
+        console.print(Text(plain(cause), "dim"), soft_wrap=True)
+
+
+def command(function: Callable[P, None]) -> Callable[P, None]:
+    """Make *function* a command: our errors are told in a line, and Ctrl-C too. Anything else is a bug and shows."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        as_json = bool(kwargs.get("as_json", False))
+        try:
+            function(*args, **kwargs)
+        except VectorACLError as error:
+            report(error, as_json=as_json)
+            raise typer.Exit(FINDINGS if isinstance(error, ScopeViolationError) else NOT_MEASURED) from None
+        except KeyboardInterrupt as stop:
+            for line in ("Interrupted.", *getattr(stop, "__notes__", ())):
+                err().print(Text(plain(line)), soft_wrap=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run
+
+
+def operator(who: str, doing: str) -> Principal:
+    """Return the principal of `--as ID@TENANT`; the tenant is what follows the last @.
+
+    Raises: InvalidInputError, InvalidPrincipalError, InvalidTenantError.
+    """
+    name, at, tenant = who.rpartition("@")
+    if not at or not name or not tenant:
+        raise InvalidInputError(
+            "--as takes ID@TENANT, for example --as reader@acme: who asks, and of which tenant.", field="as"
+        )
+    try:
+        person = getpass.getuser()
+    except (OSError, KeyError):  # no entry for this user, as in some containers
+        person = "unknown"
+    return hazmat.operator_principal(name, tenant, f"vectoracl {doing} --as, run by {person} at the command line")
+
+
+def config_path(option: Path, argument: Path | None) -> Path:
+    """Return the configuration's path, given as an argument or by -c."""
+    return option if argument is None else argument
+
+
+@contextmanager
+def opened(config: Path, store: str | None = None, *, contact: bool = True) -> Iterator[VectorACL]:
+    """Open *config*, with *contact* also its default store; close it at the end."""
+    acl = VectorACL(config, store=store)
+    with acl:
+        if contact:
+            acl.open()
+        yield acl
+
+
+class Steps:
+    """Progress on standard error: bars on a terminal, nothing in a pipe."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        console = err()
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[count]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            expand=True,
+            disable=quiet or not console.is_terminal,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Steps:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def step(self, what: str, done_: int, total: int | None) -> None:
+        """Show that of *what*, *done_* units of *total* are done (None: unknown). Fits `adapter.Progress`."""
+        task = self._tasks.get(what)
+        if task is None:
+            task = self._tasks[what] = self._bars.add_task(plain(what), total=total, count="")
+        count = f"{done_:,}" if total is None else f"{done_:,}/{total:,}"
+        self._bars.update(task, completed=done_, total=total, count=count if done_ or total else "")
+
+    @property
+    def report(self) -> Report:
+        """The same as a callable."""
+        return self.step
+
+
+def interactive() -> bool:
+    """Tell whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
