@@ -295,7 +295,7 @@ def connect(
     """Open *config* (a TOML file's path, a dict or a `Config`), contact its default store and check its posture.
 
     *store* overrides the default store. *policy*, *sink* and *embedder* override what config names.
-    *clients* maps a store's name to a client of the application's own (pgvector: a psycopg pool), which it closes itself.
+    *clients* maps a store's name to a client of the application's own (pgvector: a psycopg pool); it stays open.
     Raises: ConfigError, AdapterNotFoundError, PostureError, StoreError.
     """
     acl = VectorACL(config, store=store, policy=policy, sink=sink, embedder=embedder, clients=clients)

@@ -124,7 +124,8 @@ class StoreError(VectorACLError):
     """The store, or another port of the request's path, failed.
 
     `sent` is "no" when it is certain that nothing was applied (it did not reach the store, or the store rolled it
-    back) and "unknown" otherwise: a write that was cancelled or lost its connection may have been applied. `written` counts the chunks that certainly were.
+    back) and "unknown" otherwise: a write that was cancelled or lost its connection may have been applied.
+    `written` counts the chunks that certainly were.
     """
 
     def __init__(

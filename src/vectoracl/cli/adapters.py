@@ -58,6 +58,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         table.add_column(name, overflow="fold")
     for row in rows:
         grade = Text("broken", "red") if row["error"] else Text(row["grade"], "green")
-        name = Text(row["adapter"], "bold")
-        table.add_row(name, row["distribution"], row["version"], grade, ", ".join(row["queries"]))
+        table.add_row(
+            Text(row["adapter"], "bold"), row["distribution"], row["version"], grade, ", ".join(row["queries"])
+        )
     return table

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from vectoracl.cli import adapters, init, use
 from vectoracl.cli.common import EXIT_CODES, command
@@ -33,6 +35,7 @@ def _version(value: bool) -> None:  # noqa: FBT001 - the form of an option's cal
 
 @app.callback()
 def _root(
+    *,
     show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -40,12 +43,26 @@ def _root(
     del show_version
 
 
-_TRY, _OPERATE, _LOOK = "Use", "Operate", "Look"
-app.command("init", rich_help_panel=_TRY)(command(init.init))
-app.command("ingest", rich_help_panel=_TRY)(command(use.ingest))
-app.command("search", rich_help_panel=_TRY)(command(use.search))
-app.command("explain", rich_help_panel=_LOOK)(command(use.explain))
-app.command("adapters", rich_help_panel=_LOOK)(command(adapters.adapters))
+_USE, _OPERATE, _LOOK = "Use it", "Operate a store", "Look"
+
+
+def _add(name: str, function: Callable[..., None], panel: str, *examples: str) -> None:
+    """Add a command with its examples, which stand below its options."""
+    lines = ["[b]Examples[/b]", *(f"[cyan]  {escape(one)}[/cyan]" for one in examples)] if examples else []
+    app.command(name, rich_help_panel=panel, epilog="\n\n".join(lines))(command(function))
+
+
+_add("init", init.init, _USE, "vectoracl init", "vectoracl init --adapter memory -c tests/vectoracl.toml")
+_add("ingest", use.ingest, _USE, "vectoracl ingest --as you@acme docs/ README.md")
+_add(
+    "search",
+    use.search,
+    _USE,
+    'vectoracl search --as reader@acme "how is an index built?"',
+    'vectoracl search --as reader@acme -k 3 --json "how is an index built?"',
+)
+_add("explain", use.explain, _LOOK, "vectoracl explain --as reader@acme --document docs/setup.md")
+_add("adapters", adapters.adapters, _LOOK)
 
 
 def main() -> None:

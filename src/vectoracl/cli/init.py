@@ -112,17 +112,13 @@ def init(
     adapter: Annotated[Adapter, typer.Option("--adapter", help="The store to write the example for.")] = (
         Adapter.PGVECTOR
     ),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
     *,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a commented configuration to start from.
 
-    The example uses an embedded PostgreSQL, so that what comes next works at once:
-
-      vectoracl provision
-      vectoracl ingest --as you@acme docs/
-      vectoracl search --as you@acme "how do I …?"
+    The example uses an embedded PostgreSQL, so that `provision`, `ingest` and `search` work at once.
     """
     write_new(config, template(adapter.value), force=force)
     if as_json:

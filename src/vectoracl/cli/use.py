@@ -49,8 +49,6 @@ def ingest(
 
     A document is named by its path from the given folder on. Ingesting it again replaces its content, so the command
     can be repeated; what was removed from the folder stays stored until it is deleted.
-
-      vectoracl ingest --as you@acme docs/ README.md
     """
     principal = operator(who, "ingest")
     skipped: list[Skipped] = []
@@ -94,10 +92,10 @@ def search(
             "It can only narrow what the principal sees.",
         ),
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Print the whole text of each chunk.")] = False,
     config: ConfigOption = DEFAULT_CONFIG,
     store: StoreOption = None,
     *,
+    full: Annotated[bool, typer.Option("--full", help="Print the whole text of each chunk.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Search as one principal: only what it may see is ranked.
@@ -185,8 +183,6 @@ def explain(
 
     For an answer that is empty and should not be. Of a document it says only whether this principal sees it: another
     tenant's document reads like one that does not exist.
-
-      vectoracl explain --as reader@acme --document docs/setup.md
     """
     principal = operator(who, "explain")
     with opened(config, store) as acl:

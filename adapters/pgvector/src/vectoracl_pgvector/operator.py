@@ -93,7 +93,7 @@ class PgOperator:
         owner = connection.execute("SELECT current_user").fetchone()
         if owner is not None and owner[0] != self._config.owner_role:
             raise ConfigError(
-                f"owner_dsn connects as {owner[0]!r} but owner_role is {self._config.owner_role!r}: make them equal."
+                f"owner_dsn connects as {owner[0]!r} but owner_role is {self._config.owner_role!r}: use one."
             )
 
     def tenants(self) -> list[TenantInfo]:
