@@ -12,12 +12,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from vectoracl.actions import ALL_ACTIONS, Action, check_action, check_actions
-from vectoracl.adapter import GRADES, AsyncPort, Flow, Grade, OpenContext, Opened, Port
+from vectoracl.adapter import GRADES, AsyncPort, Flow, Grade, OpenContext, Opened, Operator, Port
 from vectoracl.audit import JsonlSink, MemorySink, Sink
 from vectoracl.config import Config, PolicyConfig, StoreConfig, adapter_config, read
 from vectoracl.drive import arun, run
 from vectoracl.embed import Embedder, open_embedder
-from vectoracl.errors import ClosedError, ConfigError, PostureError, VectorACLError
+from vectoracl.errors import ClosedError, ConfigError, PostureError, RefusedError, VectorACLError
 from vectoracl.explain import Explanation, explain_flow
 from vectoracl.fields import check_fields
 from vectoracl.findings import Posture
@@ -78,6 +78,11 @@ class _Base:
 
     def _route(self, tenant: str) -> str:
         return self.config.tenants.store.get(tenant, self.config.default)
+
+    def _known(self, store: str | None) -> str:
+        if store is not None and store not in self.config.stores:
+            raise ConfigError(f"There is no store {store!r}; there is {', '.join(sorted(self.config.stores))}.")
+        return store or self.config.default
 
     def _alive(self) -> bool:
         return not self._closed
@@ -185,6 +190,24 @@ class VectorACL(_Base):
                 named.port = named.opened.port()
             found[name] = run(named.store.adapter.posture(), {"store": named.port}, timeout=named.config.timeout)
         return found
+
+    def operator(self, store: str | None = None) -> Operator:
+        """Return what an operator does to *store* (None: the default one), with the operator's own credentials.
+
+        Contacts nothing and demands no posture: it is how a store that is not as it should be gets mended.
+        Raises: RefusedError if the adapter has nothing to operate; ConfigError.
+        """
+        named = self._named(self._known(store))
+        if named.opened.operator is None:
+            raise RefusedError(
+                f"The adapter {named.config.adapter!r} has nothing to provision and no tenants to move.",
+                field="adapter",
+            )
+        return named.opened.operator()
+
+    def server(self, store: str | None = None) -> str:
+        """Describe the server of *store* (None: the default one) for reports; known after the first contact."""
+        return self._named(self._known(store)).opened.server()
 
     def explain(self, principal: Principal, action: Action = "search", *, document: str | None = None) -> Explanation:
         """Say why *principal* sees what it sees: the decision, its reasons, and how many chunks are visible.

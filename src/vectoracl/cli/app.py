@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 
 
-def _version(value: bool) -> None:  # noqa: FBT001 - the form of an option's callback
+def _version(value: bool) -> None:
     if value:
         typer.echo(f"vectoracl {version('vectoracl')}")
         raise typer.Exit

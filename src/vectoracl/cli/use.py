@@ -98,11 +98,7 @@ def search(
     full: Annotated[bool, typer.Option("--full", help="Print the whole text of each chunk.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Search as one principal: only what it may see is ranked.
-
-    vectoracl search --as reader@acme "how is an index built?"
-    vectoracl search --as reader@acme -k 3 --json "how is an index built?"
-    """
+    """Search as one principal: only what it may see is ranked."""
     principal = operator(who, "search")
     narrowed = _where(where)
     with opened(config, store) as acl:
