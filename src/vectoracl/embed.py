@@ -63,10 +63,11 @@ FUNCTION_WORDS = frozenset(_FUNCTION_WORD_LIST.split())
 # A run of letters and digits of one word. Scripts without blanks between words go by pairs of characters.
 _WORD = re.compile(r"[^\W_]+")
 _DENSE = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
+_VOWEL = re.compile(r"[aeiouy]")
 _DIACRITICS = re.compile(r"[\u0300-\u036f]+")
 _LONGEST_WORD = 64
 _CACHE_BYTES = 32 << 20
-# So many words are summed in float32 at a time: |entry| < 1,024 and factor < 64, so every partial sum stays below
+# So many words are summed in float32 at a time: |entry| < 1,200 and factor <= 48, so every partial sum stays below
 # 2**24, where float32 holds each integer exactly and the order of a sum does not matter.
 _BLOCK = 256
 _NOTHING = "\0nothing"
@@ -75,10 +76,11 @@ _NOTHING = "\0nothing"
 class HashedEmbedder:
     """The default: hashed words and character n-grams under a fixed random projection. Needs no model, no network.
 
-    Each word is a pseudo-random vector of signs (bits of SHAKE128 of the word) plus the vectors of its 4-grams, so
-    that "install" and "installing" are near each other. A text is the sum over its words, each times 1 + ln(count),
-    function words and very short words weighing less; rows are float32 of length 1. This is the random projection
-    of Achlioptas (2003) over a bag of words: it finds texts by the words they share, not by meaning.
+    Each word is a pseudo-random vector of signs (bits of SHAKE128 of its stem) plus the vectors of its 4-grams, so
+    that "install" and "installation" are near each other. A text is the sum over its words, each times
+    1 + ln(count) / 2, function words and very short words weighing less; rows are float32 of length 1. This is a
+    random projection with signs (Achlioptas, "Database-friendly random projections", 2003) of a bag of words: it
+    finds texts by the words they share, not by meaning.
 
     It is no channel between tenants: nothing is fitted, so a vector is a function of its own text and of constants
     and does not change with what anybody stored (document frequencies, TF-IDF or SVD would). The cache of words holds
@@ -135,13 +137,13 @@ class HashedEmbedder:
         return total if total.any() else _signs(self._bits(_NOTHING)).astype(np.int64)
 
     def _make_row(self, word: str) -> NDArray[np.int16]:
-        """Return the weighted vector of one word with its n-grams, of numbers below 1,024."""
+        """Return the weighted vector of one word with its n-grams, of numbers below 1,200."""
         padded = f"<{word}>"
         grams = ["\0" + padded[at : at + 4] for at in range(len(padded) - 3)] if len(word) > 2 else []
-        bits = self._bits(word, *grams)
+        bits = self._bits(_stem(word), *grams)
         row = _signs(bits[:1]) * 16
         if grams:
-            row += _signs(bits[1:]) * max(1, round(8 / math.sqrt(len(grams))))
+            row += _signs(bits[1:]) * max(1, round(12 / math.sqrt(len(grams))))
         row *= _weight(word)
         return row
 
@@ -179,6 +181,24 @@ def _pairs(run: re.Match[str]) -> str:
     return f" {chars} " if len(chars) < 3 else " ".join(["", *(chars[at : at + 2] for at in range(len(chars) - 1)), ""])
 
 
+def _stem(word: str) -> str:
+    """Return an English word without its commonest endings (s, ed, ing, e), so that "names" and "naming" are one.
+
+    A constant rule like the list of function words; in other languages it does little good and no harm.
+    """
+    if len(word) < 4 or not word.isascii():
+        return word
+    if word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-3] + "y" if word.endswith("ies") and len(word) > 4 else word[:-1]
+    for ending, shortest in (("ing", 3), ("ed", 4)):
+        root = word.removesuffix(ending)
+        if root != word and len(root) >= shortest and _VOWEL.search(root) and not word.endswith("eed"):
+            doubled = root[-1] == root[-2] and root[-1] not in "aeioulsz"
+            word = root[:-1] if doubled else root
+            break
+    return word[:-1] if word.endswith("e") and len(word) > 3 else word
+
+
 def _weight(word: str) -> int:
     """Return how much a word says, from 1 to 8. Short words are the frequent ones (Zipf's law of abbreviation)."""
     if word in FUNCTION_WORDS:
@@ -188,8 +208,8 @@ def _weight(word: str) -> int:
 
 @lru_cache(maxsize=1024)
 def _factor(count: int) -> int:
-    """Return 4 (1 + ln count), rounded: sublinear term frequency. Below 64 for any count up to a million."""
-    return min(63, round(4 * (1 + math.log(count))))
+    """Return 4 (1 + ln(count) / 2), rounded: a word that comes again adds little."""
+    return min(48, round(4 * (1 + math.log(count) / 2)))
 
 
 class CallableEmbedder:

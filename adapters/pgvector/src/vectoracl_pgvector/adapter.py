@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from vectoracl.adapter import Capabilities, Flow
-from vectoracl.errors import RefusedError, UnsupportedPredicateError
+from vectoracl.errors import InvalidInputError, RefusedError, StoreError, UnsupportedPredicateError
 from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
 from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.prepare import check_tagged
 from vectoracl.queries import ResolvedQuery, VectorQuery
+from vectoracl.records import Record, Vector
 from vectoracl_pgvector import posture as postures
 from vectoracl_pgvector.capabilities import capabilities
 from vectoracl_pgvector.compile import MAX_EF, PgCompiler
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.decode import IN_SHARED, Decoder
 from vectoracl_pgvector.requests import RankAll, Statement, Transaction
+
+_HALF_MAX = 65504.0
 
 
 class PgvectorAdapter:
@@ -39,17 +44,23 @@ class PgvectorAdapter:
         Fewer rows than asked for prove nothing where a vector index chose the candidates, so they are asked for again
         without it; rows of the shared partition, which has no vector index, need no second question.
         """
-        query = _vector(operation.query)
+        query = self._query(operation.query)
         exact = operation.exact or operation.k > MAX_EF
         (rows,) = yield from self._compile.search(operation, query, exact=exact)
         complete = exact or operation.group_by is not None or len(rows) >= operation.k
         complete = complete or any(row[IN_SHARED] for row in rows)
+        shortfall = None
         if not complete:
-            (rows,) = yield from self._compile.search(operation, query, exact=True)
+            try:
+                (rows,) = yield from self._compile.search(operation, query, exact=True)
+            except StoreError as error:
+                if error.code != "timeout":
+                    raise
+                shortfall = "the vector index gave fewer hits, and the exact search reached the time limit"
         hits = self._decode.hits(rows, ranked=True)
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
-        return Found(hits)
+        return Found(hits, shortfall is None, shortfall)
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:
         """Return chunks by id."""
@@ -68,13 +79,13 @@ class PgvectorAdapter:
 
     def upsert(self, operation: Upsert) -> Flow[int]:
         """Write all or none."""
-        check_tagged(operation.records, operation.partition)
+        self._check_records(operation.records, operation.partition)
         yield from self._compile.upsert(operation)
         return len(operation.records)
 
     def replace(self, operation: Replace) -> Flow[int]:
         """Make a new generation of one document, atomically."""
-        check_tagged(operation.records, operation.partition)
+        self._check_records(operation.records, operation.partition)
         yield from self._compile.replace(operation)
         return len(operation.records)
 
@@ -99,11 +110,26 @@ class PgvectorAdapter:
         if self.config.owner_dsn is None and self.config.embedded is None:
             raise RefusedError("An unscoped search needs owner_dsn: the runtime role can reach no other tenant.")
         settings = (("search_path", "pg_catalog"), ("enable_indexscan", "off"))
-        rows = yield from RankAll(None, self._compile.rank_all(_vector(query), k), settings)
+        rows = yield from RankAll(None, self._compile.rank_all(self._query(query), k), settings)
         return Found(self._decode.hits(rows, ranked=True)[:k])
 
+    def _check_records(self, records: tuple[Record, ...], partition: str) -> None:
+        check_tagged(records, partition)
+        if records and self.config.type == "halfvec":
+            self._check_half(np.stack([record.vector for record in records]))
 
-def _vector(query: ResolvedQuery) -> VectorQuery:
-    if not isinstance(query, VectorQuery):
-        raise UnsupportedPredicateError("The pgvector adapter answers vector queries.", field="query")
-    return query
+    def _query(self, query: ResolvedQuery) -> VectorQuery:
+        if not isinstance(query, VectorQuery):
+            raise UnsupportedPredicateError("The pgvector adapter answers vector queries.", field="query")
+        self._check_half(query.vector)
+        return query
+
+    def _check_half(self, vectors: Vector) -> None:
+        """Refuse what half precision cannot hold; it would be infinite, or lose its direction, inside the store."""
+        if self.config.type != "halfvec":
+            return
+        rows = np.atleast_2d(vectors)
+        if float(np.abs(rows).max(initial=0.0)) > _HALF_MAX:
+            raise InvalidInputError(f"A number of the vector is beyond ±{_HALF_MAX:.0f}, the range of halfvec.")
+        if self.config.metric == "cosine" and not rows.astype(np.float16).any(axis=1).all():
+            raise InvalidInputError("A vector is zero in half precision, and the cosine needs a direction.")

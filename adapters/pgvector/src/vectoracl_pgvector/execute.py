@@ -19,6 +19,7 @@ from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 from psycopg.abc import AdaptContext
 from psycopg.adapt import Dumper, Loader
 from psycopg.pq import Format
+from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout
 
 from vectoracl.errors import ClosedError, DeniedError, PostureError, StoreError, VectorACLError
@@ -213,8 +214,13 @@ def replies_of(cursors: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(cursor.fetchall() if rows else cursor.rowcount for cursor, rows in cursors)
 
 
-def pipeline(connection: Connection[Any], request: Transaction, timeout: float | None) -> tuple[Any, ...]:
-    """Perform *request* on an idle autocommit connection: one round trip."""
+def pipeline(
+    connection: Connection[Any], request: Transaction, timeout: float | None, *, oid: int = 0
+) -> tuple[Any, ...]:
+    """Perform *request* on an idle autocommit connection: one round trip.
+
+    *oid* is given where the connection is not ours, so that only our cursors learn our types.
+    """
     cursors: list[tuple[Cursor[Any], bool]] = []
     with connection.pipeline():
         connection.execute(_BEGIN + (" READ ONLY" if request.read_only else ""), prepare=False)
@@ -222,15 +228,19 @@ def pipeline(connection: Connection[Any], request: Transaction, timeout: float |
             setting = settings_statement(request, timeout)
             connection.execute(setting.sql, setting.params, prepare=False)
         for statement in request.statements:
-            cursor = connection.cursor(binary=statement.binary)
+            cursor = connection.cursor(binary=statement.binary, row_factory=tuple_row)
+            if oid:
+                adapt(cursor, oid)
             cursor.execute(statement.sql, statement.params or None, prepare=False)
             cursors.append((cursor, statement.rows))
         connection.execute("COMMIT", prepare=False)
     return replies_of(cursors)
 
 
-async def apipeline(connection: AsyncConnection[Any], request: Transaction, timeout: float | None) -> tuple[Any, ...]:
-    """Perform *request* on an idle autocommit connection: one round trip."""
+async def apipeline(
+    connection: AsyncConnection[Any], request: Transaction, timeout: float | None, *, oid: int = 0
+) -> tuple[Any, ...]:
+    """Perform *request* on an idle autocommit connection: one round trip; see `pipeline`."""
     cursors: list[tuple[AsyncCursor[Any], bool]] = []
     async with connection.pipeline():
         await connection.execute(_BEGIN + (" READ ONLY" if request.read_only else ""), prepare=False)
@@ -238,7 +248,9 @@ async def apipeline(connection: AsyncConnection[Any], request: Transaction, time
             setting = settings_statement(request, timeout)
             await connection.execute(setting.sql, setting.params, prepare=False)
         for statement in request.statements:
-            cursor = connection.cursor(binary=statement.binary)
+            cursor = connection.cursor(binary=statement.binary, row_factory=tuple_row)
+            if oid:
+                adapt(cursor, oid)
             await cursor.execute(statement.sql, statement.params or None, prepare=False)
             cursors.append((cursor, statement.rows))
         await connection.execute("COMMIT", prepare=False)
@@ -307,9 +319,9 @@ class PgPort(_Settings):
             connection.autocommit = True
         try:
             if not self.oid:
-                self.set_oid(connection.execute(self.oid_query).fetchone())
-            adapt(connection, self.oid)
-            return pipeline(connection, request, timeout)
+                with connection.cursor(row_factory=tuple_row) as cursor:
+                    self.set_oid(cursor.execute(self.oid_query).fetchone())
+            return pipeline(connection, request, timeout, oid=self.oid)
         finally:
             if not was and not connection.closed:
                 connection.rollback()
@@ -401,9 +413,9 @@ class AsyncPgPort(_Settings):
             await connection.set_autocommit(True)
         try:
             if not self.oid:
-                self.set_oid(await (await connection.execute(self.oid_query)).fetchone())
-            adapt(connection, self.oid)
-            return await apipeline(connection, request, timeout)
+                async with connection.cursor(row_factory=tuple_row) as cursor:
+                    self.set_oid(await (await cursor.execute(self.oid_query)).fetchone())
+            return await apipeline(connection, request, timeout, oid=self.oid)
         finally:
             if not was and not connection.closed:
                 await connection.rollback()

@@ -28,4 +28,4 @@ def columns(names: Iterable[str]) -> str:
 
 def advice(text: str) -> str:
     """Say what no statement can mend: as a comment, so that a file of fixes can be run as a whole."""
-    return "-- " + text.replace("\n", " ")
+    return "-- " + " ".join(text.splitlines())
