@@ -13,15 +13,22 @@ from vectoracl.errors import InvalidInputError, InvalidPrincipalError, InvalidTe
 MAX_TENANT_BYTES = 256
 MAX_ID_BYTES = 512
 _WILDCARDS = frozenset("*?%")
+_WILDCARD = "has a wildcard character (*, ? or %)"
 # Cc control (with NUL), Cs surrogate (has no UTF-8 form), Cn unassigned, Cf format (zero-width and direction marks),
 # Zl and Zp line separators: a person cannot see them, so two tenants would look alike.
 _INVISIBLE = frozenset({"Cc", "Cs", "Cn", "Cf", "Zl", "Zp", "Co"})
+
+
+def plain(value: str) -> str:
+    """Return the characters of *value* as a `str` of no subclass, whose methods could say something else."""
+    return value if type(value) is str else str.__str__(value)
 
 
 def _problem(value: object, limit: int) -> str | None:
     """Say what is wrong with *value* as an identifier of at most *limit* UTF-8 bytes, or None."""
     if not isinstance(value, str):
         return f"must be a string, not {type(value).__name__}"
+    value = plain(value)
     if not value:
         return "is empty"
     if len(value) > limit:
@@ -49,26 +56,27 @@ def check_tenant(value: object) -> str:
     Raises: InvalidTenantError, which does not quote the value.
     """
     problem = _problem(value, MAX_TENANT_BYTES)
-    if problem is None and _WILDCARDS.intersection(str(value)):
-        problem = "has a wildcard character (*, ? or %)"
-    if problem is not None:
-        raise InvalidTenantError(f"The tenant id {problem}. Pass the id exactly as it was verified.", field="tenant")
-    return str(value)
+    if problem is None and isinstance(value, str):
+        kept = plain(value)
+        if not _WILDCARDS.intersection(kept):
+            return kept
+        problem = _WILDCARD
+    raise InvalidTenantError(f"The tenant id {problem}. Pass the id exactly as it was verified.", field="tenant")
 
 
-def check_principal_id(value: object) -> str:
-    """Return *value* if it is a principal's id: the same form as a tenant id.
+def check_principal_id(value: object, field: str = "id") -> str:
+    """Return *value* if it is a principal's id (or role, or group): the form of a tenant id, up to 512 bytes.
 
-    Raises: InvalidPrincipalError.
+    Raises: InvalidPrincipalError with `.field` = *field*.
     """
     problem = _problem(value, MAX_ID_BYTES)
-    if problem is None and _WILDCARDS.intersection(str(value)):
-        problem = "has a wildcard character (*, ? or %)"
-    if problem is not None:
-        raise InvalidPrincipalError(
-            f"The principal's id {problem}. Pass the id exactly as it was verified.", field="id"
-        )
-    return str(value)
+    if problem is None and isinstance(value, str):
+        kept = plain(value)
+        if not _WILDCARDS.intersection(kept):
+            return kept
+        problem = _WILDCARD
+    what = "The principal's id" if field == "id" else f"One of the principal's {field}"
+    raise InvalidPrincipalError(f"{what} {problem}. Pass it exactly as it was verified.", field=field)
 
 
 def check_id(value: object, field: str) -> str:
@@ -77,9 +85,9 @@ def check_id(value: object, field: str) -> str:
     Raises: InvalidInputError with `.field` = *field*.
     """
     problem = _problem(value, MAX_ID_BYTES)
-    if problem is not None:
-        raise InvalidInputError(f"The {field} {problem}.", field=field)
-    return str(value)
+    if problem is None and isinstance(value, str):
+        return plain(value)
+    raise InvalidInputError(f"The {field} {problem}.", field=field)
 
 
 def check_text(value: object, field: str, limit: int = 1 << 20) -> str:
@@ -89,6 +97,7 @@ def check_text(value: object, field: str, limit: int = 1 << 20) -> str:
     """
     if not isinstance(value, str):
         raise InvalidInputError(f"{field} must be a string, not {type(value).__name__}.", field=field)
+    value = plain(value)
     if "\0" in value:
         raise InvalidInputError(f"{field} holds a NUL character, which no store keeps.", field=field)
     if value.isascii():

@@ -9,8 +9,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from vectoracl.errors import InvalidPrincipalError
-from vectoracl.ids import check_principal_id, check_tenant, check_text
+from vectoracl.errors import InvalidInputError, InvalidPrincipalError
+from vectoracl.ids import check_principal_id, check_tenant, check_text, plain
 
 Kind = Literal["user", "service", "agent", "operator"]
 AttributeValue = str | int | float | bool | tuple[str, ...]
@@ -20,7 +20,7 @@ _KINDS = frozenset(get_args(Kind))
 def _names(value: object, what: str) -> frozenset[str]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise InvalidPrincipalError(f"{what} must be a collection of strings, not {type(value).__name__}.", field=what)
-    return frozenset(check_principal_id(item) for item in value)
+    return frozenset(check_principal_id(item, what) for item in value)
 
 
 def _attributes(value: Mapping[str, object]) -> Mapping[str, AttributeValue]:
@@ -28,19 +28,39 @@ def _attributes(value: Mapping[str, object]) -> Mapping[str, AttributeValue]:
         raise InvalidPrincipalError("attributes must be a mapping.", field="attributes")
     frozen: dict[str, AttributeValue] = {}
     for key in value:
-        item = value[key]
         if not isinstance(key, str) or not key:
             raise InvalidPrincipalError("The name of an attribute must be a non-empty string.", field="attributes")
-        if isinstance(item, bool | int | str) or (isinstance(item, float) and math.isfinite(item)):
-            frozen[key] = item
-        elif isinstance(item, list | tuple | set | frozenset) and all(isinstance(one, str) for one in item):
-            frozen[key] = tuple(sorted(item) if isinstance(item, set | frozenset) else item)
-        else:
-            raise InvalidPrincipalError(
-                f"The attribute {key!r} must be a string, a finite number, a boolean or a list of strings.",
-                field="attributes",
-            )
+        name = _text(key, "The name of an attribute")
+        frozen[name] = _attribute(name, value[key])
     return MappingProxyType(frozen)
+
+
+def _attribute(name: str, value: object) -> AttributeValue:
+    """Return *value* in exactly one of the types that a claim may have: no subclass brings its own equality."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _text(value, f"The attribute {name!r}")
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float.__float__(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        items = list(value)
+        if all(isinstance(one, str) for one in items):
+            texts = [_text(one, f"The attribute {name!r}") for one in items]
+            return tuple(sorted(texts) if isinstance(value, set | frozenset) else texts)
+    raise InvalidPrincipalError(
+        f"The attribute {name!r} must be a string, a finite number, a boolean or a list of strings.",
+        field="attributes",
+    )
+
+
+def _text(value: object, what: str, limit: int = 1 << 16, field: str = "attributes") -> str:
+    try:
+        return check_text(value, what, limit)
+    except InvalidInputError as error:
+        raise InvalidPrincipalError(error.message, field=field) from None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -68,19 +88,21 @@ class Principal:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        check_principal_id(self.id)
-        check_tenant(self.tenant)
+        put(self, "id", check_principal_id(self.id))
+        put(self, "tenant", check_tenant(self.tenant))
         put(self, "roles", _names(self.roles, "roles"))
         put(self, "groups", _names(self.groups, "groups"))
         put(self, "attributes", _attributes(self.attributes))
-        if self.kind not in _KINDS:
+        if not isinstance(self.kind, str) or plain(self.kind) not in _KINDS:
             raise InvalidPrincipalError(f"kind must be one of {', '.join(sorted(_KINDS))}.", field="kind")
-        if not isinstance(self.authenticated_by, str) or not self.authenticated_by.strip():
+        put(self, "kind", plain(self.kind))
+        if not isinstance(self.authenticated_by, str) or not plain(self.authenticated_by).strip():
             raise InvalidPrincipalError(
                 "authenticated_by must say how this principal was verified, for example 'oidc:https://issuer'.",
                 field="authenticated_by",
             )
-        check_text(self.authenticated_by, "authenticated_by", 1024)
+        by = _text(self.authenticated_by, "authenticated_by", 1024, "authenticated_by")
+        put(self, "authenticated_by", by)
         put(self, "expires_at", _expiry(self.expires_at))
         # Types are part of the key: True, 1 and 1.0 are equal in Python and are not the same claim.
         claims = tuple((name, type(value).__name__, value) for name, value in sorted(self.attributes.items()))
@@ -136,7 +158,7 @@ def _expiry(value: object) -> float | None:
         return value.timestamp()
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InvalidPrincipalError("expires_at must be an aware datetime or POSIX seconds.", field="expires_at")
-    return float(value)
+    return float.__float__(float(value))
 
 
 def check_principal(value: object) -> Principal:
