@@ -6,12 +6,17 @@ adapter that config names is ever imported.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 from pydantic import BaseModel
 
 from vectoracl.adapter import Capabilities, OpenContext, Opened
+from vectoracl.findings import Posture, Rule
+
+if TYPE_CHECKING:  # the command line's, which stands after this file in the order of imports
+    from vectoracl.attempts import Attempt, Forging
 
 PROJECT = "vectoracl"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -34,4 +39,27 @@ class AdapterSpec:
     @hookspec(firstresult=True)
     def vectoracl_describe(self) -> Capabilities:
         """Return what the adapter can do at best, for `vectoracl adapters`; contacts nothing."""
+        raise NotImplementedError  # likewise
+
+    # What follows is for the command line, and optional.
+
+    @hookspec(firstresult=True)
+    def vectoracl_rules(self) -> Sequence[Rule]:
+        """Return every rule of the posture check, for `vectoracl check --explain`."""
+        raise NotImplementedError  # likewise
+
+    @hookspec(firstresult=True)
+    def vectoracl_inspect(self, dsn: str, table: str | None) -> Mapping[str, Posture]:
+        """Look at a store that vectoracl never provisioned; changes nothing. Keys are names of tables, for people.
+
+        *table* limits it to one, as "schema.table". Raises: RefusedError if there is nothing to look at; StoreError.
+        """
+        raise NotImplementedError  # likewise
+
+    @hookspec(firstresult=True)
+    def vectoracl_attempts(self, config: Any, context: OpenContext, forging: Forging) -> Sequence[Attempt]:
+        """Try what goes around the API on the live store: untagged write, other tenant's tag, stale connection.
+
+        For `vectoracl demo`. Leaves nothing behind, also where an attack succeeds. Raises: StoreError.
+        """
         raise NotImplementedError  # likewise

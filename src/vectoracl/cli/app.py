@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from vectoracl.cli import adapters, init, use
+from vectoracl.cli import adapters, check, init, store, use
 from vectoracl.cli.common import EXIT_CODES, command
 
 app = typer.Typer(
@@ -46,10 +46,10 @@ def _root(
 _USE, _OPERATE, _LOOK = "Use it", "Operate a store", "Look"
 
 
-def _add(name: str, function: Callable[..., None], panel: str, *examples: str) -> None:
+def _add(name: str, function: Callable[..., None], panel: str, *examples: str, to: typer.Typer = app) -> None:
     """Add a command with its examples, which stand below its options."""
     lines = ["[b]Examples[/b]", *(f"[cyan]  {escape(one)}[/cyan]" for one in examples)] if examples else []
-    app.command(name, rich_help_panel=panel, epilog="\n\n".join(lines))(command(function))
+    to.command(name, rich_help_panel=panel, epilog="\n\n".join(lines))(command(function))
 
 
 _add("init", init.init, _USE, "vectoracl init", "vectoracl init --adapter memory -c tests/vectoracl.toml")
@@ -62,7 +62,30 @@ _add(
     'vectoracl search --as reader@acme -k 3 --json "how is an index built?"',
 )
 _add("explain", use.explain, _LOOK, "vectoracl explain --as reader@acme --document docs/setup.md")
+_add(
+    "check",
+    check.check,
+    _LOOK,
+    "vectoracl check",
+    "vectoracl check --dsn postgresql://app@db/prod --table public.documents",
+    "vectoracl check --explain PG001",
+    "vectoracl check --format sarif > findings.sarif",
+)
 _add("adapters", adapters.adapters, _LOOK)
+_add(
+    "provision",
+    store.provision,
+    _OPERATE,
+    "vectoracl provision --sql | less",
+    "vectoracl provision",
+    "vectoracl provision --adopt public.documents",
+)
+
+tenants = typer.Typer(help="See how large the tenants are, and move the large ones.", no_args_is_help=True)
+app.add_typer(tenants, name="tenants", rich_help_panel=_OPERATE)
+_add("list", store.tenants_list, "Commands", "vectoracl tenants list", to=tenants)
+_add("promote", store.promote, "Commands", "vectoracl tenants promote acme", to=tenants)
+_add("demote", store.demote, "Commands", "vectoracl tenants demote acme", to=tenants)
 
 
 def main() -> None:

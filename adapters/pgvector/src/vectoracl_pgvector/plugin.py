@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from pydantic import BaseModel
 
 from vectoracl.adapter import AsyncPort, Capabilities, OpenContext, Opened, Port
 from vectoracl.errors import ConfigError
+from vectoracl.findings import Posture, Rule
 from vectoracl.hookspecs import hookimpl
 from vectoracl_pgvector.adapter import PgvectorAdapter
 from vectoracl_pgvector.capabilities import capabilities
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connections import Connections
 from vectoracl_pgvector.execute import AsyncPgPort, PgPort
+
+if TYPE_CHECKING:
+    from vectoracl.attempts import Attempt, Forging
 
 
 @hookimpl
@@ -53,3 +58,27 @@ def vectoracl_open(config: PgvectorConfig, context: OpenContext) -> Opened:
         return PgOperator(config, context.fields, where)
 
     return Opened(PgvectorAdapter(config, context.fields), port, aport, operator, where.describe)
+
+
+@hookimpl
+def vectoracl_rules() -> Sequence[Rule]:
+    """Return every rule of the posture check."""
+    from vectoracl_pgvector.rules import RULES
+
+    return tuple(RULES.values())
+
+
+@hookimpl
+def vectoracl_inspect(dsn: str, table: str | None) -> Mapping[str, Posture]:
+    """Look at the tables of a database that vectoracl never provisioned."""
+    from vectoracl_pgvector.foreign import inspect
+
+    return inspect(dsn, table)
+
+
+@hookimpl
+def vectoracl_attempts(config: PgvectorConfig, context: OpenContext, forging: Forging) -> Sequence[Attempt]:
+    """Try the attacks of `vectoracl demo` that go around the API."""
+    from vectoracl_pgvector.demo_attacks import attempts
+
+    return attempts(config, Connections(config, Path(context.base)), forging)

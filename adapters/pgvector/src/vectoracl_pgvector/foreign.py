@@ -1,0 +1,32 @@
+"""A look at tables that vectoracl never provisioned: `vectoracl check --dsn …`. Changes nothing."""
+
+from __future__ import annotations
+
+import psycopg
+
+from vectoracl.errors import RefusedError
+from vectoracl.findings import Posture
+from vectoracl_pgvector import posture
+from vectoracl_pgvector.execute import mapped, unreachable
+
+
+def inspect(dsn: str, table: str | None) -> dict[str, Posture]:
+    """Return the posture of every table with a vector column, or of *table* ("schema.table", or its name alone).
+
+    Raises: RefusedError if there is none; StoreError if the server cannot be reached.
+    """
+    try:
+        connection = psycopg.connect(dsn, autocommit=True, connect_timeout=10, application_name="vectoracl check")
+    except (psycopg.Error, OSError) as error:
+        raise unreachable(dsn, error, debug=False) from None
+    try:
+        with connection:
+            found = posture.discover(connection)
+            if table is not None:
+                found = [one for one in found if table in (f"{one.schema}.{one.table}", one.table)]
+            if not found:
+                what = "no table with a vector column" if table is None else f"no table {table!r} with a vector column"
+                raise RefusedError(f"This role sees {what} in the database; nothing was measured.", field="table")
+            return {f"{one.schema}.{one.table}": posture.look(connection, one) for one in found}
+    except psycopg.Error as error:
+        raise mapped(error, debug=False, action="check") from None

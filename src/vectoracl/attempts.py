@@ -1,0 +1,40 @@
+"""What `vectoracl demo` tries against a live store, as data that the command line and adapters share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vectoracl.client import VectorACL
+from vectoracl.principal import Principal
+
+Outcome = Literal["refused", "nothing", "LEAK"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One forged attempt: its family, what was tried, and what it met.
+
+    `outcome` is computed from what came back: "refused" (an error), "nothing" (no foreign row) or "LEAK". `error` is
+    the error's name or text, never a row; None where there was none.
+    """
+
+    attack: str
+    tried: str
+    outcome: Outcome
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forging:
+    """What an adapter needs to try its own attacks, for which it goes around the API (`vectoracl_attempts`).
+
+    `own` is the attacker, `foreign` a principal of the tenant that is attacked; both have chunks. `vector` is a query
+    that both have answers to. `reopen` opens the same configuration on a client of the adapter's own making.
+    """
+
+    own: Principal
+    foreign: Principal
+    vector: Sequence[float]
+    reopen: Callable[[Any], VectorACL]

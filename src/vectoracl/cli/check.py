@@ -1,0 +1,157 @@
+"""`vectoracl check`: what a store's isolation really is, and what mends it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from vectoracl.cli import render_findings
+from vectoracl.cli.common import (
+    CLEAN,
+    DEFAULT_CONFIG,
+    FINDINGS,
+    ConfigArgument,
+    ConfigOption,
+    JsonOption,
+    StoreOption,
+    config_path,
+    done,
+    opened,
+    out,
+    plain,
+    print_json,
+)
+from vectoracl.errors import InvalidInputError, RefusedError
+from vectoracl.findings import Posture, Rule
+from vectoracl.plugins import load
+
+_WIDEST = 110
+
+
+class Format(StrEnum):
+    """How findings are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+
+
+def check(
+    argument: ConfigArgument = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    store: StoreOption = None,
+    dsn: Annotated[
+        str | None,
+        typer.Option(
+            "--dsn",
+            metavar="DSN",
+            envvar="VECTORACL_CHECK_DSN",
+            show_envvar=True,
+            help="Look at this database instead, which vectoracl need not know. Other users of the machine can see a "
+            "command's arguments: prefer the environment variable.",
+        ),
+    ] = None,
+    table: Annotated[
+        str | None, typer.Option("--table", metavar="SCHEMA.TABLE", help="With --dsn: look at this table only.")
+    ] = None,
+    adapter: Annotated[str, typer.Option("--adapter", help="With --dsn or --explain: whose rules.")] = "pgvector",
+    explain: Annotated[
+        str | None, typer.Option("--explain", metavar="ID", help="Explain one rule, e.g. PG001.")
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TEXT,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Read how the store is really configured, and print the statement that mends each finding.
+
+    It reads catalogues and settings, as the role that serves; it touches no rows and changes nothing. With --dsn it
+    looks at every table with a vector column of a database that vectoracl never provisioned.
+
+    Exit codes: 0 no finding, 1 findings, 2 could not be measured.
+    """
+    form = Format.JSON if as_json else form
+    if explain is not None:
+        _explain(explain, adapter, form)
+        return
+    if table is not None and dsn is None:
+        raise InvalidInputError("--table goes with --dsn; a configuration names its own table.", field="table")
+    rules: list[Rule] = []
+    if dsn is not None:
+        hooks = load(adapter)
+        found: Mapping[str, Posture] | None = hooks.vectoracl_inspect(dsn=dsn, table=table)
+        if found is None:
+            raise RefusedError(f"The adapter {adapter!r} looks at configured stores only.", field="dsn")
+        rules = _rules(adapter)
+    else:
+        found, rules = _configured(config_path(config, argument), store)
+    _print(found, rules, form)
+    done(FINDINGS if any(posture.findings for posture in found.values()) else CLEAN)
+
+
+def _configured(config: Path, store: str | None) -> tuple[Mapping[str, Posture], list[Rule]]:
+    with opened(config, store, contact=False) as acl:
+        found = acl.check()
+        names = {acl.config.stores[name].adapter for name in found}
+    if store is not None:
+        found = {store: found[store]}
+    return found, [rule for name in sorted(names) for rule in _rules(name)]
+
+
+def _rules(adapter: str) -> list[Rule]:
+    return list(load(adapter).vectoracl_rules() or ())
+
+
+def _explain(identifier: str, adapter: str, form: Format) -> None:
+    rules = {rule.id: rule for rule in _rules(adapter)}
+    rule = rules.get(identifier.strip().upper())
+    if rule is None:
+        known = ", ".join(sorted(rules)) or "none"
+        raise InvalidInputError(f"The adapter {adapter!r} has no rule {identifier!r}; it has {known}.", field="explain")
+    if form is Format.TEXT:
+        console = out()
+        text = render_findings.render_rule(rule, width=min(console.width, _WIDEST), color=console.is_terminal)
+        typer.echo(text, nl=False)
+        return
+    print_json(
+        {
+            "rule": rule.id,
+            "title": rule.title,
+            "severity": rule.severity,
+            "lowers": rule.lowers,
+            "explanation": rule.explanation,
+        }
+    )
+
+
+def _print(found: Mapping[str, Posture], rules: list[Rule], form: Format) -> None:
+    match form:
+        case Format.TEXT:
+            console = out()
+            color = console.color_system is not None
+            for name, posture in found.items():
+                if len(found) > 1:
+                    console.print(Text(plain(name), "bold"))
+                typer.echo(
+                    render_findings.render_text(posture, width=min(console.width, _WIDEST), color=color), nl=False
+                )
+        case Format.JSON:
+            stores = {plain(name): json.loads(render_findings.render_json(posture)) for name, posture in found.items()}
+            print_json({"stores": stores, "findings": sum(len(posture.findings) for posture in found.values())})
+        case Format.SARIF:
+            typer.echo(json.dumps(_sarif(found, rules), indent=2, ensure_ascii=False))
+
+
+def _sarif(found: Mapping[str, Posture], rules: list[Rule]) -> dict[str, Any]:
+    """Return one log with a run for each store."""
+    logs = [
+        json.loads(render_findings.render_sarif(posture, version=version("vectoracl"), rules=rules))
+        for posture in found.values()
+    ]
+    return {**logs[0], "runs": [run for log in logs for run in log["runs"]]}

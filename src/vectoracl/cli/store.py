@@ -1,0 +1,173 @@
+"""`provision` and `tenants`: what an operator does to a store, with the owner's credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from vectoracl.adapter import Operator, TenantInfo
+from vectoracl.cli.common import (
+    CLEAN,
+    DEFAULT_CONFIG,
+    FINDINGS,
+    NOT_MEASURED,
+    ConfigArgument,
+    ConfigOption,
+    JsonOption,
+    Steps,
+    StoreOption,
+    config_path,
+    done,
+    err,
+    interactive,
+    one_line,
+    opened,
+    out,
+    plain,
+    print_json,
+)
+
+TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's id, exactly as it was verified.")]
+
+
+@contextmanager
+def operating(config: Path, store: str | None) -> Iterator[Operator]:
+    """Give the operator's access of a store, which is not served and whose posture is not demanded."""
+    with opened(config, store, contact=False) as acl:
+        operator = acl.operator(store)
+        try:
+            yield operator
+        finally:
+            operator.close()
+
+
+def provision(
+    argument: ConfigArgument = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    store: StoreOption = None,
+    adopt: Annotated[
+        str | None,
+        typer.Option("--adopt", metavar="TABLE", help="Then copy this existing table in: it is read, never changed."),
+    ] = None,
+    *,
+    sql: Annotated[bool, typer.Option("--sql", help="Print what would be run, and run nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --adopt: do not ask after the plan.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Create or update what a store needs: roles, schema, table, policies. It can be run again at any time.
+
+    `--sql` prints it as text that a database administrator can read, change and run; nothing is contacted that the
+    plan does not need. `--adopt TABLE` plans, prints the plan, asks, and copies in batches.
+    """
+    with operating(config_path(config, argument), store) as operator:
+        if sql or adopt is not None:
+            plan = operator.plan(adopt=adopt)
+            if sql:
+                _print_plan(plan, as_json=as_json)
+                return
+            if not as_json:
+                out().print(Text(plan.rstrip()), soft_wrap=True)
+            _consent(yes=yes)
+        with Steps(quiet=as_json) as steps:
+            steps.step("provisioning", 0, None)
+            lines = operator.provision(adopt=adopt, progress=steps.report)
+    _tell(lines, as_json=as_json)
+
+
+def _print_plan(plan: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"sql": plan})
+    else:
+        typer.echo(plan.rstrip())  # as it is: no wrapping and no colour, so that it can be piped into psql
+
+
+def _consent(*, yes: bool) -> None:
+    """Ask whether the plan is to be run; without a person and without --yes, it is not."""
+    if yes:
+        return
+    if not interactive():
+        err().print(Text("Nothing was done: pass --yes to run this plan without being asked."), soft_wrap=True)
+        done(NOT_MEASURED)
+    if not typer.confirm("Run this?", err=True):
+        err().print("Nothing was done.")
+        done(NOT_MEASURED)
+
+
+def _tell(lines: list[str], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"done": lines})
+        return
+    console = out()
+    for line in lines:
+        console.print(Text.assemble(("✓ ", "green"), plain(line)), soft_wrap=True)
+
+
+def tenants_list(
+    argument: ConfigArgument = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    store: StoreOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List the tenants with their size, where they live, and which of them should move.
+
+    Small tenants share a part of the store; a large one is faster in a part of its own. The exit code is 1 if a move
+    is advised.
+    """
+    with operating(config_path(config, argument), store) as operator:
+        found = operator.tenants()
+    advised = [one for one in found if one.advice]
+    if as_json:
+        rows = [{"tenant": one.tenant, "rows": one.rows, "tier": one.tier, "advice": one.advice} for one in found]
+        print_json({"tenants": rows})
+    else:
+        _show(found)
+    done(FINDINGS if advised else CLEAN)
+
+
+def _show(found: list[TenantInfo]) -> None:
+    console = out()
+    if not found:
+        console.print("No tenants yet.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("tenant", overflow="fold")
+    table.add_column("rows", justify="right")
+    table.add_column("tier")
+    table.add_column("advice")
+    for one in found:
+        advice = Text(f"vectoracl tenants {one.advice} {one_line(one.tenant, 60)}" if one.advice else "", "yellow")
+        table.add_row(Text(plain(one.tenant), "bold"), f"{one.rows:,}", one.tier, advice)
+    console.print(table)
+
+
+def promote(
+    tenant: TenantArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    store: StoreOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a tenant a physical part of its own, while reads and writes go on."""
+    with operating(config, store) as operator, Steps(quiet=as_json) as steps:
+        lines = operator.promote(tenant, progress=steps.report)
+    _tell(lines, as_json=as_json)
+
+
+def demote(
+    tenant: TenantArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    store: StoreOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Move a tenant back to the part that small tenants share, while reads and writes go on."""
+    with operating(config, store) as operator, Steps(quiet=as_json) as steps:
+        lines = operator.demote(tenant, progress=steps.report)
+    _tell(lines, as_json=as_json)
