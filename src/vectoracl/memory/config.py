@@ -10,7 +10,12 @@ from vectoracl.config import Model
 
 
 class MemoryConfig(Model):
-    """`[stores.NAME]` with adapter = "memory"."""
+    """`[stores.NAME]` with adapter = "memory".
+
+    Stores with the same `name` are one store within the process, so that sync and async callers share their rows; it
+    lives as long as one of them is open. Without a name each VectorACL has a store of its own.
+    """
 
     dimension: int = Field(ge=1, le=65_536)
     metric: Literal["cosine", "inner", "l2"] = "cosine"
+    name: str | None = Field(default=None, min_length=1)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from threading import RLock
 from typing import Any, Literal, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -75,6 +76,23 @@ class Shelf:
         self.metric = metric
         self.lock = RLock()
         self.partitions: dict[str, dict[Key, Row]] = {}
+
+
+_NAMED: WeakValueDictionary[str, Shelf] = WeakValueDictionary()
+_NAMING = RLock()
+
+
+def shelf_of(metric: Literal["cosine", "inner", "l2"], name: str | None) -> Shelf:
+    """Return a new shelf, or the one of *name*. Raises: InvalidInputError if that one ranks by another metric."""
+    if name is None:
+        return Shelf(metric)
+    with _NAMING:
+        shelf = _NAMED.get(name)
+        if shelf is None:
+            shelf = _NAMED[name] = Shelf(metric)
+    if shelf.metric != metric:
+        raise InvalidInputError(f"The memory store {name!r} ranks by {shelf.metric}, not by {metric}.", field="metric")
+    return shelf
 
 
 class MemoryPort:

@@ -8,7 +8,7 @@ from vectoracl.adapter import Capabilities, OpenContext, Opened
 from vectoracl.hookspecs import hookimpl
 from vectoracl.memory.adapter import MemoryAdapter, capabilities
 from vectoracl.memory.config import MemoryConfig
-from vectoracl.memory.execute import AsyncMemoryPort, MemoryPort, Shelf
+from vectoracl.memory.execute import AsyncMemoryPort, MemoryPort, shelf_of
 
 
 @hookimpl
@@ -25,8 +25,8 @@ def vectoracl_describe() -> Capabilities:
 
 @hookimpl
 def vectoracl_open(config: MemoryConfig, context: OpenContext) -> Opened:
-    """Open a store that lives as long as the VectorACL that opened it."""
-    shelf = Shelf(config.metric)
+    """Open a store that lives as long as a VectorACL that opened it."""
+    shelf = shelf_of(config.metric, config.name)
     return Opened(
         MemoryAdapter(config, context.fields),
         lambda: MemoryPort(shelf),
