@@ -1,0 +1,158 @@
+"""The copy of one tenant that a move fills, and the triggers that keep it in step: SQL text, pure.
+
+Every transaction that writes the tenant's rows in the shared partition writes the copy as well, so that from the end of
+the filling on *every snapshot* sees the same rows in both. That is what a switch needs: whichever of the two a reader's
+plan names, and however old its snapshot, it reads each row once. (Catching up by differences cannot give this: rows
+caught up last are invisible to a REPEATABLE READ snapshot that is older.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from vectoracl_pgvector import schema
+from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.names import Names, literal, quote
+
+# The mover's own DELETE must not reach the copy. The setting alone would be anybody's to set, so the role counts too.
+MOVING = "vectoracl.moving"
+CONSTRAINT = "vectoracl_moving"
+TRIGGERS = ("vectoracl_moving_write", "vectoracl_moving_delete")
+
+
+class Mirror:
+    """The names and statements of one tenant's copy."""
+
+    def __init__(self, config: PgvectorConfig, tenant: str) -> None:
+        self._config = config
+        self.names = names = Names.of(config)
+        self.tenant = tenant
+        self.copy = names.partition(tenant)
+        self.index = names.partition_name(tenant) + "_hnsw"
+        self.function = f"{names.schema}.{quote(config.table + '_moving')}"
+        self.barrier = f"{names.schema}.{quote(config.table + '_barrier')}"
+        c = names.c
+        self.key = (c.document, c.generation, c.chunk)
+        self.columns = tuple(c.model_dump().values())
+        self.marker = marker(config, tenant)
+
+    def create(self) -> Iterator[str]:
+        """Yield what makes the copy, closed before its first row, and the triggers; to be run in one transaction."""
+        names, c = self.names, self.names.c
+        yield f"CREATE TABLE {self.copy} (LIKE {names.table} INCLUDING ALL)"
+        yield from schema.protection(self._config, self.copy)
+        yield f"REVOKE ALL ON {self.copy} FROM PUBLIC, {quote(self._config.runtime_role)}"
+        # With this, ATTACH need not read the copy.
+        yield (
+            f"ALTER TABLE {self.copy} ADD CONSTRAINT {CONSTRAINT} "
+            f"CHECK ({c.tenant} IS NOT NULL AND {c.tenant} = {literal(self.tenant)})"
+        )
+        yield f"COMMENT ON TABLE {self.copy} IS {literal(self.marker)}"
+        yield self._function()
+        yield f"REVOKE ALL ON FUNCTION {self.function}() FROM PUBLIC"
+        for name, when, row in zip(TRIGGERS, ("INSERT OR UPDATE", "DELETE"), ("NEW", "OLD"), strict=True):
+            yield (
+                f"CREATE TRIGGER {name} AFTER {when} ON {names.default} FOR EACH ROW WHEN ("
+                f"{row}.{c.tenant} = {literal(self.tenant)} AND NOT (current_user = "
+                f"{literal(self._config.owner_role)} AND pg_catalog.current_setting('{MOVING}', true) "
+                f"IS NOT DISTINCT FROM 'switch')) EXECUTE FUNCTION {self.function}()"
+            )
+
+    def _function(self) -> str:
+        written = ", ".join(self.columns)
+        updates = ", ".join(f"{column} = EXCLUDED.{column}" for column in self.columns if column not in self._unique)
+        new = ", ".join(f"NEW.{column}" for column in self.columns)
+        old = ", ".join(f"OLD.{column}" for column in self.columns)
+        upsert = f"ON CONFLICT ({', '.join(self._unique)}) DO UPDATE SET {updates}"
+        same = " AND ".join(f"OLD.{column} = NEW.{column}" for column in self._unique)
+        where = " AND ".join(f"{column} = OLD.{column}" for column in self._unique)
+        # Under REPEATABLE READ a DELETE passes over a row of the copy that its snapshot is too old to see, and the row
+        # would come back to life with the switch. The INSERT before it meets such a row and fails with 40001 instead.
+        body = (
+            "BEGIN\n"
+            f"IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND NOT ({same})) THEN\n"
+            "  IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN\n"
+            f"    INSERT INTO {self.copy} ({written}) VALUES ({old}) {upsert};\n"
+            "  END IF;\n"
+            f"  DELETE FROM {self.copy} WHERE {where};\n"
+            "END IF;\n"
+            "IF TG_OP <> 'DELETE' THEN\n"
+            f"  INSERT INTO {self.copy} ({written}) VALUES ({new}) {upsert};\n"
+            "END IF;\n"
+            "RETURN NULL;\nEND"
+        )
+        # The writer has no right to the copy, hence SECURITY DEFINER; row-level security is forced on the owner too.
+        return (
+            f"CREATE OR REPLACE FUNCTION {self.function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER "
+            f"SET search_path = pg_catalog, pg_temp AS {literal(body)}"
+        )
+
+    @property
+    def _unique(self) -> tuple[str, ...]:
+        return (self.names.c.tenant, *self.key)
+
+    def remove(self) -> Iterator[str]:
+        """Yield what takes the triggers away, wherever they are left."""
+        for name in TRIGGERS:
+            yield f"DROP TRIGGER IF EXISTS {name} ON {self.names.default}"
+        yield f"DROP FUNCTION IF EXISTS {self.function}()"
+
+    def fill(self, *, first: bool) -> str:
+        """Return the statement that copies one batch: tenant, the key before it unless *first*, and its size.
+
+        Its row: how many were read, and the last key. The row locks make it exact beside any writer.
+        """
+        names = self.names
+        key, written = ", ".join(self.key), ", ".join(self.columns)
+        after = "" if first else f" AND ({key}) > (%s::text, %s::int8, %s::text)"
+        last = ", ".join(f"(array_agg({column} ORDER BY {key}))[count(*)]" for column in self.key)
+        return (
+            f"WITH batch AS MATERIALIZED (SELECT {written} FROM ONLY {names.default} "
+            f"WHERE {names.c.tenant} = %s::text{after} ORDER BY {key} LIMIT %s FOR SHARE), "
+            f"put AS (INSERT INTO {self.copy} ({written}) SELECT {written} FROM batch ON CONFLICT DO NOTHING) "
+            f"SELECT count(*), {last} FROM batch"
+        )
+
+    def differences(self) -> str:
+        """Return the statement that counts, in one snapshot, the rows that differ in any byte; it takes the tenant."""
+        names = self.names
+        same = " AND ".join(f"here.{column} = there.{column}" for column in self._unique)
+        here = ", ".join(f"here.{column}" for column in self.columns)
+        there = ", ".join(f"there.{column}" for column in self.columns)
+        return (
+            f"SELECT count(*) FROM (SELECT * FROM ONLY {names.default} WHERE {names.c.tenant} = %s::text) AS here "
+            f"FULL JOIN {self.copy} AS there ON {same} "
+            f"WHERE here.{names.c.tenant} IS NULL OR there.{names.c.tenant} IS NULL "
+            f"OR ROW({here}) OPERATOR(pg_catalog.*<>) ROW({there})"
+        )
+
+    def forbid(self) -> str:
+        """Return what keeps the tenant out of the shared partition; once valid, ATTACH need not read that partition."""
+        c = self.names.c
+        return (
+            f"ALTER TABLE ONLY {self.names.default} ADD CONSTRAINT {CONSTRAINT} "
+            f"CHECK ({c.tenant} <> {literal(self.tenant)}) NOT VALID"
+        )
+
+    def allow(self) -> str:
+        """Return what takes `forbid` back."""
+        return f"ALTER TABLE ONLY {self.names.default} DROP CONSTRAINT IF EXISTS {CONSTRAINT}"
+
+    def attach(self) -> Iterator[str]:
+        """Yield the switch itself and what removes every trace of the move."""
+        yield (f"ALTER TABLE {self.names.table} ATTACH PARTITION {self.copy} FOR VALUES IN ({literal(self.tenant)})")
+        yield from self.remove()
+        yield self.allow()
+        yield f"ALTER TABLE {self.copy} DROP CONSTRAINT {CONSTRAINT}"
+        yield f"COMMENT ON TABLE {self.copy} IS NULL"
+
+
+def marker_prefix(config: PgvectorConfig) -> str:
+    """Return how the comment of every unfinished copy of this table begins."""
+    return f"vectoracl: unfinished copy for {config.table}, "
+
+
+def marker(config: PgvectorConfig, tenant: str) -> str:
+    """Return the comment of *tenant*'s unfinished copy. All roles can read comments, so it holds no tenant id."""
+    return marker_prefix(config) + hashlib.blake2b(tenant.encode(), digest_size=16).hexdigest()
