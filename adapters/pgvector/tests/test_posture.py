@@ -17,6 +17,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from vectoracl_pgvector import posture, versions
+from vectoracl_pgvector import schema as schema_sql
+from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.posture import Target, discover, judge, look, queries
 from vectoracl_pgvector.rules import RULES
 
@@ -49,7 +51,6 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON vectoracl.chunks TO {app};
 RESET ROLE;
 """
 
-# A table that nobody provisioned: one table, a uuid tenant, other names.
 TARGET = Target()
 SETTING = "NULLIF(current_setting('vectoracl.tenant', true), '')"
 
@@ -157,6 +158,7 @@ class Case:
     also: frozenset[str] = frozenset()
 
 
+# A table that nobody provisioned: one table, a uuid tenant, other names.
 ONE = Target(schema="app", table="items", tenant_column="org_id", setting="vectoracl.tenant")
 PLAIN = """
 CREATE SCHEMA app AUTHORIZATION {owner}; GRANT USAGE ON SCHEMA app TO {app};
@@ -191,7 +193,8 @@ CASES = [
     Case("PG020", "ALTER TABLE vectoracl.chunks DISABLE ROW LEVEL SECURITY", grade="none"),
     Case("PG021", "ALTER TABLE vectoracl.chunks NO FORCE ROW LEVEL SECURITY", grade="none"),
     Case("PG022", "ALTER TABLE vectoracl.chunks_1 DISABLE ROW LEVEL SECURITY", grade="none"),
-    Case("PG022", "CREATE TABLE vectoracl.late PARTITION OF vectoracl.chunks FOR VALUES IN ('b') PARTITION BY LIST (id);"
+    Case("PG022", "CREATE TABLE vectoracl.late PARTITION OF vectoracl.chunks FOR VALUES IN ('b') "
+         "PARTITION BY LIST (id);"
          "ALTER TABLE vectoracl.late ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;"
          "CREATE TABLE vectoracl.late_1 PARTITION OF vectoracl.late DEFAULT", grade="none"),
     Case("PG022", PLAIN + "CREATE TABLE app.more () INHERITS (app.items)", target=ONE),
@@ -222,8 +225,9 @@ CASES = [
          "ALTER POLICY tenant ON vectoracl.chunks USING (tenant_id = vectoracl.who())", grade="none"),
     Case("PG035", "ALTER POLICY tenant ON vectoracl.chunks USING (tenant_id::varchar(3) = "
          "current_setting('vectoracl.tenant', true))", grade="none"),
-    Case("PG036", "ALTER POLICY tenant ON vectoracl.chunks USING (tenant_id = NULLIF(current_setting('app.t', true), ''))"
-         " WITH CHECK (tenant_id = NULLIF(current_setting('app.t', true), ''))", grade="engine"),
+    Case("PG036", "ALTER POLICY tenant ON vectoracl.chunks USING "
+         "(tenant_id = NULLIF(current_setting('app.t', true), '')) WITH CHECK "
+         "(tenant_id = NULLIF(current_setting('app.t', true), ''))", grade="engine"),
     Case("PG037", "CREATE FUNCTION vectoracl.who() RETURNS text STABLE LANGUAGE sql AS 'SELECT ''acme''';"
          "ALTER FUNCTION vectoracl.who() OWNER TO {app};"
          "ALTER POLICY tenant ON vectoracl.chunks USING (tenant_id = vectoracl.who())", grade="none"),
@@ -232,8 +236,8 @@ CASES = [
          "FOR EACH ROW EXECUTE FUNCTION vectoracl.t()", grade="none"),
     Case("PG038", "ALTER POLICY tenant ON vectoracl.chunks USING (tenant_id = current_setting('vectoracl.tenant'))",
          grade="engine"),
-    Case("PG038", PLAIN + "ALTER POLICY p ON app.items USING (org_id = current_setting('vectoracl.tenant', true)::uuid)",
-         target=ONE, grade="engine"),
+    Case("PG038", PLAIN + "ALTER POLICY p ON app.items USING "
+         "(org_id = current_setting('vectoracl.tenant', true)::uuid)", target=ONE, grade="engine"),
     Case("PG040", "CREATE POLICY extra ON vectoracl.chunks FOR SELECT USING (tenant_id = 'shared')", grade="none"),
     Case("PG050", "GRANT TRUNCATE ON vectoracl.chunks TO {app}", grade="none"),
     Case("PG051", "GRANT REFERENCES ON vectoracl.chunks TO {app}", grade="engine"),
@@ -262,6 +266,9 @@ CASES = [
          grade="none"),
     Case("PG070", "CREATE VIEW vectoracl.inner_v WITH (security_invoker) AS SELECT * FROM vectoracl.chunks_1;"
          "CREATE VIEW vectoracl.v AS SELECT * FROM vectoracl.inner_v; GRANT SELECT (id) ON vectoracl.v TO PUBLIC",
+         grade="none"),
+    Case("PG070", "CREATE POLICY lists ON vectoracl.chunks TO {owner} USING (true); CREATE VIEW vectoracl.v AS SELECT "
+         "* FROM vectoracl.chunks; ALTER VIEW vectoracl.v OWNER TO {owner}; GRANT SELECT ON vectoracl.v TO {app}",
          grade="none"),
     Case("PG071", "CREATE MATERIALIZED VIEW vectoracl.m AS SELECT * FROM vectoracl.chunks;"
          "GRANT SELECT ON vectoracl.m TO {app}", grade="none"),
@@ -295,8 +302,9 @@ CASES = [
     Case("PG082", "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} GRANT SELECT ON TABLES TO PUBLIC"),
     Case("PG083", "CREATE FUNCTION vectoracl.peek(text) RETURNS boolean LANGUAGE plpgsql LEAKPROOF COST 0.0001 AS "
          "'BEGIN RETURN true; END'", grade="engine"),
-    Case("PG085", "SELECT lo_create(0); DO $$ DECLARE o oid; BEGIN SELECT oid INTO o FROM pg_largeobject_metadata LIMIT "
-         "1; EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO PUBLIC', o); END $$", grade="engine"),
+    Case("PG085", "SELECT lo_create(0); DO $$ DECLARE o oid; BEGIN SELECT oid INTO o FROM "
+         "pg_largeobject_metadata LIMIT 1; EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO PUBLIC', o); "
+         "END $$", grade="engine"),
     Case("PG087", "ALTER ROLE {app} SET log_statement = 'all'", grade="engine"),
     Case("PG087", "ALTER DATABASE {db} SET log_min_duration_statement = 500"),
     Case("PG093", "UPDATE pg_extension SET extversion = '0.8.1' WHERE extname = 'vector'", grade="engine"),
@@ -462,7 +470,8 @@ def test_extensions_that_reach_outside(db: Database, tmp_path: Path) -> None:
 
 def test_pg_stat_statements(db: Database, tmp_path: Path) -> None:
     extension(db, tmp_path, "pg_stat_statements",
-              "CREATE VIEW pg_stat_statements AS SELECT 1 AS calls; GRANT SELECT ON pg_stat_statements TO PUBLIC;")  # fmt: skip
+              "CREATE VIEW pg_stat_statements AS SELECT 1 AS calls;"
+              "GRANT SELECT ON pg_stat_statements TO PUBLIC;")  # fmt: skip
     db.run(of(db.look(), "PG086")[0].fix)
     assert "PG086" not in ids(db.look())
 
@@ -514,7 +523,7 @@ def test_what_cannot_be_read_lowers(db: Database) -> None:
 def test_a_refused_catalog_is_a_finding(db: Database) -> None:
     db.run("REVOKE SELECT ON pg_catalog.pg_policy FROM PUBLIC; REVOKE SELECT ON pg_catalog.pg_default_acl FROM PUBLIC")
     found = db.look()
-    assert {f.subject for f in of(found, "PG110")} == {"policies", "default_grants", "code"}
+    assert {f.subject for f in of(found, "PG110")} == {"policies", "default_grants", "code", "views", "functions"}
     assert found.grade == "none"
 
 
@@ -569,7 +578,8 @@ def test_a_restrictive_policy_makes_careless_ones_harmless(db: Database) -> None
 def test_policies_of_other_roles_and_harmless_memberships_are_left_alone(db: Database) -> None:
     db.run("CREATE ROLE admin{n} BYPASSRLS; CREATE POLICY ops ON vectoracl.chunks TO admin{n} USING (true)")
     db.run("CREATE VIEW vectoracl.v WITH (security_invoker) AS SELECT * FROM vectoracl.chunks; "
-           "GRANT SELECT ON vectoracl.v TO {app}; CREATE VIEW vectoracl.closed AS SELECT * FROM vectoracl.chunks")  # fmt: skip
+           "GRANT SELECT ON vectoracl.v TO {app};"
+           "CREATE VIEW vectoracl.closed AS SELECT * FROM vectoracl.chunks")  # fmt: skip
     db.run("GRANT admin{n} TO {app} WITH INHERIT FALSE, SET FALSE")
     found = db.look()
     assert found.grade == "engine"
@@ -592,12 +602,30 @@ def test_credential_grade_needs_the_role_in_every_policy(db: Database) -> None:
     assert judge(TARGET, with_server(db.rows(), 180006)).grade == "credential"
 
 
+def test_what_provision_makes_is_clean(db: Database) -> None:
+    config = PgvectorConfig.model_validate(
+        {"dsn": "unused", "dimension": 3, "schema": "made", "table": "chunks",
+         "owner_role": "made_owner" + db.names["n"], "runtime_role": "made_runtime" + db.names["n"]}
+    )  # fmt: skip
+    db.run("REVOKE ALL ON SCHEMA public FROM PUBLIC; GRANT USAGE ON SCHEMA public TO PUBLIC")
+    for statement in schema_sql.roles(config):
+        db.run(statement)
+    db.run(f"GRANT CREATE ON DATABASE {db.name} TO {config.owner_role}")
+    with db.connect(config.owner_role) as conn, conn.transaction():
+        for statement in schema_sql.migrations(config):
+            conn.execute(statement)
+    found = db.look(Target(schema="made"), user=config.runtime_role)
+    assert found.grade == "engine"
+    assert ids(found) <= ALWAYS | VERSION
+
+
 def test_names_with_quotes_stay_names(db: Database) -> None:
     schema, table, column = 'we"ird; --', "ta'ble\" X", "Te nant\"'"
-    q = '"' + schema.replace('"', '""') + '"."' + table.replace('"', '""') + '"'
+    s = '"' + schema.replace('"', '""') + '"'
+    q = s + '."' + table.replace('"', '""') + '"'
     c = '"' + column.replace('"', '""') + '"'
     db.run(f"""
-        CREATE SCHEMA "{schema.replace('"', '""')}"; GRANT USAGE ON SCHEMA "{schema.replace('"', '""')}" TO {{app}};
+        CREATE SCHEMA {s}; GRANT USAGE ON SCHEMA {s} TO {{app}};
         CREATE TABLE {q} (id int PRIMARY KEY, {c} text); GRANT ALL ON {q} TO {{app}};
         CREATE POLICY "p""1" ON {q} USING (true);
     """)

@@ -18,7 +18,8 @@ from psycopg.rows import tuple_row
 
 from vectoracl.findings import Posture
 from vectoracl_pgvector.policy_text import settings_in
-from vectoracl_pgvector.posture_judge import Target, judge
+from vectoracl_pgvector.posture_judge import judge
+from vectoracl_pgvector.posture_look import Target
 from vectoracl_pgvector.posture_sql import DISCOVER, SAFE_PATH, STATEMENTS
 
 __all__ = ["Target", "adiscover", "alook", "discover", "judge", "look", "queries"]

@@ -25,7 +25,8 @@ _REACH: Final = """WITH RECURSIVE
 _TREE: Final = """,
   target AS (SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
               WHERE n.nspname = %(schema)s AND c.relname = %(table)s),
-  up AS (SELECT oid FROM target UNION SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN up ON i.inhrelid = up.oid),
+  up AS (SELECT oid FROM target
+     UNION SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN up ON i.inhrelid = up.oid),
   down AS (SELECT oid FROM target
      UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN down ON i.inhparent = down.oid),
   tree AS (SELECT oid, CASE WHEN oid IN (SELECT oid FROM target) THEN 'target' ELSE 'parent' END AS place FROM up
@@ -38,17 +39,24 @@ _RELATED: Final = """,
                 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = %(tenant)s AND NOT a.attisdropped
                WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND c.oid NOT IN (SELECT oid FROM tree))"""
 
-# Roles that no policy binds: exempt by attribute, or owner of a table of the tree that is not forced.
+# Roles that the tenant policy does not bind: exempt by attribute, owner of a table of the tree that is not forced, or
+# named by a policy of their own that does not read the setting (an operator's USING (true)).
 _EXEMPT: Final = """,
   exempt AS (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolsuper OR r.rolbypassrls
      UNION SELECT c.relowner FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
-            WHERE c.relrowsecurity AND NOT c.relforcerowsecurity)"""
+            WHERE c.relrowsecurity AND NOT c.relforcerowsecurity
+     UNION SELECT r.oid FROM pg_catalog.pg_policy p CROSS JOIN LATERAL pg_catalog.unnest(p.polroles) o
+             JOIN pg_catalog.pg_roles r ON o <> 0 AND pg_catalog.pg_has_role(r.oid, o, 'USAGE')
+            WHERE p.polrelid IN (SELECT oid FROM tree) AND p.polpermissive AND r.oid NOT IN (SELECT oid FROM reach)
+              AND pg_catalog.strpos(coalesce(pg_catalog.pg_get_expr(p.polqual, p.polrelid), ''),
+                                    'current_setting') = 0)"""
 
 # Views (and views over views) that read the tree.
 _VIEWS: Final = """,
   seen AS (SELECT oid FROM tree
      UNION SELECT w.ev_class FROM pg_catalog.pg_depend d
-             JOIN pg_catalog.pg_rewrite w ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND w.oid = d.objid
+             JOIN pg_catalog.pg_rewrite w
+               ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND w.oid = d.objid
              JOIN pg_catalog.pg_class v ON v.oid = w.ev_class AND v.relkind IN ('v', 'm')
              JOIN seen ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = seen.oid)"""
 
@@ -93,7 +101,8 @@ SELECT c.oid::bigint, tree.place, n.nspname::text, c.relname::text, c.relkind::t
        c.relforcerowsecurity, pg_catalog.pg_get_userbyid(c.relowner)::text, c.relispartition,
        pg_catalog.pg_get_expr(c.relpartbound, c.oid), pg_catalog.pg_get_partkeydef(c.oid),
        (SELECT pp.nspname::text FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
-          JOIN pg_catalog.pg_namespace pp ON pp.oid = p.relnamespace WHERE i.inhrelid = c.oid ORDER BY i.inhseqno LIMIT 1),
+          JOIN pg_catalog.pg_namespace pp ON pp.oid = p.relnamespace WHERE i.inhrelid = c.oid
+         ORDER BY i.inhseqno LIMIT 1),
        (SELECT p.relname::text FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
          WHERE i.inhrelid = c.oid ORDER BY i.inhseqno LIMIT 1)
   FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

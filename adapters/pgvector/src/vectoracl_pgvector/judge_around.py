@@ -1,0 +1,177 @@
+"""Ways round the policies: views, functions, copies, schema, extensions, logs, and the versions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from vectoracl.findings import Finding
+from vectoracl_pgvector import versions
+from vectoracl_pgvector.posture_look import Look, database_of, found, grantee_name, grantee_names, new_owner
+from vectoracl_pgvector.posture_rows import Code, DefaultGrant, Extension, Function, Publication, Setting, View
+from vectoracl_pgvector.sql_text import advice, ident, role
+
+
+def views(look: Look) -> Iterator[Finding]:
+    """Judge views and materialized views that read the table."""
+    for view in look.read("views", View):
+        if not view.grantees:
+            continue
+        at, sql, who = f"{view.schema}.{view.name}", ident(view.schema, view.name), view.grantees
+        revoke = f"REVOKE ALL ON TABLE {sql} FROM {', '.join(role(g) for g in who)};"
+        if view.kind == "m":
+            yield found("PG071", at, f"{grantee_names(who)} may read the materialized view {at}.", revoke)
+        elif not view.invoker and view.owner_exempt:
+            fix = f"ALTER VIEW {sql} SET (security_invoker = true);" if look.major >= 15 else revoke
+            yield found(
+                "PG070", at, f"{at} runs as {view.owner}, whom no policy binds; {grantee_names(who)} may use it.", fix
+            )
+
+
+def functions(look: Look) -> Iterator[Finding]:
+    """Judge SECURITY DEFINER functions that run as a role which no policy binds."""
+    for function in look.read("functions", Function):
+        at = f"{function.schema}.{function.name}({function.arguments})"
+        kind = "PROCEDURE" if function.kind == "p" else "FUNCTION"
+        sql = f"{kind} {ident(function.schema, function.name)}({function.arguments})"
+        revoke = f"REVOKE EXECUTE ON {sql} FROM {', '.join(role(g) for g in function.grantees)};"
+        whom = f"{at} runs as {function.owner}, whom no policy binds; {grantee_names(function.grantees)} may call it"
+        if function.mentions:
+            yield found("PG072", at, f"{whom}, and it mentions the table.", revoke)
+        elif function.opaque:
+            yield found("PG074", at, f"{whom}; what it does at run time cannot be read.", revoke)
+        if not function.pinned:
+            pin = ", ".join(["pg_catalog", *dict.fromkeys(ident(s) for s in (function.schema, look.target.schema))])
+            yield found("PG073", at, f"{whom}, with a search_path of the caller's choice.",
+                         f"ALTER {sql} SET search_path = {pin}, pg_temp;")  # fmt: skip
+
+
+def code_it_runs(look: Look) -> Iterator[Finding]:
+    """Judge who can replace the functions that policies and triggers call."""
+    for code in look.read("code", Code):
+        at = f"{code.schema}.{code.function}({code.arguments})"
+        fix = (
+            f"ALTER FUNCTION {ident(code.schema, code.function)}({code.arguments}) "
+            f"OWNER TO {ident(new_owner(look, code.table_owner))};"
+        )
+        user = f"{code.kind} {code.name} on {code.table_schema}.{code.table}"
+        if code.reachable:
+            yield found("PG037", at, f"{look.role} can replace {at}, which {user} calls.", fix)
+        elif code.kind == "trigger" and not code.trusted:
+            yield found("PG075", at, f"{user} calls {at}, which belongs to {code.owner}.", fix)
+
+
+def copies(look: Look) -> Iterator[Finding]:
+    """Judge what copies rows elsewhere: rewrite rules and publications."""
+    for schema, table, name in look.rows.get("rewrite_rules", []):
+        yield found("PG076", f"{schema}.{table}.{name}", f"The rule {name} acts on {schema}.{table}.",
+                     f"DROP RULE {ident(name)} ON {ident(schema, table)};")  # fmt: skip
+    for publication in look.read("publications", Publication):
+        alter = f"ALTER PUBLICATION {ident(publication.name)}"
+        if publication.all_tables:
+            fix = f"DROP PUBLICATION {ident(publication.name)};"
+        elif publication.named_tables:
+            named = zip(publication.named_schemas, publication.named_tables, strict=True)
+            fix = f"{alter} DROP TABLE {', '.join(ident(*names) for names in named)};"
+        else:
+            fix = f"{alter} DROP TABLES IN SCHEMA {ident(publication.schema)};"
+        yield found("PG077", publication.name, f"Publication {publication.name} sends rows of every tenant.", fix)
+
+
+def around_schema(look: Look) -> Iterator[Finding]:
+    """Judge who may create objects beside the table, and what is granted in advance."""
+    for schema, grantee, owner in look.rows.get("schemas", []):
+        fix = f"REVOKE CREATE ON SCHEMA {ident(schema)} FROM {role(grantee)};"
+        if owner:
+            fix = f"ALTER SCHEMA {ident(schema)} OWNER TO {ident(new_owner(look))};"
+        yield found("PG080", schema, f"{grantee_name(grantee)} may create objects in the schema {schema}.", fix)
+    for database, grantee, owner in look.rows.get("database", []):
+        fix = f"REVOKE CREATE ON DATABASE {ident(database)} FROM {role(grantee)};"
+        if owner:
+            fix = f"ALTER DATABASE {ident(database)} OWNER TO {ident(new_owner(look))};"
+        yield found("PG081", database, f"{grantee_name(grantee)} may create schemas in the database {database}.", fix)
+    for default in look.read("default_grants", DefaultGrant):
+        schema = f" IN SCHEMA {ident(default.schema)}" if default.schema else ""
+        yield found(
+            "PG082", default.schema or "all schemas",
+            f"Tables that {default.creator} will create are granted to {grantee_name(default.grantee)}.",
+            f"ALTER DEFAULT PRIVILEGES FOR ROLE {ident(default.creator)}{schema} "
+            f"REVOKE ALL ON TABLES FROM {role(default.grantee)};",
+        )  # fmt: skip
+    for schema, name, arguments in look.rows.get("leakproof", []):
+        yield found("PG083", f"{schema}.{name}({arguments})", f"{schema}.{name} is marked LEAKPROOF.",
+                     f"ALTER FUNCTION {ident(schema, name)}({arguments}) NOT LEAKPROOF;")  # fmt: skip
+    for count, compatible in look.rows.get("large_objects", []):
+        if compatible:
+            yield found("PG085", "lo_compat_privileges", "Every role may read and write every large object.",
+                         "ALTER SYSTEM SET lo_compat_privileges = off; SELECT pg_reload_conf();")  # fmt: skip
+        if count:
+            yield found(
+                "PG085", "large objects", f"{look.role} can reach {count} large objects, which have no tenant.",
+                advice("Move what belongs to tenants into a table with policies, and lo_unlink the rest."),
+            )  # fmt: skip
+
+
+def extensions(look: Look) -> Iterator[Finding]:
+    """Judge the version of pgvector, and extensions that reach outside."""
+    for extension in look.read("extensions", Extension):
+        name = ident(extension.name)
+        if extension.name == "vector":
+            parts = tuple(int(n) for n in re.findall(r"\d+", extension.version)[:3])
+            if parts < versions.PGVECTOR_AT_LEAST:
+                yield found("PG093", "vector", f"pgvector is {extension.version}.", f"ALTER EXTENSION {name} UPDATE;")
+        if extension.name in versions.OUTSIDE_EXTENSIONS and extension.usable:
+            yield found("PG084", extension.name, f"{look.role} may use the extension {extension.name}.",
+                         f"DROP EXTENSION {name};")  # fmt: skip
+        if extension.name == "pg_stat_statements" and extension.statements_readable:
+            view = ident(extension.schema, "pg_stat_statements")
+            yield found("PG086", extension.name, f"{look.role} may read pg_stat_statements.",
+                         f"REVOKE ALL ON TABLE {view} FROM PUBLIC, {ident(look.role)};")  # fmt: skip
+
+
+def logs(look: Look) -> Iterator[Finding]:
+    """Judge whether statements are logged with their parameters, as the runtime role is set up."""
+    settings: dict[str, Setting] = {}
+    for setting in sorted(look.read("settings", Setting), key=lambda s: s.rank):
+        settings[setting.name] = setting
+    value = {name: setting.value for name, setting in settings.items()}
+    whole = value.get("log_statement", "none") in ("all", "mod")
+    timed = any(value.get(n, "-1") != "-1" for n in ("log_min_duration_statement", "log_min_duration_sample"))
+    if (whole or timed) and value.get("log_parameter_max_length", "-1") != "0":
+        yield found(
+            "PG087", look.role, "Statements are logged, and their parameters with them.",
+            f"ALTER ROLE {ident(look.role)} IN DATABASE {ident(database_of(look))} SET log_parameter_max_length = 0;",
+        )  # fmt: skip
+
+
+def server_versions(look: Look) -> Iterator[Finding]:
+    """Judge the server by its version and by its own date."""
+    server = look.server
+    if server is None:
+        return
+    newest = versions.SECURITY_RELEASE.get(look.major)
+    update = advice(
+        f"Update the server to PostgreSQL {look.major}.{newest} or newer." if newest
+        else f"Move to a supported major version (at least PostgreSQL {versions.OLDEST_MAJOR + 2})."
+    )  # fmt: skip
+    for identifier, fixed in versions.ROW_SECURITY_HOLES:
+        if versions.affected(server.number, fixed):
+            yield found(
+                "PG090", f"PostgreSQL {server.version}",
+                f"{identifier} is closed in {look.major}.{fixed[look.major]}; this is {server.version}.", update,
+            )  # fmt: skip
+    if look.major < versions.OLDEST_MAJOR:
+        yield found("PG090", f"PostgreSQL {server.version}", "This version is older than what is known here.", update)
+    elif versions.affected(server.number, versions.SECURITY_RELEASE):
+        yield found(
+            "PG091", f"PostgreSQL {server.version}",
+            f"{look.major}.{newest} closes holes that {server.version} has ({versions.SECURITY_RELEASE_CLOSES}).",
+            update,
+        )  # fmt: skip
+    end = versions.END_OF_LIFE.get(look.major)
+    if look.major < versions.OLDEST_MAJOR or (end is not None and server.today > end):
+        yield found(
+            "PG092", f"PostgreSQL {server.version}",
+            f"Support of PostgreSQL {look.major} ended{f' on {end}' if end else ''}.",
+            advice("Move to a supported major version with pg_upgrade."),
+        )  # fmt: skip

@@ -1,0 +1,161 @@
+"""What the topics of the posture check share: the target, the rows by name, and a few words."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+from vectoracl.findings import Finding
+from vectoracl_pgvector.policy_text import Binding, Bound, bind
+from vectoracl_pgvector.posture_rows import Column, Grant, Policy, Relation, Role, Server
+from vectoracl_pgvector.rules import RULES
+from vectoracl_pgvector.sql_text import ident, literal
+
+_Row = TypeVar("_Row", bound=tuple[Any, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is looked at. `runtime_role` None means the role of the connection; an empty `tenant_column`, none."""
+
+    schema: str = "vectoracl"
+    table: str = "chunks"
+    tenant_column: str = "tenant_id"
+    setting: str = "vectoracl.tenant"
+    runtime_role: str | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """The target and the rows, typed, with what several topics need."""
+
+    target: Target
+    rows: Mapping[str, list[tuple[Any, ...]]]
+    missing: frozenset[str] = field(default=frozenset())
+
+    def read(self, name: str, row: Callable[..., _Row]) -> list[_Row]:
+        """Return the rows of a statement by name."""
+        return [row(*values) for values in self.rows.get(name, [])]
+
+    @cached_property
+    def server(self) -> Server | None:
+        """The server, database and session."""
+        found = self.read("server", Server)
+        return found[0] if found else None
+
+    @cached_property
+    def role(self) -> str:
+        """The runtime role."""
+        return self.server.role if self.server else (self.target.runtime_role or "")
+
+    @cached_property
+    def major(self) -> int:
+        """The major version; 0 if unknown."""
+        return self.server.number // 10000 if self.server else 0
+
+    @cached_property
+    def roles(self) -> list[Role]:
+        """The runtime role, what it can become, and the login role."""
+        return self.read("roles", Role)
+
+    @cached_property
+    def relations(self) -> list[Relation]:
+        """The table, its parents and its parts."""
+        return self.read("relations", Relation)
+
+    @cached_property
+    def table(self) -> Relation | None:
+        """The table itself."""
+        return next((r for r in self.relations if r.place == "target"), None)
+
+    @cached_property
+    def children(self) -> list[Relation]:
+        """Partitions and children."""
+        return [r for r in self.relations if r.place == "child"]
+
+    @cached_property
+    def policies(self) -> dict[int, list[Policy]]:
+        """Policies by table."""
+        found: dict[int, list[Policy]] = defaultdict(list)
+        for policy in self.read("policies", Policy):
+            found[policy.oid].append(policy)
+        return found
+
+    @cached_property
+    def grants(self) -> list[Grant]:
+        """Grants that the role can use."""
+        return self.read("grants", Grant)
+
+    @cached_property
+    def column(self) -> Column | None:
+        """The tenant column."""
+        found = self.read("columns", Column)
+        return found[0] if found else None
+
+    @cached_property
+    def type_text(self) -> str:
+        """The tenant column's type."""
+        return self.column.type_text if self.column else "text"
+
+    def bound(self, expression: str | None, policy: Policy) -> Bound | None:
+        """Judge a condition; a constant tenant in a policy of this role alone is bound by the role."""
+        found = bind(expression, self.target.tenant_column)
+        if found is not None and found.binding is Binding.FIXED and policy.roles == [self.role]:
+            return Bound(Binding.ROLE)
+        return found
+
+    def condition(self, type_text: str | None = None) -> str:
+        """The policy that this check wants to see."""
+        value = f"NULLIF(current_setting({literal(self.target.setting)}, true), '')"
+        kind = type_text or self.type_text
+        cast = "" if kind.startswith(("text", "character varying")) else f"::{kind}"
+        return f"{ident(self.target.tenant_column)} = {value}{cast}"
+
+    def holds(self, privilege: str, oid: int) -> bool:
+        """Whether a privilege on the table can be used."""
+        return any(g.oid == oid and g.privilege == privilege for g in self.grants)
+
+
+def found(rule: str, subject: str, message: str, fix: str) -> Finding:
+    """Make a finding of a rule."""
+    return Finding(RULES[rule], subject, message, fix)
+
+
+def dotted(schema: str, name: str) -> str:
+    """Name an object for people."""
+    return f"{schema}.{name}"
+
+
+def place_of(relation: Relation) -> str:
+    """Name a relation for people."""
+    return f"{relation.schema}.{relation.name}"
+
+
+def grantee_name(grantee: str | None) -> str:
+    """Name a grantee for people."""
+    return grantee or "PUBLIC"
+
+
+def grantee_names(grantees: Iterable[str]) -> str:
+    """Name grantees for people."""
+    return ", ".join(grantee_name(g) for g in grantees)
+
+
+def listed(words: Iterable[str]) -> str:
+    """List words in a stable order."""
+    return ", ".join(sorted(words))
+
+
+def new_owner(look: Look, preferred: str | None = None) -> str:
+    """A role for `OWNER TO` that the runtime role cannot become; the database's bootstrap name where none is seen."""
+    reachable = {r.name for r in look.roles if r.reachable}
+    candidates = [preferred, *(r.owner for r in look.relations), look.target.schema + "_owner"]
+    return next(c for c in candidates if c and c not in reachable)
+
+
+def database_of(look: Look) -> str:
+    """Return the database that was looked at."""
+    return look.server.database if look.server else ""
