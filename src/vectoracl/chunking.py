@@ -115,10 +115,12 @@ def _units(text: str) -> Iterator[Span]:
     end = 0
     for block in _blocks(text):
         end = block.end
+        while end > block.start and text[end - 1].isspace():
+            end -= 1
         if block.heading:
             opened = block.start if opened is None else opened
         else:
-            yield block if opened is None else Span(opened, end, heading=True)
+            yield Span(block.start if opened is None else opened, end, heading=opened is not None)
             opened = None
     if opened is not None:
         yield Span(opened, end, heading=True)

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 from vectoracl.errors import InvalidInputError
 
-_DROPPED = frozenset({"head", "script", "style", "template", "noscript", "svg", "nav"})
+_DROPPED = frozenset({"head", "script", "style", "template", "noscript", "svg", "nav", "title"})
 _HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
 _BLOCKS = frozenset(
     {"address", "article", "aside", "blockquote", "dd", "div", "dl", "dt", "figcaption", "figure", "footer", "header"}
