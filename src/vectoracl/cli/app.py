@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from vectoracl.cli import adapters, check, init, store, use
+from vectoracl.cli import adapters, check, demo, init, store, use
 from vectoracl.cli.common import EXIT_CODES, command
 
 app = typer.Typer(
@@ -52,6 +52,7 @@ def _add(name: str, function: Callable[..., None], panel: str, *examples: str, t
     to.command(name, rich_help_panel=panel, epilog="\n\n".join(lines))(command(function))
 
 
+_add("demo", demo.demo, _USE, "vectoracl demo", "vectoracl demo --docs handbooks/", "vectoracl demo --json")
 _add("init", init.init, _USE, "vectoracl init", "vectoracl init --adapter memory -c tests/vectoracl.toml")
 _add("ingest", use.ingest, _USE, "vectoracl ingest --as you@acme docs/ README.md")
 _add(

@@ -39,8 +39,8 @@ embedded = {embedded}
 # dsn = {{ env = "VECTORACL_DSN" }}
 # The owner, for `vectoracl provision` and `vectoracl tenants` only. Not needed to serve.
 # owner_dsn = {{ env = "VECTORACL_OWNER_DSN" }}
-# schema = "vectoracl"
-# table = "chunks"
+schema = "vectoracl"
+table = {table}
 """,
     "memory": """\
 [stores.main]
@@ -59,16 +59,16 @@ _TAIL = """
 # Text to vectors. "hashed" needs no model and no network; "fastembed:MODEL" runs a model on this machine.
 [embedder]
 use = {embedder}
-
+{allow_import}
 # [tenants]
 # shared = ["public"]           # read by every tenant; written by its own principals only
 # [tenants.store]
 # acme = "eu"                   # this tenant lives in [stores.eu]
 
 # Where every decision is recorded (no query text, no chunk text, no vectors).
-# [audit]
-# sink = "jsonl"
-# path = "audit.jsonl"
+[audit]
+sink = "jsonl"
+path = {audit}
 """
 
 
@@ -80,10 +80,24 @@ class Adapter(StrEnum):
 
 
 def template(
-    adapter: str = "pgvector", *, embedded: str = ".vectoracl/pg", embedder: str = "hashed", dimension: int = 384
+    adapter: str = "pgvector",
+    *,
+    embedded: str = ".vectoracl/pg",
+    embedder: str = "hashed",
+    dimension: int = 384,
+    table: str = "chunks",
+    allow_import: bool = False,
+    audit: str = ".vectoracl/audit.jsonl",
 ) -> str:
     """Return a commented configuration."""
-    values = {"embedded": _toml(embedded), "embedder": _toml(embedder), "dimension": str(dimension)}
+    values = {
+        "embedded": _toml(embedded),
+        "embedder": _toml(embedder),
+        "dimension": str(dimension),
+        "table": _toml(table),
+        "allow_import": "allow_import = true\n" if allow_import else "",
+        "audit": _toml(audit),
+    }
     return _HEAD + _STORES[adapter].format(**values) + _TAIL.format(**values)
 
 

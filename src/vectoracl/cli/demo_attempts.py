@@ -1,0 +1,155 @@
+"""The demo's attacks: real attempts against the live store, whose outcome is computed from what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vectoracl import plugins
+from vectoracl.adapter import Flow, OpenContext
+from vectoracl.attempts import Attempt, Forging
+from vectoracl.client import VectorACL
+from vectoracl.config import adapter_config
+from vectoracl.errors import StoreError, VectorACLError
+from vectoracl.fields import check_fields
+from vectoracl.operations import Upsert
+from vectoracl.predicate import ALWAYS, F, Predicate
+from vectoracl.records import Record, Tag
+
+_ROUNDS = 25
+_K = 5
+ATTACKS = ("foreign id", "filter injection", "untagged write", "other tenant's tag", "stale connection")
+
+
+def attempts(acl: VectorACL, forging: Forging, base: Path) -> list[Attempt]:
+    """Make one attempt of each family. The adapter's own, which go around the API, stand for ours where it has them.
+
+    *base* is the folder of the configuration.
+
+    Raises: VectorACLError if the store fails, which is no outcome.
+    """
+    made = [_foreign_id(acl, forging), _filters(acl, forging)]
+    own = list(_of_adapter(acl, forging, base))
+    made += own
+    covered = {one.attack for one in own}
+    ours: dict[str, Callable[[VectorACL, Forging], Attempt]] = {
+        "untagged write": _untagged,
+        "other tenant's tag": _other_tag,
+        "stale connection": _alternating,
+    }
+    made += [attempt(acl, forging) for attack, attempt in ours.items() if attack not in covered]
+    return sorted(made, key=lambda one: ATTACKS.index(one.attack) if one.attack in ATTACKS else len(ATTACKS))
+
+
+def _of_adapter(acl: VectorACL, forging: Forging, base: Path) -> Sequence[Attempt]:
+    name = acl.config.default
+    store = acl.config.stores[name]
+    hooks = plugins.load(store.adapter, store.distribution)
+    config = adapter_config(hooks.vectoracl_config_model(), store, name)
+    context = OpenContext(name, check_fields(store.metadata), str(base), acl.config.debug_errors)
+    made: Sequence[Attempt] | None = hooks.vectoracl_attempts(config=config, context=context, forging=forging)
+    return made or ()
+
+
+def _name(error: VectorACLError) -> str:
+    return type(error).__name__
+
+
+def _foreign_id(acl: VectorACL, forging: Forging) -> Attempt:
+    """Fetch by the exact (document, chunk id) pairs of the other tenant, and by the chunk ids alone."""
+    victim = acl.scoped(forging.foreign).search(forging.vector, k=_K)
+    pairs = [(hit.document, hit.id) for hit in victim]
+    tried = f"fetch of {len(pairs)} chunks by their exact foreign ids"
+    attacker = acl.scoped(forging.own)
+    found = [*attacker.fetch(pairs), *attacker.fetch([chunk for _, chunk in pairs])]
+    leaked = sum(hit.tenant != forging.own.tenant for hit in found)
+    if not pairs:
+        return Attempt("foreign id", tried, "LEAK", "not measured: the other tenant has no chunk")
+    return Attempt("foreign id", tried, "LEAK" if leaked else "nothing", f"{leaked} chunks" if leaked else None)
+
+
+def _filters(acl: VectorACL, forging: Forging) -> Attempt:
+    """Search with filters that name the tenant, speak a store's own language, or close a quotation."""
+    other = forging.foreign.tenant
+    quoted = f"x' OR tenant_id = '{other}' OR '1'='1"
+    forged: tuple[Callable[[], Predicate], ...] = (
+        lambda: F["tenant_id"] == other,
+        lambda: F["@label"] == "default",
+        lambda: Predicate.from_dict({"$or": [{"tenant_id": other}, {"1": "1"}]}),
+        lambda: Predicate.from_dict({}),
+        lambda: (F["@document"] == quoted) | ~(F["@document"] == quoted),
+        lambda: F["@document"] == quoted,
+    )
+    tried = "filters with foreign keys, a store's own operators and SQL in a value"
+    errors: list[str] = []
+    leaked = 0
+    for make in forged:
+        try:
+            found = acl.scoped(forging.own).search(forging.vector, k=_K, where=make())
+        except StoreError:
+            raise
+        except VectorACLError as error:
+            errors.append(_name(error))
+        else:
+            leaked += sum(hit.tenant != forging.own.tenant for hit in found)
+    if leaked:
+        return Attempt("filter injection", tried, "LEAK", f"{leaked} chunks")
+    names = ", ".join(dict.fromkeys(errors))
+    return Attempt("filter injection", tried, "refused" if errors else "nothing", names or None)
+
+
+def _forge(acl: VectorACL, forging: Forging, tag: Tag) -> str:
+    """Hand the adapter a record that the core did not tag, for the attacker's partition; return the error."""
+    store = acl._named(acl.config.default).store  # noqa: SLF001 - an attack goes around the handles
+    dimension = store.capabilities.dimension
+    record = Record(tag, "forged", np.ones(dimension, np.float32), {})
+
+    def flow() -> Flow[int]:
+        return (yield from store.adapter.upsert(Upsert(forging.own.tenant, ALWAYS, (record,))))
+
+    try:
+        acl.run(store, flow(), None)
+    except StoreError:
+        raise
+    except VectorACLError as error:
+        return _name(error)
+    return ""
+
+
+def _untagged(acl: VectorACL, forging: Forging) -> Attempt:
+    met = _forge(acl, forging, Tag("", "", ""))
+    tried = "a record without a tag, handed to the adapter"
+    return Attempt("untagged write", tried, "refused" if met else "LEAK", met or None)
+
+
+def _other_tag(acl: VectorACL, forging: Forging) -> Attempt:
+    met = _forge(acl, forging, Tag(forging.foreign.tenant, "forged", "forged"))
+    tried = "a record tagged with another tenant, handed to the adapter"
+    return Attempt("other tenant's tag", tried, "refused" if met else "LEAK", met or None)
+
+
+def _alternating(acl: VectorACL, forging: Forging) -> Attempt:
+    """Serve one tenant many times, then another on what the first one used."""
+    tried = f"another tenant's search right after {_ROUNDS} of the first one's"
+    first, second = acl.scoped(forging.own), acl.scoped(forging.foreign)
+    for _ in range(_ROUNDS):
+        first.search(forging.vector, k=_K)
+    found = second.search(forging.vector, k=_K)
+    leaked = sum(hit.tenant != forging.foreign.tenant for hit in found)
+    if leaked or not found.complete:
+        return Attempt("stale connection", tried, "LEAK", f"{leaked} chunks, complete: {found.complete}")
+    return Attempt("stale connection", tried, "nothing")
+
+
+def reopener(acl: VectorACL, source: Any) -> Callable[[Any], VectorACL]:
+    """Return what opens *acl*'s configuration, which was read from *source*, on a client of somebody's making."""
+
+    def reopen(client: Any) -> VectorACL:
+        name = acl.config.default
+        again = VectorACL(source, store=name, clients={name: client})
+        return again.open()
+
+    return reopen

@@ -1,0 +1,172 @@
+"""What the demo does: fill the store through the API, ask as several principals, and compare."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from vectoracl import hazmat
+from vectoracl.attempts import Attempt
+from vectoracl.chunking import document_chunks
+from vectoracl.cli.common import Steps
+from vectoracl.cli.corpus import TenantCorpus, demo_queries
+from vectoracl.client import VectorACL
+from vectoracl.embed import Embedder, embed_checked
+from vectoracl.principal import Principal
+from vectoracl.records import Chunk, Hit
+
+REASON = "The demo shows what a search without a scope would have returned."
+REPETITIONS = 15
+_EMBED_AT_ONCE = 256
+
+
+class Line(NamedTuple):
+    """One hit as it is shown: no text."""
+
+    tenant: str
+    document: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question of one principal: what it would have got without a scope, and what it got."""
+
+    principal: Principal
+    query: str
+    k: int
+    unscoped: tuple[Line, ...]
+    returned: tuple[Line, ...]
+    p50_ms: float
+
+    def foreign(self, lines: Sequence[Line]) -> int:
+        """Count the lines of other tenants."""
+        return sum(line.tenant != self.principal.tenant for line in lines)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the question as it stands in the demo's JSON."""
+        return {
+            "principal": name_of(self.principal),
+            "query": self.query,
+            "k": self.k,
+            "unscoped_foreign": self.foreign(self.unscoped),
+            "returned": len(self.returned),
+            "foreign_returned": self.foreign(self.returned),
+            "p50_ms": round(self.p50_ms, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The whole demo."""
+
+    store: str
+    server: str
+    grade: str
+    tenants: int
+    documents: int
+    chunks: int
+    seconds: float
+    asked: tuple[Asked, ...]
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def leaked(self) -> bool:
+        """Whether anything foreign came back."""
+        asked = any(one.foreign(one.returned) for one in self.asked)
+        return asked or any(one.outcome == "LEAK" for one in self.attempts)
+
+    def as_json(self) -> dict[str, object]:
+        """Return what `vectoracl demo --json` prints."""
+        return {
+            "store": self.store,
+            "server": self.server,
+            "tenants": self.tenants,
+            "chunks": self.chunks,
+            "queries": [one.as_json() for one in self.asked],
+            "attempts": [{"attack": one.attack, "outcome": one.outcome, "error": one.error} for one in self.attempts],
+        }
+
+
+def reader(tenant: str) -> Principal:
+    """Return the principal that the demo reads and writes as in *tenant*."""
+    return hazmat.operator_principal("reader", tenant, "vectoracl demo made this principal up")
+
+
+def name_of(principal: Principal) -> str:
+    """Return the form that `--as` takes."""
+    return f"{principal.id}@{principal.tenant}"
+
+
+def load(acl: VectorACL, embedder: Embedder, corpora: Sequence[TenantCorpus], steps: Steps) -> tuple[int, int]:
+    """Write every document under its own tenant's principal; return the numbers of documents and chunks.
+
+    Each document is replaced, so a second run leaves the same content.
+    """
+    work = [(reader(one.tenant), [document_chunks(doc) for doc in one.documents]) for one in corpora]
+    total = sum(len(parts) for _, docs in work for parts in docs)
+    written = documents = 0
+    for principal, docs in work:
+        handle = acl.scoped(principal)
+        for parts in _embedded(embedder, docs):
+            if parts:
+                handle.replace(parts[0].document, parts)
+                documents += 1
+            written += len(parts)
+            steps.step("embedding and writing chunks", written, total)
+    return documents, written
+
+
+def _embedded(embedder: Embedder, docs: Sequence[list[Chunk]]) -> list[list[Chunk]]:
+    """Give each chunk its vector; one call of the embedder for all documents of a tenant."""
+    flat = [chunk for parts in docs for chunk in parts]
+    vectors = embed_checked(embedder, [chunk.text for chunk in flat], "document", batch=_EMBED_AT_ONCE)
+    made = iter(
+        Chunk(chunk.id, chunk.document, chunk.text, vector, chunk.position)
+        for chunk, vector in zip(flat, vectors, strict=True)
+    )
+    return [[next(made) for _ in parts] for parts in docs]
+
+
+def questions(corpora: Sequence[TenantCorpus], principals: int) -> list[tuple[str, str]]:
+    """Choose pairs of tenant and question: one of its own for each of some tenants, and one that two of them share."""
+    asked = demo_queries(corpora, per_tenant=1)
+    first: dict[str, str] = {}
+    everyone: dict[str, list[str]] = {}
+    for tenant, query in asked:
+        first.setdefault(tenant, query)
+        everyone.setdefault(query, []).append(tenant)
+    step = max(1, len(first) // principals)
+    chosen = list(first.items())[::step][:principals]
+    shared = next((query for query, tenants in everyone.items() if len(tenants) == len(first) > 1), None)
+    if shared is not None:
+        chosen += [(tenant, shared) for tenant, query in chosen[:2] if query != shared]
+    return chosen
+
+
+def ask(
+    acl: VectorACL, embedder: Embedder, chosen: Sequence[tuple[str, str]], k: int, steps: Steps
+) -> tuple[Asked, ...]:
+    """Ask every question past the scope (through `hazmat`) and as the principal, and time the latter."""
+    past = hazmat.unscoped(acl, reason=REASON)
+    vectors = embed_checked(embedder, [query for _, query in chosen], "query")
+    made = []
+    for place, ((tenant, query), vector) in enumerate(zip(chosen, vectors, strict=True)):
+        principal = reader(tenant)
+        handle = acl.scoped(principal)
+        unscoped = _lines(past.search(vector, k=k))
+        times = []
+        for _ in range(REPETITIONS):
+            start = time.perf_counter()
+            result = handle.search(vector, k=k)
+            times.append((time.perf_counter() - start) * 1000)
+        made.append(Asked(principal, query, k, unscoped, _lines(result), statistics.median(times)))
+        steps.step("asking", place + 1, len(chosen))
+    return tuple(made)
+
+
+def _lines(hits: Sequence[Hit]) -> tuple[Line, ...]:
+    return tuple(Line(hit.tenant, hit.document, hit.score) for hit in hits)
