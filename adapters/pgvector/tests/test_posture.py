@@ -69,7 +69,8 @@ def start(folder: Path, binaries: Path) -> tuple[int, str]:
     subprocess.run([binaries / "initdb", "-D", data, "-U", "boss", "-A", "trust", "-E", "UTF8", "--no-sync"], **quiet)
     options = (
         f"-k {folder} -p {port} -c listen_addresses= -c fsync=off -c full_page_writes=off "
-        "-c shared_buffers=32MB -c max_connections=30 -c wal_level=logical"
+        "-c shared_buffers=32MB -c max_connections=30 -c wal_level=logical -c synchronous_commit=off -c autovacuum=off "
+        "-c max_wal_size=2GB -c jit=off"
     )
     subprocess.run([binaries / "pg_ctl", "-D", data, "-w", "-o", options, "-l", folder / "log", "start"], **quiet)
     return port, f"host={folder} port={port}"
