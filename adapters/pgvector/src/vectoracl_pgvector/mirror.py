@@ -118,13 +118,14 @@ class Mirror:
         """Return the statement that counts, in one snapshot, the rows that differ in any byte; it takes the tenant."""
         names = self.names
         same = " AND ".join(f"here.{column} = there.{column}" for column in self._unique)
-        here = ", ".join(f"here.{column}" for column in self.columns)
-        there = ", ".join(f"there.{column}" for column in self.columns)
+        columns = ", ".join(self.columns)
+        # *<> compares the rows' bytes, so that it tells apart what a type's own = does not (0.0 and -0.0, 1 and 1.0).
         return (
-            f"SELECT count(*) FROM (SELECT * FROM ONLY {names.default} WHERE {names.c.tenant} = %s::text) AS here "
-            f"FULL JOIN {self.copy} AS there ON {same} "
+            f"SELECT count(*) FROM "
+            f"(SELECT {columns} FROM ONLY {names.default} WHERE {names.c.tenant} = %s::text) AS here "
+            f"FULL JOIN (SELECT {columns} FROM {self.copy}) AS there ON {same} "
             f"WHERE here.{names.c.tenant} IS NULL OR there.{names.c.tenant} IS NULL "
-            f"OR ROW({here}) OPERATOR(pg_catalog.*<>) ROW({there})"
+            "OR here OPERATOR(pg_catalog.*<>) there"
         )
 
     def forbid(self) -> str:

@@ -329,8 +329,10 @@ class _Move:
             after = tuple(row[1:])
 
     def _count(self, table: str) -> int:
+        sql = f"SELECT count(*) FROM {table} WHERE {self._names.c.tenant} = %s::text"
         with self._transaction(self._patience.total):
-            number = self._one(f"SELECT count(*) FROM {table} WHERE {self._names.c.tenant} = %s::text", (self._tenant,))
+            number: int = self._one(sql, (self._tenant,))
+        return number
         return int(number)
 
     @property
