@@ -1,0 +1,23 @@
+"""Makes `support/` importable as `pgvector_support`: under --import-mode=importlib no folder is on `sys.path`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+if "pgvector_support" not in sys.modules:
+    _folder = Path(__file__).parent / "support"
+    _spec = importlib.util.spec_from_file_location(
+        "pgvector_support", _folder / "__init__.py", submodule_search_locations=[str(_folder)]
+    )
+    assert _spec is not None
+    assert _spec.loader is not None
+    _package = importlib.util.module_from_spec(_spec)
+    sys.modules["pgvector_support"] = _package
+    _spec.loader.exec_module(_package)
+
+from pgvector_support.fixtures import database, pgbouncer, server
+from pgvector_support.stores import provisioned, store
+
+__all__ = ["database", "pgbouncer", "provisioned", "server", "store"]

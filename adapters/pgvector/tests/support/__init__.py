@@ -1,0 +1,1 @@
+"""What the pgvector tests and the bench share. `conftest.py` makes it importable as `pgvector_support`."""

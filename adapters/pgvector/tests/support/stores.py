@@ -1,0 +1,67 @@
+"""Databases that are provisioned for a configuration: the fixtures `provisioned` and `store`."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+from pgvector_support.databases import new_database
+from vectoracl_pgvector import schema
+from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.embedded import EmbeddedServer
+from vectoracl_pgvector.names import Names
+
+FIELDS = {
+    "year": "number",
+    "lang": "keyword",
+    "ok": "boolean",
+    "when": "datetime",
+    "tags": "keyword[]",
+    "nums": "number[]",
+}
+
+
+@dataclass(frozen=True)
+class Store:
+    """A provisioned database: its configuration for `vectoracl.connect`, its names, and connection strings."""
+
+    config: dict[str, Any]
+    pg: PgvectorConfig
+    names: Names
+    bootstrap: str
+    owner: str
+    runtime: str
+
+    def changed(self, **settings: Any) -> dict[str, Any]:
+        """Return the configuration with other settings of the store."""
+        return {**self.config, "stores": {"main": {**self.config["stores"]["main"], **settings}}}
+
+
+@pytest.fixture(scope="module")
+def provisioned(server: EmbeddedServer) -> Iterator[Callable[..., Store]]:
+    """A factory of provisioned databases, dropped at the end of the module."""
+    with ExitStack() as stack:
+
+        def make(metadata: Mapping[str, str] | None = None, **settings: Any) -> Store:
+            database = stack.enter_context(new_database(server, f"s_{secrets.token_hex(6)}"))
+            given = {"dsn": database.runtime, "owner_dsn": database.owner, "dimension": 8, **settings}
+            pg = PgvectorConfig(**given)
+            with psycopg.connect(database.owner) as owner:
+                for statement in schema.migrations(pg):
+                    owner.execute(statement)
+            main = {"adapter": "pgvector", "metadata": dict(FIELDS if metadata is None else metadata), **given}
+            config = {"version": 1, "stores": {"main": main}}
+            return Store(config, pg, Names.of(pg), database.bootstrap, database.owner, database.runtime)
+
+        yield make
+
+
+@pytest.fixture
+def store(provisioned: Callable[..., Store]) -> Store:
+    """A fresh provisioned store of 8 dimensions, cosine."""
+    return provisioned()
