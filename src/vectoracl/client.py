@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
@@ -32,6 +33,7 @@ from vectoracl.principal import Principal, check_principal
 from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever, _Life
 
 T = TypeVar("T")
+_MAX_HELPERS = 32
 Source = str | os.PathLike[str] | Mapping[str, Any] | Config
 
 
@@ -45,6 +47,8 @@ class _Named:
     port: Port | None = None
     aport: AsyncPort | None = None
     posture: Posture | None = None
+    ports: dict[str, Port] = field(default_factory=dict)
+    aports: dict[str, AsyncPort] = field(default_factory=dict)
 
 
 class _Base:
@@ -93,6 +97,9 @@ class _Base:
             raise ClosedError("This VectorACL was closed.")
         if os.getpid() != self._pid:
             raise ClosedError("A VectorACL is not used across a fork: call connect() in the child process.")
+        named = self._stores.get(name)
+        if named is not None:
+            return named
         with self._lock:
             named = self._stores.get(name)
             if named is None:
@@ -119,7 +126,10 @@ class _Base:
         if reached >= GRADES.index(demanded):
             return
         lowering = [one for one in posture.findings if one.rule.lowers]
-        listed = "".join(f"\n  {one.rule.id} {one.subject}: {one.message}" for one in lowering[:8])
+        listed = "".join(
+            f"\n  {one.rule.id} {one.subject}: {one.message}\n    {one.fix.splitlines()[0] if one.fix else ''}"
+            for one in lowering[:8]
+        )
         error = PostureError(
             f"The store {named.store.name!r} reaches the isolation grade {posture.grade!r}; {demanded!r} is demanded."
             f"{listed}\nRun `vectoracl check` for what mends it."
@@ -145,6 +155,8 @@ class _Base:
 class VectorACL(_Base):
     """One configuration, opened: hands out handles. Thread-safe; not used across a fork."""
 
+    _helpers: ThreadPoolExecutor | None = None
+
     def scoped(self, principal: Principal, *, actions: Iterable[Action] | None = None) -> ScopedRetriever:
         """Return a handle bound to *principal*; *actions* (None: all that policy permits) can only take away.
 
@@ -154,11 +166,19 @@ class VectorACL(_Base):
 
     def run(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
         """Drive *flow* on *store*; the handles call this."""
-        named = self._ready(store.name)
-        assert named.port is not None
-        ports: dict[str, Port] = dict.fromkeys(CORE_PORTS, self.core_port)
-        ports["store"] = named.port
-        return run(flow, ports, timeout=named.config.timeout if timeout is None else timeout)
+        named = self._stores.get(store.name)
+        if named is None or named.posture is None or self._closed:
+            named = self._ready(store.name)
+        limit = named.config.timeout if timeout is None else timeout
+        return run(flow, named.ports, timeout=limit, pool=self._threads)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        """Return the threads that several partitions are asked by, made when a call first needs them."""
+        if self._helpers is None:
+            with self._lock:
+                if self._helpers is None:
+                    self._helpers = ThreadPoolExecutor(_MAX_HELPERS, thread_name_prefix="vectoracl-leg")
+        return self._helpers
 
     def _ready(self, name: str) -> _Named:
         named = self._named(name)
@@ -173,6 +193,7 @@ class VectorACL(_Base):
             named.port = named.opened.port()
         posture = run(named.store.adapter.posture(), {"store": named.port}, timeout=named.config.timeout)
         self._demand(named, posture)
+        named.ports = {**dict.fromkeys(CORE_PORTS, self.core_port), "store": named.port}
         named.posture = posture
         return posture
 
@@ -225,6 +246,8 @@ class VectorACL(_Base):
         for named in self._stores.values():
             if named.port is not None and os.getpid() == self._pid:
                 named.port.close()
+        if self._helpers is not None:
+            self._helpers.shutdown(wait=False)
         self.sink.close()
 
     def __enter__(self) -> Self:
@@ -251,10 +274,7 @@ class AsyncVectorACL(_Base):
     async def arun(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
         """Drive *flow* on *store*; the handles call this."""
         named = await self._ready(store.name)
-        assert named.aport is not None
-        ports: dict[str, AsyncPort] = dict.fromkeys(CORE_PORTS, self._core_async)
-        ports["store"] = named.aport
-        return await arun(flow, ports, timeout=named.config.timeout if timeout is None else timeout)
+        return await arun(flow, named.aports, timeout=named.config.timeout if timeout is None else timeout)
 
     async def _ready(self, name: str) -> _Named:
         named = self._named(name)
@@ -263,6 +283,8 @@ class AsyncVectorACL(_Base):
                 if named.posture is None:
                     posture = await self._posture(named)
                     self._demand(named, posture)
+                    assert named.aport is not None
+                    named.aports = {**dict.fromkeys(CORE_PORTS, self._core_async), "store": named.aport}
                     named.posture = posture
         return named
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
+from vectoracl.findings import Posture
 from vectoracl_pgvector import posture, versions
 from vectoracl_pgvector import schema as schema_sql
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.posture import Target, discover, judge, look, queries
 from vectoracl_pgvector.rules import RULES
-
-from vectoracl.findings import Posture
 
 pytestmark = pytest.mark.server
 

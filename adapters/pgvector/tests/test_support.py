@@ -6,6 +6,7 @@ import time
 
 import psycopg
 import pytest
+
 from pgvector_support.proxy import Proxy
 
 pytestmark = pytest.mark.server

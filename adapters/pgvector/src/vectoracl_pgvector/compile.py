@@ -228,7 +228,7 @@ class PgCompiler:
 
     def delete(self, operation: Delete) -> Transaction:
         """Compile a delete by its one selector."""
-        where, params = self._rows(operation.partition, operation.scope, operation.where or Always())
+        where, params = self._rows(operation.partition, operation.scope, Always() if operation.where is None else operation.where)
         more: tuple[object, ...] = ()
         if operation.refs is not None:
             named, more = self._refs(operation.refs)

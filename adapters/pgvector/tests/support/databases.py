@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
+
 from vectoracl_pgvector.embedded import EmbeddedServer
 from vectoracl_pgvector.embedded_roles import create_database
 

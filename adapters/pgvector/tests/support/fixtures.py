@@ -10,10 +10,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from pgvector_support.databases import Database, new_database
-from pgvector_support.pgbouncer import PgBouncer, start_pgbouncer
+
 from vectoracl_pgvector import embedded
 from vectoracl_pgvector.embedded import EmbeddedServer
+
+from pgvector_support.databases import Database, new_database
+from pgvector_support.pgbouncer import PgBouncer, start_pgbouncer
 
 SETTINGS = {"track_functions": "all", "fsync": "off"}
 """Of the test server only: `track_functions` counts the calls of policy functions, `fsync` buys speed."""

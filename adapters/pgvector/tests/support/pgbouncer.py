@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from psycopg.pq import PGconn, Ping
+
 from vectoracl_pgvector.embedded import EmbeddedServer
 from vectoracl_pgvector.embedded_folder import ROLES, Folder
 from vectoracl_pgvector.embedded_identity import identity_for

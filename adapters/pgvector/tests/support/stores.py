@@ -10,11 +10,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from pgvector_support.databases import new_database
+
 from vectoracl_pgvector import schema
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.embedded import EmbeddedServer
 from vectoracl_pgvector.names import Names
+
+from pgvector_support.databases import new_database
 
 FIELDS = {
     "year": "number",

@@ -1,0 +1,399 @@
+"""Every operation against a real PostgreSQL, held against the memory store, which is the reference meaning itself."""
+
+from __future__ import annotations
+
+import math
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import vectoracl as v
+from vectoracl import Chunk, F, testing
+
+FIELDS = {
+    "year": "number",
+    "lang": "keyword",
+    "ok": "boolean",
+    "when": "datetime",
+    "tags": "keyword[]",
+    "nums": "number[]",
+}
+ALICE = testing.principal("alice", "acme")
+BOB = testing.principal("bob", "beta")
+START = datetime(2024, 2, 28, 23, 59, 59, 999_999, tzinfo=UTC)
+
+
+def unit(rng: np.random.Generator, dimension: int = 8) -> np.ndarray:
+    return rng.normal(size=dimension).astype(np.float32)
+
+
+def rows(count: int, seed: int = 1) -> list[Chunk]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(count):
+        metadata: dict[str, Any] = {"free": {"nested": [1, None, {"a": "b"}]}}
+        if i % 3:
+            metadata["year"] = [2019, 2020.5, 2021, -0.0, 1e15][i % 5]
+        if i % 4:
+            metadata["lang"] = ["en", "fr", "EN", "é", "'; DROP TABLE chunks; --"][i % 5]
+        if i % 5:
+            metadata["ok"] = bool(i % 2)
+        if i % 6:
+            metadata["when"] = START + timedelta(microseconds=i % 4)
+        if i % 7:
+            metadata["tags"] = [["x"], ["x", "y"], ["%s", "z"], ["y"]][i % 4]
+        if i % 2:
+            metadata["nums"] = [[1, 2], [2.5], [3]][i % 3]
+        made.append(Chunk(f"c{i:03}", f"d{i % 5}", f"text {i}", unit(rng), position=i, metadata=metadata))
+    return made
+
+
+@pytest.fixture(scope="module", params=["vector-cosine", "halfvec-l2", "vector-inner"])
+def pair(request: pytest.FixtureRequest, provisioned: Any) -> Any:
+    """The same rows in PostgreSQL and in memory, for two tenants."""
+    kind, metric = request.param.split("-")
+    store = provisioned(dimension=8, metric=metric, type=kind, metadata=FIELDS)
+    here = v.connect(store.config)
+    memory = v.connect(
+        {"version": 1, "stores": {"m": {"adapter": "memory", "dimension": 8, "metric": metric, "metadata": FIELDS}}}
+    )
+    for acl in (here, memory):
+        acl.scoped(ALICE).upsert(rows(120))
+        acl.scoped(BOB).upsert(rows(40, seed=1))  # the same ids, and the same vectors, as another tenant
+    yield here, memory, 2e-3 if kind == "halfvec" else 1e-5
+    here.close()
+
+
+values = {
+    "year": st.sampled_from([2019, 2020.5, 2021, 0, 1e15, 7]),
+    "lang": st.sampled_from(["en", "fr", "EN", "é", "e\u0301", "'; DROP TABLE chunks; --", "%s", ""]),
+    "ok": st.booleans(),
+    "when": st.integers(0, 4).map(lambda micro: START + timedelta(microseconds=micro)),
+}
+leaf = st.one_of(
+    *(
+        st.one_of(
+            value.map(lambda one, name=name: F[name] == one),
+            value.map(lambda one, name=name: F[name] != one),
+            st.lists(value, max_size=3).map(lambda some, name=name: F[name].in_(some)),
+            st.lists(value, max_size=3).map(lambda some, name=name: F[name].not_in(some)),
+            st.just(F[name].is_missing()),
+        )
+        for name, value in values.items()
+    ),
+    values["year"].map(lambda one: F.year >= one),
+    values["year"].map(lambda one: F.year < one),
+    values["when"].map(lambda one: F.when > one),
+    values["when"].map(lambda one: F.when <= one),
+    st.lists(st.sampled_from(["x", "y", "z", "%s", "q"]), min_size=1, max_size=2).map(F.tags.contains_any),
+    st.lists(st.sampled_from(["x", "y"]), min_size=1, max_size=2).map(F.tags.contains_all),
+    st.lists(st.sampled_from([1, 2, 2.5, 9]), min_size=1, max_size=2).map(F.nums.contains_any),
+    st.sampled_from(["d0", "d1", "nowhere"]).map(lambda one: F["@document"] == one),
+    st.integers(0, 120).map(lambda one: F["@position"] >= one),
+)
+predicate = st.recursive(
+    leaf,
+    lambda inner: st.one_of(
+        st.tuples(inner, inner).map(lambda two: two[0] & two[1]),
+        st.tuples(inner, inner).map(lambda two: two[0] | two[1]),
+        inner.map(lambda one: ~one),
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=predicate, k=st.integers(1, 12), grouped=st.booleans(), exact=st.booleans(), seed=st.integers(0, 5))
+def test_every_filter_means_what_the_reference_means(
+    pair: Any, where: v.Predicate, k: int, grouped: bool, exact: bool, seed: int
+) -> None:
+    here, memory, close = pair
+    query = unit(np.random.default_rng(seed))
+    more: dict[str, Any] = {"group_by": "document", "per_group": 2} if grouped else {}
+    got, wanted = (
+        acl.scoped(ALICE).search(query, k, where=where, include={"text", "metadata", "vector"}, exact=exact, **more)
+        for acl in (here, memory)
+    )
+    assert got.complete
+    assert len(got) == len(wanted)
+    assert {hit.tenant for hit in got} <= {"acme"}
+    for one, two in zip(got, wanted, strict=True):
+        # Half precision may swap neighbours of nearly equal score; the score at a place may not differ.
+        assert math.isclose(one.score, two.score, abs_tol=close * 10)
+        if close < 1e-4:
+            assert (one.document, one.id) == (two.document, two.id)
+            assert one.text == two.text
+            assert one.metadata == two.metadata
+            assert np.allclose(one.vector, two.vector)
+    assert here.scoped(ALICE).count(where) == memory.scoped(ALICE).count(where)
+    scans = [[(hit.document, hit.id) for hit in acl.scoped(ALICE).scan(where, size=11)] for acl in (here, memory)]
+    assert scans[0] == scans[1]
+
+
+def test_a_narrowed_handle_deletes_what_the_filter_names_and_nothing_else(pair: Any) -> None:
+    here, memory, _ = pair
+    for acl in (here, memory):
+        acl.scoped(BOB).upsert(rows(40, seed=1))
+    where = (F.lang == "en") | F.tags.contains("z")
+    counts = [acl.scoped(BOB).narrow(F.year.exists()).delete(where=where).count for acl in (here, memory)]
+    assert counts[0] == counts[1] > 0
+    left = [[(hit.document, hit.id) for hit in acl.scoped(BOB).scan()] for acl in (here, memory)]
+    assert left[0] == left[1]
+    assert here.scoped(ALICE).count() == 120
+
+
+@pytest.fixture
+def acl(store: Any) -> Any:
+    with v.connect(store.config) as opened:
+        yield opened
+
+
+def test_metadata_comes_back_as_it_was_written(acl: v.VectorACL) -> None:
+    docs = acl.scoped(ALICE)
+    docs.upsert(rows(12))
+    back = {hit.id: hit for hit in docs.scan(include={"text", "metadata", "vector"})}
+    for chunk in rows(12):
+        hit = back[chunk.id]
+        assert hit.metadata == chunk.metadata
+        assert (hit.text, hit.position, hit.document) == (chunk.text, chunk.position, chunk.document)
+        assert np.array_equal(hit.vector, chunk.vector)
+
+
+def test_an_update_keeps_identity_and_replaces_content(acl: v.VectorACL) -> None:
+    docs = acl.scoped(ALICE)
+    docs.upsert([Chunk("c", "d", "old", np.ones(8))])
+    docs.upsert([Chunk("c", "d", "new", np.ones(8)), Chunk("c", "other", "else", np.ones(8))])
+    assert {(hit.document, hit.text) for hit in docs.fetch(["c"])} == {("d", "new"), ("other", "else")}
+    assert [hit.text for hit in docs.fetch([("d", "c")])] == ["new"]
+
+
+def test_a_narrowed_handle_cannot_overwrite_what_it_may_not_see(acl: v.VectorACL) -> None:
+    docs = acl.scoped(ALICE)
+    docs.upsert([Chunk("c", "d", "old", np.ones(8), metadata={"year": 1999})])
+    narrow = docs.narrow(F.year >= 2020)
+    fresh = Chunk("c", "d", "new", np.ones(8), metadata={"year": 2021})
+    for write in (lambda: narrow.upsert([Chunk("n", "d", "x", np.ones(8), metadata={"year": 2021}), fresh]),
+                  lambda: narrow.replace("d", [fresh])):  # fmt: skip
+        with pytest.raises(v.DeniedError) as denied:
+            write()
+        assert denied.value.decision_id
+    assert [(hit.id, hit.text) for hit in docs.scan()] == [("c", "old")]
+    assert narrow.delete(document="d").count == 0
+    assert docs.count() == 1
+
+
+def test_readers_see_the_old_version_or_the_new_one(acl: v.VectorACL) -> None:
+    docs = acl.scoped(ALICE)
+
+    def version(number: int, size: int) -> list[Chunk]:
+        return [Chunk(f"c{i}", "d", f"v{number}", np.ones(8) * (i + 1), position=number) for i in range(size)]
+
+    docs.replace("d", version(0, 7))
+    stop = threading.Event()
+    mixed: list[Any] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            texts = [hit.text for hit in docs.search(np.ones(8), 50)]
+            if len(set(texts)) != 1 or len(texts) != 7 + int(texts[0][1:]) % 3:
+                mixed.append(texts)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for number in range(1, 40):
+        docs.replace("d", version(number, 7 + number % 3))
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert mixed == []
+    assert {hit.tag.generation for hit in docs.scan()} == {39}
+
+
+def test_concurrent_writers_of_one_document_never_mix_generations(acl: v.VectorACL) -> None:
+    docs = acl.scoped(ALICE)
+
+    def work(name: str) -> None:
+        for turn in range(15):
+            docs.replace("d", [Chunk(f"{name}{turn}-{i}", "d", name, np.ones(8)) for i in range(4)])
+            docs.upsert([Chunk("added", "d", name, np.ones(8))])
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    hits = list(docs.scan())
+    assert len({hit.tag.generation for hit in hits}) == 1
+    assert len({hit.text for hit in hits if hit.id != "added"}) == 1
+
+
+def promote_by_hand(store: Any, tenant: str) -> None:
+    """Give a tenant a partition with HNSW, without the code that moves tenants: the planner has to meet one here."""
+    from vectoracl_pgvector import schema
+    from vectoracl_pgvector.names import Names
+
+    names = Names.of(store.pg)
+    with psycopg.connect(store.owner, autocommit=True) as owner, owner.transaction():
+        owner.execute("SELECT set_config('vectoracl.tenant', %s, true)", (tenant,))
+        part = names.partition(tenant)
+        owner.execute(f"CREATE TABLE {part} (LIKE {names.table} INCLUDING ALL)")
+        owner.execute(f"INSERT INTO {part} SELECT * FROM {names.default} WHERE tenant_id = %s", (tenant,))
+        owner.execute(f"DELETE FROM {names.default} WHERE tenant_id = %s", (tenant,))
+        for statement in schema.protection(store.pg, part):
+            owner.execute(statement)
+        owner.execute(schema.vector_index(store.pg, part, "by_vector"))
+        owner.execute(f"ALTER TABLE {names.table} ATTACH PARTITION {part} FOR VALUES IN ('{tenant}')")
+        owner.execute(f"ANALYZE {part}")
+
+
+def test_k_hits_whenever_the_scope_holds_k_also_through_the_vector_index(store: Any) -> None:
+    rng = np.random.default_rng(3)
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(ALICE)
+        docs.load(
+            (Chunk(f"c{i}", f"d{i % 50}", "", unit(rng), metadata={"year": i % 997}) for i in range(3000)),
+            batch=1000,
+        )
+        promote_by_hand(store, "acme")
+        query = unit(rng)
+        with psycopg.connect(store.runtime, autocommit=True) as runtime, runtime.transaction():
+            runtime.execute(
+                "SELECT set_config('vectoracl.tenant', 'acme', true), set_config('enable_sort', 'off', true)"
+            )
+            plan = runtime.execute(
+                f"EXPLAIN SELECT 1 FROM {store.names.table} WHERE tenant_id = 'acme' "
+                f"ORDER BY embedding <=> '{query.tolist()}' LIMIT 10"
+            ).fetchall()
+        assert "by_vector" in str(plan), "the control: an index search has to be possible here"
+        rare = F.year == 5  # three or four rows of 3,000
+        owned = docs.count(rare)
+        assert 3 <= owned <= 4
+        for k in (1, 2, 10):
+            result = docs.search(query, k, where=rare)
+            assert len(result) == min(k, owned)
+            assert result.complete
+        everything = docs.search(query, 10)
+        exact = docs.search(query, 10, exact=True)
+        assert len(everything) == 10
+        assert len({hit.id for hit in everything} & {hit.id for hit in exact}) >= 9
+        assert docs.search(query, 10, tuning={"ef_search": 1000}).complete
+        many = docs.search(query, 1500)
+        assert len(many) == 1500
+
+
+def test_a_small_tenant_gets_all_its_k_after_a_large_one_on_the_same_connection(store: Any) -> None:
+    config = {**store.config, "stores": {"main": {**store.config["stores"]["main"], "pool_min": 1, "pool_max": 1}}}
+    rng = np.random.default_rng(4)
+    with v.connect(config) as acl:
+        acl.scoped(ALICE).load((Chunk(f"c{i}", "d", "", unit(rng)) for i in range(2000)), batch=1000)
+        acl.scoped(BOB).upsert([Chunk(f"c{i}", "d", "", unit(rng)) for i in range(10)])
+        for _ in range(15):
+            assert len(acl.scoped(ALICE).search(unit(rng), 10)) == 10
+        small = acl.scoped(BOB).search(unit(rng), 10)
+        assert len(small) == 10
+        assert {hit.tenant for hit in small} == {"beta"}
+
+
+RAW = (
+    "INSERT INTO {table} (tenant_id, document, generation, chunk_id, label, rev, expires, producer, path, written_at, "
+    "position, content, metadata, embedding) VALUES (%s, 'd', 0, 'raw', 'default', 0, 1, '', '', 0, 0, '', '{{}}', %s)"
+)
+VECTOR = str([1.0] * 8)
+
+
+@pytest.mark.parametrize(
+    ("scope", "tenant", "state"),
+    [
+        (None, None, "42501"),
+        ("acme", None, "42501"),
+        ("acme", "", "42501"),
+        (None, "acme", "42501"),
+        ("acme", "beta", "42501"),
+    ],
+)
+def test_the_database_itself_refuses_a_wrong_tag(store: Any, scope: str | None, tenant: str | None, state: str) -> None:
+    statement = RAW.format(table=store.names.table)
+    with psycopg.connect(store.runtime, autocommit=True) as connection:
+        with connection.transaction():  # the control: with its own tag it is written
+            connection.execute("SELECT set_config('vectoracl.tenant', 'acme', true)")
+            connection.execute(statement, ("acme", VECTOR))
+        with pytest.raises(psycopg.Error) as refused, connection.transaction():
+            if scope is not None:
+                connection.execute("SELECT set_config('vectoracl.tenant', %s, true)", (scope,))
+            connection.execute(statement, (tenant, VECTOR))
+    assert refused.value.sqlstate in (state, "23502", "23514")
+
+
+def test_without_a_scope_there_are_no_rows_and_partitions_are_closed(store: Any) -> None:
+    with v.connect(store.config) as acl:
+        acl.scoped(ALICE).upsert(rows(5))
+    with psycopg.connect(store.runtime, autocommit=True) as connection:
+        for _ in range(2):  # fresh, and after a scope was set and ended: NULL and ''
+            assert connection.execute(f"SELECT count(*) FROM {store.names.table}").fetchone() == (0,)
+            with connection.transaction():
+                connection.execute("SELECT set_config('vectoracl.tenant', 'acme', true)")
+                assert connection.execute(f"SELECT count(*) FROM {store.names.table}").fetchone() == (5,)
+        for table in (store.names.default, store.names.versions):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(f"SELECT count(*) FROM {table}")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(f"TRUNCATE {store.names.table}")
+    with psycopg.connect(store.owner, autocommit=True) as owner:  # FORCE binds the owner too
+        assert owner.execute(f"SELECT count(*) FROM {store.names.table}").fetchone() == (0,)
+
+
+def test_unknown_tenants_read_nothing_and_leave_nothing(store: Any) -> None:
+    with v.connect(store.config) as acl:
+        nobody = acl.scoped(testing.principal("x", "never-seen"))
+        assert len(nobody.search(np.ones(8))) == 0
+        assert nobody.count() == 0
+        assert nobody.fetch(["c"]) == []
+        assert nobody.delete(document="d").count == 0
+        operator = acl.operator()
+        assert [one.tenant for one in operator.tenants()] in ([], ["never-seen"])
+        operator.close()
+
+
+def test_half_precision_refuses_what_it_cannot_hold(provisioned: Any) -> None:
+    store = provisioned(dimension=2, type="halfvec")
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(ALICE)
+        docs.upsert([Chunk("a", "d", "", [1.0, 0.0])])
+        for vector in ([70000.0, 1.0], [1e-9, 1e-9]):
+            with pytest.raises(v.InvalidInputError):
+                docs.upsert([Chunk("b", "d", "", [1.0, 0.0]), Chunk("c", "d", "", vector)])
+            with pytest.raises(v.InvalidInputError):
+                docs.search(vector)
+        assert docs.count() == 1
+
+
+def test_an_unprovisioned_database_says_what_to_do(database: Any) -> None:
+    fresh = database()
+    config = {"version": 1, "stores": {"main": {"adapter": "pgvector", "dsn": fresh.runtime, "dimension": 8}}}
+    with pytest.raises(v.RefusedError, match="provision"):
+        v.connect(config)
+
+
+def test_wrong_connections_are_one_clear_error_without_the_password(store: Any) -> None:
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    canary = "c4n4ry-s3cret"
+    parts = conninfo_to_dict(store.runtime)
+    for wrong in ({"password": canary}, {"dbname": "nowhere", "password": canary}, {"port": "1", "password": canary}):
+        dsn = make_conninfo(**{**parts, **wrong})
+        main = {**store.config["stores"]["main"], "dsn": dsn, "connect_timeout": 2}
+        with pytest.raises(v.StoreError) as failed:
+            v.connect({**store.config, "stores": {"main": main}})
+        shown = f"{failed.value} {failed.value!r} {failed.value.__cause__} {failed.value.__dict__}"
+        assert canary not in shown
+        assert failed.value.sent == "no"
+        assert "did not accept" in str(failed.value)
+    with pytest.raises(v.StoreError, match="no valid connection string"):
+        v.connect({**store.config, "stores": {"main": {**main, "dsn": "no dsn at all"}}})
