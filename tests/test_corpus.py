@@ -58,11 +58,11 @@ def test_nothing_is_imported_and_another_process_finds_the_same(corpora):
 
 
 def test_the_demo_gets_enough_of_it_in_time():
-    start = time.perf_counter()
+    start = time.process_time()
     corpora = installed_corpus()
-    assert time.perf_counter() - start < 20  # about 3 s on one core; the limit only catches a disaster
-    assert len(corpora) == 10
-    assert 2_000 <= sum(one.chunk_count() for one in corpora) <= 5_000
+    assert time.process_time() - start < 15  # about 4 s on a quiet core; the limit only catches a disaster
+    assert 3 <= len(corpora) <= 12
+    assert 1_500 <= sum(one.chunk_count() for one in corpora) <= 6_000
 
 
 def test_demo_queries_are_others_words_and_mostly_reach_other_tenants(corpora):

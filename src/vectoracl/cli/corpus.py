@@ -33,7 +33,7 @@ _LEFT_OUT = re.compile(
     r"(^|/)(tests?|testing|_?vendor(ed)?|_vendored|migrations|locale|examples?|conftest\.py|_version\.py)(/|$)"
 )
 _LARGEST_MODULE = 400_000
-_SPARSE = 0.15  # the share of a source that looks like docstrings
+_SPARSE = 0.1  # the share of a source that looks like docstrings
 _PARSED_BYTES = 3_000_000  # of one distribution: keeps the whole below a few seconds
 
 
@@ -51,7 +51,7 @@ class TenantCorpus(NamedTuple):
         return sum(len(chunks(one.text)) for one in self.documents)
 
 
-def installed_corpus(limit_tenants: int = 10, limit_chunks_per_tenant: int = 500) -> list[TenantCorpus]:
+def installed_corpus(limit_tenants: int = 12, limit_chunks_per_tenant: int = 500) -> list[TenantCorpus]:
     """Return the documentation of the installed distributions that have the most of it, by tenant.
 
     A tenant's id is the distribution's normalised name. At most *limit_chunks_per_tenant* chunks (of 800 characters)
