@@ -23,7 +23,7 @@ def test_is_immutable():
     one = make(attributes={"a": 1})
     with pytest.raises(dataclasses.FrozenInstanceError):
         one.tenant = "globex"
-    with pytest.raises(AttributeError):
+    with pytest.raises((AttributeError, TypeError)):  # a frozen class with slots raises the one or the other
         one.other = 1
     with pytest.raises(TypeError):
         one.attributes["a"] = 2

@@ -24,6 +24,7 @@ from vectoracl.predicate import (
     Range,
     Scalar,
     scalar,
+    utc,
 )
 
 
@@ -72,6 +73,9 @@ TAG_FIELDS: Mapping[str, FieldType] = {
 CALLER_TAG_FIELDS = frozenset({"@document", "@chunk", "@position", "@time"})
 MAX_NODES = 1_000
 
+# What RFC 3339 allows and Python reads exactly: finer fractions would be cut off.
+MOMENT_PATTERN = r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)$"
+_MOMENT = re.compile(MOMENT_PATTERN.removesuffix("$") + r"\Z", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 # Refused on top of the encoding that already keeps user keys apart from tags: who writes these means the tag.
 _RESERVED_KEYS = frozenset({"tenant", "tenant_id", "tenantid", "group_id", "groupid", "namespace", "docgen"})
@@ -134,13 +138,17 @@ def typed(name: str, kind: FieldType, value: object) -> Scalar:
 
 def parse_datetime(name: str, text: str) -> datetime:
     """Read RFC 3339 text with an offset. Raises: InvalidInputError."""
+    if not _MOMENT.match(text):
+        raise InvalidInputError(
+            f"The value for {name!r} is not an RFC 3339 datetime with an offset and at most microseconds, "
+            "for example 2026-01-31T12:00:00Z.",
+            field=name,
+        )
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.upper())
     except ValueError:
         raise InvalidInputError(f"The value for {name!r} is not an RFC 3339 datetime.", field=name) from None
-    if moment.tzinfo is None:
-        raise InvalidInputError(f"The datetime for {name!r} has no time zone; add one, for example Z.", field=name)
-    return moment.astimezone(UTC)
+    return utc(moment, f"The value for {name!r}")
 
 
 def datetime_text(moment: datetime) -> str:

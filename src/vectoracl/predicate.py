@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
+
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
-from vectoracl.ids import check_text
+from vectoracl.ids import check_text, plain
 
 if TYPE_CHECKING:
     from vectoracl.fields import FieldType
@@ -36,27 +38,45 @@ def scalar(value: object, where: str = "The value of a filter") -> Scalar:
 
     Raises: InvalidInputError.
     """
-    if hasattr(value, "item") and type(value).__module__ == "numpy":
+    if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
         return check_text(value, where, MAX_KEYWORD_BYTES)
+    # The conversions are those of the base types: a subclass could compare, add or print as something else.
     if isinstance(value, int):
-        if abs(value) > MAX_EXACT_INT:
+        whole = int.__int__(value)
+        if abs(whole) > MAX_EXACT_INT:
             raise InvalidInputError(f"{where} is an integer beyond ±2**53, which not every store holds exactly.")
-        return value
+        return whole
     if isinstance(value, float):
-        if not math.isfinite(value):
+        number = float.__float__(value)
+        if not math.isfinite(number):
             raise InvalidInputError(f"{where} is not a finite number.")
-        return value + 0.0  # -0.0 becomes 0.0
+        return number + 0.0  # -0.0 becomes 0.0
     if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise InvalidInputError(f"{where} is a datetime without a time zone; add one.")
-        return value.astimezone(UTC)
+        return utc(value, where)
     if value is None:
         raise InvalidInputError(f"{where} is None. To ask for rows without the field write F.name.is_missing().")
     raise InvalidInputError(f"{where} has the type {type(value).__name__}; use str, int, float, bool or datetime.")
+
+
+def utc(moment: datetime, where: str) -> datetime:
+    """Return *moment* in UTC, as a datetime of no subclass.
+
+    Raises: InvalidInputError without an offset, outside of the years 1 to 9999, or with nanoseconds.
+    """
+    try:
+        offset = moment.utcoffset()
+        if offset is None:
+            raise InvalidInputError(f"{where} is a datetime without a time zone; add one.")
+        if getattr(moment, "nanosecond", 0):
+            raise InvalidInputError(f"{where} is a datetime with nanoseconds; microseconds are the finest.")
+        time = (moment.hour, moment.minute, moment.second, moment.microsecond)
+        return datetime(moment.year, moment.month, moment.day, *time, tzinfo=UTC) - offset
+    except OverflowError:
+        raise InvalidInputError(f"{where} is outside of the years 1 to 9999 in UTC.") from None
 
 
 class Predicate:
@@ -140,6 +160,9 @@ class In(Predicate):
     field: str
     values: tuple[Scalar, ...]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", _some(self.values))
+
 
 @dataclass(frozen=True, slots=True)
 class Range(Predicate):
@@ -151,6 +174,15 @@ class Range(Predicate):
     lt: int | float | datetime | None = None
     lte: int | float | datetime | None = None
 
+    def __post_init__(self) -> None:
+        if all(bound is None for bound in (self.gt, self.gte, self.lt, self.lte)):
+            raise InvalidInputError("A range needs at least one bound.")
+
+    @property
+    def depth(self) -> int:
+        """How deep the JSON form is: two bounds are an "and" of two comparisons."""
+        return 1 if sum(bound is not None for bound in (self.gt, self.gte, self.lt, self.lte)) == 1 else 2
+
 
 @dataclass(frozen=True, slots=True)
 class ContainsAny(Predicate):
@@ -158,6 +190,9 @@ class ContainsAny(Predicate):
 
     field: str
     values: tuple[Scalar, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", _some(self.values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +212,9 @@ class _Nested(Predicate):
         return self._depth
 
     def _measure(self, operands: tuple[Predicate, ...]) -> None:
-        depth = 1 + max(operand.depth for operand in operands)
+        if not operands:
+            raise InvalidInputError("At least one operand is needed: of nothing it would match all or none.")
+        depth = 1 + max(_operand(operand).depth for operand in operands)
         if depth > MAX_DEPTH:
             raise InvalidInputError(f"The filter is nested deeper than {MAX_DEPTH} levels; flatten it.")
         object.__setattr__(self, "_depth", depth)
@@ -190,6 +227,7 @@ class And(_Nested):
     operands: tuple[Predicate, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "operands", tuple(self.operands))
         self._measure(self.operands)
 
 
@@ -200,6 +238,7 @@ class Or(_Nested):
     operands: tuple[Predicate, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "operands", tuple(self.operands))
         self._measure(self.operands)
 
 
@@ -218,8 +257,18 @@ ALWAYS = Always()
 NODES: tuple[type[Predicate], ...] = (Never, Always, Eq, In, Range, ContainsAny, Missing, And, Or, Not)
 
 
+def _some(values: object) -> tuple[Scalar, ...]:
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise InvalidInputError(f"A list of values is needed, not {type(values).__name__}.")
+    kept = tuple(values)
+    if not kept:
+        raise InvalidInputError("A list of at least one value is needed; of none it is NEVER.")
+    return kept
+
+
 def _operand(value: object) -> Predicate:
-    if not isinstance(value, Predicate):
+    # Exactly the parts of the algebra: a subclass could read differently each time.
+    if not isinstance(value, Predicate) or type(value) not in NODES:
         cure = " Compare the field with something, for example F.year >= 2020." if isinstance(value, Field) else ""
         raise InvalidInputError(f"A filter can only be combined with a filter, not {type(value).__name__}.{cure}")
     return value
@@ -230,7 +279,7 @@ def check_predicate(value: object, name: str = "where") -> Predicate:
 
     Raises: InvalidInputError.
     """
-    if isinstance(value, NODES) and isinstance(value, Predicate):
+    if isinstance(value, Predicate) and type(value) in NODES:
         return value
     cure = {
         "NoneType": "leave the argument out for no further condition",
@@ -244,7 +293,7 @@ def check_predicate(value: object, name: str = "where") -> Predicate:
 def conjunction(operands: Iterable[Predicate]) -> Predicate:
     """Return the simplest predicate that matches where all *operands* do; of none of them it is `Always`."""
     flat: list[Predicate] = []
-    for one in operands:
+    for one in map(_operand, operands):
         if isinstance(one, Never):
             return NEVER
         if isinstance(one, And):
@@ -259,7 +308,7 @@ def conjunction(operands: Iterable[Predicate]) -> Predicate:
 def disjunction(operands: Iterable[Predicate]) -> Predicate:
     """Return the simplest predicate that matches where any of *operands* does; of none of them it is `Never`."""
     flat: list[Predicate] = []
-    for one in operands:
+    for one in map(_operand, operands):
         if isinstance(one, Always):
             return ALWAYS
         if isinstance(one, Or):
@@ -274,9 +323,12 @@ def disjunction(operands: Iterable[Predicate]) -> Predicate:
 def _values(values: object) -> tuple[Scalar, ...]:
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise InvalidInputError(f"A list of values is needed, not {type(values).__name__}.")
-    kept = dict.fromkeys((type(one), one) for one in (scalar(item) for item in values))
-    if len(kept) > MAX_VALUES:
-        raise InvalidInputError(f"A filter holds at most {MAX_VALUES:,} values; this one has {len(kept):,}.")
+    kept: dict[tuple[type, Scalar], None] = {}
+    for item in values:
+        one = scalar(item)
+        kept[type(one), one] = None
+        if len(kept) > MAX_VALUES:
+            raise InvalidInputError(f"A filter holds at most {MAX_VALUES:,} values; this one has more.")
     return tuple(value for _, value in kept)
 
 
@@ -294,7 +346,7 @@ class Field:
     __hash__ = None  # type: ignore[assignment]  # == makes a filter, so a field must not be a key
 
     def __init__(self, name: str) -> None:
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not len(plain(name)):
             raise InvalidInputError("The name of a field must be a non-empty string.")
         self.name = check_text(name, "The name of a field", 256)
 

@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from vectoracl.errors import InvalidInputError
-from vectoracl.fields import FieldType, datetime_text
+from vectoracl.fields import MOMENT_PATTERN, FieldType, datetime_text, parse_datetime
 from vectoracl.predicate import (
     ALWAYS,
     MAX_DEPTH,
+    MAX_EXACT_INT,
     NEVER,
     Always,
     And,
@@ -103,6 +104,8 @@ def _comparison(data: Mapping[str, Any], place: str) -> Predicate:
         raise InvalidInputError(f"{place}.field: must be a string.", field="where")
     ref = Field(name)
     has_value = "value" in data
+    if not isinstance(op, str):
+        raise InvalidInputError(f"{place}.op: must be a string.", field="where")
     if op in _BARE:
         if has_value:
             raise InvalidInputError(f"{place}: {op} takes no value.", field="where")
@@ -132,8 +135,6 @@ def _comparison(data: Mapping[str, Any], place: str) -> Predicate:
             return ref.contains(value)
     if isinstance(value, str):
         # Only datetimes are ordered text; the check against the declared type reads it or refuses it.
-        from vectoracl.fields import parse_datetime
-
         value = parse_datetime(name, value)
     return {"lt": ref.__lt__, "lte": ref.__le__, "gt": ref.__gt__, "gte": ref.__ge__}[op](value)
 
@@ -141,10 +142,10 @@ def _comparison(data: Mapping[str, Any], place: str) -> Predicate:
 def json_schema(fields: Mapping[str, FieldType]) -> dict[str, Any]:
     """Return the JSON schema (2020-12) of the JSON form over *fields*; see `Predicate.json_schema`."""
     value_of: dict[FieldType, dict[str, Any]] = {
-        FieldType.KEYWORD: {"type": "string", "maxLength": 1024},
-        FieldType.NUMBER: {"type": "number"},
+        FieldType.KEYWORD: {"type": "string", "maxLength": 1024, "pattern": "^[^\\u0000]*$"},
+        FieldType.NUMBER: {"type": "number", "minimum": -MAX_EXACT_INT, "maximum": MAX_EXACT_INT},
         FieldType.BOOLEAN: {"type": "boolean"},
-        FieldType.DATETIME: {"type": "string", "format": "date-time"},
+        FieldType.DATETIME: {"type": "string", "format": "date-time", "pattern": MOMENT_PATTERN},
     }
 
     def comparison(name: str, ops: tuple[str, ...], value: dict[str, Any] | None) -> dict[str, Any]:
