@@ -35,6 +35,14 @@ from vectoracl.plugins import load
 _WIDEST = 110
 
 
+class Level(StrEnum):
+    """From which severity on a finding is one for the exit code."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
 class Format(StrEnum):
     """How findings are printed."""
 
@@ -65,6 +73,10 @@ def check(
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="ID", help="Explain one rule, e.g. PG001.")
     ] = None,
+    fail_on: Annotated[
+        Level,
+        typer.Option("--fail-on", help="The exit code is 1 from this severity on. Notes are what is so by design."),
+    ] = Level.WARNING,
     form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TEXT,
     *,
     as_json: JsonOption = False,
@@ -74,7 +86,7 @@ def check(
     It reads catalogues and settings, as the role that serves; it touches no rows and changes nothing. With --dsn it
     looks at every table with a vector column of a database that vectoracl never provisioned.
 
-    Exit codes: 0 no finding, 1 findings, 2 could not be measured.
+    Exit codes: 0 nothing to mend, 1 findings, 2 could not be measured.
     """
     form = Format.JSON if as_json else form
     if explain is not None:
@@ -92,7 +104,10 @@ def check(
     else:
         found, rules = _configured(config_path(config, argument), store)
     _print(found, rules, form)
-    done(FINDINGS if any(posture.findings for posture in found.values()) else CLEAN)
+    levels = list(Level)
+    counted = {level.value for level in levels[: levels.index(fail_on) + 1]}
+    failed = any(finding.rule.severity in counted for posture in found.values() for finding in posture.findings)
+    done(FINDINGS if failed else CLEAN)
 
 
 def _configured(config: Path, store: str | None) -> tuple[Mapping[str, Posture], list[Rule]]:

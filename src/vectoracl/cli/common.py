@@ -223,7 +223,7 @@ class Steps:
         if task is None:
             task = self._tasks[what] = self._bars.add_task(plain(what), total=total, count="")
         count = f"{done_:,}" if total is None else f"{done_:,}/{total:,}"
-        self._bars.update(task, completed=done_, total=total, count=count if done_ or total else "")
+        self._bars.update(task, completed=done_, total=total, count="" if total in (None, 1) and done_ < 2 else count)
 
     @property
     def report(self) -> Report:

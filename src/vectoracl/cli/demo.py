@@ -19,6 +19,7 @@ from vectoracl.client import VectorACL
 from vectoracl.config import read
 from vectoracl.embed import Embedder, open_embedder
 from vectoracl.errors import ConfigError, InvalidInputError, RefusedError
+from vectoracl.findings import Posture
 
 FOLDER = Path(".vectoracl")
 
@@ -142,8 +143,8 @@ def _run(
         forging = Forging(own, foreign, vector, demo_attempts.reopener(acl, source))
         tried = demo_attempts.attempts(acl, forging, read(source)[1])
         posture = acl.check()[name]
-        server = acl.server()
         adapter = acl.config.stores[name].adapter
+        server = _server(acl.server(), adapter, posture)
     return demo_run.Outcome(
         adapter, server, posture.grade, len(corpora), documents, chunks, seconds, asked, tuple(tried)
     )
@@ -161,3 +162,12 @@ def _provision(acl: VectorACL) -> None:
         operator.provision()
     finally:
         operator.close()
+
+
+def _server(described: str, adapter: str, posture: Posture) -> str:
+    """Describe the server with the version of the part of it that the adapter is named after, where there is one."""
+    own = dict(posture.facts).get(adapter)
+    if own is None:
+        return described
+    product, bracket, rest = described.partition(" (")
+    return f"{product}, {adapter} {own}{bracket}{rest}"

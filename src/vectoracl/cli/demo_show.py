@@ -41,7 +41,6 @@ def _head(outcome: Outcome) -> Panel:
 
 def _question(asked: Asked, width: int) -> Group:
     who = name_of(asked.principal)
-    who = name_of(asked.principal)
     room = (width - 3) // 2 - 6
     head = Text.assemble((f"{one_line(who, width // 2)} ", "bold cyan"), "asks ")
     timing = f"  {asked.p50_ms:.1f} ms"
