@@ -260,12 +260,19 @@ def _free_port() -> int:
 def _clear_pid_file(folder: Folder) -> None:
     """Remove a `postmaster.pid` that names a process which is not this cluster's server.
 
-    PostgreSQL removes the file itself if the process is gone, but after a restart of the machine its number may be
-    another process's, and then it refuses to start. That no server of ours lives is known from the lock.
+    PostgreSQL removes the file itself if the process is gone. It refuses to start if the number is another process's,
+    as after a restart of the machine, or a dead server's that nobody has reaped, as in a container without an init.
+    That no server which we started lives is known from the lock; one that was started by hand is left alone.
     """
     path = folder.cluster / "postmaster.pid"
-    with suppress(FileNotFoundError, PermissionError, ValueError, IndexError):
-        process = Path("/proc") / path.read_text("ascii", errors="replace").split()[0]
-        command = (process / "comm").read_text("ascii", errors="replace").strip()
-        if command != "postgres" or not (process / "cwd").samefile(folder.cluster):
+    with suppress(OSError, ValueError):
+        pid = int(path.read_text("ascii", errors="replace").partition("\n")[0])
+        if not _serves(Path("/proc") / str(pid), folder.cluster):
             path.unlink()
+
+
+def _serves(process: Path, cluster: Path) -> bool:
+    """Return whether *process*, a folder of /proc, is a living server of *cluster*. Raises: OSError if that is hidden."""
+    state = (process / "stat").read_text("utf-8", errors="replace").rpartition(")")[2].split()[0]
+    command = (process / "comm").read_text("utf-8", errors="replace").strip()
+    return state not in {"Z", "X"} and command == "postgres" and (process / "cwd").samefile(cluster)
