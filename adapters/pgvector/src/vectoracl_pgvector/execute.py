@@ -184,7 +184,7 @@ class _Settings:
 
     @property
     def oid_query(self) -> str:
-        return f"SELECT pg_catalog.to_regtype('{self.names.vector_type}')::pg_catalog.oid"
+        return f"SELECT {self.names.vector_oid}"
 
     def set_oid(self, row: Any) -> int:
         """Keep the vector type's oid. Raises: PostureError where the extension is missing."""
@@ -228,7 +228,8 @@ def pipeline(
             setting = settings_statement(request, timeout)
             connection.execute(setting.sql, setting.params, prepare=False)
         for statement in request.statements:
-            cursor = connection.cursor(binary=statement.binary, row_factory=tuple_row)
+            cursor = Cursor(connection, row_factory=tuple_row)
+            cursor.format = Format.BINARY if statement.binary else Format.TEXT
             if oid:
                 adapt(cursor, oid)
             cursor.execute(statement.sql, statement.params or None, prepare=False)
@@ -248,7 +249,8 @@ async def apipeline(
             setting = settings_statement(request, timeout)
             await connection.execute(setting.sql, setting.params, prepare=False)
         for statement in request.statements:
-            cursor = connection.cursor(binary=statement.binary, row_factory=tuple_row)
+            cursor = AsyncCursor(connection, row_factory=tuple_row)
+            cursor.format = Format.BINARY if statement.binary else Format.TEXT
             if oid:
                 adapt(cursor, oid)
             await cursor.execute(statement.sql, statement.params or None, prepare=False)

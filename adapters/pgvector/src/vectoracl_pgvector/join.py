@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import Format, TransactionStatus
+from psycopg.rows import tuple_row
 
 from vectoracl.actions import Action
 from vectoracl.adapter import Flow, Port
@@ -123,30 +124,37 @@ class JoinedPort:
 
     def _perform(self, request: Transaction, timeout: float | None) -> tuple[Any, ...]:
         names = self._names
-        connection = self._connection
         setting = settings_statement(request, timeout)
+        wanted = [name for name, _ in request.settings] + (["statement_timeout"] if timeout is not None else [])
+        reads = ", ".join("pg_catalog.current_setting(%s, true)" for _ in wanted)
+        # NULL resets a setting to its default, for those that did not exist before.
+        restore = ", ".join("pg_catalog.set_config(%s, %s::text, true)" for _ in wanted)
         replies = []
-        # The savepoint undoes a failed statement, so that the caller's transaction stays usable.
-        with connection.transaction(), connection.cursor(row_factory=psycopg.rows.tuple_row) as plain:
-            bypass = plain.execute(_BYPASS, (names.table,), prepare=False).fetchone()
-            if bypass is None or bypass[0] is not False:
-                raise PostureError(
-                    "The role of this connection goes around row-level security (SUPERUSER, BYPASSRLS, or a member of "
-                    "the table's owner). Connect as the runtime role."
-                )
-            wanted = [name for name, _ in request.settings] + (["statement_timeout"] if timeout is not None else [])
-            reads = ", ".join("pg_catalog.current_setting(%s, true)" for _ in wanted)
+        # First a statement of the caller's own transaction: psycopg opens it here if none is open yet, so that the
+        # block below is a savepoint in it, and not a transaction that would be committed at its end.
+        with self._cursor() as first:
+            bypass = first.execute(_BYPASS, (names.table,), prepare=False).fetchone()
+        if bypass is None or bypass[0] is not False:
+            raise PostureError(
+                "The role of this connection goes around row-level security (SUPERUSER, BYPASSRLS, or a member of the "
+                "table's owner). Connect as the runtime role."
+            )
+        # The savepoint undoes a failed statement and its settings, so that the caller's transaction stays usable.
+        with self._connection.transaction(), self._cursor() as plain:
             before = plain.execute(f"SELECT {reads}", wanted, prepare=False).fetchone() or ()
-            kind = plain.execute(
-                f"SELECT pg_catalog.to_regtype('{names.vector_type}')::pg_catalog.oid", prepare=False
-            ).fetchone()
+            kind = plain.execute(f"SELECT {names.vector_oid}", prepare=False).fetchone()
             plain.execute(setting.sql, setting.params, prepare=False)
             for statement in request.statements:
-                with connection.cursor(binary=statement.binary, row_factory=psycopg.rows.tuple_row) as cursor:
+                with self._cursor(binary=statement.binary) as cursor:
                     adapt(cursor, int(kind[0]) if kind else 0)
                     cursor.execute(statement.sql, statement.params or None, prepare=False)
                     replies.append(cursor.fetchall() if statement.rows else cursor.rowcount)
-            restore = ", ".join("pg_catalog.set_config(%s, %s, true)" for _ in wanted)
-            values = [part for name, value in zip(wanted, before, strict=True) for part in (name, value or "")]
+            values = [part for name, value in zip(wanted, before, strict=True) for part in (name, value)]
             plain.execute(f"SELECT {restore}", values, prepare=False)
         return tuple(replies)
+
+    def _cursor(self, *, binary: bool = False) -> psycopg.Cursor[tuple[Any, ...]]:
+        """A cursor of psycopg's own kind: frameworks set others, which bind in the client and know no binary form."""
+        cursor = psycopg.Cursor(self._connection, row_factory=tuple_row)
+        cursor.format = Format.BINARY if binary else Format.TEXT
+        return cursor

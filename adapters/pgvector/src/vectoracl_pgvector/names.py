@@ -67,6 +67,11 @@ class Names:
             raw_table=config.table,
         )
 
+    @property
+    def vector_oid(self) -> str:
+        """Return SQL for the oid of the vector type, NULL where the extension is missing."""
+        return f"pg_catalog.to_regtype({literal(self.vector_type)})::pg_catalog.oid"
+
     def partition_name(self, tenant: str) -> str:
         """Return the unquoted name of *tenant*'s own partition: injective, at most 63 bytes.
 

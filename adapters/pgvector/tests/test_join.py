@@ -1,0 +1,182 @@
+"""The caller's own transaction: psycopg, SQLAlchemy and Django."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+import vectoracl as v
+from vectoracl import Chunk, testing
+from vectoracl_pgvector import join
+
+ANN = testing.principal("ann", "acme")
+BOB = testing.principal("bob", "beta")
+ONE = np.ones(8, np.float32)
+
+
+@pytest.fixture
+def acl(store: Any) -> Any:
+    with v.connect(store.config) as opened:
+        opened.scoped(BOB).upsert([Chunk("foreign", "d", "beta's", ONE)])
+        yield opened
+
+
+def setting(connection: Any) -> Any:
+    return (
+        connection.cursor(row_factory=psycopg.rows.tuple_row)
+        .execute(
+            "SELECT current_setting('vectoracl.tenant', true), current_setting('search_path'), "
+            "current_setting('statement_timeout')"
+        )
+        .fetchone()
+    )
+
+
+def test_it_commits_and_rolls_back_with_the_callers_work(acl: v.VectorACL, store: Any) -> None:
+    with psycopg.connect(store.runtime) as connection:
+        docs = join(acl, ANN, connection)
+        docs.upsert([Chunk("c", "d", "mine", ONE)])
+        assert [hit.id for hit in docs.search(ONE)] == ["c"]
+        assert acl.scoped(ANN).count() == 0, "nothing is committed before the caller commits"
+        connection.rollback()
+    assert acl.scoped(ANN).count() == 0
+    with psycopg.connect(store.runtime) as connection:
+        join(acl, ANN, connection).upsert([Chunk("c", "d", "mine", ONE)])
+    assert acl.scoped(ANN).count() == 1
+
+
+def test_it_restores_what_was_set_also_after_an_error(acl: v.VectorACL, store: Any) -> None:
+    acl.scoped(ANN).upsert([Chunk("c", "d", "mine", ONE, metadata={"year": 1999})])
+    with psycopg.connect(store.runtime) as connection:
+        connection.execute(
+            "SELECT set_config('vectoracl.tenant', 'beta', true), set_config('search_path', 'public', true)"
+        )
+        before = setting(connection)
+        docs = join(acl, ANN, connection)
+        docs.search(ONE, timeout=5)
+        assert setting(connection) == before
+        with pytest.raises(v.DeniedError):
+            docs.narrow(v.F.year > 2000).upsert([Chunk("c", "d", "x", ONE, metadata={"year": 2001})])
+        assert setting(connection) == before
+        # The caller's transaction is still usable, and still has its own scope.
+        assert connection.execute(f"SELECT chunk_id FROM {store.names.table}").fetchall() == [("foreign",)]
+
+
+def test_the_row_factory_and_types_of_the_caller_stay_as_they_were(acl: v.VectorACL, store: Any) -> None:
+    with psycopg.connect(store.runtime, row_factory=dict_row) as connection:
+        docs = join(acl, ANN, connection)
+        docs.upsert([Chunk("c", "d", "mine", ONE)])
+        assert docs.fetch(["c"], include={"vector"})[0].vector is not None
+        connection.execute("SELECT set_config('vectoracl.tenant', 'acme', true)")
+        row = connection.execute(f"SELECT embedding FROM {store.names.table}").fetchone()
+        assert row == {"embedding": "[1,1,1,1,1,1,1,1]"}
+
+
+def test_what_it_refuses(acl: v.VectorACL, store: Any) -> None:
+    with psycopg.connect(store.runtime, autocommit=True) as connection:
+        docs = join(acl, ANN, connection)
+        with pytest.raises(v.RefusedError, match="autocommit"):
+            docs.count()
+        with connection.transaction():
+            assert docs.count() == 0
+    with psycopg.connect(store.runtime) as connection:
+        with pytest.raises(psycopg.Error):
+            connection.execute("SELECT nonsense")
+        with pytest.raises(v.RefusedError, match="failed"):
+            join(acl, ANN, connection).count()
+    for role in (store.owner, store.bootstrap):
+        with psycopg.connect(role) as connection, pytest.raises(v.PostureError):
+            join(acl, ANN, connection).count()
+    with pytest.raises(v.InvalidInputError):
+        join(acl, ANN, object())
+    with psycopg.connect(store.runtime) as connection, pytest.raises(v.InvalidPrincipalError):
+        join(acl, "acme", connection)  # type: ignore[arg-type]
+
+
+def test_decisions_are_recorded_and_expired_principals_are_denied(acl: v.VectorACL, store: Any) -> None:
+    late = testing.principal("ann", "acme", expires_at=1.0)
+    with psycopg.connect(store.runtime) as connection:
+        before = len(acl.sink.records)  # type: ignore[attr-defined]
+        with pytest.raises(v.DeniedError):
+            join(acl, late, connection).count()
+        assert len(acl.sink.records) == before + 1  # type: ignore[attr-defined]
+
+
+def test_sqlalchemy(acl: v.VectorACL, store: Any) -> None:
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    orm = pytest.importorskip("sqlalchemy.orm")
+    url = store.runtime.replace("postgresql://", "postgresql+psycopg://", 1)
+    engine = sqlalchemy.create_engine(url)
+    try:
+        with engine.begin() as connection:
+            join(acl, ANN, connection).upsert([Chunk("a", "d", "x", ONE)])
+        assert acl.scoped(ANN).count() == 1
+        with pytest.raises(ZeroDivisionError), engine.begin() as connection:
+            join(acl, ANN, connection).upsert([Chunk("b", "d", "x", ONE)])
+            raise ZeroDivisionError
+        assert acl.scoped(ANN).count() == 1
+        with orm.Session(engine) as session:
+            docs = join(acl, ANN, session)
+            docs.upsert([Chunk("b", "d", "x", ONE)])
+            assert docs.count() == 2
+            session.commit()
+        assert acl.scoped(ANN).count() == 2
+        auto = engine.execution_options(isolation_level="AUTOCOMMIT")
+        with auto.connect() as connection, pytest.raises(v.RefusedError):
+            join(acl, ANN, connection).count()
+    finally:
+        engine.dispose()
+
+
+def test_django(acl: v.VectorACL, store: Any) -> None:
+    django = pytest.importorskip("django")
+    from django.conf import settings
+    from psycopg.conninfo import conninfo_to_dict
+
+    parts = conninfo_to_dict(store.runtime)
+    if not settings.configured:
+        settings.configure(
+            DATABASES={
+                "default": {
+                    "ENGINE": "django.db.backends.postgresql",
+                    "NAME": parts["dbname"],
+                    "USER": parts["user"],
+                    "PASSWORD": parts["password"],
+                    "HOST": parts.get("host", ""),
+                    "PORT": parts.get("port", ""),
+                }
+            }
+        )
+        django.setup()
+    from django.db import connection, transaction
+
+    try:
+        with pytest.raises(v.RefusedError, match="atomic"):
+            join(acl, ANN, connection).count()
+        with transaction.atomic():
+            join(acl, ANN, connection).upsert([Chunk("a", "d", "x", ONE)])
+        assert acl.scoped(ANN).count() == 1
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            join(acl, ANN, connection).upsert([Chunk("b", "d", "x", ONE)])
+            raise ZeroDivisionError
+        assert acl.scoped(ANN).count() == 1
+    finally:
+        connection.close()
+
+
+def test_a_joined_handle_is_bound_to_its_connection_and_ends_with_the_acl(acl: v.VectorACL, store: Any) -> None:
+    with psycopg.connect(store.runtime) as connection:
+        docs = join(acl, ANN, connection)
+        tool = docs.narrow(actions={"count"})
+        assert tool.count() == 0
+        with pytest.raises(v.DeniedError):
+            tool.upsert([Chunk("a", "d", "x", ONE)])
+    with pytest.raises(v.VectorACLError):
+        docs.count()
+    acl.close()
+    with psycopg.connect(store.runtime) as connection, pytest.raises(v.ClosedError):
+        join(acl, ANN, connection)
