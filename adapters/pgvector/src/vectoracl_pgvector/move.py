@@ -164,8 +164,8 @@ class _Move:
         wanted = {SETTING: self._tenant, "search_path": "pg_catalog", "lock_timeout": _ms(lock)}
         wanted |= {"vectoracl." + name: value for name, value in settings.items()}
         with self._connection.transaction():
-            for name, value in wanted.items():
-                self._run("SELECT pg_catalog.set_config(%s, %s, true)", (name, value))
+            calls = ", ".join("pg_catalog.set_config(%s, %s, true)" for _ in wanted)
+            self._run(f"SELECT {calls}", tuple(part for pair in wanted.items() for part in pair))
             yield
 
     def _short(self, statements: Callable[[], Iterable[str]]) -> None:
