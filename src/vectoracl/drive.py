@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import time
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from vectoracl.adapter import AsyncPort, Flow, Port, Request, Step
@@ -25,9 +27,16 @@ def _left(deadline: float | None) -> float | None:
     return left
 
 
-def run(flow: AnyFlow[R], ports: Mapping[str, Port], *, timeout: float | None = None) -> R:
+def run(
+    flow: AnyFlow[R],
+    ports: Mapping[str, Port],
+    *,
+    timeout: float | None = None,
+    pool: Callable[[], Executor] | None = None,
+) -> R:
     """Drive *flow* to its end with sync *ports*; *timeout* is in seconds for the whole flow.
 
+    *pool* returns the threads that perform the further legs of a tuple; without it they are made for each tuple.
     An error of a port is thrown into the flow. Anything that is no Exception (KeyboardInterrupt) closes the flow and
     is re-raised. Raises: what the flow raises.
     """
@@ -43,7 +52,7 @@ def run(flow: AnyFlow[R], ports: Mapping[str, Port], *, timeout: float | None = 
         # A try of its own: with the call inside send(…), a client's StopIteration would become the flow's result.
         try:
             if isinstance(step, tuple):
-                value = _legs(step, ports, deadline)
+                value = _legs(step, ports, deadline, pool)
             else:
                 value = ports[step.port].execute(step, _left(deadline))
         except Exception as caught:  # noqa: BLE001 - whatever a port raises belongs to the flow
@@ -76,7 +85,12 @@ async def arun(flow: AnyFlow[R], ports: Mapping[str, AsyncPort], *, timeout: flo
             raise
 
 
-def _legs(step: tuple[Request[Any], ...], ports: Mapping[str, Port], deadline: float | None) -> tuple[Any, ...]:
+def _legs(
+    step: tuple[Request[Any], ...],
+    ports: Mapping[str, Port],
+    deadline: float | None,
+    pool: Callable[[], Executor] | None,
+) -> tuple[Any, ...]:
     """Perform the legs of a tuple, side by side where their ports allow it; all finish, errors are values."""
 
     def leg(request: Request[Any]) -> Any:
@@ -88,9 +102,42 @@ def _legs(step: tuple[Request[Any], ...], ports: Mapping[str, Port], deadline: f
     width = min((ports[request.port].parallel for request in step), default=1)
     if len(step) < 2 or width < 2:
         return tuple(leg(request) for request in step)
-    with ThreadPoolExecutor(min(width, len(step)), thread_name_prefix="vectoracl-leg") as pool:
-        started = [pool.submit(contextvars.copy_context().run, leg, request) for request in step]
-        return tuple(future.result() for future in started)
+    threads = min(width, len(step))
+    if pool is not None:
+        return _shared_out(step, leg, pool(), threads)
+    with ThreadPoolExecutor(threads - 1, thread_name_prefix="vectoracl-leg") as own:
+        return _shared_out(step, leg, own, threads)
+
+
+def _shared_out(
+    step: tuple[Request[Any], ...], leg: Callable[[Request[Any]], Any], pool: Executor, threads: int
+) -> tuple[Any, ...]:
+    """Perform *step* in this thread and *threads* - 1 of *pool*; each takes the next leg that nobody has begun.
+
+    So a busy pool never holds a call up, and legs that are done in microseconds wait for no other thread.
+    """
+    results: list[Any] = [None] * len(step)
+    waiting = deque(enumerate(step))
+
+    def work() -> None:
+        while True:
+            try:
+                index, request = waiting.popleft()
+            except IndexError:
+                return
+            results[index] = leg(request)
+
+    helpers = []
+    try:
+        with contextlib.suppress(RuntimeError):  # a pool that was closed meanwhile leaves the work to this thread
+            for _ in range(threads - 1):
+                helpers.append(pool.submit(contextvars.copy_context().run, work))
+        contextvars.copy_context().run(work)
+    finally:
+        for helper in helpers:
+            if not helper.cancel():
+                helper.result()
+    return tuple(results)
 
 
 async def _alegs(
@@ -151,21 +198,27 @@ def side_by_side(flows: Sequence[Flow[R]]) -> Flow[list[R]]:
     waiting: dict[int, Step] = {}
 
     def advance(index: int, value: Any, error: Exception | None) -> None:
-        waiting.pop(index, None)
         try:
             waiting[index] = flows[index].send(value) if error is None else flows[index].throw(error)
         except StopIteration as stop:
+            waiting.pop(index, None)
             results[index] = stop.value
         except Exception as caught:  # noqa: BLE001 - kept, and raised when all have finished
+            waiting.pop(index, None)
             errors[index] = caught
 
     try:
         for index in range(len(flows)):
             advance(index, None, None)
         while waiting:
-            batch = sorted(waiting.items())
-            flat = tuple(one for _, step in batch for one in (step if isinstance(step, tuple) else (step,)))
-            replies = yield flat
+            batch = list(waiting.items())  # in the order of the flows: they are entered once, in order
+            flat: list[Request[Any]] = []
+            for _, step in batch:
+                if isinstance(step, tuple):
+                    flat.extend(step)
+                else:
+                    flat.append(step)
+            replies = yield tuple(flat)
             taken = 0
             for index, step in batch:
                 if isinstance(step, tuple):

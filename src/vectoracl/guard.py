@@ -25,13 +25,14 @@ from vectoracl.errors import (
     DeniedError,
     RefusedError,
     ScopeViolationError,
+    StoreError,
     UnsupportedPredicateError,
     VectorACLError,
 )
 from vectoracl.fields import FieldType, check_scope_predicate, fields_of
 from vectoracl.meaning import Test, compile_test
 from vectoracl.policy import Decision, Policy
-from vectoracl.ports import Decide, WriteRecord
+from vectoracl.ports import Decide, Sleep, WriteRecord
 from vectoracl.predicate import Always, And, Not, Or, Predicate
 from vectoracl.principal import Principal
 from vectoracl.scope import Scope
@@ -196,7 +197,7 @@ class Guard:
         """
         if action not in store.capabilities.operations:
             raise UnsupportedPredicateError(f"The adapter {store.adapter_name!r} cannot {action}.", field=action)
-        started = time.perf_counter()
+        started = time.perf_counter_ns()
         plan = yield from self.plan(asker, action, store)
         decision_id = os.urandom(16).hex()
         yield WriteRecord({**plan.record, "id": decision_id, "time": self.clock()})
@@ -221,7 +222,7 @@ class Guard:
             outcome = outcome if outcome == "denied" else f"error:{error.code}"
             raise
         finally:
-            spent = round((time.perf_counter() - started) * 1e3, 3)
+            spent = (time.perf_counter_ns() - started) // 1000 / 1000
             self.sink.note({"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent})
 
 
@@ -252,9 +253,6 @@ def retried(make: Callable[[], Flow[T]], *, attempts: int = 3, base: float = 0.0
 
     For reads and for writes that may be repeated. The waiting is a request to the clock's port.
     """
-    from vectoracl.errors import StoreError
-    from vectoracl.ports import Sleep
-
     for attempt in range(attempts):
         try:
             return (yield from make())

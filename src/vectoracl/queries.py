@@ -13,6 +13,7 @@ from vectoracl.ids import check_id, check_text
 from vectoracl.records import Vector
 
 MAX_QUERY_BYTES = 1 << 16
+_NO_VECTOR = (str, bytes, dict, set, frozenset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def check_vector(value: object, dimension: int, *, nonzero: bool, name: str = "v
 
     *nonzero* refuses the zero vector, which has no direction (cosine). Raises: InvalidInputError.
     """
-    if isinstance(value, str | bytes | dict | set | frozenset) or value is None:
+    if value is None or isinstance(value, _NO_VECTOR):
         raise InvalidInputError(f"{name} must be {dimension} numbers, not {type(value).__name__}.", field=name)
     try:
         vector = np.ascontiguousarray(value, dtype=np.float32)
@@ -92,6 +93,8 @@ def check_vector(value: object, dimension: int, *, nonzero: bool, name: str = "v
 
 def check_query(value: object, *, dimension: int, nonzero: bool) -> str | VectorQuery | Lexical | Hybrid | Like:
     """Return *value* as a query: text, a checked vector or one of the classes above. Raises: InvalidInputError."""
+    if type(value) is np.ndarray:
+        return VectorQuery(check_vector(value, dimension, nonzero=nonzero, name="query"))
     match value:
         case str():
             return _text(value)

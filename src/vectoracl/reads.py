@@ -6,8 +6,8 @@ import base64
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import orjson
@@ -20,7 +20,7 @@ from vectoracl.guard import Asker, Guard, Leg, Plan, Store, check_supported, ret
 from vectoracl.ids import check_id
 from vectoracl.operations import ChunkRef, Count, Fetch, Found, Include, Position, Rows, Scan, Search
 from vectoracl.ports import EmbedQueries
-from vectoracl.predicate import Predicate, check_predicate
+from vectoracl.predicate import ALWAYS, Predicate, check_predicate
 from vectoracl.queries import (
     Hybrid,
     HybridQuery,
@@ -42,8 +42,7 @@ MAX_FETCH = 1_000
 MAX_PAGE = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """The checked arguments of a search, but for the query."""
 
     k: int
@@ -58,6 +57,8 @@ class Ask:
 
 def check_include(include: object) -> Include:
     """Return *include* as a set of "text", "metadata" and "vector". Raises: InvalidInputError."""
+    if include is INCLUDE:
+        return INCLUDE
     if isinstance(include, str) or not isinstance(include, Iterable):
         raise InvalidInputError('include is a collection, for example {"text", "vector"}.', field="include")
     wanted = frozenset(include)
@@ -68,6 +69,8 @@ def check_include(include: object) -> Include:
 
 def integer(value: object, name: str, low: int, high: int) -> int:
     """Return *value* if it is an integer from *low* to *high*. Raises: InvalidInputError."""
+    if type(value) is int and low <= value <= high:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
         raise InvalidInputError(f"{name} must be an integer from {low} to {high:,}.", field=name)
     return int(value)
@@ -75,6 +78,8 @@ def integer(value: object, name: str, low: int, high: int) -> int:
 
 def check_where(store: Store, where: object) -> Predicate:
     """Check a caller's filter against the store's fields and abilities. Raises: RefusedError's kinds."""
+    if where is ALWAYS:
+        return ALWAYS
     checked = check_filter(check_predicate(where), store.fields)
     check_supported(checked, store.capabilities)
     return checked
@@ -143,11 +148,10 @@ def check_refs(ids: object, name: str = "ids") -> tuple[ChunkRef, ...]:
 
 def _supported(store: Store, query: str | VectorQuery | Lexical | Hybrid | Like) -> None:
     kind: Literal["vector", "lexical", "hybrid"] = "vector"
-    match query:
-        case Lexical():
-            kind = "lexical"
-        case Hybrid():
-            kind = "hybrid"
+    if isinstance(query, Lexical):
+        kind = "lexical"
+    elif isinstance(query, Hybrid):
+        kind = "hybrid"
     if kind not in store.capabilities.queries:
         raise UnsupportedPredicateError(
             f"The adapter {store.adapter_name!r} cannot answer a {kind} query; it can: "
@@ -167,22 +171,25 @@ def locked(leg: Leg, store: Store, decision_id: str, flow: Callable[[], Flow[Fou
     return found
 
 
-def _stripped(hits: Sequence[Hit], include: Include) -> list[Hit]:
+def _stripped(hits: list[Hit], include: Include) -> list[Hit]:
     """Take away what was fetched for the second lock only."""
     if "metadata" in include or not any(hit.metadata is not None for hit in hits):
-        return list(hits)
+        return hits
     return [hit._replace(metadata=None) for hit in hits]
 
 
-def _order(hit: Hit) -> tuple[float, str, str, str]:
-    return (-hit.score, hit.tenant, hit.document, hit.id)
+_names = itemgetter(Hit._fields.index("tenant"), Hit._fields.index("document"), Hit._fields.index("id"))
+_score = itemgetter(Hit._fields.index("score"))
 
 
 def merge(found: Sequence[Found], ask: Ask) -> Found:
     """Merge the partitions' hits by score, ties by tenant, document and id; keep the best `k` (hits or documents)."""
     if len(found) == 1:
         return found[0]
-    hits = sorted((hit for one in found for hit in one.hits), key=_order)
+    hits = [hit for one in found for hit in one.hits]
+    if len(set(map(_score, hits))) < len(hits):
+        hits.sort(key=_names)  # the next sort is stable, so equal scores stay in this order
+    hits.sort(key=_score, reverse=True)
     if ask.group_by is None:
         hits = hits[: ask.k]
     else:
@@ -199,9 +206,9 @@ def _search_legs(
     store: Store, plan: Plan, ask: Ask, query: ResolvedQuery, decision_id: str, drop: Hit | None = None
 ) -> Flow[Result]:
     """Search every partition side by side; *drop* is the chunk that a Like query resolved to."""
-    wanted = replace(ask, k=min(ask.k + 1, store.capabilities.max_k)) if drop is not None else ask
+    wanted = ask._replace(k=min(ask.k + 1, store.capabilities.max_k)) if drop is not None else ask
 
-    def leg_flow(leg: Leg) -> Flow[Found]:
+    def leg_flow(leg: Leg) -> Flow[Any]:
         operation = Search(
             leg.partition,
             leg.predicate,
@@ -217,7 +224,10 @@ def _search_legs(
         )
         return locked(leg, store, decision_id, lambda: store.adapter.search(operation))
 
-    found = merge((yield from side_by_side([leg_flow(leg) for leg in plan.legs])), wanted)
+    if len(plan.legs) == 1:
+        found: Found = yield from leg_flow(plan.legs[0])
+    else:
+        found = merge((yield from side_by_side([leg_flow(leg) for leg in plan.legs])), wanted)
     hits = _stripped(found.hits, ask.include)
     if drop is not None:
         same = (drop.tenant, drop.document, drop.id)
@@ -259,6 +269,18 @@ def search(
     checked = [check_query(one, dimension=can.dimension, nonzero=can.metric == "cosine") for one in queries]
     for one in checked:
         _supported(store, one)
+    if len(checked) == 1 and isinstance(checked[0], VectorQuery):
+        # Nothing to embed, to resolve or to run side by side: the usual case, without the layers for the others.
+        single = checked[0]
+        result = yield from guard.guarded(
+            asker,
+            "search",
+            store,
+            lambda plan, decision_id: _search_legs(store, plan, ask, single, decision_id),
+            empty=lambda decision_id: Result((), complete=True, decision_id=decision_id),
+            size=len,
+        )
+        return [result]
 
     def body(plan: Plan, decision_id: str) -> Flow[list[Result]]:
         texts = [_text_of(one) for one in checked]
