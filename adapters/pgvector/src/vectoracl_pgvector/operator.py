@@ -114,7 +114,7 @@ class PgOperator:
         return found
 
     def _advice(self, rows: int, tier: str) -> str:
-        """Advise a move where the number of rows is past the threshold, with a gap so that no tenant goes to and fro."""
+        """Advise a move past the threshold, with a gap so that no tenant goes to and fro."""
         if tier == "shared" and rows > self._config.promote_rows:
             return "promote"
         if tier == "own" and rows < self._config.promote_rows // 2:

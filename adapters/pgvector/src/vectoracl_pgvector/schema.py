@@ -35,7 +35,11 @@ def migrations(config: PgvectorConfig) -> Iterator[str]:
     names = Names.of(config)
     c = names.c
     runtime = quote(config.runtime_role)
-    yield f"CREATE SCHEMA IF NOT EXISTS {names.schema};"
+    # IF NOT EXISTS asks for the right to create one even where it exists, which an owner need not have.
+    yield (
+        f"DO $$ BEGIN IF pg_catalog.to_regnamespace({literal(names.schema)}) IS NULL THEN "
+        f"CREATE SCHEMA {names.schema}; END IF; END $$;"
+    )
     yield f"REVOKE ALL ON SCHEMA {names.schema} FROM PUBLIC;"
     yield f"GRANT USAGE ON SCHEMA {names.schema} TO {runtime};"
     yield (
