@@ -146,7 +146,7 @@ def launch(folder: Folder, postgres: int, settings: Mapping[str, str], *, tcp: b
     programs = programs_for(postgres, identity)
     if not folder.cluster.exists():
         _initialise(folder, programs)
-    _clear_pid_file(folder)
+    _clear_pid_files(folder)
     for last in (False, False, True):
         run = _configure(folder, programs, settings, tcp=tcp)
         lock = folder.server_lock()
@@ -257,22 +257,22 @@ def _free_port() -> int:
     return port
 
 
-def _clear_pid_file(folder: Folder) -> None:
-    """Remove a `postmaster.pid` that names a process which is not this cluster's server.
+def _clear_pid_files(folder: Folder) -> None:
+    """Remove what says that a server runs (`postmaster.pid`, the socket's lock) if it names some other process.
 
-    PostgreSQL removes the file itself if the process is gone. It refuses to start if the number is another process's,
+    PostgreSQL removes these files itself if the process is gone. It refuses to start if the number is another process's,
     as after a restart of the machine, or a dead server's that nobody has reaped, as in a container without an init.
     That no server which we started lives is known from the lock; one that was started by hand is left alone.
     """
-    path = folder.cluster / "postmaster.pid"
-    with suppress(OSError, ValueError):
-        pid = int(path.read_text("ascii", errors="replace").partition("\n")[0])
-        if not _serves(Path("/proc") / str(pid), folder.cluster):
-            path.unlink()
+    for path in (folder.cluster / "postmaster.pid", *folder.cluster.glob(".s.PGSQL.*.lock")):
+        with suppress(OSError, ValueError):
+            pid = int(path.read_text("ascii", errors="replace").partition("\n")[0])
+            if not _serves(Path("/proc") / str(pid), folder.cluster):
+                path.unlink()
 
 
 def _serves(process: Path, cluster: Path) -> bool:
-    """Return whether *process*, a folder of /proc, is a living server of *cluster*. Raises: OSError if that is hidden."""
+    """Return whether *process*, a folder of /proc, is a living server of *cluster*. Raises: OSError if hidden."""
     state = (process / "stat").read_text("utf-8", errors="replace").rpartition(")")[2].split()[0]
     command = (process / "comm").read_text("utf-8", errors="replace").strip()
     return state not in {"Z", "X"} and command == "postgres" and (process / "cwd").samefile(cluster)
