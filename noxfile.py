@@ -85,19 +85,20 @@ def store(session: nox.Session, store: str) -> None:
 @nox.session
 def packages(session: nox.Session) -> None:
     """Build the wheels and try them as a user would: installed on their own, in an empty environment."""
-    dist = Path(session.create_tmp()) / "dist"
+    work = Path(session.create_tmp()).resolve()
+    dist = work / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     session.run("uv", "build", "--all-packages", "--out-dir", str(dist), "--quiet", external=True)
     check = ROOT / "tests" / "packages" / "check_installed.py"
     for want in ("vectoracl", "vectoracl[pgvector]", "vectoracl[pgvector,conformance]"):
-        where = Path(session.create_tmp()) / "venv"
+        where = work / "venv"
         shutil.rmtree(where, ignore_errors=True)
         session.run("uv", "venv", "--quiet", str(where), external=True)
         python = where / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
         session.run(
             "uv", "pip", "install", "--quiet", "--python", str(python), "--find-links", str(dist), want, external=True
         )
-        with session.chdir(session.create_tmp()):
+        with session.chdir(work):
             session.run(str(python), "-I", str(check), want, external=True)
     session.log("wheels: all passed")
 
