@@ -63,7 +63,7 @@ def demo(
         corpora = _corpora(docs, tenants)
         steps.step("reading documents", 1, 1)
         model, source, notes = _prepare(config, embedder)
-        outcome = _run(source, model, corpora, k, steps, start)
+        outcome = _run(source, model, corpora, k, steps, start, own=config is None)
     first = demo_run.name_of(outcome.asked[0].principal)
     given = "" if source == DEFAULT_CONFIG else f" -c {source}"
     notes += [
@@ -126,7 +126,7 @@ def _text(spec: str, model: Embedder, embedded: str) -> str:
 
 
 def _run(
-    source: Path, model: Embedder, corpora: list[TenantCorpus], k: int, steps: Steps, start: float
+    source: Path, model: Embedder, corpora: list[TenantCorpus], k: int, steps: Steps, start: float, *, own: bool
 ) -> demo_run.Outcome:
     with VectorACL(source, embedder=model) as acl:
         name = acl.config.default
@@ -134,13 +134,14 @@ def _run(
         _provision(acl)
         acl.open()
         steps.step("starting the store", 1, 1)
-        documents, chunks = demo_run.load(acl, model, corpora, steps)
+        documents, chunks = demo_run.load(acl, model, corpora, steps, prune=own)
         seconds = time.perf_counter() - start
         asked = demo_run.ask(acl, model, demo_run.questions(corpora, 3), k, steps)
         steps.step("attacking", 0, None)
-        own, foreign = asked[0].principal, next(one.principal for one in asked if one.principal != asked[0].principal)
+        first = asked[0].principal
+        other = next(one.principal for one in asked if one.principal != first)
         vector = model.embed_queries([asked[0].query])[0].tolist()
-        forging = Forging(own, foreign, vector, demo_attempts.reopener(acl, source))
+        forging = Forging(first, other, vector, demo_attempts.reopener(acl, source))
         tried = demo_attempts.attempts(acl, forging, read(source)[1])
         posture = acl.check()[name]
         adapter = acl.config.stores[name].adapter

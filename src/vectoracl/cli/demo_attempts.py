@@ -13,14 +13,16 @@ from vectoracl.adapter import Flow, OpenContext
 from vectoracl.attempts import Attempt, Forging
 from vectoracl.client import VectorACL
 from vectoracl.config import adapter_config
-from vectoracl.errors import StoreError, VectorACLError
+from vectoracl.errors import ScopeViolationError, StoreError, VectorACLError
 from vectoracl.fields import check_fields
-from vectoracl.operations import Upsert
+from vectoracl.operations import Delete, Upsert
 from vectoracl.predicate import ALWAYS, F, Predicate
 from vectoracl.records import Record, Tag
 
+_Try = Callable[[VectorACL, Forging], Attempt]
 _ROUNDS = 25
 _K = 5
+_FORGED = "forged by the demo"
 ATTACKS = ("foreign id", "filter injection", "untagged write", "other tenant's tag", "stale connection")
 
 
@@ -31,17 +33,25 @@ def attempts(acl: VectorACL, forging: Forging, base: Path) -> list[Attempt]:
 
     Raises: VectorACLError if the store fails, which is no outcome.
     """
-    made = [_foreign_id(acl, forging), _filters(acl, forging)]
+    made = [_met(_foreign_id, "foreign id", acl, forging), _met(_filters, "filter injection", acl, forging)]
     own = list(_of_adapter(acl, forging, base))
     made += own
     covered = {one.attack for one in own}
-    ours: dict[str, Callable[[VectorACL, Forging], Attempt]] = {
+    ours: dict[str, _Try] = {
         "untagged write": _untagged,
         "other tenant's tag": _other_tag,
         "stale connection": _alternating,
     }
-    made += [attempt(acl, forging) for attack, attempt in ours.items() if attack not in covered]
+    made += [_met(attempt, attack, acl, forging) for attack, attempt in ours.items() if attack not in covered]
     return sorted(made, key=lambda one: ATTACKS.index(one.attack) if one.attack in ATTACKS else len(ATTACKS))
+
+
+def _met(attempt: _Try, attack: str, acl: VectorACL, forging: Forging) -> Attempt:
+    """Make one attempt. A violation is a leak of the store, even if the reply was dropped before it was handed out."""
+    try:
+        return attempt(acl, forging)
+    except ScopeViolationError as error:
+        return Attempt(attack, "the store answered outside of the scope", "LEAK", _name(error))
 
 
 def _of_adapter(acl: VectorACL, forging: Forging, base: Path) -> Sequence[Attempt]:
@@ -89,7 +99,7 @@ def _filters(acl: VectorACL, forging: Forging) -> Attempt:
     for make in forged:
         try:
             found = acl.scoped(forging.own).search(forging.vector, k=_K, where=make())
-        except StoreError:
+        except (StoreError, ScopeViolationError):
             raise
         except VectorACLError as error:
             errors.append(_name(error))
@@ -102,13 +112,18 @@ def _filters(acl: VectorACL, forging: Forging) -> Attempt:
 
 
 def _forge(acl: VectorACL, forging: Forging, tag: Tag) -> str:
-    """Hand the adapter a record that the core did not tag, for the attacker's partition; return the error."""
+    """Hand the adapter a record that the core did not tag, for the attacker's partition; return the error.
+
+    Where it is written, which is a leak, it is deleted again.
+    """
     store = acl._named(acl.config.default).store  # noqa: SLF001 - an attack goes around the handles
     dimension = store.capabilities.dimension
     record = Record(tag, "forged", np.ones(dimension, np.float32), {})
 
     def flow() -> Flow[int]:
-        return (yield from store.adapter.upsert(Upsert(forging.own.tenant, ALWAYS, (record,))))
+        written = yield from store.adapter.upsert(Upsert(forging.own.tenant, ALWAYS, (record,)))
+        yield from store.adapter.delete(Delete(forging.own.tenant, ALWAYS, document=tag.document))
+        return written
 
     try:
         acl.run(store, flow(), None)
@@ -120,13 +135,13 @@ def _forge(acl: VectorACL, forging: Forging, tag: Tag) -> str:
 
 
 def _untagged(acl: VectorACL, forging: Forging) -> Attempt:
-    met = _forge(acl, forging, Tag("", "", ""))
+    met = _forge(acl, forging, Tag("", _FORGED, _FORGED))
     tried = "a record without a tag, handed to the adapter"
     return Attempt("untagged write", tried, "refused" if met else "LEAK", met or None)
 
 
 def _other_tag(acl: VectorACL, forging: Forging) -> Attempt:
-    met = _forge(acl, forging, Tag(forging.foreign.tenant, "forged", "forged"))
+    met = _forge(acl, forging, Tag(forging.foreign.tenant, _FORGED, _FORGED))
     tried = "a record tagged with another tenant, handed to the adapter"
     return Attempt("other tenant's tag", tried, "refused" if met else "LEAK", met or None)
 

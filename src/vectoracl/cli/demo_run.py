@@ -101,10 +101,13 @@ def name_of(principal: Principal) -> str:
     return f"{principal.id}@{principal.tenant}"
 
 
-def load(acl: VectorACL, embedder: Embedder, corpora: Sequence[TenantCorpus], steps: Steps) -> tuple[int, int]:
+def load(
+    acl: VectorACL, embedder: Embedder, corpora: Sequence[TenantCorpus], steps: Steps, *, prune: bool
+) -> tuple[int, int]:
     """Write every document under its own tenant's principal; return the numbers of documents and chunks.
 
-    Each document is replaced, so a second run leaves the same content.
+    Each document is replaced, so a second run leaves the same content; with *prune* what a former run wrote of these
+    tenants and this one has not is deleted.
     """
     work = [(reader(one.tenant), [document_chunks(doc) for doc in one.documents]) for one in corpora]
     total = sum(len(parts) for _, docs in work for parts in docs)
@@ -117,6 +120,10 @@ def load(acl: VectorACL, embedder: Embedder, corpora: Sequence[TenantCorpus], st
                 documents += 1
             written += len(parts)
             steps.step("embedding and writing chunks", written, total)
+        if prune:
+            kept = {parts[0].document for parts in docs if parts}
+            for document in {hit.document for hit in handle.scan(include=())} - kept:
+                handle.delete(document=document)
     return documents, written
 
 

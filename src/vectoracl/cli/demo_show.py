@@ -47,7 +47,8 @@ def _question(asked: Asked, width: int) -> Group:
     head.append(f"“{one_line(asked.query, max(10, width - head.cell_len - len(timing) - 2))}”", "italic")
     head.append(timing, "dim")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, expand=True)
-    for title, style in (("without vectoracl (hazmat)", "bold red"), (f"what {who} gets", "bold green")):
+    past = "without vectoracl (hazmat)" if room >= 26 else "past it (hazmat)"
+    for title, style in ((past, "bold red"), (f"what {who} gets", "bold green")):
         table.add_column(Text(one_line(title, room), style), ratio=1, no_wrap=True)
         table.add_column("", width=5, justify="right", style="dim")
     own = asked.principal.tenant

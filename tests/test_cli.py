@@ -1,0 +1,428 @@
+"""The command line over the memory store: what it prints, for people and as JSON, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+from typer.testing import CliRunner
+
+import vectoracl
+from vectoracl import Chunk, Finding, Posture, Principal, Rule, StoreError, plugins
+from vectoracl.cli import app
+from vectoracl.cli.common import one_line, plain
+from vectoracl.cli.init import template
+from vectoracl.memory.execute import MemoryPort
+
+CONFIG = """
+version = 1
+[stores.main]
+adapter = "memory"
+dimension = 64
+name = "{name}"
+[stores.main.metadata]
+year = "number"
+[embedder]
+use = "hashed:64"
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a configuration of a memory store that lives as long as the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    (tmp_path / "vectoracl.toml").write_text(CONFIG.format(name=tmp_path))
+    with vectoracl.connect("vectoracl.toml"):
+        yield tmp_path
+
+
+def run(*arguments, code=0, **given):
+    result = CliRunner().invoke(app, [str(one) for one in arguments], **given)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def run_json(*arguments, code=0):
+    result = run(*arguments, "--json", code=code)
+    return json.loads(result.stdout)
+
+
+def ingested(here, who="ann@acme", **texts):
+    docs = here / "docs"
+    docs.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (docs / f"{name}.md").write_text(text)
+    return run_json("ingest", "--as", who, docs)
+
+
+# --- init
+
+
+@pytest.mark.parametrize("adapter", ["pgvector", "memory"])
+def test_init_writes_a_configuration_that_is_valid(here, adapter):
+    run("init", "-c", "new.toml", "--adapter", adapter)
+    text = (here / "new.toml").read_text()
+    assert vectoracl.Config.model_validate(tomllib.loads(text)).stores["main"].adapter == adapter
+    assert sum(line.startswith("#") for line in text.splitlines()) > 10
+    vectoracl.VectorACL(here / "new.toml").close()  # the adapter's part is valid too
+
+
+def test_init_overwrites_only_when_told(here):
+    before = (here / "vectoracl.toml").read_text()
+    result = run("init", code=2)
+    assert "--force" in result.stderr
+    assert (here / "vectoracl.toml").read_text() == before
+    run("init", "--force")
+    assert (here / "vectoracl.toml").read_text() != before
+
+
+def test_a_template_quotes_what_it_is_given():
+    text = template(embedder='a"b\\c\nd', embedded="x # y")
+    read = tomllib.loads(text)
+    assert read["embedder"]["use"] == 'a"b\\c\nd'
+    assert read["stores"]["main"]["embedded"] == "x # y"
+
+
+# --- ingest, search, explain
+
+
+def test_what_one_tenant_ingests_another_does_not_find(here):
+    report = ingested(here, intro="# Intro\n\nHow to build an index.", faq="# Questions\n\nWhere is the garden?")
+    assert report["documents"] == 2
+    assert report["chunks"] == 2
+    found = run_json("search", "--as", "ann@acme", "build an index")
+    assert found["hits"][0]["document"] == "docs/intro.md"
+    assert {hit["tenant"] for hit in found["hits"]} == {"acme"}
+    assert found["complete"] is True
+    assert run_json("search", "--as", "ann@globex", "build an index")["hits"] == []
+    assert "vectoracl explain --as ann@globex" in run("search", "--as", "ann@globex", "build an index").stdout
+
+
+def test_ingesting_again_replaces(here):
+    ingested(here, intro="One text.")
+    ingested(here, intro="Another text.")
+    hits = run_json("search", "--as", "ann@acme", "text")["hits"]
+    assert [hit["text"] for hit in hits] == ["Another text."]
+
+
+def test_ingest_tells_what_it_left_out(here):
+    (here / "docs").mkdir()
+    (here / "docs" / "picture.png").write_bytes(b"\0\1")
+    assert ingested(here, intro="Text.")["skipped"] == [
+        {"name": "docs/picture.png", "reason": "is no text of a known kind"}
+    ]
+    assert "left out: docs/picture.png" in run("ingest", "--as", "ann@acme", "docs").stdout
+
+
+def test_a_filter_narrows(here):
+    acl = vectoracl.connect("vectoracl.toml")
+    handle = acl.scoped(Principal("ann", "acme", authenticated_by="test"))
+    handle.upsert([Chunk(id=str(year), document="d", text="words", metadata={"year": year}) for year in (2019, 2021)])
+    where = '{"field": "year", "op": "gte", "value": 2020}'
+    hits = run_json("search", "--as", "ann@acme", "words", "--where", where)["hits"]
+    assert [hit["id"] for hit in hits] == ["2021"]
+
+
+@pytest.mark.parametrize(
+    "where", ["{", "[]", "{}", '{"$or": []}', '{"field": "tenant_id", "op": "eq", "value": "globex"}']
+)
+def test_a_forged_filter_is_an_error_in_one_line(here, where):
+    result = run("search", "--as", "ann@acme", "words", "--where", where, code=2)
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_explain_says_why_it_is_empty(here):
+    ingested(here, intro="Text.")
+    text = " ".join(run("explain", "--as", "ann@globex").stdout.split())
+    assert "holds 0 chunks" in text
+    assert "another tenant's id" in text
+    found = run_json("explain", "--as", "ann@acme", "--document", "docs/intro.md")
+    assert (found["permit"], found["visible"], found["document_visible"]) == (True, 1, 1)
+
+
+def test_explain_reads_a_foreign_document_like_a_missing_one(here):
+    ingested(here, who="ann@acme", intro="Text.")
+    foreign = run_json("explain", "--as", "ann@globex", "--document", "docs/intro.md")
+    missing = run_json("explain", "--as", "ann@globex", "--document", "docs/other.md")
+    assert foreign["summary"].replace("intro", "other") == missing["summary"]
+
+
+def test_as_is_recorded_as_an_operator(here):
+    log = here / "audit.jsonl"
+    with (here / "vectoracl.toml").open("a") as file:
+        file.write('[audit]\nsink = "jsonl"\npath = "audit.jsonl"\n')
+    run("search", "--as", "ann@example.com@acme", "words")
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    who = next(one["decision"]["principal"] for one in records if "decision" in one)
+    assert (who["id"], who["tenant"], who["kind"]) == ("ann@example.com", "acme", "operator")
+    assert "vectoracl search --as" in who["by"]
+
+
+# --- errors
+
+
+@pytest.mark.parametrize("who", ["ann", "@acme", "ann@", "", "ann@a*"])
+def test_a_bad_principal_is_one_line(here, who):
+    result = run("search", "--as", who, "words", code=2)
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.output
+
+
+def test_errors_are_objects_with_json(here):
+    found = run_json("search", "--as", "ann", "words", code=2)
+    assert found["error"]["code"] == "invalid_input"
+    assert run("search", "--as", "ann", "words", "--json", code=2).stderr == ""
+
+
+def test_a_missing_configuration_says_what_writes_one(here):
+    result = run("search", "--as", "ann@acme", "words", "-c", "no.toml", code=2)
+    assert "vectoracl init" in result.stderr
+
+
+def test_a_wrong_configuration_is_told_without_its_values(here):
+    (here / "bad.toml").write_text(CONFIG + 'dsn = "postgresql://u:hunter2@h/d"\n')
+    result = run("check", "bad.toml", code=2)
+    assert "embedder.dsn: is not a known key" in result.stderr
+    assert "hunter2" not in result.output
+
+
+def test_an_adapter_that_is_not_installed_says_what_to_type(here):
+    (here / "q.toml").write_text('version = 1\n[stores.main]\nadapter = "qdrant"\n')
+    assert 'pip install "vectoracl[qdrant]"' in run("check", "q.toml", code=2).stderr
+
+
+def test_a_store_that_fails_is_not_measured(here, monkeypatch):
+    def fail(*_):
+        raise StoreError("The store is away.", sent="no")
+
+    monkeypatch.setattr(MemoryPort, "execute", fail)
+    for arguments in (["check"], ["search", "--as", "a@b", "words"], ["explain", "--as", "a@b"]):
+        assert run(*arguments, code=2).stderr == "error: The store is away.\n"
+
+
+def test_an_interrupted_command_says_so(here, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MemoryPort, "execute", stop)
+    assert run("search", "--as", "a@b", "words", code=130).stderr == "Interrupted.\n"
+
+
+def test_a_bug_is_not_hidden(here, monkeypatch):
+    def bug(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(MemoryPort, "execute", bug)
+    result = CliRunner().invoke(app, ["search", "--as", "a@b", "words"])
+    assert result.exit_code == 1
+    assert result.exc_info[0] is not SystemExit
+
+
+def test_no_command_shows_local_variables():
+    assert app.pretty_exceptions_enable is False
+    assert app.pretty_exceptions_show_locals is False
+
+
+def test_stored_text_cannot_steer_the_terminal(here):
+    ingested(here, evil="Some words \x1b]0;owned\x07\x1b[2Jand [red]markup[/red] \u202egnirts")
+    for extra in ([], ["--full"]):
+        shown = run("search", "--as", "ann@acme", "words", *extra).stdout
+        assert not {"\x1b", "\x07", "\u202e"} & set(shown)
+        assert "[red]markup[/red]" in " ".join(shown.split())
+
+
+def test_plain_keeps_text_and_line_ends():
+    assert plain("a\tb\r\nc – ä 你") == "a b\nc – ä 你"
+    assert one_line("a\n b  c", 10) == "a b c"
+    assert one_line("abcdef", 4) == "abc…"
+
+
+# --- check, adapters, operator's commands
+
+
+def found(*findings, grade="partition"):
+    return {"main": Posture(grade, findings, (("store", "memory"),))}
+
+
+def finding(severity):
+    rule = Rule("MM001", "A title", severity, severity == "error", "Why it matters.")
+    return Finding(rule, "a table", "Something is open.", "ALTER TABLE t;")
+
+
+def test_check_of_a_sound_store(here):
+    assert "grade partition" in run("check").stdout
+    assert run_json("check")["stores"]["main"]["grade"] == "partition"
+
+
+@pytest.mark.parametrize(
+    ("severity", "fail_on", "code"),
+    [
+        ("error", "error", 1),
+        ("warning", "error", 0),
+        ("warning", "warning", 1),
+        ("note", "warning", 0),
+        ("note", "note", 1),
+        ("error", "note", 1),
+    ],
+)
+def test_findings_decide_the_exit_code(here, monkeypatch, severity, fail_on, code):
+    monkeypatch.setattr(vectoracl.VectorACL, "check", lambda _: found(finding(severity)))
+    shown = run("check", "--fail-on", fail_on, code=code).stdout
+    assert "MM001" in shown
+    assert "ALTER TABLE t;" in shown
+    assert run_json("check", "--fail-on", fail_on, code=code)["findings"] == 1
+
+
+def test_check_as_sarif(here, monkeypatch):
+    (here / "vectoracl.toml").write_text(
+        'version = 1\ndefault_store = "main"\n'
+        + "".join(f'[stores.{name}]\nadapter = "memory"\ndimension = 3\n' for name in ("main", "other"))
+    )
+    both = {**found(finding("error")), "other": Posture("partition", ())}
+    monkeypatch.setattr(vectoracl.VectorACL, "check", lambda _: both)
+    log = json.loads(run("check", "--format", "sarif", code=1).stdout)
+    assert log["version"] == "2.1.0"
+    assert [len(one["results"]) for one in log["runs"]] == [1, 0]
+    run("check", "--store", "other")
+
+
+def test_check_takes_the_configuration_as_an_argument_too(here):
+    (here / "vectoracl.toml").rename(here / "other.toml")
+    run("check", "other.toml")
+    run("check", "-c", "other.toml")
+    run("check", code=2)
+
+
+def test_rules_are_explained_by_their_id():
+    assert "BYPASSRLS" in run("check", "--explain", "pg002").stdout
+    assert run_json("check", "--explain", "PG002")["lowers"] is True
+    assert "PG001" in run("check", "--explain", "PG999", code=2).stderr
+
+
+def test_what_an_adapter_cannot_do_is_refused_in_a_line(here):
+    assert "nothing to provision" in run("provision", code=2).stderr
+    assert "nothing to provision" in run("tenants", "list", code=2).stderr
+    assert "configured stores only" in run("check", "--dsn", "x", "--adapter", "memory", code=2).stderr
+    assert "--dsn" in run("check", "--table", "public.t", code=2).stderr
+
+
+def test_adapters_lists_what_is_installed():
+    rows = {one["adapter"]: one for one in run_json("adapters")["adapters"]}
+    assert rows["memory"]["grade"] == "partition"
+    assert rows["memory"]["version"]
+    assert "memory" in run("adapters").stdout
+
+
+def test_a_broken_adapter_does_not_hide_the_others(monkeypatch):
+    real = plugins.load
+
+    def load(name, distribution=None):
+        if name == "memory":
+            raise RuntimeError("boom")
+        return real(name, distribution)
+
+    monkeypatch.setattr("vectoracl.cli.adapters.load", load)
+    rows = {one["adapter"]: one for one in run_json("adapters", code=1)["adapters"]}
+    assert rows["memory"]["error"]
+
+
+class Operator:
+    """An operator that keeps what it was asked to do."""
+
+    def __init__(self):
+        self.asked = []
+
+    def plan(self, *, adopt=None):
+        self.asked.append(("plan", adopt))
+        return "CREATE TABLE [red]t[/red] (...);\n"
+
+    def provision(self, *, adopt=None, progress=None):
+        progress("copying", 1, 2)
+        self.asked.append(("provision", adopt))
+        return ["done"]
+
+    def tenants(self):
+        return [vectoracl.adapter.TenantInfo("acme", 10, "shared"), *self.more]
+
+    more = ()
+
+    def promote(self, tenant, *, progress=None):
+        self.asked.append(("promote", tenant))
+        return [f"{tenant} moved"]
+
+    def demote(self, tenant, *, progress=None):
+        self.asked.append(("demote", tenant))
+        return [f"{tenant} moved"]
+
+    def close(self):
+        self.asked.append(("close",))
+
+
+@pytest.fixture
+def operator(here, monkeypatch):
+    one = Operator()
+    monkeypatch.setattr(vectoracl.VectorACL, "operator", lambda *_: one)
+    return one
+
+
+def test_provision_prints_its_plan_and_does_nothing(operator):
+    assert run("provision", "--sql").stdout == "CREATE TABLE [red]t[/red] (...);\n"
+    assert operator.asked == [("plan", None), ("close",)]
+
+
+def test_provision(operator):
+    assert "done" in run("provision").stdout
+    assert operator.asked == [("provision", None), ("close",)]
+
+
+def test_adoption_is_planned_printed_and_needs_a_yes(operator):
+    result = run("provision", "--adopt", "public.docs", code=2)
+    assert "CREATE TABLE" in result.stdout
+    assert "--yes" in result.stderr
+    assert ("provision", "public.docs") not in operator.asked
+    assert "done" in run("provision", "--adopt", "public.docs", "--yes").stdout
+    assert ("provision", "public.docs") in operator.asked
+
+
+def test_tenants(operator):
+    assert "acme" in run("tenants", "list").stdout
+    operator.more = [vectoracl.adapter.TenantInfo("globex", 90_000, "shared", "promote")]
+    assert "vectoracl tenants promote globex" in run("tenants", "list", code=1).stdout
+    assert run_json("tenants", "list", code=1)["tenants"][1]["advice"] == "promote"
+    assert "globex moved" in run("tenants", "promote", "globex").stdout
+    assert run_json("tenants", "demote", "globex") == {"done": ["globex moved"]}
+    assert ("promote", "globex") in operator.asked
+
+
+# --- help
+
+
+def commands(group=None, path=()):
+    from typer.main import get_command
+
+    group = group or get_command(app)
+    for name, one in group.commands.items():
+        if hasattr(one, "commands"):
+            yield from commands(one, (*path, name))
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("path", list(commands()), ids=" ".join)
+def test_every_command_has_help_and_json(path):
+    text = run(*path, "--help", env={"COLUMNS": "80", "TERM": "dumb"}).stdout
+    assert "--json" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_the_whole_teaches():
+    text = run("--help").stdout
+    for word in ("demo", "init", "ingest", "search", "explain", "check", "provision", "tenants", "adapters"):
+        assert word in text
+    assert run("--version").stdout.startswith("vectoracl 0.")

