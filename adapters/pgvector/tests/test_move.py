@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -200,7 +201,7 @@ def test_reads_and_writes_go_on(store: Any, acl: v.VectorACL, owner: psycopg.Con
             first = history.finished
             connection.execute("SELECT pg_current_snapshot()")
             last = len(history.states) - 1
-            time.sleep(random.random() * 0.3)
+            time.sleep(random.random() * 0.6)
             history.check(by_hand(connection, "acme"), first, last)
 
     def read_twice() -> None:
@@ -234,7 +235,7 @@ def test_reads_and_writes_go_on(store: Any, acl: v.VectorACL, owner: psycopg.Con
         crowd.add(work.__name__, work)
     moves = 0
     with crowd:
-        end = time.monotonic() + 6
+        end = time.monotonic() + 4
         while (time.monotonic() < end or not moves) and not crowd.errors:
             snapshots.set()
             move.promote(owner, store.pg, "acme")
@@ -254,22 +255,24 @@ def test_reads_and_writes_go_on(store: Any, acl: v.VectorACL, owner: psycopg.Con
     assert crowd.slowest["write"] < 5
 
 
+# Statements before which a kill is the same as before the next one: settings, looks, and a policy of many.
+_IDLE = re.compile(r"set_config|pg_locks|(DROP|CREATE) POLICY|RESET")
+
+
 def _steps(run: Callable[[Callable[[str], None]], object]) -> list[str]:
     seen: list[str] = []
     run(seen.append)
-    return [sql for sql in seen if "set_config" not in sql]
+    return [sql for sql in seen if not _IDLE.search(sql)]
 
 
 def _check_after_a_kill(store: Any, acl: v.VectorACL, model: set[tuple[str, str, str]], others: Rows) -> None:
     assert everything(acl, ACME) == model
     assert everything(acl, BETA) == others
     with psycopg.connect(store.owner, autocommit=True) as other:
-        paused = other.execute("SELECT count(*) FROM pg_constraint WHERE conname = %s", (CONSTRAINT,)).fetchone()
         standing = other.execute(
             "SELECT true FROM pg_constraint WHERE conname = %s AND conrelid = 'vectoracl.chunks_default'::regclass",
             (CONSTRAINT,),
         ).fetchone()
-    assert paused is not None
     one = Chunk("after", f"d{len(model)}", "after", [1.0] * 8)
     if standing:
         # The one step that is not free: until the move is called again the tenant cannot write; it fails closed.
@@ -304,7 +307,7 @@ def test_killed_at_every_statement(store: Any, acl: v.VectorACL, monkeypatch: An
 
         def step(sql: str, victim: psycopg.Connection[Any] = victim) -> None:
             nonlocal left
-            if "set_config" in sql:
+            if _IDLE.search(sql):
                 return
             if left == 0:
                 victim.close()
@@ -323,11 +326,12 @@ def test_killed_at_every_statement(store: Any, acl: v.VectorACL, monkeypatch: An
             _check_after_a_kill(store, acl, model, others)
             if stop % 2 and direction == "promote":
                 move.demote(owner, store.pg, "acme")  # throws away what is left, or moves back
-            going(owner, store.pg, "acme")
-            assert ("acme" in move.own_partitions(owner, store.pg)) == (direction == "promote")
-            assert everything(acl, ACME) == model
-            assert not leftovers(owner)
-            back(owner, store.pg, "acme")
+            else:
+                going(owner, store.pg, "acme")
+                assert ("acme" in move.own_partitions(owner, store.pg)) == (direction == "promote")
+                assert everything(acl, ACME) == model
+                assert not leftovers(owner)
+                back(owner, store.pg, "acme")
             assert everything(acl, ACME) == model
             assert not leftovers(owner)
     assert killed == count
@@ -346,10 +350,8 @@ def test_terminated_at_any_moment(store: Any, acl: v.VectorACL) -> None:
                 chance.random() * 0.8, lambda pid=pid: killer.execute("SELECT pg_terminate_backend(%s)", (pid,))
             )
             timer.start()
-            try:
+            with suppress(psycopg.OperationalError):
                 move.promote(victim, store.pg, "acme")
-            except psycopg.OperationalError:
-                pass
             timer.join()
             victim.close()
             with owner_of(store) as owner:

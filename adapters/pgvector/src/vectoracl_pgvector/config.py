@@ -50,6 +50,22 @@ class Columns(Model):
         return self
 
 
+class AdoptColumns(Model):
+    """`[stores.NAME.adopt]`: what an existing table's columns hold, where `provision --adopt` cannot tell by itself.
+
+    Each is a column's name; `tenant` and `document` may also be a key of a JSON column, written `column->>key`.
+    `leave_out` names columns that are not copied; all others that are not named become metadata.
+    """
+
+    tenant: str | None = None
+    document: str | None = None
+    chunk: str | None = None
+    text: str | None = None
+    metadata: str | None = None
+    vector: str | None = None
+    leave_out: tuple[str, ...] = ()
+
+
 class PgvectorConfig(Model):
     """`[stores.NAME]` with adapter = "pgvector": a `dsn`, or `embedded` with the folder of a server of its own.
 
@@ -76,6 +92,7 @@ class PgvectorConfig(Model):
     connect_timeout: float = Field(default=10.0, gt=0)
     max_batch: int = Field(default=10_000, ge=1, le=100_000)
     promote_rows: int = Field(default=2000, ge=1)
+    adopt: AdoptColumns = AdoptColumns()
 
     @model_validator(mode="after")
     def _one_server(self) -> PgvectorConfig:

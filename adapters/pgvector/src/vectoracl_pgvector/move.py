@@ -322,7 +322,7 @@ class _Move:
                 continue
             pause, deadline = 0.02, time.monotonic() + self._patience.total
             assert row is not None
-            copied += row[0]
+            copied += int(row[0])
             if row[0] < _BATCH:
                 self._progress("copying", copied, copied)
                 return copied
@@ -333,7 +333,6 @@ class _Move:
         with self._transaction(self._patience.total):
             number: int = self._one(sql, (self._tenant,))
         return number
-        return int(number)
 
     @property
     def _key(self) -> str:
