@@ -341,7 +341,7 @@ if sys.argv""",
 
 
 def test_a_long_path_and_a_strange_one(made, tmp_path):
-    for name in ("d" * 120, 'it\'s, a "strange" path'):
+    for name in ("d" * 120, 'it\'s, a "$(touch strange)" `path`'):
         data = tmp_path / name
         subprocess.run(["cp", "-a", str(made), str(data)], check=True)
         server = embedded.start(data, settings=FAST)
@@ -351,6 +351,10 @@ def test_a_long_path_and_a_strange_one(made, tmp_path):
             connection.execute("SELECT 1")
         embedded.release(server)
         assert not server.socket_dir.exists()
+        assert not list(data.rglob("strange*"))
+        with pytest.raises(StoreError):
+            embedded.start(data, settings={"work_mem": "much"})
+        assert not Path(Folder(data).run().temporary).exists()
 
 
 def test_folders_that_are_refused(tmp_path):

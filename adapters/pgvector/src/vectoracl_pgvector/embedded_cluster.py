@@ -161,6 +161,7 @@ def launch(folder: Folder, postgres: int, settings: Mapping[str, str], *, tcp: b
             return run
         if last or not run.host:  # a free port may have been taken meanwhile; nothing else is worth a second try
             break
+    folder.sweep()
     raise _failure("The embedded PostgreSQL did not start", folder)
 
 

@@ -34,9 +34,19 @@ class Identity:
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
-    def folder(self, path: Path) -> str:
-        """Return how a program that was started inside *path* names it."""
-        return "/proc/self/cwd" if self.uid is not None and sys.platform == "linux" else str(path)
+    @staticmethod
+    def folder(path: Path) -> str:
+        """Return how a program that was started inside *path* names it.
+
+        `/proc/self/cwd` needs no way in from above, is short enough for a socket, and has nothing in it that the
+        shell, through which `pg_ctl` starts the server, could take for a command.
+        Raises: ConfigError if the path has such a character and there is no /proc.
+        """
+        if sys.platform == "linux" and Path("/proc/self/cwd").exists():
+            return "/proc/self/cwd"
+        if sys.platform != "win32" and set(str(path)) & set('"$`\\\n'):
+            raise ConfigError("The path of the embedded server's folder has a character that a shell interprets.")
+        return str(path)
 
 
 def identity_for(cluster: Path) -> Identity:

@@ -9,7 +9,7 @@ of them read the cluster and trace the server. No account is added, and no permi
 changed:
 
 - The cluster may lie under folders that this id cannot enter (`/root/project`). On Linux a child is moved into the
-  cluster's folder while it is still root and then calls it `/proc/self/cwd`, which needs no way in from above.
+  cluster's folder while it is still root and calls it `/proc/self/cwd`, which needs no way in from above.
 - The programs may lie there too. Then the few that are needed are copied once to a folder that is root's.
 - `initdb` insists on an account of its id. It runs once, under an account that has no process just then, and what
   it made is handed to the private id before a server touches it. An ordinary user without an account (a container
