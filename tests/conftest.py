@@ -161,6 +161,7 @@ class Face:
             setattr(named, attribute, getattr(named.opened, attribute)())
         port = TapPort(getattr(named, attribute), is_async=self.api.is_async)
         setattr(named, attribute, port)
+        (named.aports if self.api.is_async else named.ports)["store"] = port
         if adapter is not None:
             named.store = replace(named.store, adapter=adapter(named.store.adapter))
         if capabilities:

@@ -58,7 +58,7 @@ def run(
         except Exception as caught:  # noqa: BLE001 - whatever a port raises belongs to the flow
             error = caught
         except BaseException:
-            flow.close()
+            _close(flow)
             raise
 
 
@@ -81,8 +81,14 @@ async def arun(flow: AnyFlow[R], ports: Mapping[str, AsyncPort], *, timeout: flo
         except Exception as caught:  # noqa: BLE001 - whatever a port raises belongs to the flow
             error = caught
         except BaseException:
-            flow.close()
+            _close(flow)
             raise
+
+
+def _close(flow: AnyFlow[Any]) -> None:
+    """Close *flow*. One that yields while it is closed breaks the contract, but must not hide why it was closed."""
+    with contextlib.suppress(RuntimeError):
+        flow.close()
 
 
 def _legs(
@@ -183,7 +189,7 @@ def confined(flow: Flow[R], partition: str) -> Flow[R]:
             except Exception as caught:  # noqa: BLE001 - handed to the flow, whose error it is
                 error = caught
     finally:
-        flow.close()
+        _close(flow)
 
 
 def side_by_side(flows: Sequence[Flow[R]]) -> Flow[list[R]]:
@@ -231,7 +237,7 @@ def side_by_side(flows: Sequence[Flow[R]]) -> Flow[list[R]]:
                     taken += 1
     finally:
         for flow in flows:
-            flow.close()
+            _close(flow)
     if errors:
         raise errors[min(errors)]
     return results

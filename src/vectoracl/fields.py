@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -84,6 +85,12 @@ _RESERVED_PREFIXES = ("@", "$", "vectoracl", "_vectoracl", "#")
 
 def reserved_key(key: str) -> bool:
     """Tell whether a metadata key, in any case, means the framework's tag."""
+    if not key.isascii():
+        # Wide letters and invisible characters are for a person the same name.
+        visible = (
+            char for char in unicodedata.normalize("NFKC", key) if unicodedata.category(char) not in ("Cf", "Cc")
+        )
+        key = "".join(visible)
     folded = key.casefold().strip()
     return folded in _RESERVED_KEYS or folded.startswith(_RESERVED_PREFIXES)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import time
 from collections import OrderedDict
@@ -21,6 +22,7 @@ import orjson
 from vectoracl.actions import READ, Action
 from vectoracl.adapter import Adapter, Capabilities, Flow
 from vectoracl.audit import Sink
+from vectoracl.drive import wrapped
 from vectoracl.errors import (
     DeniedError,
     RefusedError,
@@ -119,6 +121,8 @@ class Guard:
         key = (asker, action, store.name)
         try:
             version = self.policy.version
+            if type(version) is not str:
+                raise TypeError("not a version")
         except Exception:  # noqa: BLE001 - whatever breaks in a policy is a denial
             return self._compile(Decision.deny("the policy failed", "unknown"), asker, action, store)
         kept = self._plans.get(key)
@@ -128,7 +132,7 @@ class Guard:
                 return kept
         try:
             decision = yield from Decide(principal, action)
-            if not isinstance(decision, Decision) or not isinstance(decision.scope, Scope):
+            if not _whole(decision):
                 raise TypeError("not a decision")
         except Exception as error:  # noqa: BLE001 - whatever breaks in a policy is a denial
             _log.warning("policy failed: %s", type(error).__name__)
@@ -162,7 +166,7 @@ class Guard:
                 )
             )
         principal = asker.principal
-        described = [[grant.partition, grant.predicate.to_dict()] for grant in scope.grants]
+        described = [[leg.partition, leg.predicate.to_dict()] for leg in legs]
         record = {
             "v": 1,
             "action": action,
@@ -221,9 +225,39 @@ class Guard:
         except VectorACLError as error:
             outcome = outcome if outcome == "denied" else f"error:{error.code}"
             raise
+        except Exception as error:  # noqa: BLE001 - re-raised as ours
+            # Whatever an adapter did not foresee: its text may quote rows, filters or a connection string.
+            outcome = "error:internal"
+            message = (
+                f"The adapter {store.adapter_name!r} failed in a way that it does not know ({type(error).__name__}); "
+                "debug_errors = true shows what it said."
+            )
+            raise wrapped(error, message, debug=self.debug, code="internal") from (error if self.debug else None)
         finally:
             spent = (time.perf_counter_ns() - started) // 1000 / 1000
-            self.sink.note({"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent})
+            self._note({"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent})
+
+    def _note(self, outcome: Mapping[str, Any]) -> None:
+        try:
+            self.sink.note(outcome)
+        except Exception as error:  # noqa: BLE001 - a sink that breaks its promise must not hide a result or an error
+            _log.error("audit sink failed to note an outcome: %s", type(error).__name__)
+
+
+def _whole(decision: object) -> bool:
+    """Tell whether *decision* is a decision in all its parts; what a policy returns otherwise is a denial."""
+    return (
+        type(decision) is Decision
+        and type(decision.permit) is bool
+        and type(decision.scope) is Scope
+        and type(decision.reasons) is tuple
+        and all(isinstance(one, str) for one in decision.reasons)
+        and type(decision.policy_version) is str
+        and (
+            decision.valid_until is None
+            or (type(decision.valid_until) in (int, float) and not math.isnan(decision.valid_until))
+        )
+    )
 
 
 def denied(action: Action, decision_id: str, reasons: tuple[str, ...]) -> DeniedError:

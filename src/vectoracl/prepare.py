@@ -25,7 +25,10 @@ _MAX_POSITION = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A chunk whose every part but a missing vector was checked; `metadata` has its declared types."""
+    """A chunk whose every part but a missing vector was checked; `metadata` has its declared types.
+
+    Everything here is a copy, so that nothing that the caller keeps can change it before it is written.
+    """
 
     chunk: Chunk
     metadata: Mapping[str, Any]
@@ -52,7 +55,7 @@ def prepare(
     ready = []
     for place, chunk in enumerate(taken):
         ready.append(_prepare_one(chunk, place, fields, dimension, nonzero=nonzero))
-        first = seen.setdefault((chunk.document, chunk.id), place)
+        first = seen.setdefault((ready[-1].chunk.document, ready[-1].chunk.id), place)
         if first != place:
             raise InvalidInputError(
                 f"Chunks {first} and {place} of the call have the same document and id.", field="chunks"
@@ -66,9 +69,10 @@ def _prepare_one(
     if type(chunk) is not Chunk:
         raise InvalidInputError(f"Item {place} is {type(chunk).__name__}, not a Chunk.", field="chunks")
     try:
-        check_id(chunk.id, "chunk id")
-        check_id(chunk.document, "document")
-        check_text(chunk.text, "text")
+        # From here on only the checked values are used: a subclass of str, or a mapping, may say something else later.
+        id_ = check_id(chunk.id, "chunk id")
+        document = check_id(chunk.document, "document")
+        text = check_text(chunk.text, "text")
         position = chunk.position
         if isinstance(position, bool) or not isinstance(position, int) or not 0 <= position <= _MAX_POSITION:
             raise InvalidInputError("position must be an integer from 0 to 2**31 - 1.", field="position")
@@ -77,7 +81,7 @@ def _prepare_one(
     except (InvalidInputError, ReservedFieldError) as error:
         error.args = (f"Chunk {place} of the call: {error.message}",)
         raise
-    return Prepared(chunk, metadata, vector)
+    return Prepared(Chunk(id_, document, text, None, int.__int__(position)), metadata, vector)
 
 
 def check_metadata(metadata: object, fields: Mapping[str, FieldType]) -> dict[str, Any]:
@@ -89,8 +93,8 @@ def check_metadata(metadata: object, fields: Mapping[str, FieldType]) -> dict[st
     if not isinstance(metadata, Mapping):
         raise InvalidInputError(f"metadata must be a mapping, not {type(metadata).__name__}.", field="metadata")
     checked: dict[str, Any] = {}
-    for key, value in metadata.items():
-        check_text(key, "A metadata key", MAX_KEY_BYTES)
+    for given, value in metadata.items():
+        key = check_text(given, "A metadata key", MAX_KEY_BYTES)
         if not key.strip():
             raise InvalidInputError("A metadata key is blank.", field="metadata")
         if reserved_key(key):
@@ -101,8 +105,7 @@ def check_metadata(metadata: object, fields: Mapping[str, FieldType]) -> dict[st
             raise InvalidInputError(f"The metadata key {key!r} is null; leave the key out instead.", field=key)
         kind = fields.get(key)
         if kind is None:
-            _check_json(value, key, 0)
-            checked[key] = value
+            checked[key] = _json(value, key, 0)
         elif kind.is_list:
             if not isinstance(value, list | tuple) or not value:
                 raise InvalidInputError(
@@ -117,31 +120,33 @@ def check_metadata(metadata: object, fields: Mapping[str, FieldType]) -> dict[st
     return checked
 
 
-def _check_json(value: object, key: str, depth: int) -> None:
+def _json(value: object, key: str, depth: int) -> Any:
+    """Return a copy of *value* in JSON's own types; each part is read once."""
     if depth > 16:
         raise InvalidInputError(f"The metadata key {key!r} is nested deeper than 16 levels.", field=key)
     if value is None or isinstance(value, bool):
-        return
+        return value
     if isinstance(value, str):
-        check_text(value, f"The metadata key {key!r}")
-    elif isinstance(value, int):
-        if abs(value) > MAX_EXACT_INT:
+        return check_text(value, f"The metadata key {key!r}")
+    if isinstance(value, int):
+        whole = int.__int__(value)
+        if abs(whole) > MAX_EXACT_INT:
             raise InvalidInputError(f"The metadata key {key!r} holds an integer beyond ±2**53.", field=key)
-    elif isinstance(value, float):
-        if not math.isfinite(value):
+        return whole
+    if isinstance(value, float):
+        number = float.__float__(value)
+        if not math.isfinite(number):
             raise InvalidInputError(f"The metadata key {key!r} holds a number that is not finite.", field=key)
-    elif isinstance(value, list | tuple):
-        for one in value:
-            _check_json(one, key, depth + 1)
-    elif isinstance(value, Mapping):
-        for name, one in value.items():
-            check_text(name, f"A key inside the metadata key {key!r}", MAX_KEY_BYTES)
-            _check_json(one, key, depth + 1)
-    else:
-        cure = " (declare the field as datetime)" if isinstance(value, datetime) else ""
-        raise InvalidInputError(
-            f"The metadata key {key!r} holds {type(value).__name__}, which JSON cannot hold{cure}.", field=key
-        )
+        return number
+    if isinstance(value, list | tuple):
+        return [_json(one, key, depth + 1) for one in value]
+    if isinstance(value, Mapping):
+        inside = f"A key inside the metadata key {key!r}"
+        return {check_text(name, inside, MAX_KEY_BYTES): _json(one, key, depth + 1) for name, one in value.items()}
+    cure = " (declare the field as datetime)" if isinstance(value, datetime) else ""
+    raise InvalidInputError(
+        f"The metadata key {key!r} holds {type(value).__name__}, which JSON cannot hold{cure}.", field=key
+    )
 
 
 def dump_metadata(metadata: Mapping[str, Any]) -> bytes:

@@ -71,17 +71,16 @@ def check_vector(value: object, dimension: int, *, nonzero: bool, name: str = "v
     """
     if value is None or isinstance(value, _NO_VECTOR):
         raise InvalidInputError(f"{name} must be {dimension} numbers, not {type(value).__name__}.", field=name)
-    try:
-        vector = np.ascontiguousarray(value, dtype=np.float32)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidInputError(f"{name} must be {dimension} numbers.", field=name) from None
+    # Always a copy: who keeps the array that was passed in can change it after the check.
+    vector = value.copy() if type(value) is np.ndarray and value.dtype == np.float32 else _numbers(value, name)
     if vector.shape != (dimension,):
         raise InvalidInputError(
             f"{name} has the shape {vector.shape}; the store holds vectors of {dimension} numbers.",
             field=name,
         )
     # One reduction: the sum of squares is finite only if every number is, and zero only if all are.
-    length = float(np.dot(vector, vector))
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = float(np.dot(vector, vector))
     if not math.isfinite(length):
         if not bool(np.isfinite(vector).all()):
             raise InvalidInputError(f"{name} holds a number that is not finite.", field=name)
@@ -89,6 +88,18 @@ def check_vector(value: object, dimension: int, *, nonzero: bool, name: str = "v
     if nonzero and length < 1e-30:
         raise InvalidInputError(f"{name} is (almost) zero, and the cosine needs a direction.", field=name)
     return vector
+
+
+def _numbers(value: object, name: str) -> Vector:
+    """Return *value* as a new float32 array; texts, booleans, complex and masked numbers are not taken as numbers."""
+    try:
+        given = np.asarray(value)
+    except Exception:  # noqa: BLE001 - ragged lists, and arrays of other libraries that cannot be converted
+        raise InvalidInputError(f"{name} must be a sequence of numbers.", field=name) from None
+    if given.dtype.kind not in "fiu" or isinstance(value, np.ma.MaskedArray):
+        raise InvalidInputError(f"{name} must be a sequence of numbers.", field=name)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return given.astype(np.float32, order="C")
 
 
 def check_query(value: object, *, dimension: int, nonzero: bool) -> str | VectorQuery | Lexical | Hybrid | Like:

@@ -17,7 +17,7 @@ from vectoracl.drive import confined, side_by_side
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
 from vectoracl.fields import check_filter
 from vectoracl.guard import Asker, Guard, Leg, Plan, Store, check_supported, retried
-from vectoracl.ids import check_id
+from vectoracl.ids import check_id, plain
 from vectoracl.operations import ChunkRef, Count, Fetch, Found, Include, Position, Rows, Scan, Search
 from vectoracl.ports import EmbedQueries
 from vectoracl.predicate import ALWAYS, Predicate, check_predicate
@@ -37,9 +37,10 @@ from vectoracl.verify import verify
 
 T = TypeVar("T")
 INCLUDE: Include = frozenset({"text", "metadata"})
-_INCLUDABLE = frozenset({"text", "metadata", "vector"})
+_INCLUDABLE: Include = frozenset({"text", "metadata", "vector"})
 MAX_FETCH = 1_000
 MAX_PAGE = 10_000
+MAX_CURSOR = 8_192
 
 
 class Ask(NamedTuple):
@@ -61,8 +62,9 @@ def check_include(include: object) -> Include:
         return INCLUDE
     if isinstance(include, str) or not isinstance(include, Iterable):
         raise InvalidInputError('include is a collection, for example {"text", "vector"}.', field="include")
-    wanted = frozenset(include)
-    if not wanted <= _INCLUDABLE:
+    named = list(include)
+    wanted = frozenset(one for one in _INCLUDABLE if one in named)
+    if not all(isinstance(one, str) and plain(one) in _INCLUDABLE for one in named):
         raise InvalidInputError(f"include holds only {', '.join(sorted(_INCLUDABLE))}.", field="include")
     return wanted
 
@@ -74,6 +76,12 @@ def integer(value: object, name: str, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
         raise InvalidInputError(f"{name} must be an integer from {low} to {high:,}.", field=name)
     return int(value)
+
+
+def check_timeout(timeout: object) -> None:
+    """Refuse what is no positive number of seconds. Raises: InvalidInputError."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
+        raise InvalidInputError("timeout must be a positive number of seconds.", field="timeout")
 
 
 def check_where(store: Store, where: object) -> Predicate:
@@ -112,11 +120,12 @@ def check_ask(
         raise UnsupportedPredicateError(f"The adapter {store.adapter_name!r} cannot rank exactly.", field="exact")
     if not isinstance(tuning, Mapping):
         raise InvalidInputError("tuning must be a mapping.", field="tuning")
+    settings: dict[str, int] = {}
     for name, value in tuning.items():
         if name not in can.tuning:
             known = ", ".join(sorted(can.tuning)) or "none"
             raise UnsupportedPredicateError(f"The store has no setting {name!r}; it has: {known}.", field="tuning")
-        integer(value, str(name), *can.tuning[name])
+        settings[name] = integer(value, name, *can.tuning[name])
     return Ask(
         integer(k, "k", 1, can.max_k),
         check_where(store, where),
@@ -125,7 +134,7 @@ def check_ask(
         integer(per_group, "per_group", 1, can.max_k),
         check_include(include),
         exact,
-        dict(tuning),
+        settings,
     )
 
 
@@ -167,7 +176,14 @@ def _include(leg: Leg, include: Include) -> Include:
 def locked(leg: Leg, store: Store, decision_id: str, flow: Callable[[], Flow[Found | Rows]]) -> Flow[Any]:
     """Run an adapter's flow confined to its leg's partition, retried, and behind the second lock."""
     found = yield from retried(lambda: confined(flow(), leg.partition))
-    verify(found.hits, leg.partition, leg.test, adapter=store.adapter_name, decision_id=decision_id)
+    verify(
+        found.hits,
+        leg.partition,
+        leg.test,
+        needs_metadata=leg.needs_metadata,
+        adapter=store.adapter_name,
+        decision_id=decision_id,
+    )
     return found
 
 
@@ -190,16 +206,19 @@ def merge(found: Sequence[Found], ask: Ask) -> Found:
     if len(set(map(_score, hits))) < len(hits):
         hits.sort(key=_names)  # the next sort is stable, so equal scores stay in this order
     hits.sort(key=_score, reverse=True)
-    if ask.group_by is None:
-        hits = hits[: ask.k]
-    else:
-        best: dict[tuple[str, str], None] = {}
-        for hit in hits:
-            best.setdefault((hit.tenant, hit.document))
-        kept = set(list(best)[: ask.k])
-        hits = [hit for hit in hits if (hit.tenant, hit.document) in kept]
     incomplete = next((one for one in found if not one.complete), None)
-    return Found(hits, incomplete is None, incomplete.shortfall if incomplete else None)
+    return Found(_best(hits, ask), incomplete is None, incomplete.shortfall if incomplete else None)
+
+
+def _best(hits: list[Hit], ask: Ask) -> list[Hit]:
+    """Keep the first `k` of ordered *hits*, or those of the first `k` documents."""
+    if ask.group_by is None:
+        return hits[: ask.k]
+    best: dict[tuple[str, str], None] = {}
+    for hit in hits:
+        best.setdefault((hit.tenant, hit.document))
+    kept = set(list(best)[: ask.k])
+    return [hit for hit in hits if (hit.tenant, hit.document) in kept]
 
 
 def _search_legs(
@@ -232,7 +251,7 @@ def _search_legs(
     if drop is not None:
         same = (drop.tenant, drop.document, drop.id)
         hits = [hit for hit in hits if (hit.tenant, hit.document, hit.id) != same]
-        hits = hits[: ask.k] if ask.group_by is None else hits
+        hits = _best(hits, ask)
     return Result(hits, complete=found.complete, shortfall=found.shortfall, decision_id=decision_id)
 
 
@@ -426,10 +445,14 @@ def _read_cursor(after: str | None, binding: str, plan: Plan) -> tuple[int, Posi
     if after is None:
         return 0, None
     try:
+        if len(after) > MAX_CURSOR:
+            raise InvalidInputError("too long")
         bound, place, key = orjson.loads(base64.urlsafe_b64decode(after.encode()))
         position = None if key is None else Position(check_id(key[0], "document"), int(key[1]), check_id(key[2], "id"))
-    except (ValueError, TypeError, AttributeError, IndexError, InvalidInputError):
+        if position is not None and not 0 <= position.generation < 1 << 53:
+            bound = None
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError, InvalidInputError):
         bound, place, position = None, 0, None
-    if bound != binding or not isinstance(place, int) or not 0 <= place < len(plan.legs):
+    if bound != binding or type(place) is not int or not 0 <= place < len(plan.legs):
         raise InvalidInputError("This cursor does not belong to this scan; start again without one.", field="after")
     return place, position

@@ -172,6 +172,8 @@ class ScopedRetriever(_Handle):
 
     def _run(self, work: tuple[Store, Flow[T]], timeout: float | None = None) -> T:
         store, flow = work
+        if timeout is not None:
+            reads.check_timeout(timeout)
         return self._driver.run(store, flow, timeout)  # type: ignore[no-any-return]
 
     def search(
@@ -353,6 +355,8 @@ class AsyncScopedRetriever(_Handle):
 
     async def _arun(self, work: tuple[Store, Flow[T]], timeout: float | None = None) -> T:
         store, flow = work
+        if timeout is not None:
+            reads.check_timeout(timeout)
         return await self._driver.arun(store, flow, timeout)  # type: ignore[no-any-return]
 
     async def search(

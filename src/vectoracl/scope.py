@@ -18,7 +18,7 @@ class Grant:
     predicate: Predicate
 
     def __post_init__(self) -> None:
-        check_tenant(self.partition)
+        object.__setattr__(self, "partition", check_tenant(self.partition))
         check_predicate(self.predicate, "predicate")
 
 
@@ -29,7 +29,7 @@ class Scope:
     grants: tuple[Grant, ...] = ()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.grants, tuple) or not all(isinstance(one, Grant) for one in self.grants):
+        if not isinstance(self.grants, tuple) or not all(type(one) is Grant for one in self.grants):
             raise InvalidInputError("A scope is made of grants; there is no other form.", field="scope")
         partitions = [one.partition for one in self.grants]
         if len(set(partitions)) != len(partitions):

@@ -12,8 +12,18 @@ from vectoracl.records import Hit
 _log = logging.getLogger("vectoracl")
 
 
-def verify(hits: Sequence[Hit], partition: str, test: Test | None, *, adapter: str, decision_id: str) -> None:
+def verify(
+    hits: Sequence[Hit],
+    partition: str,
+    test: Test | None,
+    *,
+    needs_metadata: bool = False,
+    adapter: str,
+    decision_id: str,
+) -> None:
     """Check that every hit belongs to *partition* and passes *test* (None: the whole partition is permitted).
+
+    With *needs_metadata* a hit without metadata is wrong: "is missing" and "not" would hold of what was left out.
 
     Raises: ScopeViolationError if one does not; the whole reply has to be dropped then. It quotes no row.
     """
@@ -23,7 +33,7 @@ def verify(hits: Sequence[Hit], partition: str, test: Test | None, *, adapter: s
         if (
             tenant != partition
             or tag[:3] != (partition, document, id_)
-            or (test is not None and not test(tag, metadata or {}))
+            or (test is not None and ((needs_metadata and metadata is None) or not test(tag, metadata or {})))
         ):
             wrong += 1
     if wrong:

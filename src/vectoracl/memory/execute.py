@@ -118,7 +118,7 @@ class MemoryPort:
                     return Posture("partition", (), (("store", "memory"),))
                 case RankAll(query=query, k=k):
                     rows = [row for part in self._shelf.partitions.values() for row in part.values()]
-                    return Found(self._rank(rows, query, frozenset({"text", "metadata"}))[:k])
+                    return Found(_handed(self._rank(rows, query, frozenset({"text", "metadata"}))[:k]))
                 case Perform(partition=partition, operation=operation) if partition == operation.partition:
                     return self._perform(self._shelf.partitions.get(partition, {}), operation)
         raise InvalidInputError("The memory store does not know this request.")
@@ -126,17 +126,17 @@ class MemoryPort:
     def _perform(self, rows: dict[Key, Row], operation: Operation) -> Any:
         match operation:
             case Search():
-                return self._search(rows, operation)
+                return Found(_handed(self._search(rows, operation)))
             case Fetch(scope=scope, refs=refs, include=include):
                 named = _named(refs)
                 found = (row for row in _permitted(rows, scope) if named(row))
-                return Rows([_hit(row, 0.0, include) for row in found])
+                return Rows(_handed(_hit(row, 0.0, include) for row in found))
             case Count(scope=scope, where=where):
                 return sum(1 for _ in _permitted(rows, scope, where))
             case Scan(scope=scope, where=where, size=size, after=after, include=include):
                 start = None if after is None else (after.document, after.generation, after.chunk)
                 left = [row for row in _permitted(rows, scope, where) if start is None or _key(row.tag) > start]
-                return Rows([_hit(row, 0.0, include) for row in left[:size]], more=len(left) > size)
+                return Rows(_handed(_hit(row, 0.0, include) for row in left[:size]), more=len(left) > size)
             case Upsert():
                 return self._upsert(rows, operation)
             case Replace():
@@ -144,18 +144,18 @@ class MemoryPort:
             case Delete():
                 return self._delete(rows, operation)
 
-    def _search(self, rows: dict[Key, Row], operation: Search) -> Found:
+    def _search(self, rows: dict[Key, Row], operation: Search) -> list[Hit]:
         hits = self._rank(_permitted(rows, operation.scope, operation.where), operation.query, operation.include)
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
         if operation.group_by is None:
-            return Found(hits[: operation.k])
+            return hits[: operation.k]
         groups: dict[str, list[Hit]] = {}
         for hit in hits:
             groups.setdefault(hit.document, []).append(hit)
         best = list(groups.values())[: operation.k]
         chosen = {id(hit) for group in best for hit in group[: operation.per_group]}
-        return Found([hit for hit in hits if id(hit) in chosen])
+        return [hit for hit in hits if id(hit) in chosen]
 
     def _rank(self, rows: Iterable[Row], query: ResolvedQuery, include: Include) -> list[Hit]:
         """Score *rows*, which are all permitted, and order them: score, then tenant, document and chunk id."""
@@ -187,7 +187,7 @@ class MemoryPort:
             old = rows.get(_key(tag))
             if old is not None and not permitted(old.tag, old.metadata):
                 raise _outside("upsert")
-            new[_key(tag)] = Row(tag, record.text, np.array(record.vector, np.float32), dict(record.metadata))
+            new[_key(tag)] = Row(tag, record.text, np.array(record.vector, np.float32), _copy(record.metadata))
         self._shelf.partitions.setdefault(operation.partition, {}).update(new)
         return len(new)
 
@@ -200,7 +200,7 @@ class MemoryPort:
         new: dict[Key, Row] = {}
         for record in operation.records:
             tag = record.tag._replace(generation=generation)
-            new[_key(tag)] = Row(tag, record.text, np.array(record.vector, np.float32), dict(record.metadata))
+            new[_key(tag)] = Row(tag, record.text, np.array(record.vector, np.float32), _copy(record.metadata))
         part = self._shelf.partitions.setdefault(operation.partition, {})
         for key in old:
             del part[key]
@@ -270,7 +270,24 @@ def _hit(row: Row, score: float, include: Include) -> Hit:
         tag.tenant,
         tag.position,
         row.text if "text" in include else None,
-        dict(row.metadata) if "metadata" in include else None,
-        row.vector.copy() if "vector" in include else None,
+        row.metadata if "metadata" in include else None,
+        row.vector if "vector" in include else None,
         tag,
     )
+
+
+def _handed(hits: Iterable[Hit]) -> list[Hit]:
+    """Return *hits* with copies: the store's own objects are handed to nobody, who could change rows by them."""
+    return [
+        hit._replace(
+            metadata=None if hit.metadata is None else _copy(hit.metadata),
+            vector=None if hit.vector is None else hit.vector.copy(),
+        )
+        for hit in hits
+    ]
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _copy(one) for name, one in value.items()}
+    return [_copy(one) for one in value] if isinstance(value, list | tuple) else value
