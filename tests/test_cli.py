@@ -310,6 +310,7 @@ def test_what_an_adapter_cannot_do_is_refused_in_a_line(here):
     assert "nothing to provision" in run("tenants", "list", code=2).stderr
     assert "configured stores only" in run("check", "--dsn", "x", "--adapter", "memory", code=2).stderr
     assert "--dsn" in run("check", "--table", "public.t", code=2).stderr
+    assert "not both" in run("check", "vectoracl.toml", code=2, env={"VECTORACL_CHECK_DSN": "x"}).stderr
 
 
 def test_adapters_lists_what_is_installed():

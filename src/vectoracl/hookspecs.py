@@ -49,10 +49,13 @@ class AdapterSpec:
         raise NotImplementedError  # likewise
 
     @hookspec(firstresult=True)
-    def vectoracl_inspect(self, dsn: str, table: str | None) -> Mapping[str, Posture]:
+    def vectoracl_inspect(
+        self, dsn: str, table: str | None, role: str | None, tenant_column: str | None
+    ) -> Mapping[str, Posture]:
         """Look at a store that vectoracl never provisioned; changes nothing. Keys are names of tables, for people.
 
-        *table* limits it to one, as "schema.table". Raises: RefusedError if there is nothing to look at; StoreError.
+        *table* limits it to one ("schema.table"), *role* is whom to judge if not the one that connects, and
+        *tenant_column* stands for the guess. Raises: RefusedError if there is nothing to look at; StoreError.
         """
         raise NotImplementedError  # likewise
 

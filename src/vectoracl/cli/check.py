@@ -69,6 +69,13 @@ def check(
     table: Annotated[
         str | None, typer.Option("--table", metavar="SCHEMA.TABLE", help="With --dsn: look at this table only.")
     ] = None,
+    role: Annotated[
+        str | None,
+        typer.Option("--role", help="With --dsn: judge this role, if the application connects as another one."),
+    ] = None,
+    tenant_column: Annotated[
+        str | None, typer.Option("--tenant-column", metavar="NAME", help="With --dsn: where the guess is wrong.")
+    ] = None,
     adapter: Annotated[str, typer.Option("--adapter", help="With --dsn or --explain: whose rules.")] = "pgvector",
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="ID", help="Explain one rule, e.g. PG001.")
@@ -92,12 +99,18 @@ def check(
     if explain is not None:
         _explain(explain, adapter, form)
         return
-    if table is not None and dsn is None:
-        raise InvalidInputError("--table goes with --dsn; a configuration names its own table.", field="table")
+    if dsn is None and (table, role, tenant_column) != (None, None, None):
+        raise InvalidInputError(
+            "--table, --role and --tenant-column go with --dsn; a configuration names its own.", field="dsn"
+        )
+    if dsn is not None and (argument is not None or config != DEFAULT_CONFIG):
+        raise InvalidInputError("Give either a configuration or --dsn (VECTORACL_CHECK_DSN), not both.", field="dsn")
     rules: list[Rule] = []
     if dsn is not None:
         hooks = load(adapter)
-        found: Mapping[str, Posture] | None = hooks.vectoracl_inspect(dsn=dsn, table=table)
+        found: Mapping[str, Posture] | None = hooks.vectoracl_inspect(
+            dsn=dsn, table=table, role=role, tenant_column=tenant_column
+        )
         if found is None:
             raise RefusedError(f"The adapter {adapter!r} looks at configured stores only.", field="dsn")
         rules = _rules(adapter)

@@ -22,11 +22,8 @@ from vectoracl.adapter import Progress as Report
 from vectoracl.client import VectorACL
 from vectoracl.config import DEFAULT_PATH
 from vectoracl.errors import (
-    AdapterNotFoundError,
-    ConfigError,
     DeniedError,
     InvalidInputError,
-    PostureError,
     ScopeViolationError,
     StoreError,
     VectorACLError,
@@ -57,8 +54,8 @@ AsOption = Annotated[
     typer.Option(
         "--as",
         metavar="ID@TENANT",
-        help="The principal to act as. You hold the store's credentials anyway; the audit record says that it was "
-        "an operator at the command line.",
+        help="The principal to act as; its tenant is what follows the last @. You hold the store's credentials "
+        "anyway; the audit record says that it was an operator at the command line.",
     ),
 ]
 DEFAULT_CONFIG = Path(DEFAULT_PATH)
@@ -110,10 +107,6 @@ def done(code: int) -> NoReturn:
 def hint(error: VectorACLError) -> str:
     """Return what helps where the message itself does not say it, or ""."""
     match error:
-        case AdapterNotFoundError() | PostureError():
-            return ""
-        case ConfigError():
-            return "" if "vectoracl" in error.message else "`vectoracl init` writes a commented configuration."
         case DeniedError():
             return "`vectoracl explain --as ID@TENANT` says what the policy permits and why."
         case ScopeViolationError():

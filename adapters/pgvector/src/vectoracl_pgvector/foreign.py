@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psycopg
 
 from vectoracl.errors import RefusedError
@@ -10,8 +12,10 @@ from vectoracl_pgvector import posture
 from vectoracl_pgvector.execute import mapped, unreachable
 
 
-def inspect(dsn: str, table: str | None) -> dict[str, Posture]:
+def inspect(dsn: str, table: str | None, role: str | None, tenant_column: str | None) -> dict[str, Posture]:
     """Return the posture of every table with a vector column, or of *table* ("schema.table", or its name alone).
+
+    *role* is judged instead of the one that connects; *tenant_column* stands for the guess.
 
     Raises: RefusedError if there is none; StoreError if the server cannot be reached.
     """
@@ -21,12 +25,14 @@ def inspect(dsn: str, table: str | None) -> dict[str, Posture]:
         raise unreachable(dsn, error, debug=False) from None
     try:
         with connection:
-            found = posture.discover(connection)
+            found = posture.discover(connection, runtime_role=role)
             if table is not None:
                 found = [one for one in found if table in (f"{one.schema}.{one.table}", one.table)]
             if not found:
                 what = "no table with a vector column" if table is None else f"no table {table!r} with a vector column"
                 raise RefusedError(f"This role sees {what} in the database; nothing was measured.", field="table")
+            if tenant_column is not None:
+                found = [replace(one, tenant_column=tenant_column) for one in found]
             return {f"{one.schema}.{one.table}": posture.look(connection, one) for one in found}
     except psycopg.Error as error:
         raise mapped(error, debug=False, action="check") from None

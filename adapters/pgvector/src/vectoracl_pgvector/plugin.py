@@ -69,11 +69,13 @@ def vectoracl_rules() -> Sequence[Rule]:
 
 
 @hookimpl
-def vectoracl_inspect(dsn: str, table: str | None) -> Mapping[str, Posture]:
+def vectoracl_inspect(
+    dsn: str, table: str | None, role: str | None, tenant_column: str | None
+) -> Mapping[str, Posture]:
     """Look at the tables of a database that vectoracl never provisioned."""
     from vectoracl_pgvector.foreign import inspect
 
-    return inspect(dsn, table)
+    return inspect(dsn, table, role, tenant_column)
 
 
 @hookimpl
