@@ -285,13 +285,19 @@ def check_supported(predicate: Predicate, capabilities: Capabilities) -> None:
 def retried(make: Callable[[], Flow[T]], *, attempts: int = 3, base: float = 0.05) -> Flow[T]:
     """Run the flow that *make* returns, again while it fails with a retryable StoreError; waits *base* · 2ⁿ seconds.
 
-    For reads and for writes that may be repeated. The waiting is a request to the clock's port.
+    For reads and for writes that may be repeated. The waiting is a request to the clock's port. Once an attempt may
+    have been applied, a later one that certainly was not does not change that: `sent` stays "unknown".
     """
+    doubtful = False
     for attempt in range(attempts):
         try:
+            if attempt:
+                yield Sleep(base * 2 ** (attempt - 1))
             return (yield from make())
         except StoreError as error:
+            doubtful = doubtful or error.sent == "unknown"
+            if doubtful:
+                error.sent = "unknown"
             if not error.retryable or attempt == attempts - 1:
                 raise
-        yield Sleep(base * 2**attempt)
     raise AssertionError("unreachable")

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import math
 import os
+import time
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -24,12 +25,16 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTi
 
 from vectoracl.errors import ClosedError, DeniedError, PostureError, StoreError, VectorACLError
 from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.liveness import aborrowed, arecover, borrowed, limited, recover
 from vectoracl_pgvector.names import Names
 from vectoracl_pgvector.requests import RankAll, Statement, Transaction, VectorParam, VectorsParam
 
 ADAPTER = "pgvector"
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _TRANSIENT = ("08", "53", "57P", "40001", "40P01", "25006")
+_PROBE = f"{_BEGIN} READ ONLY"
+# What PgBouncer says to BEGIN in statement mode, and, later, when it lost its server: so it is asked for at first only.
+_PROTOCOL_VIOLATION = "08P01"
 # The pool's and the driver's own logs quote connection strings and statements.
 for _name in ("psycopg", "psycopg.pool"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
@@ -80,7 +85,10 @@ def settings_statement(request: Transaction | RankAll, timeout: float | None) ->
 
 
 def mapped(error: BaseException, *, debug: bool, action: str = "write") -> VectorACLError:
-    """Return *error* as ours. PostgreSQL's text quotes rows and filters, so it is a cause only with *debug*."""
+    """Return *error* as ours. PostgreSQL's text quotes rows and filters, so it is a cause only with *debug*.
+
+    Raise it after the `except` block, not in it: there Python would attach *error* as its `__context__`.
+    """
     if isinstance(error, VectorACLError):
         return error
     made = _mapped(error, action)
@@ -159,6 +167,19 @@ def connect_arguments(dsn: str, config: PgvectorConfig) -> dict[str, Any]:
     return {**_ARGUMENTS, **{key: value for key, value in wanted.items() if key not in given}}
 
 
+_Pool = ConnectionPool[Any] | AsyncConnectionPool[Any]
+
+
+def connect_errors(pool: _Pool) -> int:
+    """Return how often *pool* has failed to connect so far."""
+    return pool.get_stats().get("connections_errors", 0)
+
+
+def _left(until: float | None) -> float | None:
+    """Return the seconds until *until*, and at least a moment: the server then says that the time is over."""
+    return None if until is None else max(0.001, until - time.monotonic())
+
+
 class Source(Protocol):
     """Where the connection string comes from; called in the process that connects."""
 
@@ -177,6 +198,17 @@ class _Settings:
         self.oid = 0
         self.pid = os.getpid()
         self.parallel = config.pool_max
+
+    def wait(self, timeout: float | None) -> float:
+        """Return how many seconds to wait for a connection."""
+        limit = self.config.connect_timeout
+        return limit if timeout is None else min(timeout, limit)
+
+    def failed(self, error: Exception, pool: _Pool | None, before: int) -> VectorACLError:
+        """Return *error* as ours; *before* is how often connecting had failed when the request began."""
+        if isinstance(error, PoolTimeout) and pool is not None and connect_errors(pool) > before:
+            return _no_connection()
+        return mapped(error, debug=self.debug)
 
     def check_process(self) -> None:
         if os.getpid() != self.pid:
@@ -197,9 +229,9 @@ class _Settings:
         return self.oid
 
 
-def statement_mode(error: BaseException) -> bool:
-    """Tell whether *error* is what PgBouncer says to BEGIN in statement mode."""
-    return isinstance(error, psycopg.Error) and error.sqlstate == "08P01"
+def _no_connection() -> StoreError:
+    text = "The connection to PostgreSQL was lost and no new one could be made in time."
+    return StoreError(text, code="unavailable", adapter=ADAPTER, sent="no")
 
 
 def _refused_pooler() -> PostureError:
@@ -278,19 +310,23 @@ class PgPort(_Settings):
 
     def _open(self, dsn: str) -> ConnectionPool[Any]:
         # A first connection by hand: a pool's own error is only that none came in time.
-        try:
-            arguments = connect_arguments(dsn, self.config)
-            with psycopg.connect(dsn, **arguments) as connection:
-                self.set_oid(connection.execute(self.oid_query).fetchone())
-        except (psycopg.Error, OSError) as error:
-            raise unreachable(dsn, error, debug=self.debug) from None
         config = self.config
+        failed = None
+        try:
+            arguments = connect_arguments(dsn, config)
+            with psycopg.connect(dsn, **arguments) as connection, limited(connection, config.connect_timeout):
+                self._first(connection)
+        except (psycopg.Error, OSError) as error:
+            failed = unreachable(dsn, error, debug=self.debug)
+        if failed is not None:
+            raise failed
         pool: ConnectionPool[Any] = ConnectionPool(
             dsn,
             kwargs=arguments,
             min_size=config.pool_min,
             max_size=config.pool_max,
             timeout=config.connect_timeout,
+            reconnect_timeout=config.connect_timeout,
             configure=lambda connection: adapt(connection, self.oid),
             name=f"vectoracl-{config.table}",
             open=False,
@@ -298,21 +334,43 @@ class PgPort(_Settings):
         pool.open()
         return pool
 
+    def _first(self, connection: Connection[Any]) -> None:
+        """Look up the vector type and see that a transaction is possible. Raises: PostureError."""
+        with connection.cursor(row_factory=tuple_row) as cursor:
+            self.set_oid(cursor.execute(self.oid_query).fetchone())
+        refused = False
+        try:
+            connection.execute(_PROBE, prepare=False)
+            connection.execute("COMMIT", prepare=False)
+        except psycopg.Error as error:
+            refused = error.sqlstate == _PROTOCOL_VIOLATION
+            if not refused:
+                raise
+        if refused:
+            raise _refused_pooler()
+
     def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request*; see `pipeline`."""
         self.check_process()
+        before = connect_errors(self._pool)
         try:
             if isinstance(request, RankAll):
                 return rank_all(self._owner(), self, request, timeout)
-            wait = self.config.connect_timeout if timeout is None else min(timeout, self.config.connect_timeout)
-            with self._pool.connection(timeout=wait) as connection:
-                if self._own:
-                    return pipeline(connection, request, timeout)
-                return self._foreign(connection, request, timeout)
+            return self._perform(request, timeout)
         except Exception as error:  # noqa: BLE001 - every error of the client is wrapped here
-            if statement_mode(error):
-                raise _refused_pooler() from None
-            raise mapped(error, debug=self.debug) from (error if self.debug else None)
+            failed = self.failed(error, self._pool, before)
+        raise failed
+
+    def _perform(self, request: Transaction, timeout: float | None) -> tuple[Any, ...]:
+        until = None if timeout is None else time.monotonic() + timeout
+        with borrowed(self._pool, self.wait(timeout)) as connection, limited(connection, _left(until)):
+            try:
+                if self._own:
+                    return pipeline(connection, request, _left(until))
+                return self._foreign(connection, request, _left(until))
+            except BaseException:
+                recover(connection)
+                raise
 
     def _foreign(self, connection: Connection[Any], request: Transaction, timeout: float | None) -> tuple[Any, ...]:
         """Perform on a connection of the application's pool, and leave it as it was."""
@@ -321,13 +379,13 @@ class PgPort(_Settings):
             connection.autocommit = True
         try:
             if not self.oid:
-                with connection.cursor(row_factory=tuple_row) as cursor:
-                    self.set_oid(cursor.execute(self.oid_query).fetchone())
+                self._first(connection)
             return pipeline(connection, request, timeout, oid=self.oid)
         finally:
-            if not was and not connection.closed:
-                connection.rollback()
-                connection.autocommit = False
+            if not was:
+                recover(connection)
+                if not connection.closed:
+                    connection.autocommit = False
 
     def close(self) -> None:
         """Close the pool, unless it is the application's."""
@@ -363,13 +421,17 @@ class AsyncPgPort(_Settings):
         return self._pool
 
     async def _open(self, dsn: str) -> AsyncConnectionPool[Any]:
-        try:
-            arguments = connect_arguments(dsn, self.config)
-            async with await AsyncConnection.connect(dsn, **arguments) as connection:
-                self.set_oid(await (await connection.execute(self.oid_query)).fetchone())
-        except (psycopg.Error, OSError) as error:
-            raise unreachable(dsn, error, debug=self.debug) from None
         config = self.config
+        failed = None
+        try:
+            arguments = connect_arguments(dsn, config)
+            async with await AsyncConnection.connect(dsn, **arguments) as connection:
+                with limited(connection, config.connect_timeout):
+                    await self._first(connection)
+        except (psycopg.Error, OSError) as error:
+            failed = unreachable(dsn, error, debug=self.debug)
+        if failed is not None:
+            raise failed
 
         async def configure(connection: AsyncConnection[Any]) -> None:
             adapt(connection, self.oid)
@@ -380,29 +442,59 @@ class AsyncPgPort(_Settings):
             min_size=config.pool_min,
             max_size=config.pool_max,
             timeout=config.connect_timeout,
+            reconnect_timeout=config.connect_timeout,
             configure=configure,
             name=f"vectoracl-{config.table}",
             open=False,
         )
-        await pool.open()
+        try:
+            await pool.open()
+        except BaseException:  # cancelled: its tasks and connections would outlive it
+            await pool.close()
+            raise
         return pool
+
+    async def _first(self, connection: AsyncConnection[Any]) -> None:
+        """Look up the vector type and see that a transaction is possible. Raises: PostureError."""
+        async with connection.cursor(row_factory=tuple_row) as cursor:
+            self.set_oid(await (await cursor.execute(self.oid_query)).fetchone())
+        refused = False
+        try:
+            await connection.execute(_PROBE, prepare=False)
+            await connection.execute("COMMIT", prepare=False)
+        except psycopg.Error as error:
+            refused = error.sqlstate == _PROTOCOL_VIOLATION
+            if not refused:
+                raise
+        if refused:
+            raise _refused_pooler()
 
     async def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request*; see `apipeline`."""
         self.check_process()
+        before = 0 if self._pool is None else connect_errors(self._pool)
         try:
             pool = await self._opened()
             if isinstance(request, RankAll):
                 return await asyncio.to_thread(rank_all, self._owner(), self, request, timeout)
-            wait = self.config.connect_timeout if timeout is None else min(timeout, self.config.connect_timeout)
-            async with pool.connection(timeout=wait) as connection:
-                if self._own:
-                    return await apipeline(connection, request, timeout)
-                return await self._foreign(connection, request, timeout)
+            return await self._perform(pool, request, timeout)
         except Exception as error:  # noqa: BLE001 - every error of the client is wrapped here
-            if statement_mode(error):
-                raise _refused_pooler() from None
-            raise mapped(error, debug=self.debug) from (error if self.debug else None)
+            failed = self.failed(error, self._pool, before)
+        raise failed
+
+    async def _perform(
+        self, pool: AsyncConnectionPool[Any], request: Transaction, timeout: float | None
+    ) -> tuple[Any, ...]:
+        until = None if timeout is None else time.monotonic() + timeout
+        async with aborrowed(pool, self.wait(timeout)) as connection:
+            with limited(connection, _left(until)):
+                try:
+                    if self._own:
+                        return await apipeline(connection, request, _left(until))
+                    return await self._foreign(connection, request, _left(until))
+                except BaseException:
+                    await arecover(connection)
+                    raise
 
     async def _foreign(
         self,
@@ -415,13 +507,13 @@ class AsyncPgPort(_Settings):
             await connection.set_autocommit(True)
         try:
             if not self.oid:
-                async with connection.cursor(row_factory=tuple_row) as cursor:
-                    self.set_oid(await (await cursor.execute(self.oid_query)).fetchone())
+                await self._first(connection)
             return await apipeline(connection, request, timeout, oid=self.oid)
         finally:
-            if not was and not connection.closed:
-                await connection.rollback()
-                await connection.set_autocommit(False)
+            if not was:
+                await arecover(connection)
+                if not connection.closed:
+                    await connection.set_autocommit(False)
 
     async def close(self) -> None:
         """Close the pool, unless it is the application's."""

@@ -1,0 +1,125 @@
+"""Connections that the other side has closed, and networks that have fallen silent: sync and async alike."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection, Connection
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+# Seconds that the server's own time limit has to answer in before we hang up.
+_GRACE = 2.0
+
+
+class _HungUpError(TimeoutError):
+    """The server was silent for longer than its own limit allows; the connection was closed."""
+
+
+def _until(generator: Generator[Any, Any, Any], connection: Any, until: float) -> Generator[Any, Any, Any]:
+    """Pass on what psycopg waits for, and hang up when *until* has passed and nothing came."""
+    try:
+        wanted = next(generator)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() >= until:
+                connection.pgconn.finish()
+                raise _HungUpError
+            wanted = generator.send(ready)
+    except StopIteration as stop:
+        return stop.value
+
+
+@contextmanager
+def limited(connection: Any, timeout: float | None) -> Iterator[None]:
+    """Let nothing on *connection*, sync or async, wait for more than *timeout* seconds and a grace.
+
+    psycopg waits for ever on a network that has fallen silent; TCP's limits do not help where something between
+    keeps the connection up. `wait` is what psycopg awaits everything with; it is the connection's own again after.
+    """
+    if timeout is None:
+        yield
+        return
+    until = time.monotonic() + timeout + _GRACE
+    wait = connection.wait
+
+    def waiting(generator: Any, *arguments: Any, **more: Any) -> Any:
+        return wait(_until(generator, connection, until), *arguments, **more)
+
+    connection.__dict__["wait"] = waiting
+    try:
+        yield
+    finally:
+        del connection.__dict__["wait"]
+
+
+def _readable(descriptor: int) -> bool:
+    if hasattr(select, "poll"):
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        return bool(poller.poll(0))
+    return bool(select.select([descriptor], [], [], 0)[0])
+
+
+def alive(connection: Any) -> bool:
+    """Tell without a round trip whether an idle connection was closed by the other side; if so, close ours.
+
+    An idle server sends nothing but its farewell (and, rarely, a notice). Without this, each connection that a restart
+    left in the pool would cost one failed request.
+    """
+    pgconn = connection.pgconn
+    try:
+        for _ in range(16):
+            if not _readable(pgconn.socket):
+                return True
+            pgconn.consume_input()
+    except (psycopg.Error, OSError, ValueError):
+        pgconn.finish()
+        return False
+    return True
+
+
+@contextmanager
+def borrowed(pool: ConnectionPool[Any], timeout: float) -> Iterator[Connection[Any]]:
+    """Give a connection of *pool* that is alive; dead ones go back to be replaced."""
+    until = time.monotonic() + timeout
+    while True:
+        with pool.connection(timeout=max(0.0, until - time.monotonic())) as connection:
+            if alive(connection):
+                yield connection
+                return
+
+
+@asynccontextmanager
+async def aborrowed(pool: AsyncConnectionPool[Any], timeout: float) -> AsyncIterator[AsyncConnection[Any]]:
+    """Give a connection of *pool* that is alive; see `borrowed`."""
+    until = time.monotonic() + timeout
+    while True:
+        async with pool.connection(timeout=max(0.0, until - time.monotonic())) as connection:
+            if alive(connection):
+                yield connection
+                return
+
+
+def recover(connection: Connection[Any]) -> None:
+    """End the transaction that an error left open; a connection that cannot is closed."""
+    try:
+        connection.rollback()
+    except BaseException as error:
+        connection.pgconn.finish()
+        if not isinstance(error, Exception):
+            raise
+
+
+async def arecover(connection: AsyncConnection[Any]) -> None:
+    """End the transaction that an error left open; see `recover`."""
+    try:
+        await connection.rollback()
+    except BaseException as error:
+        connection.pgconn.finish()
+        if not isinstance(error, Exception):
+            raise
