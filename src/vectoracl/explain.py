@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 from vectoracl import reads
 from vectoracl.actions import READ, Action
 from vectoracl.adapter import Flow
+from vectoracl.errors import DeniedError, UnsupportedPredicateError
 from vectoracl.fields import check_scope_predicate
 from vectoracl.guard import Asker, Guard, Store
 from vectoracl.ids import check_id
@@ -61,8 +63,10 @@ def explain_flow(guard: Guard, store: Store, asker: Asker, action: Action, docum
     grants = tuple((leg.partition, leg.predicate.to_dict()) for leg in plan.legs)
     visible = found = None
     if decision.permit and action in READ:
-        visible = yield from reads.count(guard, store, asker, ALWAYS)
-        if document is not None:
-            where = check_scope_predicate(F["@document"] == document, store.fields)
-            found = yield from reads.count(guard, store, asker, where)
+        # Who may search and not count, or a store that cannot count, leaves the numbers unknown.
+        with contextlib.suppress(DeniedError, UnsupportedPredicateError):
+            visible = yield from reads.count(guard, store, asker, ALWAYS)
+            if document is not None:
+                where = check_scope_predicate(F["@document"] == document, store.fields)
+                found = yield from reads.count(guard, store, asker, where)
     return Explanation(decision.permit, decision.reasons, decision.policy_version, grants, visible, document, found)
