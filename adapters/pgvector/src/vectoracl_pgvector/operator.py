@@ -52,7 +52,7 @@ class PgOperator:
         """Return the SQL of `provision`: what a superuser runs once, then what the owner runs, in one transaction."""
         if adopt is not None:
             with self._owner() as connection:
-                return adoption.plan(connection, self._config, adopt)
+                return adoption.plan(connection, self._config, adopt, self._fields)
         lines = ["-- As a superuser, once:", *schema.roles(self._config), ""]
         lines += [f"-- As {self._config.owner_role}:", "BEGIN;", *schema.migrations(self._config), "COMMIT;"]
         return "\n".join(lines) + "\n"

@@ -1,0 +1,367 @@
+"""What an existing table's columns hold: found by type and well-known name, or said by `[stores.NAME.adopt]`.
+
+Where two columns could be meant, neither is taken: the error names them and the line to write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import psycopg
+
+from vectoracl.errors import RefusedError
+from vectoracl.fields import reserved_key
+from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.names import SETTING, Names, literal, quote
+
+_TENANT = ("tenant_id", "tenant", "org_id", "organization_id", "organisation_id", "account_id", "workspace_id",
+           "customer_id")  # fmt: skip
+_CHUNK = ("chunk_id", "id", "uuid", "langchain_id")
+_DOCUMENT = ("document_id", "doc_id", "document", "source_id", "source")
+_TEXT = ("text", "content", "body", "chunk", "page_content", "chunk_text")
+_METADATA = ("metadata", "meta", "cmetadata", "langchain_metadata")
+_VECTOR = ("embedding", "vector")
+# pg_type.typcategory: strings, numbers, booleans, dates and times; of the user-defined ones these three.
+_CATEGORIES = frozenset("SNBD")
+_NAMED = frozenset({"uuid", "json", "jsonb"})
+_IDS = frozenset({"text", "varchar", "bpchar", "uuid", "int2", "int4", "int8"})
+
+
+class Column(NamedTuple):
+    """One column: `kind` is the type's bare name, `element` that of an array's elements."""
+
+    name: str
+    type: str
+    kind: str
+    category: str
+    modifier: int
+    element: str | None
+
+    @property
+    def plain(self) -> bool:
+        """Whether JSON can hold it."""
+        if self.category == "A":
+            return self.element is not None
+        return self.category in _CATEGORIES or self.kind in _NAMED
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where one part of a chunk comes from: a column, or a key of a JSON column."""
+
+    column: str
+    key: str | None = None
+
+    def __str__(self) -> str:
+        return self.column if self.key is None else f"{self.column}->>{self.key}"
+
+    @property
+    def sql(self) -> str:
+        """The part as text."""
+        if self.key is None:
+            return f"source.{quote(self.column)}::text"
+        # A number is a usable id; true, null, lists and objects are none.
+        value = f"(source.{quote(self.column)})::jsonb"
+        key = literal(self.key)
+        return f"(CASE WHEN jsonb_typeof({value} -> {key}) IN ('string', 'number') THEN {value} ->> {key} END)"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An existing table and what its columns hold. `leaves` are the tables that hold its rows; names are quoted."""
+
+    table: str
+    leaves: tuple[str, ...]
+    tenant: Part
+    document: Part | None
+    chunk: str
+    text: str | None
+    metadata: str | None
+    vector: str
+    vector_type: str
+    key: tuple[str, ...]
+    extra: tuple[str, ...]
+    left_out: tuple[Column, ...]
+
+    def select(self) -> str:
+        """Return the columns of one row: its place, its key, and the parts of a chunk, the vector in binary."""
+        extra = ", ".join(f"source.{quote(name)}" for name in self.extra)
+        extra = f"(SELECT to_jsonb(one) FROM (SELECT {extra}) AS one)::text" if extra else "NULL::text"
+        metadata = "NULL::text" if self.metadata is None else f"(source.{quote(self.metadata)})::jsonb::text"
+        text = "NULL::text" if self.text is None else f"source.{quote(self.text)}::text"
+        return (
+            f"source.ctid::text, ARRAY[{self.keys}], {self.tenant.sql}, {self.document_sql}, {self.chunk_sql}, "
+            f"{text}, {metadata}, {extra}, source.{quote(self.vector)}"
+        )
+
+    @property
+    def keys(self) -> str:
+        """The primary key's columns as text, or what stands for it where there is none."""
+        names = self.key or (self.chunk,)
+        return ", ".join(f"source.{quote(name)}::text" for name in names)
+
+    @property
+    def chunk_sql(self) -> str:
+        """The chunk's id."""
+        return Part(self.chunk).sql
+
+    @property
+    def document_sql(self) -> str:
+        """The document's id; a chunk that names no document is its own."""
+        return self.chunk_sql if self.document is None else self.document.sql
+
+
+def find(connection: psycopg.Connection[Any], config: PgvectorConfig, source: str) -> Source:
+    """Look at the table *source* ("schema.table" or "table"). Raises: RefusedError that says what to do."""
+    oid, schema, table, kind = _table(connection, config, source)
+    full = f"{quote(schema)}.{quote(table)}"
+    if kind not in "rp":
+        raise RefusedError(f"{full} is no table (a view has no rows of its own); name the table behind it.")
+    _readable(connection, config, oid, full)
+    columns = _columns(connection, oid)
+    rows = connection.execute(
+        "WITH RECURSIVE tree(oid) AS (SELECT %s::oid UNION ALL SELECT inhrelid FROM pg_catalog.pg_inherits "
+        "JOIN tree ON inhparent = tree.oid) SELECT space.nspname, kind.relname, kind.relkind::text FROM tree "
+        "JOIN pg_catalog.pg_class AS kind ON kind.oid = tree.oid "
+        "JOIN pg_catalog.pg_namespace AS space ON space.oid = kind.relnamespace ORDER BY tree.oid",
+        (oid,),
+    ).fetchall()
+    leaves = tuple(f"{quote(space)}.{quote(name)}" for space, name, leaf in rows if leaf == "r")
+    if len(leaves) + sum(leaf == "p" for _, _, leaf in rows) < len(rows):
+        raise RefusedError(f"{full} has foreign tables among its parts; copy those into ordinary ones first.")
+    key = tuple(
+        row[0]
+        for row in connection.execute(
+            "SELECT column_.attname FROM pg_catalog.pg_index AS index "
+            "JOIN pg_catalog.pg_attribute AS column_ ON column_.attrelid = index.indrelid "
+            "AND column_.attnum = ANY(index.indkey) WHERE index.indrelid = %s AND index.indisprimary "
+            "ORDER BY array_position(index.indkey::int2[], column_.attnum)",
+            (oid,),
+        ).fetchall()
+    )
+    return _Finder(connection, config, full, columns, key).find(leaves)
+
+
+def _table(connection: psycopg.Connection[Any], config: PgvectorConfig, source: str) -> tuple[int, str, str, str]:
+    ours = Names.of(config)
+    exact = ".".join(quote(part) for part in source.split(".", 1))
+    found = None
+    for spelling in (exact, source):
+        try:
+            found = connection.execute(
+                "SELECT kind.oid::int8, space.nspname, kind.relname, kind.relkind::text, "
+                "kind.oid = ANY(ARRAY[pg_catalog.to_regclass(%s), pg_catalog.to_regclass(%s)]::oid[]) "
+                "FROM pg_catalog.pg_class AS kind JOIN pg_catalog.pg_namespace AS space "
+                "ON space.oid = kind.relnamespace WHERE kind.oid = pg_catalog.to_regclass(%s)",
+                (ours.table, ours.default, spelling),
+            ).fetchone()
+        except (psycopg.DataError, psycopg.ProgrammingError):
+            found = None
+        if found is not None:
+            break
+    if found is None:
+        raise RefusedError(
+            f"There is no table {source!r} that {config.owner_role} can see. Write it as schema.table; if it is there, "
+            f"grant USAGE on its schema to {config.owner_role}."
+        )
+    oid, schema, table, kind, own = found
+    if own or (schema == config.schema_name and table.startswith(config.table + "_")):
+        raise RefusedError("That table belongs to vectoracl already.")
+    return oid, schema, table, kind
+
+
+def _readable(connection: psycopg.Connection[Any], config: PgvectorConfig, oid: int, full: str) -> None:
+    """Refuse a table that the owner role cannot read, or of which row-level security may hide rows."""
+    role = quote(config.owner_role)
+    row = connection.execute(
+        "SELECT pg_catalog.has_table_privilege(%(oid)s::oid, 'SELECT'), pg_catalog.row_security_active(%(oid)s::oid), "
+        "EXISTS (SELECT 1 FROM pg_catalog.pg_policy WHERE polrelid = %(oid)s AND polpermissive "
+        "AND polcmd IN ('r', '*') AND pg_catalog.pg_get_expr(polqual, polrelid) = 'true' AND EXISTS (SELECT 1 FROM "
+        "unnest(polroles) AS one(oid) WHERE one.oid = 0 OR pg_catalog.pg_has_role(one.oid, 'MEMBER'))), "
+        "EXISTS (SELECT 1 FROM pg_catalog.pg_policy WHERE polrelid = %(oid)s AND NOT polpermissive "
+        "AND polcmd IN ('r', '*'))",
+        {"oid": oid},
+    ).fetchone()
+    assert row is not None
+    may, active, opened, restricted = row
+    if not may:
+        raise RefusedError(f"{config.owner_role} cannot read {full}. As its owner: GRANT SELECT ON {full} TO {role};")
+    if active and (restricted or not opened):
+        raise RefusedError(
+            f"Row-level security of {full} may hide rows from {config.owner_role}, and a copy that lacks them would "
+            f"pass for whole. As its owner: CREATE POLICY vectoracl_adopt ON {full} FOR SELECT TO {role} USING (true); "
+            "(restrictive policies have to go, or copy from a table without them)."
+        )
+
+
+def _columns(connection: psycopg.Connection[Any], oid: int) -> dict[str, Column]:
+    rows = connection.execute(
+        "SELECT column_.attname, pg_catalog.format_type(column_.atttypid, column_.atttypmod), kind.typname, "
+        "kind.typcategory::text, column_.atttypmod, (SELECT one.typname FROM pg_catalog.pg_type AS one "
+        "WHERE one.oid = kind.typelem AND (one.typcategory IN ('S', 'N', 'B', 'D') OR one.typname = ANY(%s))) "
+        "FROM pg_catalog.pg_attribute AS column_ JOIN pg_catalog.pg_type AS kind ON kind.oid = "
+        "COALESCE(NULLIF((SELECT base.typbasetype FROM pg_catalog.pg_type AS base "
+        "WHERE base.oid = column_.atttypid), 0), column_.atttypid) "
+        "WHERE column_.attrelid = %s AND column_.attnum > 0 AND NOT column_.attisdropped ORDER BY column_.attnum",
+        (list(_NAMED), oid),
+    ).fetchall()
+    return {row[0]: Column(*row) for row in rows}
+
+
+class _Finder:
+    """Decides what each column holds."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        config: PgvectorConfig,
+        table: str,
+        columns: dict[str, Column],
+        key: tuple[str, ...],
+    ) -> None:
+        self._connection = connection
+        self._config = config
+        self._table = table
+        self._columns = columns
+        self._key = key
+
+    def find(self, leaves: tuple[str, ...]) -> Source:
+        """Return the mapping. Raises: RefusedError."""
+        said = self._config.adopt
+        for name in said.leave_out:
+            self._known(name, "leave_out")
+        vector = self._vector()
+        metadata = self._metadata()
+        tenant = self._part("tenant", said.tenant) or self._tenant(metadata)
+        text = self._text(metadata)
+        document = self._part("document", said.document) or self._document(tenant, text)
+        chunk = self._chunk(tenant, document)
+        used = {vector, metadata, text, chunk, tenant.column if tenant.key is None else None}
+        if document is not None and document.key is None:
+            used.add(document.column)
+        rest = [one for name, one in self._columns.items() if name not in used and name not in said.leave_out]
+        extra = tuple(one.name for one in rest if one.plain)
+        left_out = (*(one for one in rest if not one.plain), *(self._columns[name] for name in said.leave_out))
+        for name in extra:
+            if reserved_key(name):
+                raise RefusedError(
+                    f"{self._table}.{name} cannot become metadata: the name is one of the framework's. Say what it is, "
+                    f'or leave it out: [stores.NAME.adopt] leave_out = ["{name}"]'
+                )
+        if any("%" in name for name in (self._table, *self._columns, tenant.key or "", str(document))):
+            raise RefusedError(f"{self._table} has a % in a name, which is not supported; rename it, or use a copy.")
+        type_ = self._columns[vector].kind
+        return Source(
+            self._table, leaves, tenant, document, chunk, text, metadata, vector, type_, self._key, extra, left_out
+        )
+
+    def _known(self, name: str, role: str) -> Column:
+        column = self._columns.get(name)
+        if column is None:
+            raise RefusedError(f"adopt.{role} names {name!r}, and {self._table} has no such column.")
+        return column
+
+    def _part(self, role: str, said: str | None) -> Part | None:
+        if said is None:
+            return None
+        if said in self._columns:
+            return Part(said)
+        column, arrow, key = said.partition("->>")
+        if not arrow or not key:
+            self._known(said, role)
+        if self._known(column, role).kind not in ("json", "jsonb"):
+            raise RefusedError(f"adopt.{role}: the column {column!r} is not of type json or jsonb.")
+        return Part(column, key)
+
+    def _choose(self, role: str, said: str | None, names: tuple[str, ...], kinds: frozenset[str]) -> str | None:
+        """Return the one column for *role*: what config says, else the one with a well-known name."""
+        if said is not None:
+            return self._known(said, role).name
+        skip = self._config.adopt.leave_out
+        found = [name for name in names if name in self._columns and self._columns[name].kind in kinds]
+        found = [name for name in found if name not in skip]
+        if len(found) > 1:
+            self._ambiguous(role, found)
+        return found[0] if found else None
+
+    def _ambiguous(self, role: str, found: list[str]) -> None:
+        raise RefusedError(
+            f'{self._table}: {role} could be {" or ".join(found)}. Say which: [stores.NAME.adopt] {role} = "{found[0]}"'
+        )
+
+    def _vector(self) -> str:
+        said = self._config.adopt.vector
+        all_ = [name for name, one in self._columns.items() if one.kind in ("vector", "halfvec")]
+        all_ = [name for name in all_ if name not in self._config.adopt.leave_out]
+        named = [name for name in all_ if name in _VECTOR]
+        found = [self._known(said, "vector").name] if said is not None else named if len(named) == 1 else all_
+        if len(found) > 1:
+            self._ambiguous("vector", found)
+        if not found or self._columns[found[0]].kind not in ("vector", "halfvec"):
+            raise RefusedError(f"{self._table} has no such column of type vector or halfvec.")
+        column = self._columns[found[0]]
+        if column.modifier not in (-1, self._config.dimension):
+            raise RefusedError(
+                f"{self._table}.{column.name} holds vectors of {column.modifier} numbers and the store is configured "
+                f"for {self._config.dimension}. Set dimension, or embed the texts anew."
+            )
+        return column.name
+
+    def _metadata(self) -> str | None:
+        kinds = frozenset({"json", "jsonb"})
+        found = self._choose("metadata", self._config.adopt.metadata, _METADATA, kinds)
+        if found is not None and self._columns[found].kind not in kinds:
+            raise RefusedError(f"adopt.metadata: the column {found!r} is not of type json or jsonb.")
+        return found
+
+    def _tenant(self, metadata: str | None) -> Part:
+        found = self._choose("tenant", None, _TENANT, _IDS)
+        if found is not None:
+            return Part(found)
+        if metadata is not None:
+            rows = self._connection.execute(
+                f"SELECT one.key FROM unnest(%s::text[]) AS one(key) WHERE EXISTS (SELECT 1 FROM {self._table} "
+                f"AS source WHERE jsonb_typeof({quote(metadata)}::jsonb) = 'object' "
+                f"AND {quote(metadata)}::jsonb ? one.key) ORDER BY 1",
+                (list(_TENANT),),
+            ).fetchall()
+            if len(rows) > 1:
+                self._ambiguous("tenant", [f"{metadata}->>{row[0]}" for row in rows])
+            if rows:
+                return Part(metadata, rows[0][0])
+        raise RefusedError(
+            f"{self._table} has no column, and its metadata no key, with a well-known name for the tenant. Say it: "
+            '[stores.NAME.adopt] tenant = "COLUMN" (or "COLUMN->>KEY" for a key of a JSON column). There is no default.'
+        )
+
+    def _text(self, metadata: str | None) -> str | None:
+        kinds = frozenset({"text", "varchar", "bpchar"})
+        found = self._choose("text", self._config.adopt.text, _TEXT, kinds)
+        # langchain_pg_embedding keeps the text of a chunk in `document`.
+        if found is None and metadata == "cmetadata" and "document" in self._columns:
+            return "document"
+        return found
+
+    def _document(self, tenant: Part, text: str | None) -> Part | None:
+        names = tuple(name for name in _DOCUMENT if name not in (tenant.column, text))
+        found = self._choose("document", None, names, _IDS)
+        return None if found is None else Part(found)
+
+    def _chunk(self, tenant: Part, document: Part | None) -> str:
+        said = self._config.adopt.chunk
+        if said is None:
+            others = {tenant.column} | ({document.column} if document is not None else set())
+            rest = [name for name in self._key if name not in others]
+            if len(rest) == 1:
+                return rest[0]
+        found = self._choose("chunk", said, _CHUNK, _IDS)
+        if found is None:
+            raise RefusedError(
+                f"{self._table} has no primary key of one column and no column with a well-known name for the id of a "
+                'chunk. Say it: [stores.NAME.adopt] chunk = "COLUMN"'
+            )
+        return found
+
+
+SCOPE = f"SELECT pg_catalog.set_config('{SETTING}', %s, true)"
