@@ -135,6 +135,8 @@ class Guard:
             if not _whole(decision):
                 raise TypeError("not a decision")
         except Exception as error:  # noqa: BLE001 - whatever breaks in a policy is a denial
+            if isinstance(error, StoreError) and (error.code, error.sent) == ("timeout", "no"):
+                raise  # the caller's time was over before the policy was asked: nothing was decided, nothing is sent
             _log.warning("policy failed: %s", type(error).__name__)
             return self._compile(Decision.deny("the policy failed", version), asker, action, store)
         plan = self._compile(decision, asker, action, store)

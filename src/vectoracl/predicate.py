@@ -356,11 +356,15 @@ class Field:
     def __bool__(self) -> NoReturn:
         raise InvalidInputError(f"F.{self.name} has no truth value: compare it, for example F.{self.name} == 1.")
 
+    def _present(self) -> Predicate:
+        """Return the condition that a row has the field; every row has those of the tag."""
+        return ALWAYS if self.name.startswith("@") else Not(Missing(self.name))
+
     def __eq__(self, value: object) -> Predicate:  # type: ignore[override]
         return Eq(self.name, scalar(value))
 
     def __ne__(self, value: object) -> Predicate:  # type: ignore[override]
-        return conjunction((Not(Missing(self.name)), Not(Eq(self.name, scalar(value)))))
+        return conjunction((self._present(), Not(Eq(self.name, scalar(value)))))
 
     def __lt__(self, value: object) -> Predicate:
         return Range(self.name, lt=_bound(value))
@@ -381,7 +385,7 @@ class Field:
 
     def not_in(self, values: Iterable[Scalar]) -> Predicate:
         """Match rows that have the field and whose value is none of *values*."""
-        return conjunction((Not(Missing(self.name)), ~self.in_(values)))
+        return conjunction((self._present(), ~self.in_(values)))
 
     def contains(self, value: Scalar) -> Predicate:
         """Match rows whose list has *value*."""

@@ -1,0 +1,423 @@
+"""X1 to X5: what leaks beside the results, posture, undeclared operations, a random machine, and the kit itself."""
+
+from __future__ import annotations
+
+import io
+import logging
+import random
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from vectoracl.actions import ALL_ACTIONS
+from vectoracl.adapter import GRADES
+from vectoracl.errors import DeniedError, InvalidInputError, PostureError, UnsupportedPredicateError
+from vectoracl.findings import Posture
+from vectoracl.operations import Search, Upsert
+from vectoracl.predicate import ALWAYS, NODES, F, Predicate
+from vectoracl.queries import Hybrid, HybridQuery, Lexical, VectorQuery
+from vectoracl.records import Chunk, Record, Tag
+from vectoracl_conformance.checks.read import filters
+from vectoracl_conformance.checks.registry import check
+from vectoracl_conformance.oracle import Oracle, UnfitError, key
+from vectoracl_conformance.tape import words
+from vectoracl_conformance.trial import Abstain, Trial
+
+
+@contextmanager
+def listening() -> Iterator[io.StringIO]:
+    """Take down everything that is logged by anyone, at every level."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setLevel(1)
+    root = logging.getLogger()
+    loggers = [root, *(one for one in logging.Logger.manager.loggerDict.values() if isinstance(one, logging.Logger))]
+    levels = [(one, one.level) for one in loggers]
+    for one in loggers:
+        one.setLevel(1)
+    root.addHandler(handler)
+    try:
+        yield stream
+    finally:
+        root.removeHandler(handler)
+        for one, level in levels:
+            one.setLevel(level)
+
+
+def said(error: BaseException | None) -> str:
+    """Return everything that a report of *error* would show: text, repr, notes, data, causes and contexts."""
+    if error is None:
+        return ""
+    data = " ".join(words({name: value for name, value in vars(error).items() if not isinstance(value, BaseException)}))
+    told = "".join(traceback.format_exception_only(type(error), error))
+    shown = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return f"{told} {error!r} {data} {said(shown)}"
+
+
+@check(
+    "X1",
+    "errors, logs and reprs carry no canary",
+    attack="Make calls fail in every way with canaries in filters, ids, texts and vectors, and read what is reported.",
+    breach="A foreign text or id, a filter's value, a stored text or a password shows in an error, a log or a repr.",
+)
+async def x1(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    rows = lab.census()
+    texts = {word for row in rows for word in words((row.text, row.metadata)) if "cnry" in word}
+    foreign = {word for row in rows if row.tag.tenant != corpus.many for word in (row.tag.chunk, row.tag.document)}
+    foreign = {word for word in foreign if "cnry" in word}
+    foreign -= {word for pair in corpus.shared_ids for word in pair}
+    secret = lab.rng.word()
+    handle = lab.handle(corpus.many)
+    victim = next(row for row in rows if row.tag.tenant == corpus.foes[0] and row.tag.chunk in foreign)
+    wrong = VectorQuery(np.ones(len(corpus.centre) + 1, np.float32))
+    tag = Tag(corpus.many, "d-x", "c-x")
+    note = {"note": secret}
+    other_size = Search(corpus.many, F.lang == secret, ALWAYS, wrong, 5, frozenset({"text"}))
+    big = Record(tag._replace(position=2**70), secret, lab.vector(), note)
+    huge = Upsert(corpus.many, ALWAYS, (big,))
+    nul = Upsert(corpus.many, ALWAYS, (Record(tag, secret + "\0", lab.vector(), note),))
+    shown: list[tuple[str, str]] = []
+    results: list[Any] = []
+    with listening() as log:
+        logging.getLogger("vectoracl").debug("the kit listens: %s", "kit-control")
+        attempts: list[tuple[str, Any]] = [
+            ("a time-out", lambda: handle.search(corpus.centre, 5, where=F.lang == secret, timeout=1e-7)),
+            ("an undeclared field", lambda: handle.search(corpus.centre, 5, where=F.nowhere == secret)),
+            ("a filter of another type", lambda: handle.search(corpus.centre, 5, where=F.year == secret)),
+            ("a reserved field", lambda: handle.search(corpus.centre, 5, where=F["@tenant"] == secret)),
+            ("a query of another size", lambda: lab.door.raw(other_size)),
+            ("bad metadata", lambda: handle.upsert([Chunk("c", "d", secret, lab.vector(), metadata={"year": secret})])),
+            ("a bad batch", lambda: handle.upsert([*lab.chunks(2), Chunk("c", "d", secret, [0.5])])),
+            ("a foreign tag", lambda: lab.door.raw(Upsert(corpus.many, ALWAYS, (victim,)))),
+            ("a huge number", lambda: lab.door.raw(huge)),
+            ("a text that no store keeps", lambda: lab.door.raw(nul)),
+            ("a foreign id", lambda: handle.fetch([victim.tag.chunk])),
+            ("a foreign document", lambda: handle.delete(document=victim.tag.document)),
+            ("a write outside of the handle", lambda: handle.narrow(F.lang == secret).upsert(lab.chunks(1))),
+            ("a cursor of another", lambda: handle.page(F.lang == secret, 3, "AAAA")),
+            ("a search", lambda: handle.search(corpus.centre, 5, include={"text", "metadata", "vector"})),
+        ]  # fmt: skip
+        before = lab.state()
+        raised = 0
+        for name, attempt in attempts:
+            try:
+                results.append((name, await attempt()))
+            except Exception as error:  # noqa: BLE001 - what it says is read below
+                raised += 1
+                shown.append((name, said(error)))
+        logged = log.getvalue()
+    t.kit("kit-control" in logged, "the log was not heard")
+    t.kit(raised >= 8, "too few calls failed")
+    if before != lab.state():  # a store without a fixed size of integers may take the huge number
+        await handle.delete(ids=[("d-x", "c-x")])
+    passwords = {one for one in lab.store.secrets if one}
+    listed = [
+        ("the log", logged),
+        *shown,
+        ("repr of the client", repr(lab.door.acl)),
+        ("repr of a handle", repr(handle.inner)),
+    ]
+    listed += [("repr of the configuration", repr(lab.door.acl.config)), ("str of it", str(lab.door.acl.config))]
+    for name, text in listed:
+        bad = [one for one in (*texts, *foreign, *passwords, secret) if one in text]
+        t.attack(not bad, name, f"it shows {bad[:3]}", "a canary got out")
+    for name, answer in results:
+        text = repr(answer) + (" ".join(map(repr, answer)) if isinstance(answer, list) else "")
+        bad = [one for one in (*texts, *passwords, secret) if one in text]
+        t.attack(not bad, f"repr of the answer of {name}", f"it shows {bad[:3]}", "a canary got out")
+    hits = dict(results)["a search"]
+    t.control(
+        len(hits) > 0 and all("cnry" in (hit.text or "") for hit in hits),
+        "the text itself is there, for who asks for it",
+    )
+
+
+@check(
+    "X2",
+    "the posture is what the store is",
+    attack="Misconfigure the store out of band, or demand more than it can be, and open it.",
+    breach="It is served: the claimed grade is not what the store enforces.",
+)
+async def x2(t: Trial) -> None:
+    lab = t.lab
+    claimed = lab.door.adapter.capabilities.grade
+    posture = await lab.door.posture()
+    t.control(isinstance(posture, Posture) and posture.grade in GRADES, "the posture is read", posture)
+    t.control(
+        GRADES.index(posture.grade) >= GRADES.index(claimed),
+        "the store reaches the grade that is claimed",
+        f"{posture.grade}: {[(one.rule.id, one.message) for one in posture.findings if one.rule.lowers]}",
+    )
+    t.same(claimed, posture.grade, "the posture of a fresh store", "it is not the grade that is claimed")
+    for demanded in GRADES[GRADES.index(posture.grade) + 1 :]:
+        door = lab.client(minimum_grade=demanded)
+        try:
+            await t.refused(
+                door.open(), PostureError, attacked=f"opening with the minimum grade {demanded!r}", silent=False
+            )
+        finally:
+            await door.close()
+    for weakening in lab.store.weakenings():
+        weakening.apply()
+        try:
+            door = lab.client()
+            try:
+                error = await t.refused(
+                    door.open(), PostureError, attacked=f"opening a store with {weakening.name}", silent=False
+                )
+                t.attack(
+                    bool(getattr(error, "findings", ())), weakening.name, "no finding", "it says what has to be mended"
+                )
+            finally:
+                await door.close()
+        finally:
+            weakening.undo()
+    async with lab.another() as door:
+        t.control((await door.posture()).grade == claimed, "the store is as it was")
+
+
+@check(
+    "X3",
+    "what is not declared refuses",
+    attack="Use every query kind, operation, filter and option that the adapter does not declare, past the core too.",
+    breach="It is answered by something else: approximated, dropped or widened.",
+)
+async def x3(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    can = lab.door.adapter.capabilities
+    handle = lab.handle(corpus.many)
+    queries: list[tuple[Any, str, Any, Any]] = [
+        ("lexical", "lexical", Lexical("secret"), Lexical("secret")),
+        ("hybrid", "hybrid", Hybrid("secret", corpus.centre), HybridQuery("secret", corpus.centre)),
+    ]
+    for kind, name, query, resolved in queries:
+        if kind not in can.queries:
+            await t.refused(handle.search(query, 3), UnsupportedPredicateError, attacked=f"a {name} query")
+            operation = Search(corpus.many, ALWAYS, ALWAYS, resolved, 3, frozenset({"text"}))
+            await t.refused(
+                lab.door.raw(operation), attacked=f"a {name} query, handed to the adapter itself", silent=False
+            )
+    t.kit(can.operations <= ALL_ACTIONS, "unknown operations are declared")
+    calls: dict[str, Any] = {
+        "count": lambda: handle.count(),
+        "scan": lambda: handle.page(),
+        "fetch": lambda: handle.fetch(["x"]),
+        "delete": lambda: handle.delete(document="x"),
+        "replace": lambda: handle.replace("x", []),
+    }
+    for action, call in calls.items():
+        if action not in can.operations or (action == "count" and can.count == "none"):
+            await t.refused(call(), UnsupportedPredicateError, attacked=f"{action}, which is not declared")
+    for node in NODES:
+        if node not in can.predicates:
+            where = next((one for _, one in filters() if _has(one, node)), None)
+            if where is not None:
+                await t.refused(
+                    handle.search(corpus.centre, 3, where=where),
+                    UnsupportedPredicateError,
+                    attacked=f"a filter with {node.__name__}",
+                )
+    for name, given in (
+        ("a setting that is not declared", {"tuning": {"no_such_setting": 1}}),
+        ("group_by of something else", {"group_by": "tenant"}),
+        ("include of something else", {"include": {"secret"}}),
+        *((("exact ranking", {"exact": True}),) if not can.exact else ()),
+        *((("grouping", {"group_by": "document"}),) if not can.group_by else ()),
+        ("more than the largest k", {"k": can.max_k + 1}),
+        ("k = 0", {"k": 0}),
+        ("k = True", {"k": True}),
+        ("an undeclared field", {"where": F.nowhere == 1}),
+        ("an order of keywords", {"where": _ordered()}),
+        ("no filter at all", {"where": None}),
+        ("an empty filter", {"where": {}}),
+    ):
+        await t.refused(handle.search(corpus.centre, **given), attacked=name)
+    await t.refused(
+        handle.upsert([Chunk(f"c{place}", "d", "", corpus.centre) for place in range(can.max_batch + 1)])
+        if can.max_batch <= 20_000
+        else _refuse(),
+        InvalidInputError,
+        attacked="more chunks than the largest batch",
+    )
+    t.control(len(await handle.search(corpus.centre, lab.k)) == lab.k, "what is declared is answered")
+
+
+async def _refuse() -> None:
+    raise InvalidInputError("The batch is too large to try.")
+
+
+def _ordered() -> Predicate:
+    from vectoracl.predicate import Range
+
+    return Range("lang", gt=1)
+
+
+def _has(where: Predicate, node: type[Predicate]) -> bool:
+    inner = getattr(where, "operands", None) or ((where.operand,) if hasattr(where, "operand") else ())
+    return isinstance(where, node) or any(_has(one, node) for one in inner)
+
+
+@check(
+    "X4",
+    "a machine of random operations",
+    attack="Let three tenants write, overwrite, replace, delete and read at random under the same few names.",
+    breach="At some step an answer differs from that of a dictionary per tenant.",
+)
+async def x4(t: Trial) -> None:
+    lab = t.lab
+    can = lab.door.adapter.capabilities
+    turn = random.Random(lab.rng.seed)  # noqa: S311 - repeatable, and no secret
+    tenants = [lab.tenant() for _ in range(3)]
+    model: dict[str, dict[tuple[str, str], tuple[str, int | None, Any]]] = {tenant: {} for tenant in tenants}
+    documents, ids = ("a", "b", "a:b"), ("1", "2", "3", "b:1")
+    query = lab.vector(0.2)
+
+    def made(document: str, name: str) -> Chunk:
+        year = turn.choice((None, 2001, 2002, 2003))
+        return Chunk(
+            name,
+            document,
+            lab.rng.word(),
+            lab.vector(turn.uniform(0.1, 1)),
+            metadata={} if year is None else {"year": year},
+        )
+
+    def rows(tenant: str, where: Any = None) -> list[tuple[tuple[str, str], tuple[str, int | None, Any]]]:
+        year = where
+        return [one for one in model[tenant].items() if year is None or (one[1][1] is not None and one[1][1] >= year)]
+
+    for step in range(110):
+        tenant = turn.choice(tenants)
+        handle, own = lab.handle(tenant), model[tenant]
+        document, name = turn.choice(documents), turn.choice(ids)
+        action = turn.choice(
+            ("upsert", "upsert", "upsert", "replace", "ids", "document", "where", "narrow", "read", "read")
+        )
+        what = f"step {step}: {action}"
+        gone: Any = None
+        if action == "upsert":
+            chunks = list(
+                {
+                    (c.document, c.id): c for c in (made(turn.choice(documents), turn.choice(ids)) for _ in range(3))
+                }.values()
+            )
+            await handle.upsert(chunks)
+            own.update({(c.document, c.id): (c.text, c.metadata.get("year"), c.vector) for c in chunks})
+        elif action == "replace":
+            chunks = [made(document, one) for one in turn.sample(ids, turn.randrange(4))]
+            await handle.replace(document, chunks)
+            for place in [one for one in own if one[0] == document]:
+                del own[place]
+            own.update({(c.document, c.id): (c.text, c.metadata.get("year"), c.vector) for c in chunks})
+        elif action == "ids":
+            gone = (await handle.delete(ids=[(document, name), "3"])).count
+            right = [one for one in own if one == (document, name) or one[1] == "3"]
+        elif action == "document":
+            gone = (await handle.delete(document=document)).count
+            right = [one for one in own if one[0] == document]
+        elif action == "where":
+            gone = (await handle.delete(where=F.year >= 2003)).count
+            right = [one for one, _ in rows(tenant, 2003)]
+        elif action == "narrow":
+            chunk = made(document, name)
+            old = own.get((document, name))
+            inside = (old is None or (old[1] or 0) >= 2002) and chunk.metadata.get("year", 0) >= 2002
+            try:
+                await handle.narrow(F.year >= 2002).upsert([chunk])
+                t.attack(inside, what, "a write outside of the handle was accepted", "it has to be denied")
+                own[document, name] = (chunk.text, chunk.metadata.get("year"), chunk.vector)
+            except DeniedError:
+                t.attack(not inside, what, "a write inside of the handle was denied", "it has to be accepted")
+        if action in ("ids", "document", "where"):
+            for one in right:
+                del own[one]
+            t.attack(
+                gone in ((len(right),) if can.delete_counts else (None, len(right))),
+                what,
+                gone,
+                f"{len(right)} were there",
+            )
+        lab.store.settle()
+        watched = turn.choice(tenants)
+        handle = lab.handle(watched)
+        listed = {(hit.document, hit.id): hit.text for hit in await handle.all(size=turn.choice((2, 5, 100)))}
+        t.same({place: row[0] for place, row in model[watched].items()}, listed, what, "a scan differs from the model")
+        year = turn.choice((None, 2002))
+        where = ALWAYS if year is None else F.year >= year
+        right_rows = rows(watched, year)
+        if can.count != "none":
+            t.same(len(right_rows), await handle.count(where), what, "a count differs from the model")
+        result = await handle.search(query, 4, where=where)
+        scores = sorted((_cosine(row[2], query) for _, row in right_rows), reverse=True)[:4]
+        t.attack(
+            len(result) == len(scores) and np.allclose([hit.score for hit in result], scores, atol=2e-4),
+            what,
+            [round(hit.score, 4) for hit in result],
+            f"the model's are {[round(one, 4) for one in scores]}",
+        )  # fmt: skip
+        t.attack(
+            all(model[watched].get((hit.document, hit.id), ("",))[0] == hit.text for hit in result),
+            what, "a hit that the model has not", "a search differs from the model",
+        )  # fmt: skip
+        fetched = {(hit.document, hit.id): hit.text for hit in await handle.fetch([(document, name)])}
+        right_one = {(document, name): model[watched][document, name][0]} if (document, name) in model[watched] else {}
+        t.same(right_one, fetched, what, "a fetch differs from the model")
+    t.control(any(model.values()), "something was written", model)
+    stored = {
+        (row.tag.tenant, row.tag.document, row.tag.chunk): row.text for row in lab.census() if row.tag.tenant in tenants
+    }
+    right_all = {(tenant, *place): row[0] for tenant in tenants for place, row in model[tenant].items()}
+    t.same(right_all, stored, "the census at the end", "the store differs from the model")
+
+
+def _cosine(one: Any, other: Any) -> float:
+    a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+@check(
+    "X5",
+    "the kit's own controls",
+    attack="Doubt the kit: is the corpus hostile, does the census see everything, does the recorder hear, does the "
+    "oracle refuse sets that prove nothing?",
+    breach="None: if a control fails, nothing was measured.",
+)
+async def x5(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    census = lab.census()
+    written = {(tenant, c.document, c.id): c.text for tenant, some in corpus.chunks.items() for c in some}
+    mine = {key(row): row.text for row in census if row.tag.tenant in corpus.chunks}
+    t.kit(written == mine, f"the census has {len(mine)} rows of the corpus and {len(written)} were written")
+    t.kit(all(row.tag.tenant and row.tag.document and row.tag.chunk for row in census), "the census has untagged rows")
+    vectors = {key(row): row.vector for row in census}
+    for tenant, some in corpus.chunks.items():
+        for one in some[:5]:
+            near = _cosine(vectors[tenant, one.document, one.id], one.vector)
+            t.kit(near > 0.999, "a vector of the census is not the one that was written")
+    oracle = Oracle(census)
+    ranked = oracle.rank(census, corpus.centre).rows
+    before = next(place for place, (row, _) in enumerate(ranked) if row[0] in (corpus.many, corpus.few))
+    t.kit(before >= corpus.decoys, f"only {before} of {corpus.decoys} decoys are nearer than the nearest own chunk")
+    t.kit(len(oracle.of(corpus.many)) > lab.k > len(oracle.of(corpus.few)), "own > k and own < k")
+    for bad in ({}, {"nobody": ALWAYS}, {row.tag.tenant: ALWAYS for row in census}):
+        try:
+            oracle.select(bad)
+        except UnfitError:
+            t.attacks += 1
+        else:
+            raise Abstain("the oracle accepted a set that proves nothing")
+    mark = len(lab.tape)
+    own = lab.tenant()
+    await lab.handle(own).upsert([Chunk("control", "d", "kit", lab.vector())])
+    t.control(len(lab.state(own)) == 1, "the census sees a write at once", len(lab.state(own)))
+    hits = await lab.handle(own).search(corpus.centre, 1)
+    heard = [word for event in lab.tape.since(mark) for word in words(event.reply)]
+    t.control(len(hits) == 1, "the owner finds it")
+    t.kit("kit" in heard, "the recorder did not hear the reply")
+    t.kit(any(own == getattr(event.request, "partition", None) for event in lab.tape.since(mark)), "nor the request")
+    await lab.handle(own).delete(ids=["control"])
+    t.control(not lab.state(own), "the census sees a delete at once", lab.state(own))

@@ -1,0 +1,243 @@
+"""P1 to P5: who asks."""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+from typing import Any
+
+from vectoracl import Principal
+from vectoracl.errors import (
+    ClosedError,
+    DeniedError,
+    InvalidInputError,
+    InvalidPrincipalError,
+    InvalidTenantError,
+)
+from vectoracl.predicate import F
+from vectoracl.records import Chunk
+from vectoracl_conformance.checks.registry import check
+from vectoracl_conformance.lab import user
+from vectoracl_conformance.oracle import key
+from vectoracl_conformance.trial import Trial
+
+
+async def _call(make: Any) -> Any:
+    return make()
+
+
+@check(
+    "P1",
+    "no principal, no answer",
+    attack="Ask as nobody: none, empty, blank, NUL, huge, of a wrong type, a wildcard, a string, a dict.",
+    breach="It is accepted, or refused only after something was sent.",
+)
+async def p1(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    nobody: tuple[Any, ...] = (
+        None, "", " ", "\t", "\0", f"{corpus.many}\0", "x" * 300, "é" * 200, 5, 5.0, True, b"x", [corpus.many],
+        {"tenant": corpus.many}, "*", "%", "?", f"{corpus.many}*", "a%", "\u200b", f"{corpus.many}\u200b", "\ud800",
+        f" {corpus.many}", f"{corpus.many} ", "a\nb", "\u202eabc",
+    )  # fmt: skip
+    for bad in nobody:
+        await t.refused(
+            _call(lambda one=bad: user(one)), InvalidTenantError, attacked=f"a principal of the tenant {bad!r:.40}"
+        )
+        if not isinstance(bad, str) or not bad.isprintable() or bad.strip() != bad or not bad or len(bad) > 280:
+            await t.refused(
+                _call(lambda one=bad: user(corpus.many, id=one)),
+                InvalidInputError,
+                attacked=f"a principal with the id {bad!r:.40}",
+            ) if bad != "x" * 300 else None
+    others: tuple[Any, ...] = (None, "", corpus.many, {"tenant": corpus.many}, [user(corpus.many)], b"x", 1, Principal)
+    for bad in others:
+        await t.refused(
+            _call(lambda one=bad: lab.door.as_principal(one)),
+            InvalidPrincipalError,
+            attacked=f"a handle for {type(bad).__name__} instead of a principal",
+        )
+    await t.refused(_call(lambda: lab.door.acl.scoped()), TypeError, attacked="a handle for nobody")  # type: ignore[call-arg]
+
+    class Forged(Principal):
+        __slots__ = ()
+
+    await t.refused(
+        _call(lambda: lab.door.as_principal(Forged("a", corpus.many, authenticated_by="x"))),
+        InvalidPrincipalError,
+        attacked="a handle for a subclass of Principal",
+    )
+    result = await lab.handle(corpus.many).search(corpus.centre)
+    t.control(len(result) == lab.k, "a right principal is answered", len(result))
+
+
+@check(
+    "P2",
+    "look-alikes never merge",
+    attack="Act as tenants whose names differ from the victim's in case, form, blanks, length or one character.",
+    breach="The look-alike sees, counts, changes or deletes the victim's chunks.",
+)
+async def p2(t: Trial) -> None:
+    lab = t.lab
+    base = f"Acme é {lab.rng.uuid()}"
+    long = base + "x" * 180
+    alike = [
+        base, base.upper(), base.lower(), base[:-1], base + "0", base.replace("-", "_"), base.replace("-", "."),
+        base.replace(" ", "-"), base.replace("é", "e"), base.replace("é", "É"), base + "'", base + '"', base + "\\",
+        base + ":", base + "/", long, long + "y", long[:-1] + "z", base.replace("A", "А"),  # Cyrillic
+        f"{base}:a", f"{base}_", base.replace("Acme", "Acm_"),
+    ]  # fmt: skip
+    alike = list(dict.fromkeys(alike))
+    for place, tenant in enumerate(alike):
+        await lab.plant(tenant, [Chunk("same", "doc", f"text {place}", lab.vector())])
+    t.control(len(lab.state(*alike)) == len(alike), "each look-alike has its own row", len(lab.state(*alike)))
+    state = lab.state(*alike)
+    for place, tenant in enumerate(alike):
+        handle = lab.handle(tenant)
+        right = [(tenant, f"text {place}")]
+        for name, hits in (
+            ("search", list(await handle.search(lab.corpus.centre, 50))),
+            ("scan", await handle.all()),
+            ("fetch", await handle.fetch(["same"])),
+        ):
+            got = [(hit.tenant, hit.text) for hit in hits]
+            t.same(right, got, f"{name} as the look-alike {tenant!r:.60}", "it sees another tenant's chunks")
+    for place, tenant in enumerate(alike):
+        await lab.handle(tenant).upsert([Chunk("same", "doc", f"new {place}", lab.vector())])
+    t.same(
+        sorted(f"new {place}" for place in range(len(alike))),
+        sorted(row[2] for row in lab.state(*alike).values()),
+        "overwriting as each look-alike",
+        "one overwrote another's",
+    )
+    await lab.handle(alike[1]).delete(document="doc")
+    t.same(len(state) - 1, len(lab.state(*alike)), "deleting as a look-alike", "another's chunk is gone")
+    for bad in (unicodedata.normalize("NFD", base), base + " ", " " + base, base + "\u200b", base + "\u00a0"):
+        await t.refused(_call(lambda one=bad: user(one)), InvalidTenantError, attacked=f"the look-alike {bad!r:.60}")
+
+
+@check(
+    "P3",
+    "an unknown tenant sees nothing and creates nothing",
+    attack="Read, page, count and delete as a tenant that the store has never seen.",
+    breach="It sees rows, gets an error that differs, or the store creates something for it.",
+)
+async def p3(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    before, parts = lab.state(), lab.store.parts()
+    can = lab.door.adapter.capabilities
+    for _ in range(2):
+        unknown = lab.tenant()
+        handle = lab.handle(unknown)
+        result = await handle.search(corpus.centre, lab.k)
+        t.same(([], True), (list(result), result.complete), "search as an unknown tenant", "it sees something")
+        t.same([], await handle.all(), "scan as an unknown tenant", "it sees something")
+        t.same([], await handle.fetch([corpus.shared_ids[0]]), "fetch as an unknown tenant", "it sees something")
+        if can.count != "none":
+            t.same(0, await handle.count(), "count as an unknown tenant", "it sees something")
+        for given in (
+            {"ids": [corpus.shared_ids[0]]}, {"document": corpus.shared_ids[0][0]}, {"where": F.note.exists()},
+        ):  # fmt: skip
+            gone = await handle.delete(**given)
+            t.same(0, gone.count or 0, "delete as an unknown tenant", "it deleted")
+    t.same(before, lab.state(), "all of that", "the store changed")
+    t.same(parts, lab.store.parts(), "all of that", "something was created for the unknown tenant")
+    owned = await lab.handle(corpus.few).all()
+    t.control(len(owned) == 2, "a known tenant sees its rows", len(owned))
+
+
+@check(
+    "P4",
+    "no ambient principal",
+    attack="Use handles of two tenants in turns, in one thread and in others, and look for what is left over.",
+    breach="A call is answered for the principal of another call.",
+)
+async def p4(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    oracle = lab.oracle()
+    tenants = (corpus.many, corpus.few, corpus.foes[0])
+    handles = {tenant: lab.handle(tenant) for tenant in tenants}
+    for _ in range(3):
+        for tenant in tenants:
+            hits = await handles[tenant].search(corpus.centre, lab.k)
+            t.control(len(hits) > 0, "each handle is answered", len(hits))
+            problem = oracle.rank(oracle.of(tenant), corpus.centre).problem(hits.hits, lab.k)
+            t.attack(problem is None, "handles in turns", problem, "it was answered for another principal")
+            refs = [(row.tag.document, row.tag.chunk) for row in oracle.of(tenant)[:3]]
+            got = [hit.tenant for hit in await handles[tenant].fetch(refs)]
+            t.same([tenant] * min(3, len(refs)), got, "fetch in turns", "it was answered for another principal")
+
+    def ask(tenant: str) -> Any:
+        async def one() -> tuple[str, list[Any]]:
+            return tenant, [key(hit) for hit in await handles[tenant].all(size=50)]
+
+        return one
+
+    answers = await lab.together([ask(tenant) for tenant in tenants * 3])
+    for tenant, rows in answers:
+        right = sorted(key(row) for row in oracle.of(tenant))
+        t.same(right, sorted(rows), "handles used in other threads or tasks", "answered for another principal")
+
+
+@check(
+    "P5",
+    "an expired principal and a closed or narrowed handle can do no more",
+    attack="Go on with a handle after its principal expired, after it was closed, or past what it was narrowed to.",
+    breach="It is answered.",
+)
+async def p5(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    own = lab.tenant()
+    await lab.plant(own, lab.chunks(4, metadata=True))
+    before = lab.state()
+
+    def calls(handle: Any) -> list[tuple[str, Any]]:
+        return [
+            ("search", lambda: handle.search(corpus.centre, 3)),
+            ("fetch", lambda: handle.fetch(["x"])),
+            ("count", lambda: handle.count()),
+            ("scan", lambda: handle.page()),
+            ("upsert", lambda: handle.upsert(lab.chunks(1))),
+            ("replace", lambda: handle.replace("d", [])),
+            ("delete", lambda: handle.delete(where=F.year.exists())),
+        ]
+
+    short = lab.handle(own, expires_at=time.time() + 0.4)
+    result = await short.search(corpus.centre, 3)
+    t.control(len(result) == 3, "a principal that has not expired is answered", len(result))
+    await lab.pause(0.45)
+    past = lab.handle(own, expires_at=time.time() - 1)
+    for handle in (short, past, short.narrow(F.year.exists())):
+        for name, call in calls(handle):
+            await t.refused(call(), DeniedError, attacked=f"{name} by an expired principal")
+    closed = lab.handle(own)
+    child = closed.narrow(F.year.exists())
+    if lab.mode == "sync":
+        with closed.inner:
+            pass
+    else:
+        async with closed.inner:
+            pass
+    for handle in (closed, child):
+        for name, call in calls(handle):
+            await t.refused(_later(call), ClosedError, attacked=f"{name} by a closed handle")
+    reader = lab.handle(own).narrow(actions={"search"})
+    t.control(len(await reader.search(corpus.centre, 3)) == 3, "what the handle was narrowed to is answered")
+    for name, call in calls(reader)[1:]:
+        await t.refused(call(), DeniedError, attacked=f"{name} by a handle narrowed to searching")
+    wider = reader.narrow(actions={"search", "delete"})
+    await t.refused(wider.delete(where=F.year.exists()), DeniedError, attacked="widening a narrowed handle")
+    narrow = lab.handle(own).narrow(F.lang == "fr").narrow(F.year.exists())
+    right = sorted(key(row) for row in lab.oracle().narrowing(own, (F.lang == "fr") & F.year.exists()))
+    t.same(right, sorted(key(hit) for hit in await narrow.all()), "a handle narrowed twice", "it is both")
+    other = lab.client()
+    await other.open()
+    handle = other.handle(own)
+    t.control(len(await handle.search(corpus.centre, 3)) == 3, "another client is answered")
+    await other.close()
+    for name, call in calls(handle):
+        await t.refused(_later(call), ClosedError, attacked=f"{name} after its client was closed")
+    t.same(before, lab.state(), "all of that", "the store changed")
+
+
+async def _later(make: Any) -> Any:
+    return await make()

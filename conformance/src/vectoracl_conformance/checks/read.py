@@ -1,0 +1,746 @@
+"""R1 to R15: reading."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from vectoracl.errors import InvalidInputError, ReservedFieldError, UnsupportedPredicateError
+from vectoracl.policy import Decision
+from vectoracl.predicate import ALWAYS, Eq, F, Missing, Not, Predicate
+from vectoracl.principal import Principal
+from vectoracl.queries import Hybrid, Lexical, Like
+from vectoracl.records import Chunk, Hit, Result
+from vectoracl.scope import Grant, Scope
+from vectoracl_conformance.checks.registry import check
+from vectoracl_conformance.oracle import Oracle, key
+from vectoracl_conformance.tape import words
+from vectoracl_conformance.trial import Trial, Unsupported, short
+
+
+def found(result: Any) -> list[tuple[Any, ...]]:
+    """Return what of a result has to be equal between two calls."""
+    return [(hit.tenant, hit.document, hit.id, round(hit.score, 5), hit.text) for hit in result]
+
+
+@check(
+    "R1",
+    "the nearest chunk is foreign",
+    attack="Ask for the one best chunk where hundreds of other tenants' chunks are nearer than your best one.",
+    breach="A foreign chunk comes back, or nothing does, because the store ranked before the scope applied.",
+)
+async def r1(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    oracle = lab.oracle()
+    nearest = oracle.rank(oracle.rows, corpus.centre).rows[: corpus.decoys]
+    t.kit(all(row[0][0] not in (corpus.many, corpus.few) for row in nearest), "the decoys are not the nearest chunks")
+    for tenant in (corpus.many, corpus.few):
+        result = await lab.handle(tenant).search(corpus.centre, 1)
+        t.control(len(result) == 1, "the owner finds its own best chunk behind the decoys", f"{len(result)} hits")
+        t.attack(
+            result[0].tenant == tenant and result[0].tag.tenant == tenant,
+            "search for the nearest chunk",
+            f"a chunk tagged {result[0].tenant!r}",
+            "it belongs to another tenant",
+        )
+        problem = oracle.rank(oracle.of(tenant), corpus.centre).problem(result.hits, 1)
+        t.attack(problem is None, "search for the nearest chunk", problem, "the tenant's own best chunk is right")
+        own = {row.text for row in oracle.of(tenant)}
+        t.attack(
+            result[0].text in own,
+            "search for the nearest chunk",
+            "a text that the tenant does not own",
+            "the tag says own and the content is foreign",
+        )
+
+
+@check(
+    "R2",
+    "exactly min(k, owned) hits, equal to exact search",
+    attack="Ask for k = 1 to more than you own, with own > k and own < k, and sweep past any over-fetch with decoys.",
+    breach="Fewer hits than are visible, others than the best, or scores that are not those of an exact search.",
+)
+async def r2(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    oracle = lab.oracle()
+    can = lab.door.adapter.capabilities
+    queries = [corpus.centre, lab.vector(0.05), lab.rng.unit()]
+    for tenant in (corpus.many, corpus.few):
+        own = oracle.of(tenant)
+        handle = lab.handle(tenant)
+        for query in queries:
+            ranked = oracle.rank(own, query)
+            for k in (1, 2, lab.k, len(own), len(own) + 3, 50):
+                for exact in (False, True) if can.exact and k == lab.k else (False,):
+                    result = await handle.search(query, k, exact=exact, include={"text", "metadata", "vector"})
+                    problem = ranked.problem(result.hits, k)
+                    t.attack(problem is None, f"search with k = {k}", problem, "an exact search over the own rows")
+                    t.attack(
+                        result.complete,
+                        f"search with k = {k}",
+                        f"incomplete: {result.shortfall}",
+                        "every visible row is there",
+                    )
+                    t.control(len(result) == min(k, len(own)), "min(k, owned) hits come back", len(result))
+        ranked = oracle.rank(own, corpus.centre)
+        floor = (ranked.rows[0][1] + ranked.rows[1][1]) / 2
+        result = await handle.search(corpus.centre, lab.k, min_score=floor)
+        t.same(1, len(result), "search with a minimum score between the two best", "one chunk is above it")
+        several = await handle.search_many(queries, lab.k)
+        for query, one in zip(queries, several, strict=True):
+            problem = oracle.rank(own, query).problem(one.hits, lab.k)
+            t.attack(problem is None, "several searches in one call", problem, "each is an exact search of its own")
+        await _grouped(t, oracle, tenant)
+
+
+async def _grouped(t: Trial, oracle: Oracle, tenant: str) -> None:
+    lab = t.lab
+    handle = lab.handle(tenant)
+    if not lab.door.adapter.capabilities.group_by:
+        await t.refused(
+            handle.search(lab.corpus.centre, 2, group_by="document"), attacked="group_by, which is not declared"
+        )
+        return
+    best: dict[str, float] = {}
+    for (_, document, _), score in oracle.rank(oracle.of(tenant), lab.corpus.centre).rows:
+        best.setdefault(document, score)
+    result = await handle.search(lab.corpus.centre, 2, group_by="document")
+    got = [(hit.document, round(hit.score, 3)) for hit in result]
+    right = [(document, round(score, 3)) for document, score in list(best.items())[:2]]
+    t.same(right, got, "search grouped by document", "the best chunk of each of the two best own documents")
+
+
+@check(
+    "R3",
+    "the request carries the scope, the reply no foreign row",
+    attack="Record each request and each reply of every reading operation right in front of the store.",
+    breach="A request without the tenant as an unconditional conjunct, or a foreign row in a reply (it was fetched to "
+    "be filtered afterwards).",
+)
+async def r3(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    for tenant in (corpus.many, corpus.few):
+        own = lab.oracle().of(tenant)
+        mine = {word for row in own for word in words((row.text, row.metadata)) if "cnry" in word}
+        foreign = {row.text for row in lab.census() if row.tag.tenant != tenant}
+        handle = lab.handle(tenant)
+        pairs = [(row.tag.document, row.tag.chunk) for row in own]
+        asked: list[tuple[str, Any]] = [
+            ("search", partial(handle.search, corpus.centre, lab.k)),
+            ("search with a filter", partial(handle.search, corpus.centre, lab.k, where=F.note.exists())),
+            ("fetch", partial(handle.fetch, [*pairs, *corpus.shared_ids])),
+            ("scan", partial(handle.page, size=lab.k)),
+        ]
+        if lab.door.adapter.capabilities.count != "none":
+            asked.append(("count", handle.count))
+        for name, ask in asked:
+            mark = len(lab.tape)
+            answer = await ask()
+            events = lab.tape.since(mark)
+            t.kit(bool(events), f"the recorder saw no request of a {name}")
+            came = [word for event in events for word in words(event.reply)]
+            rows = sum(1 for word in came if word in mine and word in {row.text for row in own})
+            if name != "count":
+                t.kit(rows > 0, f"the recorder did not see the own rows in the reply of a {name}")
+                t.control(len(answer.hits if hasattr(answer, "hits") else answer) > 0, f"{name} finds own rows")
+            bad = sum(1 for word in came if word in foreign)
+            t.attack(bad == 0, name, f"{bad} foreign rows came out of the store", "the store ranked or read unscoped")
+            limit = (len(own) if name == "fetch" else min(lab.k, len(own))) + 1
+            t.attack(
+                rows <= limit * len(events), name, f"{rows} rows in {len(events)} replies", "more than were asked for"
+            )
+            for event in events:
+                named = getattr(event.request, "partition", None)
+                t.same(tenant, named, f"the request of a {name}", "it names another partition than the principal's")
+                t.attack(
+                    lab.store.carries(event.request, tenant) is not False,
+                    f"the request of a {name}",
+                    short(type(event.request).__name__),
+                    "it does not carry the tenant as an unconditional conjunct",
+                )
+
+
+@check(
+    "R4",
+    "another tenant's growth and text change nothing",
+    attack="Grow another tenant's corpus around your query, then change its texts, and compare your results.",
+    breach="A hit, an order or a score changes: a channel from one tenant to another (fitted embedder, shared IDF).",
+)
+async def r4(t: Trial) -> None:
+    lab = t.lab
+    own, other = lab.tenant(), lab.tenant()
+    await lab.plant(own, lab.chunks(lab.k + 2))
+    handle = lab.handle(own)
+    before = found(await handle.search(lab.corpus.centre, lab.k))
+    t.control(len(before) == lab.k, "the owner finds its rows", before)
+    planted = lab.chunks(60, near=0.02)
+    await lab.plant(other, planted)
+    theirs = await lab.handle(other).search(lab.corpus.centre, lab.k)
+    t.control(len(theirs) == lab.k, "the other tenant finds what it wrote", len(theirs))
+    t.same(
+        before,
+        found(await handle.search(lab.corpus.centre, lab.k)),
+        "search after another tenant grew",
+        "another tenant's growth is visible in the result",
+    )
+    await lab.plant(other, [Chunk(one.id, one.document, before[0][4], one.vector) for one in planted])
+    t.same(
+        before,
+        found(await handle.search(lab.corpus.centre, lab.k)),
+        "search after another tenant's texts changed",
+        "another tenant's text is visible in the result",
+    )
+
+
+def filters() -> list[tuple[str, Predicate]]:
+    """Return filters of every shape, each of which matches some of `many`'s rows and not all."""
+    return [
+        ("or", (F.year >= 2003) | (F.lang == "fr")),
+        ("or of everything foreign", (F.note.exists() & (F.year == 2001)) | F.live.is_missing() & (F.lang == "en")),
+        ("not", ~(F.lang == "fr")),
+        ("not of an or", ~((F.year < 2004) | F.tags.contains("green"))),
+        ("nested", ((F.year > 2000) | ~(F.lang == "de")) & ~(F.tags.contains_any(["blue"]) & (F.year < 2005))),
+        ("double not of a nest", ~(~(F.year >= 2002) | ~F.lang.in_(["de", "fr"]))),
+        ("missing", F.year.is_missing()),
+        ("not equal", F.lang != "fr"),
+        ("list", F.tags.contains_all(["red", "green"])),
+        ("numbers", F.sizes.contains(0.5)),
+        ("boolean", F.live == True),  # noqa: E712 - builds a filter
+        ("tag", F["@document"].in_(["-"]) | (F.year == 2002)),
+        ("time", F.when > _time()),
+    ]
+
+
+def _time() -> Any:
+    from datetime import UTC, datetime
+
+    return datetime(2024, 1, 3, tzinfo=UTC)
+
+
+@check(
+    "R5",
+    "OR, NOT and nested filters only narrow",
+    attack="Filter with OR, NOT and nested filters that match many foreign chunks too.",
+    breach="A foreign hit (the scope was merged into the filter's OR), or a hit that the filter's meaning excludes.",
+)
+async def r5(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    oracle = lab.oracle()
+    can = lab.door.adapter.capabilities
+    handle = lab.handle(corpus.many)
+    owned = len(oracle.of(corpus.many))
+    for name, where in filters():
+        if not _says(where, can.predicates):
+            await t.refused(
+                handle.search(corpus.centre, owned, where=where),
+                UnsupportedPredicateError,
+                attacked=f"a filter ({name}) of which a part is not declared",
+            )
+            continue
+        own = oracle.narrowing(corpus.many, where)
+        t.kit(len(oracle.select(dict.fromkeys(corpus.foes, where))) > 0, f"the filter {name} matches no foreign row")
+        result = await handle.search(corpus.centre, owned, where=where)
+        t.control(len(result) > 0, f"the owner finds rows by the filter {name}", len(result))
+        problem = oracle.rank(own, corpus.centre).problem(result.hits, owned)
+        t.attack(problem is None, f"search with a filter ({name})", problem, "exactly the own rows that match")
+        listed = sorted(key(hit) for hit in await handle.all(where))
+        t.same(sorted(key(row) for row in own), listed, f"scan with a filter ({name})", "the own rows that match")
+        narrowed = await handle.narrow(where).all()
+        t.same(listed, sorted(key(hit) for hit in narrowed), f"a narrowed handle ({name})", "it is the same filter")
+
+
+def _says(where: Predicate, known: frozenset[type[Predicate]]) -> bool:
+    if type(where) not in known:
+        return False
+    inner = getattr(where, "operands", None) or ((where.operand,) if hasattr(where, "operand") else ())
+    return all(_says(one, known) for one in inner)
+
+
+HOSTILE = (
+    "' OR '1'='1",
+    "x'; DROP TABLE chunks; --",
+    '"} ] }',
+    '{"$ne": null}',
+    "%",
+    "_",
+    "*",
+    "\\",
+    "\\' OR 1=1 --",
+    "$where",
+    "a b\tc",
+    "${jndi:x}",
+    "%s%(x)s{}",
+    "$1",
+    "éü",
+    "null",
+    "true",
+    "Ω≠\u202f\U0001f512",
+)
+
+
+@check(
+    "R6",
+    "filter keys and values cannot inject",
+    attack="Use SQL, JSON, wildcard and format fragments as filter values, ids, document names and filter keys.",
+    breach="More rows than the one whose value is exactly that text, an error of the store, or a key that is accepted.",
+)
+async def r6(t: Trial) -> None:
+    lab = t.lab
+    own, other = lab.tenant(), lab.tenant()
+    for tenant in (own, other):
+        chunks = [
+            Chunk(f"c{place} {text}".strip(), f"d {text}".strip(), f"{lab.rng.word()} {text}", lab.vector(), metadata={
+                "lang": text, "tags": [text, "plain"]})
+            for place, text in enumerate(HOSTILE)
+            if "\t" not in text
+        ]  # fmt: skip
+        await lab.plant(tenant, chunks)
+    handle = lab.handle(own)
+    oracle = lab.oracle()
+    for text in HOSTILE:
+        if "\t" in text:
+            t.same(0, len(await handle.search(lab.corpus.centre, 50, where=F.lang == text)), f"filter by {text!r}", "")
+            continue
+        for name, where in (
+            ("==", F.lang == text),
+            ("in", F.lang.in_([text])),
+            ("contains", F.tags.contains(text)),
+            ("@document", F["@document"] == f"d {text}".strip()),
+        ):
+            result = await handle.search(lab.corpus.centre, 50, where=where)
+            t.control(len(result) > 0, f"the owner finds the row whose value is {text!r} ({name})", len(result))
+            problem = oracle.rank(oracle.narrowing(own, where), lab.corpus.centre).problem(result.hits, 50)
+            t.attack(problem is None, f"filter {name} {text!r}", problem, "the value was read as more than text")
+        away = await handle.search(lab.corpus.centre, 50, where=~(F.lang == text))
+        t.same(len(HOSTILE) - 2, len(away), f"filter not == {text!r}", "all own rows but one")
+        for name in (text, f"c {text}"):
+            t.same([], await handle.fetch([name]), f"fetch the id {name!r}", "no row has exactly this id")
+    t.same(len(HOSTILE) - 1, len(await handle.all()), "scan after all of that", "the rows are still there")
+    for text in HOSTILE:
+        for build in (
+            lambda one=text: F[one] == 1,  # the loop's value, kept
+            lambda one=text: F[f"year{one}"] >= 1,
+            lambda one=text: F[f"year') OR ('{one}"].is_missing(),
+        ):
+            await t.refused(
+                _search(handle, lab.corpus.centre, build),  # likewise
+                attacked=f"a filter key with {text!r}",
+            )
+
+
+async def _search(handle: Any, query: Any, build: Any) -> Any:
+    return await handle.search(query, 5, where=build())
+
+
+async def _narrow(handle: Any, where: Predicate) -> Any:
+    return handle.narrow(where)
+
+
+RESERVED = (
+    "@tenant", "@label", "@generation", "@rev", "@expires", "@producer", "@path", "@docgen", "@unknown", "tenant",
+    "tenant_id", "TENANT_ID", "Tenant", "group_id", "GROUP_ID", "namespace", "$tenant", "vectoracl", "vectoracl.tenant",
+    "_vectoracl_tag", "#staged",
+)  # fmt: skip
+
+
+@check(
+    "R7",
+    "a reserved field in a filter is refused",
+    attack="Name the framework's tag, in any spelling, in the filter of a search, count, scan, delete or narrow.",
+    breach="It is accepted: a caller's filter could choose the scope.",
+)
+async def r7(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    handle = lab.handle(corpus.many)
+    for name in RESERVED:
+        for where in (F[name] == corpus.foes[0], ~(F[name] == "x"), F[name].in_(["x"]), Not(Missing(name))):
+            for work, what in (
+                (handle.search(corpus.centre, 5, where=where), "search"),
+                (handle.count(where), "count"),
+                (handle.page(where), "scan"),
+                (handle.delete(where=where), "delete"),
+            ):
+                await t.refused(work, ReservedFieldError, attacked=f"{what} with a filter by {name!r}")
+            await t.refused(_narrow(handle, where), ReservedFieldError, attacked=f"narrow by {name!r}")
+    document = lab.oracle().of(corpus.many)[0].tag.document
+    result = await handle.search(corpus.centre, 5, where=F["@document"] == document)
+    t.control(
+        len(result) > 0 and {hit.document for hit in result} == {document},
+        "a filter by @document, which callers may use",
+    )
+
+
+@check(
+    "R8",
+    "metadata cannot move a chunk",
+    attack="Write metadata whose keys ape tags and the store's own names, by case, dots, nesting and blanks.",
+    breach="The chunk shows up elsewhere, its tag changed, or its metadata came back different.",
+)
+async def r8(t: Trial) -> None:
+    lab = t.lab
+    own, victim = lab.tenant(), lab.tenant()
+    await lab.plant(victim, lab.chunks(3))
+    theirs = lab.state(victim)
+    handle = lab.handle(own)
+    for name in ("tenant", "Tenant_ID", "TENANT", "group_id", "namespace", "@tenant", "@label", "$set", "vectoracl",
+                 "_vectoracl.tenant", "docgen", "#staged", " tenant "):  # fmt: skip
+        await t.refused(
+            handle.upsert([_with(lab, {name: victim})]),
+            ReservedFieldError,
+            attacked=f"metadata with the key {name!r}",
+        )
+    apes: list[dict[str, Any]] = [
+        {"nested": {"tenant": victim, "@tenant": victim, "tenant_id": victim, "_vectoracl": {"tenant": victim}}},
+        {"meta.tenant": victim, "metadata.tenant_id": victim, "tag.tenant": victim, "a.b": {"c.d": victim}},
+        {"Document": victim, "chunk_id": "x", "document": "elsewhere", "doc": "y", "position": 9},
+        {"label": "public", "Label": "public", "generation": 99, "rev": 99, "expires": 0, "producer": victim},
+        {"_id": victim, "id": victim, "_tenant": victim, "uuid": victim, "vector": [0.0], "embedding": "x"},
+        {"content": "moved", "text": "moved", "metadata": {"tenant": victim}, "score": 1e9, "distance": 0},
+        {"owner": victim, "tenants": [victim], "tenant__": victim, "ténant": victim, "te nant": victim},
+        {"__proto__": victim, "constructor": 1},
+        {"0": victim, "-1": 2, "[0]": 3, "a/b": 4, "a~1b": 5, "'": 6, '"': 7, "\\": 8},
+    ]
+    chunks = [_with(lab, one) for one in apes]
+    await lab.plant(own, chunks)
+    rows = lab.state(own)
+    t.control(len(rows) == len(chunks), "the chunks are written", len(rows))
+    t.same(theirs, lab.state(victim), "metadata that names the victim", "the victim's rows changed")
+    tags = {row.tag.chunk: row.tag for row in lab.census() if row.tag.tenant == own}
+    for one in chunks:
+        tag = tags.get(one.id)
+        t.attack(
+            tag is not None and (tag.document, tag.generation, tag.label) == (one.document, 0, "default"),
+            f"metadata {short(one.metadata)}",
+            str(tag),
+            "the tag is not what the handle decided",
+        )
+        (hit,) = await handle.fetch([(one.document, one.id)]) or (None,)
+        t.attack(
+            isinstance(hit, Hit) and dict(hit.metadata or {}) == dict(one.metadata) and hit.text == one.text,
+            f"metadata {short(one.metadata)}",
+            short(None if hit is None else hit.metadata),
+            "it came back different",
+        )
+    t.same([], await lab.handle(victim).fetch([one.id for one in chunks]), "fetch by the victim", "it moved")
+    ranked = await lab.handle(victim).search(lab.corpus.centre, 50)
+    t.same({victim}, {hit.tenant for hit in ranked}, "search by the victim", "a chunk moved to it")
+
+
+def _with(lab: Any, metadata: dict[str, Any]) -> Chunk:
+    return Chunk(f"c-{lab.rng.word()}", f"d-{lab.rng.word()}", lab.rng.word(), lab.vector(), metadata=metadata)
+
+
+@check(
+    "R9",
+    "'like this id' with a foreign id equals a missing one",
+    attack="Search like a chunk of another tenant, by its id, alone and with its document.",
+    breach="The answer differs from that for an id that does not exist, or the foreign vector steers the ranking.",
+)
+async def r9(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    oracle = lab.oracle()
+    handle = lab.handle(corpus.many)
+    own = oracle.of(corpus.many)[-1]
+    result = await handle.search(Like(own.tag.chunk, own.tag.document), lab.k)
+    ranked = oracle.rank([row for row in oracle.of(corpus.many) if key(row) != key(own)], own.vector)
+    problem = ranked.problem(result.hits, lab.k)
+    t.control(problem is None, "like one's own chunk finds its neighbours", problem)
+    foreign = oracle.of(corpus.foes[1])[:3]
+    missing = await t.outcome(handle.search(Like(lab.rng.word()), lab.k))
+    for row in foreign:
+        for like in (Like(row.tag.chunk), Like(row.tag.chunk, row.tag.document)):
+            answer = await t.outcome(handle.search(like, lab.k))
+            t.attack(
+                _alike(missing, answer), "search like a foreign id", short(answer), f"a missing id gives {missing}"
+            )
+    narrow = handle.narrow(F["@document"] != own.tag.document)
+    answer = await t.outcome(narrow.search(Like(own.tag.chunk, own.tag.document), lab.k))
+    t.attack(_alike(missing, answer), "search like an id outside of the handle", short(answer), "it reads as missing")
+    document, shared = corpus.shared_ids[0]
+    result = await handle.search(Like(shared, document), lab.k)
+    mine = next(row for row in oracle.of(corpus.many) if row.tag.chunk == shared)
+    ranked = oracle.rank([row for row in oracle.of(corpus.many) if key(row) != key(mine)], mine.vector)
+    problem = ranked.problem(result.hits, lab.k)
+    t.attack(problem is None, "search like an id that several tenants have", problem, "the own vector is right")
+
+
+def _alike(one: tuple[str, Any], other: tuple[str, Any]) -> bool:
+    if isinstance(one[1], Result) and isinstance(other[1], Result):
+        return one[1] == other[1]
+    return one == other
+
+
+@check(
+    "R10",
+    "fetching a foreign id equals a missing one",
+    attack="Fetch foreign ids, alone, with their documents, among own ones, and past a narrowed handle.",
+    breach="A row, an error or anything else that an id which does not exist would not give.",
+)
+async def r10(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    oracle = lab.oracle()
+    handle = lab.handle(corpus.many)
+    own = oracle.of(corpus.many)
+    refs = [(row.tag.document, row.tag.chunk) for row in own]
+    mine = await handle.fetch(refs)
+    t.control(sorted(map(key, mine)) == sorted(map(key, own)), "the owner fetches its rows", len(mine))
+    foreign = [row for one in (*corpus.foes, corpus.few) for row in oracle.of(one)[:6]]
+    shared = set(corpus.shared_ids)
+    away = [row for row in foreign if (row.tag.document, row.tag.chunk) not in shared]
+    missing = await t.outcome(handle.fetch([lab.rng.word()]))
+    for ask in (
+        [row.tag.chunk for row in away],
+        [(row.tag.document, row.tag.chunk) for row in away],
+        [away[0].tag.chunk],
+        [(own[0].tag.document, away[0].tag.chunk)],
+    ):
+        answer = await t.outcome(handle.fetch(ask, include={"text", "metadata", "vector"}))
+        t.same(missing, answer, "fetch foreign ids", "it differs from a missing id")
+    mixed = await handle.fetch([*(row.tag.chunk for row in away), *refs])
+    t.same(sorted(map(key, own)), sorted(map(key, mixed)), "fetch own and foreign ids together", "only the own ones")
+    texts = {row.text for row in own}
+    both = await handle.fetch([chunk for _, chunk in corpus.shared_ids])
+    t.attack(
+        len(both) == len(shared) and all(hit.text in texts and hit.tenant == corpus.many for hit in both),
+        "fetch ids that several tenants have",
+        [hit.tenant for hit in both],
+        "only the own chunk is right",
+    )
+    document = own[0].tag.document
+    narrow = handle.narrow(F["@document"] != document)
+    inside = await narrow.fetch(refs)
+    t.control(0 < len(inside) < len(own), "a narrowed handle fetches what is inside", len(inside))
+    t.attack(
+        all(hit.document != document for hit in inside),
+        "fetch past a narrowed handle",
+        [hit.document for hit in inside],
+        "a row outside of the handle came back",
+    )
+    lang = handle.narrow(F.lang == "en")
+    right = oracle.narrowing(corpus.many, F.lang == "en")
+    t.same(
+        sorted(map(key, right)),
+        sorted(key(hit) for hit in await lang.fetch(refs)),
+        "fetch past a handle narrowed by metadata",
+        "exactly the rows inside",
+    )
+
+
+@check(
+    "R11",
+    "a scan pages to the end, and a foreign cursor is useless",
+    attack="Scan in pages of every size; then go on with a cursor of another tenant, filter or handle.",
+    breach="Rows are lost, doubled or foreign, or a cursor that is not one's own is followed.",
+)
+async def r11(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    oracle = lab.oracle()
+    for tenant in (corpus.many, corpus.few):
+        right = sorted(key(row) for row in oracle.of(tenant))
+        for size in (1, 2, 3, 5, len(right), 100):
+            listed = [key(hit) for hit in await lab.handle(tenant).all(size=size)]
+            t.same(right, sorted(listed), f"scan in pages of {size}", "each own row once, and no other")
+    handle = lab.handle(corpus.many)
+    where = F.year >= 2002
+    right = sorted(key(row) for row in oracle.narrowing(corpus.many, where))
+    listed = [key(hit) for hit in await handle.all(where, size=2)]
+    t.same(right, sorted(listed), "scan with a filter in pages of 2", "each own row that matches, once")
+    first = await handle.page(size=3)
+    t.control(first.after is not None and len(first.hits) == 3, "the first page has a cursor", first)
+    second = await handle.page(size=3, after=first.after)
+    t.control(
+        not {key(hit) for hit in first.hits} & {key(hit) for hit in second.hits} and len(second.hits) == 3,
+        "one's own cursor goes on",
+    )
+    theirs = await lab.handle(corpus.foes[0]).page(size=3)
+    assert theirs.after is not None
+    narrow = handle.narrow(F.year >= 2002)
+    cut = first.after or ""
+    for name, after, who, condition in (
+        ("another tenant's cursor", theirs.after, handle, ALWAYS),
+        ("a cursor of another filter", first.after, handle, where),
+        ("a cursor of a wider handle", first.after, narrow, ALWAYS),
+        ("a forged cursor", "AAAA", handle, ALWAYS),
+        ("a truncated cursor", cut[: len(cut) // 2], handle, ALWAYS),
+        ("an empty cursor", "", handle, ALWAYS),
+        ("a cursor of another type", 7, handle, ALWAYS),
+    ):
+        await t.refused(
+            who.page(condition, 3, after),  # type: ignore[arg-type]  # a wrong type is the attack
+            InvalidInputError,
+            attacked=f"scan with {name}",
+        )
+
+
+@check(
+    "R12",
+    "counts are the tenant's own",
+    attack="Count without and with filters that match hundreds of foreign chunks.",
+    breach="The number depends on foreign chunks, so that it tells of them.",
+    optional=True,
+)
+async def r12(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    oracle = lab.oracle()
+    handle = lab.handle(corpus.many)
+    if lab.door.adapter.capabilities.count == "none":
+        await t.refused(handle.count(), UnsupportedPredicateError, attacked="count, which is not declared")
+        raise Unsupported("exact counts")
+    for tenant in (corpus.many, corpus.few, corpus.foes[0]):
+        total = await lab.handle(tenant).count()
+        t.control(total > 0, "the owner counts its rows", total)
+        t.same(len(oracle.of(tenant)), total, "count", "the number of own rows")
+    for name, where in filters():
+        right = len(oracle.narrowing(corpus.many, where))
+        t.same(right, await handle.count(where), f"count with a filter ({name})", "the own rows that match")
+    foreign = oracle.of(corpus.foes[1])[0].tag.document
+    t.same(0, await handle.count(F["@document"] == foreign), "count a foreign document", "it reads as missing")
+    t.same(
+        len(oracle.narrowing(corpus.many, F.lang == "en")),
+        await handle.narrow(F.lang == "en").count(),
+        "count by a narrowed handle",
+        "the rows inside",
+    )
+
+
+@check(
+    "R13",
+    "each leg of a hybrid or nested query is scoped",
+    attack="Ask by words, and by words and vector, with a foreign chunk's own text beside its vector.",
+    breach="One leg of the fusion ranked unscoped; or a query kind that is not declared is answered by another one.",
+    optional=True,
+)
+async def r13(t: Trial) -> None:
+    lab, corpus = t.lab, t.lab.corpus
+    oracle = lab.oracle()
+    can = lab.door.adapter.capabilities
+    handle = lab.handle(corpus.many)
+    foreign = oracle.of(corpus.foes[0])[0]
+    undeclared = []
+    kinds: list[tuple[str, Any]] = [
+        ("lexical", lambda row: Lexical(row.text)),
+        ("hybrid", lambda row: Hybrid(row.text, row.vector)),
+    ]
+    for kind, query in kinds:
+        if kind not in can.queries:
+            undeclared.append(kind)
+            await t.refused(handle.search(query(foreign), lab.k), UnsupportedPredicateError, attacked=f"a {kind} query")
+            continue
+        own = oracle.of(corpus.many)[0]
+        hits = await handle.search(query(own), lab.k)
+        t.control(any(key(hit) == key(own) for hit in hits), f"a {kind} query finds the own chunk", found(hits))
+        for tenant in (corpus.many, corpus.few):
+            hits = await lab.handle(tenant).search(query(foreign), lab.k)
+            t.attack(
+                all(hit.tenant == tenant and hit.text in {row.text for row in oracle.of(tenant)} for hit in hits),
+                f"a {kind} query with a foreign text",
+                found(hits),
+                "a leg was not scoped",
+            )
+    if len(undeclared) == 2:
+        raise Unsupported("lexical and hybrid queries")
+
+
+@check(
+    "R14",
+    "no cache serves another principal",
+    attack="Repeat one query as different tenants and handles, in turns, and after writes and deletes.",
+    breach="An answer of another principal, or of before the write.",
+)
+async def r14(t: Trial) -> None:
+    lab = t.lab
+    a, b = lab.tenant(), lab.tenant()
+    for tenant in (a, b):
+        await lab.plant(tenant, lab.chunks(4, metadata=True))
+    query = lab.vector(0.1)
+    for turn in range(2):
+        for tenant in (a, b, lab.corpus.many, a):
+            oracle = lab.oracle()
+            result = await lab.handle(tenant).search(query, 3)
+            t.control(len(result) == 3, "each tenant finds its rows", len(result))
+            problem = oracle.rank(oracle.of(tenant), query).problem(result.hits, 3)
+            t.attack(problem is None, "the same query by another tenant", problem, "it is another's answer, or stale")
+            narrow = lab.handle(tenant).narrow(F.year.exists())
+            result = await narrow.search(query, 3)
+            own = oracle.narrowing(tenant, F.year.exists())
+            problem = oracle.rank(own, query).problem(result.hits, 3)
+            t.attack(problem is None, "the same query by a narrowed handle", problem, "it is the wider handle's answer")
+            total = await lab.handle(tenant).count() if lab.door.adapter.capabilities.count != "none" else None
+            t.attack(total in (None, len(oracle.of(tenant))), "the same count", total, "it is another's, or stale")
+        new = lab.chunks(1, near=0.01)
+        await lab.plant(a, new)
+        first = await lab.handle(a).search(query, 1)
+        oracle = lab.oracle()
+        problem = oracle.rank(oracle.of(a), query).problem(first.hits, 1)
+        t.attack(problem is None, f"the same query after a write (turn {turn})", problem, "the answer is stale")
+        await lab.handle(a).delete(ids=[new[0].id])
+        lab.store.settle()
+        after = await lab.handle(a).search(query, 3)
+        t.attack(
+            all(hit.id != new[0].id for hit in after), "the same query after a delete", found(after), "it is stale"
+        )
+
+
+class _Grants:
+    """A policy with fixed grants for reading."""
+
+    version = "kit-grants"
+
+    def __init__(self, *grants: Grant) -> None:
+        self._scope = Scope.of(grants)
+
+    def decide(self, principal: Principal, action: str) -> Decision:  # noqa: ARG002 - the protocol's
+        return Decision(permit=True, scope=self._scope, reasons=("kit",), policy_version=self.version)
+
+
+@check(
+    "R15",
+    "several partitions: rights of one never count in another",
+    attack="Read two tenants at once, with documents and labels of the same names in both.",
+    breach="A document permitted in one partition opens its namesake in the other; or scores are merged wrongly.",
+)
+async def r15(t: Trial) -> None:
+    lab = t.lab
+    a, s, other = lab.tenant(), lab.tenant(), lab.tenant()
+    for tenant in (a, s, other):
+        chunks = [
+            chunk for document in ("one", "two") for chunk in lab.chunks(3, document=f"{document}", metadata=True)
+        ]
+        await lab.plant(tenant, chunks)
+    async with lab.another(tenants={"shared": [s]}) as door:
+        oracle = lab.oracle()
+        query = lab.vector(0.2)
+        handle = door.handle(a)
+        both = oracle.select({a: ALWAYS, s: ALWAYS})
+        for k in (1, 4, 12, 20):
+            result = await handle.search(query, k)
+            problem = oracle.rank(both, query).problem(result.hits, k)
+            t.attack(problem is None, f"search over the own and a shared tenant, k = {k}", problem, "merged by score")
+        t.control(len(await handle.all()) == len(both), "the shared tenant is read", len(both))
+        if door.adapter.capabilities.count != "none":
+            t.same(len(both), await handle.count(), "count over two partitions", "the counts add up")
+        paged = [key(hit) for hit in await handle.all(size=4)]
+        t.same(sorted(map(key, both)), sorted(paged), "scan over two partitions in pages", "each row once")
+        await handle.upsert(lab.chunks(1, document="three"))
+        lab.store.settle()
+        t.same(0, len([row for row in lab.census() if row.tag.tenant == s and row.tag.document == "three"]),
+               "a write where a shared tenant is read", "it went to the shared tenant")  # fmt: skip
+    document = "@document"
+    grants = (Grant(a, Eq(document, "one")), Grant(s, Eq(document, "two")))
+    async with lab.another(policy=_Grants(*grants)) as door:
+        oracle = lab.oracle()
+        right = oracle.select({a: Eq(document, "one"), s: Eq(document, "two")})
+        handle = door.handle(a)
+        result = await handle.search(query, 50)
+        t.control(len(result) > 0, "the granted rows are found", len(result))
+        problem = oracle.rank(right, query).problem(result.hits, 50)
+        t.attack(problem is None, "documents granted in two partitions", problem, "a grant counted in the other one")
+        t.same(sorted(map(key, right)), sorted(key(hit) for hit in await handle.all()), "scan likewise", "likewise")
+        refs = [(row.tag.document, row.tag.chunk) for row in oracle.rows if row.tag.tenant in (a, s, other)]
+        t.same(sorted(map(key, right)), sorted(key(hit) for hit in await handle.fetch(refs)), "fetch all", "likewise")
+    async with lab.another(policy=_Grants()) as door:
+        mark = len(lab.tape)
+        result = await door.handle(a).search(query, 5)
+        t.same([], list(result), "an empty scope", "it answered")
+        t.same(mark, len(lab.tape), "an empty scope", "it reached the store")
+        await t.refused(door.handle(a).upsert(lab.chunks(1)), Exception, attacked="a write under an empty scope")

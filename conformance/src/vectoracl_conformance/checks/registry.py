@@ -1,0 +1,38 @@
+"""The registry of checks: id, what an attacker does, what a breach looks like, and the body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from vectoracl_conformance.trial import Trial
+
+Body = Callable[[Trial], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check. `optional` says that an adapter may not have the capability, and then has to refuse."""
+
+    id: str
+    title: str
+    attack: str
+    breach: str
+    body: Body
+    optional: bool = False
+
+
+CHECKS: dict[str, Check] = {}
+
+
+def check(id: str, title: str, *, attack: str, breach: str, optional: bool = False) -> Callable[[Body], Body]:  # noqa: A002
+    """Register a check under its stable *id*. Raises: ValueError if the id is taken: a check is never replaced."""
+
+    def register(body: Body) -> Body:
+        if id in CHECKS:
+            raise ValueError(f"the check {id} exists; a check is never replaced")
+        CHECKS[id] = Check(id, title, attack, breach, body, optional)
+        return body
+
+    return register

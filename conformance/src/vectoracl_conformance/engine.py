@@ -1,0 +1,250 @@
+"""Runs the checks and notes what became of each. It judges nothing: that is `verdict`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vectoracl.errors import ScopeViolationError, VectorACLError
+from vectoracl_conformance.checks import CHECKS, Check
+from vectoracl_conformance.corpus import DECOYS, DIMENSION, FIELDS, Corpus, build
+from vectoracl_conformance.harness import Harness, HarnessError, Mutant, Needs, Store
+from vectoracl_conformance.lab import Lab, Mode, drive
+from vectoracl_conformance.oracle import UnfitError
+from vectoracl_conformance.trial import Abstain, Breach, Trial, Unsupported, short
+from vectoracl_conformance.verdict import MODES, REQUIRED, Noted, settled
+
+LIMIT = 120.0
+Watch = Callable[[Noted], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run is told: which checks (none: all), how many decoys, the seed, the harness as it was named."""
+
+    name: str = ""
+    only: frozenset[str] = frozenset()
+    decoys: int = DECOYS
+    seed: int = 0
+    modes: tuple[Mode, ...] = MODES
+    keep: bool = False
+    known: dict[str, str] = field(default_factory=dict)
+
+    def wants(self, id_: str) -> bool:
+        """Tell whether *id_* is to be run."""
+        return not self.only or id_ in self.only
+
+    def line(self, id_: str) -> str:
+        """Return the line that repeats one check."""
+        return f"vectoracl conformance {self.name} --only {id_} --seed {self.seed} --decoys {self.decoys}"
+
+
+async def perform(check: Check, lab: Lab, options: Options) -> Noted:
+    """Run one check and note what became of it."""
+    trial = Trial(lab)
+    note = Noted(check.id, lab.mode, "not run", reproduce=options.line(check.id))
+    started = time.perf_counter()
+    try:
+        await check.body(trial)
+        note.outcome = "passed"
+    except Breach as breach:
+        note.outcome, note.attacked, note.back, note.why = "failed", breach.attacked, breach.back, breach.why
+    except (Abstain, UnfitError) as error:
+        note.outcome, note.reason = "abstained", f"the kit's own control failed: {error}"
+    except Unsupported as error:
+        note.outcome, note.reason = "unsupported, verified", f"{error}: not declared, and refused"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - also SystemExit, and what a test framework raises to skip
+        note.outcome, note.attacked, note.back, note.why = _broken(error)
+    note.reason = note.reason or (f"{note.attacked}: {note.back}; {note.why}" if note.why else "")
+    if note.outcome == "failed" and check.id in options.known:
+        note.outcome, note.reason = "known deviation", f"{options.known[check.id]}: {note.reason}"
+    note.seconds = round(time.perf_counter() - started, 4)
+    note.controls, note.attacks = trial.controls, trial.attacks
+    return settled(note)
+
+
+def _broken(error: BaseException) -> tuple[Any, str, str, str]:
+    if isinstance(error, BaseExceptionGroup):
+        return _broken(error.exceptions[0]) if error.exceptions else ("failed", "the check", str(error), "it broke")
+    if isinstance(error, Breach):
+        return "failed", error.attacked, error.back, error.why
+    if isinstance(error, ScopeViolationError):
+        back = f"{error.rows} rows outside of the scope"
+        return "failed", "a legitimate call", back, "the store answered with foreign rows; only the second lock saw it"
+    back = f"{type(error).__name__}: {short(error)}"
+    if isinstance(error, VectorACLError):
+        return "failed", "a legitimate call", back, "what is permitted has to work"
+    if not isinstance(error, Exception):
+        return "not run", "the check", back, "it was left before its assertion"
+    place = _place(error)
+    return "failed", f"a call at {place}", back, "an error that is not of the documented tree, or of the wrong kind"
+
+
+def _place(error: BaseException) -> str:
+    trace, place = error.__traceback__, "an unknown place"
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if "vectoracl_conformance" in code.co_filename:
+            place = f"{code.co_name}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
+
+
+def checks_of(options: Options) -> Iterator[Check]:
+    """Yield the checks to run, in the order of the list."""
+    for id_ in REQUIRED:
+        found = CHECKS.get(id_)
+        if found is not None and options.wants(id_):
+            yield found
+
+
+def seed(store: Store, corpus: Corpus) -> None:
+    """Write the corpus through the adapter as it is, and wait until it is visible."""
+    lab = Lab(store, corpus, "sync")
+
+    async def write() -> None:
+        await lab.open()
+        try:
+            for tenant, chunks in corpus.chunks.items():
+                batch = lab.door.adapter.capabilities.max_batch
+                for start in range(0, len(chunks), batch):
+                    await lab.handle(tenant).upsert(chunks[start : start + batch])
+        finally:
+            await lab.close()
+
+    drive(write())
+    store.settle()
+
+
+def run_mode(
+    store: Store, corpus: Corpus, mode: Mode, options: Options, watch: Watch, mutant: Mutant | None = None
+) -> list[Noted]:
+    """Run the wanted checks in one mode on a store that holds the corpus."""
+    make = mutant.wrap if mutant is not None else None
+    lab = Lab(store, corpus, mode, None if make is None else lambda opened: make(opened, store))
+    notes: list[Noted] = []
+
+    async def work() -> None:
+        try:
+            await lab.open()
+        except Exception as error:  # noqa: BLE001 - a store that cannot be opened leaves its checks not run
+            for check in checks_of(options):
+                note = Noted(
+                    check.id, mode, "not run", reason=f"the store was not opened: {type(error).__name__}: {error}"
+                )
+                notes.append(note)
+                watch(note)
+            return
+        try:
+            for check in checks_of(options):
+                work_ = perform(check, lab, options)
+                note = await (work_ if mode == "sync" else asyncio.wait_for(work_, LIMIT))
+                notes.append(note)
+                watch(note)
+        finally:
+            await lab.close()
+
+    if mode == "sync":
+        drive(work())
+    else:
+        asyncio.run(work())
+    return notes
+
+
+@contextlib.contextmanager
+def patched(patches: Iterable[tuple[str, str, Callable[[Any], Any]]]) -> Iterator[None]:
+    """Replace attributes of modules (or of classes in them: "module:Class") for a while."""
+    kept = []
+    try:
+        for target, name, make in patches:
+            module, _, inner = target.partition(":")
+            owner: Any = importlib.import_module(module)
+            if inner:
+                owner = getattr(owner, inner)
+            old = owner.__dict__[name] if isinstance(owner, type) else getattr(owner, name)
+            kept.append((owner, name, old))
+            setattr(owner, name, make(old))
+        yield
+    finally:
+        for owner, name, old in reversed(kept):
+            setattr(owner, name, old)
+
+
+@contextlib.contextmanager
+def fresh(harness: Harness, options: Options) -> Iterator[tuple[Store, Corpus]]:
+    """Make a fresh store with the corpus in it. Raises: HarnessError, or what the adapter raises."""
+    corpus = build(options.seed, options.decoys)
+    store = harness.fresh(Needs(DIMENSION, FIELDS))
+    try:
+        if not isinstance(store, Store):
+            raise HarnessError(f"fresh() returned {type(store).__name__}, not a Store")
+        seed(store, corpus)
+        yield store, corpus
+    finally:
+        if not options.keep:
+            store.close()
+
+
+def run_checks(harness: Harness, options: Options, watch: Watch = lambda _: None) -> list[Noted]:
+    """Run the wanted checks in the wanted modes on one fresh store."""
+    notes: list[Noted] = []
+    with fresh(harness, options) as (store, corpus):
+        for mode in options.modes:
+            notes += run_mode(store, corpus, mode, options, watch)
+    return notes
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """What became of one mutant."""
+
+    name: str
+    breaks: str
+    expected: str
+    died_by: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
+    mode: Literal["sync", "async"] = "sync"
+
+    @property
+    def right(self) -> bool:
+        """Whether it died, and by the check that has to see it."""
+        return self.expected in self.died_by
+
+
+def run_mutant(harness: Harness, mutant: Mutant, options: Options) -> Kill:
+    """Run every check on a fresh store with the broken adapter."""
+    notes: list[Noted] = []
+    with fresh(harness, options) as (store, corpus):
+        if mutant.store is not None:
+            mutant.store(store)
+        for mode in mutant.modes:
+            with patched(mutant.patches):
+                notes += run_mode(store, corpus, mode, options, lambda _: None, mutant)
+    died = [note for note in notes if note.outcome == "failed"]
+    return Kill(
+        mutant.name,
+        mutant.breaks,
+        mutant.expected,
+        tuple(dict.fromkeys(note.id for note in died)),
+        tuple(f"{note.id}: {note.reason}" for note in died),
+        mutant.modes[0],
+    )
+
+
+def run_mutants(
+    harness: Harness, mutants: Sequence[Mutant], options: Options, watch: Callable[[Kill], None] = lambda _: None
+) -> list[Kill]:
+    """Run all *mutants*."""
+    kills = []
+    for mutant in mutants:
+        kill = run_mutant(harness, mutant, options)
+        kills.append(kill)
+        watch(kill)
+    return kills

@@ -1,0 +1,174 @@
+"""The one object that an adapter's author writes: how to make a fresh store, and how to read it without the adapter.
+
+    class MyHarness(Harness):
+        adapter = "mystore"
+        def server(self): return Server("real", "MyStore 4.2")
+        def fresh(self, needs): return MyStore(...)      # an empty store, ready to serve
+
+    harness = MyHarness()                                # `vectoracl conformance my_package:harness`
+
+Everything below `census` is optional: what a store does not offer is reported as not run, never as passed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from vectoracl.adapter import Opened
+from vectoracl.records import Record
+
+GROUP = "vectoracl.conformance"
+_OURS = {
+    "memory": "vectoracl_conformance.harnesses.memory:harness",
+    "pgvector": "vectoracl_pgvector.conformance:harness",
+    "qdrant": "vectoracl_qdrant.conformance:harness",
+    "weaviate": "vectoracl_weaviate.conformance:harness",
+    "pinecone": "vectoracl_pinecone.conformance:harness",
+}
+
+
+class HarnessError(Exception):
+    """The harness cannot be used, or cannot make a store here: nothing was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What answered: "real" (the product), "independent" (another engine behind the same protocol), "in-process"."""
+
+    kind: Literal["real", "independent", "in-process"]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the kit asks of a fresh store: vectors of `dimension` numbers and the declared metadata fields."""
+
+    dimension: int
+    metadata: Mapping[str, str]
+    metric: Literal["cosine"] = "cosine"
+
+
+@dataclass(frozen=True, slots=True)
+class Weakening:
+    """One way to misconfigure the store out of band, which the adapter's posture has to notice."""
+
+    name: str
+    apply: Callable[[], None]
+    undo: Callable[[], None]
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A counter in the store's own engine: how many vectors it scored since it was made, whoever asked."""
+
+    def scored(self) -> int:
+        """Return the count, after everything that was sent so far has been counted."""
+        ...
+
+    def unscoped(self, vector: Sequence[float], k: int) -> int:
+        """Rank all rows without the adapter (the control) and return how many rows came back."""
+        ...
+
+
+class Store(ABC):
+    """One fresh store. `config` is `[stores.NAME]` without `metadata`, with the adapter's name.
+
+    `single` is the same for at most one connection (None: the adapter has no such setting). `secrets` are texts that
+    must never be shown (passwords in connection strings).
+    """
+
+    config: Mapping[str, Any]
+    single: Mapping[str, Any] | None = None
+    secrets: Sequence[str] = ()
+
+    @abstractmethod
+    def census(self) -> Sequence[Record]:
+        """Read every row of the store, of all tenants, without the adapter's code; vectors may be normalised."""
+
+    def parts(self) -> frozenset[str] | None:
+        """Name what the store keeps per tenant (namespaces, registrations); None if it keeps no such thing."""
+        return None
+
+    def settle(self) -> None:  # noqa: B027 - most stores need not wait
+        """Wait until everything written is visible to every reader; for stores that are eventually consistent."""
+
+    def carries(self, request: Any, tenant: str) -> bool | None:  # noqa: ARG002 - the form of an override
+        """Say whether *request*, as it was sent, has the tenant as an unconditional conjunct; None: cannot tell."""
+        return None
+
+    def weakenings(self) -> Sequence[Weakening]:
+        """List misconfigurations that the posture has to notice."""
+        return ()
+
+    def engine(self) -> Engine | None:
+        """Return the engine's own counter, where there is one."""
+        return None
+
+    def close(self) -> None:  # noqa: B027 - some leave nothing behind
+        """Remove the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A deliberately broken adapter: what it breaks, and the check that has to notice.
+
+    `wrap` gets the opened adapter (its flows and its ports) and returns the broken one. `store` breaks the store
+    instead, out of band, after the corpus was written. `patches` replaces attributes of the core: (module,
+    attribute, function of the old value). `modes` are the modes in which the fault is there.
+    """
+
+    name: str
+    breaks: str
+    expected: str
+    wrap: Callable[[Opened, Store], Opened] | None = None
+    store: Callable[[Store], None] | None = None
+    patches: Sequence[tuple[str, str, Callable[[Any], Any]]] = ()
+    modes: tuple[Literal["sync", "async"], ...] = ("sync",)
+    needs: frozenset[str] = field(default_factory=frozenset)
+
+
+class Harness(ABC):
+    """What the kit knows of an adapter."""
+
+    adapter: str
+
+    @abstractmethod
+    def server(self) -> Server:
+        """Describe what will answer. Raises: HarnessError if it is not there."""
+
+    @abstractmethod
+    def fresh(self, needs: Needs) -> Store:
+        """Make an empty store. Raises: HarnessError."""
+
+    def mutants(self) -> Sequence[Mutant]:
+        """Return the faults that only this store can have."""
+        return ()
+
+    def close(self) -> None:  # noqa: B027 - likewise
+        """Release what the stores shared."""
+
+
+def load_harness(name: str) -> Harness:
+    """Return the harness of an installed adapter (*name*) or of `module:attribute`. Raises: HarnessError."""
+    points = [point.value for point in entry_points(group=GROUP) if point.name == name]
+    if len(set(points)) > 1:
+        raise HarnessError(f"Several distributions offer a harness for {name!r}: name one as module:attribute.")
+    target = name if ":" in name else (points[0] if points else _OURS.get(name, ""))
+    if not target:
+        raise HarnessError(
+            f"No harness for {name!r}. Pass it as module:attribute, or register it in the entry point group {GROUP!r}."
+        )
+    module, _, attribute = target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise HarnessError(f"The harness {target} cannot be imported: {error}.") from error
+    made = found() if isinstance(found, type) else found
+    if not isinstance(made, Harness):
+        raise HarnessError(f"{target} is no Harness but {type(made).__name__}.")
+    return made

@@ -1,0 +1,55 @@
+"""The harness of the core's memory adapter; its census reads the dictionaries themselves."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from vectoracl.memory.execute import Perform, shelf_of
+from vectoracl.records import Record
+from vectoracl_conformance.harness import Harness, Needs, Server, Store
+
+
+class MemoryStore(Store):
+    """One shelf; `single` is the same, since there are no connections."""
+
+    def __init__(self, needs: Needs) -> None:
+        name = f"kit-{uuid.uuid4()}"
+        self._shelf = shelf_of(needs.metric, name)
+        self.config = {"adapter": "memory", "dimension": needs.dimension, "metric": needs.metric, "name": name}
+        self.single = self.config
+
+    def census(self) -> Sequence[Record]:
+        """Read every row."""
+        with self._shelf.lock:
+            return [
+                Record(row.tag, row.text, row.vector, dict(row.metadata))
+                for part in self._shelf.partitions.values()
+                for row in part.values()
+            ]
+
+    def parts(self) -> frozenset[str]:
+        """Name the partitions that exist, also empty ones."""
+        return frozenset(self._shelf.partitions)
+
+    def carries(self, request: object, tenant: str) -> bool | None:
+        """A request names its partition, in which it is performed, and nowhere else."""
+        return isinstance(request, Perform) and request.partition == request.operation.partition == tenant
+
+
+class MemoryHarness(Harness):
+    """The memory adapter."""
+
+    adapter = "memory"
+
+    def server(self) -> Server:
+        """In this process."""
+        return Server("in-process", f"vectoracl {version('vectoracl')}")
+
+    def fresh(self, needs: Needs) -> Store:
+        """Return an empty store."""
+        return MemoryStore(needs)
+
+
+harness = MemoryHarness()

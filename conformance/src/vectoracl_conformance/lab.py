@@ -1,0 +1,345 @@
+"""Where a check works: one opened store, its corpus, and handles that look the same whether sync or async.
+
+A check is a coroutine. In async mode it runs in an event loop; in sync mode it is driven by hand, which works because
+nothing that it awaits ever waits: each call goes straight to the sync handle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
+
+from vectoracl import AsyncVectorACL, Policy, Principal, VectorACL
+from vectoracl.adapter import Adapter, Opened
+from vectoracl.audit import MemorySink
+from vectoracl.drive import arun, confined, run
+from vectoracl.operations import Operation
+from vectoracl.predicate import ALWAYS, Predicate
+from vectoracl.records import Chunk, Hit, Page, Record, Result, Vector, Written
+from vectoracl_conformance import corpus as corpora
+from vectoracl_conformance.corpus import Corpus
+from vectoracl_conformance.harness import Store
+from vectoracl_conformance.oracle import Oracle
+from vectoracl_conformance.tape import Tape, recorded
+
+Mode = Literal["sync", "async"]
+T = TypeVar("T")
+Wrap = Callable[[Opened], Opened]
+STORE = "kit"
+
+
+def drive(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never waits. Raises: RuntimeError if it does (a mistake in the kit)."""
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    work.close()
+    raise RuntimeError("a check waited for something in sync mode")
+
+
+class _Wrapping:
+    """What both kinds of client share: the adapter is wrapped when it is opened."""
+
+    kit_wrap: Wrap
+
+    def _named(self, name: str) -> Any:
+        known = name in self._stores  # type: ignore[attr-defined]  # mixed into VectorACL
+        named: Any = super()._named(name)  # type: ignore[misc]  # likewise
+        if not known:
+            named.opened = self.kit_wrap(named.opened)
+            named.store = replace(named.store, adapter=named.opened.adapter)
+        return named
+
+
+class _Sync(_Wrapping, VectorACL):
+    def __init__(self, config: Mapping[str, Any], wrap: Wrap, **given: Any) -> None:
+        self.kit_wrap = wrap
+        super().__init__(config, **given)
+
+    def kit_named(self) -> Any:
+        return self._named(STORE)
+
+
+class _Async(_Wrapping, AsyncVectorACL):
+    def __init__(self, config: Mapping[str, Any], wrap: Wrap, **given: Any) -> None:
+        self.kit_wrap = wrap
+        super().__init__(config, **given)
+
+    def kit_named(self) -> Any:
+        return self._named(STORE)
+
+
+class Handle:
+    """A handle of either kind, awaited."""
+
+    def __init__(self, inner: Any, mode: Mode) -> None:
+        self.inner = inner
+        self.mode = mode
+
+    async def _do(self, name: str, *args: Any, **given: Any) -> Any:
+        answer = getattr(self.inner, name)(*args, **given)
+        return answer if self.mode == "sync" else await answer
+
+    async def search(self, query: Any, k: int = corpora.K, **given: Any) -> Result:
+        """See `ScopedRetriever.search`."""
+        return await self._do("search", query, k, **given)  # type: ignore[no-any-return]
+
+    async def search_many(self, queries: Sequence[Any], k: int = corpora.K, **given: Any) -> list[Result]:
+        """See `ScopedRetriever.search_many`."""
+        return await self._do("search_many", queries, k, **given)  # type: ignore[no-any-return]
+
+    async def fetch(self, ids: Any, **given: Any) -> list[Hit]:
+        """See `ScopedRetriever.fetch`."""
+        return await self._do("fetch", ids, **given)  # type: ignore[no-any-return]
+
+    async def count(self, where: Any = ALWAYS, **given: Any) -> int:
+        """See `ScopedRetriever.count`."""
+        return await self._do("count", where, **given)  # type: ignore[no-any-return]
+
+    async def page(self, where: Any = ALWAYS, size: int = 100, after: str | None = None, **given: Any) -> Page:
+        """See `ScopedRetriever.page`."""
+        return await self._do("page", where, size, after, **given)  # type: ignore[no-any-return]
+
+    async def scan(self, where: Any = ALWAYS, **given: Any) -> AsyncIterator[Hit]:
+        """See `ScopedRetriever.scan`."""
+        if self.mode == "sync":
+            for hit in self.inner.scan(where, **given):
+                yield hit
+        else:
+            async for hit in self.inner.scan(where, **given):
+                yield hit
+
+    async def all(self, where: Any = ALWAYS, **given: Any) -> list[Hit]:
+        """Return everything that a scan yields."""
+        return [hit async for hit in self.scan(where, **given)]
+
+    async def upsert(self, chunks: Any, **given: Any) -> Written:
+        """See `ScopedRetriever.upsert`."""
+        return await self._do("upsert", chunks, **given)  # type: ignore[no-any-return]
+
+    async def replace(self, document: str, chunks: Any, **given: Any) -> Written:
+        """See `ScopedRetriever.replace`."""
+        return await self._do("replace", document, chunks, **given)  # type: ignore[no-any-return]
+
+    async def delete(self, **given: Any) -> Written:
+        """See `ScopedRetriever.delete`."""
+        return await self._do("delete", **given)  # type: ignore[no-any-return]
+
+    async def load(self, stream: Iterable[Chunk], **given: Any) -> Any:
+        """See `ScopedRetriever.load`."""
+        return await self._do("load", stream, **given)
+
+    def narrow(self, where: Predicate = ALWAYS, actions: Any = None) -> Handle:
+        """See `ScopedRetriever.narrow`."""
+        return Handle(self.inner.narrow(where, actions), self.mode)
+
+
+class Door:
+    """One opened client of the store; a lab has one, and a check may open others (another policy, one connection)."""
+
+    def __init__(self, acl: _Sync | _Async, mode: Mode, tape: Tape) -> None:
+        self.acl = acl
+        self.mode = mode
+        self.tape = tape
+
+    def as_principal(self, principal: Any, **given: Any) -> Handle:
+        """Return the handle of *principal*, which may be anything at all."""
+        return Handle(self.acl.scoped(principal, **given), self.mode)
+
+    def handle(self, tenant: str, **claims: Any) -> Handle:
+        """Return the handle of a user of *tenant*."""
+        return self.as_principal(user(tenant, **claims))
+
+    @property
+    def adapter(self) -> Adapter:
+        """The adapter, as the core calls it."""
+        return self.acl.kit_named().store.adapter  # type: ignore[no-any-return]
+
+    async def raw(self, operation: Operation) -> Any:
+        """Hand *operation* to the adapter itself, past the core's own checks but confined, as the core confines it."""
+        named = self.acl.kit_named()
+        name = type(operation).__name__.lower()
+        flow = confined(getattr(named.store.adapter, name)(operation), operation.partition)
+        if isinstance(self.acl, _Sync):
+            return run(flow, {"store": named.port}, timeout=30)
+        return await arun(flow, {"store": named.aport}, timeout=30)
+
+    async def open(self) -> None:
+        """Contact the store and demand its posture."""
+        if isinstance(self.acl, _Sync):
+            self.acl.open()
+        else:
+            await self.acl.open()
+
+    async def posture(self) -> Any:
+        """Read the posture, without refusing what is found."""
+        if isinstance(self.acl, _Sync):
+            return self.acl.check()[STORE]
+        return (await self.acl.check())[STORE]
+
+    async def close(self) -> None:
+        """Close the client."""
+        if isinstance(self.acl, _Sync):
+            self.acl.close()
+        else:
+            await self.acl.close()
+
+
+def user(tenant: str, **claims: Any) -> Principal:
+    """Return a principal of *tenant*."""
+    return Principal(claims.pop("id", "kit-user"), tenant, authenticated_by="conformance kit", **claims)
+
+
+class Lab:
+    """Everything a check needs; `door` is the client that most checks use."""
+
+    def __init__(self, store: Store, corpus: Corpus, mode: Mode, wrap: Wrap | None = None) -> None:
+        self.store = store
+        self.corpus = corpus
+        self.mode: Mode = mode
+        self.rng = corpus.rng
+        self.tape = Tape()
+        self._wrap = wrap
+        self.door: Door
+        self.k = corpora.K
+
+    def config(self, *, single: bool = False, **more: Any) -> dict[str, Any]:
+        """Return the configuration of a client; *more* are other tables of it."""
+        own = self.store.single if single and self.store.single is not None else self.store.config
+        return {"version": 1, "stores": {STORE: {**own, "metadata": dict(corpora.FIELDS)}}, **more}
+
+    def client(self, *, policy: Policy | None = None, single: bool = False, **more: Any) -> Door:
+        """Return a client that was not contacted yet."""
+        wrap = self._wrap
+        tape = self.tape
+
+        def both(opened: Opened) -> Opened:
+            made = recorded(opened, tape)
+            return made if wrap is None else wrap(made)
+
+        kind = _Sync if self.mode == "sync" else _Async
+        acl = kind(self.config(single=single, **more), both, policy=policy, sink=MemorySink())
+        return Door(acl, self.mode, self.tape)
+
+    @asynccontextmanager
+    async def another(self, *, policy: Policy | None = None, single: bool = False, **more: Any) -> AsyncIterator[Door]:
+        """Open another client of the same store for a while."""
+        door = self.client(policy=policy, single=single, **more)
+        try:
+            await door.open()
+            yield door
+        finally:
+            await door.close()
+
+    async def open(self) -> None:
+        """Open the lab's own client."""
+        self.door = self.client()
+        await self.door.open()
+
+    async def close(self) -> None:
+        """Close the lab's own client."""
+        await self.door.close()
+
+    def handle(self, tenant: str, **claims: Any) -> Handle:
+        """Return the handle of a user of *tenant*."""
+        return self.door.handle(tenant, **claims)
+
+    def tenant(self) -> str:
+        """Return the name of a new tenant."""
+        return self.rng.uuid()
+
+    def chunks(self, count: int, *, near: float | None = None, metadata: bool = False, **given: Any) -> list[Chunk]:
+        """Return new chunks, at a distance of *near* (None: 0.3 and more) from the centre."""
+        return [
+            corpora.chunk(
+                self.rng,
+                self.rng.near(self.corpus.centre, 0.3 + 0.05 * place if near is None else near + 0.001 * place),
+                metadata=corpora.metadata(self.rng, place) if metadata else None,
+                **given,
+            )
+            for place in range(count)
+        ]
+
+    def vector(self, distance: float = 0.3) -> Vector:
+        """Return a vector near the centre."""
+        return self.rng.near(self.corpus.centre, distance)
+
+    def census(self) -> list[Record]:
+        """Read the store without the adapter, when all writes are visible."""
+        self.store.settle()
+        return list(self.store.census())
+
+    def oracle(self) -> Oracle:
+        """Return the oracle of the store as it is now."""
+        return Oracle(self.census())
+
+    def state(self, *tenants: str) -> dict[tuple[str, str, int, str], tuple[Any, ...]]:
+        """Return the census as a comparable mapping, of *tenants* (none given: of all)."""
+        return {
+            (row.tag.tenant, row.tag.document, row.tag.generation, row.tag.chunk): (
+                row.tag.label,
+                row.tag.position,
+                row.text,
+                sorted((name, repr(value)) for name, value in row.metadata.items()),
+                [round(float(number), 4) for number in row.vector],
+            )
+            for row in self.census()
+            if not tenants or row.tag.tenant in tenants
+        }
+
+    async def plant(self, tenant: str, chunks: Sequence[Chunk]) -> None:
+        """Write *chunks* for *tenant* through a handle and wait until they are visible."""
+        await self.handle(tenant).upsert(chunks)
+        self.store.settle()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait."""
+        if self.mode == "sync":
+            time.sleep(seconds)
+        else:
+            await asyncio.sleep(seconds)
+
+    async def together(self, makers: Sequence[Callable[[], Coroutine[Any, Any, T]]], width: int = 8) -> list[T]:
+        """Run several coroutines side by side, in threads or as tasks; return their results in order."""
+        if self.mode == "sync":
+            with ThreadPoolExecutor(width) as pool:
+                started = [pool.submit(contextvars.copy_context().run, drive, make()) for make in makers]
+                return [one.result() for one in started]
+        gate = asyncio.Semaphore(width)
+
+        async def one(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+            async with gate:
+                return await make()
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(make)) for make in makers]
+        return [task.result() for task in tasks]
+
+    async def cut(self, make: Callable[[float | None], Awaitable[Any]], after: float) -> BaseException | None:
+        """Cut an operation after *after* seconds: by cancelling its task, or by a time limit where there is none.
+
+        Returns what it raised, None if it came to its end before.
+        """
+        if self.mode == "sync":
+            try:
+                await make(after)
+            except Exception as error:  # noqa: BLE001 - whatever a cut call raises is the answer
+                return error
+            return None
+        task = asyncio.ensure_future(make(None))
+        await asyncio.sleep(after)
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - likewise
+            return error
+        return None

@@ -1,0 +1,102 @@
+"""What is right: the predicate's reference meaning over the census. Expected rows are never written down.
+
+A set that is empty or everything proves nothing, so the oracle refuses it: a check that gets one has to be mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vectoracl.meaning import compile_test
+from vectoracl.predicate import ALWAYS, Predicate
+from vectoracl.records import Hit, Record, Vector
+
+Key = tuple[str, str, str]
+TOLERANCE = 2e-4
+
+
+class UnfitError(Exception):
+    """The kit's own control failed: the set would prove nothing."""
+
+
+def key(one: Record | Hit) -> Key:
+    """Return (tenant, document, chunk id)."""
+    return (one.tag.tenant, one.tag.document, one.tag.chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """What an exact search returns: (key, score), best first."""
+
+    rows: tuple[tuple[Key, float], ...]
+
+    def problem(self, hits: Sequence[Hit], k: int) -> str | None:
+        """Say how *hits* differ from the best *k* (equal scores may come in any order), or None."""
+        wanted = self.rows[:k]
+        if len(hits) != len(wanted):
+            return f"{len(hits)} hits came back, {len(wanted)} are right (k = {k})"
+        scores = dict(self.rows)
+        seen: set[Key] = set()
+        for place, (hit, (right, score)) in enumerate(zip(hits, wanted, strict=True)):
+            mine = key(hit)
+            if mine not in scores:
+                return f"hit {place} is {mine[2]!r} of {mine[0]!r}, which is not among the rows that may come"
+            if mine in seen:
+                return f"hit {place} is {mine[2]!r}, which came twice"
+            seen.add(mine)
+            if abs(scores[mine] - score) > TOLERANCE:
+                return f"hit {place} is {mine[2]!r}; {right[2]!r} is nearer"
+            if abs(hit.score - scores[mine]) > TOLERANCE:
+                return f"the score of hit {place} is {hit.score:.6f}, the exact one {scores[mine]:.6f}"
+        return None
+
+
+class Oracle:
+    """Answers from a census."""
+
+    def __init__(self, rows: Iterable[Record]) -> None:
+        self.rows = tuple(rows)
+        if not self.rows:
+            raise UnfitError("the census is empty")
+
+    def select(self, grants: Mapping[str, Predicate], where: Predicate = ALWAYS) -> list[Record]:
+        """Return the rows of each granted tenant that match its predicate and *where*.
+
+        Raises: UnfitError if that is nothing, or every row of the census.
+        """
+        test = compile_test(where)
+        tests = {tenant: compile_test(predicate) for tenant, predicate in grants.items()}
+        found = [
+            row
+            for row in self.rows
+            if row.tag.tenant in tests and tests[row.tag.tenant](row.tag, row.metadata) and test(row.tag, row.metadata)
+        ]
+        if not found:
+            raise UnfitError("the oracle's set is empty, which proves nothing")
+        if len(found) == len(self.rows):
+            raise UnfitError("the oracle's set is everything, which proves nothing")
+        return found
+
+    def of(self, tenant: str, where: Predicate = ALWAYS) -> list[Record]:
+        """Return the rows of one tenant that match *where*."""
+        return self.select({tenant: ALWAYS}, where)
+
+    def narrowing(self, tenant: str, where: Predicate) -> list[Record]:
+        """Return the tenant's rows that match *where*, which has to be some of them and not all."""
+        found = self.of(tenant, where)
+        if len(found) == len(self.of(tenant)):
+            raise UnfitError("the filter matches every row of the tenant, which proves nothing")
+        return found
+
+    @staticmethod
+    def rank(rows: Iterable[Record], query: Vector) -> Ranked:
+        """Rank *rows* by the cosine of their vector and *query*."""
+        wanted = query.astype(np.float64) / np.linalg.norm(query)
+        scored = []
+        for row in rows:
+            vector = row.vector.astype(np.float64)
+            scored.append((key(row), float(vector @ wanted / np.linalg.norm(vector))))
+        return Ranked(tuple(sorted(scored, key=lambda one: (-one[1], one[0]))))

@@ -1,0 +1,121 @@
+"""The recorder right in front of the store: every request that an adapter's ports are given, and every reply.
+
+It lies below the adapter and below every mutant, so that neither can hide a request from it. What an adapter sends
+past its ports it does not see; that is what the tap on the wire is for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vectoracl.adapter import AsyncPort, Opened, Port
+
+
+class Event(NamedTuple):
+    """One request with its reply, or with the error that came instead."""
+
+    request: Any
+    reply: Any
+    error: BaseException | None
+
+
+class Tape:
+    """What was recorded, oldest first; safe for threads."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._lock = Lock()
+
+    def add(self, request: Any, reply: Any, error: BaseException | None) -> None:
+        """Keep one event."""
+        with self._lock:
+            self.events.append(Event(request, reply, error))
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def since(self, mark: int) -> list[Event]:
+        """Return the events after the first *mark*."""
+        return self.events[mark:]
+
+
+class RecordingPort:
+    """A sync port that records."""
+
+    def __init__(self, port: Port, tape: Tape) -> None:
+        self._port = port
+        self._tape = tape
+        self.parallel = port.parallel
+
+    def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform and record."""
+        try:
+            reply = self._port.execute(request, timeout)
+        except BaseException as error:
+            self._tape.add(request, None, error)
+            raise
+        self._tape.add(request, reply, None)
+        return reply
+
+    def close(self) -> None:
+        """Close the port."""
+        self._port.close()
+
+
+class AsyncRecordingPort:
+    """An async port that records."""
+
+    def __init__(self, port: AsyncPort, tape: Tape) -> None:
+        self._port = port
+        self._tape = tape
+        self.parallel = port.parallel
+
+    async def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform and record."""
+        try:
+            reply = await self._port.execute(request, timeout)
+        except BaseException as error:
+            self._tape.add(request, None, error)
+            raise
+        self._tape.add(request, reply, None)
+        return reply
+
+    async def close(self) -> None:
+        """Close the port."""
+        await self._port.close()
+
+
+def recorded(opened: Opened, tape: Tape) -> Opened:
+    """Return *opened* with ports that record on *tape*."""
+    port, aport = opened.port, opened.aport
+    return replace(opened, port=lambda: RecordingPort(port(), tape), aport=lambda: AsyncRecordingPort(aport(), tape))
+
+
+def words(value: Any, depth: int = 0) -> Iterator[str]:
+    """Yield every text inside *value*: of collections, mappings, named tuples, dataclasses and plain objects."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, bytes | bytearray | memoryview):
+        yield bytes(value).decode("latin-1")
+    elif value is None or isinstance(value, bool | int | float | np.ndarray) or depth > 12:
+        return
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from words(name, depth + 1)
+            yield from words(one, depth + 1)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for one in value:
+            yield from words(one, depth + 1)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for part in dataclasses.fields(value):
+            yield from words(getattr(value, part.name, None), depth + 1)
+    elif hasattr(value, "__dict__"):
+        yield from words(vars(value), depth + 1)
+    else:
+        yield str(value)

@@ -1,0 +1,110 @@
+"""One run of one check: what it tried, what came back, and what that means.
+
+A check has to try at least one attack and see at least one positive control (the owner does see it), else it did not
+reach its assertion and counts as not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from vectoracl.errors import RefusedError, ScopeViolationError
+from vectoracl_conformance.lab import Lab
+
+
+class Breach(Exception):  # noqa: N818 - it is a finding, not a mistake of a program
+    """The attack succeeded."""
+
+    def __init__(self, attacked: str, back: str, why: str) -> None:
+        super().__init__(f"{attacked}: {back}; {why}")
+        self.attacked = attacked
+        self.back = back
+        self.why = why
+
+
+class Abstain(Exception):  # noqa: N818 - likewise
+    """The kit cannot tell: its own control failed."""
+
+
+class Unsupported(Exception):  # noqa: N818 - likewise
+    """The capability is not declared, and it was seen that it refuses."""
+
+
+class Trial:
+    """What a check is given: the lab, and the beats that it has to take."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.controls = 0
+        self.attacks = 0
+
+    def control(self, ok: bool, what: str, back: object = "") -> None:  # noqa: FBT001 - an assertion
+        """Positive control: what is permitted has to work, so that an adapter that answers nothing fails."""
+        self.controls += 1
+        if not ok:
+            raise Breach(f"control: {what}", str(back) or "it did not", "what is permitted has to work")
+
+    def kit(self, ok: bool, what: str) -> None:  # noqa: FBT001 - an assertion
+        """The kit's own control: if it fails, nothing can be said."""
+        if not ok:
+            raise Abstain(what)
+
+    def attack(self, safe: bool, attacked: str, back: object, why: str) -> None:  # noqa: FBT001 - an assertion
+        """Judge an attack: *safe* is whether it failed."""
+        self.attacks += 1
+        if not safe:
+            raise Breach(attacked, str(back), why)
+
+    def same(self, right: object, got: object, attacked: str, why: str) -> None:
+        """Judge an attack by equality."""
+        self.attack(right == got, attacked, f"{short(got)} instead of {short(right)}", why)
+
+    async def refused(
+        self,
+        work: Awaitable[Any] | Any,
+        *kinds: type[BaseException],
+        attacked: str,
+        silent: bool = True,
+    ) -> BaseException:
+        """Demand that *work* is refused with one of *kinds* (none given: RefusedError), *silent*: before any I/O."""
+        mark = len(self.lab.tape)
+        wanted = kinds or (RefusedError,)
+        try:
+            back = await work
+        except ScopeViolationError:
+            raise
+        except wanted as error:
+            sent = len(self.lab.tape) - mark
+            self.attack(not silent or sent == 0, attacked, f"{sent} requests were sent before it was refused", _BEFORE)
+            return error
+        except Exception as error:
+            raise Breach(
+                attacked,
+                f"{type(error).__name__}: {short(error)}",
+                f"it has to be {_names(wanted)}, told apart by type",
+            ) from error
+        self.attacks += 1
+        raise Breach(attacked, f"it was accepted and returned {short(back)}", "it has to be refused")
+
+    async def outcome(self, work: Awaitable[Any]) -> tuple[str, Any]:
+        """Return ("ok", answer) or ("error", type name, code): for calls that have to answer alike."""
+        try:
+            return ("ok", await work)
+        except ScopeViolationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - two answers are compared, errors among them
+            return (type(error).__name__, getattr(error, "code", ""))
+
+
+_BEFORE = "a refusal comes before any I/O"
+
+
+def _names(kinds: tuple[type[BaseException], ...]) -> str:
+    return " or ".join(one.__name__ for one in kinds)
+
+
+def short(value: object, limit: int = 300) -> str:
+    """Return *value* as text of at most *limit* characters."""
+    text = str(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

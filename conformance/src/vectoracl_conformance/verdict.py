@@ -1,0 +1,115 @@
+"""The verdict: over the list of ids that has to be there, not over what happened to be run.
+
+This file decides alone. It takes outcomes as they were noted and counts everything that is not exactly "passed", or
+"unsupported" where a capability may be absent, as not passed; also what is missing, doubled or unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Outcome = Literal["passed", "failed", "known deviation", "unsupported, verified", "not run", "abstained"]
+Verdict = Literal["conformant", "not conformant", "not measured"]
+EvidenceState = Literal["passed", "failed", "abstained", "not run"]
+
+REQUIRED: tuple[str, ...] = (
+    *(f"R{number}" for number in range(1, 16)),
+    *(f"W{number}" for number in range(1, 11)),
+    *(f"P{number}" for number in range(1, 6)),
+    *(f"S{number}" for number in range(1, 6)),
+    *(f"X{number}" for number in range(1, 6)),
+)
+MODES: tuple[Literal["sync", "async"], ...] = ("sync", "async")
+OPTIONAL = frozenset({"R12", "R13"})
+GRADES: tuple[str, ...] = ("E1", "E2v", "E2c", "E2s", "E3")
+EXIT = {"conformant": 0, "not conformant": 1, "not measured": 2}
+
+
+@dataclass(slots=True)
+class Noted:
+    """What became of one check in one mode. `controls` and `attacks` count the beats that it took."""
+
+    id: str
+    mode: str
+    outcome: Outcome
+    seconds: float = 0.0
+    reason: str = ""
+    attacked: str = ""
+    back: str = ""
+    why: str = ""
+    reproduce: str = ""
+    controls: int = 0
+    attacks: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for the report."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Judged:
+    """The verdict with what it rests on: one note for each id and mode, in order."""
+
+    verdict: Verdict
+    checks: list[Noted]
+    grades: dict[str, EvidenceState] = field(default_factory=dict)
+
+    @property
+    def evidence(self) -> str | None:
+        """The highest level reached with all below it; None if E1 is not passed."""
+        reached = None
+        for level, parts in (("E1", ("E1",)), ("E2", ("E2v", "E2c", "E2s")), ("E3", ("E3",))):
+            if any(self.grades.get(part) != "passed" for part in parts):
+                break
+            reached = level
+        return reached
+
+    @property
+    def exit_code(self) -> int:
+        """0 conformant, 1 not, 2 not measured."""
+        return EXIT[self.verdict]
+
+
+def settled(note: Noted) -> Noted:
+    """Return *note* as it counts: a pass without a control or an attack did not reach its assertion."""
+    if note.outcome == "passed" and (note.controls < 1 or note.attacks < 1):
+        note.outcome = "not run"
+        note.reason = "the check ended without reaching its assertion"
+    elif note.outcome == "unsupported, verified" and (note.id not in OPTIONAL or note.attacks < 1):
+        note.outcome = "failed" if note.attacks else "not run"
+        note.reason = "the capability may not be absent" if note.attacks else "no refusal was seen"
+    return note
+
+
+def judge(notes: Sequence[Noted], grades: dict[str, EvidenceState] | None = None) -> Judged:
+    """Judge *notes* against the list of ids in both modes, and the *grades* of evidence beyond E1."""
+    found: dict[tuple[str, str], Noted] = {}
+    spoiled = False
+    for note in notes:
+        place = (note.id, note.mode)
+        if note.id not in REQUIRED or note.mode not in MODES or place in found:
+            spoiled = True
+            continue
+        found[place] = settled(note)
+    checks = []
+    for id_ in REQUIRED:
+        for mode in MODES:
+            missing = Noted(id_, mode, "not run", reason="it was not collected")
+            checks.append(found.get((id_, mode), missing))
+    outcomes = {note.outcome for note in checks}
+    states: dict[str, EvidenceState] = {grade: (grades or {}).get(grade, "not run") for grade in GRADES}
+    if outcomes & {"failed", "known deviation"}:
+        states["E1"] = "failed"
+    elif spoiled or not outcomes <= {"passed", "unsupported, verified"}:
+        states["E1"] = "abstained" if "abstained" in outcomes else "not run"
+    else:
+        states["E1"] = "passed"
+    if "failed" in states.values():
+        verdict: Verdict = "not conformant"
+    elif states["E1"] != "passed":
+        verdict = "not measured"
+    else:
+        verdict = "conformant"
+    return Judged(verdict, checks, states)
