@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
@@ -91,4 +93,7 @@ _add("demote", store.demote, "Commands", "vectoracl tenants demote acme", to=ten
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a sign that the terminal has not is no reason to fail
     app()

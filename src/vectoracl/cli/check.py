@@ -21,6 +21,7 @@ from vectoracl.cli.common import (
     ConfigOption,
     JsonOption,
     StoreOption,
+    colored,
     config_path,
     done,
     opened,
@@ -144,7 +145,7 @@ def _explain(identifier: str, adapter: str, form: Format) -> None:
         raise InvalidInputError(f"The adapter {adapter!r} has no rule {identifier!r}; it has {known}.", field="explain")
     if form is Format.TEXT:
         console = out()
-        text = render_findings.render_rule(rule, width=min(console.width, _WIDEST), color=console.is_terminal)
+        text = render_findings.render_rule(rule, width=min(console.width, _WIDEST), color=colored(console))
         typer.echo(text, nl=False)
         return
     print_json(
@@ -162,18 +163,18 @@ def _print(found: Mapping[str, Posture], rules: list[Rule], form: Format) -> Non
     match form:
         case Format.TEXT:
             console = out()
-            color = console.color_system is not None
             for name, posture in found.items():
                 if len(found) > 1:
                     console.print(Text(plain(name), "bold"))
                 typer.echo(
-                    render_findings.render_text(posture, width=min(console.width, _WIDEST), color=color), nl=False
+                    render_findings.render_text(posture, width=min(console.width, _WIDEST), color=colored(console)),
+                    nl=False,
                 )
         case Format.JSON:
             stores = {plain(name): json.loads(render_findings.render_json(posture)) for name, posture in found.items()}
             print_json({"stores": stores, "findings": sum(len(posture.findings) for posture in found.values())})
         case Format.SARIF:
-            typer.echo(json.dumps(_sarif(found, rules), indent=2, ensure_ascii=False))
+            print_json(_sarif(found, rules))
 
 
 def _sarif(found: Mapping[str, Posture], rules: list[Rule]) -> dict[str, Any]:

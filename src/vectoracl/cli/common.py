@@ -73,6 +73,11 @@ def err() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def colored(console: Console) -> bool:
+    """Tell whether *console* shows colour: a terminal, and NO_COLOR is not set."""
+    return console.color_system is not None and not console.no_color
+
+
 def plain(text: object) -> str:
     """Return *text* with nothing in it that a terminal would obey: stored text is somebody else's.
 
@@ -94,9 +99,8 @@ def one_line(text: object, width: int) -> str:
 
 
 def print_json(data: object) -> None:
-    """Print *data* as JSON on standard output."""
-    text = orjson.dumps(data, option=orjson.OPT_INDENT_2, default=str).decode()
-    typer.echo(text)
+    """Print *data* as JSON on standard output, in UTF-8 whatever the locale."""
+    typer.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2, default=str))
 
 
 def done(code: int) -> NoReturn:

@@ -100,15 +100,24 @@ def _prepare(config: Path | None, spec: str) -> tuple[Embedder, Path, list[str]]
         return open_embedder(one.use, dimension=one.dimension, allow_import=one.allow_import), config, []
     model = open_embedder(spec, allow_import=True)  # typed by the one who runs it
     text = _text(spec, model, ".vectoracl/pg")
+    _make_folder()
     if not DEFAULT_CONFIG.exists():
         write_new(DEFAULT_CONFIG, text)
         return model, DEFAULT_CONFIG, [f"Wrote {DEFAULT_CONFIG}; the data are in {FOLDER}/. Now you:"]
     if DEFAULT_CONFIG.read_bytes() == text.encode():
         return model, DEFAULT_CONFIG, [f"The data are in {FOLDER}/. Now you:"]
     beside = FOLDER / "demo.toml"
-    FOLDER.mkdir(exist_ok=True)
     write_new(beside, _text(spec, model, "pg"), force=True)
     return model, beside, [f"Your {DEFAULT_CONFIG} was not touched; the demo's is {beside}. Now you:"]
+
+
+def _make_folder() -> None:
+    """Make the folder of the demo's data, which no commit should pick up. Raises: ConfigError."""
+    try:
+        FOLDER.mkdir(exist_ok=True)
+        (FOLDER / ".gitignore").write_text("*\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"The folder {FOLDER} cannot be made here: {error.strerror}.") from None
 
 
 def _text(spec: str, model: Embedder, embedded: str) -> str:

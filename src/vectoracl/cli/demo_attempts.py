@@ -13,7 +13,7 @@ from vectoracl.adapter import Flow, OpenContext
 from vectoracl.attempts import Attempt, Forging
 from vectoracl.client import VectorACL
 from vectoracl.config import adapter_config
-from vectoracl.errors import ScopeViolationError, StoreError, VectorACLError
+from vectoracl.errors import InvalidInputError, ScopeViolationError, StoreError, VectorACLError
 from vectoracl.fields import check_fields
 from vectoracl.operations import Delete, Upsert
 from vectoracl.predicate import ALWAYS, F, Predicate
@@ -77,7 +77,7 @@ def _foreign_id(acl: VectorACL, forging: Forging) -> Attempt:
     found = [*attacker.fetch(pairs), *attacker.fetch([chunk for _, chunk in pairs])]
     leaked = sum(hit.tenant != forging.own.tenant for hit in found)
     if not pairs:
-        return Attempt("foreign id", tried, "LEAK", "not measured: the other tenant has no chunk")
+        raise InvalidInputError("The other tenant has no chunk, so a fetch of its ids would prove nothing.")
     return Attempt("foreign id", tried, "LEAK" if leaked else "nothing", f"{leaked} chunks" if leaked else None)
 
 

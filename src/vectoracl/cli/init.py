@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from vectoracl.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, out, print_json
+from vectoracl.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, out, plain, print_json
 from vectoracl.errors import ConfigError
 
 _HEAD = """\
@@ -136,10 +136,10 @@ def init(
     """
     write_new(config, template(adapter.value), force=force)
     if as_json:
-        print_json({"written": str(config), "adapter": adapter.value})
+        print_json({"written": plain(config), "adapter": adapter.value})
         return
     console = out()
-    console.print(Text.assemble("Wrote ", (str(config), "bold"), "."))
+    console.print(Text.assemble("Wrote ", (plain(config), "bold"), "."))
     if adapter is Adapter.PGVECTOR:
-        given = "" if config == DEFAULT_CONFIG else f" -c {config}"
+        given = "" if config == DEFAULT_CONFIG else f" -c {plain(config)}"
         console.print(Text(f"Next: vectoracl provision{given}", "dim"))

@@ -9,6 +9,7 @@ import psycopg
 from psycopg_pool import ConnectionPool
 
 from vectoracl.attempts import Attempt, Forging
+from vectoracl.errors import StoreError
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connections import Connections
 from vectoracl_pgvector.execute import mapped
@@ -89,7 +90,7 @@ def _stale(dsn: str, config: PgvectorConfig, forging: Forging) -> Attempt:
                 attacker.search(forging.vector, k=_K)
             with pool.connection() as connection:
                 if connection.info.backend_pid != served:  # else it would prove nothing
-                    return Attempt("stale connection", tried, "LEAK", "not measured: the pool changed its connection")
+                    raise StoreError("The pool changed its connection; the attack was not measured.", sent="no")
                 rows = _count(connection, f"SELECT count(*) FROM {names.table}")
                 rows += _count(connection, f"SELECT count(*) FROM {names.table} WHERE {names.c.tenant} <> ''")
             after = acl.scoped(forging.foreign).search(forging.vector, k=_K)
