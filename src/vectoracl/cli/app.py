@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import sys
 from collections.abc import Callable
@@ -51,7 +52,9 @@ _USE, _OPERATE, _LOOK = "Use it", "Operate a store", "Look"
 def _add(name: str, function: Callable[..., None], panel: str, *examples: str, to: typer.Typer = app) -> None:
     """Add a command with its examples, which stand below its options."""
     lines = ["[b]Examples[/b]", *(f"[cyan]  {escape(one)}[/cyan]" for one in examples)] if examples else []
-    to.command(name, rich_help_panel=panel, epilog="\n\n".join(lines))(command(function))
+    # Without this, the lines of a docstring would be broken where the source breaks them.
+    text = "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(function.__doc__ or "").split("\n\n"))
+    to.command(name, rich_help_panel=panel, help=text, epilog="\n\n".join(lines))(command(function))
 
 
 _add("demo", demo.demo, _USE, "vectoracl demo", "vectoracl demo --docs handbooks/", "vectoracl demo --json")

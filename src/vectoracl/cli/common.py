@@ -43,7 +43,8 @@ ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration.", show_default=f"./{DEFAULT_PATH}")
 ]
 ConfigArgument = Annotated[
-    Path | None, typer.Argument(metavar="[CONFIG]", help=f"The configuration; the same as -c. [./{DEFAULT_PATH}]")
+    Path | None,
+    typer.Argument(metavar="CONFIG", help=f"The configuration; the same as -c. (default: ./{DEFAULT_PATH})"),
 ]
 StoreOption = Annotated[
     str | None, typer.Option("--store", metavar="NAME", help="The store, where the configuration names several.")
