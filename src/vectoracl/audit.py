@@ -74,6 +74,7 @@ class JsonlSink:
         self._fsync = fsync
         self._lock = threading.Lock()
         self._noted: deque[AuditRecord] = deque()
+        self._torn = False
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -98,11 +99,15 @@ class JsonlSink:
                 self._file = -1
 
     def _append(self, line: bytes) -> None:
-        outcomes = []
-        while self._noted:
-            outcomes.append(b'{"outcome":' + canonical(self._noted.popleft()) + b"}\n")
-        data = b"".join(outcomes) + line
+        noted = len(self._noted)
+        outcomes = [b'{"outcome":' + canonical(self._noted[place]) + b"}\n" for place in range(noted)]
+        # After a write that broke off in the middle of a line, the next one begins a line of its own.
+        data = (b"\n" if self._torn else b"") + b"".join(outcomes) + line
         while data:
-            data = data[os.write(self._file, data) :]
+            written = os.write(self._file, data)
+            self._torn = data[written - 1 : written] != b"\n"
+            data = data[written:]
+        for _ in range(noted):
+            self._noted.popleft()
         if self._fsync and line:
             os.fsync(self._file)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
@@ -16,7 +17,7 @@ from vectoracl.actions import ALL_ACTIONS, Action, check_action, check_actions
 from vectoracl.adapter import GRADES, AsyncPort, Flow, Grade, OpenContext, Opened, Operator, Port
 from vectoracl.audit import JsonlSink, MemorySink, Sink
 from vectoracl.config import Config, PolicyConfig, StoreConfig, adapter_config, read
-from vectoracl.drive import arun, run
+from vectoracl.drive import arun, run, wrapped
 from vectoracl.embed import Embedder, open_embedder
 from vectoracl.errors import ClosedError, ConfigError, PostureError, RefusedError, VectorACLError
 from vectoracl.explain import Explanation, explain_flow
@@ -108,7 +109,8 @@ class _Base:
                 fields = check_fields(config.metadata)
                 model = adapter_config(hooks.vectoracl_config_model(), config, name)
                 context = OpenContext(name, fields, str(self._base), self.config.debug_errors, self._clients.get(name))
-                opened: Opened = hooks.vectoracl_open(config=model, context=context)
+                with self._foreign(config.adapter):
+                    opened: Opened = hooks.vectoracl_open(config=model, context=context)
                 can = opened.adapter.capabilities
                 if self._embedder is not None and self._embedder.dimension != can.dimension:
                     raise ConfigError(
@@ -118,6 +120,21 @@ class _Base:
                 named = _Named(Store(name, config.adapter, opened.adapter, fields), opened, config)
                 self._stores[name] = named
         return named
+
+    @contextmanager
+    def _foreign(self, adapter: str) -> Iterator[None]:
+        """Wrap what an adapter did not foresee: its text may quote a connection string."""
+        try:
+            yield
+        except VectorACLError:
+            raise
+        except Exception as error:  # noqa: BLE001 - re-raised as ours
+            debug = self.config.debug_errors
+            message = (
+                f"The adapter {adapter!r} failed while its store was opened ({type(error).__name__}); "
+                "debug_errors = true shows what it said."
+            )
+            raise wrapped(error, message, debug=debug, code="internal") from (error if debug else None)
 
     def _demand(self, named: _Named, posture: Posture) -> None:
         """Refuse a store whose real posture is weaker than what is demanded. Raises: PostureError."""
@@ -189,13 +206,18 @@ class VectorACL(_Base):
         return named
 
     def _look(self, named: _Named) -> Posture:
-        if named.port is None:
-            named.port = named.opened.port()
-        posture = run(named.store.adapter.posture(), {"store": named.port}, timeout=named.config.timeout)
+        posture = self._posture(named)
+        assert named.port is not None
         self._demand(named, posture)
         named.ports = {**dict.fromkeys(CORE_PORTS, self.core_port), "store": named.port}
         named.posture = posture
         return posture
+
+    def _posture(self, named: _Named) -> Posture:
+        with self._foreign(named.config.adapter):
+            if named.port is None:
+                named.port = named.opened.port()
+            return run(named.store.adapter.posture(), {"store": named.port}, timeout=named.config.timeout)
 
     def open(self) -> Self:
         """Contact the default store and check its posture now. Raises: StoreError, PostureError."""
@@ -204,13 +226,7 @@ class VectorACL(_Base):
 
     def check(self) -> dict[str, Posture]:
         """Read the real posture of every configured store, without refusing what is found."""
-        found = {}
-        for name in self.config.stores:
-            named = self._named(name)
-            if named.port is None:
-                named.port = named.opened.port()
-            found[name] = run(named.store.adapter.posture(), {"store": named.port}, timeout=named.config.timeout)
-        return found
+        return {name: self._posture(self._named(name)) for name in self.config.stores}
 
     def operator(self, store: str | None = None) -> Operator:
         """Return what an operator does to *store* (None: the default one), with the operator's own credentials.
@@ -243,12 +259,16 @@ class VectorACL(_Base):
         if self._closed:
             return
         self._closed = True
-        for named in self._stores.values():
-            if named.port is not None and os.getpid() == self._pid:
-                named.port.close()
-        if self._helpers is not None:
-            self._helpers.shutdown(wait=False)
-        self.sink.close()
+        if os.getpid() != self._pid:  # the parent's connections and its audit file are not the child's to close
+            return
+        try:
+            for named in self._stores.values():
+                if named.port is not None:
+                    named.port.close()
+            if self._helpers is not None:
+                self._helpers.shutdown(wait=False)
+        finally:
+            self.sink.close()
 
     def __enter__(self) -> Self:
         return self
@@ -289,9 +309,10 @@ class AsyncVectorACL(_Base):
         return named
 
     async def _posture(self, named: _Named) -> Posture:
-        if named.aport is None:
-            named.aport = await asyncio.to_thread(named.opened.aport)
-        return await arun(named.store.adapter.posture(), {"store": named.aport}, timeout=named.config.timeout)
+        with self._foreign(named.config.adapter):
+            if named.aport is None:
+                named.aport = await asyncio.to_thread(named.opened.aport)
+            return await arun(named.store.adapter.posture(), {"store": named.aport}, timeout=named.config.timeout)
 
     async def open(self) -> Self:
         """Contact the default store and check its posture now. Raises: StoreError, PostureError."""
@@ -314,10 +335,14 @@ class AsyncVectorACL(_Base):
         if self._closed:
             return
         self._closed = True
-        for named in self._stores.values():
-            if named.aport is not None and os.getpid() == self._pid:
-                await named.aport.close()
-        self.sink.close()
+        if os.getpid() != self._pid:
+            return
+        try:
+            for named in self._stores.values():
+                if named.aport is not None:
+                    await named.aport.close()
+        finally:
+            self.sink.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    StrictBool,
     ValidationError,
     field_validator,
     model_validator,
@@ -45,7 +47,7 @@ class Secret(Model):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Secret:
-        if sum(one is not None for one in (self.text, self.env, self.file)) != 1:
+        if sum(one is not None for one in (self.text, self.env, self.file)) != 1 or self.text == SecretStr(""):
             raise ValueError('give a text, { env = "NAME" } or { file = "path" }')
         return self
 
@@ -61,9 +63,12 @@ class Secret(Model):
         assert self.file is not None
         path = (base or Path()) / self.file
         try:
-            return path.read_text(encoding="utf-8").strip()
+            value = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
             raise ConfigError(f"The secret's file {path} cannot be read.") from None
+        if not value:
+            raise ConfigError(f"The secret's file {path} is empty.")
+        return value
 
 
 class StoreConfig(BaseModel):
@@ -74,7 +79,13 @@ class StoreConfig(BaseModel):
     adapter: str = Field(min_length=1)
     distribution: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
-    timeout: float | None = Field(default=30.0, gt=0)
+    timeout: float | None = Field(default=30.0, gt=0, allow_inf_nan=False)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show the adapter's keys without their values: a connection string holds its password."""
+        extra = self.model_extra or {}
+        for name, value in super().__repr_args__():
+            yield name, "…" if name in extra else value
 
     def own(self) -> dict[str, Any]:
         """Return the adapter's part."""
@@ -110,14 +121,14 @@ class EmbedderConfig(Model):
 
     use: str
     dimension: int | None = Field(default=None, ge=1, le=65_536)
-    allow_import: bool = False
+    allow_import: StrictBool = False
 
 
 class PolicyConfig(Model):
     """`[policy]`: "tenant", or with allow_import an import path of a Policy, or of a callable that returns one."""
 
     use: str = "tenant"
-    allow_import: bool = False
+    allow_import: StrictBool = False
 
 
 class AuditConfig(Model):
@@ -125,7 +136,7 @@ class AuditConfig(Model):
 
     sink: Literal["memory", "jsonl"] = "memory"
     path: Path | None = None
-    fsync: bool = False
+    fsync: StrictBool = False
 
     @model_validator(mode="after")
     def _path(self) -> AuditConfig:
@@ -140,12 +151,19 @@ class Config(Model):
     version: Literal[1]
     default_store: str | None = None
     minimum_grade: Grade | None = None
-    debug_errors: bool = False
+    debug_errors: StrictBool = False
     stores: dict[str, StoreConfig] = Field(min_length=1)
     tenants: TenantsConfig = TenantsConfig()
     embedder: EmbedderConfig | None = None
     policy: PolicyConfig = PolicyConfig()
     audit: AuditConfig = AuditConfig()
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _version(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # True equals 1
+            raise ValueError("must be the number 1")
+        return value
 
     @model_validator(mode="after")
     def _names(self) -> Config:
@@ -183,11 +201,10 @@ def read(
     base = Path.cwd()
     place = "the configuration"
     if isinstance(config, Config):
-        data: Any = config.model_dump()
         parsed = config
     else:
         if isinstance(config, Mapping):
-            data = dict(config)
+            data: Any = copy.deepcopy(dict(config))
         elif isinstance(config, str | os.PathLike):
             path = Path(config)
             base, place = path.resolve().parent, str(path)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import orjson
 
-from vectoracl.errors import InvalidInputError, StoreError
+from vectoracl.errors import DeniedError, InvalidInputError, RefusedError, StoreError
 from vectoracl.records import Chunk
 
 LoadProgress = Callable[[int], None]
+_END: Any = object()
 
 
 @dataclass(slots=True)
@@ -27,16 +30,22 @@ class LoadReport:
     batches: int = 0
 
     @contextmanager
-    def interruptible(self, journal: Journal) -> Iterator[None]:
-        """Say on any error, also Ctrl-C and cancellation, exactly what was written before it."""
+    def interruptible(self, journal: Journal, *, sending: bool = True) -> Iterator[None]:
+        """Say on any error, also Ctrl-C and cancellation, exactly what was written before it.
+
+        *sending* is False while nothing is on its way to the store.
+        """
         try:
             yield
         except BaseException as error:
             if isinstance(error, StoreError):
                 error.written = self.written
+            certain = isinstance(error, RefusedError | DeniedError) or (
+                isinstance(error, StoreError) and error.sent == "no"
+            )
             unknown = (
                 ""
-                if isinstance(error, StoreError) and error.sent == "no"
+                if certain or not sending
                 else (" The batch after these may or may not have been written; writing it again is safe.")
             )
             error.add_note(
@@ -65,6 +74,8 @@ class Journal:
             try:
                 data = orjson.loads(self._path.read_bytes())
                 self._kept, self._kept_digest = int(data["written"]), str(data["digest"])
+                if not 0 <= self._kept < sys.maxsize:
+                    raise ValueError("no count")
             except (OSError, ValueError, KeyError, TypeError):
                 raise InvalidInputError(
                     f"{self._path} is no journal of a load. Remove it to start from the beginning.",
@@ -131,17 +142,25 @@ def batches(stream: Iterable[Chunk], size: int, journal: Journal, report: LoadRe
     chunks = iter(stream)
     report.skipped = journal.skip(chunks)
     part: list[Chunk] = []
-    seen: set[tuple[object, object]] = set()
+    seen: set[tuple[str, str]] = set()
     while True:
-        with report.interruptible(journal):
-            chunk = next(chunks, None)
-        if chunk is None:
-            break
-        key = (getattr(chunk, "document", None), getattr(chunk, "id", None))
-        if part and (len(part) >= size or key in seen):
+        with report.interruptible(journal, sending=False):
+            chunk = next(chunks, _END)
+            if chunk is _END:
+                break
+            if type(chunk) is not Chunk:
+                raise InvalidInputError(f"The stream holds {type(chunk).__name__}, not a Chunk.", field="stream")
+        key = (chunk.document, chunk.id)
+        # An id that is no string is refused by the write; it need not have a hash here.
+        known = isinstance(key[0], str) and isinstance(key[1], str)
+        if known and key in seen:
             yield part
             part, seen = [], set()
         part.append(chunk)
-        seen.add(key)
+        if known:
+            seen.add(key)
+        if len(part) >= size:
+            yield part
+            part, seen = [], set()
     if part:
         yield part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -70,9 +71,10 @@ def load(adapter: str, distribution: str | None = None) -> Any:
     (point,) = claims.values()
     try:
         module = point.load()
-    except ImportError as error:
+    except Exception as error:
+        missing = f": {error.name}" if isinstance(error, ImportError) and error.name else ""
         raise AdapterNotFoundError(
-            f"The adapter {adapter!r} is installed but cannot be imported ({type(error).__name__}: {error.name}). "
+            f"The adapter {adapter!r} is installed but cannot be imported ({type(error).__name__}{missing}). "
             f"Reinstall {_distribution(point)[0]}.",
             adapter=adapter,
         ) from error
@@ -82,7 +84,9 @@ def load(adapter: str, distribution: str | None = None) -> Any:
     try:
         manager.check_pending()
     except pluggy.PluginValidationError:
-        raise AdapterNotFoundError(f"The plugin of {adapter!r} does not fit this version of vectoracl.") from None
+        raise AdapterNotFoundError(
+            f"The plugin of {adapter!r} does not fit this version of vectoracl.", adapter=adapter
+        ) from None
     for hook in ("vectoracl_config_model", "vectoracl_open", "vectoracl_describe"):
         if not getattr(manager.hook, hook).get_hookimpls():
             raise AdapterNotFoundError(f"The plugin of {adapter!r} does not implement {hook}.", adapter=adapter)
@@ -91,5 +95,4 @@ def load(adapter: str, distribution: str | None = None) -> Any:
 
 def _same(one: str, other: str) -> bool:
     """Compare distribution names as PyPI does."""
-    fold = str.maketrans("_.", "--")
-    return one.lower().translate(fold) == other.lower().translate(fold)
+    return re.sub(r"[-_.]+", "-", one).lower() == re.sub(r"[-_.]+", "-", other).lower()

@@ -273,7 +273,9 @@ class ScopedRetriever(_Handle):
         after: str | None = None
         while True:
             page = self.page(where, size, after, include=include)
-            yield from page.hits
+            for hit in page.hits:
+                self._open()
+                yield hit
             after = page.after
             if after is None:
                 return
@@ -328,9 +330,10 @@ class ScopedRetriever(_Handle):
             for part in batches(stream, self._batch(batch), journal, report):
                 with report.interruptible(journal):
                     self._run(self._upsert(part, "load"))
-                journal.wrote(part, report)
-                if progress is not None:
-                    progress(report.written)
+                with report.interruptible(journal, sending=False):
+                    journal.wrote(part, report)
+                    if progress is not None:
+                        progress(report.written)
             journal.finish()
         return report
 
@@ -449,6 +452,7 @@ class AsyncScopedRetriever(_Handle):
         while True:
             page = await self.page(where, size, after, include=include)
             for hit in page.hits:
+                self._open()
                 yield hit
             after = page.after
             if after is None:
@@ -494,11 +498,12 @@ class AsyncScopedRetriever(_Handle):
             for part in batches(stream, size, journal, report):
                 with report.interruptible(journal):
                     await self._arun(self._upsert(part, "load"))
-                journal.wrote(part, report)
-                if progress is not None:
-                    waiting = progress(report.written)
-                    if waiting is not None:
-                        await waiting
+                with report.interruptible(journal, sending=False):
+                    journal.wrote(part, report)
+                    if progress is not None:
+                        waiting = progress(report.written)
+                        if waiting is not None:
+                            await waiting
             journal.finish()
         return report
 
