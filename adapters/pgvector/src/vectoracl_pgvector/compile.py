@@ -222,7 +222,9 @@ class PgCompiler:
         )
         gone = f"DELETE FROM {names.table} WHERE {c.tenant} = %s::text AND {c.document} = %s::text"
         if not operation.records:
-            return self._write(tenant, *statements, Statement(gone, (tenant, document), rows=False), exclusive=True)
+            return self._write(
+                tenant, *statements, Statement(gone, (tenant, document), rows=False), exclusive=True, known=False
+            )
         written = (
             f"INSERT INTO {names.table} ({self._written}) "
             f"SELECT %s::text, new.document, COALESCE({newest}, -1) + 1, new.chunk, new.label, new.rev, "
@@ -251,7 +253,7 @@ class PgCompiler:
         elif operation.where is None:
             where += " AND FALSE"
         statement = Statement(f"DELETE FROM {self.names.table} WHERE {where}", (*params, *more), rows=False)
-        return self._write(operation.partition, statement, exclusive=False)
+        return self._write(operation.partition, statement, exclusive=False, known=False)
 
     def _arrays(self, records: tuple[Record, ...]) -> tuple[object, ...]:
         tags = [record.tag for record in records]
@@ -273,15 +275,18 @@ class PgCompiler:
     def _ask(self, partition: str, statement: Statement, settings: tuple[tuple[str, str], ...] = ()) -> Transaction:
         return Transaction(partition, (statement,), (*self._scope(partition), *settings))
 
-    def _write(self, partition: str, *statements: Statement, exclusive: bool) -> Transaction:
-        """Compile a write: the tenant's lock first, so that a re-ingestion and a move to another tier are alone."""
+    def _write(self, partition: str, *statements: Statement, exclusive: bool, known: bool = True) -> Transaction:
+        """Compile a write: the tenant's lock first, so that a re-ingestion and a move to another tier are alone.
+
+        *known* adds the tenant to the list of tenants; what only takes away never makes a tenant known.
+        """
         suffix = "" if exclusive else "_shared"
-        lock = Statement(
-            f"SELECT pg_advisory_xact_lock{suffix}(hashtextextended(%s::text, 0))", (self._lock_space + partition,)
-        )
-        known = Statement(
-            f"INSERT INTO {self.names.tenants} (tenant_id) VALUES (%s::text) ON CONFLICT DO NOTHING",
-            (partition,),
-            rows=False,
-        )
-        return Transaction(partition, (lock, known, *statements), self._scope(partition), read_only=False)
+        first = [
+            Statement(
+                f"SELECT pg_advisory_xact_lock{suffix}(hashtextextended(%s::text, 0))", (self._lock_space + partition,)
+            )
+        ]
+        if known:
+            sql = f"INSERT INTO {self.names.tenants} (tenant_id) VALUES (%s::text) ON CONFLICT DO NOTHING"
+            first.append(Statement(sql, (partition,), rows=False))
+        return Transaction(partition, (*first, *statements), self._scope(partition), read_only=False)

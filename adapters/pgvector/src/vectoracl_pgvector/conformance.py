@@ -1,0 +1,263 @@
+"""The harness of the pgvector adapter: a database each, on an embedded server or on one that the environment names.
+
+`VECTORACL_PGVECTOR_KIT` is the connection string of a superuser's of a server that may be used for tests. The census
+is SQL of its own, as a superuser, and shares nothing with the adapter but the names of the default columns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from vectoracl.errors import VectorACLError
+from vectoracl.records import Record, Tag
+from vectoracl_conformance.harness import Harness, HarnessError, Needs, Server, Store, Weakening
+from vectoracl_pgvector.requests import Transaction
+
+_SETTINGS = {"track_functions": "all", "fsync": "off"}
+_READ = re.compile(r'\bFROM "vectoracl"\."chunks" WHERE "tenant_id" = %s::text')
+
+
+class PgStore(Store):
+    """One database, dropped at the end."""
+
+    def __init__(self, needs: Needs, dsn: Callable[[str, str], str]) -> None:
+        self._needs = needs
+        self._name = f"kit_{secrets.token_hex(6)}"
+        self._dsn = dsn
+        self._admin: psycopg.Connection[Any] | None = None
+        with self.superuser("postgres") as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self._name)))
+            connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO vectoracl_owner").format(sql.Identifier(self._name)))
+        with self.superuser() as connection:
+            connection.execute("CREATE EXTENSION vector WITH SCHEMA public")
+            connection.execute("CREATE SCHEMA vectoracl AUTHORIZATION vectoracl_owner")
+        self.config = {
+            "adapter": "pgvector",
+            "dsn": dsn("runtime", self._name),
+            "owner_dsn": dsn("owner", self._name),
+            "dimension": needs.dimension,
+            "metric": needs.metric,
+        }
+        self.single = {**self.config, "pool_min": 1, "pool_max": 1}
+        parts = [conninfo_to_dict(dsn(role, self._name)) for role in ("runtime", "owner")]
+        self.secrets = tuple(str(one["password"]) for one in parts if one.get("password"))
+        self._provision()
+
+    def _provision(self) -> None:
+        from vectoracl import VectorACL
+
+        with VectorACL(
+            {"version": 1, "stores": {"kit": {**self.config, "metadata": dict(self._needs.metadata)}}}
+        ) as acl:
+            operator = acl.operator()
+            operator.provision()
+            operator.close()
+
+    @contextmanager
+    def superuser(self, name: str | None = None) -> Iterator[psycopg.Connection[Any]]:
+        """Give a superuser's connection to the database, or to the one of *name*."""
+        with psycopg.connect(self._dsn("bootstrap", name or self._name), autocommit=True) as connection:
+            yield connection
+
+    def _reading(self) -> psycopg.Connection[Any]:
+        if self._admin is None or self._admin.closed:
+            self._admin = psycopg.connect(self._dsn("bootstrap", self._name), autocommit=True)
+        return self._admin
+
+    def census(self) -> Sequence[Record]:
+        """Read every row, past row-level security."""
+        rows = self._reading().execute(
+            "SELECT tenant_id, document, chunk_id, generation, label, rev, expires, producer, path, written_at, "
+            "position, content, metadata::text, embedding::text FROM ONLY vectoracl.chunks_default "
+            "UNION ALL SELECT tenant_id, document, chunk_id, generation, label, rev, expires, producer, path, "
+            "written_at, position, content, metadata::text, embedding::text FROM vectoracl.chunks "
+            "WHERE tableoid <> 'vectoracl.chunks_default'::regclass"
+        )
+        return [
+            Record(Tag(*row[:11]), row[11], np.array(json.loads(row[13]), np.float32), self._metadata(row[12]))
+            for row in rows.fetchall()
+        ]
+
+    def _metadata(self, text: str) -> Mapping[str, Any]:
+        read: dict[str, Any] = json.loads(text)
+        for name, kind in self._needs.metadata.items():
+            if kind == "datetime" and name in read:
+                read[name] = datetime.fromisoformat(read[name])
+        return read
+
+    def parts(self) -> frozenset[str]:
+        """Name the tenants that are registered."""
+        rows = self._reading().execute("SELECT tenant_id FROM vectoracl.chunks_tenants").fetchall()
+        return frozenset(row[0] for row in rows)
+
+    def carries(self, request: Any, tenant: str) -> bool | None:
+        """Demand the transaction-local setting, and the tenant as the first conjunct of a read's WHERE, without OR."""
+        if not isinstance(request, Transaction):
+            return False
+        if request.settings[:1] != (("vectoracl.tenant", tenant),):
+            return False
+        for statement in request.statements:
+            match = _READ.search(statement.sql)
+            if match is None or not isinstance(statement.params, tuple):
+                return False
+            place = statement.sql[: match.end()].count("%s") - 1
+            if statement.params[place] != tenant or _loose_or(statement.sql[match.end() :]):
+                return False
+        return True
+
+    def weakenings(self) -> Sequence[Weakening]:
+        """Return what an operator may get wrong."""
+
+        def run(*statements: str) -> Callable[[], None]:
+            def work() -> None:
+                with self.superuser() as connection:
+                    for statement in statements:
+                        connection.execute(statement)
+
+            return work
+
+        table = "ALTER TABLE vectoracl.chunks"
+
+        def give_back() -> None:
+            run(f"{table} OWNER TO vectoracl_owner")()
+            self._provision()  # the owner's grants went with the ownership
+
+        return (
+            Weakening(
+                "row-level security switched off",
+                run(f"{table} DISABLE ROW LEVEL SECURITY"),
+                run(f"{table} ENABLE ROW LEVEL SECURITY"),
+            ),
+            Weakening(
+                "FORCE taken away",
+                run(f"{table} NO FORCE ROW LEVEL SECURITY"),
+                run(f"{table} FORCE ROW LEVEL SECURITY"),
+            ),
+            Weakening(
+                "policies that let everyone read",
+                run(
+                    'ALTER POLICY "vectoracl_select_permissive" ON vectoracl.chunks USING (true)',
+                    'ALTER POLICY "vectoracl_select_restrictive" ON vectoracl.chunks USING (true)',
+                ),
+                self._provision,
+            ),
+            Weakening(
+                "the runtime role as the table's owner",
+                run(f"{table} OWNER TO vectoracl_runtime"),
+                give_back,
+            ),
+            Weakening(
+                "a partition that is open by name",
+                run(
+                    "ALTER TABLE vectoracl.chunks_default DISABLE ROW LEVEL SECURITY",
+                    "GRANT SELECT ON vectoracl.chunks_default TO vectoracl_runtime",
+                ),
+                run(
+                    "ALTER TABLE vectoracl.chunks_default ENABLE ROW LEVEL SECURITY",
+                    "REVOKE SELECT ON vectoracl.chunks_default FROM vectoracl_runtime",
+                ),
+            ),
+        )
+
+    def close(self) -> None:
+        """Drop the database."""
+        if self._admin is not None:
+            self._admin.close()
+        with self.superuser("postgres") as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(self._name)))
+
+
+def _loose_or(text: str) -> bool:
+    """Tell whether *text*, what follows the tenant's condition, has an OR outside of parentheses."""
+    depth = 0
+    for word in re.findall(r"[()]|\w+", text):
+        if word == "(":
+            depth += 1
+        elif word == ")":
+            depth -= 1
+            if depth < 0:
+                return False
+        elif depth == 0 and word.upper() == "OR":
+            return True
+        elif depth == 0 and word.upper() in ("ORDER", "LIMIT", "GROUP"):
+            return False
+    return False
+
+
+class PgvectorHarness(Harness):
+    """PostgreSQL with pgvector."""
+
+    adapter = "pgvector"
+
+    def __init__(self) -> None:
+        self._given = os.environ.get("VECTORACL_PGVECTOR_KIT")
+        self._server: Any = None
+        self._folder: Path | None = None
+
+    def _dsn(self, role: str, name: str) -> str:
+        if self._given:
+            changes: dict[str, str] = {"dbname": name}
+            if role != "bootstrap":
+                changes |= {"user": f"vectoracl_{role}"}
+            return make_conninfo(self._given, **changes)
+        if self._server is None:
+            self._start()
+        return str(self._server.dsn(role, name))
+
+    def _start(self) -> None:
+        try:
+            from vectoracl_pgvector import embedded
+
+            self._folder = Path(tempfile.mkdtemp(prefix="vectoracl-kit-"))
+            self._server = embedded.start(self._folder / "server", settings=_SETTINGS, tcp=True)
+        except (ImportError, VectorACLError) as error:
+            raise HarnessError(
+                f'No PostgreSQL: {error} Install "vectoracl-pgvector[embedded]", or name a server for tests in '
+                "VECTORACL_PGVECTOR_KIT (a superuser's connection string)."
+            ) from None
+
+    def server(self) -> Server:
+        """Ask the server itself. Raises: HarnessError."""
+        try:
+            with psycopg.connect(self._dsn("bootstrap", "postgres")) as connection:
+                row = connection.execute("SHOW server_version").fetchone()
+                extension = connection.execute(
+                    "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"
+                ).fetchone()
+        except psycopg.Error as error:
+            raise HarnessError(f"PostgreSQL cannot be reached: {type(error).__name__}.") from None
+        version = row[0] if row else "?"
+        return Server("real", f"PostgreSQL {version}, pgvector {extension[0] if extension else '?'}")
+
+    def fresh(self, needs: Needs) -> Store:
+        """Make a database."""
+        return PgStore(needs, self._dsn)
+
+    def close(self) -> None:
+        """Stop the server that was started for this."""
+        if self._server is not None:
+            from vectoracl_pgvector import embedded
+
+            embedded.release(self._server)
+            self._server = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+
+harness = PgvectorHarness
