@@ -204,7 +204,7 @@ def test_refused_rows(old: Old, values: dict[str, Any], reason: str) -> None:
     old.add(**given)
     before = old.dump()
     plan = old.plan()
-    (line,) = [one for one in plan.splitlines() if "4711" in one and reason in one]
+    assert any("4711" in line and reason in line for line in plan.splitlines())
     assert "SECRET" not in plan
     with pytest.raises(RefusedError) as caught:
         old.adopt()
@@ -230,7 +230,7 @@ def test_duplicates(old: Old) -> None:
     old.table("n serial PRIMARY KEY, tenant_id text, chunk_id text, embedding vector(3)")
     for tenant, chunk in (("a", "c"), ("b", "c"), ("a", "c")):
         old.add(tenant_id=tenant, chunk_id=chunk, embedding=vec())
-    with pytest.raises(RefusedError, match="2 rows: The same tenant, document and chunk id as another row. Keys: 1, 3"):
+    with pytest.raises(RefusedError, match=r"2 rows: The same tenant, .* Keys: 1, 3"):
         old.adopt(chunk="chunk_id")
     assert old.rows() == 0
     assert "3 rows copied" in old.adopt()[0]  # by the primary key
@@ -259,7 +259,7 @@ def test_langchain(old: Old) -> None:
 @pytest.mark.parametrize(
     ("columns", "said", "reason"),
     [
-        ("id int PRIMARY KEY, tenant_id text, org_id text, embedding vector(3)", {}, "tenant could be tenant_id or org_id"),
+        ("id int PRIMARY KEY, tenant_id text, org_id text, embedding vector(3)", {}, "could be tenant_id or org_id"),
         ("id int PRIMARY KEY, text text, content text, tenant_id text, embedding vector(3)", {}, "text could be"),
         ("id int PRIMARY KEY, tenant_id text, a vector(3), b vector(3)", {}, "vector could be a or b"),
         ("id int PRIMARY KEY, tenant_id text, embedding vector(4)", {}, "vectors of 4 numbers"),

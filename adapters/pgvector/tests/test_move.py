@@ -235,7 +235,7 @@ def test_reads_and_writes_go_on(store: Any, acl: v.VectorACL, owner: psycopg.Con
         crowd.add(work.__name__, work)
     moves = 0
     with crowd:
-        end = time.monotonic() + 4
+        end = time.monotonic() + 3
         while (time.monotonic() < end or not moves) and not crowd.errors:
             snapshots.set()
             move.promote(owner, store.pg, "acme")
@@ -343,7 +343,7 @@ def test_terminated_at_any_moment(store: Any, acl: v.VectorACL) -> None:
     model, others = set(everything(acl, ACME)), everything(acl, BETA)
     chance = random.Random(5)
     with psycopg.connect(store.bootstrap, autocommit=True) as killer:
-        for _ in range(8):
+        for _ in range(5):
             victim = owner_of(store)
             pid = victim.info.backend_pid
             timer = threading.Timer(
@@ -456,7 +456,7 @@ def test_a_reader_that_does_not_end_stops_nobody(store: Any, acl: v.VectorACL, o
 
         def moving() -> None:
             try:
-                move.promote(owner, store.pg, "acme", patience=move.Patience(total=1.0))
+                move.promote(owner, store.pg, "acme", patience=move.Patience(total=0.7))
             except BaseException as error:
                 failed.append(error)
 
