@@ -20,6 +20,7 @@ def test_the_owner_needs_no_right_to_make_schemas(database: Any) -> None:
         row = superuser.execute("SELECT current_database()").fetchone()
         assert row is not None
         superuser.execute(f"ALTER DATABASE {row[0]} OWNER TO CURRENT_USER")
+        superuser.execute(f"GRANT CONNECT ON DATABASE {row[0]} TO vectoracl_owner")
         for statement in schema.roles(config):
             superuser.execute(statement)
     with psycopg.connect(made.owner, autocommit=True) as owner:
