@@ -152,8 +152,9 @@ def listed(words: Iterable[str]) -> str:
 def new_owner(look: Look, preferred: str | None = None) -> str:
     """A role for `OWNER TO` that the runtime role cannot become; the database's bootstrap name where none is seen."""
     reachable = {r.name for r in look.roles if r.reachable}
-    candidates = [preferred, *(r.owner for r in look.relations), look.target.schema + "_owner"]
-    return next(c for c in candidates if c and c not in reachable)
+    made_up = (f"{look.target.schema}_{suffix}" for suffix in ("owner", *(f"owner_{i}" for i in range(2, 99))))
+    candidates = [preferred, *(r.owner for r in look.relations), *made_up]
+    return next((c for c in candidates if c and c not in reachable), "postgres")
 
 
 def database_of(look: Look) -> str:
