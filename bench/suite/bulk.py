@@ -84,7 +84,8 @@ def _copy(connection: psycopg.Connection[Any], tenant: str, rows: Rows) -> None:
             for d, c, p, t, m, v in parts:
                 copy.write_row((d, c, p, t, Jsonb(m, orjson.dumps), v))
         cursor.execute(
-            f"INSERT INTO vectoracl.chunks ({_COLUMNS}) SELECT %s, d, 0, c, {_FIXED}, p, t, m, v FROM fresh {_CONFLICT}",
+            f"INSERT INTO vectoracl.chunks ({_COLUMNS}) SELECT %s, d, 0, c, {_FIXED}, p, t, m, v FROM fresh "
+            f"{_CONFLICT}",
             (tenant,),
         )
 

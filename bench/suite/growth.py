@@ -1,0 +1,93 @@
+"""One tenant of fixed size in a table that grows sixteenfold: what a search of the tenant costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from data import Array, Corpus, name
+from layouts import Naive, Ours, analyze
+from measure import interleaved, recall
+from server import Database
+
+
+def _grow(database: Database, corpus: Corpus, start: int, stop: int) -> None:
+    """Add rows of other tenants, as a superuser, to both tables."""
+    with database.superuser() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TEMP TABLE fresh (id bigint, tenant_id text, embedding vector)")
+        with cursor.copy("COPY fresh FROM STDIN") as copy:
+            for row in range(start, stop):
+                numbers = ",".join(f"{one:.6f}" for one in corpus.vectors[row])
+                copy.write_row((row, f"g{row % 100}", f"[{numbers}]"))
+        cursor.execute(
+            "INSERT INTO vectoracl.chunks (tenant_id, document, generation, chunk_id, label, rev, expires, producer, "
+            "path, written_at, position, content, metadata, embedding) SELECT tenant_id, 'd' || id / 20, 0, id::text, "
+            "'default', 0, 253402300799, 'bench', 'upsert', 0, 0, 'chunk ' || id, '{}', embedding FROM fresh"
+        )
+        cursor.execute("INSERT INTO naive.chunks SELECT id, tenant_id, 'chunk ' || id, embedding FROM fresh")
+
+
+def measure(
+    database: Database,
+    corpus: Corpus,
+    tenant_rows: int,
+    steps: tuple[int, ...],
+    rounds: int,
+    progress: Callable[..., Any],
+) -> dict[str, list[dict[str, float]]]:
+    """Return, for each layout, p50 and recall at each number of rows of *steps*.
+
+    Two tenants of *tenant_rows* rows each: one stays in the shared partition, one has its own.
+    """
+    ours = Ours(database)
+    shared, own = 10_000, 10_001
+    rng = np.random.default_rng(9)
+    mine = rng.choice(len(corpus.vectors) - steps[-1], tenant_rows, replace=False) + steps[-1]
+    vectors = corpus.vectors[mine]
+    fixed = Corpus(
+        np.concatenate([vectors, vectors]),
+        np.repeat(np.array([shared, own], np.int32), tenant_rows),
+        {},
+        corpus.centres,
+        corpus.seed,
+    )
+    Naive.build(database)
+    ours.load(fixed, lambda *_: None)
+    ours.promote([own], lambda *_: None)
+    with database.superuser() as connection:
+        connection.execute(
+            "INSERT INTO naive.chunks SELECT 1000000000 + chunk_id::bigint, tenant_id, content, embedding "
+            "FROM vectoracl.chunks WHERE tenant_id = %s",
+            (name(shared),),
+        )
+    queries: Array = corpus.queries("overlap", 50)
+    strict = Naive(database, ("hnsw.iterative_scan", "strict_order"), ("enable_sort", "off"))
+    found: dict[str, list[dict[str, float]]] = {}
+    done = 0
+    for step, rows in enumerate(steps):
+        _grow(database, corpus, done, rows)
+        done = rows
+        analyze(database, "vectoracl.chunks", "naive.chunks")
+        searches = {
+            "ours, shared partition": (ours.search, shared, 0),
+            "ours, own partition": (ours.search, own, 0),
+            "strict iterative scan": (strict.search, shared, 1_000_000_000),
+        }
+        calls = {
+            title: (lambda number, search=search, tenant=tenant: search(tenant, queries[number % len(queries)], 10))
+            for title, (search, tenant, _) in searches.items()
+        }
+        timings = interleaved(calls, rounds)
+        for title, (search, tenant, offset) in searches.items():
+            recalls = [
+                recall([one - offset for one in search(tenant, query, 10)], fixed.nearest(tenant, query, 10))
+                for query in queries[:20]
+            ]
+            found.setdefault(title, []).append(
+                {"rows": rows, "p50_ms": timings[title].p50, "recall": float(np.mean(recalls))}
+            )
+        progress(step + 1, len(steps))
+    strict.close()
+    ours.close()
+    return found
