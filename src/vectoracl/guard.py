@@ -134,7 +134,7 @@ class Guard:
             decision = yield from Decide(principal, action)
             if not _whole(decision):
                 raise TypeError("not a decision")
-        except Exception as error:  # noqa: BLE001 - whatever breaks in a policy is a denial
+        except Exception as error:
             if isinstance(error, StoreError) and (error.code, error.sent) == ("timeout", "no"):
                 raise  # the caller's time was over before the policy was asked: nothing was decided, nothing is sent
             _log.warning("policy failed: %s", type(error).__name__)
@@ -237,9 +237,10 @@ class Guard:
             raise wrapped(error, message, debug=self.debug, code="internal") from (error if self.debug else None)
         finally:
             spent = (time.perf_counter_ns() - started) // 1000 / 1000
-            self._note({"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent})
+            self.note({"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent})
 
-    def _note(self, outcome: Mapping[str, Any]) -> None:
+    def note(self, outcome: Mapping[str, Any]) -> None:
+        """Keep what became of a decision; never raises."""
         try:
             self.sink.note(outcome)
         except Exception as error:  # noqa: BLE001 - a sink that breaks its promise must not hide a result or an error

@@ -12,8 +12,8 @@ from typing import Any
 
 from vectoracl.adapter import Flow
 from vectoracl.client import VectorACL
-from vectoracl.drive import run
-from vectoracl.errors import InvalidInputError
+from vectoracl.drive import run, wrapped
+from vectoracl.errors import InvalidInputError, VectorACLError
 from vectoracl.operations import Found
 from vectoracl.ports import EmbedQueries, WriteRecord
 from vectoracl.principal import Principal
@@ -73,11 +73,25 @@ class Unscoped:
 
         def flow() -> Flow[Found]:
             yield WriteRecord(record)
-            resolved = checked
-            if isinstance(resolved, str):
-                (vector,) = yield from EmbedQueries((resolved,))
-                resolved = VectorQuery(check_vector(vector, can.dimension, nonzero=can.metric == "cosine"))
-            return (yield from named.store.adapter.unscoped(resolved, k))
+            outcome, returned = "cancelled", None
+            try:
+                resolved = checked
+                if isinstance(resolved, str):
+                    (vector,) = yield from EmbedQueries((resolved,))
+                    resolved = VectorQuery(check_vector(vector, can.dimension, nonzero=can.metric == "cosine"))
+                found = yield from named.store.adapter.unscoped(resolved, k)
+                outcome, returned = "ok", len(found.hits)
+                return found
+            except VectorACLError as error:
+                outcome = f"error:{error.code}"
+                raise
+            except Exception as error:  # noqa: BLE001 - re-raised as ours
+                outcome = "error:internal"
+                message = f"The adapter failed in a way that it does not know ({type(error).__name__})."
+                debug = acl.config.debug_errors
+                raise wrapped(error, message, debug=debug, code="internal") from (error if debug else None)
+            finally:
+                acl.guard.note({"decision": decision_id, "outcome": outcome, "returned": returned, "ms": None})
 
         core = acl.core_port
         found = run(flow(), {"store": named.port, "audit": core, "embedder": core}, timeout=named.config.timeout)

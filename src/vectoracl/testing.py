@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from vectoracl.client import VectorACL
+from vectoracl.errors import ScopeViolationError, UnsupportedPredicateError
+from vectoracl.predicate import F
 from vectoracl.principal import Principal
+from vectoracl.records import Hit
+from vectoracl.retriever import ScopedRetriever
 
 
 def principal(id: str = "tester", tenant: str = "test", **claims: Any) -> Principal:  # noqa: A002 - the field's name
@@ -17,7 +23,8 @@ def assert_isolated(acl: VectorACL, a: Principal, b: Principal, *, k: int = 10) 
     """Assert that neither of two principals of different tenants sees a chunk that only the other's tenant owns.
 
     Both must see at least one chunk of their own tenant (an empty store proves nothing). For up to 100 chunks of each
-    it checks that the other one's fetch, count and search by the chunk's own vector do not find it.
+    it checks that the other one's fetch and search by the chunk's own vector do not find it, and that what they do
+    find is also counted: a store that hands a foreign row out under another tenant's name is found by that.
     Raises: AssertionError that says which step failed.
     """
     if a.tenant == b.tenant:
@@ -28,9 +35,32 @@ def assert_isolated(acl: VectorACL, a: Principal, b: Principal, *, k: int = 10) 
         if not mine:
             raise AssertionError(f"{own.tenant!r} has no chunk, so nothing was shown; write some first")
         theirs = acl.scoped(other)
-        for hit in mine:
-            if any(found.tenant == own.tenant for found in theirs.fetch([(hit.document, hit.id)])):
-                raise AssertionError(f"{other.tenant!r} fetched a chunk of {own.tenant!r}")
-            assert hit.vector is not None
-            if any(found.tenant == own.tenant for found in theirs.search(hit.vector, k=k)):
-                raise AssertionError(f"{other.tenant!r} found a chunk of {own.tenant!r}")
+        counted: dict[tuple[str, str], int] = {}
+        try:
+            for hit in mine:
+                assert hit.vector is not None
+                _apart(theirs, own, other, "fetched", theirs.fetch([(hit.document, hit.id)]), counted)
+                _apart(theirs, own, other, "found", theirs.search(hit.vector, k=k), counted)
+        except ScopeViolationError as error:
+            raise AssertionError(f"the store answered {other.tenant!r} outside of its scope: {error}") from error
+
+
+def _apart(
+    theirs: ScopedRetriever,
+    own: Principal,
+    other: Principal,
+    how: str,
+    hits: Sequence[Hit],
+    counted: dict[tuple[str, str], int],
+) -> None:
+    """Assert that *hits*, which *other* got, are neither *own*'s nor more than *other* counts."""
+    if any(hit.tenant == own.tenant for hit in hits):
+        raise AssertionError(f"{other.tenant!r} {how} a chunk of {own.tenant!r}")
+    for pair, shown in Counter((hit.document, hit.id) for hit in hits).items():
+        if pair not in counted:
+            try:
+                counted[pair] = theirs.count((F["@document"] == pair[0]) & (F["@chunk"] == pair[1]))
+            except UnsupportedPredicateError:  # a store that does not count shows nothing by it
+                return
+        if shown > counted[pair]:
+            raise AssertionError(f"{other.tenant!r} {how} a chunk that it does not count; is it of {own.tenant!r}?")

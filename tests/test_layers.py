@@ -1,0 +1,299 @@
+"""The shape of the code: imports go one way, no flow yields while it is closed, the surface is as promised."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vectoracl
+
+ROOT = Path(__file__).resolve().parents[1]
+SRC = ROOT / "src" / "vectoracl"
+SOURCES = sorted([*SRC.rglob("*.py"), *ROOT.glob("adapters/*/src/**/*.py")])
+
+# The path of a request. A module imports only from lines above its own.
+LAYERS = [
+    "errors",
+    "findings ids imports extract",
+    "actions principal records predicate",
+    "fields queries scope",
+    "predicate_json meaning policy prepare operations embed chunking load",
+    "adapter verify",
+    "drive audit",
+    "config hookspecs",
+    "ports plugins",
+    "guard",
+    "reads writes",
+    "explain retriever memory",
+    "client",
+    "hazmat testing",
+    "attempts",
+    "__init__",
+    "cli __main__",
+]
+# A method of the predicate that offers its JSON form; imported when it is called.
+DEFERRED = {("predicate", "predicate_json")}
+CLIENTS = {"psycopg", "psycopg_pool", "pgvector", "qdrant_client", "weaviate", "pinecone", "sqlalchemy", "django"}
+
+
+def name_of(path):
+    parts = path.relative_to(SRC).with_suffix("").parts
+    return parts[0]
+
+
+def imports(path):
+    """(module, deferred) for each import, but those for type checking only."""
+    found = []
+
+    def walk(node, deferred):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            inner = deferred or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            if isinstance(child, ast.Import):
+                found.extend((one.name, inner) for one in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{path}: a relative import"
+                if child.module == "vectoracl":
+                    found.extend((f"vectoracl.{one.name}", inner) for one in child.names)
+                else:
+                    found.append((child.module, inner))
+            walk(child, inner)
+
+    walk(ast.parse(path.read_text(encoding="utf-8")), False)
+    return found
+
+
+def level(name):
+    for number, line in enumerate(LAYERS):
+        if name in line.split():
+            return number
+    raise AssertionError(f"{name} has no layer; give it one in LAYERS")
+
+
+@pytest.mark.parametrize("path", sorted(SRC.rglob("*.py")), ids=lambda path: str(path.relative_to(SRC)))
+def test_imports_go_one_way(path):
+    own = name_of(path)
+    for module, deferred in imports(path):
+        if module == "vectoracl" or not module.startswith("vectoracl."):
+            continue
+        other = module.split(".")[1]
+        if other == own or (deferred and (own, other) in DEFERRED):
+            continue
+        if not (SRC / f"{other}.py").exists() and not (SRC / other).is_dir():
+            other = "__init__"  # a name of the package itself
+        assert level(other) < level(own), f"{own} imports {other}, which comes after it or beside it"
+
+
+def test_every_module_has_a_layer():
+    names = {name_of(path) for path in SRC.rglob("*.py")}
+    listed = [name for line in LAYERS for name in line.split()]
+    assert len(listed) == len(set(listed))
+    assert names <= set(listed)
+
+
+def test_the_core_imports_no_client():
+    for path in SRC.rglob("*.py"):
+        for module, _ in imports(path):
+            assert module.split(".")[0] not in CLIENTS | {"vectoracl_pgvector"}, path
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, vectoracl; print(*sorted({m.split('.')[0] for m in sys.modules}))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not CLIENTS & set(loaded.stdout.split())
+    assert "vectoracl" in loaded.stdout.split()
+
+
+def yields_while_closing(tree):
+    """Lines with a yield in `finally`, in a bare `except` or in `except BaseException`; not in nested functions."""
+    found = []
+
+    def yields(nodes):
+        for node in nodes:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                continue
+            if isinstance(node, ast.Yield | ast.YieldFrom):
+                found.append(node.lineno)
+            yields(ast.iter_child_nodes(node))
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Try | ast.TryStar):
+            yields(node.finalbody)
+            for handler in node.handlers:
+                caught = "BaseException" if handler.type is None else ast.unparse(handler.type)
+                if "BaseException" in caught or "GeneratorExit" in caught:
+                    yields(handler.body)
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_no_flow_yields_while_it_is_closed(path):
+    assert yields_while_closing(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("def f():\n try:\n  yield 1\n finally:\n  yield 2", [5]),
+        ("def f():\n try:\n  pass\n except:\n  yield 2", [5]),
+        ("def f():\n try:\n  pass\n except BaseException as e:\n  if e:\n   x = yield from g()", [6]),
+        ("def f():\n try:\n  pass\n except (ValueError, BaseException):\n  yield 2", [5]),
+        ("def f():\n try:\n  yield 1\n except Exception:\n  yield 2\n finally:\n  def g():\n   yield 3", []),
+    ],
+)
+def test_the_check_of_yields_can_fail(source, lines):
+    assert yields_while_closing(ast.parse(source)) == lines
+
+
+def test_the_sources_were_found():
+    assert len(SOURCES) > 40
+    assert any("vectoracl_pgvector" in str(path) for path in SOURCES)
+
+
+# --- the public surface ---
+
+SURFACE = {
+    "connect": "config store policy sink embedder clients",
+    "aconnect": "config store policy sink embedder clients",
+    "VectorACL.scoped": "self principal actions",
+    "VectorACL.check": "self",
+    "VectorACL.explain": "self principal action document",
+    "VectorACL.close": "self",
+    "ScopedRetriever.narrow": "self where actions",
+    "ScopedRetriever.search": "self query k where min_score group_by per_group include exact tuning timeout",
+    "ScopedRetriever.search_many": "self queries k where min_score group_by per_group include exact tuning timeout",
+    "ScopedRetriever.fetch": "self ids include timeout",
+    "ScopedRetriever.count": "self where timeout",
+    "ScopedRetriever.scan": "self where size include",
+    "ScopedRetriever.page": "self where size after include timeout",
+    "ScopedRetriever.upsert": "self chunks timeout",
+    "ScopedRetriever.replace": "self document chunks timeout",
+    "ScopedRetriever.load": "self stream batch resume progress",
+    "ScopedRetriever.delete": "self ids document where timeout",
+    "Principal": "id tenant roles groups attributes kind authenticated_by expires_at",
+    "Principal.service": "id tenant reason",
+    "Chunk": "id document text vector position metadata",
+    "Lexical": "text",
+    "Hybrid": "text vector",
+    "Like": "id document",
+    "Predicate.from_dict": "data",
+    "Predicate.to_dict": "self",
+    "Predicate.json_schema": "fields",
+    "testing.principal": "id tenant claims",
+    "testing.assert_isolated": "acl a b k",
+    "hazmat.unscoped": "acl reason",
+}
+
+
+@pytest.mark.parametrize("path", SURFACE)
+def test_the_surface(path):
+    found = vectoracl
+    for part in path.split("."):
+        found = getattr(found, part)
+    names = list(inspect.signature(found).parameters)
+    assert sorted(names) == sorted(SURFACE[path].split())
+
+
+@pytest.mark.parametrize("name", [name for name in dir(vectoracl.ScopedRetriever) if not name.startswith("_")])
+def test_the_async_form_has_the_same_signature(name):
+    one = inspect.signature(getattr(vectoracl.ScopedRetriever, name))
+    other = inspect.signature(getattr(vectoracl.AsyncScopedRetriever, name))
+    for parameter, twin in zip(one.parameters.values(), other.parameters.values(), strict=True):
+        assert (parameter.name, parameter.kind, parameter.default) == (twin.name, twin.kind, twin.default)
+
+
+def test_all_is_sorted_and_whole():
+    # Sorted as the linter sorts it: constants, then classes, then the rest.
+    def key(name):
+        return (0 if (name.isupper() and len(name) > 1) or name == "F" else 1 if name[0].isupper() else 2, name)
+
+    names = list(vectoracl.__all__)
+    assert sorted(names) == sorted(set(names))
+    groups = [key(name)[0] for name in names if name != "F"]
+    assert groups == sorted(groups)
+    for name in names:
+        assert getattr(vectoracl, name) is not None
+    public = {name for name, value in vars(vectoracl).items() if name[0] != "_" and not inspect.ismodule(value)}
+    assert public <= set(names)
+
+
+def test_no_handle_without_a_scope():
+    for name in ("unscoped", "as_admin", "all_tenants", "search", "client"):
+        assert not hasattr(vectoracl.VectorACL, name)
+
+
+TYPED = """
+from typing import assert_type
+import vectoracl
+from vectoracl import ALWAYS, Chunk, F, Hit, LoadReport, Page, Predicate, Principal, Result, Written
+
+def right(acl: vectoracl.VectorACL, who: Principal) -> None:
+    docs = acl.scoped(who)
+    assert_type(docs, vectoracl.ScopedRetriever)
+    assert_type(docs.search([1.0]), Result)
+    assert_type(docs.search_many([[1.0]]), list[Result])
+    assert_type(docs.search([1.0])[0], Hit)
+    assert_type(docs.count(F.year >= 2020), int)
+    assert_type(docs.page(), Page)
+    assert_type(docs.upsert([Chunk("a", "b")]), Written)
+    assert_type(docs.load([]), LoadReport)
+    assert_type((F.a == 1) & ~(F.b.in_(["x"])), Predicate)
+    assert_type(docs.narrow(F.a == 1, actions=["search"]), vectoracl.ScopedRetriever)
+
+async def also(acl: vectoracl.AsyncVectorACL, who: Principal) -> None:
+    docs = acl.scoped(who)
+    assert_type(await docs.search([1.0]), Result)
+    async for hit in docs.scan():
+        assert_type(hit, Hit)
+
+def wrong(acl: vectoracl.VectorACL, who: Principal) -> None:
+    docs = acl.scoped(who)
+    acl.scoped("ann@acme")  # WRONG
+    acl.scoped({"id": "ann"})  # WRONG
+    docs.search([1.0], where=None)  # WRONG
+    docs.search([1.0], where={})  # WRONG
+    docs.search([1.0], where=F.year)  # WRONG
+    docs.count(True)  # WRONG
+    docs.delete("c1")  # WRONG
+    docs.narrow(actions=["read"])  # WRONG
+    Principal("ann", "acme")  # WRONG
+    who.tenant = "globex"  # WRONG
+    docs.search([1.0], 5, tenant="globex")  # WRONG
+    vectoracl.hazmat.unscoped(acl)  # WRONG
+    vectoracl.Like("c1", tenant="globex")  # WRONG
+    Chunk("a", "b", tenant="globex")  # WRONG
+"""
+
+
+def test_types(tmp_path):
+    path = tmp_path / "typed.py"
+    path.write_text(TYPED)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--strict",
+            "--no-error-summary",
+            "--hide-error-context",
+            "--cache-dir",
+            str(tmp_path / "cache"),
+            str(path),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    reported = {
+        int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line and "typed.py" in line
+    }
+    wanted = {number for number, line in enumerate(TYPED.splitlines(), 1) if "# WRONG" in line}
+    assert reported == wanted, done.stdout + done.stderr
