@@ -8,10 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import vectoracl
 from vectoracl import Chunk, Principal
 from vectoracl.audit import MemorySink
+
+# A busy machine is slow, not wrong.
+settings.register_profile("vectoracl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("vectoracl")
 
 FIELDS = {
     "lang": "keyword",
