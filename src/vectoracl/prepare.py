@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -94,13 +95,7 @@ def check_metadata(metadata: object, fields: Mapping[str, FieldType]) -> dict[st
         raise InvalidInputError(f"metadata must be a mapping, not {type(metadata).__name__}.", field="metadata")
     checked: dict[str, Any] = {}
     for given, value in metadata.items():
-        key = check_text(given, "A metadata key", MAX_KEY_BYTES)
-        if not key.strip():
-            raise InvalidInputError("A metadata key is blank.", field="metadata")
-        if reserved_key(key):
-            raise ReservedFieldError(
-                f"The metadata key {key!r} is a name of the framework: the handle decides the tag.", field=key
-            )
+        key = _known_key(given) if type(given) is str else _key(given)
         if value is None:
             raise InvalidInputError(f"The metadata key {key!r} is null; leave the key out instead.", field=key)
         kind = fields.get(key)
@@ -118,6 +113,21 @@ def check_metadata(metadata: object, fields: Mapping[str, FieldType]) -> dict[st
     if checked and len(dump_metadata(checked)) > MAX_METADATA_BYTES:
         raise InvalidInputError(f"The metadata is larger than {MAX_METADATA_BYTES:,} bytes.", field="metadata")
     return checked
+
+
+def _key(given: object) -> str:
+    """Return *given* as a metadata key. Raises: InvalidInputError, ReservedFieldError."""
+    key = check_text(given, "A metadata key", MAX_KEY_BYTES)
+    if not key.strip():
+        raise InvalidInputError("A metadata key is blank.", field="metadata")
+    if reserved_key(key):
+        raise ReservedFieldError(
+            f"The metadata key {key!r} is a name of the framework: the handle decides the tag.", field=key
+        )
+    return key
+
+
+_known_key = lru_cache(1024)(_key)  # the few keys of an application come back with every chunk; errors are not kept
 
 
 def _json(value: object, key: str, depth: int) -> Any:

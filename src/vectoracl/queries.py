@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from vectoracl.ids import check_id, check_text
 from vectoracl.records import Vector
 
 MAX_QUERY_BYTES = 1 << 16
+_MAX_SQUARE = float(np.finfo(np.float32).max)
 _NO_VECTOR = (str, bytes, dict, set, frozenset)
 
 
@@ -79,9 +79,10 @@ def check_vector(value: object, dimension: int, *, nonzero: bool, name: str = "v
             field=name,
         )
     # One reduction: the sum of squares is finite only if every number is, and zero only if all are.
-    with np.errstate(over="ignore", invalid="ignore"):
-        length = float(np.dot(vector, vector))
-    if not math.isfinite(length):
+    # In float64 it cannot overflow, so NumPy has nothing to warn of.
+    wide = vector.astype(np.float64)
+    length = float(np.dot(wide, wide))
+    if not length <= _MAX_SQUARE:
         if not bool(np.isfinite(vector).all()):
             raise InvalidInputError(f"{name} holds a number that is not finite.", field=name)
         raise InvalidInputError(f"{name} is too long: the square of its length is beyond float32.", field=name)

@@ -19,7 +19,7 @@ from vectoracl.records import Record
 from vectoracl_pgvector.compile_predicate import Compiler, Sql
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import SETTING, Names, literal
-from vectoracl_pgvector.requests import Statement, Transaction, VectorParam, VectorsParam
+from vectoracl_pgvector.requests import ArrayParam, Statement, Transaction, VectorParam, VectorsParam
 
 MAX_EF = 1000
 # Beyond this an HNSW search gives up and the exact form is asked; bounds the work of one query (tuples).
@@ -258,17 +258,17 @@ class PgCompiler:
     def _arrays(self, records: tuple[Record, ...]) -> tuple[object, ...]:
         tags = [record.tag for record in records]
         return (
-            [tag.document for tag in tags],
-            [tag.chunk for tag in tags],
-            [tag.label for tag in tags],
-            [tag.rev for tag in tags],
-            [tag.expires for tag in tags],
-            [tag.producer for tag in tags],
-            [tag.path for tag in tags],
-            [tag.time for tag in tags],
-            [tag.position for tag in tags],
-            [record.text for record in records],
-            [dump_metadata(record.metadata).decode() for record in records],
+            ArrayParam("text", [tag.document for tag in tags]),
+            ArrayParam("text", [tag.chunk for tag in tags]),
+            ArrayParam("text", [tag.label for tag in tags]),
+            ArrayParam("int8", [tag.rev for tag in tags]),
+            ArrayParam("float8", [tag.expires for tag in tags]),
+            ArrayParam("text", [tag.producer for tag in tags]),
+            ArrayParam("text", [tag.path for tag in tags]),
+            ArrayParam("float8", [tag.time for tag in tags]),
+            ArrayParam("int4", [tag.position for tag in tags]),
+            ArrayParam("text", [record.text for record in records]),
+            ArrayParam("jsonb", [dump_metadata(record.metadata) for record in records]),
             VectorsParam(np.stack([record.vector for record in records]), half=self._half),
         )
 

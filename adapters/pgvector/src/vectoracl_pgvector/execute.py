@@ -27,7 +27,7 @@ from vectoracl.errors import ClosedError, DeniedError, PostureError, StoreError,
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.liveness import aborrowed, arecover, borrowed, limited, recover
 from vectoracl_pgvector.names import Names
-from vectoracl_pgvector.requests import RankAll, Statement, Transaction, VectorParam, VectorsParam
+from vectoracl_pgvector.requests import ArrayParam, RankAll, Statement, Transaction, VectorParam, VectorsParam
 
 ADAPTER = "pgvector"
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
@@ -47,6 +47,17 @@ class _VectorDumper(Dumper):
     oid = 0
 
     def dump(self, obj: VectorParam) -> bytes:
+        """Return the binary form."""
+        return obj.dump()
+
+
+class _ArrayDumper(Dumper):
+    """Sends an array in binary; the type is the one of the cast around the placeholder."""
+
+    format = Format.BINARY
+    oid = 0
+
+    def dump(self, obj: ArrayParam) -> bytes:
         """Return the binary form."""
         return obj.dump()
 
@@ -71,6 +82,7 @@ def adapt(context: AdaptContext, oid: int) -> None:
             return obj.dump(oid)
 
     context.adapters.register_dumper(VectorParam, _VectorDumper)
+    context.adapters.register_dumper(ArrayParam, _ArrayDumper)
     context.adapters.register_dumper(VectorsParam, VectorsDumper)
     context.adapters.register_loader(oid, _BytesLoader)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +104,47 @@ class VectorsParam:
         data["numbers"] = self.matrix
         header = np.array([1, 0, oid, count, 1], ">i4")
         return header.tobytes() + data.tobytes()
+
+
+_ELEMENTS = {"text": 25, "jsonb": 3802, "int8": 20, "int4": 23, "float8": 701}  # fixed in pg_type.dat
+_NUMBERS = {"int8": ">i8", "int4": ">i4", "float8": ">f8"}
+
+
+class ArrayParam:
+    """Many values of one built-in type as one array parameter; `jsonb` values are JSON texts, as bytes.
+
+    psycopg's own form of a list is text, which escapes and parses every element.
+    """
+
+    __slots__ = ("kind", "values")
+
+    def __init__(self, kind: Literal["text", "jsonb", "int8", "int4", "float8"], values: list[Any]) -> None:
+        self.kind = kind
+        self.values = values
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ArrayParam) and (self.kind, self.values) == (other.kind, other.values)
+
+    __hash__ = None  # type: ignore[assignment]  # likewise
+
+    def __repr__(self) -> str:
+        return f"ArrayParam({self.kind!r}, {len(self.values)} values)"
+
+    def dump(self) -> bytes:
+        """Return PostgreSQL's binary array (array_recv)."""
+        count = len(self.values)
+        header = np.array([1, 0, _ELEMENTS[self.kind], count, 1], ">i4").tobytes()
+        number = _NUMBERS.get(self.kind)
+        if number is not None:
+            size = np.dtype(number).itemsize
+            data = np.empty(count, [("length", ">i4"), ("number", number)])
+            data["length"], data["number"] = size, self.values
+            return header + data.tobytes()
+        if self.kind == "jsonb":
+            raws = [b"\x01" + one for one in self.values]  # the version of its binary form (jsonb_recv)
+        else:
+            raws = [one.encode() for one in self.values]
+        return header + b"".join([part for raw in raws for part in (len(raw).to_bytes(4, "big"), raw)])
 
 
 def load_vector(data: bytes | memoryview, *, half: bool = False) -> Vector:
