@@ -79,7 +79,7 @@ def tests(session: nox.Session) -> None:
 def store(session: nox.Session, store: str) -> None:
     """One store's adapter against a real server: `nox -s "store(pgvector)"`."""
     install(session, stores=(store,))
-    session.run("pytest", "-q", *(session.posargs or [f"adapters/{store}/tests"]))
+    session.run("pytest", "-q", "-n", "2", *(session.posargs or [f"adapters/{store}/tests"]))
 
 
 @nox.session
