@@ -333,3 +333,11 @@ def test_the_acl_is_the_one_that_records(two):
     assert isinstance(two, VectorACL)
     two.scoped(A).count(ALWAYS)
     assert two.sink.records[-1]["partitions"] == ["acme"]
+
+
+def test_an_audit_file_that_others_could_read_is_closed_to_them(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    path.write_text("")
+    path.chmod(0o644)
+    JsonlSink(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600

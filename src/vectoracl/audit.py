@@ -78,6 +78,8 @@ class JsonlSink:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if os.name == "posix" and os.fstat(self._file).st_mode & 0o077:
+                os.fchmod(self._file, 0o600)  # one that was made by other means is closed to others too
         except OSError as error:
             raise ConfigError(f"The audit file {self._path} cannot be written: {error.strerror}.") from None
 
