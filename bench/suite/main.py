@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -52,7 +53,7 @@ class Size:
     bulk: int
 
 
-QUICK = Size(80_000, 400, 40, 80, (5_000, 20_000, 80_000), 400, 2_000)
+QUICK = Size(60_000, 300, 30, 60, (5_000, 20_000, 80_000), 400, 2_000)
 FULL = Size(200_000, 1_000, 100, 200, (25_000, 100_000, 400_000), 1_000, 5_000)
 
 
@@ -229,32 +230,43 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped and its folder removed
     console = Console()
     bench = Bench(FULL if given.full else QUICK, console)
     about: dict[str, Any] = {"size": "full" if given.full else "quick", **machine()}
     began = time.monotonic()
+
+    def keep() -> list[goals.Goal]:
+        """Write what there is so far, so that a run that is broken off is not lost."""
+        about["seconds"] = round(time.monotonic() - began)
+        found = goals.goals(bench.results)
+        given.out.mkdir(parents=True, exist_ok=True)
+        written = {"about": about, "goals": goals.as_json(found), "results": bench.results}
+        (given.out / "pgvector.json").write_text(json.dumps(written, indent=1) + "\n")
+        return found
+
     if "own-cost" in given.only:
         bench.own_cost()
+        keep()
     if set(given.only) - {"own-cost"}:
         with server.server() as one:
             if "bulk" in given.only:
                 bench.bulk(one)
+                keep()
             if {"searches", "round-trips"} & set(given.only):
                 database, corpus = bench.load(one)
                 about |= server.versions(database)
                 if "round-trips" in given.only:
                     bench.round_trips(database, corpus)
+                    keep()
                 if "searches" in given.only:
                     bench.searches(database, corpus)
+                    keep()
             if "growth" in given.only:
                 bench.growth(one)
-    about["seconds"] = round(time.monotonic() - began)
-    found = goals.goals(bench.results)
+    found = keep()
     bench.show()
     goals.show(console, found)
-    given.out.mkdir(parents=True, exist_ok=True)
-    written = {"about": about, "goals": goals.as_json(found), "results": bench.results}
-    (given.out / "pgvector.json").write_text(json.dumps(written, indent=1) + "\n")
     drawn = plots.draw(bench.results, given.out)
     console.print(f"{about['seconds']} s; written: {', '.join(['pgvector.json', *drawn])} in {given.out}")
     return 0
