@@ -1,0 +1,138 @@
+"""What a recorder hands over: every connection from its first byte to its close, and marks between two calls.
+
+Nothing here knows a protocol. A mark is a place in every stream and not a moment: what arrives late is still counted
+where it belongs, and clocks need not agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+Side = Literal["client", "server"]
+
+
+class Piece(NamedTuple):
+    """Bytes that travelled together; `at` is a monotonic time in seconds."""
+
+    at: float
+    side: Side
+    data: bytes
+
+
+class Place(NamedTuple):
+    """How far one connection was: pieces, and bytes of each side."""
+
+    pieces: int = 0
+    client: int = 0
+    server: int = 0
+
+
+START = Place()
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far each connection was; one that is not named had not begun."""
+
+    places: Mapping[int, Place] = field(default_factory=dict)
+
+    def place(self, session: int) -> Place:
+        """Return the place of *session*."""
+        return self.places.get(session, START)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What lies between two marks: one call of the adapter."""
+
+    since: Mark
+    until: Mark
+
+    def holds(self, session: int, offset: int) -> bool:
+        """Tell whether the request that begins at *offset* of the client's stream of *session* lies inside."""
+        return self.since.place(session).client <= offset < self.until.place(session).client
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One connection. `closed` is None while it is open; `dropped` counts bytes that were carried and not kept."""
+
+    number: int
+    opened: float
+    closed: float | None
+    pieces: tuple[Piece, ...]
+    dropped: int = 0
+
+    def stream(self, side: Side) -> bytes:
+        """Return all bytes of *side*."""
+        return b"".join(piece.data for piece in self.pieces if piece.side == side)
+
+    @property
+    def end(self) -> Place:
+        """How far the connection came."""
+        up = sum(len(piece.data) for piece in self.pieces if piece.side == "client")
+        return Place(len(self.pieces), up, sum(len(piece.data) for piece in self.pieces) - up)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Everything between the start and the stop of a recorder.
+
+    `served` is how many sessions the store itself counted in that time; None where it cannot count.
+    """
+
+    sessions: tuple[Session, ...]
+    served: int | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Bytes that were carried and not kept."""
+        return sum(session.dropped for session in self.sessions)
+
+    def doubts(self, *, uncounted: bool = False) -> tuple[str, ...]:
+        """Say why this recording proves nothing; *uncounted* permits a store that cannot count its sessions."""
+        found = []
+        if not self.sessions:
+            found.append("no connection went through the tap")
+        if self.dropped:
+            found.append(f"the recorder dropped {self.dropped} bytes")
+        still = [str(session.number) for session in self.sessions if session.closed is None]
+        if still:
+            found.append(f"still open, so not recorded to the close: connection {', '.join(still)}")
+        if self.served is None and not uncounted:
+            found.append("the store did not say how many sessions it served, so one may have gone past the tap")
+        elif self.served is not None and self.served != len(self.sessions):
+            found.append(f"the store served {self.served} sessions, {len(self.sessions)} went through the tap")
+        return tuple(found)
+
+
+class Recorder(Protocol):
+    """Whatever stands in front of a store and records."""
+
+    def start(self) -> None:
+        """Begin; from here on `address` can be connected to."""
+        ...
+
+    def stop(self) -> None:
+        """End; connections that are still open are cut and stay marked as open."""
+        ...
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to connect to instead of the store's."""
+        ...
+
+    def mark(self) -> Mark:
+        """Return how far every connection is now."""
+        ...
+
+    def sessions(self) -> tuple[Session, ...]:
+        """Return every connection that was seen, by number."""
+        ...
+
+
+def mark_of(sessions: Iterable[Session]) -> Mark:
+    """Return the mark behind everything in *sessions*."""
+    return Mark({session.number: session.end for session in sessions})

@@ -1,0 +1,1 @@
+"""What the tests of the evidence share. `conftest.py` makes it importable as `evidence_support`."""
