@@ -8,12 +8,13 @@ its tenant. A port is never used across a fork.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import os
 import time
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
@@ -96,10 +97,34 @@ def settings_statement(request: Transaction | RankAll, timeout: float | None) ->
     return Statement(f"SELECT {calls}", tuple(part for pair in settings for part in pair))
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def apart(function: Callable[P, R]) -> Callable[P, R]:
+    """Raise the errors of *function* without the client's own one in their chain.
+
+    `from None` keeps Python from printing it; what collects errors walks the chain all the same, and psycopg's errors
+    hold the state of their connection, password included.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except VectorACLError as error:
+            failed = error
+        if failed.__cause__ is None:
+            failed.__context__ = None
+        raise failed
+
+    return call
+
+
 def mapped(error: BaseException, *, debug: bool, action: str = "write") -> VectorACLError:
     """Return *error* as ours. PostgreSQL's text quotes rows and filters, so it is a cause only with *debug*.
 
-    Raise it after the `except` block, not in it: there Python would attach *error* as its `__context__`.
+    Raise it after the `except` block, or under `apart`: in it Python attaches *error* as its `__context__`.
     """
     if isinstance(error, VectorACLError):
         return error

@@ -9,9 +9,10 @@ import psycopg
 from vectoracl.errors import RefusedError
 from vectoracl.findings import Posture
 from vectoracl_pgvector import posture
-from vectoracl_pgvector.execute import mapped, unreachable
+from vectoracl_pgvector.execute import apart, mapped, unreachable
 
 
+@apart
 def inspect(dsn: str, table: str | None, role: str | None, tenant_column: str | None) -> dict[str, Posture]:
     """Return the posture of every table with a vector column, or of *table* ("schema.table", or its name alone).
 

@@ -18,7 +18,7 @@ from vectoracl.guard import Store
 from vectoracl.ports import CORE_PORTS
 from vectoracl.principal import Principal
 from vectoracl.retriever import ScopedRetriever
-from vectoracl_pgvector.execute import adapt, mapped, settings_statement
+from vectoracl_pgvector.execute import adapt, apart, mapped, settings_statement
 from vectoracl_pgvector.names import Names
 from vectoracl_pgvector.requests import Transaction
 
@@ -100,6 +100,7 @@ class JoinedPort:
     def close(self) -> None:
         """Nothing of this is ours to close."""
 
+    @apart
     def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request* in a savepoint. Raises: RefusedError, PostureError, StoreError."""
         if not isinstance(request, Transaction):

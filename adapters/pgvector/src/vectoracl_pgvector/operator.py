@@ -16,7 +16,7 @@ from vectoracl_pgvector import adopt as adoption
 from vectoracl_pgvector import move, schema
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connections import Connections
-from vectoracl_pgvector.execute import connect_arguments, mapped, unreachable
+from vectoracl_pgvector.execute import apart, connect_arguments, mapped, unreachable
 from vectoracl_pgvector.names import SETTING, Names
 
 _MINIMUM_EXTENSION = (0, 8, 4)
@@ -48,6 +48,7 @@ class PgOperator:
         except (psycopg.Error, OSError) as error:
             raise unreachable(dsn, error, debug=False) from None
 
+    @apart
     def plan(self, *, adopt: str | None = None) -> str:
         """Return the SQL of `provision`: what a superuser runs once, then what the owner runs, in one transaction."""
         if adopt is not None:
@@ -57,6 +58,7 @@ class PgOperator:
         lines += [f"-- As {self._config.owner_role}:", "BEGIN;", *schema.migrations(self._config), "COMMIT;"]
         return "\n".join(lines) + "\n"
 
+    @apart
     def provision(self, *, adopt: str | None = None, progress: Progress | None = None) -> list[str]:
         """Create or update the schema; with *adopt*, then copy that table into it. Can be run again at any time."""
         done = []
@@ -96,6 +98,7 @@ class PgOperator:
                 f"owner_dsn connects as {owner[0]!r} but owner_role is {self._config.owner_role!r}: use one."
             )
 
+    @apart
     def tenants(self) -> list[TenantInfo]:
         """List the tenants with their rows and tier; each is counted under its own scope, as the owner."""
         found = []
@@ -121,11 +124,13 @@ class PgOperator:
             return "demote"
         return ""
 
+    @apart
     def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
         """Give *tenant* a partition of its own with an HNSW index, while reads and writes go on."""
         with self._owner() as connection:
             return move.promote(connection, self._config, check_tenant(tenant), progress)
 
+    @apart
     def demote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
         """Move *tenant* back into the partition that small tenants share, while reads and writes go on."""
         with self._owner() as connection:
