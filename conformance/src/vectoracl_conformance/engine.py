@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vectoracl.errors import ScopeViolationError, VectorACLError
+from vectoracl.errors import PostureError, ScopeViolationError, VectorACLError
 from vectoracl_conformance.checks import CHECKS, Check
 from vectoracl_conformance.corpus import DECOYS, DIMENSION, FIELDS, Corpus, build
 from vectoracl_conformance.harness import Harness, HarnessError, Mutant, Needs, Store
@@ -135,10 +135,11 @@ def run_mode(
         try:
             await lab.open()
         except Exception as error:  # noqa: BLE001 - a store that cannot be opened leaves its checks not run
+            why = f"the store was not opened: {type(error).__name__}: {error}"
             for check in checks_of(options):
-                note = Noted(
-                    check.id, mode, "not run", reason=f"the store was not opened: {type(error).__name__}: {error}"
-                )
+                note = Noted(check.id, mode, "not run", reason=why)
+                if check.id == "X2" and isinstance(error, PostureError):
+                    note = Noted("X2", mode, "failed", reason=why, attacks=1, reproduce=options.line("X2"))
                 notes.append(note)
                 watch(note)
             return
@@ -227,7 +228,8 @@ def run_mutant(harness: Harness, mutant: Mutant, options: Options) -> Kill:
         for mode in mutant.modes:
             with patched(mutant.patches):
                 notes += run_mode(store, corpus, mode, options, lambda _: None, mutant)
-    died = [note for note in notes if note.outcome == "failed"]
+    # X5 is about the kit itself: it dies by abstaining.
+    died = [one for one in notes if one.outcome == "failed" or (one.id == "X5" and one.outcome == "abstained")]
     return Kill(
         mutant.name,
         mutant.breaks,

@@ -50,7 +50,7 @@ class RecordingPort:
 
     def __init__(self, port: Port, tape: Tape) -> None:
         self._port = port
-        self._tape = tape
+        self.tape = tape
         self.parallel = port.parallel
 
     def execute(self, request: Any, timeout: float | None) -> Any:
@@ -58,9 +58,9 @@ class RecordingPort:
         try:
             reply = self._port.execute(request, timeout)
         except BaseException as error:
-            self._tape.add(request, None, error)
+            self.tape.add(request, None, error)
             raise
-        self._tape.add(request, reply, None)
+        self.tape.add(request, reply, None)
         return reply
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class AsyncRecordingPort:
 
     def __init__(self, port: AsyncPort, tape: Tape) -> None:
         self._port = port
-        self._tape = tape
+        self.tape = tape
         self.parallel = port.parallel
 
     async def execute(self, request: Any, timeout: float | None) -> Any:
@@ -81,9 +81,9 @@ class AsyncRecordingPort:
         try:
             reply = await self._port.execute(request, timeout)
         except BaseException as error:
-            self._tape.add(request, None, error)
+            self.tape.add(request, None, error)
             raise
-        self._tape.add(request, reply, None)
+        self.tape.add(request, reply, None)
         return reply
 
     async def close(self) -> None:

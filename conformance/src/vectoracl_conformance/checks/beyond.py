@@ -19,7 +19,7 @@ from vectoracl.findings import Posture
 from vectoracl.operations import Search, Upsert
 from vectoracl.predicate import ALWAYS, NODES, F, Predicate
 from vectoracl.queries import Hybrid, HybridQuery, Lexical, VectorQuery
-from vectoracl.records import Chunk, Record, Tag
+from vectoracl.records import Chunk, Record, Result, Tag
 from vectoracl_conformance.checks.read import filters
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.oracle import Oracle, UnfitError, key
@@ -126,7 +126,7 @@ async def x1(t: Trial) -> None:
         bad = [one for one in (*texts, *foreign, *passwords, secret) if one in text]
         t.attack(not bad, name, f"it shows {bad[:3]}", "a canary got out")
     for name, answer in results:
-        text = repr(answer) + (" ".join(map(repr, answer)) if isinstance(answer, list) else "")
+        text = repr(answer) + (" ".join(map(repr, answer)) if isinstance(answer, list | Result) else "")
         bad = [one for one in (*texts, *passwords, secret) if one in text]
         t.attack(not bad, f"repr of the answer of {name}", f"it shows {bad[:3]}", "a canary got out")
     hits = dict(results)["a search"]

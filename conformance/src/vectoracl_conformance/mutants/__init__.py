@@ -1,0 +1,9 @@
+"""Deliberately broken adapters. Each breaks one thing of a right one, and the check that it names has to notice."""
+
+from vectoracl_conformance.mutants.core import CORE
+from vectoracl_conformance.mutants.reading import READING
+from vectoracl_conformance.mutants.sessions import SESSIONS
+from vectoracl_conformance.mutants.writing import WRITING
+
+GENERAL = (*READING, *WRITING, *SESSIONS, *CORE)
+__all__ = ["GENERAL"]

@@ -1,0 +1,205 @@
+"""The wrapper that every mutant is made with: a whole adapter whose flows, one at a time, can be replaced.
+
+A mutant that needs what the scope would not give it asks the port that is put in front of the right one: `Everywhere`
+reads all tenants (from the census, and the recorder hears it), `Elsewhere` performs an operation on another partition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vectoracl.adapter import Adapter, Capabilities, Flow, Opened, Request
+from vectoracl.drive import arun, run
+from vectoracl.findings import Posture
+from vectoracl.meaning import compile_test
+from vectoracl.operations import Count, Delete, Fetch, Found, Operation, Replace, Rows, Scan, Search, Upsert
+from vectoracl.queries import ResolvedQuery, VectorQuery
+from vectoracl.records import Hit, Record
+from vectoracl_conformance.harness import Store
+from vectoracl_conformance.oracle import Oracle, key
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Everywhere(Request[list[Hit]]):
+    """All rows that match the operation's filter, of every tenant: ranked for a search, else in the census's order."""
+
+    partition: str | None
+    operation: Search | Fetch | Count | Scan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Elsewhere(Request[Any]):
+    """Perform `operation`, which names another partition than `partition`."""
+
+    partition: str | None
+    operation: Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Nap(Request[None]):
+    """Wait a little, so that others come between."""
+
+    partition: str | None
+    seconds: float = 0.003
+
+
+def hit_of(row: Record, score: float = 0.0) -> Hit:
+    """Return a row of the census as a hit with everything in it."""
+    tag = row.tag
+    return Hit(tag.chunk, tag.document, score, tag.tenant, tag.position, row.text, row.metadata, row.vector, tag)
+
+
+def forged(hits: Iterable[Hit], tenant: str) -> list[Hit]:
+    """Return *hits* as if they belonged to *tenant*, so that the second lock sees nothing."""
+    return [hit._replace(tenant=tenant, tag=hit.tag._replace(tenant=tenant)) for hit in hits]
+
+
+def everywhere(store: Store, operation: Search | Fetch | Count | Scan) -> list[Hit]:
+    """Answer `Everywhere`."""
+    rows = list(store.census())
+    if isinstance(operation, Fetch):
+        wanted = set(operation.refs)
+        named = {(ref.document, ref.chunk) for ref in wanted}
+        return [
+            hit_of(row) for row in rows if (None, row.tag.chunk) in named or (row.tag.document, row.tag.chunk) in named
+        ]
+    test = compile_test(operation.where)
+    rows = [row for row in rows if test(row.tag, row.metadata)]
+    if not isinstance(operation, Search) or not isinstance(operation.query, VectorQuery):
+        return [hit_of(row) for row in sorted(rows, key=key)]
+    by_key = {key(row): row for row in rows}
+    ranked = Oracle.rank(rows, operation.query.vector).rows
+    return [hit_of(by_key[place], score) for place, score in ranked]
+
+
+class CheatPort:
+    """A sync port that also answers what no right port would."""
+
+    def __init__(self, port: Any, adapter: Adapter, store: Store) -> None:
+        self._port = port
+        self._adapter = adapter
+        self._store = store
+        self.parallel = port.parallel
+
+    def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform *request*."""
+        match request:
+            case Everywhere(operation=operation):
+                hits = everywhere(self._store, operation)
+                self._port.tape.add(request, hits, None)
+                return hits
+            case Elsewhere(operation=operation):
+                return run(flow_of(self._adapter, operation), {"store": self._port}, timeout=timeout)
+            case Nap(seconds=seconds):
+                time.sleep(seconds)
+                return None
+        return self._port.execute(request, timeout)
+
+    def close(self) -> None:
+        """Close the port."""
+        self._port.close()
+
+
+class AsyncCheatPort:
+    """The same for asyncio."""
+
+    def __init__(self, port: Any, adapter: Adapter, store: Store) -> None:
+        self._port = port
+        self._adapter = adapter
+        self._store = store
+        self.parallel = port.parallel
+
+    async def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform *request*."""
+        match request:
+            case Everywhere(operation=operation):
+                hits = everywhere(self._store, operation)
+                self._port.tape.add(request, hits, None)
+                return hits
+            case Elsewhere(operation=operation):
+                return await arun(flow_of(self._adapter, operation), {"store": self._port}, timeout=timeout)
+            case Nap(seconds=seconds):
+                await asyncio.sleep(seconds)
+                return None
+        return await self._port.execute(request, timeout)
+
+    async def close(self) -> None:
+        """Close the port."""
+        await self._port.close()
+
+
+def flow_of(adapter: Adapter, operation: Operation) -> Flow[Any]:
+    """Return the adapter's flow of *operation*."""
+    return getattr(adapter, type(operation).__name__.lower())(operation)  # type: ignore[no-any-return]
+
+
+class Broken:
+    """A right adapter, to be subclassed: each method may be replaced."""
+
+    def __init__(self, inner: Adapter, store: Store) -> None:
+        self.inner = inner
+        self.store = store
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What is declared."""
+        return self.inner.capabilities
+
+    def search(self, operation: Search) -> Flow[Found]:
+        """Rank."""
+        return self.inner.search(operation)
+
+    def fetch(self, operation: Fetch) -> Flow[Rows]:
+        """Fetch."""
+        return self.inner.fetch(operation)
+
+    def count(self, operation: Count) -> Flow[int]:
+        """Count."""
+        return self.inner.count(operation)
+
+    def scan(self, operation: Scan) -> Flow[Rows]:
+        """Scan."""
+        return self.inner.scan(operation)
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Write."""
+        return self.inner.upsert(operation)
+
+    def replace(self, operation: Replace) -> Flow[int]:
+        """Replace."""
+        return self.inner.replace(operation)
+
+    def delete(self, operation: Delete) -> Flow[int | None]:
+        """Delete."""
+        return self.inner.delete(operation)
+
+    def posture(self) -> Flow[Posture]:
+        """Look."""
+        return self.inner.posture()
+
+    def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
+        """Rank everything, for `hazmat`."""
+        return self.inner.unscoped(query, k)
+
+    def tenants(self) -> list[str]:
+        """List all tenants."""
+        return sorted({row.tag.tenant for row in self.store.census()})
+
+
+def wrapped(kind: Callable[[Adapter, Store], Broken]) -> Callable[[Opened, Store], Opened]:
+    """Return what makes an opened adapter the broken one of *kind*, in both modes."""
+
+    def wrap(opened: Opened, store: Store) -> Opened:
+        inner, port, aport = opened.adapter, opened.port, opened.aport
+        return replace(
+            opened,
+            adapter=kind(inner, store),
+            port=lambda: CheatPort(port(), inner, store),
+            aport=lambda: AsyncCheatPort(aport(), inner, store),
+        )
+
+    return wrap

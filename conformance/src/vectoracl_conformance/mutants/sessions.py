@@ -1,0 +1,257 @@
+"""Mutants that keep something from one call to the next, mix tenants up, or leak beside the results."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from vectoracl.adapter import GRADES, Adapter, Flow
+from vectoracl.errors import StoreError
+from vectoracl.findings import Posture
+from vectoracl.operations import Count, Delete, Fetch, Found, Operation, Replace, Rows, Scan, Search, Upsert
+from vectoracl.predicate import ALWAYS
+from vectoracl.records import Record, Tag
+from vectoracl_conformance.harness import Mutant, Store
+from vectoracl_conformance.mutants.broken import Broken, Elsewhere, Nap, flow_of, forged, wrapped
+
+
+def moved(operation: Any, tenant: str) -> Operation:
+    """Return *operation* on another tenant's partition, its records with that tenant's tag."""
+    if isinstance(operation, Upsert | Replace):
+        records = tuple(
+            one._replace(tag=one.tag._replace(tenant=tenant))
+            if isinstance(one.tag, Tag) and one.tag.tenant == operation.partition
+            else one
+            for one in operation.records
+        )
+        return replace(operation, partition=tenant, records=records)
+    return replace(operation, partition=tenant)  # type: ignore[no-any-return]
+
+
+class Moving(Broken):
+    """Performs each operation on the partition that `where` names, and forges what comes back."""
+
+    def where(self, operation: Operation) -> str:
+        """Return the partition to use."""
+        return operation.partition
+
+    def _moved(self, operation: Any) -> Flow[Any]:
+        tenant = self.where(operation)
+        if tenant == operation.partition:
+            return (yield from self.around(operation))
+        reply = yield from Elsewhere(operation.partition, moved(operation, tenant))
+        if isinstance(reply, Found | Rows):
+            return reply._replace(hits=forged(reply.hits, operation.partition))
+        return reply
+
+    def around(self, operation: Operation) -> Flow[Any]:
+        """Perform the operation where it belongs."""
+        return (yield from flow_of(self.inner, operation))
+
+    def search(self, operation: Search) -> Flow[Found]:
+        """Move."""
+        return (yield from self._moved(operation))  # type: ignore[no-any-return]
+
+    def fetch(self, operation: Fetch) -> Flow[Rows]:
+        """Move."""
+        return (yield from self._moved(operation))  # type: ignore[no-any-return]
+
+    def count(self, operation: Count) -> Flow[int]:
+        """Move."""
+        return (yield from self._moved(operation))  # type: ignore[no-any-return]
+
+    def scan(self, operation: Scan) -> Flow[Rows]:
+        """Move."""
+        return (yield from self._moved(operation))  # type: ignore[no-any-return]
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Move."""
+        return (yield from self._moved(operation))  # type: ignore[no-any-return]
+
+    def replace(self, operation: Replace) -> Flow[int]:
+        """Move."""
+        return (yield from self._moved(operation))  # type: ignore[no-any-return]
+
+    def delete(self, operation: Delete) -> Flow[int | None]:
+        """Move."""
+        return (yield from self._moved(operation))  # type: ignore[no-any-return]
+
+
+class Folded(Moving):
+    """Tenants that differ in case are one."""
+
+    def where(self, operation: Operation) -> str:
+        """Fold."""
+        return operation.partition.lower()
+
+
+class Truncated(Moving):
+    """Names are cut, as identifiers are in some stores."""
+
+    def where(self, operation: Operation) -> str:
+        """Cut."""
+        return operation.partition[:48].strip()
+
+
+class Creates(Broken):
+    """A read of an unknown tenant makes it."""
+
+    def search(self, operation: Search) -> Flow[Found]:
+        """Create on the way."""
+        found = yield from self.inner.search(operation)
+        if not found.hits and not any(row.tag.tenant == operation.partition for row in self.store.census()):
+            assert hasattr(operation.query, "vector")
+            tag = Tag(operation.partition, "init", "init")
+            yield from self.inner.upsert(
+                Upsert(operation.partition, ALWAYS, (Record(tag, "", operation.query.vector, {}),))
+            )
+        return found
+
+
+class Ambient(Moving):
+    """The tenant of the last search is used for fetches and scans."""
+
+    def __init__(self, inner: Adapter, store: Store) -> None:
+        super().__init__(inner, store)
+        self._last: str | None = None
+
+    def where(self, operation: Operation) -> str:
+        """Remember, or use what is remembered."""
+        if isinstance(operation, Search):
+            self._last = operation.partition
+        if isinstance(operation, Scan | Fetch) and self._last is not None:
+            return self._last
+        return operation.partition
+
+
+class AfterError(Moving):
+    """After an error the next call runs in the scope of the one that failed."""
+
+    def __init__(self, inner: Adapter, store: Store) -> None:
+        super().__init__(inner, store)
+        self._left: str | None = None
+
+    def where(self, operation: Operation) -> str:
+        """Use what was left over, once."""
+        left, self._left = self._left, None
+        return operation.partition if left is None or isinstance(operation, Upsert | Delete | Replace) else left
+
+    def around(self, operation: Operation) -> Flow[Any]:
+        """Leave the scope behind on an error."""
+        try:
+            return (yield from flow_of(self.inner, operation))
+        except Exception:
+            self._left = operation.partition
+            raise
+
+
+class LeftByCancel(AfterError):
+    """After a cancellation the next call runs in the scope of the one that was cut."""
+
+    def around(self, operation: Operation) -> Flow[Any]:
+        """Leave the scope behind when the flow is closed."""
+        try:
+            if isinstance(operation, Search):
+                yield from Nap(operation.partition)
+            return (yield from flow_of(self.inner, operation))
+        except GeneratorExit:
+            self._left = operation.partition
+            raise
+
+
+class Races(Moving):
+    """The tenant is kept on the adapter between two requests of a call."""
+
+    def __init__(self, inner: Adapter, store: Store) -> None:
+        super().__init__(inner, store)
+        self._current = ""
+
+    def _moved(self, operation: Any) -> Flow[Any]:
+        if not isinstance(operation, Search | Fetch | Count):
+            return (yield from flow_of(self.inner, operation))
+        self._current = operation.partition
+        yield from Nap(operation.partition, 0.002)
+        return (yield from super()._moved(operation))
+
+    def where(self, operation: Operation) -> str:  # noqa: ARG002 - that is the fault
+        """Use what the adapter holds by now."""
+        return self._current
+
+
+class Sticky(Broken):
+    """After many searches of one tenant the plan fits only that tenant."""
+
+    def __init__(self, inner: Adapter, store: Store) -> None:
+        super().__init__(inner, store)
+        self._tenant, self._run = "", 0
+
+    def search(self, operation: Search) -> Flow[Found]:
+        """Cut others' results when the plan is stuck."""
+        found = yield from self.inner.search(operation)
+        if self._run >= 10 and operation.partition != self._tenant:
+            return found._replace(hits=found.hits[: len(found.hits) // 2])
+        self._run = self._run + 1 if operation.partition == self._tenant else 1
+        self._tenant = operation.partition
+        return found
+
+
+class Talkative(Moving):
+    """Errors quote the operation."""
+
+    def around(self, operation: Operation) -> Flow[Any]:
+        """Quote."""
+        try:
+            return (yield from flow_of(self.inner, operation))
+        except Exception as error:
+            raise StoreError(f"Failed: {operation!r}", code="store") from error
+
+
+class Logs(Broken):
+    """The client's log quotes texts."""
+
+    def search(self, operation: Search) -> Flow[Found]:
+        """Log."""
+        found = yield from self.inner.search(operation)
+        logging.getLogger("storeclient.http").debug("reply: %s", [hit.text for hit in found.hits])
+        return found
+
+
+class Boasts(Broken):
+    """The posture is better than what is claimed."""
+
+    def posture(self) -> Flow[Posture]:
+        """Boast."""
+        posture = yield from self.inner.posture()
+        return replace(posture, grade=GRADES[-1])
+
+
+class Blind(Broken):
+    """The posture is always what is claimed."""
+
+    def posture(self) -> Flow[Posture]:
+        """Look away."""
+        yield from self.inner.posture()
+        return Posture(self.capabilities.grade, ())
+
+
+def _mutant(kind: Callable[[Adapter, Store], Broken], name: str, breaks: str, expected: str, **more: Any) -> Mutant:
+    return Mutant(name, breaks, expected, wrapped(kind), **more)
+
+
+SESSIONS = (
+    _mutant(Folded, "tenants folded", "tenants that differ in case are one", "P2"),
+    _mutant(Truncated, "tenants truncated", "tenants with the same beginning are one", "P2"),
+    _mutant(Creates, "reading creates", "a search of an unknown tenant makes it", "P3"),
+    _mutant(Ambient, "ambient tenant", "fetches and scans use the tenant of the last search", "P4"),
+    _mutant(AfterError, "scope left after an error", "the next call runs in the failed one's scope", "S1"),
+    _mutant(LeftByCancel, "scope left after a cancellation", "the next call runs in the cut one's scope", "S2",
+            modes=("async",)),
+    _mutant(Races, "tenant kept on the adapter", "two calls side by side mix their tenants up", "S3"),
+    _mutant(Sticky, "sticky plan", "after many searches of one tenant others get fewer rows", "S5"),
+    _mutant(Talkative, "errors quote the operation", "a filter's value is in an error", "X1"),
+    _mutant(Logs, "the client logs texts", "stored text is in a log", "X1"),
+    _mutant(Boasts, "the posture boasts", "a better grade than the claimed one", "X2"),
+    _mutant(Blind, "the posture looks away", "a misconfigured store is served", "X2", needs=frozenset({"weakenings"})),
+)  # fmt: skip

@@ -1,0 +1,300 @@
+"""Mutants of the writes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from vectoracl.adapter import Flow
+from vectoracl.errors import StoreError
+from vectoracl.operations import ChunkRef, Delete, Replace, Upsert
+from vectoracl.predicate import ALWAYS
+from vectoracl.records import Record, Tag
+from vectoracl_conformance.harness import Mutant
+from vectoracl_conformance.mutants.broken import Broken, Elsewhere, Nap, wrapped
+
+
+def _mended(record: Record, tenant: str) -> Record:
+    tag: Any = record.tag
+    if not isinstance(tag, Tag):
+        tag = Tag(tenant, "?", "?")
+    return record._replace(
+        tag=tag._replace(
+            tenant=tag.tenant or tenant,
+            document=tag.document or "?",
+            chunk=tag.chunk or "?",
+            label=tag.label or "default",
+        )
+    )
+
+
+class Repairs(Broken):
+    """Fills the holes of a tag instead of refusing it."""
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Repair."""
+        records = tuple(_mended(one, operation.partition) for one in operation.records)
+        return (yield from self.inner.upsert(replace(operation, records=records)))
+
+
+class Retags(Broken):
+    """Writes records of another tenant under the operation's."""
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Re-tag."""
+        records = tuple(
+            one._replace(tag=one.tag._replace(tenant=operation.partition)) if isinstance(one.tag, Tag) else one
+            for one in operation.records
+        )
+        return (yield from self.inner.upsert(replace(operation, records=records)))
+
+
+class Follows(Broken):
+    """Writes a record where its tag says, whoever writes it."""
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Follow the tag."""
+        for record in operation.records:
+            tag = record.tag
+            if isinstance(tag, Tag) and tag.tenant and tag.tenant != operation.partition:
+                yield from Elsewhere(operation.partition, Upsert(tag.tenant, ALWAYS, (record,)))
+                return len(operation.records)
+        return (yield from self.inner.upsert(operation))
+
+
+class Slices(Broken):
+    """Writes a call in slices of 50, each for itself."""
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Slice."""
+        written = 0
+        for start in range(0, len(operation.records), 50):
+            part = replace(operation, records=operation.records[start : start + 50])
+            written += yield from self.inner.upsert(part)
+        return written
+
+
+class OneByOne(Broken):
+    """Writes a call record by record until one is refused."""
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Write one after the other."""
+        written = 0
+        for record in operation.records:
+            written += yield from self.inner.upsert(replace(operation, records=(record,)))
+        return written
+
+
+class Nowhere(Broken):
+    """Says that it wrote, and did not."""
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Lie."""
+        yield from self.inner.count(_count(operation.partition))
+        return len(operation.records)
+
+
+def _count(partition: str) -> Any:
+    from vectoracl.operations import Count
+
+    return Count(partition, ALWAYS, ALWAYS)
+
+
+class KeyWithoutTenant(Broken):
+    """The stored key is (document, chunk id): one tenant's write takes another's place."""
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Overwrite everyone's."""
+        written = yield from self.inner.upsert(operation)
+        refs = tuple(ChunkRef(one.tag.chunk, one.tag.document) for one in operation.records)
+        taken = {(ref.document, ref.chunk) for ref in refs}
+        others = {
+            row.tag.tenant
+            for row in self.store.census()
+            if row.tag.tenant != operation.partition and (row.tag.document, row.tag.chunk) in taken
+        }
+        for tenant in sorted(others):
+            yield from Elsewhere(operation.partition, Delete(tenant, ALWAYS, refs=refs))
+        return written
+
+
+class KeyWithoutDocument(Broken):
+    """The stored key is (tenant, chunk id)."""
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Overwrite in other documents."""
+        ids = {one.tag.chunk for one in operation.records}
+        refs = tuple(
+            ChunkRef(row.tag.chunk, row.tag.document)
+            for row in self.store.census()
+            if row.tag.tenant == operation.partition and row.tag.chunk in ids
+        )
+        if refs:
+            yield from self.inner.delete(Delete(operation.partition, operation.scope, refs=refs))
+        last = {one.tag.chunk: one for one in operation.records}
+        return (yield from self.inner.upsert(replace(operation, records=tuple(last.values()))))
+
+
+class Overwrites(Broken):
+    """An upsert does not look whether the handle may see what it overwrites."""
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Ignore the scope's predicate."""
+        return (yield from self.inner.upsert(replace(operation, scope=ALWAYS)))
+
+
+class OwnerField(Broken):
+    """A metadata key decides the tenant."""
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Follow the metadata."""
+        written = yield from self.inner.upsert(operation)
+        for record in operation.records:
+            owner = record.metadata.get("owner")
+            if isinstance(owner, str):
+                moved = record._replace(tag=record.tag._replace(tenant=owner))
+                yield from Elsewhere(operation.partition, Upsert(owner, ALWAYS, (moved,)))
+        return written
+
+
+class FlatMetadata(Broken):
+    """Metadata and tag share one name space: a key of the user's overwrites the tag's."""
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Let "label" through."""
+        records = tuple(
+            one._replace(tag=one.tag._replace(label=str(one.metadata["label"]))) if "label" in one.metadata else one
+            for one in operation.records
+        )
+        return (yield from self.inner.upsert(replace(operation, records=records)))
+
+
+class DeletesAnyone(Broken):
+    """The id alone is enough to delete."""
+
+    def delete(self, operation: Delete) -> Flow[int | None]:
+        """Delete in every tenant."""
+        gone = yield from self.inner.delete(operation)
+        if operation.refs is not None:
+            for tenant in self.tenants():
+                yield from Elsewhere(operation.partition, Delete(tenant, ALWAYS, refs=operation.refs))
+        return gone
+
+
+class DeleteTells(Broken):
+    """A delete counts foreign rows, without touching them."""
+
+    def delete(self, operation: Delete) -> Flow[int | None]:
+        """Count everyone's."""
+        gone = yield from self.inner.delete(operation)
+        names = {ref.chunk for ref in operation.refs or ()}
+        there = sum(1 for row in self.store.census() if row.tag.chunk in names)
+        return (gone or 0) + there if operation.refs is not None else gone
+
+
+class ClearsAll(Broken):
+    """Clearing empties the collection."""
+
+    def delete(self, operation: Delete) -> Flow[int | None]:
+        """Delete everyone's."""
+        gone = yield from self.inner.delete(operation)
+        if operation.where is not None:
+            for tenant in self.tenants():
+                yield from Elsewhere(operation.partition, Delete(tenant, ALWAYS, where=operation.where))
+        return gone
+
+
+class DeleteFilterDropped(Broken):
+    """A delete by filter deletes all of the tenant's."""
+
+    def delete(self, operation: Delete) -> Flow[int | None]:
+        """Drop the filter."""
+        if operation.where is not None:
+            operation = replace(operation, where=ALWAYS)
+        return (yield from self.inner.delete(operation))
+
+
+class DeleteWide(Broken):
+    """A delete ignores what the handle was narrowed to."""
+
+    def delete(self, operation: Delete) -> Flow[int | None]:
+        """Ignore the scope's predicate."""
+        return (yield from self.inner.delete(replace(operation, scope=ALWAYS)))
+
+
+class ConflictTells(Broken):
+    """Creating under an id that anyone has is a conflict."""
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Tell."""
+        names = {one.tag.chunk for one in operation.records}
+        if any(row.tag.tenant != operation.partition and row.tag.chunk in names for row in self.store.census()):
+            raise StoreError("The id exists.", code="conflict", sent="no")
+        return (yield from self.inner.upsert(operation))
+
+
+class DeleteThenWrite(Broken):
+    """A replacement deletes first and writes then, in two requests."""
+
+    def replace(self, operation: Replace) -> Flow[int]:
+        """Leave a gap."""
+        right = self.inner.replace(operation)
+        if operation.records:
+            yield from self.inner.delete(Delete(operation.partition, operation.scope, document=operation.document))
+            yield from Nap(operation.partition)
+        return (yield from right)
+
+
+class KeepsOld(Broken):
+    """A replacement leaves the old chunks."""
+
+    def replace(self, operation: Replace) -> Flow[int]:
+        """Only write."""
+        if not operation.records:
+            return (yield from self.inner.replace(operation))
+        return (yield from self.inner.upsert(Upsert(operation.partition, operation.scope, operation.records)))
+
+
+class Spares(Broken):
+    """A delete by document spares chunks of one id."""
+
+    def delete(self, operation: Delete) -> Flow[int | None]:
+        """Spare "3"."""
+        if operation.document is None:
+            return (yield from self.inner.delete(operation))
+        refs = tuple(
+            ChunkRef(row.tag.chunk, row.tag.document)
+            for row in self.store.census()
+            if (row.tag.tenant, row.tag.document) == (operation.partition, operation.document) and row.tag.chunk != "3"
+        )
+        if not refs:
+            return (yield from self.inner.count(_count(operation.partition))) * 0
+        return (yield from self.inner.delete(Delete(operation.partition, operation.scope, refs=refs)))
+
+
+def _mutant(kind: type[Broken], name: str, breaks: str, expected: str) -> Mutant:
+    return Mutant(name, breaks, expected, wrapped(kind))
+
+
+WRITING = (
+    _mutant(Repairs, "tags repaired", "a record without a whole tag is written after all", "W1"),
+    _mutant(Nowhere, "writes nowhere", "an upsert says that it wrote and the census does not see it", "W1"),
+    _mutant(Retags, "foreign tags rewritten", "another tenant's record is written under the own tenant", "W2"),
+    _mutant(Follows, "foreign tags followed", "a record is written where its tag says", "W2"),
+    _mutant(Slices, "slices of 50", "a call is written in parts, each for itself", "W3"),
+    _mutant(OneByOne, "one by one", "records before the bad one are written", "W3"),
+    _mutant(KeyWithoutTenant, "key without tenant", "the same id in two tenants is one chunk", "W4"),
+    _mutant(Overwrites, "overwrites unseen rows", "an upsert ignores the scope's predicate", "W5"),
+    _mutant(OwnerField, "metadata decides the tenant", "a metadata key moves the chunk", "R8"),
+    _mutant(FlatMetadata, "metadata beside the tag", "a metadata key overwrites the label", "R8"),
+    _mutant(DeletesAnyone, "delete by id alone", "the tenant is not a condition of a delete", "W6"),
+    _mutant(DeleteTells, "delete tells", "the count of a delete includes foreign rows", "W6"),
+    _mutant(ClearsAll, "clearing empties the collection", "a delete by filter is not scoped", "W7"),
+    _mutant(DeleteFilterDropped, "filter dropped in delete", "a delete by filter deletes all of the tenant's", "W7"),
+    _mutant(DeleteWide, "delete past the handle", "a delete ignores the scope's predicate", "W7"),
+    _mutant(ConflictTells, "conflict tells", "an id that exists elsewhere is a conflict", "W8"),
+    _mutant(KeyWithoutDocument, "key without document", "the same chunk id in two documents is one chunk", "W9"),
+    _mutant(DeleteThenWrite, "delete, then write", "a replacement is two requests", "W10"),
+    _mutant(KeepsOld, "old chunks stay", "a replacement only writes", "W10"),
+    _mutant(Spares, "a delete spares one id", "a fault that only some names meet", "X4"),
+)
