@@ -100,7 +100,7 @@ class Naive:
             connection.execute(
                 "INSERT INTO naive.chunks SELECT chunk_id::bigint, tenant_id, content, embedding FROM vectoracl.chunks"
             )
-            connection.execute("CREATE INDEX ON naive.chunks USING hnsw (embedding vector_cosine_ops)")
+            connection.execute("CREATE INDEX shared_hnsw ON naive.chunks USING hnsw (embedding vector_cosine_ops)")
             connection.execute("CREATE INDEX ON naive.chunks (tenant_id)")
             connection.execute("ALTER TABLE naive.chunks ENABLE ROW LEVEL SECURITY")
             connection.execute("ALTER TABLE naive.chunks FORCE ROW LEVEL SECURITY")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,7 @@ class Timing:
 def interleaved(
     calls: Mapping[str, Call], rounds: int, *, warm: int = 5, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, Timing]:
-    """Call each contestant once a round, in turning order; *rounds* calls each. A call gets the round's number."""
+    """Call each contestant once a round, in a shuffled order; *rounds* calls each. A call gets the round's number."""
     names = list(calls)
     times: dict[str, list[float]] = {name: [] for name in names}
     for number in range(warm):
@@ -37,8 +38,8 @@ def interleaved(
             calls[name](number)
     gc.collect()
     for number in range(rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
+        # In a new order each round: who comes after a slow neighbour finds cold caches.
+        for name in random.Random(number).sample(names, len(names)):
             begin = clock()
             calls[name](number)
             times[name].append((clock() - begin) * 1e3)
