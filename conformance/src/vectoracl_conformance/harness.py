@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from vectoracl.adapter import Opened
@@ -101,6 +102,18 @@ class Store(ABC):
         """Say whether *request*, as it was sent, has the tenant as an unconditional conjunct; None: cannot tell."""
         return None
 
+    def upstream(self) -> tuple[str, int] | Path | None:
+        """Return where a tap has to connect to (host and port, or a unix socket); None: no wire to be heard."""
+        return None
+
+    def through(self, host: str, port: int) -> Mapping[str, Any]:  # noqa: ARG002 - the form of an override
+        """Return `config` for a client that connects to the tap at *host* and *port* instead."""
+        return self.config
+
+    def served(self) -> int | None:
+        """Count the sessions that the store has served and that have ended; None: it cannot count."""
+        return None
+
     def weakenings(self) -> Sequence[Weakening]:
         """List misconfigurations that the posture has to notice."""
         return ()
@@ -133,9 +146,10 @@ class Mutant:
 
 
 class Harness(ABC):
-    """What the kit knows of an adapter."""
+    """What the kit knows of an adapter: the name that config uses, and the product's."""
 
     adapter: str
+    store: str = ""
 
     @abstractmethod
     def server(self) -> Server:

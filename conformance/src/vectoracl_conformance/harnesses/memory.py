@@ -42,6 +42,7 @@ class MemoryHarness(Harness):
     """The memory adapter."""
 
     adapter = "memory"
+    store = "memory"
 
     def server(self) -> Server:
         """In this process."""

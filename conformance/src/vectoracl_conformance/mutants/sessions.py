@@ -126,7 +126,7 @@ class Ambient(Moving):
         return operation.partition
 
 
-class AfterError(Moving):
+class LeftByFault(Moving):
     """After an error the next call runs in the scope of the one that failed."""
 
     def __init__(self, inner: Adapter, store: Store) -> None:
@@ -147,7 +147,7 @@ class AfterError(Moving):
             raise
 
 
-class LeftByCancel(AfterError):
+class LeftByCancelling(LeftByFault):
     """After a cancellation the next call runs in the scope of the one that was cut."""
 
     def around(self, operation: Operation) -> Flow[Any]:
@@ -245,8 +245,8 @@ SESSIONS = (
     _mutant(Truncated, "tenants truncated", "tenants with the same beginning are one", "P2"),
     _mutant(Creates, "reading creates", "a search of an unknown tenant makes it", "P3"),
     _mutant(Ambient, "ambient tenant", "fetches and scans use the tenant of the last search", "P4"),
-    _mutant(AfterError, "scope left after an error", "the next call runs in the failed one's scope", "S1"),
-    _mutant(LeftByCancel, "scope left after a cancellation", "the next call runs in the cut one's scope", "S2",
+    _mutant(LeftByFault, "scope left after an error", "the next call runs in the failed one's scope", "S1"),
+    _mutant(LeftByCancelling, "scope left after a cancellation", "the next call runs in the cut one's scope", "S2",
             modes=("async",)),
     _mutant(Races, "tenant kept on the adapter", "two calls side by side mix their tenants up", "S3"),
     _mutant(Sticky, "sticky plan", "after many searches of one tenant others get fewer rows", "S5"),

@@ -1,0 +1,90 @@
+"""`vectoracl conformance NAME | module:harness`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from vectoracl_conformance.corpus import DECOYS
+from vectoracl_conformance.report import print_table, write_html, write_json, write_junit
+from vectoracl_conformance.runner import Ask, run
+from vectoracl_conformance.verdict import REQUIRED
+
+
+def _listed(values: list[str] | None) -> list[str]:
+    return [one.strip() for value in values or [] for one in value.split(",") if one.strip()]
+
+
+def conformance(
+    name: Annotated[str, typer.Argument(metavar="NAME | MODULE:HARNESS", help="An installed adapter, or a harness.")],
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="ID", help="Run these checks only (W3, or R1,R2).")
+    ] = None,
+    decoys: Annotated[
+        int, typer.Option("--decoys", min=50, max=100_000, help="Foreign chunks nearer than each own one.")
+    ] = DECOYS,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Repeat the run of this seed.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the store for inspection.")] = False,  # noqa: FBT002
+    known: Annotated[
+        list[str] | None,
+        typer.Option("--known", metavar="ID=WHY", help="Name a deviation that is known; it still fails."),
+    ] = None,
+    mutants: Annotated[  # noqa: FBT002
+        bool, typer.Option("--mutants", help="Also run every deliberately broken adapter (minutes).")
+    ] = False,
+    mutant: Annotated[
+        list[str] | None, typer.Option("--mutant", metavar="NAME", help="Only this mutant, or those of a check's id.")
+    ] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit's XML.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write one self-contained page.")] = None,
+) -> None:
+    """Certify an adapter: attack it, and say with what evidence it held.
+
+    Exit codes: 0 conformant, 1 not conformant, 2 could not be measured.
+    """
+    console, aside = Console(highlight=False), Console(stderr=True, highlight=False)
+    chosen = _listed(only)
+    unknown = [one for one in chosen if one not in REQUIRED]
+    pairs = dict(one.partition("=")[::2] for one in known or [])
+    unknown += [one for one in pairs if one not in REQUIRED]
+    if unknown:
+        aside.print(f"There is no check {', '.join(unknown)}; there is {REQUIRED[0]} to {REQUIRED[-1]}.", style="red")
+        raise typer.Exit(2)
+    ask = Ask(name, chosen, decoys, seed, keep, pairs, mutants or bool(mutant), _listed(mutant))
+
+    def watch(event: dict[str, Any]) -> None:
+        if not aside.is_terminal:
+            return
+        if event["event"] == "note":
+            aside.print(f"{event['id']} {event['mode']}: {event['outcome']}", style="dim")
+        elif event["event"] == "mutant":
+            aside.print(f"mutant {event['name']}: {' '.join(event['died_by']) or 'lives'}", style="dim")
+
+    report = run(ask, watch)
+    print_table(report, console)
+    for path, write in ((json_path, write_json), (junit, write_junit), (html, write_html)):
+        if path is not None:
+            write(report, path)
+    raise typer.Exit(report.exit_code)
+
+
+def register(app: typer.Typer, **given: Any) -> None:
+    """Add the command to *app*."""
+    app.command("conformance", **given)(conformance)
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.command("conformance")(conformance)
+
+
+def main() -> None:
+    """Run the command by itself."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""The report in four forms, from the same data: JSON, a terminal's table, JUnit and one self-contained HTML page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vectoracl_conformance.checks import CHECKS
+from vectoracl_conformance.runner import Report
+from vectoracl_conformance.verdict import GRADES, MODES, Noted
+
+_COLOURS = {
+    "passed": "green",
+    "unsupported, verified": "green",
+    "failed": "red",
+    "known deviation": "red",
+    "abstained": "yellow",
+    "not run": "yellow",
+    "conformant": "green",
+    "not conformant": "red",
+    "not measured": "yellow",
+}
+
+
+def title(id_: str) -> str:
+    """Return the title of a check."""
+    found = CHECKS.get(id_)
+    return found.title if found is not None else ""
+
+
+def story(note: Noted) -> Iterator[tuple[str, str]]:
+    """Yield what there is to say about a check that is not passed: (heading, text)."""
+    if note.why:
+        yield "attacked", note.attacked
+        yield "came back", note.back
+        yield "why it is a breach", note.why
+    elif note.reason:
+        yield "reason", note.reason
+    if note.reproduce:
+        yield "reproduce", note.reproduce
+
+
+def wrong(report: Report) -> list[Noted]:
+    """Return the notes that are neither passed nor verified as unsupported."""
+    return [note for note in report.judged.checks if note.outcome not in ("passed", "unsupported, verified")]
+
+
+def write_json(report: Report, path: Path) -> None:
+    """Write the machine's report."""
+    path.write_text(json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def print_table(report: Report, console: Console) -> None:
+    """Print the table, what is wrong in words, and the verdict."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("", "check", *MODES, "seconds"):
+        table.add_column(name, overflow="fold")
+    by_place = {(note.id, note.mode): note for note in report.judged.checks}
+    for id_ in dict.fromkeys(note.id for note in report.judged.checks):
+        notes = [by_place[id_, mode] for mode in MODES]
+        if report.ask.only and id_ not in report.ask.only:
+            continue
+        cells = [Text(note.outcome, _COLOURS[note.outcome]) for note in notes]
+        table.add_row(Text(id_, "bold"), title(id_), *cells, f"{sum(note.seconds for note in notes):.2f}")
+    console.print(table)
+    for note in wrong(report):
+        if report.ask.only and note.id not in report.ask.only:
+            continue
+        console.print(Text(f"\n{note.id} {note.mode}: {note.outcome}", f"bold {_COLOURS[note.outcome]}"))
+        for heading, text in story(note):
+            console.print(Text.assemble((f"  {heading}: ", "dim"), text), soft_wrap=True)
+    if report.mutants:
+        console.print()
+        matrix = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("mutant", "has to die by", "died by"):
+            matrix.add_column(name, overflow="fold")
+        for one in report.mutants:
+            right = one["expected"] in one["died_by"]
+            matrix.add_row(
+                one["name"], one["expected"], Text(" ".join(one["died_by"]) or "lives", "green" if right else "red")
+            )
+        console.print(matrix)
+    server = report.about.get("server", {})
+    console.print(
+        Text(f"\n{report.about.get('adapter', report.ask.name)} on {server.get('version', '?')} ({server.get('kind', '?')}), "
+             f"{report.ask.decoys} decoys, seed {report.seed}", "dim")
+    )  # fmt: skip
+    for grade in GRADES:
+        state = report.judged.grades[grade]
+        reason = report.reasons.get(grade, "")
+        console.print(Text.assemble((f"  {grade:4}", "bold"), (state, _COLOURS[state]), f"  {reason}"), soft_wrap=True)
+    if report.problem:
+        console.print(Text(report.problem, "red"), soft_wrap=True)
+    verdict = report.judged.verdict
+    evidence = f" at {report.judged.evidence}" if verdict == "conformant" and report.judged.evidence else ""
+    console.print(Text(f"{verdict}{evidence}", f"bold {_COLOURS[verdict]}"))
+
+
+def write_junit(report: Report, path: Path) -> None:
+    """Write JUnit's XML: a test case for each check and mode; what was not measured is an error, never skipped."""
+    bad = wrong(report)
+    failed = [note for note in bad if note.outcome in ("failed", "known deviation")]
+    suite = ET.Element(
+        "testsuite",
+        name=f"vectoracl conformance {report.ask.name}",
+        tests=str(len(report.judged.checks)),
+        failures=str(len(failed)),
+        errors=str(len(bad) - len(failed)),
+        time=f"{sum(note.seconds for note in report.judged.checks):.3f}",
+    )
+    for note in report.judged.checks:
+        case = ET.SubElement(
+            suite, "testcase", classname=f"conformance.{note.id}", name=f"{note.mode}", time=f"{note.seconds:.3f}"
+        )
+        if note in bad:
+            kind = "failure" if note in failed else "error"
+            text = "\n".join(f"{heading}: {one}" for heading, one in story(note))
+            ET.SubElement(case, kind, message=_clean(f"{note.outcome}: {note.reason}")).text = _clean(text)
+    ET.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _clean(text: str) -> str:
+    """Leave out what XML cannot hold."""
+    return "".join(char if char in "\n\t" or char >= " " and not "\ud800" <= char <= "\udfff" else "�" for char in text)
+
+
+_STYLE = """
+:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #8884;
+vertical-align:top}.passed,.conformant,.unsupported{color:#187a34}.failed,.not-conformant,.known{color:#b3261e}
+.abstained,.not-run,.not-measured{color:#8a5a00}@media (prefers-color-scheme:dark){.passed,.conformant,.unsupported{
+color:#6bd38a}.failed,.not-conformant,.known{color:#ff8a80}.abstained,.not-run,.not-measured{color:#ffc66d}}
+code{font-size:.9em;word-break:break-word}dt{font-weight:600}dd{margin:0 0 .5rem 1rem;word-break:break-word}
+"""
+
+
+def _class(outcome: str) -> str:
+    return {"unsupported, verified": "unsupported", "known deviation": "known"}.get(outcome, outcome.replace(" ", "-"))
+
+
+def _span(outcome: str) -> str:
+    return f'<span class="{_class(outcome)}">{escape(outcome)}</span>'
+
+
+def html(report: Report) -> str:
+    """Return one page that needs nothing else."""
+    verdict = report.judged.verdict
+    server = report.about.get("server", {})
+    evidence = f" at {report.judged.evidence}" if verdict == "conformant" and report.judged.evidence else ""
+    rows = []
+    by_place = {(note.id, note.mode): note for note in report.judged.checks}
+    for id_ in dict.fromkeys(note.id for note in report.judged.checks):
+        check = CHECKS.get(id_)
+        told = f"<details><summary>{escape(title(id_))}</summary>"
+        if check is not None:
+            told += (
+                f"<dl><dt>Attack</dt><dd>{escape(check.attack)}</dd>"
+            told += f"<dt>Breach</dt><dd>{escape(check.breach)}</dd></dl>"
+            )
+        told += "</details>"
+        for note in (by_place[id_, mode] for mode in MODES):
+            if note in wrong(report):
+                lines = "".join(
+                    f"<dt>{escape(head)}</dt><dd><code>{escape(text)}</code></dd>" for head, text in story(note)
+                )
+                told += f"<p>{note.mode}</p><dl>{lines}</dl>"
+        cells = "".join(f"<td>{_span(by_place[id_, mode].outcome)}</td>" for mode in MODES)
+        rows.append(f'<tr id="{id_}"><th scope="row">{id_}</th><td>{told}</td>{cells}</tr>')
+    grades = "".join(
+        f"<tr><th scope=row>{grade}</th><td>{_span(report.judged.grades[grade])}</td>"
+        f"<td>{escape(report.reasons.get(grade, ''))}</td></tr>"
+        for grade in GRADES
+    )
+    mutants = "".join(
+        f"<tr><td>{escape(one['name'])}</td><td>{escape(one['breaks'])}</td><td>{one['expected']}</td>"
+        f'<td class="{"passed" if one["expected"] in one["died_by"] else "failed"}">'
+        f"{escape(' '.join(one['died_by']) or 'lives')}</td></tr>"
+        for one in report.mutants
+    )
+    matrix = (
+        "<h2>Mutants</h2><table><tr><th>mutant</th><th>breaks</th><th>has to die by</th><th>died by</th></tr>"
+        f"{mutants}</table>"
+        if mutants
+        else ""
+    )
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{escape(report.ask.name)}: {verdict}</title><style>{_STYLE}</style>"
+        f'<h1><span class="{_class(verdict)}">{verdict}{evidence}</span></h1>'
+        f"<p>{escape(str(report.about.get('adapter', report.ask.name)))} on {escape(str(server.get('version', '?')))} "
+        f"({escape(str(server.get('kind', '?')))}); {report.ask.decoys} decoys, seed {report.seed}, "
+        f"kit {escape(str(report.about.get('kit', '?')))}.</p><p>{escape(report.problem)}</p>"
+        f"<h2>Evidence</h2><table>{grades}</table>"
+        f"<h2>Checks</h2><table><tr><th></th><th>check</th><th>sync</th><th>async</th></tr>{''.join(rows)}</table>{matrix}</html>"
+    )
+
+
+def write_html(report: Report, path: Path) -> None:
+    """Write the page."""
+    path.write_text(html(report), encoding="utf-8")

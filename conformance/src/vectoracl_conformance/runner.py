@@ -1,0 +1,176 @@
+"""Runs a worker process and judges what it told. The verdict is made here, never in the process of the adapter."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from vectoracl_conformance.corpus import DECOYS
+from vectoracl_conformance.verdict import GRADES, EvidenceState, Judged, Noted, judge
+
+TIMEOUT = 600.0
+_STATES = ("passed", "failed", "abstained", "not run")
+_NOTED = frozenset(one.name for one in fields(Noted))
+
+
+@dataclass(slots=True)
+class Ask:
+    """What a person asks of the runner."""
+
+    name: str
+    only: Sequence[str] = ()
+    decoys: int = DECOYS
+    seed: int | None = None
+    keep: bool = False
+    known: dict[str, str] = field(default_factory=dict)
+    mutants: bool = False
+    only_mutants: Sequence[str] = ()
+    timeout: float = TIMEOUT
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything that is known after a run."""
+
+    ask: Ask
+    judged: Judged
+    about: dict[str, Any]
+    reasons: dict[str, str]
+    mutants: list[dict[str, Any]]
+    seed: int
+    problem: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """The verdict's; a mutant that lives, or dies by the wrong check, is a failure too."""
+        if self.judged.verdict == "conformant" and any(one["expected"] not in one["died_by"] for one in self.mutants):
+            return 1
+        return self.judged.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the machine's report: exactly these keys."""
+        return {
+            "verdict": self.judged.verdict,
+            "evidence": self.judged.evidence,
+            "grades": self.judged.grades,
+            "adapter": self.about.get("adapter", self.ask.name),
+            "store": self.about.get("store", ""),
+            "server": self.about.get("server", {"kind": "", "version": ""}),
+            "decoys": self.ask.decoys,
+            "checks": [
+                {
+                    "id": note.id,
+                    "mode": note.mode,
+                    "outcome": note.outcome,
+                    "seconds": note.seconds,
+                    "reason": note.reason,
+                }
+                for note in self.judged.checks
+            ],
+            "mutants": [
+                {name: one[name] for name in ("name", "breaks", "expected", "died_by")} for one in self.mutants
+            ],
+        }
+
+
+Watch = Callable[[dict[str, Any]], None]
+
+
+def run(ask: Ask, watch: Watch = lambda _: None) -> Report:
+    """Run what *ask* says in a process of its own and judge it."""
+    token = secrets.token_hex(16)
+    seed = secrets.randbelow(2**31) if ask.seed is None else ask.seed
+    request = {
+        "token": token,
+        "name": ask.name,
+        "only": list(ask.only),
+        "decoys": ask.decoys,
+        "seed": seed,
+        "keep": ask.keep,
+        "known": ask.known,
+        "mutants": ask.mutants,
+        "only_mutants": list(ask.only_mutants),
+        "path": [path for path in sys.path if path],
+    }
+    events, problem = _worker(request, token, ask.timeout * (20 if ask.mutants else 1), watch)
+    return collected(ask, seed, events, problem)
+
+
+def _worker(request: dict[str, Any], token: str, timeout: float, watch: Watch) -> tuple[list[dict[str, Any]], str]:
+    command = [sys.executable, "-m", "vectoracl_conformance.worker"]
+    process = subprocess.Popen(  # noqa: S603 - our own module
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(timeout, stop)
+    timer.start()
+    events: list[dict[str, Any]] = []
+    try:
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.close()
+        for line in process.stdout:
+            event = _event(line, token)
+            if event is not None:
+                events.append(event)
+                watch(event)
+        code = process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        timer.cancel()
+    if late.is_set():
+        return events, f"the run was stopped after {timeout:g} seconds"
+    ended = any(event["event"] == "end" for event in events)
+    told = next((event["message"] for event in events if event["event"] == "error"), "")
+    if told:
+        return events, told
+    return events, "" if ended and code == 0 else f"the process of the adapter ended early (exit code {code})"
+
+
+def _event(line: str, token: str) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and event.get("token") == token and "event" in event else None
+
+
+def collected(ask: Ask, seed: int, events: Sequence[dict[str, Any]], problem: str) -> Report:
+    """Judge *events*; a process that ended early leaves nothing passed that it did not finish telling."""
+    notes = [
+        Noted(**{name: value for name, value in event.items() if name in _NOTED})
+        for event in events
+        if event["event"] == "note"
+    ]
+    about = next((event for event in events if event["event"] == "start"), {})
+    grades: dict[str, EvidenceState] = {}
+    reasons: dict[str, str] = {}
+    for event in events:
+        if event["event"] == "grade" and event["grade"] in GRADES and event["state"] in _STATES:
+            grades[event["grade"]] = event["state"]
+            reasons[event["grade"]] = event["reason"]
+    judged = judge(notes, grades)
+    if problem and judged.verdict == "conformant":
+        judged.verdict = "not measured"
+        judged.grades["E1"] = "not run"
+    mutants = [
+        {name: event[name] for name in ("name", "breaks", "expected", "died_by", "reasons")}
+        for event in events
+        if event["event"] == "mutant"
+    ]
+    return Report(ask, judged, about, reasons, mutants, seed, problem)
