@@ -88,10 +88,8 @@ def print_table(report: Report, console: Console) -> None:
             )
         console.print(matrix)
     server = report.about.get("server", {})
-    console.print(
-        Text(f"\n{report.about.get('adapter', report.ask.name)} on {server.get('version', '?')} ({server.get('kind', '?')}), "
-             f"{report.ask.decoys} decoys, seed {report.seed}", "dim")
-    )  # fmt: skip
+    who = f"{report.about.get('adapter', report.ask.name)} on {server.get('version', '?')} ({server.get('kind', '?')})"
+    console.print(Text(f"\n{who}, {report.ask.decoys} decoys, seed {report.seed}", "dim"), soft_wrap=True)
     for grade in GRADES:
         state = report.judged.grades[grade]
         reason = report.reasons.get(grade, "")
@@ -160,10 +158,8 @@ def html(report: Report) -> str:
         check = CHECKS.get(id_)
         told = f"<details><summary>{escape(title(id_))}</summary>"
         if check is not None:
-            told += (
-                f"<dl><dt>Attack</dt><dd>{escape(check.attack)}</dd>"
+            told += f"<dl><dt>Attack</dt><dd>{escape(check.attack)}</dd>"
             told += f"<dt>Breach</dt><dd>{escape(check.breach)}</dd></dl>"
-            )
         told += "</details>"
         for note in (by_place[id_, mode] for mode in MODES):
             if note in wrong(report):

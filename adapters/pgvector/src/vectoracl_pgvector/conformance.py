@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -25,7 +26,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from vectoracl.errors import VectorACLError
 from vectoracl.records import Record, Tag
-from vectoracl_conformance.harness import Harness, HarnessError, Needs, Server, Store, Weakening
+from vectoracl_conformance.harness import Engine, Harness, HarnessError, Needs, Server, Store, Weakening
 from vectoracl_pgvector.requests import Transaction
 
 _SETTINGS = {"track_functions": "all", "fsync": "off"}
@@ -120,6 +121,42 @@ class PgStore(Store):
                 return False
         return True
 
+    def upstream(self) -> tuple[str, int]:
+        """Return the server's TCP port."""
+        parts = conninfo_to_dict(self._dsn("tcp", self._name))
+        return str(parts["host"]), int(parts["port"])
+
+    def through(self, host: str, port: int) -> Mapping[str, Any]:
+        """Return the configuration of a client of the tap; without TLS, so that it can be read."""
+        dsn = make_conninfo(self._dsn("tcp", self._name), host=host, port=port, sslmode="disable", gssencmode="disable")
+        return {**self.config, "dsn": dsn, "pool_min": 1, "pool_max": 1}
+
+    def _gone(self, connection: psycopg.Connection[Any]) -> None:
+        """Wait until no session of the runtime role is left: statistics are flushed when a session ends."""
+        for _ in range(500):
+            row = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND usename = 'vectoracl_runtime'",
+                (self._name,),
+            ).fetchone()
+            if row == (0,):
+                return
+            time.sleep(0.01)
+
+    def served(self) -> int:
+        """Count the sessions that this database has served; the kit's own go to another database meanwhile."""
+        if self._admin is not None:
+            self._admin.close()
+        with self.superuser("postgres") as connection:
+            self._gone(connection)
+            row = connection.execute(
+                "SELECT sessions FROM pg_stat_database WHERE datname = %s", (self._name,)
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    def engine(self) -> Engine:
+        """Return the counter of the extension's distance functions."""
+        return PgEngine(self)
+
     def weakenings(self) -> Sequence[Weakening]:
         """Return what an operator may get wrong."""
 
@@ -182,6 +219,37 @@ class PgStore(Store):
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(self._name)))
 
 
+class PgEngine:
+    """How often the extension's functions that return a distance were called in one database.
+
+    It needs `track_functions = all`. Inside an HNSW index the functions are called without being counted, so what it
+    says holds for exact scans, which is what the tenants of the shared partition get.
+    """
+
+    def __init__(self, store: PgStore) -> None:
+        self._store = store
+
+    def scored(self) -> int:
+        """Return the calls so far, after every session of the runtime role has ended."""
+        with self._store.superuser() as connection:
+            self._store._gone(connection)  # noqa: SLF001 - one harness, two classes
+            row = connection.execute(
+                "SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions AS f JOIN pg_depend AS d ON "
+                "d.objid = f.funcid AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e' JOIN pg_extension AS e ON "
+                "e.oid = d.refobjid AND e.extname = 'vector' JOIN pg_proc AS p ON p.oid = f.funcid "
+                "WHERE p.prorettype = 'float8'::regtype"
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    def unscoped(self, vector: Sequence[float], k: int) -> int:
+        """Rank every row as a superuser, in a session that has ended when this returns."""
+        with self._store.superuser() as connection:
+            rows = connection.execute(
+                "SELECT 1 FROM vectoracl.chunks ORDER BY embedding <=> %s::vector LIMIT %s", (str(list(vector)), k)
+            ).fetchall()
+        return len(rows)
+
+
 def _loose_or(text: str) -> bool:
     """Tell whether *text*, what follows the tenant's condition, has an OR outside of parentheses."""
     depth = 0
@@ -203,6 +271,7 @@ class PgvectorHarness(Harness):
     """PostgreSQL with pgvector."""
 
     adapter = "pgvector"
+    store = "PostgreSQL"
 
     def __init__(self) -> None:
         self._given = os.environ.get("VECTORACL_PGVECTOR_KIT")
@@ -213,10 +282,12 @@ class PgvectorHarness(Harness):
         if self._given:
             changes: dict[str, str] = {"dbname": name}
             if role != "bootstrap":
-                changes |= {"user": f"vectoracl_{role}"}
+                changes |= {"user": f"vectoracl_{'runtime' if role == 'tcp' else role}"}
             return make_conninfo(self._given, **changes)
         if self._server is None:
             self._start()
+        if role == "tcp":
+            return str(self._server.dsn("runtime", name, tcp=True))
         return str(self._server.dsn(role, name))
 
     def _start(self) -> None:
