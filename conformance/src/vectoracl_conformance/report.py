@@ -14,7 +14,7 @@ from rich.text import Text
 
 from vectoracl_conformance.checks import CHECKS
 from vectoracl_conformance.runner import Report
-from vectoracl_conformance.verdict import GRADES, MODES, Noted
+from vectoracl_conformance.verdict import GRADES, MISSING, MODES, Noted
 
 _COLOURS = {
     "passed": "green",
@@ -69,9 +69,10 @@ def print_table(report: Report, console: Console) -> None:
             continue
         cells = [Text(note.outcome, _COLOURS[note.outcome]) for note in notes]
         table.add_row(Text(id_, "bold"), title(id_), *cells, f"{sum(note.seconds for note in notes):.2f}")
-    console.print(table)
+    if report.about:
+        console.print(table)
     for note in wrong(report):
-        if report.ask.only and note.id not in report.ask.only:
+        if (report.ask.only and note.id not in report.ask.only) or note.reason == MISSING:
             continue
         console.print(Text(f"\n{note.id} {note.mode}: {note.outcome}", f"bold {_COLOURS[note.outcome]}"))
         for heading, text in story(note):
@@ -126,7 +127,9 @@ def write_junit(report: Report, path: Path) -> None:
 
 def _clean(text: str) -> str:
     """Leave out what XML cannot hold."""
-    return "".join(char if char in "\n\t" or char >= " " and not "\ud800" <= char <= "\udfff" else "�" for char in text)
+    return "".join(
+        char if char in "\n\t" or (char >= " " and not "\ud800" <= char <= "\udfff") else "�" for char in text
+    )
 
 
 _STYLE = """

@@ -24,6 +24,7 @@ REQUIRED: tuple[str, ...] = (
 MODES: tuple[Literal["sync", "async"], ...] = ("sync", "async")
 OPTIONAL = frozenset({"R12", "R13"})
 GRADES: tuple[str, ...] = ("E1", "E2v", "E2c", "E2s", "E3")
+MISSING = "it was not collected"
 EXIT = {"conformant": 0, "not conformant": 1, "not measured": 2}
 
 
@@ -96,7 +97,7 @@ def judge(notes: Sequence[Noted], grades: dict[str, EvidenceState] | None = None
     checks = []
     for id_ in REQUIRED:
         for mode in MODES:
-            missing = Noted(id_, mode, "not run", reason="it was not collected")
+            missing = Noted(id_, mode, "not run", reason=MISSING)
             checks.append(found.get((id_, mode), missing))
     outcomes = {note.outcome for note in checks}
     states: dict[str, EvidenceState] = {grade: (grades or {}).get(grade, "not run") for grade in GRADES}

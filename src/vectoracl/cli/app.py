@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from vectoracl.cli import adapters, check, demo, init, store, use
+from vectoracl.cli import adapters, check, conformance, demo, init, store, use
 from vectoracl.cli.common import EXIT_CODES, command
 
 app = typer.Typer(
@@ -78,6 +78,12 @@ _add(
     "vectoracl check --format sarif > findings.sarif",
 )
 _add("adapters", adapters.adapters, _LOOK)
+app.command(
+    "conformance",
+    rich_help_panel=_LOOK,
+    add_help_option=False,  # the kit's own command has its own
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(command(conformance.conformance))
 _add(
     "provision",
     store.provision,

@@ -124,7 +124,7 @@ class PgStore(Store):
     def upstream(self) -> tuple[str, int]:
         """Return the server's TCP port."""
         parts = conninfo_to_dict(self._dsn("tcp", self._name))
-        return str(parts["host"]), int(parts["port"])
+        return str(parts["host"]), int(str(parts["port"]))
 
     def through(self, host: str, port: int) -> Mapping[str, Any]:
         """Return the configuration of a client of the tap; without TLS, so that it can be read."""

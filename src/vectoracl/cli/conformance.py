@@ -1,0 +1,24 @@
+"""`vectoracl conformance`: the kit's own command, where its distribution is installed; imported only when it is run."""
+
+from __future__ import annotations
+
+import typer
+
+from vectoracl.errors import ConfigError
+
+
+def conformance(context: typer.Context) -> None:
+    """Certify an adapter: attack it, and say with what evidence it held.
+
+    [b]conformance NAME[/b] takes an installed adapter, [b]conformance MODULE:HARNESS[/b] one of your own.
+    [b]conformance --help[/b] lists its options.
+    """
+    try:
+        from vectoracl_conformance.cli import app
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("vectoracl_conformance"):
+            raise
+        raise ConfigError(
+            'The conformance kit is not installed. To install it: pip install "vectoracl[conformance]"'
+        ) from None
+    app(context.args, prog_name="vectoracl conformance")
