@@ -1,0 +1,190 @@
+"""Harnesses that try to pass without being right; the runner imports them in its worker process."""
+
+import os
+import sys
+
+import pytest
+
+from vectoracl_conformance.harness import Harness, HarnessError, Server
+from vectoracl_conformance.harnesses.memory import MemoryHarness, MemoryStore
+
+
+class _Patched(MemoryHarness):
+    """The memory adapter, with `self.cheat()` called when a store is made: in the process where the checks run."""
+
+    def fresh(self, needs):
+        self.cheat()
+        return super().fresh(needs)
+
+    def cheat(self):
+        pass
+
+
+def _replace_body(id_, body):
+    from vectoracl_conformance.checks import CHECKS
+
+    object.__setattr__(CHECKS[id_], "body", body)
+
+
+class Emptied(_Patched):
+    def cheat(self):
+        async def nothing(trial):
+            pass
+
+        _replace_body("R2", nothing)
+
+
+class Returned(_Patched):
+    """A check that does one thing and returns before its assertions."""
+
+    def cheat(self):
+        async def early(trial):
+            trial.control(ok=True, what="looks fine")
+
+        _replace_body("W3", early)
+
+
+class Skipped(_Patched):
+    def cheat(self):
+        async def skip(trial):
+            pytest.skip("not today")
+
+        _replace_body("R1", skip)
+
+
+class Xfailed(_Patched):
+    def cheat(self):
+        async def xfail(trial):
+            pytest.xfail("known")
+
+        _replace_body("R1", xfail)
+
+
+class Deselected(_Patched):
+    def cheat(self):
+        from vectoracl_conformance.checks import CHECKS
+
+        CHECKS.pop("S3", None)
+
+
+class Exits(_Patched):
+    """A check ends the process with success, in a way that can be caught."""
+
+    def cheat(self):
+        async def leave(trial):
+            sys.exit(0)
+
+        _replace_body("W7", leave)
+
+
+class Vanishes(_Patched):
+    """A check ends the process with success, in a way that cannot be caught."""
+
+    def cheat(self):
+        async def vanish(trial):
+            os._exit(0)
+
+        _replace_body("W7", vanish)
+
+
+class Prints(_Patched):
+    """The adapter's side prints a report of its own, and leaves."""
+
+    def cheat(self):
+        import json
+
+        from vectoracl_conformance.verdict import MODES, REQUIRED
+
+        for id_ in REQUIRED:
+            for mode in MODES:
+                note = {"id": id_, "mode": mode, "outcome": "passed", "controls": 1, "attacks": 1}
+                sys.stdout.write(json.dumps({"event": "note", "token": "", **note}) + "\n")
+        sys.stdout.write(json.dumps({"event": "end", "token": ""}) + "\n")
+        sys.stdout.flush()
+        os._exit(0)
+
+
+class _Lying(MemoryStore):
+    pass
+
+
+class CensusFrozen(MemoryHarness):
+    """The census says what was there at first, so that no write is ever seen."""
+
+    def fresh(self, needs):
+        class Frozen(_Lying):
+            kept = None
+
+            def census(self):
+                rows = super().census()
+                if self.kept is None and len(rows) > 600:
+                    self.kept = rows
+                return self.kept or rows
+
+        return Frozen(needs)
+
+
+class CensusOwn(MemoryHarness):
+    """The census hides most tenants."""
+
+    def fresh(self, needs):
+        class Hiding(_Lying):
+            def census(self):
+                rows = super().census()
+                first = rows[0].tag.tenant if rows else ""
+                return [row for row in rows if row.tag.tenant == first]
+
+        return Hiding(needs)
+
+
+class CensusEmpty(MemoryHarness):
+    """The census is empty."""
+
+    def fresh(self, needs):
+        class Empty(_Lying):
+            def census(self):
+                return []
+
+        return Empty(needs)
+
+
+class Recognises(MemoryHarness):
+    """An adapter that behaves only for tenants whose names it has seen in the kit's source or its documentation."""
+
+    def fresh(self, needs):
+        from vectoracl.memory.adapter import MemoryAdapter
+        from vectoracl.memory.execute import Perform
+
+        right = MemoryAdapter.search
+
+        def search(self, operation):
+            found = yield from right(self, operation)
+            if operation.partition in ("acme", "beta", "tenant-a", "kit"):
+                return found
+            return found._replace(hits=found.hits[: max(1, operation.k - 1)])
+
+        MemoryAdapter.search = search
+        assert Perform
+        return super().fresh(needs)
+
+
+class NoServer(Harness):
+    adapter = "memory"
+
+    def server(self):
+        raise HarnessError("There is no server here.")
+
+    def fresh(self, needs):
+        raise HarnessError("There is no server here.")
+
+
+class Crashes(MemoryHarness):
+    def fresh(self, needs):
+        raise RuntimeError("boom")
+
+
+class Boasting(MemoryHarness):
+    """Calls itself real; the report says so, and the evidence stays what was measured."""
+
+    def server(self):
+        return Server("real", "Boast 1")

@@ -1,0 +1,83 @@
+"""Each way to pass without being right ends in "not conformant" or "not measured"."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from vectoracl_conformance import runner
+from vectoracl_conformance.runner import Ask, collected, run
+
+HERE = str(Path(__file__).parent)
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, HERE])
+
+
+@pytest.mark.parametrize(
+    ("harness", "verdict", "id_", "outcome"),
+    [
+        ("Emptied", "not measured", "R2", "not run"),
+        ("Returned", "not measured", "W3", "not run"),
+        ("Skipped", "not measured", "R1", "not run"),
+        ("Xfailed", "not measured", "R1", "not run"),
+        ("Deselected", "not measured", "S3", "not run"),
+        ("Exits", "not measured", "W7", "not run"),
+        ("Vanishes", "not measured", "W7", "not run"),
+        ("Prints", "not measured", "R1", "not run"),
+        ("CensusFrozen", "not conformant", "W1", "failed"),
+        ("CensusOwn", "not conformant", None, None),
+        ("CensusEmpty", "not conformant", None, None),
+        ("Recognises", "not conformant", "R2", "failed"),
+        ("NoServer", "not measured", "R1", "not run"),
+        ("Crashes", "not measured", "R1", "not run"),
+    ],
+)
+def test_a_cheat_does_not_pass(harness, verdict, id_, outcome):
+    report = run(Ask(f"cheating_harnesses:{harness}", seed=11))
+    judged = report.judged
+    assert judged.verdict == verdict, (report.problem, [(n.id, n.outcome, n.reason) for n in judged.checks][:6])
+    assert report.exit_code == {"not conformant": 1, "not measured": 2}[verdict]
+    if id_ is not None:
+        assert {note.outcome for note in judged.checks if note.id == id_} == {outcome}
+    assert judged.evidence is None
+
+
+def test_a_boast_changes_no_evidence():
+    report = run(Ask("cheating_harnesses:Boasting", seed=11))
+    assert report.as_json()["server"] == {"kind": "real", "version": "Boast 1"}
+    assert (report.judged.verdict, report.judged.evidence) == ("conformant", "E1")
+
+
+def test_a_hanging_adapter_is_stopped():
+    report = run(Ask("cheating_harnesses:Boasting", seed=11, timeout=0.5))
+    assert report.judged.verdict == "not measured"
+    assert "stopped after" in report.problem
+
+
+def test_events_without_the_token_are_no_events():
+    assert runner._event('{"event": "note", "token": "other"}', "mine") is None
+    assert runner._event("not json", "mine") is None
+    assert runner._event('["event"]', "mine") is None
+    assert runner._event('{"event": "end", "token": "mine"}', "mine") == {"event": "end", "token": "mine"}
+
+
+def test_a_process_that_ends_early_is_not_conformant_even_if_everything_was_told():
+    from test_report import events
+
+    assert collected(Ask("x"), 1, events(), "").judged.verdict == "conformant"
+    assert collected(Ask("x"), 1, events(), "it ended early").judged.verdict == "not measured"
+
+
+def test_a_mutant_that_lives_or_dies_by_the_wrong_check_is_a_failure():
+    from test_report import events
+
+    def told(died_by):
+        mutant = {"event": "mutant", "name": "m", "breaks": "b", "expected": "R1", "died_by": died_by, "reasons": []}
+        return collected(Ask("x"), 1, [*events(), mutant], "").exit_code
+
+    assert told(["R2", "R1"]) == 0
+    assert told([]) == 1
+    assert told(["R2"]) == 1
