@@ -63,7 +63,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy, strict, over every distribution."""
-    install(session, *group("lint"))
+    install(session, "nox", *group("lint"))
     session.run("mypy")
 
 
