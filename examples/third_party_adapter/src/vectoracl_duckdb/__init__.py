@@ -1,0 +1,1 @@
+"""A vectoracl adapter for DuckDB, whole: the example of the page "Write an adapter"."""
