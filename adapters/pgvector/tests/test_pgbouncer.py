@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool
 
 import vectoracl as v
@@ -21,6 +22,7 @@ from vectoracl import Chunk, F, testing
 from vectoracl.audit import MemorySink
 
 from pgvector_support.driven import KINDS, Driven, everything
+from pgvector_support.proxy import Proxy
 
 pytestmark = pytest.mark.server
 
@@ -44,10 +46,13 @@ def chunks(document: str, count: int, *, text: str = "", **metadata: Any) -> lis
     return [Chunk(f"c{i}", document, text, np.eye(8)[i % 8] + 0.1, metadata=metadata) for i in range(count)]
 
 
+def database(store: Any) -> str:
+    return str(conninfo_to_dict(store.runtime)["dbname"])
+
+
 def through(store: Any, bouncer: Any, **settings: Any) -> dict[str, Any]:
     """The configuration of *store*, with the runtime role's connections through *bouncer*."""
-    dbname = store.runtime.partition("@")[2].partition("/")[2].partition("?")[0]
-    return store.changed(dsn=bouncer.dsn("runtime", dbname), **settings)
+    return store.changed(dsn=bouncer.dsn("runtime", database(store)), **settings)
 
 
 def clean(config: dict[str, Any], table: str, connections: int = 3) -> None:
@@ -84,6 +89,45 @@ def test_every_operation(shared: Any, pgbouncer: Any, kind: str, mode: str) -> N
         assert {hit.tenant for hit in a.scan()} == {alice.tenant}
         if mode == "transaction":
             clean(config, shared.names.table)
+
+
+def messages(data: bytes) -> str:
+    """The types of the protocol's messages in *data*, a letter each."""
+    found, at = "", 0
+    while at < len(data):
+        found += chr(data[at])
+        at += 1 + int.from_bytes(data[at + 1 : at + 5], "big")
+    return found
+
+
+def test_nothing_follows_sync(shared: Any, server: Any, kind: str) -> None:
+    """A Flush that PgBouncer gets after it has given the server's connection back would take one for good."""
+    alice, _ = two()
+    with Proxy(server.host, server.port) as proxy:
+        dsn = proxy.dsn(server.dsn("runtime", database(shared), tcp=True))
+        with Driven(kind, shared.changed(dsn=f"{dsn}?sslmode=disable", pool_max=1)) as driven:
+            docs = driven.scoped(alice)
+            for use in (
+                lambda: docs.upsert(chunks("d", 3)),
+                lambda: docs.search(np.ones(8)),
+                lambda: docs.replace("d", chunks("d", 2)),
+                docs.count,
+                lambda: docs.delete(document="d"),
+            ):
+                before = len(proxy.sent("client"))
+                use()
+                sent = messages(proxy.sent("client")[before:])
+                assert sent.endswith("PBDES"), sent
+                assert sent.count("S") == 1, "one round trip"
+
+
+def test_no_server_connection_is_lost_in_the_pooler(shared: Any, pgbouncer: Any, kind: str) -> None:
+    config = through(shared, pgbouncer(default_pool_size="1"), pool_max=4)
+    alice, _ = two()
+    with Driven(kind, config) as driven:
+        docs = driven.scoped(alice)
+        with ThreadPoolExecutor(4) as threads:
+            assert len(list(threads.map(lambda _: docs.count(timeout=8), range(400)))) == 400
 
 
 def test_tenants_interleaved_over_one_server_connection(shared: Any, pgbouncer: Any, kind: str) -> None:
@@ -207,4 +251,20 @@ def test_a_server_lost_behind_the_pooler_is_no_matter_of_posture(shared: Any, pg
         (error,) = failed
         assert isinstance(error, v.StoreError)
         assert (error.code, error.sent) == ("unavailable", "unknown")
+        assert docs.count() == 2
+
+
+def test_a_busy_pooler_is_no_matter_of_posture(shared: Any, pgbouncer: Any, kind: str) -> None:
+    """PgBouncer reports its own trouble by the same SQLSTATE as a BEGIN in statement mode."""
+    config = through(shared, pgbouncer(default_pool_size="1", query_wait_timeout="1"), pool_max=2)
+    alice, _ = two()
+    with Driven(kind, config) as driven:
+        docs = driven.scoped(alice)
+        docs.upsert(chunks("d", 2))
+        with psycopg.connect(config["stores"]["main"]["dsn"], prepare_threshold=None) as holder:
+            holder.execute("SELECT 1")
+            with pytest.raises(v.StoreError) as failed:
+                docs.replace("d", chunks("d", 5))
+            assert failed.value.code == "unavailable"
+            holder.rollback()
         assert docs.count() == 2

@@ -25,6 +25,7 @@ if "evidence_support" not in sys.modules:
         _spec.loader.exec_module(_package)
 
 from evidence_support.shop import shop
+
 from pgvector_support.fixtures import server
 from pgvector_support.stores import provisioned
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
-from psycopg.abc import AdaptContext
+from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, Connection, Cursor, Pipeline
+from psycopg.abc import AdaptContext, PQGen
 from psycopg.adapt import Dumper, Loader
 from psycopg.pq import Format
 from psycopg.rows import tuple_row
@@ -283,6 +283,29 @@ def replies_of(cursors: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(cursor.fetchall() if rows else cursor.rowcount for cursor, rows in cursors)
 
 
+class _Synced(Pipeline):
+    """A pipeline whose last message is Sync; psycopg's own sends a Flush after it.
+
+    Behind PgBouncer in transaction mode the server's connection goes back with the answer to Sync. A Flush that comes
+    later takes one again, nothing answers it, and so nothing gives that connection back: the pool is short of it for
+    as long as this client stays. If a release of psycopg renames what is overridden here, its own form is used.
+    """
+
+    def _exit_gen(self) -> PQGen[None]:
+        try:
+            self._enqueue_sync()
+            yield from self._communicate_gen()
+        finally:
+            yield from self._fetch_gen(flush=False)
+
+
+class _AsyncSynced(AsyncPipeline):
+    """See `_Synced`."""
+
+    def _exit_gen(self) -> PQGen[None]:
+        return _Synced._exit_gen(self)  # type: ignore[arg-type]  # noqa: SLF001 - the two share their base's state
+
+
 def pipeline(
     connection: Connection[Any], request: Transaction, timeout: float | None, *, oid: int = 0
 ) -> tuple[Any, ...]:
@@ -291,6 +314,7 @@ def pipeline(
     *oid* is given where the connection is not ours, so that only our cursors learn our types.
     """
     cursors: list[tuple[Cursor[Any], bool]] = []
+    connection._pipeline = _Synced(connection)  # noqa: SLF001 - pipeline() enters it, and forgets it at its end
     with connection.pipeline():
         connection.execute(_BEGIN + (" READ ONLY" if request.read_only else ""), prepare=False)
         if request.settings or timeout is not None:
@@ -312,6 +336,7 @@ async def apipeline(
 ) -> tuple[Any, ...]:
     """Perform *request* on an idle autocommit connection: one round trip; see `pipeline`."""
     cursors: list[tuple[AsyncCursor[Any], bool]] = []
+    connection._pipeline = _AsyncSynced(connection)  # noqa: SLF001 - likewise
     async with connection.pipeline():
         await connection.execute(_BEGIN + (" READ ONLY" if request.read_only else ""), prepare=False)
         if request.settings or timeout is not None:

@@ -54,7 +54,7 @@ def chunks(tenant: str, count: int, distance: float) -> list[Chunk]:
 
 
 def canaries(tenant: str, count: int) -> list[str]:
-    return [tenant, *(canary(tenant, place, what) for place in range(count) for what in ("id", "doc", "text", "meta"))]
+    return [canary(tenant, place, what) for place in range(count) for what in ("id", "text", "meta")]
 
 
 @dataclass(frozen=True)
