@@ -221,7 +221,7 @@ def _zlib(body: bytes, kinds: tuple[int, ...]) -> bytes:
         try:
             while rest:  # gzip's form may have several members
                 work = zlib.decompressobj(kind)
-                made += work.decompress(rest, _LARGEST - len(made))
+                made += work.decompress(rest, max(1, _LARGEST - len(made)))
                 if not work.eof:
                     raise CannotDecodeError("compressed data that is cut off or too large")
                 rest = work.unused_data
