@@ -36,11 +36,13 @@ def _do(mode: Mode, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     return drive(make()) if mode == "sync" else asyncio.run(make())
 
 
-def _plant(store: Store, corpus: Corpus, tenants: tuple[str, ...], count: int | None = None) -> None:
-    """Write the corpus's chunks of *tenants*, the first *count* of them, through the adapter as it is."""
+def _plant(
+    store: Store, corpus: Corpus, tenants: tuple[str, ...], count: int | None = None, mutant: Mutant | None = None
+) -> None:
+    """Write the corpus's chunks of *tenants*, the first *count* of them; a broken store takes them from its mutant."""
 
     async def write() -> None:
-        lab = Lab(store, corpus, "sync")
+        lab = Lab(store, corpus, "sync", _wrap(store, mutant))
         await lab.open()
         try:
             left = count
@@ -86,7 +88,7 @@ def engine_grade(harness: Harness, options: Options, mutant: Mutant | None = Non
         counts: dict[tuple[Mode, str, int], int] = {}
         for foreign in (0, options.decoys):
             if foreign:
-                _plant(store, corpus, corpus.foes)
+                _plant(store, corpus, corpus.foes, mutant=mutant)
             for mode in options.modes if mutant is None else mutant.modes:
                 for tenant in (corpus.many, corpus.few):
                     counts[mode, tenant, foreign] = _scored(engine, store, corpus, mode, tenant, mutant)
@@ -143,7 +145,7 @@ def volume_grade(harness: Harness, options: Options, mutant: Mutant | None = Non
         samples: dict[Mode, list[Sample]] = {mode: [] for mode in (options.modes if mutant is None else mutant.modes)}
         for foreign in (0, options.decoys // 10, options.decoys):
             if foreign:
-                _plant(store, corpus, corpus.foes, foreign)
+                _plant(store, corpus, corpus.foes, foreign, mutant)
             for mode, made in samples.items():
                 made.extend(_heard(store, corpus, mode, upstream, foreign, mutant) for _ in range(2))
         for mode, made in samples.items():

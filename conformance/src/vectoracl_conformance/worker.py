@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
 from vectoracl_conformance.engine import Options, run_checks, run_mutant
 from vectoracl_conformance.grading import Grading, engine_grade, volume_grade
-from vectoracl_conformance.harness import Harness, HarnessError, load_harness
+from vectoracl_conformance.harness import Harness, HarnessError, Mutant, load_harness
 from vectoracl_conformance.mutants import GENERAL
 
 
@@ -98,17 +98,24 @@ def _mutants(teller: Teller, harness: Harness, options: Options, names: list[str
             continue
         if "weakenings" in mutant.needs and not with_weakenings:
             continue
-        if mutant.expected in ("E2v", "E3"):
-            measure = volume_grade if mutant.expected == "E2v" else engine_grade
-            grading = measure(harness, options, mutant)
-            died: tuple[str, ...] = (mutant.expected,) if grading.state == "failed" else ()
-            reasons: tuple[str, ...] = (f"{grading.grade}: {grading.reason}",)
-        else:
-            kill = run_mutant(harness, mutant, options)
-            died, reasons = kill.died_by, kill.reasons
+        try:
+            died, reasons = _killed(harness, mutant, options)
+        except Exception as error:  # noqa: BLE001 - a mutant that cannot be run was not killed
+            died, reasons = (), (f"{type(error).__name__}: {error}",)
         teller.tell(
             "mutant", name=mutant.name, breaks=mutant.breaks, expected=mutant.expected, died_by=died, reasons=reasons
         )
+
+
+def _killed(harness: Harness, mutant: Mutant, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return by what *mutant* died, and why."""
+    if mutant.expected not in ("E2v", "E3"):
+        kill = run_mutant(harness, mutant, replace(options, only=frozenset()))
+        return kill.died_by, kill.reasons
+    measure = volume_grade if mutant.expected == "E2v" else engine_grade
+    grading = measure(harness, options, mutant)
+    died = (mutant.expected,) if grading.state == "failed" else ()
+    return died, (f"{grading.grade}: {grading.reason}",)
 
 
 def _weakenings(harness: Harness) -> Any:

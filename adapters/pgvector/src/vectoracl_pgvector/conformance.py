@@ -26,7 +26,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from vectoracl.errors import VectorACLError
 from vectoracl.records import Record, Tag
-from vectoracl_conformance.harness import Engine, Harness, HarnessError, Needs, Server, Store, Weakening
+from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant, Needs, Server, Store, Weakening
 from vectoracl_pgvector.requests import Transaction
 
 _SETTINGS = {"track_functions": "all", "fsync": "off"}
@@ -318,6 +318,12 @@ class PgvectorHarness(Harness):
     def fresh(self, needs: Needs) -> Store:
         """Make a database."""
         return PgStore(needs, self._dsn)
+
+    def mutants(self) -> Sequence[Mutant]:
+        """Return the faults that only PostgreSQL can have."""
+        from vectoracl_pgvector.conformance_mutants import MUTANTS
+
+        return MUTANTS
 
     def close(self) -> None:
         """Stop the server that was started for this."""

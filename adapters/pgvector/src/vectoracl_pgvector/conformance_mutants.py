@@ -1,0 +1,150 @@
+"""Faults that only PostgreSQL can have: for the conformance kit, each with the check or grade that has to notice.
+
+Those that break the search itself also switch row-level security off and look away from the posture: with it on, a
+statement without its own condition still returns nothing foreign, which is what it is for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from vectoracl.adapter import Flow
+from vectoracl.findings import Posture
+from vectoracl.operations import Found, Search
+from vectoracl_conformance.harness import Mutant, Store
+from vectoracl_conformance.mutants.broken import Broken, wrapped
+from vectoracl_pgvector.requests import Statement, Transaction
+
+_SEARCH = re.compile(r'(SELECT .* FROM "vectoracl"\."chunks") WHERE "tenant_id" = %s::text ORDER BY (.*) LIMIT %s\Z')
+_ALL = 100_000
+_TENANT = 1  # the place of the tenant among the columns of a row
+
+
+def _run(*statements: str) -> Callable[[Store], None]:
+    def work(store: Store) -> None:
+        with store.superuser() as connection:  # type: ignore[attr-defined]  # PgStore
+            for statement in statements:
+                connection.execute(statement)
+
+    return work
+
+
+_OPEN = _run(
+    "ALTER TABLE vectoracl.chunks DISABLE ROW LEVEL SECURITY",
+    "ALTER TABLE vectoracl.chunks_default DISABLE ROW LEVEL SECURITY",
+)
+
+
+class Rewritten(Broken):
+    """Sends a search's statement in another form; the posture looks away."""
+
+    def posture(self) -> Flow[Posture]:
+        """Look away."""
+        yield from self.inner.posture()
+        return Posture(self.capabilities.grade, ())
+
+    def search(self, operation: Search) -> Flow[Found]:
+        """Rewrite what the right adapter would send, and the reply."""
+        flow = self.inner.search(operation)
+        request: Any = next(flow)
+        while True:
+            reply = yield self.rewritten(request)
+            try:
+                request = flow.send(self.reply(operation, reply))
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+
+    def rewritten(self, request: Transaction) -> Transaction:
+        """Return the request with its first statement in the other form."""
+        (statement,) = request.statements
+        match = _SEARCH.match(statement.sql)
+        if match is None or not isinstance(statement.params, tuple):
+            return request
+        vector, tenant, *ordered, k = statement.params
+        made = self.statement(match.group(1), match.group(2), vector, tenant, tuple(ordered), k)
+        return replace(request, statements=(replace(statement, sql=made.sql, params=made.params),))
+
+    def statement(self, head: str, order: str, vector: Any, tenant: Any, ordered: tuple[Any, ...], k: Any) -> Statement:
+        """Return the other form."""
+        raise NotImplementedError
+
+    def reply(self, operation: Search, reply: Any) -> Any:  # noqa: ARG002 - the form of an override
+        """Return the reply as the right adapter would have got it."""
+        return reply
+
+
+class FilterAfterLimit(Rewritten):
+    """Ranks everyone's rows inside the server and filters behind the LIMIT: nothing foreign leaves it."""
+
+    def statement(self, head: str, order: str, vector: Any, tenant: Any, ordered: tuple[Any, ...], k: Any) -> Statement:
+        """Put the condition around the ranking."""
+        sql = f"SELECT * FROM ({head} ORDER BY {order} LIMIT {_ALL}) AS everyone "
+        sql += 'WHERE "tenant_id" = %s::text ORDER BY distance LIMIT %s'
+        return Statement(sql, (vector, *ordered, tenant, k))
+
+
+class FilterInClient(Rewritten):
+    """Fetches everyone's rows and filters in the client: right results."""
+
+    def statement(
+        self,
+        head: str,
+        order: str,
+        vector: Any,
+        tenant: Any,  # noqa: ARG002 - leaving it out is the fault
+        ordered: tuple[Any, ...],
+        k: Any,  # noqa: ARG002 - likewise
+    ) -> Statement:
+        """Leave the condition out."""
+        return Statement(f"{head} ORDER BY {order} LIMIT {_ALL}", (vector, *ordered))
+
+    def reply(self, operation: Search, reply: Any) -> Any:
+        """Filter."""
+        (rows,) = reply
+        return ([row for row in rows if row[_TENANT] == operation.partition][: operation.k],)
+
+
+class PolicyAlone(Rewritten):
+    """Relies on row-level security: the statement has no condition of its own."""
+
+    def statement(
+        self,
+        head: str,
+        order: str,
+        vector: Any,
+        tenant: Any,  # noqa: ARG002 - likewise
+        ordered: tuple[Any, ...],
+        k: Any,
+    ) -> Statement:
+        """Leave the condition out."""
+        return Statement(f"{head} ORDER BY {order} LIMIT %s", (vector, *ordered, k))
+
+
+_TABLE = "ALTER TABLE vectoracl.chunks"
+_EVERYONE = (
+    'ALTER POLICY "vectoracl_select_permissive" ON vectoracl.chunks USING (true)',
+    'ALTER POLICY "vectoracl_select_restrictive" ON vectoracl.chunks USING (true)',
+)
+_ANYWHERE = (
+    'ALTER POLICY "vectoracl_insert_permissive" ON vectoracl.chunks WITH CHECK (true)',
+    'ALTER POLICY "vectoracl_insert_restrictive" ON vectoracl.chunks WITH CHECK (true)',
+)
+
+
+def _misconfigured(name: str, breaks: str, *statements: str) -> Mutant:
+    return Mutant(name, breaks, "X2", store=_run(*statements))
+
+
+MUTANTS = (
+    _misconfigured("FORCE dropped", "the owner reads past row-level security", f"{_TABLE} NO FORCE ROW LEVEL SECURITY"),
+    _misconfigured("policies off", "row-level security is off", f"{_TABLE} DISABLE ROW LEVEL SECURITY"),
+    _misconfigured("WITH CHECK dropped", "anyone's tag can be inserted", *_ANYWHERE),
+    _misconfigured("one open policy", "a policy lets everyone read", *_EVERYONE),
+    _misconfigured("serves as the owner", "the runtime role owns the table", f"{_TABLE} OWNER TO vectoracl_runtime"),
+    Mutant("policy alone", "the statement has no condition of its own", "R3", wrapped(PolicyAlone)),
+    Mutant("filter in the client", "everyone's rows are fetched, then filtered", "E2v", wrapped(FilterInClient), _OPEN),
+    Mutant("filter after LIMIT", "the server ranks everyone, then filters", "E3", wrapped(FilterAfterLimit), _OPEN),
+)
