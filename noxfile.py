@@ -17,7 +17,7 @@ STORES = ("pgvector",)
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["lint", "types", "tests", "store", "packages"]
+nox.options.sessions = ["lint", "types", "tests", "kit", "store", "conformance", "stranger", "packages"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -80,6 +80,48 @@ def store(session: nox.Session, store: str) -> None:
     """One store's adapter against a real server: `nox -s "store(pgvector)"`."""
     install(session, stores=(store,))
     session.run("pytest", "-q", "-n", "2", *(session.posargs or [f"adapters/{store}/tests"]))
+
+
+@nox.session
+def kit(session: nox.Session) -> None:
+    """The conformance kit's own tests: its verdict, its mutants and its decoders."""
+    install(session)
+    session.run("pytest", "-q", "-n", "2", *(session.posargs or ["conformance/tests"]))
+
+
+@nox.session
+@nox.parametrize("store", [nox.param(store, id=store) for store in ("memory", *STORES)])
+def conformance(session: nox.Session, store: str) -> None:
+    """Certify one adapter of ours: `nox -s "conformance(pgvector)"`; the report is written to conformance/out/."""
+    install(session)
+    out = ROOT / "conformance" / "out"
+    out.mkdir(exist_ok=True)
+    reports = [f"--{kind}={out / store}.{kind}" for kind in ("json", "html")]
+    session.run("vectoracl", "conformance", store, *reports, *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Every deliberately broken adapter has to be killed by its check (minutes); writes the kill matrix."""
+    install(session)
+    out = ROOT / "conformance" / "out"
+    out.mkdir(exist_ok=True)
+    for store in ("memory", *STORES):
+        reports = [f"--{kind}={out / store}-mutants.{kind}" for kind in ("json", "html")]
+        session.run("vectoracl", "conformance", store, "--mutants", *reports, *session.posargs)
+
+
+@nox.session
+def stranger(session: nox.Session) -> None:
+    """The example adapter as a stranger would have it: a wheel of its own, certified where nothing else is."""
+    dist = Path(session.create_tmp()).resolve() / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("uv", "build", "--all-packages", "--wheel", "--out-dir", str(dist), "--quiet", external=True)
+    example = ROOT / "examples" / "third_party_adapter"
+    session.run("uv", "build", str(example), "--wheel", "--out-dir", str(dist), "--quiet", external=True)
+    session.install("--find-links", str(dist), "--reinstall-package", "vectoracl-duckdb", "vectoracl-duckdb[test]")
+    session.run("pytest", "-q", "-c", str(example / "pyproject.toml"), "-p", "no:cacheprovider", str(example / "tests"))
+    session.run("vectoracl", "conformance", "duckdb")
 
 
 @nox.session
