@@ -71,9 +71,10 @@ class _Base:
         self._lock = RLock()
         self._closed = False
         self._stores: dict[str, _Named] = {}
-        self._embedder = embedder or _open_embedder(self.config)
-        self.policy = policy or _open_policy(self.config.policy, self.config.tenants.shared)
-        self.sink: Sink = sink or _open_sink(self.config, self._base)
+        # What is given counts also where it is falsy: a policy with no rules denies, it is not the default policy.
+        self._embedder = _open_embedder(self.config) if embedder is None else embedder
+        self.policy = _open_policy(self.config.policy, self.config.tenants.shared) if policy is None else policy
+        self.sink: Sink = _open_sink(self.config, self._base) if sink is None else sink
         self.guard = Guard(self.policy, self.sink, self._route, debug=self.config.debug_errors)
         self.core_port = CorePort(self.policy, self.sink, self._embedder)
 

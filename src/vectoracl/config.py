@@ -79,7 +79,7 @@ class StoreConfig(BaseModel):
     adapter: str = Field(min_length=1)
     distribution: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
-    timeout: float | None = Field(default=30.0, gt=0, allow_inf_nan=False)
+    timeout: float | None = Field(default=30.0, gt=0, le=86_400, allow_inf_nan=False)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Show the adapter's keys without their values: a connection string holds its password."""

@@ -173,6 +173,8 @@ class _Check:
         self._count = 0
 
     def kind(self, name: str) -> FieldType:
+        if type(name) is not str:  # a subclass could be one name here and another one in the store
+            raise InvalidInputError("The name of a field must be a string.", field="where")
         if name.startswith("@"):
             if name not in TAG_FIELDS or not self._tags(name):
                 raise ReservedFieldError(

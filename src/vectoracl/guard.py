@@ -285,11 +285,13 @@ def check_supported(predicate: Predicate, capabilities: Capabilities) -> None:
             check_supported(operand, capabilities)
 
 
-def retried(make: Callable[[], Flow[T]], *, attempts: int = 3, base: float = 0.05) -> Flow[T]:
+def retried(make: Callable[[], Flow[T]], *, write: bool = False, attempts: int = 3, base: float = 0.05) -> Flow[T]:
     """Run the flow that *make* returns, again while it fails with a retryable StoreError; waits *base* · 2ⁿ seconds.
 
-    For reads and for writes that may be repeated. The waiting is a request to the clock's port. Once an attempt may
-    have been applied, a later one that certainly was not does not change that: `sent` stays "unknown".
+    A *write* is sent again only while it is certain that nothing was applied: somebody else may have written since, and
+    a second application would undo that, or bring back what was deleted. The waiting is a request to the clock's port.
+    Once an attempt may have been applied, a later one that certainly was not does not change that: `sent` stays
+    "unknown".
     """
     doubtful = False
     for attempt in range(attempts):
@@ -301,6 +303,6 @@ def retried(make: Callable[[], Flow[T]], *, attempts: int = 3, base: float = 0.0
             doubtful = doubtful or error.sent == "unknown"
             if doubtful:
                 error.sent = "unknown"
-            if not error.retryable or attempt == attempts - 1:
+            if not error.retryable or attempt == attempts - 1 or (write and doubtful):
                 raise
     raise AssertionError("unreachable")

@@ -28,7 +28,6 @@ from vectoracl.predicate import (
     Scalar,
     conjunction,
     disjunction,
-    scalar,
 )
 
 _COMPARE = ("eq", "ne", "lt", "lte", "gt", "gte", "contains")
@@ -128,9 +127,9 @@ def _comparison(data: Mapping[str, Any], place: str) -> Predicate:
         return method[op](value)
     match op:
         case "eq":
-            return Eq(name, scalar(value))
+            return ref.__eq__(value)
         case "ne":
-            return conjunction((ref.exists(), Not(Eq(name, scalar(value)))))
+            return ref.__ne__(value)
         case "contains":
             return ref.contains(value)
     if isinstance(value, str):

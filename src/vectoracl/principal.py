@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -156,7 +157,7 @@ def _expiry(value: object) -> float | None:
         if value.tzinfo is None:
             raise InvalidPrincipalError("expires_at must be an aware datetime or POSIX seconds.", field="expires_at")
         return value.timestamp()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise InvalidPrincipalError("expires_at must be an aware datetime or POSIX seconds.", field="expires_at")
     return float.__float__(float(value))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -41,6 +41,8 @@ _INCLUDABLE: Include = frozenset({"text", "metadata", "vector"})
 MAX_FETCH = 1_000
 MAX_PAGE = 10_000
 MAX_CURSOR = 8_192
+MAX_TIMEOUT = 86_400  # a day; servers count milliseconds in 31 bits
+_MAX_FLOAT = sys.float_info.max  # compared, since math.isfinite raises for an integer beyond it
 
 
 class Ask(NamedTuple):
@@ -80,8 +82,10 @@ def integer(value: object, name: str, low: int, high: int) -> int:
 
 def check_timeout(timeout: object) -> None:
     """Refuse what is no positive number of seconds. Raises: InvalidInputError."""
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
-        raise InvalidInputError("timeout must be a positive number of seconds.", field="timeout")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= MAX_TIMEOUT:
+        raise InvalidInputError(
+            f"timeout must be a positive number of seconds, {MAX_TIMEOUT:,} at most.", field="timeout"
+        )
 
 
 def check_where(store: Store, where: object) -> Predicate:
@@ -107,7 +111,7 @@ def check_ask(
     """Check the arguments of a search against what the store can. Raises: InvalidInputError and its kin."""
     can = store.capabilities
     if min_score is not None and (
-        isinstance(min_score, bool) or not isinstance(min_score, int | float) or not math.isfinite(min_score)
+        isinstance(min_score, bool) or not isinstance(min_score, int | float) or not abs(min_score) <= _MAX_FLOAT
     ):
         raise InvalidInputError("min_score must be a finite number.", field="min_score")
     if group_by not in (None, "document"):
@@ -211,21 +215,24 @@ def merge(found: Sequence[Found], ask: Ask) -> Found:
 
 
 def _best(hits: list[Hit], ask: Ask) -> list[Hit]:
-    """Keep the first `k` of ordered *hits*, or those of the first `k` documents."""
+    """Keep the first `k` of ordered *hits*, or the first `per_group` of each of the first `k` documents."""
     if ask.group_by is None:
         return hits[: ask.k]
-    best: dict[tuple[str, str], None] = {}
+    groups: dict[tuple[str, str], list[Hit]] = {}
     for hit in hits:
-        best.setdefault((hit.tenant, hit.document))
-    kept = set(list(best)[: ask.k])
-    return [hit for hit in hits if (hit.tenant, hit.document) in kept]
+        groups.setdefault((hit.tenant, hit.document), []).append(hit)
+    kept = {id(hit) for group in list(groups.values())[: ask.k] for hit in group[: ask.per_group]}
+    return [hit for hit in hits if id(hit) in kept]
 
 
 def _search_legs(
     store: Store, plan: Plan, ask: Ask, query: ResolvedQuery, decision_id: str, drop: Hit | None = None
 ) -> Flow[Result]:
     """Search every partition side by side; *drop* is the chunk that a Like query resolved to."""
-    wanted = ask._replace(k=min(ask.k + 1, store.capabilities.max_k)) if drop is not None else ask
+    most = store.capabilities.max_k
+    wanted = ask
+    if drop is not None:  # one more of everything, in place of the chunk that is left out
+        wanted = ask._replace(k=min(ask.k + 1, most), per_group=min(ask.per_group + 1, most))
 
     def leg_flow(leg: Leg) -> Flow[Any]:
         operation = Search(

@@ -131,7 +131,7 @@ class _Handle:
         return store, writes.upsert(self._guard, store, self._asker, prepared, path)
 
     def _replace(self, document: str, chunks: Iterable[Chunk]) -> tuple[Store, Flow[Written]]:
-        check_id(document, "document")
+        document = check_id(document, "document")
         store, prepared = self._prepared(chunks)
         if any(one.chunk.document != document for one in prepared):
             raise InvalidInputError("replace() takes chunks of the one document that it names.", field="document")
@@ -146,7 +146,7 @@ class _Handle:
         if ids is not _UNSET:
             refs = reads.check_refs(ids)
         elif document is not _UNSET:
-            check_id(document, "document")
+            document = check_id(document, "document")
         else:
             selected = reads.check_where(store, where)
         named = None if document is _UNSET else document

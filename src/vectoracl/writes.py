@@ -81,7 +81,7 @@ def upsert(
             return Written(0, decision_id)
         operation = Upsert(leg.partition, leg.predicate, records)
         written = yield from _named(
-            decision_id, lambda: retried(lambda: confined(store.adapter.upsert(operation), leg.partition))
+            decision_id, lambda: retried(lambda: confined(store.adapter.upsert(operation), leg.partition), write=True)
         )
         return Written(written, decision_id)
 

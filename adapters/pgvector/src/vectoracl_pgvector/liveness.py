@@ -53,6 +53,10 @@ def limited(connection: Any, timeout: float | None) -> Iterator[None]:
     connection.__dict__["wait"] = waiting
     try:
         yield
+    except psycopg.Error:  # what the end of a pipeline says of the connection that we closed in its middle
+        if connection.closed and time.monotonic() >= until:
+            raise _HungUpError from None
+        raise
     finally:
         del connection.__dict__["wait"]
 
