@@ -10,6 +10,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from vectoracl.config import Model, Secret
 
+# What compile.py calls its own columns, which are beside the table's in a query.
+_OURS = frozenset({"distance", "best", "turn", "place"})
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 
 
@@ -47,6 +49,8 @@ class Columns(Model):
         names = list(self.model_dump().values())
         if len(set(names)) != len(names):
             raise ValueError("two columns have the same name")
+        if _OURS.intersection(names):
+            raise ValueError(f"a column is called {' or '.join(sorted(_OURS))}, as a part of a query is; rename it")
         return self
 
 

@@ -24,7 +24,7 @@ from psycopg.pq import Format
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout
 
-from vectoracl.errors import ClosedError, DeniedError, PostureError, StoreError, VectorACLError
+from vectoracl.errors import ClosedError, DeniedError, PostureError, RefusedError, StoreError, VectorACLError
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.liveness import aborrowed, arecover, borrowed, limited, recover
 from vectoracl_pgvector.names import Names
@@ -91,7 +91,7 @@ def adapt(context: AdaptContext, oid: int) -> None:
 def settings_statement(request: Transaction | RankAll, timeout: float | None) -> Statement:
     """Return the one statement that sets the scope, and a limit for the server, for this transaction only."""
     settings = list(request.settings)
-    if timeout is not None:
+    if timeout is not None:  # at most 86,400 seconds (`reads.MAX_TIMEOUT`), so it fits 31 bits
         settings.append(("statement_timeout", str(max(1, math.ceil(timeout * 1000)))))
     calls = ", ".join("pg_catalog.set_config(%s, %s, true)" for _ in settings)
     return Statement(f"SELECT {calls}", tuple(part for pair in settings for part in pair))
@@ -201,7 +201,18 @@ def connect_arguments(dsn: str, config: PgvectorConfig) -> dict[str, Any]:
         "connect_timeout": max(2, math.ceil(config.connect_timeout)),
         "tcp_user_timeout": 30_000,
     }
-    return {**_ARGUMENTS, **{key: value for key, value in wanted.items() if key not in given}}
+    # Arrays are sent in binary, in UTF-8; neither PGCLIENTENCODING nor a role's setting may have them read otherwise.
+    return {
+        **_ARGUMENTS,
+        **{key: value for key, value in wanted.items() if key not in given},
+        "client_encoding": "UTF8",
+    }
+
+
+def check_encoding(connection: Connection[Any] | AsyncConnection[Any]) -> None:
+    """Refuse a connection of the application's that would read what we send, UTF-8, as something else."""
+    if connection.info.encoding != "utf-8":
+        raise RefusedError("The client_encoding of this connection is not UTF8, which is what the adapter sends.")
 
 
 _Pool = ConnectionPool[Any] | AsyncConnectionPool[Any]
@@ -440,6 +451,7 @@ class PgPort(_Settings):
         if not was:
             connection.autocommit = True
         try:
+            check_encoding(connection)
             if not self.oid:
                 self._first(connection)
             return pipeline(connection, request, timeout, oid=self.oid)
@@ -568,6 +580,7 @@ class AsyncPgPort(_Settings):
         if not was:
             await connection.set_autocommit(True)
         try:
+            check_encoding(connection)
             if not self.oid:
                 await self._first(connection)
             return await apipeline(connection, request, timeout, oid=self.oid)

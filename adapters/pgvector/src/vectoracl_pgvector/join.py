@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from threading import Lock
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.pq import Format, TransactionStatus
@@ -13,21 +15,24 @@ from vectoracl.actions import Action
 from vectoracl.adapter import Flow, Port
 from vectoracl.client import VectorACL
 from vectoracl.drive import run
-from vectoracl.errors import InvalidInputError, PostureError, RefusedError
+from vectoracl.errors import InvalidInputError, PostureError, RefusedError, VectorACLError
 from vectoracl.guard import Store
 from vectoracl.ports import CORE_PORTS
 from vectoracl.principal import Principal
 from vectoracl.retriever import ScopedRetriever
-from vectoracl_pgvector.execute import adapt, apart, mapped, settings_statement
+from vectoracl_pgvector.execute import adapt, apart, check_encoding, mapped, settings_statement
 from vectoracl_pgvector.names import Names
 from vectoracl_pgvector.requests import Transaction
 
 T = TypeVar("T")
 _BYPASS = (
     "SELECT rolsuper OR rolbypassrls OR pg_catalog.pg_has_role(rolname, "
-    "(SELECT relowner FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)), 'MEMBER') "
-    "FROM pg_catalog.pg_roles WHERE rolname = current_user"
+    "(SELECT relowner FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)), 'MEMBER'), "
+    "pg_catalog.current_setting('transaction_isolation') FROM pg_catalog.pg_roles WHERE rolname = current_user"
 )
+# One operation at a time on a connection, whichever handles it belongs to: two would mix up each other's scopes.
+_TURNS: WeakKeyDictionary[psycopg.Connection[Any], Lock] = WeakKeyDictionary()
+_TURNS_LOCK = Lock()
 
 
 def join(
@@ -40,11 +45,15 @@ def join(
     was set before, also when it fails; nothing is ever committed or rolled back beyond that savepoint.
 
     Policy is asked, and decisions are recorded, as by `acl.scoped`. Raises: InvalidInputError for another kind of
-    connection; RefusedError where no transaction is open (autocommit) or the open one has failed; PostureError where
-    the role of the connection goes around row-level security.
+    connection; RefusedError where no transaction is open (autocommit) or the open one has failed, and for writes in
+    another isolation level than READ COMMITTED; PostureError where the role of the connection goes around row-level
+    security.
     """
+    if not isinstance(acl, VectorACL):
+        raise InvalidInputError(f"join() takes a VectorACL, not {type(acl).__name__}.", field="acl")
     handle = acl.scoped(principal, actions=actions)
-    return handle.driven_by(_Joined(acl, _raw(connection)))
+    _raw(connection)
+    return handle.driven_by(_Joined(acl, connection))
 
 
 def _raw(connection: Any) -> psycopg.Connection[Any]:
@@ -75,14 +84,24 @@ def _raw(connection: Any) -> psycopg.Connection[Any]:
 class _Joined:
     """Drives a handle's flows with the store's port on the caller's connection."""
 
-    def __init__(self, acl: VectorACL, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, acl: VectorACL, connection: Any) -> None:
         self._acl = acl
         self._connection = connection
 
     def run(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
+        # Looked up each time: a framework gives its connection back, and then it serves somebody else's transaction.
         ports: dict[str, Port] = dict.fromkeys(CORE_PORTS, self._acl.core_port)
-        ports["store"] = JoinedPort(self._connection, store)
+        ports["store"] = JoinedPort(self._raw(), store)
         return run(flow, ports, timeout=timeout)
+
+    @apart
+    def _raw(self) -> psycopg.Connection[Any]:
+        try:
+            return _raw(self._connection)
+        except VectorACLError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the framework's own
+            raise RefusedError(f"The connection cannot be used any more ({type(error).__name__}).") from None
 
 
 class JoinedPort:
@@ -105,8 +124,15 @@ class JoinedPort:
         """Perform *request* in a savepoint. Raises: RefusedError, PostureError, StoreError."""
         if not isinstance(request, Transaction):
             raise RefusedError("This operation needs connections of its own; use acl.scoped().")
+        with _TURNS_LOCK:
+            turn = _TURNS.setdefault(self._connection, Lock())
+        with turn:
+            return self._alone(request, timeout)
+
+    def _alone(self, request: Transaction, timeout: float | None) -> Any:
         self._check()
         try:
+            check_encoding(self._connection)
             return self._perform(request, timeout)
         except Exception as error:  # noqa: BLE001 - every error of the client is wrapped here
             raise mapped(error, debug=False) from None
@@ -139,6 +165,12 @@ class JoinedPort:
             raise PostureError(
                 "The role of this connection goes around row-level security (SUPERUSER, BYPASSRLS, or a member of the "
                 "table's owner). Connect as the runtime role."
+            )
+        if not request.read_only and bypass[1] != "read committed":
+            # A snapshot from before the document's lock does not show the generation that others have written since.
+            raise RefusedError(
+                f"The transaction is {bypass[1].upper()}; writes in it could mix two generations of a document. "
+                "Use READ COMMITTED, or write by acl.scoped()."
             )
         # The savepoint undoes a failed statement and its settings, so that the caller's transaction stays usable.
         with self._connection.transaction(), self._cursor() as plain:

@@ -215,7 +215,7 @@ class _Move:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the lock of movers of this table. Raises: RefusedError if another one has it."""
-        key = self._space + ":move"
+        key = f"vectoracl-move:{self._space}"  # which no tenant's own lock can be, whatever the tenant is called
         if not self._one("SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))", (key,)):
             raise RefusedError("Another move is under way on this table; call it again when that is done.")
         try:

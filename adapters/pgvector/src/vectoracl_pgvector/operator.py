@@ -42,6 +42,13 @@ class PgOperator:
         except psycopg.Error as error:
             raise mapped(error, debug=False, action="provision") from None
 
+    @contextmanager
+    def _alone(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
+        """Hold a transaction in which nobody else provisions: PostgreSQL fails two GRANTs on one object at a time."""
+        with connection.transaction():
+            connection.execute("SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('vectoracl', 0))")
+            yield
+
     def _connect(self, dsn: str) -> psycopg.Connection[Any]:
         try:
             return psycopg.connect(dsn, **connect_arguments(dsn, self._config))
@@ -64,13 +71,13 @@ class PgOperator:
         done = []
         bootstrap = self._where.bootstrap()
         if bootstrap is not None:
-            with self._connect(bootstrap) as connection:
+            with self._connect(bootstrap) as connection, self._alone(connection):
                 for statement in schema.roles(self._config):
                     connection.execute(statement)
             done.append("roles, extension and schema are there")
         with self._owner() as connection:
             self._check_server(connection)
-            with connection.transaction():
+            with self._alone(connection):
                 for statement in schema.migrations(self._config):
                     connection.execute(statement)
             done.append(f"schema version {schema.VERSION} is in place: {self._names.table}")
