@@ -199,7 +199,7 @@ def test_cancelled_on_a_silent_network(shared: Any, server: Any) -> None:
 def test_cut_at_any_byte_a_write_is_whole_or_absent_and_sent_is_true(shared: Any, server: Any, kind: str) -> None:
     alice = somebody()
     outcomes, codes = set(), set()
-    with behind(shared, server, kind, connect_timeout=0.15) as (proxy, driven):
+    with behind(shared, server, kind, connect_timeout=0.3) as (proxy, driven):
         docs = driven.scoped(alice)
         docs.upsert(chunks("d-000", 20))
 
@@ -221,7 +221,7 @@ def test_cut_at_any_byte_a_write_is_whole_or_absent_and_sent_is_true(shared: Any
             for count in counts:
                 turn += 1
                 name = f"d-{turn:03}"
-                docs.count()  # a connection that works is there
+                wait_for(lambda: _tried(docs.count), 20)  # a connection that works is there
                 before = written(shared, alice.tenant)
                 proxy.cut_after(side, count)
                 try:
@@ -244,7 +244,7 @@ def test_cut_at_any_byte_a_write_is_whole_or_absent_and_sent_is_true(shared: Any
         for side, count in (("client", len(sent) // 2), ("server", 0), ("server", whole["server"] - 1)):
             turn += 1
             name = f"d-{turn:03}"
-            docs.count()
+            wait_for(lambda: _tried(docs.count), 20)
             before = written(shared, alice.tenant)
             cut = sum(link.cut for link in proxy.links)
             proxy.cut_after(side, count)
