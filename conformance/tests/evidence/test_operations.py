@@ -39,6 +39,8 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
 
 
 async def perform(acl: Any, tap: Tap, *, narrow: bool) -> list[Question]:
+    if inspect.isawaitable(opening := acl.open()):  # connections and posture, before any question
+        await opening
     handle = acl.scoped(testing.principal("alice", OWN))
     handle = handle.narrow((F["@position"] >= 0) & (F.year != 7)) if narrow else handle
     questions = []
