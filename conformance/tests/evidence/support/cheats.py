@@ -97,6 +97,20 @@ def _packed(connection: psycopg.Connection[Any]) -> list[Any]:
     return connection.execute(sql, (OWN, QUERY, K)).fetchall()
 
 
+def _beside(sql: str) -> Callable[[psycopg.Connection[Any]], list[Any]]:
+    """A right search, and one look into a relation that its harness says is free of tenants' data."""
+
+    def ask(connection: psycopg.Connection[Any]) -> list[Any]:
+        connection.execute(sql).fetchall()
+        return _scoped(connection)
+
+    return ask
+
+
+DIGEST = "SELECT encode(convert_to(string_agg(content, ','), 'UTF8'), 'base64') FROM vectoracl.digest"
+ONE = f"SELECT rpad(coalesce(max(content), ''), 200) FROM vectoracl.digest WHERE tenant_id <> '{OWN}'"
+
+
 def at_connect(level: Level, tap: Tap, watch: Watch) -> int:
     """Everything is loaded when it connects, and the search asks for nothing but the own rows."""
     with connected(level, tap) as connection:
@@ -174,6 +188,8 @@ MATRIX: dict[str, tuple[Client, str, str, str]] = {
     "loads at connect, decent search": (at_connect, F, F, F),
     "loads at connect, silent search": (silent, F, F, F),
     "second connection past the tap": (past_the_tap, A, A, A),
+    "everything, unreadable, from a relation called free": (asking(_beside(DIGEST)), F, P, P),
+    "one foreign text, padded, from a relation called free": (asking(_beside(ONE)), P, F, P),
     "no setting beside the predicate": (asking(_unset), P, P, F),
     "policy only": (asking(_policy_only, "runtime"), P, P, F),
     "setting for the session": (asking(_session_wide, "runtime"), P, P, F),

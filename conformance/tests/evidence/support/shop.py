@@ -151,5 +151,8 @@ def shop(provisioned: Callable[..., Store], server: EmbeddedServer) -> dict[int,
             acl.scoped(testing.principal("alice", OWN)).upsert(chunks(OWN, OWNED, 0.6))
             for foe in FOES if foreign else ():
                 acl.scoped(testing.principal("mallory", foe)).upsert(chunks(foe, foreign // len(FOES), 0.01))
+        with psycopg.connect(store.bootstrap, autocommit=True) as connection:
+            # A relation that a harness wrongly declares free of tenants' data.
+            connection.execute("CREATE TABLE vectoracl.digest AS SELECT tenant_id, content FROM vectoracl.chunks")
         made[foreign] = Level(foreign, store, server)
     return made
