@@ -95,6 +95,10 @@ class Store(ABC):
         """Name what the store keeps per tenant (namespaces, registrations); None if it keeps no such thing."""
         return None
 
+    def dress(self, opened: Opened) -> Opened:
+        """Return the adapter as it is measured; for harnesses that put something around an installed one."""
+        return opened
+
     def settle(self) -> None:  # noqa: B027 - most stores need not wait
         """Wait until everything written is visible to every reader; for stores that are eventually consistent."""
 

@@ -218,10 +218,10 @@ class Lab:
     def client(self, *, policy: Policy | None = None, single: bool = False, **more: Any) -> Door:
         """Return a client that was not contacted yet."""
         wrap = self._wrap
-        tape = self.tape
+        store, tape = self.store, self.tape
 
         def both(opened: Opened) -> Opened:
-            made = recorded(opened, tape)
+            made = store.dress(recorded(opened, tape))
             return made if wrap is None else wrap(made)
 
         kind = _Sync if self.mode == "sync" else _Async
