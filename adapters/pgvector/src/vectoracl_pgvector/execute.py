@@ -144,7 +144,9 @@ def _mapped(error: BaseException, action: str) -> VectorACLError:
         return StoreError("PostgreSQL did not answer in time.", code="timeout", adapter=ADAPTER)
     state = getattr(error, "sqlstate", None)
     if state is None:
-        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | OSError):
+        # A connection that is lost while results are read comes as the bare DatabaseError, without a SQLSTATE.
+        lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | OSError)
+        if lost or type(error) is psycopg.DatabaseError:
             text = "The connection to PostgreSQL was lost or could not be made."
             return StoreError(text, code="unavailable", adapter=ADAPTER, retryable=True)
         if isinstance(error, psycopg.DataError | psycopg.ProgrammingError | ValueError | TypeError):
