@@ -1,0 +1,1 @@
+"""The vectoracl adapter for Qdrant."""

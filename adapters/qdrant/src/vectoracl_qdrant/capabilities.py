@@ -1,0 +1,30 @@
+"""What the Qdrant adapter, as configured, can do."""
+
+from __future__ import annotations
+
+from vectoracl.adapter import Capabilities
+from vectoracl_qdrant.config import QdrantConfig
+
+MAX_EF = 10_000
+
+
+def capabilities(config: QdrantConfig) -> Capabilities:
+    """Return the capabilities.
+
+    The grade is "predicate": our filter is the wall. Strict mode without exact search is the tripwire on a server,
+    and its price is that exact ranking is refused and that counts are paged. A replacement is several operations, so
+    it is not declared atomic, although readers see one version (`adapter.QdrantAdapter.replace`).
+    """
+    return Capabilities(
+        grade="predicate",
+        metric=config.metric,
+        dimension=config.dimension,
+        count="paged",
+        exact=config.local,
+        atomic_replace=False,
+        max_batch=config.max_batch,
+        max_k=config.max_k,
+        deadlines="none" if config.local else "client",
+        parallel=1 if config.local else config.parallel,
+        tuning={} if config.local else {"hnsw_ef": (1, MAX_EF)},
+    )

@@ -1,0 +1,246 @@
+"""Operations as requests: pure.
+
+Every filter begins with the tenant, in `must` at the root, and holds scope and caller's filter as operands of their
+own next to it: Qdrant joins the clause lists of nested filters, so a merge could widen them. There is one function
+that makes such a filter, and none of the requests takes bare ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+
+from qdrant_client import models
+
+from vectoracl.errors import InvalidInputError, RefusedError
+from vectoracl.fields import FieldType
+from vectoracl.operations import ChunkRef, Delete, Include, Search
+from vectoracl.predicate import Predicate
+from vectoracl.prepare import dump_metadata
+from vectoracl.queries import VectorQuery
+from vectoracl.records import Record
+from vectoracl_qdrant.compile_predicate import EVERY, NONE, Compiled, Compiler, every, keyword, none, numeric, some
+from vectoracl_qdrant.config import QdrantConfig
+from vectoracl_qdrant.names import filterable, id_of, order_of
+from vectoracl_qdrant.requests import Operation, Rank, RankGroups, Scroll, Write
+
+_NUMBER_BYTES = 24  # a float in JSON, with its comma, at the most
+_TAG_BYTES = 2048
+NO_VERSION = ""
+
+
+class QdrantCompiler:
+    """Compiles the operations on one configured collection."""
+
+    def __init__(self, config: QdrantConfig, fields: Mapping[str, FieldType]) -> None:
+        self._config = config
+        self._keys = config.payload
+        self._predicates = Compiler(config.payload, fields)
+        keys = config.payload
+        self.versions = (keys.document, keys.generation, keys.pending)
+        """The payload that tells versions of documents apart; part of every reading request."""
+        self.names = (*self.versions, keys.chunk)
+        self._tag = (
+            keys.tenant, *self.names, keys.label, keys.rev, keys.expires, keys.producer, keys.path, keys.time,
+            keys.position,
+        )  # fmt: skip
+
+    # Conditions
+
+    def scope(self, *predicates: Predicate) -> Compiled:
+        """Return the conjunction of *predicates*, each an operand of its own."""
+        return every([self._predicates.compile(one) for one in predicates])
+
+    def rows(self, partition: str, *conditions: Compiled) -> models.Filter | None:
+        """Return the filter of one tenant's points that meet every condition; None where there cannot be any."""
+        if not partition:
+            raise RefusedError("A request without a tenant was about to be made; nothing was sent.")
+        if any(one is NONE for one in conditions):
+            return None
+        tenant = keyword(self._keys.tenant, partition)
+        return models.Filter(must=[one for one in (tenant, *conditions) if not isinstance(one, bool)])
+
+    def documents(self, names: Iterable[str]) -> Compiled:
+        """Return that the document is one of *names*."""
+        return keyword(self._keys.document, *sorted(names))
+
+    def generations(self, **bounds: int) -> Compiled:
+        """Return that the generation is within *bounds*."""
+        return numeric(self._keys.generation, **bounds)
+
+    def other_versions(self, version: str) -> Compiled:
+        """Return that another replacement than *version* wrote the point."""
+        return none(keyword(self._keys.version, NO_VERSION, version))
+
+    def hidden(self, docgens: frozenset[str]) -> Compiled:
+        """Return that the point is of none of these versions of documents."""
+        return none(keyword(self._keys.docgen, *sorted(docgens)))
+
+    def ids(self, ids: Iterable[str]) -> Compiled:
+        """Return that the point has one of *ids*; always beside the tenant, never alone."""
+        wanted: list[models.ExtendedPointId] = sorted(ids)
+        return models.HasIdCondition(has_id=wanted) if wanted else NONE
+
+    def refs(self, refs: tuple[ChunkRef, ...]) -> Compiled:
+        """Return that the point is one of the chunks that *refs* name."""
+        bare = [ref.chunk for ref in refs if ref.document is None]
+        pairs: dict[str, list[str]] = {}
+        for ref in refs:
+            if ref.document is not None:
+                pairs.setdefault(ref.document, []).append(ref.chunk)
+        named = [
+            every([keyword(self._keys.document, document), keyword(self._keys.chunk, *chunks)])
+            for document, chunks in pairs.items()
+        ]
+        return some([keyword(self._keys.chunk, *bare), *named])
+
+    def selected(self, operation: Delete) -> Compiled:
+        """Return the one selector of a delete. Raises: RefusedError if there is none."""
+        if operation.refs is not None:
+            return self.refs(operation.refs)
+        if operation.document is not None:
+            return self.documents([operation.document])
+        if operation.where is not None:
+            return self.scope(operation.where)
+        raise RefusedError("A delete needs a selector; there is none that means everything.")
+
+    def _payload(self, include: Include) -> tuple[str, ...]:
+        more = [key for name, key in (("text", self._keys.text), ("metadata", self._keys.metadata)) if name in include]
+        return (*self._tag, *more)
+
+    # Reads
+
+    def search(self, operation: Search, query: VectorQuery, where: models.Filter) -> Rank | RankGroups:
+        """Compile a search of the points that pass *where*."""
+        vector = query.vector.tolist()
+        payload = self._payload(operation.include)
+        vectors = "vector" in operation.include
+        effort = operation.tuning.get("hnsw_ef", self._config.hnsw_ef)
+        if operation.group_by is None:
+            return Rank(operation.partition, where, vector, operation.k, payload, vectors, effort, operation.exact)
+        return RankGroups(
+            operation.partition, where, vector, self._keys.document, operation.k, operation.per_group, payload,
+            vectors, effort, operation.exact,
+        )  # fmt: skip
+
+    def unscoped(self, tenant: str, query: VectorQuery, k: int) -> Rank:
+        """Compile one tenant's part of a search over all tenants; for `hazmat` only."""
+        where = self.rows(tenant)
+        assert where is not None
+        return Rank(None, where, query.vector.tolist(), k, self._payload(frozenset({"text", "metadata"})))
+
+    def listing(self, partition: str, where: models.Filter, include: Include) -> Scroll:
+        """Compile the first page of a listing, with what *include* names."""
+        return Scroll(partition, where, self._config.page, self._payload(include), "vector" in include)
+
+    # Writes
+
+    def version_of(self, records: Sequence[Record]) -> str:
+        """Return a digest of what is written, by whom and when: what tells a replacement from another one."""
+        digest = hashlib.blake2b(digest_size=12)
+        for record in records:
+            tag = record.tag
+            for part in (tag.chunk, tag.producer, repr(tag.time), record.text):
+                raw = part.encode()
+                digest.update(len(raw).to_bytes(8, "big") + raw)
+            digest.update(dump_metadata(record.metadata))
+        return digest.hexdigest()
+
+    def check_size(self, records: Sequence[Record]) -> None:
+        """Refuse what would not fit one request, before anything is sent. Raises: InvalidInputError."""
+        size = 0
+        for record in records:
+            text = len(record.text) * (1 if record.text.isascii() else 6)
+            size += _TAG_BYTES + _NUMBER_BYTES * self._config.dimension + text + 3 * len(dump_metadata(record.metadata))
+        if size > self._config.max_request_bytes:
+            raise InvalidInputError(
+                f"The call may need a request of {size:,} bytes and {self._config.max_request_bytes:,} are allowed "
+                "(max_request_bytes); a write is one request, all or nothing. Write fewer chunks a call.",
+                field="chunks",
+            )
+
+    def points(self, records: Sequence[Record], version: str, pending: str | None = None) -> list[models.PointStruct]:
+        """Return *records*, whose tags have their generation, as points."""
+        return [self._point(record, version, pending) for record in records]
+
+    def _point(self, record: Record, version: str, pending: str | None) -> models.PointStruct:
+        keys, tag = self._keys, record.tag
+        fields, present = filterable(record.metadata)
+        payload = {
+            keys.tenant: tag.tenant,
+            keys.document: tag.document,
+            keys.generation: tag.generation,
+            keys.docgen: tag.docgen,
+            keys.chunk: tag.chunk,
+            keys.label: tag.label,
+            keys.rev: tag.rev,
+            keys.expires: tag.expires,
+            keys.producer: tag.producer,
+            keys.path: tag.path,
+            keys.time: tag.time,
+            keys.position: tag.position,
+            keys.order: order_of(tag.document),
+            keys.version: version,
+            keys.text: record.text,
+            keys.metadata: dump_metadata(record.metadata).decode(),
+            keys.fields: fields,
+            keys.present: present,
+        }
+        if pending is not None:
+            payload[keys.pending] = pending
+        return models.PointStruct(id=id_of(tag), vector=record.vector.tolist(), payload=payload)
+
+    def upsert(self, partition: str, points: list[models.PointStruct], scope: Compiled) -> Write:
+        """Compile an upsert in one request; a point outside of *scope* is left as it is."""
+        guard = self.rows(partition, scope)
+        assert guard is not None
+        return Write(partition, (self._upsert(points, guard),))
+
+    def _upsert(self, points: list[models.PointStruct], guard: models.Filter) -> Operation:
+        return models.UpsertOperation(upsert=models.PointsList(points=points, update_filter=guard))
+
+    def delete(self, partition: str, where: models.Filter) -> Write:
+        """Compile a delete by filter."""
+        return Write(partition, (_delete(where),))
+
+    def replace(
+        self, partition: str, document: str, records: Sequence[Record], version: str, garbage: Compiled
+    ) -> Write:
+        """Compile a new generation of *document*, in one request whose steps are done one after the other.
+
+        First what an interrupted replacement left (*garbage*) goes. Then every point of the old and the new
+        generation says that a replacement is pending and which point decides it; that point is committed by a single
+        write, the old generation goes, and the marks go. A reader who meets a mark looks at the deciding point
+        (`adapter._stale`), so at no moment two generations are visible, or half of one.
+        """
+        keys = self._keys
+        generation = records[0].tag.generation
+        lead = id_of(records[0].tag)
+        mark = f"{generation}:{lead}"
+        name = self.documents([document])
+        whole = self.rows(partition)
+        old = self.rows(partition, name, self.generations(lt=generation))
+        new = self.rows(partition, name, self.generations(gte=generation, lte=generation))
+        leading = self.rows(partition, name, self.ids([lead]))
+        assert whole is not None and old is not None and new is not None and leading is not None  # noqa: PT018
+        steps: list[Operation] = []
+        gone = self.rows(partition, name, garbage)
+        if gone is not None:
+            steps.append(_delete(gone))
+        steps += [
+            models.SetPayloadOperation(set_payload=models.SetPayload(payload={keys.pending: mark}, filter=old)),
+            self._upsert(self.points(records, version, mark), whole),
+            models.SetPayloadOperation(set_payload=models.SetPayload(payload={keys.committed: True}, filter=leading)),
+            _delete(old),
+            models.DeletePayloadOperation(
+                delete_payload=models.DeletePayload(keys=[keys.pending, keys.committed], filter=new)
+            ),
+        ]
+        return Write(partition, tuple(steps))
+
+
+def _delete(where: models.Filter) -> models.DeleteOperation:
+    return models.DeleteOperation(delete=models.FilterSelector(filter=where))
+
+
+__all__ = ["EVERY", "NONE", "NO_VERSION", "QdrantCompiler"]

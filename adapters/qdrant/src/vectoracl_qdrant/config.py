@@ -1,0 +1,116 @@
+"""The Qdrant adapter's part of the configuration."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, StrictBool, model_validator
+
+from vectoracl.config import Model, Secret
+
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
+_COLLECTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
+
+
+def _key(value: str) -> str:
+    # Dots, brackets and quotes are syntax in a payload path; a key without them is one step and nothing else.
+    if not _KEY.match(value):
+        raise ValueError("must be a payload key of letters, digits and _, 63 at most")
+    return value
+
+
+def _collection(value: str) -> str:
+    if not _COLLECTION.match(value):
+        raise ValueError("must be a collection name of letters, digits, _, . and -, 128 at most")
+    return value
+
+
+PayloadKey = Annotated[str, AfterValidator(_key)]
+CollectionName = Annotated[str, AfterValidator(_collection)]
+
+
+class Payload(Model):
+    """The payload keys, where they are not ours.
+
+    `fields` is the object under which the user's metadata can be filtered, `present` the list of the metadata keys
+    that a point has, `metadata` the metadata as it was written (JSON text). `order` is a number that sorts like the
+    document's id; `version` tells the points of one replacement
+    from those of another; `pending` and `committed` are there only while a document is being replaced.
+    """
+
+    tenant: PayloadKey = "group_id"
+    document: PayloadKey = "document"
+    generation: PayloadKey = "generation"
+    docgen: PayloadKey = "docgen"
+    chunk: PayloadKey = "chunk_id"
+    label: PayloadKey = "label"
+    rev: PayloadKey = "rev"
+    expires: PayloadKey = "expires"
+    producer: PayloadKey = "producer"
+    path: PayloadKey = "path"
+    time: PayloadKey = "written_at"
+    position: PayloadKey = "position"
+    order: PayloadKey = "order"
+    pending: PayloadKey = "pending"
+    committed: PayloadKey = "committed"
+    version: PayloadKey = "version"
+    text: PayloadKey = "content"
+    metadata: PayloadKey = "metadata"
+    fields: PayloadKey = "fields"
+    present: PayloadKey = "present"
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Payload:
+        names = list(self.model_dump().values())
+        if len(set(names)) != len(names):
+            raise ValueError("two payload keys have the same name")
+        return self
+
+
+class QdrantConfig(Model):
+    """`[stores.NAME]` with adapter = "qdrant": a server's `url`, or one of the client's local modes.
+
+    `url` is the REST address; with `grpc` requests go to `grpc_port` of the same host. `path` keeps the points in a
+    folder that one process may open, `memory` in this process; both are for a start without a server and enforce
+    nothing. Stores with the same `name` in memory are one store within the process.
+    `dimension` counts the numbers of a vector. `payload_m` is the number of links of each tenant's own graph; there
+    is no graph over all tenants. `hnsw_ef` is the default effort of a search on a server (None: the server's).
+    `page` bounds the points of one answer of a scroll, `max_request_bytes` one request's body.
+    """
+
+    url: str | None = Field(default=None, min_length=1)
+    api_key: Secret | None = None
+    grpc: StrictBool = False
+    grpc_port: int = Field(default=6334, ge=1, le=65_535)
+    path: Path | None = None
+    memory: StrictBool = False
+    name: str | None = Field(default=None, min_length=1)
+    collection: CollectionName = "vectoracl"
+    payload: Payload = Payload()
+    dimension: int = Field(ge=1, le=65_536)
+    metric: Literal["cosine", "inner", "l2"] = "cosine"
+    payload_m: int = Field(default=16, ge=2, le=256)
+    hnsw_ef: int | None = Field(default=None, ge=1, le=10_000)
+    parallel: int = Field(default=8, ge=1, le=256)
+    page: int = Field(default=1000, ge=2, le=10_000)
+    max_batch: int = Field(default=1000, ge=1, le=10_000)
+    max_k: int = Field(default=10_000, ge=1, le=10_000)
+    max_request_bytes: int = Field(default=30_000_000, ge=10_000)
+    request_timeout: int = Field(default=30, ge=1, le=3600)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> QdrantConfig:
+        if sum((self.url is not None, self.path is not None, self.memory)) != 1:
+            raise ValueError("give exactly one of url, path and memory = true")
+        if self.name is not None and not self.memory:
+            raise ValueError("a name goes with memory = true, and only with it")
+        if (self.api_key is not None or self.grpc) and self.url is None:
+            raise ValueError("api_key and grpc go with url, and only with it")
+        return self
+
+    @property
+    def local(self) -> bool:
+        """Whether the client's local mode stands in for a server."""
+        return self.url is None

@@ -1,0 +1,215 @@
+"""The harness of the Qdrant adapter: the client's local mode, or the server that `VECTORACL_QDRANT_URL` names.
+
+With `VECTORACL_QDRANT_URL` (and `VECTORACL_QDRANT_API_KEY`; `VECTORACL_QDRANT_GRPC=1` for gRPC) each store is a
+collection of its own on that server, dropped at the end. The census scrolls without a filter and reads the payload by
+itself: it shares nothing with the adapter but the default names of the payload's keys.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from qdrant_client import QdrantClient, models
+
+from vectoracl.records import Record, Tag
+from vectoracl_conformance.harness import Harness, HarnessError, Needs, Server, Store, Weakening
+from vectoracl_qdrant import local
+from vectoracl_qdrant.config import QdrantConfig
+from vectoracl_qdrant.requests import Rank, RankGroups, Scroll, Write
+
+_TENANT = "group_id"
+
+
+class QdrantStore(Store):
+    """One collection."""
+
+    def __init__(self, needs: Needs, place: Mapping[str, Any], client: Callable[[], QdrantClient]) -> None:
+        self._needs = needs
+        self._collection = f"kit_{secrets.token_hex(6)}"
+        self.config = {
+            "adapter": "qdrant",
+            **place,
+            "collection": self._collection,
+            "dimension": needs.dimension,
+            "metric": needs.metric,
+        }
+        self._local: local.Local | None = None
+        if "url" in place:
+            self._client = client()
+            self.single = {**self.config, "parallel": 1}
+            key = place.get("api_key")
+            self.secrets = (str(key),) if key else ()
+        else:
+            own = f"kit-{secrets.token_hex(6)}"
+            self.config = {**self.config, "memory": True, "name": own}
+            self.single = self.config
+            self._local = local.acquire(f"memory:{own}")
+            self._client = self._local.client
+        self._provision()
+
+    def _provision(self) -> None:
+        from vectoracl import VectorACL
+
+        config = {"version": 1, "stores": {"kit": {**self.config, "metadata": dict(self._needs.metadata)}}}
+        with VectorACL(config) as acl:
+            operator = acl.operator()
+            operator.provision()
+            operator.close()
+
+    def _points(self) -> list[models.Record]:
+        points: list[models.Record] = []
+        offset = None
+        while True:
+            some, offset = self._client.scroll(
+                self._collection, limit=1000, offset=offset, with_payload=True, with_vectors=True
+            )
+            points.extend(some)
+            if offset is None:
+                return points
+
+    def census(self) -> Sequence[Record]:
+        """Read every point of every tenant."""
+        if self._local is None:
+            return [self._record(point) for point in self._points()]
+        with self._local.lock:
+            return [self._record(point) for point in self._points()]
+
+    def _record(self, point: models.Record) -> Record:
+        payload = point.payload or {}
+        names = (_TENANT, "document", "chunk_id", "generation", "label", "rev", "expires", "producer", "path",
+                 "written_at", "position")  # fmt: skip
+        metadata = json.loads(payload["metadata"])
+        for name, kind in self._needs.metadata.items():
+            if kind == "datetime" and name in metadata:
+                metadata[name] = datetime.fromisoformat(metadata[name])
+        vector = np.asarray(point.vector, np.float32)
+        return Record(Tag(*(payload[name] for name in names)), payload["content"], vector, metadata)
+
+    def carries(self, request: Any, tenant: str) -> bool | None:
+        """Demand the tenant as a condition of `must`, at the root of the filter of every reading and writing step."""
+        match request:
+            case Rank() | RankGroups() | Scroll():
+                return _in_must(request.filter, tenant)
+            case Write():
+                return all(_written_in(step, tenant) for step in request.operations)
+        return False
+
+    def weakenings(self) -> Sequence[Weakening]:
+        """Return what an operator may get wrong; in local mode there is little that could be."""
+        made = [Weakening("a point without a tenant", self._untagged, self._tagged)]
+        if self._local is not None:
+            return made
+        client, name = self._client, self._collection
+
+        def strict(**settings: Any) -> Callable[[], None]:
+            return lambda: _strict(client, name, **settings)
+
+        return (
+            *made,
+            Weakening("strict mode off", strict(enabled=False), strict(enabled=True)),
+            Weakening("exact search allowed", strict(search_allow_exact=True), strict(search_allow_exact=False)),
+            Weakening("no index on the tenant's key", self._drop_index, self._provision),
+            Weakening("a graph over all tenants", lambda: self._graph(16), lambda: self._graph(0)),
+        )
+
+    def _untagged(self) -> None:
+        vector = [1.0] * self._needs.dimension
+        point = models.PointStruct(id=1, vector=vector, payload={"content": "untagged"})
+        self._client.upsert(self._collection, [point], wait=True)
+
+    def _tagged(self) -> None:
+        self._client.delete(self._collection, [1], wait=True)
+
+    def _drop_index(self) -> None:
+        self._client.delete_payload_index(self._collection, _TENANT, wait=True)
+
+    def _graph(self, links: int) -> None:
+        self._client.update_collection(self._collection, hnsw_config=models.HnswConfigDiff(m=links))
+
+    def close(self) -> None:
+        """Remove the collection."""
+        self._client.delete_collection(self._collection)
+        if self._local is not None:
+            self._local.release()
+
+
+def _strict(client: QdrantClient, name: str, **settings: Any) -> None:
+    client.update_collection(name, strict_mode_config=models.StrictModeConfig(**settings))
+
+
+def _in_must(where: models.Filter | None, tenant: str) -> bool:
+    """Tell whether `group_id == tenant` is a condition of *where*'s own `must`: nothing beside it can widen that."""
+    must = [] if where is None or where.must is None else where.must
+    wanted = models.FieldCondition(key=_TENANT, match=models.MatchValue(value=tenant))
+    return any(one == wanted for one in (must if isinstance(must, list) else [must]))
+
+
+def _written_in(step: Any, tenant: str) -> bool:
+    match step:
+        case models.UpsertOperation(upsert=models.PointsList() as upsert):
+            tagged = all((point.payload or {}).get(_TENANT) == tenant for point in upsert.points)
+            return tagged and _in_must(upsert.update_filter, tenant)
+        case models.DeleteOperation(delete=models.FilterSelector() as selector):
+            return _in_must(selector.filter, tenant)
+        case models.SetPayloadOperation(set_payload=change):
+            return change.points is None and _TENANT not in change.payload and _in_must(change.filter, tenant)
+        case models.DeletePayloadOperation(delete_payload=gone):
+            return gone.points is None and _TENANT not in gone.keys and _in_must(gone.filter, tenant)
+    return False
+
+
+class QdrantHarness(Harness):
+    """Qdrant: a server where one is named, else the client's local mode."""
+
+    adapter = "qdrant"
+
+    def __init__(self) -> None:
+        self._url = os.environ.get("VECTORACL_QDRANT_URL")
+        self._key = os.environ.get("VECTORACL_QDRANT_API_KEY")
+        self._grpc = os.environ.get("VECTORACL_QDRANT_GRPC", "") not in ("", "0")
+        self._client: QdrantClient | None = None
+
+    def _connect(self) -> QdrantClient:
+        if self._client is None:
+            config = QdrantConfig(url=self._url, dimension=1)
+            self._client = QdrantClient(
+                url=config.url, api_key=self._key, timeout=config.request_timeout, check_compatibility=False
+            )
+        return self._client
+
+    def server(self) -> Server:
+        """Ask the server its version. Raises: HarnessError."""
+        if not self._url:
+            return Server("in-process", f"qdrant-client {version('qdrant-client')}, local mode")
+        try:
+            found = self._connect().info()
+        except Exception as error:  # noqa: BLE001 - whatever the client says, there is no server
+            raise HarnessError(
+                f"The Qdrant of VECTORACL_QDRANT_URL cannot be reached: {type(error).__name__}."
+            ) from None
+        return Server("real", f"Qdrant {found.version}{', gRPC' if self._grpc else ''}")
+
+    def fresh(self, needs: Needs) -> Store:
+        """Make a collection."""
+        place: dict[str, Any] = {}
+        if self._url:
+            place = {"url": self._url, "grpc": self._grpc}
+            if self._key:
+                place["api_key"] = self._key
+        return QdrantStore(needs, place, self._connect)
+
+    def close(self) -> None:
+        """Close the client."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+harness = QdrantHarness

@@ -1,0 +1,93 @@
+"""Points as hits: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from qdrant_client import models
+
+from vectoracl.errors import ScopeViolationError, StoreError
+from vectoracl.fields import FieldType
+from vectoracl.prepare import load_metadata
+from vectoracl.records import Hit, Tag
+from vectoracl_qdrant.config import QdrantConfig
+from vectoracl_qdrant.names import id_of
+
+ADAPTER = "qdrant"
+Point = models.ScoredPoint | models.Record
+
+
+class Decoder:
+    """Decodes the points of one configured collection."""
+
+    def __init__(self, config: QdrantConfig, fields: Mapping[str, FieldType]) -> None:
+        self._keys = config.payload
+        self._sign = -1.0 if config.metric == "l2" else 1.0
+        self._dates = {name: kind for name, kind in fields.items() if kind is FieldType.DATETIME}
+
+    def ranked(self, points: Iterable[models.ScoredPoint]) -> list[Hit]:
+        """Return *points* as hits, best first, ties by document and chunk id.
+
+        Qdrant's score is the cosine, the inner product or the L2 distance; the last becomes its negative.
+        """
+        hits = [self._hit(point, self._sign * point.score) for point in points]
+        hits.sort(key=lambda hit: (-hit.score, hit.tenant, hit.document, hit.id))
+        return hits
+
+    def listed(self, points: Iterable[models.Record]) -> list[Hit]:
+        """Return *points* as hits in key order."""
+        hits = [self._hit(point, 0.0) for point in points]
+        hits.sort(key=lambda hit: (hit.document, hit.tag.generation, hit.id))
+        return hits
+
+    def tag(self, point: Point) -> Tag:
+        """Return the point's tag.
+
+        Raises: StoreError where it has none; ScopeViolationError where the id is not the one of this tag: somebody
+        else than the adapter wrote the point, or rewrote its tag.
+        """
+        keys, payload = self._keys, point.payload or {}
+        try:
+            tag = Tag(
+                payload[keys.tenant],
+                payload[keys.document],
+                payload[keys.chunk],
+                int(payload[keys.generation]),
+                payload[keys.label],
+                int(payload[keys.rev]),
+                float(payload[keys.expires]),
+                payload[keys.producer],
+                payload[keys.path],
+                float(payload[keys.time]),
+                int(payload[keys.position]),
+            )
+            whole = str(point.id) == id_of(tag)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise StoreError(
+                "A point of the collection has no whole tag: it was not written by vectoracl. Run `vectoracl check`.",
+                code="malformed",
+                adapter=ADAPTER,
+            ) from None
+        if not whole:
+            raise ScopeViolationError(
+                "A point's tag is not the one that it was written with; the reply was dropped.", adapter=ADAPTER, rows=1
+            )
+        return tag
+
+    def _hit(self, point: Point, score: float) -> Hit:
+        tag = self.tag(point)
+        payload: Mapping[str, Any] = point.payload or {}
+        metadata = payload.get(self._keys.metadata)
+        return Hit(
+            tag.chunk,
+            tag.document,
+            score,
+            tag.tenant,
+            tag.position,
+            payload.get(self._keys.text),
+            None if metadata is None else load_metadata(metadata, self._dates),
+            None if point.vector is None else np.asarray(point.vector, np.float32),
+            tag,
+        )

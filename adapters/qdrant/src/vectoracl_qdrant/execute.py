@@ -1,0 +1,319 @@
+"""The only file that talks to Qdrant: one dispatch function, which returns a value or an awaitable, and two ports.
+
+The sync and the async client have the same methods, so each request is compiled to one call once. A port is never
+used across a fork. Timeouts of the client are whole seconds; what is shorter is rounded up there, and awaited exactly
+by the async port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import Callable, Mapping
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any, assert_never
+
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
+
+from vectoracl.errors import ClosedError, ConfigError, StoreError, VectorACLError
+from vectoracl_qdrant import local as locals_
+from vectoracl_qdrant.config import QdrantConfig
+from vectoracl_qdrant.failures import mapped
+from vectoracl_qdrant.requests import AnyRequest, Describe, Points, Rank, RankGroups, Scroll, Tenants, Write
+from vectoracl_qdrant.schema import CreateCollection, CreateIndex, Step, UpdateCollection
+
+OLDEST = (1, 20)
+_MOST_TENANTS = 1_000_000
+Client = QdrantClient | AsyncQdrantClient
+
+
+def check_client() -> None:
+    """Refuse a client whose local mode ignores the root filter of a fusion query. Raises: ConfigError."""
+    found = installed_version("qdrant-client")
+    if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
+        raise ConfigError(
+            f"qdrant-client is {found}; 1.20 is the oldest whose local mode filters every query. "
+            'pip install "qdrant-client>=1.20"'
+        )
+
+
+def call(client: Client, config: QdrantConfig, request: AnyRequest, timeout: float | None) -> Any:
+    """Make the one call of *request*; the result, or with the async client an awaitable of it, is the client's."""
+    seconds = config.request_timeout if timeout is None else max(1, math.ceil(timeout))
+    limit: dict[str, Any] = {} if config.local else {"timeout": seconds}
+    name = config.collection
+    match request:
+        case Rank():
+            return client.query_points(
+                name,
+                query=request.vector,
+                query_filter=request.filter,
+                search_params=_params(config, request),
+                limit=request.limit,
+                with_payload=_selected(request.payload),
+                with_vectors=request.vectors,
+                **limit,
+            )
+        case RankGroups():
+            return client.query_points_groups(
+                name,
+                group_by=request.by,
+                query=request.vector,
+                query_filter=request.filter,
+                search_params=_params(config, request),
+                limit=request.limit,
+                group_size=request.size,
+                with_payload=_selected(request.payload),
+                with_vectors=request.vectors,
+                **limit,
+            )
+        case Scroll():
+            return client.scroll(
+                name,
+                scroll_filter=request.filter,
+                limit=request.limit,
+                order_by=_order(request),
+                offset=request.offset,
+                with_payload=_selected(request.payload),
+                with_vectors=request.vectors,
+                **limit,
+            )
+        case Write():
+            return client.batch_update_points(name, update_operations=list(request.operations), wait=True, **limit)
+        case Describe():
+            return client.get_collection(name)
+        case Tenants():
+            return client.facet(name, key=config.payload.tenant, limit=_MOST_TENANTS, **limit)
+    assert_never(request)
+
+
+def reply_of(request: AnyRequest, answer: Any) -> Any:
+    """Return the client's *answer* as the reply of *request*. Raises: StoreError if a write is not done."""
+    match request:
+        case Rank():
+            return answer.points
+        case RankGroups():
+            return [point for group in answer.groups for point in group.hits]
+        case Scroll():
+            points, offset = answer
+            return Points(points, None if offset is None else str(offset))
+        case Write():
+            done = (models.UpdateStatus.COMPLETED, models.UpdateStatus.ACKNOWLEDGED)
+            if any(one.status not in done for one in answer):
+                raise StoreError("Qdrant did not finish the write in time.", code="timeout", adapter="qdrant")
+            return None
+        case Describe():
+            return answer
+        case Tenants():
+            return tuple(sorted(str(hit.value) for hit in answer.hits))
+    assert_never(request)
+
+
+def _params(config: QdrantConfig, request: Rank | RankGroups) -> models.SearchParams | None:
+    if config.local or (request.hnsw_ef is None and not request.exact):
+        return None
+    return models.SearchParams(hnsw_ef=request.hnsw_ef, exact=True if request.exact else None)
+
+
+def _selected(keys: tuple[str, ...]) -> models.PayloadSelectorInclude | bool:
+    return models.PayloadSelectorInclude(include=list(keys)) if keys else False
+
+
+def _order(request: Scroll) -> models.OrderBy | None:
+    order = request.order
+    if order is None:
+        return None
+    direction = models.Direction.DESC if order.descending else models.Direction.ASC
+    return models.OrderBy(key=order.key, direction=direction, start_from=order.start)
+
+
+def connect_arguments(config: QdrantConfig, base: Path) -> Mapping[str, Any]:
+    """Return the arguments of either client for the configured server."""
+    return {
+        "url": config.url,
+        "api_key": None if config.api_key is None else config.api_key.reveal(base),
+        "prefer_grpc": config.grpc,
+        "grpc_port": config.grpc_port,
+        "timeout": config.request_timeout,
+        "check_compatibility": False,  # a request of its own, which only warns; the posture reads the version
+    }
+
+
+class _Process:
+    """What the ports share: one process, open or closed."""
+
+    def __init__(self, config: QdrantConfig, *, debug: bool) -> None:
+        check_client()
+        self._config = config
+        self._debug = debug
+        self._pid = os.getpid()
+        self._closed = False
+        self.parallel = 1 if config.local else config.parallel
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClosedError("The store was closed.")
+        if os.getpid() != self._pid:
+            raise ClosedError("A client is not used across a fork: call connect() in the child process.")
+
+
+class LocalPort(_Process):
+    """Performs requests on the process's local client, one at a time."""
+
+    def __init__(self, config: QdrantConfig, key: str, *, debug: bool) -> None:
+        super().__init__(config, debug=debug)
+        self._local = locals_.acquire(key)
+
+    def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform *request*."""
+        self._check()
+        local, failed = self._local, None
+        with local.lock:
+            try:
+                return reply_of(request, call(local.client, self._config, request, timeout))
+            except Exception as error:  # noqa: BLE001 - raised as ours, below
+                missing = not isinstance(error, VectorACLError) and not self._provisioned()
+                failed = mapped(error, write=isinstance(request, Write), debug=self._debug, missing=missing)
+        raise failed
+
+    def administer(self, work: Callable[[QdrantClient], None]) -> None:
+        """Do *work* on the client."""
+        self._check()
+        with self._local.lock:
+            work(self._local.client)
+
+    def _provisioned(self) -> bool:
+        try:
+            return self._local.client.collection_exists(self._config.collection)
+        except Exception:  # noqa: BLE001 - a closed client; the first error says so
+            return True
+
+    def close(self) -> None:
+        """Let go of the local client."""
+        if not self._closed:
+            self._closed = True
+            self._local.release()
+
+
+class AsyncLocalPort:
+    """The same for asyncio, in a thread: a search over many points takes a while."""
+
+    parallel = 1
+
+    def __init__(self, port: LocalPort) -> None:
+        self._port = port
+
+    async def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform *request*."""
+        return await asyncio.to_thread(self._port.execute, request, timeout)
+
+    async def close(self) -> None:
+        """Let go of the local client."""
+        self._port.close()
+
+
+class QdrantPort(_Process):
+    """Performs requests on a server, with a client of its own or the application's."""
+
+    def __init__(self, config: QdrantConfig, base: Path, *, debug: bool, client: QdrantClient | None = None) -> None:
+        super().__init__(config, debug=debug)
+        self._own = client is None
+        self._client = client or _made(lambda: QdrantClient(**connect_arguments(config, base)), debug=debug)
+
+    def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform *request*."""
+        self._check()
+        try:
+            return reply_of(request, call(self._client, self._config, request, timeout))
+        except Exception as error:  # noqa: BLE001 - raised as ours, below
+            failed = mapped(error, write=isinstance(request, Write), debug=self._debug)
+        raise failed
+
+    def administer(self, work: Callable[[QdrantClient], None]) -> None:
+        """Do *work* on the client."""
+        self._check()
+        try:
+            work(self._client)
+        except Exception as error:  # noqa: BLE001 - raised as ours, below
+            failed = mapped(error, write=True, debug=self._debug)
+        else:
+            return
+        raise failed
+
+    def close(self) -> None:
+        """Close the client, unless it is the application's."""
+        if not self._closed:
+            self._closed = True
+            if self._own and os.getpid() == self._pid:
+                self._client.close()
+
+
+class AsyncQdrantPort(_Process):
+    """The same for asyncio; *timeout* is kept exactly."""
+
+    def __init__(
+        self, config: QdrantConfig, base: Path, *, debug: bool, client: AsyncQdrantClient | None = None
+    ) -> None:
+        super().__init__(config, debug=debug)
+        self._own = client is None
+        self._client = client or _made(lambda: AsyncQdrantClient(**connect_arguments(config, base)), debug=debug)
+
+    async def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform *request*."""
+        self._check()
+        try:
+            async with asyncio.timeout(timeout):
+                return reply_of(request, await call(self._client, self._config, request, timeout))
+        except Exception as error:  # noqa: BLE001 - raised as ours, below
+            failed = mapped(error, write=isinstance(request, Write), debug=self._debug)
+        raise failed
+
+    async def close(self) -> None:
+        """Close the client, unless it is the application's."""
+        if not self._closed:
+            self._closed = True
+            if self._own and os.getpid() == self._pid:
+                await self._client.close()
+
+
+def _made(make: Callable[[], Any], *, debug: bool) -> Any:
+    """Return a new client; what it does not like of its arguments comes out as ours, without them."""
+    try:
+        return make()
+    except VectorACLError:
+        raise
+    except Exception as error:  # noqa: BLE001 - raised as ours, below
+        failed = ConfigError(f"The Qdrant client does not accept url and grpc_port ({type(error).__name__}).")
+        failed.__cause__ = error if debug else None
+    raise failed
+
+
+class Administrator:
+    """Changes the collection's configuration, on the port's client; for `operator` only."""
+
+    def __init__(self, port: LocalPort | QdrantPort) -> None:
+        self._port = port
+
+    def apply(self, step: Step) -> None:
+        """Do *step*. Raises: StoreError."""
+        self._port.administer(lambda client: _apply(client, step))
+
+    def close(self) -> None:
+        """Close the port."""
+        self._port.close()
+
+
+def _apply(client: QdrantClient, step: Step) -> None:
+    match step:
+        case CreateCollection():
+            client.create_collection(
+                step.name, vectors_config=step.vectors, hnsw_config=step.hnsw, strict_mode_config=step.strict
+            )
+        case UpdateCollection():
+            client.update_collection(step.name, hnsw_config=step.hnsw, strict_mode_config=step.strict)
+        case CreateIndex():
+            client.create_payload_index(step.name, field_name=step.key, field_schema=step.params, wait=True)
+        case _:
+            assert_never(step)

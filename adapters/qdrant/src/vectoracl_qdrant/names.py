@@ -1,0 +1,82 @@
+"""Every id and payload path that the adapter makes; nothing else reaches a request.
+
+A chunk's point id is derived from (tenant, document, generation, chunk id), since ids are global in a collection: a
+tenant cannot name, and so cannot overwrite, another one's point. Metadata that can be filtered lies under one object,
+each key with its type in front (`fields.num_year`), so that no user key meets a tag, no value is compared with one of
+another type, and a path has no dots but our own.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from vectoracl.fields import FieldType, datetime_text
+from vectoracl.records import Tag, stored_key
+from vectoracl_qdrant.config import Payload
+
+# Only such names can be declared as fields (`fields.check_fields`); other keys are never filtered by.
+_DECLARABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
+_ORDER_BYTES = 6  # 48 bits: exact in a double, which the server compares by
+_PREFIX = {
+    FieldType.KEYWORD: "kw",
+    FieldType.NUMBER: "num",
+    FieldType.BOOLEAN: "bool",
+    FieldType.DATETIME: "date",
+    FieldType.KEYWORDS: "kws",
+    FieldType.NUMBERS: "nums",
+}
+
+
+def point_id(tenant: str, document: str, generation: int, chunk: str) -> str:
+    """Return the point's id: the first 128 bits of `records.stored_key`, as a UUID."""
+    return str(uuid.UUID(hex=stored_key(tenant, document, generation, chunk)[:32]))
+
+
+def id_of(tag: Tag) -> str:
+    """Return the id of the point that holds the chunk of *tag*."""
+    return point_id(tag.tenant, tag.document, tag.generation, tag.chunk)
+
+
+def order_of(document: str) -> int:
+    """Return a number that sorts as the document ids do, as far as their first six bytes differ."""
+    return int.from_bytes(document.encode()[:_ORDER_BYTES].ljust(_ORDER_BYTES, b"\0"), "big")
+
+
+def field_path(payload: Payload, name: str, kind: FieldType) -> str:
+    """Return the payload path of a declared field. The part up to the first underscore is the type: injective."""
+    return f"{payload.fields}.{_PREFIX[kind]}_{name}"
+
+
+def filterable(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return checked *metadata* as the object that can be filtered, and the names of the keys that are present.
+
+    Keys that are not declared now are kept too, so that they can be declared later; a list with values of several
+    types is split by type. What no field type can hold (objects, lists of lists) is only present.
+    """
+    kept: dict[str, Any] = {}
+    present = sorted(name for name in metadata if _DECLARABLE.match(name))
+    for name in present:
+        kept.update(_typed(name, metadata[name]))
+    return kept, present
+
+
+def _typed(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, bool):
+        yield f"bool_{name}", value
+    elif isinstance(value, str):
+        yield f"kw_{name}", value
+    elif isinstance(value, int | float):
+        yield f"num_{name}", value + 0  # -0.0 + 0 is 0.0
+    elif isinstance(value, datetime):
+        yield f"date_{name}", datetime_text(value)
+    elif isinstance(value, list | tuple):
+        texts = [one for one in value if isinstance(one, str)]
+        numbers = [one + 0 for one in value if isinstance(one, int | float) and not isinstance(one, bool)]
+        if texts:
+            yield f"kws_{name}", texts
+        if numbers:
+            yield f"nums_{name}", numbers

@@ -1,0 +1,85 @@
+"""What pluggy sees of the Qdrant adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from qdrant_client import AsyncQdrantClient, QdrantClient
+
+from vectoracl.adapter import AsyncPort, Capabilities, OpenContext, Opened, Port
+from vectoracl.errors import ConfigError
+from vectoracl.findings import Rule
+from vectoracl.hookspecs import hookimpl
+from vectoracl_qdrant import local
+from vectoracl_qdrant.adapter import QdrantAdapter
+from vectoracl_qdrant.capabilities import capabilities
+from vectoracl_qdrant.config import QdrantConfig
+from vectoracl_qdrant.execute import (
+    Administrator,
+    AsyncLocalPort,
+    AsyncQdrantPort,
+    LocalPort,
+    QdrantPort,
+    check_client,
+)
+
+
+@hookimpl
+def vectoracl_config_model() -> type[BaseModel]:
+    """Return the model of `[stores.NAME]`."""
+    return QdrantConfig
+
+
+@hookimpl
+def vectoracl_describe() -> Capabilities:
+    """Return what the adapter can do."""
+    return capabilities(QdrantConfig(url="http://localhost", dimension=1))
+
+
+@hookimpl
+def vectoracl_open(config: QdrantConfig, context: OpenContext) -> Opened:
+    """Return the adapter; nothing is contacted before the first use."""
+    check_client()
+    client: Any = context.client
+    if client is not None and (config.local or not isinstance(client, QdrantClient | AsyncQdrantClient)):
+        raise ConfigError("The client of a Qdrant store with a url is a QdrantClient or an AsyncQdrantClient.")
+    base, debug = Path(context.base), context.debug_errors
+    key = local.key_of(config, base) if config.local else ""
+
+    def sync() -> LocalPort | QdrantPort:
+        if config.local:
+            return LocalPort(config, key, debug=debug)
+        return QdrantPort(config, base, debug=debug, client=client if isinstance(client, QdrantClient) else None)
+
+    def port() -> Port:
+        return sync()
+
+    def aport() -> AsyncPort:
+        if config.local:
+            return AsyncLocalPort(LocalPort(config, key, debug=debug))
+        given = client if isinstance(client, AsyncQdrantClient) else None
+        return AsyncQdrantPort(config, base, debug=debug, client=given)
+
+    def operator() -> Any:
+        from vectoracl_qdrant.operator import QdrantOperator
+
+        return QdrantOperator(config, context.fields, port, lambda: Administrator(sync()))
+
+    return Opened(QdrantAdapter(config, context.fields), port, aport, operator, lambda: _server(config))
+
+
+def _server(config: QdrantConfig) -> str:
+    client = f"qdrant-client {version('qdrant-client')}"
+    return f"{client}, local mode" if config.local else f"Qdrant server, {client}"
+
+
+@hookimpl
+def vectoracl_rules() -> Sequence[Rule]:
+    """Return every rule of the posture check."""
+    from vectoracl_qdrant.rules import RULES
+
+    return tuple(RULES.values())

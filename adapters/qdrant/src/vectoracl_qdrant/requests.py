@@ -1,0 +1,102 @@
+"""What the adapter asks of Qdrant, as data: one request is one call of the client.
+
+The filters are the client's own models: they compare equal, and REST, gRPC and local mode take the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from qdrant_client import models
+
+from vectoracl.adapter import Request
+
+
+class Points(NamedTuple):
+    """One page of a scroll; `offset` is where the next one begins, None at the end (and where it was ordered)."""
+
+    points: Sequence[models.Record]
+    offset: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Scroll in the order of a numeric payload key, from `start` on (that value included)."""
+
+    key: str
+    descending: bool = False
+    start: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rank(Request[Sequence[models.ScoredPoint]]):
+    """Rank the points that pass `filter` by `vector`; return the best `limit`."""
+
+    partition: str | None
+    filter: models.Filter
+    vector: list[float]
+    limit: int
+    payload: tuple[str, ...]
+    vectors: bool = False
+    hnsw_ef: int | None = None
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RankGroups(Request[Sequence[models.ScoredPoint]]):
+    """Rank, and return up to `size` points of each of the best `limit` values of the payload key `by`."""
+
+    partition: str | None
+    filter: models.Filter
+    vector: list[float]
+    by: str
+    limit: int
+    size: int
+    payload: tuple[str, ...]
+    vectors: bool = False
+    hnsw_ef: int | None = None
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scroll(Request[Points]):
+    """Return one page of the points that pass `filter`, in the order of their ids or of a payload key."""
+
+    partition: str | None
+    filter: models.Filter
+    limit: int
+    payload: tuple[str, ...] = ()
+    vectors: bool = False
+    offset: str | None = None
+    order: Order | None = None
+
+
+Operation = models.UpsertOperation | models.DeleteOperation | models.SetPayloadOperation | models.DeletePayloadOperation
+
+
+@dataclass(frozen=True, slots=True)
+class Write(Request[None]):
+    """Apply `operations` one after the other; the server has done them all when it answers."""
+
+    partition: str | None
+    operations: tuple[Operation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Describe(Request[models.CollectionInfo]):
+    """Read how the collection is configured."""
+
+    partition: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tenants(Request[tuple[str, ...]]):
+    """List the tenants; for operators and `hazmat` only."""
+
+    partition: None = None
+    kind: Literal["tenants"] = "tenants"
+
+
+AnyRequest = Rank | RankGroups | Scroll | Write | Describe | Tenants

@@ -1,0 +1,106 @@
+"""The rules of the posture check; an id never changes its meaning."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vectoracl.findings import Rule, Severity
+
+RULES: Final[dict[str, Rule]] = {}
+
+
+def _rule(id_: str, title: str, severity: Severity, explanation: str, *, lowers: bool) -> Rule:
+    RULES[id_] = Rule(id_, title, severity, lowers, explanation)
+    return RULES[id_]
+
+
+MISSING = _rule(
+    "QD001",
+    "The collection is there",
+    "error",
+    "Without the collection nothing can be served, and nothing of its configuration can be judged.",
+    lowers=True,
+)
+TENANT_INDEX = _rule(
+    "QD002",
+    "The tenant's key has a keyword index with is_tenant",
+    "error",
+    "Strict mode demands a condition on a key with is_tenant from a vector query, and the tenants' own graphs are "
+    "built by that index. Without it no query has to name a tenant.",
+    lowers=True,
+)
+GLOBAL_GRAPH = _rule(
+    "QD003",
+    "There is no graph over all tenants (m = 0)",
+    "error",
+    "With m above 0 a vector query that names no tenant walks one graph over everybody's points and is answered.",
+    lowers=True,
+)
+STRICT_OFF = _rule(
+    "QD004",
+    "Strict mode is on",
+    "error",
+    "Strict mode is off by default; without it the server takes every query, with and without a tenant.",
+    lowers=True,
+)
+EXACT = _rule(
+    "QD005",
+    "Strict mode forbids exact search (search_allow_exact = false)",
+    "error",
+    "This one flag makes the rule: left at its default, a vector query without a tenant is answered by an exact search "
+    "over everybody's points. Its price is that exact ranking and exact counts are refused.",
+    lowers=True,
+)
+UNINDEXED = _rule(
+    "QD006",
+    "Strict mode forbids filters on keys without an index",
+    "warning",
+    "A filter on a key without an index reads every point of the collection: one tenant's query costs by the size of "
+    "all others.",
+    lowers=False,
+)
+INDEX = _rule(
+    "QD007",
+    "Every key that is filtered by has its index",
+    "error",
+    "Under strict mode a filter on a key without its index is refused; without strict mode it reads every point.",
+    lowers=False,
+)
+VECTORS = _rule(
+    "QD008",
+    "The collection's vectors are those of the configuration",
+    "error",
+    "Another size or distance makes every search fail, or rank by something else than the configuration says.",
+    lowers=True,
+)
+UNTAGGED = _rule(
+    "QD009",
+    "No point is without a tenant",
+    "error",
+    "Qdrant accepts points without the tenant's key. No tenant's query returns them, but somebody writes past "
+    "vectoracl, and a filter by must_not would return them to everybody.",
+    lowers=True,
+)
+UNREAD = _rule(
+    "QD010",
+    "The points could be looked at",
+    "warning",
+    "Whether there are points without a tenant could not be asked.",
+    lowers=False,
+)
+LOCAL = _rule(
+    "QD011",
+    "A server serves the points",
+    "warning",
+    "The client's local mode is a Python re-implementation for a start without a server. It ignores payload indexes, "
+    "strict mode, shard keys and credentials: nothing but our filter stands between tenants, and every search reads "
+    "every point. Do not put other people's data there.",
+    lowers=False,
+)
+PLAIN = _rule(
+    "QD012",
+    "The connection is encrypted",
+    "warning",
+    "Over http the API key and all points cross the network readable by everybody on the way.",
+    lowers=False,
+)

@@ -1,0 +1,169 @@
+"""What the adapter needs of a collection, as data: pure. `operator` applies it, `posture` compares with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import orjson
+from qdrant_client import models
+
+from vectoracl.fields import FieldType
+from vectoracl_qdrant.config import QdrantConfig
+from vectoracl_qdrant.names import field_path
+
+DISTANCE = {"cosine": models.Distance.COSINE, "inner": models.Distance.DOT, "l2": models.Distance.EUCLID}
+IndexParams = models.KeywordIndexParams | models.FloatIndexParams | models.BoolIndexParams | models.DatetimeIndexParams
+
+
+@dataclass(frozen=True, slots=True)
+class CreateCollection:
+    """Create the collection: no graph over all tenants (m=0), one for each (payload_m), strict mode on."""
+
+    name: str
+    vectors: models.VectorParams
+    hnsw: models.HnswConfigDiff
+    strict: models.StrictModeConfig
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateCollection:
+    """Bring an existing collection's graph and strict mode to what they have to be."""
+
+    name: str
+    hnsw: models.HnswConfigDiff
+    strict: models.StrictModeConfig
+
+
+@dataclass(frozen=True, slots=True)
+class CreateIndex:
+    """Create one payload index, before points are written: the tenants' graphs are built by it."""
+
+    name: str
+    key: str
+    params: IndexParams
+
+
+Step = CreateCollection | UpdateCollection | CreateIndex
+
+
+def vectors(config: QdrantConfig) -> models.VectorParams:
+    """Return the collection's one unnamed vector."""
+    return models.VectorParams(size=config.dimension, distance=DISTANCE[config.metric])
+
+
+def hnsw(config: QdrantConfig) -> models.HnswConfigDiff:
+    """Return the graph's settings: with m=0 a vector query that names no tenant has nothing to walk."""
+    return models.HnswConfigDiff(m=0, payload_m=config.payload_m)
+
+
+def strict_mode(config: QdrantConfig) -> models.StrictModeConfig:
+    """Return strict mode. `search_allow_exact=False` is what makes a query without a tenant an error.
+
+    Left at its default, such a query is answered by reading everybody's points. The limits are those of the core.
+    """
+    return models.StrictModeConfig(
+        enabled=True,
+        unindexed_filtering_retrieve=False,
+        unindexed_filtering_update=False,
+        search_allow_exact=False,
+        max_query_limit=max(config.max_k, config.page),
+    )
+
+
+def indexes(config: QdrantConfig, fields: Mapping[str, FieldType]) -> dict[str, IndexParams]:
+    """Return every payload index, the tenant's first. Only the tenant's makes graphs.
+
+    Numbers have float indexes throughout: an integer index would cut the fraction off a bound.
+    """
+    keys = config.payload
+    made: dict[str, IndexParams] = {
+        keys.tenant: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+    }
+    for key in (keys.document, keys.docgen, keys.chunk, keys.label, keys.producer, keys.path, keys.version,
+                keys.present):  # fmt: skip
+        made[key] = _keyword()
+    for key in (keys.generation, keys.rev, keys.expires, keys.time, keys.position, keys.order):
+        made[key] = _number()
+    for name, kind in fields.items():
+        path = field_path(keys, name, kind)
+        match kind:
+            case FieldType.KEYWORD | FieldType.KEYWORDS:
+                made[path] = _keyword()
+            case FieldType.NUMBER | FieldType.NUMBERS:
+                made[path] = _number()
+            case FieldType.BOOLEAN:
+                made[path] = models.BoolIndexParams(type=models.BoolIndexType.BOOL, enable_hnsw=False)
+            case FieldType.DATETIME:
+                made[path] = models.DatetimeIndexParams(type=models.DatetimeIndexType.DATETIME, enable_hnsw=False)
+    return made
+
+
+def _keyword() -> models.KeywordIndexParams:
+    return models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, enable_hnsw=False)
+
+
+def _number() -> models.FloatIndexParams:
+    return models.FloatIndexParams(type=models.FloatIndexType.FLOAT, enable_hnsw=False)
+
+
+def steps(config: QdrantConfig, fields: Mapping[str, FieldType], found: models.CollectionInfo | None) -> Iterator[Step]:
+    """Yield what is left to do, given the collection as it was *found* (None: there is none)."""
+    name = config.collection
+    if found is None:
+        yield CreateCollection(name, vectors(config), hnsw(config), strict_mode(config))
+    elif not config.local and not (_same_hnsw(config, found) and _same_strict(config, found)):
+        yield UpdateCollection(name, hnsw(config), strict_mode(config))
+    there = {} if found is None else found.payload_schema
+    for key, params in indexes(config, fields).items():
+        if config.local or (key in there and same_index(params, there[key])):
+            continue
+        yield CreateIndex(name, key, params)
+
+
+def _same_hnsw(config: QdrantConfig, found: models.CollectionInfo) -> bool:
+    has = found.config.hnsw_config
+    return has.m == 0 and has.payload_m == config.payload_m
+
+
+def _same_strict(config: QdrantConfig, found: models.CollectionInfo) -> bool:
+    has = found.config.strict_mode_config
+    wanted = strict_mode(config).model_dump(exclude_none=True)
+    return has is not None and all(getattr(has, key, None) == value for key, value in wanted.items())
+
+
+def same_index(wanted: IndexParams, found: models.PayloadIndexInfo) -> bool:
+    """Tell whether the index that was found serves as the wanted one: its type, and is_tenant."""
+    if found.data_type.value != wanted.type.value:
+        return False
+    if isinstance(wanted, models.KeywordIndexParams) and wanted.is_tenant:
+        return getattr(found.params, "is_tenant", None) is True
+    return True
+
+
+def text_of(step: Step) -> str:
+    """Return *step* as the HTTP request that does it: a line, and a body where there is one."""
+    match step:
+        case CreateCollection():
+            body: dict[str, object] = {
+                "vectors": _dump(step.vectors),
+                "hnsw_config": _dump(step.hnsw),
+                "strict_mode_config": _dump(step.strict),
+            }
+            return f"PUT /collections/{step.name}\n{_json(body)}"
+        case UpdateCollection():
+            body = {"hnsw_config": _dump(step.hnsw), "strict_mode_config": _dump(step.strict)}
+            return f"PATCH /collections/{step.name}\n{_json(body)}"
+        case CreateIndex():
+            body = {"field_name": step.key, "field_schema": _dump(step.params)}
+            return f"PUT /collections/{step.name}/index?wait=true\n{_json(body)}"
+
+
+def _dump(
+    model: models.VectorParams | models.HnswConfigDiff | models.StrictModeConfig | IndexParams,
+) -> dict[str, object]:
+    return model.model_dump(mode="json", exclude_none=True)
+
+
+def _json(body: object) -> str:
+    return orjson.dumps(body).decode()
