@@ -139,3 +139,24 @@ def test_like_this_keeps_the_other_chunks_of_its_document(docs: Any):
     assert [hit.id for hit in docs.search(like, k=2, group_by="document")] == ["next", "c"]
     assert [hit.id for hit in docs.search(like, k=1, group_by="document", per_group=2)] == ["next", "more"]
     assert [hit.id for hit in docs.search(like, k=2)] == ["next", "more"]
+
+
+def test_nothing_is_written_into_a_generation_that_the_scope_leaves_out():
+    # The record was judged as generation 0 and stored in the document's own, which is on hold.
+    class Hold:
+        version = "1"
+
+        def decide(self, principal, _action):
+            held = F["@docgen"] == "1:d:1"
+            scope = vectoracl.Scope.of([vectoracl.Grant(principal.tenant, ~held)])
+            return vectoracl.Decision(True, scope, ("on hold",), self.version)
+
+    config = {**CONFIG, "stores": {"main": {**CONFIG["stores"]["main"], "name": "held"}}}
+    with vectoracl.connect(config) as acl, vectoracl.connect(config, policy=Hold()) as held:
+        for _ in range(2):
+            acl.scoped(ANN).replace("d", [Chunk("a", "d", "", [1, 0])])
+        for write in (held.scoped(ANN).upsert, lambda chunks: held.scoped(ANN).replace("d", chunks)):
+            with pytest.raises(vectoracl.UnsupportedPredicateError):
+                write([Chunk("b", "d", "", [1, 0])])
+        assert held.scoped(ANN).count() == 0
+        assert acl.scoped(ANN).count() == 1

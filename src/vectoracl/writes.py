@@ -8,7 +8,8 @@ from typing import Any
 from vectoracl.actions import Action
 from vectoracl.adapter import Flow
 from vectoracl.drive import confined
-from vectoracl.errors import DeniedError, RefusedError
+from vectoracl.errors import DeniedError, RefusedError, UnsupportedPredicateError
+from vectoracl.fields import fields_of
 from vectoracl.guard import Asker, Guard, Leg, Plan, Store, denied, retried
 from vectoracl.operations import ChunkRef, Delete, Replace, Upsert
 from vectoracl.ports import EmbedDocuments
@@ -16,6 +17,8 @@ from vectoracl.predicate import Predicate
 from vectoracl.prepare import Prepared, check_tagged, record_of
 from vectoracl.queries import check_vector
 from vectoracl.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record, Tag, Vector, Written
+
+_STORES_OWN = frozenset({"@generation", "@docgen"})
 
 
 def _one_leg(plan: Plan, asker: Asker) -> Leg:
@@ -51,6 +54,12 @@ def _records(
     action: Action,
     decision_id: str,
 ) -> Flow[tuple[Record, ...]]:
+    if not fields_of(leg.predicate).isdisjoint(_STORES_OWN):
+        raise UnsupportedPredicateError(
+            "The scope of this write names the generation, which the store gives a chunk only when it is written. "
+            "Let the policy permit the write by document or label.",
+            field="scope",
+        )
     vectors = yield from _vectors(store, prepared)
     now = guard.clock()
     producer = asker.principal.id
