@@ -7,19 +7,26 @@ whose control fails abstains; a store that offers no wire or counter leaves it n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vectoracl_conformance.corpus import DIMENSION, FIELDS, OWN_FEW, OWN_MANY, Corpus, build
+from vectoracl.predicate import F
+from vectoracl_conformance.corpus import DIMENSION, FIELDS, OWN_FEW, OWN_MANY, Corpus, K, build
 from vectoracl_conformance.engine import Options
-from vectoracl_conformance.evidence.sessions import Recording, Window
-from vectoracl_conformance.evidence.tap import Tap
+from vectoracl_conformance.evidence.canaries import grade_canaries
+from vectoracl_conformance.evidence.graded import Graded
+from vectoracl_conformance.evidence.questions import Question
+from vectoracl_conformance.evidence.sessions import Mark, Recording, Window
+from vectoracl_conformance.evidence.structure import grade_structure
 from vectoracl_conformance.evidence.volume import Sample, grade_volume, sample
+from vectoracl_conformance.evidence.wire import Wire
 from vectoracl_conformance.harness import Engine, Harness, Mutant, Needs, Store
-from vectoracl_conformance.lab import Lab, Mode, Wrap, drive
+from vectoracl_conformance.lab import STORE, Handle, Lab, Mode, Wrap, drive
 from vectoracl_conformance.verdict import EvidenceState
 
+WIRE_GRADES = ("E2v", "E2c", "E2s")
 SANITY = 8  # a right search may score a row for the output, for the order and once more if it has to ask again
 
 
@@ -130,63 +137,136 @@ def _judged(engine: Engine, corpus: Corpus, counts: dict[tuple[Mode, str, int], 
     return Grading("E3", "abstained" if doubt else "passed", doubt or "; ".join(lines))
 
 
-def volume_grade(harness: Harness, options: Options, mutant: Mutant | None = None) -> Grading:
-    """E2v: the same query costs the same on the wire beside none, some and many foreign rows."""
+def wire_grades(harness: Harness, options: Options, mutant: Mutant | None = None) -> list[Grading]:
+    """E2: the same query beside none, some and many foreign rows (v), then every read beside many of them (c, s)."""
     corpus = build(options.seed, options.decoys)
     store = harness.fresh(Needs(DIMENSION, FIELDS))
     try:
-        upstream = store.upstream()
-        if upstream is None:
-            return Grading("E2v", "not run", "the harness offers no wire to be heard")
+        wire = store.wire()
+        if wire is None:
+            return [Grading(grade, "not run", "the harness offers no wire to be heard") for grade in WIRE_GRADES]
         _plant(store, corpus, (corpus.few,))
         if mutant is not None and mutant.store is not None:
             mutant.store(store)
-        states: list[Grading] = []
-        samples: dict[Mode, list[Sample]] = {mode: [] for mode in (options.modes if mutant is None else mutant.modes)}
+        modes = options.modes if mutant is None else mutant.modes
+        samples: dict[Mode, list[Sample]] = {mode: [] for mode in modes}
         for foreign in (0, options.decoys // 10, options.decoys):
             if foreign:
                 _plant(store, corpus, corpus.foes, foreign, mutant)
             for mode, made in samples.items():
-                made.extend(_heard(store, corpus, mode, upstream, foreign, mutant) for _ in range(2))
-        for mode, made in samples.items():
-            graded = grade_volume(made, owned=OWN_FEW, k=5)
-            states.append(Grading("E2v", graded.outcome, f"{mode}: {'; '.join(graded.reasons) or 'equal'}"))
-        for state in ("failed", "abstained"):
-            for one in states:
-                if one.state == state:
-                    return one
-        return Grading("E2v", "passed", "; ".join(one.reason for one in states))
+                for _ in range(2):
+                    take = _heard(store, wire, corpus, mode, mutant, _one)
+                    made.append(sample(take.recording, take.questions[0].window, foreign=foreign, hits=take.hits))
+        graded = [(mode, grade_volume(made, owned=OWN_FEW, k=K)) for mode, made in samples.items()]
+        if wire.decode is not None:
+            for mode in modes:
+                take = _heard(store, wire, corpus, mode, mutant, _every)
+                decoded = [wire.decode(session) for session in take.recording.sessions]
+                shown = [one for one in take.questions if one.own]
+                graded.append((mode, grade_canaries(take.recording, decoded, shown, constant=wire.constant)))
+                if wire.judge is not None:
+                    graded.append((mode, grade_structure(take.recording, decoded, take.questions, wire.judge)))
+        return [_joined(grade, [(mode, one) for mode, one in graded if one.grade == grade]) for grade in WIRE_GRADES]
     finally:
         store.close()
 
 
-def _heard(store: Store, corpus: Corpus, mode: Mode, upstream: Any, foreign: int, mutant: Mutant | None) -> Sample:
-    """Search once through a tap, from the first byte of each connection to its close."""
-    before = store.served()
-    with Tap.tcp(*upstream) as tap:
-        host, port = tap.address
-        config = store.through(host, port)
+def _joined(grade: str, parts: Sequence[tuple[Mode, Graded]]) -> Grading:
+    """Return the worse of the modes' outcomes."""
+    if not parts:
+        return Grading(grade, "not run", "the harness offers no decoder or no judge for it")
+    for state in ("failed", "abstained"):
+        for mode, one in parts:
+            if one.outcome == state:
+                return Grading(grade, one.outcome, f"{mode}: {'; '.join(one.reasons[:4])}")
+    return Grading(grade, "passed", ", ".join(mode for mode, _ in parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Take:
+    recording: Recording
+    questions: list[Question]
+    hits: int
+
+
+Ask = Callable[[Handle, Corpus, Callable[[], Mark]], Coroutine[Any, Any, tuple[list[Question], int]]]
+
+
+async def _one(handle: Handle, corpus: Corpus, mark: Callable[[], Mark]) -> tuple[list[Question], int]:
+    """Search once."""
+    since = mark()
+    hits = len(await handle.search(corpus.centre, K))
+    return [Question(corpus.few, Window(since, mark()), OWN_FEW)], hits
+
+
+async def _every(handle: Handle, corpus: Corpus, mark: Callable[[], Mark]) -> tuple[list[Question], int]:
+    """Ask every kind of read, with the canaries that may and may not come back."""
+    shared = {word for pair in corpus.shared_ids for word in pair}
+    own = frozenset(_canaries(corpus, corpus.few)) - shared
+    foreign = frozenset(word for tenant in corpus.foes for word in _canaries(corpus, tenant)) - own - shared
+    refs = [(one.document, one.id) for tenant in (corpus.few, *corpus.foes) for one in corpus.chunks[tenant][:3]]
+    where = F.note.exists()
+    asked: list[tuple[frozenset[str], Callable[[], Coroutine[Any, Any, Any]]]] = [
+        (own, lambda: handle.search(corpus.centre, K)),
+        (own, lambda: handle.search(corpus.centre, 50, where=where)),
+        (own, lambda: handle.search(corpus.centre, K, include={"text", "metadata", "vector"})),
+        (own, lambda: handle.fetch(refs)),
+        (own, lambda: handle.page(where, 50)),
+    ]
+    if handle.counts:
+        asked.append((frozenset(), lambda: handle.count(where)))
+    questions = []
+    for canaries, ask in asked:
+        since = mark()
+        await ask()
+        questions.append(
+            Question(corpus.few, Window(since, mark()), OWN_FEW, canaries, foreign if canaries else canaries)
+        )
+    return questions, OWN_FEW
+
+
+def _canaries(corpus: Corpus, tenant: str) -> set[str]:
+    """Return the canaries of everything that *tenant* wrote."""
+    found = set()
+    for one in corpus.chunks[tenant]:
+        for text in (one.id, one.document, one.text, *map(str, one.metadata.values())):
+            found |= {word.strip(".") for word in text.replace("-", " ").split() if word.startswith("cnry")}
+    return found
+
+
+def _heard(store: Store, wire: Wire, corpus: Corpus, mode: Mode, mutant: Mutant | None, ask: Ask) -> _Take:
+    """Let a client of its own ask through a recorder, from the first byte of each connection to its close."""
+    before = wire.served()
+    recorder = wire.recorder()
+    recorder.start()
+    try:
+        config = wire.config(*recorder.address)
 
         class Tapped(Lab):
             def config(self, *, single: bool = False, **more: Any) -> dict[str, Any]:
                 made = super().config(single=single, **more)
-                made["stores"]["kit"] |= config
+                made["stores"][STORE] |= config
                 return made
 
-        async def work() -> tuple[int, Window]:
+        async def work() -> tuple[list[Question], int]:
             lab = Tapped(store, corpus, mode, _wrap(store, mutant))
             await lab.open()
             try:
                 await lab.pause(0.05)
-                since = tap.mark()
-                hits = len(await lab.handle(corpus.few).search(corpus.centre, lab.k))
-                return hits, Window(since, tap.mark())
+                handle = lab.handle(corpus.few)
+                handle.counts = lab.door.adapter.capabilities.count != "none"
+                return await ask(handle, corpus, recorder.mark)
             finally:
                 await lab.close()
 
-        hits, window = _do(mode, work)
-        tap.settle()
-        sessions = tap.sessions()
-    after = store.served()
+        questions, hits = _do(mode, work)
+        after = wire.served()  # waits until the store has seen every session end
+        for _ in range(200):
+            if all(session.closed is not None for session in recorder.sessions()):
+                break
+            time.sleep(0.01)
+        sessions = recorder.sessions()
+    finally:
+        recorder.stop()
     served = None if before is None or after is None else after - before
-    return sample(Recording(sessions, served), window, foreign=foreign, hits=hits)
+    return _Take(Recording(sessions, served), questions, hits)

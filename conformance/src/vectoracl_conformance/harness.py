@@ -17,11 +17,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from vectoracl.adapter import Opened
 from vectoracl.records import Record
+from vectoracl_conformance.evidence.wire import Wire
 
 GROUP = "vectoracl.conformance"
 _OURS = {
@@ -106,16 +106,8 @@ class Store(ABC):
         """Say whether *request*, as it was sent, has the tenant as an unconditional conjunct; None: cannot tell."""
         return None
 
-    def upstream(self) -> tuple[str, int] | Path | None:
-        """Return where a tap has to connect to (host and port, or a unix socket); None: no wire to be heard."""
-        return None
-
-    def through(self, host: str, port: int) -> Mapping[str, Any]:  # noqa: ARG002 - the form of an override
-        """Return `config` for a client that connects to the tap at *host* and *port* instead."""
-        return self.config
-
-    def served(self) -> int | None:
-        """Count the sessions that the store has served and that have ended; None: it cannot count."""
+    def wire(self) -> Wire | None:
+        """Describe the wire, so that the kit can stand in front of it; None: there is none to be heard."""
         return None
 
     def weakenings(self) -> Sequence[Weakening]:

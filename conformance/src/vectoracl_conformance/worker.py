@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
 from vectoracl_conformance.engine import Options, run_checks, run_mutant
-from vectoracl_conformance.grading import Grading, engine_grade, volume_grade
+from vectoracl_conformance.grading import WIRE_GRADES, Grading, engine_grade, wire_grades
 from vectoracl_conformance.harness import Harness, HarnessError, Mutant, load_harness
 from vectoracl_conformance.mutants import GENERAL
 
@@ -72,8 +73,8 @@ def work(data: dict[str, Any], teller: Teller) -> None:
         teller.tell("start", **described(harness))
         run_checks(harness, options, lambda note: teller.tell("note", **asdict(note)))
         if not options.only:
-            for measure in (volume_grade, engine_grade):
-                _grade(teller, measure, harness, options)
+            _grade(teller, WIRE_GRADES, lambda: wire_grades(harness, options))
+            _grade(teller, ("E3",), lambda: [engine_grade(harness, options)])
         if data["mutants"]:
             _mutants(teller, harness, options, data["only_mutants"])
         teller.tell("end")
@@ -81,13 +82,13 @@ def work(data: dict[str, Any], teller: Teller) -> None:
         harness.close()
 
 
-def _grade(teller: Teller, measure: Any, harness: Harness, options: Options) -> None:
-    name = "E2v" if measure is volume_grade else "E3"
+def _grade(teller: Teller, names: Sequence[str], measure: Callable[[], list[Grading]]) -> None:
     try:
-        grading = measure(harness, options)
+        gradings = measure()
     except Exception as error:  # noqa: BLE001 - what could not be measured abstains
-        grading = Grading(name, "abstained", f"{type(error).__name__}: {error}")
-    teller.tell("grade", grade=grading.grade, state=grading.state, reason=grading.reason)
+        gradings = [Grading(name, "abstained", f"{type(error).__name__}: {error}") for name in names]
+    for one in gradings:
+        teller.tell("grade", grade=one.grade, state=one.state, reason=one.reason)
 
 
 def _mutants(teller: Teller, harness: Harness, options: Options, names: list[str]) -> None:
@@ -109,13 +110,12 @@ def _mutants(teller: Teller, harness: Harness, options: Options, names: list[str
 
 def _killed(harness: Harness, mutant: Mutant, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return by what *mutant* died, and why."""
-    if mutant.expected not in ("E2v", "E3"):
+    if mutant.expected not in (*WIRE_GRADES, "E3"):
         kill = run_mutant(harness, mutant, replace(options, only=frozenset()))
         return kill.died_by, kill.reasons
-    measure = volume_grade if mutant.expected == "E2v" else engine_grade
-    grading = measure(harness, options, mutant)
-    died = (mutant.expected,) if grading.state == "failed" else ()
-    return died, (f"{grading.grade}: {grading.reason}",)
+    gradings = [*wire_grades(harness, options, mutant), engine_grade(harness, options, mutant)]
+    failed = [one for one in gradings if one.state == "failed"]
+    return tuple(one.grade for one in failed), tuple(f"{one.grade}: {one.reason}" for one in failed)
 
 
 def _weakenings(harness: Harness) -> Any:

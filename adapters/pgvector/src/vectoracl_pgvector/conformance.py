@@ -26,10 +26,14 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from vectoracl.errors import VectorACLError
 from vectoracl.records import Record, Tag
+from vectoracl_conformance.evidence import SqlScope, Tap, Wire, pg, sql_judge
 from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant, Needs, Server, Store, Weakening
 from vectoracl_pgvector.requests import Transaction
 
 _SETTINGS = {"track_functions": "all", "fsync": "off"}
+_SCOPE = SqlScope(
+    {("vectoracl", "chunks"): "tenant_id", ("vectoracl", "chunks_tenants"): "tenant_id"}, "vectoracl.tenant"
+)
 _READ = re.compile(r'\bFROM "vectoracl"\."chunks" WHERE "tenant_id" = %s::text')
 
 
@@ -121,15 +125,22 @@ class PgStore(Store):
                 return False
         return True
 
-    def upstream(self) -> tuple[str, int]:
-        """Return the server's TCP port."""
+    def wire(self) -> Wire:
+        """Describe PostgreSQL's protocol, without TLS, so that it can be read."""
         parts = conninfo_to_dict(self._dsn("tcp", self._name))
-        return str(parts["host"]), int(str(parts["port"]))
 
-    def through(self, host: str, port: int) -> Mapping[str, Any]:
-        """Return the configuration of a client of the tap; without TLS, so that it can be read."""
-        dsn = make_conninfo(self._dsn("tcp", self._name), host=host, port=port, sslmode="disable", gssencmode="disable")
-        return {**self.config, "dsn": dsn, "pool_min": 1, "pool_max": 1}
+        def config(host: str, port: int) -> Mapping[str, Any]:
+            dsn = make_conninfo(self._dsn("tcp", self._name), host=host, port=port, sslmode="disable")
+            dsn = make_conninfo(dsn, gssencmode="disable")
+            return {**self.config, "dsn": dsn, "pool_min": 1, "pool_max": 1}
+
+        return Wire(
+            recorder=lambda: Tap.tcp(str(parts["host"]), int(str(parts["port"]))),
+            config=config,
+            served=self._served,
+            decode=pg.decode,
+            judge=sql_judge(_SCOPE),
+        )
 
     def _gone(self, connection: psycopg.Connection[Any]) -> None:
         """Wait until no session of the runtime role is left: statistics are flushed when a session ends."""
@@ -142,7 +153,7 @@ class PgStore(Store):
                 return
             time.sleep(0.01)
 
-    def served(self) -> int:
+    def _served(self) -> int:
         """Count the sessions that this database has served; the kit's own go to another database meanwhile."""
         if self._admin is not None:
             self._admin.close()
