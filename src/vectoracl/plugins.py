@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -54,6 +55,10 @@ def load(adapter: str, distribution: str | None = None) -> Any:
         if point.name == adapter and (distribution is None or _same(_distribution(point)[0], distribution)):
             claims[_distribution(point)[0]] = point
     if not claims:
+        near = get_close_matches(adapter, [*_FIRST_PARTY, *(one.adapter for one in installed())], 1, 0.75)
+        if distribution is None and near and near[0] != adapter:
+            # No line to install: a mistyped name is what somebody else may have registered.
+            raise AdapterNotFoundError(f"There is no adapter {adapter!r}; do you mean {near[0]!r}?", adapter=adapter)
         package = distribution or _FIRST_PARTY.get(adapter, f"vectoracl-{adapter}")
         line = f'pip install "{package}"'
         known = ", ".join(sorted({one.adapter for one in installed()})) or "none"
