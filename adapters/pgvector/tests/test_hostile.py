@@ -17,6 +17,7 @@ import vectoracl as v
 from vectoracl import Chunk, testing
 from vectoracl_pgvector import join, move
 from vectoracl_pgvector.connections import Connections
+from vectoracl_pgvector.embedded_programs import _complaint
 from vectoracl_pgvector.operator import PgOperator
 
 from pgvector_support.driven import KINDS, Driven
@@ -155,3 +156,11 @@ def test_two_who_provision_at_once_do_not_fail(store: Any) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(provision, range(12)))
+
+
+def test_a_full_disk_is_named_and_not_what_was_cleaned_up_after_it() -> None:
+    said = """running bootstrap script ... FATAL:  could not extend file "base/1": No space left on device
+    PANIC:  cannot abort transaction 1, it was already committed
+    initdb: removing contents of data directory"""
+    assert "No space left" in _complaint(said)
+    assert _complaint("one\ntwo") == "two"

@@ -68,7 +68,7 @@ class Programs:
         command = [*prefix, str(self.folder / name), *arguments]
         code, text = _run(command, identity or self.identity, cwd=cwd, timeout=timeout, pass_fds=pass_fds)
         if code != 0:
-            raise StoreError(f"{name} failed: {_last_line(text)}", code="embedded", adapter="pgvector", sent="no")
+            raise StoreError(f"{name} failed: {_complaint(text)}", code="embedded", adapter="pgvector", sent="no")
         return text
 
     def initdb(self, stage: Path, *arguments: str) -> None:
@@ -281,6 +281,8 @@ def _run(
     return process.returncode, text
 
 
-def _last_line(text: str) -> str:
+def _complaint(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    # The last lines may only say what is cleaned up, or what broke next; the cause is the first complaint.
+    causes = [line for line in lines if "FATAL:" in line or "PANIC:" in line or ": error: " in line]
+    return causes[0] if causes else lines[-1] if lines else "it said nothing"
