@@ -8,6 +8,7 @@ is closed (no yield in `finally`, a bare `except` or `except BaseException`).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
@@ -72,6 +73,25 @@ class AsyncPort(Protocol):
     async def close(self) -> None:
         """Release everything."""
         ...
+
+
+class Threaded:
+    """An async port over a sync one, in threads: for a client that has no async form.
+
+    A call that is cancelled goes on in its thread, so a write of it may still be applied.
+    """
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self.parallel = port.parallel
+
+    async def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform *request* in a thread."""
+        return await asyncio.to_thread(self._port.execute, request, timeout)
+
+    async def close(self) -> None:
+        """Close the sync port."""
+        await asyncio.to_thread(self._port.close)
 
 
 @dataclass(frozen=True, slots=True)

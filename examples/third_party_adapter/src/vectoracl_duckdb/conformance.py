@@ -1,29 +1,42 @@
-"""The harness of the conformance kit: how to make an empty store, and how to read it without the adapter."""
+"""The kit's harness: how to make an empty store, to read it without the adapter, and to spoil it."""
 
-import json
 import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
 
+from vectoracl.fields import check_fields
+from vectoracl.prepare import load_metadata
 from vectoracl.records import Record, Tag
-from vectoracl_conformance.harness import Harness, Needs, Server, Store
+from vectoracl_conformance.harness import Harness, Needs, Server, Store, Weakening
 
 
 class DuckStore(Store):
     def __init__(self, needs: Needs) -> None:
-        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        path = str(Path(self._folder.name) / "kit.duckdb")
+        self._fields, self._folder = check_fields(needs.metadata), tempfile.TemporaryDirectory()
+        path = f"{self._folder.name}/kit.duckdb"
+        self.config = self.single = {"adapter": "duckdb", "path": path, "dimension": needs.dimension}
         self._database = duckdb.connect(path)
-        self.config = {"adapter": "duckdb", "path": path, "dimension": needs.dimension}
-        self.single = self.config
 
-    def census(self) -> Sequence[Record]:
+    def census(self) -> list[Record]:
         tag = ", ".join(f'"@{name}"' for name in Tag._fields)
-        rows = self._database.cursor().execute(f'SELECT {tag}, "@text", "@vector", "@metadata" FROM chunks').fetchall()
-        return [Record(Tag(*row[:11]), row[11], np.array(row[12], np.float32), json.loads(row[13])) for row in rows]
+        rows = self._database.execute(f'SELECT "@text", "@vector", "@metadata", {tag} FROM chunks').fetchall()
+        return [
+            Record(Tag(*tag), text, np.array(vector, np.float32), load_metadata(metadata, self._fields))
+            for text, vector, metadata, *tag in rows
+        ]
+
+    def carries(self, request: Any, tenant: str) -> bool:
+        sql, values = request.forbidden or request.statements[0]
+        before, found, _ = sql.partition('FROM chunks WHERE "@tenant" = ? AND ')
+        return bool(found) and values[before.count("?")] == tenant
+
+    def weakenings(self) -> list[Weakening]:
+        def collate(name: str) -> None:
+            self._database.execute(f"SET GLOBAL default_collation = '{name}'")
+
+        return [Weakening("a collation that folds case", lambda: collate("NOCASE"), lambda: collate(""))]
 
     def close(self) -> None:
         self._database.close()
@@ -38,6 +51,3 @@ class DuckHarness(Harness):
 
     def fresh(self, needs: Needs) -> Store:
         return DuckStore(needs)
-
-
-harness = DuckHarness()

@@ -1,16 +1,13 @@
 """What pluggy sees, and the only place that touches DuckDB."""
 
-import asyncio
 import threading
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import duckdb
-from pydantic import BaseModel
 
-from vectoracl.adapter import Capabilities, OpenContext, Opened
+from vectoracl.adapter import Capabilities, OpenContext, Opened, Threaded
 from vectoracl.config import Model
 from vectoracl.errors import DeniedError, StoreError
 from vectoracl.hookspecs import hookimpl
@@ -36,7 +33,7 @@ class DuckPort:
         self._database.execute(f"CREATE TABLE IF NOT EXISTS {table}")
 
     def execute(self, request: Transaction, timeout: float | None) -> list[Row]:
-        sent: Literal["no", "unknown"] = "no"
+        committing = False
         try:
             with self._database.cursor() as cursor:
                 timer = threading.Timer(threading.TIMEOUT_MAX if timeout is None else timeout, cursor.interrupt)
@@ -47,41 +44,25 @@ class DuckPort:
                         if request.forbidden and cursor.execute(*request.forbidden).fetchone():
                             raise DeniedError("A chunk is outside of what may be written.", action=request.action)
                         rows = [cursor.execute(*statement).fetchall() for statement in request.statements]
-                        if timer.finished.is_set():  # it struck between two statements, where DuckDB does not notice
+                        if timer.finished.is_set():  # it struck while nothing ran, which DuckDB does not notice
                             raise duckdb.InterruptException
-                        sent = "unknown"
+                        committing = True
                         cursor.execute("COMMIT")
                         return rows[-1]
                 finally:  # to close the cursor rolls back what was not committed
                     timer.cancel()
                     timer.join()
         except duckdb.Error as error:
-            # Only the error's name: its text quotes rows and parameters.
+            text = f"DuckDB failed ({type(error).__name__})."  # and no more: what it says quotes rows and parameters
             code = "timeout" if isinstance(error, duckdb.InterruptException) else "store"
-            text = f"DuckDB failed ({type(error).__name__})."
-            raise StoreError(text, code=code, adapter="duckdb", sent=sent) from None
+            raise StoreError(text, code=code, adapter="duckdb", sent="unknown" if committing else "no") from None
 
     def close(self) -> None:
         self._database.close()
 
 
-class AsyncDuckPort:
-    """The same in threads, since DuckDB has no async client. A write that is cancelled may still be committed."""
-
-    parallel = 4
-
-    def __init__(self, port: DuckPort) -> None:
-        self._port = port
-
-    async def execute(self, request: Transaction, timeout: float | None) -> list[Row]:
-        return await asyncio.to_thread(self._port.execute, request, timeout)
-
-    async def close(self) -> None:
-        self._port.close()
-
-
 @hookimpl
-def vectoracl_config_model() -> type[BaseModel]:
+def vectoracl_config_model() -> type[DuckConfig]:
     return DuckConfig
 
 
@@ -93,6 +74,5 @@ def vectoracl_describe() -> Capabilities:
 @hookimpl
 def vectoracl_open(config: DuckConfig, context: OpenContext) -> Opened:
     adapter = DuckAdapter(config.dimension, context.fields)
-    path = Path(context.base) / config.path
-    port = partial(DuckPort, path, adapter.table)
-    return Opened(adapter, port, lambda: AsyncDuckPort(port()), server=lambda: f"DuckDB {duckdb.__version__}")
+    port = partial(DuckPort, Path(context.base) / config.path, adapter.table)
+    return Opened(adapter, port, lambda: Threaded(port()), server=lambda: f"DuckDB {duckdb.__version__}")
