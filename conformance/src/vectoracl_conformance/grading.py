@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vectoracl.predicate import F
 from vectoracl_conformance.corpus import DIMENSION, FIELDS, OWN_FEW, OWN_MANY, Corpus, K, build
 from vectoracl_conformance.engine import Options
 from vectoracl_conformance.evidence.canaries import grade_canaries
@@ -23,8 +22,9 @@ from vectoracl_conformance.evidence.structure import grade_structure
 from vectoracl_conformance.evidence.volume import Sample, grade_volume, sample
 from vectoracl_conformance.evidence.wire import Wire
 from vectoracl_conformance.harness import Engine, Harness, Mutant, Needs, Store
-from vectoracl_conformance.lab import STORE, Handle, Lab, Mode, Wrap, drive
+from vectoracl_conformance.lab import STORE, Lab, Mode, Wrap, drive
 from vectoracl_conformance.verdict import EvidenceState
+from vectoracl_conformance.wire_grades import Tour, told
 
 WIRE_GRADES = ("E2v", "E2c", "E2s")
 SANITY = 8  # a right search may score a row for the output, for the order and once more if it has to ask again
@@ -138,7 +138,7 @@ def _judged(engine: Engine, corpus: Corpus, counts: dict[tuple[Mode, str, int], 
 
 
 def wire_grades(harness: Harness, options: Options, mutant: Mutant | None = None) -> list[Grading]:
-    """E2: the same query beside none, some and many foreign rows (v), then every read beside many of them (c, s)."""
+    """E2: the same query beside none, some and many foreign rows (v), then every call beside many of them (c, s)."""
     corpus = build(options.seed, options.decoys)
     store = harness.fresh(Needs(DIMENSION, FIELDS))
     try:
@@ -159,27 +159,27 @@ def wire_grades(harness: Harness, options: Options, mutant: Mutant | None = None
                     made.append(sample(take.recording, take.questions[0].window, foreign=foreign, hits=take.hits))
         graded = [(mode, grade_volume(made, owned=OWN_FEW, k=K)) for mode, made in samples.items()]
         if wire.decode is not None:
+            _plant(store, corpus, (corpus.many,), mutant=mutant)
             for mode in modes:
                 take = _heard(store, wire, corpus, mode, mutant, _every)
                 decoded = [wire.decode(session) for session in take.recording.sessions]
-                shown = [one for one in take.questions if one.own]
-                graded.append((mode, grade_canaries(take.recording, decoded, shown, constant=wire.constant)))
+                graded.append((mode, grade_canaries(take.recording, decoded, take.questions, constant=wire.constant)))
                 if wire.judge is not None:
                     graded.append((mode, grade_structure(take.recording, decoded, take.questions, wire.judge)))
-        return [_joined(grade, [(mode, one) for mode, one in graded if one.grade == grade]) for grade in WIRE_GRADES]
+        return [_joined(grade, [one for one in graded if one[1].grade == grade], wire) for grade in WIRE_GRADES]
     finally:
         store.close()
 
 
-def _joined(grade: str, parts: Sequence[tuple[Mode, Graded]]) -> Grading:
+def _joined(grade: str, parts: Sequence[tuple[Mode, Graded]], wire: Wire) -> Grading:
     """Return the worse of the modes' outcomes."""
     if not parts:
         return Grading(grade, "not run", "the harness offers no decoder or no judge for it")
     for state in ("failed", "abstained"):
         for mode, one in parts:
             if one.outcome == state:
-                return Grading(grade, one.outcome, f"{mode}: {'; '.join(one.reasons[:4])}")
-    return Grading(grade, "passed", ", ".join(mode for mode, _ in parts))
+                return Grading(grade, one.outcome, f"{mode}: {told(one, wire.judge)}")
+    return Grading(grade, "passed", "; ".join(f"{mode}: {told(one, wire.judge)}" for mode, one in parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,49 +189,21 @@ class _Take:
     hits: int
 
 
-Ask = Callable[[Handle, Corpus, Callable[[], Mark]], Coroutine[Any, Any, tuple[list[Question], int]]]
+Ask = Callable[[Lab, Callable[[], Mark]], Coroutine[Any, Any, tuple[list[Question], int]]]
 
 
-async def _one(handle: Handle, corpus: Corpus, mark: Callable[[], Mark]) -> tuple[list[Question], int]:
+async def _one(lab: Lab, mark: Callable[[], Mark]) -> tuple[list[Question], int]:
     """Search once."""
+    corpus = lab.corpus
+    handle = lab.handle(corpus.few)
     since = mark()
     hits = len(await handle.search(corpus.centre, K))
     return [Question(corpus.few, Window(since, mark()), OWN_FEW)], hits
 
 
-async def _every(handle: Handle, corpus: Corpus, mark: Callable[[], Mark]) -> tuple[list[Question], int]:
-    """Ask every kind of read, with the canaries that may and may not come back."""
-    shared = {word for pair in corpus.shared_ids for word in pair}
-    own = frozenset(_canaries(corpus, corpus.few)) - shared
-    foreign = frozenset(word for tenant in corpus.foes for word in _canaries(corpus, tenant)) - own - shared
-    refs = [(one.document, one.id) for tenant in (corpus.few, *corpus.foes) for one in corpus.chunks[tenant][:3]]
-    where = F.note.exists()
-    asked: list[tuple[frozenset[str], Callable[[], Coroutine[Any, Any, Any]]]] = [
-        (own, lambda: handle.search(corpus.centre, K)),
-        (own, lambda: handle.search(corpus.centre, 50, where=where)),
-        (own, lambda: handle.search(corpus.centre, K, include={"text", "metadata", "vector"})),
-        (own, lambda: handle.fetch(refs)),
-        (own, lambda: handle.page(where, 50)),
-    ]
-    if handle.counts:
-        asked.append((frozenset(), lambda: handle.count(where)))
-    questions = []
-    for canaries, ask in asked:
-        since = mark()
-        await ask()
-        questions.append(
-            Question(corpus.few, Window(since, mark()), OWN_FEW, canaries, foreign if canaries else canaries)
-        )
-    return questions, OWN_FEW
-
-
-def _canaries(corpus: Corpus, tenant: str) -> set[str]:
-    """Return the canaries of everything that *tenant* wrote."""
-    found = set()
-    for one in corpus.chunks[tenant]:
-        for text in (one.id, one.document, one.text, *map(str, one.metadata.values())):
-            found |= {word.strip(".") for word in text.replace("-", " ").split() if word.startswith("cnry")}
-    return found
+async def _every(lab: Lab, mark: Callable[[], Mark]) -> tuple[list[Question], int]:
+    """Ask every kind of read and of write."""
+    return await Tour(lab, mark).take(), 0
 
 
 def _heard(store: Store, wire: Wire, corpus: Corpus, mode: Mode, mutant: Mutant | None, ask: Ask) -> _Take:
@@ -253,9 +225,7 @@ def _heard(store: Store, wire: Wire, corpus: Corpus, mode: Mode, mutant: Mutant 
             await lab.open()
             try:
                 await lab.pause(0.05)
-                handle = lab.handle(corpus.few)
-                handle.counts = lab.door.adapter.capabilities.count != "none"
-                return await ask(handle, corpus, recorder.mark)
+                return await ask(lab, recorder.mark)
             finally:
                 await lab.close()
 

@@ -82,7 +82,6 @@ class Handle:
     def __init__(self, inner: Any, mode: Mode) -> None:
         self.inner = inner
         self.mode = mode
-        self.counts = True
 
     async def _do(self, name: str, *args: Any, **given: Any) -> Any:
         answer = getattr(self.inner, name)(*args, **given)

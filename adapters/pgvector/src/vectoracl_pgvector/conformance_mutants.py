@@ -13,7 +13,7 @@ from typing import Any
 
 from vectoracl.adapter import Flow
 from vectoracl.findings import Posture
-from vectoracl.operations import Found, Search
+from vectoracl.operations import Count, Found, Search
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.mutants.broken import Broken, wrapped
 from vectoracl_pgvector.requests import Statement, Transaction
@@ -107,6 +107,39 @@ class FilterInClient(Rewritten):
         return ([row for row in rows if row[_TENANT] == operation.partition][: operation.k],)
 
 
+class OverFetch(Rewritten):
+    """Fetches one row more than was asked for, which is somebody else's, and forgets it: right results."""
+
+    def statement(self, head: str, order: str, vector: Any, tenant: Any, ordered: tuple[Any, ...], k: Any) -> Statement:
+        """Let the nearest row of the others in beside the own ones."""
+        other = f'SELECT ctid FROM "vectoracl"."chunks" WHERE "tenant_id" <> %s::text ORDER BY {order} LIMIT 1'
+        sql = f'{head} WHERE "tenant_id" = %s::text OR ctid = ({other}) ORDER BY {order} LIMIT %s'
+        return Statement(sql, (vector, tenant, tenant, *ordered, *ordered, k + 1))
+
+    def reply(self, operation: Search, reply: Any) -> Any:
+        """Filter."""
+        (rows,) = reply
+        return ([row for row in rows if row[_TENANT] == operation.partition][: operation.k],)
+
+
+class CountByPolicy(Broken):
+    """One statement of many, the count's, has no condition of its own: row-level security alone makes it right."""
+
+    def count(self, operation: Count) -> Flow[int]:
+        """Leave the condition out of what the right adapter would send."""
+        flow = self.inner.count(operation)
+        request: Any = next(flow)
+        while True:
+            (statement,) = request.statements
+            sql = statement.sql.replace('WHERE "tenant_id" = %s::text AND', "WHERE")
+            params = statement.params if sql == statement.sql else statement.params[1:]
+            reply = yield replace(request, statements=(replace(statement, sql=sql, params=params),))
+            try:
+                request = flow.send(reply)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+
+
 class PolicyAlone(Rewritten):
     """Relies on row-level security: the statement has no condition of its own."""
 
@@ -146,5 +179,9 @@ MUTANTS = (
     _misconfigured("serves as the owner", "the runtime role owns the table", f"{_TABLE} OWNER TO vectoracl_runtime"),
     Mutant("policy alone", "the statement has no condition of its own", "R3", wrapped(PolicyAlone)),
     Mutant("filter in the client", "everyone's rows are fetched, then filtered", "E2v", wrapped(FilterInClient), _OPEN),
+    Mutant(
+        "over-fetch", "a foreign row is fetched beside the own ones, then dropped", "E2c", wrapped(OverFetch), _OPEN
+    ),
+    Mutant("scope missing in one statement", "the count relies on the policies", "E2s", wrapped(CountByPolicy)),
     Mutant("filter after LIMIT", "the server ranks everyone, then filters", "E3", wrapped(FilterAfterLimit), _OPEN),
 )

@@ -1,7 +1,8 @@
 """E2c, canaries: what came back over the whole life of every connection, word for word.
 
 A canary that is not found proves nothing where the reply could not be read (a store that compresses shows a blind tap
-neither foreign canaries nor own ones), so each question's own canary has to be found in its own reply first.
+neither foreign canaries nor own ones), so each question's own canary has to be found in its own reply first; a silent
+question (a count, a write) needs others beside it that are not.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def grade_canaries(
     inside, outside, twice = sort(decoded, questions)
     if twice:
         doubts.append("questions overlap, so replies cannot be attributed")
-    if not questions:
-        doubts.append("nothing was asked")
+    if all(question.silent for question in questions):
+        doubts.append("nothing was asked that has to be answered with own words")
     facts: dict[str, Any] = {"sessions": len(recording.sessions), "served": recording.served, "questions": []}
     for question, exchanges in zip(questions, inside, strict=True):
         facts["questions"].append(_question(question, exchanges, constant, breaches, doubts))
@@ -90,7 +91,7 @@ def _question(
             doubts.append(f"{who}: {place(exchange)}: {exchange.rows} rows without a canary, own or foreign")
         if not exchange.complete:
             doubts.append(f"{who}: {place(exchange)}: the reply is not complete")
-    if not own:
+    if not own and not question.silent:
         doubts.append(f"control: {who}: no own canary in the reply, so its bytes are not understood")
     return {
         "tenant": question.tenant,

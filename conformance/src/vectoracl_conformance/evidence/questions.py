@@ -17,7 +17,8 @@ class Question:
 
     `limit` is min(k, owned), the rows that are needed to answer. `own` and `foreign` are canaries: words that occur
     in texts, ids and metadata of chunks (or the bytes of a vector as this store sends it). Names of tenants are none,
-    since catalogs and lists of tenants may hold them.
+    since catalogs and lists of tenants may hold them. `silent` is a call whose answer needs no own word (a count, a
+    write): own canaries may come back for it and need not.
     """
 
     tenant: str
@@ -25,6 +26,7 @@ class Question:
     limit: int
     own: frozenset[Canary] = field(default=frozenset(), repr=False)
     foreign: frozenset[Canary] = field(default=frozenset(), repr=False)
+    silent: bool = False
 
 
 def sort(

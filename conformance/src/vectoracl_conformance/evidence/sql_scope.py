@@ -23,7 +23,7 @@ from vectoracl_conformance.evidence.pg_values import Param
 from vectoracl_conformance.evidence.sql_names import listed
 from vectoracl_conformance.evidence.sql_query import Binding, NotProvedError, Parser
 from vectoracl_conformance.evidence.sql_tokens import Token, TokenError, statements
-from vectoracl_conformance.evidence.structure import Judge, Proof
+from vectoracl_conformance.evidence.structure import Proof
 
 # Settings that change neither what is seen nor which names mean what.
 _HARMLESS = listed(
@@ -51,15 +51,28 @@ class SqlScope:
     default: str | None = None
 
 
-def sql_judge(scope: SqlScope) -> Judge:
-    """Return the judge of a PostgreSQL store."""
+@dataclass(frozen=True, slots=True)
+class SqlJudge:
+    """The judge of a PostgreSQL store. `trusted` is what its scope declares without a proof, for the report."""
 
-    def judge(request: Any, tenant: str | None) -> Proof:
+    scope: SqlScope
+
+    def __call__(self, request: Any, tenant: str | None) -> Proof:
+        """Judge *request* for *tenant*."""
         if not isinstance(request, Statement):
             return Proof(None, data=True, reason="no statement of PostgreSQL")
-        return prove(request, tenant, scope)
+        return prove(request, tenant, self.scope)
 
-    return judge
+    @property
+    def trusted(self) -> tuple[str, ...]:
+        """Name the relations and functions that are said to hold, or to read, no tenant's data."""
+        relations = sorted(".".join(name) for name in self.scope.free)
+        return (*relations, *(f"{name}()" for name in sorted(self.scope.functions)))
+
+
+def sql_judge(scope: SqlScope) -> SqlJudge:
+    """Return the judge of a PostgreSQL store."""
+    return SqlJudge(scope)
 
 
 def prove(statement: Statement, tenant: str | None, scope: SqlScope) -> Proof:

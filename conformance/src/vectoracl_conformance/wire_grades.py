@@ -1,0 +1,109 @@
+"""What is asked while the wire is heard, for E2c and E2s, and how their outcome is put into words.
+
+One client asks for a tenant that owns fewer rows than k and for one that owns more, each kind of read and of write,
+and every call is a question with the words that may and that may not come back for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
+
+from vectoracl.predicate import F
+from vectoracl.records import Chunk
+from vectoracl_conformance.corpus import K
+from vectoracl_conformance.evidence.graded import Graded
+from vectoracl_conformance.evidence.questions import Canary, Question
+from vectoracl_conformance.evidence.sessions import Mark, Window
+from vectoracl_conformance.evidence.structure import Judge
+from vectoracl_conformance.lab import Lab
+
+WIDE = 50
+_WORD = re.compile(r"cnry[0-9a-f]{20}")
+_SHOWN = 4
+
+
+def words(chunks: Iterable[Chunk]) -> set[Canary]:
+    """Return the canaries of *chunks*: of their ids, documents, texts and metadata."""
+    found: set[Canary] = set()
+    for one in chunks:
+        for text in (one.id, one.document, one.text, *map(str, one.metadata.values())):
+            found.update(_WORD.findall(text))
+    return found
+
+
+class Tour:
+    """Asks and writes for some tenants of a corpus, all of whose foes are planted, and notes the questions."""
+
+    def __init__(self, lab: Lab, mark: Callable[[], Mark]) -> None:
+        self.questions: list[Question] = []
+        self._lab = lab
+        self._mark = mark
+        corpus = lab.corpus
+        shared = {word for pair in corpus.shared_ids for name in pair for word in _WORD.findall(name)}
+        self._words = {tenant: words(chunks) - shared for tenant, chunks in corpus.chunks.items()}
+
+    async def take(self) -> list[Question]:
+        """Go through every call for both tenants."""
+        for tenant in (self._lab.corpus.few, self._lab.corpus.many):
+            await self._reads(tenant)
+            await self._writes(tenant)
+        return self.questions
+
+    async def _reads(self, tenant: str) -> None:
+        lab, corpus = self._lab, self._lab.corpus
+        handle, mine = lab.handle(tenant), corpus.chunks[tenant]
+        owned, where = len(mine), F.note.exists()
+        refs = [(one.document, one.id) for some in corpus.chunks.values() for one in some[:4]]
+        fetched = len({(one.document, one.id) for one in mine} & set(refs))
+        everything = {"text", "metadata", "vector"}
+        await self._ask(tenant, min(K, owned), lambda: handle.search(corpus.centre, K))
+        await self._ask(tenant, min(WIDE, owned), lambda: handle.search(corpus.centre, WIDE, where=where))
+        await self._ask(tenant, min(K, owned), lambda: handle.search(corpus.centre, K, include=everything))
+        await self._ask(tenant, fetched, lambda: handle.fetch(refs))
+        await self._ask(tenant, min(K, owned), lambda: handle.page(where, K))
+        if lab.door.adapter.capabilities.count != "none":
+            await self._ask(tenant, owned, lambda: handle.count(where), silent=True)
+
+    async def _writes(self, tenant: str) -> None:
+        lab = self._lab
+        handle, owned = lab.handle(tenant), len(lab.corpus.chunks[tenant])
+        document = f"d-{lab.rng.word()}"
+        first, second = lab.chunks(2, document=document), lab.chunks(1, document=document)
+        other = lab.chunks(1)
+        self._words[tenant] |= words([*first, *second, *other])
+        name = (other[0].document, other[0].id)
+        calls: Sequence[Callable[[], Coroutine[Any, Any, Any]]] = (
+            lambda: handle.upsert([*first, *other]),
+            lambda: handle.replace(document, second),
+            lambda: handle.delete(ids=[name]),
+            lambda: handle.delete(document=document),
+        )
+        for call in calls:
+            await self._ask(tenant, owned + len(first) + len(other), call, silent=True)
+
+    async def _ask(
+        self, tenant: str, limit: int, call: Callable[[], Coroutine[Any, Any, Any]], *, silent: bool = False
+    ) -> None:
+        since = self._mark()
+        await call()
+        window = Window(since, self._mark())
+        own = frozenset(self._words[tenant])
+        foreign = frozenset(word for other, some in self._words.items() if other != tenant for word in some)
+        self.questions.append(Question(tenant, window, limit, own, foreign - own, silent=silent))
+
+
+def told(graded: Graded, judge: Judge | None) -> str:
+    """Put an outcome into words; a structure's with what the harness asked the judge to take on trust."""
+    asked = len(graded.facts.get("questions", ()))
+    text = "; ".join(graded.reasons[:_SHOWN])
+    if len(graded.reasons) > _SHOWN:
+        text += f"; and {len(graded.reasons) - _SHOWN} more"
+    text = text or (f"{asked} calls" if asked else "equal")
+    if graded.grade != "E2s" or judge is None:
+        return text
+    trusted: Sequence[str] | None = getattr(judge, "trusted", None)
+    if trusted is None:
+        return f"{text}; judged by the harness's own code"
+    return f"{text}; the harness declares free of tenants' data: {', '.join(trusted) or 'nothing'}"
