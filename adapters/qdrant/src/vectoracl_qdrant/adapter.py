@@ -23,6 +23,7 @@ from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.decode import ADAPTER, Decoder, Point
 from vectoracl_qdrant.pages import Pages
 from vectoracl_qdrant.requests import Order, Scroll, Tenants
+from vectoracl_qdrant.schema import query_limit
 
 _ROUNDS = 6
 _SIDE_BY_SIDE = 64
@@ -346,7 +347,7 @@ class QdrantAdapter:
     def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
         """Rank over all tenants, one after the other: there is no graph over all of them, by design."""
         wanted = _vector(query)
-        tenants = yield from Tenants()
+        tenants = yield from Tenants(query_limit(self.config))
         points: list[models.ScoredPoint] = []
         for tenant in tenants:
             points.extend((yield from self._compile.unscoped(tenant, wanted, k)))

@@ -18,7 +18,7 @@ from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.predicate import Always, And, ContainsAny, Eq, In, Missing, Never, Not, Or, Predicate, Range, Scalar
 from vectoracl_qdrant.config import Payload
-from vectoracl_qdrant.names import field_path
+from vectoracl_qdrant.names import field_path, flag
 
 Condition = models.FieldCondition | models.Filter | models.HasIdCondition
 Compiled = Condition | bool
@@ -87,7 +87,7 @@ class Compiler:
             case FieldType.KEYWORD | FieldType.KEYWORDS:
                 return keyword(path, *(one for one in values if isinstance(one, str)))
             case FieldType.BOOLEAN:
-                return some([_flag(path, one) for one in values if isinstance(one, bool)])
+                return keyword(path, *(flag(one) for one in values if isinstance(one, bool)))
             case FieldType.NUMBER | FieldType.NUMBERS:
                 numbers = [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
                 return some([numeric(path, gte=one, lte=one) for one in numbers])
@@ -151,7 +151,3 @@ def numeric(path: str, **bounds: float) -> models.FieldCondition:
 
 def _moments(path: str, **bounds: datetime) -> models.FieldCondition:
     return models.FieldCondition(key=path, range=models.DatetimeRange(**bounds))
-
-
-def _flag(path: str, value: bool) -> models.FieldCondition:  # noqa: FBT001 - it is the value itself
-    return models.FieldCondition(key=path, match=models.MatchValue(value=value))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -25,7 +26,6 @@ from vectoracl_qdrant.requests import AnyRequest, Describe, Points, Rank, RankGr
 from vectoracl_qdrant.schema import CreateCollection, CreateIndex, Step, UpdateCollection
 
 OLDEST = (1, 20)
-_MOST_TENANTS = 1_000_000
 Client = QdrantClient | AsyncQdrantClient
 
 
@@ -85,7 +85,7 @@ def call(client: Client, config: QdrantConfig, request: AnyRequest, timeout: flo
         case Describe():
             return client.get_collection(name)
         case Tenants():
-            return client.facet(name, key=config.payload.tenant, limit=_MOST_TENANTS, **limit)
+            return client.facet(name, key=config.payload.tenant, limit=request.limit, **limit)
     assert_never(request)
 
 
@@ -107,6 +107,9 @@ def reply_of(request: AnyRequest, answer: Any) -> Any:
         case Describe():
             return answer
         case Tenants():
+            if len(answer.hits) >= request.limit:
+                text = f"The collection has {request.limit:,} tenants or more, which one request cannot list."
+                raise StoreError(text, code="too_many_tenants", adapter="qdrant", sent="no")
             return tuple(sorted(str(hit.value) for hit in answer.hits))
     assert_never(request)
 
@@ -281,7 +284,10 @@ class AsyncQdrantPort(_Process):
 def _made(make: Callable[[], Any], *, debug: bool) -> Any:
     """Return a new client; what it does not like of its arguments comes out as ours, without them."""
     try:
-        return make()
+        with warnings.catch_warnings():
+            # That a key goes over http: the posture says it (QD012), and not for this machine.
+            warnings.simplefilter("ignore", UserWarning)
+            return make()
     except VectorACLError:
         raise
     except Exception as error:  # noqa: BLE001 - raised as ours, below

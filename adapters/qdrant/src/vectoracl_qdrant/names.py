@@ -51,6 +51,11 @@ def field_path(payload: Payload, name: str, kind: FieldType) -> str:
     return f"{payload.fields}.{_PREFIX[kind]}_{name}"
 
 
+def flag(value: bool) -> str:  # noqa: FBT001 - it is the value itself
+    """Return a boolean as the keyword that stands for it: one kind of equality less to get exactly right."""
+    return "true" if value else "false"
+
+
 def filterable(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return checked *metadata* as the object that can be filtered, and the names of the keys that are present.
 
@@ -66,7 +71,7 @@ def filterable(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 def _typed(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, bool):
-        yield f"bool_{name}", value
+        yield f"bool_{name}", flag(value)
     elif isinstance(value, str):
         yield f"kw_{name}", value
     elif isinstance(value, int | float):

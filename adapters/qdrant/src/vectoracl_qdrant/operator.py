@@ -79,7 +79,7 @@ class QdrantOperator:
 
     def tenants(self) -> list[TenantInfo]:
         """List the tenants with their rows, counted by paging."""
-        names = self._ask(Tenants())
+        names = self._ask(Tenants(schema.query_limit(self._config)))
         pages = Pages(self._config, QdrantCompiler(self._config, self._fields))
         return [TenantInfo(name, self._rows(pages, name), "shared") for name in names]
 

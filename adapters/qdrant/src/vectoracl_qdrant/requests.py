@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from qdrant_client import models
 
@@ -93,10 +93,10 @@ class Describe(Request[models.CollectionInfo]):
 
 @dataclass(frozen=True, slots=True)
 class Tenants(Request[tuple[str, ...]]):
-    """List the tenants; for operators and `hazmat` only."""
+    """List the tenants, if they are fewer than `limit`; for operators and `hazmat` only."""
 
+    limit: int
     partition: None = None
-    kind: Literal["tenants"] = "tenants"
 
 
 AnyRequest = Rank | RankGroups | Scroll | Write | Describe | Tenants

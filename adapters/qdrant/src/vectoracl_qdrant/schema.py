@@ -13,7 +13,7 @@ from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.names import field_path
 
 DISTANCE = {"cosine": models.Distance.COSINE, "inner": models.Distance.DOT, "l2": models.Distance.EUCLID}
-IndexParams = models.KeywordIndexParams | models.FloatIndexParams | models.BoolIndexParams | models.DatetimeIndexParams
+IndexParams = models.KeywordIndexParams | models.FloatIndexParams | models.DatetimeIndexParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,11 @@ def hnsw(config: QdrantConfig) -> models.HnswConfigDiff:
     return models.HnswConfigDiff(m=0, payload_m=config.payload_m)
 
 
+def query_limit(config: QdrantConfig) -> int:
+    """Return the largest `limit` of any request; strict mode refuses larger ones."""
+    return max(config.max_k, config.page)
+
+
 def strict_mode(config: QdrantConfig) -> models.StrictModeConfig:
     """Return strict mode. `search_allow_exact=False` is what makes a query without a tenant an error.
 
@@ -67,7 +72,7 @@ def strict_mode(config: QdrantConfig) -> models.StrictModeConfig:
         unindexed_filtering_retrieve=False,
         unindexed_filtering_update=False,
         search_allow_exact=False,
-        max_query_limit=max(config.max_k, config.page),
+        max_query_limit=query_limit(config),
     )
 
 
@@ -88,12 +93,10 @@ def indexes(config: QdrantConfig, fields: Mapping[str, FieldType]) -> dict[str, 
     for name, kind in fields.items():
         path = field_path(keys, name, kind)
         match kind:
-            case FieldType.KEYWORD | FieldType.KEYWORDS:
+            case FieldType.KEYWORD | FieldType.KEYWORDS | FieldType.BOOLEAN:
                 made[path] = _keyword()
             case FieldType.NUMBER | FieldType.NUMBERS:
                 made[path] = _number()
-            case FieldType.BOOLEAN:
-                made[path] = models.BoolIndexParams(type=models.BoolIndexType.BOOL, enable_hnsw=False)
             case FieldType.DATETIME:
                 made[path] = models.DatetimeIndexParams(type=models.DatetimeIndexType.DATETIME, enable_hnsw=False)
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +37,8 @@ def make(*, provision: bool = True, metadata: Mapping[str, str] | None = None, *
         own["url"] = URL
         if KEY:
             own["api_key"] = KEY
-        client = QdrantClient(url=URL, api_key=KEY, check_compatibility=False)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # a key over http, in a test
+            client = QdrantClient(url=URL, api_key=KEY, check_compatibility=False)
 
         def close() -> None:
             client.delete_collection(collection)
