@@ -305,11 +305,15 @@ class _Synced(Pipeline):
     """
 
     def _exit_gen(self) -> PQGen[None]:
+        failed = None
         try:
             self._enqueue_sync()
             yield from self._communicate_gen()
-        finally:
-            yield from self._fetch_gen(flush=False)
+        except Exception as error:  # noqa: BLE001 - raised again below, after what was answered is read
+            failed = error
+        yield from self._fetch_gen(flush=False)
+        if failed is not None:
+            raise failed
 
 
 class _AsyncSynced(AsyncPipeline):
