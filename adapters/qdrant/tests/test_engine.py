@@ -86,16 +86,13 @@ def test_the_engine_agrees_with_the_reference(shard: Shard, scope: v.Predicate, 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=predicate, start=st.sampled_from([None, *(float(order_of(one.tag.document)) for one in OURS[:9])]))
 def test_the_engine_orders_by_the_number_of_the_document(shard: Shard, where: v.Predicate, start: Any) -> None:
+    if not shard.indexed:
+        pytest.skip("an order needs its index")
     where = check_scope_predicate(where, TYPES)
     compiled = COMPILED.rows("acme", COMPILED.scope(where))
     if compiled is None:
         return
-    try:
-        got = shard.ordered(compiled, CONFIG.payload.order, 1000, start)
-    except Exception as error:
-        if "index" in str(error).lower():
-            pytest.skip("an order needs its index, which is not there")
-        raise
+    got = shard.ordered(compiled, CONFIG.payload.order, 1000, start)
     orders = {id_of(one.tag): order_of(one.tag.document) for one in OURS}
     assert set(got) == {one for one in reference(where) if start is None or orders[one] >= start}
     assert [orders[one] for one in got] == sorted(orders[one] for one in got)

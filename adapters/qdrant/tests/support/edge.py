@@ -47,6 +47,7 @@ class Shard:
     """One shard with the payload indexes of a configuration, or with none."""
 
     def __init__(self, folder: Path, config: QdrantConfig, fields: Mapping[str, Any], *, indexed: bool) -> None:
+        self.indexed = indexed
         self._shard = edge.EdgeShard.create(
             str(folder),
             edge.EdgeConfig(
