@@ -12,7 +12,7 @@ import nox
 
 ROOT = Path(__file__).parent
 OLDEST = "3.11"
-STORES = ("pgvector",)
+STORES = ("pgvector", "qdrant")
 
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_existing_virtualenvs = True
@@ -101,6 +101,14 @@ def conformance(session: nox.Session, store: str) -> None:
 
 
 @nox.session
+@nox.parametrize("store", [nox.param("qdrant", id="qdrant")])
+def golden(session: nox.Session, store: str) -> None:
+    """Rewrite what an adapter is pinned to send; a change then shows as a diff."""
+    install(session, stores=(store,))
+    session.run("pytest", "-q", f"adapters/{store}/tests/test_golden.py", "--rewrite-golden")
+
+
+@nox.session
 def mutants(session: nox.Session) -> None:
     """Every deliberately broken adapter has to be killed by its check (minutes); writes the kill matrix."""
     install(session)
@@ -132,7 +140,7 @@ def packages(session: nox.Session) -> None:
     shutil.rmtree(dist, ignore_errors=True)
     session.run("uv", "build", "--all-packages", "--out-dir", str(dist), "--quiet", external=True)
     check = ROOT / "tests" / "packages" / "check_installed.py"
-    for want in ("vectoracl", "vectoracl[pgvector]", "vectoracl[pgvector,conformance]"):
+    for want in ("vectoracl", "vectoracl[pgvector]", "vectoracl[qdrant]", "vectoracl[pgvector,conformance]"):
         where = work / "venv"
         shutil.rmtree(where, ignore_errors=True)
         session.run("uv", "venv", "--quiet", str(where), external=True)

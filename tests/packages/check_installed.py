@@ -34,6 +34,8 @@ if "pgvector" in extras:
     names = {one.adapter for one in vectoracl.plugins.installed()}
     assert names == {"memory", "pgvector"}, names
     importlib.import_module("vectoracl_pgvector.plugin")
+elif "qdrant" in extras:
+    importlib.import_module("vectoracl_qdrant.plugin")
 else:
     assert importlib.util.find_spec("psycopg") is None, "the core must not depend on a store's client"
     try:
