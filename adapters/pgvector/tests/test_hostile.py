@@ -164,3 +164,19 @@ def test_a_full_disk_is_named_and_not_what_was_cleaned_up_after_it() -> None:
     initdb: removing contents of data directory"""
     assert "No space left" in _complaint(said)
     assert _complaint("one\ntwo") == "two"
+
+
+def test_a_temporary_type_never_stands_in_for_postgresqls_own(store: Any) -> None:
+    # pg_temp comes first for types unless it is named: a role with TEMP could plant a "jsonb" on a pooled connection.
+    with psycopg.connect(store.bootstrap, autocommit=True) as bootstrap:
+        database = bootstrap.info.dbname
+        bootstrap.execute(f'GRANT TEMPORARY ON DATABASE "{database}" TO vectoracl_runtime')
+    config = store.changed(pool_min=1, pool_max=1)
+    with v.connect(config) as acl:
+        docs = acl.scoped(ANN)
+        docs.upsert([Chunk("c", "d", "x", [1.0] * 8, metadata={"year": 2020})])
+        port = acl._ready("main").port
+        with port._pool.connection() as connection:
+            connection.execute("CREATE DOMAIN pg_temp.jsonb AS pg_catalog.jsonb CHECK (false)")
+            connection.execute("CREATE TEMPORARY TABLE tables (x int)")
+        assert [hit.id for hit in docs.search([1.0] * 8, where=v.F.year == 2020)] == ["c"]

@@ -71,7 +71,7 @@ def nothing_left(driven: Driven, store: Any) -> None:
 
 
 def scope(tenant: str) -> tuple[tuple[str, str], ...]:
-    return (("vectoracl.tenant", tenant), ("search_path", "pg_catalog"))
+    return (("vectoracl.tenant", tenant), ("search_path", "pg_catalog, pg_temp"))
 
 
 INSERT = (

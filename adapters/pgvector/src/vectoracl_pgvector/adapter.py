@@ -19,6 +19,7 @@ from vectoracl_pgvector.capabilities import capabilities
 from vectoracl_pgvector.compile import MAX_EF, PgCompiler
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.decode import IN_SHARED, Decoder
+from vectoracl_pgvector.names import SAFE_PATH
 from vectoracl_pgvector.requests import RankAll, Statement, Transaction
 
 _HALF_MAX = 65504.0
@@ -109,7 +110,7 @@ class PgvectorAdapter:
         """Rank over all tenants, for `hazmat`: needs the owner's connection."""
         if self.config.owner_dsn is None and self.config.embedded is None:
             raise RefusedError("An unscoped search needs owner_dsn: the runtime role can reach no other tenant.")
-        settings = (("search_path", "pg_catalog"), ("enable_indexscan", "off"))
+        settings = (SAFE_PATH, ("enable_indexscan", "off"))
         rows = yield from RankAll(None, self._compile.rank_all(self._query(query), k), settings)
         return Found(self._decode.hits(rows, ranked=True)[:k])
 

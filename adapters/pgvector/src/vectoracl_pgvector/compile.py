@@ -18,7 +18,7 @@ from vectoracl.queries import VectorQuery
 from vectoracl.records import Record
 from vectoracl_pgvector.compile_predicate import Compiler, Sql
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.names import SETTING, Names, literal
+from vectoracl_pgvector.names import SAFE_PATH, SETTING, Names, literal
 from vectoracl_pgvector.requests import ArrayParam, Statement, Transaction, VectorParam, VectorsParam
 
 MAX_EF = 1000
@@ -82,7 +82,7 @@ class PgCompiler:
 
     def _scope(self, partition: str) -> tuple[tuple[str, str], ...]:
         # pg_catalog alone: nothing that a role may create in another schema can stand in for a function or operator.
-        return ((SETTING, partition), ("search_path", "pg_catalog"))
+        return ((SETTING, partition), SAFE_PATH)
 
     def search(self, operation: Search, query: VectorQuery, *, exact: bool) -> Transaction:
         """Compile a search; *exact* takes the vector index out of the plan."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from vectoracl_pgvector.config import Columns, PgvectorConfig
 
 SETTING = "vectoracl.tenant"
+# Named last, pg_temp is searched last: left out, it comes first for types and tables, before PostgreSQL's own.
+SAFE_PATH = ("search_path", "pg_catalog, pg_temp")
 _OPERATOR = {"cosine": "<=>", "inner": "<#>", "l2": "<->"}
 _OPCLASS = {"cosine": "cosine_ops", "inner": "ip_ops", "l2": "l2_ops"}
 _SAFE = re.compile(r"[a-z0-9_]{1,32}\Z")
