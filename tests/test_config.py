@@ -101,7 +101,7 @@ def test_the_error_names_the_key():
 
 
 def test_a_missing_adapter_carries_the_line_to_type():
-    for name, line in (("qdrant", 'pip install "vectoracl[qdrant]"'), ("acme-db", 'pip install "vectoracl-acme-db"')):
+    for name, line in (("weaviate", 'pip install "vectoracl[weaviate]"'), ("acme-db", 'pip install "vectoracl-acme-db"')):
         with pytest.raises(AdapterNotFoundError) as caught:
             vectoracl.connect(changed("stores.main.adapter", name))
         assert caught.value.install == line

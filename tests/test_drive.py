@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass
 from random import Random
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 import vectoracl
 from vectoracl import DeniedError, RefusedError, ScopeViolationError, StoreError, VectorACLError
-from vectoracl.adapter import Request, together
+from vectoracl.adapter import Request, Threaded, together
 from vectoracl.audit import MemorySink
 from vectoracl.drive import arun, confined, run, side_by_side
 from vectoracl.guard import retried
@@ -592,3 +593,22 @@ def test_decisions_and_outcomes_are_equal_in_number_under_cancellation(turns, se
         assert sum(one["outcome"] == "cancelled" for one in sink.outcomes) <= cancelled
 
     asyncio.run(scenario())
+
+
+def test_a_sync_port_serves_async_callers_from_threads_side_by_side():
+    meeting = threading.Barrier(2, timeout=10)
+
+    def meet(request):
+        meeting.wait()
+        return request.what, threading.current_thread() is threading.main_thread()
+
+    port = Port(meet, parallel=2)
+    replies = asyncio.run(arun(together(Ask("t", 1), Ask("t", 2)), {"store": Threaded(port)}, timeout=20))
+    assert replies == ((1, False), (2, False))
+    assert all(timeout <= 20 for timeout in port.timeouts)
+    with pytest.raises(StoreError):
+        asyncio.run(arun(iter_once(Ask("t", 3)), {"store": Threaded(Port(failing(StoreError("no"))))}))
+
+
+def iter_once(request):
+    return (yield from request)

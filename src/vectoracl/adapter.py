@@ -48,7 +48,11 @@ Flow = Generator[Step, Any, R]
 
 
 class Port(Protocol):
-    """Performs requests, sync. Every exception it raises is a VectorACLError (a StoreError as a rule)."""
+    """Performs requests, sync, for as many threads as like. Every exception it raises is a VectorACLError.
+
+    That is a StoreError as a rule, without the client's own text, which quotes rows and parameters. To make a port
+    is to contact the store; what that raises is wrapped by the core.
+    """
 
     parallel: int
 
@@ -125,7 +129,12 @@ class Capabilities:
 
 
 class Adapter(Protocol):
-    """The flows of one store. Each operation names one partition, and every request of its flow the same one."""
+    """The flows of one store. Each operation names one partition, and every request of its flow the same one.
+
+    A predicate was checked before it comes here: its fields are declared or of the tag (`fields.TAG_FIELDS`, with
+    "@docgen", which is computed), its values are of the field's type, datetimes aware and in UTC. Metadata may be
+    stored as `prepare.dump_metadata` writes it, which `prepare.load_metadata` reads.
+    """
 
     @property
     def capabilities(self) -> Capabilities:

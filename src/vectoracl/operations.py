@@ -36,7 +36,8 @@ class Position(NamedTuple):
 class Search:
     """Rank the rows that match and return the best.
 
-    `k` counts hits; with `group_by` it counts documents, of each of which up to `per_group` hits come back.
+    `k` counts hits; with `group_by` it counts documents, best first by their best hit, of each of which up to
+    `per_group` hits come back. The answer is in the order of the scores, grouped or not.
     `min_score` drops hits below it (in the core's higher-is-better score). `exact` demands exact ranking. `tuning`
     holds settings that the adapter declared (see `Capabilities.tuning`).
     """
@@ -89,8 +90,9 @@ class Scan:
 class Upsert:
     """Write all records or none: new chunks are added, existing ones overwritten if `scope` permits them.
 
-    The store's current generation of each document is kept; a new document starts with 0. Raises DeniedError,
-    with nothing written, if an existing chunk is outside of `scope`.
+    The generation in a record's tag is a placeholder: the store's current generation of each document is kept, and a
+    new document starts with 0. Raises DeniedError, with nothing written, if an existing chunk is outside of `scope`;
+    the core adds the decision's id. Every write passes `prepare.check_tagged` before it becomes a request.
     """
 
     partition: str
@@ -100,7 +102,7 @@ class Upsert:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Make `records` the document's whole content, as a new generation.
+    """Make `records` the document's whole content, as a new generation; no records remove the document.
 
     Raises DeniedError, with nothing changed, if the document has chunks outside of `scope`.
     """
@@ -113,7 +115,10 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete by exactly one selector: chunks, a document, or a predicate."""
+    """Delete by exactly one selector: chunks, a document, or a predicate.
+
+    What `scope` does not permit is left alone and not counted: unlike the other writes a delete is not denied for it.
+    """
 
     partition: str
     scope: Predicate

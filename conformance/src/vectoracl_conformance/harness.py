@@ -89,7 +89,10 @@ class Store(ABC):
 
     @abstractmethod
     def census(self) -> Sequence[Record]:
-        """Read every row of the store, of all tenants, without the adapter's code; vectors may be normalised."""
+        """Read every row of the store, of all tenants, without the adapter's code; vectors may be normalised.
+
+        Metadata has its declared types, datetimes as aware datetimes (`vectoracl.prepare.load_metadata` reads them).
+        """
 
     def parts(self) -> frozenset[str] | None:
         """Name what the store keeps per tenant (namespaces, registrations); None if it keeps no such thing."""

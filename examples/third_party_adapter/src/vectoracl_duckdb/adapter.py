@@ -31,7 +31,7 @@ SCORE = 'list_cosine_similarity("@vector"::DOUBLE[], ?::DOUBLE[]) AS score'
 BEST = 'ORDER BY score DESC, "@document", "@chunk"'
 NEWEST = 'SELECT max("@generation") FROM chunks o WHERE o."@tenant" = {0}."@tenant" AND o."@document" = {0}."@document"'
 LOOK = "SELECT count(DISTINCT sql[strpos(sql, '('):]), current_setting('default_collation') FROM duckdb_tables()"
-# The only thing that can make tenants one that are not: names that differ are equal under another collation.
+# Under another collation names that differ are equal: the one thing that would make one tenant of two.
 RULE = Rule("DUCK001", "another table or collation", "error", lowers=True, explanation="Tenants could merge.")
 
 
