@@ -230,7 +230,7 @@ def test_an_unscoped_search_is_refused(pair: Any) -> None:
         hazmat.unscoped(pair[0], reason="a test of the door").search(unit(1), 9)
 
 
-def test_a_writer_in_another_case_and_concurrent_writers_never_mix(duck: v.VectorACL) -> None:
+def test_concurrent_writers_of_one_document_never_mix_generations(duck: v.VectorACL) -> None:
     def work(name: str) -> None:
         for turn in range(6):
             duck.scoped(ALICE).replace("d", [Chunk(f"{name}{turn}-{i}", "d", name, np.ones(8)) for i in range(4)])
