@@ -193,8 +193,8 @@ def test_a_wrong_configuration_is_told_without_its_values(here):
 
 
 def test_an_adapter_that_is_not_installed_says_what_to_type(here):
-    (here / "q.toml").write_text('version = 1\n[stores.main]\nadapter = "weaviate"\n')
-    assert 'pip install "vectoracl[weaviate]"' in run("check", "q.toml", code=2).stderr
+    (here / "q.toml").write_text('version = 1\n[stores.main]\nadapter = "acme-db"\n')
+    assert 'pip install "vectoracl-acme-db"' in run("check", "q.toml", code=2).stderr
 
 
 def test_a_store_that_fails_is_not_measured(here, monkeypatch):
