@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,10 @@ from hypothesis import HealthCheck, settings
 import vectoracl
 from vectoracl import Chunk, Principal
 from vectoracl.audit import MemorySink
+
+# A job in the background ignores Ctrl-C, and its children inherit that; tests of Ctrl-C send one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is slow, not wrong.
 settings.register_profile("vectoracl", deadline=None, suppress_health_check=[HealthCheck.too_slow])

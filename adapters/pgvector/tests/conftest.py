@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 from pathlib import Path
+
+# A job in the background ignores Ctrl-C, and its children inherit that; tests of Ctrl-C send one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "pgvector_support" not in sys.modules:
     _folder = Path(__file__).parent / "support"

@@ -240,7 +240,10 @@ def test_a_server_lost_behind_the_pooler_is_no_matter_of_posture(shared: Any, pg
 
             writing = threading.Thread(target=write)
             writing.start()
-            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            waiting = (  # here, and not in a database of another worker's on the same server
+                "SELECT count(*) FROM pg_locks WHERE NOT granted "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
             until = time.monotonic() + 10
             while boss.execute(waiting).fetchone() == (0,) and time.monotonic() < until:
                 time.sleep(0.01)
