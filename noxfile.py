@@ -17,7 +17,18 @@ STORES = ("pgvector", "qdrant")
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["lint", "types", "tests", "kit", "store", "conformance", "stranger", "packages"]
+# Not among them: docs, bench, mutants, golden, and conformance(qdrant), which takes minutes in the client's local mode.
+nox.options.sessions = [
+    "lint",
+    "types",
+    "tests",
+    "kit",
+    "store",
+    "conformance(memory)",
+    "conformance(pgvector)",
+    "stranger",
+    "packages",
+]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
