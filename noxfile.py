@@ -138,7 +138,10 @@ def stranger(session: nox.Session) -> None:
     session.run("uv", "build", "--all-packages", "--wheel", "--out-dir", str(dist), "--quiet", external=True)
     example = ROOT / "examples" / "third_party_adapter"
     session.run("uv", "build", str(example), "--wheel", "--out-dir", str(dist), "--quiet", external=True)
-    session.install("--find-links", str(dist), "--reinstall-package", "vectoracl-duckdb", "vectoracl-duckdb[test]")
+    # A kept environment has wheels of the same version and older content.
+    ours = ("vectoracl", "vectoracl-conformance", "vectoracl-duckdb")
+    fresh = [word for name in ours for word in ("--reinstall-package", name)]
+    session.install("--find-links", str(dist), *fresh, "vectoracl-duckdb[test]")
     session.run("pytest", "-q", "-c", str(example / "pyproject.toml"), "-p", "no:cacheprovider", str(example / "tests"))
     session.run("vectoracl", "conformance", "duckdb")
 
