@@ -279,6 +279,18 @@ class _Settings:
         return self.oid
 
 
+def _interrupted(error: BaseException) -> bool:
+    """Tell whether *error* came up while psycopg ended a statement because of Ctrl-C, which must not be lost."""
+    seen: BaseException | None = error
+    for _ in range(8):
+        if seen is None:
+            return False
+        if isinstance(seen, KeyboardInterrupt):
+            return True
+        seen = seen.__context__
+    return False
+
+
 def _no_connection() -> StoreError:
     text = "The connection to PostgreSQL was lost and no new one could be made in time."
     return StoreError(text, code="unavailable", adapter=ADAPTER, sent="no")
@@ -437,7 +449,9 @@ class PgPort(_Settings):
                 return rank_all(self._owner(), self, request, timeout)
             return self._perform(request, timeout)
         except Exception as error:  # noqa: BLE001 - every error of the client is wrapped here
-            failed = self.failed(error, self._pool, before)
+            failed: BaseException = (
+                KeyboardInterrupt() if _interrupted(error) else self.failed(error, self._pool, before)
+            )
         raise failed
 
     def _perform(self, request: Transaction, timeout: float | None) -> tuple[Any, ...]:
