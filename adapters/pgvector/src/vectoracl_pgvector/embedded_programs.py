@@ -8,7 +8,7 @@ nobody else (`embedded_identity.PRIVATE_ID`): an account that other services sha
 of them read the cluster and trace the server. No account is added, and no permission of a file that is not ours is
 changed:
 
-- The cluster may lie under folders that this id cannot enter (`/root/project`). On Linux a child is moved into the
+- The cluster may lie under folders that this id cannot enter (a home of mode 0700). On Linux a child is moved into the
   cluster's folder while it is still root and calls it `/proc/self/cwd`, which needs no way in from above.
 - The programs may lie there too. Then the few that are needed are copied once to a folder that is root's.
 - `initdb` insists on an account of its id. It runs once, under an account that has no process just then, and what
