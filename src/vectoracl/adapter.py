@@ -104,7 +104,9 @@ class Capabilities:
 
     `grade` is the isolation grade that is claimed; the posture has to reach it at start-up. `metric` and `dimension`
     describe the vectors. `count`: "exact", "paged" (exact, by several requests) or "none". `max_batch` is the most
-    records of one upsert. `tuning` maps the name of a per-query setting to its smallest and largest value.
+    records of one upsert. `lexical_scores` says what a lexical score is worth beside one of another partition:
+    "comparable" where it depends on the chunk alone, "partition" where statistics of the partition's own texts are in
+    it (BM25); the latter are not merged. `tuning` maps the name of a per-query setting to its smallest and largest value.
     `parallel` is how many requests of one handle may run side by side.
     """
 
@@ -113,6 +115,7 @@ class Capabilities:
     dimension: int
     operations: frozenset[Action] = ALL_ACTIONS
     queries: frozenset[Literal["vector", "lexical", "hybrid"]] = frozenset({"vector"})
+    lexical_scores: Literal["comparable", "partition"] = "partition"
     predicates: frozenset[type[Predicate]] = frozenset(NODES)
     count: Literal["exact", "paged", "none"] = "exact"
     exact: bool = True
@@ -142,7 +145,10 @@ class Adapter(Protocol):
         ...
 
     def search(self, operation: Search) -> Flow[Found]:
-        """Rank inside the scope."""
+        """Rank inside the scope; each leg of a hybrid query, and the statistics of a lexical one, inside it too.
+
+        A `HybridQuery` is the reciprocal rank fusion (`queries.RRF_K`) of its two legs.
+        """
         ...
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:

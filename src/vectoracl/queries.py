@@ -12,6 +12,12 @@ from vectoracl.ids import check_id, check_text
 from vectoracl.records import Vector
 
 MAX_QUERY_BYTES = 1 << 16
+RRF_K = 60
+"""The constant of reciprocal rank fusion: a chunk's score is the sum of 1 / (60 + rank) over the legs, ranks from 1.
+
+Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning methods",
+SIGIR 2009.
+"""
 _MAX_SQUARE = float(np.finfo(np.float32).max)
 _NO_VECTOR = (str, bytes, dict, set, frozenset)
 

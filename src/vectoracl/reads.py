@@ -229,6 +229,12 @@ def _search_legs(
     store: Store, plan: Plan, ask: Ask, query: ResolvedQuery, decision_id: str, drop: Hit | None = None
 ) -> Flow[Result]:
     """Search every partition side by side; *drop* is the chunk that a Like query resolved to."""
+    if len(plan.legs) > 1 and isinstance(query, Lexical) and store.capabilities.lexical_scores != "comparable":
+        raise UnsupportedPredicateError(
+            f"The lexical scores of {store.adapter_name!r} depend on each tenant's own texts, so those of several "
+            "tenants cannot be merged. Search as a principal of one tenant, or use Hybrid, which is merged by rank.",
+            field="query",
+        )
     most = store.capabilities.max_k
     wanted = ask
     if drop is not None:  # one more of everything, in place of the chunk that is left out
@@ -295,6 +301,10 @@ def search(
     checked = [check_query(one, dimension=can.dimension, nonzero=can.metric == "cosine") for one in queries]
     for one in checked:
         _supported(store, one)
+        if isinstance(one, Hybrid) and ask.min_score is not None:
+            raise UnsupportedPredicateError(
+                "A hybrid query has no min_score: fused scores only order. Leave min_score out.", field="min_score"
+            )
     if len(checked) == 1 and isinstance(checked[0], VectorQuery):
         # Nothing to embed, to resolve or to run side by side: the usual case, without the layers for the others.
         single = checked[0]

@@ -59,7 +59,7 @@ def test_the_adapters_search(shop: dict[int, Level]) -> None:
     assert search.request.params[1].value == OWN
     assert search.request.settings.known
     assert search.request.settings.values["vectoracl.tenant"] == Setting(OWN, local=True)
-    assert search.request.settings.values["search_path"] == Setting("pg_catalog", local=True)
+    assert search.request.settings.values["search_path"] == Setting("pg_catalog, pg_temp", local=True)
     assert any(OWN.encode() in value for value in search.values)
     assert inside[-1].request.settings.values
     assert dict(search.request.startup)["application_name"] == "vectoracl"

@@ -16,7 +16,12 @@ from vectoracl.queries import ResolvedQuery
 
 def capabilities(config: MemoryConfig) -> Capabilities:
     """Return what the adapter can do: a partition is a dictionary of its own, chosen by us."""
-    return Capabilities(grade="partition", metric=config.metric, dimension=config.dimension)
+    return Capabilities(
+        grade="partition",
+        metric=config.metric,
+        dimension=config.dimension,
+        queries=frozenset({"vector", "lexical", "hybrid"}),
+    )
 
 
 class MemoryAdapter:

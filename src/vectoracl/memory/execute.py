@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import RLock
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -11,9 +11,10 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from vectoracl.adapter import Request
-from vectoracl.errors import ClosedError, DeniedError, InvalidInputError, UnsupportedPredicateError
+from vectoracl.errors import ClosedError, DeniedError, InvalidInputError
 from vectoracl.findings import Posture
 from vectoracl.meaning import compile_test
+from vectoracl.memory import lexical
 from vectoracl.operations import (
     ChunkRef,
     Count,
@@ -29,7 +30,7 @@ from vectoracl.operations import (
     Upsert,
 )
 from vectoracl.predicate import Predicate
-from vectoracl.queries import ResolvedQuery, VectorQuery
+from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.records import Hit, Tag, Vector
 
 R = TypeVar("R")
@@ -93,6 +94,16 @@ def shelf_of(metric: Literal["cosine", "inner", "l2"], name: str | None) -> Shel
     if shelf.metric != metric:
         raise InvalidInputError(f"The memory store {name!r} ranks by {shelf.metric}, not by {metric}.", field="metric")
     return shelf
+
+
+def _order(rows: Sequence[Row], scores: Mapping[int, float]) -> list[int]:
+    """Return the places that have a score, best first, ties by tenant, document and chunk id."""
+
+    def place(index: int) -> tuple[float, str, str, str]:
+        tag = rows[index].tag
+        return (-scores[index], tag.tenant, tag.document, tag.chunk)
+
+    return sorted(scores, key=place)
 
 
 class MemoryPort:
@@ -159,13 +170,27 @@ class MemoryPort:
 
     def _rank(self, rows: Iterable[Row], query: ResolvedQuery, include: Include) -> list[Hit]:
         """Score *rows*, which are all permitted, and order them: score, then tenant, document and chunk id."""
-        if not isinstance(query, VectorQuery):
-            raise UnsupportedPredicateError("The memory store ranks by vector only.", field="query")
         kept = list(rows)
+        match query:
+            case VectorQuery(vector=vector):
+                scores = self._similarities(kept, vector)
+            case Lexical(text=text):
+                scores = lexical.bm25(text, [row.text for row in kept])
+            case HybridQuery(text=text, vector=vector):
+                scores = lexical.fused(
+                    [
+                        _order(kept, self._similarities(kept, vector)),
+                        _order(kept, lexical.bm25(text, [row.text for row in kept])),
+                    ]
+                )
+        return [_hit(kept[index], scores[index], include) for index in _order(kept, scores)]
+
+    def _similarities(self, kept: list[Row], vector: Vector) -> dict[int, float]:
+        """Return the score of each row, by its place in *kept*."""
         if not kept:
-            return []
+            return {}
         matrix = np.stack([row.vector for row in kept]).astype(np.float64)
-        wanted = query.vector.astype(np.float64)
+        wanted = vector.astype(np.float64)
         match self._shelf.metric:
             case "cosine":
                 scores = (matrix @ wanted) / (np.linalg.norm(matrix, axis=1) * np.linalg.norm(wanted))
@@ -173,8 +198,7 @@ class MemoryPort:
                 scores = matrix @ wanted
             case "l2":
                 scores = -np.linalg.norm(matrix - wanted, axis=1)
-        hits = [_hit(row, float(score), include) for row, score in zip(kept, scores, strict=True)]
-        return sorted(hits, key=lambda hit: (-hit.score, hit.tenant, hit.document, hit.id))
+        return dict(enumerate(scores.tolist()))
 
     def _upsert(self, rows: dict[Key, Row], operation: Upsert) -> int:
         permitted = compile_test(operation.scope)

@@ -1,0 +1,51 @@
+"""The reference of lexical ranking: BM25 over the rows in scope and reciprocal rank fusion; exact and deterministic."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from vectoracl.queries import RRF_K
+
+_WORD = re.compile(r"\w+")
+K1, B = 1.2, 0.75
+
+
+def words(text: str) -> list[str]:
+    """Return the words of *text*, caseless: runs of letters, digits and underscores."""
+    return _WORD.findall(text.casefold())
+
+
+def bm25(query: str, texts: Sequence[str]) -> dict[int, float]:
+    """Return the score of each of *texts* that holds a word of *query*, by its place.
+
+    Okapi BM25 with k1 = 1.2, b = 0.75 and the inverse document frequency ln(1 + (N - n + 0.5) / (n + 0.5)), which is
+    never negative (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009). The statistics are those
+    of *texts*, which are the rows in scope: nobody else's text is in a score.
+    """
+    wanted = set(words(query))
+    bags = [Counter(words(text)) for text in texts]
+    lengths = [sum(bag.values()) for bag in bags]
+    average = sum(lengths) / len(lengths) if lengths else 0.0
+    weight: dict[str, float] = {}
+    for word in sorted(wanted):
+        holders = sum(1 for bag in bags if word in bag)
+        weight[word] = math.log(1 + (len(bags) - holders + 0.5) / (holders + 0.5))
+    scores: dict[int, float] = {}
+    for place, bag in enumerate(bags):
+        found = [word for word in weight if word in bag]
+        if found:
+            norm = K1 * (1 - B + B * lengths[place] / average)
+            scores[place] = sum(weight[word] * bag[word] * (K1 + 1) / (bag[word] + norm) for word in found)
+    return scores
+
+
+def fused(legs: Sequence[Sequence[int]]) -> dict[int, float]:
+    """Return the fused score of each place that is in one of *legs*, each a ranking, best first (see `RRF_K`)."""
+    scores: dict[int, float] = {}
+    for leg in legs:
+        for rank, place in enumerate(leg, start=1):
+            scores[place] = scores.get(place, 0.0) + 1 / (RRF_K + rank)
+    return scores

@@ -1,0 +1,67 @@
+"""Lexical and hybrid queries on the memory store: the reference meaning."""
+
+import pytest
+
+from vectoracl import Chunk, Hybrid, Lexical, VectorACL
+from vectoracl.errors import UnsupportedPredicateError
+from vectoracl.memory.lexical import bm25, fused, words
+from vectoracl.testing import principal
+
+TEXTS = {"c1": "the cat sat", "c2": "a dog and a cat and a cat", "c3": "nothing of the kind"}
+
+
+@pytest.fixture
+def acl():
+    config = {"version": 1, "stores": {"m": {"adapter": "memory", "dimension": 2}}, "tenants": {"shared": ["all"]}}
+    with VectorACL(config) as made:
+        for tenant in ("acme", "all"):
+            chunks = [
+                Chunk(id=name, document="d", text=text, vector=[1.0, place])
+                for place, (name, text) in enumerate(TEXTS.items())
+            ]
+            made.scoped(principal(tenant=tenant)).upsert(chunks)
+        yield made
+
+
+def test_words_have_no_case():
+    assert words("Straße, STRASSE and_one 2x") == ["strasse", "strasse", "and_one", "2x"]
+
+
+def test_rare_words_weigh_more_and_a_text_without_them_has_no_score():
+    texts = list(TEXTS.values())
+    assert set(bm25("CAT", texts)) == {0, 1}
+    scores = bm25("the dog", texts)
+    assert scores[1] > scores[0] > 0
+    assert bm25("zebra", texts) == bm25("", texts) == bm25("cat", []) == {}
+
+
+def test_fusion_is_by_rank_alone():
+    scores = fused([[0, 1], [1, 2]])
+    assert scores == {0: 1 / 61, 1: 1 / 62 + 1 / 61, 2: 1 / 62}
+
+
+def test_other_tenants_texts_are_in_no_score(acl):
+    docs = acl.scoped(principal(tenant="all"))
+    before = [(hit.id, hit.score) for hit in docs.search(Lexical("cat"), 5)]
+    assert [name for name, _ in before] == ["c2", "c1"]
+    acl.scoped(principal(tenant="foe")).upsert([Chunk(id="x", document="x", text="cat " * 50, vector=[1.0, 0.0])])
+    assert [(hit.id, hit.score) for hit in docs.search(Lexical("cat"), 5)] == before
+
+
+def test_a_hybrid_query_has_every_visible_chunk_and_the_fused_order(acl):
+    hits = acl.scoped(principal(tenant="all")).search(Hybrid("cat", [1.0, 0.0]), 5)
+    assert [hit.id for hit in hits] == ["c1", "c2", "c3"]
+    assert hits[0].score == pytest.approx(1 / 61 + 1 / 62)
+
+
+def test_lexical_scores_of_several_tenants_are_not_merged(acl):
+    docs = acl.scoped(principal(tenant="acme"))
+    with pytest.raises(UnsupportedPredicateError, match="several tenants"):
+        docs.search(Lexical("cat"), 5)
+    hits = docs.search(Hybrid("cat", [1.0, 0.0]), 4)
+    assert [(hit.id, hit.tenant) for hit in hits] == [("c1", "acme"), ("c1", "all"), ("c2", "acme"), ("c2", "all")]
+
+
+def test_a_fused_score_is_no_threshold(acl):
+    with pytest.raises(UnsupportedPredicateError, match="only order"):
+        acl.scoped(principal(tenant="all")).search(Hybrid("cat", [1.0, 0.0]), 5, min_score=0.1)
