@@ -106,7 +106,8 @@ class Capabilities:
     describe the vectors. `count`: "exact", "paged" (exact, by several requests) or "none". `max_batch` is the most
     records of one upsert. `lexical_scores` says what a lexical score is worth beside one of another partition:
     "comparable" where it depends on the chunk alone, "partition" where statistics of the partition's own texts are in
-    it (BM25); the latter are not merged. `tuning` maps the name of a per-query setting to its smallest and largest value.
+    it (BM25); the latter are not merged. `tuning` maps the name of a per-query setting to its smallest and largest
+    value.
     `parallel` is how many requests of one handle may run side by side.
     """
 
