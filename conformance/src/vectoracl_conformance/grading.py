@@ -15,6 +15,7 @@ from typing import Any
 from vectoracl_conformance.corpus import DIMENSION, FIELDS, OWN_FEW, OWN_MANY, Corpus, K, build
 from vectoracl_conformance.engine import Options
 from vectoracl_conformance.evidence.canaries import grade_canaries
+from vectoracl_conformance.evidence.exchanges import requests
 from vectoracl_conformance.evidence.graded import Graded
 from vectoracl_conformance.evidence.questions import Question
 from vectoracl_conformance.evidence.sessions import Mark, Recording, Window
@@ -156,7 +157,18 @@ def wire_grades(harness: Harness, options: Options, mutant: Mutant | None = None
             for mode, made in samples.items():
                 for _ in range(2):
                     take = _heard(store, wire, corpus, mode, mutant, _one)
-                    made.append(sample(take.recording, take.questions[0].window, foreign=foreign, hits=take.hits))
+                    heard = None if wire.decode is None else requests(map(wire.decode, take.recording.sessions))
+                    window = take.questions[0].window
+                    made.append(
+                        sample(
+                            take.recording,
+                            window,
+                            foreign=foreign,
+                            hits=take.hits,
+                            requests=heard,
+                            uncounted=wire.managed,
+                        )
+                    )
         graded = [(mode, grade_volume(made, owned=OWN_FEW, k=K)) for mode, made in samples.items()]
         if wire.decode is not None:
             _plant(store, corpus, (corpus.many,), mutant=mutant)
@@ -208,7 +220,7 @@ async def _every(lab: Lab, mark: Callable[[], Mark]) -> tuple[list[Question], in
 
 def _heard(store: Store, wire: Wire, corpus: Corpus, mode: Mode, mutant: Mutant | None, ask: Ask) -> _Take:
     """Let a client of its own ask through a recorder, from the first byte of each connection to its close."""
-    before = wire.served()
+    before, answered = wire.served(), wire.answered()
     recorder = wire.recorder()
     recorder.start()
     try:
@@ -230,7 +242,7 @@ def _heard(store: Store, wire: Wire, corpus: Corpus, mode: Mode, mutant: Mutant 
                 await lab.close()
 
         questions, hits = _do(mode, work)
-        after = wire.served()  # waits until the store has seen every session end
+        after, now = wire.served(), wire.answered()  # wait until the store has seen every session end
         for _ in range(200):
             if all(session.closed is not None for session in recorder.sessions()):
                 break
@@ -238,5 +250,8 @@ def _heard(store: Store, wire: Wire, corpus: Corpus, mode: Mode, mutant: Mutant 
         sessions = recorder.sessions()
     finally:
         recorder.stop()
-    served = None if before is None or after is None else after - before
-    return _Take(Recording(sessions, served), questions, hits)
+    return _Take(Recording(sessions, _difference(before, after), _difference(answered, now)), questions, hits)
+
+
+def _difference(before: int | None, after: int | None) -> int | None:
+    return None if before is None or after is None else after - before

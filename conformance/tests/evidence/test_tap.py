@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vectoracl_conformance.evidence.sessions import Mark, Recording, Window
-from vectoracl_conformance.evidence.tap import Tap
+from vectoracl_conformance.evidence.tap import Tap, Taps
 from vectoracl_conformance.evidence.volume import traffic
 
 
@@ -115,6 +116,35 @@ def test_what_a_recording_does_not_prove() -> None:
     assert any("served 2 sessions, 1 went" in doubt for doubt in Recording(sessions, 2).doubts())
     assert any("did not say" in doubt for doubt in Recording(sessions).doubts())
     assert Recording(sessions).doubts(uncounted=True) == ()
+    assert Recording(sessions, answered=3).doubts(requests=3) == ()
+    assert any("answered 4 requests, 3 went" in doubt for doubt in Recording(sessions, answered=4).doubts(requests=3))
+    assert any("did not say" in doubt for doubt in Recording(sessions, answered=3).doubts())
+
+
+def test_several_ports_are_one_recorder() -> None:
+    with echo() as (host, port), echo() as (other_host, other_port):
+        taps = Taps(Tap.tcp(host, port), Tap.tcp(other_host, other_port))
+        taps.start()
+        try:
+            name, first, second = taps.address
+            assert isinstance(first, int)
+            assert isinstance(second, int)
+            with socket.create_connection((str(name), first)) as one:
+                ask(one, b"abc")
+                since = taps.mark()
+                with socket.create_connection((str(name), second)) as two:
+                    ask(two, b"de")
+                    ask(one, b"f")
+            until = taps.mark()
+            while any(session.closed is None for session in taps.sessions()):
+                time.sleep(0.01)
+            sessions = taps.sessions()
+        finally:
+            taps.stop()
+    assert [session.number for session in sessions] == [1, 2]
+    assert [session.stream("client") for session in sessions] == [b"abcf", b"de"]
+    assert traffic(sessions, Window(since, until)) == (3, 6, 2)
+    assert Recording(sessions, 2).doubts() == ()
 
 
 def test_a_connection_that_stop_cuts_stays_open_in_the_record() -> None:

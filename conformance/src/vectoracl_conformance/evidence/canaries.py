@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vectoracl_conformance.evidence.exchanges import Decoded, Exchange
+from vectoracl_conformance.evidence.exchanges import Decoded, Exchange, requests
 from vectoracl_conformance.evidence.graded import Graded, judged
 from vectoracl_conformance.evidence.questions import Canary, Question, every, sort
 from vectoracl_conformance.evidence.sessions import Recording
@@ -43,7 +43,7 @@ def grade_canaries(
     Breaches: a foreign canary in the reply to a question, any tenant's canary in a reply that no question asked for,
     or more rows than the answer needs.
     """
-    doubts = [*recording.doubts(), *(doubt for one in decoded for doubt in one.doubts)]
+    doubts = [*recording.doubts(requests=requests(decoded)), *(doubt for one in decoded for doubt in one.doubts)]
     breaches: list[str] = []
     inside, outside, twice = sort(decoded, questions)
     if twice:

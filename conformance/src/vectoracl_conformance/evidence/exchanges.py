@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,20 @@ class Decoded:
 
 
 Decoder = Callable[[Session], Decoded]
+
+
+def requests(decoded: Iterable[Decoded]) -> int:
+    """Count the requests in *decoded*."""
+    return sum(exchange.request is not None for one in decoded for exchange in one.exchanges)
+
+
+def by_preface(http1: Decoder, grpc: Decoder) -> Decoder:
+    """Return the decoder of a store that speaks both: the first bytes of a connection say which."""
+
+    def decode(session: Session) -> Decoded:
+        return (grpc if session.stream("client").startswith(b"PRI * HTTP/2") else http1)(session)
+
+    return decode
 
 
 class CannotDecodeError(Exception):

@@ -80,19 +80,25 @@ class Session:
 class Recording:
     """Everything between the start and the stop of a recorder.
 
-    `served` is how many sessions the store itself counted in that time; None where it cannot count.
+    `served` is how many sessions the store itself counted in that time, `answered` how many requests; None where it
+    cannot count them. Either of them tells whether something went past the recorder.
     """
 
     sessions: tuple[Session, ...]
     served: int | None = None
+    answered: int | None = None
 
     @property
     def dropped(self) -> int:
         """Bytes that were carried and not kept."""
         return sum(session.dropped for session in self.sessions)
 
-    def doubts(self, *, uncounted: bool = False) -> tuple[str, ...]:
-        """Say why this recording proves nothing; *uncounted* permits a store that cannot count its sessions."""
+    def doubts(self, *, requests: int | None = None, uncounted: bool = False) -> tuple[str, ...]:
+        """Say why this recording proves nothing.
+
+        *requests* is how many of them were decoded, for a store that counts requests; *uncounted* permits one that
+        counts nothing.
+        """
         found = []
         if not self.sessions:
             found.append("no connection went through the tap")
@@ -101,10 +107,12 @@ class Recording:
         still = [str(session.number) for session in self.sessions if session.closed is None]
         if still:
             found.append(f"still open, so not recorded to the close: connection {', '.join(still)}")
-        if self.served is None and not uncounted:
-            found.append("the store did not say how many sessions it served, so one may have gone past the tap")
-        elif self.served is not None and self.served != len(self.sessions):
+        if self.served is not None and self.served != len(self.sessions):
             found.append(f"the store served {self.served} sessions, {len(self.sessions)} went through the tap")
+        if self.answered is not None and requests is not None and self.answered != requests:
+            found.append(f"the store answered {self.answered} requests, {requests} went through the tap")
+        if self.served is None and (self.answered is None or requests is None) and not uncounted:
+            found.append("the store did not say how many sessions it served, so one may have gone past the tap")
         return tuple(found)
 
 
@@ -120,8 +128,8 @@ class Recorder(Protocol):
         ...
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Host and port to connect to instead of the store's."""
+    def address(self) -> tuple[str | int, ...]:
+        """Host and port to connect to instead of the store's; with `Taps` the other ports behind it."""
         ...
 
     def mark(self) -> Mark:

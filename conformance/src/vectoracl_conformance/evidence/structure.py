@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vectoracl_conformance.evidence.canaries import place
-from vectoracl_conformance.evidence.exchanges import Decoded, Exchange
+from vectoracl_conformance.evidence.exchanges import Decoded, Exchange, requests
 from vectoracl_conformance.evidence.graded import Graded, judged
 from vectoracl_conformance.evidence.questions import Question, sort
 from vectoracl_conformance.evidence.sessions import Recording
@@ -35,7 +35,7 @@ def grade_structure(
     recording: Recording, decoded: Sequence[Decoded], questions: Sequence[Question], judge: Judge
 ) -> Graded:
     """Grade every request of every session. A question without a data request of its own makes the grade abstain."""
-    doubts = [*recording.doubts(), *(doubt for one in decoded for doubt in one.doubts)]
+    doubts = [*recording.doubts(requests=requests(decoded)), *(doubt for one in decoded for doubt in one.doubts)]
     breaches: list[str] = []
     inside, outside, twice = sort(decoded, questions)
     if twice:

@@ -15,6 +15,7 @@ import asyncio
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -203,3 +204,44 @@ class Tap:
                 return
             self._kept += len(data)
             line.pieces.append(Piece(time.monotonic(), side, data))
+
+
+class Taps:
+    """A `Recorder` of a store with several ports: a tap in front of each, whose connections are numbered together."""
+
+    def __init__(self, *taps: Tap) -> None:
+        self._taps = taps
+
+    def start(self) -> None:
+        """Begin to listen. Raises: OSError."""
+        for tap in self._taps:
+            tap.start()
+
+    def stop(self) -> None:
+        """Stop listening."""
+        for tap in self._taps:
+            tap.stop()
+
+    @property
+    def address(self) -> tuple[str | int, ...]:
+        """The host, and the port of each tap in their order."""
+        return ("127.0.0.1", *(tap.address[1] for tap in self._taps))
+
+    def mark(self) -> Mark:
+        """Return how far every connection is."""
+        places: dict[int, Place] = {}
+        for which, tap in enumerate(self._taps):
+            places |= {self._number(which, number): place for number, place in tap.mark().places.items()}
+        return Mark(places)
+
+    def sessions(self) -> tuple[Session, ...]:
+        """Return every connection that was seen, oldest first."""
+        every = [
+            replace(session, number=self._number(which, session.number))
+            for which, tap in enumerate(self._taps)
+            for session in tap.sessions()
+        ]
+        return tuple(sorted(every, key=lambda session: session.opened))
+
+    def _number(self, which: int, number: int) -> int:
+        return (number - 1) * len(self._taps) + which + 1

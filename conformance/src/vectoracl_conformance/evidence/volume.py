@@ -62,14 +62,25 @@ class Sample:
     doubts: tuple[str, ...] = ()
 
 
-def sample(recording: Recording, window: Window, *, foreign: int, hits: int, uncounted: bool = False) -> Sample:
-    """Return the sample of *recording*; *uncounted* is for managed stores, which do not count their sessions."""
+def sample(
+    recording: Recording,
+    window: Window,
+    *,
+    foreign: int,
+    hits: int,
+    requests: int | None = None,
+    uncounted: bool = False,
+) -> Sample:
+    """Return the sample of *recording*; *requests* were decoded of it.
+
+    *uncounted* is for managed stores, which count neither sessions nor requests.
+    """
     return Sample(
         foreign,
         hits,
         traffic(recording.sessions, window),
         traffic(recording.sessions),
-        recording.doubts(uncounted=uncounted),
+        recording.doubts(requests=requests, uncounted=uncounted),
     )
 
 

@@ -17,15 +17,19 @@ class Wire:
     """One store's wire.
 
     `recorder` makes a recorder in front of the store. `config` is `[stores.NAME]` of a client that connects to the
-    given host and port, with one connection at the most, so that samples of its traffic can be compared. `served`
-    counts the sessions that the store served so far, when all have ended; None: it cannot count. `decode` None (TLS,
-    a managed store) leaves E2v; `judge` None leaves out E2s. `constant` is how many rows a reply may have beyond what
+    recorder's address (host and port; with `Taps` a port for each), with one connection at the most, so that samples
+    of its traffic can be compared. `served` counts the sessions that the store served so far, when all have ended,
+    and `answered` the requests (its own metrics, less those of the kit); None: it cannot. A store has to count one of
+    them, or E2 abstains; only a managed one (`managed`), which shows neither, keeps E2v. `decode` None (TLS, a
+    managed store) leaves E2v; `judge` None leaves out E2s. `constant` is how many rows a reply may have beyond what
     answers the question.
     """
 
     recorder: Callable[[], Recorder]
-    config: Callable[[str, int], Mapping[str, Any]]
-    served: Callable[[], int | None]
+    config: Callable[..., Mapping[str, Any]]
+    served: Callable[[], int | None] = lambda: None
     decode: Decoder | None = None
     judge: Judge | None = None
     constant: int = CONSTANT
+    answered: Callable[[], int | None] = lambda: None
+    managed: bool = False
