@@ -28,7 +28,7 @@ LAYERS = [
     "config hookspecs",
     "ports plugins",
     "guard",
-    "reads writes",
+    "reads writes transfer",
     "explain retriever memory",
     "client",
     "hazmat testing",

@@ -108,7 +108,9 @@ class Capabilities:
     "comparable" where it depends on the chunk alone, "partition" where statistics of the partition's own texts are in
     it (BM25); the latter are not merged. `tuning` maps the name of a per-query setting to its smallest and largest
     value.
-    `parallel` is how many requests of one handle may run side by side.
+    `parallel` is how many requests of one handle may run side by side. `verbatim` says that `Upsert.verbatim` is
+    honoured, so that a store can be the target of `vectoracl copy`. `vectors` is how exactly vectors are kept: "single"
+    is float32, "half" float16; with the metric "cosine" only the direction has to be kept.
     """
 
     grade: Grade
@@ -130,6 +132,8 @@ class Capabilities:
     deadlines: Literal["server", "client", "none"] = "client"
     parallel: int = 1
     tuning: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    verbatim: bool = False
+    vectors: Literal["single", "half"] = "single"
 
 
 class Adapter(Protocol):
@@ -165,7 +169,7 @@ class Adapter(Protocol):
         ...
 
     def upsert(self, operation: Upsert) -> Flow[int]:
-        """Write all or none; return the number of records."""
+        """Write all or none; return the number of records. See `Upsert.verbatim` for what a copy needs."""
         ...
 
     def replace(self, operation: Replace) -> Flow[int]:

@@ -6,19 +6,23 @@ the store's credentials anyway.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeVar
 
+from vectoracl import transfer
 from vectoracl.adapter import Flow
 from vectoracl.client import VectorACL
-from vectoracl.drive import run, wrapped
-from vectoracl.errors import InvalidInputError, VectorACLError
-from vectoracl.operations import Found
-from vectoracl.ports import EmbedQueries, WriteRecord
+from vectoracl.drive import run
+from vectoracl.errors import InvalidInputError
+from vectoracl.guard import Store
+from vectoracl.operations import Position, Rows
+from vectoracl.ports import EmbedQueries
 from vectoracl.principal import Principal
 from vectoracl.queries import VectorQuery, check_query, check_vector
-from vectoracl.records import Result
+from vectoracl.records import Record, Result
+from vectoracl.transfer import recorded
+
+T = TypeVar("T")
 
 
 def _reason(reason: object) -> str:
@@ -56,46 +60,73 @@ class Unscoped:
         checked = check_query(query, dimension=can.dimension, nonzero=can.metric == "cosine")
         if not isinstance(checked, str | VectorQuery):
             raise InvalidInputError("An unscoped search takes text or a vector.", field="query")
-        decision_id = os.urandom(16).hex()
-        record: Mapping[str, Any] = {
-            "v": 1,
-            "id": decision_id,
-            "time": acl.guard.clock(),
-            "action": "hazmat.unscoped",
-            "permit": True,
-            "reasons": [self._reason],
-            "policy": "none",
-            "store": named.store.name,
-            "partitions": ["*"],
-            "scope": "unscoped",
-            "principal": None,
-        }
 
-        def flow() -> Flow[Found]:
-            yield WriteRecord(record)
-            outcome, returned = "cancelled", None
-            try:
-                resolved = checked
-                if isinstance(resolved, str):
-                    (vector,) = yield from EmbedQueries((resolved,))
-                    resolved = VectorQuery(check_vector(vector, can.dimension, nonzero=can.metric == "cosine"))
-                found = yield from named.store.adapter.unscoped(resolved, k)
-                outcome, returned = "ok", len(found.hits)
-                return found
-            except VectorACLError as error:
-                outcome = f"error:{error.code}"
-                raise
-            except Exception as error:  # noqa: BLE001 - re-raised as ours
-                outcome = "error:internal"
-                message = f"The adapter failed in a way that it does not know ({type(error).__name__})."
-                debug = acl.config.debug_errors
-                raise wrapped(error, message, debug=debug, code="internal") from (error if debug else None)
-            finally:
-                acl.guard.note({"decision": decision_id, "outcome": outcome, "returned": returned, "ms": None})
+        def body(decision_id: str) -> Flow[Result]:
+            resolved = checked
+            if isinstance(resolved, str):
+                (vector,) = yield from EmbedQueries((resolved,))
+                resolved = VectorQuery(check_vector(vector, can.dimension, nonzero=can.metric == "cosine"))
+            found = yield from named.store.adapter.unscoped(resolved, k)
+            return Result(found.hits, complete=found.complete, shortfall=found.shortfall, decision_id=decision_id)
 
+        flow = recorded(acl.guard, named.store, "unscoped", self._reason, ["*"], body, size=len)
         core = acl.core_port
-        found = run(flow(), {"store": named.port, "audit": core, "embedder": core}, timeout=named.config.timeout)
-        return Result(found.hits, complete=found.complete, shortfall=found.shortfall, decision_id=decision_id)
+        return run(flow, {"store": named.port, "audit": core, "embedder": core}, timeout=named.config.timeout)
+
+
+class Operated:
+    """One store, read and written row by row past every scope: what `vectoracl copy` works with."""
+
+    def __init__(self, acl: VectorACL, store: str, reason: str) -> None:
+        self._acl = acl
+        self._reason = reason
+        self._named = acl._ready(store)  # noqa: SLF001 - hazmat is the owner's own back door
+
+    @property
+    def store(self) -> Store:
+        """The store, with its capabilities and declared fields."""
+        return self._named.store
+
+    @property
+    def reached(self) -> str:
+        """The isolation grade that the store was found to reach."""
+        assert self._named.posture is not None
+        return self._named.posture.grade
+
+    def _run(self, flow: Flow[T]) -> T:
+        return self._acl.run(self.store, flow, None)
+
+    def read(self, tenant: str, size: int, after: Position | None = None) -> Rows:
+        """Return a page of *tenant*'s rows, whole, in the order of document, generation and chunk id.
+
+        Raises: UnsupportedPredicateError if the adapter cannot scan; ScopeViolationError; StoreError.
+        """
+        return self._run(transfer.read_page(self._acl.guard, self.store, self._reason, tenant, size, after))
+
+    def write(self, tenant: str, records: Sequence[Record]) -> int:
+        """Write rows of *tenant* with their tags as they are, all or none.
+
+        Raises: UnsupportedPredicateError if the adapter cannot; InvalidInputError, UntaggedWriteError; StoreError.
+        """
+        return self._run(transfer.write_rows(self._acl.guard, self.store, self._reason, tenant, records))
+
+    def clear(self, tenant: str) -> int | None:
+        """Delete every row of *tenant*; return how many, or None where the store cannot count. Raises: StoreError."""
+        return self._run(transfer.clear(self._acl.guard, self.store, self._reason, tenant))
+
+    def count(self, tenant: str) -> int:
+        """Count *tenant*'s rows. Raises: UnsupportedPredicateError where the store cannot count; StoreError."""
+        return self._run(transfer.count_rows(self._acl.guard, self.store, self._reason, tenant))
+
+
+def operate(acl: VectorACL, *, store: str | None = None, reason: str) -> Operated:
+    """Return *store* (None: the default one) past every scope, for *reason* (a sentence), recorded with each use.
+
+    Contacts the store and demands its posture. Raises: InvalidInputError without a reason; StoreError, PostureError.
+    """
+    if not isinstance(acl, VectorACL):
+        raise InvalidInputError("hazmat.operate takes a VectorACL.", field="acl")
+    return Operated(acl, acl._known(store), _reason(reason))  # noqa: SLF001 - likewise
 
 
 def unscoped(acl: VectorACL, *, reason: str) -> Unscoped:

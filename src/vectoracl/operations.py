@@ -93,11 +93,17 @@ class Upsert:
     The generation in a record's tag is a placeholder: the store's current generation of each document is kept, and a
     new document starts with 0. Raises DeniedError, with nothing written, if an existing chunk is outside of `scope`;
     the core adds the decision's id. Every write passes `prepare.check_tagged` before it becomes a request.
+
+    `verbatim` is for `hazmat.operate` alone (`vectoracl copy`), no handle sets it: the records are rows of another
+    store and every part of their tags is kept, the generation too, whatever generation the document has here; each
+    document comes in one generation. The scope is then everything. Writing the same records again changes nothing.
+    Only adapters with `Capabilities.verbatim` are asked.
     """
 
     partition: str
     scope: Predicate
     records: tuple[Record, ...]
+    verbatim: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,10 @@ from vectoracl.adapter import Adapter, Opened
 from vectoracl.audit import MemorySink
 from vectoracl.drive import arun, confined, run
 from vectoracl.operations import Operation
+from vectoracl.ports import AsyncCorePort
 from vectoracl.predicate import ALWAYS, Predicate
 from vectoracl.records import Chunk, Hit, Page, Record, Result, Vector, Written
+from vectoracl.transfer import write_rows
 from vectoracl_conformance import corpus as corpora
 from vectoracl_conformance.corpus import Corpus
 from vectoracl_conformance.harness import Store
@@ -170,6 +172,14 @@ class Door:
         if isinstance(self.acl, _Sync):
             return run(flow, {"store": named.port}, timeout=30)
         return await arun(flow, {"store": named.aport}, timeout=30)
+
+    async def copied(self, tenant: str, records: Sequence[Record]) -> int:
+        """Write *records* as `vectoracl copy` does, by the core's own flow."""
+        named = self.acl.kit_named()
+        flow = write_rows(self.acl.guard, named.store, "a copy by the conformance kit", tenant, records)
+        if isinstance(self.acl, _Sync):
+            return run(flow, {"store": named.port, "audit": self.acl.core_port}, timeout=30)
+        return await arun(flow, {"store": named.aport, "audit": AsyncCorePort(self.acl.core_port)}, timeout=30)
 
     async def open(self) -> None:
         """Contact the store and demand its posture."""

@@ -16,13 +16,13 @@ EvidenceState = Literal["passed", "failed", "abstained", "not run"]
 
 REQUIRED: tuple[str, ...] = (
     *(f"R{number}" for number in range(1, 16)),
-    *(f"W{number}" for number in range(1, 11)),
+    *(f"W{number}" for number in range(1, 12)),
     *(f"P{number}" for number in range(1, 6)),
     *(f"S{number}" for number in range(1, 6)),
     *(f"X{number}" for number in range(1, 6)),
 )
 MODES: tuple[Literal["sync", "async"], ...] = ("sync", "async")
-OPTIONAL = frozenset({"R12", "R13"})
+OPTIONAL = frozenset({"R12", "R13", "W11"})
 GRADES: tuple[str, ...] = ("E1", "E2v", "E2c", "E2s", "E3")
 MISSING = "it was not collected"
 EXIT = {"conformant": 0, "not conformant": 1, "not measured": 2}

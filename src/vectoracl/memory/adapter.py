@@ -21,6 +21,7 @@ def capabilities(config: MemoryConfig) -> Capabilities:
         metric=config.metric,
         dimension=config.dimension,
         queries=frozenset({"vector", "lexical", "hybrid"}),
+        verbatim=True,
     )
 
 

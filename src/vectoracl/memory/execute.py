@@ -207,7 +207,9 @@ class MemoryPort:
             generations[document] = max(generation, generations.get(document, 0))
         new: dict[Key, Row] = {}
         for record in operation.records:
-            tag = record.tag._replace(generation=generations.get(record.tag.document, 0))
+            tag = record.tag
+            if not operation.verbatim:
+                tag = tag._replace(generation=generations.get(tag.document, 0))
             old = rows.get(_key(tag))
             if old is not None and not permitted(old.tag, old.metadata):
                 raise _outside("upsert")

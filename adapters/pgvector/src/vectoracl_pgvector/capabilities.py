@@ -16,5 +16,7 @@ def capabilities(config: PgvectorConfig) -> Capabilities:
         max_batch=config.max_batch,
         deadlines="server",
         parallel=config.pool_max,
+        verbatim=True,
+        vectors="half" if config.type == "halfvec" else "single",
         tuning={"ef_search": (1, MAX_EF)},
     )

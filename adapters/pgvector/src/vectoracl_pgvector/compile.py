@@ -179,16 +179,23 @@ class PgCompiler:
         c = names.c
         tenant = operation.partition
         documents = sorted({record.tag.document for record in operation.records})
+        present = (
+            f"SELECT {c.document} AS document, max({c.generation}) AS generation FROM {names.table} "
+            f"WHERE {c.tenant} = %s::text AND {c.document} = ANY(%s::text[]) GROUP BY {c.document}"
+        )
+        known: tuple[object, ...] = (tenant, documents)
+        if operation.verbatim:
+            kept = {record.tag.document: record.tag.generation for record in operation.records}
+            present = "SELECT * FROM unnest(%s::text[], %s::int8[]) AS kept(document, generation)"
+            known = (ArrayParam("text", list(kept)), ArrayParam("int8", list(kept.values())))
         sql = (
             f"INSERT INTO {names.table} AS old ({self._written}) "
             "SELECT %s::text, new.document, COALESCE(present.generation, 0), new.chunk, new.label, new.rev, "
             "new.expires, new.producer, new.path, new.time, new.position, new.text, new.metadata, new.vector "
-            f"FROM {self._source} LEFT JOIN (SELECT {c.document} AS document, max({c.generation}) AS generation "
-            f"FROM {names.table} WHERE {c.tenant} = %s::text AND {c.document} = ANY(%s::text[]) "
-            f"GROUP BY {c.document}) AS present ON present.document = new.document "
+            f"FROM {self._source} LEFT JOIN ({present}) AS present ON present.document = new.document "
             f"ON CONFLICT ({c.tenant}, {self._key}) DO UPDATE SET {self._updates}"
         )
-        params = (tenant, *self._arrays(operation.records), tenant, documents)
+        params = (tenant, *self._arrays(operation.records), *known)
         statement = self._all_or_fail(sql, params, operation.scope, len(operation.records))
         return self._write(tenant, statement, exclusive=False)
 

@@ -239,12 +239,14 @@ class QdrantAdapter:
             return 0
         compiled, partition = self._compile, operation.partition
         compiled.check_size(operation.records)
-        documents = sorted({record.tag.document for record in operation.records})
-        generations = yield from self._generations(partition, documents)
-        records = [
-            record._replace(tag=record.tag._replace(generation=generations.get(record.tag.document, 0)))
-            for record in operation.records
-        ]
+        records = list(operation.records)
+        if not operation.verbatim:
+            documents = sorted({record.tag.document for record in records})
+            generations = yield from self._generations(partition, documents)
+            records = [
+                record._replace(tag=record.tag._replace(generation=generations.get(record.tag.document, 0)))
+                for record in records
+            ]
         points = compiled.points(records, NO_VERSION)
         scope = compiled.scope(operation.scope)
         ids = compiled.ids(str(point.id) for point in points)

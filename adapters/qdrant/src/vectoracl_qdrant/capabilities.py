@@ -26,5 +26,6 @@ def capabilities(config: QdrantConfig) -> Capabilities:
         max_k=config.max_k,
         deadlines="none" if config.local else "client",
         parallel=1 if config.local else config.parallel,
+        verbatim=True,
         tuning={} if config.local else {"hnsw_ef": (1, MAX_EF)},
     )

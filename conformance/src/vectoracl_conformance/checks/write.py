@@ -1,4 +1,4 @@
-"""W1 to W10: writing."""
+"""W1 to W11: writing."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import contextlib
 from dataclasses import replace
 from typing import Any
 
-from vectoracl.errors import DeniedError, InvalidInputError, UntaggedWriteError, VectorACLError
+from vectoracl.errors import (
+    DeniedError,
+    InvalidInputError,
+    UnsupportedPredicateError,
+    UntaggedWriteError,
+    VectorACLError,
+)
 from vectoracl.operations import Replace, Upsert
 from vectoracl.predicate import ALWAYS, F
 from vectoracl.records import Chunk, Record, Tag
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.lab import Lab
 from vectoracl_conformance.oracle import key
-from vectoracl_conformance.trial import Trial
+from vectoracl_conformance.trial import Trial, Unsupported
 
 
 def record(lab: Lab, tenant: str, **parts: Any) -> Record:
@@ -437,3 +443,74 @@ async def w10(t: Trial) -> None:
     await handle.replace("doc", [])
     lab.store.settle()
     t.same({"kept"}, {hit.text for hit in await handle.all()}, "replace with nothing", "the document is not empty")
+
+
+@check(
+    "W11",
+    "only an operator's copy chooses a tag",
+    attack="Copy rows whose tags are not those of a new chunk; then write to the same documents, and ask a handle to "
+    "write a tag as it is.",
+    breach="A copy changes a generation, a label, an expiry or another part of a tag; or a handle chooses one.",
+    optional=True,
+)
+async def w11(t: Trial) -> None:
+    lab = t.lab
+    own, other = lab.tenant(), lab.tenant()
+    handle = lab.handle(own)
+    for name, call in (
+        ("upsert", lambda: handle.upsert(lab.chunks(1), verbatim=True)),
+        ("replace", lambda: handle.replace("d", lab.chunks(1, document="d"), verbatim=True)),
+        ("load", lambda: handle.load(iter(lab.chunks(1)), verbatim=True)),
+    ):
+        await t.refused(call(), TypeError, attacked=f"{name} of a tag as it is, by a handle")
+    rows = tuple(
+        record(
+            lab,
+            own,
+            document=document,
+            chunk=chunk,
+            generation=generation,
+            label=label,
+            rev=rev,
+            expires=expires,
+            producer="someone",
+            path="load",
+            time=1234.5,
+            position=position,
+        )
+        for document, chunk, generation, label, rev, expires, position in (
+            ("d", "1", 4, "default", 0, 253_402_300_799.0, 3),
+            ("d", "2", 4, "internal", 7, 4_000_000_000.25, 0),
+            ("e", "1", 0, "#staged", 1, 0.5, 2**31 - 1),
+        )
+    )
+    copied = lab.door.copied(own, rows)
+    if not lab.door.adapter.capabilities.verbatim:
+        await t.refused(copied, UnsupportedPredicateError, attacked="a copy, which is not declared")
+        raise Unsupported("writing tags as they are")
+    foreign = record(lab, other)
+    await t.refused(
+        lab.door.copied(own, (*rows, foreign)), UntaggedWriteError, attacked="a copy with a row of another tenant"
+    )
+    t.same({}, lab.state(own, other), "a copy with a row of another tenant", "something was written")
+
+    def tags() -> list[Tag]:
+        return sorted(row.tag for row in lab.census() if row.tag.tenant == own)
+
+    right = sorted(row.tag for row in rows)
+    await copied
+    t.same(right, tags(), "a copy", "a tag changed")
+    await lab.door.copied(own, rows)
+    t.same(right, tags(), "the same copy again", "a tag changed, or a row is there twice")
+    shown = {hit.tag for hit in await handle.all()}
+    t.control(shown == set(right), "the copied rows are the tenant's", len(shown))
+    await handle.upsert([Chunk("3", "d", "new", lab.vector())])
+    t.same({4}, {tag.generation for tag in tags() if tag.document == "d"}, "an upsert after a copy", "two generations")
+    await handle.replace("d", [Chunk("1", "d", "newer", lab.vector())])
+    lab.store.settle()
+    t.same(
+        [(5, "default", 0)],
+        [(hit.tag.generation, hit.tag.label, hit.tag.rev) for hit in await handle.all(F["@document"] == "d")],
+        "a replacement after a copy",
+        "it is not the next generation, in a tag of its own",
+    )

@@ -272,6 +272,25 @@ class Spares(Broken):
         return (yield from self.inner.delete(Delete(operation.partition, operation.scope, refs=refs)))
 
 
+class CopyRenews(Broken):
+    """A copy is written as an ordinary upsert: documents begin again at generation 0."""
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Forget that it is a copy."""
+        return (yield from self.inner.upsert(replace(operation, verbatim=False)))
+
+
+class CopyRelabels(Broken):
+    """A copy gives every row the rights of a new chunk."""
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Re-label."""
+        records = operation.records
+        if operation.verbatim:
+            records = tuple(one._replace(tag=one.tag._replace(label="default", rev=0)) for one in records)
+        return (yield from self.inner.upsert(replace(operation, records=records)))
+
+
 def _mutant(kind: type[Broken], name: str, breaks: str, expected: str) -> Mutant:
     return Mutant(name, breaks, expected, wrapped(kind))
 
@@ -296,5 +315,7 @@ WRITING = (
     _mutant(KeyWithoutDocument, "key without document", "the same chunk id in two documents is one chunk", "W9"),
     _mutant(DeleteThenWrite, "delete, then write", "a replacement is two requests", "W10"),
     _mutant(KeepsOld, "old chunks stay", "a replacement only writes", "W10"),
+    _mutant(CopyRenews, "a copy renews", "a copied document begins again at generation 0", "W11"),
+    _mutant(CopyRelabels, "a copy re-labels", "a copied row gets the label of a new chunk", "W11"),
     _mutant(Spares, "a delete spares one id", "a fault that only some names meet", "X4"),
 )

@@ -1,0 +1,171 @@
+"""The flows by which an operator moves rows between stores, past policy and scope: for `hazmat` only.
+
+Each is one page or one batch of one partition. It is recorded before anything is sent, confined to its partition, and
+what comes back passes the second lock. No handle reaches these flows.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from vectoracl.adapter import Flow
+from vectoracl.drive import confined, wrapped
+from vectoracl.errors import (
+    InvalidInputError,
+    ScopeViolationError,
+    StoreError,
+    UnsupportedPredicateError,
+    VectorACLError,
+)
+from vectoracl.guard import Guard, Store, retried
+from vectoracl.ids import check_id, check_tenant, check_text
+from vectoracl.operations import Count, Delete, Include, Position, Rows, Scan, Upsert
+from vectoracl.ports import WriteRecord
+from vectoracl.predicate import ALWAYS
+from vectoracl.prepare import check_metadata, check_tagged
+from vectoracl.queries import check_vector
+from vectoracl.records import Record
+from vectoracl.verify import verify
+
+T = TypeVar("T")
+WHOLE: Include = frozenset({"text", "metadata", "vector"})
+
+
+def recorded(
+    guard: Guard,
+    store: Store,
+    action: str,
+    reason: str,
+    partitions: Sequence[str],
+    body: Callable[[str], Flow[T]],
+    *,
+    size: Callable[[T], int | None],
+) -> Flow[T]:
+    """Run *body* with the id of a record that says *action* and *reason*; note the outcome, whatever it is.
+
+    Raises: StoreError with the code "audit" if the record cannot be kept, with nothing sent; what *body* raises.
+    """
+    decision_id = os.urandom(16).hex()
+    record: Mapping[str, Any] = {
+        "v": 1,
+        "id": decision_id,
+        "time": guard.clock(),
+        "action": f"hazmat.{action}",
+        "permit": True,
+        "reasons": [reason],
+        "policy": "none",
+        "store": store.name,
+        "partitions": list(partitions),
+        "scope": "unscoped",
+        "principal": None,
+    }
+    started = time.perf_counter_ns()
+    yield WriteRecord(record)
+    outcome, returned = "cancelled", None
+    try:
+        result = yield from body(decision_id)
+        outcome, returned = "ok", size(result)
+        return result
+    except ScopeViolationError:
+        outcome = "violation"
+        raise
+    except VectorACLError as error:
+        outcome = f"error:{error.code}"
+        raise
+    except Exception as error:  # noqa: BLE001 - re-raised as ours
+        outcome = "error:internal"
+        message = (
+            f"The adapter {store.adapter_name!r} failed in a way that it does not know ({type(error).__name__}); "
+            "debug_errors = true shows what it said."
+        )
+        raise wrapped(error, message, debug=guard.debug, code="internal") from (error if guard.debug else None)
+    finally:
+        spent = (time.perf_counter_ns() - started) // 1000 / 1000
+        guard.note({"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent})
+
+
+def read_page(guard: Guard, store: Store, reason: str, partition: str, size: int, after: Position | None) -> Flow[Rows]:
+    """Return a page of all rows of *partition*, whole, in the order of document, generation and chunk id.
+
+    Raises: UnsupportedPredicateError if the adapter cannot scan; ScopeViolationError; StoreError.
+    """
+    check_tenant(partition)
+    if "scan" not in store.capabilities.operations:
+        raise UnsupportedPredicateError(f"The adapter {store.adapter_name!r} cannot scan.", field="scan")
+
+    def body(decision_id: str) -> Flow[Rows]:
+        operation = Scan(partition, ALWAYS, ALWAYS, size, after, WHOLE)
+        rows: Rows = yield from retried(lambda: confined(store.adapter.scan(operation), partition))
+        verify(rows.hits, partition, None, adapter=store.adapter_name, decision_id=decision_id)
+        if any(hit.vector is None or hit.text is None or hit.metadata is None for hit in rows.hits):
+            raise StoreError(
+                f"The store {store.name!r} returned rows without their vector, text or metadata.",
+                code="incomplete",
+                adapter=store.adapter_name,
+                sent="no",
+            )
+        return rows
+
+    return (yield from recorded(guard, store, "read", reason, [partition], body, size=lambda rows: len(rows.hits)))
+
+
+def write_rows(guard: Guard, store: Store, reason: str, partition: str, records: Sequence[Record]) -> Flow[int]:
+    """Write *records* with their tags as they are: all of them or none.
+
+    Raises: UnsupportedPredicateError if the adapter does not keep tags as they are (`Capabilities.verbatim`);
+    InvalidInputError, UntaggedWriteError, with nothing sent; StoreError.
+    """
+    check_tenant(partition)
+    can = store.capabilities
+    if not can.verbatim or "upsert" not in can.operations:
+        raise UnsupportedPredicateError(
+            f"The adapter {store.adapter_name!r} does not keep tags as they are, so nothing can be copied into it.",
+            field="verbatim",
+        )
+    check_tagged(records, partition)
+    if len({(record.tag.document, record.tag.chunk) for record in records}) != len(records):
+        raise InvalidInputError("A batch holds two generations of one chunk, or a chunk twice.", field="rows")
+    checked = tuple(_checked(record, store) for record in records)
+
+    def body(_: str) -> Flow[int]:
+        operation = Upsert(partition, ALWAYS, checked, verbatim=True)
+        return (yield from retried(lambda: confined(store.adapter.upsert(operation), partition), write=True))
+
+    return (yield from recorded(guard, store, "write", reason, [partition], body, size=lambda count: count))
+
+
+def _checked(record: Record, store: Store) -> Record:
+    """Return *record* checked as a write of a handle is: a store that was adopted may hold what cannot be written."""
+    tag, can = record.tag, store.capabilities
+    check_id(tag.document, "document")
+    check_id(tag.chunk, "chunk id")
+    text = check_text(record.text, "text")
+    vector = check_vector(record.vector, can.dimension, nonzero=can.metric == "cosine")
+    return Record(tag, text, vector, check_metadata(record.metadata, store.fields))
+
+
+def clear(guard: Guard, store: Store, reason: str, partition: str) -> Flow[int | None]:
+    """Delete every row of *partition*; return how many, or None where the store cannot count. Raises: StoreError."""
+    check_tenant(partition)
+
+    def body(_: str) -> Flow[int | None]:
+        operation = Delete(partition, ALWAYS, where=ALWAYS)
+        return (yield from confined(store.adapter.delete(operation), partition))
+
+    return (yield from recorded(guard, store, "clear", reason, [partition], body, size=lambda count: count))
+
+
+def count_rows(guard: Guard, store: Store, reason: str, partition: str) -> Flow[int]:
+    """Count the rows of *partition*. Raises: UnsupportedPredicateError where the store cannot; StoreError."""
+    check_tenant(partition)
+    if store.capabilities.count == "none":
+        raise UnsupportedPredicateError(f"The adapter {store.adapter_name!r} cannot count exactly.", field="count")
+
+    def body(_: str) -> Flow[int]:
+        operation = Count(partition, ALWAYS, ALWAYS)
+        return (yield from retried(lambda: confined(store.adapter.count(operation), partition)))
+
+    return (yield from recorded(guard, store, "count", reason, [partition], body, size=lambda count: count))
