@@ -226,6 +226,10 @@ CASES = [
          "ALTER POLICY tenant ON vectoracl.chunks USING (tenant_id = vectoracl.who())", grade="none"),
     Case("PG035", "ALTER POLICY tenant ON vectoracl.chunks USING (tenant_id::varchar(3) = "
          "current_setting('vectoracl.tenant', true))", grade="none"),
+    Case("PG035", "ALTER POLICY tenant ON vectoracl.chunks USING (tenant_id::numeric = "
+         "NULLIF(current_setting('vectoracl.tenant', true), '')::numeric)", grade="none"),
+    Case("PG035", "ALTER POLICY tenant ON vectoracl.chunks USING (tenant_id = (SELECT "
+         "current_setting('vectoracl.tenant', true) WHERE false UNION ALL SELECT 'acme'))", grade="none"),
     Case("PG036", "ALTER POLICY tenant ON vectoracl.chunks USING "
          "(tenant_id = NULLIF(current_setting('app.t', true), '')) WITH CHECK "
          "(tenant_id = NULLIF(current_setting('app.t', true), ''))", grade="engine"),
@@ -235,6 +239,15 @@ CASES = [
     Case("PG037", "CREATE FUNCTION vectoracl.t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';"
          "ALTER FUNCTION vectoracl.t() OWNER TO {app}; CREATE TRIGGER t BEFORE INSERT ON vectoracl.chunks_1 "
          "FOR EACH ROW EXECUTE FUNCTION vectoracl.t()", grade="none"),
+    Case("PG037", "CREATE FUNCTION vectoracl.fits(text) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN true; END';"
+         "ALTER FUNCTION vectoracl.fits(text) OWNER TO {app}; ALTER TABLE vectoracl.chunks ADD CHECK "
+         "(vectoracl.fits(doc))", grade="none"),
+    Case("PG037", "CREATE FUNCTION vectoracl.made() RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';"
+         "ALTER FUNCTION vectoracl.made() OWNER TO {app}; ALTER TABLE vectoracl.chunks ALTER doc SET DEFAULT "
+         "vectoracl.made()", grade="none"),
+    Case("PG037", "CREATE FUNCTION vectoracl.low(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS "
+         "'BEGIN RETURN lower($1); END'; ALTER FUNCTION vectoracl.low(text) OWNER TO {app};"
+         "CREATE INDEX low ON vectoracl.chunks_1 (vectoracl.low(doc))", grade="none"),
     Case("PG038", "ALTER POLICY tenant ON vectoracl.chunks USING (tenant_id = current_setting('vectoracl.tenant'))",
          grade="engine"),
     Case("PG038", PLAIN + "ALTER POLICY p ON app.items USING "
@@ -271,6 +284,19 @@ CASES = [
     Case("PG070", "CREATE POLICY lists ON vectoracl.chunks TO {owner} USING (true); CREATE VIEW vectoracl.v AS SELECT "
          "* FROM vectoracl.chunks; ALTER VIEW vectoracl.v OWNER TO {owner}; GRANT SELECT ON vectoracl.v TO {app}",
          grade="none"),
+    Case("PG070", "CREATE ROLE mid{n}; GRANT USAGE ON SCHEMA vectoracl TO mid{n};"
+         "CREATE VIEW vectoracl.deep AS SELECT * FROM vectoracl.chunks; GRANT SELECT ON vectoracl.deep TO mid{n};"
+         "CREATE VIEW vectoracl.v AS SELECT * FROM vectoracl.deep; ALTER VIEW vectoracl.v OWNER TO mid{n};"
+         "GRANT SELECT ON vectoracl.v TO {app}", grade="none"),
+    Case("PG070", "CREATE ROLE mid{n}; GRANT USAGE ON SCHEMA vectoracl TO mid{n};"
+         "CREATE VIEW vectoracl.deep AS SELECT * FROM vectoracl.chunks; GRANT SELECT ON vectoracl.deep TO mid{n};"
+         "CREATE FUNCTION vectoracl.f() RETURNS bigint " + SECDEF + "'SELECT count(*) FROM vectoracl.deep';"
+         "ALTER FUNCTION vectoracl.f() OWNER TO mid{n}", grade="none"),
+    Case("PG071", "CREATE ROLE mid{n}; GRANT USAGE ON SCHEMA vectoracl TO mid{n};"
+         "CREATE MATERIALIZED VIEW vectoracl.m AS SELECT * FROM vectoracl.chunks;"
+         "GRANT SELECT ON vectoracl.m TO mid{n};"
+         "CREATE VIEW vectoracl.v AS SELECT * FROM vectoracl.m; ALTER VIEW vectoracl.v OWNER TO mid{n};"
+         "GRANT SELECT ON vectoracl.v TO {app}", grade="none"),
     Case("PG071", "CREATE MATERIALIZED VIEW vectoracl.m AS SELECT * FROM vectoracl.chunks;"
          "GRANT SELECT ON vectoracl.m TO {app}", grade="none"),
     Case("PG072", "CREATE FUNCTION vectoracl.f() RETURNS bigint " + SECDEF + "'SELECT count(*) FROM vectoracl.chunks'",
@@ -278,6 +304,18 @@ CASES = [
     Case("PG072", "CREATE FUNCTION public.f() RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = "
          "pg_catalog BEGIN ATOMIC SELECT count(*) FROM vectoracl.chunks_1; END", grade="none"),
     Case("PG072", "CREATE PROCEDURE vectoracl.f(a int) " + SECDEF + "'DELETE FROM vectoracl.chunks'", grade="none"),
+    Case("PG072", "CREATE FUNCTION vectoracl.all_rows() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM "
+         "vectoracl.chunks'; CREATE FUNCTION vectoracl.outside() RETURNS bigint " + SECDEF
+         + "'SELECT vectoracl.all_rows()'", grade="none"),
+    Case("PG072", "CREATE FUNCTION vectoracl.all_rows() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM "
+         "vectoracl.chunks'; CREATE FUNCTION vectoracl.outside() RETURNS bigint LANGUAGE sql SECURITY DEFINER "
+         "SET search_path = pg_catalog BEGIN ATOMIC SELECT vectoracl.all_rows(); END", grade="none"),
+    Case("PG072", "CREATE FUNCTION vectoracl.seen() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path "
+         "= pg_catalog AS 'BEGIN new.doc := (SELECT string_agg(doc, '';'') FROM vectoracl.chunks); RETURN new; END'",
+         grade="none"),
+    Case("PG074", "CREATE FUNCTION vectoracl.any_sql(q text) RETURNS void LANGUAGE plpgsql AS 'BEGIN EXECUTE q; END';"
+         "CREATE FUNCTION vectoracl.outside(q text) RETURNS void " + SECDEF + "'SELECT vectoracl.any_sql(q)'",
+         grade="none"),
     Case("PG073", "CREATE FUNCTION vectoracl.f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
          grade="none"),
     Case("PG074", "CREATE FUNCTION vectoracl.f(q text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER "

@@ -43,6 +43,8 @@ _Tokens = list[str]
 _HARMLESS_CASTS = {
     "text", "uuid", "integer", "bigint", "smallint", "numeric", "character varying", "jsonb", "json", "regrole",
 }  # fmt: skip
+# On the column's side a cast decides which rows are alike: '1' and '01' are one number. These two cannot.
+_COLUMN_CASTS = {"text", "character varying"}
 _ROLE_WORDS = {"CURRENT_USER", "SESSION_USER", "CURRENT_ROLE", "USER"}
 
 
@@ -113,7 +115,10 @@ def _value(tokens: _Tokens, *, nullif: bool) -> Bound:
         return Bound(Binding.OPAQUE)
     head = tokens[0].upper()
     if head == "SELECT":  # ( SELECT current_setting(...) AS current_setting ): an InitPlan, the same value
-        return _value(_split(tokens[1:], "AS")[0], nullif=nullif)
+        parts = _split(tokens[1:], "AS")
+        if len(parts) != 2 or len(parts[1]) != 1:
+            return Bound(Binding.OPAQUE)  # FROM, WHERE or UNION: it may give something else than the one expression
+        return _value(parts[0], nullif=nullif)
     if len(tokens) == 1:
         if head in _ROLE_WORDS:
             return Bound(Binding.ROLE)
@@ -179,11 +184,11 @@ def _split(tokens: _Tokens, separator: str) -> list[_Tokens]:
     return parts
 
 
-def _uncast(tokens: _Tokens) -> tuple[_Tokens, bool]:
-    """Take off casts; False where one of them can make two tenants equal."""
+def _uncast(tokens: _Tokens, allowed: set[str] = _HARMLESS_CASTS) -> tuple[_Tokens, bool]:
+    """Take off casts; False where one of them is not *allowed*, since it can make two tenants equal."""
     tokens, harmless = _bare(tokens), True
     while len(parts := _split(tokens, "::")) > 1:
-        harmless = harmless and all(" ".join(part).lower() in _HARMLESS_CASTS for part in parts[1:])
+        harmless = harmless and all(" ".join(part).lower() in allowed for part in parts[1:])
         tokens = _bare(parts[0])
     return tokens, harmless
 
@@ -198,7 +203,7 @@ def _call(tokens: _Tokens) -> tuple[str, list[_Tokens]] | None:
 
 
 def _is_column(tokens: _Tokens, column: str) -> bool:
-    tokens, harmless = _uncast(tokens)
+    tokens, harmless = _uncast(tokens, _COLUMN_CASTS)
     if len(tokens) == 3 and tokens[1] == ".":
         tokens = tokens[2:]
     return harmless and len(tokens) == 1 and _name(tokens[0]) == column

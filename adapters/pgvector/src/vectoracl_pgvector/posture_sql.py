@@ -17,9 +17,7 @@ _REACH: Final = """WITH RECURSIVE
   reach AS (SELECT me.oid FROM me
      UNION SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN reach ON m.member = reach.oid
             WHERE m.admin_option OR coalesce((pg_catalog.to_jsonb(m) ->> 'set_option')::boolean, true)
-                  OR coalesce((pg_catalog.to_jsonb(m) ->> 'inherit_option')::boolean, true)),
-  dbowner AS (SELECT d.datdba AS oid FROM pg_catalog.pg_database d
-               WHERE d.datname = pg_catalog.current_database())"""
+                  OR coalesce((pg_catalog.to_jsonb(m) ->> 'inherit_option')::boolean, true))"""
 
 # The target with all its parents and all its partitions or children.
 _TREE: Final = """,
@@ -60,8 +58,61 @@ _VIEWS: Final = """,
              JOIN pg_catalog.pg_class v ON v.oid = w.ev_class AND v.relkind IN ('v', 'm')
              JOIN seen ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = seen.oid)"""
 
+_INVOKER: Final = """coalesce('security_invoker=true' = ANY (v.reloptions)
+                OR 'security_invoker=on' = ANY (v.reloptions)
+                OR 'security_invoker=1' = ANY (v.reloptions) OR 'security_invoker=yes' = ANY (v.reloptions), false)"""
+
+# Every role in whose name the runtime role can have something read: its own, and the owners of views and SECURITY
+# DEFINER functions that it may use, of what those may use, and so on. It stops at exempt roles: what those own is
+# judged by itself.
+_LENT: Final = f""",
+  lends AS (SELECT acl.grantee, v.relowner AS owner FROM pg_catalog.pg_class v
+             CROSS JOIN LATERAL (SELECT v.relacl AS list UNION ALL SELECT a.attacl FROM pg_catalog.pg_attribute a
+                                  WHERE a.attrelid = v.oid AND a.attacl IS NOT NULL) l
+             CROSS JOIN LATERAL pg_catalog.aclexplode(l.list) acl
+             WHERE v.relkind = 'v' AND NOT {_INVOKER}
+     UNION SELECT acl.grantee, p.proowner FROM pg_catalog.pg_proc p
+             CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) acl
+             WHERE p.prosecdef
+     UNION SELECT m.member, m.roleid FROM pg_catalog.pg_auth_members m
+            WHERE coalesce((pg_catalog.to_jsonb(m) ->> 'inherit_option')::boolean, true)),
+  lent AS (SELECT oid FROM reach
+     UNION SELECT lends.owner FROM lent JOIN lends ON lends.grantee = 0 OR lends.grantee = lent.oid
+            WHERE lends.owner NOT IN (SELECT oid FROM exempt))"""
+
+# Functions that nobody's extension brought, with their source as words, and those that come to the table, or to what
+# cannot be read, through any chain of calls.
+_CALLS: Final = """,
+  own AS (SELECT p.oid, ' ' || pg_catalog.regexp_replace(pg_catalog.lower(p.proname), '[^[:alnum:]_$]+', ' ', 'g')
+                     || ' ' AS name, pg_catalog.lower(p.prosrc) AS source,
+                 ' ' || pg_catalog.regexp_replace(pg_catalog.lower(p.prosrc), '[^[:alnum:]_$]+', ' ', 'g')
+                     || ' ' AS words,
+                 l.lanname NOT IN ('sql', 'plpgsql')
+                   OR (l.lanname = 'plpgsql' AND p.prosrc ~* '\\mexecute\\M') AS opaque
+            FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+            JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+           WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                              WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid
+                                AND d.deptype = 'e')),
+  calls AS (SELECT caller.oid AS caller, callee.oid AS callee FROM own caller
+              JOIN own callee ON callee.oid <> caller.oid AND pg_catalog.strpos(caller.words, callee.name) > 0
+     UNION SELECT d.objid, d.refobjid FROM pg_catalog.pg_depend d
+            WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+              AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass),
+  touching AS (SELECT own.oid FROM own JOIN seen ON true JOIN pg_catalog.pg_class c ON c.oid = seen.oid
+                WHERE pg_catalog.strpos(own.source, pg_catalog.lower(c.relname)) > 0
+     UNION SELECT d.objid FROM pg_catalog.pg_depend d JOIN seen ON seen.oid = d.refobjid
+            WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+              AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass),
+  reaching AS (SELECT oid FROM touching
+     UNION SELECT calls.caller FROM calls JOIN reaching ON calls.callee = reaching.oid),
+  murky AS (SELECT oid FROM own WHERE opaque
+     UNION SELECT calls.caller FROM calls JOIN murky ON calls.callee = murky.oid)"""
+
 _GRANTEE: Final = "CASE WHEN acl.grantee = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(acl.grantee) END"
 _MINE: Final = "(acl.grantee = 0 OR acl.grantee IN (SELECT oid FROM reach))"
+_LENT_TO: Final = "(acl.grantee = 0 OR acl.grantee IN (SELECT oid FROM lent))"
 
 SERVER: Final = (
     _REACH
@@ -212,16 +263,17 @@ VIEWS: Final = (
     + _TREE
     + _EXEMPT
     + _VIEWS
+    + _LENT
     + f"""
 SELECT n.nspname::text, v.relname::text, v.relkind::text,
-       coalesce('security_invoker=true' = ANY (v.reloptions) OR 'security_invoker=on' = ANY (v.reloptions)
-                OR 'security_invoker=1' = ANY (v.reloptions) OR 'security_invoker=yes' = ANY (v.reloptions), false),
+       {_INVOKER},
        pg_catalog.pg_get_userbyid(v.relowner)::text, v.relowner IN (SELECT oid FROM exempt),
        ARRAY(SELECT DISTINCT coalesce({_GRANTEE}::text, '')
-               FROM (SELECT v.relacl AS list UNION ALL SELECT a.attacl FROM pg_catalog.pg_attribute a
+               FROM (SELECT coalesce(v.relacl, pg_catalog.acldefault('r', v.relowner)) AS list
+                      UNION ALL SELECT a.attacl FROM pg_catalog.pg_attribute a
                       WHERE a.attrelid = v.oid AND a.attacl IS NOT NULL) l
               CROSS JOIN LATERAL pg_catalog.aclexplode(l.list) acl
-              WHERE {_MINE} AND acl.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') ORDER BY 1)
+              WHERE {_LENT_TO} AND acl.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') ORDER BY 1)
   FROM seen JOIN pg_catalog.pg_class v ON v.oid = seen.oid AND v.relkind IN ('v', 'm')
   JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace ORDER BY 1, 2"""
 )
@@ -231,31 +283,28 @@ FUNCTIONS: Final = (
     + _TREE
     + _EXEMPT
     + _VIEWS
+    + _LENT
+    + _CALLS
     + f"""
 SELECT n.nspname::text, p.proname::text, pg_catalog.pg_get_function_identity_arguments(p.oid), p.prokind::text,
        pg_catalog.pg_get_userbyid(p.proowner)::text, l.lanname::text,
        EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) s WHERE s LIKE 'search\\_path=%%'),
-       EXISTS (SELECT FROM seen JOIN pg_catalog.pg_class c ON c.oid = seen.oid
-                WHERE pg_catalog.strpos(pg_catalog.lower(p.prosrc), pg_catalog.lower(c.relname)) > 0)
-       OR EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN seen ON seen.oid = d.refobjid
-                   WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid
-                     AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass),
-       l.lanname NOT IN ('sql', 'plpgsql') OR (l.lanname = 'plpgsql' AND p.prosrc ~* '\\mexecute\\M'),
+       p.oid IN (SELECT oid FROM reaching), p.oid IN (SELECT oid FROM murky),
        ARRAY(SELECT DISTINCT coalesce({_GRANTEE}::text, '')
                FROM pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) acl
-              WHERE {_MINE} ORDER BY 1)
+              WHERE {_LENT_TO} ORDER BY 1)
   FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
  WHERE p.prosecdef AND p.prokind IN ('f', 'p', 'w') AND n.nspname <> 'pg_catalog'
-   AND p.prorettype NOT IN ('pg_catalog.trigger'::pg_catalog.regtype, 'pg_catalog.event_trigger'::pg_catalog.regtype)
+   AND p.prorettype <> 'pg_catalog.event_trigger'::pg_catalog.regtype
    AND p.proowner IN (SELECT oid FROM exempt)
    AND EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) acl
-                WHERE {_MINE})
+                WHERE {_LENT_TO})
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
                       AND d.objid = p.oid AND d.deptype = 'e') ORDER BY 1, 2, 3"""
 )
 
-# Code that a policy or a trigger of the tree calls.
+# Code that a policy, trigger, constraint, default or index of the tree calls.
 CODE: Final = (
     _REACH
     + _TREE
@@ -268,7 +317,21 @@ SELECT x.kind, x.name, tn.nspname::text, t.relname::text, n.nspname::text, p.pro
             ON d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND d.objid = y.oid
            AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
         UNION SELECT 'trigger', g.tgname::text, g.tgrelid, g.tgfoid FROM pg_catalog.pg_trigger g
-               WHERE NOT g.tgisinternal) x
+               WHERE NOT g.tgisinternal
+        UNION SELECT 'constraint', o.conname::text, o.conrelid, d.refobjid FROM pg_catalog.pg_constraint o
+                JOIN pg_catalog.pg_depend d
+                  ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = o.oid
+                 AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+        UNION SELECT 'default', a.attname::text, e.adrelid, d.refobjid FROM pg_catalog.pg_attrdef e
+                JOIN pg_catalog.pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum
+                JOIN pg_catalog.pg_depend d
+                  ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = e.oid
+                 AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+        UNION SELECT 'index', c.relname::text, i.indrelid, d.refobjid FROM pg_catalog.pg_index i
+                JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+                JOIN pg_catalog.pg_depend d
+                  ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = i.indexrelid
+                 AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass) x
   JOIN tree ON tree.oid = x.rel JOIN pg_catalog.pg_class t ON t.oid = x.rel
   JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
   JOIN pg_catalog.pg_proc p ON p.oid = x.func JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace

@@ -109,8 +109,9 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
      "The database compares the tenant with a setting that vectoracl does not set, so every search is empty. "
      "Either the policy or the configuration has the wrong name."),
     ("PG037", "The runtime role can replace code that the table runs", _E, True,
-     "The role owns (or can become the owner of) a function that a policy or a trigger calls. CREATE OR REPLACE "
-     "FUNCTION then changes the policy, or runs the attacker's code as the next operator who writes."),
+     "The role owns (or can become the owner of) a function that a policy, a trigger, a constraint, a default or an "
+     "index calls. CREATE OR REPLACE FUNCTION then changes the policy, or runs the attacker's code as the next "
+     "operator who writes."),
     ("PG038", "The policy does not treat an unset tenant as nothing", _W, False,
      "An unset setting reads as NULL in a fresh session, but as the empty string after the first transaction "
      "that set it. Without NULLIF(current_setting(…, true), '') the policy raises an error, or shows rows that "
