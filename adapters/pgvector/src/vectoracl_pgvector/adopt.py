@@ -25,8 +25,8 @@ from vectoracl.prepare import check_metadata, dump_metadata, prepare
 from vectoracl.queries import check_vector
 from vectoracl.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record, Tag
 from vectoracl_pgvector.adopt_source import SCOPE, find
+from vectoracl_pgvector.binary import adapt
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.execute import adapt
 from vectoracl_pgvector.names import Names, literal, quote
 from vectoracl_pgvector.requests import VectorsParam, load_vector
 

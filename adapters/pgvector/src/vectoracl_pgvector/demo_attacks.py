@@ -12,7 +12,7 @@ from vectoracl.attempts import Attempt, Forging
 from vectoracl.errors import StoreError
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connections import Connections
-from vectoracl_pgvector.execute import mapped
+from vectoracl_pgvector.failures import mapped
 from vectoracl_pgvector.names import SETTING, Names
 
 _ROUNDS = 25

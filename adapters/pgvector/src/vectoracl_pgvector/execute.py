@@ -8,221 +8,32 @@ its tenant. A port is never used across a fork.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-import math
 import os
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Protocol
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline, Connection, Cursor, Pipeline
-from psycopg.abc import AdaptContext, PQGen
-from psycopg.adapt import Dumper, Loader
-from psycopg.pq import Format
+from psycopg import AsyncConnection, Connection
 from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
-from vectoracl.errors import ClosedError, DeniedError, PostureError, RefusedError, StoreError, VectorACLError
+from vectoracl.errors import ClosedError, PostureError, VectorACLError
+from vectoracl_pgvector.arguments import Pool, check_encoding, connect_arguments, connect_errors
+from vectoracl_pgvector.binary import adapt
 from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.failures import interrupted, mapped, no_connection, refused_pooler, unreachable
 from vectoracl_pgvector.liveness import aborrowed, arecover, borrowed, limited, recover
 from vectoracl_pgvector.names import Names
-from vectoracl_pgvector.requests import ArrayParam, RankAll, Statement, Transaction, VectorParam, VectorsParam
+from vectoracl_pgvector.requests import RankAll, Transaction
+from vectoracl_pgvector.wire import BEGIN, apipeline, pipeline
 
-ADAPTER = "pgvector"
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
-_TRANSIENT = ("08", "53", "57P", "40001", "40P01", "25006")
-_PROBE = f"{_BEGIN} READ ONLY"
+_PROBE = f"{BEGIN} READ ONLY"
 # What PgBouncer says to BEGIN in statement mode, and, later, when it lost its server: so it is asked for at first only.
 _PROTOCOL_VIOLATION = "08P01"
 # The pool's and the driver's own logs quote connection strings and statements.
 for _name in ("psycopg", "psycopg.pool"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
-
-
-class _VectorDumper(Dumper):
-    """Sends a vector in binary; the type is the one of the cast around the placeholder."""
-
-    format = Format.BINARY
-    oid = 0
-
-    def dump(self, obj: VectorParam) -> bytes:
-        """Return the binary form."""
-        return obj.dump()
-
-
-class _ArrayDumper(Dumper):
-    """Sends an array in binary; the type is the one of the cast around the placeholder."""
-
-    format = Format.BINARY
-    oid = 0
-
-    def dump(self, obj: ArrayParam) -> bytes:
-        """Return the binary form."""
-        return obj.dump()
-
-
-class _BytesLoader(Loader):
-    """Hands over a vector as it came; `decode` reads it."""
-
-    format = Format.BINARY
-
-    def load(self, data: Any) -> bytes:
-        """Return the bytes."""
-        return bytes(data)
-
-
-def adapt(context: AdaptContext, oid: int) -> None:
-    """Teach a connection or cursor our parameters; *oid* is the vector type's."""
-
-    class VectorsDumper(Dumper):
-        format = Format.BINARY
-
-        def dump(self, obj: VectorsParam) -> bytes:
-            return obj.dump(oid)
-
-    context.adapters.register_dumper(VectorParam, _VectorDumper)
-    context.adapters.register_dumper(ArrayParam, _ArrayDumper)
-    context.adapters.register_dumper(VectorsParam, VectorsDumper)
-    context.adapters.register_loader(oid, _BytesLoader)
-
-
-def settings_statement(request: Transaction | RankAll, timeout: float | None) -> Statement:
-    """Return the one statement that sets the scope, and a limit for the server, for this transaction only."""
-    settings = list(request.settings)
-    if timeout is not None:  # at most 86,400 seconds (`reads.MAX_TIMEOUT`), so it fits 31 bits
-        settings.append(("statement_timeout", str(max(1, math.ceil(timeout * 1000)))))
-    calls = ", ".join("pg_catalog.set_config(%s, %s, true)" for _ in settings)
-    return Statement(f"SELECT {calls}", tuple(part for pair in settings for part in pair))
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def apart(function: Callable[P, R]) -> Callable[P, R]:
-    """Raise the errors of *function* without the client's own one in their chain.
-
-    `from None` keeps Python from printing it; what collects errors walks the chain all the same, and psycopg's errors
-    hold the state of their connection, password included.
-    """
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except VectorACLError as error:
-            failed = error
-        if failed.__cause__ is None:
-            failed.__context__ = None
-        raise failed
-
-    return call
-
-
-def mapped(error: BaseException, *, debug: bool, action: str = "write") -> VectorACLError:
-    """Return *error* as ours. PostgreSQL's text quotes rows and filters, so it is a cause only with *debug*.
-
-    Raise it after the `except` block, or under `apart`: in it Python attaches *error* as its `__context__`.
-    """
-    if isinstance(error, VectorACLError):
-        return error
-    made = _mapped(error, action)
-    made.__cause__ = error if debug else None
-    made.__suppress_context__ = True
-    return made
-
-
-def _mapped(error: BaseException, action: str) -> VectorACLError:
-    if isinstance(error, PoolTimeout):
-        text = "No connection became free in time. Raise pool_max, or find what holds the connections."
-        return StoreError(text, code="pool_timeout", adapter=ADAPTER, sent="no")
-    if isinstance(error, PoolClosed):
-        return ClosedError("The connection pool was closed.")
-    if isinstance(error, TimeoutError):
-        return StoreError("PostgreSQL did not answer in time.", code="timeout", adapter=ADAPTER)
-    state = getattr(error, "sqlstate", None)
-    if state is None:
-        # A connection that is lost while results are read comes as the bare DatabaseError, without a SQLSTATE.
-        lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | OSError)
-        if lost or type(error) is psycopg.DatabaseError:
-            text = "The connection to PostgreSQL was lost or could not be made."
-            return StoreError(text, code="unavailable", adapter=ADAPTER, retryable=True)
-        if isinstance(error, psycopg.DataError | psycopg.ProgrammingError | ValueError | TypeError):
-            return StoreError("A value could not be sent to PostgreSQL.", code="bad_value", adapter=ADAPTER, sent="no")
-        return StoreError(f"The PostgreSQL client failed ({type(error).__name__}).", code="client", adapter=ADAPTER)
-    match state:
-        case "22012":
-            return DeniedError("The write touches a chunk outside of what this handle may write.", action=action)
-        case "57014":
-            return StoreError(
-                "PostgreSQL stopped the statement at its time limit.", code="timeout", adapter=ADAPTER, sent="no"
-            )
-        case "42501":
-            text = "PostgreSQL refused the statement: row-level security or a missing privilege. Run `vectoracl check`."
-            return StoreError(text, code="rejected", adapter=ADAPTER, sent="no")
-        case "42P01" | "3F000" | "42703" | "42704" | "42883":
-            text = "The schema is not what this configuration expects. Run `vectoracl provision`."
-            return StoreError(text, code="not_provisioned", adapter=ADAPTER, sent="no")
-    if state.startswith(_TRANSIENT):
-        lost = state.startswith(("08", "57P"))
-        text = f"PostgreSQL is not able to serve this now (SQLSTATE {state})."
-        return StoreError(text, code="unavailable", adapter=ADAPTER, sent="unknown" if lost else "no", retryable=True)
-    text = f"PostgreSQL reported SQLSTATE {state}. Nothing was changed."
-    return StoreError(text, code=f"sqlstate:{state}", adapter=ADAPTER, sent="no")
-
-
-def unreachable(dsn: str, error: BaseException, *, debug: bool) -> VectorACLError:
-    """Return the error of a first contact that failed: where to, and never the password."""
-    try:
-        parts = psycopg.conninfo.conninfo_to_dict(dsn)
-    except psycopg.Error:
-        parts = {}
-        text = "The dsn is no valid connection string of PostgreSQL (postgresql://user@host/database)."
-    else:
-        where = ", ".join(f"{key}={parts[key]}" for key in ("host", "port", "dbname", "user") if parts.get(key))
-        text = (
-            f"PostgreSQL did not accept a connection ({where or 'defaults of libpq'}). Check that the server runs "
-            "there and that database, user and password are right."
-        )
-    made = StoreError(text, code="unreachable", adapter=ADAPTER, sent="no")
-    made.__cause__ = error if debug else None
-    made.__suppress_context__ = True
-    return made
-
-
-_ARGUMENTS: dict[str, Any] = {"autocommit": True, "prepare_threshold": None}
-
-
-def connect_arguments(dsn: str, config: PgvectorConfig) -> dict[str, Any]:
-    """Return libpq's arguments that the dsn does not give: a name, and limits for a server that went away."""
-    given = psycopg.conninfo.conninfo_to_dict(dsn)
-    wanted = {
-        "application_name": "vectoracl",
-        "connect_timeout": max(2, math.ceil(config.connect_timeout)),
-        "tcp_user_timeout": 30_000,
-    }
-    # Arrays are sent in binary, in UTF-8; neither PGCLIENTENCODING nor a role's setting may have them read otherwise.
-    return {
-        **_ARGUMENTS,
-        **{key: value for key, value in wanted.items() if key not in given},
-        "client_encoding": "UTF8",
-    }
-
-
-def check_encoding(connection: Connection[Any] | AsyncConnection[Any]) -> None:
-    """Refuse a connection of the application's that would read what we send, UTF-8, as something else."""
-    if connection.info.encoding != "utf-8":
-        raise RefusedError("The client_encoding of this connection is not UTF8, which is what the adapter sends.")
-
-
-_Pool = ConnectionPool[Any] | AsyncConnectionPool[Any]
-
-
-def connect_errors(pool: _Pool) -> int:
-    """Return how often *pool* has failed to connect so far."""
-    return pool.get_stats().get("connections_errors", 0)
 
 
 def _left(until: float | None) -> float | None:
@@ -254,10 +65,10 @@ class _Settings:
         limit = self.config.connect_timeout
         return limit if timeout is None else min(timeout, limit)
 
-    def failed(self, error: Exception, pool: _Pool | None, before: int) -> VectorACLError:
+    def failed(self, error: Exception, pool: Pool | None, before: int) -> VectorACLError:
         """Return *error* as ours; *before* is how often connecting had failed when the request began."""
         if isinstance(error, PoolTimeout) and pool is not None and connect_errors(pool) > before:
-            return _no_connection()
+            return no_connection()
         return mapped(error, debug=self.debug)
 
     def check_process(self) -> None:
@@ -277,109 +88,6 @@ class _Settings:
             )
         self.oid = int(row[0])
         return self.oid
-
-
-def _interrupted(error: BaseException) -> bool:
-    """Tell whether *error* came up while psycopg ended a statement because of Ctrl-C, which must not be lost."""
-    seen: BaseException | None = error
-    for _ in range(8):
-        if seen is None:
-            return False
-        if isinstance(seen, KeyboardInterrupt):
-            return True
-        seen = seen.__context__
-    return False
-
-
-def _no_connection() -> StoreError:
-    text = "The connection to PostgreSQL was lost and no new one could be made in time."
-    return StoreError(text, code="unavailable", adapter=ADAPTER, sent="no")
-
-
-def _refused_pooler() -> PostureError:
-    return PostureError(
-        "The pooler does not allow transactions (PgBouncer in statement mode), so a scope cannot be set. "
-        "Set pool_mode = transaction."
-    )
-
-
-def replies_of(cursors: Iterable[Any]) -> tuple[Any, ...]:
-    """Return the rows, or the row count, of each executed statement of a pipeline."""
-    return tuple(cursor.fetchall() if rows else cursor.rowcount for cursor, rows in cursors)
-
-
-class _Synced(Pipeline):
-    """A pipeline whose last message is Sync; psycopg's own sends a Flush after it.
-
-    Behind PgBouncer in transaction mode the server's connection goes back with the answer to Sync. A Flush that comes
-    later takes one again, nothing answers it, and so nothing gives that connection back: the pool is short of it for
-    as long as this client stays. If a release of psycopg renames what is overridden here, its own form is used.
-    """
-
-    def _exit_gen(self) -> PQGen[None]:
-        failed = None
-        try:
-            self._enqueue_sync()
-            yield from self._communicate_gen()
-        except Exception as error:  # noqa: BLE001 - raised again below, after what was answered is read
-            failed = error
-        yield from self._fetch_gen(flush=False)
-        if failed is not None:
-            raise failed
-
-
-class _AsyncSynced(AsyncPipeline):
-    """See `_Synced`."""
-
-    def _exit_gen(self) -> PQGen[None]:
-        return _Synced._exit_gen(self)  # type: ignore[arg-type]  # noqa: SLF001 - the two share their base's state
-
-
-def pipeline(
-    connection: Connection[Any], request: Transaction, timeout: float | None, *, oid: int = 0
-) -> tuple[Any, ...]:
-    """Perform *request* on an idle autocommit connection: one round trip.
-
-    *oid* is given where the connection is not ours, so that only our cursors learn our types.
-    """
-    cursors: list[tuple[Cursor[Any], bool]] = []
-    connection._pipeline = _Synced(connection)  # noqa: SLF001 - pipeline() enters it, and forgets it at its end
-    with connection.pipeline():
-        connection.execute(_BEGIN + (" READ ONLY" if request.read_only else ""), prepare=False)
-        if request.settings or timeout is not None:
-            setting = settings_statement(request, timeout)
-            connection.execute(setting.sql, setting.params, prepare=False)
-        for statement in request.statements:
-            cursor = Cursor(connection, row_factory=tuple_row)
-            cursor.format = Format.BINARY if statement.binary else Format.TEXT
-            if oid:
-                adapt(cursor, oid)
-            cursor.execute(statement.sql, statement.params or None, prepare=False)
-            cursors.append((cursor, statement.rows))
-        connection.execute("COMMIT", prepare=False)
-    return replies_of(cursors)
-
-
-async def apipeline(
-    connection: AsyncConnection[Any], request: Transaction, timeout: float | None, *, oid: int = 0
-) -> tuple[Any, ...]:
-    """Perform *request* on an idle autocommit connection: one round trip; see `pipeline`."""
-    cursors: list[tuple[AsyncCursor[Any], bool]] = []
-    connection._pipeline = _AsyncSynced(connection)  # noqa: SLF001 - likewise
-    async with connection.pipeline():
-        await connection.execute(_BEGIN + (" READ ONLY" if request.read_only else ""), prepare=False)
-        if request.settings or timeout is not None:
-            setting = settings_statement(request, timeout)
-            await connection.execute(setting.sql, setting.params, prepare=False)
-        for statement in request.statements:
-            cursor = AsyncCursor(connection, row_factory=tuple_row)
-            cursor.format = Format.BINARY if statement.binary else Format.TEXT
-            if oid:
-                adapt(cursor, oid)
-            await cursor.execute(statement.sql, statement.params or None, prepare=False)
-            cursors.append((cursor, statement.rows))
-        await connection.execute("COMMIT", prepare=False)
-    return tuple([await cursor.fetchall() if rows else cursor.rowcount for cursor, rows in cursors])
 
 
 class PgPort(_Settings):
@@ -438,7 +146,7 @@ class PgPort(_Settings):
             if not refused:
                 raise
         if refused:
-            raise _refused_pooler()
+            raise refused_pooler()
 
     def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request*; see `pipeline`."""
@@ -450,7 +158,7 @@ class PgPort(_Settings):
             return self._perform(request, timeout)
         except Exception as error:  # noqa: BLE001 - every error of the client is wrapped here
             failed: BaseException = (
-                KeyboardInterrupt() if _interrupted(error) else self.failed(error, self._pool, before)
+                KeyboardInterrupt() if interrupted(error) else self.failed(error, self._pool, before)
             )
         raise failed
 
@@ -561,7 +269,7 @@ class AsyncPgPort(_Settings):
             if not refused:
                 raise
         if refused:
-            raise _refused_pooler()
+            raise refused_pooler()
 
     async def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request*; see `apipeline`."""

@@ -9,7 +9,7 @@ import psycopg
 from vectoracl.errors import RefusedError
 from vectoracl.findings import Posture
 from vectoracl_pgvector import posture
-from vectoracl_pgvector.execute import apart, mapped, unreachable
+from vectoracl_pgvector.failures import apart, mapped, unreachable
 
 
 @apart

@@ -20,9 +20,12 @@ from vectoracl.guard import Store
 from vectoracl.ports import CORE_PORTS
 from vectoracl.principal import Principal
 from vectoracl.retriever import ScopedRetriever
-from vectoracl_pgvector.execute import adapt, apart, check_encoding, mapped, settings_statement
+from vectoracl_pgvector.arguments import check_encoding
+from vectoracl_pgvector.binary import adapt
+from vectoracl_pgvector.failures import apart, mapped
 from vectoracl_pgvector.names import Names
 from vectoracl_pgvector.requests import Transaction
+from vectoracl_pgvector.wire import settings_statement
 
 T = TypeVar("T")
 _BYPASS = (

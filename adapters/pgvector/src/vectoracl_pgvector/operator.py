@@ -14,9 +14,10 @@ from vectoracl.fields import FieldType
 from vectoracl.ids import check_tenant
 from vectoracl_pgvector import adopt as adoption
 from vectoracl_pgvector import move, schema
+from vectoracl_pgvector.arguments import connect_arguments
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connections import Connections
-from vectoracl_pgvector.execute import apart, connect_arguments, mapped, unreachable
+from vectoracl_pgvector.failures import apart, mapped, unreachable
 from vectoracl_pgvector.names import SETTING, Names
 
 _MINIMUM_EXTENSION = (0, 8, 4)

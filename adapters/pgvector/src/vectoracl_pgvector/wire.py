@@ -1,0 +1,223 @@
+"""One request as one message out and one wait: the transaction is sent whole, behind one Sync, and read whole.
+
+Written on libpq's own calls (`psycopg.pq`), as psycopg's generators are, so that sync and async share it: psycopg's
+`pipeline()` sends, polls and locks once for each statement. libpq sends nothing after the Sync, and that matters:
+behind PgBouncer in transaction mode the server's connection goes back with the answer to Sync, and a Flush that came
+later (as psycopg's pipeline sends one) would take a connection again that nothing gives back.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection, Connection
+from psycopg.abc import PQGen
+from psycopg.adapt import AdaptersMap, PyFormat, Transformer
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus, Format, PipelineStatus
+from psycopg.pq.abc import PGconn, PGresult
+from psycopg.waiting import Ready, Wait
+
+from vectoracl_pgvector.binary import adapt
+from vectoracl_pgvector.requests import RankAll, Statement, Transaction
+
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+_PLACE = re.compile(r"%(?:(s)|\((\w+)\)s|(%)|)")
+_FAILED = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
+_DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
+_AnyConnection = Connection[Any] | AsyncConnection[Any]
+
+
+def settings_statement(request: Transaction | RankAll, timeout: float | None) -> Statement:
+    """Return the one statement that sets the scope, and a limit for the server, for this transaction only."""
+    settings = list(request.settings)
+    if timeout is not None:  # at most 86,400 seconds (`reads.MAX_TIMEOUT`), so it fits 31 bits
+        settings.append(("statement_timeout", str(max(1, math.ceil(timeout * 1000)))))
+    calls = ", ".join(["pg_catalog.set_config(%s, %s, true)"] * len(settings))
+    return Statement(f"SELECT {calls}", tuple([part for pair in settings for part in pair]))
+
+
+@lru_cache(maxsize=512)
+def _native(sql: str) -> tuple[bytes, int, tuple[str, ...]]:
+    """Return *sql* with `$1`, `$2`, … for its placeholders, how many go by place, and the names of the others."""
+    names: list[str] = []
+    count = 0
+
+    def number(found: re.Match[str]) -> str:
+        nonlocal count
+        placed, name, percent = found.groups()
+        if percent:
+            return percent
+        if placed:
+            count += 1
+            return f"${count}"
+        if name is None:
+            raise psycopg.ProgrammingError("a percent sign in a statement is written twice")
+        if name not in names:
+            names.append(name)
+        return f"${names.index(name) + 1}"
+
+    text = _PLACE.sub(number, sql)
+    return text.encode(), count, tuple(names)
+
+
+class _Ours:
+    """A context with our types, for a connection that is not ours and so must not learn them."""
+
+    def __init__(self, connection: _AnyConnection, oid: int) -> None:
+        self.connection = connection
+        self.adapters = AdaptersMap(connection.adapters)
+        adapt(self, oid)
+
+
+def transact(connection: _AnyConnection, request: Transaction, timeout: float | None, oid: int) -> PQGen[Any]:
+    """Perform *request* on an idle autocommit connection; the replies of its statements, in order.
+
+    *oid* is given where the connection is not ours, so that only this request knows our types. An error of the server
+    leaves the transaction failed and open, for the caller to end; a connection that was left in the middle is closed.
+
+    Raises: psycopg.Error: the first error that the server gave, or that the connection was lost.
+    """
+    parts = [Statement(BEGIN + " READ ONLY" if request.read_only else BEGIN)]
+    if request.settings or timeout is not None:
+        parts.append(settings_statement(request, timeout))
+    before = len(parts)
+    parts += request.statements
+    parts.append(Statement("COMMIT"))
+    # Whatever cannot be sent is found out before anything is.
+    context: Any = _Ours(connection, oid) if oid else connection
+    messages = [_message(context, one) for one in parts]
+    pgconn = connection.pgconn
+    _send(pgconn, messages)
+    results = yield from _exchange(pgconn, len(parts))
+    if results[-1].command_status != b"COMMIT":
+        raise psycopg.InternalError("the transaction was not committed")
+    return tuple(
+        _reply(context, one, result) for one, result in zip(request.statements, results[before:-1], strict=True)
+    )
+
+
+_Message = tuple[bytes, Sequence[Any] | None, Sequence[int] | None, Sequence[int] | None, int]
+
+
+def _message(context: Any, statement: Statement) -> _Message:
+    """Return what `send_query_params` takes: the text, the values in their wire form, types, formats, result format."""
+    given = statement.params
+    wanted = Format.BINARY if statement.binary else Format.TEXT
+    if not given:
+        return statement.sql.encode(), None, None, None, wanted
+    text, count, names = _native(statement.sql)
+    named = isinstance(given, Mapping)
+    if count != (0 if named else len(given)) or bool(names) != named:
+        raise psycopg.ProgrammingError("a statement's values are not those that it names")
+    values: Sequence[Any] = [given[name] for name in names] if isinstance(given, Mapping) else given
+    transformer = Transformer(context)
+    dumped = transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
+    return text, dumped, transformer.types, transformer.formats, wanted
+
+
+def _send(pgconn: PGconn, messages: Sequence[_Message]) -> None:
+    """Put *messages* and one Sync into libpq's buffer."""
+    pgconn.enter_pipeline_mode()
+    try:
+        for message in messages:
+            pgconn.send_query_params(*message)
+        pgconn.pipeline_sync()
+    except BaseException:  # a part of it may have gone out, and must not be followed by something else
+        pgconn.finish()
+        raise
+
+
+def _exchange(pgconn: PGconn, expected: int) -> PQGen[list[PGresult]]:
+    """Send what is in the buffer and read the results up to the answer to Sync. Raises: the first error among them."""
+    results: list[PGresult] = []
+    try:
+        while pgconn.flush():
+            ready = yield Wait.RW
+            if ready and ready & Ready.R:  # a server whose answers nobody reads does not read either
+                pgconn.consume_input()
+        while True:
+            synced = _take(pgconn, results)
+            if synced:
+                break
+            ready = yield Wait.R
+            if ready:
+                pgconn.consume_input()
+    except psycopg.Error:
+        lost = list(_failed(results))
+        _take_rest(pgconn, results)
+        pgconn.finish()
+        # The server's farewell says more than that the connection is gone.
+        for result in lost or _failed(results):
+            raise error_from_result(result, "utf-8") from None
+        raise
+    except BaseException:  # left in the middle, its answers would be the next request's
+        pgconn.finish()
+        raise
+    pgconn.exit_pipeline_mode()
+    for result in _failed(results):
+        raise error_from_result(result, "utf-8")
+    if len(results) != expected:
+        pgconn.finish()
+        raise psycopg.InternalError("the answers do not belong to what was asked")
+    return results
+
+
+def _take(pgconn: PGconn, results: list[PGresult]) -> bool:
+    """Move the results that have come into *results*; True at the answer to Sync, and nothing is left then."""
+    while not pgconn.is_busy():
+        result = pgconn.get_result()
+        if result is None:  # the end of one statement's results
+            continue
+        if result.status == ExecStatus.PIPELINE_SYNC:
+            return True
+        results.append(result)
+    return False
+
+
+def _take_rest(pgconn: PGconn, results: list[PGresult]) -> None:
+    """Read what was answered before the connection was lost."""
+    if pgconn.pipeline_status == PipelineStatus.OFF:
+        return
+    try:
+        for _ in range(1000):
+            if pgconn.is_busy():
+                return
+            result = pgconn.get_result()
+            if result is not None:
+                results.append(result)
+    except psycopg.Error:
+        return
+
+
+def _failed(results: Sequence[PGresult]) -> Iterator[PGresult]:
+    return (one for one in results if one.status in _FAILED)
+
+
+def _reply(context: Any, statement: Statement, result: PGresult) -> Any:
+    if not statement.rows:
+        return result.command_tuples or 0
+    transformer = Transformer(context)
+    transformer.set_pgresult(result)
+    return transformer.load_rows(0, result.ntuples, tuple)
+
+
+def pipeline(
+    connection: Connection[Any], request: Transaction, timeout: float | None, *, oid: int = 0
+) -> tuple[Any, ...]:
+    """Perform *request* in one round trip; see `transact`."""
+    with connection.lock:
+        return connection.wait(transact(connection, request, timeout, oid))
+
+
+async def apipeline(
+    connection: AsyncConnection[Any], request: Transaction, timeout: float | None, *, oid: int = 0
+) -> tuple[Any, ...]:
+    """Perform *request* in one round trip; see `transact`."""
+    async with connection.lock:
+        return await connection.wait(transact(connection, request, timeout, oid))
