@@ -34,7 +34,9 @@ def found(**changes: Any) -> models.CollectionInfo:
     client = acquire("memory:posture")
     name = "described"
     if not client.client.collection_exists(name):
-        client.client.create_collection(name, vectors_config=schema.vectors(CONFIG))
+        client.client.create_collection(
+            name, vectors_config=schema.vectors(CONFIG), sparse_vectors_config={"words": schema.words(CONFIG)}
+        )
     info = client.client.get_collection(name)
     client.release()
     strict = models.StrictModeConfigOutput(**schema.strict_mode(CONFIG).model_dump(exclude_none=True))
@@ -52,7 +54,7 @@ def rules_of(posture: Posture) -> set[str]:
 
 
 def test_what_provision_makes_has_no_findings_and_nothing_is_left_to_do() -> None:
-    posture = judge(CONFIG, FIELDS, found(), untagged=False)
+    posture = judge(CONFIG, FIELDS, found(), untagged=False, server="1.19.0")
     assert (posture.grade, posture.findings) == ("predicate", ())
     assert list(schema.steps(CONFIG, FIELDS, found())) == []
 
@@ -74,7 +76,7 @@ def strict(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_strict_mode(changes: dict[str, Any], rule: str, grade: str) -> None:
-    posture = judge(CONFIG, FIELDS, found(**changes), untagged=False)
+    posture = judge(CONFIG, FIELDS, found(**changes), untagged=False, server="1.19.0")
     assert (rules_of(posture), posture.grade) == ({rule}, grade)
     (step,) = schema.steps(CONFIG, FIELDS, found(**changes))
     assert isinstance(step, schema.UpdateCollection)
@@ -83,7 +85,7 @@ def test_strict_mode(changes: dict[str, Any], rule: str, grade: str) -> None:
 def test_a_graph_over_all_tenants() -> None:
     info = found()
     hnsw = info.config.hnsw_config.model_copy(update={"m": 16})
-    posture = judge(CONFIG, FIELDS, found(hnsw_config=hnsw), untagged=False)
+    posture = judge(CONFIG, FIELDS, found(hnsw_config=hnsw), untagged=False, server="1.19.0")
     assert (rules_of(posture), posture.grade) == ({"QD003"}, "none")
 
 
@@ -98,7 +100,7 @@ def test_the_tenants_index(how: str) -> None:
         kind = "keyword" if params else "integer"
         indexes["group_id"] = models.PayloadIndexInfo(data_type=kind, params=params, points=0)
     info = info.model_copy(update={"payload_schema": indexes})
-    posture = judge(CONFIG, FIELDS, info, untagged=False)
+    posture = judge(CONFIG, FIELDS, info, untagged=False, server="1.19.0")
     assert (rules_of(posture), posture.grade) == ({"QD002"}, "none")
     (step,) = schema.steps(CONFIG, FIELDS, info)
     assert isinstance(step, schema.CreateIndex)
@@ -108,26 +110,74 @@ def test_the_tenants_index(how: str) -> None:
 def test_another_index_that_is_missing() -> None:
     info = found()
     indexes = {key: one for key, one in info.payload_schema.items() if key != "fields.num_year"}
-    posture = judge(CONFIG, FIELDS, info.model_copy(update={"payload_schema": indexes}), untagged=False)
+    posture = judge(
+        CONFIG, FIELDS, info.model_copy(update={"payload_schema": indexes}), untagged=False, server="1.19.0"
+    )
     assert (rules_of(posture), posture.grade) == ({"QD007"}, "predicate")
     assert posture.findings[0].subject.endswith("fields.num_year")
 
 
 def test_other_findings() -> None:
     assert rules_of(judge(CONFIG, FIELDS, None, untagged=None)) == {"QD001"}
-    assert rules_of(judge(CONFIG, FIELDS, found(), untagged=True)) == {"QD009"}
-    assert rules_of(judge(CONFIG, FIELDS, found(), untagged=None)) == {"QD010"}
+    assert rules_of(judge(CONFIG, FIELDS, found(), untagged=True, server="1.19.0")) == {"QD009"}
+    assert rules_of(judge(CONFIG, FIELDS, found(), untagged=None, server="1.19.0")) == {"QD010"}
     other = CONFIG.model_copy(update={"dimension": 9})
-    assert rules_of(judge(other, FIELDS, found(), untagged=False)) == {"QD008"}
+    assert rules_of(judge(other, FIELDS, found(), untagged=False, server="1.19.0")) == {"QD008"}
     plain = CONFIG.model_copy(update={"url": "http://qdrant.example"})
-    assert rules_of(judge(plain, FIELDS, found(), untagged=False)) == {"QD012"}
+    assert rules_of(judge(plain, FIELDS, found(), untagged=False, server="1.19.0")) == {"QD012"}
     here = CONFIG.model_copy(update={"url": "http://localhost:6333"})
-    assert rules_of(judge(here, FIELDS, found(), untagged=False)) == set()
+    assert rules_of(judge(here, FIELDS, found(), untagged=False, server="1.19.0")) == set()
+
+
+@pytest.mark.parametrize(
+    ("settings", "modifier", "server", "rules", "grade"),
+    [
+        ({}, "idf", "1.19.0", set(), "predicate"),
+        ({}, "idf", "1.21.3-dev", set(), "predicate"),
+        ({}, "idf", "2.0.0", set(), "predicate"),
+        ({}, "idf", "1.18.3", {"QD015"}, "none"),
+        ({}, "idf", None, {"QD013", "QD015"}, "none"),
+        ({}, "idf", "1.15.5", {"QD013", "QD015"}, "none"),
+        ({}, "none", "1.18.3", {"QD016"}, "predicate"),
+        ({"idf": False}, "none", "1.16.0", set(), "predicate"),
+        ({"idf": False}, "none", "1.9.0", {"QD013"}, "none"),
+        ({"idf": False}, "idf", "1.19.0", {"QD015"}, "none"),
+        ({}, None, "1.19.0", {"QD014"}, "predicate"),
+        ({"words": False}, None, "1.16.0", set(), "predicate"),
+        ({"words": False}, "idf", "1.16.0", set(), "predicate"),
+        ({"tiers": True}, "idf", "1.19.0", {"QD017"}, "none"),
+        ({"vector": "text"}, "idf", "1.19.0", {"QD008"}, "none"),
+    ],
+)
+def test_words_and_versions(
+    settings: dict[str, Any], modifier: str | None, server: str | None, rules: set[str], grade: str
+) -> None:
+    info = found()
+    sparse = None if modifier is None else {"words": models.SparseVectorParams(modifier=models.Modifier(modifier))}
+    params = info.config.params.model_copy(update={"sparse_vectors": sparse})
+    config = CONFIG.model_copy(update=settings)
+    posture = judge(config, FIELDS, found(params=params), untagged=False, server=server)
+    assert (rules_of(posture), posture.grade) == (rules, grade)
+    steps = [type(one) for one in schema.steps(config, FIELDS, found(params=params))]
+    wanted = {"QD014": schema.CreateWords, "QD016": schema.UpdateWords}
+    expected = [wanted[rule] for rule in rules if rule in wanted]
+    if settings == {"idf": False} and modifier == "idf":
+        expected = [schema.UpdateWords]
+    assert steps == expected
+
+
+def test_a_collection_with_shards_of_its_own_needs_tiers() -> None:
+    info = found()
+    params = info.config.params.model_copy(update={"sharding_method": models.ShardingMethod.CUSTOM})
+    posture = judge(CONFIG, FIELDS, found(params=params), untagged=False, server="1.19.0")
+    assert (rules_of(posture), posture.grade) == ({"QD017"}, "none")
+    tiers = CONFIG.model_copy(update={"tiers": True})
+    assert judge(tiers, FIELDS, found(params=params), untagged=False, server="1.19.0").findings == ()
 
 
 def test_every_rule_has_its_own_id_and_says_why() -> None:
     rules = vectoracl_rules()
-    assert len({one.id for one in rules}) == len(rules) == 12
+    assert len({one.id for one in rules}) == len(rules) == 17
     assert all(one.explanation.endswith(".") for one in rules)
 
 

@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from qdrant_client import models
 
-from vectoracl.adapter import Capabilities, Flow, together
+from vectoracl.adapter import Capabilities, Flow
 from vectoracl.errors import DeniedError, StoreError, UnsupportedPredicateError
 from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
 from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.prepare import check_tagged
-from vectoracl.queries import ResolvedQuery, VectorQuery
-from vectoracl.records import Record, docgen
+from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
+from vectoracl.records import Record
 from vectoracl_qdrant import posture as postures
 from vectoracl_qdrant.capabilities import capabilities
 from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler
 from vectoracl_qdrant.compile_predicate import EVERY, NONE, Compiled, none
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.decode import ADAPTER, Decoder, Point
+from vectoracl_qdrant.decode import ADAPTER, Decoder
+from vectoracl_qdrant.lexical import WordSearch
 from vectoracl_qdrant.pages import Pages
 from vectoracl_qdrant.requests import Order, Scroll, Tenants
 from vectoracl_qdrant.schema import query_limit
+from vectoracl_qdrant.versions import ROUNDS, Known, Versions, restless
 
-_ROUNDS = 6
-_SIDE_BY_SIDE = 64
 _SHORT = "the vector index gave fewer hits than the scope holds"
-_Ask = Callable[[Compiled], Flow[Sequence[Any]]]
-
-
-class _Versions(NamedTuple):
-    """The generations of one document, with what is pending on each; `stale` are those that readers must not see."""
-
-    seen: dict[int, str | None]
-    published: int | None
-
-    @property
-    def quiet(self) -> bool:
-        return len(self.seen) < 2 and not any(self.seen.values())
 
 
 class QdrantAdapter:
@@ -52,6 +40,8 @@ class QdrantAdapter:
         self._compile = QdrantCompiler(config, fields)
         self._decode = Decoder(config, fields)
         self._pages = Pages(config, self._compile)
+        self._versions = Versions(config, self._compile, self._decode, self._pages)
+        self._by_words = WordSearch(config, self._compile, self._decode, self._pages, self._versions)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -62,7 +52,9 @@ class QdrantAdapter:
 
     def search(self, operation: Search) -> Flow[Found]:
         """Rank inside the scope; on a server, fewer hits than asked for are compared with what there is."""
-        query = _vector(operation.query)
+        query = operation.query
+        if not isinstance(query, VectorQuery):
+            return (yield from self._worded(operation, query))
         compiled = self._compile
         scope = compiled.scope(operation.scope, operation.where)
 
@@ -72,7 +64,7 @@ class QdrantAdapter:
                 return []
             return (yield from compiled.search(operation, query, where))
 
-        points = yield from self._steady(operation.partition, ask)
+        points = yield from self._versions.steady(operation.partition, ask)
         shortfall = None
         if not self.config.local and operation.group_by is None and len(points) < operation.k:
             where = compiled.rows(operation.partition, scope)
@@ -82,6 +74,11 @@ class QdrantAdapter:
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
         return Found(hits, shortfall is None, shortfall)
+
+    def _worded(self, operation: Search, query: Lexical | HybridQuery) -> Flow[Found]:
+        if self.config.words is False:
+            raise UnsupportedPredicateError("This store keeps no words (words = false).", field="query")
+        return (yield from self._by_words.search(operation, query))
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:
         """Return chunks by id, which are conditions beside the tenant and the scope."""
@@ -94,7 +91,7 @@ class QdrantAdapter:
                 return []
             return (yield from self._pages.all(compiled.listing(operation.partition, where, operation.include)))
 
-        return Rows(self._decode.listed((yield from self._steady(operation.partition, ask))))
+        return Rows(self._decode.listed((yield from self._versions.steady(operation.partition, ask))))
 
     def count(self, operation: Count) -> Flow[int]:
         """Count exactly, by paging through the keys: strict mode refuses exact counts, and others are estimates."""
@@ -108,7 +105,7 @@ class QdrantAdapter:
             where = self._compile.rows(partition, *conditions, more)
             return [] if where is None else (yield from self._pages.keys(partition, where))
 
-        return (yield from self._steady(partition, ask))
+        return (yield from self._versions.steady(partition, ask))
 
     def scan(self, operation: Scan) -> Flow[Rows]:
         """Return one page in key order: first the keys that come next, then their rows (see `pages`)."""
@@ -122,113 +119,18 @@ class QdrantAdapter:
                 yield from self._pages.next(operation.partition, (scope, more), operation.after, operation.size + 1)
             )
 
-        for _ in range(_ROUNDS):
-            keys = yield from self._steady(operation.partition, ask)
+        for _ in range(ROUNDS):
+            keys = yield from self._versions.steady(operation.partition, ask)
             wanted = compiled.ids(str(point.id) for point in keys[: operation.size])
             where = compiled.rows(operation.partition, scope, wanted)
             if where is None:
                 return Rows([])
             rows = yield from self._pages.all(compiled.listing(operation.partition, where, operation.include))
-            if len(rows) == len(keys[: operation.size]) and not (yield from self._stale(operation.partition, rows)):
+            stale = yield from self._versions.stale(operation.partition, rows)
+            if len(rows) == len(keys[: operation.size]) and not stale:
                 return Rows(self._decode.listed(rows), more=len(keys) > operation.size)
             # Between the keys and their rows a document was replaced or deleted.
-        raise _restless()
-
-    # Versions of documents
-
-    def _steady(self, partition: str, ask: _Ask) -> Flow[Sequence[Any]]:
-        """Ask, and again without what is stale, until every document in the reply is of its published version."""
-        hidden: frozenset[str] = frozenset()
-        for _ in range(_ROUNDS):
-            points = yield from ask(self._compile.hidden(hidden) if hidden else EVERY)
-            stale = yield from self._stale(partition, points)
-            if not stale:
-                return points
-            hidden |= stale
-        raise _restless()
-
-    def _stale(self, partition: str, points: Iterable[Point]) -> Flow[frozenset[str]]:
-        """Return the versions among *points* that are not published; asks only where a replacement left marks."""
-        found: dict[str, dict[int, str | None]] = {}
-        for point in points:
-            document, generation, pending = self._version(point)
-            found.setdefault(document, {})[generation] = pending
-        loud = {document: seen for document, seen in found.items() if not _Versions(seen, None).quiet}
-        if not loud:
-            return frozenset()
-        resolved = yield from self._resolve(partition, loud)
-        return frozenset(
-            docgen(document, generation)
-            for document, versions in resolved.items()
-            for generation in versions.seen
-            if generation != versions.published
-        )
-
-    def _resolve(self, partition: str, found: dict[str, dict[int, str | None]]) -> Flow[dict[str, _Versions]]:
-        """Find out which generation of each document is published: the highest that is not undecided."""
-        marks = {mark for seen in found.values() for mark in seen.values() if mark}
-        decided: set[str] = set()
-        if marks:
-            compiled = self._compile
-            where = compiled.rows(partition, compiled.ids(mark.partition(":")[2] for mark in marks))
-            assert where is not None
-            key = self.config.payload.committed
-            points = yield from self._pages.all(Scroll(partition, where, self.config.page, (key,)))
-            decided = {str(point.id) for point in points if (point.payload or {}).get(key) is True}
-        return {document: _Versions(seen, _published(seen, decided)) for document, seen in found.items()}
-
-    def _version(self, point: Point) -> tuple[str, int, str | None]:
-        keys, payload = self.config.payload, point.payload or {}
-        try:
-            return payload[keys.document], int(payload[keys.generation]), payload.get(keys.pending)
-        except (KeyError, TypeError, ValueError):
-            self._decode.tag(point)  # raises what fits
-            raise
-
-    def _document(self, partition: str, document: str, *more: Scroll) -> Flow[tuple[_Versions, tuple[Any, ...]]]:
-        """Look at one document: its oldest and its newest generation; *more* is asked at the same time."""
-        where = self._compile.rows(partition, self._compile.documents([document]))
-        assert where is not None
-        replies = yield from together(*self._ends(partition, where), *more)
-        seen = self._seen(replies[:2])
-        resolved = yield from self._resolve(partition, {document: seen})
-        return resolved[document], replies[2:]
-
-    def _ends(self, partition: str, where: models.Filter) -> tuple[Scroll, Scroll]:
-        key = self.config.payload.generation
-        return (
-            Scroll(partition, where, 1, self._compile.versions, order=Order(key)),
-            Scroll(partition, where, 1, self._compile.versions, order=Order(key, descending=True)),
-        )
-
-    def _seen(self, replies: Iterable[Any]) -> dict[int, str | None]:
-        seen: dict[int, str | None] = {}
-        for reply in replies:
-            for point in reply.points:
-                _, generation, pending = self._version(point)
-                seen[generation] = pending
-        return seen
-
-    def _generations(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, int]]:
-        """Return the published generation of each document that was ever replaced; all others have 0."""
-        compiled = self._compile
-        where = compiled.rows(partition, compiled.documents(documents), compiled.generations(gte=1))
-        assert where is not None
-        page = yield from Scroll(partition, where, 1, compiled.versions)
-        found: dict[str, dict[int, str | None]] = {}
-        if page.points:
-            for start in range(0, len(documents), _SIDE_BY_SIDE):
-                some = documents[start : start + _SIDE_BY_SIDE]
-                asked: list[Scroll] = []
-                for document in some:
-                    where = compiled.rows(partition, compiled.documents([document]))
-                    assert where is not None
-                    asked.extend(self._ends(partition, where))
-                replies = yield from together(*asked)
-                for place, document in enumerate(some):
-                    found[document] = self._seen(replies[2 * place : 2 * place + 2])
-        resolved = yield from self._resolve(partition, found)
-        return {document: versions.published or 0 for document, versions in resolved.items()}
+        raise restless()
 
     # Writes
 
@@ -238,16 +140,17 @@ class QdrantAdapter:
         if not operation.records:
             return 0
         compiled, partition = self._compile, operation.partition
-        compiled.check_size(operation.records)
+        words = compiled.words_of(operation.records)
+        compiled.check_size(operation.records, words)
         records = list(operation.records)
         if not operation.verbatim:
             documents = sorted({record.tag.document for record in records})
-            generations = yield from self._generations(partition, documents)
+            generations = yield from self._versions.generations(partition, documents)
             records = [
                 record._replace(tag=record.tag._replace(generation=generations.get(record.tag.document, 0)))
                 for record in records
             ]
-        points = compiled.points(records, NO_VERSION)
+        points = compiled.points(records, words, NO_VERSION)
         scope = compiled.scope(operation.scope)
         ids = compiled.ids(str(point.id) for point in points)
         if (yield from self._outside(partition, scope, ids)):
@@ -277,14 +180,15 @@ class QdrantAdapter:
         """
         check_tagged(operation.records, operation.partition)
         compiled, partition, document = self._compile, operation.partition, operation.document
-        compiled.check_size(operation.records)
+        words = compiled.words_of(operation.records)
+        compiled.check_size(operation.records, words)
         scope = compiled.scope(operation.scope)
         version = compiled.version_of(operation.records)
         step = 1
-        for _ in range(_ROUNDS):
+        for _ in range(ROUNDS):
             outside = compiled.rows(partition, compiled.documents([document]), none(scope))
             probe = () if outside is None else (Scroll(partition, outside, 1, compiled.versions),)
-            versions, probed = yield from self._document(partition, document, *probe)
+            versions, probed = yield from self._versions.document(partition, document, *probe)
             if any(page.points for page in probed):
                 raise _denied("replace")
             if not operation.records:
@@ -294,7 +198,7 @@ class QdrantAdapter:
                 return 0
             generation = max(versions.seen, default=-1) + step
             records = [record._replace(tag=record.tag._replace(generation=generation)) for record in operation.records]
-            yield from compiled.replace(partition, document, records, version, self._garbage(versions))
+            yield from compiled.replace(partition, document, records, words, version, self._garbage(versions))
             if (yield from self._alone(partition, document, records, version)):
                 return len(records)
             step = 2 + int(version, 16) % 7
@@ -302,7 +206,7 @@ class QdrantAdapter:
             "Others replace the same document at the same time; replace it again.", code="conflict", adapter=ADAPTER
         )
 
-    def _garbage(self, versions: _Versions) -> Compiled:
+    def _garbage(self, versions: Known) -> Compiled:
         """Return the condition of what an interrupted replacement left of a document."""
         if versions.quiet:
             return NONE
@@ -320,10 +224,10 @@ class QdrantAdapter:
         page = yield from Scroll(partition, where, 1, compiled.versions, order=Order(self.config.payload.generation))
         if not page.points:
             return True
-        _, other, pending = self._version(page.points[0])
+        _, other, pending = self._versions.of(page.points[0])
         if other == mine:
             return False
-        resolved = yield from self._resolve(partition, {document: {mine: None, other: pending}})
+        resolved = yield from self._versions.resolve(partition, {document: {mine: None, other: pending}})
         if resolved[document].published == other:
             gone = compiled.rows(partition, name, compiled.generations(lte=mine))
             assert gone is not None
@@ -348,38 +252,16 @@ class QdrantAdapter:
 
     def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
         """Rank over all tenants, one after the other: there is no graph over all of them, by design."""
-        wanted = _vector(query)
+        if not isinstance(query, VectorQuery):
+            raise UnsupportedPredicateError("Over all tenants there are vector queries only.", field="query")
         tenants = yield from Tenants(query_limit(self.config))
         points: list[models.ScoredPoint] = []
         for tenant in tenants:
-            points.extend((yield from self._compile.unscoped(tenant, wanted, k)))
-        return Found(self._decode.ranked(points)[:k])
-
-
-def _vector(query: ResolvedQuery) -> VectorQuery:
-    if not isinstance(query, VectorQuery):
-        raise UnsupportedPredicateError("The Qdrant adapter answers vector queries.", field="query")
-    return query
-
-
-def _restless() -> StoreError:
-    text = "A document was replaced again and again while it was read; ask again."
-    return StoreError(text, code="replacing", adapter=ADAPTER, sent="no", retryable=True)
+            points.extend((yield from self._compile.unscoped(tenant, query, k)))
+        # While a tenant moves between shards its points are in two of them.
+        once = {str(point.id): point for point in points}
+        return Found(self._decode.ranked(once.values())[:k])
 
 
 def _denied(action: str) -> DeniedError:
     return DeniedError("The write touches a chunk outside of what this handle may write.", action=action)
-
-
-def _published(seen: Mapping[int, str | None], decided: set[str]) -> int | None:
-    """Return the published generation: the highest that is neither undecided nor unannounced.
-
-    A mark is "generation:id of the deciding point".
-    """
-    announced: dict[int, bool] = {}
-    for mark in seen.values():
-        if mark:
-            number, _, lead = mark.partition(":")
-            announced[int(number)] = announced.get(int(number), False) or lead in decided
-    candidates = [one for one in seen if announced.get(one, True)] + [one for one, done in announced.items() if done]
-    return max(candidates, default=None)

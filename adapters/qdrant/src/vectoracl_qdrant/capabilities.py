@@ -13,11 +13,14 @@ def capabilities(config: QdrantConfig) -> Capabilities:
 
     The grade is "predicate": our filter is the wall. Strict mode without exact search is the tripwire on a server,
     and its price is that exact ranking is refused and that counts are paged. A replacement is several operations, so
-    it is not declared atomic, although readers see one version (`adapter.QdrantAdapter.replace`).
+    it is not declared atomic, although readers see one version (`adapter.QdrantAdapter.replace`). Lexical scores hold
+    statistics of the scope with `idf`, and depend on the chunk alone without it.
     """
     return Capabilities(
         grade="predicate",
         metric=config.metric,
+        queries=frozenset({"vector"} if config.words is False else {"vector", "lexical", "hybrid"}),
+        lexical_scores="partition" if config.idf else "comparable",
         dimension=config.dimension,
         count="paged",
         exact=config.local,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from qdrant_client import models
 
@@ -18,15 +19,17 @@ from vectoracl.operations import ChunkRef, Delete, Include, Search
 from vectoracl.predicate import Predicate
 from vectoracl.prepare import dump_metadata
 from vectoracl.queries import VectorQuery
-from vectoracl.records import Record
+from vectoracl.records import Record, Vector
+from vectoracl_qdrant import words as words_
 from vectoracl_qdrant.compile_predicate import EVERY, NONE, Compiled, Compiler, every, keyword, none, numeric, some
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.names import filterable, id_of, order_of
-from vectoracl_qdrant.requests import Operation, Rank, RankGroups, Scroll, Write
+from vectoracl_qdrant.names import filterable, id_of, order_of, shard_of
+from vectoracl_qdrant.requests import Operation, Rank, RankGroups, RankLegs, RankWords, Scroll, Write
 
 _NUMBER_BYTES = 24  # a float in JSON, with its comma, at the most
 _TAG_BYTES = 2048
 NO_VERSION = ""
+Words = Sequence[models.SparseVector | None]
 
 
 class QdrantCompiler:
@@ -104,7 +107,8 @@ class QdrantCompiler:
             return self.scope(operation.where)
         raise RefusedError("A delete needs a selector; there is none that means everything.")
 
-    def _payload(self, include: Include) -> tuple[str, ...]:
+    def payload(self, include: Include) -> tuple[str, ...]:
+        """Return the payload keys of a reply with what *include* names; the whole tag is always among them."""
         more = [key for name, key in (("text", self._keys.text), ("metadata", self._keys.metadata)) if name in include]
         return (*self._tag, *more)
 
@@ -113,7 +117,7 @@ class QdrantCompiler:
     def search(self, operation: Search, query: VectorQuery, where: models.Filter) -> Rank | RankGroups:
         """Compile a search of the points that pass *where*."""
         vector = query.vector.tolist()
-        payload = self._payload(operation.include)
+        payload = self.payload(operation.include)
         vectors = "vector" in operation.include
         effort = operation.tuning.get("hnsw_ef", self._config.hnsw_ef)
         if operation.group_by is None:
@@ -123,15 +127,36 @@ class QdrantCompiler:
             vectors, effort, operation.exact,
         )  # fmt: skip
 
+    def words(
+        self, operation: Search, words: models.SparseVector, where: models.Filter, limit: int, payload: tuple[str, ...]
+    ) -> RankWords:
+        """Compile the ranking of the points that pass *where* by their words.
+
+        The statistics of a word's rarity are those of the same points: without a corpus of its own the server would
+        take everybody's, and scores would tell of other tenants' texts.
+        """
+        vectors = "vector" in operation.include and payload != self.names
+        return RankWords(operation.partition, where, words, limit, payload, vectors, self._config.idf)
+
+    def hybrid(
+        self, operation: Search, words: models.SparseVector, vector: Vector, where: models.Filter, limit: int
+    ) -> RankLegs:
+        """Compile both legs of a hybrid query, each with the whole filter; they are fused by `lexical`."""
+        effort = operation.tuning.get("hnsw_ef", self._config.hnsw_ef)
+        dense = Rank(
+            operation.partition, where, vector.tolist(), limit, self.names, hnsw_ef=effort, exact=operation.exact
+        )
+        return RankLegs(operation.partition, (dense, self.words(operation, words, where, limit, self.names)))
+
     def unscoped(self, tenant: str, query: VectorQuery, k: int) -> Rank:
         """Compile one tenant's part of a search over all tenants; for `hazmat` only."""
         where = self.rows(tenant)
         assert where is not None
-        return Rank(None, where, query.vector.tolist(), k, self._payload(frozenset({"text", "metadata"})))
+        return Rank(None, where, query.vector.tolist(), k, self.payload(frozenset({"text", "metadata"})))
 
     def listing(self, partition: str, where: models.Filter, include: Include) -> Scroll:
         """Compile the first page of a listing, with what *include* names."""
-        return Scroll(partition, where, self._config.page, self._payload(include), "vector" in include)
+        return Scroll(partition, where, self._config.page, self.payload(include), "vector" in include)
 
     # Writes
 
@@ -146,9 +171,15 @@ class QdrantCompiler:
             digest.update(dump_metadata(record.metadata))
         return digest.hexdigest()
 
-    def check_size(self, records: Sequence[Record]) -> None:
+    def words_of(self, records: Sequence[Record]) -> Words:
+        """Return the words of each record's text, as they are stored."""
+        if self._config.words is False:
+            return [None] * len(records)
+        return [words_.stored(record.text) for record in records]
+
+    def check_size(self, records: Sequence[Record], words: Words) -> None:
         """Refuse what would not fit one request, before anything is sent. Raises: InvalidInputError."""
-        size = 0
+        size = words_.bytes_of(words)
         for record in records:
             text = len(record.text) * (1 if record.text.isascii() else 6)
             size += _TAG_BYTES + _NUMBER_BYTES * self._config.dimension + text + 3 * len(dump_metadata(record.metadata))
@@ -159,11 +190,15 @@ class QdrantCompiler:
                 field="chunks",
             )
 
-    def points(self, records: Sequence[Record], version: str, pending: str | None = None) -> list[models.PointStruct]:
-        """Return *records*, whose tags have their generation, as points."""
-        return [self._point(record, version, pending) for record in records]
+    def points(
+        self, records: Sequence[Record], words: Words, version: str, pending: str | None = None
+    ) -> list[models.PointStruct]:
+        """Return *records*, whose tags have their generation, as points, each with its words."""
+        return [self._point(record, some, version, pending) for record, some in zip(records, words, strict=True)]
 
-    def _point(self, record: Record, version: str, pending: str | None) -> models.PointStruct:
+    def _point(
+        self, record: Record, words: models.SparseVector | None, version: str, pending: str | None
+    ) -> models.PointStruct:
         keys, tag = self._keys, record.tag
         fields, present = filterable(record.metadata)
         payload = {
@@ -188,23 +223,43 @@ class QdrantCompiler:
         }
         if pending is not None:
             payload[keys.pending] = pending
-        return models.PointStruct(id=id_of(tag), vector=record.vector.tolist(), payload=payload)
+        return models.PointStruct(id=id_of(tag), vector=self._vectors(record, words), payload=payload)
+
+    def _vectors(self, record: Record, words: models.SparseVector | None) -> models.VectorStruct:
+        dense: list[float] = record.vector.tolist()
+        if words is None:
+            return dense if self._config.vector is None else {self._config.vector: dense}
+        return {self._config.vector or "": dense, str(self._config.words): words}
 
     def upsert(self, partition: str, points: list[models.PointStruct], scope: Compiled) -> Write:
         """Compile an upsert in one request; a point outside of *scope* is left as it is."""
         guard = self.rows(partition, scope)
         assert guard is not None
-        return Write(partition, (self._upsert(points, guard),))
+        return Write(partition, (self._upsert(partition, points, guard),))
 
-    def _upsert(self, points: list[models.PointStruct], guard: models.Filter) -> Operation:
-        return models.UpsertOperation(upsert=models.PointsList(points=points, update_filter=guard))
+    def _shard(self, partition: str) -> models.ShardKeyWithFallback | None:
+        return shard_key(self._config, partition)
+
+    def _upsert(self, partition: str, points: list[models.PointStruct], guard: models.Filter) -> Operation:
+        return models.UpsertOperation(
+            upsert=models.PointsList(points=points, update_filter=guard, shard_key=self._shard(partition))
+        )
+
+    def _delete(self, partition: str, where: models.Filter) -> models.DeleteOperation:
+        return models.DeleteOperation(delete=models.FilterSelector(filter=where, shard_key=self._shard(partition)))
 
     def delete(self, partition: str, where: models.Filter) -> Write:
         """Compile a delete by filter."""
-        return Write(partition, (_delete(where),))
+        return Write(partition, (self._delete(partition, where),))
 
     def replace(
-        self, partition: str, document: str, records: Sequence[Record], version: str, garbage: Compiled
+        self,
+        partition: str,
+        document: str,
+        records: Sequence[Record],
+        words: Words,
+        version: str,
+        garbage: Compiled,
     ) -> Write:
         """Compile a new generation of *document*, in one request whose steps are done one after the other.
 
@@ -224,23 +279,36 @@ class QdrantCompiler:
         leading = self.rows(partition, name, self.ids([lead]))
         assert whole is not None and old is not None and new is not None and leading is not None  # noqa: PT018
         steps: list[Operation] = []
+        shard = self._shard(partition)
         gone = self.rows(partition, name, garbage)
         if gone is not None:
-            steps.append(_delete(gone))
+            steps.append(self._delete(partition, gone))
         steps += [
-            models.SetPayloadOperation(set_payload=models.SetPayload(payload={keys.pending: mark}, filter=old)),
-            self._upsert(self.points(records, version, mark), whole),
-            models.SetPayloadOperation(set_payload=models.SetPayload(payload={keys.committed: True}, filter=leading)),
-            _delete(old),
+            _set({keys.pending: mark}, old, shard),
+            self._upsert(partition, self.points(records, words, version, mark), whole),
+            _set({keys.committed: True}, leading, shard),
+            self._delete(partition, old),
             models.DeletePayloadOperation(
-                delete_payload=models.DeletePayload(keys=[keys.pending, keys.committed], filter=new)
+                delete_payload=models.DeletePayload(keys=[keys.pending, keys.committed], filter=new, shard_key=shard)
             ),
         ]
         return Write(partition, tuple(steps))
 
 
-def _delete(where: models.Filter) -> models.DeleteOperation:
-    return models.DeleteOperation(delete=models.FilterSelector(filter=where))
+def _set(
+    payload: dict[str, Any], where: models.Filter, shard: models.ShardKeyWithFallback | None
+) -> models.SetPayloadOperation:
+    return models.SetPayloadOperation(set_payload=models.SetPayload(payload=payload, filter=where, shard_key=shard))
 
 
-__all__ = ["EVERY", "NONE", "NO_VERSION", "QdrantCompiler"]
+def shard_key(config: QdrantConfig, partition: str | None) -> models.ShardKeyWithFallback | None:
+    """Return where the points of *partition* are: its own shard, else the shared one; None where there are no tiers.
+
+    It is routing and no wall: a tenant without a shard of its own reads the shared one, so the filter stays whole.
+    """
+    if not config.tiers or partition is None:
+        return None
+    return models.ShardKeyWithFallback(target=shard_of(partition), fallback=config.shared_shard)
+
+
+__all__ = ["EVERY", "NONE", "NO_VERSION", "QdrantCompiler", "Words", "shard_key"]

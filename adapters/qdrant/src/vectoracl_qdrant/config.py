@@ -27,8 +27,15 @@ def _collection(value: str) -> str:
     return value
 
 
+def _name(value: str) -> str:
+    if not _COLLECTION.match(value):
+        raise ValueError("must be a name of letters, digits, _, . and -, 128 at most")
+    return value
+
+
 PayloadKey = Annotated[str, AfterValidator(_key)]
 CollectionName = Annotated[str, AfterValidator(_collection)]
+VectorName = Annotated[str, AfterValidator(_name)]
 
 
 class Payload(Model):
@@ -75,6 +82,12 @@ class QdrantConfig(Model):
     `url` is the REST address; with `grpc` requests go to `grpc_port` of the same host. `path` keeps the points in a
     folder that one process may open, `memory` in this process; both are for a start without a server and enforce
     nothing. Stores with the same `name` in memory are one store within the process.
+    `vector` names the dense vector, where it has a name. `words` names the sparse vector of the chunks' words, by which
+    lexical and hybrid queries are answered; words = false: there is none, and such queries are refused. `idf` weighs
+    words by how rare they are in the query's own scope, which needs Qdrant 1.19 (or local mode); without it the words
+    of a query weigh the same, and lexical scores of several tenants can be compared.
+    `tiers` keeps small tenants in the shard `shared_shard` and gives large ones a shard of their own
+    (`vectoracl tenants promote`); the collection has to be created with it, on a server in cluster mode.
     `dimension` counts the numbers of a vector. `payload_m` is the number of links of each tenant's own graph; there
     is no graph over all tenants. `hnsw_ef` is the default effort of a search on a server (None: the server's).
     `page` bounds the points of one answer of a scroll, `max_request_bytes` one request's body.
@@ -89,6 +102,11 @@ class QdrantConfig(Model):
     name: str | None = Field(default=None, min_length=1)
     collection: CollectionName = "vectoracl"
     payload: Payload = Payload()
+    vector: VectorName | None = None
+    words: VectorName | Literal[False] = "words"
+    idf: StrictBool = True
+    tiers: StrictBool = False
+    shared_shard: VectorName = "shared"
     dimension: int = Field(ge=1, le=65_536)
     metric: Literal["cosine", "inner", "l2"] = "cosine"
     payload_m: int = Field(default=16, ge=2, le=256)
@@ -108,6 +126,10 @@ class QdrantConfig(Model):
             raise ValueError("a name goes with memory = true, and only with it")
         if (self.api_key is not None or self.grpc) and self.url is None:
             raise ValueError("api_key and grpc go with url, and only with it")
+        if self.tiers and self.url is None:
+            raise ValueError("tiers go with url: local mode has no shards, and would answer from all of them")
+        if self.words is not False and self.words == self.vector:
+            raise ValueError("vector and words have the same name")
         return self
 
     @property

@@ -22,7 +22,7 @@ from vectoracl.records import Record, Tag
 from vectoracl_conformance.harness import Harness, HarnessError, Needs, Server, Store, Weakening
 from vectoracl_qdrant import local
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.requests import Rank, RankGroups, Scroll, Write
+from vectoracl_qdrant.requests import Rank, RankGroups, RankLegs, RankWords, Scroll, Write
 
 _TENANT = "group_id"
 
@@ -89,14 +89,18 @@ class QdrantStore(Store):
         for name, kind in self._needs.metadata.items():
             if kind == "datetime" and name in metadata:
                 metadata[name] = datetime.fromisoformat(metadata[name])
-        vector = np.asarray(point.vector, np.float32)
+        vector = np.asarray(point.vector[""] if isinstance(point.vector, dict) else point.vector, np.float32)
         return Record(Tag(*(payload[name] for name in names)), payload["content"], vector, metadata)
 
     def carries(self, request: Any, tenant: str) -> bool | None:
         """Demand the tenant as a condition of `must`, at the root of the filter of every reading and writing step."""
         match request:
-            case Rank() | RankGroups() | Scroll():
+            case RankWords() if not request.idf:
+                return False  # the statistics would be everybody's
+            case Rank() | RankWords() | RankGroups() | Scroll():
                 return _in_must(request.filter, tenant)
+            case RankLegs():
+                return bool(request.legs) and all(QdrantStore.carries(self, leg, tenant) for leg in request.legs)
             case Write():
                 return all(_written_in(step, tenant) for step in request.operations)
         return False

@@ -24,6 +24,7 @@ class Decoder:
 
     def __init__(self, config: QdrantConfig, fields: Mapping[str, FieldType]) -> None:
         self._keys = config.payload
+        self._vector = config.vector or ""
         self._sign = -1.0 if config.metric == "l2" else 1.0
         self._dates = {name: kind for name, kind in fields.items() if kind is FieldType.DATETIME}
 
@@ -35,6 +36,14 @@ class Decoder:
         hits = [self._hit(point, self._sign * point.score) for point in points]
         hits.sort(key=lambda hit: (-hit.score, hit.tenant, hit.document, hit.id))
         return hits
+
+    def worded(self, points: Iterable[tuple[float, Point]]) -> list[Hit]:
+        """Return *points* with the scores that are given, in the order they have."""
+        return [self._hit(point, score) for score, point in points]
+
+    def dense(self, vector: Any) -> Any:
+        """Return the dense vector of a point's *vector*, which may hold several by name; None where there is none."""
+        return vector.get(self._vector) if isinstance(vector, dict) else vector
 
     def listed(self, points: Iterable[models.Record]) -> list[Hit]:
         """Return *points* as hits in key order."""
@@ -80,6 +89,7 @@ class Decoder:
         tag = self.tag(point)
         payload: Mapping[str, Any] = point.payload or {}
         metadata = payload.get(self._keys.metadata)
+        vector = self.dense(point.vector)
         return Hit(
             tag.chunk,
             tag.document,
@@ -88,6 +98,6 @@ class Decoder:
             tag.position,
             payload.get(self._keys.text),
             None if metadata is None else load_metadata(metadata, self._dates),
-            None if point.vector is None else np.asarray(point.vector, np.float32),
+            None if vector is None else np.asarray(vector, np.float32),
             tag,
         )

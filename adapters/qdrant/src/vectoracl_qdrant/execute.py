@@ -20,10 +20,31 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from vectoracl.errors import ClosedError, ConfigError, StoreError, VectorACLError
 from vectoracl_qdrant import local as locals_
+from vectoracl_qdrant.compile import shard_key
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.failures import mapped
-from vectoracl_qdrant.requests import AnyRequest, Describe, Points, Rank, RankGroups, Scroll, Tenants, Write
-from vectoracl_qdrant.schema import CreateCollection, CreateIndex, Step, UpdateCollection
+from vectoracl_qdrant.requests import (
+    AnyRequest,
+    Describe,
+    Points,
+    Rank,
+    RankGroups,
+    RankLegs,
+    RankWords,
+    Scroll,
+    Tenants,
+    Version,
+    Write,
+)
+from vectoracl_qdrant.schema import (
+    CreateCollection,
+    CreateIndex,
+    CreateShard,
+    CreateWords,
+    Step,
+    UpdateCollection,
+    UpdateWords,
+)
 
 OLDEST = (1, 20)
 Client = QdrantClient | AsyncQdrantClient
@@ -44,29 +65,37 @@ def call(client: Client, config: QdrantConfig, request: AnyRequest, timeout: flo
     seconds = config.request_timeout if timeout is None else max(1, math.ceil(timeout))
     limit: dict[str, Any] = {} if config.local else {"timeout": seconds}
     name = config.collection
+    if config.tiers:
+        limit["shard_key_selector"] = shard_key(config, request.partition)
     match request:
-        case Rank():
+        case Rank() | RankWords():
             return client.query_points(
                 name,
-                query=request.vector,
+                query=request.vector if isinstance(request, Rank) else request.words,
+                using=_using(config, request),
                 query_filter=request.filter,
                 search_params=_params(config, request),
                 limit=request.limit,
                 with_payload=_selected(request.payload),
-                with_vectors=request.vectors,
+                with_vectors=_dense(config, wanted=request.vectors),
                 **limit,
             )
+        case RankLegs():
+            limit.pop("shard_key_selector", None)
+            legs = [_leg(config, one) for one in request.legs]
+            return client.query_batch_points(name, requests=legs, **limit)
         case RankGroups():
             return client.query_points_groups(
                 name,
                 group_by=request.by,
                 query=request.vector,
+                using=config.vector,
                 query_filter=request.filter,
                 search_params=_params(config, request),
                 limit=request.limit,
                 group_size=request.size,
                 with_payload=_selected(request.payload),
-                with_vectors=request.vectors,
+                with_vectors=_dense(config, wanted=request.vectors),
                 **limit,
             )
         case Scroll():
@@ -77,13 +106,16 @@ def call(client: Client, config: QdrantConfig, request: AnyRequest, timeout: flo
                 order_by=_order(request),
                 offset=request.offset,
                 with_payload=_selected(request.payload),
-                with_vectors=request.vectors,
+                with_vectors=_dense(config, wanted=request.vectors),
                 **limit,
             )
         case Write():
+            limit.pop("shard_key_selector", None)  # each operation has its own
             return client.batch_update_points(name, update_operations=list(request.operations), wait=True, **limit)
         case Describe():
             return client.get_collection(name)
+        case Version():
+            return client.info()
         case Tenants():
             return client.facet(name, key=config.payload.tenant, limit=request.limit, **limit)
     assert_never(request)
@@ -92,8 +124,10 @@ def call(client: Client, config: QdrantConfig, request: AnyRequest, timeout: flo
 def reply_of(request: AnyRequest, answer: Any) -> Any:
     """Return the client's *answer* as the reply of *request*. Raises: StoreError if a write is not done."""
     match request:
-        case Rank():
+        case Rank() | RankWords():
             return answer.points
+        case RankLegs():
+            return tuple(one.points for one in answer)
         case RankGroups():
             return [point for group in answer.groups for point in group.hits]
         case Scroll():
@@ -106,6 +140,8 @@ def reply_of(request: AnyRequest, answer: Any) -> Any:
             return None
         case Describe():
             return answer
+        case Version():
+            return str(answer.version)
         case Tenants():
             if len(answer.hits) >= request.limit:
                 text = f"The collection has {request.limit:,} tenants or more, which one request cannot list."
@@ -114,7 +150,33 @@ def reply_of(request: AnyRequest, answer: Any) -> Any:
     assert_never(request)
 
 
-def _params(config: QdrantConfig, request: Rank | RankGroups) -> models.SearchParams | None:
+def _leg(config: QdrantConfig, request: Rank | RankWords) -> models.QueryRequest:
+    return models.QueryRequest(
+        shard_key=shard_key(config, request.partition),
+        query=request.vector if isinstance(request, Rank) else request.words,
+        using=_using(config, request),
+        filter=request.filter,
+        params=_params(config, request),
+        limit=request.limit,
+        with_payload=_selected(request.payload),
+        with_vector=_dense(config, wanted=request.vectors),
+    )
+
+
+def _using(config: QdrantConfig, request: Rank | RankWords) -> str | None:
+    return config.vector if isinstance(request, Rank) else str(config.words)
+
+
+def _dense(config: QdrantConfig, *, wanted: bool) -> bool | list[str]:
+    """Return the selector of the dense vector, without the words."""
+    return [config.vector or ""] if wanted else False
+
+
+def _params(config: QdrantConfig, request: Rank | RankWords | RankGroups) -> models.SearchParams | None:
+    if isinstance(request, RankWords):
+        if not request.idf:
+            return None
+        return models.SearchParams(idf=models.IdfCorpusParams(corpus=request.filter))
     if config.local or (request.hnsw_ef is None and not request.exact):
         return None
     return models.SearchParams(hnsw_ef=request.hnsw_ef, exact=True if request.exact else None)
@@ -315,8 +377,20 @@ def _apply(client: QdrantClient, step: Step) -> None:
     match step:
         case CreateCollection():
             client.create_collection(
-                step.name, vectors_config=step.vectors, hnsw_config=step.hnsw, strict_mode_config=step.strict
+                step.name,
+                vectors_config=step.vectors,
+                sparse_vectors_config=step.words,
+                sharding_method=models.ShardingMethod.CUSTOM if step.tiers else None,
+                hnsw_config=step.hnsw,
+                strict_mode_config=step.strict,
             )
+        case CreateShard():
+            client.create_shard_key(step.name, step.key)
+        case CreateWords():
+            params = models.SparseVectorConfig(modifier=step.params.modifier)
+            client.create_vector_name(step.name, step.key, models.SparseVectorNameConfig(sparse=params))
+        case UpdateWords():
+            client.update_collection(step.name, sparse_vectors_config={step.key: step.params})
         case UpdateCollection():
             client.update_collection(step.name, hnsw_config=step.hnsw, strict_mode_config=step.strict)
         case CreateIndex():

@@ -41,6 +41,11 @@ def id_of(tag: Tag) -> str:
     return point_id(tag.tenant, tag.document, tag.generation, tag.chunk)
 
 
+def shard_of(tenant: str) -> str:
+    """Return the shard key of a tenant's own shard; in front of it is what the shared shard's name cannot have."""
+    return f"tenant:{tenant}"
+
+
 def order_of(document: str) -> int:
     """Return a number that sorts as the document ids do, as far as their first six bytes differ."""
     return int.from_bytes(document.encode()[:_ORDER_BYTES].ljust(_ORDER_BYTES, b"\0"), "big")

@@ -5,6 +5,7 @@ The grade is "predicate" where the tripwire is in place or cannot be (local mode
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Final
@@ -18,9 +19,13 @@ from vectoracl.fields import FieldType
 from vectoracl.findings import Finding, Posture, Rule
 from vectoracl_qdrant import rules, schema
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.requests import Describe, Scroll
+from vectoracl_qdrant.requests import Describe, Scroll, Version
 
 _PROVISION = "vectoracl provision"
+OLDEST: Final = (1, 16)
+"""The oldest server that honours `update_filter` and knows fallback shards."""
+SCOPED_STATISTICS: Final = (1, 19)
+"""The oldest server that computes the rarity of words on a corpus that the query names."""
 _HERE: Final = ("localhost", "127.0.0.1", "::1")
 
 
@@ -32,6 +37,7 @@ def look(config: QdrantConfig, fields: Mapping[str, FieldType]) -> Flow[Posture]
         if error.code != "not_provisioned":
             raise
         return judge(config, fields, None, untagged=None)
+    server = None if config.local else (yield from Version())
     untagged: bool | None = None
     if config.local or config.payload.tenant in found.payload_schema:
         empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=config.payload.tenant))
@@ -41,7 +47,7 @@ def look(config: QdrantConfig, fields: Mapping[str, FieldType]) -> Flow[Posture]
         except StoreError as error:
             if error.code != "rejected":
                 raise
-    return judge(config, fields, found, untagged=untagged)
+    return judge(config, fields, found, untagged=untagged, server=server)
 
 
 def judge(
@@ -50,12 +56,16 @@ def judge(
     found: models.CollectionInfo | None,
     *,
     untagged: bool | None,
+    server: str | None = None,
 ) -> Posture:
-    """Judge what was found (None: no collection); *untagged* is whether there is a point without a tenant."""
-    findings = tuple(_findings(config, fields, found, untagged))
+    """Judge what was found (None: no collection); *untagged* is whether there is a point without a tenant.
+
+    *server* is the version that the server says it has.
+    """
+    findings = tuple(_findings(config, fields, found, untagged, server))
     grade = "none" if any(one.rule.lowers for one in findings) else "predicate"
     facts = [("collection", config.collection), ("client", f"qdrant-client {version('qdrant-client')}")]
-    facts.append(("place", "local mode" if config.local else "server"))
+    facts.append(("place", "local mode" if config.local else f"server {server or 'of an unknown version'}"))
     if found is not None:
         facts.append(("points", str(found.points_count)))
         facts.append(("indexes", str(len(found.payload_schema))))
@@ -67,6 +77,7 @@ def _findings(
     fields: Mapping[str, FieldType],
     found: models.CollectionInfo | None,
     untagged: bool | None,  # noqa: FBT001 - three-valued
+    server: str | None,
 ) -> Iterator[Finding]:
     name = config.collection
     if found is None:
@@ -75,6 +86,8 @@ def _findings(
         yield from _vectors(config, found)
         if not config.local:
             yield from _server(config, fields, found)
+            yield from _old(config, server)
+        yield from _words(config, found, server)
         if untagged:
             yield _finding(
                 rules.UNTAGGED,
@@ -96,10 +109,42 @@ def _findings(
 
 
 def _vectors(config: QdrantConfig, found: models.CollectionInfo) -> Iterator[Finding]:
-    has, wanted = found.config.params.vectors, schema.vectors(config)
-    if not isinstance(has, models.VectorParams) or (has.size, has.distance) != (wanted.size, wanted.distance):
-        message = f"it does not hold one vector of {wanted.size} numbers by {wanted.distance.value}"
+    has, distance = schema.dense(config, found), schema.DISTANCE[config.metric]
+    if has is None or (has.size, has.distance) != (config.dimension, distance):
+        what = "vector" if config.vector is None else f"vector {config.vector!r}"
+        message = f"it does not hold one {what} of {config.dimension} numbers by {distance.value}"
         yield _finding(rules.VECTORS, config.collection, message, "name another collection and provision it")
+
+
+def _version(text: str | None) -> tuple[int, int] | None:
+    found = re.match(r"(\d+)\.(\d+)", text or "")
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _old(config: QdrantConfig, server: str | None) -> Iterator[Finding]:
+    found = _version(server)
+    if found is None:
+        yield _finding(rules.OLD, config.collection, "the server does not say which version it is", "ask its operator")
+    elif found < OLDEST:
+        yield _finding(rules.OLD, config.collection, f"the server is Qdrant {server}", "update it")
+
+
+def _words(config: QdrantConfig, found: models.CollectionInfo, server: str | None) -> Iterator[Finding]:
+    if config.words is False:
+        return
+    name = f"{config.collection}.{config.words}"
+    has = (found.config.params.sparse_vectors or {}).get(config.words)
+    if has is None:
+        yield _finding(rules.WORDS, name, "there is no such sparse vector", f"{_PROVISION}, or set words = false")
+        return
+    if not schema.weighs(has):
+        if config.idf:
+            yield _finding(rules.UNWEIGHED, name, "there is no IDF modifier on it", f"{_PROVISION}, or set idf = false")
+    elif not config.idf:
+        yield _finding(rules.STATISTICS, name, "the IDF modifier is on, and idf = false", _PROVISION)
+    elif not config.local and (_version(server) or (0, 0)) < SCOPED_STATISTICS:
+        known = f"Qdrant {server}" if server else "of an unknown version"
+        yield _finding(rules.STATISTICS, name, f"the server is {known}", f"set idf = false, and {_PROVISION}")
 
 
 def _server(config: QdrantConfig, fields: Mapping[str, FieldType], found: models.CollectionInfo) -> Iterator[Finding]:
@@ -112,6 +157,10 @@ def _server(config: QdrantConfig, fields: Mapping[str, FieldType], found: models
         )
     if found.config.hnsw_config.m != 0:
         yield _finding(rules.GLOBAL_GRAPH, name, f"m is {found.config.hnsw_config.m}", _PROVISION)
+    custom = found.config.params.sharding_method == models.ShardingMethod.CUSTOM
+    if custom != config.tiers:
+        message = f"tiers = {str(config.tiers).lower()}, and its shards are {'custom' if custom else 'automatic'}"
+        yield _finding(rules.TIERS, name, message, "name another collection and provision it, or change tiers")
     strict = found.config.strict_mode_config
     if strict is None or strict.enabled is not True:
         yield _finding(rules.STRICT_OFF, name, "strict mode is off", _PROVISION)

@@ -45,6 +45,27 @@ class Rank(Request[Sequence[models.ScoredPoint]]):
 
 
 @dataclass(frozen=True, slots=True)
+class RankWords(Request[Sequence[models.ScoredPoint]]):
+    """Rank the points that pass `filter` by their words; `idf` weighs these by their rarity among those points."""
+
+    partition: str | None
+    filter: models.Filter
+    words: models.SparseVector
+    limit: int
+    payload: tuple[str, ...]
+    vectors: bool = False
+    idf: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RankLegs(Request[tuple[Sequence[models.ScoredPoint], ...]]):
+    """Rank by each of `legs`, in one call; every leg has its own filter."""
+
+    partition: str | None
+    legs: tuple[Rank | RankWords, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RankGroups(Request[Sequence[models.ScoredPoint]]):
     """Rank, and return up to `size` points of each of the best `limit` values of the payload key `by`."""
 
@@ -92,6 +113,13 @@ class Describe(Request[models.CollectionInfo]):
 
 
 @dataclass(frozen=True, slots=True)
+class Version(Request[str]):
+    """Ask the server for its version."""
+
+    partition: None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tenants(Request[tuple[str, ...]]):
     """List the tenants, if they are fewer than `limit`; for operators and `hazmat` only."""
 
@@ -99,4 +127,4 @@ class Tenants(Request[tuple[str, ...]]):
     partition: None = None
 
 
-AnyRequest = Rank | RankGroups | Scroll | Write | Describe | Tenants
+AnyRequest = Rank | RankWords | RankLegs | RankGroups | Scroll | Write | Describe | Version | Tenants

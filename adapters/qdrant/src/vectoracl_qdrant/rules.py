@@ -104,3 +104,41 @@ PLAIN = _rule(
     "Over http the API key and all points cross the network readable by everybody on the way.",
     lowers=False,
 )
+OLD = _rule(
+    "QD013",
+    "The server is Qdrant 1.16 or newer",
+    "error",
+    "An older server ignores the condition of a conditional upsert without a word, so a write under a narrowed scope "
+    "could overwrite what is outside of it; and the rule that a query has to name a tenant came with 1.14.1.",
+    lowers=True,
+)
+WORDS = _rule(
+    "QD014",
+    "The sparse vector of the words is there",
+    "error",
+    "Without it lexical and hybrid queries are refused by the server.",
+    lowers=False,
+)
+STATISTICS = _rule(
+    "QD015",
+    "Words are weighed inside the query's own scope",
+    "error",
+    "The IDF modifier weighs words by everybody's texts unless the query names its corpus, which servers before 1.19 "
+    "do not know and ignore: scores would tell of other tenants' texts.",
+    lowers=True,
+)
+UNWEIGHED = _rule(
+    "QD016",
+    "Words are weighed by their rarity, as configured",
+    "warning",
+    "Without the IDF modifier the words of a query weigh the same, so frequent ones decide the order.",
+    lowers=False,
+)
+TIERS = _rule(
+    "QD017",
+    "The collection's sharding is that of the configuration",
+    "error",
+    "With tiers = true on a collection without custom sharding every request is refused; without it, on a collection "
+    "that has it, every request would go to all shards, where a tenant that moves lies twice.",
+    lowers=True,
+)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import orjson
+from pydantic import BaseModel
 from qdrant_client import models
 
 from vectoracl.fields import FieldType
@@ -21,9 +22,11 @@ class CreateCollection:
     """Create the collection: no graph over all tenants (m=0), one for each (payload_m), strict mode on."""
 
     name: str
-    vectors: models.VectorParams
+    vectors: models.VectorParams | dict[str, models.VectorParams]
+    words: dict[str, models.SparseVectorParams] | None
     hnsw: models.HnswConfigDiff
     strict: models.StrictModeConfig
+    tiers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,32 @@ class UpdateCollection:
 
 
 @dataclass(frozen=True, slots=True)
+class CreateWords:
+    """Add the sparse vector of the words to an existing collection; its points get theirs after that."""
+
+    name: str
+    key: str
+    params: models.SparseVectorParams
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateWords:
+    """Bring the weighing of words to what is configured."""
+
+    name: str
+    key: str
+    params: models.SparseVectorParams
+
+
+@dataclass(frozen=True, slots=True)
+class CreateShard:
+    """Create the shard that small tenants share."""
+
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class CreateIndex:
     """Create one payload index, before points are written: the tenants' graphs are built by it."""
 
@@ -44,12 +73,31 @@ class CreateIndex:
     params: IndexParams
 
 
-Step = CreateCollection | UpdateCollection | CreateIndex
+Step = CreateCollection | CreateShard | UpdateCollection | CreateWords | UpdateWords | CreateIndex
 
 
-def vectors(config: QdrantConfig) -> models.VectorParams:
-    """Return the collection's one unnamed vector."""
-    return models.VectorParams(size=config.dimension, distance=DISTANCE[config.metric])
+def vectors(config: QdrantConfig) -> models.VectorParams | dict[str, models.VectorParams]:
+    """Return the collection's one dense vector, unnamed unless the configuration names it."""
+    dense = models.VectorParams(size=config.dimension, distance=DISTANCE[config.metric])
+    return dense if config.vector is None else {config.vector: dense}
+
+
+def dense(config: QdrantConfig, found: models.CollectionInfo) -> models.VectorParams | None:
+    """Return the parameters of the configured dense vector, as they were *found*; None if it is not there."""
+    has = found.config.params.vectors
+    if isinstance(has, models.VectorParams):
+        return has if config.vector is None else None
+    return None if has is None or config.vector is None else has.get(config.vector)
+
+
+def words(config: QdrantConfig) -> models.SparseVectorParams:
+    """Return the sparse vector of the words; with the modifier the server weighs them, in the corpus it is told."""
+    return models.SparseVectorParams(modifier=models.Modifier.IDF if config.idf else models.Modifier.NONE)
+
+
+def weighs(found: models.SparseVectorParams) -> bool:
+    """Tell whether the sparse vector as it was *found* is weighed by rarity."""
+    return found.modifier == models.Modifier.IDF
 
 
 def hnsw(config: QdrantConfig) -> models.HnswConfigDiff:
@@ -114,9 +162,18 @@ def steps(config: QdrantConfig, fields: Mapping[str, FieldType], found: models.C
     """Yield what is left to do, given the collection as it was *found* (None: there is none)."""
     name = config.collection
     if found is None:
-        yield CreateCollection(name, vectors(config), hnsw(config), strict_mode(config))
+        some = None if config.words is False else {config.words: words(config)}
+        yield CreateCollection(name, vectors(config), some, hnsw(config), strict_mode(config), tiers=config.tiers)
+        if config.tiers:
+            yield CreateShard(name, config.shared_shard)
     elif not config.local and not (_same_hnsw(config, found) and _same_strict(config, found)):
         yield UpdateCollection(name, hnsw(config), strict_mode(config))
+    if found is not None and config.words is not False:
+        has = (found.config.params.sparse_vectors or {}).get(config.words)
+        if has is None:
+            yield CreateWords(name, config.words, words(config))
+        elif weighs(has) != config.idf:
+            yield UpdateWords(name, config.words, words(config))
     there = {} if found is None else found.payload_schema
     for key, params in indexes(config, fields).items():
         if config.local or (key in there and same_index(params, there[key])):
@@ -149,7 +206,9 @@ def text_of(step: Step) -> str:
     match step:
         case CreateCollection():
             body: dict[str, object] = {
-                "vectors": _dump(step.vectors),
+                "vectors": _each(step.vectors) if isinstance(step.vectors, dict) else _dump(step.vectors),
+                **({} if step.words is None else {"sparse_vectors": _each(step.words)}),
+                **({"sharding_method": "custom"} if step.tiers else {}),
                 "hnsw_config": _dump(step.hnsw),
                 "strict_mode_config": _dump(step.strict),
             }
@@ -157,14 +216,22 @@ def text_of(step: Step) -> str:
         case UpdateCollection():
             body = {"hnsw_config": _dump(step.hnsw), "strict_mode_config": _dump(step.strict)}
             return f"PATCH /collections/{step.name}\n{_json(body)}"
+        case CreateShard():
+            return f"PUT /collections/{step.name}/shards\n{_json({'shard_key': step.key})}"
+        case CreateWords():
+            return f"PUT /collections/{step.name}/vectors/{step.key}\n{_json({'sparse': _dump(step.params)})}"
+        case UpdateWords():
+            return f"PATCH /collections/{step.name}\n{_json({'sparse_vectors': {step.key: _dump(step.params)}})}"
         case CreateIndex():
             body = {"field_name": step.key, "field_schema": _dump(step.params)}
             return f"PUT /collections/{step.name}/index?wait=true\n{_json(body)}"
 
 
-def _dump(
-    model: models.VectorParams | models.HnswConfigDiff | models.StrictModeConfig | IndexParams,
-) -> dict[str, object]:
+def _each(some: Mapping[str, BaseModel]) -> dict[str, object]:
+    return {name: _dump(one) for name, one in some.items()}
+
+
+def _dump(model: BaseModel) -> dict[str, object]:
     return model.model_dump(mode="json", exclude_none=True)
 
 

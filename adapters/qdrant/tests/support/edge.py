@@ -43,6 +43,16 @@ def _id(value: Any) -> Any:
     return uuid.UUID(value) if isinstance(value, str) else value
 
 
+def _vectors(vector: Any) -> Any:
+    if isinstance(vector, list):
+        return vector
+    return {name: sparse(one) if isinstance(one, models.SparseVector) else one for name, one in vector.items()}
+
+
+def sparse(vector: models.SparseVector) -> Any:
+    return edge.SparseVector(vector.indices, vector.values)
+
+
 class Shard:
     """One shard with the payload indexes of a configuration, or with none."""
 
@@ -52,6 +62,7 @@ class Shard:
             str(folder),
             edge.EdgeConfig(
                 vectors=edge.EdgeVectorParams(size=config.dimension, distance=edge.Distance.Cosine),
+                sparse_vectors={"words": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
                 hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10, payload_m=16),
             ),
         )
@@ -66,7 +77,7 @@ class Shard:
                 self._shard.update(edge.UpdateOperation.create_field_index(key, kinds[params.type.value]()))
 
     def upsert(self, points: list[models.PointStruct]) -> None:
-        made = [edge.Point(_id(point.id), list(point.vector), point.payload) for point in points]  # type: ignore[arg-type]
+        made = [edge.Point(_id(point.id), _vectors(point.vector), point.payload) for point in points]
         self._shard.update(edge.UpdateOperation.upsert_points(made))
 
     def ids(self, where: models.Filter) -> set[str]:
@@ -87,6 +98,32 @@ class Shard:
     def ranked(self, where: models.Filter, vector: list[float], limit: int) -> list[tuple[str, float]]:
         found = self._shard.query(
             edge.QueryRequest(limit=limit, query=edge.Query.Nearest(vector), filter=convert(where))
+        )
+        return [(str(point.id), point.score) for point in found]
+
+    def worded(
+        self, where: models.Filter, words: models.SparseVector, limit: int, corpus: models.Filter | None
+    ) -> list[tuple[str, float]]:
+        params = None if corpus is None else edge.SearchParams(idf=edge.IdfParams(corpus=convert(corpus)))
+        query = edge.Query.Nearest(sparse(words), using="words")
+        found = self._shard.query(edge.QueryRequest(limit=limit, query=query, filter=convert(where), params=params))
+        return [(str(point.id), point.score) for point in found]
+
+    def fused(
+        self, where: models.Filter, words: models.SparseVector, vector: list[float], depth: int, k: int
+    ) -> list[tuple[str, float]]:
+        """Let the engine fuse both legs."""
+        legs = [
+            edge.Prefetch(limit=depth, query=edge.Query.Nearest(vector), filter=convert(where)),
+            edge.Prefetch(
+                limit=depth,
+                query=edge.Query.Nearest(sparse(words), using="words"),
+                filter=convert(where),
+                params=edge.SearchParams(idf=edge.IdfParams(corpus=convert(where))),
+            ),
+        ]
+        found = self._shard.query(
+            edge.QueryRequest(limit=2 * depth, query=edge.Fusion.Rrf(k=k), prefetches=legs, filter=convert(where))
         )
         return [(str(point.id), point.score) for point in found]
 

@@ -14,7 +14,7 @@ from vectoracl.adapter import Request
 from vectoracl.fields import check_fields, check_scope_predicate
 from vectoracl.operations import ChunkRef, Count, Delete, Fetch, Position, Replace, Scan, Search, Upsert
 from vectoracl.predicate import Predicate
-from vectoracl.queries import VectorQuery
+from vectoracl.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.records import Record, Tag
 from vectoracl_qdrant import schema
 from vectoracl_qdrant.adapter import QdrantAdapter
@@ -85,6 +85,17 @@ def flows() -> Iterator[tuple[str, Any]]:
             Search(TENANT, SCOPE, ALWAYS, QUERY, 5, TEXT, group_by="document", per_group=2, tuning={"hnsw_ef": 64})
         ),
     )
+    hybrid = HybridQuery("text One", QUERY.vector)
+    for name, query in (("lexical", Lexical("text One")), ("hybrid", hybrid)):
+        yield f"{name} in a scope", ADAPTER.search(Search(TENANT, SCOPE, checked(F.year > 1), query, 5, ALL))
+        yield (
+            f"{name} grouped",
+            ADAPTER.search(Search(TENANT, ALWAYS, ALWAYS, query, 2, TEXT, group_by="document", per_group=2)),
+        )
+    yield "lexical inside a tie", ADAPTER.search(Search(TENANT, ALWAYS, ALWAYS, Lexical("text"), 1, TEXT))
+    yield "lexical without a word", ADAPTER.search(Search(TENANT, SCOPE, ALWAYS, Lexical("?!"), 5, TEXT))
+    wordless = HybridQuery("?!", QUERY.vector)
+    yield "hybrid without a word", ADAPTER.search(Search(TENANT, SCOPE, ALWAYS, wordless, 5, TEXT))
     refs = (ChunkRef("c1"), ChunkRef("c2", "d"), ChunkRef("c3", "d"), ChunkRef("c4", "e"))
     yield "fetch", ADAPTER.fetch(Fetch(TENANT, SCOPE, refs, TEXT))
     yield "count", ADAPTER.count(Count(TENANT, SCOPE, checked(F.year > 1)))
@@ -99,17 +110,25 @@ def flows() -> Iterator[tuple[str, Any]]:
     yield "delete by filter", ADAPTER.delete(Delete(TENANT, SCOPE, where=checked(F.year > 1)))
 
 
+def words(some: tuple[Record, ...]) -> Any:
+    return QdrantCompiler(CONFIG, FIELDS).words_of(some)
+
+
 def stored(count: int, pending: str | None = None) -> list[models.Record]:
-    points = QdrantCompiler(CONFIG, FIELDS).points(records(count), NO_VERSION, pending)
+    some = records(count)
+    points = QdrantCompiler(CONFIG, FIELDS).points(some, words(some), NO_VERSION, pending)
     return [models.Record(id=one.id, payload=one.payload, vector=one.vector) for one in points]
 
 
 def engine() -> Callable[[Request[Any]], Any]:
     """Return what answers: the client's local mode with `records(3)` of two tenants in it."""
     client = QdrantClient(":memory:")
-    client.create_collection(LOCAL.collection, vectors_config=schema.vectors(LOCAL))
+    (create, *_) = schema.steps(LOCAL, FIELDS, None)
+    assert isinstance(create, schema.CreateCollection)
+    client.create_collection(LOCAL.collection, vectors_config=create.vectors, sparse_vectors_config=create.words)
     for tenant in (TENANT, "beta"):
-        points = QdrantCompiler(LOCAL, FIELDS).points(records(3, tenant), NO_VERSION)
+        some = records(3, tenant)
+        points = QdrantCompiler(LOCAL, FIELDS).points(some, words(some), NO_VERSION)
         client.upsert(LOCAL.collection, points)
     return lambda request: reply_of(request, call(client, LOCAL, request, None))
 
