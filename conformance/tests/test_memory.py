@@ -12,10 +12,7 @@ def test_conformant(seed):
     notes = run_checks(load_harness("memory"), Options(name="memory", seed=seed))
     judged = judge(notes)
     wrong = [(note.id, note.mode, note.outcome, note.reason) for note in judged.checks if note.outcome != "passed"]
-    assert [one[:3] for one in wrong] == [
-        ("R13", "sync", "unsupported, verified"),
-        ("R13", "async", "unsupported, verified"),
-    ], wrong
+    assert not wrong
     assert judged.verdict == "conformant"
     assert judged.evidence == "E1"
     assert judged.exit_code == 0

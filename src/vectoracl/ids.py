@@ -7,6 +7,7 @@ trailing blanks) are either refused or stay different; nothing is trimmed, folde
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 from vectoracl.errors import InvalidInputError, InvalidPrincipalError, InvalidTenantError
 
@@ -110,3 +111,19 @@ def check_text(value: object, field: str, limit: int = 1 << 20) -> str:
     if size > limit:
         raise InvalidInputError(f"{field} has {size} bytes; the limit is {limit}.", field=field)
     return value
+
+
+def skeleton(tenant: str) -> str:
+    """Return what is left of *tenant* when case, width, blanks and what cannot be seen are taken away."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tenant).casefold())
+    return "".join(
+        char for char in folded if not char.isspace() and unicodedata.category(char) not in ("Cf", "Cc", "Zl", "Zp")
+    )
+
+
+def look_alikes(tenants: Iterable[str]) -> list[list[str]]:
+    """Return the groups of *tenants* that a person could take for each other, sorted."""
+    alike: dict[str, set[str]] = {}
+    for tenant in tenants:
+        alike.setdefault(skeleton(tenant), set()).add(tenant)
+    return sorted(sorted(group) for group in alike.values() if len(group) > 1)

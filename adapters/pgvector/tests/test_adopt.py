@@ -15,6 +15,7 @@ import vectoracl as v
 from vectoracl import Chunk, F, testing
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl.fields import check_fields
+from vectoracl.ids import skeleton
 from vectoracl_pgvector import adopt as adoption
 from vectoracl_pgvector.config import PgvectorConfig
 
@@ -382,4 +383,4 @@ def test_config() -> None:
     [("Acme", "acme"), ("acme ", "acme"), ("ac\u200bme", "acme"), ("\uff21cme", "acme"), ("a b", "ab")],
 )
 def test_skeleton(one: str, other: str) -> None:
-    assert adoption.skeleton(one) == adoption.skeleton(other)
+    assert skeleton(one) == skeleton(other)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from vectoracl.cli import adapters, check, conformance, demo, init, store, use
+from vectoracl.cli import adapters, check, conformance, copy, demo, init, store, use
 from vectoracl.cli.common import EXIT_CODES, command
 
 app = typer.Typer(
@@ -91,6 +91,14 @@ _add(
     "vectoracl provision --sql | less",
     "vectoracl provision",
     "vectoracl provision --adopt public.documents",
+)
+_add(
+    "copy",
+    copy.copy,
+    _OPERATE,
+    "vectoracl copy --from pg.toml --to qdrant.toml --dry-run",
+    "vectoracl copy --from pg.toml --to qdrant.toml",
+    "vectoracl copy --from pg.toml --to qdrant.toml --tenant acme --overwrite",
 )
 
 tenants = typer.Typer(help="See how large the tenants are, and move the large ones.", no_args_is_help=True)

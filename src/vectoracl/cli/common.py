@@ -168,11 +168,15 @@ def operator(who: str, doing: str) -> Principal:
         raise InvalidInputError(
             "--as takes ID@TENANT, for example --as reader@acme: who asks, and of which tenant.", field="as"
         )
+    return hazmat.operator_principal(name, tenant, f"vectoracl {doing} --as, run by {person()} at the command line")
+
+
+def person() -> str:
+    """Return the name of the operating system's user, for the audit."""
     try:
-        person = getpass.getuser()
+        return getpass.getuser()
     except (OSError, KeyError):  # no entry for this user, as in some containers
-        person = "unknown"
-    return hazmat.operator_principal(name, tenant, f"vectoracl {doing} --as, run by {person} at the command line")
+        return "unknown"
 
 
 def config_path(option: Path, argument: Path | None) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -20,7 +19,7 @@ import psycopg
 from vectoracl.adapter import Progress
 from vectoracl.errors import InvalidInputError, RefusedError, StoreError
 from vectoracl.fields import FieldType
-from vectoracl.ids import check_tenant
+from vectoracl.ids import check_tenant, look_alikes
 from vectoracl.prepare import check_metadata, dump_metadata, prepare
 from vectoracl.queries import check_vector
 from vectoracl.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record, Tag
@@ -227,13 +226,10 @@ class _Adoption:
         if there is not None and there[0] is not None:
             rows = self._connection.execute(f"SELECT tenant_id FROM {self._names.tenants}").fetchall()
             known = {row[0] for row in rows}
-        alike: dict[str, set[str]] = {}
-        for tenant in known | findings.tenants.keys():
-            alike.setdefault(skeleton(tenant), set()).add(tenant)
-        for group in alike.values():
-            ours = sorted(group & findings.tenants.keys())
-            if len(group) > 1 and ours:
-                listed = ", ".join(ascii(tenant) for tenant in sorted(group))
+        for group in look_alikes(known | findings.tenants.keys()):
+            ours = [tenant for tenant in group if tenant in findings.tenants]
+            if ours:
+                listed = ", ".join(ascii(tenant) for tenant in group)
                 count = sum(findings.tenants[tenant] for tenant in ours)
                 keys = [key for tenant in ours for key in findings.keys[tenant]]
                 findings.refuse(f"Tenants that look alike: {listed}.", keys, count)
@@ -399,14 +395,6 @@ class _Adoption:
                 adapter="pgvector",
                 sent="unknown",
             )
-
-
-def skeleton(tenant: str) -> str:
-    """Return what is left of *tenant* when case, width, blanks and what cannot be seen are taken away."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tenant).casefold())
-    return "".join(
-        char for char in folded if not char.isspace() and unicodedata.category(char) not in ("Cf", "Cc", "Zl", "Zp")
-    )
 
 
 def _sum(document: str, chunk: str, text: str, vector: str) -> str:

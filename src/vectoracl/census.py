@@ -1,0 +1,163 @@
+"""Comparing one tenant's rows in two stores, row by row, in bounded memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+
+from vectoracl.errors import StoreError
+from vectoracl.operations import Position, Rows
+from vectoracl.prepare import dump_metadata
+from vectoracl.records import Hit, Vector
+
+Read = Callable[[int, Position | None], Rows]
+Metric = Literal["cosine", "inner", "l2"]
+
+TOLERANCE = {"single": 1e-5, "half": 1e-3}
+"""The largest difference of two numbers of a vector, relative to its largest one: a few units in the last place of
+float32 (2**-24) or float16 (2**-11)."""
+_SHOWN = 5
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What two stores hold of one tenant.
+
+    `source_rows` and `target_rows` are counts; `missing`, `extra` and `different` count rows that the target lacks, has
+    beside, or has otherwise. The digests are over ids, tags, texts and metadata, in key order; vectors are compared
+    number by number, and `vector_difference` is the largest difference, relative to the vector's largest number.
+    """
+
+    tenant: str
+    source_rows: int = 0
+    target_rows: int = 0
+    missing: int = 0
+    extra: int = 0
+    different: int = 0
+    vector_difference: float = 0.0
+    source_digest: str = ""
+    target_digest: str = ""
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def same(self) -> bool:
+        """Whether the target holds exactly the source's rows."""
+        return not (self.missing or self.extra or self.different) and self.source_digest == self.target_digest
+
+    def example(self, key: Position, what: str) -> None:
+        """Keep the first few rows that are not as they should be, by their ids."""
+        if len(self.examples) < _SHOWN:
+            self.examples.append(f"{key.document} / {key.chunk}: {what}")
+
+
+def rows(read: Read, size: int, where: str) -> Iterator[Hit]:
+    """Yield every row that *read* gives, page by page. Raises: StoreError if they are not in key order."""
+    after: Position | None = None
+    while True:
+        page = read(size, after)
+        for hit in page.hits:
+            key = key_of(hit)
+            if after is not None and key <= after:
+                raise StoreError(f"{where} does not give its rows in key order.", code="order", sent="no")
+            after = key
+            yield hit
+        if not page.more or not page.hits:
+            return
+
+
+def key_of(hit: Hit) -> Position:
+    """Return where *hit* stands in a scan."""
+    return Position(hit.tag.document, hit.tag.generation, hit.tag.chunk)
+
+
+def compare(
+    tenant: str, source: Read, target: Read, *, metric: Metric, tolerance: float, size: int, seen: Callable[[int], None]
+) -> Comparison:
+    """Compare what *source* and *target* give, *size* rows at a time; *seen* hears of each row of the source."""
+    result = Comparison(tenant)
+    digests = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+    left, right = rows(source, size, "The source"), rows(target, size, "The target")
+    mine, theirs = next(left, None), next(right, None)
+    while mine is not None or theirs is not None:
+        here = None if mine is None else key_of(mine)
+        there = None if theirs is None else key_of(theirs)
+        take_mine = here is not None and (there is None or here <= there)
+        take_theirs = there is not None and (here is None or there <= here)
+        if mine is not None and theirs is not None and take_mine and take_theirs:
+            _pair(result, mine, theirs, metric, tolerance)
+        elif take_mine and here is not None:
+            result.missing += 1
+            result.example(here, "missing in the target")
+        elif there is not None:
+            result.extra += 1
+            result.example(there, "in the target only")
+        if take_mine and mine is not None:
+            result.source_rows += 1
+            digests[0].update(_exact(mine))
+            seen(result.source_rows)
+            mine = next(left, None)
+        if take_theirs and theirs is not None:
+            result.target_rows += 1
+            digests[1].update(_exact(theirs))
+            theirs = next(right, None)
+    result.source_digest, result.target_digest = (one.hexdigest() for one in digests)
+    return result
+
+
+def _exact(hit: Hit) -> bytes:
+    """Return what has to be equal to the last bit, as bytes with their length in front."""
+    raw = orjson.dumps([_tag(hit), hit.text, _metadata(hit)], option=orjson.OPT_SORT_KEYS)
+    return len(raw).to_bytes(8, "big") + raw
+
+
+def _tag(hit: Hit) -> list[Any]:
+    return [_number(part) for part in hit.tag]
+
+
+def _metadata(hit: Hit) -> Any:
+    return _number(orjson.loads(dump_metadata(hit.metadata or {})))
+
+
+def _number(value: Any) -> Any:
+    """Return *value* with each number in one form: a store may give 3 for 3.0, and 0 for -0.0."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_number(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _number(one) for name, one in value.items()}
+    return value
+
+
+def _pair(result: Comparison, mine: Hit, theirs: Hit, metric: Metric, tolerance: float) -> None:
+    named = zip(mine.tag._fields, _tag(mine), _tag(theirs), strict=True)
+    parts = [name for name, one, other in named if one != other]
+    if mine.text != theirs.text:
+        parts.append("text")
+    if _metadata(mine) != _metadata(theirs):
+        parts.append("metadata")
+    assert mine.vector is not None and theirs.vector is not None  # noqa: PT018 - the reading flow demands them
+    difference = vector_difference(mine.vector, theirs.vector, metric)
+    result.vector_difference = max(result.vector_difference, difference)
+    if not difference <= tolerance:
+        parts.append("vector")
+    if parts:
+        result.different += 1
+        result.example(key_of(mine), f"{', '.join(parts)} {'differs' if len(parts) == 1 else 'differ'}")
+
+
+def vector_difference(one: Vector, other: Vector, metric: Metric) -> float:
+    """Return the largest difference of two numbers, relative to the largest number; of directions for "cosine"."""
+    if one.shape != other.shape:
+        return float("inf")
+    first, second = one.astype(np.float64), other.astype(np.float64)
+    if metric == "cosine":
+        first, second = first / np.linalg.norm(first), second / np.linalg.norm(second)
+    largest = float(np.abs(first).max(initial=0.0))
+    difference = float(np.abs(first - second).max(initial=0.0))
+    return difference if largest == 0 else difference / largest

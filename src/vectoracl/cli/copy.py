@@ -1,0 +1,212 @@
+"""`vectoracl copy`: all tenants' chunks, with their tags, from one store to another."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from vectoracl.census import Comparison
+from vectoracl.checkpoint import Checkpoint
+from vectoracl.cli.common import CLEAN, FINDINGS, JsonOption, Steps, done, opened, out, person, plain, print_json
+from vectoracl.copying import PAGE, Copy, Plan, Report, Side
+from vectoracl.errors import InvalidInputError
+
+_MOST = 20
+
+
+def copy(
+    source: Annotated[Path, typer.Option("--from", metavar="FILE", help="The configuration to copy from.")],
+    target: Annotated[Path, typer.Option("--to", metavar="FILE", help="The configuration to copy to.")],
+    from_store: Annotated[
+        str | None, typer.Option("--from-store", metavar="NAME", help="Only this store of --from.")
+    ] = None,
+    to_store: Annotated[str | None, typer.Option("--to-store", metavar="NAME", help="Into this store of --to.")] = None,
+    tenant: Annotated[
+        list[str] | None, typer.Option("--tenant", metavar="ID", help="Only this tenant; can be given several times.")
+    ] = None,
+    tenants: Annotated[
+        Path | None,
+        typer.Option(
+            "--tenants",
+            metavar="FILE",
+            help="The tenants, one id a line (- for standard input): for a store that cannot list them.",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint", metavar="FILE", help="How far the copy came. \\[default: beside --to, NAME.toml.copy]"
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", help="Rows a request at most.", min=1, max=10_000)] = PAGE,
+    *,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="First delete what the target holds of the tenants named by --tenant."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan, or why it is refused. Writes nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy all tenants' chunks with their tags into another store, of the same kind or another.
+
+    Vectors, texts, metadata and every part of the tags stay as they are, so policies mean the same afterwards. It is
+    refused as a whole where that cannot be: other dimension, metric, metadata fields or embedder; rows of a tenant that
+    are in the target already; tenants that look alike. The source is only read.
+
+    Ctrl-C and crashes are no harm: the same command goes on where it stopped. At the end both stores are read and
+    compared, row by row. Reads and writes go past the policy, and are recorded as such in both configurations' audit.
+
+    Exit codes: 0 copied and the same, 1 copied and something differs, 2 refused or stopped.
+    """
+    chosen = _chosen(tenant, tenants)
+    if overwrite and not tenant:
+        raise InvalidInputError(
+            "--overwrite deletes rows, so it needs each tenant by name: --tenant ID.", field="tenant"
+        )
+    reason = f"vectoracl copy, run by {person()} at the command line"
+    path = target.with_name(target.name + ".copy") if checkpoint is None else checkpoint
+    kept = Checkpoint(path, [str(source.resolve()), str(target.resolve()), from_store or "", to_store or ""])
+    with (
+        opened(source, from_store, contact=False) as one,
+        opened(target, to_store, contact=False) as other,
+        Steps(quiet=as_json) as steps,
+    ):
+        work = Copy(
+            Side(one, from_store),
+            Side(other, to_store),
+            reason=reason,
+            checkpoint=kept,
+            progress=steps.report,
+            batch=batch,
+        )
+        steps.step("planning", 0, None)
+        plan = work.plan(chosen, named=bool(tenant), overwrite=overwrite)
+        steps.step("planning", 1, 1)
+        report = None if dry_run else work.run(plan, overwrite=overwrite)
+    if as_json:
+        print_json({"plan": _plan_json(plan), "result": None if report is None else _report_json(report)})
+    else:
+        _show(plan, report)
+    done(FINDINGS if report is not None and report.different else CLEAN)
+
+
+def _chosen(named: list[str] | None, listed: Path | None) -> list[str] | None:
+    """Return the tenants that were given, None for all. Raises: InvalidInputError."""
+    if named and listed is not None:
+        raise InvalidInputError("Pass --tenant or --tenants, not both.", field="tenants")
+    if listed is None:
+        return named or None
+    try:
+        text = sys.stdin.read() if str(listed) == "-" else listed.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise InvalidInputError(f"The file {listed} cannot be read as UTF-8 text.", field="tenants") from None
+    return [line for line in text.splitlines() if line]
+
+
+def _plan_json(plan: Plan) -> dict[str, Any]:
+    moves = [
+        {
+            "tenant": one.tenant,
+            "from": one.source.store.name,
+            "to": one.target.store.name,
+            "rows": one.rows,
+            "state": one.state,
+        }
+        for one in plan.moves
+    ]
+    return {"tenants": moves, "notes": list(plan.notes)}
+
+
+def _report_json(report: Report) -> dict[str, Any]:
+    tenants = [
+        {
+            "tenant": one.tenant,
+            "same": one.same,
+            "source_rows": one.source_rows,
+            "target_rows": one.target_rows,
+            "missing": one.missing,
+            "extra": one.extra,
+            "different": one.different,
+            "vector_difference": one.vector_difference,
+            "source_digest": one.source_digest,
+            "target_digest": one.target_digest,
+            "examples": [plain(line) for line in one.examples],
+        }
+        for one in report.tenants
+    ]
+    return {"written": report.written, "seconds": round(report.seconds, 3), "tenants": tenants}
+
+
+_TODO = {
+    "copy": ("copy", "bold"),
+    "resume": ("go on from the checkpoint", "bold"),
+    "verify": ("copied; compare", "dim"),
+    "there": ("there already, the same", "green"),
+}
+
+
+def _show(plan: Plan, report: Report | None) -> None:
+    console = out()
+    for note in plan.notes:
+        console.print(Text.assemble(("note: ", "yellow"), plain(note)), soft_wrap=True)
+    if not plan.moves:
+        console.print("The source has no tenants: there is nothing to copy.")
+        return
+    if report is None:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("tenant", overflow="fold")
+        for name, justify in (("rows", "right"), ("from", "left"), ("to", "left"), ("plan", "left")):
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]  # the two words above
+        for one in plan.moves[:_MOST]:
+            size = "?" if one.rows is None else f"{one.rows:,}"
+            what, style = _TODO[one.state]
+            table.add_row(
+                Text(plain(one.tenant), "bold"),
+                size,
+                plain(one.source.store.name),
+                plain(one.target.store.name),
+                Text(what, style),
+            )
+        console.print(table)
+        if len(plan.moves) > _MOST:
+            console.print(Text(f"… and {len(plan.moves) - _MOST:,} more tenants (all of them with --json)", "dim"))
+        console.print(Text("A dry run: nothing was written.", "dim"))
+        return
+    for wrong in report.different[:_MOST]:
+        console.print(_differs(wrong), soft_wrap=True)
+    rows = sum(one.target_rows for one in report.tenants)
+    count = len(report.tenants) - len(report.different)
+    largest = max((one.vector_difference for one in report.tenants), default=0.0)
+    text = Text.assemble(
+        ("✓ " if not report.different else "✗ ", "green" if not report.different else "bold red"),
+        f"{report.written:,} chunks written in {report.seconds:.1f} s. Compared: {rows:,} rows, "
+        f"{count:,} of {len(report.tenants):,} tenants the same (vectors within {largest:.1g}).",
+    )
+    console.print(text, soft_wrap=True)
+    if report.different:
+        console.print(
+            Text(
+                "Rows that were written while they were copied differ: stop the writers, then copy those tenants anew "
+                "with --tenant ID --overwrite.",
+                "dim",
+            ),
+            soft_wrap=True,
+        )
+
+
+def _differs(one: Comparison) -> Text:
+    text = Text.assemble((plain(one.tenant), "bold red"))
+    text.append(
+        f": {one.source_rows:,} rows in the source, {one.target_rows:,} in the target; {one.missing:,} missing, "
+        f"{one.extra:,} extra, {one.different:,} different"
+    )
+    for line in one.examples:
+        text.append(f"\n  {plain(line)}", "dim")
+    return text
