@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vectoracl_conformance.checks import CHECKS
+from vectoracl_conformance.verdict import PROVISIONAL
 
 _GROUPS = {"R": "Read", "W": "Write", "P": "Principal", "S": "Session", "X": "Beyond"}
 
@@ -15,6 +16,7 @@ def markdown() -> str:
         if check.id[0] != group:
             group = check.id[0]
             lines += ["", f"### {_GROUPS[group]}", "", "| id | check | the attack | a breach |", "|---|---|---|---|"]
-        cells = (check.id, check.title, check.attack, check.breach)
+        new = f" (provisional until {PROVISIONAL[check.id]})" if check.id in PROVISIONAL else ""
+        cells = (check.id, check.title + new, check.attack, check.breach)
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines).strip() + "\n"

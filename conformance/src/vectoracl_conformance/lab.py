@@ -225,8 +225,15 @@ class Lab:
         own = self.store.single if single and self.store.single is not None else self.store.config
         return {"version": 1, "stores": {STORE: {**own, "metadata": dict(corpora.FIELDS)}}, **more}
 
-    def client(self, *, policy: Policy | None = None, single: bool = False, **more: Any) -> Door:
-        """Return a client that was not contacted yet."""
+    def client(
+        self,
+        *,
+        policy: Policy | None = None,
+        single: bool = False,
+        other: Callable[[str], str] | None = None,
+        **more: Any,
+    ) -> Door:
+        """Return a client that was not contacted yet; *other* changes each text of the store's configuration."""
         wrap = self._wrap
         store, tape = self.store, self.tape
 
@@ -235,7 +242,11 @@ class Lab:
             return made if wrap is None else wrap(made)
 
         kind = _Sync if self.mode == "sync" else _Async
-        acl = kind(self.config(single=single, **more), both, policy=policy, sink=MemorySink())
+        config = self.config(single=single, **more)
+        if other is not None:
+            own = config["stores"][STORE]
+            config["stores"][STORE] = {k: other(v) if isinstance(v, str) else v for k, v in own.items()}
+        acl = kind(config, both, policy=policy, sink=MemorySink())
         return Door(acl, self.mode, self.tape)
 
     @asynccontextmanager

@@ -18,7 +18,7 @@ from vectoracl_conformance.corpus import DECOYS
 from vectoracl_conformance.engine import Options, fresh, run_mode
 from vectoracl_conformance.harness import Harness, load_harness
 from vectoracl_conformance.report import story
-from vectoracl_conformance.verdict import MODES, REQUIRED, Judged, Noted, judge
+from vectoracl_conformance.verdict import MODES, REQUIRED, Judged, Noted, fine, judge
 
 _PROPERTY = "vectoracl conformance"
 _subscribed = pytest.StashKey[dict[str, "Subscription"]]()
@@ -73,7 +73,7 @@ def subscribe(harness: str | Harness, *, decoys: int = DECOYS, seed: int | None 
             """Run one check."""
             note = subscription.perform(id_, mode)
             record_property(_PROPERTY, {"subscription": name, **asdict(note)})
-            if note.outcome not in ("passed", "unsupported, verified"):
+            if not fine(note):
                 lines = "\n".join(f"{heading}: {text}" for heading, text in story(note))
                 pytest.fail(f"{note.id} {note.mode}: {note.outcome}\n{lines}", pytrace=False)
 

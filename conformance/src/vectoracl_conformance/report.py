@@ -14,7 +14,7 @@ from rich.text import Text
 
 from vectoracl_conformance.checks import CHECKS
 from vectoracl_conformance.runner import Report
-from vectoracl_conformance.verdict import GRADES, MISSING, MODES, Noted
+from vectoracl_conformance.verdict import GRADES, MISSING, MODES, PROVISIONAL, Noted
 
 _COLOURS = {
     "passed": "green",
@@ -32,7 +32,8 @@ _COLOURS = {
 def title(id_: str) -> str:
     """Return the title of a check."""
     found = CHECKS.get(id_)
-    return found.title if found is not None else ""
+    new = f" (provisional until {PROVISIONAL[id_]})" if id_ in PROVISIONAL else ""
+    return found.title + new if found is not None else ""
 
 
 def story(note: Noted) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""W1 to W11: writing."""
+"""W1 to W12: writing."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import contextlib
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from vectoracl.errors import (
     DeniedError,
     InvalidInputError,
+    StoreError,
     UnsupportedPredicateError,
     UntaggedWriteError,
     VectorACLError,
@@ -19,7 +22,7 @@ from vectoracl.records import Chunk, Record, Tag
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.lab import Lab
 from vectoracl_conformance.oracle import key
-from vectoracl_conformance.trial import Trial, Unsupported
+from vectoracl_conformance.trial import Trial, Unsupported, short
 
 
 def record(lab: Lab, tenant: str, **parts: Any) -> Record:
@@ -514,3 +517,83 @@ async def w11(t: Trial) -> None:
         "a replacement after a copy",
         "it is not the next generation, in a tag of its own",
     )
+
+
+@check(
+    "W12",
+    "writers of one document take turns",
+    attack="Let several writers replace one document, and add to another, side by side, in threads or as tasks.",
+    breach="Two versions are mixed, a chunk that was written is gone, a row is half of one writer's and half of "
+    "another's, or a writer is turned away for no reason that it can act on.",
+)
+async def w12(t: Trial) -> None:
+    lab = t.lab
+    own = lab.tenant()
+    writers, size = 4, 5
+    vectors = [lab.vector(0.1 + 0.1 * place) for place in range(writers)]
+    added = ["common"]
+
+    def writer(number: int, turn: int) -> Any:
+        text = f"w{number}t{turn}"
+        handle = lab.handle(own)
+
+        def made(document: str, name: str) -> Chunk:
+            return Chunk(name, document, text, vectors[number], metadata={"year": number, "note": text})
+
+        async def work() -> None:
+            names = ["c0", "c1", *(f"of-{text}-{place}" for place in range(size - 2 + number % 2))]
+            version = [made("one", name) for name in names]
+            await _again(t, lambda: handle.replace("one", version), f"replace by writer {number}")
+            more = [made("two", f"of-{text}"), made("two", "common")]
+            added.append(more[0].id)
+            await _again(t, lambda: handle.upsert(more), f"upsert by writer {number}")
+
+        return work
+
+    for turn in range(3):
+        await lab.together([writer(number, turn) for number in range(writers)], width=writers)
+        lab.store.settle()
+        hits = await lab.handle(own).all(include={"text", "metadata", "vector"})
+        for hit in hits:
+            number = int((hit.text or "w0t")[1:].partition("t")[0])
+            whole = hit.metadata == {"year": number, "note": hit.text} and _same_direction(hit.vector, vectors[number])
+            t.attack(whole, f"row {hit.id!r} of {hit.document!r}", hit.text, "it is half of one writer's row")
+        one = [hit for hit in hits if hit.document == "one"]
+        texts = sorted({hit.text or "" for hit in one})
+        t.same(1, len(texts), "one document, replaced by several writers", f"versions are mixed: {texts}")
+        right = size + int(texts[0][1:].partition("t")[0]) % 2
+        t.same(right, len(one), "one document, replaced by several writers", "the version is not whole")
+        t.same(
+            sorted(added),
+            sorted(hit.id for hit in hits if hit.document == "two"),
+            "one document, added to by several writers",
+            "a chunk that was written is gone, or there twice",
+        )
+        if lab.door.adapter.capabilities.atomic_replace:
+            stored = [row.tag.generation for row in lab.census() if (row.tag.tenant, row.tag.document) == (own, "one")]
+            t.same(right, len(stored), "the census of that document", "old chunks are left")
+            t.same(1, len(set(stored)), "the census of that document", "its chunks are of several generations")
+    last = [Chunk(f"l{place}", "one", "last", lab.vector()) for place in range(3)]
+    await lab.handle(own).replace("one", last)
+    lab.store.settle()
+    got = sorted(hit.text or "" for hit in await lab.handle(own).all(F["@document"] == "one"))
+    t.control(got == ["last"] * 3, "a writer on its own replaces the document", got)
+
+
+async def _again(t: Trial, make: Any, what: str) -> None:
+    """Write, and again where the store asks for it: a conflict is an answer, as long as it is named."""
+    for _ in range(40):
+        try:
+            await make()
+        except StoreError as error:
+            asked = error.code == "conflict" or error.retryable
+            t.attack(asked, what, f"{error.code}: {short(error)}", "it was neither written nor told to try again")
+            await t.lab.pause(t.lab.rng.py.uniform(0.001, 0.02))
+        else:
+            return
+    t.attack(safe=False, attacked=what, back="40 conflicts in a row", why="others' writes keep it out for good")
+
+
+def _same_direction(one: Any, other: Any) -> bool:
+    a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) > 0.9999

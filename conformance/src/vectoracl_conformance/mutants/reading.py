@@ -308,6 +308,11 @@ class GrantsLeak(Broken):
 class AnswersHybrid(Broken):
     """A query kind that is not declared is answered by its vector."""
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """Declare vectors only."""
+        return replace(self.inner.capabilities, queries=frozenset({"vector"}))
+
     def search(self, operation: Search) -> Flow[Found]:
         """Approximate."""
         query = operation.query

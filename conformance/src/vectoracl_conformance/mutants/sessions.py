@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from vectoracl.adapter import GRADES, Adapter, Flow
+from vectoracl.adapter import GRADES, Adapter, Flow, Opened
 from vectoracl.errors import StoreError
 from vectoracl.findings import Posture
 from vectoracl.operations import Count, Delete, Fetch, Found, Operation, Replace, Rows, Scan, Search, Upsert
 from vectoracl.predicate import ALWAYS
 from vectoracl.records import Record, Tag
 from vectoracl_conformance.harness import Mutant, Store
-from vectoracl_conformance.mutants.broken import Broken, Elsewhere, Nap, flow_of, forged, wrapped
+from vectoracl_conformance.mutants.broken import Broken, CheatPort, Elsewhere, Nap, flow_of, forged, wrapped
 
 
 def moved(operation: Any, tenant: str) -> Operation:
@@ -208,6 +208,22 @@ class Talkative(Moving):
             raise StoreError(f"Failed: {operation!r}", code="store") from error
 
 
+class _Quoting(CheatPort):
+    """Passes on what the client says, which quotes the request."""
+
+    def execute(self, request: Any, timeout: float | None) -> Any:
+        """Quote."""
+        try:
+            return super().execute(request, timeout)
+        except Exception as error:  # noqa: BLE001 - whatever it is, to quote it is the fault
+            raise StoreError(f"The store failed: {error} in {request!r}", code="store") from None
+
+
+def _quoting(opened: Opened, store: Store) -> Opened:
+    port = opened.port
+    return replace(opened, port=lambda: _Quoting(port(), opened.adapter, store))
+
+
 class Logs(Broken):
     """The client's log quotes texts."""
 
@@ -251,6 +267,7 @@ SESSIONS = (
     _mutant(Races, "tenant kept on the adapter", "two calls side by side mix their tenants up", "S3"),
     _mutant(Sticky, "sticky plan", "after many searches of one tenant others get fewer rows", "S5"),
     _mutant(Talkative, "errors quote the operation", "a filter's value is in an error", "X1"),
+    Mutant("the client's text passed on", "an error of the port quotes what the client says", "X1", _quoting),
     _mutant(Logs, "the client logs texts", "stored text is in a log", "X1"),
     _mutant(Boasts, "the posture boasts", "a better grade than the claimed one", "X2"),
     _mutant(Blind, "the posture looks away", "a misconfigured store is served", "X2", needs=frozenset({"weakenings"})),

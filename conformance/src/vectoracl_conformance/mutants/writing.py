@@ -255,6 +255,56 @@ class KeepsOld(Broken):
         return (yield from self.inner.upsert(Upsert(operation.partition, operation.scope, operation.records)))
 
 
+class ReadsThenReplaces(Broken):
+    """A replacement takes a moment to look, and then removes only what it saw: two of them keep each other's."""
+
+    def replace(self, operation: Replace) -> Flow[int]:
+        """Look, wait, write, remove."""
+        if not operation.records:
+            return (yield from self.inner.replace(operation))
+        place = (operation.partition, operation.document)
+        seen = [row.tag.chunk for row in self.store.census() if (row.tag.tenant, row.tag.document) == place]
+        yield from Nap(operation.partition, 0.004)
+        written = {one.tag.chunk for one in operation.records}
+        gone = tuple(ChunkRef(chunk, operation.document) for chunk in seen if chunk not in written)
+        count = yield from self.inner.upsert(Upsert(operation.partition, operation.scope, operation.records))
+        if gone:
+            yield from self.inner.delete(Delete(operation.partition, operation.scope, refs=gone))
+        return count
+
+
+class SharedBuffer(Broken):
+    """The batch is kept on the adapter while a call waits: writers side by side write one of theirs twice."""
+
+    _batch: tuple[Record, ...] = ()
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Keep the batch where others overwrite it."""
+        self._batch = operation.records
+        yield from Nap(operation.partition)
+        batch = self._batch
+        if any(not isinstance(one.tag, Tag) or one.tag.tenant != operation.partition for one in batch):
+            batch = operation.records
+        return (yield from self.inner.upsert(replace(operation, records=batch)))
+
+
+class Impatient(Broken):
+    """A writer that meets another one is turned away, with an error that does not say to try again."""
+
+    _busy = 0
+
+    def replace(self, operation: Replace) -> Flow[int]:
+        """Turn away."""
+        if self._busy:
+            raise StoreError("The store failed.", code="store", sent="no")
+        self._busy += 1
+        try:
+            yield from Nap(operation.partition)
+            return (yield from self.inner.replace(operation))
+        finally:
+            self._busy -= 1
+
+
 class Spares(Broken):
     """A delete by document spares chunks of one id."""
 
@@ -317,5 +367,8 @@ WRITING = (
     _mutant(KeepsOld, "old chunks stay", "a replacement only writes", "W10"),
     _mutant(CopyRenews, "a copy renews", "a copied document begins again at generation 0", "W11"),
     _mutant(CopyRelabels, "a copy re-labels", "a copied row gets the label of a new chunk", "W11"),
+    _mutant(ReadsThenReplaces, "writers without a lock", "two replacements keep each other's chunks", "W12"),
+    _mutant(SharedBuffer, "batch kept on the adapter", "two upserts side by side write one batch twice", "W12"),
+    _mutant(Impatient, "a second writer turned away", "its error does not say to try again", "W12"),
     _mutant(Spares, "a delete spares one id", "a fault that only some names meet", "X4"),
 )
