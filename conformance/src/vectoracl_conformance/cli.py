@@ -37,8 +37,14 @@ def conformance(
         ),
     ] = None,
     mutants: Annotated[  # noqa: FBT002
-        bool, typer.Option("--mutants", help="Also run every deliberately broken adapter (minutes).")
+        bool, typer.Option("--mutants", help="Also run every deliberately broken adapter, its own check first.")
     ] = False,
+    matrix: Annotated[  # noqa: FBT002
+        bool, typer.Option("--matrix", help="Also run every check against every broken adapter (minutes).")
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=0, help="Broken adapters at a time; 0: as many as processors, 4 at the most.")
+    ] = 0,
     mutant: Annotated[
         list[str] | None, typer.Option("--mutant", metavar="NAME", help="Only this mutant, or those of a check's id.")
     ] = None,
@@ -58,15 +64,24 @@ def conformance(
     if unknown:
         aside.print(f"There is no check {', '.join(unknown)}; there is {', '.join(REQUIRED)}.", style="red")
         raise typer.Exit(2)
-    ask = Ask(name, chosen, decoys, seed, keep, pairs, mutants or bool(mutant), _listed(mutant))
+    ask = Ask(
+        name,
+        chosen,
+        decoys,
+        seed,
+        keep,
+        pairs,
+        "matrix" if matrix else "quick" if mutants or mutant else "",
+        jobs,
+        _listed(mutant),
+    )
 
     def watch(event: dict[str, Any]) -> None:
-        if not aside.is_terminal:
-            return
-        if event["event"] == "note":
+        if event["event"] == "mutant":
+            died = " ".join(event["died_by"]) or "lives"
+            aside.print(f"mutant {event['done']} of {event['total']}, {event['name']}: {died}", style="dim")
+        elif event["event"] == "note" and aside.is_terminal:
             aside.print(f"{event['id']} {event['mode']}: {event['outcome']}", style="dim")
-        elif event["event"] == "mutant":
-            aside.print(f"mutant {event['name']}: {' '.join(event['died_by']) or 'lives'}", style="dim")
 
     report = run(ask, watch)
     print_table(report, console)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from vectoracl_conformance.corpus import DECOYS
+from vectoracl_conformance.crew import Crew
 from vectoracl_conformance.verdict import GRADES, EvidenceState, Judged, Noted, judge
 
 TIMEOUT = 600.0
@@ -21,7 +23,12 @@ _NOTED = frozenset(one.name for one in fields(Noted))
 
 @dataclass(slots=True)
 class Ask:
-    """What a person asks of the runner."""
+    """What a person asks of the runner.
+
+    `mutants` "quick" lets each mutant's own check have its turn first, and the others only where that did not kill
+    it; "matrix" lets all have theirs. `jobs` are how many mutants run at a time, 0: as many as there are processors,
+    four at the most. `timeout` is in seconds, for the checks together and for each mutant.
+    """
 
     name: str
     only: Sequence[str] = ()
@@ -29,7 +36,8 @@ class Ask:
     seed: int | None = None
     keep: bool = False
     known: dict[str, str] = field(default_factory=dict)
-    mutants: bool = False
+    mutants: Literal["", "quick", "matrix"] = ""
+    jobs: int = 0
     only_mutants: Sequence[str] = ()
     timeout: float = TIMEOUT
 
@@ -95,18 +103,36 @@ def run(ask: Ask, watch: Watch = lambda _: None) -> Report:
         "keep": ask.keep,
         "known": ask.known,
         "mutants": ask.mutants,
+        "serve": False,
         "only_mutants": list(ask.only_mutants),
         "path": [path for path in sys.path if path],
     }
-    events, problem = _worker(request, token, ask.timeout * (20 if ask.mutants else 1), watch)
+    events, problem = _worker(request, token, ask.timeout, watch)
+    mutants = [event for event in events if event["event"] == "known"]
+    if mutants and not problem:
+        crew = Crew({**request, "serve": True}, _start, _event, timeout=ask.timeout)
+        jobs = ask.jobs or max(1, min(4, os.cpu_count() or 1))
+        events += crew.run([{**one, "event": "mutant"} for one in mutants], jobs, watch)
     return collected(ask, seed, events, problem)
 
 
-def _worker(request: dict[str, Any], token: str, timeout: float, watch: Watch) -> tuple[list[dict[str, Any]], str]:
+def _start(request: dict[str, Any]) -> subprocess.Popen[str]:
+    """Start a worker and hand it *request*."""
     command = [sys.executable, "-m", "vectoracl_conformance.worker"]
     process = subprocess.Popen(  # noqa: S603 - our own module
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
     )
+    assert process.stdin is not None
+    try:
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+    except OSError:
+        pass  # it has ended already, which is noticed where its lines are read
+    return process
+
+
+def _worker(request: dict[str, Any], token: str, timeout: float, watch: Watch) -> tuple[list[dict[str, Any]], str]:
+    process = _start(request)
     assert process.stdin is not None
     assert process.stdout is not None
     late = threading.Event()
@@ -119,7 +145,6 @@ def _worker(request: dict[str, Any], token: str, timeout: float, watch: Watch) -
     timer.start()
     events: list[dict[str, Any]] = []
     try:
-        process.stdin.write(json.dumps(request) + "\n")
         process.stdin.close()
         for line in process.stdout:
             event = _event(line, token)

@@ -10,14 +10,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
-from vectoracl_conformance.engine import Options, run_checks, run_mutant
+from vectoracl_conformance.engine import Options, run_checks
 from vectoracl_conformance.grading import WIRE_GRADES, Grading, engine_grade, wire_grades
-from vectoracl_conformance.harness import Harness, HarnessError, Mutant, load_harness
-from vectoracl_conformance.mutants import GENERAL
+from vectoracl_conformance.harness import Harness, HarnessError, load_harness
+from vectoracl_conformance.killing import kill, known
 
 
 class Teller:
@@ -76,7 +76,8 @@ def work(data: dict[str, Any], teller: Teller) -> None:
             _grade(teller, WIRE_GRADES, lambda: wire_grades(harness, options))
             _grade(teller, ("E3",), lambda: [engine_grade(harness, options)])
         if data["mutants"]:
-            _mutants(teller, harness, options, data["only_mutants"])
+            for one in known(harness, data["only_mutants"]):
+                teller.tell("known", name=one.name, breaks=one.breaks, expected=one.expected)
         teller.tell("end")
     finally:
         harness.close()
@@ -91,42 +92,22 @@ def _grade(teller: Teller, names: Sequence[str], measure: Callable[[], list[Grad
         teller.tell("grade", grade=one.grade, state=one.state, reason=one.reason)
 
 
-def _mutants(teller: Teller, harness: Harness, options: Options, names: list[str]) -> None:
-    found = [*GENERAL, *harness.mutants()]
-    with_weakenings = bool(_weakenings(harness))
-    for mutant in found:
-        if names and not any(one in (mutant.name, mutant.expected) for one in names):
-            continue
-        if "weakenings" in mutant.needs and not with_weakenings:
-            continue
-        try:
-            died, reasons = _killed(harness, mutant, options)
-        except Exception as error:  # noqa: BLE001 - a mutant that cannot be run was not killed
-            died, reasons = (), (f"{type(error).__name__}: {error}",)
-        teller.tell(
-            "mutant", name=mutant.name, breaks=mutant.breaks, expected=mutant.expected, died_by=died, reasons=reasons
-        )
-
-
-def _killed(harness: Harness, mutant: Mutant, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return by what *mutant* died, and why."""
-    if mutant.expected not in (*WIRE_GRADES, "E3"):
-        kill = run_mutant(harness, mutant, replace(options, only=frozenset()))
-        return kill.died_by, kill.reasons
-    gradings = [*wire_grades(harness, options, mutant), engine_grade(harness, options, mutant)]
-    failed = [one for one in gradings if one.state == "failed"]
-    return tuple(one.grade for one in failed), tuple(f"{one.grade}: {one.reason}" for one in failed)
-
-
-def _weakenings(harness: Harness) -> Any:
-    from vectoracl_conformance.corpus import DIMENSION, FIELDS
-    from vectoracl_conformance.harness import Needs
-
-    store = harness.fresh(Needs(DIMENSION, FIELDS))
+def serve(data: dict[str, Any], teller: Teller, names: TextIO) -> None:
+    """Try to kill the mutants that the parent names, a line of JSON each, until it names no more."""
+    harness = load_harness(data["name"])
+    options = options_of(data)
     try:
-        return store.weakenings()
+        by_name = {one.name: one for one in known(harness, data["only_mutants"])}
+        for line in names:
+            mutant = by_name[json.loads(line)]
+            try:
+                made = kill(harness, mutant, options, whole=data["mutants"] == "matrix")
+                died, reasons = made.died_by, made.reasons
+            except Exception as error:  # noqa: BLE001 - a mutant that cannot be run was not killed
+                died, reasons = (), (f"{type(error).__name__}: {error}",)
+            teller.tell("mutant", name=mutant.name, died_by=died, reasons=reasons)
     finally:
-        store.close()
+        harness.close()
 
 
 def main() -> int:
@@ -137,7 +118,10 @@ def main() -> int:
     sys.path[:0] = [path for path in data["path"] if path not in sys.path]
     teller = Teller(stream, data["token"])
     try:
-        work(data, teller)
+        if data["serve"]:
+            serve(data, teller, sys.stdin)
+        else:
+            work(data, teller)
     except HarnessError as error:
         teller.tell("error", message=str(error))
         return 2
