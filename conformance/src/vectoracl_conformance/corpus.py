@@ -50,6 +50,10 @@ class Rng:
         """Return a canary: a word that occurs nowhere else."""
         return f"cnry{self.py.getrandbits(80):020x}"
 
+    def plain(self) -> str:
+        """Return a word that every store takes for one and leaves as it is: twelve consonants that end no suffix."""
+        return "".join(self.py.choice("bcdfghjkmnpqrtvwxz") for _ in range(12))
+
     def unit(self) -> Vector:
         """Return a random direction."""
         made = self.np.normal(size=DIMENSION)

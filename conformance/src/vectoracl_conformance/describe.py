@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vectoracl_conformance.checks import CHECKS
-from vectoracl_conformance.verdict import PROVISIONAL
+from vectoracl_conformance.verdict import PROVISIONAL, REQUIRED
 
 _GROUPS = {"R": "Read", "W": "Write", "P": "Principal", "S": "Session", "X": "Beyond"}
 
@@ -12,7 +12,7 @@ def markdown() -> str:
     """Return the checks as Markdown: what an attacker does, and what a breach looks like."""
     lines: list[str] = []
     group = ""
-    for check in CHECKS.values():
+    for check in (CHECKS[id_] for id_ in REQUIRED):
         if check.id[0] != group:
             group = check.id[0]
             lines += ["", f"### {_GROUPS[group]}", "", "| id | check | the attack | a breach |", "|---|---|---|---|"]

@@ -16,6 +16,7 @@ from vectoracl.records import Hit, Record, Vector
 
 Key = tuple[str, str, str]
 TOLERANCE = 2e-4
+NEAR = 4e-4  # half precision keeps a number between -1 and 1 to this; two chunks of the corpus are further apart
 
 
 class UnfitError(Exception):
@@ -100,3 +101,21 @@ class Oracle:
             vector = row.vector.astype(np.float64)
             scored.append((key(row), float(vector @ wanted / np.linalg.norm(vector))))
         return Ranked(tuple(sorted(scored, key=lambda one: (-one[1], one[0]))))
+
+
+class Directions:
+    """Finds by its direction whose a vector is: each of the corpus is one of a kind, whatever its length."""
+
+    def __init__(self, rows: Iterable[Record]) -> None:
+        self.rows = tuple(rows)
+        matrix = np.stack([row.vector for row in self.rows]).astype(np.float64)
+        self._matrix = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+
+    def owner(self, vector: Vector) -> Record | None:
+        """Return the row that *vector* is of; None if it is of none, as a query's is."""
+        length = float(np.linalg.norm(vector))
+        if not length:
+            return None
+        away = np.abs(self._matrix - np.asarray(vector, np.float64) / length).max(axis=1)
+        place = int(away.argmin())
+        return self.rows[place] if away[place] < NEAR else None

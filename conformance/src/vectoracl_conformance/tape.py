@@ -6,8 +6,9 @@ past its ports it does not see; that is what the tap on the wire is for.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from threading import Lock
 from typing import Any, NamedTuple
@@ -119,3 +120,40 @@ def words(value: Any, depth: int = 0) -> Iterator[str]:
         yield from words(vars(value), depth + 1)
     else:
         yield str(value)
+
+
+def arrays(value: Any, size: int, depth: int = 0) -> Iterator[np.ndarray[Any, Any]]:
+    """Yield every vector of *size* numbers inside *value*: arrays, rows of matrices, lists, and texts that write one.
+
+    Bytes are read as float32 where their length is that of such a vector, with or without PostgreSQL's header.
+    """
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind == "f" and value.ndim and value.shape[-1] == size:
+            yield from value.reshape(-1, size)
+        return
+    if isinstance(value, str):
+        text = value.strip()
+        if text.startswith("[") and text.endswith("]") and text.count(",") == size - 1:
+            with contextlib.suppress(ValueError):
+                yield np.array([float(one) for one in text[1:-1].split(",")])
+        return
+    if isinstance(value, bytes | bytearray | memoryview):
+        raw = bytes(value)
+        if len(raw) in (4 * size, 4 * size + 4):
+            yield np.frombuffer(raw[-4 * size :], "<f4" if len(raw) == 4 * size else ">f4")
+        return
+    if value is None or isinstance(value, bool | int | float) or depth > 12:
+        return
+    if isinstance(value, Mapping):
+        inner: Iterable[Any] = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        if len(value) == size and all(isinstance(one, float | int | np.floating) for one in value):
+            yield np.array([float(one) for one in value])
+            return
+        inner = value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inner = [getattr(value, part.name, None) for part in dataclasses.fields(value)]
+    else:
+        inner = vars(value).values() if hasattr(value, "__dict__") else ()
+    for one in inner:
+        yield from arrays(one, size, depth + 1)

@@ -1,7 +1,8 @@
-"""R1 to R15: reading."""
+"""R1 to R15: reading, but for R13 (`legs`)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,12 +10,13 @@ from vectoracl.errors import InvalidInputError, ReservedFieldError, UnsupportedP
 from vectoracl.policy import Decision
 from vectoracl.predicate import ALWAYS, Eq, F, Missing, Not, Predicate
 from vectoracl.principal import Principal
-from vectoracl.queries import Hybrid, Lexical, Like
-from vectoracl.records import Chunk, Hit, Result
+from vectoracl.queries import Like
+from vectoracl.records import Chunk, Hit, Record, Result
 from vectoracl.scope import Grant, Scope
 from vectoracl_conformance.checks.registry import check
-from vectoracl_conformance.oracle import Oracle, key
-from vectoracl_conformance.tape import words
+from vectoracl_conformance.corpus import DIMENSION
+from vectoracl_conformance.oracle import Directions, Key, Oracle, key
+from vectoracl_conformance.tape import arrays, words
 from vectoracl_conformance.trial import Trial, Unsupported, short
 
 
@@ -65,6 +67,7 @@ async def r2(t: Trial) -> None:
     oracle = lab.oracle()
     can = lab.door.adapter.capabilities
     queries = [corpus.centre, lab.vector(0.05), lab.rng.unit()]
+    stored = {key(row): row for row in oracle.rows}
     for tenant in (corpus.many, corpus.few):
         own = oracle.of(tenant)
         handle = lab.handle(tenant)
@@ -73,7 +76,7 @@ async def r2(t: Trial) -> None:
             for k in (1, 2, lab.k, len(own), len(own) + 3, 50):
                 for exact in (False, True) if can.exact and k == lab.k else (False,):
                     result = await handle.search(query, k, exact=exact, include={"text", "metadata", "vector"})
-                    problem = ranked.problem(result.hits, k)
+                    problem = ranked.problem(result.hits, k) or _content(stored, result.hits)
                     t.attack(problem is None, f"search with k = {k}", problem, "an exact search over the own rows")
                     t.attack(
                         result.complete,
@@ -93,6 +96,19 @@ async def r2(t: Trial) -> None:
         await _grouped(t, oracle, tenant)
 
 
+def _content(stored: Mapping[Key, Record], hits: Sequence[Hit]) -> str | None:
+    """Say which hit's content is not that of the row that it says it is, or None."""
+    for hit in hits:
+        row = stored[key(hit)]
+        if hit.text != row.text:
+            return f"the text of {hit.id!r} is another row's"
+        if dict(hit.metadata or {}) != dict(row.metadata):
+            return f"the metadata of {hit.id!r} are another row's"
+        if hit.vector is None or Directions([row]).owner(hit.vector) is None:
+            return f"the vector of {hit.id!r} is another row's"
+    return None
+
+
 async def _grouped(t: Trial, oracle: Oracle, tenant: str) -> None:
     lab = t.lab
     handle = lab.handle(tenant)
@@ -110,6 +126,15 @@ async def _grouped(t: Trial, oracle: Oracle, tenant: str) -> None:
     t.same(right, got, "search grouped by document", "the best chunk of each of the two best own documents")
 
 
+_ALL = frozenset({"text", "metadata", "vector"})
+
+
+def _canaries(rows: Iterable[Record]) -> set[str]:
+    """Return every word of *rows* that occurs nowhere else: in ids, documents, texts and metadata."""
+    told = (words((row.tag.chunk, row.tag.document, row.text, row.metadata)) for row in rows)
+    return {word for some in told for word in some if "cnry" in word}
+
+
 @check(
     "R3",
     "the request carries the scope, the reply no foreign row",
@@ -119,16 +144,21 @@ async def _grouped(t: Trial, oracle: Oracle, tenant: str) -> None:
 )
 async def r3(t: Trial) -> None:
     lab, corpus = t.lab, t.lab.corpus
+    census = lab.census()
+    directions = Directions(census)
     for tenant in (corpus.many, corpus.few):
-        own = lab.oracle().of(tenant)
+        own = Oracle(census).of(tenant)
         mine = {word for row in own for word in words((row.text, row.metadata)) if "cnry" in word}
-        foreign = {row.text for row in lab.census() if row.tag.tenant != tenant}
+        foreign = _canaries(row for row in census if row.tag.tenant != tenant)
+        foreign -= _canaries(own) | {name for pair in corpus.shared_ids for name in pair}
         handle = lab.handle(tenant)
         pairs = [(row.tag.document, row.tag.chunk) for row in own]
         asked: list[tuple[str, Any]] = [
             ("search", partial(handle.search, corpus.centre, lab.k)),
             ("search with a filter", partial(handle.search, corpus.centre, lab.k, where=F.note.exists())),
+            ("search for vectors", partial(handle.search, corpus.centre, lab.k, include=_ALL)),
             ("fetch", partial(handle.fetch, [*pairs, *corpus.shared_ids])),
+            ("fetch of vectors", partial(handle.fetch, [*pairs, *corpus.shared_ids], include=_ALL)),
             ("scan", partial(handle.page, size=lab.k)),
         ]
         if lab.door.adapter.capabilities.count != "none":
@@ -145,7 +175,14 @@ async def r3(t: Trial) -> None:
                 t.control(len(answer.hits if hasattr(answer, "hits") else answer) > 0, f"{name} finds own rows")
             bad = sum(1 for word in came if word in foreign)
             t.attack(bad == 0, name, f"{bad} foreign rows came out of the store", "the store ranked or read unscoped")
-            limit = (len(own) if name == "fetch" else min(lab.k, len(own))) + 1
+            whose = [directions.owner(one) for event in events for one in arrays(event.reply, DIMENSION)]
+            away = sum(1 for row in whose if row is not None and row.tag.tenant != tenant)
+            t.attack(away == 0, name, f"{away} foreign vectors came out of the store", "it ranked or read unscoped")
+            if "vectors" in name:
+                back = answer.hits if hasattr(answer, "hits") else answer
+                bad_ones = [hit.id for hit in back if getattr(directions.owner(hit.vector), "text", None) != hit.text]
+                t.attack(not bad_ones, name, f"vectors of other rows in {bad_ones}", "a vector is not its row's")
+            limit = (len(own) if name.startswith("fetch") else min(lab.k, len(own))) + 1
             t.attack(
                 rows <= limit * len(events), name, f"{rows} rows in {len(events)} replies", "more than were asked for"
             )
@@ -601,44 +638,6 @@ async def r12(t: Trial) -> None:
         "count by a narrowed handle",
         "the rows inside",
     )
-
-
-@check(
-    "R13",
-    "each leg of a hybrid or nested query is scoped",
-    attack="Ask by words, and by words and vector, with a foreign chunk's own text beside its vector.",
-    breach="One leg of the fusion ranked unscoped; or a query kind that is not declared is answered by another one.",
-    optional=True,
-)
-async def r13(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    oracle = lab.oracle()
-    can = lab.door.adapter.capabilities
-    handle = lab.handle(corpus.many)
-    foreign = oracle.of(corpus.foes[0])[0]
-    undeclared = []
-    kinds: list[tuple[str, Any]] = [
-        ("lexical", lambda row: Lexical(row.text)),
-        ("hybrid", lambda row: Hybrid(row.text, row.vector)),
-    ]
-    for kind, query in kinds:
-        if kind not in can.queries:
-            undeclared.append(kind)
-            await t.refused(handle.search(query(foreign), lab.k), UnsupportedPredicateError, attacked=f"a {kind} query")
-            continue
-        own = oracle.of(corpus.many)[0]
-        hits = await handle.search(query(own), lab.k)
-        t.control(any(key(hit) == key(own) for hit in hits), f"a {kind} query finds the own chunk", found(hits))
-        for tenant in (corpus.many, corpus.few):
-            hits = await lab.handle(tenant).search(query(foreign), lab.k)
-            t.attack(
-                all(hit.tenant == tenant and hit.text in {row.text for row in oracle.of(tenant)} for hit in hits),
-                f"a {kind} query with a foreign text",
-                found(hits),
-                "a leg was not scoped",
-            )
-    if len(undeclared) == 2:
-        raise Unsupported("lexical and hybrid queries")
 
 
 @check(

@@ -19,7 +19,8 @@ from vectoracl.operations import Replace as ReplaceOperation
 from vectoracl.records import Hit, Record, Tag
 from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryHarness, MemoryStore
-from vectoracl_conformance.mutants.broken import Broken
+from vectoracl_conformance.mutants.broken import Broken, wrapped
+from vectoracl_conformance.mutants.words import Worded
 
 _ALL: Include = frozenset({"text", "metadata", "vector"})
 Wrap = Callable[[Opened, Store], Opened]
@@ -208,4 +209,5 @@ ODD: dict[str, OddHarness] = {
     "paged_count": OddHarness(adapted(PagedCount)),
     "two_questions": OddHarness(adapted(TwoQuestions)),
     "slow": OddHarness(slow),
+    "worded": OddHarness(wrapped(Worded)),
 }

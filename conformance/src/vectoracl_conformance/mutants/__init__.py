@@ -3,7 +3,8 @@
 from vectoracl_conformance.mutants.core import CORE
 from vectoracl_conformance.mutants.reading import READING
 from vectoracl_conformance.mutants.sessions import SESSIONS
+from vectoracl_conformance.mutants.words import WORDS
 from vectoracl_conformance.mutants.writing import WRITING
 
-GENERAL = (*READING, *WRITING, *SESSIONS, *CORE)
+GENERAL = (*READING, *WORDS, *WRITING, *SESSIONS, *CORE)
 __all__ = ["GENERAL"]

@@ -18,17 +18,21 @@ from vectoracl.findings import Posture
 from vectoracl.meaning import compile_test
 from vectoracl.operations import Count, Delete, Fetch, Found, Operation, Replace, Rows, Scan, Search, Upsert
 from vectoracl.queries import ResolvedQuery, VectorQuery
-from vectoracl.records import Hit, Record
+from vectoracl.records import Hit, Record, Tag
 from vectoracl_conformance.harness import Store
 from vectoracl_conformance.oracle import Oracle, key
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Everywhere(Request[list[Hit]]):
-    """All rows that match the operation's filter, of every tenant: ranked for a search, else in the census's order."""
+    """All rows that match the operation's filter, of every tenant: ranked for a search, else in the census's order.
+
+    `bare` rows have nothing that could be read but their vectors.
+    """
 
     partition: str | None
     operation: Search | Fetch | Count | Scan
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,8 +92,10 @@ class CheatPort:
     def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request*."""
         match request:
-            case Everywhere(operation=operation):
+            case Everywhere(operation=operation, bare=bare):
                 hits = everywhere(self._store, operation)
+                if bare:
+                    hits = [hit_of(Record(Tag("", "", ""), "", hit.vector, {})) for hit in hits]  # type: ignore[arg-type]
                 self._port.tape.add(request, hits, None)
                 return hits
             case Elsewhere(operation=operation):
@@ -116,8 +122,10 @@ class AsyncCheatPort:
     async def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request*."""
         match request:
-            case Everywhere(operation=operation):
+            case Everywhere(operation=operation, bare=bare):
                 hits = everywhere(self._store, operation)
+                if bare:
+                    hits = [hit_of(Record(Tag("", "", ""), "", hit.vector, {})) for hit in hits]  # type: ignore[arg-type]
                 self._port.tape.add(request, hits, None)
                 return hits
             case Elsewhere(operation=operation):

@@ -13,6 +13,7 @@ from vectoracl.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.records import Hit
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.mutants.broken import AsyncCheatPort, Broken, CheatPort, Everywhere, forged, wrapped
+from vectoracl_conformance.oracle import Oracle, key
 
 
 def own(hits: list[Hit], operation: Search) -> list[Hit]:
@@ -57,6 +58,41 @@ class Widen(Broken):
         right = yield from self.inner.search(operation)
         yield from Everywhere(operation.partition, operation)
         return right
+
+
+class WidenBare(Broken):
+    """Takes everyone's vectors, and nothing else, to rank them here: right results."""
+
+    def search(self, operation: Search) -> Flow[Found]:
+        """Take the vectors."""
+        right = yield from self.inner.search(operation)
+        yield from Everywhere(operation.partition, operation, bare=True)
+        return right
+
+
+class OthersVectors(Broken):
+    """The rows are right, and the vectors that come with them are the nearest of anyone."""
+
+    def search(self, operation: Search) -> Flow[Found]:
+        """Take the vectors from a wider ranking."""
+        found = yield from self.inner.search(operation)
+        if "vector" not in operation.include or not isinstance(operation.query, VectorQuery):
+            return found
+        ranked = Oracle.rank(self.store.census(), operation.query.vector).rows
+        vectors = {key(row): row.vector for row in self.store.census()}
+        near = [vectors[one] for one, _ in ranked]
+        return found._replace(hits=[hit._replace(vector=near[place]) for place, hit in enumerate(found.hits)])
+
+
+class OthersMetadata(Broken):
+    """The rows are right, and their metadata are another row's of the same tenant."""
+
+    def search(self, operation: Search) -> Flow[Found]:
+        """Shift the metadata."""
+        found = yield from self.inner.search(operation)
+        shifted = [*found.hits[1:], *found.hits[:1]]
+        pairs = zip(found.hits, shifted, strict=True)
+        return found._replace(hits=[hit._replace(metadata=other.metadata) for hit, other in pairs])
 
 
 class Forged(Broken):
@@ -357,6 +393,9 @@ READING = (
     _mutant(Negative, "lower is better", "scores are distances", "R2"),
     _mutant(Worst, "the best hit lost", "an approximate ranking is passed off as complete", "R2"),
     _mutant(Widen, "widen until enough", "everyone's rows are read until there are enough own ones", "R3"),
+    _mutant(WidenBare, "everyone's vectors fetched", "vectors alone come out, and are ranked in the client", "R3"),
+    _mutant(OthersVectors, "vectors of other rows", "a hit's vector is that of the nearest row of anyone", "R2"),
+    _mutant(OthersMetadata, "metadata of other rows", "a hit's metadata are another row's", "R2"),
     _mutant(SharedStatistics, "shared statistics", "scores depend on other tenants' rows", "R4"),
     _mutant(OrMerged, "scope in the caller's OR", "the tenant's condition is an alternative of the filter", "R5"),
     _mutant(FilterDropped, "filter dropped in search", "the caller's filter does not reach the store", "R5"),

@@ -1,0 +1,236 @@
+"""R13: queries by words, and by words and vector. Each leg, and what its scores rest on, stays inside the scope.
+
+Stores cut texts into words in ways of their own, so the words here are runs of consonants that no stemmer touches. How
+well a text matches is the store's to say: judged are which rows come, that scores do not depend on others, and that a
+fusion is the one that the contract names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from vectoracl.errors import UnsupportedPredicateError
+from vectoracl.predicate import ALWAYS, F, Predicate
+from vectoracl.queries import RRF_K, Hybrid, Lexical
+from vectoracl.records import Chunk, Hit, Record
+from vectoracl_conformance.checks.registry import check
+from vectoracl_conformance.lab import Handle, Lab
+from vectoracl_conformance.oracle import Key, key
+from vectoracl_conformance.tape import words
+from vectoracl_conformance.trial import Trial, Unsupported
+
+OWNED = 9
+HOLDERS = 4
+_EN: Predicate = F.lang == "en"
+_LATE: Predicate = F.year >= 2002
+
+
+class _Field:
+    """What is written for R13: who owns it, and the words."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.own, self.foe, self.twin = lab.tenant(), lab.tenant(), lab.tenant()
+        self.both, self.rare, self.theirs, self.nobody = (lab.rng.plain() for _ in range(4))
+        self.centre = lab.corpus.centre
+
+    def text(self, *held: str) -> str:
+        """Return a text of twelve words, *held* among them."""
+        return " ".join([*held, *(self.lab.rng.plain() for _ in range(12 - len(held)))])
+
+    def chunk(self, place: int, text: str, distance: float) -> Chunk:
+        """Return the chunk at *place*; its language and its year are metadata that filters use."""
+        lab = self.lab
+        metadata = {"lang": "en" if place % 2 else "fr", "year": 2000 + place}
+        vector = lab.rng.near(self.centre, distance)
+        return Chunk(f"c-{lab.rng.word()}", f"d-{lab.rng.word()}", text, vector, metadata=metadata)
+
+    async def plant(self) -> None:
+        """Write: the better a row of the owner matches by words, the further away its vector is."""
+        held = [(self.both,) * (place + 1) for place in range(HOLDERS)] + [(self.rare,)]
+        held += [() for _ in range(OWNED - len(held))]
+        texts = [self.text(*some) for some in held]
+        await self.lab.plant(self.own, [self.chunk(i, text, 0.3 + 0.05 * i) for i, text in enumerate(texts)])
+        await self.lab.plant(self.foe, [self.foreign(place) for place in range(30)])
+        # The same texts beside others.
+        twins = [self.chunk(i, text, 0.4) for i, text in enumerate(texts[:HOLDERS])]
+        await self.lab.plant(self.twin, twins + [self.chunk(i, self.text(self.both), 0.6) for i in range(5)])
+
+    def foreign(self, place: int) -> Chunk:
+        """Return a chunk of the other tenant: nearer by vector, and a better match by words."""
+        return self.chunk(place % OWNED, self.text(*[self.both] * 6, self.theirs), 0.01 + 0.001 * place)
+
+    def holders(self, tenant: str, text: str, where: Predicate = ALWAYS) -> list[Record]:
+        """Return the rows of *tenant* that match *where* and hold a word of *text*, from the census."""
+        wanted = set(text.split())
+        return [row for row in self.lab.oracle().of(tenant, where) if wanted & set(row.text.split())]
+
+
+def _keys(rows: Sequence[Record | Hit] | Any) -> list[Key]:
+    return sorted(key(row) for row in rows)
+
+
+def _scored(hits: Any) -> list[tuple[Key, float]]:
+    return [(key(hit), round(hit.score, 4)) for hit in hits]
+
+
+@check(
+    "R13",
+    "each leg of a hybrid or nested query is scoped",
+    attack="Ask by words that many foreign chunks hold, by words and vector, with filters and through narrowed "
+    "handles, and again after another tenant grew and changed its texts.",
+    breach="A leg ranked unscoped or without the filter, a score has other tenants' texts in it, a fusion is not that "
+    "of its two legs or is short; or a query kind that is not declared is answered by another one.",
+    optional=True,
+)
+async def r13(t: Trial) -> None:
+    lab = t.lab
+    can = lab.door.adapter.capabilities
+    field = _Field(lab)
+    handle = lab.handle(field.own)
+    undeclared = {"lexical", "hybrid"} - can.queries
+    for kind, query in (("lexical", Lexical(field.both)), ("hybrid", Hybrid(field.both, field.centre))):
+        if kind in undeclared:
+            await t.refused(handle.search(query, lab.k), UnsupportedPredicateError, attacked=f"a {kind} query")
+    if len(undeclared) == 2:
+        raise Unsupported("lexical and hybrid queries")
+    await field.plant()
+    if "lexical" not in undeclared:
+        await _lexical(t, field, handle)
+    if "hybrid" not in undeclared:
+        await _hybrid(t, field, handle, ranked="lexical" not in undeclared)
+    await _unmoved(t, field, handle, can.queries)
+    await _partitions(t, field, can.queries, comparable=can.lexical_scores == "comparable")
+
+
+async def _lexical(t: Trial, field: _Field, handle: Handle) -> None:
+    """Exactly the own rows that hold a word come, whatever k, filter and handle."""
+    either = f"{field.both} {field.rare}"
+    for name, text, where in (
+        ("a word that many foreign rows hold", field.both, ALWAYS),
+        ("two words", either, ALWAYS),
+        ("a word, with a filter", field.both, _EN),
+        ("a word, with a filter of which the best match is out", either, F.year < 2003),
+        ("a word, with a filter", either, _EN | (F.year == 2000)),
+    ):
+        right = _keys(field.holders(field.own, text, where))
+        t.kit(0 < len(right) < OWNED, f"{name}: the words choose nothing or everything")
+        t.kit(len(field.holders(field.foe, field.both, where)) > 0, f"{name}: no foreign row holds it")
+        hits = await handle.search(Lexical(text), 50, where=where)
+        t.control(len(hits) > 0, f"the owner finds rows by {name}", len(hits))
+        t.same(right, _keys(hits), f"search by {name}", "exactly the own rows that hold it")
+        scores = [hit.score for hit in hits]
+        t.attack(scores == sorted(scores, reverse=True), f"search by {name}", scores, "the best comes first")
+        narrowed = await handle.narrow(where).search(Lexical(text), 50)
+        t.same(_scored(hits), _scored(narrowed), f"search by {name} through a narrowed handle", "it is the same filter")
+        for k in (1, 2):
+            best = await handle.search(Lexical(text), k, where=where)
+            t.same(_scored(hits)[:k], _scored(best), f"search by {name}, k = {k}", "the best of them")
+    for name, text in (("a word of another tenant", field.theirs), ("a word of nobody", field.nobody)):
+        t.same([], list(await handle.search(Lexical(text), 50)), f"search by {name}", "no own row holds it")
+    await _silent(t, field, partial(handle.search, Lexical(field.both), 3), "a lexical query")
+
+
+async def _hybrid(t: Trial, field: _Field, handle: Handle, *, ranked: bool) -> None:
+    """min(k, owned) rows come, in the order of the two legs' fusion."""
+    oracle = field.lab.oracle()
+    for name, text, where in (
+        ("a word that many foreign rows hold", field.both, ALWAYS),
+        ("a word of another tenant", field.theirs, ALWAYS),
+        ("a word, with a filter", field.both, _EN),
+        ("a word, with a filter of which the best vector is out", field.both, _LATE),
+        ("a word, with a filter of which the best match is out", field.both, F.year < 2003),
+    ):
+        own = oracle.of(field.own, where)
+        for k in (1, 3, len(own), 50):
+            hits = await handle.search(Hybrid(text, field.centre), k, where=where)
+            what = f"hybrid search by {name}, k = {k}"
+            t.control(len(hits) > 0, f"the owner finds rows by {what}", len(hits))
+            t.attack(set(_keys(hits)) <= set(_keys(own)), what, _keys(hits), "a leg was not scoped, or not filtered")
+            t.same(min(k, len(own)), len(set(_keys(hits))), what, "min(k, visible) rows")
+        best = [one for one, _ in oracle.rank(own, field.centre).rows]
+        found = await handle.search(Lexical(text), 50, where=where) if ranked else []
+        scores = [hit.score for hit in found]
+        if ranked and len({round(one, 6) for one in scores}) == len(scores):  # equal matches have no order
+            by_words = [key(hit) for hit in found]
+            fused = {
+                one: sum(1 / (RRF_K + leg.index(one) + 1) for leg in (best, by_words) if one in leg) for one in best
+            }
+            order = [round(fused[key(hit)], 9) for hit in hits]
+            t.same(sorted(order, reverse=True), order, what, "the reciprocal rank fusion of the two legs in the scope")
+        narrowed = await handle.narrow(where).search(Hybrid(text, field.centre), 50)
+        t.same(_keys(hits), _keys(narrowed), f"{what}, through a narrowed handle", "it is the same filter")
+    await t.refused(
+        handle.search(Hybrid(field.both, field.centre), 3, min_score=0.1),
+        UnsupportedPredicateError,
+        attacked="a hybrid query with a minimum score",
+    )
+    await _silent(t, field, partial(handle.search, Hybrid(field.both, field.centre), 3), "a hybrid query")
+
+
+async def _silent(t: Trial, field: _Field, ask: Any, name: str) -> None:
+    """No foreign text comes out of the store, and each request carries the scope."""
+    lab = field.lab
+    texts = [(row.tag.tenant == field.own, row.text) for row in lab.census()]
+    foreign = {text for own, text in texts if not own} - {text for own, text in texts if own}
+    mark = len(lab.tape)
+    await ask()
+    for event in lab.tape.since(mark):
+        bad = sum(1 for word in words(event.reply) if word in foreign)
+        t.attack(bad == 0, name, f"{bad} foreign rows came out of the store", "a leg ranked or read unscoped")
+        t.attack(
+            lab.store.carries(event.request, field.own) is not False,
+            f"the request of {name}",
+            type(event.request).__name__,
+            "it does not carry the tenant as an unconditional conjunct",
+        )
+
+
+async def _unmoved(t: Trial, field: _Field, handle: Handle, kinds: Any) -> None:
+    """Another tenant's growth and text move no hit and no score."""
+    asked: list[tuple[str, Any]] = []
+    if "lexical" in kinds:
+        asked += [("lexical", Lexical(field.both)), ("lexical", Lexical(f"{field.rare} {field.both}"))]
+    if "hybrid" in kinds:
+        asked.append(("hybrid", Hybrid(f"{field.rare} {field.both}", field.centre)))
+    before = [_scored(await handle.search(query, 50)) for _, query in asked]
+    grown = [field.foreign(place) for place in range(60)]
+    for what, chunks in (
+        ("grew", grown),
+        ("changed its texts", [Chunk(c.id, c.document, field.text(field.rare), c.vector) for c in grown]),
+    ):
+        await field.lab.plant(field.foe, chunks)
+        for (kind, query), right in zip(asked, before, strict=True):
+            got = _scored(await handle.search(query, 50))
+            t.same(right, got, f"a {kind} query after another tenant {what}", "other tenants' texts are in the scores")
+
+
+async def _partitions(t: Trial, field: _Field, kinds: Any, *, comparable: bool) -> None:
+    """Scores of two tenants are merged only where they mean the same."""
+    lab = field.lab
+    async with lab.another(tenants={"shared": [field.twin]}) as door:
+        handle = door.handle(field.own)
+        if "lexical" in kinds and not comparable:
+            await t.refused(
+                handle.search(Lexical(field.both), 50),
+                UnsupportedPredicateError,
+                attacked="a lexical query over two tenants, whose scores do not compare",
+            )
+        elif "lexical" in kinds:
+            hits = await handle.search(Lexical(field.both), 50)
+            right = _keys([*field.holders(field.own, field.both), *field.holders(field.twin, field.both)])
+            t.same(right, _keys(hits), "a lexical query over two tenants", "the rows of both that hold the word")
+            scores: dict[str, set[float]] = {}
+            for hit in hits:
+                scores.setdefault(hit.text or "", set()).add(round(hit.score, 4))
+            apart = {text: some for text, some in scores.items() if len(some) > 1}
+            t.attack(not apart, "one text in two tenants", apart, "declared comparable, and its scores differ")
+        if "hybrid" in kinds:
+            owned = [*lab.oracle().of(field.own), *lab.oracle().of(field.twin)]
+            for k in (3, 50):
+                hits = await handle.search(Hybrid(field.both, field.centre), k)
+                what = f"a hybrid query over two tenants, k = {k}"
+                t.attack(set(_keys(hits)) <= set(_keys(owned)), what, _keys(hits), "a leg was not scoped")
+                t.same(min(k, len(owned)), len(set(_keys(hits))), what, "min(k, visible) rows")
