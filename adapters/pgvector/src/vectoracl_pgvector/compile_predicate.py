@@ -83,7 +83,9 @@ class Compiler:
             kind = _COLUMN_TYPE[TAG_FIELDS[name]]
             if len(values) == 1:
                 return f"({self._columns[name]} = %s::{kind})", (values[0],)
-            return f"({self._columns[name]} = ANY(%s::{kind}[]))", (list(values),)
+            # psycopg sends a list of one type only, so numbers go as what the column is compared as.
+            listed = list(values) if kind == "text" else [float(value) for value in values]  # type: ignore[arg-type]
+            return f"({self._columns[name]} = ANY(%s::{kind}[]))", (listed,)
         stored = f"{self._metadata} -> {literal(name)}"
         if len(values) == 1:
             return f"(({stored} = %s::jsonb) IS TRUE)", (_json(values[0]),)
