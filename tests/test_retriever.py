@@ -500,6 +500,17 @@ def test_a_journal_of_another_stream_or_tenant_is_refused(acl, who, chunk, tmp_p
     assert acl.scoped(who()).load(stream(50, chunk), batch=10, resume=journal).skipped == 20
 
 
+@pytest.mark.parametrize("where", ["nowhere/journal.json", "a\0b", "file/journal.json"])
+def test_a_journal_that_cannot_be_kept_is_refused_before_anything_is_written(acl, who, chunk, tmp_path, where):
+    (tmp_path / "file").write_text("")
+    docs = acl.scoped(who())
+    with pytest.raises(InvalidInputError, match="folder that exists") as caught:
+        docs.load(stream(5, chunk), resume=str(tmp_path / where))
+    assert caught.value.field == "resume"
+    assert docs.count() == 0
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file"]
+
+
 @pytest.mark.parametrize(
     "content",
     [

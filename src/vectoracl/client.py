@@ -281,12 +281,29 @@ class VectorACL(_Base):
 
 
 class AsyncVectorACL(_Base):
-    """`VectorACL` for asyncio: opened on first use, closed with `await acl.close()`."""
+    """`VectorACL` for asyncio: opened on first use, closed with `await acl.close()`, both in one event loop.
+
+    The clients of the stores hold sockets and locks of the loop in which they were opened; in another one they hang,
+    or fail where nobody looks. So it belongs to the loop of its first use, and another one gets ClosedError.
+    """
 
     def __init__(self, config: Source, **given: Any) -> None:
         super().__init__(config, **given)
         self._core_async = AsyncCorePort(self.core_port)
         self._opening = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _check_loop(self) -> None:
+        """Take the running loop at first use. Raises: ClosedError in any other."""
+        running = asyncio.get_running_loop()
+        if self._loop is None:
+            with self._lock:
+                self._loop = self._loop or running
+        if self._loop is not running:
+            raise ClosedError(
+                "An AsyncVectorACL is used in the event loop in which it was opened, and this is another one. "
+                "Call aconnect() in each loop (each asyncio.run), or use connect() from threads."
+            )
 
     def scoped(self, principal: Principal, *, actions: Iterable[Action] | None = None) -> AsyncScopedRetriever:
         """Return a handle bound to *principal*; see `VectorACL.scoped`."""
@@ -299,6 +316,7 @@ class AsyncVectorACL(_Base):
 
     async def _ready(self, name: str) -> _Named:
         named = self._named(name)
+        self._check_loop()
         if named.posture is None:
             async with self._opening:
                 if named.posture is None:
@@ -322,6 +340,7 @@ class AsyncVectorACL(_Base):
 
     async def check(self) -> dict[str, Posture]:
         """Read the real posture of every configured store; see `VectorACL.check`."""
+        self._check_loop()
         return {name: await self._posture(self._named(name)) for name in self.config.stores}
 
     async def explain(
@@ -332,12 +351,15 @@ class AsyncVectorACL(_Base):
         return await self.arun(store, flow, None)
 
     async def close(self) -> None:
-        """Close every store and the audit sink; see `VectorACL.close`."""
+        """Close every store and the audit sink; see `VectorACL.close`. Raises: ClosedError in another event loop."""
         if self._closed:
             return
-        self._closed = True
         if os.getpid() != self._pid:
+            self._closed = True
             return
+        if self._stores:
+            self._check_loop()
+        self._closed = True
         try:
             for named in self._stores.values():
                 if named.aport is not None:

@@ -70,7 +70,22 @@ class Journal:
         self._kept_digest = ""
 
     def __enter__(self) -> Journal:
-        if self._path is not None and self._path.exists():
+        if self._path is None:
+            return self
+        # Before anything is written: a journal that cannot be kept would leave chunks that no later call skips.
+        try:
+            exists = self._path.exists()
+            if not exists:
+                spare = self._spare()
+                spare.write_bytes(b"")
+                spare.unlink()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "it is no path of a file"
+            raise InvalidInputError(
+                f"The journal {str(self._path)!r} cannot be written: {why}. Pass a file in a folder that exists.",
+                field="resume",
+            ) from None
+        if exists:
             try:
                 data = orjson.loads(self._path.read_bytes())
                 self._kept, self._kept_digest = int(data["written"]), str(data["digest"])
@@ -87,6 +102,10 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Keep the file: it is what a later call resumes from."""
+
+    def _spare(self) -> Path:
+        assert self._path is not None
+        return self._path.with_name(self._path.name + ".new")
 
     def _add(self, chunk: Chunk) -> None:
         for part in (chunk.document, chunk.id):
@@ -115,7 +134,7 @@ class Journal:
         for chunk in part:
             self._add(chunk)
         if self._path is not None:
-            spare = self._path.with_name(self._path.name + ".new")
+            spare = self._spare()
             spare.write_bytes(orjson.dumps({"written": self._count, "digest": self._digest.hexdigest()}))
             spare.replace(self._path)
 
