@@ -12,7 +12,7 @@ import nox
 
 ROOT = Path(__file__).parent
 OLDEST = "3.11"
-STORES = ("pgvector", "qdrant")
+STORES = ("pgvector", "qdrant", "pinecone")
 
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_existing_virtualenvs = True
@@ -26,6 +26,7 @@ nox.options.sessions = [
     "store",
     "conformance(memory)",
     "conformance(pgvector)",
+    "conformance(pinecone)",
     "stranger",
     "packages",
 ]
@@ -112,7 +113,7 @@ def conformance(session: nox.Session, store: str) -> None:
 
 
 @nox.session
-@nox.parametrize("store", [nox.param("qdrant", id="qdrant")])
+@nox.parametrize("store", [nox.param(one, id=one) for one in ("qdrant", "pinecone")])
 def golden(session: nox.Session, store: str) -> None:
     """Rewrite what an adapter is pinned to send; a change then shows as a diff."""
     install(session, stores=(store,))
@@ -154,7 +155,8 @@ def packages(session: nox.Session) -> None:
     shutil.rmtree(dist, ignore_errors=True)
     session.run("uv", "build", "--all-packages", "--out-dir", str(dist), "--quiet", external=True)
     check = ROOT / "tests" / "packages" / "check_installed.py"
-    for want in ("vectoracl", "vectoracl[pgvector]", "vectoracl[qdrant]", "vectoracl[pgvector,conformance]"):
+    alone = ("vectoracl", *(f"vectoracl[{store}]" for store in STORES))
+    for want in (*alone, "vectoracl[pgvector,conformance]"):
         where = work / "venv"
         shutil.rmtree(where, ignore_errors=True)
         session.run("uv", "venv", "--quiet", str(where), external=True)

@@ -16,9 +16,10 @@ from vectoracl.hookspecs import PROJECT, AdapterSpec
 _FIRST_PARTY = {
     "pgvector": "vectoracl[pgvector]",
     "qdrant": "vectoracl[qdrant]",
+    "pinecone": "vectoracl[pinecone]",
 }
 # Ours to come. There is nothing to install, and a line that says otherwise would invite somebody else to offer it.
-_PLANNED = frozenset({"weaviate", "pinecone"})
+_PLANNED = frozenset({"weaviate"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ if "pgvector" in extras:
     importlib.import_module("vectoracl_pgvector.plugin")
 elif "qdrant" in extras:
     importlib.import_module("vectoracl_qdrant.plugin")
+elif "pinecone" in extras:
+    importlib.import_module("vectoracl_pinecone.plugin")
 else:
     assert importlib.util.find_spec("psycopg") is None, "the core must not depend on a store's client"
     try:

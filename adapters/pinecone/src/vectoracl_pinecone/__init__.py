@@ -1,0 +1,1 @@
+"""The Pinecone adapter of vectoracl: a namespace per tenant. Configure it with `adapter = "pinecone"`."""

@@ -1,0 +1,340 @@
+"""The flows of the Pinecone adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vectoracl.adapter import Capabilities, Flow, together
+from vectoracl.errors import DeniedError, StoreError, UnsupportedPredicateError
+from vectoracl.fields import FieldType
+from vectoracl.findings import Posture
+from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.prepare import check_tagged
+from vectoracl.queries import ResolvedQuery, VectorQuery
+from vectoracl.records import Record
+from vectoracl_pinecone import posture as postures
+from vectoracl_pinecone.capabilities import capabilities
+from vectoracl_pinecone.compile import EVERY, MAX_IDS, NO_VERSION, NONE, PineconeCompiler, numbers
+from vectoracl_pinecone.compile_predicate import Compiled, every
+from vectoracl_pinecone.config import PineconeConfig
+from vectoracl_pinecone.decode import ADAPTER, Decoder
+from vectoracl_pinecone.names import document_prefix, id_of, name_part, tenant_of
+from vectoracl_pinecone.pages import Pages, taken_apart
+from vectoracl_pinecone.requests import Describe, Done, Match, Put, Query
+
+_ROUNDS = 6
+_SIDE_BY_SIDE = 64
+_FEW_DOCUMENTS = 4
+_MOST = 10_000
+_SHORT = "the index returned fewer hits than the scope holds"
+
+
+class PineconeAdapter:
+    """Every request is of one namespace, the tenant's own; scope and filter are one `$and` inside it."""
+
+    def __init__(self, config: PineconeConfig, fields: Mapping[str, FieldType]) -> None:
+        self.config = config
+        self._fields = fields
+        self._capabilities = capabilities(config)
+        self._compile = PineconeCompiler(config, fields)
+        self._decode = Decoder(config, fields)
+        self._pages = Pages(config, self._compile, self._decode)
+        self._offers_fetch_by = config.fetch_by_metadata
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this adapter can do."""
+        return self._capabilities
+
+    # Reads
+
+    def search(self, operation: Search) -> Flow[Found]:
+        """Rank inside the scope; where fewer hits than asked for come, ask whether there is one more."""
+        vector = numbers(_vector(operation.query).vector)
+        where = self._compile.scope(operation.scope, operation.where)
+        if where is NONE:
+            return Found([])
+        partition, k = operation.partition, operation.k
+        values = "vector" in operation.include
+        if k <= self._compile.per_reply(values=values):
+            matches: Sequence[Match] = yield from self._compile.query(
+                partition, where, k, vector, rows=True, values=values
+            )
+        else:
+            matches = yield from self._ranked(partition, where, vector, k, values=values)
+        shortfall = None
+        if len(matches) < k and self.config.check_complete:
+            shortfall = yield from self._shortfall(partition, where, vector, matches)
+        hits = self._decode.ranked(matches, operation.include)
+        if operation.min_score is not None:
+            hits = [hit for hit in hits if hit.score >= operation.min_score]
+        return Found(hits, shortfall is None, shortfall)
+
+    def _ranked(
+        self, partition: str, where: Compiled, vector: list[float], k: int, *, values: bool
+    ) -> Flow[list[Match]]:
+        """Rank for more hits than one reply holds: ids first, then their records, by the same vector and scope."""
+        best = yield from self._compile.query(partition, where, k, vector)
+        ids = [match.id for match in best]
+        size = self._compile.per_reply(values=values)
+        asked = [
+            self._compile.query(
+                partition, every([where, self._compile.records(ids[start : start + size])]), size, vector, rows=True,
+                values=values,
+            )
+            for start in range(0, len(ids), size)
+        ]  # fmt: skip
+        found: list[Match] = []
+        for start in range(0, len(asked), _SIDE_BY_SIDE):
+            for matches in (yield from together(*asked[start : start + _SIDE_BY_SIDE])):
+                found.extend(matches)
+        return found
+
+    def _shortfall(
+        self, partition: str, where: Compiled, vector: list[float], matches: Sequence[Match]
+    ) -> Flow[str | None]:
+        """Say why there are fewer hits than the scope holds, if there are: the index is asked for any other record."""
+        others = every([where, self._compile.others(match.id for match in matches)])
+        more = yield from self._compile.query(partition, others, 1, vector)
+        return _SHORT if more else None
+
+    def fetch(self, operation: Fetch) -> Flow[Rows]:
+        """Return chunks by id, which are conditions beside the scope, inside the tenant's namespace."""
+        where = every([self._compile.scope(operation.scope), self._compile.refs(operation.refs)])
+        matches = yield from self._selected(operation.partition, where, values="vector" in operation.include)
+        return Rows(self._decode.listed(matches, operation.include))
+
+    def _selected(self, partition: str, where: Compiled, *, values: bool) -> Flow[list[Match]]:
+        """Return all whole records that pass *where*."""
+        if where is NONE:
+            return []
+        size = self._compile.per_reply(values=values)
+        first = yield from self._compile.query(partition, where, size, rows=True, values=values)
+        if len(first) < size:
+            return list(first)
+        if where is not EVERY and self._offers_fetch_by is not False:
+            try:
+                return (yield from self._fetched_by(partition, where))
+            except StoreError as error:
+                if self._offers_fetch_by or error.code not in ("not_offered", "not_provisioned"):
+                    raise
+                self._offers_fetch_by = False  # asked once: this server does not have it
+        ids = yield from self._pages.matching(partition, where)
+        return (yield from self._pages.rows(partition, ids, where, values=values))
+
+    def _fetched_by(self, partition: str, where: Compiled) -> Flow[list[Match]]:
+        found: list[Match] = []
+        token: str | None = None
+        while True:
+            limit = self._compile.per_reply(values=True)
+            page = yield from self._compile.fetch_by(partition, where, limit, token)
+            self._offers_fetch_by = True
+            found.extend(page.matches)
+            if page.token is None:
+                return found
+            token = page.token
+
+    def count(self, operation: Count) -> Flow[int]:
+        """Count exactly: Pinecone counts no scope, so its ids are listed and those that pass are counted."""
+        where = self._compile.scope(operation.scope, operation.where)
+        return len((yield from self._pages.matching(operation.partition, where)))
+
+    def scan(self, operation: Scan) -> Flow[Rows]:
+        """Return one page in key order (see `pages`)."""
+        where = self._compile.scope(operation.scope, operation.where)
+        if where is NONE:
+            return Rows([])
+        rows = yield from self._pages.next(
+            operation.partition, where, operation.after, operation.size + 1, values="vector" in operation.include
+        )
+        hits = self._decode.listed(rows[: operation.size], operation.include)
+        return Rows(hits, more=len(rows) > operation.size)
+
+    # Writes
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Write all in one request. Existing records outside of the scope are looked for first.
+
+        Raises: DeniedError if there is one; InvalidInputError if one request cannot hold them.
+        """
+        check_tagged(operation.records, operation.partition)
+        if not operation.records:
+            return 0
+        partition, records = operation.partition, list(operation.records)
+        self._puts(partition, records, NO_VERSION)  # the limits, before any I/O
+        if not operation.verbatim:
+            documents = sorted({record.tag.document for record in records})
+            generations = yield from self._generations(partition, documents)
+            records = [
+                record._replace(tag=record.tag._replace(generation=generations.get(record.tag.document, 0)))
+                for record in records
+            ]
+        outside = self._compile.outside(operation.scope)
+        if (yield from self._any(partition, [id_of(record.tag) for record in records], outside)):
+            raise _denied("upsert")
+        yield from self._write(partition, records, NO_VERSION)
+        return len(records)
+
+    def _puts(self, partition: str, records: Sequence[Record], version: str) -> list[Put]:
+        return self._compile.puts(partition, self._compile.records_of(records, version))
+
+    def _write(self, partition: str, records: Sequence[Record], version: str) -> Flow[Done]:
+        """Write *records*, in as many requests as they need; `written` of an error counts those that are in."""
+        done, written = Done(), 0
+        for put in self._puts(partition, records, version):
+            try:
+                done = yield from put
+            except StoreError as error:
+                error.written = written
+                raise
+            written += len(put.records)
+        if self.config.wait_visible:
+            seen = self._compile.written(records[-1], version)
+            yield from self._compile.settle(partition, done.lsn, seen, NONE)
+        return done
+
+    def _generations(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, int]]:
+        """Return the newest generation of each document that was ever replaced; all others have 0."""
+        if len(documents) > _FEW_DOCUMENTS:
+            where = every([self._compile.documents(documents), self._compile.later()])
+            later = yield from self._compile.query(partition, where, _MOST)
+            names = {taken_apart(match.id).document for match in later}
+            documents = [one for one in documents if name_part(one) in names]
+        found: dict[str, int] = {}
+        for start in range(0, len(documents), _SIDE_BY_SIDE):
+            some = documents[start : start + _SIDE_BY_SIDE]
+            pages = yield from together(
+                *(self._compile.listing(partition, document_prefix(document)) for document in some)
+            )
+            for document, page in zip(some, pages, strict=True):
+                ids = [match.id for match in page.matches]
+                if page.token is not None:
+                    ids = yield from self._pages.ids(partition, document_prefix(document))
+                found[document] = max((taken_apart(one).generation for one in ids), default=0)
+        return found
+
+    def _any(self, partition: str, ids: Sequence[str], where: Compiled) -> Flow[bool]:
+        """Tell whether a record of *ids* passes *where*."""
+        if where is NONE:
+            return False
+        for start in range(0, len(ids), MAX_IDS):
+            some = ids[start : start + MAX_IDS]
+            matches = yield from self._compile.query(partition, every([where, self._compile.records(some)]), 1)
+            if matches:
+                return True
+        return False
+
+    def replace(self, operation: Replace) -> Flow[int]:
+        """Make a new generation of one document: the new one is written before the old one goes.
+
+        A replacement that met another one of the same document gives way to the newer, or goes again if it cannot be
+        told which is.
+        """
+        check_tagged(operation.records, operation.partition)
+        partition, document = operation.partition, operation.document
+        version = self._compile.version_of(operation.records)
+        self._puts(partition, operation.records, version)  # the limits, before any I/O
+        step = 1
+        for _ in range(_ROUNDS):
+            old = yield from self._pages.ids(partition, document_prefix(document))
+            if (yield from self._any(partition, old, self._compile.outside(operation.scope))):
+                raise _denied("replace")
+            if not operation.records:
+                yield from self._remove(partition, old, EVERY)
+                return 0
+            newest = max((taken_apart(one).generation for one in old), default=-1)
+            generation = newest + step
+            records = [record._replace(tag=record.tag._replace(generation=generation)) for record in operation.records]
+            yield from self._write(partition, records, version)
+            rivals = yield from self._compile.query(
+                partition, self._compile.rival(document, generation, version), _MOST
+            )
+            others = [taken_apart(match.id).generation for match in rivals]
+            mine = {id_of(record.tag) for record in records}
+            if others and max(others) > generation:
+                yield from self._remove(partition, [*old, *sorted(mine)], EVERY)
+                return len(records)
+            yield from self._remove(partition, [one for one in old if one not in mine], EVERY)
+            if not others:
+                return len(records)
+            step = 2 + int(version, 16) % 7
+        raise StoreError(
+            "Others replace the same document at the same time; replace it again.", code="conflict", adapter=ADAPTER
+        )
+
+    def delete(self, operation: Delete) -> Flow[int | None]:
+        """Find out which records are meant, then delete those of them that are still so."""
+        partition = operation.partition
+        where = self._compile.scope(operation.scope)
+        if operation.where is not None:
+            where = self._compile.scope(operation.scope, operation.where)
+        if where is NONE:
+            return 0
+        if operation.refs is not None:
+            meant = yield from self._named(operation)
+        elif operation.document is not None:
+            meant = yield from self._pages.ids(partition, document_prefix(operation.document))
+        else:
+            ids = yield from self._pages.matching(partition, where)
+            yield from self._remove(partition, ids, where)
+            return len(ids)
+        ids = yield from self._pages.passing(partition, meant, where)
+        yield from self._remove(partition, ids, where)
+        return len(ids)
+
+    def _named(self, operation: Delete) -> Flow[list[str]]:
+        """Return the ids of the records that a delete names, whatever the scope."""
+        partition, refs = operation.partition, operation.refs or ()
+        bare = [ref for ref in refs if ref.document is None]
+        pairs: dict[str, set[str]] = {}
+        for ref in refs:
+            if ref.document is not None:
+                pairs.setdefault(ref.document, set()).add(name_part(ref.chunk))
+        found: dict[str, None] = {}
+        if bare:
+            where = self._compile.refs(bare)
+            matches = yield from self._compile.query(partition, where, _MOST)
+            ids = [match.id for match in matches]
+            if len(ids) == _MOST:
+                ids = yield from self._pages.matching(partition, where)
+            found.update(dict.fromkeys(ids))
+        for document, chunks in pairs.items():
+            ids = yield from self._pages.ids(partition, document_prefix(document))
+            found.update(dict.fromkeys(one for one in ids if taken_apart(one).chunk in chunks))
+        return list(found)
+
+    def _remove(self, partition: str, ids: Sequence[str], where: Compiled) -> Flow[None]:
+        """Delete those of *ids* that still pass *where*."""
+        for start in range(0, len(ids), MAX_IDS):
+            yield from self._compile.remove(partition, ids[start : start + MAX_IDS], where)
+        if ids and self.config.wait_visible:
+            yield from self._compile.settle(partition, None, NONE, self._compile.records(ids[-1:]))
+
+    # What touches no rows, and what touches all
+
+    def posture(self) -> Flow[Posture]:
+        """Read the index's configuration, and whether its default namespace is empty."""
+        return (yield from postures.look(self.config))
+
+    def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
+        """Rank over all tenants' namespaces, one after the other: there is no index over all of them."""
+        vector = numbers(_vector(query).vector)
+        found = yield from Describe()
+        prefix = self.config.namespace_prefix
+        matches: list[Match] = []
+        for namespace in sorted(found.namespaces):
+            if namespace.startswith(prefix) and (tenant_of(prefix, namespace) or namespace.startswith(f"{prefix}h-")):
+                top = min(k, self._compile.per_reply(values=False))
+                matches.extend((yield from Query(None, namespace, vector, top, None, metadata=True)))
+        include = frozenset({"text", "metadata"})
+        return Found(self._decode.ranked(matches, include)[:k])  # type: ignore[arg-type]  # the literals of Include
+
+
+def _vector(query: ResolvedQuery) -> VectorQuery:
+    if not isinstance(query, VectorQuery):
+        raise UnsupportedPredicateError("The Pinecone adapter answers vector queries.", field="query")
+    return query
+
+
+def _denied(action: str) -> DeniedError:
+    return DeniedError("The write touches a chunk outside of what this handle may write.", action=action)

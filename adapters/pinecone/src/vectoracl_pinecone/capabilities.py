@@ -1,0 +1,33 @@
+"""What the Pinecone adapter, as configured, can do."""
+
+from __future__ import annotations
+
+from vectoracl.adapter import Capabilities
+from vectoracl_pinecone.config import PineconeConfig
+
+
+def capabilities(config: PineconeConfig) -> Capabilities:
+    """Return the capabilities.
+
+    The grade is "partition": a namespace is a physical part of the index, and we choose it; the key reaches them all.
+    Ranking may be approximate and reads may be behind writes, as Pinecone's documentation says. An upsert is one
+    request unless `split_upserts` is set; a replacement is several, new before old. Lexical and hybrid queries are
+    not declared: a vector index has no words, and whether the BM25 statistics of a document index are the namespace's
+    own or the whole index's is not documented, so another tenant's texts could show in the scores.
+    """
+    return Capabilities(
+        grade="partition",
+        metric=config.metric,
+        dimension=config.dimension,
+        count="paged",
+        exact=False,
+        group_by=False,
+        atomic_upsert=not config.split_upserts,
+        atomic_replace=False,
+        visible="eventual",
+        max_batch=config.max_batch,
+        max_k=config.max_k,
+        deadlines="client",
+        parallel=config.parallel,
+        verbatim=True,
+    )

@@ -1,0 +1,257 @@
+"""Operations as requests: pure.
+
+Every request is made here, with the namespace of its one tenant. Scope and caller's filter are operands of one
+`$and`, each as it is; their parts are never merged, since a key of the one would replace the same key of the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from vectoracl.errors import InvalidInputError, RefusedError
+from vectoracl.fields import FieldType
+from vectoracl.operations import ChunkRef
+from vectoracl.predicate import Predicate
+from vectoracl.prepare import dump_metadata
+from vectoracl.records import Record as Chunk
+from vectoracl.records import Vector
+from vectoracl_pinecone.compile_predicate import EVERY, NONE, Compiled, Compiler, among, every, some
+from vectoracl_pinecone.config import MAX_REQUEST_BYTES, MAX_UPSERT, PineconeConfig
+from vectoracl_pinecone.names import filterable, id_of, namespace_of
+from vectoracl_pinecone.requests import FetchBy, Filter, Listing, Put, Query, Record, Remove, Settle
+
+MAX_METADATA_BYTES = 40_000
+"""Metadata of one record as JSON. Pinecone's limit is 40 KB ("Database limits"); the smaller reading of it."""
+MAX_REPLY_BYTES = 4_000_000
+MAX_IDS = 1000
+MAX_LISTED = 100
+_NUMBER_BYTES = 12  # a float32 in JSON, with its comma, at the most (as orjson writes it)
+_BESIDE = 64  # braces, quotes and names around a record
+NO_VERSION = ""
+
+
+class PineconeCompiler:
+    """Compiles the operations on one configured index."""
+
+    def __init__(self, config: PineconeConfig, fields: Mapping[str, FieldType]) -> None:
+        self._config = config
+        self._keys = config.keys
+        self._predicates = Compiler(config, fields)
+        # Where nothing is ranked a vector is asked for all the same; the cosine needs one with a direction.
+        self.direction = [1.0] + [0.0] * (config.dimension - 1)
+
+    # Conditions
+
+    def scope(self, *predicates: Predicate) -> Compiled:
+        """Return the conjunction of *predicates*, each an operand of its own."""
+        return every([self._predicates.compile(one) for one in predicates])
+
+    def outside(self, predicate: Predicate) -> Compiled:
+        """Return the negation of *predicate*."""
+        return self._predicates.compile(predicate, negated=True)
+
+    def documents(self, names: Iterable[str]) -> Compiled:
+        """Return that the document is one of *names*."""
+        return among(self._keys.document, sorted(names), negated=False, always=True)
+
+    def later(self) -> Compiled:
+        """Return that the record is of a later generation than the first."""
+        return {self._keys.generation: {"$gte": 1}}
+
+    def rival(self, document: str, generation: int, version: str) -> Compiled:
+        """Return that another replacement than *version* wrote the record, of this generation or a later one."""
+        return every(
+            [
+                self.documents([document]),
+                {self._keys.generation: {"$gte": generation}},
+                {self._keys.version: {"$ne": version}},
+            ]
+        )
+
+    def records(self, ids: Iterable[str]) -> Compiled:
+        """Return that the record has one of *ids*."""
+        return among(self._keys.record, list(ids), negated=False, always=True)
+
+    def others(self, ids: Iterable[str]) -> Compiled:
+        """Return that the record has none of *ids*."""
+        return among(self._keys.record, list(ids), negated=True, always=True)
+
+    def written(self, chunk: Chunk, version: str) -> Compiled:
+        """Return that the record is this chunk as it was just written."""
+        return every(
+            [
+                self.records([id_of(chunk.tag)]),
+                {self._keys.time: {"$eq": chunk.tag.time}},
+                {self._keys.version: {"$eq": version}},
+            ]
+        )
+
+    def refs(self, refs: Sequence[ChunkRef]) -> Compiled:
+        """Return that the record is one of the chunks that *refs* name."""
+        bare = [ref.chunk for ref in refs if ref.document is None]
+        pairs: dict[str, list[str]] = {}
+        for ref in refs:
+            if ref.document is not None:
+                pairs.setdefault(ref.document, []).append(ref.chunk)
+        named = [
+            every([self.documents([document]), among(self._keys.chunk, chunks, negated=False, always=True)])
+            for document, chunks in pairs.items()
+        ]
+        return some([among(self._keys.chunk, bare, negated=False, always=True), *named])
+
+    # Requests
+
+    def namespace(self, partition: str) -> str:
+        """Return the namespace of a tenant."""
+        return namespace_of(self._config.namespace_prefix, partition)
+
+    def per_reply(self, *, values: bool) -> int:
+        """Return how many whole records fit one reply, whatever is in them; "page" at the most."""
+        one = MAX_METADATA_BYTES + (_NUMBER_BYTES * self._config.dimension if values else 0)
+        return max(1, min(self._config.page, MAX_REPLY_BYTES // one))
+
+    def query(
+        self,
+        partition: str,
+        where: Compiled,
+        top_k: int,
+        vector: list[float] | None = None,
+        *,
+        rows: bool = False,
+        values: bool = False,
+    ) -> Query:
+        """Compile a query of the records that pass *where*, which is not NONE; *rows* asks for whole records."""
+        return Query(
+            partition, self.namespace(partition), self.direction if vector is None else vector, top_k, _filter(where),
+            rows, values,
+        )  # fmt: skip
+
+    def listing(
+        self, partition: str, prefix: str | None = None, token: str | None = None, limit: int = MAX_LISTED
+    ) -> Listing:
+        """Compile one page of a listing of ids."""
+        return Listing(partition, self.namespace(partition), prefix, token, limit)
+
+    def fetch_by(self, partition: str, where: Compiled, limit: int, token: str | None = None) -> FetchBy:
+        """Compile one page of whole records by a filter."""
+        asked = _filter(where)
+        if asked is None:
+            raise RefusedError("A fetch by filter needs a filter; nothing was sent.")
+        return FetchBy(partition, self.namespace(partition), asked, limit, token)
+
+    def remove(self, partition: str, ids: Sequence[str], where: Compiled) -> Remove:
+        """Compile a delete of those of *ids* that pass *where*. Raises: RefusedError without ids."""
+        if not ids:
+            raise RefusedError("A delete needs ids; there is none that means everything.")
+        if where is EVERY:
+            return Remove(partition, self.namespace(partition), ids=tuple(ids))
+        return Remove(partition, self.namespace(partition), filter=_filter(every([where, self.records(ids)])))
+
+    def settle(self, partition: str, lsn: int | None, seen: Compiled, gone: Compiled) -> Settle:
+        """Compile the wait for a write; NONE as *seen* or *gone* is nothing to wait for."""
+        return Settle(
+            partition,
+            self.namespace(partition),
+            self.direction,
+            lsn,
+            None if isinstance(seen, bool) else seen,
+            None if isinstance(gone, bool) else gone,
+        )
+
+    # Writes
+
+    def version_of(self, records: Sequence[Chunk]) -> str:
+        """Return a digest of what is written, by whom and when: what tells a replacement from another one."""
+        digest = hashlib.blake2b(digest_size=12)
+        for record in records:
+            tag = record.tag
+            for part in (tag.chunk, tag.producer, repr(tag.time), record.text):
+                raw = part.encode()
+                digest.update(len(raw).to_bytes(8, "big") + raw)
+            digest.update(dump_metadata(record.metadata))
+        return digest.hexdigest()
+
+    def records_of(self, records: Sequence[Chunk], version: str) -> list[Record]:
+        """Return *records*, whose tags have their generation, as Pinecone's. Raises: InvalidInputError."""
+        return [self._record(record, place, version) for place, record in enumerate(records)]
+
+    def _record(self, record: Chunk, place: int, version: str) -> Record:
+        keys, tag = self._keys, record.tag
+        id_ = id_of(tag)
+        metadata: dict[str, Any] = {
+            keys.tenant: tag.tenant,
+            keys.document: tag.document,
+            keys.generation: tag.generation,
+            keys.docgen: tag.docgen,
+            keys.chunk: tag.chunk,
+            keys.label: tag.label,
+            keys.rev: tag.rev,
+            keys.expires: tag.expires,
+            keys.producer: tag.producer,
+            keys.path: tag.path,
+            keys.time: tag.time,
+            keys.position: tag.position,
+            keys.version: version,
+            keys.record: id_,
+            keys.text: record.text,
+            keys.metadata: dump_metadata(record.metadata).decode(),
+            **filterable(keys, record.metadata),
+        }
+        size = len(orjson.dumps(metadata))
+        if size > MAX_METADATA_BYTES:
+            raise InvalidInputError(
+                f"Chunk {place} of the call has {size:,} bytes of text, metadata and tag, and Pinecone keeps "
+                f"{MAX_METADATA_BYTES:,} with a vector. Make the chunk shorter.",
+                field="chunks",
+            )
+        written = orjson.dumps(record.vector, option=orjson.OPT_SERIALIZE_NUMPY)
+        # Read again: the shortest decimals of float32, half as long as those of the same numbers as doubles.
+        return Record(id_, orjson.loads(written), metadata, size + len(written) + len(id_) + _BESIDE)
+
+    def puts(self, partition: str, records: Sequence[Record]) -> list[Put]:
+        """Return the requests that write *records*, as few as the limits permit.
+
+        Raises: InvalidInputError if it takes more than one and config does not permit that, with nothing sent.
+        """
+        batches: list[list[Record]] = []
+        room = 0
+        for record in records:
+            if not batches or record.size > room or len(batches[-1]) == MAX_UPSERT:
+                batches.append([])
+                room = MAX_REQUEST_BYTES - 2 * _BESIDE - 256
+            batches[-1].append(record)
+            room -= record.size
+        if len(batches) > 1 and not self._config.split_upserts:
+            raise InvalidInputError(
+                f"The call needs {len(batches)} requests: Pinecone takes {MAX_UPSERT:,} records or 2 MB in one, and "
+                "only one request is all or nothing. Write fewer chunks a call, or set split_upserts = true.",
+                field="chunks",
+            )
+        if any(record.size > MAX_REQUEST_BYTES - 512 for record in records):
+            raise InvalidInputError("One chunk alone is larger than the 2 MB of a request.", field="chunks")
+        return [Put(partition, self.namespace(partition), tuple(batch)) for batch in batches]
+
+
+def numbers(vector: Vector) -> list[float]:
+    """Return a vector as the shortest decimals that read as the same float32 numbers."""
+    made: list[float] = orjson.loads(orjson.dumps(np.ascontiguousarray(vector), option=orjson.OPT_SERIALIZE_NUMPY))
+    return made
+
+
+def _filter(where: Compiled) -> Filter | None:
+    """Return what is sent: None for every record. Raises: RefusedError for none, which is never asked."""
+    if where is NONE:
+        raise RefusedError("A request that can match nothing was about to be made; nothing was sent.")
+    if isinstance(where, bool):
+        return None
+    if not where:
+        raise RefusedError("An empty filter means every record; nothing was sent.")
+    return where
+
+
+__all__ = ["EVERY", "MAX_IDS", "MAX_LISTED", "NONE", "NO_VERSION", "PineconeCompiler", "numbers"]

@@ -1,0 +1,203 @@
+"""A predicate as a Pinecone filter, with exactly the reference meaning.
+
+Negation is pushed down to the leaves, so that no operator around a whole filter is needed, and a negated leaf says by
+itself what it means for a record without the key (`$exists`): whether `$ne` and `$nin` match such records is not
+documented. Numbers are compared as doubles, datetimes as whole seconds and microseconds, numbers in lists as text,
+booleans as keywords. `Always` and `Never` are folded away: an empty filter would be none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, assert_never
+
+from vectoracl.errors import UnsupportedPredicateError
+from vectoracl.fields import TAG_FIELDS, FieldType
+from vectoracl.predicate import Always, And, ContainsAny, Eq, In, Missing, Never, Not, Or, Predicate, Range, Scalar
+from vectoracl_pinecone.config import PineconeConfig
+from vectoracl_pinecone.names import field_key, flag, moment, moment_keys, number_text, present_key
+from vectoracl_pinecone.requests import Filter
+
+Compiled = Filter | bool
+"""A filter, or True (every record of the namespace) or False (none)."""
+
+EVERY: Final = True
+NONE: Final = False
+MAX_VALUES = 10_000
+"""How many values `$in` and `$nin` take (Pinecone's documentation, "Metadata filter limits")."""
+_OPPOSITE = {"gt": "$lte", "gte": "$lt", "lt": "$gte", "lte": "$gt"}
+
+
+class Compiler:
+    """Compiles predicates over the metadata of one configured index."""
+
+    def __init__(self, config: PineconeConfig, fields: Mapping[str, FieldType]) -> None:
+        self._keys = config.keys
+        self._fields = fields
+        self._by_not = config.negation == "not"
+        keys = config.keys
+        self._tags = {
+            "@document": keys.document,
+            "@chunk": keys.chunk,
+            "@generation": keys.generation,
+            "@docgen": keys.docgen,
+            "@label": keys.label,
+            "@rev": keys.rev,
+            "@expires": keys.expires,
+            "@producer": keys.producer,
+            "@path": keys.path,
+            "@time": keys.time,
+            "@position": keys.position,
+        }
+
+    def compile(self, predicate: Predicate, *, negated: bool = False) -> Compiled:
+        """Return *predicate*, or its negation, as a filter, or True or False. Raises: UnsupportedPredicateError."""
+        match predicate:
+            case Never():
+                return negated
+            case Always():
+                return not negated
+            case And(operands):
+                made = [self.compile(one, negated=negated) for one in operands]
+                return some(made) if negated else every(made)
+            case Or(operands):
+                made = [self.compile(one, negated=negated) for one in operands]
+                return every(made) if negated else some(made)
+            case Not(operand):
+                return self.compile(operand, negated=not negated)
+            case Missing(name):
+                if name in TAG_FIELDS:
+                    return negated
+                return exists(present_key(self._keys, name), there=negated)
+            case Eq(name, value):
+                return self._among(name, (value,), negated)
+            case In(name, values) | ContainsAny(name, values):
+                return self._among(name, values, negated)
+            case Range():
+                return self._range(predicate, negated)
+        raise UnsupportedPredicateError(f"{type(predicate).__name__} has no form in Pinecone.")
+
+    def _kind(self, name: str) -> FieldType:
+        kind = TAG_FIELDS.get(name) or self._fields.get(name)
+        if kind is None:
+            raise UnsupportedPredicateError(f"The field {name!r} is not declared.", field=name)
+        return kind
+
+    def _among(self, name: str, values: tuple[Scalar, ...], negated: bool) -> Compiled:  # noqa: FBT001
+        kind = self._kind(name)
+        match kind:
+            case FieldType.KEYWORD:
+                wanted: list[Any] = [one for one in values if isinstance(one, str)]
+            case FieldType.BOOLEAN:
+                wanted = [flag(one) for one in values if isinstance(one, bool)]
+            case FieldType.NUMBER:
+                wanted = [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
+            case FieldType.KEYWORDS:
+                return self._in_list(name, kind, [one for one in values if isinstance(one, str)], negated)
+            case FieldType.NUMBERS:
+                texts = [
+                    number_text(one) for one in values if isinstance(one, int | float) and not isinstance(one, bool)
+                ]
+                return self._in_list(name, kind, texts, negated)
+            case FieldType.DATETIME:
+                moments: list[Compiled] = [self._at(name, one, negated) for one in values if isinstance(one, datetime)]
+                return every(moments) if negated else some(moments)
+            case _:
+                assert_never(kind)
+        if name in TAG_FIELDS:
+            return among(self._tags[name], wanted, negated=negated, always=True)
+        return among(field_key(self._keys, name, kind), wanted, negated=negated, always=False)
+
+    def _in_list(self, name: str, kind: FieldType, values: list[str], negated: bool) -> Compiled:  # noqa: FBT001
+        key = field_key(self._keys, name, kind)
+        asked = among(key, values, negated=False, always=False)
+        if not negated or isinstance(asked, bool):
+            return (not asked) if negated and isinstance(asked, bool) else asked
+        if self._by_not:
+            return {"$not": asked}
+        return among(key, values, negated=True, always=False)
+
+    def _at(self, name: str, value: datetime, negated: bool) -> Compiled:  # noqa: FBT001
+        whole, part = moment_keys(self._keys, name)
+        seconds, micros = moment(value)
+        same = [
+            among(whole, [seconds], negated=negated, always=False),
+            among(part, [micros], negated=negated, always=False),
+        ]
+        return some(same) if negated else every(same)
+
+    def _range(self, node: Range, negated: bool) -> Compiled:  # noqa: FBT001
+        kind = self._kind(node.field)
+        bounds = {side: getattr(node, side) for side in ("gt", "gte", "lt", "lte")}
+        given = {side: bound for side, bound in bounds.items() if bound is not None}
+        if kind is FieldType.NUMBER:
+            tag = node.field in TAG_FIELDS
+            key = self._tags[node.field] if tag else field_key(self._keys, node.field, kind)
+            parts: list[Compiled] = [_bound(key, side, bound, negated=negated) for side, bound in given.items()]
+            if not negated:
+                return every(parts)
+            return some(parts if tag else [exists(key, there=False), *parts])
+        if kind is FieldType.DATETIME:
+            whole, part = moment_keys(self._keys, node.field)
+            parts = [_moment_bound(whole, part, side, bound, negated=negated) for side, bound in given.items()]
+            return some([exists(whole, there=False), *parts]) if negated else every(parts)
+        raise UnsupportedPredicateError(f"The field {node.field!r} has no order.", field=node.field)
+
+
+def _bound(key: str, side: str, value: float, *, negated: bool) -> Filter:
+    return {key: {_OPPOSITE[side] if negated else f"${side}": value}}
+
+
+def _moment_bound(whole: str, part: str, side: str, value: datetime, *, negated: bool) -> Compiled:
+    """Return that the moment is beyond the bound in seconds, or in its second and beyond it in microseconds."""
+    seconds, micros = moment(value)
+    operator = _OPPOSITE[side] if negated else f"${side}"
+    strict = operator.removesuffix("e")  # $gte: a later second, or this second from these microseconds on
+    return some([{whole: {strict: seconds}}, every([{whole: {"$eq": seconds}}, {part: {operator: micros}}])])
+
+
+def every(parts: Sequence[Compiled]) -> Compiled:
+    """Return the conjunction of *parts*, each an operand of its own."""
+    if any(one is NONE for one in parts):
+        return NONE
+    kept = [one for one in parts if not isinstance(one, bool)]
+    if not kept:
+        return EVERY
+    return kept[0] if len(kept) == 1 else {"$and": kept}
+
+
+def some(parts: Sequence[Compiled]) -> Compiled:
+    """Return the disjunction of *parts*; of none of them it is False."""
+    if any(one is EVERY for one in parts):
+        return EVERY
+    kept = [one for one in parts if not isinstance(one, bool)]
+    if not kept:
+        return NONE
+    return kept[0] if len(kept) == 1 else {"$or": kept}
+
+
+def exists(key: str, *, there: bool) -> Filter:
+    """Return that the record has *key*, or has not."""
+    return {key: {"$exists": there}}
+
+
+def among(key: str, values: Sequence[Any], *, negated: bool, always: bool) -> Compiled:
+    """Return that *key* has one of *values*, or none of them; *always* says that every record has the key.
+
+    Raises: UnsupportedPredicateError if they are more than Pinecone takes.
+    """
+    if not values:
+        return negated
+    if len(values) > MAX_VALUES:
+        raise UnsupportedPredicateError(
+            f"A filter has {len(values):,} values, and Pinecone takes {MAX_VALUES:,} in a list; ask in several calls.",
+            field="where",
+        )
+    if len(values) == 1:
+        test: Filter = {key: {"$ne" if negated else "$eq": values[0]}}
+    else:
+        test = {key: {"$nin" if negated else "$in": list(values)}}
+    if not negated or always:
+        return test
+    return some([exists(key, there=False), test])

@@ -1,0 +1,134 @@
+"""The Pinecone adapter's part of the configuration."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, StrictBool, model_validator
+
+from vectoracl.config import Model, Secret
+
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
+_PREFIX = re.compile(r"[a-z][a-z0-9-]{0,30}-\Z")
+_INDEX = re.compile(r"[a-z0-9]([a-z0-9-]{0,43}[a-z0-9])?\Z")
+MAX_REQUEST_BYTES = 2_000_000
+MAX_UPSERT = 1000
+MAX_TOP_K = 10_000
+
+
+def _key(value: str) -> str:
+    # Dots and $ have a meaning in filters or may get one; a key without them is a name and nothing else.
+    if not _KEY.match(value):
+        raise ValueError("must be a metadata key of letters, digits and _, 63 at most")
+    return value
+
+
+def _prefix(value: str) -> str:
+    # Never empty: a tenant's namespace could then be the default one, or somebody else's.
+    if not _PREFIX.match(value):
+        raise ValueError("must be small letters, digits and -, begin with a letter and end with -, 32 at most")
+    return value
+
+
+def _index(value: str) -> str:
+    if not _INDEX.match(value):
+        raise ValueError("must be an index name of small letters, digits and -, 45 at most")
+    return value
+
+
+MetadataKey = Annotated[str, AfterValidator(_key)]
+NamespacePrefix = Annotated[str, AfterValidator(_prefix)]
+IndexName = Annotated[str, AfterValidator(_index)]
+
+
+class Keys(Model):
+    """The metadata keys (fields, in a document index) of the tag, where they are not ours.
+
+    `record` repeats the record's id, so that a filter can name records. `fields` is the prefix of the user's metadata
+    that can be filtered by, `present` that of the marks of what a record has, `metadata` the metadata as it was
+    written (JSON text). `version` tells the records of one replacement from those of another.
+    """
+
+    tenant: MetadataKey = "acl_tenant"
+    document: MetadataKey = "acl_document"
+    generation: MetadataKey = "acl_generation"
+    docgen: MetadataKey = "acl_docgen"
+    chunk: MetadataKey = "acl_chunk"
+    label: MetadataKey = "acl_label"
+    rev: MetadataKey = "acl_rev"
+    expires: MetadataKey = "acl_expires"
+    producer: MetadataKey = "acl_producer"
+    path: MetadataKey = "acl_path"
+    time: MetadataKey = "acl_time"
+    position: MetadataKey = "acl_position"
+    version: MetadataKey = "acl_version"
+    record: MetadataKey = "acl_record"
+    text: MetadataKey = "acl_text"
+    metadata: MetadataKey = "acl_metadata"
+    fields: MetadataKey = "field_"
+    present: MetadataKey = "has_"
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Keys:
+        names = self.model_dump()
+        if len(set(names.values())) != len(names):
+            raise ValueError("two metadata keys have the same name")
+        fields, present = names.pop("fields"), names.pop("present")
+        if fields.startswith(present) or present.startswith(fields):
+            raise ValueError("the prefixes fields and present must not begin alike")
+        if any(name.startswith((fields, present)) for name in names.values()):
+            raise ValueError("a key of the tag begins with the prefix of the user's metadata")
+        return self
+
+
+class PineconeConfig(Model):
+    """`[stores.NAME]` with adapter = "pinecone".
+
+    The index is named by `index` (its host and kind are looked up once, when the store is opened) or by `host`, its
+    data-plane address; with both nothing is looked up. `control_host` is the address of the control plane where it is
+    not Pinecone's. `kind` is "vector" or "document"; None: found out from the index's schema (with `host` alone it is
+    "vector"). `vector_field` is the dense vector's field of a document index.
+
+    `namespace_prefix` is in front of every tenant's namespace. `negation` says how "none of these values is in the
+    list" is asked: "not" by `$not`, which a server without it refuses; "nin" by `$nin`, for servers whose `$nin` is
+    known to be the complement of `$in` on lists too. `fetch_by_metadata` None: tried once.
+    `wait_visible` is how many seconds a write waits at the most until readers see it (0: it does not wait);
+    `rate_limit_wait` how many seconds a request may be held up by the rate limit, with its retries.
+    `page` is how many whole records are asked for in one request: a record has up to 40 KB of metadata and a reply
+    4 MB. `split_upserts` lets one call be several requests, which are then not all or nothing.
+    """
+
+    api_key: Secret
+    index: IndexName | None = None
+    host: str | None = Field(default=None, min_length=1)
+    control_host: str | None = Field(default=None, min_length=1)
+    kind: Literal["vector", "document"] | None = None
+    vector_field: MetadataKey = "embedding"
+    namespace_prefix: NamespacePrefix = "vectoracl-"
+    keys: Keys = Keys()
+    dimension: int = Field(ge=1, le=20_000)
+    metric: Literal["cosine", "inner", "l2"] = "cosine"
+    negation: Literal["not", "nin"] = "not"
+    fetch_by_metadata: StrictBool | None = None
+    check_complete: StrictBool = True
+    wait_visible: float = Field(default=0.0, ge=0, le=600)
+    rate_limit_wait: float = Field(default=10.0, ge=0, le=600)
+    request_timeout: float = Field(default=30.0, gt=0, le=3600)
+    parallel: int = Field(default=8, ge=1, le=64)
+    page: int = Field(default=100, ge=2, le=1000)
+    max_batch: int = Field(default=MAX_UPSERT, ge=1, le=10_000)
+    max_k: int = Field(default=MAX_TOP_K, ge=1, le=MAX_TOP_K)
+    split_upserts: StrictBool = False
+    cloud: str = Field(default="aws", min_length=1)
+    region: str = Field(default="us-east-1", min_length=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> PineconeConfig:
+        if self.index is None and self.host is None:
+            raise ValueError("give index, host, or both")
+        if self.max_batch > MAX_UPSERT and not self.split_upserts:
+            raise ValueError(f"one request takes {MAX_UPSERT} records: a larger max_batch needs split_upserts = true")
+        if self.vector_field in set(self.keys.model_dump().values()):
+            raise ValueError("vector_field is one of the keys")
+        return self

@@ -1,0 +1,101 @@
+"""Records as hits: pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from vectoracl.errors import ScopeViolationError, StoreError
+from vectoracl.fields import FieldType
+from vectoracl.operations import Include
+from vectoracl.prepare import load_metadata
+from vectoracl.records import Hit, Tag
+from vectoracl_pinecone.config import PineconeConfig
+from vectoracl_pinecone.names import id_of
+from vectoracl_pinecone.requests import Match
+
+ADAPTER = "pinecone"
+
+
+class Decoder:
+    """Decodes the records of one configured index."""
+
+    def __init__(self, config: PineconeConfig, fields: Mapping[str, FieldType]) -> None:
+        self._keys = config.keys
+        self._metric = config.metric
+        self._dates = {name: kind for name, kind in fields.items() if kind is FieldType.DATETIME}
+
+    def ranked(self, matches: Iterable[Match], include: Include) -> list[Hit]:
+        """Return *matches* as hits, best first, ties by document and chunk id."""
+        hits = [self._hit(match, self.score(match.score), include) for match in matches]
+        hits.sort(key=lambda hit: (-hit.score, hit.tenant, hit.document, hit.id))
+        return hits
+
+    def listed(self, matches: Iterable[Match], include: Include) -> list[Hit]:
+        """Return *matches* as hits in key order."""
+        hits = [self._hit(match, 0.0, include) for match in matches]
+        hits.sort(key=lambda hit: (hit.document, hit.tag.generation, hit.id))
+        return hits
+
+    def score(self, score: float) -> float:
+        """Return Pinecone's score in the core's meaning: its "euclidean" is the square of the L2 distance."""
+        return -math.sqrt(max(score, 0.0)) if self._metric == "l2" else score
+
+    def tag(self, match: Match) -> Tag:
+        """Return the record's tag.
+
+        Raises: StoreError where it has none; ScopeViolationError where the id is not the one of this tag: somebody
+        else than the adapter wrote the record, or rewrote its tag.
+        """
+        keys, metadata = self._keys, match.metadata or {}
+        try:
+            tag = Tag(
+                metadata[keys.tenant],
+                metadata[keys.document],
+                metadata[keys.chunk],
+                int(metadata[keys.generation]),
+                metadata[keys.label],
+                int(metadata[keys.rev]),
+                float(metadata[keys.expires]),
+                metadata[keys.producer],
+                metadata[keys.path],
+                float(metadata[keys.time]),
+                int(metadata[keys.position]),
+            )
+            whole = match.id == id_of(tag)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise malformed() from None
+        if not whole:
+            raise ScopeViolationError(
+                "A record's tag is not the one that it was written with; the reply was dropped.",
+                adapter=ADAPTER,
+                rows=1,
+            )
+        return tag
+
+    def _hit(self, match: Match, score: float, include: Include) -> Hit:
+        tag = self.tag(match)
+        stored = match.metadata or {}
+        metadata = stored.get(self._keys.metadata) if "metadata" in include else None
+        return Hit(
+            tag.chunk,
+            tag.document,
+            score,
+            tag.tenant,
+            tag.position,
+            stored.get(self._keys.text) if "text" in include else None,
+            None if metadata is None else load_metadata(metadata, self._dates),
+            np.asarray(match.values, np.float32) if "vector" in include and match.values else None,
+            tag,
+        )
+
+
+def malformed() -> StoreError:
+    """Return the error of a record that vectoracl did not write."""
+    return StoreError(
+        "A record of the namespace has no whole tag: it was not written by vectoracl. Run `vectoracl check`.",
+        code="malformed",
+        adapter=ADAPTER,
+    )

@@ -1,0 +1,130 @@
+"""A document index: the same requests in the documents API. Metadata keys are the documents' fields.
+
+Every call has the namespace in its path, and the client refuses an empty one. Listing is a paginator there; only one
+page of it is taken.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from pinecone import DenseVectorField
+from pinecone.models.documents.score_by import DenseVectorQuery
+
+from vectoracl.errors import ConfigError, StoreError
+from vectoracl_pinecone.config import PineconeConfig
+from vectoracl_pinecone.requests import (
+    AnyRequest,
+    Describe,
+    Done,
+    FetchBy,
+    Listing,
+    Match,
+    MayWrite,
+    Page,
+    Put,
+    Query,
+    Remove,
+    Settle,
+)
+
+_VECTOR_INDEX_FIELD = "_values"
+_ALL_FIELDS = ["*"]
+
+
+def kind_of(found: Any, config: PineconeConfig) -> str:
+    """Tell from an index's description whether it is a vector index or a document index.
+
+    A vector index is described with the one dense field `_values`. Raises: ConfigError where a document index has not
+    the configured vector field.
+    """
+    fields: Mapping[str, Any] = found.schema.fields
+    if _VECTOR_INDEX_FIELD in fields:
+        return "vector"
+    if not isinstance(fields.get(config.vector_field), DenseVectorField):
+        raise ConfigError(
+            f"The index is a document index without a dense vector field {config.vector_field!r}: set vector_field."
+        )
+    return "document"
+
+
+def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float) -> Any:
+    """Make the one call of *request* in the documents API."""
+    documents = index.documents
+    match request:
+        case Query():
+            fields: list[str] = []
+            if request.metadata:
+                fields = _ALL_FIELDS
+            elif request.values:
+                fields = [config.vector_field]
+            return documents.search(
+                namespace=request.namespace,
+                score_by=[DenseVectorQuery(field=config.vector_field, values=request.vector)],
+                top_k=request.top_k,
+                include_fields=fields,
+                filter=request.filter,
+                timeout=timeout,
+            )
+        case Listing():
+            pages = documents.list(
+                namespace=request.namespace,
+                prefix=request.prefix,
+                limit=request.limit,
+                pagination_token=request.token,
+                timeout=timeout,
+            ).pages()
+            return anext(pages) if hasattr(pages, "__anext__") else next(pages)
+        case FetchBy():
+            return documents.fetch(
+                namespace=request.namespace,
+                filter=request.filter,
+                include_fields=_ALL_FIELDS,
+                limit=request.limit,
+                pagination_token=request.token,
+                timeout=timeout,
+            )
+        case Put():
+            return documents.upsert(
+                namespace=request.namespace,
+                documents=[{"_id": one.id, config.vector_field: one.values, **one.metadata} for one in request.records],
+                timeout=timeout,
+            )
+        case Remove():
+            if (request.ids is None) == (request.filter is None) or request.ids == () or request.filter == {}:
+                raise StoreError("A delete has exactly one selector.", code="rejected", adapter="pinecone", sent="no")
+            return documents.delete(
+                namespace=request.namespace,
+                ids=None if request.ids is None else list(request.ids),
+                filter=request.filter,
+                timeout=timeout,
+            )
+        case Describe():
+            return index.describe_index_stats(timeout=timeout)
+        case MayWrite():
+            return documents.delete(namespace=request.namespace, ids=[f"none-{secrets.token_hex(8)}"], timeout=timeout)
+    raise StoreError("A wait is no call of its own.", code="rejected", adapter="pinecone", sent="no")
+
+
+def reply_of(config: PineconeConfig, request: AnyRequest, answer: Any) -> Any:
+    """Return the documents client's *answer* as the reply of *request*."""
+    field = config.vector_field
+    match request:
+        case Query():
+            return tuple(_match(one.id, one.score or 0.0, one.to_dict(), field) for one in answer.matches)
+        case Listing():
+            return Page(tuple(Match(one.id) for one in answer.items), answer.pagination_token)
+        case FetchBy():
+            rows = tuple(_match(id_, 0.0, one.to_dict(), field) for id_, one in answer.documents.items())
+            return Page(rows, None if answer.pagination is None else answer.pagination.next)
+        case Put() | Remove():
+            info = answer.response_info
+            return Done(None if info is None else info.lsn_committed)
+    return None if isinstance(request, Settle) else answer
+
+
+def _match(id_: str, score: float, fields: Mapping[str, Any], vector_field: str) -> Match:
+    metadata = {name: value for name, value in fields.items() if name not in ("_id", "_score", vector_field)}
+    return Match(id_, score, metadata, fields.get(vector_field))

@@ -1,0 +1,444 @@
+"""The only file that talks to Pinecone: one dispatch function, which returns a value or an awaitable, and two ports.
+
+The sync and the async client have the same methods. Two things of the client are undone: it retries by itself, each
+time with the whole timeout (`bounded`), and it sends a request without a namespace to the default one
+(`names.check_namespace`, in front of every call). What remains of time and waiting is one generator, `steps`, that
+both ports drive. A port is never used across a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import time
+import warnings
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, assert_never
+
+from pinecone import AsyncIndex, AsyncPinecone, Index, Pinecone, RetryConfig
+from pinecone.errors import exceptions as theirs
+
+from vectoracl.errors import ClosedError, ConfigError, StoreError, VectorACLError
+from vectoracl_pinecone import documents
+from vectoracl_pinecone.config import PineconeConfig
+from vectoracl_pinecone.failures import ADAPTER, mapped
+from vectoracl_pinecone.names import check_namespace
+from vectoracl_pinecone.requests import (
+    AnyRequest,
+    Describe,
+    Done,
+    FetchBy,
+    Listing,
+    Match,
+    MayWrite,
+    Page,
+    Put,
+    Query,
+    Remove,
+    Settle,
+    Stats,
+)
+from vectoracl_pinecone.schema import CreateIndex
+
+AnyIndex = Index | AsyncIndex
+_NO_RETRIES = RetryConfig(max_retries=0)
+_FIRST_WAIT = 0.1
+_LONGEST_WAIT = 2.0
+Sleep = float
+Steps = Generator[AnyRequest | Sleep, Any, Any]
+
+
+def bounded(index: AnyIndex) -> AnyIndex:
+    """Return *index* without the client's own retries, which would multiply every timeout by four.
+
+    `RetryConfig(max_retries=0)` of a `Pinecone` does not reach an index that it opens, so the setting is made where
+    the index keeps it. Raises: ConfigError if a client keeps it somewhere else; nothing was sent.
+    """
+    http: Any = getattr(index, "_http", None)
+    try:
+        if isinstance(index, AsyncIndex):
+            if http._client is not None:  # noqa: SLF001 - the client offers no other way
+                http._client._transport._config = _NO_RETRIES  # noqa: SLF001
+            http._config = replace(http._config, retry_config=_NO_RETRIES)  # noqa: SLF001
+        else:
+            if http._client._transport._config.max_retries < 0:  # noqa: SLF001
+                raise AttributeError
+            http._client._transport._config = _NO_RETRIES  # noqa: SLF001
+    except (AttributeError, TypeError):
+        raise ConfigError(
+            'The retries of this version of the Pinecone client cannot be bounded: pip install "pinecone>=10.2,<11".'
+        ) from None
+    return index
+
+
+def call(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequest, timeout: float) -> Any:
+    """Make the one call of *request*; the result, or with the async client an awaitable of it, is the client's.
+
+    Raises: RefusedError for a namespace that is not the tenant's own, before any I/O.
+    """
+    if not isinstance(request, Describe):
+        check_namespace(config.namespace_prefix, request.partition, request.namespace)
+    if kind == "document":
+        return documents.call(index, config, request, timeout)
+    match request:
+        case Query():
+            return index.query(
+                namespace=request.namespace,
+                vector=request.vector,
+                top_k=request.top_k,
+                filter=request.filter,
+                include_metadata=request.metadata,
+                include_values=request.values,
+                timeout=timeout,
+            )
+        case Listing():
+            return index.list_paginated(
+                namespace=request.namespace,
+                prefix=request.prefix,
+                limit=request.limit,
+                pagination_token=request.token,
+                timeout=timeout,
+            )
+        case FetchBy():
+            return index.fetch_by_metadata(
+                namespace=request.namespace,
+                filter=request.filter,
+                limit=request.limit,
+                pagination_token=request.token,
+                timeout=timeout,
+            )
+        case Put():
+            return index.upsert(
+                namespace=request.namespace,
+                vectors=[{"id": one.id, "values": one.values, "metadata": one.metadata} for one in request.records],
+                timeout=timeout,
+            )
+        case Remove():
+            if (request.ids is None) == (request.filter is None) or request.ids == () or request.filter == {}:
+                raise StoreError("A delete has exactly one selector.", code="rejected", adapter=ADAPTER, sent="no")
+            return index.delete(
+                namespace=request.namespace,
+                ids=None if request.ids is None else list(request.ids),
+                filter=request.filter,
+                timeout=timeout,
+            )
+        case Describe():
+            return index.describe_index_stats(timeout=timeout)
+        case MayWrite():
+            return index.delete(namespace=request.namespace, ids=[f"none-{secrets.token_hex(8)}"], timeout=timeout)
+        case Settle():
+            raise StoreError("A wait is no call of its own.", code="rejected", adapter=ADAPTER, sent="no")
+    assert_never(request)
+
+
+def reply_of(config: PineconeConfig, kind: str, request: AnyRequest, answer: Any) -> Any:
+    """Return the client's *answer* as the reply of *request*."""
+    if kind == "document" and not isinstance(request, Describe | MayWrite):
+        return documents.reply_of(config, request, answer)
+    match request:
+        case Query():
+            return tuple(Match(one.id, one.score, one.metadata, one.values or None) for one in answer.matches)
+        case Listing():
+            found = tuple(Match(one.id) for one in answer.vectors if one.id is not None)
+            return Page(found, None if answer.pagination is None else answer.pagination.next)
+        case FetchBy():
+            rows = tuple(Match(id_, 0.0, one.metadata, one.values or None) for id_, one in answer.vectors.items())
+            return Page(rows, None if answer.pagination is None else answer.pagination.next)
+        case Put() | Remove():
+            info = getattr(answer, "response_info", None)
+            return Done(None if info is None else info.lsn_committed)
+        case Describe():
+            return Stats(
+                answer.dimension,
+                answer.metric,
+                answer.total_vector_count,
+                {name: one.vector_count for name, one in answer.namespaces.items()},
+            )
+        case MayWrite():
+            return True
+        case Settle():
+            return None
+    assert_never(request)
+
+
+def lsn_of(answer: Any) -> int | None:
+    """Return the log position up to which a query's answer has seen writes; None where the server does not say it."""
+    info = getattr(answer, "response_info", None)
+    return None if info is None else info.lsn_reconciled
+
+
+def steps(config: PineconeConfig, request: AnyRequest, deadline: float) -> Steps:
+    """Yield what is to be done for *request*: calls, whose answers or errors come back, and pauses in seconds.
+
+    A call that the rate limit turned away is made again, after the pause that the server names or a growing one with
+    some chance in it, as long as `rate_limit_wait` and *deadline* permit; it was certainly not applied. All other
+    errors are the caller's.
+    """
+    if isinstance(request, Settle):
+        return (yield from _settling(config, request, deadline))
+    return (yield from _called(config, request, deadline))
+
+
+def _called(config: PineconeConfig, request: AnyRequest, deadline: float) -> Steps:
+    pause, last = _FIRST_WAIT, time.monotonic() + config.rate_limit_wait
+    while True:
+        try:
+            return (yield request)
+        except theirs.RateLimitError as limited:
+            named = getattr(limited, "retry_after", None)
+            wait = pause * (0.5 + random.random()) if named is None else float(named)  # noqa: S311 - no secret
+            if time.monotonic() + wait > min(last, deadline):
+                raise
+        yield wait
+        pause = min(pause * 2, _LONGEST_WAIT)
+
+
+def _settling(config: PineconeConfig, request: Settle, deadline: float) -> Steps:
+    """Ask until a query has seen the write. Raises: StoreError with the code "not_visible" when the time is over."""
+    pause, last = 0.02, min(deadline, time.monotonic() + config.wait_visible)
+    while True:
+        if request.lsn is not None:
+            answer = yield from _called(config, _probe(request, None), deadline)
+            position = lsn_of(answer)
+            visible = position is not None and position >= request.lsn
+        else:
+            visible = True
+            for condition, wanted in ((request.seen, True), (request.gone, False)):
+                if condition is not None and visible:
+                    answer = yield from _called(config, _probe(request, condition), deadline)
+                    visible = bool(answer.matches) is wanted
+        if visible:
+            return None
+        if time.monotonic() + pause > last:
+            raise StoreError(
+                f"The write was committed, and readers did not see it within {config.wait_visible:g} s "
+                "(wait_visible); they will.",
+                code="not_visible",
+                adapter=ADAPTER,
+            )
+        yield pause
+        pause = min(pause * 2, 1.0)
+
+
+def _probe(request: Settle, condition: Any) -> Query:
+    return Query(request.partition, request.namespace, request.vector, 1, condition)
+
+
+class _Process:
+    """What the ports share: one process, open or closed."""
+
+    def __init__(self, config: PineconeConfig, base: Path, *, debug: bool) -> None:
+        self._config = config
+        self._base = base
+        self._debug = debug
+        self._pid = os.getpid()
+        self._closed = False
+        self._kind: str = config.kind or "vector"
+        self.parallel = config.parallel
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClosedError("The store was closed.")
+        if os.getpid() != self._pid:
+            raise ClosedError("A client is not used across a fork: call connect() in the child process.")
+
+    def _deadline(self, request: Any, timeout: float | None) -> float:
+        limit = self._config.request_timeout if timeout is None else timeout
+        if timeout is None and isinstance(request, Settle):
+            limit += self._config.wait_visible
+        return time.monotonic() + limit
+
+    def _left(self, deadline: float) -> float:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise StoreError("The time limit was reached before the request was sent.", code="timeout", sent="no")
+        return left
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"api_key": self._config.api_key.reveal(self._base), "timeout": self._config.request_timeout}
+
+
+class PineconePort(_Process):
+    """Performs requests with a client of its own or the application's index."""
+
+    def __init__(self, config: PineconeConfig, base: Path, *, debug: bool, client: Index | None = None) -> None:
+        super().__init__(config, base, debug=debug)
+        self._own = client is None
+        self._index: Index = self._opened() if client is None else client
+        bounded(self._index)
+
+    def _opened(self) -> Index:
+        config = self._config
+        host = config.host
+        if host is None or (config.kind is None and config.index is not None):
+            found = _made(lambda: _described(config, self._arguments()), debug=self._debug)
+            host = host or found.host
+            self._kind = config.kind or documents.kind_of(found, config)
+        return _made(lambda: Index(host=host, **self._arguments()), debug=self._debug)  # type: ignore[no-any-return]
+
+    def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform *request*, with what is waited for in it, within *timeout* seconds."""
+        self._check()
+        deadline = self._deadline(request, timeout)
+        try:
+            return self._driven(request, deadline)
+        except Exception as error:  # noqa: BLE001 - raised as ours, below
+            failed = mapped(error, write=isinstance(request, Put | Remove), debug=self._debug)
+        raise failed
+
+    def _driven(self, request: AnyRequest, deadline: float) -> Any:
+        flow = steps(self._config, request, deadline)
+        answer: Any = None
+        error: Exception | None = None
+        while True:
+            try:
+                step = flow.send(answer) if error is None else flow.throw(error)
+            except StopIteration as stop:
+                return reply_of(self._config, self._kind, request, stop.value)
+            answer, error = None, None
+            if isinstance(step, float):
+                time.sleep(step)
+                continue
+            try:
+                answer = call(self._index, self._config, self._kind, step, self._left(deadline))
+            except Exception as caught:  # noqa: BLE001 - handed to the flow, which decides
+                error = caught
+
+    def close(self) -> None:
+        """Close the client, unless it is the application's."""
+        if not self._closed:
+            self._closed = True
+            if self._own and os.getpid() == self._pid:
+                self._index.close()
+
+
+class AsyncPineconePort(_Process):
+    """The same for asyncio; *timeout* is kept exactly."""
+
+    def __init__(self, config: PineconeConfig, base: Path, *, debug: bool, client: AsyncIndex | None = None) -> None:
+        super().__init__(config, base, debug=debug)
+        self._own = client is None
+        self._index: AsyncIndex | None = client
+        self._opening = asyncio.Lock()
+        if client is not None:
+            bounded(client)
+
+    async def _open(self) -> AsyncIndex:
+        async with self._opening:
+            if self._index is None:
+                config = self._config
+                host = config.host
+                if host is None or (config.kind is None and config.index is not None):
+                    found = await _adescribed(config, self._arguments())
+                    host = host or found.host
+                    self._kind = config.kind or documents.kind_of(found, config)
+                made: AsyncIndex = _made(lambda: AsyncIndex(host=host or "", **self._arguments()), debug=self._debug)
+                bounded(made)
+                self._index = made
+            return self._index
+
+    async def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform *request*, with what is waited for in it, within *timeout* seconds."""
+        self._check()
+        deadline = self._deadline(request, timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                index = self._index or await self._open()
+                return await self._driven(index, request, deadline)
+        except Exception as error:  # noqa: BLE001 - raised as ours, below
+            failed = mapped(error, write=isinstance(request, Put | Remove), debug=self._debug)
+        raise failed
+
+    async def _driven(self, index: AsyncIndex, request: AnyRequest, deadline: float) -> Any:
+        flow = steps(self._config, request, deadline)
+        answer: Any = None
+        error: Exception | None = None
+        while True:
+            try:
+                step = flow.send(answer) if error is None else flow.throw(error)
+            except StopIteration as stop:
+                return reply_of(self._config, self._kind, request, stop.value)
+            answer, error = None, None
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+                continue
+            try:
+                answer = await call(index, self._config, self._kind, step, self._left(deadline))
+            except Exception as caught:  # noqa: BLE001 - handed to the flow, which decides
+                error = caught
+
+    async def close(self) -> None:
+        """Close the client, unless it is the application's."""
+        if not self._closed:
+            self._closed = True
+            if self._own and self._index is not None and os.getpid() == self._pid:
+                await self._index.close()
+
+
+def control(config: PineconeConfig, arguments: dict[str, Any]) -> Pinecone:
+    """Return a client of the control plane, without retries of its own."""
+    return Pinecone(host=config.control_host, retry_config=_NO_RETRIES, **arguments)
+
+
+def _described(config: PineconeConfig, arguments: dict[str, Any]) -> Any:
+    client = control(config, arguments)
+    try:
+        found = client.indexes.describe(config.index or "")
+    finally:
+        client.close()
+    return _ready(found)
+
+
+async def _adescribed(config: PineconeConfig, arguments: dict[str, Any]) -> Any:
+    client = AsyncPinecone(host=config.control_host, retry_config=_NO_RETRIES, **arguments)
+    try:
+        found = await client.indexes.describe(config.index or "")
+    finally:
+        await client.close()
+    return _ready(found)
+
+
+def _ready(found: Any) -> Any:
+    if not found.host:
+        raise StoreError("The index is not ready yet; try again.", code="unavailable", adapter=ADAPTER, sent="no")
+    return found
+
+
+def create(config: PineconeConfig, base: Path, step: CreateIndex, *, debug: bool) -> None:
+    """Create an index and wait until it is ready; for `operator` only. Raises: StoreError."""
+    arguments = {"api_key": config.api_key.reveal(base), "timeout": config.request_timeout}
+    failed = None
+    try:
+        client = control(config, arguments)
+        try:
+            client.indexes.create(name=step.name, schema=step.schema, deployment=step.deployment)
+        finally:
+            client.close()
+    except Exception as error:  # noqa: BLE001 - raised as ours, below
+        failed = mapped(error, write=True, debug=debug)
+    if failed is not None:
+        raise failed
+
+
+def _made(make: Callable[[], Any], *, debug: bool) -> Any:
+    """Return a new client; what it does not like of its arguments comes out as ours, without them."""
+    try:
+        with warnings.catch_warnings():
+            # That a key goes over http: the posture says it (PC012), and not for this machine.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return make()
+    except VectorACLError:
+        raise
+    except theirs.PineconeValueError as error:
+        failed: VectorACLError = ConfigError("The Pinecone client does not accept api_key, host or control_host.")
+        failed.__cause__ = error if debug else None
+    except Exception as error:  # noqa: BLE001 - raised as ours, below
+        failed = mapped(error, write=False, debug=debug)
+    raise failed
+
+
+__all__ = ["AsyncPineconePort", "PineconePort", "bounded", "call", "control", "create", "reply_of", "steps"]

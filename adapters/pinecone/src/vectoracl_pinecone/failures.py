@@ -1,0 +1,94 @@
+"""What the client raises, as ours. Its texts quote ids, namespaces and addresses: they are causes only with debug."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+from pinecone.errors import exceptions as theirs
+
+from vectoracl.errors import StoreError, VectorACLError
+
+ADAPTER = "pinecone"
+# httpx logs every address, which holds the ids of a fetch; the client logs every namespace.
+for _name in ("httpx", "httpcore", "pinecone"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
+
+_Sent = Literal["no", "unknown"]
+NOT_PROVISIONED = "The index is not there. Run `vectoracl provision`, and check index and host."
+_REJECTED = (
+    "Pinecone refused the request: vectors of another size, a record above a limit, or a filter that this server "
+    "does not know. Run `vectoracl check`."
+)
+_UNAUTHORIZED = (
+    "Pinecone refused the API key, or the key may not do this: reading takes the role DataPlaneViewer, writing "
+    "DataPlaneEditor, `provision` ControlPlaneEditor."
+)
+
+
+def mapped(error: BaseException, *, write: bool, debug: bool) -> VectorACLError:
+    """Return *error* as ours.
+
+    Raise it after the `except` block, not in it: there Python would attach *error* as its `__context__`.
+    """
+    if isinstance(error, VectorACLError):
+        return error
+    made = _mapped(error, write=write)
+    made.__cause__ = error if debug else None
+    made.__suppress_context__ = True
+    return made
+
+
+def _mapped(error: BaseException, *, write: bool) -> StoreError:
+    if isinstance(error, theirs.ApiError):
+        return _status(error.status_code, write=write)
+    if isinstance(error, theirs.PineconeTimeoutError | TimeoutError):
+        return _status(408, write=write)
+    if isinstance(error, theirs.PineconeConnectionError):
+        return _connection(error, write=write)
+    if isinstance(error, theirs.ResponseParsingError):
+        text = "Pinecone answered something that its client cannot read."
+        return StoreError(text, code="malformed", adapter=ADAPTER, sent="unknown" if write else "no")
+    if isinstance(error, theirs.PineconeValueError | theirs.PineconeTypeError | ValueError | TypeError):
+        # The client's own checks, before anything is sent.
+        return StoreError(_REJECTED, code="rejected", adapter=ADAPTER, sent="no")
+    if isinstance(error, OSError):
+        return _status(503, write=write)
+    return StoreError(f"The Pinecone client failed ({type(error).__name__}).", code="client", adapter=ADAPTER)
+
+
+def _connection(error: BaseException, *, write: bool) -> StoreError:
+    """Tell apart, by the class of httpx's error behind it, what never reached the server."""
+    cause = error.__cause__
+    if cause is not None and type(cause).__name__ in ("ConnectError", "ProxyError", "LocalProtocolError"):
+        text = "No connection to Pinecone could be made."
+        return StoreError(text, code="unavailable", adapter=ADAPTER, sent="no", retryable=True)
+    return _status(503, write=write)
+
+
+def _status(status: int, *, write: bool) -> StoreError:
+    """Return the error of an HTTP status."""
+    unknown: _Sent = "unknown" if write else "no"
+    if status in (401, 403):
+        return StoreError(_UNAUTHORIZED, code="unauthorized", adapter=ADAPTER, sent="no")
+    if status == 402:
+        return StoreError(
+            "Pinecone says that the project has to be paid for.", code="quota", adapter=ADAPTER, sent="no"
+        )
+    if status == 404:
+        return StoreError(NOT_PROVISIONED, code="not_provisioned", adapter=ADAPTER, sent="no")
+    if status in (408, 504):
+        return StoreError("Pinecone did not answer in time.", code="timeout", adapter=ADAPTER, sent=unknown)
+    if status == 413:
+        text = "Pinecone says that the request is too large. Write fewer chunks a call."
+        return StoreError(text, code="too_large", adapter=ADAPTER, sent="no")
+    if status == 429:
+        text = "Pinecone's rate limit is reached, and waiting did not help within rate_limit_wait."
+        return StoreError(text, code="rate_limited", adapter=ADAPTER, sent="no", retryable=True)
+    if status in (405, 501):
+        text = "This server does not have the operation."
+        return StoreError(text, code="not_offered", adapter=ADAPTER, sent="no")
+    if 400 <= status < 500:
+        return StoreError(_REJECTED, code="rejected", adapter=ADAPTER, sent="no")
+    text = f"Pinecone is not able to serve this now (status {status})."
+    return StoreError(text, code="unavailable", adapter=ADAPTER, sent=unknown, retryable=True)

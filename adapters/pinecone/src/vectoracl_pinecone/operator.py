@@ -1,0 +1,111 @@
+"""What an operator does: provision, and list tenants. Blocking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vectoracl.adapter import Port, Progress, Request, TenantInfo
+from vectoracl.errors import RefusedError, StoreError
+from vectoracl.fields import FieldType
+from vectoracl_pinecone import schema
+from vectoracl_pinecone.compile import PineconeCompiler
+from vectoracl_pinecone.config import PineconeConfig
+from vectoracl_pinecone.decode import Decoder
+from vectoracl_pinecone.execute import create
+from vectoracl_pinecone.names import tenant_of
+from vectoracl_pinecone.requests import Describe, Query, Stats
+
+R = TypeVar("R")
+_NO_TIERS = "Every tenant of a Pinecone store has a namespace of its own already."
+_NO_ADOPTION = "Taking over an existing Pinecone index is not supported yet: copy its chunks with load()."
+
+
+class PineconeOperator:
+    """Operator's work on one configured store."""
+
+    def __init__(
+        self,
+        config: PineconeConfig,
+        fields: Mapping[str, FieldType],
+        base: Path,
+        port: Callable[[], Port],
+        *,
+        debug: bool = False,
+    ) -> None:
+        self._config = config
+        self._compile = PineconeCompiler(config, fields)
+        self._decode = Decoder(config, fields)
+        self._base = base
+        self._debug = debug
+        self._open = port
+        self._port: Port | None = None
+
+    def _ask(self, request: Request[R]) -> R:
+        if self._port is None:
+            self._port = self._open()
+        reply: R = self._port.execute(request, None)
+        return reply
+
+    def _found(self) -> Stats | None:
+        try:
+            return self._ask(Describe())
+        except StoreError as error:
+            if error.code != "not_provisioned":
+                raise
+            return None
+
+    def plan(self, *, adopt: str | None = None) -> str:
+        """Return the HTTP request that `provision` would make now; none where the index is there."""
+        if adopt is not None:
+            raise RefusedError(_NO_ADOPTION)
+        if self._found() is not None:
+            return "# The index is there; namespaces come with their first record.\n"
+        return schema.text_of(schema.index(self._config)) + "\n"
+
+    def provision(self, *, adopt: str | None = None, progress: Progress | None = None) -> list[str]:
+        """Create the index if it is not there, and wait until it is ready; can be run again."""
+        if adopt is not None:
+            raise RefusedError(_NO_ADOPTION)
+        if self._found() is not None:
+            return ["the index is there; namespaces come with their first record"]
+        step = schema.index(self._config)
+        if progress is not None:
+            progress("creating the index", 0, 1)
+        create(self._config, self._base, step, debug=self._debug)
+        return [schema.text_of(step).splitlines()[0]]
+
+    def tenants(self) -> list[TenantInfo]:
+        """List the tenants, with the numbers of records that Pinecone says (they may be behind)."""
+        found = self._ask(Describe())
+        prefix = self._config.namespace_prefix
+        listed = []
+        for namespace, rows in sorted(found.namespaces.items()):
+            tenant = tenant_of(prefix, namespace)
+            if tenant is None and namespace.startswith(f"{prefix}h-"):
+                tenant = self._named_inside(namespace)
+            if tenant is not None:
+                listed.append(TenantInfo(tenant, rows, "own"))
+        return sorted(listed, key=lambda one: one.tenant)
+
+    def _named_inside(self, namespace: str) -> str | None:
+        """Return the tenant of a namespace whose name is a digest, from the tag of any record in it."""
+        matches: Any = self._ask(Query(None, namespace, self._compile.direction, 1, None, metadata=True))
+        tenants = {self._decode.tag(match).tenant for match in matches}
+        named = [one for one in tenants if self._compile.namespace(one) == namespace]
+        return named[0] if named else None
+
+    def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:  # noqa: ARG002 - the contract's
+        """Raises: RefusedError."""
+        raise RefusedError(_NO_TIERS)
+
+    def demote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:  # noqa: ARG002 - the contract's
+        """Raises: RefusedError."""
+        raise RefusedError(_NO_TIERS)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._port is not None:
+            self._port.close()
+        self._port = None

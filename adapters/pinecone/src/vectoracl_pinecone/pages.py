@@ -1,0 +1,248 @@
+"""Listings of record ids, and what is read along them: flows, pure but for what they remember of where pages begin.
+
+Pinecone lists ids in the order of their bytes (its API reference says "in sorted order (bitwise C collation)"), and
+`names.record_id` makes that the order of the contract. A scan lists ids, asks for the records of the next ones that
+pass the filter, and lists again where some did not come: what was replaced meanwhile is then read anew.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from threading import Lock
+from typing import NamedTuple
+
+from vectoracl.adapter import Flow, together
+from vectoracl.errors import StoreError
+from vectoracl.operations import Position
+from vectoracl_pinecone.compile import EVERY, MAX_IDS, MAX_LISTED, NONE, PineconeCompiler
+from vectoracl_pinecone.compile_predicate import Compiled, every
+from vectoracl_pinecone.config import PineconeConfig
+from vectoracl_pinecone.decode import ADAPTER, Decoder, malformed
+from vectoracl_pinecone.names import Parts, name_part, parts
+from vectoracl_pinecone.requests import Match
+
+_ROUNDS = 6
+_SIDE_BY_SIDE = 64
+_REMEMBERED = 4096
+Key = tuple[str, int, str]
+
+
+class Block(NamedTuple):
+    """Ids in order that follow `token`; all ids of one order are in one block. `next` None: the last block."""
+
+    ids: tuple[str, ...]
+    token: str | None
+    next: str | None
+
+
+class Pages:
+    """Pages through the namespaces of one configured index."""
+
+    def __init__(self, config: PineconeConfig, compiled: PineconeCompiler, decode: Decoder) -> None:
+        self._config = config
+        self._compile = compiled
+        self._decode = decode
+        self._places: OrderedDict[tuple[str, Position], str | None] = OrderedDict()
+        self._lock = Lock()
+
+    def ids(self, partition: str, prefix: str | None = None) -> Flow[list[str]]:
+        """Return all ids of a namespace, or those that begin with *prefix*."""
+        found: list[str] = []
+        token: str | None = None
+        while True:
+            page = yield from self._compile.listing(partition, prefix, token)
+            found.extend(match.id for match in page.matches)
+            if page.token is None:
+                return found
+            token = page.token
+
+    def passing(self, partition: str, ids: Sequence[str], where: Compiled) -> Flow[list[str]]:
+        """Return those of *ids* whose records are there and pass *where*."""
+        if where is NONE or not ids:
+            return []
+        if where is EVERY:
+            return list(ids)
+        asked = [
+            self._compile.query(partition, every([where, self._compile.records(some)]), len(some))
+            for some in _slices(ids, MAX_IDS)
+        ]
+        kept: set[str] = set()
+        for start in range(0, len(asked), _SIDE_BY_SIDE):
+            for matches in (yield from together(*asked[start : start + _SIDE_BY_SIDE])):
+                kept.update(match.id for match in matches)
+        return [one for one in ids if one in kept]
+
+    def rows(self, partition: str, ids: Sequence[str], where: Compiled, *, values: bool) -> Flow[list[Match]]:
+        """Return the whole records of those of *ids* that pass *where*."""
+        asked = [
+            self._compile.query(
+                partition, every([where, self._compile.records(some)]), len(some), rows=True, values=values
+            )
+            for some in _slices(ids, self._compile.per_reply(values=values))
+        ]
+        found: list[Match] = []
+        for start in range(0, len(asked), _SIDE_BY_SIDE):
+            for matches in (yield from together(*asked[start : start + _SIDE_BY_SIDE])):
+                found.extend(matches)
+        return found
+
+    def matching(self, partition: str, where: Compiled) -> Flow[list[str]]:
+        """Return the ids of all records that pass *where*, exactly: by listing, and asking which of them pass.
+
+        It is asked again where records went away meanwhile.
+        """
+        if where is NONE:
+            return []
+        before = yield from self.ids(partition)
+        for _ in range(_ROUNDS):
+            kept = yield from self.passing(partition, before, where)
+            if where is EVERY or len(kept) == len(before):
+                return kept
+            after = yield from self.ids(partition)
+            if after == before:
+                return kept
+            before = after
+        raise restless()
+
+    # In key order
+
+    def next(
+        self, partition: str, where: Compiled, after: Position | None, number: int, *, values: bool
+    ) -> Flow[list[Match]]:
+        """Return the *number* next whole records after *after* that pass *where*, in key order."""
+        found: list[Match] = []
+        token = self._remembered(partition, after)
+        limit = min(number, MAX_LISTED)
+        while True:
+            block, rows = yield from self._block(
+                partition, where, token, limit, after, number - len(found), values=values
+            )
+            found.extend(rows)
+            self._remember(partition, block.token, rows)
+            if len(found) >= number or block.next is None:
+                return found[:number]
+            token = block.next
+            if len(rows) * 4 < len(block.ids):
+                limit = min(limit * 4, MAX_LISTED)
+
+    def _block(
+        self,
+        partition: str,
+        where: Compiled,
+        token: str | None,
+        limit: int,
+        after: Position | None,
+        number: int,
+        *,
+        values: bool,
+    ) -> Flow[tuple[Block, list[Match]]]:
+        block = yield from self._listed(partition, token, limit)
+        for _ in range(_ROUNDS):
+            rows, asked = yield from self._of(partition, where, block.ids, after, number, values=values)
+            if len(rows) == asked:
+                return block, rows
+            again = yield from self._listed(partition, token, limit)
+            if again == block:
+                return block, rows
+            block = again  # a document was replaced or deleted between its ids and its records
+        raise restless()
+
+    def _of(
+        self, partition: str, where: Compiled, ids: Sequence[str], after: Position | None, number: int, *, values: bool
+    ) -> Flow[tuple[list[Match], int]]:
+        """Return up to *number* of the records of *ids*, and how many ids were asked for.
+
+        They are asked for in slices no longer than what is still wanted, while most of them pass.
+        """
+        left = [one for one in ids if not _before(one, after)]
+        least = None if after is None else (after.document, after.generation, after.chunk)
+        rows: list[Match] = []
+        asked, wide = 0, 0
+        while left and len(rows) < number:
+            size = max(number - len(rows), wide)
+            size = _whole(left, size)
+            some, left = left[:size], left[size:]
+            asked += size
+            came = yield from self.rows(partition, some, where, values=values)
+            keyed = sorted(((self._key(match), match) for match in came), key=lambda one: one[0])
+            rows.extend(match for key, match in keyed if least is None or key > least)
+            wide = min(2 * size, self._config.page) if len(came) * 4 < size else 0
+            if any(_cut(one) for one in some):
+                asked -= sum(1 for key, _ in keyed if least is not None and key <= least)
+        return rows, asked
+
+    def _listed(self, partition: str, token: str | None, limit: int) -> Flow[Block]:
+        """Return a page of ids, and what follows while it is of the same order as the last one."""
+        ids: list[str] = []
+        following = token
+        while True:
+            page = yield from self._compile.listing(partition, None, following, limit)
+            ids.extend(match.id for match in page.matches)
+            following = page.token
+            if following is None or not ids or not _cut(ids[-1]):
+                return Block(tuple(ids), token, following)
+
+    def _key(self, match: Match) -> Key:
+        tag = self._decode.tag(match)
+        return tag.document, tag.generation, tag.chunk
+
+    # Where pages begin: a place in the order, not data; it is asked with the tenant's own namespace again
+
+    def _remembered(self, partition: str, after: Position | None) -> str | None:
+        if after is None:
+            return None
+        with self._lock:
+            return self._places.get((partition, after))
+
+    def _remember(self, partition: str, token: str | None, rows: Sequence[Match]) -> None:
+        if not rows or token is None:
+            return
+        with self._lock:
+            for match in rows:
+                # Any row of the page may be the last one that is returned, and so where the next page goes on.
+                self._places[(partition, Position(*self._key(match)))] = token
+            while len(self._places) > _REMEMBERED:
+                self._places.popitem(last=False)
+
+
+def _slices(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), size):
+        yield ids[start : start + size]
+
+
+def taken_apart(id_: str) -> Parts:
+    """Return the parts of an id. Raises: StoreError for one that is not of our form."""
+    found = parts(id_)
+    if found is None:
+        raise malformed()
+    return found
+
+
+def _cut(id_: str) -> bool:
+    return taken_apart(id_).cut
+
+
+def _before(id_: str, after: Position | None) -> bool:
+    """Tell whether an id comes at or before *after*, as far as the id alone says it."""
+    found = taken_apart(id_)
+    if after is None or found.cut:
+        return False
+    document, chunk = name_part(after.document), name_part(after.chunk)
+    if "~" in document or "~" in chunk:
+        return (found.document, found.generation) < (document.partition("~")[0], 0)
+    return (found.document, found.generation, found.chunk) <= (document, after.generation, chunk)
+
+
+def _whole(ids: Sequence[str], size: int) -> int:
+    """Return *size*, or more where the cut would go through names that the ids alone do not order."""
+    size = min(size, len(ids))
+    while size < len(ids) and _cut(ids[size - 1]):
+        size += 1
+    return size
+
+
+def restless() -> StoreError:
+    """Return the error of a reader who met replacement after replacement."""
+    text = "A document was replaced again and again while it was read; ask again."
+    return StoreError(text, code="replacing", adapter=ADAPTER, sent="no", retryable=True)

@@ -1,0 +1,146 @@
+"""What the adapter asks of Pinecone, as data: one request is one call of the client, in one namespace.
+
+A vector index and a document index get the same requests; `execute` says each in the API of its kind. Filters are in
+Pinecone's own language; None is no filter, never an empty one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from vectoracl.adapter import Request
+
+Filter = Mapping[str, Any]
+
+
+class Match(NamedTuple):
+    """One record of a reply; `score` is Pinecone's own, 0.0 where nothing was ranked."""
+
+    id: str
+    score: float = 0.0
+    metadata: Mapping[str, Any] | None = None
+    values: list[float] | None = None
+
+
+class Page(NamedTuple):
+    """One page of a listing; `token` asks for the next one, None at the end."""
+
+    matches: tuple[Match, ...]
+    token: str | None
+
+
+class Record(NamedTuple):
+    """One record as it is written. `size` is about how many bytes it takes in a request."""
+
+    id: str
+    values: list[float]
+    metadata: Mapping[str, Any]
+    size: int = 0
+
+
+class Done(NamedTuple):
+    """What a write reports: the log position at which it was committed, where the server says it."""
+
+    lsn: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query(Request[tuple[Match, ...]]):
+    """Rank the records that pass `filter` by `vector`; return the best `top_k`."""
+
+    partition: str | None
+    namespace: str
+    vector: list[float]
+    top_k: int
+    filter: Filter | None = None
+    metadata: bool = False
+    values: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Request[Page]):
+    """Return one page of record ids, in the order of the ids, that begin with `prefix`."""
+
+    partition: str | None
+    namespace: str
+    prefix: str | None = None
+    token: str | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class FetchBy(Request[Page]):
+    """Return one page of whole records that pass `filter`, in no order. Not every server has it."""
+
+    partition: str | None
+    namespace: str
+    filter: Filter
+    limit: int
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Put(Request[Done]):
+    """Write `records`, adding or overwriting."""
+
+    partition: str | None
+    namespace: str
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remove(Request[Done]):
+    """Delete the records that are named by `ids`, or those that pass `filter`: exactly one of the two."""
+
+    partition: str | None
+    namespace: str
+    ids: tuple[str, ...] | None = None
+    filter: Filter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settle(Request[None]):
+    """Wait until a query has seen the log position `lsn`; without one, until `seen` matches and `gone` does not."""
+
+    partition: str | None
+    namespace: str
+    vector: list[float]
+    lsn: int | None = None
+    seen: Filter | None = None
+    gone: Filter | None = None
+
+
+class Stats(NamedTuple):
+    """What the index says of itself; `namespaces` maps names to numbers of records, "" is the default one."""
+
+    dimension: int | None
+    metric: str | None
+    total: int
+    namespaces: Mapping[str, int]
+    kind: str = "vector"
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Describe(Request[Stats]):
+    """Read how the index is configured and which namespaces it has; None where it is not there."""
+
+    partition: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MayWrite(Request[bool]):
+    """Tell whether the key may write: delete a record that cannot exist in a namespace that does not."""
+
+    namespace: str
+    partition: None = None
+
+
+AnyRequest = Query | Listing | FetchBy | Put | Remove | Settle | Describe | MayWrite
+Scoped = Query | Listing | FetchBy | Put | Remove | Settle
+__all__ = [
+    "AnyRequest", "Describe", "Done", "FetchBy", "Filter", "Listing", "Match", "MayWrite", "Page", "Put", "Query",
+    "Record", "Remove", "Scoped", "Settle", "Stats",
+]  # fmt: skip

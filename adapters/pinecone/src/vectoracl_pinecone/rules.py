@@ -1,0 +1,81 @@
+"""The rules of the posture check; an id never changes its meaning."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vectoracl.findings import Rule, Severity
+
+RULES: Final[dict[str, Rule]] = {}
+
+
+def _rule(id_: str, title: str, severity: Severity, explanation: str, *, lowers: bool) -> Rule:
+    RULES[id_] = Rule(id_, title, severity, lowers, explanation)
+    return RULES[id_]
+
+
+MISSING = _rule(
+    "PC001",
+    "The index is there",
+    "error",
+    "Without the index nothing can be served, and nothing of its configuration can be judged.",
+    lowers=True,
+)
+KEY = _rule(
+    "PC002",
+    "The API key is accepted",
+    "error",
+    "The key was refused, or it may not read this index. Its role has to be DataPlaneViewer at least.",
+    lowers=True,
+)
+DIMENSION = _rule(
+    "PC003",
+    "The index's vectors have the configured dimension",
+    "error",
+    "Vectors of another size are refused, so every search and every write would fail.",
+    lowers=True,
+)
+METRIC = _rule(
+    "PC004",
+    "The index ranks by the configured metric",
+    "error",
+    "Another metric ranks by something else than the configuration says, and its scores mean something else.",
+    lowers=True,
+)
+DEFAULT = _rule(
+    "PC005",
+    "The default namespace is empty",
+    "error",
+    "A request without a namespace is one to the default namespace, in the API itself. No tenant of ours is ever "
+    "there; records in it were written by something that names no tenant, and are read by all that name none.",
+    lowers=True,
+)
+STRANGERS = _rule(
+    "PC006",
+    "All namespaces are tenants' of this store",
+    "warning",
+    "Namespaces that do not begin with namespace_prefix hold records that no handle reaches. The same API key reads "
+    "and writes them: give them an index of their own.",
+    lowers=False,
+)
+READ_ONLY = _rule(
+    "PC007",
+    "The API key may write",
+    "warning",
+    "The key may read only. That is right for a service that only searches; upserts, replacements and deletes fail.",
+    lowers=False,
+)
+UNKNOWN_METRIC = _rule(
+    "PC008",
+    "The server says its metric and dimension",
+    "warning",
+    "What the server does not say cannot be compared with the configuration.",
+    lowers=False,
+)
+PLAIN = _rule(
+    "PC012",
+    "The connection is encrypted",
+    "warning",
+    "Over http the API key and all records cross the network readable by everybody on the way.",
+    lowers=False,
+)

@@ -1,0 +1,226 @@
+"""Every operation against the engine, held against the memory store, which is the reference meaning itself."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import replace as changed
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import vectoracl as v
+from vectoracl import Chunk, F, testing
+from vectoracl.records import Tag
+
+from pinecone_support.reference import FIELDS, predicate, rows, unit
+from pinecone_support.stores import Provisioned, make
+
+ALICE = testing.principal("alice", "acme")
+BOB = testing.principal("bob", "Beta & sons")
+ONES = np.ones(8)
+
+
+@pytest.fixture(scope="module", params=["cosine", "l2", "inner"])
+def pair(request: pytest.FixtureRequest, needle: Any) -> Any:
+    """The same rows in the engine and in memory, for two tenants."""
+    store = make(needle, metric=request.param, metadata=FIELDS, page=20)
+    here = v.connect(store.config)
+    memory = v.connect(
+        {
+            "version": 1,
+            "stores": {"m": {"adapter": "memory", "dimension": 8, "metric": request.param, "metadata": FIELDS}},
+        }
+    )
+    for acl in (here, memory):
+        acl.scoped(ALICE).upsert(rows(60))
+        acl.scoped(BOB).upsert(rows(20))  # the same ids, and the same vectors, as another tenant
+    yield here, memory, request.param
+    here.close()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=predicate, k=st.integers(1, 40), seed=st.integers(0, 5), size=st.integers(3, 40))
+def test_every_filter_means_what_the_reference_means(
+    pair: Any, where: v.Predicate, k: int, seed: int, size: int
+) -> None:
+    here, memory, metric = pair
+    query = unit(np.random.default_rng(seed))
+    got, wanted = (
+        acl.scoped(ALICE).search(query, k, where=where, include={"text", "metadata", "vector"})
+        for acl in (here, memory)
+    )
+    assert got.complete
+    assert len(got) == len(wanted)
+    for one, two in zip(got, wanted, strict=True):
+        assert math.isclose(one.score, two.score, abs_tol=2e-3 if metric == "l2" else 1e-5, rel_tol=1e-4)
+        assert (one.text, one.metadata, one.tenant) == (two.text, two.metadata, "acme")
+        assert (one.document, one.id) == (two.document, two.id)
+        assert np.allclose(one.vector, two.vector, atol=1e-5)
+    assert here.scoped(ALICE).count(where) == memory.scoped(ALICE).count(where)
+    scans = [[(hit.document, hit.id) for hit in acl.scoped(ALICE).scan(where, size=size)] for acl in (here, memory)]
+    assert scans[0] == scans[1]
+
+
+def test_a_narrowed_handle_deletes_what_the_filter_names_and_nothing_else(pair: Any) -> None:
+    here, memory, _ = pair
+    for acl in (here, memory):
+        acl.scoped(BOB).upsert(rows(20))
+    where = (F.lang == "en") | F.tags.contains("z")
+    counts = [acl.scoped(BOB).narrow(F.year.exists()).delete(where=where).count for acl in (here, memory)]
+    assert counts[0] == counts[1] > 0
+    left = [[(hit.document, hit.id) for hit in acl.scoped(BOB).scan()] for acl in (here, memory)]
+    assert left[0] == left[1]
+    assert here.scoped(ALICE).count() == 60
+
+
+@pytest.fixture
+def acl(store: Provisioned) -> Any:
+    with v.connect(store.config) as opened:
+        yield opened
+
+
+def test_metadata_comes_back_as_it_was_written(acl: v.VectorACL) -> None:
+    docs = acl.scoped(ALICE)
+    chunks = [
+        changed(one, metadata={key: value for key, value in one.metadata.items() if key not in ("when", "year")})
+        for one in rows(24)
+    ]
+    docs.upsert(chunks)
+    back = {hit.id: hit for hit in docs.scan()}
+    for chunk in chunks:
+        hit = back[chunk.id]
+        assert (hit.metadata, hit.text, hit.position, hit.document) == (
+            chunk.metadata, chunk.text, chunk.position, chunk.document,
+        )  # fmt: skip
+
+
+def test_a_field_that_is_declared_later_reads_what_was_written_before(acl: v.VectorACL, store: Provisioned) -> None:
+    shapes = [7, "7", True, [7, "x"], ["7"], {"a": 7}, 7.0, [True], []]
+    acl.scoped(ALICE).upsert(
+        [Chunk(str(i), "d", "", ONES, metadata={"late": one}) for i, one in enumerate(shapes)]
+        + [Chunk("none", "d", "", ONES)]
+    )
+    for kind, where, wanted in (
+        ("number", F.late == 7, {"0", "6"}),
+        ("keyword", F.late == "7", {"1"}),
+        ("boolean", F.late == True, {"2"}),  # noqa: E712 - a filter
+        ("number[]", F.late.contains(7), {"3"}),
+        ("keyword[]", F.late.contains_any(["7", "x"]), {"3", "4"}),
+        ("keyword", F.late.is_missing(), {"none"}),
+        ("number", F.late != 7, {str(i) for i in range(9)} - {"0", "6"}),
+    ):
+        with v.connect(store.with_(metadata={"late": kind})) as later:
+            assert {hit.id for hit in later.scoped(ALICE).scan(where, include=set())} == wanted, kind
+
+
+def test_an_update_keeps_identity_and_replaces_content(acl: v.VectorACL) -> None:
+    docs = acl.scoped(ALICE)
+    docs.upsert([Chunk("c", "d", "old", ONES)])
+    docs.upsert([Chunk("c", "d", "new", ONES), Chunk("c", "other", "else", ONES)])
+    assert {(hit.document, hit.text) for hit in docs.fetch(["c"])} == {("d", "new"), ("other", "else")}
+    assert [hit.text for hit in docs.fetch([("d", "c")])] == ["new"]
+
+
+@pytest.mark.parametrize("more", [1, 9])
+def test_an_upsert_into_a_replaced_document_joins_its_generation(acl: v.VectorACL, more: int) -> None:
+    """Few documents are listed each; of many it is asked at once which were ever replaced."""
+    docs = acl.scoped(ALICE)
+    for number in range(3):
+        docs.replace("d", [Chunk("c", "d", f"v{number}", ONES)])
+    docs.upsert([Chunk("c", "d", "changed", ONES), *(Chunk("n", f"new {i}", "", ONES) for i in range(more))])
+    hits = list(docs.scan())
+    assert {(hit.document, hit.id, hit.text) for hit in hits if hit.document == "d"} == {("d", "c", "changed")}
+    assert {hit.document: hit.tag.generation for hit in hits} == {"d": 2, **{f"new {i}": 0 for i in range(more)}}
+
+
+def test_a_long_name_keeps_the_order_of_a_scan(acl: v.VectorACL) -> None:
+    """Names that share more than what an id can sort by are sorted by themselves, also over pages."""
+    docs = acl.scoped(ALICE)
+    names = [f"{'n' * 130}{i:02}" for i in (7, 3, 11, 2, 30, 5)] + ["n" * 100, "n" * 99, "o", "a", "n" * 101]
+    ids = ["c" * 140 + "2", "c" * 140 + "10", "c", "é" * 60, "é" * 51]
+    docs.upsert([Chunk(one, name, "", ONES) for name in names for one in ids])
+    wanted = sorted((name, one) for name in names for one in ids)
+    for size in (2, 7, 100):
+        assert [(hit.document, hit.id) for hit in docs.scan(size=size)] == wanted
+    cut = next(name for name in names if len(name) > 130)
+    assert docs.delete(ids=[(cut, ids[0]), (cut, "c")]).count == 2
+    assert docs.delete(document=cut).count == 3
+    assert docs.count() == len(wanted) - 5
+
+
+def test_more_hits_than_one_reply_holds(store: Provisioned) -> None:
+    with v.connect(store.with_(page=7)) as acl:
+        docs = acl.scoped(ALICE)
+        docs.upsert(rows(60) and [Chunk(f"{i:03}", "d", "t", unit(np.random.default_rng(i))) for i in range(60)])
+        query = unit(np.random.default_rng(99))
+        some, all_ = docs.search(query, 30), docs.search(query, 60)
+        assert len(all_) == 60
+        assert [hit.id for hit in some] == [hit.id for hit in all_][:30]
+        assert len(docs.fetch([f"{i:03}" for i in range(0, 60, 2)])) == 30
+        assert len(docs.search(query, 61)) == 60
+
+
+def test_tenants_whose_names_look_alike_have_namespaces_of_their_own(acl: v.VectorACL, store: Provisioned) -> None:
+    tenants = ["acme", "ACME", "Acme", "acme.", "acme/x", "é", "e\u0301".encode().hex(), "x-61", "a", "61",
+               "__default__", "default", "t" * 101, "t" * 100, "é" * 51, "é" * 50]  # fmt: skip
+    for number, tenant in enumerate(tenants):
+        acl.scoped(testing.principal("alice", tenant)).upsert([Chunk("c", "d", f"of {number}", ONES)])
+    for number, tenant in enumerate(tenants):
+        hits = acl.scoped(testing.principal("alice", tenant)).search(ONES, 5)
+        assert [(hit.text, hit.tenant) for hit in hits] == [(f"of {number}", tenant)]
+    names = store.namespaces()
+    assert len(names) == len(tenants)
+    assert all(name.startswith("vectoracl-") for name in names)
+    operator = acl.operator()
+    assert {one.tenant for one in operator.tenants()} == set(tenants)
+    operator.close()
+
+
+def test_async_answers_as_sync_does(store: Provisioned) -> None:
+    async def go() -> tuple[Any, ...]:
+        async with v.aconnect(store.config) as acl:
+            docs = acl.scoped(ALICE)
+            await docs.upsert([Chunk(f"c{i}", "d", f"t{i}", unit(np.random.default_rng(i))) for i in range(5)])
+            await docs.replace("e", [Chunk("x", "e", "e", ONES)])
+            found = await docs.search(ONES, 3)
+            page = await docs.page(size=2)
+            gone = await docs.delete(ids=["c0", "nowhere"])
+            return [hit.id for hit in found], len(page.hits), gone.count, await docs.count()
+
+    ids, page, gone, left = asyncio.run(go())
+    with v.connect(store.config) as acl:
+        assert acl.scoped(ALICE).count() == left == 5
+    assert (len(ids), page, gone) == (3, 2, 1)
+
+
+def test_a_row_that_was_moved_to_another_namespace_is_a_violation(acl: v.VectorACL, store: Provisioned) -> None:
+    acl.scoped(ALICE).upsert([Chunk("c", "d", "alice's", ONES)])
+    (name,) = store.namespaces()
+    listed = store.ask("GET", "/vectors/list", params={"namespace": name})["vectors"]
+    row = store.ask("GET", "/vectors/fetch", params={"namespace": name, "ids": [listed[0]["id"]]})["vectors"]
+    (one,) = row.values()
+    store.ask("POST", "/vectors/upsert", json={"namespace": "vectoracl-t-beta", "vectors": [one]})
+    with pytest.raises(v.ScopeViolationError):
+        acl.scoped(testing.principal("bob", "beta")).search(ONES, 3)
+    one["metadata"]["acl_tenant"] = "beta"
+    store.ask("POST", "/vectors/upsert", json={"namespace": "vectoracl-t-beta", "vectors": [one]})
+    with pytest.raises(v.ScopeViolationError):
+        acl.scoped(testing.principal("bob", "beta")).fetch(["c"])
+
+
+def test_nothing_is_created_by_reading(acl: v.VectorACL, store: Provisioned) -> None:
+    docs = acl.scoped(testing.principal("eve", "nobody"))
+    assert docs.count() == len(docs.search(ONES, 3)) == len(docs.fetch(["c"])) == len(list(docs.scan())) == 0
+    assert docs.delete(document="d").count == docs.delete(where=F.year > 1).count == 0
+    assert store.namespaces() == {}
+
+
+def test_the_tag_says_what_was_written(acl: v.VectorACL) -> None:
+    acl.scoped(ALICE).upsert([Chunk("c", "d", "t", ONES, position=3)])
+    (hit,) = acl.scoped(ALICE).fetch(["c"])
+    assert hit.tag[:7] == Tag("acme", "d", "c")[:7]
+    assert (hit.tag.producer, hit.tag.path, hit.tag.position) == ("alice", "upsert", 3)
