@@ -109,13 +109,6 @@ def test_a_missing_adapter_carries_the_line_to_type():
     assert caught.value.adapter == "acme-db"
 
 
-def test_an_adapter_that_does_not_exist_yet_carries_no_line():
-    for name in ("weaviate",):
-        with pytest.raises(AdapterNotFoundError, match="yet") as caught:
-            vectoracl.connect(changed("stores.main.adapter", name))
-        assert caught.value.install == ""
-
-
 def distribution(folder, name, adapter, module="vectoracl.memory.plugin"):
     info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
     info.mkdir(parents=True)

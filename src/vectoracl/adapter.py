@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from vectoracl.actions import ALL_ACTIONS, Action
 from vectoracl.fields import FieldType
@@ -217,18 +217,50 @@ class Operator(Protocol):
         ...
 
 
+@runtime_checkable
+class TenantKeeper(Protocol):
+    """An `Operator` of a store that keeps a part for each tenant, which has a life of its own. Each can be repeated.
+
+    All return what was done, a line each. Raises: RefusedError with what to do instead, InvalidTenantError.
+    """
+
+    def create(self, tenant: str) -> list[str]:
+        """Create the part of *tenant*, and its credential where the store has such."""
+        ...
+
+    def activate(self, tenant: str) -> list[str]:
+        """Serve *tenant* again."""
+        ...
+
+    def deactivate(self, tenant: str) -> list[str]:
+        """Stop serving *tenant*; its rows stay where they are."""
+        ...
+
+    def offload(self, tenant: str) -> list[str]:
+        """Stop serving *tenant* and move its rows to cheaper storage."""
+        ...
+
+    def remove(self, tenant: str) -> list[str]:
+        """Delete *tenant*, with all of its rows and its credential."""
+        ...
+
+
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how many units are done and how many there are (None: unknown)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TenantInfo:
-    """One tenant of a store: rows, tier ("shared" or "own"), and advice ("promote", "demote" or "")."""
+    """One tenant of a store: rows, tier ("shared" or "own"), and advice ("promote", "demote" or "").
+
+    `state` is "active", or why it is not served ("inactive", "offloaded", "changing"): then its rows are not counted.
+    """
 
     tenant: str
     rows: int
     tier: str
     advice: str = ""
+    state: str = "active"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,8 @@ _FIRST_PARTY = {
     "pgvector": "vectoracl[pgvector]",
     "qdrant": "vectoracl[qdrant]",
     "pinecone": "vectoracl[pinecone]",
+    "weaviate": "vectoracl[weaviate]",
 }
-# Ours to come. There is nothing to install, and a line that says otherwise would invite somebody else to offer it.
-_PLANNED = frozenset({"weaviate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,6 @@ def load(adapter: str, distribution: str | None = None) -> Any:
         if point.name == adapter and (distribution is None or _same(_distribution(point)[0], distribution)):
             claims[_distribution(point)[0]] = point
     if not claims:
-        if distribution is None and adapter in _PLANNED:
-            raise AdapterNotFoundError(f"There is no adapter for {adapter} yet.", adapter=adapter)
         near = get_close_matches(adapter, [*_FIRST_PARTY, *(one.adapter for one in installed())], 1, 0.75)
         if distribution is None and near and near[0] != adapter:
             # No line to install: a mistyped name is what somebody else may have registered.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import Any, NamedTuple
@@ -110,7 +110,10 @@ def words(value: Any, depth: int = 0) -> Iterator[str]:
         for name, one in value.items():
             yield from words(name, depth + 1)
             yield from words(one, depth + 1)
-    elif isinstance(value, list | tuple | set | frozenset):
+    elif hasattr(value, "ListFields"):  # a message of protobuf
+        for _, one in value.ListFields():
+            yield from words(one, depth + 1)
+    elif isinstance(value, Sequence | set | frozenset):  # lists, and protobuf's own
         for one in value:
             yield from words(one, depth + 1)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -146,7 +149,9 @@ def arrays(value: Any, size: int, depth: int = 0) -> Iterator[np.ndarray[Any, An
         return
     if isinstance(value, Mapping):
         inner: Iterable[Any] = value.values()
-    elif isinstance(value, list | tuple | set | frozenset):
+    elif hasattr(value, "ListFields"):  # a message of protobuf
+        inner = [one for _, one in value.ListFields()]
+    elif isinstance(value, Sequence | set | frozenset):
         if len(value) == size and all(isinstance(one, float | int | np.floating) for one in value):
             yield np.array([float(one) for one in value])
             return

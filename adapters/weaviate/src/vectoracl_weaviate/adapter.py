@@ -1,0 +1,479 @@
+"""The flows of the Weaviate adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar, assert_never
+
+from vectoracl.adapter import Capabilities, Flow, together
+from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
+from vectoracl.fields import FieldType
+from vectoracl.findings import Posture
+from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.prepare import check_tagged
+from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
+from vectoracl.records import Hit
+from vectoracl_weaviate import posture as postures
+from vectoracl_weaviate.capabilities import capabilities
+from vectoracl_weaviate.compile import NO_VERSION, WeaviateCompiler
+from vectoracl_weaviate.compile_predicate import EVERY, NONE, Compiled, every, none
+from vectoracl_weaviate.config import WeaviateConfig
+from vectoracl_weaviate.decode import ADAPTER, Decoder, Version
+from vectoracl_weaviate.failures import not_served
+from vectoracl_weaviate.names import id_of, seek_key
+from vectoracl_weaviate.rank import deeper, first_depth, fused, grouped, leg_depth
+from vectoracl_weaviate.requests import Tenants
+
+R = TypeVar("R")
+_ROUNDS = 6
+_SIDE_BY_SIDE = 64
+_SHORT = "the vector index gave fewer hits than the scope holds"
+_DEEP = "the best documents were not all found within the deepest ranking"
+
+
+class _Seen(NamedTuple, Generic[R]):
+    """What was asked: the objects that came back, and what is made of them."""
+
+    objects: Sequence[Any]
+    value: R
+
+
+_Ask = Callable[[Compiled], Flow[_Seen[R]]]
+
+
+class _Versions(NamedTuple):
+    """The generations of one document, with what is pending on each; `stale` are those that readers must not see."""
+
+    seen: dict[int, str]
+    published: int | None
+
+    @property
+    def quiet(self) -> bool:
+        return len(self.seen) < 2 and not any(self.seen.values())
+
+
+class WeaviateAdapter:
+    """Every request names the one tenant; a document that is being replaced is read in one version."""
+
+    def __init__(self, config: WeaviateConfig, fields: Mapping[str, FieldType]) -> None:
+        self.config = config
+        self._fields = fields
+        self._capabilities = capabilities(config)
+        self._compile = WeaviateCompiler(config, fields)
+        self._decode = Decoder(config, fields)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this adapter can do."""
+        return self._capabilities
+
+    # Reads
+
+    def search(self, operation: Search) -> Flow[Found]:
+        """Rank inside the scope; where fewer hits come than were asked for, they are compared with what there is."""
+        return (yield from self._reading(operation.partition, self._search(operation), Found([])))
+
+    def _search(self, operation: Search) -> Flow[Found]:
+        scope = self._compile.scope(operation.scope, operation.where)
+        if scope is NONE:
+            return Found([])
+        if operation.group_by is not None:
+            hits, shortfall = yield from self._groups(operation, scope)
+        else:
+            hits, _ = yield from self._ranked(operation, scope, operation.k)
+            shortfall = None
+            if len(hits) < operation.k and self.config.index != "flat" and not isinstance(operation.query, Lexical):
+                visible = yield from self._number(operation.partition, scope)
+                shortfall = _SHORT if min(operation.k, visible) > len(hits) else None
+        if operation.min_score is not None:
+            hits = [hit for hit in hits if hit.score >= operation.min_score]
+        return Found(hits, shortfall is None, shortfall)
+
+    def _groups(self, operation: Search, scope: Compiled) -> Flow[tuple[list[Hit], str | None]]:
+        """Rank deeper and deeper until the best documents, and the best hits of each, are sure."""
+        most = self.config.max_k
+        depth = min(most, first_depth(operation))
+        while True:
+            hits, exhausted = yield from self._ranked(operation, scope, depth)
+            groups = grouped(hits, operation, exhausted=exhausted)
+            if groups.whole:
+                return groups.hits, None
+            if depth >= most:
+                return groups.hits, _DEEP
+            depth = deeper(depth, most)
+
+    def _ranked(self, operation: Search, scope: Compiled, limit: int) -> Flow[tuple[list[Hit], bool]]:
+        """Return the best *limit* hits, and whether there are no more."""
+        compiled, decode, partition = self._compile, self._decode, operation.partition
+        include, query = operation.include, operation.query
+
+        def ask(more: Compiled) -> Flow[_Seen[tuple[list[Hit], bool]]]:
+            where = every([scope, more])
+            match query:
+                case VectorQuery(vector=vector):
+                    objects = yield from compiled.near(partition, where, vector, limit, include)
+                    return _Seen(objects, (decode.near(objects), len(objects) < limit))
+                case Lexical(text=text):
+                    objects = yield from compiled.words(partition, where, text, limit, include)
+                    return _Seen(objects, (decode.words(objects), len(objects) < limit))
+                case HybridQuery(text=text, vector=vector):
+                    depth = leg_depth(limit, self.config.max_k)
+                    legs = yield from together(
+                        compiled.near(partition, where, vector, depth, include),
+                        compiled.words(partition, where, text, depth, include),
+                    )
+                    hits = fused([decode.near(legs[0]), decode.words(legs[1])], limit)
+                    return _Seen([*legs[0], *legs[1]], (hits, all(len(one) < depth for one in legs)))
+            assert_never(query)
+
+        return (yield from self._steady(partition, ask))
+
+    def fetch(self, operation: Fetch) -> Flow[Rows]:
+        """Return chunks by id, which are conditions beside the scope."""
+        return (yield from self._reading(operation.partition, self._fetch(operation), Rows([])))
+
+    def _fetch(self, operation: Fetch) -> Flow[Rows]:
+        wanted = every([self._compile.scope(operation.scope), self._compile.refs(operation.refs)])
+        properties = self._compile.properties(operation.include)
+        vectors = "vector" in operation.include
+
+        def ask(more: Compiled) -> Flow[_Seen[list[Hit]]]:
+            objects = yield from self._all(operation.partition, every([wanted, more]), properties, vectors=vectors)
+            return _Seen(objects, self._decode.listed(objects))
+
+        return Rows((yield from self._steady(operation.partition, ask)))
+
+    def count(self, operation: Count) -> Flow[int]:
+        """Count exactly, by the filter; by keys where a document is being replaced."""
+        scope = self._compile.scope(operation.scope, operation.where)
+        return (yield from self._reading(operation.partition, self._number(operation.partition, scope), 0))
+
+    def _number(self, partition: str, scope: Compiled) -> Flow[int]:
+        if scope is NONE:
+            return 0
+        compiled = self._compile
+        found, marked = yield from together(
+            compiled.tally(partition, scope), compiled.tally(partition, every([scope, compiled.marked()]))
+        )
+        if not marked:
+            return found
+
+        def ask(more: Compiled) -> Flow[_Seen[int]]:
+            objects = yield from self._all(partition, every([scope, more]), compiled.places)
+            return _Seen(objects, len(objects))
+
+        return (yield from self._steady(partition, ask))
+
+    def scan(self, operation: Scan) -> Flow[Rows]:
+        """Return one page in key order."""
+        return (yield from self._reading(operation.partition, self._scan(operation), Rows([])))
+
+    def _scan(self, operation: Scan) -> Flow[Rows]:
+        compiled, partition = self._compile, operation.partition
+        start = operation.after
+        after = EVERY if start is None else compiled.after(seek_key(start.document, start.generation, start.chunk))
+        scope = every([compiled.scope(operation.scope, operation.where), after])
+        properties = compiled.properties(operation.include)
+
+        def ask(more: Compiled) -> Flow[_Seen[Rows]]:
+            where = every([scope, more])
+            if where is NONE:
+                return _Seen([], Rows([]))
+            objects = yield from compiled.listing(
+                partition, where, operation.size + 1, properties, vectors="vector" in operation.include, ordered=True
+            )
+            hits = self._decode.listed(objects)
+            return _Seen(objects, Rows(hits[: operation.size], more=len(hits) > operation.size))
+
+        return (yield from self._steady(partition, ask))
+
+    def _all(
+        self, partition: str, where: Compiled, properties: tuple[str, ...], *, vectors: bool = False
+    ) -> Flow[list[Any]]:
+        """Return all objects that pass *where*, page by page in key order."""
+        compiled, limit = self._compile, self.config.page
+        found: list[Any] = []
+        after: Compiled = EVERY
+        names = (*properties, self.config.properties.seek) if properties != compiled.places else properties
+        while True:
+            narrowed = every([where, after])
+            if narrowed is NONE:
+                return found
+            page = yield from compiled.listing(partition, narrowed, limit, names, vectors=vectors, ordered=True)
+            found.extend(page)
+            if len(page) < limit:
+                return found
+            after = compiled.after(self._decode.seek(page[-1]))
+
+    # Tenants that are not served
+
+    def _reading(self, partition: str, flow: Flow[R], empty: R) -> Flow[R]:
+        """Read; of a tenant that is missing or not active, *empty*, so that the two read alike."""
+        try:
+            return (yield from flow)
+        except StoreError as error:
+            refused = error
+        if refused.code == "tenant_not_served":
+            return empty
+        if refused.code != "rejected" or (yield from self._compile.state(partition)) == "active":
+            raise refused
+        return empty
+
+    def _writing(self, partition: str, make: Callable[[], Flow[R]]) -> Flow[R]:
+        """Write; a tenant's first write creates it where config lets it, and nothing else does.
+
+        Every write reads first, so a tenant that is not there is noticed before anything is written.
+        """
+        try:
+            return (yield from make())
+        except StoreError as error:
+            refused = error
+        if refused.code != "rejected":
+            raise refused
+        state = yield from self._compile.state(partition)
+        if state == "active":
+            raise refused
+        if state is not None or not self.config.creates:
+            raise not_served(refused.sent)
+        yield from self._compile.create(partition)
+        return (yield from make())
+
+    # Versions of documents
+
+    def _steady(self, partition: str, ask: _Ask[R]) -> Flow[R]:
+        """Ask until every document in the reply is of its published version, and whole.
+
+        Where a replacement left marks in the reply, it is asked again with the published generation of each such
+        document alone, and that generation has to be the published one still when the reply is there: it only ever
+        grows, and what it was before and after the reply it was meanwhile.
+        """
+        published: dict[str, int | None] = {}
+        for _ in range(_ROUNDS):
+            seen = yield from ask(self._compile.only(published))
+            found: dict[str, dict[int, str]] = {}
+            for one in map(self._decode.version, seen.objects):
+                found.setdefault(one.document, {})[one.generation] = one.pending
+            loud = [name for name, some in found.items() if not _Versions(some, None).quiet]
+            if not loud and not published:
+                return seen.value
+            now = yield from self._published(partition, {*loud, *published})
+            if now == published:
+                return seen.value
+            published = now
+        raise _restless()
+
+    def _published(self, partition: str, documents: Iterable[str]) -> Flow[dict[str, int | None]]:
+        """Return the published generation of each of *documents*; None: it has none."""
+        names = sorted(documents)
+        objects = yield from self._all(partition, self._compile.documents(names), self._compile.places)
+        seen: dict[str, dict[int, str]] = {name: {} for name in names}
+        for one in map(self._decode.version, objects):
+            seen[one.document][one.generation] = one.pending
+        resolved = yield from self._resolve(partition, seen)
+        return {name: versions.published for name, versions in resolved.items()}
+
+    def _resolve(self, partition: str, found: Mapping[str, dict[int, str]]) -> Flow[dict[str, _Versions]]:
+        """Find out which generation of each document is published: the highest that is not undecided."""
+        marks = {mark for seen in found.values() for mark in seen.values() if mark}
+        decided: set[str] = set()
+        if marks:
+            wanted = self._compile.ids(mark.partition(":")[2] for mark in marks)
+            objects = yield from self._all(partition, wanted, self._compile.places)
+            decided = {one.id for one in map(self._decode.version, objects) if one.committed}
+        return {document: _Versions(seen, _highest(seen, decided)) for document, seen in found.items()}
+
+    def _document(self, partition: str, document: str) -> Flow[tuple[list[Version], _Versions]]:
+        """Look at every object of one document, of all its generations."""
+        objects = yield from self._all(partition, self._compile.documents([document]), self._compile.places)
+        versions = [self._decode.version(one) for one in objects]
+        seen = {one.generation: one.pending for one in versions}
+        resolved = yield from self._resolve(partition, {document: seen})
+        return versions, resolved[document]
+
+    def _generations(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, int]]:
+        """Return the published generation of each document that was ever replaced; all others have 0."""
+        compiled = self._compile
+        later = every([compiled.documents(documents), compiled.generations(gte=1)])
+        if not (yield from compiled.listing(partition, later, 1, compiled.places)):
+            return {}
+        found = yield from self._published(partition, documents)
+        return {name: generation or 0 for name, generation in found.items()}
+
+    # Writes
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Write all in one request. Existing chunks outside of the scope are looked for first."""
+        check_tagged(operation.records, operation.partition)
+        if not operation.records:
+            return 0
+        self._compile.check_size(operation.records)
+        return (yield from self._writing(operation.partition, lambda: self._upsert(operation)))
+
+    def _upsert(self, operation: Upsert) -> Flow[int]:
+        compiled, partition = self._compile, operation.partition
+        records = list(operation.records)
+        if not operation.verbatim:
+            documents = sorted({record.tag.document for record in records})
+            generations = yield from self._generations(partition, documents)
+            records = [
+                record._replace(tag=record.tag._replace(generation=generations.get(record.tag.document, 0)))
+                for record in records
+            ]
+        ids = compiled.ids(id_of(record.tag) for record in records)
+        if (yield from self._outside(partition, compiled.scope(operation.scope), ids)):
+            raise _denied("upsert")
+        yield from compiled.put(partition, records, NO_VERSION)
+        return len(records)
+
+    def _outside(self, partition: str, scope: Compiled, *conditions: Compiled) -> Flow[bool]:
+        """Tell whether an object that meets *conditions* is outside of *scope*."""
+        where = every([*conditions, none(scope)])
+        if where is NONE:
+            return False
+        return bool((yield from self._compile.listing(partition, where, 1, self._compile.places)))
+
+    def replace(self, operation: Replace) -> Flow[int]:
+        """Make a new generation of one document; readers see the old one or the new one.
+
+        First every object of the old generation says that a replacement is pending, and which object decides it;
+        then the new generation is written, which says so too. The deciding object is committed by a single write,
+        the old generation goes, and the marks go. A reader who meets a mark looks at the deciding object, so at no
+        moment two generations are visible, or half of one, also where this was cut off in the middle.
+        A replacement that met another one of the same document gives way to the newer.
+        """
+        check_tagged(operation.records, operation.partition)
+        self._compile.check_size(operation.records)
+        if not operation.records:
+            return (yield from self._reading(operation.partition, self._clear(operation), 0))
+        return (yield from self._writing(operation.partition, lambda: self._replace(operation)))
+
+    def _clear(self, operation: Replace) -> Flow[int]:
+        compiled, partition = self._compile, operation.partition
+        name = compiled.documents([operation.document])
+        if (yield from self._outside(partition, compiled.scope(operation.scope), name)):
+            raise _denied("replace")
+        yield from self._drop(partition, name)
+        return 0
+
+    def _replace(self, operation: Replace) -> Flow[int]:
+        compiled, partition, document = self._compile, operation.partition, operation.document
+        name = compiled.documents([document])
+        version = compiled.version_of(operation.records)
+        step = 1
+        for _ in range(_ROUNDS):
+            if (yield from self._outside(partition, compiled.scope(operation.scope), name)):
+                raise _denied("replace")
+            objects, versions = yield from self._document(partition, document)
+            if versions.seen and not versions.quiet:
+                garbage = name
+                if versions.published is not None:
+                    kept = compiled.generations(gte=versions.published, lte=versions.published)
+                    garbage = every([name, none(kept)])
+                yield from self._drop(partition, garbage)
+            generation = max(versions.seen, default=-1) + step
+            records = [record._replace(tag=record.tag._replace(generation=generation)) for record in operation.records]
+            lead = id_of(records[0].tag)
+            mark = f"{generation}:{lead}"
+            old = [one.id for one in objects if one.generation == versions.published]
+            yield from self._each([compiled.mark(partition, one, mark) for one in old])
+            yield from compiled.put(partition, records, version, mark)
+            yield from compiled.commit(partition, lead)
+            yield from self._drop(partition, every([name, compiled.generations(lt=generation)]))
+            new = [id_of(record.tag) for record in records]
+            yield from self._each([compiled.unmark(partition, one) for one in new if one != lead])
+            yield from compiled.unmark(partition, lead)
+            if (yield from self._alone(partition, document, generation, version)):
+                return len(records)
+            step = 2 + int(version, 16) % 7
+        raise StoreError(
+            "Others replace the same document at the same time; replace it again.", code="conflict", adapter=ADAPTER
+        )
+
+    def _each(self, merges: Sequence[Any]) -> Flow[None]:
+        """Do *merges* side by side, some at a time; one whose object has gone meanwhile has nothing to do."""
+        for start in range(0, len(merges), _SIDE_BY_SIDE):
+            yield from together(*merges[start : start + _SIDE_BY_SIDE])
+
+    def _alone(self, partition: str, document: str, mine: int, version: str) -> Flow[bool]:
+        """Settle with another replacement of *document*; False where both took the same generation."""
+        compiled = self._compile
+        name = compiled.documents([document])
+        where = every([name, compiled.generations(gte=mine), compiled.other_versions(version)])
+        others = yield from self._all(partition, where, compiled.places)
+        if not others:
+            return True
+        first = min((self._decode.version(one) for one in others), key=lambda one: one.generation)
+        if first.generation == mine:
+            return False
+        resolved = yield from self._resolve(partition, {document: {mine: "", first.generation: first.pending}})
+        if resolved[document].published == first.generation:
+            yield from self._drop(partition, every([name, compiled.generations(lte=mine)]))
+        return True
+
+    def delete(self, operation: Delete) -> Flow[int | None]:
+        """Delete by the filter, and count what went."""
+        conditions = (self._compile.scope(operation.scope), self._compile.selected(operation))
+        return (yield from self._reading(operation.partition, self._delete(operation.partition, conditions), 0))
+
+    def _delete(self, partition: str, conditions: Sequence[Compiled]) -> Flow[int]:
+        where = every(conditions)
+        number = yield from self._number(partition, where)
+        yield from self._drop(partition, self._compile.whole() if where is EVERY else where)
+        return number
+
+    def _drop(self, partition: str, where: Compiled) -> Flow[int]:
+        """Delete until nothing is left: the server takes only so many objects in one call, and says not how many."""
+        gone = 0
+        while where is not NONE:
+            done = yield from self._compile.drop(partition, where)
+            gone += done.successful
+            if done.failed:
+                raise StoreError(
+                    f"Weaviate could not delete {done.failed} chunks; delete again.", code="incomplete", adapter=ADAPTER
+                )
+            if not done.matches:
+                break
+        return gone
+
+    # What touches no rows, and what touches all
+
+    def posture(self) -> Flow[Posture]:
+        """Read the collection's configuration, and what the keys may do."""
+        return (yield from postures.look(self.config, self._fields))
+
+    def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
+        """Rank over all tenants, one after the other: no request of Weaviate reaches two of them."""
+        if self.config.tenant_keys is not None:
+            raise RefusedError("With a key for each tenant no key of this process reaches all of them.")
+        if not isinstance(query, VectorQuery):
+            raise UnsupportedPredicateError("Over all tenants the Weaviate adapter ranks by vector.", field="query")
+        states = yield from Tenants()
+        hits: list[Hit] = []
+        for name, state in states.items():
+            if state == "active":
+                request = self._compile.near_of(name, query.vector, k)
+                hits.extend(self._decode.near((yield from request)))
+        return Found(sorted(hits, key=lambda hit: -hit.score)[:k])
+
+
+def _restless() -> StoreError:
+    text = "A document was replaced again and again while it was read; ask again."
+    return StoreError(text, code="replacing", adapter=ADAPTER, sent="no", retryable=True)
+
+
+def _denied(action: str) -> DeniedError:
+    return DeniedError("The write touches a chunk outside of what this handle may write.", action=action)
+
+
+def _highest(seen: Mapping[int, str], decided: set[str]) -> int | None:
+    """Return the published generation: the highest that is neither undecided nor unannounced.
+
+    A mark is "generation:id of the deciding object".
+    """
+    announced: dict[int, bool] = {}
+    for mark in seen.values():
+        if mark:
+            number, _, lead = mark.partition(":")
+            announced[int(number)] = announced.get(int(number), False) or lead in decided
+    candidates = [one for one in seen if announced.get(one, True)] + [one for one, done in announced.items() if done]
+    return max(candidates, default=None)

@@ -1,0 +1,403 @@
+"""Operations as requests: pure.
+
+There is one function that begins a message, and it names the tenant: a message without one cannot be made here. The
+scope, the caller's filter and what else applies are operands of their own of one conjunction beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, assert_never
+
+import numpy as np
+from weaviate.proto.v1 import aggregate_pb2, base_pb2, base_search_pb2, batch_delete_pb2, batch_pb2, search_get_pb2
+
+from vectoracl.errors import InvalidInputError, RefusedError
+from vectoracl.fields import FieldType, datetime_text
+from vectoracl.operations import ChunkRef, Delete, Include
+from vectoracl.predicate import Predicate
+from vectoracl.prepare import dump_metadata
+from vectoracl.records import Record, Vector, docgen
+from vectoracl_weaviate.compile_predicate import (
+    EVERY,
+    NONE,
+    Compiled,
+    Compiler,
+    Filters,
+    every,
+    ids,
+    keyword,
+    leaf,
+    none,
+    numeric,
+    some,
+)
+from vectoracl_weaviate.config import WeaviateConfig
+from vectoracl_weaviate.names import barred, id_of, present, property_of, tenant_name
+from vectoracl_weaviate.names import seek_key as seek_of
+from vectoracl_weaviate.requests import Create, Drop, Find, Merge, Put, State, Tally
+
+NO_MARK = "-"
+NO_VERSION = ""
+_TAG_BYTES = 4096
+
+
+class WeaviateCompiler:
+    """Compiles the operations on one configured collection."""
+
+    def __init__(self, config: WeaviateConfig, fields: Mapping[str, FieldType]) -> None:
+        self._config = config
+        self._fields = fields
+        self._keys = config.properties
+        self._predicates = Compiler(config.properties, fields)
+        keys = config.properties
+        self.versions = (keys.document, keys.generation, keys.pending, keys.committed)
+        """The properties that tell versions of documents apart; part of every reading request."""
+        self.places = (*self.versions, keys.seek)
+        self.backfilled = (keys.seek, keys.metadata)
+        self._tag = (
+            keys.tenant, *self.versions, keys.chunk, keys.label, keys.rev, keys.expires, keys.producer, keys.path,
+            keys.time, keys.position,
+        )  # fmt: skip
+
+    # Conditions
+
+    def scope(self, *predicates: Predicate) -> Compiled:
+        """Return the conjunction of *predicates*, each an operand of its own."""
+        return every([self._predicates.compile(one) for one in predicates])
+
+    def documents(self, names: Iterable[str]) -> Compiled:
+        """Return that the document is one of *names*."""
+        return keyword(self._keys.document, *sorted(names))
+
+    def generations(self, **bounds: int) -> Compiled:
+        """Return that the generation is within *bounds*."""
+        return numeric(self._keys.generation, **bounds)
+
+    def only(self, published: Mapping[str, int | None]) -> Compiled:
+        """Return that the object is, if of one of these documents, of its *published* generation (None: of none)."""
+        if not published:
+            return EVERY
+        wanted = [docgen(name, number) for name, number in published.items() if number is not None]
+        other = none(keyword(self._keys.document, *sorted(published)))
+        return some([other, keyword(self._keys.docgen, *sorted(wanted))])
+
+    def marked(self) -> Compiled:
+        """Return that a replacement of the object's document is going on."""
+        return none(keyword(self._keys.pending, NO_MARK))
+
+    def other_versions(self, version: str) -> Compiled:
+        """Return that another replacement than *version* wrote the object."""
+        return none(keyword(self._keys.version, NO_VERSION, version))
+
+    def ids(self, wanted: Iterable[str]) -> Compiled:
+        """Return that the object has one of the ids *wanted*; in its tenant, like every condition."""
+        return ids(sorted(wanted))
+
+    def after(self, seek: str) -> Compiled:
+        """Return that the object comes after *seek* in key order."""
+        return leaf(Filters.OPERATOR_GREATER_THAN, self._keys.seek, value_text=seek)
+
+    def refs(self, refs: tuple[ChunkRef, ...]) -> Compiled:
+        """Return that the object is one of the chunks that *refs* name."""
+        bare = [ref.chunk for ref in refs if ref.document is None]
+        pairs: dict[str, list[str]] = {}
+        for ref in refs:
+            if ref.document is not None:
+                pairs.setdefault(ref.document, []).append(ref.chunk)
+        named = [
+            every([keyword(self._keys.document, document), keyword(self._keys.chunk, *chunks)])
+            for document, chunks in pairs.items()
+        ]
+        return some([keyword(self._keys.chunk, *bare), *named])
+
+    def selected(self, operation: Delete) -> Compiled:
+        """Return the one selector of a delete. Raises: RefusedError if there is none."""
+        if operation.refs is not None:
+            return self.refs(operation.refs)
+        if operation.document is not None:
+            return self.documents([operation.document])
+        if operation.where is not None:
+            return self.scope(operation.where)
+        raise RefusedError("A delete needs a selector; there is none that means everything.")
+
+    # Reads
+
+    def properties(self, include: Include) -> tuple[str, ...]:
+        """Return the properties of a whole hit, with what *include* names."""
+        more = [key for name, key in (("text", self._keys.text), ("metadata", self._keys.metadata)) if name in include]
+        return (*self._tag, *more)
+
+    def _search(
+        self, name: str, where: Compiled, limit: int, properties: Sequence[str], **more: Any
+    ) -> search_get_pb2.SearchRequest:
+        """Begin every search: the one tenant, and *where* as the filter."""
+        if where is NONE:
+            raise RefusedError("A request for nothing was about to be made; nothing was sent.")
+        message = search_get_pb2.SearchRequest(
+            collection=self._config.collection,
+            tenant=name,
+            limit=limit,
+            properties=search_get_pb2.PropertiesRequest(non_ref_properties=properties),
+            uses_123_api=True,
+            uses_125_api=True,
+            uses_127_api=True,
+            **more,
+        )
+        if where is not EVERY:
+            message.filters.CopyFrom(where)
+        return message
+
+    def _metadata(self, *, vectors: bool, **more: bool) -> search_get_pb2.MetadataRequest:
+        names = [self._config.vector] if vectors else []
+        return search_get_pb2.MetadataRequest(uuid=True, vectors=names, **more)
+
+    def near(self, partition: str, where: Compiled, vector: Vector, limit: int, include: Include) -> Find:
+        """Compile a ranking by *vector* of the objects that pass *where*. Raises: InvalidInputError."""
+        return Find(partition, self._near(_name(partition), where, vector, limit, include))
+
+    def _near(
+        self, name: str, where: Compiled, vector: Vector, limit: int, include: Include
+    ) -> search_get_pb2.SearchRequest:
+        if vector.shape != (self._config.dimension,):
+            raise InvalidInputError(
+                f"The query has {vector.size} numbers; the store holds vectors of {self._config.dimension}.",
+                field="query",
+            )
+        return self._search(
+            name,
+            where,
+            limit,
+            self.properties(include),
+            metadata=self._metadata(vectors="vector" in include, distance=True),
+            near_vector=base_search_pb2.NearVector(
+                vectors=[self._vector(vector)],
+                targets=base_search_pb2.Targets(target_vectors=[self._config.vector]),
+            ),
+        )
+
+    def near_of(self, name: str, vector: Vector, k: int) -> Find:
+        """Compile one tenant's part (by Weaviate's *name*) of a search over all tenants; for `hazmat` only."""
+        return Find(None, self._near(name, EVERY, vector, k, frozenset({"text", "metadata"})))
+
+    def words(self, partition: str, where: Compiled, text: str, limit: int, include: Include) -> Find:
+        """Compile a ranking by BM25 of the objects that pass *where*; its statistics are the tenant's own."""
+        return Find(
+            partition,
+            self._search(
+                _name(partition),
+                where,
+                limit,
+                self.properties(include),
+                metadata=self._metadata(vectors="vector" in include, score=True),
+                bm25_search=base_search_pb2.BM25(query=text, properties=[self._keys.text]),
+            ),
+        )
+
+    def listing(
+        self, partition: str, where: Compiled, limit: int, properties: Sequence[str], *, vectors: bool = False,
+        ordered: bool = False,
+    ) -> Find:  # fmt: skip
+        """Compile a listing of the objects that pass *where*, in key order if *ordered*."""
+        sort = [search_get_pb2.SortBy(ascending=True, path=[self._keys.seek])] if ordered else []
+        return Find(
+            partition,
+            self._search(
+                _name(partition), where, limit, properties, metadata=self._metadata(vectors=vectors), sort_by=sort
+            ),
+        )
+
+    def listing_of(self, name: str, where: Compiled, limit: int, properties: Sequence[str]) -> Find:
+        """Compile a listing in key order by Weaviate's *name* of a tenant; for operators only."""
+        sort = [search_get_pb2.SortBy(ascending=True, path=[self._keys.seek])]
+        message = self._search(name, where, limit, properties, metadata=self._metadata(vectors=False), sort_by=sort)
+        return Find(None, message)
+
+    def has(self, field: str) -> Compiled:
+        """Return that the metadata has the key *field*, whether it is declared or not."""
+        return keyword(self._keys.present, field)
+
+    def values(self, metadata: Mapping[str, Any], field: str) -> dict[str, Any]:
+        """Return the property of *field* with its value, as it is merged over REST."""
+        kind, value = self._fields[field], metadata[field]
+        return {property_of(field, kind): stored(kind, value)}
+
+    def tally(self, partition: str, where: Compiled) -> Tally:
+        """Compile a count of the objects that pass *where*."""
+        return Tally(partition, self._tally(_name(partition), where))
+
+    def tally_of(self, name: str, where: Compiled) -> Tally:
+        """Compile the same by Weaviate's *name* of a tenant; for operators only."""
+        return Tally(None, self._tally(name, where))
+
+    def first_of(self, name: str) -> Find:
+        """Compile the reading of one object's tag by Weaviate's *name* of its tenant; for operators only."""
+        message = self._search(name, EVERY, 1, self._tag, metadata=self._metadata(vectors=False))
+        return Find(None, message)
+
+    def _tally(self, name: str, where: Compiled) -> aggregate_pb2.AggregateRequest:
+        if where is NONE:
+            raise RefusedError("A request for nothing was about to be made; nothing was sent.")
+        message = aggregate_pb2.AggregateRequest(collection=self._config.collection, tenant=name, objects_count=True)
+        if where is not EVERY:
+            message.filters.CopyFrom(where)
+        return message
+
+    # Writes
+
+    def version_of(self, records: Sequence[Record]) -> str:
+        """Return a digest of what is written, by whom and when: what tells a replacement from another one."""
+        digest = hashlib.blake2b(digest_size=12)
+        for record in records:
+            tag = record.tag
+            for part in (tag.chunk, tag.producer, repr(tag.time), record.text):
+                raw = part.encode()
+                digest.update(len(raw).to_bytes(8, "big") + raw)
+            digest.update(dump_metadata(record.metadata))
+        return digest.hexdigest()
+
+    def check_size(self, records: Sequence[Record]) -> None:
+        """Refuse what would not fit one request, before anything is sent. Raises: InvalidInputError."""
+        size = 0
+        for record in records:
+            if record.vector.shape != (self._config.dimension,):
+                raise InvalidInputError(
+                    f"A vector has {record.vector.size} numbers; the store holds {self._config.dimension}.",
+                    field="vector",
+                )
+            size += (
+                _TAG_BYTES
+                + 4 * self._config.dimension
+                + len(record.text.encode())
+                + 3 * len(dump_metadata(record.metadata))
+            )
+        if size > self._config.max_request_bytes:
+            raise InvalidInputError(
+                f"The call may need a request of {size:,} bytes and {self._config.max_request_bytes:,} are allowed "
+                "(max_request_bytes). Write fewer chunks a call.",
+                field="chunks",
+            )
+
+    def put(self, partition: str, records: Sequence[Record], version: str, pending: str = NO_MARK) -> Put:
+        """Compile the writing of *records*, whose tags have their generation."""
+        tenant = _name(partition)
+        objects = [self._object(tenant, record, version, pending) for record in records]
+        return Put(partition, batch_pb2.BatchObjectsRequest(objects=objects))
+
+    def _vector(self, vector: Vector) -> base_pb2.Vectors:
+        return base_pb2.Vectors(
+            name=self._config.vector,
+            vector_bytes=np.ascontiguousarray(vector, "<f4").tobytes(),
+            type=base_pb2.Vectors.VECTOR_TYPE_SINGLE_FP32,
+        )
+
+    def _object(self, tenant: str, record: Record, version: str, pending: str) -> batch_pb2.BatchObject:
+        keys, tag = self._keys, record.tag
+        made = batch_pb2.BatchObject(
+            uuid=id_of(tag), collection=self._config.collection, tenant=tenant, vectors=[self._vector(record.vector)]
+        )
+        own = made.properties
+        own.non_ref_properties.update(
+            {
+                keys.tenant: barred(tag.tenant),
+                keys.document: barred(tag.document),
+                keys.generation: tag.generation,
+                keys.docgen: barred(tag.docgen),
+                keys.chunk: barred(tag.chunk),
+                keys.label: barred(tag.label),
+                keys.rev: tag.rev,
+                keys.expires: tag.expires,
+                keys.producer: barred(tag.producer),
+                keys.path: barred(tag.path),
+                keys.time: tag.time,
+                keys.position: tag.position,
+                keys.seek: seek_of(tag.document, tag.generation, tag.chunk),
+                keys.version: barred(version),
+                keys.pending: barred(pending),
+                keys.committed: False,
+                keys.text: record.text,
+                keys.metadata: dump_metadata(record.metadata).decode(),
+            }
+        )
+        names = present(record.metadata)
+        if names:
+            own.text_array_properties.add(prop_name=keys.present, values=[barred(name) for name in names])
+        for name in names:
+            if name not in self._fields:
+                continue  # a property that was not provisioned would be made up by the server, tokenized by words
+            kind = self._fields[name]
+            path, value = property_of(name, kind), stored(kind, record.metadata[name])
+            match kind:
+                case FieldType.KEYWORDS:
+                    own.text_array_properties.add(prop_name=path, values=value)
+                case FieldType.NUMBERS:
+                    packed = np.asarray(value, "<f8").tobytes()
+                    own.number_array_properties.add(prop_name=path, values_bytes=packed)
+                case _:
+                    own.non_ref_properties.update({path: value})
+        return made
+
+    def drop(self, partition: str, where: Compiled) -> Drop:
+        """Compile a delete of the objects that pass *where*. Raises: RefusedError where that is no condition."""
+        if isinstance(where, bool):
+            raise RefusedError("A delete without a condition was about to be made; nothing was sent.")
+        return Drop(
+            partition,
+            batch_delete_pb2.BatchDeleteRequest(
+                collection=self._config.collection, tenant=_name(partition), filters=where
+            ),
+        )
+
+    def whole(self) -> Compiled:
+        """Return a condition that every object of ours meets: a delete of everything needs one."""
+        return numeric(self._keys.generation, gte=0)
+
+    def mark(self, partition: str, id_: str, pending: str) -> Merge:
+        """Compile the marking of one object of a document that is being replaced."""
+        return Merge(partition, _name(partition), id_, {self._keys.pending: barred(pending)})
+
+    def commit(self, partition: str, id_: str) -> Merge:
+        """Compile the one write that decides a replacement."""
+        return Merge(partition, _name(partition), id_, {self._keys.committed: True})
+
+    def unmark(self, partition: str, id_: str) -> Merge:
+        """Compile the end of a replacement, for one object."""
+        return Merge(
+            partition, _name(partition), id_, {self._keys.pending: barred(NO_MARK), self._keys.committed: False}
+        )
+
+    def state(self, partition: str) -> State:
+        """Compile the question whether the tenant is served."""
+        return State(partition, _name(partition))
+
+    def create(self, partition: str) -> Create:
+        """Compile the creation of the tenant."""
+        return Create(partition, _name(partition))
+
+
+def stored(kind: FieldType, value: Any) -> Any:
+    """Return *value* of a declared field in the form in which it is stored and compared."""
+    match kind:
+        case FieldType.KEYWORD:
+            return barred(value)
+        case FieldType.KEYWORDS:
+            return [barred(one) for one in value]
+        case FieldType.DATETIME:
+            return datetime_text(value)
+        case FieldType.NUMBER:
+            return value + 0.0
+        case FieldType.NUMBERS:
+            return [one + 0.0 for one in value]
+        case FieldType.BOOLEAN:
+            return value
+    assert_never(kind)
+
+
+def _name(partition: str) -> str:
+    if not partition:
+        raise RefusedError("A request without a tenant was about to be made; nothing was sent.")
+    return tenant_name(partition)
+
+
+__all__ = ["EVERY", "NONE", "NO_MARK", "NO_VERSION", "WeaviateCompiler"]

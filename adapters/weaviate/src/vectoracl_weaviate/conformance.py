@@ -1,0 +1,241 @@
+"""The harness of the Weaviate adapter: a collection each, on a real server, with and without a key for each tenant.
+
+The server is found or started by `vectoracl_conformance.servers`. The census reads REST by itself, tenant by tenant,
+and shares nothing with the adapter but the default names of the properties.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import httpx
+import numpy as np
+
+from vectoracl.records import Record, Tag
+from vectoracl_conformance import servers
+from vectoracl_conformance.harness import Harness, HarnessError, Needs, Server, Store, Weakening
+from vectoracl_conformance.servers import Place, Running, ServerSpec
+from vectoracl_weaviate.requests import Drop, Find, Merge, Put, State, Tally
+
+VERSION = "1.39.0"
+ROOT_KEY = "root-of-the-kit"
+_TEXTS = ("tenant", "document", "chunk_id", "label", "producer", "path")
+
+
+def _environment(place: Place) -> Mapping[str, str]:
+    ports = place.ports
+    return {
+        "PERSISTENCE_DATA_PATH": f"{place.folder}/data",
+        "DEFAULT_VECTORIZER_MODULE": "none",
+        "CLUSTER_HOSTNAME": "node1",
+        "CLUSTER_ADVERTISE_ADDR": "127.0.0.1",
+        "CLUSTER_GOSSIP_BIND_PORT": str(ports["gossip"]),
+        "CLUSTER_DATA_BIND_PORT": str(ports["data"]),
+        "RAFT_PORT": str(ports["raft"]),
+        "RAFT_INTERNAL_RPC_PORT": str(ports["raft_rpc"]),
+        "RAFT_BOOTSTRAP_EXPECT": "1",
+        "GRPC_PORT": str(ports["grpc"]),
+        "PROMETHEUS_MONITORING_ENABLED": "true",
+        "PROMETHEUS_MONITORING_PORT": str(ports["metrics"]),
+        "QUERY_SLOW_LOG_ENABLED": "true",
+        "QUERY_SLOW_LOG_THRESHOLD": "1ns",
+        "DISABLE_TELEMETRY": "true",
+        "GO_PROFILING_DISABLE": "true",
+        "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "true",
+    }
+
+
+SPEC = ServerSpec(
+    name="weaviate",
+    version=VERSION,
+    address="VECTORACL_WEAVIATE_URL",
+    ports=("http", "grpc", "metrics", "gossip", "data", "raft", "raft_rpc"),
+    binary="weaviate-server",
+    go="github.com/weaviate/weaviate/cmd/weaviate-server",
+    image=f"cr.weaviate.io/semitechnologies/weaviate:{VERSION}",
+    published={
+        "http": 8080,
+        "grpc": 50051,
+        "metrics": 2112,
+        "gossip": 7946,
+        "data": 7947,
+        "raft": 8300,
+        "raft_rpc": 8301,
+    },
+    arguments=lambda place: ["--host", place.host, "--port", str(place.ports["http"]), "--scheme", "http"],
+    environment=_environment,
+    ready="/v1/.well-known/ready",
+)
+"""How a Weaviate is found and started; `VECTORACL_WEAVIATE_GRPC_PORT` goes with the address (50051)."""
+
+RBAC = {
+    "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "false",
+    "AUTHENTICATION_APIKEY_ENABLED": "true",
+    "AUTHENTICATION_APIKEY_ALLOWED_KEYS": ROOT_KEY,
+    "AUTHENTICATION_APIKEY_USERS": "root",
+    "AUTHORIZATION_RBAC_ENABLED": "true",
+    "AUTHORIZATION_RBAC_ROOT_USERS": "root",
+    "AUTHENTICATION_DB_USERS_ENABLED": "true",
+}
+"""What turns roles on, beside `SPEC`'s own environment."""
+
+
+class WeaviateStore(Store):
+    """One collection, dropped at the end."""
+
+    def __init__(self, needs: Needs, running: Running, http: httpx.Client) -> None:
+        self._needs = needs
+        self._running = running
+        self._http = http
+        self.collection = f"Kit{secrets.token_hex(6)}"
+        self.config = {
+            "adapter": "weaviate",
+            "url": running.url,
+            "grpc_port": running.ports.get("grpc", 50_051),
+            "collection": self.collection,
+            "dimension": needs.dimension,
+            "metric": needs.metric,
+        }
+        self.single = {**self.config, "parallel": 1}
+        self._provision()
+
+    def _provision(self) -> None:
+        from vectoracl import VectorACL
+
+        config = {"version": 1, "stores": {"kit": {**self.config, "metadata": dict(self._needs.metadata)}}}
+        with VectorACL(config) as acl:
+            operator = acl.operator()
+            operator.provision()
+            operator.close()
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Make one call over REST. Raises: HarnessError."""
+        answer = self._http.request(method, path, json=body)
+        if answer.status_code >= 300:
+            raise HarnessError(f"The kit's own {method} {path} was answered with {answer.status_code}.")
+        return answer.json() if answer.content else None
+
+    def parts(self) -> frozenset[str]:
+        """Name the tenants, as Weaviate does."""
+        return frozenset(one["name"] for one in self.ask("GET", f"/v1/schema/{self.collection}/tenants"))
+
+    def census(self) -> Sequence[Record]:
+        """Read every object of every tenant."""
+        found: list[Record] = []
+        for tenant in sorted(self.parts()):
+            after = ""
+            while True:
+                query = {"class": self.collection, "tenant": tenant, "limit": "1000", "include": "vector"}
+                answer = self._http.get("/v1/objects", params={**query, "after": after})
+                if answer.status_code >= 300:
+                    raise HarnessError(f"The kit's own listing was answered with {answer.status_code}.")
+                some = answer.json()["objects"]
+                found.extend(self._record(one) for one in some)
+                if len(some) < 1000:
+                    break
+                after = some[-1]["id"]
+        return found
+
+    def _record(self, one: Mapping[str, Any]) -> Record:
+        held = one["properties"]
+        texts = {name: held[name][1:-1] for name in _TEXTS}
+        metadata = json.loads(held["metadata"])
+        for name, kind in self._needs.metadata.items():
+            if kind == "datetime" and name in metadata:
+                metadata[name] = datetime.fromisoformat(metadata[name])
+        tag = Tag(
+            texts["tenant"], texts["document"], texts["chunk_id"], int(held["generation"]), texts["label"],
+            int(held["rev"]), float(held["expires"]), texts["producer"], texts["path"], float(held["written_at"]),
+            int(held["position"]),
+        )  # fmt: skip
+        return Record(tag, held["content"], np.array(one["vectors"]["default"], np.float32), metadata)
+
+    def carries(self, request: Any, tenant: str) -> bool | None:
+        """Demand the tenant's name in the message itself: there is no other place that could widen it."""
+        wanted = f"t_{tenant}"
+        match request:
+            case Find() | Tally() | Drop():
+                return bool(request.message.tenant == wanted)
+            case Put(message=message):
+                return all(one.tenant == wanted for one in message.objects)
+            case Merge() | State():
+                return request.tenant == wanted
+        return False
+
+    def weakenings(self) -> Sequence[Weakening]:
+        """Return what an operator may get wrong."""
+
+        def tenancy(**settings: bool) -> Callable[[], None]:
+            def work() -> None:
+                found = self.ask("GET", f"/v1/schema/{self.collection}")
+                found["multiTenancyConfig"] = {**found["multiTenancyConfig"], **settings}
+                self.ask("PUT", f"/v1/schema/{self.collection}", found)
+
+            return work
+
+        return (
+            Weakening(
+                "tenants created by a write", tenancy(autoTenantCreation=True), tenancy(autoTenantCreation=False)
+            ),
+            Weakening(
+                "tenants woken by a request", tenancy(autoTenantActivation=True), tenancy(autoTenantActivation=False)
+            ),
+        )
+
+    def close(self) -> None:
+        """Drop the collection."""
+        self.ask("DELETE", f"/v1/schema/{self.collection}")
+
+
+class WeaviateHarness(Harness):
+    """A real Weaviate."""
+
+    adapter = "weaviate"
+    store = "Weaviate"
+    environment: Mapping[str, str] = {}
+    headers: Mapping[str, str] = {}
+
+    def __init__(self) -> None:
+        self._running: Running | None = None
+        self._http: httpx.Client | None = None
+
+    def running(self) -> Running:
+        """Return the server, found or started. Raises: HarnessError."""
+        if self._running is None:
+            self._running = servers.start(SPEC, environment=self.environment, own=bool(self.environment))
+            self._http = httpx.Client(
+                base_url=self._running.url, headers=dict(self.headers), timeout=60, trust_env=False
+            )
+        return self._running
+
+    def server(self) -> Server:
+        """Ask the server its version. Raises: HarnessError."""
+        running = self.running()
+        assert self._http is not None
+        try:
+            version = self._http.get("/v1/meta").json()["version"]
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            raise HarnessError(f"Weaviate cannot be reached: {type(error).__name__}.") from None
+        return Server("real", f"Weaviate {version} ({running.used})")
+
+    def fresh(self, needs: Needs) -> Store:
+        """Make a collection."""
+        running = self.running()
+        assert self._http is not None
+        return WeaviateStore(needs, running, self._http)
+
+    def close(self) -> None:
+        """Stop the server, if it was started for this."""
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+
+harness = WeaviateHarness

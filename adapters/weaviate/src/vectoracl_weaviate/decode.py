@@ -1,0 +1,176 @@
+"""Objects as hits: pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from vectoracl.errors import ScopeViolationError, StoreError
+from vectoracl.fields import FieldType
+from vectoracl.prepare import check_metadata, load_metadata
+from vectoracl.records import Hit, Tag, Vector
+from vectoracl_weaviate.config import WeaviateConfig
+from vectoracl_weaviate.names import id_of, unbarred
+
+ADAPTER = "weaviate"
+
+
+class Version(NamedTuple):
+    """What tells an object's version of its document; `pending` is the mark of a replacement, "" for none."""
+
+    id: str
+    document: str
+    generation: int
+    pending: str
+    committed: bool
+
+
+class Decoder:
+    """Decodes the objects of one configured collection."""
+
+    def __init__(self, config: WeaviateConfig, fields: Mapping[str, FieldType]) -> None:
+        self._keys = config.properties
+        self._metric = config.metric
+        self._vector = config.vector
+        self._fields = fields
+        self._dates = {name: kind for name, kind in fields.items() if kind is FieldType.DATETIME}
+
+    def near(self, objects: Iterable[Any]) -> list[Hit]:
+        """Return the hits of a ranking by vector, with their scores."""
+        return [self._hit(one, self._score(one.metadata.distance)) for one in objects]
+
+    def words(self, objects: Iterable[Any]) -> list[Hit]:
+        """Return the hits of a ranking by words, with their scores."""
+        return [self._hit(one, float(one.metadata.score)) for one in objects]
+
+    def listed(self, objects: Iterable[Any]) -> list[Hit]:
+        """Return hits in key order, with the score 0."""
+        hits = [self._hit(one, 0.0) for one in objects]
+        return sorted(hits, key=lambda hit: (hit.document, hit.tag.generation, hit.id))
+
+    def _score(self, distance: float) -> float:
+        match self._metric:
+            case "cosine":
+                return 1.0 - distance
+            case "inner":
+                return -distance
+            case "l2":  # the server's is the square
+                return -math.sqrt(max(distance, 0.0))
+
+    def version(self, one: Any) -> Version:
+        """Return which version of its document *one* is. Raises: StoreError where it has no whole tag."""
+        keys, fields = self._keys, one.properties.non_ref_props.fields
+        try:
+            mark = unbarred(_text(fields, keys.pending))
+            return Version(
+                one.metadata.id,
+                unbarred(_text(fields, keys.document)),
+                _whole(fields, keys.generation),
+                "" if mark == "-" else mark,
+                bool(fields[keys.committed].bool_value) if keys.committed in fields else False,
+            )
+        except (KeyError, ValueError):
+            raise _malformed() from None
+
+    def seek(self, one: Any) -> str:
+        """Return the key that *one* is listed by. Raises: StoreError where it has none."""
+        try:
+            return _text(one.properties.non_ref_props.fields, self._keys.seek)
+        except (KeyError, ValueError):
+            raise _malformed() from None
+
+    def metadata(self, one: Any) -> dict[str, Any]:
+        """Return the object's metadata, its declared fields in their types. Raises: StoreError, InvalidInputError."""
+        try:
+            text = _text(one.properties.non_ref_props.fields, self._keys.metadata)
+        except ValueError:
+            raise _malformed() from None
+        return check_metadata(orjson.loads(text), self._fields)
+
+    def tag(self, one: Any) -> Tag:
+        """Return the object's tag.
+
+        Raises: StoreError where it has none; ScopeViolationError where the id is not the one of this tag: somebody
+        else than the adapter wrote the object, or rewrote its tag.
+        """
+        keys, fields = self._keys, one.properties.non_ref_props.fields
+        try:
+            tag = Tag(
+                unbarred(_text(fields, keys.tenant)),
+                unbarred(_text(fields, keys.document)),
+                unbarred(_text(fields, keys.chunk)),
+                _whole(fields, keys.generation),
+                unbarred(_text(fields, keys.label)),
+                _whole(fields, keys.rev),
+                _number(fields, keys.expires),
+                unbarred(_text(fields, keys.producer)),
+                unbarred(_text(fields, keys.path)),
+                _number(fields, keys.time),
+                _whole(fields, keys.position),
+            )
+        except (KeyError, ValueError):
+            raise _malformed() from None
+        if one.metadata.id != id_of(tag):
+            raise ScopeViolationError(
+                "An object's tag is not the one that it was written with; the reply was dropped.",
+                adapter=ADAPTER,
+                rows=1,
+            )
+        return tag
+
+    def _hit(self, one: Any, score: float) -> Hit:
+        tag = self.tag(one)
+        fields = one.properties.non_ref_props.fields
+        text = fields[self._keys.text].text_value if self._keys.text in fields else None
+        metadata = fields[self._keys.metadata].text_value if self._keys.metadata in fields else None
+        return Hit(
+            tag.chunk,
+            tag.document,
+            score,
+            tag.tenant,
+            tag.position,
+            text,
+            None if metadata is None else load_metadata(metadata, self._dates),
+            self._vector_of(one),
+            tag,
+        )
+
+    def _vector_of(self, one: Any) -> Vector | None:
+        for vector in one.metadata.vectors:
+            if vector.name == self._vector:
+                return np.frombuffer(vector.vector_bytes, "<f4").astype(np.float32)
+        return None
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if value is None or value.WhichOneof("kind") != "text_value":
+        raise ValueError(name)
+    return str(value.text_value)
+
+
+def _number(fields: Mapping[str, Any], name: str) -> float:
+    value = fields.get(name)
+    kind = None if value is None else value.WhichOneof("kind")
+    if value is None or kind not in ("number_value", "int_value"):
+        raise ValueError(name)
+    return float(getattr(value, kind))
+
+
+def _whole(fields: Mapping[str, Any], name: str) -> int:
+    number = _number(fields, name)
+    if not number.is_integer():
+        raise ValueError(name)
+    return int(number)
+
+
+def _malformed() -> StoreError:
+    return StoreError(
+        "An object of the collection has no whole tag: it was not written by vectoracl. Run `vectoracl check`.",
+        code="malformed",
+        adapter=ADAPTER,
+    )

@@ -1,0 +1,330 @@
+"""The only file that talks to Weaviate: each request is one call, over gRPC or REST, by a sync and an async port.
+
+Requests about rows are the client's own generated messages on a channel of ours, not calls of the client's methods:
+those retry what is unavailable for a minute whatever the deadline is, have one time limit and one key for all calls
+of a connection, and log whole objects that a batch refused. Here each call has its own deadline and its tenant's key,
+and is made once. A port is never used across a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, assert_never
+from urllib.parse import quote
+
+import grpc  # type: ignore[import-untyped]
+import httpx
+from weaviate.proto.v1 import tenants_pb2, weaviate_pb2_grpc
+
+from vectoracl.errors import ClosedError, StoreError, VectorACLError
+from vectoracl_weaviate.config import WeaviateConfig
+from vectoracl_weaviate.failures import ADAPTER, mapped, not_served, status
+from vectoracl_weaviate.names import tenant_name
+from vectoracl_weaviate.requests import (
+    About,
+    AnyRequest,
+    Create,
+    Describe,
+    Drop,
+    Dropped,
+    Find,
+    Keys,
+    Merge,
+    Put,
+    Rights,
+    State,
+    Tally,
+    Tenants,
+    TenantState,
+)
+from vectoracl_weaviate.tenant_keys import NO_KEYS, KeyFile
+
+_STATES: Mapping[int, TenantState] = {
+    tenants_pb2.TENANT_ACTIVITY_STATUS_HOT: "active",
+    tenants_pb2.TENANT_ACTIVITY_STATUS_ACTIVE: "active",
+    tenants_pb2.TENANT_ACTIVITY_STATUS_COLD: "inactive",
+    tenants_pb2.TENANT_ACTIVITY_STATUS_INACTIVE: "inactive",
+    tenants_pb2.TENANT_ACTIVITY_STATUS_FROZEN: "offloaded",
+    tenants_pb2.TENANT_ACTIVITY_STATUS_OFFLOADED: "offloaded",
+}
+_OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A server that comes back is found again soon; the default waits up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # Not shared with other channels of the process: closing one has to close its connection.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+_WRITES = (Put, Drop, Merge, Create)
+
+
+class Rest(NamedTuple):
+    """One call over REST: what is sent, and what the answer means."""
+
+    method: str
+    path: str
+    body: Any
+    reply: Callable[[httpx.Response], Any]
+
+
+class Call(NamedTuple):
+    """One call over gRPC: the method's name, its message, and what the answer means."""
+
+    method: str
+    message: Any
+    reply: Callable[[Any], Any]
+
+
+def compiled(config: WeaviateConfig, request: AnyRequest) -> Rest | Call:
+    """Return the one call of *request*."""
+    name = config.collection
+    match request:
+        case Find(message=message):
+            return Call("Search", message, lambda answer: answer.results)
+        case Tally(message=message):
+            return Call("Aggregate", message, lambda answer: int(answer.single_result.objects_count))
+        case Put(message=message):
+            return Call("BatchObjects", message, lambda answer: _written(answer, len(message.objects)))
+        case Drop(message=message):
+            return Call("BatchDelete", message, lambda one: Dropped(one.matches, one.successful, one.failed))
+        case State(tenant=tenant):
+            asked = tenants_pb2.TenantsGetRequest(collection=name, names=tenants_pb2.TenantNames(values=[tenant]))
+            return Call("TenantsGet", asked, lambda answer: _states(answer).get(tenant))
+        case Tenants():
+            return Call("TenantsGet", tenants_pb2.TenantsGetRequest(collection=name), _states)
+        case Merge(tenant=tenant, id=id_, properties=properties):
+            body = {"class": name, "id": id_, "tenant": tenant, "properties": dict(properties)}
+            return Rest("PATCH", f"/v1/objects/{name}/{quote(id_, safe='')}", body, _merged)
+        case Create(tenant=tenant):
+            body_ = [{"name": tenant, "activityStatus": "HOT"}]
+            return Rest("POST", f"/v1/schema/{name}/tenants", body_, lambda answer: _done(answer, write=True))
+        case Describe():
+            return Rest("GET", f"/v1/schema/{name}", None, _maybe)
+        case About():
+            return Rest("GET", "/v1/meta", None, _json)
+        case Rights():
+            return Rest("GET", "/v1/users/own-info", None, _maybe)
+        case Keys():
+            raise StoreError("Keys are not asked of the server.", code="client", adapter=ADAPTER, sent="no")
+    assert_never(request)
+
+
+def _written(answer: Any, number: int) -> None:
+    if answer.errors:
+        raise StoreError(
+            f"Weaviate refused {len(answer.errors)} of {number} chunks of a batch; the others were written.",
+            code="rejected",
+            adapter=ADAPTER,
+            sent="no" if len(answer.errors) == number else "unknown",
+            written=number - len({one.index for one in answer.errors}),
+        )
+
+
+def _states(answer: Any) -> dict[str, TenantState]:
+    return {one.name: _STATES.get(one.activity_status, "changing") for one in answer.tenants}
+
+
+def _merged(answer: httpx.Response) -> bool:
+    if answer.status_code == 404:
+        return False
+    _done(answer, write=True)
+    return True
+
+
+def _done(answer: httpx.Response, *, write: bool) -> None:
+    if answer.status_code >= 300:
+        raise status(answer.status_code, write=write)
+
+
+def _json(answer: httpx.Response) -> Any:
+    _done(answer, write=False)
+    return answer.json()
+
+
+def _maybe(answer: httpx.Response) -> Any:
+    return None if answer.status_code == 404 else _json(answer)
+
+
+class _Process:
+    """What the ports share: one process, open or closed, and which key goes with which request."""
+
+    def __init__(self, config: WeaviateConfig, base: Path, *, debug: bool) -> None:
+        self._config = config
+        self._debug = debug
+        self._pid = os.getpid()
+        self._closed = False
+        self._own = None if config.api_key is None else config.api_key.reveal(base)
+        self._keys = NO_KEYS if config.tenant_keys is None else KeyFile(base / config.tenant_keys)
+        self.parallel = config.parallel
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClosedError("The store was closed.")
+        if os.getpid() != self._pid:
+            raise ClosedError("A client is not used across a fork: call connect() in the child process.")
+
+    def _key(self, request: AnyRequest) -> str | None:
+        """Return the key that *request* is sent with. Raises: StoreError for a tenant that has none."""
+        if self._config.tenant_keys is None:
+            return self._own
+        if isinstance(request, Rights):
+            return self._own if request.tenant is None else self._keys.get(request.tenant)
+        if request.partition is None:
+            if isinstance(request, Find | Tally | Put | Drop | Merge | State | Create | Tenants):
+                raise StoreError(
+                    "With a key for each tenant there is none for a request about all of them.",
+                    code="unauthorized", adapter=ADAPTER, sent="no",
+                )  # fmt: skip
+            return self._own
+        key = self._keys.get(tenant_name(request.partition))
+        if key is None:
+            raise not_served()
+        return key
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self._config.request_timeout if timeout is None else max(timeout, 1e-6)
+
+    def _headers(self, key: str | None) -> dict[str, str]:
+        return {} if key is None else {"authorization": f"Bearer {key}"}
+
+    def _credentials(self) -> Any:
+        return grpc.ssl_channel_credentials() if self._config.secure else None
+
+    def _failed(self, error: BaseException, request: Any) -> VectorACLError:
+        return mapped(error, write=isinstance(request, _WRITES), debug=self._debug)
+
+
+class WeaviatePort(_Process):
+    """Performs requests for as many threads as like."""
+
+    def __init__(self, config: WeaviateConfig, base: Path, *, debug: bool) -> None:
+        super().__init__(config, base, debug=debug)
+        credentials = self._credentials()
+        target = config.grpc_target
+        self._channel = (
+            grpc.insecure_channel(target, options=_OPTIONS)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, options=_OPTIONS)
+        )
+        self._stub = weaviate_pb2_grpc.WeaviateStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+        self._http = httpx.Client(
+            base_url=config.url, trust_env=False, limits=httpx.Limits(max_connections=config.parallel)
+        )
+
+    def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform *request*."""
+        self._check()
+        try:
+            if isinstance(request, Keys):
+                return self._keys.tenants()
+            key = self._key(request)
+            headers, seconds = self._headers(key), self._seconds(timeout)
+            call = compiled(self._config, request)
+            if isinstance(call, Call):
+                method = getattr(self._stub, call.method)
+                return call.reply(method(call.message, timeout=seconds, metadata=tuple(headers.items())))
+            return call.reply(
+                self._http.request(call.method, call.path, json=call.body, headers=headers, timeout=seconds)
+            )
+        except Exception as error:  # noqa: BLE001 - raised as ours, below
+            failed = self._failed(error, request)
+        raise failed
+
+    def close(self) -> None:
+        """Close the connections."""
+        if not self._closed:
+            self._closed = True
+            if os.getpid() == self._pid:
+                self._channel.close()
+                self._http.close()
+
+
+class AsyncWeaviatePort(_Process):
+    """The same for asyncio. The connections are made at the first request: a channel belongs to the running loop."""
+
+    def __init__(self, config: WeaviateConfig, base: Path, *, debug: bool) -> None:
+        super().__init__(config, base, debug=debug)
+        self._channel: Any = None
+        self._stub: Any = None
+        self._http: httpx.AsyncClient | None = None
+
+    def _connect(self) -> tuple[Any, httpx.AsyncClient]:
+        if self._http is None:
+            credentials = self._credentials()
+            target = self._config.grpc_target
+            self._channel = (
+                grpc.aio.insecure_channel(target, options=_OPTIONS)
+                if credentials is None
+                else grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+            )
+            self._stub = weaviate_pb2_grpc.WeaviateStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+            self._http = httpx.AsyncClient(
+                base_url=self._config.url,
+                trust_env=False,
+                limits=httpx.Limits(max_connections=self._config.parallel),
+            )
+        return self._stub, self._http
+
+    async def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform *request*."""
+        self._check()
+        try:
+            if isinstance(request, Keys):
+                return self._keys.tenants()
+            key = self._key(request)
+            headers, seconds = self._headers(key), self._seconds(timeout)
+            call = compiled(self._config, request)
+            stub, http = self._connect()
+            async with asyncio.timeout(seconds):
+                if isinstance(call, Call):
+                    method: Callable[..., Awaitable[Any]] = getattr(stub, call.method)
+                    return call.reply(await method(call.message, timeout=seconds, metadata=tuple(headers.items())))
+                return call.reply(
+                    await http.request(call.method, call.path, json=call.body, headers=headers, timeout=seconds)
+                )
+        except Exception as error:  # noqa: BLE001 - raised as ours, below
+            failed = self._failed(error, request)
+        raise failed
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if not self._closed:
+            self._closed = True
+            if os.getpid() == self._pid and self._http is not None:
+                await self._channel.close()
+                await self._http.aclose()
+
+
+class Administrator:
+    """An operator's calls over REST, with the operator's key; for `operator` only."""
+
+    def __init__(self, config: WeaviateConfig, base: Path, *, debug: bool) -> None:
+        secret = config.operator_key or config.api_key
+        headers = {} if secret is None else {"authorization": f"Bearer {secret.reveal(base)}"}
+        self._debug = debug
+        self._http = httpx.Client(
+            base_url=config.url, headers=headers, timeout=max(60.0, config.request_timeout), trust_env=False
+        )
+
+    def ask(self, method: str, path: str, body: Any = None, *, absent: Any = StoreError) -> Any:
+        """Make one call and return its JSON (None: there is none); 404 returns *absent*, unless that is the default.
+
+        Raises: StoreError.
+        """
+        try:
+            answer = self._http.request(method, path, json=body)
+            if answer.status_code == 404 and absent is not StoreError:
+                return absent
+            _done(answer, write=method != "GET")
+            return answer.json() if answer.content else None
+        except Exception as error:  # noqa: BLE001 - raised as ours, below
+            failed = mapped(error, write=method != "GET", debug=self._debug)
+        raise failed
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()

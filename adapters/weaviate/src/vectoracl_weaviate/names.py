@@ -1,0 +1,82 @@
+"""Every name that the adapter makes: tenants, ids, properties, and the stored form of a keyword. Nothing else is sent.
+
+A Weaviate tenant has 1 to 64 letters, digits, `-` and `_`, where ours is any text of 256 bytes: an id of the safe
+alphabet is kept behind `t_`, any other one is hashed behind `h_`, so that two ids never meet. FIELD tokenization
+compares a whole value, but trims white space around it; a keyword is therefore stored between two bars.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from vectoracl.fields import FieldType
+from vectoracl.records import Tag, stored_key
+
+_SAFE = re.compile(r"[A-Za-z0-9_-]{1,62}\Z")
+# Only such names can be declared as fields (`fields.check_fields`); other keys are never filtered by.
+_DECLARABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
+_HASH_BYTES = 30  # 60 hex digits: 62 characters with the prefix
+_PREFIX = {
+    FieldType.KEYWORD: "kw",
+    FieldType.NUMBER: "num",
+    FieldType.BOOLEAN: "bool",
+    FieldType.DATETIME: "date",
+    FieldType.KEYWORDS: "kws",
+    FieldType.NUMBERS: "nums",
+}
+
+
+def tenant_name(tenant: str) -> str:
+    """Return Weaviate's name of *tenant*: readable where the id is of the safe alphabet, else a hash."""
+    if _SAFE.match(tenant):
+        return f"t_{tenant}"
+    return f"h_{hashlib.blake2b(tenant.encode(), digest_size=_HASH_BYTES).hexdigest()}"
+
+
+def readable(name: str) -> str | None:
+    """Return the tenant whose name is *name*; None where it is a hash, or none of ours."""
+    return name[2:] if name.startswith("t_") and _SAFE.match(name[2:]) else None
+
+
+def point_id(tenant: str, document: str, generation: int, chunk: str) -> str:
+    """Return the object's id: the first 128 bits of `records.stored_key`, as a UUID."""
+    return str(uuid.UUID(hex=stored_key(tenant, document, generation, chunk)[:32]))
+
+
+def id_of(tag: Tag) -> str:
+    """Return the id of the object that holds the chunk of *tag*."""
+    return point_id(tag.tenant, tag.document, tag.generation, tag.chunk)
+
+
+def seek_key(document: str, generation: int, chunk: str) -> str:
+    """Return hex digits that sort as (document, generation, chunk id) does.
+
+    Hex, because Weaviate's sort order of text and its `greater than` disagree on other alphabets. Ids hold no NUL.
+    """
+    return (document.encode() + b"\0" + generation.to_bytes(8, "big") + chunk.encode()).hex()
+
+
+def property_of(name: str, kind: FieldType) -> str:
+    """Return the property of a declared field. The part between the underscores is the type: injective."""
+    return f"m_{_PREFIX[kind]}_{name}"
+
+
+def barred(value: str) -> str:
+    """Return the stored form of a keyword."""
+    return f"|{value}|"
+
+
+def unbarred(stored: str) -> str:
+    """Return the keyword whose stored form is *stored*. Raises: ValueError."""
+    if len(stored) < 2 or stored[0] != "|" or stored[-1] != "|":
+        raise ValueError("not a stored keyword")
+    return stored[1:-1]
+
+
+def present(metadata: Mapping[str, Any]) -> list[str]:
+    """Return the keys of *metadata* that are fields or can be declared as such later."""
+    return sorted(name for name in metadata if _DECLARABLE.match(name))

@@ -1,0 +1,259 @@
+"""What an operator does: provision, list tenants, and lead each through its life. Blocking.
+
+With `tenant_keys` each tenant gets a user of its own whose one role names that tenant and this collection, and its
+key goes into the file; nothing is printed of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from vectoracl.adapter import Progress, Request, TenantInfo
+from vectoracl.drive import run
+from vectoracl.errors import RefusedError, StoreError
+from vectoracl.fields import FieldType
+from vectoracl.ids import check_tenant
+from vectoracl_weaviate import schema, tenant_keys
+from vectoracl_weaviate.backfill import backfill
+from vectoracl_weaviate.compile import WeaviateCompiler
+from vectoracl_weaviate.compile_predicate import EVERY
+from vectoracl_weaviate.config import WeaviateConfig
+from vectoracl_weaviate.decode import Decoder
+from vectoracl_weaviate.execute import Administrator, WeaviatePort
+from vectoracl_weaviate.names import readable, tenant_name
+from vectoracl_weaviate.requests import Describe, Tenants, TenantState
+
+_NO_TIERS = (
+    "Every tenant of a Weaviate store has a shard of its own already. To let one rest: vectoracl tenants deactivate."
+)
+_NO_ADOPTION = "Taking over an existing Weaviate collection is not supported yet."
+_WORDS = {"active": "HOT", "inactive": "COLD", "offloaded": "FROZEN"}
+
+
+class WeaviateOperator:
+    """Operator's work on one configured store."""
+
+    def __init__(self, config: WeaviateConfig, fields: Mapping[str, FieldType], base: Path, *, debug: bool) -> None:
+        self._config = config
+        self._fields = fields
+        self._base = base
+        self._keys = None if config.tenant_keys is None else base / config.tenant_keys
+        own = config.model_copy(update={"api_key": config.operator_key or config.api_key, "tenant_keys": None})
+        self._port = WeaviatePort(own, base, debug=debug)
+        self._admin = Administrator(config, base, debug=debug)
+        self._compile = WeaviateCompiler(config, fields)
+        self._decode = Decoder(config, fields)
+
+    def _ask(self, request: Request[Any]) -> Any:
+        return self._port.execute(request, None)
+
+    def _steps(self) -> list[schema.Step]:
+        found = self._ask(Describe())
+        if found is not None and not (found.get("multiTenancyConfig") or {}).get("enabled"):
+            raise RefusedError(
+                f"The collection {self._config.collection} is not multi-tenant, which cannot be changed. Configure "
+                f"another name and copy it in: vectoracl provision --adopt {self._config.collection}"
+            )
+        return list(schema.steps(self._config, self._fields, found))
+
+    def plan(self, *, adopt: str | None = None) -> str:
+        """Return the HTTP requests that `provision` would make now; none where all is in place."""
+        lines = [schema.text_of(step, self._config.collection) for step in self._steps()]
+        lines += [f"# a role, a user and a key for the tenant {name}" for name in self._keyless()]
+        if adopt is not None:
+            raise RefusedError(_NO_ADOPTION)
+        return "\n\n".join(lines or ["# Everything is in place."]) + "\n"
+
+    def provision(self, *, adopt: str | None = None, progress: Progress | None = None) -> list[str]:
+        """Create or update the collection, and keys where they are configured; does only what is left."""
+        done = []
+        steps = self._steps()
+        for number, step in enumerate(steps):
+            if progress is not None:
+                progress("provisioning", number, len(steps))
+            done.append(self._apply(step, progress))
+        keyless = self._keyless()
+        for number, name in enumerate(keyless):
+            if progress is not None:
+                progress("tenants' keys", number, len(keyless))
+            done.append(self._give_key(name))
+        if adopt is not None:
+            raise RefusedError(_NO_ADOPTION)
+        return done or ["everything is in place"]
+
+    def _apply(self, step: schema.Step, progress: Progress | None) -> str:
+        name = self._config.collection
+        match step:
+            case schema.CreateCollection(body=body):
+                try:
+                    self._admin.ask("POST", "/v1/schema", body)
+                except StoreError as error:
+                    if error.code == "rejected" and self._config.index == "dynamic":
+                        raise RefusedError(
+                            'Weaviate refused the collection. index = "dynamic" needs a server that runs with '
+                            'ASYNC_INDEXING=true; "hnsw" and "flat" need nothing.',
+                            field="index",
+                        ) from None
+                    raise
+            case schema.UpdateCollection(body=body):
+                self._admin.ask("PUT", f"/v1/schema/{name}", body)
+            case schema.AddProperty(body=body, field=field):
+                self._admin.ask("POST", f"/v1/schema/{name}/properties", body)
+                if field is not None:
+                    self._backfill(field, progress)
+        return schema.text_of(step, name).splitlines()[0]
+
+    def _backfill(self, field: str, progress: Progress | None) -> None:
+        """Give the property of a field that was declared later to every object whose metadata has it."""
+        waking = [name for name, state in self._ask(Tenants()).items() if state != "active"]
+        if waking:
+            raise RefusedError(
+                f"The field {field!r} was declared, and {len(waking)} tenants are not active, so their objects cannot "
+                "be given it. Activate them (vectoracl tenants activate) and provision again.",
+                field=field,
+            )
+        for name in self._ask(Tenants()):
+            run(backfill(self._compile, self._decode, self._config.page, name, field, progress), {"store": self._port})
+
+    # Tenants
+
+    def tenants(self) -> list[TenantInfo]:
+        """List the tenants with their rows; those that are not active cannot be counted."""
+        states: Mapping[str, TenantState] = self._ask(Tenants())
+        found = [self._info(name, state) for name, state in states.items()]
+        return sorted(found, key=lambda one: one.tenant)
+
+    def _info(self, name: str, state: TenantState) -> TenantInfo:
+        if state != "active":
+            return TenantInfo(readable(name) or f"({name})", 0, "own", state=state)
+        rows = self._ask(self._compile.tally_of(name, EVERY))
+        return TenantInfo(readable(name) or self._named(name), rows, "own")
+
+    def _named(self, name: str) -> str:
+        """Return the id of a tenant whose name is a hash, from the tag of one of its objects."""
+        objects = self._ask(self._compile.first_of(name))
+        return self._decode.tag(objects[0]).tenant if objects else f"({name})"
+
+    def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:  # noqa: ARG002 - the contract's
+        """Raises: RefusedError."""
+        raise RefusedError(_NO_TIERS)
+
+    def demote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:  # noqa: ARG002 - the contract's
+        """Raises: RefusedError."""
+        raise RefusedError(_NO_TIERS)
+
+    def create(self, tenant: str) -> list[str]:
+        """Create *tenant*, and its key where keys are configured."""
+        name = self._name(tenant)
+        done = []
+        if self._state(name) is None:
+            self._admin.ask("POST", self._path, [{"name": name, "activityStatus": "HOT"}])
+            done.append(f"created the tenant {tenant}")
+        if self._keys is not None and name not in tenant_keys.read(self._keys):
+            done.append(self._give_key(name))
+        return done or ["it is there already"]
+
+    def activate(self, tenant: str) -> list[str]:
+        """Serve *tenant* again."""
+        return self._change(tenant, "active")
+
+    def deactivate(self, tenant: str) -> list[str]:
+        """Stop serving *tenant*; its objects stay on the server's disk."""
+        return self._change(tenant, "inactive")
+
+    def offload(self, tenant: str) -> list[str]:
+        """Stop serving *tenant* and move its objects to the cloud storage of the server's offload module."""
+        modules = (self._admin.ask("GET", "/v1/meta") or {}).get("modules") or {}
+        if not any(name.startswith("offload-") for name in modules):
+            raise RefusedError(
+                "The server has no offload module (offload-s3), so there is nowhere to move it. To keep it on the "
+                "server's disk: vectoracl tenants deactivate."
+            )
+        return self._change(tenant, "offloaded")
+
+    def remove(self, tenant: str) -> list[str]:
+        """Delete *tenant* with every object of it, its key, its user and its role."""
+        name = self._name(tenant)
+        done = []
+        if self._state(name) is not None:
+            self._admin.ask("DELETE", self._path, [name])
+            done.append(f"removed the tenant {tenant} with its chunks")
+        if self._keys is not None:
+            done += self._take_key(name)
+        return done or ["there is no such tenant"]
+
+    @property
+    def _path(self) -> str:
+        return f"/v1/schema/{self._config.collection}/tenants"
+
+    def _name(self, tenant: str) -> str:
+        return tenant_name(check_tenant(tenant))
+
+    def _state(self, name: str) -> TenantState | None:
+        states: Mapping[str, TenantState] = self._ask(Tenants())
+        return states.get(name)
+
+    def _change(self, tenant: str, to: TenantState) -> list[str]:
+        name = self._name(tenant)
+        state = self._state(name)
+        if state is None:
+            raise RefusedError("There is no such tenant. To make it: vectoracl tenants create.", field="tenant")
+        if state == to:
+            return [f"it is {to} already"]
+        self._admin.ask("PUT", self._path, [{"name": name, "activityStatus": _WORDS[to]}])
+        return [f"the tenant {tenant} is {to}"]
+
+    # Keys
+
+    def _keyless(self) -> list[str]:
+        if self._keys is None or self._ask(Describe()) is None:
+            return []
+        known = tenant_keys.read(self._keys)
+        return sorted(name for name in self._ask(Tenants()) if name not in known)
+
+    def _user(self, name: str) -> str:
+        """Return the name of the user, and of the role, of one tenant of this collection."""
+        digest = hashlib.blake2b(f"{self._config.collection}/{name}".encode(), digest_size=20).hexdigest()
+        return f"vectoracl_{digest}"
+
+    def _give_key(self, name: str) -> str:
+        """Make a role that names one tenant, a user that has it and nothing else, and keep its key.
+
+        A user that is there already, whose key nobody knows any more, gets a new one.
+        """
+        assert self._keys is not None
+        user, collection = self._user(name), self._config.collection
+        place = {"collection": collection, "tenant": name}
+        rights: list[dict[str, Any]] = [
+            {"action": f"{action}_data", "data": {**place, "object": "*"}}
+            for action in ("create", "read", "update", "delete")
+        ]
+        rights += [
+            {"action": "read_tenants", "tenants": place},
+            {"action": "read_collections", "collections": {"collection": collection}},
+        ]
+        if self._admin.ask("GET", f"/v1/authz/roles/{quote(user)}", absent=None) is None:
+            self._admin.ask("POST", "/v1/authz/roles", {"name": user, "permissions": rights})
+        if self._admin.ask("GET", f"/v1/users/db/{quote(user)}", absent=None) is None:
+            key = self._admin.ask("POST", f"/v1/users/db/{quote(user)}", {})["apikey"]
+        else:
+            key = self._admin.ask("POST", f"/v1/users/db/{quote(user)}/rotate-key")["apikey"]
+        self._admin.ask("POST", f"/v1/authz/users/{quote(user)}/assign", {"roles": [user], "userType": "db"})
+        tenant_keys.change(self._keys, name, str(key))
+        return f"gave the tenant {readable(name) or name} a role and a key of its own"
+
+    def _take_key(self, name: str) -> list[str]:
+        assert self._keys is not None
+        user = self._user(name)
+        self._admin.ask("DELETE", f"/v1/users/db/{quote(user)}", absent=None)
+        self._admin.ask("DELETE", f"/v1/authz/roles/{quote(user)}", absent=None)
+        return ["removed its role and its key"] if tenant_keys.change(self._keys, name, None) else []
+
+    def close(self) -> None:
+        """Release everything."""
+        self._port.close()
+        self._admin.close()

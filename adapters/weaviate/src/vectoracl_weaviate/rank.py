@@ -1,0 +1,68 @@
+"""Rankings: pure. Fusing two legs, and grouping by document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vectoracl.operations import Search
+from vectoracl.queries import RRF_K
+from vectoracl.records import Hit
+
+_LEAST = 50
+_DEEPER = 4
+_LEG = 10
+_LEAST_LEG = 100
+
+
+class Groups(NamedTuple):
+    """The hits of the best documents; `whole` is whether a deeper ranking could add none to them."""
+
+    hits: list[Hit]
+    whole: bool
+
+
+def leg_depth(limit: int, most: int) -> int:
+    """Return how many hits each leg of a fused ranking of *limit* hits is asked for.
+
+    Ten times as many, at least a hundred: a chunk that is further down in a leg counts as absent from it.
+    """
+    return min(most, max(_LEAST_LEG, _LEG * limit))
+
+
+def fused(legs: Sequence[Sequence[Hit]], limit: int) -> list[Hit]:
+    """Return the reciprocal rank fusion of *legs*, each best first: the best *limit*, with the fused scores."""
+    scores: dict[tuple[str, int, str], float] = {}
+    hits: dict[tuple[str, int, str], Hit] = {}
+    for leg in legs:
+        for rank, hit in enumerate(leg, start=1):
+            key = (hit.document, hit.tag.generation, hit.id)
+            scores[key] = scores.get(key, 0.0) + 1 / (RRF_K + rank)
+            hits.setdefault(key, hit)
+    order = sorted(scores, key=lambda key: (-scores[key], key))
+    return [hits[key]._replace(score=scores[key]) for key in order[:limit]]
+
+
+def first_depth(operation: Search) -> int:
+    """Return how many hits a grouped ranking begins with."""
+    return max(_LEAST, operation.k * max(2, operation.per_group))
+
+
+def deeper(depth: int, most: int) -> int:
+    """Return the next depth of a grouped ranking."""
+    return min(most, depth * _DEEPER)
+
+
+def grouped(hits: Sequence[Hit], operation: Search, *, exhausted: bool) -> Groups:
+    """Return up to `per_group` hits of each of the best `k` documents, in the order of the scores."""
+    counts: dict[str, int] = {}
+    kept: list[Hit] = []
+    for hit in hits:
+        if hit.document not in counts and len(counts) == operation.k:
+            continue
+        seen = counts.get(hit.document, 0)
+        counts[hit.document] = seen + 1
+        if seen < operation.per_group:
+            kept.append(hit)
+    full = len(counts) == operation.k and all(count >= operation.per_group for count in counts.values())
+    return Groups(kept, exhausted or full)

@@ -1,0 +1,122 @@
+"""What the adapter asks of Weaviate, as data: one request is one call.
+
+The messages are those of the client's own generated classes, which compare equal: what is compared with the golden
+files is what is sent, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from weaviate.proto.v1 import aggregate_pb2, batch_delete_pb2, batch_pb2, search_get_pb2
+
+from vectoracl.adapter import Request
+
+TenantState = Literal["active", "inactive", "offloaded", "changing"]
+
+
+class Dropped(NamedTuple):
+    """What one delete by filter did; the server takes a limited number of objects a call."""
+
+    matches: int
+    successful: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Find(Request[Sequence[Any]]):
+    """Rank or list the objects of one tenant; the reply is the results of the message's search."""
+
+    partition: str | None
+    message: search_get_pb2.SearchRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Tally(Request[int]):
+    """Count the objects of one tenant that pass a filter."""
+
+    partition: str | None
+    message: aggregate_pb2.AggregateRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Put(Request[None]):
+    """Write whole objects, each over what has its id; an object that fails is raised, whatever became of the others."""
+
+    partition: str | None
+    message: batch_pb2.BatchObjectsRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Drop(Request[Dropped]):
+    """Delete by filter, as many as the server takes in one call."""
+
+    partition: str | None
+    message: batch_delete_pb2.BatchDeleteRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Merge(Request[bool]):
+    """Set properties of one object of one tenant and keep all others; False where the object is not there."""
+
+    partition: str | None
+    tenant: str
+    id: str
+    properties: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class State(Request[TenantState | None]):
+    """Return whether one tenant is served; None: there is no such tenant."""
+
+    partition: str | None
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
+class Create(Request[None]):
+    """Create one tenant, if it is not there."""
+
+    partition: str | None
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
+class Describe(Request[Mapping[str, Any] | None]):
+    """Read how the collection is configured; None: there is none."""
+
+    partition: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class About(Request[Mapping[str, Any]]):
+    """Read what the server says of itself."""
+
+    partition: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rights(Request[Mapping[str, Any] | None]):
+    """Read who a key belongs to and what it may do; `tenant` None is the process's own. None: no such thing there."""
+
+    tenant: str | None
+    partition: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keys(Request[tuple[str, ...]]):
+    """Return the tenants, by Weaviate's names, that there are keys for; nothing is sent."""
+
+    partition: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tenants(Request[Mapping[str, TenantState]]):
+    """List the tenants by Weaviate's names; for operators and `hazmat` only."""
+
+    partition: None = None
+
+
+AnyRequest = Find | Tally | Put | Drop | Merge | State | Create | Describe | About | Rights | Keys | Tenants

@@ -1,0 +1,126 @@
+"""The rules of the posture check; an id never changes its meaning."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vectoracl.findings import Rule, Severity
+
+RULES: Final[dict[str, Rule]] = {}
+
+
+def _rule(id_: str, title: str, severity: Severity, explanation: str, *, lowers: bool) -> Rule:
+    RULES[id_] = Rule(id_, title, severity, lowers, explanation)
+    return RULES[id_]
+
+
+MISSING = _rule(
+    "WV001",
+    "The collection is there",
+    "error",
+    "Without the collection nothing can be served, and nothing of its configuration can be judged.",
+    lowers=True,
+)
+NO_TENANCY = _rule(
+    "WV002",
+    "The collection is multi-tenant",
+    "error",
+    "In a collection without multi-tenancy a request that names no tenant is answered from everybody's objects. It "
+    "cannot be switched on later: the objects have to be copied into a collection that has it.",
+    lowers=True,
+)
+AUTO_CREATION = _rule(
+    "WV003",
+    "Tenants are not created by a write (autoTenantCreation is off)",
+    "error",
+    "With automatic creation a mistyped tenant silently becomes a new one instead of an error.",
+    lowers=True,
+)
+AUTO_ACTIVATION = _rule(
+    "WV004",
+    "Tenants are not woken by a request (autoTenantActivation is off)",
+    "error",
+    "With automatic activation a mere read wakes a tenant that an operator has deactivated.",
+    lowers=True,
+)
+PROPERTY = _rule(
+    "WV005",
+    "Every property is there, with its type and its index",
+    "error",
+    "A filter on a property that is missing or not indexed fails or finds nothing; a missing property is made up by "
+    "the server at the next write, tokenized by words.",
+    lowers=True,
+)
+TOKENS = _rule(
+    "WV006",
+    "Everything that is compared is compared as a whole (tokenization FIELD)",
+    "error",
+    "The default tokenization splits a value into words and lowers them: one document's id, label or keyword then "
+    "matches another's, and a filter widens.",
+    lowers=True,
+)
+VECTOR = _rule(
+    "WV007",
+    "The collection's vector is that of the configuration",
+    "error",
+    "Another distance ranks by something else than the configuration says; a missing named vector makes every search "
+    "fail.",
+    lowers=True,
+)
+INDEX = _rule(
+    "WV008",
+    "The vector index is of the configured kind",
+    "warning",
+    "Exact ranking is promised for a flat index only; another kind than the configured one keeps other promises.",
+    lowers=False,
+)
+STOPWORDS = _rule(
+    "WV009",
+    "No word is left out of the text index",
+    "warning",
+    "Words on the list of stop words are found by no lexical query.",
+    lowers=False,
+)
+PLAIN = _rule(
+    "WV010",
+    "The connection is encrypted",
+    "warning",
+    "Over http the keys and all chunks cross the network readable by everybody on the way.",
+    lowers=False,
+)
+ANONYMOUS = _rule(
+    "WV011",
+    "The process acts with a key",
+    "warning",
+    "Without a key the server serves whoever reaches it, without this library.",
+    lowers=False,
+)
+OWN_RIGHTS = _rule(
+    "WV012",
+    "With a key for each tenant, the process's own key reaches no objects",
+    "error",
+    "A key in the process that reaches several tenants makes the tenants' own keys worthless: the grade is then that "
+    "of the server's tenants, not of the credential.",
+    lowers=True,
+)
+TENANT_RIGHTS = _rule(
+    "WV013",
+    "Each tenant's key reaches that tenant and no other",
+    "error",
+    "The rights of a key name its tenant; a pattern, another tenant, or the right to change rights lets it reach more.",
+    lowers=True,
+)
+KEYS_UNUSED = _rule(
+    "WV014",
+    "The server checks what keys may do (RBAC is on)",
+    "error",
+    "Without RBAC any key that the server knows reaches every tenant.",
+    lowers=True,
+)
+VERSION = _rule(
+    "WV015",
+    "The server is of a version that was tried",
+    "warning",
+    "Negated filters, and pages in key order under a filter, need Weaviate 1.36 or newer; 1.39 was tried.",
+    lowers=False,
+)

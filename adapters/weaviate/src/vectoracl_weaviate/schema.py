@@ -1,0 +1,162 @@
+"""What the adapter needs of a collection, as data: pure. `operator` applies it, `posture` compares with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from vectoracl.fields import FieldType
+from vectoracl_weaviate.config import WeaviateConfig
+from vectoracl_weaviate.names import property_of
+
+DISTANCE = {"cosine": "cosine", "inner": "dot", "l2": "l2-squared"}
+_TYPES = {
+    FieldType.KEYWORD: "text",
+    FieldType.KEYWORDS: "text[]",
+    FieldType.NUMBER: "number",
+    FieldType.NUMBERS: "number[]",
+    FieldType.BOOLEAN: "boolean",
+    FieldType.DATETIME: "text",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CreateCollection:
+    """Create the collection."""
+
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateCollection:
+    """Bring the settings of an existing collection that can be changed to what they have to be."""
+
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AddProperty:
+    """Add one property; `field` is the metadata field that it holds, whose values older objects have to be given."""
+
+    name: str
+    body: Mapping[str, Any]
+    field: str | None
+
+
+Step = CreateCollection | UpdateCollection | AddProperty
+
+
+def exact(kind: str) -> dict[str, Any]:
+    """Return the settings of a property that is compared as a whole."""
+    made: dict[str, Any] = {"dataType": [kind], "indexFilterable": True, "indexSearchable": False}
+    if kind.startswith("text"):
+        made["tokenization"] = "field"
+    return made
+
+
+def properties(config: WeaviateConfig, fields: Mapping[str, FieldType]) -> dict[str, dict[str, Any]]:
+    """Return every property with its settings.
+
+    Everything that is filtered by is compared as a whole (FIELD): the default tokenization by words would let one id
+    match another. Only the text is indexed for BM25.
+    """
+    keys = config.properties
+    made: dict[str, dict[str, Any]] = {}
+    for key in (keys.tenant, keys.document, keys.docgen, keys.chunk, keys.label, keys.producer, keys.path, keys.seek,
+                keys.version, keys.pending):  # fmt: skip
+        made[key] = exact("text")
+    for key in (keys.generation, keys.rev, keys.expires, keys.time, keys.position):
+        made[key] = exact("number")
+    made[keys.committed] = exact("boolean")
+    made[keys.present] = exact("text[]")
+    made[keys.text] = {
+        "dataType": ["text"], "indexFilterable": False, "indexSearchable": True, "tokenization": "word",
+    }  # fmt: skip
+    made[keys.metadata] = {
+        "dataType": ["text"], "indexFilterable": False, "indexSearchable": False, "tokenization": "field",
+    }  # fmt: skip
+    for name, kind in fields.items():
+        made[property_of(name, kind)] = exact(_TYPES[kind])
+    return made
+
+
+def vector_index(config: WeaviateConfig) -> dict[str, Any]:
+    """Return the configuration of the collection's one named vector."""
+    distance = DISTANCE[config.metric]
+    hnsw = {
+        "distance": distance, "maxConnections": config.max_connections, "efConstruction": config.ef_construction,
+    }  # fmt: skip
+    settings: dict[str, Any]
+    match config.index:
+        case "hnsw":
+            settings = hnsw
+        case "flat":
+            settings = {"distance": distance}
+        case "dynamic":
+            settings = {
+                "distance": distance, "threshold": config.dynamic_threshold, "hnsw": hnsw,
+                "flat": {"distance": distance},
+            }  # fmt: skip
+    return {"vectorizer": {"none": {}}, "vectorIndexType": config.index, "vectorIndexConfig": settings}
+
+
+def collection(config: WeaviateConfig, fields: Mapping[str, FieldType]) -> dict[str, Any]:
+    """Return the collection as it is created: a shard for each tenant, none of them made or woken by a request."""
+    return {
+        "class": config.collection,
+        "multiTenancyConfig": {"enabled": True, "autoTenantCreation": False, "autoTenantActivation": False},
+        "vectorConfig": {config.vector: vector_index(config)},
+        # A word of the text is a word: none is left out of BM25.
+        "invertedIndexConfig": {"stopwords": {"preset": "none"}},
+        "properties": [{"name": name, **body} for name, body in properties(config, fields).items()],
+    }
+
+
+def steps(config: WeaviateConfig, fields: Mapping[str, FieldType], found: Mapping[str, Any] | None) -> Iterator[Step]:
+    """Yield what is left to do, given the collection as it was *found* (None: there is none)."""
+    if found is None:
+        yield CreateCollection(collection(config, fields))
+        return
+    tenancy = found.get("multiTenancyConfig") or {}
+    if tenancy.get("enabled") and (tenancy.get("autoTenantCreation") or tenancy.get("autoTenantActivation")):
+        yield UpdateCollection({
+            **found,
+            "multiTenancyConfig": {**tenancy, "autoTenantCreation": False, "autoTenantActivation": False},
+        })  # fmt: skip
+    there = {one["name"] for one in found.get("properties") or ()}
+    of = {property_of(name, kind): name for name, kind in fields.items()}
+    for name, body in properties(config, fields).items():
+        if name not in there:
+            yield AddProperty(name, {"name": name, **body}, of.get(name))
+
+
+def fits(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Tell whether the property that was *found* serves as the wanted one: type, tokenization, indexes."""
+    keys = ("dataType", "indexFilterable", "indexSearchable", "tokenization")
+    return all(found.get(key) == wanted[key] for key in keys if key in wanted and not _moot(key, wanted))
+
+
+def _moot(key: str, wanted: Mapping[str, Any]) -> bool:
+    # Numbers have no searchable index whatever is said, and a text that nothing looks into no tokens.
+    if key == "indexSearchable":
+        return not str(wanted["dataType"][0]).startswith("text")
+    return key == "tokenization" and not wanted["indexFilterable"] and not wanted["indexSearchable"]
+
+
+def text_of(step: Step, name: str) -> str:
+    """Return *step* as the HTTP request that does it: a line and a body."""
+    match step:
+        case CreateCollection(body=body):
+            return f"POST /v1/schema\n{_json(body)}"
+        case UpdateCollection(body=body):
+            return f"PUT /v1/schema/{name}\n{_json(body)}"
+        case AddProperty(body=body, field=field):
+            more = "" if field is None else f"\n# and {field!r} of every object, from its metadata"
+            return f"POST /v1/schema/{name}/properties\n{_json(body)}{more}"
+
+
+def _json(body: object) -> str:
+    return orjson.dumps(body).decode()

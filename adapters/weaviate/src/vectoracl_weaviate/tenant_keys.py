@@ -1,0 +1,129 @@
+"""The file of tenants' keys: one key for each tenant, written by the operator, read by the process that serves.
+
+    {"version": 1, "keys": {"t_acme": "…"}}
+
+It is created with mode 0600 and replaced in one step; a file that others may read is refused, not repaired. Keys are
+never printed: this file is the only place in which they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from vectoracl.errors import ConfigError
+
+_LOOSE = stat.S_IRWXG | stat.S_IRWXO
+
+
+class KeyFile:
+    """Reads the file, and again when it was replaced and a tenant is asked for that it did not have."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._lock = Lock()
+        self._seen: tuple[int, int, int] | None = None
+        self._keys: Mapping[str, str] = {}
+
+    def get(self, tenant: str) -> str | None:
+        """Return the key of *tenant* (Weaviate's name); None: there is none. Raises: ConfigError."""
+        key = self._keys.get(tenant)
+        if key is None:
+            key = self._fresh().get(tenant)
+        return key
+
+    def tenants(self) -> tuple[str, ...]:
+        """Return the tenants that there are keys for. Raises: ConfigError."""
+        return tuple(sorted(self._fresh()))
+
+    def _fresh(self) -> Mapping[str, str]:
+        if self._path is None:
+            return self._keys
+        with self._lock:
+            try:
+                found = self._path.stat()
+            except FileNotFoundError:
+                self._seen, self._keys = None, {}
+                return self._keys
+            mark = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if mark != self._seen:
+                self._keys, self._seen = read(self._path), mark
+            return self._keys
+
+
+NO_KEYS: Final = KeyFile(None)
+
+
+def read(path: Path) -> dict[str, str]:
+    """Return the keys by tenant; a file that is not there has none. Raises: ConfigError, which quotes nothing."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"The file of tenant_keys cannot be read ({type(error).__name__}).") from None
+    if os.name == "posix" and mode & _LOOSE:
+        raise ConfigError("The file of tenant_keys may be read by others than its owner: chmod 600 it.")
+    try:
+        found = json.loads(data)
+        keys = found["keys"] if found["version"] == 1 else None
+    except (ValueError, KeyError, TypeError):
+        keys = None
+    if not isinstance(keys, dict) or not all(isinstance(one, str) and one for one in keys.values()):
+        raise ConfigError("The file of tenant_keys is not one of version 1 that vectoracl wrote.")
+    return {str(name): str(key) for name, key in keys.items()}
+
+
+def change(path: Path, tenant: str, key: str | None) -> bool:
+    """Set the key of *tenant* (None: remove it), for one operator at a time; return whether anything changed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(path.with_name(f".{path.name}.lock")):
+        keys = read(path)
+        if keys.get(tenant) == key:
+            return False
+        if key is None:
+            del keys[tenant]
+        else:
+            keys[tenant] = key
+        write(path, keys)
+        return True
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock file *path*; where the system has no such locks, operators have to take turns themselves."""
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR, 0o600), "w") as file:
+        try:
+            import fcntl
+        except ImportError:
+            yield
+            return
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write(path: Path, keys: Mapping[str, str]) -> None:
+    """Replace the file in one step, readable by its owner alone. Raises: ConfigError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # made with mode 0600
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump({"version": 1, "keys": dict(sorted(keys.items()))}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ConfigError(f"The file of tenant_keys cannot be written ({type(error).__name__}).") from None
