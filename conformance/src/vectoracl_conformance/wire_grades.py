@@ -61,6 +61,9 @@ class Tour:
         await self._ask(tenant, min(K, owned), lambda: handle.search(corpus.centre, K))
         await self._ask(tenant, min(WIDE, owned), lambda: handle.search(corpus.centre, WIDE, where=where))
         await self._ask(tenant, min(K, owned), lambda: handle.search(corpus.centre, K, include=everything))
+        for kind, query in (("lexical", Lexical(mine[0].text)), ("hybrid", Hybrid(mine[0].text, corpus.centre))):
+            if kind in lab.door.adapter.capabilities.queries:
+                await self._ask(tenant, min(K, owned), lambda query=query: handle.search(query, K))  # type: ignore[misc]
         await self._ask(tenant, fetched, lambda: handle.fetch(refs))
         await self._ask(tenant, min(K, owned), lambda: handle.page(where, K))
         if lab.door.adapter.capabilities.count != "none":

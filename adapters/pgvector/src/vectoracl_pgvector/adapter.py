@@ -12,7 +12,7 @@ from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
 from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.prepare import check_tagged
-from vectoracl.queries import ResolvedQuery, VectorQuery
+from vectoracl.queries import Lexical, ResolvedQuery, VectorQuery
 from vectoracl.records import Record, Vector
 from vectoracl_pgvector import posture as postures
 from vectoracl_pgvector.capabilities import capabilities
@@ -20,7 +20,7 @@ from vectoracl_pgvector.compile import MAX_EF, PgCompiler
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.decode import IN_SHARED, Decoder
 from vectoracl_pgvector.names import SAFE_PATH
-from vectoracl_pgvector.requests import RankAll, Statement, Transaction
+from vectoracl_pgvector.requests import RankAll, Row, Statement, Transaction
 
 _HALF_MAX = 65504.0
 
@@ -46,27 +46,43 @@ class PgvectorAdapter:
         without it; rows of the shared partition, which has no vector index, need no second question.
         """
         query = self._query(operation.query)
-        exact = operation.exact or operation.k > MAX_EF
-        (rows,) = yield from self._compile.search(operation, query, exact=exact)
+        exact = operation.exact or operation.k > MAX_EF or isinstance(query, Lexical)
+        rows = yield from self._searched(operation, query, exact=exact)
         complete = exact or operation.group_by is not None or len(rows) >= operation.k
         complete = complete or any(row[IN_SHARED] for row in rows)
         shortfall = None
         if not complete:
             try:
-                (rows,) = yield from self._compile.search(operation, query, exact=True)
+                rows = yield from self._searched(operation, query, exact=True)
             except StoreError as error:
                 if error.code != "timeout":
                     raise
                 shortfall = "the vector index gave fewer hits, and the exact search reached the time limit"
-        hits = self._decode.hits(rows, ranked=True)
+        hits = self._decode.hits(rows, ranked="distance" if isinstance(query, VectorQuery) else "words")
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
         return Found(hits, shortfall is None, shortfall)
 
+    def _searched(self, operation: Search, query: ResolvedQuery, *, exact: bool) -> Flow[list[Row]]:
+        """Raises: UnsupportedPredicateError where the schema is from before there were words in it."""
+        try:
+            (rows,) = yield from self._compile.search(operation, query, exact=exact)
+        except StoreError as error:
+            if error.code != "not_provisioned" or isinstance(query, VectorQuery):
+                raise
+            cause = error.__cause__
+        else:
+            return rows  # type: ignore[no-any-return]
+        raise UnsupportedPredicateError(
+            "This store has no words to search in: it was provisioned before there were lexical queries. "
+            "`vectoracl provision` adds them (it rewrites the table, and nobody reads or writes meanwhile).",
+            field="query",
+        ) from cause
+
     def fetch(self, operation: Fetch) -> Flow[Rows]:
         """Return chunks by id."""
         (rows,) = yield from self._compile.fetch(operation)
-        return Rows(self._decode.hits(rows, ranked=False))
+        return Rows(self._decode.hits(rows, ranked=None))
 
     def count(self, operation: Count) -> Flow[int]:
         """Count exactly."""
@@ -76,7 +92,7 @@ class PgvectorAdapter:
     def scan(self, operation: Scan) -> Flow[Rows]:
         """Return one page in key order."""
         (rows,) = yield from self._compile.scan(operation)
-        return Rows(self._decode.hits(rows[: operation.size], ranked=False), more=len(rows) > operation.size)
+        return Rows(self._decode.hits(rows[: operation.size], ranked=None), more=len(rows) > operation.size)
 
     def upsert(self, operation: Upsert) -> Flow[int]:
         """Write all or none."""
@@ -110,19 +126,23 @@ class PgvectorAdapter:
         """Rank over all tenants, for `hazmat`: needs the owner's connection."""
         if self.config.owner_dsn is None and self.config.embedded is None:
             raise RefusedError("An unscoped search needs owner_dsn: the runtime role can reach no other tenant.")
+        if not isinstance(query, VectorQuery):
+            raise UnsupportedPredicateError("An unscoped search takes a vector.", field="query")
+        self._check_half(query.vector)
         settings = (SAFE_PATH, ("enable_indexscan", "off"))
-        rows = yield from RankAll(None, self._compile.rank_all(self._query(query), k), settings)
-        return Found(self._decode.hits(rows, ranked=True)[:k])
+        rows = yield from RankAll(None, self._compile.rank_all(query, k), settings)
+        return Found(self._decode.hits(rows, ranked="distance")[:k])
 
     def _check_records(self, records: tuple[Record, ...], partition: str) -> None:
         check_tagged(records, partition)
         if records and self.config.type == "halfvec":
             self._check_half(np.stack([record.vector for record in records]))
 
-    def _query(self, query: ResolvedQuery) -> VectorQuery:
-        if not isinstance(query, VectorQuery):
-            raise UnsupportedPredicateError("The pgvector adapter answers vector queries.", field="query")
-        self._check_half(query.vector)
+    def _query(self, query: ResolvedQuery) -> ResolvedQuery:
+        if not isinstance(query, VectorQuery) and not self.config.lexical:
+            raise UnsupportedPredicateError("This store keeps no words: lexical = false.", field="query")
+        if not isinstance(query, Lexical):
+            self._check_half(query.vector)
         return query
 
     def _check_half(self, vectors: Vector) -> None:

@@ -13,6 +13,8 @@ def capabilities(config: PgvectorConfig) -> Capabilities:
         grade="engine",
         metric=config.metric,
         dimension=config.dimension,
+        queries=frozenset({"vector", "lexical", "hybrid"}) if config.lexical else frozenset({"vector"}),
+        lexical_scores="comparable",
         max_batch=config.max_batch,
         deadlines="server",
         parallel=config.pool_max,

@@ -14,9 +14,10 @@ from vectoracl.fields import FieldType
 from vectoracl.operations import ChunkRef, Count, Delete, Fetch, Include, Replace, Scan, Search, Upsert
 from vectoracl.predicate import Always, Predicate
 from vectoracl.prepare import dump_metadata
-from vectoracl.queries import VectorQuery
-from vectoracl.records import Record
+from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
+from vectoracl.records import Record, Vector
 from vectoracl_pgvector.compile_predicate import Compiler, Sql
+from vectoracl_pgvector.compile_words import Near, Ranking, Rows, hybrid, lexical
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import SAFE_PATH, SETTING, Names, literal
 from vectoracl_pgvector.requests import ArrayParam, Statement, Transaction, VectorParam, VectorsParam
@@ -84,44 +85,67 @@ class PgCompiler:
         # pg_catalog alone: nothing that a role may create in another schema can stand in for a function or operator.
         return ((SETTING, partition), SAFE_PATH)
 
-    def search(self, operation: Search, query: VectorQuery, *, exact: bool) -> Transaction:
+    def search(self, operation: Search, query: ResolvedQuery, *, exact: bool) -> Transaction:
         """Compile a search; *exact* takes the vector index out of the plan."""
         names = self.names
-        where, params = self._rows(operation.partition, operation.scope, operation.where)
-        vector = VectorParam(query.vector, half=self._half)
-        distance = f"{names.c.vector} {names.operator} %s::{names.vector_type}"
+        rows = Rows(*self._rows(operation.partition, operation.scope, operation.where))
         selected = self._select(operation.include)
-        if operation.group_by is not None:
-            sql = (
-                f"SELECT * FROM (SELECT *, dense_rank() OVER (ORDER BY best, {names.c.document}) AS place FROM ("
-                f"SELECT {selected}, {distance} AS distance, "
-                f"row_number() OVER (PARTITION BY {names.c.document} ORDER BY {distance}, {self._key}) AS turn, "
-                f"min({distance}) OVER (PARTITION BY {names.c.document}) AS best "
-                f"FROM {names.table} WHERE {where}) AS ranked) AS grouped "
-                f"WHERE place <= %s AND turn <= %s ORDER BY distance, {self._key}"
-            )
-            values = (vector, vector, vector, *params, operation.k, operation.per_group)
-            return self._ask(operation.partition, Statement(sql, values), (("enable_indexscan", "off"),))
         settings: tuple[tuple[str, str], ...] = ()
-        if exact:
+        if isinstance(query, Lexical):
+            ranking = lexical(names, query.text)
+        else:
+            exact = exact or operation.group_by is not None
+            near = self._near(query.vector, exact=exact)
+            effort = max(operation.tuning.get("ef_search", self._config.ef_search), min(operation.k, MAX_EF))
+            settings = () if exact else self._effort(effort)
+            if isinstance(query, HybridQuery):
+                depth = None if exact else max(effort, operation.k)
+                ranking = hybrid(names, query.text, near, rows, depth=depth)
+            elif not exact:
+                sql = (
+                    f"SELECT {selected}, {near.distance} AS distance FROM {names.table} WHERE {rows.where} "
+                    f"ORDER BY {near.order} LIMIT %s"
+                )
+                statement = Statement(sql, (*near.params, *rows.params, *near.params, operation.k))
+                return self._ask(operation.partition, statement, settings)
+            else:
+                ranking = Ranking(near.distance, names.table, near.params)
+        return self._ask(operation.partition, self._ranked(operation, ranking, rows, selected), settings)
+
+    def _ranked(self, operation: Search, ranking: Ranking, rows: Rows, selected: str) -> Statement:
+        """Return the best rows of an exact *ranking*, or the best documents, each with its best rows."""
+        source = f"FROM {ranking.source} WHERE {rows.where}{ranking.also}"
+        if operation.group_by is None:
             sql = (
-                f"SELECT {selected}, {_unindexed(distance)} AS distance FROM {names.table} WHERE {where} "
+                f"{ranking.before}SELECT {selected}, {ranking.distance} AS distance {source} "
                 f"ORDER BY distance, {self._key} LIMIT %s"
             )
-        else:
-            sql = (
-                f"SELECT {selected}, {distance} AS distance FROM {names.table} WHERE {where} "
-                f"ORDER BY {names.c.vector} {names.operator} %s::{names.vector_type} LIMIT %s"
-            )
-            effort = max(operation.tuning.get("ef_search", self._config.ef_search), min(operation.k, MAX_EF))
-            settings = (
-                ("hnsw.ef_search", str(effort)),
-                ("hnsw.iterative_scan", "strict_order"),
-                ("hnsw.max_scan_tuples", _MAX_SCAN),
-            )
-        ordered = () if exact else (vector,)
-        statement = Statement(sql, (vector, *params, *ordered, operation.k))
-        return self._ask(operation.partition, statement, settings)
+            return Statement(sql, (*ranking.before_params, *ranking.params, *rows.params, operation.k))
+        document, distance = self.names.c.document, ranking.distance
+        sql = (
+            f"{ranking.before}SELECT * FROM (SELECT *, dense_rank() OVER (ORDER BY best, {document}) AS place FROM ("
+            f"SELECT {selected}, {distance} AS distance, "
+            f"row_number() OVER (PARTITION BY {document} ORDER BY {distance}, {self._key}) AS turn, "
+            f"min({distance}) OVER (PARTITION BY {document}) AS best {source}) AS ranked) AS grouped "
+            f"WHERE place <= %s AND turn <= %s ORDER BY distance, {self._key}"
+        )
+        values = (*ranking.before_params, *ranking.params * 3, *rows.params, operation.k, operation.per_group)
+        return Statement(sql, values)
+
+    def _near(self, vector: Vector, *, exact: bool) -> Near:
+        param = VectorParam(vector, half=self._half)
+        distance = f"{self.names.c.vector} {self.names.operator} %s::{self.names.vector_type}"
+        if exact:
+            return Near(_unindexed(distance), "leg_distance", (param,))
+        return Near(distance, distance, (param,))
+
+    @staticmethod
+    def _effort(effort: int) -> tuple[tuple[str, str], ...]:
+        return (
+            ("hnsw.ef_search", str(effort)),
+            ("hnsw.iterative_scan", "strict_order"),
+            ("hnsw.max_scan_tuples", _MAX_SCAN),
+        )
 
     def rank_all(self, query: VectorQuery, k: int) -> Statement:
         """Compile the statement that `hazmat` runs under each tenant's scope; the first parameter is left for it."""

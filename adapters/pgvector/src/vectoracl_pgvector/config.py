@@ -11,7 +11,9 @@ from pydantic import AfterValidator, Field, model_validator
 from vectoracl.config import Model, Secret
 
 # What compile.py calls its own columns, which are beside the table's in a query.
-_OURS = frozenset({"distance", "best", "turn", "place"})
+_OURS = frozenset({"distance", "best", "turn", "place", "fused_distance"}) | {
+    f"leg_{name}" for name in ("document", "generation", "chunk", "distance")
+}
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 
 
@@ -21,8 +23,15 @@ def _identifier(value: str) -> str:
     return value
 
 
+def _text_search(value: str) -> str:
+    for part in value.split(".", 1):
+        _identifier(part)
+    return value
+
+
 Identifier = Annotated[str, AfterValidator(_identifier)]
 # Partitions are named after the table, so it leaves room for a suffix within PostgreSQL's 63 bytes.
+TextSearch = Annotated[str, AfterValidator(_text_search)]
 TableName = Annotated[str, AfterValidator(_identifier), Field(max_length=20)]
 
 
@@ -43,6 +52,7 @@ class Columns(Model):
     text: Identifier = "content"
     metadata: Identifier = "metadata"
     vector: Identifier = "embedding"
+    lexemes: Identifier = "lexemes"
 
     @model_validator(mode="after")
     def _distinct(self) -> Columns:
@@ -75,6 +85,8 @@ class PgvectorConfig(Model):
 
     `dsn` is the runtime role's: no SUPERUSER, no BYPASSRLS, owns nothing. `owner_dsn` is needed to provision and to
     move tenants, never to serve. `dimension` counts the numbers of a vector; `type` is how PostgreSQL keeps them.
+    With `lexical` the store keeps the words of each text, as `text_search` reads them (a text search configuration of
+    the server's, with its schema where that is not pg_catalog), for lexical and hybrid queries.
     `ef_search` is the default effort of an HNSW search (1 to 1000); `pool_max` bounds the connections of a process.
     """
 
@@ -95,6 +107,8 @@ class PgvectorConfig(Model):
     pool_max: int = Field(default=8, ge=1, le=1000)
     connect_timeout: float = Field(default=10.0, gt=0)
     max_batch: int = Field(default=10_000, ge=1, le=100_000)
+    lexical: bool = True
+    text_search: TextSearch = "simple"
     promote_rows: int = Field(default=2000, ge=1)
     adopt: AdoptColumns = AdoptColumns()
 

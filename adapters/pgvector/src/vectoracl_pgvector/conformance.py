@@ -28,13 +28,14 @@ from vectoracl.errors import VectorACLError
 from vectoracl.records import Record, Tag
 from vectoracl_conformance.evidence import SqlScope, Tap, Wire, pg, sql_judge
 from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant, Needs, Server, Store, Weakening
-from vectoracl_pgvector.requests import Transaction
+from vectoracl_pgvector.requests import Statement, Transaction
 
 _SETTINGS = {"track_functions": "all", "fsync": "off"}
 _SCOPE = SqlScope(
     {("vectoracl", "chunks"): "tenant_id", ("vectoracl", "chunks_tenants"): "tenant_id"}, "vectoracl.tenant"
 )
-_READ = re.compile(r'\bFROM "vectoracl"\."chunks" WHERE "tenant_id" = %s::text')
+_TABLE = '"vectoracl"."chunks"'
+_READ = re.compile(r'\bFROM "vectoracl"\."chunks"(?:, fused)? WHERE "tenant_id" = %s::text')
 
 
 class PgStore(Store):
@@ -111,19 +112,12 @@ class PgStore(Store):
         return frozenset(row[0] for row in rows)
 
     def carries(self, request: Any, tenant: str) -> bool | None:
-        """Demand the transaction-local setting, and the tenant as the first conjunct of a read's WHERE, without OR."""
+        """Demand the transaction-local setting, and the tenant as the first conjunct of every WHERE, without OR."""
         if not isinstance(request, Transaction):
             return False
         if request.settings[:1] != (("vectoracl.tenant", tenant),):
             return False
-        for statement in request.statements:
-            match = _READ.search(statement.sql)
-            if match is None or not isinstance(statement.params, tuple):
-                return False
-            place = statement.sql[: match.end()].count("%s") - 1
-            if statement.params[place] != tenant or _loose_or(statement.sql[match.end() :]):
-                return False
-        return True
+        return all(_scoped(statement, tenant) for statement in request.statements)
 
     def wire(self) -> Wire:
         """Describe PostgreSQL's protocol, without TLS, so that it can be read."""
@@ -259,6 +253,18 @@ class PgEngine:
                 "SELECT 1 FROM vectoracl.chunks ORDER BY embedding <=> %s::vector LIMIT %s", (str(list(vector)), k)
             ).fetchall()
         return len(rows)
+
+
+def _scoped(statement: Statement, tenant: str) -> bool:
+    """Tell whether the tenant is a condition of its own wherever the table is read, as in each leg of a fusion."""
+    found = list(_READ.finditer(statement.sql))
+    if not found or len(found) != statement.sql.count(_TABLE) or not isinstance(statement.params, tuple):
+        return False
+    for match in found:
+        place = statement.sql[: match.end()].count("%s") - 1
+        if statement.params[place] != tenant or _loose_or(statement.sql[match.end() :]):
+            return False
+    return True
 
 
 def _loose_or(text: str) -> bool:

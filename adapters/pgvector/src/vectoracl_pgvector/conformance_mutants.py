@@ -140,6 +140,50 @@ class CountByPolicy(Broken):
                 return stop.value  # type: ignore[no-any-return]
 
 
+_CONDITION = '"tenant_id" = %s::text'
+
+
+def _without(statement: Statement, *which: int) -> Statement:
+    """Take the tenant's condition out of the statement where it stands for the n-th time, from 0; all, if none."""
+    parts = statement.sql.split(_CONDITION)
+    assert isinstance(statement.params, tuple)
+    sql, params = parts[0], list(statement.params)
+    for number, part in enumerate(parts[1:]):
+        if which and number not in which:
+            sql += _CONDITION + part
+            continue
+        del params[sql.count("%s")]
+        sql += "TRUE" + part
+    return replace(statement, sql=sql, params=tuple(params))
+
+
+class WordsUnscoped(Rewritten):
+    """Looks for words in everyone's rows, in lexical and hybrid queries alike, and passes them off as the tenant's."""
+
+    def rewritten(self, request: Transaction) -> Transaction:
+        """Leave every condition out where there are words."""
+        (statement,) = request.statements
+        if not statement.sql.startswith("WITH asked"):
+            return request
+        return replace(request, statements=(_without(statement),))
+
+    def reply(self, operation: Search, reply: Any) -> Any:
+        """Change whose the rows are."""
+        (rows,) = reply
+        return ([(*row[:_TENANT], operation.partition, *row[_TENANT + 1 :]) for row in rows],)
+
+
+class LegByPolicy(Rewritten):
+    """The words' leg of a hybrid query has no condition of its own: row-level security alone makes it right."""
+
+    def rewritten(self, request: Transaction) -> Transaction:
+        """Leave the condition out of the second leg."""
+        (statement,) = request.statements
+        if "fused AS (" not in statement.sql:
+            return request
+        return replace(request, statements=(_without(statement, 1),))
+
+
 class PolicyAlone(Rewritten):
     """Relies on row-level security: the statement has no condition of its own."""
 
@@ -183,5 +227,8 @@ MUTANTS = (
         "over-fetch", "a foreign row is fetched beside the own ones, then dropped", "E2c", wrapped(OverFetch), _OPEN
     ),
     Mutant("scope missing in one statement", "the count relies on the policies", "E2s", wrapped(CountByPolicy)),
+    Mutant("words of everyone", "the words' search has no tenant and no policy", "R13", wrapped(WordsUnscoped), _OPEN),
+    Mutant("one leg by policy", "a leg of the fusion relies on the policies", "E2s", wrapped(LegByPolicy)),
+    Mutant("unscoped leg", "a leg of the fusion ranks everyone", "R3", wrapped(LegByPolicy), _OPEN),
     Mutant("filter after LIMIT", "the server ranks everyone, then filters", "E3", wrapped(FilterAfterLimit), _OPEN),
 )

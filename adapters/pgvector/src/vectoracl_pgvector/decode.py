@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from vectoracl.fields import FieldType
 from vectoracl.prepare import load_metadata
@@ -21,21 +22,25 @@ class Decoder:
         self._metric = config.metric
         self._dates = {name: kind for name, kind in fields.items() if kind is FieldType.DATETIME}
 
-    def hits(self, rows: Sequence[Row], *, ranked: bool) -> list[Hit]:
-        """Return *rows* as hits; *ranked* ones with a score, best first, ties by document and chunk id."""
+    def hits(self, rows: Sequence[Row], *, ranked: Literal["distance", "words"] | None) -> list[Hit]:
+        """Return *rows* as hits; *ranked* ones with a score, best first, ties by document and chunk id.
+
+        "distance" is pgvector's and scored as `score` says; "words" is minus a rank or a fused score.
+        """
         hits = [self._hit(row, ranked=ranked) for row in rows]
         if ranked:
             hits.sort(key=lambda hit: (-hit.score, hit.tenant, hit.document, hit.id))
         return hits
 
-    def _hit(self, row: Row, *, ranked: bool) -> Hit:
+    def _hit(self, row: Row, *, ranked: Literal["distance", "words"] | None) -> Hit:
         (_, tenant, document, generation, chunk, label, rev, expires, producer, path, time, position, text, metadata,
          vector, distance) = row[:16]  # fmt: skip
         tag = Tag(tenant, document, chunk, generation, label, rev, expires, producer, path, time, position)
+        score = self.score(distance) if ranked == "distance" else -distance if ranked else 0.0
         return Hit(
             chunk,
             document,
-            self.score(distance) if ranked else 0.0,
+            score,
             tenant,
             position,
             text,

@@ -78,6 +78,12 @@ def _mapped(error: BaseException, action: str) -> VectorACLError:
         case "42501":
             text = "PostgreSQL refused the statement: row-level security or a missing privilege. Run `vectoracl check`."
             return StoreError(text, code="rejected", adapter=ADAPTER, sent="no")
+        case "54000":
+            text = (
+                "A text has more words than PostgreSQL's full text search keeps of one (1 MB of them), and nothing was "
+                "written. Split the chunk, or set lexical = false for this store."
+            )
+            return StoreError(text, code="too_large", adapter=ADAPTER, sent="no")
         case "42P01" | "3F000" | "42703" | "42704" | "42883":
             text = "The schema is not what this configuration expects. Run `vectoracl provision`."
             return StoreError(text, code="not_provisioned", adapter=ADAPTER, sent="no")

@@ -34,7 +34,7 @@ class Mirror:
         self.barrier = f"{names.schema}.{quote(config.table + '_barrier')}"
         c = names.c
         self.key = (c.document, c.generation, c.chunk)
-        self.columns = tuple(c.model_dump().values())
+        self.columns = names.written
         self.marker = marker(config, tenant)
 
     def create(self) -> Iterator[str]:

@@ -30,6 +30,11 @@ def literal(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def _text_search(name: str) -> str:
+    schema, _, short = name.rpartition(".")
+    return literal(f"{quote(schema or 'pg_catalog')}.{quote(short)}") + "::regconfig"
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """The quoted names of one configuration; `c` are the columns."""
@@ -43,6 +48,7 @@ class Names:
     vector_type_raw: str
     operator: str
     opclass: str
+    text_search: str
     c: Columns
     raw_schema: str
     raw_table: str
@@ -64,10 +70,16 @@ class Names:
             vector_type_raw=config.type,
             operator=f"OPERATOR({extension}.{_OPERATOR[config.metric]})",
             opclass=f"{extension}.{config.type}_{_OPCLASS[config.metric]}",
+            text_search=_text_search(config.text_search),
             c=columns,
             raw_schema=config.schema_name,
             raw_table=config.table,
         )
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Return the quoted columns that are written: all but the one that PostgreSQL generates."""
+        return tuple(name for key, name in self.c.model_dump().items() if key != "lexemes")
 
     @property
     def vector_oid(self) -> str:

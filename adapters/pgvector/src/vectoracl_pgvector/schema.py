@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import SETTING, Names, literal, quote
 
-VERSION = 1
+VERSION = 2
 COMMANDS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 # An unset setting reads as NULL in a fresh session and as '' after a transaction that set it; both must match nothing.
 TENANT_NOW = f"NULLIF(pg_catalog.current_setting('{SETTING}', true), '')"
@@ -64,6 +64,8 @@ def migrations(config: PgvectorConfig) -> Iterator[str]:
     yield f"CREATE TABLE IF NOT EXISTS {names.default} PARTITION OF {names.table} DEFAULT;"
     yield f"ALTER TABLE {names.table} ALTER COLUMN {c.vector} SET STORAGE {_storage(config)};"
     yield f"ALTER TABLE {names.default} ALTER COLUMN {c.vector} SET STORAGE {_storage(config)};"
+    if config.lexical:
+        yield from _lexemes(config, names)
     yield from protection(config, names.table)
     yield from protection(config, names.default)
     yield f"REVOKE ALL ON {names.table} FROM PUBLIC, {runtime};"
@@ -76,6 +78,29 @@ def migrations(config: PgvectorConfig) -> Iterator[str]:
     )
     yield f"REVOKE ALL ON {names.versions} FROM PUBLIC, {runtime};"
     yield f"INSERT INTO {names.versions} (version) VALUES ({VERSION}) ON CONFLICT DO NOTHING;"
+
+
+def _lexemes(config: PgvectorConfig, names: Names) -> Iterator[str]:
+    """Yield the words of each text as a column that PostgreSQL generates: since version 2.
+
+    Adding it rewrites the table and its partitions while nobody else reads or writes. Its comment says which text
+    search configuration made it; under another one it is made again. There is no index on it: under row-level
+    security none would be used (`compile_words`).
+    """
+    column, made = names.c.lexemes, literal(f"vectoracl: {config.text_search}")
+    name = literal(config.columns.lexemes)
+    yield (
+        "DO $$ BEGIN IF EXISTS (SELECT 1 FROM pg_catalog.pg_attribute WHERE attrelid = "
+        f"pg_catalog.to_regclass({literal(names.table)}) AND attname = {name} AND NOT attisdropped "
+        f"AND pg_catalog.starts_with(pg_catalog.col_description(attrelid, attnum), 'vectoracl: ') "
+        f"AND pg_catalog.col_description(attrelid, attnum) <> {made}) THEN "
+        f"ALTER TABLE {names.table} DROP COLUMN {column}; END IF; END $$;"
+    )
+    yield (
+        f"ALTER TABLE {names.table} ADD COLUMN IF NOT EXISTS {column} tsvector "
+        f"GENERATED ALWAYS AS (pg_catalog.to_tsvector({names.text_search}, {names.c.text})) STORED;"
+    )
+    yield f"COMMENT ON COLUMN {names.table}.{column} IS {made};"
 
 
 def _storage(config: PgvectorConfig) -> str:

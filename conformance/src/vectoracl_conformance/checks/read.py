@@ -161,7 +161,12 @@ async def r3(t: Trial) -> None:
             ("fetch of vectors", partial(handle.fetch, [*pairs, *corpus.shared_ids], include=_ALL)),
             ("scan", partial(handle.page, size=lab.k)),
         ]
-        if lab.door.adapter.capabilities.count != "none":
+        can = lab.door.adapter.capabilities
+        if "lexical" in can.queries:
+            asked.append(("search by words", partial(handle.search, Lexical(own[0].text), lab.k)))
+        if "hybrid" in can.queries:
+            asked.append(("hybrid search", partial(handle.search, Hybrid(own[0].text, corpus.centre), lab.k)))
+        if can.count != "none":
             asked.append(("count", handle.count))
         for name, ask in asked:
             mark = len(lab.tape)

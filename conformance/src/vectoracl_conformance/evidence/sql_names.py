@@ -50,7 +50,7 @@ FUNCTIONS = listed(
     "json_build_object json_build_array json_typeof to_json to_jsonb "
     # full text search
     "to_tsvector to_tsquery plainto_tsquery phraseto_tsquery websearch_to_tsquery ts_rank ts_rank_cd ts_headline "
-    "setweight "
+    "setweight tsvector_to_array "
     # vectors
     "cosine_distance l2_distance l1_distance inner_product vector_dims vector_norm l2_normalize subvector "
     "binary_quantize hamming_distance jaccard_distance "

@@ -1,0 +1,121 @@
+"""Full text as SQL: the words that are asked for, their rank in a chunk, and the fusion with a vector's ranking. Pure.
+
+PostgreSQL's own parser reads text and question alike; the question's lexemes are joined by OR. No index serves `@@`:
+it is not leakproof, so under row-level security it is evaluated behind the policy and can be no condition of an index
+(PostgreSQL documentation, "Rules and Privileges"; `docs/pgvector.md` has what was measured). So the words are looked
+for in the tenant's own rows, which its partition or the key's first column finds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vectoracl.queries import RRF_K
+from vectoracl_pgvector.names import Names
+
+# Of ts_rank: divide by 1 + the logarithm of the chunk's length, so that a long chunk does not win by its length.
+_BY_LENGTH = 1
+_QUERY = "(SELECT asked.query FROM asked)"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What a search orders by, ascending: `distance` over the rows of `source` (FROM) that also meet `also`.
+
+    `before` is what stands in front of the SELECT. The parameters go in that order.
+    """
+
+    distance: str
+    source: str
+    params: tuple[Any, ...] = ()
+    before: str = ""
+    before_params: tuple[Any, ...] = ()
+    also: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of one partition in scope: a WHERE, whose first condition is the tenant's, and its parameters."""
+
+    where: str
+    params: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """The vector's leg: a distance with its parameters, and what its rows are ordered by (an index or not)."""
+
+    distance: str
+    order: str
+    params: tuple[Any, ...]
+
+
+def asked(names: Names) -> str:
+    """Return the CTE of the question as a tsquery: any of the lexemes of its one parameter, NULL if there is none.
+
+    Built from the lexemes and not by rewriting plainto_tsquery's text: a lexeme may hold an operator's sign. In the
+    text form of a tsquery a quote and a backslash inside of a lexeme are doubled.
+    """
+    lexeme = "replace(replace(word, chr(92), repeat(chr(92), 2)), chr(39), repeat(chr(39), 2))"
+    return (
+        "asked AS MATERIALIZED (SELECT string_agg(concat(chr(39), "
+        f"{lexeme}, chr(39)), ' | ')::tsquery AS query "
+        f"FROM unnest(tsvector_to_array(to_tsvector({names.text_search}, %s::text))) AS given(word))"
+    )
+
+
+def lexical(names: Names, text: str) -> Ranking:
+    """Rank by words: the chunks that hold at least one.
+
+    The distance is minus ts_rank, which depends on the chunk and the question alone (PostgreSQL documentation,
+    "Ranking Search Results"): no statistics of other rows, and none of other tenants, are in it.
+    """
+    return Ranking(_rank(names), names.table, before=f"WITH {asked(names)} ", before_params=(text,), also=_holds(names))
+
+
+def _rank(names: Names) -> str:
+    return f"(- ts_rank({names.c.lexemes}, {_QUERY}, {_BY_LENGTH})::float8)"
+
+
+def _holds(names: Names) -> str:
+    return f" AND {names.c.lexemes} @@ {_QUERY}"
+
+
+def hybrid(names: Names, text: str, near: Near, rows: Rows, *, depth: int | None) -> Ranking:
+    """Rank by reciprocal rank fusion (`queries.RRF_K`) of words and vector, in one statement and one snapshot.
+
+    Each leg has the tenant's condition, scope and filter of its own, and so has the outer query. A leg is its first
+    *depth* rows, None: all of them.
+    """
+    c = names.c
+    key = f"{c.document}, {c.generation}, {c.chunk}"
+    limit = "" if depth is None else " LIMIT %s"
+    most = () if depth is None else (depth,)
+
+    def leg(name: str, distance: str, order: str, also: str) -> str:
+        return (
+            f"{name} AS (SELECT leg_document, leg_generation, leg_chunk, row_number() OVER "
+            "(ORDER BY leg_distance, leg_document, leg_generation, leg_chunk) AS place FROM ("
+            f"SELECT {c.document} AS leg_document, {c.generation} AS leg_generation, {c.chunk} AS leg_chunk, "
+            f"{distance} AS leg_distance FROM {names.table} WHERE {rows.where}{also} ORDER BY {order}{limit}) AS found)"
+        )
+
+    legs = (
+        leg("near", near.distance, near.order, ""),
+        leg("said", _rank(names), f"leg_distance, {key}", _holds(names)),
+    )
+    fused = (
+        "fused AS (SELECT leg_document, leg_generation, leg_chunk, "
+        f"(- sum(1::float8 / ({RRF_K} + place))) AS fused_distance "
+        "FROM (SELECT * FROM near UNION ALL SELECT * FROM said) AS legs "
+        "GROUP BY leg_document, leg_generation, leg_chunk)"
+    )
+    ordered = near.params if near.order != "leg_distance" else ()
+    return Ranking(
+        "fused_distance",
+        f"{names.table}, fused",
+        before=f"WITH {asked(names)}, {', '.join(legs)}, {fused} ",
+        before_params=(text, *near.params, *rows.params, *ordered, *most, *rows.params, *most),
+        also=f" AND ({key}) = (leg_document, leg_generation, leg_chunk)",
+    )
