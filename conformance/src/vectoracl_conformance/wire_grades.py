@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from vectoracl.predicate import F
+from vectoracl.queries import Hybrid, Lexical
 from vectoracl.records import Chunk
 from vectoracl_conformance.corpus import K
 from vectoracl_conformance.evidence.graded import Graded
@@ -63,7 +64,7 @@ class Tour:
         await self._ask(tenant, min(K, owned), lambda: handle.search(corpus.centre, K, include=everything))
         for kind, query in (("lexical", Lexical(mine[0].text)), ("hybrid", Hybrid(mine[0].text, corpus.centre))):
             if kind in lab.door.adapter.capabilities.queries:
-                await self._ask(tenant, min(K, owned), lambda query=query: handle.search(query, K))  # type: ignore[misc]
+                await self._ask(tenant, owned, lambda query=query: handle.search(query, K))  # type: ignore[misc]
         await self._ask(tenant, fetched, lambda: handle.fetch(refs))
         await self._ask(tenant, min(K, owned), lambda: handle.page(where, K))
         if lab.door.adapter.capabilities.count != "none":

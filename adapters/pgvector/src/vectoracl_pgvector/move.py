@@ -253,6 +253,12 @@ class _Move:
             (names.default, list(TRIGGERS)),
         )
         kept = keep and triggers == len(TRIGGERS) and [row[1] for row in found] == [mirror.marker]
+        kept = kept and not self._one(  # one from before a column was added cannot be attached
+            "SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass(%s) AND attnum > 0 "
+            "AND NOT attisdropped AND attname NOT IN (SELECT attname FROM pg_catalog.pg_attribute "
+            "WHERE attrelid = pg_catalog.to_regclass(%s) AND NOT attisdropped)",
+            (names.table, mirror.copy),
+        )
         if not kept:
             if triggers:
                 self._short(mirror.remove)
