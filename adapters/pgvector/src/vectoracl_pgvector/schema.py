@@ -87,12 +87,12 @@ def _lexemes(config: PgvectorConfig, names: Names) -> Iterator[str]:
     search configuration made it; under another one it is made again. There is no index on it: under row-level
     security none would be used (`compile_words`).
     """
-    column, made = names.c.lexemes, literal(f"vectoracl: {config.text_search}")
+    column, made = names.c.lexemes, literal(f"text search of vectoracl: {config.text_search}")
     name = literal(config.columns.lexemes)
     yield (
         "DO $$ BEGIN IF EXISTS (SELECT 1 FROM pg_catalog.pg_attribute WHERE attrelid = "
         f"pg_catalog.to_regclass({literal(names.table)}) AND attname = {name} AND NOT attisdropped "
-        f"AND pg_catalog.starts_with(pg_catalog.col_description(attrelid, attnum), 'vectoracl: ') "
+        f"AND pg_catalog.starts_with(pg_catalog.col_description(attrelid, attnum), 'text search of vectoracl: ') "
         f"AND pg_catalog.col_description(attrelid, attnum) <> {made}) THEN "
         f"ALTER TABLE {names.table} DROP COLUMN {column}; END IF; END $$;"
     )
