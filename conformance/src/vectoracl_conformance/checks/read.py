@@ -10,7 +10,7 @@ from vectoracl.errors import InvalidInputError, ReservedFieldError, UnsupportedP
 from vectoracl.policy import Decision
 from vectoracl.predicate import ALWAYS, Eq, F, Missing, Not, Predicate
 from vectoracl.principal import Principal
-from vectoracl.queries import Like
+from vectoracl.queries import Hybrid, Lexical, Like
 from vectoracl.records import Chunk, Hit, Record, Result
 from vectoracl.scope import Grant, Scope
 from vectoracl_conformance.checks.registry import check
