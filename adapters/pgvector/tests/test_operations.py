@@ -15,6 +15,11 @@ from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import Chunk, F, testing
+from vectoracl.operations import Delete, Replace, Upsert
+from vectoracl.predicate import ALWAYS
+from vectoracl.records import Record, Tag
+from vectoracl_pgvector.compile import PgCompiler
+from vectoracl_pgvector.requests import Transaction
 
 FIELDS = {
     "year": "number",
@@ -232,6 +237,40 @@ def test_concurrent_writers_of_one_document_never_mix_generations(acl: v.VectorA
     hits = list(docs.scan())
     assert len({hit.tag.generation for hit in hits}) == 1
     assert len({hit.text for hit in hits if hit.id != "added"}) == 1
+
+
+def test_a_replacement_waits_for_writers_and_writers_for_it(store: Any, acl: v.VectorACL) -> None:
+    """Each writer's lock is held in a transaction of the test's own: as a race the fault shows only now and then."""
+    docs = acl.scoped(ALICE)
+    docs.upsert([Chunk("c", "d", "", np.ones(8))])  # the tenant is known, and nothing else is waited for
+    new = [Chunk("c", "new", "", np.ones(8))]
+    record = Record(Tag("acme", "new", "c"), "", np.ones(8, np.float32), {})
+    compiler = PgCompiler(store.pg, {})
+    writers: list[tuple[Transaction, bool, bool]] = [
+        (compiler.replace(Replace("acme", ALWAYS, "new", (record,))), False, False),
+        (compiler.replace(Replace("acme", ALWAYS, "new", ())), False, False),
+        (compiler.upsert(Upsert("acme", ALWAYS, (record,))), True, False),
+        (compiler.delete(Delete("acme", ALWAYS, document="new")), True, False),
+    ]
+    for writer, others_write, others_replace in writers:
+        lock = writer.statements[0]
+        with psycopg.connect(store.runtime) as held:
+            held.execute(lock.sql, lock.params)  # type: ignore[arg-type]
+            assert docs.count() >= 1, "reads go on"
+            for allowed, write in (
+                (others_write, lambda limit: docs.upsert(new, timeout=limit)),
+                (others_write, lambda limit: docs.delete(document="new", timeout=limit)),
+                (others_replace, lambda limit: docs.replace("new", new, timeout=limit)),
+                (others_replace, lambda limit: docs.replace("new", [], timeout=limit)),
+            ):
+                if allowed:
+                    write(None)
+                    continue
+                with pytest.raises(v.StoreError) as waited:
+                    write(0.3)
+                assert waited.value.code == "timeout"
+            acl.scoped(BOB).replace("new", new)  # another tenant is not held up
+    assert docs.replace("new", new).count == 1
 
 
 def promote_by_hand(store: Any, tenant: str) -> None:
