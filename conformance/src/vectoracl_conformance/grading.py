@@ -22,7 +22,8 @@ from vectoracl_conformance.evidence.sessions import Mark, Recording, Window
 from vectoracl_conformance.evidence.structure import grade_structure
 from vectoracl_conformance.evidence.volume import Sample, grade_volume, sample
 from vectoracl_conformance.evidence.wire import Wire
-from vectoracl_conformance.harness import Engine, Harness, Mutant, Needs, Store
+from vectoracl_conformance.grading_parts import Parts, judge_parts
+from vectoracl_conformance.harness import Engine, Harness, Mutant, Needs, PartEngine, Store
 from vectoracl_conformance.lab import STORE, Lab, Mode, Wrap, drive
 from vectoracl_conformance.verdict import EvidenceState
 from vectoracl_conformance.wire_grades import Tour, told
@@ -100,9 +101,25 @@ def engine_grade(harness: Harness, options: Options, mutant: Mutant | None = Non
             for mode in options.modes if mutant is None else mutant.modes:
                 for tenant in (corpus.many, corpus.few):
                     counts[mode, tenant, foreign] = _scored(engine, store, corpus, mode, tenant, mutant)
-        return _judged(engine, corpus, counts, options)
+        scored = _judged(engine, corpus, counts, options)
+        if not isinstance(engine, PartEngine):
+            return scored
+        modes = options.modes if mutant is None else mutant.modes
+        parts = judge_parts(
+            engine, store, corpus, modes, lambda mode: Lab(store, corpus, mode, _wrap(store, mutant)), _do
+        )
+        return _worse(scored, parts)
     finally:
         store.close()
+
+
+def _worse(scored: Grading, parts: Parts) -> Grading:
+    """Return the E3 of both halves: a breach in one is a breach, and both have to pass."""
+    for state in ("failed", "abstained"):
+        reasons = [one.reason for one in (scored, parts) if one.state == state]
+        if reasons:
+            return Grading("E3", state, "; ".join(reasons))
+    return Grading("E3", "passed", f"{scored.reason}; {parts.reason}")
 
 
 def _scored(engine: Engine, store: Store, corpus: Corpus, mode: Mode, tenant: str, mutant: Mutant | None) -> int:

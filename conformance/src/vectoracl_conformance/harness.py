@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -73,6 +74,42 @@ class Engine(Protocol):
 
     def unscoped(self, vector: Sequence[float], k: int) -> int:
         """Rank all rows without the adapter (the control) and return how many rows came back."""
+        ...
+
+
+@runtime_checkable
+class PartEngine(Engine, Protocol):
+    """An engine that also counts by index and by part, for what `scored` is blind to (vectors scored in an index).
+
+    A part is where the store keeps rows apart by tenant: a partition, a shard, a segment.
+    """
+
+    def give_own_part(self, tenant: str) -> None:
+        """Move *tenant* into an indexed part of its own, as an operator does with a large one."""
+        ...
+
+    def others(self, tenant: str) -> Mapping[str, int]:
+        """Return counters, by name, that no read for *tenant* may move.
+
+        Searches of every vector index that covers rows of others, and rows read in every part that holds none of its
+        own. After everything that was sent so far has been counted, and without moving them itself.
+        """
+        ...
+
+    def own_index(self, tenant: str) -> int:
+        """Return how often the vector index of *tenant*'s own part was searched."""
+        ...
+
+    def sweep(self, vector: Sequence[float]) -> None:
+        """Search every vector index and read every part without the adapter (the control)."""
+        ...
+
+    def lock(self, tenant: str) -> AbstractContextManager[None]:
+        """Hold *tenant*'s own part for a while, so that whoever wants it has to wait."""
+        ...
+
+    def explain(self, requests: Sequence[Any]) -> str:
+        """Replay what the adapter sent and say in a few words how the store performed it; it explains, only."""
         ...
 
 

@@ -28,6 +28,7 @@ from vectoracl.errors import VectorACLError
 from vectoracl.records import Record, Tag
 from vectoracl_conformance.evidence import SqlScope, Tap, Wire, pg, sql_judge
 from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant, Needs, Server, Store, Weakening
+from vectoracl_pgvector.conformance_engine import PgEngine, wait_alone
 from vectoracl_pgvector.requests import Statement, Transaction
 
 _SETTINGS = {"track_functions": "all", "fsync": "off"}
@@ -136,6 +137,23 @@ class PgStore(Store):
             judge=sql_judge(_SCOPE),
         )
 
+    def promote(self, tenant: str) -> None:
+        """Give *tenant* a partition of its own, as an operator does."""
+        from vectoracl import VectorACL
+
+        with VectorACL(
+            {"version": 1, "stores": {"kit": {**self.config, "metadata": dict(self._needs.metadata)}}}
+        ) as acl:
+            operator = acl.operator()
+            operator.promote(tenant)
+            operator.close()
+
+    def alone(self, connection: psycopg.Connection[Any]) -> None:
+        """Wait until every other session of this database has ended, the census's own among them."""
+        if self._admin is not None:
+            self._admin.close()
+        wait_alone(connection)
+
     def _gone(self, connection: psycopg.Connection[Any]) -> None:
         """Wait until no session of the runtime role is left: statistics are flushed when a session ends."""
         for _ in range(500):
@@ -159,7 +177,7 @@ class PgStore(Store):
         return int(row[0]) if row else 0
 
     def engine(self) -> Engine:
-        """Return the counter of the extension's distance functions."""
+        """Return what PostgreSQL counts."""
         return PgEngine(self)
 
     def weakenings(self) -> Sequence[Weakening]:
@@ -222,37 +240,6 @@ class PgStore(Store):
             self._admin.close()
         with self.superuser("postgres") as connection:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(self._name)))
-
-
-class PgEngine:
-    """How often the extension's functions that return a distance were called in one database.
-
-    It needs `track_functions = all`. Inside an HNSW index the functions are called without being counted, so what it
-    says holds for exact scans, which is what the tenants of the shared partition get.
-    """
-
-    def __init__(self, store: PgStore) -> None:
-        self._store = store
-
-    def scored(self) -> int:
-        """Return the calls so far, after every session of the runtime role has ended."""
-        with self._store.superuser() as connection:
-            self._store._gone(connection)  # noqa: SLF001 - one harness, two classes
-            row = connection.execute(
-                "SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions AS f JOIN pg_depend AS d ON "
-                "d.objid = f.funcid AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e' JOIN pg_extension AS e ON "
-                "e.oid = d.refobjid AND e.extname = 'vector' JOIN pg_proc AS p ON p.oid = f.funcid "
-                "WHERE p.prorettype = 'float8'::regtype"
-            ).fetchone()
-        return int(row[0]) if row else 0
-
-    def unscoped(self, vector: Sequence[float], k: int) -> int:
-        """Rank every row as a superuser, in a session that has ended when this returns."""
-        with self._store.superuser() as connection:
-            rows = connection.execute(
-                "SELECT 1 FROM vectoracl.chunks ORDER BY embedding <=> %s::vector LIMIT %s", (str(list(vector)), k)
-            ).fetchall()
-        return len(rows)
 
 
 def _scoped(statement: Statement, tenant: str) -> bool:

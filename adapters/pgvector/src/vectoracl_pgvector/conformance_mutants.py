@@ -200,6 +200,32 @@ class PolicyAlone(Rewritten):
         return Statement(f"{head} ORDER BY {order} LIMIT %s", (vector, *ordered, k))
 
 
+class LooksAway(Broken):
+    """Does not see, in its own posture, what was done to the store; everything else of it it sees."""
+
+    def posture(self) -> Flow[Posture]:
+        """Leave out what names the change."""
+        seen = yield from self.inner.posture()
+        kept = tuple(one for one in seen.findings if "kit_" not in f"{one.subject} {one.message} {one.fix}")
+        grade = self.capabilities.grade if len(kept) < len(seen.findings) else seen.grade
+        return replace(seen, grade=grade, findings=kept)
+
+
+# The runtime role's plans are to take the index; a planner may do so by itself in a larger table.
+_SHARED_INDEX = _run(
+    "CREATE INDEX kit_shared ON vectoracl.chunks_default USING hnsw (embedding public.vector_cosine_ops)",
+    "DO $$ BEGIN EXECUTE format('ALTER ROLE vectoracl_runtime IN DATABASE %I SET enable_sort = off', "
+    "current_database()); END $$",
+)
+# Row-level security alone makes the results right; what it runs on the way reads every partition.
+_READING_POLICY = _run(
+    "CREATE FUNCTION vectoracl.kit_peek() RETURNS boolean LANGUAGE sql SECURITY DEFINER STABLE "
+    "AS 'SELECT count(*) >= 0 FROM vectoracl.chunks'",
+    'ALTER POLICY "vectoracl_select_permissive" ON vectoracl.chunks USING '
+    "((SELECT vectoracl.kit_peek()) AND tenant_id = current_setting('vectoracl.tenant', true))",
+)
+
+
 _TABLE = "ALTER TABLE vectoracl.chunks"
 _EVERYONE = (
     'ALTER POLICY "vectoracl_select_permissive" ON vectoracl.chunks USING (true)',
@@ -230,5 +256,19 @@ MUTANTS = (
     Mutant("words of everyone", "the words' search has no tenant and no policy", "R13", wrapped(WordsUnscoped), _OPEN),
     Mutant("one leg by policy", "a leg of the fusion relies on the policies", "E2s", wrapped(LegByPolicy)),
     Mutant("unscoped leg", "a leg of the fusion ranks everyone", "R3", wrapped(LegByPolicy), _OPEN),
+    Mutant(
+        "an index that tenants share",
+        "the server ranks everyone's rows inside one HNSW index, uncounted by its functions",
+        "E3",
+        wrapped(LooksAway),
+        _SHARED_INDEX,
+    ),
+    Mutant(
+        "a policy that reads everyone",
+        "the server reads every partition before it answers, and ranks none of it",
+        "E3",
+        wrapped(LooksAway),
+        _READING_POLICY,
+    ),
     Mutant("filter after LIMIT", "the server ranks everyone, then filters", "E3", wrapped(FilterAfterLimit), _OPEN),
 )

@@ -1,0 +1,120 @@
+"""The second half of E3: what an engine counts by index and by part, where its count of scored vectors is blind.
+
+One tenant is made large and gets an indexed part of its own, and so does one of the others. A search for any tenant
+may then move no counter of an index that covers others' rows, nor of a part without its own. What the engine's lock
+and its plan add is told: a lock that is waited for leaves the grade in doubt, since a store may want a part that it
+never reads; a plan only explains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from vectoracl.errors import StoreError
+from vectoracl_conformance import corpus as corpora
+from vectoracl_conformance.corpus import Corpus, K
+from vectoracl_conformance.harness import PartEngine, Store
+from vectoracl_conformance.lab import Lab, Mode
+
+LARGE = 1500
+"""Rows of the large tenant: so many that a planner takes its index."""
+PATIENCE = 3.0
+"""Seconds that a search may take while another tenant's part is held."""
+_BATCH = 500
+
+
+class Parts(NamedTuple):
+    """What was found, and in words."""
+
+    state: Literal["passed", "failed", "abstained"]
+    reason: str
+
+
+Make = Callable[[Mode], Lab]
+Do = Callable[[Mode, Callable[[], Any]], Any]
+
+
+def judge_parts(engine: PartEngine, store: Store, corpus: Corpus, modes: tuple[Mode, ...], make: Make, do: Do) -> Parts:
+    """Judge the searches of a large, a middling and a small tenant; *corpus*, with all its foes, is in the store."""
+    large, other = corpus.rng.uuid(), corpus.foes[0]
+    do("sync", lambda: _grow(make("sync"), large))
+    store.settle()
+    for tenant in (large, other):
+        engine.give_own_part(tenant)
+    told: list[str] = []
+    doubts: list[str] = []
+    searched = 0
+    for mode in modes:
+        for name, tenant in (("large", large), ("many", corpus.many), ("few", corpus.few)):
+            before, own = engine.others(tenant), engine.own_index(large)
+            lab = make(mode)
+            hits = do(mode, lambda: _search(lab, tenant))  # noqa: B023 - it is called at once
+            moved = _moved(before, engine.others(tenant))
+            searched += engine.own_index(large) - own if tenant == large else 0
+            plan = engine.explain([event.request for event in lab.tape.events])
+            if moved:
+                shown = ", ".join(f"{what} {count}" for what, count in moved.items())
+                return Parts("failed", f"{mode}, {name}: a search moved what others' rows have: {shown}; plan: {plan}")
+            if hits < min(K, corpora.OWN_FEW if tenant == corpus.few else corpora.OWN_MANY):
+                doubts.append(f"{mode}, {name}: only {hits} hits came back")
+            told.append(f"{mode}, {name}: nothing of others touched; plan: {plan}")
+    if not searched:
+        doubts.append("the large tenant's own index was not searched, so nothing was shown of it")
+    doubts += _swept(engine, corpus, large)
+    for mode in modes:
+        held = make(mode)
+        doubts += [f"{mode}: {doubt}" for doubt in do(mode, lambda: _waited(engine, held, other))]  # noqa: B023 - likewise
+    return Parts("abstained", "; ".join(doubts)) if doubts else Parts("passed", "; ".join(told))
+
+
+def _moved(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    return {what: count - before.get(what, 0) for what, count in after.items() if count != before.get(what, 0)}
+
+
+def _swept(engine: PartEngine, corpus: Corpus, large: str) -> list[str]:
+    """The control: the kit's own ranking of everyone has to move every counter, and silence none."""
+    before = engine.others(large)
+    if not before:
+        return ["control: the engine names no counter of what others have"]
+    if _moved(before, engine.others(large)):
+        return ["control: the counters move by themselves"]
+    engine.sweep([float(one) for one in corpus.centre])
+    still = sorted(before.keys() - _moved(before, engine.others(large)).keys())
+    return [f"control: the kit's own unscoped ranking did not move {', '.join(still)}"] if still else []
+
+
+async def _waited(engine: PartEngine, lab: Lab, other: str) -> list[str]:
+    """Search while another tenant's part is held; the client is open before, since it may look at every part."""
+    await lab.open()
+    try:
+        with engine.lock(other):
+            await lab.handle(lab.corpus.few).search(lab.corpus.centre, K, timeout=PATIENCE)
+    except (StoreError, TimeoutError) as error:
+        what = type(error).__name__
+        return [f"a search waited for another tenant's part while that was held ({what}); it need not have read it"]
+    finally:
+        await lab.close()
+    return []
+
+
+async def _grow(lab: Lab, tenant: str) -> None:
+    await lab.open()
+    try:
+        chunks = [
+            corpora.chunk(lab.rng, lab.rng.near(lab.corpus.centre, 0.4 + 0.0002 * place), metadata={})
+            for place in range(LARGE)
+        ]
+        batch = min(_BATCH, lab.door.adapter.capabilities.max_batch)
+        for start in range(0, LARGE, batch):
+            await lab.handle(tenant).upsert(chunks[start : start + batch])
+    finally:
+        await lab.close()
+
+
+async def _search(lab: Lab, tenant: str) -> int:
+    await lab.open()
+    try:
+        return len(await lab.handle(tenant).search(lab.corpus.centre, K))
+    finally:
+        await lab.close()
