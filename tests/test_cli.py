@@ -13,6 +13,7 @@ from vectoracl import Chunk, Finding, Posture, Principal, Rule, StoreError, plug
 from vectoracl.cli import app
 from vectoracl.cli.common import one_line, plain
 from vectoracl.cli.init import template
+from vectoracl.config import adapter_config, read
 from vectoracl.memory.execute import MemoryPort
 
 CONFIG = """
@@ -82,10 +83,20 @@ def test_init_overwrites_only_when_told(here):
 
 
 def test_a_template_quotes_what_it_is_given():
-    text = template(embedder='a"b\\c\nd', embedded="x # y")
+    text = template(plugins.load("pgvector"), embedder='a"b\\c\nd', settings={"embedded": "x # y"})
     read = tomllib.loads(text)
     assert read["embedder"]["use"] == 'a"b\\c\nd'
     assert read["stores"]["main"]["embedded"] == "x # y"
+
+
+@pytest.mark.parametrize("name", sorted({one.adapter for one in plugins.installed()} - {"duckdb"}))
+def test_init_writes_what_the_adapter_reads(tmp_path, name):
+    path = tmp_path / "vectoracl.toml"
+    run("init", "--adapter", name, "-c", str(path))
+    parsed, _ = read(path)
+    hooks = plugins.load(name)
+    adapter_config(hooks.vectoracl_config_model(), parsed.stores["main"], "main")
+    assert parsed.stores["main"].adapter == name
 
 
 # --- ingest, search, explain

@@ -129,6 +129,56 @@ def test_a_folder_without_tenants_is_told_in_a_line(here, folder):
     assert not (here / "vectoracl.toml").exists()
 
 
+# --- on other stores, each as its adapter has it
+
+
+def on(store, here, *arguments):
+    result = CliRunner().invoke(app, ["demo", "--docs", "docs", "--store", store, *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.mark.timeout(120)
+def test_on_qdrant(here, monkeypatch):
+    pytest.importorskip("vectoracl_qdrant")
+    monkeypatch.delenv("VECTORACL_QDRANT_URL", raising=False)
+    found = json.loads(on("qdrant", here, "--json"))
+    check_json(found, "qdrant")
+    assert "local mode" in found["server"]  # no server is claimed
+    config = (here / "vectoracl.toml").read_bytes()
+    shown = " ".join(on("qdrant", here).replace("│", " ").split())
+    assert "No server was at hand" in shown
+    assert "vectoracl search --as reader@" in shown
+    assert (here / "vectoracl.toml").read_bytes() == config
+    again = json.loads(on("qdrant", here, "--json"))
+    assert again["chunks"] == found["chunks"]
+    with VectorACL(here / "vectoracl.toml") as acl:
+        readers = [acl.scoped(demo_run.reader(tenant)) for tenant in TEXTS]
+        assert sum(one.count() for one in readers) == found["chunks"]  # nothing is there twice
+
+
+def test_the_demo_of_another_store_leaves_a_configuration_alone(here):
+    pytest.importorskip("vectoracl_qdrant")
+    (here / "vectoracl.toml").write_text(CONFIG)
+    shown = " ".join(on("qdrant", here).replace("│", " ").split())
+    assert "Your vectoracl.toml was not touched; the demo's is .vectoracl/qdrant.toml" in shown
+    assert (here / "vectoracl.toml").read_text() == CONFIG
+
+
+def test_on_a_store_that_is_gone_with_the_process_no_next_command_is_shown(here):
+    shown = " ".join(on("memory", here).replace("│", " ").split())
+    assert "gone with its process" in shown
+    assert "vectoracl search" not in shown
+    assert not (here / "vectoracl.toml").exists()
+
+
+def test_a_store_that_there_is_no_adapter_for(here):
+    result = CliRunner().invoke(app, ["demo", "--docs", "docs", "--store", "milvus"])
+    assert result.exit_code == 2
+    assert 'pip install "vectoracl-milvus"' in result.stderr
+    assert not (here / ".vectoracl").exists()
+
+
 # --- on PostgreSQL, as a person runs it
 
 
@@ -179,7 +229,7 @@ def test_on_the_embedded_postgresql(here, postgresql):
     with (here / "vectoracl.toml").open("a") as file:
         file.write("# mine\n")
     mine = (here / "vectoracl.toml").read_bytes()
-    assert "demo.toml" in vectoracl("demo", "--docs", "docs")
+    assert "pgvector.toml" in vectoracl("demo", "--docs", "docs")
     assert (here / "vectoracl.toml").read_bytes() == mine
 
 

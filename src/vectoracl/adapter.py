@@ -293,6 +293,20 @@ class Opened:
     server: Callable[[], str] = field(default=lambda: "unknown")
 
 
+@dataclass(frozen=True, slots=True)
+class DemoPlace:
+    """Where the demo's store is (`vectoracl_demo_place`).
+
+    `settings` are keys of `[stores.main]`; a Path in them is relative to the demo's own folder. `kept` says whether the
+    place is there after `close`, so that a person can go on with what the demo made; `note` says what else to know.
+    """
+
+    settings: Mapping[str, Any]
+    kept: bool = True
+    note: str = ""
+    close: Callable[[], None] = lambda: None
+
+
 def together(*requests: Request[R]) -> Flow[tuple[R, ...]]:
     """Perform *requests* side by side; return their replies, or raise the first error in their order."""
     replies = yield requests

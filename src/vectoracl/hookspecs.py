@@ -6,13 +6,13 @@ adapter that config names is ever imported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 from pydantic import BaseModel
 
-from vectoracl.adapter import Capabilities, OpenContext, Opened
+from vectoracl.adapter import Capabilities, DemoPlace, OpenContext, Opened
 from vectoracl.findings import Posture, Rule
 
 if TYPE_CHECKING:  # the command line's, which stands after this file in the order of imports
@@ -64,5 +64,22 @@ class AdapterSpec:
         """Try what goes around the API on the live store: untagged write, other tenant's tag, stale connection.
 
         For `vectoracl demo`. Leaves nothing behind, also where an attack succeeds. Raises: StoreError.
+        """
+        raise NotImplementedError  # likewise
+
+    @hookspec(firstresult=True)
+    def vectoracl_template(self, settings: Mapping[str, Any], dimension: int, name: str) -> str:
+        """Return `[stores.main]` as commented TOML, for `vectoracl init` and `vectoracl demo`.
+
+        *settings* are keys that say where the store is, from `vectoracl_demo_place` (see `toml_text.lines`); empty for
+        the example of `init`. *name* is what a table or collection is called after.
+        """
+        raise NotImplementedError  # likewise
+
+    @hookspec(firstresult=True)
+    def vectoracl_demo_place(self, say: Callable[[str], None]) -> DemoPlace:
+        """Find or start what `vectoracl demo --store` runs on: an address in the environment first.
+
+        *say* hears what takes long. Raises: RefusedError with what would change it, where there is nothing.
         """
         raise NotImplementedError  # likewise

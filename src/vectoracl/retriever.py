@@ -24,6 +24,7 @@ from vectoracl.queries import Query
 from vectoracl.records import Chunk, Hit, Page, Result, Written
 
 T = TypeVar("T")
+_BATCH = 500
 _UNSET: Any = object()
 _Ids = Iterable[str | tuple[str, str]]
 
@@ -313,11 +314,13 @@ class ScopedRetriever(_Handle):
         self,
         stream: Iterable[Chunk],
         *,
-        batch: int = 500,
+        batch: int | None = None,
         resume: str | Path | None = None,
         progress: LoadProgress | None = None,
     ) -> LoadReport:
         """Write a stream of any length in batches, in bounded memory; each batch is written whole or not at all.
+
+        *batch* None is 500 chunks, or as many as the store takes at once.
 
         *resume* is the path of a small journal: if the file exists, the chunks that it says were written are skipped
         (and checked to be the same ones). *progress* is called with the number written after each batch. If it is
@@ -337,8 +340,8 @@ class ScopedRetriever(_Handle):
             journal.finish()
         return report
 
-    def _batch(self, batch: int) -> int:
-        return reads.integer(batch, "batch", 1, self._open().capabilities.max_batch)
+    def _batch(self, batch: int | None) -> int:
+        return _batch(batch, self._open().capabilities.max_batch)
 
 
 class AsyncScopedRetriever(_Handle):
@@ -487,13 +490,13 @@ class AsyncScopedRetriever(_Handle):
         self,
         stream: Iterable[Chunk],
         *,
-        batch: int = 500,
+        batch: int | None = None,
         resume: str | Path | None = None,
         progress: LoadProgress | Callable[[int], Awaitable[None]] | None = None,
     ) -> LoadReport:
         """See `ScopedRetriever.load`; *progress* may be a coroutine function."""
         report = LoadReport()
-        size = reads.integer(batch, "batch", 1, self._open().capabilities.max_batch)
+        size = _batch(batch, self._open().capabilities.max_batch)
         with Journal(resume, self._asker.principal.tenant) as journal:
             for part in batches(stream, size, journal, report):
                 with report.interruptible(journal):
@@ -515,3 +518,8 @@ def _queries(queries: object) -> tuple[Query, ...]:
     if not 1 <= len(listed) <= 1000:
         raise InvalidInputError("search_many() takes 1 to 1,000 queries.", field="queries")
     return listed
+
+
+def _batch(given: int | None, most: int) -> int:
+    """Return how many chunks `load` writes at once. Raises: InvalidInputError."""
+    return min(_BATCH, most) if given is None else reads.integer(given, "batch", 1, most)

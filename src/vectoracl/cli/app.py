@@ -57,7 +57,15 @@ def _add(name: str, function: Callable[..., None], panel: str, *examples: str, t
     to.command(name, rich_help_panel=panel, help=text, epilog="\n\n".join(lines))(command(function))
 
 
-_add("demo", demo.demo, _USE, "vectoracl demo", "vectoracl demo --docs handbooks/", "vectoracl demo --json")
+_add(
+    "demo",
+    demo.demo,
+    _USE,
+    "vectoracl demo",
+    "vectoracl demo --store qdrant",
+    "vectoracl demo --docs handbooks/",
+    "vectoracl demo --json",
+)
 _add("init", init.init, _USE, "vectoracl init", "vectoracl init --adapter memory -c tests/vectoracl.toml")
 _add("ingest", use.ingest, _USE, "vectoracl ingest --as you@acme docs/ README.md")
 _add(

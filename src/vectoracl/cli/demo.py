@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from vectoracl import plugins
+from vectoracl.adapter import DemoPlace
 from vectoracl.attempts import Forging
 from vectoracl.cli import demo_attempts, demo_run
 from vectoracl.cli.common import CLEAN, DEFAULT_CONFIG, FINDINGS, JsonOption, Steps, done, out, print_json
@@ -22,6 +26,7 @@ from vectoracl.errors import ConfigError, InvalidInputError, RefusedError
 from vectoracl.findings import Posture
 
 FOLDER = Path(".vectoracl")
+DEFAULT = "pgvector"
 
 
 def demo(
@@ -39,6 +44,15 @@ def demo(
     ] = "hashed",
     tenants: Annotated[int, typer.Option("--tenants", help="How many tenants at most.", min=2, max=1000)] = 10,
     k: Annotated[int, typer.Option("-k", help="How many chunks to ask for.", min=1, max=50)] = 5,
+    store: Annotated[
+        str,
+        typer.Option(
+            "--store",
+            metavar="NAME",
+            help="The store: pgvector, qdrant, … With -c, the name of one of the configuration's stores.",
+            show_default="pgvector",
+        ),
+    ] = "",
     config: Annotated[
         Path | None,
         typer.Option(
@@ -53,7 +67,8 @@ def demo(
     Starts a PostgreSQL of its own in ./.vectoracl/ (no root, no Docker), fills it with the documentation inside the
     Python packages that are installed here, one tenant each, and asks as several principals: what a search without a
     scope would have returned, beside what each of them gets. Then it tries one attack of each family on the live
-    store, and says what each met.
+    store, and says what each met. `--store` shows the same on another store: on the server that the environment names
+    (VECTORACL_QDRANT_URL and so on), else on what its adapter can start here.
 
     It can be run again. Nothing leaves this machine. Exit codes: 0 nothing foreign came back, 1 a leak, 2 not measured.
     """
@@ -62,15 +77,12 @@ def demo(
         steps.step("reading documents", 0, None)
         corpora = _corpora(docs, tenants)
         steps.step("reading documents", 1, 1)
-        model, source, notes = _prepare(config, embedder)
-        outcome = _run(source, model, corpora, k, steps, start, own=config is None)
+        with _prepared(config, embedder, store or DEFAULT, steps) as (model, source, own, notes, go_on):
+            outcome = _run(source, model, corpora, k, steps, start, own=own, store=None if own else store or None)
     first = demo_run.name_of(outcome.asked[0].principal)
     given = "" if source == DEFAULT_CONFIG else f" -c {source}"
-    notes += [
-        f'vectoracl search --as {first} "{outcome.asked[0].query}"{given}',
-        f"vectoracl explain --as {first}{given}",
-        f"vectoracl check{given}",
-    ]
+    if go_on:
+        notes += [line.format(first=first, query=outcome.asked[0].query, given=given) for line in _GO_ON]
     if as_json:
         print_json(outcome.as_json())
     else:
@@ -86,8 +98,18 @@ def _corpora(docs: Path | None, tenants: int) -> list[TenantCorpus]:
     return found
 
 
-def _prepare(config: Path | None, spec: str) -> tuple[Embedder, Path, list[str]]:
-    """Return the embedder, the configuration's path, and what to tell about it.
+_GO_ON = (
+    'vectoracl search --as {first} "{query}"{given}',
+    "vectoracl explain --as {first}{given}",
+    "vectoracl check{given}",
+)
+
+
+@contextmanager
+def _prepared(
+    config: Path | None, spec: str, adapter: str, steps: Steps
+) -> Iterator[tuple[Embedder, Path, bool, list[str], bool]]:
+    """Give the embedder, the configuration's path, whether it is the demo's own, what to tell, and whether it stays.
 
     The demo's own goes to ./vectoracl.toml, but only where there is none: a configuration that exists is somebody's,
     perhaps of a store in production, and is used only where -c names it.
@@ -97,18 +119,57 @@ def _prepare(config: Path | None, spec: str) -> tuple[Embedder, Path, list[str]]
         if own.embedder is None:
             raise ConfigError(f"{config} names no embedder, which the demo needs; add [embedder].")
         one = own.embedder
-        return open_embedder(one.use, dimension=one.dimension, allow_import=one.allow_import), config, []
+        model = open_embedder(one.use, dimension=one.dimension, allow_import=one.allow_import)
+        yield model, config, False, [], True
+        return
+    hooks = plugins.load(adapter)
     model = open_embedder(spec, allow_import=True)  # typed by the one who runs it
-    text = _text(spec, model, ".vectoracl/pg")
+    place = _place(hooks, adapter, steps)
+    try:
+        source, told = _written(hooks, adapter, place, spec, model)
+        yield model, source, True, [one for one in (place.note, told if place.kept else "") if one], place.kept
+    finally:
+        place.close()
+
+
+def _place(hooks: Any, adapter: str, steps: Steps) -> DemoPlace:
+    """Return where the demo's store is. Raises: RefusedError."""
+    steps.step(f"looking for {adapter}", 0, None)
+    place: DemoPlace | None = hooks.vectoracl_demo_place(say=lambda text: steps.step(text, 0, None))
+    if place is None:
+        raise RefusedError(
+            f"The adapter {adapter!r} cannot be shown without a store: write a configuration and pass it with -c."
+        )
+    steps.step(f"looking for {adapter}", 1, 1)
+    return place
+
+
+def _written(hooks: Any, adapter: str, place: DemoPlace, spec: str, model: Embedder) -> tuple[Path, str]:
+    """Write the demo's configuration; return its path and what to say about it."""
+
+    def text(folder: Path) -> str:
+        # Vectors of two embedders are not comparable, so each has a table or collection of its own.
+        name = "chunks" if spec == "hashed" else f"demo_{blake2b(model.name.encode(), digest_size=4).hexdigest()}"
+        return template(
+            hooks,
+            settings={key: folder / one if isinstance(one, Path) else one for key, one in place.settings.items()},
+            name=name,
+            embedder=spec,
+            dimension=model.dimension,
+            allow_import=spec.partition(":")[0] not in ("hashed", "fastembed"),
+            audit=(folder / "audit.jsonl").as_posix(),
+        )
+
     _make_folder()
-    if not DEFAULT_CONFIG.exists():
-        write_new(DEFAULT_CONFIG, text)
-        return model, DEFAULT_CONFIG, [f"Wrote {DEFAULT_CONFIG}; the data are in {FOLDER}/. Now you:"]
-    if DEFAULT_CONFIG.read_bytes() == text.encode():
-        return model, DEFAULT_CONFIG, [f"The data are in {FOLDER}/. Now you:"]
-    beside = FOLDER / "demo.toml"
-    write_new(beside, _text(spec, model, "pg"), force=True)
-    return model, beside, [f"Your {DEFAULT_CONFIG} was not touched; the demo's is {beside}. Now you:"]
+    here = text(FOLDER)
+    if place.kept and not DEFAULT_CONFIG.exists():
+        write_new(DEFAULT_CONFIG, here)
+        return DEFAULT_CONFIG, f"Wrote {DEFAULT_CONFIG}; the data are in {FOLDER}/. Now you:"
+    if place.kept and DEFAULT_CONFIG.read_bytes() == here.encode():
+        return DEFAULT_CONFIG, f"The data are in {FOLDER}/. Now you:"
+    beside = FOLDER / f"{adapter}.toml"
+    write_new(beside, text(Path()), force=True)
+    return beside, f"Your {DEFAULT_CONFIG} was not touched; the demo's is {beside}. Now you:"
 
 
 def _make_folder() -> None:
@@ -120,24 +181,18 @@ def _make_folder() -> None:
         raise ConfigError(f"The folder {FOLDER} cannot be made here: {error.strerror}.") from None
 
 
-def _text(spec: str, model: Embedder, embedded: str) -> str:
-    """Return the demo's configuration. Vectors of two embedders are not comparable, so each has its own table."""
-    table = "chunks" if spec == "hashed" else f"demo_{hashlib.blake2b(model.name.encode(), digest_size=4).hexdigest()}"
-    imported = spec.partition(":")[0] not in ("hashed", "fastembed")
-    return template(
-        embedded=embedded,
-        embedder=spec,
-        dimension=model.dimension,
-        table=table,
-        allow_import=imported,
-        audit=str(Path(embedded).parent / "audit.jsonl"),
-    )
-
-
 def _run(
-    source: Path, model: Embedder, corpora: list[TenantCorpus], k: int, steps: Steps, start: float, *, own: bool
+    source: Path,
+    model: Embedder,
+    corpora: list[TenantCorpus],
+    k: int,
+    steps: Steps,
+    start: float,
+    *,
+    own: bool,
+    store: str | None,
 ) -> demo_run.Outcome:
-    with VectorACL(source, embedder=model) as acl:
+    with VectorACL(source, store=store, embedder=model) as acl:
         name = acl.config.default
         steps.step("starting the store", 0, None)
         _provision(acl)

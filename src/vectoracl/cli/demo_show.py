@@ -94,7 +94,8 @@ def _sum(outcome: Outcome) -> Group:
     text.append(".")
     note = Text(
         "The first questions are headings out of other tenants' texts, the last one is the same for two tenants. "
-        f"Times are the median of {REPETITIONS} scoped searches, without the embedding of the question.",
+        f"Times are the median of {REPETITIONS[0]} to {REPETITIONS[1]} scoped searches, without the embedding of the "
+        "question.",
         "dim",
     )
     return Group(Text(""), text, note)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
+from vectoracl import plugins, toml_text
 from vectoracl.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, out, plain, print_json
-from vectoracl.errors import ConfigError
+from vectoracl.errors import ConfigError, RefusedError
 
 _HEAD = """\
 # The configuration of vectoracl. Unknown keys are errors, so a misspelt one cannot switch a protection off.
@@ -25,30 +26,6 @@ version = 1
 # default_store = "main"
 
 """
-_STORES = {
-    "pgvector": """\
-[stores.main]
-adapter = "pgvector"
-dimension = {dimension}                 # numbers in a vector; the embedder below has to make as many
-metric = "cosine"               # or "inner", "l2"
-
-# A PostgreSQL of your own, started when it is needed and kept in this folder. Good for development and tests.
-embedded = {embedded}
-
-# A server that exists, instead of `embedded`: as a role that owns nothing (no SUPERUSER, no BYPASSRLS).
-# dsn = {{ env = "VECTORACL_DSN" }}
-# The owner, for `vectoracl provision` and `vectoracl tenants` only. Not needed to serve.
-# owner_dsn = {{ env = "VECTORACL_OWNER_DSN" }}
-schema = "vectoracl"
-table = {table}
-""",
-    "memory": """\
-[stores.main]
-adapter = "memory"              # lives as long as the process: for tests
-dimension = {dimension}
-metric = "cosine"               # or "inner", "l2"
-""",
-}
 _TAIL = """
 # The metadata that filters may use, with its type: keyword, number, boolean, datetime, keyword[], number[].
 # Everything else in a chunk's metadata is kept and returned, and cannot be filtered by.
@@ -72,42 +49,26 @@ path = {audit}
 """
 
 
-class Adapter(StrEnum):
-    """The adapters that there is a template for."""
-
-    PGVECTOR = "pgvector"
-    MEMORY = "memory"
-
-
 def template(
-    adapter: str = "pgvector",
+    hooks: Any,
     *,
-    embedded: str = ".vectoracl/pg",
+    settings: Mapping[str, Any] | None = None,
+    name: str = "chunks",
     embedder: str = "hashed",
     dimension: int = 384,
-    table: str = "chunks",
     allow_import: bool = False,
     audit: str = ".vectoracl/audit.jsonl",
 ) -> str:
-    """Return a commented configuration."""
+    """Return a commented configuration of one store, from the *hooks* of its adapter. Raises: RefusedError."""
+    store = hooks.vectoracl_template(settings=settings or {}, dimension=dimension, name=name)
+    if store is None:
+        raise RefusedError("This adapter has no example of a configuration; its documentation shows one.")
     values = {
-        "embedded": _toml(embedded),
-        "embedder": _toml(embedder),
-        "dimension": str(dimension),
-        "table": _toml(table),
+        "embedder": toml_text.value(embedder),
         "allow_import": "allow_import = true\n" if allow_import else "",
-        "audit": _toml(audit),
+        "audit": toml_text.value(audit),
     }
-    return _HEAD + _STORES[adapter].format(**values) + _TAIL.format(**values)
-
-
-def _toml(text: str) -> str:
-    """Return *text* as a basic string of TOML."""
-    escaped = "".join(
-        f"\\u{ord(char):04x}" if ord(char) < 0x20 or ord(char) == 0x7F else char
-        for char in text.replace("\\", "\\\\").replace('"', '\\"')
-    )
-    return f'"{escaped}"'
+    return _HEAD + str(store) + _TAIL.format(**values)
 
 
 def write_new(path: Path, text: str, *, force: bool = False) -> None:
@@ -123,23 +84,24 @@ def write_new(path: Path, text: str, *, force: bool = False) -> None:
 
 def init(
     config: ConfigOption = DEFAULT_CONFIG,
-    adapter: Annotated[Adapter, typer.Option("--adapter", help="The store to write the example for.")] = (
-        Adapter.PGVECTOR
-    ),
+    adapter: Annotated[
+        str, typer.Option("--adapter", metavar="NAME", help="The store to write the example for: pgvector, qdrant, …")
+    ] = "pgvector",
     *,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a commented configuration to start from.
 
-    The example uses an embedded PostgreSQL, so that `provision`, `ingest` and `search` work at once.
+    For pgvector the example uses an embedded PostgreSQL, so that `provision`, `ingest` and `search` work at once.
+    `vectoracl adapters` lists what is installed.
     """
-    write_new(config, template(adapter.value), force=force)
+    write_new(config, template(plugins.load(adapter)), force=force)
     if as_json:
-        print_json({"written": plain(config), "adapter": adapter.value})
+        print_json({"written": plain(config), "adapter": plain(adapter)})
         return
     console = out()
     console.print(Text.assemble("Wrote ", (plain(config), "bold"), "."))
-    if adapter is Adapter.PGVECTOR:
+    if adapter != "memory":  # which has nothing to provision
         given = "" if config == DEFAULT_CONFIG else f" -c {plain(config)}"
         console.print(Text(f"Next: vectoracl provision{given}", "dim"))

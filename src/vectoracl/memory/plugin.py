@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel
 
-from vectoracl.adapter import Capabilities, OpenContext, Opened
+from vectoracl import toml_text
+from vectoracl.adapter import Capabilities, DemoPlace, OpenContext, Opened
 from vectoracl.hookspecs import hookimpl
 from vectoracl.memory.adapter import MemoryAdapter, capabilities
 from vectoracl.memory.config import MemoryConfig
@@ -33,3 +37,18 @@ def vectoracl_open(config: MemoryConfig, context: OpenContext) -> Opened:
         lambda: AsyncMemoryPort(MemoryPort(shelf)),
         server=lambda: "memory (in-process)",
     )
+
+
+@hookimpl
+def vectoracl_template(settings: Mapping[str, Any], dimension: int) -> str:
+    """Return `[stores.main]` as commented TOML."""
+    return (
+        '[stores.main]\nadapter = "memory"              # lives as long as the process: for tests\n'
+        f'dimension = {dimension}\nmetric = "cosine"               # or "inner", "l2"\n{toml_text.lines(settings)}'
+    )
+
+
+@hookimpl
+def vectoracl_demo_place() -> DemoPlace:
+    """Return that there is no place but the process."""
+    return DemoPlace({}, kept=False, note="A store in memory is gone with its process.")

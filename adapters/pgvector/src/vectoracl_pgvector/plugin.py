@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from pydantic import BaseModel
 
-from vectoracl.adapter import AsyncPort, Capabilities, OpenContext, Opened, Port
+from vectoracl import toml_text
+from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
 from vectoracl.errors import ConfigError
 from vectoracl.findings import Posture, Rule
 from vectoracl.hookspecs import hookimpl
@@ -84,3 +85,29 @@ def vectoracl_attempts(config: PgvectorConfig, context: OpenContext, forging: Fo
     from vectoracl_pgvector.demo_attacks import attempts
 
     return attempts(config, Connections(config, Path(context.base)), forging)
+
+
+@hookimpl
+def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -> str:
+    """Return `[stores.main]` as commented TOML."""
+    return f"""\
+[stores.main]
+adapter = "pgvector"
+dimension = {dimension}                 # numbers in a vector; the embedder below has to make as many
+metric = "cosine"               # or "inner", "l2"
+
+# A PostgreSQL of your own, started when it is needed and kept in this folder. Good for development and tests.
+{toml_text.lines(settings or {"embedded": ".vectoracl/pg"})}
+# A server that exists, instead of `embedded`: as a role that owns nothing (no SUPERUSER, no BYPASSRLS).
+# dsn = {{ env = "VECTORACL_DSN" }}
+# The owner, for `vectoracl provision` and `vectoracl tenants` only. Not needed to serve.
+# owner_dsn = {{ env = "VECTORACL_OWNER_DSN" }}
+schema = "vectoracl"
+table = {toml_text.value(name)}
+"""
+
+
+@hookimpl
+def vectoracl_demo_place() -> DemoPlace:
+    """Return the folder of an embedded PostgreSQL, which is started at first use and stops with its last user."""
+    return DemoPlace({"embedded": Path("pg")})

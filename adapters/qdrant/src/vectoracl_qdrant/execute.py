@@ -248,6 +248,7 @@ class LocalPort(_Process):
         self._check()
         with self._local.lock:
             work(self._local.client)
+            locals_.hasten(self._local.client)
 
     def _provisioned(self) -> bool:
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from vectoracl.adapter import AsyncPort, Capabilities, OpenContext, Opened, Port
+from vectoracl import toml_text
+from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
 from vectoracl.errors import ConfigError
 from vectoracl.findings import Rule
 from vectoracl.hookspecs import hookimpl
@@ -83,3 +85,34 @@ def vectoracl_rules() -> Sequence[Rule]:
     from vectoracl_qdrant.rules import RULES
 
     return tuple(RULES.values())
+
+
+@hookimpl
+def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -> str:
+    """Return `[stores.main]` as commented TOML."""
+    return f"""\
+[stores.main]
+adapter = "qdrant"
+dimension = {dimension}                 # numbers in a vector; the embedder below has to make as many
+metric = "cosine"               # or "inner", "l2"
+collection = {toml_text.value(name)}
+
+# Either a folder, which one process at a time may use and which enforces nothing: for a start without a server.
+# Or the address of a server (REST; grpc = true for gRPC).
+{toml_text.lines(settings or {"path": ".vectoracl/qdrant"})}\
+# url = "http://localhost:6333"
+# api_key = {{ env = "VECTORACL_QDRANT_API_KEY" }}
+"""
+
+
+@hookimpl
+def vectoracl_demo_place() -> DemoPlace:
+    """Return the server that the environment names, else a folder for the client's local mode."""
+    url = os.environ.get("VECTORACL_QDRANT_URL")
+    if not url:
+        note = "No server was at hand: the client's local mode stood in for one (VECTORACL_QDRANT_URL names a server)."
+        return DemoPlace({"path": Path("qdrant")}, note=note)
+    settings: dict[str, Any] = {"url": url}
+    if os.environ.get("VECTORACL_QDRANT_API_KEY"):
+        settings["api_key"] = {"env": "VECTORACL_QDRANT_API_KEY"}
+    return DemoPlace(settings)
