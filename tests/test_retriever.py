@@ -500,6 +500,15 @@ def test_a_journal_of_another_stream_or_tenant_is_refused(acl, who, chunk, tmp_p
     assert acl.scoped(who()).load(stream(50, chunk), batch=10, resume=journal).skipped == 20
 
 
+def test_a_delete_of_no_ids_sends_nothing(acl, who, chunk):
+    docs = acl.scoped(who())
+    docs.upsert([chunk("c1")])
+    port = acl.tap()
+    assert docs.delete(ids=[]).count == 0
+    assert port.requests == []
+    assert docs.delete(ids=["c1"]).count == len(port.requests) == 1
+
+
 @pytest.mark.parametrize("where", ["nowhere/journal.json", "a\0b", "file/journal.json"])
 def test_a_journal_that_cannot_be_kept_is_refused_before_anything_is_written(acl, who, chunk, tmp_path, where):
     (tmp_path / "file").write_text("")

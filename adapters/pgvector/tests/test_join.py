@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,70 @@ def test_what_it_refuses(acl: v.VectorACL, store: Any) -> None:
         join(acl, ANN, object())
     with psycopg.connect(store.runtime) as connection, pytest.raises(v.InvalidPrincipalError):
         join(acl, "acme", connection)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("power", ["BYPASSRLS", "SUPERUSER"])
+def test_a_role_that_no_policy_binds_is_refused_also_by_set_role(acl: v.VectorACL, store: Any, power: str) -> None:
+    name = f"exempt_{secrets.token_hex(4)}"
+    with psycopg.connect(store.bootstrap, autocommit=True) as boss:
+        boss.execute(f"CREATE ROLE {name} NOLOGIN {power}")
+        boss.execute(f"GRANT USAGE ON SCHEMA vectoracl TO {name}")
+        boss.execute(f"GRANT ALL ON {store.names.table} TO {name}")
+        try:
+            with boss.transaction():
+                boss.execute(f"SET LOCAL ROLE {name}")
+                with pytest.raises(v.PostureError):
+                    join(acl, ANN, boss).count()
+                boss.execute(f"SET LOCAL ROLE {store.pg.runtime_role}")
+                assert join(acl, ANN, boss).count() == 0, "the control: the same connection as the runtime role"
+        finally:
+            boss.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE_READ", "SERIALIZABLE"])
+def test_writes_need_a_snapshot_of_now(acl: v.VectorACL, store: Any, level: str) -> None:
+    with psycopg.connect(store.runtime) as connection:
+        connection.isolation_level = psycopg.IsolationLevel[level]
+        docs = join(acl, ANN, connection)
+        assert docs.count() == 0
+        for write in (
+            lambda: docs.upsert([Chunk("c", "d", "", ONE)]),
+            lambda: docs.replace("d", [Chunk("c", "d", "", ONE)]),
+            lambda: docs.delete(document="d"),
+        ):
+            with pytest.raises(v.RefusedError, match="READ COMMITTED"):
+                write()
+    assert acl.scoped(ANN).count() == 0
+
+
+def test_what_the_transaction_made_stands_in_for_nothing(acl: v.VectorACL, store: Any) -> None:
+    """Temporary tables and types of the same names, an operator of its own first in the path, savepoints around it."""
+    acl.scoped(ANN).upsert([Chunk("c", "d", "mine", ONE)])
+    schema = f"evil_{secrets.token_hex(4)}"
+    with psycopg.connect(store.bootstrap, autocommit=True) as boss:
+        boss.execute(f"CREATE SCHEMA {schema} AUTHORIZATION {store.pg.runtime_role}")
+        boss.execute(f"GRANT TEMP ON DATABASE {boss.info.dbname} TO {store.pg.runtime_role}")
+    with psycopg.connect(store.runtime) as connection:
+        connection.execute("CREATE TEMP TABLE chunks AS SELECT 'acme' AS tenant_id, 'forged' AS chunk_id")
+        connection.execute("CREATE TEMP TABLE pg_roles AS SELECT current_user AS rolname, false AS rolsuper")
+        for kind in ("text", "name"):
+            connection.execute(
+                f"CREATE FUNCTION {schema}.yes({kind}, {kind}) RETURNS boolean LANGUAGE sql AS 'SELECT true';"
+                f"CREATE OPERATOR {schema}.= (LEFTARG = {kind}, RIGHTARG = {kind}, FUNCTION = {schema}.yes)"
+            )
+        connection.execute(f"SET LOCAL search_path = pg_temp, {schema}, public, pg_catalog")
+        docs = join(acl, ANN, connection)
+        with connection.transaction():
+            assert [hit.id for hit in docs.search(ONE)] == ["c"]
+            assert [hit.text for hit in docs.fetch(["c", "foreign", "forged"])] == ["mine"]
+            assert docs.count() == 1
+            assert docs.delete(ids=["foreign"]).count == 0
+        with pytest.raises(ZeroDivisionError), connection.transaction():
+            docs.upsert([Chunk("new", "d", "", ONE)])
+            raise ZeroDivisionError
+        assert docs.count() == 1
+        assert setting(connection)[0] in (None, "")
+    assert acl.scoped(BOB).count() == 1
 
 
 def test_decisions_are_recorded_and_expired_principals_are_denied(acl: v.VectorACL, store: Any) -> None:

@@ -28,10 +28,12 @@ from vectoracl_pgvector.requests import Transaction
 from vectoracl_pgvector.wire import settings_statement
 
 T = TypeVar("T")
+# It runs before the search_path is ours, so its operators are named in full too.
 _BYPASS = (
     "SELECT rolsuper OR rolbypassrls OR pg_catalog.pg_has_role(rolname, "
-    "(SELECT relowner FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)), 'MEMBER'), "
-    "pg_catalog.current_setting('transaction_isolation') FROM pg_catalog.pg_roles WHERE rolname = current_user"
+    "(SELECT relowner FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(%s)), "
+    "'MEMBER'), pg_catalog.current_setting('transaction_isolation') FROM pg_catalog.pg_roles "
+    "WHERE rolname OPERATOR(pg_catalog.=) current_user"
 )
 # One operation at a time on a connection, whichever handles it belongs to: two would mix up each other's scopes.
 _TURNS: WeakKeyDictionary[psycopg.Connection[Any], Lock] = WeakKeyDictionary()
