@@ -23,8 +23,9 @@ from vectoracl_conformance.evidence.structure import grade_structure
 from vectoracl_conformance.evidence.volume import Sample, grade_volume, sample
 from vectoracl_conformance.evidence.wire import Wire
 from vectoracl_conformance.grading_parts import Parts, judge_parts
-from vectoracl_conformance.harness import Engine, Harness, Mutant, Needs, PartEngine, Store
+from vectoracl_conformance.harness import Engine, Harness, Mutant, Needs, PartEngine, Shards, Store
 from vectoracl_conformance.lab import STORE, Lab, Mode, Wrap, drive
+from vectoracl_conformance.shard_grades import STAGES, Seen, Stage, judge_shards, watched
 from vectoracl_conformance.verdict import EvidenceState
 from vectoracl_conformance.wire_grades import Tour, told
 
@@ -94,6 +95,8 @@ def engine_grade(harness: Harness, options: Options, mutant: Mutant | None = Non
         _plant(store, corpus, (corpus.many, corpus.few))
         if mutant is not None and mutant.store is not None:
             mutant.store(store)
+        if isinstance(engine, Shards):
+            return _shards(engine, store, corpus, options.modes if mutant is None else mutant.modes, mutant)
         counts: dict[tuple[Mode, str, int], int] = {}
         for foreign in (0, options.decoys):
             if foreign:
@@ -126,6 +129,33 @@ def _scored(engine: Engine, store: Store, corpus: Corpus, mode: Mode, tenant: st
     before = engine.scored()
     _do(mode, lambda: _search(Lab(store, corpus, mode, _wrap(store, mutant)), tenant))
     return engine.scored() - before
+
+
+def _shards(engine: Shards, store: Store, corpus: Corpus, modes: Sequence[Mode], mutant: Mutant | None) -> Grading:
+    """Search beside no foreign rows, beside many, and with every foreign part out of service."""
+    own = (corpus.many, corpus.few)
+    seen: list[Seen] = []
+
+    def search(mode: Mode, tenant: str, stage: Stage) -> None:
+        seen.append(
+            watched(
+                engine, tenant, mode, stage,
+                lambda: _do(mode, lambda: _search(Lab(store, corpus, mode, _wrap(store, mutant)), tenant)),
+            )
+        )  # fmt: skip
+
+    for stage in STAGES:
+        if stage == "beside foreign rows":
+            _plant(store, corpus, corpus.foes, mutant=mutant)
+        elif stage == "foreign parts shut":
+            engine.shut(corpus.foes)
+        for mode in modes:
+            for tenant in own:
+                search(mode, tenant, stage)
+    shut = engine.rank(corpus.foes[0], [float(one) for one in corpus.centre], K)
+    engine.open(corpus.foes)
+    state, reason = judge_shards(engine, corpus, seen, refused=shut is None)
+    return Grading("E3", state, reason)
 
 
 def _judged(engine: Engine, corpus: Corpus, counts: dict[tuple[Mode, str, int], int], options: Options) -> Grading:
@@ -172,7 +202,7 @@ def wire_grades(harness: Harness, options: Options, mutant: Mutant | None = None
             if foreign:
                 _plant(store, corpus, corpus.foes, foreign, mutant)
             for mode, made in samples.items():
-                for _ in range(2):
+                for _ in range(wire.samples):
                     take = _heard(store, wire, corpus, mode, mutant, _one)
                     heard = None if wire.decode is None else requests(map(wire.decode, take.recording.sessions))
                     window = take.questions[0].window

@@ -113,6 +113,35 @@ class PartEngine(Engine, Protocol):
         ...
 
 
+@runtime_checkable
+class Shards(Protocol):
+    """What an engine shows that keeps each tenant in a part of its own and counts no vectors: E3 at shard level."""
+
+    def part(self, tenant: str) -> str:
+        """Return the name of the part that holds *tenant*."""
+        ...
+
+    def rankings(self) -> Mapping[str, int]:
+        """Return how many rankings each part was asked for since the store was made, whoever asked."""
+        ...
+
+    def work(self) -> Mapping[str, float]:
+        """Return, for each part, a number that moves when something is read there."""
+        ...
+
+    def rank(self, tenant: str, vector: Sequence[float], k: int) -> int | None:
+        """Rank in the part of *tenant* without the adapter (the control); None: it is not served."""
+        ...
+
+    def shut(self, tenants: Sequence[str]) -> None:
+        """Take the parts of *tenants* out of service."""
+        ...
+
+    def open(self, tenants: Sequence[str]) -> None:
+        """Serve them again."""
+        ...
+
+
 class Store(ABC):
     """One fresh store. `config` is `[stores.NAME]` without `metadata`, with the adapter's name.
 
@@ -154,8 +183,8 @@ class Store(ABC):
         """List misconfigurations that the posture has to notice."""
         return ()
 
-    def engine(self) -> Engine | None:
-        """Return the engine's own counter, where there is one."""
+    def engine(self) -> Engine | Shards | None:
+        """Return the engine's own counter, where there is one; or what its parts show."""
         return None
 
     def close(self) -> None:  # noqa: B027 - some leave nothing behind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar, assert_never
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, assert_never
 
 from vectoracl.adapter import Capabilities, Flow, together
 from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
@@ -12,19 +12,20 @@ from vectoracl.findings import Posture
 from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.prepare import check_tagged
 from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
-from vectoracl.records import Hit
+from vectoracl.records import Hit, Record
 from vectoracl_weaviate import posture as postures
 from vectoracl_weaviate.capabilities import capabilities
 from vectoracl_weaviate.compile import NO_VERSION, WeaviateCompiler
 from vectoracl_weaviate.compile_predicate import EVERY, NONE, Compiled, every, none
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.decode import ADAPTER, Decoder, Version
+from vectoracl_weaviate.decode import ADAPTER, Decoder, Number, Version
 from vectoracl_weaviate.failures import not_served
 from vectoracl_weaviate.names import id_of, seek_key
 from vectoracl_weaviate.rank import deeper, first_depth, fused, grouped, leg_depth
 from vectoracl_weaviate.requests import Tenants
 
 R = TypeVar("R")
+FIRST: Final[Number] = (0, NO_VERSION)
 _ROUNDS = 6
 _SIDE_BY_SIDE = 64
 _SHORT = "the vector index gave fewer hits than the scope holds"
@@ -41,15 +42,12 @@ class _Seen(NamedTuple, Generic[R]):
 _Ask = Callable[[Compiled], Flow[_Seen[R]]]
 
 
-class _Versions(NamedTuple):
-    """The generations of one document, with what is pending on each; `stale` are those that readers must not see."""
+_Marks = dict[Number, str]
+"""The versions of one document, with the mark that was found on each ("" for none)."""
 
-    seen: dict[int, str]
-    published: int | None
 
-    @property
-    def quiet(self) -> bool:
-        return len(self.seen) < 2 and not any(self.seen.values())
+def _quiet(marks: _Marks) -> bool:
+    return len(marks) < 2 and not any(marks.values())
 
 
 class WeaviateAdapter:
@@ -247,13 +245,11 @@ class WeaviateAdapter:
         document alone, and that generation has to be the published one still when the reply is there: it only ever
         grows, and what it was before and after the reply it was meanwhile.
         """
-        published: dict[str, int | None] = {}
+        published: dict[str, Number | None] = {}
         for _ in range(_ROUNDS):
             seen = yield from ask(self._compile.only(published))
-            found: dict[str, dict[int, str]] = {}
-            for one in map(self._decode.version, seen.objects):
-                found.setdefault(one.document, {})[one.generation] = one.pending
-            loud = [name for name, some in found.items() if not _Versions(some, None).quiet]
+            found = _by_document(map(self._decode.version, seen.objects))
+            loud = [name for name, marks in found.items() if not _quiet(marks)]
             if not loud and not published:
                 return seen.value
             now = yield from self._published(partition, {*loud, *published})
@@ -262,42 +258,41 @@ class WeaviateAdapter:
             published = now
         raise _restless()
 
-    def _published(self, partition: str, documents: Iterable[str]) -> Flow[dict[str, int | None]]:
-        """Return the published generation of each of *documents*; None: it has none."""
+    def _published(self, partition: str, documents: Iterable[str]) -> Flow[dict[str, Number | None]]:
+        """Return the published version of each of *documents*; None: it has none."""
         names = sorted(documents)
         objects = yield from self._all(partition, self._compile.documents(names), self._compile.places)
-        seen: dict[str, dict[int, str]] = {name: {} for name in names}
-        for one in map(self._decode.version, objects):
-            seen[one.document][one.generation] = one.pending
-        resolved = yield from self._resolve(partition, seen)
-        return {name: versions.published for name, versions in resolved.items()}
+        found = _by_document(map(self._decode.version, objects))
+        return (yield from self._resolve(partition, {name: found.get(name, {}) for name in names}))
 
-    def _resolve(self, partition: str, found: Mapping[str, dict[int, str]]) -> Flow[dict[str, _Versions]]:
-        """Find out which generation of each document is published: the highest that is not undecided."""
-        marks = {mark for seen in found.values() for mark in seen.values() if mark}
+    def _resolve(self, partition: str, found: Mapping[str, _Marks]) -> Flow[dict[str, Number | None]]:
+        """Find out which version of each document is published: the highest that is not undecided."""
+        leads = {_read(mark)[1] for marks in found.values() for mark in marks.values() if mark}
         decided: set[str] = set()
-        if marks:
-            wanted = self._compile.ids(mark.partition(":")[2] for mark in marks)
-            objects = yield from self._all(partition, wanted, self._compile.places)
+        if leads:
+            objects = yield from self._all(partition, self._compile.ids(leads), self._compile.places)
             decided = {one.id for one in map(self._decode.version, objects) if one.committed}
-        return {document: _Versions(seen, _highest(seen, decided)) for document, seen in found.items()}
+        return {document: _highest(marks, decided) for document, marks in found.items()}
 
-    def _document(self, partition: str, document: str) -> Flow[tuple[list[Version], _Versions]]:
-        """Look at every object of one document, of all its generations."""
+    def _document(self, partition: str, document: str) -> Flow[tuple[list[Version], Number | None]]:
+        """Look at every object of one document, of all its versions; and which of those is published."""
         objects = yield from self._all(partition, self._compile.documents([document]), self._compile.places)
         versions = [self._decode.version(one) for one in objects]
-        seen = {one.generation: one.pending for one in versions}
-        resolved = yield from self._resolve(partition, {document: seen})
+        resolved = yield from self._resolve(partition, {document: _by_document(versions).get(document, {})})
         return versions, resolved[document]
 
-    def _generations(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, int]]:
-        """Return the published generation of each document that was ever replaced; all others have 0."""
+    def _numbers(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, Number]]:
+        """Return the published version of each document that was ever replaced; of all others it is the first."""
         compiled = self._compile
-        later = every([compiled.documents(documents), compiled.generations(gte=1)])
-        if not (yield from compiled.listing(partition, later, 1, compiled.places)):
-            return {}
-        found = yield from self._published(partition, documents)
-        return {name: generation or 0 for name, generation in found.items()}
+        objects = yield from self._all(
+            partition, every([compiled.documents(documents), compiled.replaced()]), compiled.places
+        )
+        found = _by_document(map(self._decode.version, objects))
+        loud = [name for name, marks in found.items() if not _quiet(marks)]
+        numbers: dict[str, Number | None] = {name: max(marks) for name, marks in found.items()}
+        if loud:
+            numbers.update((yield from self._published(partition, loud)))
+        return {name: number for name, number in numbers.items() if number is not None}
 
     # Writes
 
@@ -310,20 +305,29 @@ class WeaviateAdapter:
         return (yield from self._writing(operation.partition, lambda: self._upsert(operation)))
 
     def _upsert(self, operation: Upsert) -> Flow[int]:
+        """Write into the published version of each document; into the next one if it was replaced meanwhile."""
         compiled, partition = self._compile, operation.partition
+        documents = sorted({record.tag.document for record in operation.records})
+        numbers = yield from self._numbers(partition, documents)
+        scope = compiled.scope(operation.scope)
         records = list(operation.records)
-        if not operation.verbatim:
-            documents = sorted({record.tag.document for record in records})
-            generations = yield from self._generations(partition, documents)
-            records = [
-                record._replace(tag=record.tag._replace(generation=generations.get(record.tag.document, 0)))
-                for record in records
-            ]
-        ids = compiled.ids(id_of(record.tag) for record in records)
-        if (yield from self._outside(partition, compiled.scope(operation.scope), ids)):
-            raise _denied("upsert")
-        yield from compiled.put(partition, records, NO_VERSION)
-        return len(records)
+        for _ in range(_ROUNDS):
+            placed = [_placed(one, numbers.get(one.tag.document, FIRST), operation) for one in records]
+            ids = compiled.ids(id_of(record.tag, version) for record, version in placed)
+            if (yield from self._outside(partition, scope, ids)):
+                raise _denied("upsert")
+            yield from compiled.put(partition, placed)
+            now = yield from self._numbers(partition, documents)
+            moved = {name for name in documents if now.get(name, FIRST) != numbers.get(name, FIRST)}
+            if not moved or operation.verbatim:
+                return len(operation.records)
+            left = compiled.ids(
+                id_of(record.tag, version) for record, version in placed if record.tag.document in moved
+            )
+            yield from self._drop(partition, left)
+            records = [record for record in records if record.tag.document in moved]
+            numbers = now
+        raise _restless("unknown")
 
     def _outside(self, partition: str, scope: Compiled, *conditions: Compiled) -> Flow[bool]:
         """Tell whether an object that meets *conditions* is outside of *scope*."""
@@ -335,11 +339,13 @@ class WeaviateAdapter:
     def replace(self, operation: Replace) -> Flow[int]:
         """Make a new generation of one document; readers see the old one or the new one.
 
-        First every object of the old generation says that a replacement is pending, and which object decides it;
-        then the new generation is written, which says so too. The deciding object is committed by a single write,
-        the old generation goes, and the marks go. A reader who meets a mark looks at the deciding object, so at no
-        moment two generations are visible, or half of one, also where this was cut off in the middle.
-        A replacement that met another one of the same document gives way to the newer.
+        First every object of the old version says that a replacement is pending, and which object decides it; then
+        the new version is written, which says so too. The deciding object is committed by a single write, the old
+        version goes, and the marks go. A reader who meets a mark looks at the deciding object, so at no moment two
+        versions are visible, or half of one, also where this was cut off in the middle.
+
+        Replacements that meet write different objects, and versions have one order: the highest that is committed is
+        the document, and each removes what is below it.
         """
         check_tagged(operation.records, operation.partition)
         self._compile.check_size(operation.records)
@@ -358,57 +364,36 @@ class WeaviateAdapter:
     def _replace(self, operation: Replace) -> Flow[int]:
         compiled, partition, document = self._compile, operation.partition, operation.document
         name = compiled.documents([document])
+        if (yield from self._outside(partition, compiled.scope(operation.scope), name)):
+            raise _denied("replace")
+        objects, _ = yield from self._document(partition, document)
         version = compiled.version_of(operation.records)
-        step = 1
-        for _ in range(_ROUNDS):
-            if (yield from self._outside(partition, compiled.scope(operation.scope), name)):
-                raise _denied("replace")
-            objects, versions = yield from self._document(partition, document)
-            if versions.seen and not versions.quiet:
-                garbage = name
-                if versions.published is not None:
-                    kept = compiled.generations(gte=versions.published, lte=versions.published)
-                    garbage = every([name, none(kept)])
-                yield from self._drop(partition, garbage)
-            generation = max(versions.seen, default=-1) + step
-            records = [record._replace(tag=record.tag._replace(generation=generation)) for record in operation.records]
-            lead = id_of(records[0].tag)
-            mark = f"{generation}:{lead}"
-            old = [one.id for one in objects if one.generation == versions.published]
-            yield from self._each([compiled.mark(partition, one, mark) for one in old])
-            yield from compiled.put(partition, records, version, mark)
-            yield from compiled.commit(partition, lead)
-            yield from self._drop(partition, every([name, compiled.generations(lt=generation)]))
-            new = [id_of(record.tag) for record in records]
-            yield from self._each([compiled.unmark(partition, one) for one in new if one != lead])
-            yield from compiled.unmark(partition, lead)
-            if (yield from self._alone(partition, document, generation, version)):
-                return len(records)
-            step = 2 + int(version, 16) % 7
-        raise StoreError(
-            "Others replace the same document at the same time; replace it again.", code="conflict", adapter=ADAPTER
-        )
+        mine = (max((one.number[0] for one in objects), default=-1) + 1, version)
+        records = [record._replace(tag=record.tag._replace(generation=mine[0])) for record in operation.records]
+        new = [id_of(record.tag, version) for record in records]
+        mark = f"{mine[0]}:{version}:{new[0]}"
+        marked = {one.id for one in objects}
+        yield from self._each([compiled.mark(partition, one, mark) for one in sorted(marked)])
+        yield from compiled.put(partition, [(record, version) for record in records], mark)
+        # What another replacement has put there meanwhile is older or newer than this one.
+        objects, published = yield from self._document(partition, document)
+        late = sorted(one.id for one in objects if one.number < mine and one.id not in marked)
+        yield from self._each([compiled.mark(partition, one, mark) for one in late])
+        superseded = published is not None and published > mine
+        if not superseded and (yield from compiled.commit(partition, new[0])):
+            yield from self._drop(partition, compiled.before(document, mine))
+            yield from self._each([compiled.unmark(partition, one) for one in new[1:]])
+            yield from compiled.unmark(partition, new[0])
+            objects, published = yield from self._document(partition, document)
+            superseded = published is not None and published > mine
+        if superseded:
+            yield from self._drop(partition, compiled.exactly(document, mine))
+        return len(records)
 
     def _each(self, merges: Sequence[Any]) -> Flow[None]:
         """Do *merges* side by side, some at a time; one whose object has gone meanwhile has nothing to do."""
         for start in range(0, len(merges), _SIDE_BY_SIDE):
             yield from together(*merges[start : start + _SIDE_BY_SIDE])
-
-    def _alone(self, partition: str, document: str, mine: int, version: str) -> Flow[bool]:
-        """Settle with another replacement of *document*; False where both took the same generation."""
-        compiled = self._compile
-        name = compiled.documents([document])
-        where = every([name, compiled.generations(gte=mine), compiled.other_versions(version)])
-        others = yield from self._all(partition, where, compiled.places)
-        if not others:
-            return True
-        first = min((self._decode.version(one) for one in others), key=lambda one: one.generation)
-        if first.generation == mine:
-            return False
-        resolved = yield from self._resolve(partition, {document: {mine: "", first.generation: first.pending}})
-        if resolved[document].published == first.generation:
-            yield from self._drop(partition, every([name, compiled.generations(lte=mine)]))
-        return True
 
     def delete(self, operation: Delete) -> Flow[int | None]:
         """Delete by the filter, and count what went."""
@@ -456,24 +441,42 @@ class WeaviateAdapter:
         return Found(sorted(hits, key=lambda hit: -hit.score)[:k])
 
 
-def _restless() -> StoreError:
-    text = "A document was replaced again and again while it was read; ask again."
-    return StoreError(text, code="replacing", adapter=ADAPTER, sent="no", retryable=True)
+def _restless(sent: Literal["no", "unknown"] = "no") -> StoreError:
+    text = "A document was replaced again and again meanwhile; ask again."
+    return StoreError(text, code="replacing", adapter=ADAPTER, sent=sent, retryable=True)
 
 
 def _denied(action: str) -> DeniedError:
     return DeniedError("The write touches a chunk outside of what this handle may write.", action=action)
 
 
-def _highest(seen: Mapping[int, str], decided: set[str]) -> int | None:
-    """Return the published generation: the highest that is neither undecided nor unannounced.
+def _placed(record: Record, number: Number, operation: Upsert) -> tuple[Record, str]:
+    """Return *record* in the version *number* of its document; a copy keeps its own generation."""
+    if operation.verbatim:
+        return record, number[1] if number[0] == record.tag.generation else NO_VERSION
+    return record._replace(tag=record.tag._replace(generation=number[0])), number[1]
 
-    A mark is "generation:id of the deciding object".
-    """
-    announced: dict[int, bool] = {}
-    for mark in seen.values():
+
+def _by_document(versions: Iterable[Version]) -> dict[str, _Marks]:
+    found: dict[str, _Marks] = {}
+    for one in versions:
+        marks = found.setdefault(one.document, {})
+        marks[one.number] = marks.get(one.number) or one.pending
+    return found
+
+
+def _read(mark: str) -> tuple[Number, str]:
+    """Return what *mark* announces: a version, and the id of the object that decides it."""
+    generation, version, lead = mark.split(":", 2)
+    return (int(generation), version), lead
+
+
+def _highest(marks: _Marks, decided: set[str]) -> Number | None:
+    """Return the published version: the highest that is not announced, or is announced and decided."""
+    announced: dict[Number, bool] = {}
+    for mark in marks.values():
         if mark:
-            number, _, lead = mark.partition(":")
-            announced[int(number)] = announced.get(int(number), False) or lead in decided
-    candidates = [one for one in seen if announced.get(one, True)] + [one for one, done in announced.items() if done]
-    return max(candidates, default=None)
+            number, lead = _read(mark)
+            announced[number] = announced.get(number, False) or lead in decided
+    candidates = [one for one in marks if announced.get(one, True)]
+    return max([*candidates, *(one for one, done in announced.items() if done)], default=None)

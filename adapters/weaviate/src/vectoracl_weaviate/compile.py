@@ -34,6 +34,7 @@ from vectoracl_weaviate.compile_predicate import (
     some,
 )
 from vectoracl_weaviate.config import WeaviateConfig
+from vectoracl_weaviate.decode import Number
 from vectoracl_weaviate.names import barred, id_of, present, property_of, tenant_name
 from vectoracl_weaviate.names import seek_key as seek_of
 from vectoracl_weaviate.requests import Create, Drop, Find, Merge, Put, State, Tally
@@ -52,7 +53,7 @@ class WeaviateCompiler:
         self._keys = config.properties
         self._predicates = Compiler(config.properties, fields)
         keys = config.properties
-        self.versions = (keys.document, keys.generation, keys.pending, keys.committed)
+        self.versions = (keys.document, keys.generation, keys.version, keys.pending, keys.committed)
         """The properties that tell versions of documents apart; part of every reading request."""
         self.places = (*self.versions, keys.seek)
         self.backfilled = (keys.seek, keys.metadata)
@@ -75,21 +76,35 @@ class WeaviateCompiler:
         """Return that the generation is within *bounds*."""
         return numeric(self._keys.generation, **bounds)
 
-    def only(self, published: Mapping[str, int | None]) -> Compiled:
-        """Return that the object is, if of one of these documents, of its *published* generation (None: of none)."""
+    def only(self, published: Mapping[str, Number | None]) -> Compiled:
+        """Return that the object is, if of one of these documents, of its *published* version (None: of none)."""
         if not published:
             return EVERY
-        wanted = [docgen(name, number) for name, number in published.items() if number is not None]
-        other = none(keyword(self._keys.document, *sorted(published)))
-        return some([other, keyword(self._keys.docgen, *sorted(wanted))])
+        wanted = [self.exactly(name, number) for name, number in sorted(published.items()) if number is not None]
+        return some([none(keyword(self._keys.document, *sorted(published))), *wanted])
 
     def marked(self) -> Compiled:
         """Return that a replacement of the object's document is going on."""
         return none(keyword(self._keys.pending, NO_MARK))
 
-    def other_versions(self, version: str) -> Compiled:
-        """Return that another replacement than *version* wrote the object."""
-        return none(keyword(self._keys.version, NO_VERSION, version))
+    def replaced(self) -> Compiled:
+        """Return that the object is of another version of its document than the first."""
+        return some([self.generations(gte=1), none(keyword(self._keys.version, NO_VERSION))])
+
+    def before(self, document: str, number: Number) -> Compiled:
+        """Return that the object is of an older version of *document* than *number*."""
+        generation, version = number
+        same = every(
+            [
+                self.generations(gte=generation, lte=generation),
+                leaf(Filters.OPERATOR_LESS_THAN, self._keys.version, value_text=barred(version)),
+            ]
+        )
+        return every([self.documents([document]), some([self.generations(lt=generation), same])])
+
+    def exactly(self, document: str, number: Number) -> Compiled:
+        """Return that the object is of the version *number* of *document*."""
+        return every([keyword(self._keys.docgen, docgen(document, number[0])), keyword(self._keys.version, number[1])])
 
     def ids(self, wanted: Iterable[str]) -> Compiled:
         """Return that the object has one of the ids *wanted*; in its tenant, like every condition."""
@@ -279,10 +294,10 @@ class WeaviateCompiler:
                 field="chunks",
             )
 
-    def put(self, partition: str, records: Sequence[Record], version: str, pending: str = NO_MARK) -> Put:
-        """Compile the writing of *records*, whose tags have their generation."""
+    def put(self, partition: str, records: Iterable[tuple[Record, str]], pending: str = NO_MARK) -> Put:
+        """Compile the writing of *records*, whose tags have their generation, each with its version's name."""
         tenant = _name(partition)
-        objects = [self._object(tenant, record, version, pending) for record in records]
+        objects = [self._object(tenant, record, version, pending) for record, version in records]
         return Put(partition, batch_pb2.BatchObjectsRequest(objects=objects))
 
     def _vector(self, vector: Vector) -> base_pb2.Vectors:
@@ -295,7 +310,10 @@ class WeaviateCompiler:
     def _object(self, tenant: str, record: Record, version: str, pending: str) -> batch_pb2.BatchObject:
         keys, tag = self._keys, record.tag
         made = batch_pb2.BatchObject(
-            uuid=id_of(tag), collection=self._config.collection, tenant=tenant, vectors=[self._vector(record.vector)]
+            uuid=id_of(tag, version),
+            collection=self._config.collection,
+            tenant=tenant,
+            vectors=[self._vector(record.vector)],
         )
         own = made.properties
         own.non_ref_properties.update(

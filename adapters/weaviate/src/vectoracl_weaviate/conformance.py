@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import json
 import secrets
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 
+from vectoracl.adapter import Adapter, Flow, Opened
+from vectoracl.operations import Replace, Upsert
+from vectoracl.prepare import check_tagged
 from vectoracl.records import Record, Tag
 from vectoracl_conformance import servers
-from vectoracl_conformance.harness import Harness, HarnessError, Needs, Server, Store, Weakening
+from vectoracl_conformance.evidence import Tap, Taps, Wire
+from vectoracl_conformance.harness import Harness, HarnessError, Needs, Server, Shards, Store, Weakening
 from vectoracl_conformance.servers import Place, Running, ServerSpec
+from vectoracl_weaviate import tenant_keys
+from vectoracl_weaviate.conformance_wire import DECODE, WeaviateShards, answered, judge_of
 from vectoracl_weaviate.requests import Drop, Find, Merge, Put, State, Tally
 
 VERSION = "1.39.0"
@@ -87,6 +96,8 @@ RBAC = {
 class WeaviateStore(Store):
     """One collection, dropped at the end."""
 
+    root: Mapping[str, Any] = {}
+
     def __init__(self, needs: Needs, running: Running, http: httpx.Client) -> None:
         self._needs = needs
         self._running = running
@@ -100,13 +111,18 @@ class WeaviateStore(Store):
             "dimension": needs.dimension,
             "metric": needs.metric,
         }
+        self._provision(self.config)
+        self.config = {**self.config, **self._more()}
         self.single = {**self.config, "parallel": 1}
-        self._provision()
 
-    def _provision(self) -> None:
+    def _more(self) -> Mapping[str, Any]:
+        """Return what else the configuration needs, once the collection is there."""
+        return {}
+
+    def _provision(self, own: Mapping[str, Any]) -> None:
         from vectoracl import VectorACL
 
-        config = {"version": 1, "stores": {"kit": {**self.config, "metadata": dict(self._needs.metadata)}}}
+        config = {"version": 1, "stores": {"kit": {**own, **self.root, "metadata": dict(self._needs.metadata)}}}
         with VectorACL(config) as acl:
             operator = acl.operator()
             operator.provision()
@@ -186,9 +202,124 @@ class WeaviateStore(Store):
             ),
         )
 
+    def wire(self) -> Wire | None:
+        """Describe both ports: rows go over gRPC, marks and configuration over REST."""
+        ports = self._running.ports
+        if not self._running.started_here:
+            return None  # a server that others may use counts their requests too
+        return Wire(
+            recorder=lambda: Taps(Tap.tcp("127.0.0.1", ports["http"]), Tap.tcp("127.0.0.1", ports["grpc"])),
+            config=lambda host, http, grpc_port: {
+                **self.config,
+                "parallel": 1,
+                "url": f"http://{host}:{http}",
+                "grpc_port": grpc_port,
+            },
+            decode=DECODE,
+            judge=judge_of(self.collection),
+            answered=lambda: answered(ports["metrics"]),
+            samples=8,
+        )
+
+    def engine(self) -> Shards | None:
+        """Return what the server's log and its metrics say of each tenant's shard."""
+        running = self._running
+        if running.log is None:
+            return None  # nobody's log can be read but that of a server that was started here
+        return WeaviateShards(self.collection, running.log, running.ports["metrics"], self.ask)
+
     def close(self) -> None:
         """Drop the collection."""
         self.ask("DELETE", f"/v1/schema/{self.collection}")
+
+
+class KeyedStore(WeaviateStore):
+    """The same with a key for each tenant; the process's own key may read the collection's configuration alone."""
+
+    root: Mapping[str, Any] = {"operator_key": ROOT_KEY}
+
+    def __init__(self, needs: Needs, running: Running, http: httpx.Client) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="vectoracl-kit-")
+        self._keys = Path(self._folder.name) / "tenant-keys.json"
+        self._operator: Any = None
+        super().__init__(needs, running, http)
+
+    def _more(self) -> Mapping[str, Any]:
+        user = f"kit_{self.collection.lower()}"
+        rights = [{"action": "read_collections", "collections": {"collection": self.collection}}]
+        self.ask("POST", "/v1/authz/roles", {"name": user, "permissions": rights})
+        key = self.ask("POST", f"/v1/users/db/{user}", {})["apikey"]
+        self.ask("POST", f"/v1/authz/users/{user}/assign", {"roles": [user], "userType": "db"})
+        self.secrets = (str(key),)
+        return {"api_key": str(key), "operator_key": ROOT_KEY, "tenant_keys": str(self._keys)}
+
+    def dress(self, opened: Opened) -> Opened:
+        """Sign a tenant up before its first write, as an operator does: no key of the process could."""
+        return replace(opened, adapter=_SignedUp(opened.adapter, self._sign_up))
+
+    def _sign_up(self, tenant: str) -> None:
+        if self._operator is None:
+            from vectoracl import VectorACL
+
+            config = {"version": 1, "stores": {"kit": {**self.config, "metadata": dict(self._needs.metadata)}}}
+            self._acl = VectorACL(config)
+            self._operator = self._acl.operator()
+        self._operator.create(tenant)
+        self.secrets = (*self.secrets[:1], *tenant_keys.read(self._keys).values())
+
+    def weakenings(self) -> Sequence[Weakening]:
+        """Return also what rights may be wrong."""
+        user = f"kit_{self.collection.lower()}"
+        held = {"permissions": [{"action": "read_data", "data": {"collection": self.collection, "tenant": "*"}}]}
+
+        def right(verb: str) -> Callable[[], None]:
+            return lambda: self.ask("POST", f"/v1/authz/roles/{user}/{verb}-permissions", held)
+
+        return (
+            *super().weakenings(),
+            Weakening("an own key that reads every tenant", right("add"), right("remove")),
+        )
+
+    def close(self) -> None:
+        """Drop the collection and every role and user that was made for it."""
+        if self._operator is not None:
+            for name in tenant_keys.read(self._keys):
+                self._operator.remove(name[2:])
+            self._operator.close()
+            self._acl.close()
+        user = f"kit_{self.collection.lower()}"
+        self.ask("DELETE", f"/v1/users/db/{user}")
+        self.ask("DELETE", f"/v1/authz/roles/{user}")
+        super().close()
+        self._folder.cleanup()
+
+
+class _SignedUp:
+    """An adapter whose writes are preceded by the operator's sign-up of their tenant."""
+
+    def __init__(self, inner: Adapter, sign_up: Callable[[str], None]) -> None:
+        self._inner = inner
+        self._sign_up = sign_up
+        self._known: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def _first(self, operation: Upsert | Replace) -> None:
+        check_tagged(operation.records, operation.partition)
+        if operation.records and operation.partition not in self._known:
+            self._sign_up(operation.partition)
+            self._known.add(operation.partition)
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Sign up, then write."""
+        self._first(operation)
+        return (yield from self._inner.upsert(operation))
+
+    def replace(self, operation: Replace) -> Flow[int]:
+        """Sign up, then write."""
+        self._first(operation)
+        return (yield from self._inner.replace(operation))
 
 
 class WeaviateHarness(Harness):
@@ -198,6 +329,7 @@ class WeaviateHarness(Harness):
     store = "Weaviate"
     environment: Mapping[str, str] = {}
     headers: Mapping[str, str] = {}
+    kind: type[WeaviateStore] = WeaviateStore
 
     def __init__(self) -> None:
         self._running: Running | None = None
@@ -226,7 +358,7 @@ class WeaviateHarness(Harness):
         """Make a collection."""
         running = self.running()
         assert self._http is not None
-        return WeaviateStore(needs, running, self._http)
+        return self.kind(needs, running, self._http)
 
     def close(self) -> None:
         """Stop the server, if it was started for this."""
@@ -238,4 +370,13 @@ class WeaviateHarness(Harness):
             self._running = None
 
 
+class KeyedHarness(WeaviateHarness):
+    """A real Weaviate with roles, and a key for each tenant: `vectoracl_weaviate.conformance:rbac`."""
+
+    environment = RBAC
+    headers = {"authorization": f"Bearer {ROOT_KEY}"}  # noqa: RUF012 - never changed
+    kind = KeyedStore
+
+
 harness = WeaviateHarness
+rbac = KeyedHarness

@@ -19,12 +19,19 @@ from vectoracl_weaviate.names import id_of, unbarred
 ADAPTER = "weaviate"
 
 
+Number = tuple[int, str]
+"""A generation, and the name of the replacement that made it ("" for none)."""
+
+
 class Version(NamedTuple):
-    """What tells an object's version of its document; `pending` is the mark of a replacement, "" for none."""
+    """What tells an object's version of its document; `pending` is the mark of a replacement, "" for none.
+
+    `number` is the generation, and the name of the replacement that made it: versions are ordered by it.
+    """
 
     id: str
     document: str
-    generation: int
+    number: Number
     pending: str
     committed: bool
 
@@ -69,7 +76,7 @@ class Decoder:
             return Version(
                 one.metadata.id,
                 unbarred(_text(fields, keys.document)),
-                _whole(fields, keys.generation),
+                (_whole(fields, keys.generation), unbarred(_text(fields, keys.version))),
                 "" if mark == "-" else mark,
                 bool(fields[keys.committed].bool_value) if keys.committed in fields else False,
             )
@@ -112,9 +119,10 @@ class Decoder:
                 _number(fields, keys.time),
                 _whole(fields, keys.position),
             )
+            version = unbarred(_text(fields, keys.version))
         except (KeyError, ValueError):
             raise _malformed() from None
-        if one.metadata.id != id_of(tag):
+        if one.metadata.id != id_of(tag, version):
             raise ScopeViolationError(
                 "An object's tag is not the one that it was written with; the reply was dropped.",
                 adapter=ADAPTER,

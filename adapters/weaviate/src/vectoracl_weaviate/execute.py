@@ -56,6 +56,8 @@ _OPTIONS = [
     # A server that comes back is found again soon; the default waits up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # No probing of the line by pings of its own: requests are small, and a probe is traffic that nobody asked for.
+    ("grpc.http2.bdp_probe", 0),
     # Not shared with other channels of the process: closing one has to close its connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]

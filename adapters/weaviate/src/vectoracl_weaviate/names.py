@@ -42,14 +42,16 @@ def readable(name: str) -> str | None:
     return name[2:] if name.startswith("t_") and _SAFE.match(name[2:]) else None
 
 
-def point_id(tenant: str, document: str, generation: int, chunk: str) -> str:
-    """Return the object's id: the first 128 bits of `records.stored_key`, as a UUID."""
-    return str(uuid.UUID(hex=stored_key(tenant, document, generation, chunk)[:32]))
+def id_of(tag: Tag, version: str = "") -> str:
+    """Return the id of the object that holds the chunk of *tag*: 128 bits of `records.stored_key`, as a UUID.
 
-
-def id_of(tag: Tag) -> str:
-    """Return the id of the object that holds the chunk of *tag*."""
-    return point_id(tag.tenant, tag.document, tag.generation, tag.chunk)
+    *version* names the replacement that made its generation, "" where none did: two replacements that meet in one
+    generation write different objects. Where there is one, both are hashed together.
+    """
+    key = stored_key(tag.tenant, tag.document, tag.generation, tag.chunk)
+    if version:
+        key = hashlib.blake2b(f"{key}{version}".encode(), digest_size=16).hexdigest()
+    return str(uuid.UUID(hex=key[:32]))
 
 
 def seek_key(document: str, generation: int, chunk: str) -> str:

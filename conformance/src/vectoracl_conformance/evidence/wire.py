@@ -22,7 +22,9 @@ class Wire:
     and `answered` the requests (its own metrics, less those of the kit); None: it cannot. A store has to count one of
     them, or E2 abstains; only a managed one (`managed`), which shows neither, keeps E2v. `decode` None (TLS, a
     managed store) leaves E2v; `judge` None leaves out E2s. `constant` is how many rows a reply may have beyond what
-    answers the question.
+    answers the question. `samples` is how
+    often the same query is heard at each level of foreign rows, of which the least counts: more where the transport
+    talks by itself (HTTP/2's acknowledgements and probes).
     """
 
     recorder: Callable[[], Recorder]
@@ -33,3 +35,4 @@ class Wire:
     constant: int = CONSTANT
     answered: Callable[[], int | None] = lambda: None
     managed: bool = False
+    samples: int = 2
