@@ -28,6 +28,7 @@ GROUP = "vectoracl.conformance"
 _OURS = {
     "memory": "vectoracl_conformance.harnesses.memory:harness",
     "pgvector": "vectoracl_pgvector.conformance:harness",
+    "pgvector-pgbouncer": "vectoracl_pgvector.conformance_pooled:harness",
     "qdrant": "vectoracl_qdrant.conformance:harness",
     "weaviate": "vectoracl_weaviate.conformance:harness",
     "pinecone": "vectoracl_pinecone.conformance:harness",
