@@ -157,6 +157,35 @@ def test_on_qdrant(here, monkeypatch):
         assert sum(one.count() for one in readers) == found["chunks"]  # nothing is there twice
 
 
+@pytest.mark.server
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("store", "is_"), [("weaviate", "weaviate"), ("pinecone", "needledb")])
+def test_on_a_server_that_is_found_or_started(here, monkeypatch, store, is_):
+    pytest.importorskip(f"vectoracl_{store}")
+    for name in ("VECTORACL_WEAVIATE_URL", "VECTORACL_PINECONE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    result = CliRunner().invoke(app, ["demo", "--docs", "docs", "--store", store, "--json"])
+    found = json.loads(result.stdout)
+    if "error" in found and found["error"]["message"].startswith("No "):
+        fail = pytest.fail if os.environ.get("VECTORACL_REQUIRE_SERVERS") == "1" else pytest.skip
+        fail(f"not run: {found['error']['message']}")
+    check_json(found, store)
+    assert is_ in found["server"]
+    assert not (here / "vectoracl.toml").exists()  # its server is gone: nothing that would fail is left behind
+
+
+@pytest.mark.parametrize("store", ["weaviate", "pinecone"])
+def test_without_the_kit_or_an_address_it_says_what_to_do(here, monkeypatch, store):
+    pytest.importorskip(f"vectoracl_{store}")
+    for name in ("VECTORACL_WEAVIATE_URL", "VECTORACL_PINECONE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(sys.modules, "vectoracl_conformance.servers", None)
+    result = CliRunner().invoke(app, ["demo", "--docs", "docs", "--store", store])
+    assert result.exit_code == 2
+    assert 'pip install "vectoracl[conformance]"' in result.stderr
+    assert f"VECTORACL_{store.upper()}_" in result.stderr
+
+
 def test_the_demo_of_another_store_leaves_a_configuration_alone(here):
     pytest.importorskip("vectoracl_qdrant")
     (here / "vectoracl.toml").write_text(CONFIG)

@@ -15,7 +15,14 @@ from vectoracl.census import vector_difference
 from vectoracl.checkpoint import Checkpoint
 from vectoracl.cli.app import app
 from vectoracl.copying import Copy, Side
-from vectoracl.errors import InvalidInputError, RefusedError, ScopeViolationError, StoreError, UnsupportedPredicateError
+from vectoracl.errors import (
+    InvalidInputError,
+    RefusedError,
+    ScopeViolationError,
+    StoreError,
+    TooLargeError,
+    UnsupportedPredicateError,
+)
 from vectoracl.operations import Delete, Position
 from vectoracl.predicate import ALWAYS
 from vectoracl.records import Record, Tag
@@ -337,7 +344,7 @@ def test_a_batch_that_is_too_large_is_halved(pair, tmp_path, monkeypatch):
     def upsert(operation):
         sizes.append(len(operation.records))
         if len(operation.records) > 3:
-            raise InvalidInputError("too large for one request", field="chunks")
+            raise TooLargeError("too large for one request", field="chunks")
         return (yield from right(operation))
 
     monkeypatch.setattr(adapter, "upsert", upsert)

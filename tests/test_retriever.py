@@ -10,6 +10,7 @@ import pickle
 import orjson
 import pytest
 
+import vectoracl as v
 from vectoracl import (
     ALWAYS,
     Chunk,
@@ -563,3 +564,51 @@ def test_unequal_keys_of_stored_chunks():
     keys = {(t, d, g, c): stored_key(t, d, g, c) for t in parts for d in parts for g in (0, 1, 10) for c in parts}
     assert len(set(keys.values())) == len(keys)
     assert len({docgen(d, g) for d in parts for g in range(12)}) == len(parts) * 12
+
+
+def too_large_beyond(monkeypatch, acl, most):
+    """Make the store refuse calls of more than *most* chunks as one request; return the sizes that it met."""
+    adapter = acl._named(acl.config.default).store.adapter
+    right = adapter.upsert
+    met = []
+
+    def upsert(operation):
+        met.append(len(operation.records))
+        if len(operation.records) > most:
+            raise v.TooLargeError("It does not fit one request.", field="chunks")
+        return (yield from right(operation))
+
+    monkeypatch.setattr(adapter, "upsert", upsert)
+    return met
+
+
+def test_load_makes_batches_smaller_where_their_size_is_left_to_it(monkeypatch, tmp_path):
+    config = {"version": 1, "stores": {"main": {"adapter": "memory", "dimension": 2}}}
+    principal = v.testing.principal("w", "acme")
+    chunks = [v.Chunk(str(n), "d", "x", [1.0, n]) for n in range(700)]
+    with v.VectorACL(config) as acl:
+        met = too_large_beyond(monkeypatch, acl, 60)
+        heard = []
+        report = acl.scoped(principal).load(iter(chunks), resume=tmp_path / "journal", progress=heard.append)
+        assert (report.written, acl.scoped(principal).count()) == (700, 700)
+        assert heard == sorted(heard)
+        assert met.count(max(met)) == 1  # the size that fitted is kept
+        with pytest.raises(v.TooLargeError):
+            acl.scoped(principal).load(iter(chunks), batch=100)
+        adapter_of_one = too_large_beyond(monkeypatch, acl, 0)
+        with pytest.raises(v.TooLargeError):
+            acl.scoped(principal).load(iter(chunks[:3]))
+        assert adapter_of_one[-1] == 1
+
+
+def test_the_async_load_makes_batches_smaller_too(monkeypatch):
+    config = {"version": 1, "stores": {"main": {"adapter": "memory", "dimension": 2}}}
+    principal = v.testing.principal("w", "acme")
+
+    async def work():
+        async with v.aconnect(config) as acl:
+            too_large_beyond(monkeypatch, acl, 60)
+            report = await acl.scoped(principal).load(v.Chunk(str(n), "d", "x", [1.0, n]) for n in range(700))
+            return report.written, await acl.scoped(principal).count()
+
+    assert asyncio.run(work()) == (700, 700)

@@ -299,11 +299,13 @@ class DemoPlace:
 
     `settings` are keys of `[stores.main]`; a Path in them is relative to the demo's own folder. `kept` says whether the
     place is there after `close`, so that a person can go on with what the demo made; `note` says what else to know.
+    `server` says what the server really is, where the store itself does not know.
     """
 
     settings: Mapping[str, Any]
     kept: bool = True
     note: str = ""
+    server: str = ""
     close: Callable[[], None] = lambda: None
 
 

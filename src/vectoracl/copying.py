@@ -17,7 +17,7 @@ from vectoracl.adapter import Progress
 from vectoracl.census import TOLERANCE, Comparison, compare, key_of
 from vectoracl.checkpoint import Checkpoint
 from vectoracl.client import VectorACL
-from vectoracl.errors import ConfigError, InvalidInputError, RefusedError, StoreError, VectorACLError
+from vectoracl.errors import ConfigError, InvalidInputError, RefusedError, StoreError, TooLargeError, VectorACLError
 from vectoracl.hazmat import Operated
 from vectoracl.ids import check_tenant, look_alikes
 from vectoracl.operations import Position
@@ -336,8 +336,7 @@ class Copy:
             try:
                 move.target.write(move.tenant, [_record(hit) for hit in part])
             except InvalidInputError as error:
-                # "chunks" is the field of a call that is too large for one request; nothing was sent.
-                if error.field == "chunks" and len(part) > 1:
+                if isinstance(error, TooLargeError) and len(part) > 1:
                     size = len(part) // 2
                     continue
                 if len(part) > 1:

@@ -5,7 +5,8 @@
     ├─ RefusedError              this cannot be done safely, or the input is wrong; nothing was sent
     │  ├─ InvalidInputError      an argument has the wrong form: fix the call
     │  │  ├─ InvalidTenantError
-    │  │  └─ InvalidPrincipalError
+    │  │  ├─ InvalidPrincipalError
+    │  │  └─ TooLargeError       one call does not fit one request of the store: write fewer chunks a call
     │  ├─ UntaggedWriteError     a write without a tag, or with a tag of another tenant
     │  ├─ ReservedFieldError     a name that only the framework may write or filter by
     │  ├─ UnsupportedPredicateError  the store has no exact form of this filter or query
@@ -73,6 +74,12 @@ class InvalidPrincipalError(InvalidInputError):
     """A principal that cannot be used: wrong type, empty id, or one that was not made by an allowed way."""
 
     code = "invalid_principal"
+
+
+class TooLargeError(InvalidInputError):
+    """One call does not fit one request of the store, and only one request is all or nothing; fewer chunks may fit."""
+
+    code = "too_large"
 
 
 class UntaggedWriteError(RefusedError):

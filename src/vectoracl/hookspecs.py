@@ -77,9 +77,10 @@ class AdapterSpec:
         raise NotImplementedError  # likewise
 
     @hookspec(firstresult=True)
-    def vectoracl_demo_place(self, say: Callable[[str], None]) -> DemoPlace:
+    def vectoracl_demo_place(self, dimension: int, say: Callable[[str], None]) -> DemoPlace:
         """Find or start what `vectoracl demo --store` runs on: an address in the environment first.
 
-        *say* hears what takes long. Raises: RefusedError with what would change it, where there is nothing.
+        *dimension* is that of the vectors to come; *say* hears what takes long. Raises: RefusedError with what would
+        change it, where there is nothing.
         """
         raise NotImplementedError  # likewise

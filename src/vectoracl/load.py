@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from vectoracl.errors import DeniedError, InvalidInputError, RefusedError, StoreError
+from vectoracl.errors import DeniedError, InvalidInputError, RefusedError, StoreError, TooLargeError
 from vectoracl.records import Chunk
 
 LoadProgress = Callable[[int], None]
@@ -183,3 +183,22 @@ def batches(stream: Iterable[Chunk], size: int, journal: Journal, report: LoadRe
             part, seen = [], set()
     if part:
         yield part
+
+
+class Pieces:
+    """Cuts batches into pieces that fit one request of the store, where their size was left to us."""
+
+    def __init__(self, *, automatic: bool) -> None:
+        self._automatic = automatic
+        self._most = sys.maxsize
+
+    def of(self, part: list[Chunk]) -> list[list[Chunk]]:
+        """Return *part* in pieces of the size that fitted last."""
+        return [part[start : start + self._most] for start in range(0, len(part), min(self._most, len(part)))]
+
+    def smaller(self, piece: list[Chunk], error: TooLargeError) -> list[list[Chunk]]:
+        """Return *piece*, which did not fit, in two. Raises: *error* where it cannot or must not be cut."""
+        if not self._automatic or len(piece) < 2:
+            raise error
+        self._most = (len(piece) + 1) // 2
+        return self.of(piece)

@@ -13,10 +13,10 @@ from typing import Any, Literal, Protocol, Self, TypeVar
 from vectoracl import reads, writes
 from vectoracl.actions import Action, check_actions
 from vectoracl.adapter import Flow
-from vectoracl.errors import ClosedError, InvalidInputError
+from vectoracl.errors import ClosedError, InvalidInputError, TooLargeError
 from vectoracl.guard import Asker, Guard, Store
 from vectoracl.ids import check_id
-from vectoracl.load import Journal, LoadProgress, LoadReport, batches
+from vectoracl.load import Journal, LoadProgress, LoadReport, Pieces, batches
 from vectoracl.operations import ChunkRef
 from vectoracl.predicate import ALWAYS, Predicate, check_predicate, conjunction
 from vectoracl.prepare import Prepared, prepare
@@ -330,13 +330,21 @@ class ScopedRetriever(_Handle):
         """
         report = LoadReport()
         with Journal(resume, self._asker.principal.tenant) as journal:
+            pieces = Pieces(automatic=batch is None)
             for part in batches(stream, self._batch(batch), journal, report):
-                with report.interruptible(journal):
-                    self._run(self._upsert(part, "load"))
-                with report.interruptible(journal, sending=False):
-                    journal.wrote(part, report)
-                    if progress is not None:
-                        progress(report.written)
+                left = pieces.of(part)
+                while left:
+                    piece = left.pop(0)
+                    try:
+                        with report.interruptible(journal):
+                            self._run(self._upsert(piece, "load"))
+                    except TooLargeError as error:
+                        left[:0] = pieces.smaller(piece, error)
+                        continue
+                    with report.interruptible(journal, sending=False):
+                        journal.wrote(piece, report)
+                        if progress is not None:
+                            progress(report.written)
             journal.finish()
         return report
 
@@ -498,15 +506,23 @@ class AsyncScopedRetriever(_Handle):
         report = LoadReport()
         size = _batch(batch, self._open().capabilities.max_batch)
         with Journal(resume, self._asker.principal.tenant) as journal:
+            pieces = Pieces(automatic=batch is None)
             for part in batches(stream, size, journal, report):
-                with report.interruptible(journal):
-                    await self._arun(self._upsert(part, "load"))
-                with report.interruptible(journal, sending=False):
-                    journal.wrote(part, report)
-                    if progress is not None:
-                        waiting = progress(report.written)
-                        if waiting is not None:
-                            await waiting
+                left = pieces.of(part)
+                while left:
+                    piece = left.pop(0)
+                    try:
+                        with report.interruptible(journal):
+                            await self._arun(self._upsert(piece, "load"))
+                    except TooLargeError as error:
+                        left[:0] = pieces.smaller(piece, error)
+                        continue
+                    with report.interruptible(journal, sending=False):
+                        journal.wrote(piece, report)
+                        if progress is not None:
+                            waiting = progress(report.written)
+                            if waiting is not None:
+                                await waiting
             journal.finish()
         return report
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -77,11 +77,12 @@ def demo(
         steps.step("reading documents", 0, None)
         corpora = _corpora(docs, tenants)
         steps.step("reading documents", 1, 1)
-        with _prepared(config, embedder, store or DEFAULT, steps) as (model, source, own, notes, go_on):
-            outcome = _run(source, model, corpora, k, steps, start, own=own, store=None if own else store or None)
+        with _prepared(config, embedder, store or DEFAULT, steps) as made:
+            outcome = _run(made, corpora, k, steps, start, store=None if made.own else store or None)
     first = demo_run.name_of(outcome.asked[0].principal)
-    given = "" if source == DEFAULT_CONFIG else f" -c {source}"
-    if go_on:
+    given = "" if made.source == DEFAULT_CONFIG else f" -c {made.source}"
+    notes = list(made.notes)
+    if made.kept:
         notes += [line.format(first=first, query=outcome.asked[0].query, given=given) for line in _GO_ON]
     if as_json:
         print_json(outcome.as_json())
@@ -105,11 +106,20 @@ _GO_ON = (
 )
 
 
+class _Made(NamedTuple):
+    """What the demo runs on: embedder, configuration, whether that is the demo's own, and what to tell at the end."""
+
+    model: Embedder
+    source: Path
+    own: bool = False
+    notes: tuple[str, ...] = ()
+    kept: bool = True
+    server: str = ""
+
+
 @contextmanager
-def _prepared(
-    config: Path | None, spec: str, adapter: str, steps: Steps
-) -> Iterator[tuple[Embedder, Path, bool, list[str], bool]]:
-    """Give the embedder, the configuration's path, whether it is the demo's own, what to tell, and whether it stays.
+def _prepared(config: Path | None, spec: str, adapter: str, steps: Steps) -> Iterator[_Made]:
+    """Give what the demo runs on, until it has run.
 
     The demo's own goes to ./vectoracl.toml, but only where there is none: a configuration that exists is somebody's,
     perhaps of a store in production, and is used only where -c names it.
@@ -120,22 +130,25 @@ def _prepared(
             raise ConfigError(f"{config} names no embedder, which the demo needs; add [embedder].")
         one = own.embedder
         model = open_embedder(one.use, dimension=one.dimension, allow_import=one.allow_import)
-        yield model, config, False, [], True
+        yield _Made(model, config)
         return
     hooks = plugins.load(adapter)
     model = open_embedder(spec, allow_import=True)  # typed by the one who runs it
-    place = _place(hooks, adapter, steps)
+    place = _place(hooks, adapter, model.dimension, steps)
     try:
         source, told = _written(hooks, adapter, place, spec, model)
-        yield model, source, True, [one for one in (place.note, told if place.kept else "") if one], place.kept
+        notes = (place.note, told if place.kept else "")
+        yield _Made(model, source, True, tuple(filter(None, notes)), place.kept, place.server)
     finally:
         place.close()
 
 
-def _place(hooks: Any, adapter: str, steps: Steps) -> DemoPlace:
+def _place(hooks: Any, adapter: str, dimension: int, steps: Steps) -> DemoPlace:
     """Return where the demo's store is. Raises: RefusedError."""
     steps.step(f"looking for {adapter}", 0, None)
-    place: DemoPlace | None = hooks.vectoracl_demo_place(say=lambda text: steps.step(text, 0, None))
+    place: DemoPlace | None = hooks.vectoracl_demo_place(
+        dimension=dimension, say=lambda text: steps.step(text, 0, None)
+    )
     if place is None:
         raise RefusedError(
             f"The adapter {adapter!r} cannot be shown without a store: write a configuration and pass it with -c."
@@ -182,23 +195,16 @@ def _make_folder() -> None:
 
 
 def _run(
-    source: Path,
-    model: Embedder,
-    corpora: list[TenantCorpus],
-    k: int,
-    steps: Steps,
-    start: float,
-    *,
-    own: bool,
-    store: str | None,
+    made: _Made, corpora: list[TenantCorpus], k: int, steps: Steps, start: float, *, store: str | None
 ) -> demo_run.Outcome:
+    model, source = made.model, made.source
     with VectorACL(source, store=store, embedder=model) as acl:
         name = acl.config.default
         steps.step("starting the store", 0, None)
         _provision(acl)
         acl.open()
         steps.step("starting the store", 1, 1)
-        documents, chunks = demo_run.load(acl, model, corpora, steps, prune=own)
+        documents, chunks = demo_run.load(acl, model, corpora, steps, prune=made.own)
         seconds = time.perf_counter() - start
         asked = demo_run.ask(acl, model, demo_run.questions(corpora, 3), k, steps)
         steps.step("attacking", 0, None)
@@ -209,7 +215,7 @@ def _run(
         tried = demo_attempts.attempts(acl, forging, read(source)[1])
         posture = acl.check()[name]
         adapter = acl.config.stores[name].adapter
-        server = _server(acl.server(), adapter, posture)
+        server = made.server or _server(acl.server(), adapter, posture)
     return demo_run.Outcome(
         adapter, server, posture.grade, len(corpora), documents, chunks, seconds, asked, tuple(tried)
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from vectoracl.errors import InvalidInputError, RefusedError
+from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.fields import FieldType
 from vectoracl.operations import ChunkRef
 from vectoracl.predicate import Predicate
@@ -227,7 +227,7 @@ class PineconeCompiler:
             batches[-1].append(record)
             room -= record.size
         if len(batches) > 1 and not self._config.split_upserts:
-            raise InvalidInputError(
+            raise TooLargeError(
                 f"The call needs {len(batches)} requests: Pinecone takes {MAX_UPSERT:,} records or 2 MB in one, and "
                 "only one request is all or nothing. Write fewer chunks a call, or set split_upserts = true.",
                 field="chunks",

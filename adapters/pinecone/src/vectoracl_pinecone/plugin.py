@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 from pinecone import AsyncIndex, Index
 from pydantic import BaseModel
 
-from vectoracl.adapter import AsyncPort, Capabilities, OpenContext, Opened, Port
-from vectoracl.errors import ConfigError
+from vectoracl import toml_text
+from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
+from vectoracl.errors import ConfigError, RefusedError
 from vectoracl.findings import Rule
 from vectoracl.hookspecs import hookimpl
 from vectoracl_pinecone.adapter import PineconeAdapter
@@ -66,3 +68,55 @@ def vectoracl_rules() -> Sequence[Rule]:
     from vectoracl_pinecone.rules import RULES
 
     return tuple(RULES.values())
+
+
+@hookimpl
+def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -> str:
+    """Return `[stores.main]` as commented TOML."""
+    usual = {"index": f"vectoracl-{name.replace('_', '-')}", "api_key": {"env": "PINECONE_API_KEY"}}
+    return f"""\
+[stores.main]
+adapter = "pinecone"
+dimension = {dimension}                 # numbers in a vector; the embedder below has to make as many
+metric = "cosine"               # or "inner", "l2"
+
+# The index by its name; or host = "…", its own address, with which nothing is looked up.
+{toml_text.lines(settings or usual)}\
+# wait_visible = 10               # seconds that a write waits until readers see it
+"""
+
+
+@hookimpl
+def vectoracl_demo_place(dimension: int, say: Callable[[str], None]) -> DemoPlace:
+    """Return the index that the environment names, else one in an engine that speaks Pinecone's API."""
+    host = os.environ.get("VECTORACL_PINECONE_HOST")
+    # A prefix of its own: the index may hold somebody's data.
+    apart: dict[str, Any] = {"namespace_prefix": "vectoracl-demo-", "wait_visible": 60}
+    if host:
+        return DemoPlace({"host": host, "api_key": {"env": "VECTORACL_PINECONE_API_KEY"}, **apart})
+    try:
+        from vectoracl_conformance.servers import MissingServerError
+        from vectoracl_pinecone.needle import VERSION, Needle
+    except ImportError:
+        raise RefusedError(
+            "No index was named: set VECTORACL_PINECONE_HOST to its address and VECTORACL_PINECONE_API_KEY, or install "
+            'what starts an independent engine for you: pip install "vectoracl[conformance]"'
+        ) from None
+    say("starting needledb")
+    try:
+        needle = Needle()
+    except MissingServerError as error:
+        raise RefusedError(str(error)) from None
+    try:
+        needle.create("demo", dimension)
+    except BaseException:
+        needle.close()
+        raise
+    server = f"needledb {VERSION}, an independent engine behind Pinecone's API, pinecone {version('pinecone')}"
+    note = (
+        f"This was not Pinecone but needledb {VERSION}. It ended with the demo; "
+        "VECTORACL_PINECONE_HOST and VECTORACL_PINECONE_API_KEY name an index at Pinecone."
+    )
+    # Its key is as short-lived as it is, and its $nin is the complement of $in on lists too.
+    settings = {"host": needle.host("demo"), "api_key": needle.key, "negation": "nin", **apart}
+    return DemoPlace(settings, kept=False, note=note, server=server, close=needle.close)

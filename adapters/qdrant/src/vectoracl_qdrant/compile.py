@@ -13,7 +13,7 @@ from typing import Any
 
 from qdrant_client import models
 
-from vectoracl.errors import InvalidInputError, RefusedError
+from vectoracl.errors import RefusedError, TooLargeError
 from vectoracl.fields import FieldType
 from vectoracl.operations import ChunkRef, Delete, Include, Search
 from vectoracl.predicate import Predicate
@@ -184,7 +184,7 @@ class QdrantCompiler:
             text = len(record.text) * (1 if record.text.isascii() else 6)
             size += _TAG_BYTES + _NUMBER_BYTES * self._config.dimension + text + 3 * len(dump_metadata(record.metadata))
         if size > self._config.max_request_bytes:
-            raise InvalidInputError(
+            raise TooLargeError(
                 f"The call may need a request of {size:,} bytes and {self._config.max_request_bytes:,} are allowed "
                 "(max_request_bytes); a write is one request, all or nothing. Write fewer chunks a call.",
                 field="chunks",

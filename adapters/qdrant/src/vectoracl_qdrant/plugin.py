@@ -95,7 +95,7 @@ def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -
 adapter = "qdrant"
 dimension = {dimension}                 # numbers in a vector; the embedder below has to make as many
 metric = "cosine"               # or "inner", "l2"
-collection = {toml_text.value(name)}
+collection = {toml_text.value("vectoracl_" + name)}
 
 # Either a folder, which one process at a time may use and which enforces nothing: for a start without a server.
 # Or the address of a server (REST; grpc = true for gRPC).

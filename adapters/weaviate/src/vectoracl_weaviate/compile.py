@@ -13,7 +13,7 @@ from typing import Any, assert_never
 import numpy as np
 from weaviate.proto.v1 import aggregate_pb2, base_pb2, base_search_pb2, batch_delete_pb2, batch_pb2, search_get_pb2
 
-from vectoracl.errors import InvalidInputError, RefusedError
+from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.fields import FieldType, datetime_text
 from vectoracl.operations import ChunkRef, Delete, Include
 from vectoracl.predicate import Predicate
@@ -273,7 +273,7 @@ class WeaviateCompiler:
         return digest.hexdigest()
 
     def check_size(self, records: Sequence[Record]) -> None:
-        """Refuse what would not fit one request, before anything is sent. Raises: InvalidInputError."""
+        """Refuse what would not fit one request, before anything is sent. Raises: TooLargeError."""
         size = 0
         for record in records:
             if record.vector.shape != (self._config.dimension,):
@@ -288,7 +288,7 @@ class WeaviateCompiler:
                 + 3 * len(dump_metadata(record.metadata))
             )
         if size > self._config.max_request_bytes:
-            raise InvalidInputError(
+            raise TooLargeError(
                 f"The call may need a request of {size:,} bytes and {self._config.max_request_bytes:,} are allowed "
                 "(max_request_bytes). Write fewer chunks a call.",
                 field="chunks",

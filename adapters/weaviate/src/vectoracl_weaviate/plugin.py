@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from vectoracl.adapter import AsyncPort, Capabilities, OpenContext, Opened, Port
-from vectoracl.errors import ConfigError
+from vectoracl import toml_text
+from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
+from vectoracl.errors import ConfigError, RefusedError
 from vectoracl.findings import Rule
 from vectoracl.hookspecs import hookimpl
 from vectoracl_weaviate.adapter import WeaviateAdapter
@@ -61,3 +63,56 @@ def vectoracl_rules() -> Sequence[Rule]:
     from vectoracl_weaviate.rules import RULES
 
     return tuple(RULES.values())
+
+
+@hookimpl
+def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -> str:
+    """Return `[stores.main]` as commented TOML."""
+    return f"""\
+[stores.main]
+adapter = "weaviate"
+dimension = {dimension}                 # numbers in a vector; the embedder below has to make as many
+metric = "cosine"               # or "inner", "l2"
+collection = {toml_text.value("Vectoracl" + name.capitalize())}
+
+# The REST address, and the port of gRPC on the same host.
+{toml_text.lines(settings or {"url": "http://localhost:8080", "grpc_port": 50_051})}\
+# api_key = {{ env = "VECTORACL_WEAVIATE_API_KEY" }}
+# A key for each tenant, where the server has roles turned on: `vectoracl provision` writes them to this file.
+# tenant_keys = "weaviate-keys.json"
+# operator_key = {{ env = "VECTORACL_WEAVIATE_OPERATOR_KEY" }}
+"""
+
+
+@hookimpl
+def vectoracl_demo_place(say: Callable[[str], None]) -> DemoPlace:
+    """Return the server that the environment names, else start one as the conformance kit does."""
+    url = os.environ.get("VECTORACL_WEAVIATE_URL")
+    if url:
+        settings: dict[str, Any] = {"url": url}
+        if os.environ.get("VECTORACL_WEAVIATE_GRPC_PORT"):
+            settings["grpc_port"] = int(os.environ["VECTORACL_WEAVIATE_GRPC_PORT"])
+        if os.environ.get("VECTORACL_WEAVIATE_API_KEY"):
+            settings["api_key"] = {"env": "VECTORACL_WEAVIATE_API_KEY"}
+        return DemoPlace(settings)
+    try:
+        from vectoracl_conformance.servers import MissingServerError, start
+        from vectoracl_weaviate.conformance import SPEC
+    except ImportError:
+        raise RefusedError(
+            "No Weaviate was named: set VECTORACL_WEAVIATE_URL to the address of one, or install what finds, starts or "
+            'builds one for you: pip install "vectoracl[conformance]"'
+        ) from None
+    try:
+        running = start(SPEC, say=say)
+    except MissingServerError as error:
+        raise RefusedError(str(error)) from None
+    server = f"{running.used}, weaviate-client {version('weaviate-client')}"
+    note = "The server ended with the demo; VECTORACL_WEAVIATE_URL names one that stays."
+    return DemoPlace(
+        {"url": running.url, "grpc_port": running.ports["grpc"]},
+        kept=False,
+        note=note,
+        server=server,
+        close=running.close,
+    )
