@@ -510,6 +510,21 @@ def test_a_delete_of_no_ids_sends_nothing(acl, who, chunk):
     assert docs.delete(ids=["c1"]).count == len(port.requests) == 1
 
 
+def test_a_cursor_is_bound_to_the_partitions_that_it_counts(api, who, chunk, config):
+    """A place among the partitions means another one when a shared tenant was added or taken away in between."""
+    cursors = {}
+    for shared in ((), ("commons",), ("aaa", "commons")):
+        acl = api.connect({**config, "tenants": {"shared": list(shared)}})
+        docs = acl.scoped(who())
+        docs.upsert([chunk("c1"), chunk("c2")])
+        cursors[shared] = docs.page(size=1).after
+        assert [hit.id for hit in docs.page(size=1, after=cursors[shared]).hits] == ["c2"]
+        for other, cursor in cursors.items():
+            if other != shared:
+                with pytest.raises(InvalidInputError, match="does not belong"):
+                    docs.page(size=1, after=cursor)
+
+
 @pytest.mark.parametrize("where", ["nowhere/journal.json", "a\0b", "file/journal.json"])
 def test_a_journal_that_cannot_be_kept_is_refused_before_anything_is_written(acl, who, chunk, tmp_path, where):
     (tmp_path / "file").write_text("")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,19 @@ def test_writes_need_a_snapshot_of_now(acl: v.VectorACL, store: Any, level: str)
             with pytest.raises(v.RefusedError, match="READ COMMITTED"):
                 write()
     assert acl.scoped(ANN).count() == 0
+
+
+def test_handles_of_two_tenants_take_turns_on_one_connection(acl: v.VectorACL, store: Any) -> None:
+    acl.scoped(ANN).upsert([Chunk("c", "d", "mine", ONE)])
+    with psycopg.connect(store.runtime) as connection:
+
+        def work(who: v.Principal) -> set[tuple[str, ...]]:
+            docs = join(acl, who, connection)
+            return {tuple(hit.id for hit in docs.search(ONE)) for _ in range(25)}
+
+        with ThreadPoolExecutor(4) as threads:
+            seen = list(threads.map(work, [ANN, BOB, ANN, BOB]))
+    assert seen == [{("c",)}, {("foreign",)}, {("c",)}, {("foreign",)}]
 
 
 def test_what_the_transaction_made_stands_in_for_nothing(acl: v.VectorACL, store: Any) -> None:

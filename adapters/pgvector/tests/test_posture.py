@@ -334,6 +334,7 @@ CASES = [
     Case("PG080", "GRANT CREATE ON SCHEMA vectoracl TO {app}", grade="engine"),
     Case("PG080", "GRANT CREATE ON SCHEMA public TO PUBLIC"),
     Case("PG080", "ALTER SCHEMA vectoracl OWNER TO {app}"),
+    Case("PG088", "ALTER SCHEMA vectoracl OWNER TO {app}", grade="none"),
     Case("PG081", "GRANT CREATE ON DATABASE {db} TO {app}", grade="engine"),
     Case("PG081", "ALTER DATABASE {db} OWNER TO {app}"),
     Case("PG082", "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA vectoracl GRANT SELECT ON TABLES TO {app}",
@@ -601,6 +602,14 @@ def test_a_policy_with_a_foreign_operator_is_not_believed(db: Database) -> None:
             NULLIF(current_setting('vectoracl.tenant', true), ''));
     """)
     assert "PG035" in ids(db.look())
+
+
+def test_a_schemas_owner_drops_what_is_not_its_own(db: Database) -> None:
+    """What PG088 says, shown: no policy and no ownership of the table stands before it."""
+    with db.connect() as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        conn.execute("DROP TABLE vectoracl.chunks")
+    db.run("ALTER SCHEMA vectoracl OWNER TO {app}")
+    db.run("DROP TABLE vectoracl.chunks", user="app")
 
 
 def test_a_restrictive_policy_makes_careless_ones_harmless(db: Database) -> None:

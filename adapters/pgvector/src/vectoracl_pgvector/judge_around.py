@@ -84,6 +84,9 @@ def around_schema(look: Look) -> Iterator[Finding]:
         fix = f"REVOKE CREATE ON SCHEMA {ident(schema)} FROM {role(grantee)};"
         if owner:
             fix = f"ALTER SCHEMA {ident(schema)} OWNER TO {ident(new_owner(look))};"
+            if schema == look.target.schema:
+                who = grantee_name(grantee)
+                yield found("PG088", schema, f"{who} owns the schema {schema} and may drop what is in it.", fix)
         yield found("PG080", schema, f"{grantee_name(grantee)} may create objects in the schema {schema}.", fix)
     for database, grantee, owner in look.rows.get("database", []):
         fix = f"REVOKE CREATE ON DATABASE {ident(database)} FROM {role(grantee)};"

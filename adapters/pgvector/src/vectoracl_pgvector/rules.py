@@ -207,6 +207,9 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
     ("PG087", "The server logs statements with their parameters", _N, False,
      "Chunk texts, query texts and vectors are parameters: they are written to the server's log in the clear, "
      "where no policy applies."),
+    ("PG088", "The runtime role owns the schema of the table", _E, True,
+     "A schema's owner may drop every table in it, whoever owns that table, with all tenants' rows; and create one of "
+     "the same name without policies, into which the next writes go."),
     # --- versions
     ("PG090", "The server has a published hole in row-level security", _E, True,
      "How to get past policies on this minor release is public: through planner statistics of hidden rows, or "
