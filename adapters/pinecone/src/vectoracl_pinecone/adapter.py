@@ -235,32 +235,35 @@ class PineconeAdapter:
         version = self._compile.version_of(operation.records)
         self._puts(partition, operation.records, version)  # the limits, before any I/O
         step = 1
-        for _ in range(_ROUNDS):
+        for turn in range(_ROUNDS):
             old = yield from self._pages.ids(partition, document_prefix(document))
             if (yield from self._any(partition, old, self._compile.outside(operation.scope))):
                 raise _denied("replace")
             if not operation.records:
                 yield from self._remove(partition, old, EVERY)
                 return 0
-            newest = max((taken_apart(one).generation for one in old), default=-1)
-            generation = newest + step
+            generation = max((taken_apart(one).generation for one in old), default=-1) + step
             records = [record._replace(tag=record.tag._replace(generation=generation)) for record in operation.records]
             yield from self._write(partition, records, version)
-            rivals = yield from self._compile.query(
-                partition, self._compile.rival(document, generation, version), _MOST
-            )
-            others = [taken_apart(match.id).generation for match in rivals]
-            mine = {id_of(record.tag) for record in records}
-            if others and max(others) > generation:
-                yield from self._remove(partition, [*old, *sorted(mine)], EVERY)
+            rival = yield from self._rival(partition, document, generation, version)
+            if rival is not None and rival > generation:
+                yield from self._remove(partition, sorted(id_of(record.tag) for record in records), EVERY)
                 return len(records)
-            yield from self._remove(partition, [one for one in old if one not in mine], EVERY)
-            if not others:
+            # Listed again: another one may have written a generation below this one meanwhile, and be done.
+            now = yield from self._pages.ids(partition, document_prefix(document))
+            yield from self._remove(partition, [one for one in now if taken_apart(one).generation < generation], EVERY)
+            if rival is None:
                 return len(records)
-            step = 2 + int(version, 16) % 7
+            # Both took the same number: go again, each by a step of its own.
+            step = 2 + (int(version, 16) >> (7 * turn)) % 127
         raise StoreError(
             "Others replace the same document at the same time; replace it again.", code="conflict", adapter=ADAPTER
         )
+
+    def _rival(self, partition: str, document: str, generation: int, version: str) -> Flow[int | None]:
+        """Return the highest generation, from this one on, that another replacement of *document* wrote."""
+        matches = yield from self._compile.query(partition, self._compile.rival(document, generation, version), _MOST)
+        return max((taken_apart(match.id).generation for match in matches), default=None)
 
     def delete(self, operation: Delete) -> Flow[int | None]:
         """Find out which records are meant, then delete those of them that are still so."""

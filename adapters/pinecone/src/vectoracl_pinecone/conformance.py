@@ -10,6 +10,7 @@ the default names of the metadata keys.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -25,7 +27,9 @@ import httpx
 import numpy as np
 
 from vectoracl.records import Record, Tag
+from vectoracl_conformance.evidence.exchanges import Decoded
 from vectoracl_conformance.evidence.http1 import HttpRequest, HttpResponse, decoder
+from vectoracl_conformance.evidence.sessions import Session
 from vectoracl_conformance.evidence.structure import by_carries
 from vectoracl_conformance.evidence.tap import Tap
 from vectoracl_conformance.evidence.wire import Wire
@@ -158,7 +162,7 @@ class PineconeStore(Store):
         return Wire(
             recorder=lambda: Tap.tcp("127.0.0.1", needle.port),
             config=lambda host, port: {**self.single, "host": f"http://{host}:{port}{self._path}"},  # type: ignore[dict-item]
-            decode=decoder(_rows),
+            decode=_readable,
             judge=by_carries(self._sent_in, _is_data),
             answered=lambda: needle.counts()["answered"],
         )
@@ -238,12 +242,40 @@ def _asked(request: HttpRequest) -> tuple[str, dict[str, Any] | None]:
 
 
 def _is_data(request: HttpRequest) -> bool | None:
-    path, _ = _asked(request)
-    if path == "/describe_index_stats":
+    """Tell what reaches tenants' rows; what the posture tries is in no tenant's namespace, and is told by its form."""
+    path, asked = _asked(request)
+    asked = asked or {}
+    if str(asked.get("namespace", "")).endswith("-nobody-") and path in ("/query", "/vectors/delete"):
+        return False
+    if path == "/vectors/list" and not asked.get("namespace") and asked.get("limit") == "1":
         return False
     known = ("/query", "/vectors/list", "/vectors/fetch", "/vectors/fetch_by_metadata", "/vectors/upsert",
-             "/vectors/delete", "/vectors/update")  # fmt: skip
+             "/vectors/delete", "/vectors/update", "/describe_index_stats")  # fmt: skip
     return True if path in known else None
+
+
+_ID = re.compile(rb'"([0-9a-v~]+\.[0-9a-f]+\.[0-9a-v~]+\.[0-9a-f]{32})"')
+_BASE32 = bytes.maketrans(b"0123456789abcdefghijklmnopqrstuv", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
+
+
+def _readable(session: Session) -> Decoded:
+    """Decode a session, and write the names that record ids stand for beside them, so that canaries in them show."""
+    found = _DECODE(session)
+    exchanges = tuple(
+        replace(one, values=(*one.values, *_names(one.values))) if one.complete else one for one in found.exchanges
+    )
+    return replace(found, exchanges=exchanges)
+
+
+def _names(values: Sequence[Any]) -> list[str]:
+    bodies = [one for one in values if isinstance(one, bytes)]
+    ids = {id_ for body in bodies for id_ in _ID.findall(body)}
+    return [_name(part) for id_ in ids for part in id_.split(b".")[0:3:2]]
+
+
+def _name(part: bytes) -> str:
+    plain = part.split(b"~")[0].translate(_BASE32)
+    return base64.b32decode(plain + b"=" * (-len(plain) % 8)).decode(errors="replace")
 
 
 def _rows(request: HttpRequest, response: HttpResponse) -> int | None:
@@ -255,6 +287,9 @@ def _rows(request: HttpRequest, response: HttpResponse) -> int | None:
     if path in ("/vectors/list", "/vectors/fetch"):
         return len(body["vectors"])
     return 0
+
+
+_DECODE = decoder(_rows)
 
 
 class PineconeHarness(Harness):

@@ -15,6 +15,7 @@ from pinecone.models.documents.score_by import DenseVectorQuery
 
 from vectoracl.errors import ConfigError, StoreError
 from vectoracl_pinecone.config import PineconeConfig
+from vectoracl_pinecone.names import DEFAULT_NAMESPACE, nobody
 from vectoracl_pinecone.requests import (
     AnyRequest,
     Describe,
@@ -22,12 +23,15 @@ from vectoracl_pinecone.requests import (
     FetchBy,
     Listing,
     Match,
+    MayRead,
     MayWrite,
     Page,
     Put,
     Query,
     Remove,
     Settle,
+    Stats,
+    Stray,
 )
 
 _VECTOR_INDEX_FIELD = "_values"
@@ -48,6 +52,13 @@ def kind_of(found: Any, config: PineconeConfig) -> str:
             f"The index is a document index without a dense vector field {config.vector_field!r}: set vector_field."
         )
     return "document"
+
+
+def stats_of(found: Any, config: PineconeConfig) -> Stats:
+    """Return an index's description, as the control plane gives it."""
+    kind = kind_of(found, config)
+    vector = found.schema.fields[_VECTOR_INDEX_FIELD if kind == "vector" else config.vector_field]
+    return Stats(getattr(vector, "dimension", None), getattr(vector, "metric", None), 0, {}, kind, found.name)
 
 
 def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float) -> Any:
@@ -103,9 +114,24 @@ def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float
             )
         case Describe():
             return index.describe_index_stats(timeout=timeout)
+        case MayRead():
+            vector = [1.0] + [0.0] * (config.dimension - 1)
+            return documents.search(
+                namespace=nobody(config.namespace_prefix),
+                score_by=[DenseVectorQuery(field=config.vector_field, values=vector)],
+                top_k=1,
+                include_fields=[],
+                timeout=timeout,
+            )
+        case Stray():
+            # Here it is a name like any other, and one that a careless writer would take.
+            pages = documents.list(namespace=DEFAULT_NAMESPACE, limit=1, timeout=timeout).pages()
+            return anext(pages) if hasattr(pages, "__anext__") else next(pages)
         case MayWrite():
-            return documents.delete(namespace=request.namespace, ids=[f"none-{secrets.token_hex(8)}"], timeout=timeout)
-    raise StoreError("A wait is no call of its own.", code="rejected", adapter="pinecone", sent="no")
+            return documents.delete(
+                namespace=nobody(config.namespace_prefix), ids=[f"none-{secrets.token_hex(8)}"], timeout=timeout
+            )
+    raise StoreError("This is no call of the data plane.", code="rejected", adapter="pinecone", sent="no")
 
 
 def reply_of(config: PineconeConfig, request: AnyRequest, answer: Any) -> Any:

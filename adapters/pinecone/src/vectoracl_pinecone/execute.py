@@ -26,7 +26,7 @@ from vectoracl.errors import ClosedError, ConfigError, StoreError, VectorACLErro
 from vectoracl_pinecone import documents
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.failures import ADAPTER, mapped
-from vectoracl_pinecone.names import check_namespace
+from vectoracl_pinecone.names import check_namespace, nobody
 from vectoracl_pinecone.requests import (
     AnyRequest,
     Describe,
@@ -34,13 +34,17 @@ from vectoracl_pinecone.requests import (
     FetchBy,
     Listing,
     Match,
+    MayRead,
     MayWrite,
     Page,
     Put,
     Query,
     Remove,
+    Schema,
     Settle,
+    Standing,
     Stats,
+    Stray,
 )
 from vectoracl_pinecone.schema import CreateIndex
 
@@ -80,8 +84,13 @@ def call(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequest
 
     Raises: RefusedError for a namespace that is not the tenant's own, before any I/O.
     """
-    if not isinstance(request, Describe):
+    if not isinstance(request, Standing):
         check_namespace(config.namespace_prefix, request.partition, request.namespace)
+    return perform(index, config, kind, request, timeout)
+
+
+def perform(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequest, timeout: float) -> Any:
+    """Make the call; only `call`, which has looked at the namespace, may do so."""
     if kind == "document":
         return documents.call(index, config, request, timeout)
     match request:
@@ -128,16 +137,22 @@ def call(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequest
             )
         case Describe():
             return index.describe_index_stats(timeout=timeout)
+        case MayRead():
+            vector = [1.0] + [0.0] * (config.dimension - 1)
+            return index.query(namespace=nobody(config.namespace_prefix), vector=vector, top_k=1, timeout=timeout)
         case MayWrite():
-            return index.delete(namespace=request.namespace, ids=[f"none-{secrets.token_hex(8)}"], timeout=timeout)
-        case Settle():
-            raise StoreError("A wait is no call of its own.", code="rejected", adapter=ADAPTER, sent="no")
+            ids = [f"none-{secrets.token_hex(8)}"]
+            return index.delete(namespace=nobody(config.namespace_prefix), ids=ids, timeout=timeout)
+        case Stray():
+            return index.list_paginated(limit=1, timeout=timeout)
+        case Settle() | Schema():
+            raise StoreError("This is no call of the data plane.", code="rejected", adapter=ADAPTER, sent="no")
     assert_never(request)
 
 
 def reply_of(config: PineconeConfig, kind: str, request: AnyRequest, answer: Any) -> Any:
     """Return the client's *answer* as the reply of *request*."""
-    if kind == "document" and not isinstance(request, Describe | MayWrite):
+    if kind == "document" and not isinstance(request, Standing):
         return documents.reply_of(config, request, answer)
     match request:
         case Query():
@@ -158,8 +173,12 @@ def reply_of(config: PineconeConfig, kind: str, request: AnyRequest, answer: Any
                 answer.total_vector_count,
                 {name: one.vector_count for name, one in answer.namespaces.items()},
             )
-        case MayWrite():
+        case MayRead() | MayWrite():
             return True
+        case Stray():
+            return bool(answer.items if kind == "document" else answer.vectors)
+        case Schema():
+            return None if answer is None else documents.stats_of(answer, config)
         case Settle():
             return None
     assert_never(request)
@@ -300,6 +319,9 @@ class PineconePort(_Process):
             except StopIteration as stop:
                 return reply_of(self._config, self._kind, request, stop.value)
             answer, error = None, None
+            if isinstance(step, Schema):
+                answer = None if self._config.index is None else _described(self._config, self._arguments())
+                continue
             if isinstance(step, float):
                 time.sleep(step)
                 continue
@@ -363,6 +385,9 @@ class AsyncPineconePort(_Process):
             except StopIteration as stop:
                 return reply_of(self._config, self._kind, request, stop.value)
             answer, error = None, None
+            if isinstance(step, Schema):
+                answer = None if self._config.index is None else await _adescribed(self._config, self._arguments())
+                continue
             if isinstance(step, float):
                 await asyncio.sleep(step)
                 continue
@@ -428,7 +453,7 @@ def _made(make: Callable[[], Any], *, debug: bool) -> Any:
     """Return a new client; what it does not like of its arguments comes out as ours, without them."""
     try:
         with warnings.catch_warnings():
-            # That a key goes over http: the posture says it (PC012), and not for this machine.
+            # That a key goes over http: the posture says it (PC008), and not for this machine.
             warnings.simplefilter("ignore", RuntimeWarning)
             return make()
     except VectorACLError:
@@ -441,4 +466,4 @@ def _made(make: Callable[[], Any], *, debug: bool) -> Any:
     raise failed
 
 
-__all__ = ["AsyncPineconePort", "PineconePort", "bounded", "call", "control", "create", "reply_of", "steps"]
+__all__ = ["AsyncPineconePort", "PineconePort", "bounded", "call", "control", "create", "perform", "reply_of", "steps"]

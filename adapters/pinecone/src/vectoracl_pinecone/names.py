@@ -89,6 +89,11 @@ def check_namespace(prefix: str, partition: str | None, namespace: object) -> No
         raise error
 
 
+def nobody(prefix: str) -> str:
+    """Return a namespace that is no tenant's and is never written to: the letters before its - are none of ours."""
+    return f"{prefix}nobody-"
+
+
 def _sorted_name(raw: bytes) -> str:
     """Return *raw* in characters that sort as its bytes do (base32, with digits before letters)."""
     return base64.b32encode(raw).decode().rstrip("=").translate(_SORTED_HEX)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vectoracl.adapter import Port, Progress, Request, TenantInfo
-from vectoracl.errors import RefusedError, StoreError
+from vectoracl.errors import PostureError, RefusedError, StoreError
 from vectoracl.fields import FieldType
 from vectoracl_pinecone import schema
 from vectoracl_pinecone.compile import PineconeCompiler
@@ -15,6 +15,7 @@ from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import Decoder
 from vectoracl_pinecone.execute import create
 from vectoracl_pinecone.names import tenant_of
+from vectoracl_pinecone.posture import compared
 from vectoracl_pinecone.requests import Describe, Query, Stats
 
 R = TypeVar("R")
@@ -60,15 +61,35 @@ class PineconeOperator:
         """Return the HTTP request that `provision` would make now; none where the index is there."""
         if adopt is not None:
             raise RefusedError(_NO_ADOPTION)
-        if self._found() is not None:
-            return "# The index is there; namespaces come with their first record.\n"
+        found = self._found()
+        if found is not None:
+            return "# The index is there; namespaces come with their first record.\n" + self._strangers(found)
         return schema.text_of(schema.index(self._config)) + "\n"
+
+    def _strangers(self, found: Stats) -> str:
+        """Say which namespaces are no tenant's. Raises: PostureError for an index of another dimension or metric."""
+        wrong = [one for one in compared(self._config, "index", found) if one.rule.lowers]
+        if wrong:
+            error = PostureError("The index is another one: " + "; ".join(one.message for one in wrong) + ".")
+            error.findings = tuple(wrong)
+            raise error
+        prefix = self._config.namespace_prefix
+        others = [name for name in found.namespaces if not name.startswith(prefix)]
+        if not others:
+            return ""
+        records = sum(found.namespaces[name] for name in others)
+        return (
+            f"# {len(others):,} namespaces with {records:,} records do not begin with {prefix!r}; no handle reaches "
+            "them, and the same API key does.\n"
+        )
 
     def provision(self, *, adopt: str | None = None, progress: Progress | None = None) -> list[str]:
         """Create the index if it is not there, and wait until it is ready; can be run again."""
         if adopt is not None:
             raise RefusedError(_NO_ADOPTION)
-        if self._found() is not None:
+        found = self._found()
+        if found is not None:
+            self._strangers(found)
             return ["the index is there; namespaces come with their first record"]
         step = schema.index(self._config)
         if progress is not None:

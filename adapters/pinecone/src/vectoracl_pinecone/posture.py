@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from vectoracl.adapter import Flow
@@ -15,85 +15,109 @@ from vectoracl.errors import StoreError
 from vectoracl.findings import Finding, Posture, Rule
 from vectoracl_pinecone import rules
 from vectoracl_pinecone.config import PineconeConfig
-from vectoracl_pinecone.names import DEFAULT_NAMESPACE
-from vectoracl_pinecone.requests import Describe, MayWrite, Stats
+from vectoracl_pinecone.requests import MayRead, MayWrite, Schema, Stats, Stray
 from vectoracl_pinecone.schema import METRICS
 
 _PROVISION = "vectoracl provision"
 _HERE: Final = ("localhost", "127.0.0.1", "::1")
-_NOBODY = "nobody"
 
 
 def look(config: PineconeConfig) -> Flow[Posture]:
-    """Read the index's own description, and ask whether the key may write; changes nothing."""
+    """Look at the index from outside of all tenants' namespaces; changes nothing.
+
+    What the index says of all its namespaces is not asked for: their names and numbers are the tenants' affair, and
+    grow with them. Dimension and key are tried on nobody's namespace, the metric is known to the control plane only.
+    """
+    seen = Seen()
     try:
-        found = yield from Describe()
+        seen = seen._replace(schema=(yield from Schema()))
     except StoreError as error:
-        if error.code not in ("not_provisioned", "unauthorized"):
+        if error.code == "not_provisioned":
+            return judge(config, seen._replace(missing=True))
+        if error.code != "unauthorized":  # a key of the data plane alone: the index answers for itself
             raise
-        return judge(config, None, refused=error.code == "unauthorized", writes=None)
-    writes: bool | None = None
     try:
-        # No tenant's namespace: its kind is neither t, x nor h.
-        writes = yield from MayWrite(f"{config.namespace_prefix}{_NOBODY}")
+        yield from MayRead()
     except StoreError as error:
-        if error.code == "unauthorized":
-            writes = False
-        elif error.code == "not_provisioned":
-            writes = True  # the namespace is not there, and the key got as far as being told so
-        elif error.code != "rejected":
+        if error.code not in ("not_provisioned", "unauthorized", "rejected"):
             raise
-    return judge(config, found, refused=False, writes=writes)
+        seen = seen._replace(
+            missing=error.code == "not_provisioned",
+            refused=error.code == "unauthorized",
+            dimension=error.code != "rejected",
+        )
+        if error.code != "rejected":
+            return judge(config, seen)
+    seen = seen._replace(stray=(yield from Stray()))
+    try:
+        yield from MayWrite()
+    except StoreError as error:
+        # Not found is the namespace: the key got as far as being told so.
+        if error.code not in ("unauthorized", "not_provisioned"):
+            raise
+        seen = seen._replace(writes=error.code == "not_provisioned")
+    return judge(config, seen)
 
 
-def judge(config: PineconeConfig, found: Stats | None, *, refused: bool, writes: bool | None) -> Posture:
-    """Judge what was *found* (None: no index, or a *refused* key); *writes* is whether the key may write."""
-    findings = tuple(_findings(config, found, refused=refused, writes=writes))
+class Seen(NamedTuple):
+    """What was seen: the control plane's `schema` (None: not known), and what was tried on the index itself."""
+
+    schema: Stats | None = None
+    missing: bool = False
+    refused: bool = False
+    dimension: bool = True
+    stray: bool = False
+    writes: bool = True
+
+
+def judge(config: PineconeConfig, seen: Seen) -> Posture:
+    """Judge what was *seen*."""
+    findings = tuple(_findings(config, seen))
     grade = "none" if any(one.rule.lowers for one in findings) else "partition"
     facts = [("index", config.index or config.host or ""), ("client", f"pinecone {version('pinecone')}")]
-    if found is not None:
-        ours = [name for name in found.namespaces if name.startswith(config.namespace_prefix)]
-        facts += [("records", str(found.total)), ("namespaces", str(len(ours)))]
+    if seen.schema is not None:
+        facts.append(("kind", f"{seen.schema.kind} index"))
     return Posture(grade, findings, tuple(facts))
 
 
-def _findings(config: PineconeConfig, found: Stats | None, *, refused: bool, writes: bool | None) -> Iterator[Finding]:
+def _findings(config: PineconeConfig, seen: Seen) -> Iterator[Finding]:
     name = config.index or "index"
-    if refused:
+    if seen.refused:
         yield _finding(rules.KEY, name, "the API key was refused", "check api_key, and the role of the key")
-    elif found is None:
+    elif seen.missing:
         yield _finding(rules.MISSING, name, "there is no such index", _PROVISION)
     else:
-        yield from _index(config, name, found)
-        if writes is False:
+        yield from compared(config, name, seen.schema, dimension=seen.dimension)
+        if seen.stray:
+            yield _finding(
+                rules.DEFAULT,
+                f"{name}, default namespace",
+                "there are records in it",
+                "move them with `vectoracl provision --adopt`, or delete them",
+            )
+        if not seen.writes:
             yield _finding(rules.READ_ONLY, name, "the key may not write", "use a key with the role DataPlaneEditor")
     if config.host is not None and _plain(config.host):
         yield _finding(rules.PLAIN, name, "the address is http and not of this machine", 'set host = "https://…"')
 
 
-def _index(config: PineconeConfig, name: str, found: Stats) -> Iterator[Finding]:
-    if found.dimension is not None and found.dimension != config.dimension:
+def compared(config: PineconeConfig, name: str, found: Stats | None, *, dimension: bool = True) -> Iterator[Finding]:
+    """Compare the configuration with what an index says of itself; *dimension*: a vector of that size was taken."""
+    other = "name another index and provision it"
+    if found is not None and found.dimension is not None and found.dimension != config.dimension:
         message = f"it holds vectors of {found.dimension} numbers, and dimension is {config.dimension}"
-        yield _finding(rules.DIMENSION, name, message, "name another index and provision it")
+        yield _finding(rules.DIMENSION, name, message, other)
+    elif not dimension:
+        message = f"it refuses a query by a vector of {config.dimension} numbers"
+        yield _finding(rules.DIMENSION, name, message, "set dimension to that of the index")
     wanted = METRICS[config.metric]
-    if found.metric is not None and found.metric != wanted:
-        message = f"it ranks by {found.metric}, and the configuration says {wanted}"
-        yield _finding(rules.METRIC, name, message, "name another index and provision it")
-    if found.metric is None or found.dimension is None:
-        yield _finding(rules.UNKNOWN_METRIC, name, "it does not say its metric or dimension", "check them by hand")
-    stray = found.namespaces.get("", 0) + found.namespaces.get(DEFAULT_NAMESPACE, 0)
-    if stray:
+    if found is None or found.metric is None:
+        message = f"only the control plane knows the metric, and it was not asked; {wanted} is taken on trust"
         yield _finding(
-            rules.DEFAULT,
-            f"{name}, default namespace",
-            f"there are {stray:,} records in it",
-            "move them with `vectoracl provision --adopt`, or delete them",
+            rules.UNKNOWN_METRIC, name, message, 'set index = "NAME" beside host; or run `vectoracl provision`'
         )
-    others = [one for one in found.namespaces if one and one != DEFAULT_NAMESPACE
-              and not one.startswith(config.namespace_prefix)]  # fmt: skip
-    if others:
-        message = f"{len(others):,} namespaces do not begin with {config.namespace_prefix!r}"
-        yield _finding(rules.STRANGERS, name, message, "give them an index of their own")
+    elif found.metric != wanted:
+        yield _finding(rules.METRIC, name, f"it ranks by {found.metric}, and the configuration says {wanted}", other)
 
 
 def _finding(rule: Rule, subject: str, message: str, fix: str) -> Finding:

@@ -125,22 +125,40 @@ class Stats(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Describe(Request[Stats]):
-    """Read how the index is configured and which namespaces it has; None where it is not there."""
+    """Read how the index is configured and which namespaces it has, of all tenants; for operators and `hazmat`."""
+
+    partition: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Schema(Request[Stats | None]):
+    """Read how the index is configured from the control plane, which tells no namespaces; None without its name."""
+
+    partition: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MayRead(Request[bool]):
+    """Tell whether a query with a vector of the configured dimension is answered: one of nobody's namespace."""
 
     partition: None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MayWrite(Request[bool]):
-    """Tell whether the key may write: delete a record that cannot exist in a namespace that does not."""
+    """Tell whether the key may write: delete a record that cannot exist in nobody's namespace."""
 
-    namespace: str
     partition: None = None
 
 
-AnyRequest = Query | Listing | FetchBy | Put | Remove | Settle | Describe | MayWrite
+@dataclass(frozen=True, slots=True)
+class Stray(Request[bool]):
+    """Tell whether there is any record in the default namespace, where no tenant's can be."""
+
+    partition: None = None
+
+
+Standing = Describe | Schema | MayRead | MayWrite | Stray
+"""What touches no tenant's namespace."""
+AnyRequest = Query | Listing | FetchBy | Put | Remove | Settle | Standing
 Scoped = Query | Listing | FetchBy | Put | Remove | Settle
-__all__ = [
-    "AnyRequest", "Describe", "Done", "FetchBy", "Filter", "Listing", "Match", "MayWrite", "Page", "Put", "Query",
-    "Record", "Remove", "Scoped", "Settle", "Stats",
-]  # fmt: skip

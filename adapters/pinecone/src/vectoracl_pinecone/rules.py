@@ -50,30 +50,23 @@ DEFAULT = _rule(
     "there; records in it were written by something that names no tenant, and are read by all that name none.",
     lowers=True,
 )
-STRANGERS = _rule(
-    "PC006",
-    "All namespaces are tenants' of this store",
-    "warning",
-    "Namespaces that do not begin with namespace_prefix hold records that no handle reaches. The same API key reads "
-    "and writes them: give them an index of their own.",
-    lowers=False,
-)
 READ_ONLY = _rule(
-    "PC007",
+    "PC006",
     "The API key may write",
     "warning",
     "The key may read only. That is right for a service that only searches; upserts, replacements and deletes fail.",
     lowers=False,
 )
 UNKNOWN_METRIC = _rule(
-    "PC008",
-    "The server says its metric and dimension",
+    "PC007",
+    "The index's metric is known",
     "warning",
-    "What the server does not say cannot be compared with the configuration.",
+    "An index that is named by its host alone does not say by what it ranks without listing every tenant's namespace. "
+    "A wrong metric would make scores mean something else, and thresholds with them; it opens nothing.",
     lowers=False,
 )
 PLAIN = _rule(
-    "PC012",
+    "PC008",
     "The connection is encrypted",
     "warning",
     "Over http the API key and all records cross the network readable by everybody on the way.",
