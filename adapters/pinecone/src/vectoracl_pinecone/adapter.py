@@ -134,6 +134,10 @@ class PineconeAdapter:
                 return found
             token = page.token
 
+    def listed(self, partition: str, prefix: str) -> Flow[list[str]]:
+        """Return the ids of one tenant that begin with *prefix*; for `adopt`."""
+        return (yield from self._pages.ids(partition, prefix))
+
     def count(self, operation: Count) -> Flow[int]:
         """Count exactly: Pinecone counts no scope, so its ids are listed and those that pass are counted."""
         where = self._compile.scope(operation.scope, operation.where)

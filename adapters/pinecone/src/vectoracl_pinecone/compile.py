@@ -213,19 +213,20 @@ class PineconeCompiler:
         # Read again: the shortest decimals of float32, half as long as those of the same numbers as doubles.
         return Record(id_, orjson.loads(written), metadata, size + len(written) + len(id_) + _BESIDE)
 
+    def batches(self, records: Sequence[Chunk]) -> list[list[Chunk]]:
+        """Return *records* in parts that one request each takes."""
+        made: list[list[Chunk]] = []
+        taken = iter(records)
+        for part in _parts(self.records_of(records, NO_VERSION)):
+            made.append([next(taken) for _ in part])
+        return made
+
     def puts(self, partition: str, records: Sequence[Record]) -> list[Put]:
         """Return the requests that write *records*, as few as the limits permit.
 
         Raises: InvalidInputError if it takes more than one and config does not permit that, with nothing sent.
         """
-        batches: list[list[Record]] = []
-        room = 0
-        for record in records:
-            if not batches or record.size > room or len(batches[-1]) == MAX_UPSERT:
-                batches.append([])
-                room = MAX_REQUEST_BYTES - 2 * _BESIDE - 256
-            batches[-1].append(record)
-            room -= record.size
+        batches = _parts(records)
         if len(batches) > 1 and not self._config.split_upserts:
             raise TooLargeError(
                 f"The call needs {len(batches)} requests: Pinecone takes {MAX_UPSERT:,} records or 2 MB in one, and "
@@ -235,6 +236,19 @@ class PineconeCompiler:
         if any(record.size > MAX_REQUEST_BYTES - 512 for record in records):
             raise InvalidInputError("One chunk alone is larger than the 2 MB of a request.", field="chunks")
         return [Put(partition, self.namespace(partition), tuple(batch)) for batch in batches]
+
+
+def _parts(records: Sequence[Record]) -> list[list[Record]]:
+    """Return *records* in parts of at most 1,000 records and 2 MB; one that is larger alone is a part of its own."""
+    parts: list[list[Record]] = []
+    room = 0
+    for record in records:
+        if not parts or record.size > room or len(parts[-1]) == MAX_UPSERT:
+            parts.append([])
+            room = MAX_REQUEST_BYTES - 2 * _BESIDE - 256
+        parts[-1].append(record)
+        room -= record.size
+    return parts
 
 
 def numbers(vector: Vector) -> list[float]:

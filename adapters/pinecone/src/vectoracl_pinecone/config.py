@@ -82,6 +82,14 @@ class Keys(Model):
         return self
 
 
+class Adopt(Model):
+    """`[stores.NAME.adopt]`: the metadata keys of existing records, where they are not found by their names."""
+
+    tenant: str | None = Field(default=None, min_length=1)
+    document: str | None = Field(default=None, min_length=1)
+    text: str | None = Field(default=None, min_length=1)
+
+
 class PineconeConfig(Model):
     """`[stores.NAME]` with adapter = "pinecone".
 
@@ -107,6 +115,7 @@ class PineconeConfig(Model):
     vector_field: MetadataKey = "embedding"
     namespace_prefix: NamespacePrefix = "vectoracl-"
     keys: Keys = Keys()
+    adopt: Adopt = Adopt()
     dimension: int = Field(ge=1, le=20_000)
     metric: Literal["cosine", "inner", "l2"] = "cosine"
     negation: Literal["not", "nin"] = "not"

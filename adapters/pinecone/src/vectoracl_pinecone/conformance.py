@@ -267,15 +267,15 @@ def _readable(session: Session) -> Decoded:
     return replace(found, exchanges=exchanges)
 
 
-def _names(values: Sequence[Any]) -> list[str]:
+def _names(values: Sequence[Any]) -> list[bytes]:
     bodies = [one for one in values if isinstance(one, bytes)]
     ids = {id_ for body in bodies for id_ in _ID.findall(body)}
     return [_name(part) for id_ in ids for part in id_.split(b".")[0:3:2]]
 
 
-def _name(part: bytes) -> str:
+def _name(part: bytes) -> bytes:
     plain = part.split(b"~")[0].translate(_BASE32)
-    return base64.b32decode(plain + b"=" * (-len(plain) % 8)).decode(errors="replace")
+    return base64.b32decode(plain + b"=" * (-len(plain) % 8))
 
 
 def _rows(request: HttpRequest, response: HttpResponse) -> int | None:

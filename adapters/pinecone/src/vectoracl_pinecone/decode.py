@@ -17,6 +17,7 @@ from vectoracl_pinecone.names import id_of
 from vectoracl_pinecone.requests import Match
 
 ADAPTER = "pinecone"
+_ROUNDING = 1e-2
 
 
 class Decoder:
@@ -30,6 +31,13 @@ class Decoder:
     def ranked(self, matches: Iterable[Match], include: Include) -> list[Hit]:
         """Return *matches* as hits, best first, ties by document and chunk id."""
         hits = [self._hit(match, self.score(match.score), include) for match in matches]
+        if hits and not self._possible(max(hits, key=lambda hit: abs(hit.score)).score):
+            raise StoreError(
+                "The index ranks by another metric than the configuration says. Run `vectoracl provision`.",
+                code="metric",
+                adapter=ADAPTER,
+                sent="no",
+            )
         hits.sort(key=lambda hit: (-hit.score, hit.tenant, hit.document, hit.id))
         return hits
 
@@ -42,6 +50,10 @@ class Decoder:
     def score(self, score: float) -> float:
         """Return Pinecone's score in the core's meaning: its "euclidean" is the square of the L2 distance."""
         return -math.sqrt(max(score, 0.0)) if self._metric == "l2" else score
+
+    def _possible(self, score: float) -> bool:
+        """Tell whether the metric can have given the largest of the scores: a cosine is 1 at the most."""
+        return self._metric != "cosine" or abs(score) < 1 + _ROUNDING
 
     def tag(self, match: Match) -> Tag:
         """Return the record's tag.

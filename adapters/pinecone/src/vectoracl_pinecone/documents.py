@@ -30,6 +30,8 @@ from vectoracl_pinecone.requests import (
     Query,
     Remove,
     Settle,
+    SourceIds,
+    SourceRows,
     Stats,
     Stray,
 )
@@ -88,6 +90,15 @@ def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float
                 timeout=timeout,
             ).pages()
             return anext(pages) if hasattr(pages, "__anext__") else next(pages)
+        case SourceIds():
+            pages = documents.list(
+                namespace=request.namespace, limit=100, pagination_token=request.token, timeout=timeout
+            ).pages()
+            return anext(pages) if hasattr(pages, "__anext__") else next(pages)
+        case SourceRows():
+            return documents.fetch(
+                namespace=request.namespace, ids=list(request.ids), include_fields=_ALL_FIELDS, timeout=timeout
+            )
         case FetchBy():
             return documents.fetch(
                 namespace=request.namespace,
@@ -140,7 +151,9 @@ def reply_of(config: PineconeConfig, request: AnyRequest, answer: Any) -> Any:
     match request:
         case Query():
             return tuple(_match(one.id, one.score or 0.0, one.to_dict(), field) for one in answer.matches)
-        case Listing():
+        case SourceRows():
+            return tuple(_match(id_, 0.0, one.to_dict(), field) for id_, one in answer.documents.items())
+        case Listing() | SourceIds():
             return Page(tuple(Match(one.id) for one in answer.items), answer.pagination_token)
         case FetchBy():
             rows = tuple(_match(id_, 0.0, one.to_dict(), field) for id_, one in answer.documents.items())

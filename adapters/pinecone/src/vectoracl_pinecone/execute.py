@@ -26,7 +26,7 @@ from vectoracl.errors import ClosedError, ConfigError, StoreError, VectorACLErro
 from vectoracl_pinecone import documents
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.failures import ADAPTER, mapped
-from vectoracl_pinecone.names import check_namespace, nobody
+from vectoracl_pinecone.names import DEFAULT_NAMESPACE, check_namespace, nobody
 from vectoracl_pinecone.requests import (
     AnyRequest,
     Describe,
@@ -42,6 +42,8 @@ from vectoracl_pinecone.requests import (
     Remove,
     Schema,
     Settle,
+    SourceIds,
+    SourceRows,
     Standing,
     Stats,
     Stray,
@@ -145,21 +147,33 @@ def perform(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequ
             return index.delete(namespace=nobody(config.namespace_prefix), ids=ids, timeout=timeout)
         case Stray():
             return index.list_paginated(limit=1, timeout=timeout)
+        case SourceIds():
+            return index.list_paginated(
+                namespace=_unnamed(request.namespace), limit=100, pagination_token=request.token, timeout=timeout
+            )
+        case SourceRows():
+            return index.fetch(namespace=_unnamed(request.namespace), ids=list(request.ids), timeout=timeout)
         case Settle() | Schema():
             raise StoreError("This is no call of the data plane.", code="rejected", adapter=ADAPTER, sent="no")
     assert_never(request)
 
 
+def _unnamed(namespace: str) -> str:
+    return "" if namespace == DEFAULT_NAMESPACE else namespace
+
+
 def reply_of(config: PineconeConfig, kind: str, request: AnyRequest, answer: Any) -> Any:
     """Return the client's *answer* as the reply of *request*."""
-    if kind == "document" and not isinstance(request, Standing):
+    if kind == "document" and not isinstance(request, Describe | Schema | MayRead | MayWrite | Stray):
         return documents.reply_of(config, request, answer)
     match request:
         case Query():
             return tuple(Match(one.id, one.score, one.metadata, one.values or None) for one in answer.matches)
-        case Listing():
+        case Listing() | SourceIds():
             found = tuple(Match(one.id) for one in answer.vectors if one.id is not None)
             return Page(found, None if answer.pagination is None else answer.pagination.next)
+        case SourceRows():
+            return tuple(Match(id_, 0.0, one.metadata, one.values or None) for id_, one in answer.vectors.items())
         case FetchBy():
             rows = tuple(Match(id_, 0.0, one.metadata, one.values or None) for id_, one in answer.vectors.items())
             return Page(rows, None if answer.pagination is None else answer.pagination.next)

@@ -10,6 +10,7 @@ from vectoracl.adapter import Port, Progress, Request, TenantInfo
 from vectoracl.errors import PostureError, RefusedError, StoreError
 from vectoracl.fields import FieldType
 from vectoracl_pinecone import schema
+from vectoracl_pinecone.adopt import Adoption
 from vectoracl_pinecone.compile import PineconeCompiler
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import Decoder
@@ -20,7 +21,6 @@ from vectoracl_pinecone.requests import Describe, Query, Stats
 
 R = TypeVar("R")
 _NO_TIERS = "Every tenant of a Pinecone store has a namespace of its own already."
-_NO_ADOPTION = "Taking over an existing Pinecone index is not supported yet: copy its chunks with load()."
 
 
 class PineconeOperator:
@@ -36,6 +36,7 @@ class PineconeOperator:
         debug: bool = False,
     ) -> None:
         self._config = config
+        self._fields = fields
         self._compile = PineconeCompiler(config, fields)
         self._decode = Decoder(config, fields)
         self._base = base
@@ -58,9 +59,9 @@ class PineconeOperator:
             return None
 
     def plan(self, *, adopt: str | None = None) -> str:
-        """Return the HTTP request that `provision` would make now; none where the index is there."""
+        """Return the HTTP request that `provision` would make now; with *adopt*, how those records would be taken."""
         if adopt is not None:
-            raise RefusedError(_NO_ADOPTION)
+            return self._adoption(adopt, None).plan()
         found = self._found()
         if found is not None:
             return "# The index is there; namespaces come with their first record.\n" + self._strangers(found)
@@ -84,10 +85,13 @@ class PineconeOperator:
         )
 
     def provision(self, *, adopt: str | None = None, progress: Progress | None = None) -> list[str]:
-        """Create the index if it is not there, and wait until it is ready; can be run again."""
-        if adopt is not None:
-            raise RefusedError(_NO_ADOPTION)
+        """Create the index if it is not there, and wait until it is ready; can be run again.
+
+        *adopt* then copies the records of a namespace, or of each one with "*", to their tenants (see `adopt`).
+        """
         found = self._found()
+        if adopt is not None:
+            return self._adoption(adopt, progress).copy()
         if found is not None:
             self._strangers(found)
             return ["the index is there; namespaces come with their first record"]
@@ -96,6 +100,14 @@ class PineconeOperator:
             progress("creating the index", 0, 1)
         create(self._config, self._base, step, debug=self._debug)
         return [schema.text_of(step).splitlines()[0]]
+
+    def _adoption(self, source: str, progress: Progress | None) -> Adoption:
+        found = self._found()
+        if found is None:
+            raise RefusedError("There is no index to adopt from; run `vectoracl provision` without --adopt first.")
+        self._strangers(found)
+        assert self._port is not None
+        return Adoption(self._config, self._fields, self._port, source, progress)
 
     def tenants(self) -> list[TenantInfo]:
         """List the tenants, with the numbers of records that Pinecone says (they may be behind)."""

@@ -113,9 +113,7 @@ def compared(config: PineconeConfig, name: str, found: Stats | None, *, dimensio
     wanted = METRICS[config.metric]
     if found is None or found.metric is None:
         message = f"only the control plane knows the metric, and it was not asked; {wanted} is taken on trust"
-        yield _finding(
-            rules.UNKNOWN_METRIC, name, message, 'set index = "NAME" beside host; or run `vectoracl provision`'
-        )
+        yield _finding(rules.UNKNOWN_METRIC, name, message, "set index beside host, or run `vectoracl provision`")
     elif found.metric != wanted:
         yield _finding(rules.METRIC, name, f"it ranks by {found.metric}, and the configuration says {wanted}", other)
 

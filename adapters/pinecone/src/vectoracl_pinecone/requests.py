@@ -158,7 +158,25 @@ class Stray(Request[bool]):
     partition: None = None
 
 
-Standing = Describe | Schema | MayRead | MayWrite | Stray
-"""What touches no tenant's namespace."""
+@dataclass(frozen=True, slots=True)
+class SourceIds(Request[Page]):
+    """Return one page of the ids of a namespace that is adopted; for operators only."""
+
+    namespace: str
+    token: str | None = None
+    partition: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRows(Request[tuple[Match, ...]]):
+    """Return whole records of a namespace by their ids, with their vectors; for operators only."""
+
+    namespace: str
+    ids: tuple[str, ...]
+    partition: None = None
+
+
+Standing = Describe | Schema | MayRead | MayWrite | Stray | SourceIds | SourceRows
+"""What is not a handle's: it names no tenant, and no flow of an operation makes it."""
 AnyRequest = Query | Listing | FetchBy | Put | Remove | Settle | Standing
 Scoped = Query | Listing | FetchBy | Put | Remove | Settle

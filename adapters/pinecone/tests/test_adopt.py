@@ -1,0 +1,114 @@
+"""Records that lie in an index already are taken over: planned, refused where they are not whole, copied, verified."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vectoracl as v
+from vectoracl import testing
+
+from pinecone_support.stores import Provisioned
+
+
+def put(store: Provisioned, namespace: str, *records: dict[str, Any]) -> None:
+    made = [{"values": [1.0, 2, 3, 4, 5, 6, 7, 8], **one} for one in records]
+    store.ask("POST", "/vectors/upsert", json={"namespace": namespace, "vectors": made})
+
+
+def old(number: int, tenant: str | None, **more: Any) -> dict[str, Any]:
+    metadata = {"text": f"text {number}", "year": 2000 + number, "source": f"doc {number % 2}", **more}
+    return {"id": f"r{number}", "metadata": metadata if tenant is None else {"tenant_id": tenant, **metadata}}
+
+
+def adopt(store: Provisioned, source: str, **settings: Any) -> tuple[str, Any]:
+    seen: list[str] = []
+    with v.VectorACL(store.with_(**settings)) as acl:
+        operator = acl.operator()
+        plan = operator.plan(adopt=source)
+        try:
+            done: Any = operator.provision(adopt=source, progress=lambda what, *_: seen.append(what))
+        except v.VectorACLError as error:
+            done = error
+        operator.close()
+    assert "checking records" in seen
+    return plan, done
+
+
+def test_a_namespace_is_copied_to_its_tenants_and_stays_as_it_was(store: Provisioned) -> None:
+    put(store, "old", *(old(i, ["acme", "Bêta"][i % 2]) for i in range(7)))
+    plan, done = adopt(store, "old")
+    assert "7 records of 2 tenants" in plan
+    assert "vectoracl-t-acme" in plan
+    assert all(line.startswith("#") for line in plan.splitlines())
+    assert "7 records copied, 0 were there already" in done[0]
+    assert "0 records copied, 7 were there already" in adopt(store, "old")[1][0]
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(testing.principal("alice", "acme"))
+        hits = list(docs.scan())
+        assert [(hit.document, hit.id, hit.text, hit.metadata) for hit in hits] == [
+            ("doc 0", f"r{i}", f"text {i}", {"year": 2000 + i}) for i in (0, 2, 4, 6)
+        ]
+        docs.replace("doc 0", [v.Chunk("new", "doc 0", "new", np.ones(8))])
+        assert docs.count() == 1
+    assert "0 records copied" in adopt(store, "old")[1][0]
+    with v.connect(store.config) as acl:
+        assert [hit.id for hit in acl.scoped(testing.principal("alice", "acme")).scan()] == ["new"]
+    assert store.namespaces()["old"] == 7
+
+
+def test_the_default_namespace_is_adopted_and_has_to_be_emptied_by_its_owner(store: Provisioned) -> None:
+    put(store, "", *(old(i, "acme") for i in range(3)))
+    with pytest.raises(v.PostureError, match="PC005"):
+        v.connect(store.config)
+    _, done = adopt(store, "__default__")
+    assert "3 records copied" in done[0]
+    assert "delete" in done[1]
+    assert store.namespaces() == {"": 3, "vectoracl-t-acme": 3}
+    with pytest.raises(v.PostureError, match="PC005"):
+        v.connect(store.config)
+    store.ask("POST", "/vectors/delete", json={"deleteAll": True})
+    with v.connect(store.config) as acl:
+        assert acl.scoped(testing.principal("alice", "acme")).count() == 3
+
+
+def test_each_namespace_is_a_tenant(store: Provisioned) -> None:
+    put(store, "acme", old(1, None), old(2, None))
+    put(store, "Beta", old(1, None))
+    _, done = adopt(store, "*")
+    assert "3 records copied" in done[0]
+    with v.connect(store.config) as acl:
+        assert acl.scoped(testing.principal("alice", "Beta")).count() == 1
+        assert acl.scoped(testing.principal("alice", "acme")).count() == 2
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        ([old(1, "acme"), old(2, None)], "No tenant. Ids: 'r2'"),
+        ([old(1, "acme"), old(2, "ACME")], "look alike"),
+        ([old(1, "acme"), old(2, " ")], "No tenant"),
+        ([old(1, "acme*")], "wildcard"),
+        ([old(1, "acme", document_id="d")], "Several keys may be the document"),
+        ([old(1, "acme", **{"@label": "x"})], "name of the framework"),
+        ([old(1, "acme", year="2001")], "number"),
+    ],
+)
+def test_one_record_that_cannot_be_taken_stops_all(store: Provisioned, records: list[Any], said: str) -> None:
+    put(store, "old", *records)
+    plan, done = adopt(store, "old")
+    assert isinstance(done, v.RefusedError)
+    assert said in plan
+    assert said in str(done)
+    assert store.namespaces() == {"old": len(records)}
+
+
+def test_a_namespace_that_is_not_there_is_said(store: Provisioned) -> None:
+    put(store, "old", old(1, "acme"))
+    with v.VectorACL(store.config) as acl:
+        operator = acl.operator()
+        with pytest.raises(v.RefusedError, match="'old'"):
+            operator.plan(adopt="elsewhere")
+        operator.close()
