@@ -283,7 +283,10 @@ def promote_by_hand(store: Any, tenant: str) -> None:
         owner.execute("SELECT set_config('vectoracl.tenant', %s, true)", (tenant,))
         part = names.partition(tenant)
         owner.execute(f"CREATE TABLE {part} (LIKE {names.table} INCLUDING ALL)")
-        owner.execute(f"INSERT INTO {part} SELECT * FROM {names.default} WHERE tenant_id = %s", (tenant,))
+        written = ", ".join(names.written)
+        owner.execute(
+            f"INSERT INTO {part} ({written}) SELECT {written} FROM {names.default} WHERE tenant_id = %s", (tenant,)
+        )
         owner.execute(f"DELETE FROM {names.default} WHERE tenant_id = %s", (tenant,))
         for statement in schema.protection(store.pg, part):
             owner.execute(statement)

@@ -47,10 +47,10 @@ class PgCompiler:
         self._conflict = Compiler(names, fields, prefix="old.")
         c = names.c
         self._key = f"{c.document}, {c.generation}, {c.chunk}"
-        self._columns = (
-            f"tableoid = {literal(names.default)}::regclass, {c.tenant}, {self._key}, {c.label}, {c.rev}, "
-            f"{c.expires}, {c.producer}, {c.path}, {c.time}, {c.position}"
+        self._tag = (
+            f"{c.tenant}, {self._key}, {c.label}, {c.rev}, {c.expires}, {c.producer}, {c.path}, {c.time}, {c.position}"
         )
+        self._shared = f"tableoid = {literal(names.default)}::regclass"
         self._written = (
             f"{c.tenant}, {c.document}, {c.generation}, {c.chunk}, {c.label}, {c.rev}, {c.expires}, {c.producer}, "
             f"{c.path}, {c.time}, {c.position}, {c.text}, {c.metadata}, {c.vector}"
@@ -64,12 +64,21 @@ class PgCompiler:
         )
         self._lock_space = f"vectoracl:{config.schema_name}.{config.table}:"
 
-    def _select(self, include: Include) -> str:
+    def _select(self, include: Include, shared: str | None = None) -> str:
         c = self.names.c
         text = c.text if "text" in include else "NULL::text"
         metadata = f"{c.metadata}::text" if "metadata" in include else "NULL::text"
         vector = c.vector if "vector" in include else f"NULL::{self.names.vector_type}"
-        return f"{self._columns}, {text} AS returned_text, {metadata} AS returned_metadata, {vector} AS returned_vector"
+        return (
+            f"{shared or self._shared}, {self._tag}, {text} AS returned_text, {metadata} AS returned_metadata, "
+            f"{vector} AS returned_vector"
+        )
+
+    def _ranked_columns(self, include: Include) -> str:
+        """Return what is carried through a ranking: nothing is converted before the best rows are known."""
+        c = self.names.c
+        named = (("text", c.text), ("metadata", c.metadata), ("vector", c.vector))
+        return ", ".join([f"{self._shared} AS in_shared", self._tag, *[sql for one, sql in named if one in include]])
 
     def _rows(self, partition: str, scope: Predicate, where: Predicate) -> Sql:
         """Return the WHERE of one partition: tenant, scope and filter, each an operand of its own."""
@@ -89,7 +98,6 @@ class PgCompiler:
         """Compile a search; *exact* takes the vector index out of the plan."""
         names = self.names
         rows = Rows(*self._rows(operation.partition, operation.scope, operation.where))
-        selected = self._select(operation.include)
         settings: tuple[tuple[str, str], ...] = ()
         if isinstance(query, Lexical):
             ranking = lexical(names, query.text)
@@ -103,28 +111,33 @@ class PgCompiler:
                 ranking = hybrid(names, query.text, near, rows, depth=depth)
             elif not exact:
                 sql = (
-                    f"SELECT {selected}, {near.distance} AS distance FROM {names.table} WHERE {rows.where} "
-                    f"ORDER BY {near.order} LIMIT %s"
+                    f"{self._outer(operation)} FROM (SELECT {self._ranked_columns(operation.include)}, "
+                    f"{near.distance} AS distance FROM {names.table} WHERE {rows.where} "
+                    f"ORDER BY {near.order} LIMIT %s) AS best"
                 )
                 statement = Statement(sql, (*near.params, *rows.params, *near.params, operation.k))
                 return self._ask(operation.partition, statement, settings)
             else:
                 ranking = Ranking(near.distance, names.table, near.params)
-        return self._ask(operation.partition, self._ranked(operation, ranking, rows, selected), settings)
+        return self._ask(operation.partition, self._ranked(operation, ranking, rows), settings)
 
-    def _ranked(self, operation: Search, ranking: Ranking, rows: Rows, selected: str) -> Statement:
+    def _outer(self, operation: Search) -> str:
+        return f"SELECT {self._select(operation.include, 'in_shared')}, distance"
+
+    def _ranked(self, operation: Search, ranking: Ranking, rows: Rows) -> Statement:
         """Return the best rows of an exact *ranking*, or the best documents, each with its best rows."""
         source = f"FROM {ranking.source} WHERE {rows.where}{ranking.also}"
+        columns, distance = self._ranked_columns(operation.include), ranking.distance
         if operation.group_by is None:
             sql = (
-                f"{ranking.before}SELECT {selected}, {ranking.distance} AS distance {source} "
-                f"ORDER BY distance, {self._key} LIMIT %s"
+                f"{ranking.before}{self._outer(operation)} FROM (SELECT {columns}, {distance} AS distance {source} "
+                f"ORDER BY distance, {self._key} LIMIT %s) AS best"
             )
             return Statement(sql, (*ranking.before_params, *ranking.params, *rows.params, operation.k))
-        document, distance = self.names.c.document, ranking.distance
+        document = self.names.c.document
         sql = (
-            f"{ranking.before}SELECT * FROM (SELECT *, dense_rank() OVER (ORDER BY best, {document}) AS place FROM ("
-            f"SELECT {selected}, {distance} AS distance, "
+            f"{ranking.before}{self._outer(operation)} FROM (SELECT *, dense_rank() OVER (ORDER BY best, {document}) "
+            f"AS place FROM (SELECT {columns}, {distance} AS distance, "
             f"row_number() OVER (PARTITION BY {document} ORDER BY {distance}, {self._key}) AS turn, "
             f"min({distance}) OVER (PARTITION BY {document}) AS best {source}) AS ranked) AS grouped "
             f"WHERE place <= %s AND turn <= %s ORDER BY distance, {self._key}"

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from vectoracl.config import Model, Secret
 
 # What compile.py calls its own columns, which are beside the table's in a query.
-_OURS = frozenset({"distance", "best", "turn", "place", "fused_distance"}) | {
+_OURS = frozenset({"distance", "best", "turn", "place", "fused_distance", "in_shared"}) | {
     f"leg_{name}" for name in ("document", "generation", "chunk", "distance")
 }
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")

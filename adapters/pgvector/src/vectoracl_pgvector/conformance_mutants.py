@@ -18,7 +18,10 @@ from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.mutants.broken import Broken, wrapped
 from vectoracl_pgvector.requests import Statement, Transaction
 
-_SEARCH = re.compile(r'(SELECT .* FROM "vectoracl"\."chunks") WHERE "tenant_id" = %s::text ORDER BY (.*) LIMIT %s\Z')
+_SEARCH = re.compile(
+    r'(SELECT .* FROM )\((SELECT .* FROM "vectoracl"\."chunks") WHERE "tenant_id" = %s::text '
+    r"ORDER BY (.*) LIMIT %s\) AS best\Z"
+)
 _ALL = 100_000
 _TENANT = 1  # the place of the tenant among the columns of a row
 
@@ -64,8 +67,10 @@ class Rewritten(Broken):
         if match is None or not isinstance(statement.params, tuple):
             return request
         vector, tenant, *ordered, k = statement.params
-        made = self.statement(match.group(1), match.group(2), vector, tenant, tuple(ordered), k)
-        return replace(request, statements=(replace(statement, sql=made.sql, params=made.params),))
+        outer, head, order = match.groups()
+        made = self.statement(head, order, vector, tenant, tuple(ordered), k)
+        sql = f"{outer}({made.sql}) AS best"
+        return replace(request, statements=(replace(statement, sql=sql, params=made.params),))
 
     def statement(self, head: str, order: str, vector: Any, tenant: Any, ordered: tuple[Any, ...], k: Any) -> Statement:
         """Return the other form."""

@@ -23,7 +23,7 @@ from vectoracl_pgvector.arguments import Pool, check_encoding, connect_arguments
 from vectoracl_pgvector.binary import adapt
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.failures import interrupted, mapped, no_connection, refused_pooler, unreachable
-from vectoracl_pgvector.liveness import aborrowed, arecover, borrowed, limited, recover
+from vectoracl_pgvector.liveness import aborrow, arecover, borrow, limited, recover
 from vectoracl_pgvector.names import Names
 from vectoracl_pgvector.requests import RankAll, Transaction
 from vectoracl_pgvector.wire import BEGIN, apipeline, pipeline
@@ -164,14 +164,19 @@ class PgPort(_Settings):
 
     def _perform(self, request: Transaction, timeout: float | None) -> tuple[Any, ...]:
         until = None if timeout is None else time.monotonic() + timeout
-        with borrowed(self._pool, self.wait(timeout)) as connection, limited(connection, _left(until)):
-            try:
-                if self._own:
-                    return pipeline(connection, request, _left(until))
+        pool = self._pool
+        connection = borrow(pool, self.wait(timeout))
+        try:
+            if self._own:
+                return pipeline(connection, request, _left(until))
+            with limited(connection, _left(until)):
                 return self._foreign(connection, request, _left(until))
-            except BaseException:
+        except BaseException:
+            with limited(connection, _left(until)):
                 recover(connection)
-                raise
+            raise
+        finally:
+            pool.putconn(connection)
 
     def _foreign(self, connection: Connection[Any], request: Transaction, timeout: float | None) -> tuple[Any, ...]:
         """Perform on a connection of the application's pool, and leave it as it was."""
@@ -288,15 +293,18 @@ class AsyncPgPort(_Settings):
         self, pool: AsyncConnectionPool[Any], request: Transaction, timeout: float | None
     ) -> tuple[Any, ...]:
         until = None if timeout is None else time.monotonic() + timeout
-        async with aborrowed(pool, self.wait(timeout)) as connection:
+        connection = await aborrow(pool, self.wait(timeout))
+        try:
+            if self._own:
+                return await apipeline(connection, request, _left(until))
             with limited(connection, _left(until)):
-                try:
-                    if self._own:
-                        return await apipeline(connection, request, _left(until))
-                    return await self._foreign(connection, request, _left(until))
-                except BaseException:
-                    await arecover(connection)
-                    raise
+                return await self._foreign(connection, request, _left(until))
+        except BaseException:
+            with limited(connection, _left(until)):
+                await arecover(connection)
+            raise
+        finally:
+            await pool.putconn(connection)
 
     async def _foreign(
         self,

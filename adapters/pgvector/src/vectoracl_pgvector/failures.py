@@ -10,6 +10,7 @@ import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from vectoracl.errors import ClosedError, DeniedError, PostureError, StoreError, VectorACLError
+from vectoracl_pgvector.liveness import HungUpError
 
 ADAPTER = "pgvector"
 _TRANSIENT = ("08", "53", "57P", "40001", "40P01", "25006")
@@ -56,7 +57,7 @@ def _mapped(error: BaseException, action: str) -> VectorACLError:
         return StoreError(text, code="pool_timeout", adapter=ADAPTER, sent="no")
     if isinstance(error, PoolClosed):
         return ClosedError("The connection pool was closed.")
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError | HungUpError):
         return StoreError("PostgreSQL did not answer in time.", code="timeout", adapter=ADAPTER)
     state = getattr(error, "sqlstate", None)
     if state is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -13,11 +13,14 @@ from psycopg import AsyncConnection, Connection
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 # Seconds that the server's own time limit has to answer in before we hang up.
-_GRACE = 2.0
+GRACE = 2.0
 
 
-class _HungUpError(TimeoutError):
-    """The server was silent for longer than its own limit allows; the connection was closed."""
+class HungUpError(psycopg.OperationalError):
+    """The server was silent for longer than its own limit allows; the connection was closed.
+
+    No TimeoutError, which is an OSError: psycopg's waiting takes those for a socket that was closed.
+    """
 
 
 def _until(generator: Generator[Any, Any, Any], connection: Any, until: float) -> Generator[Any, Any, Any]:
@@ -28,7 +31,7 @@ def _until(generator: Generator[Any, Any, Any], connection: Any, until: float) -
             ready = yield wanted
             if not ready and time.monotonic() >= until:
                 connection.pgconn.finish()
-                raise _HungUpError
+                raise HungUpError
             wanted = generator.send(ready)
     except StopIteration as stop:
         return stop.value
@@ -44,7 +47,7 @@ def limited(connection: Any, timeout: float | None) -> Iterator[None]:
     if timeout is None:
         yield
         return
-    until = time.monotonic() + timeout + _GRACE
+    until = time.monotonic() + timeout + GRACE
     wait = connection.wait
 
     def waiting(generator: Any, *arguments: Any, **more: Any) -> Any:
@@ -55,7 +58,7 @@ def limited(connection: Any, timeout: float | None) -> Iterator[None]:
         yield
     except psycopg.Error:  # what the end of a pipeline says of the connection that we closed in its middle
         if connection.closed and time.monotonic() >= until:
-            raise _HungUpError from None
+            raise HungUpError from None
         raise
     finally:
         del connection.__dict__["wait"]
@@ -87,26 +90,28 @@ def alive(connection: Any) -> bool:
     return True
 
 
-@contextmanager
-def borrowed(pool: ConnectionPool[Any], timeout: float) -> Iterator[Connection[Any]]:
-    """Give a connection of *pool* that is alive; dead ones go back to be replaced."""
+def borrow(pool: ConnectionPool[Any], timeout: float) -> Connection[Any]:
+    """Take a connection of *pool* that is alive, to be given back; dead ones go back to be replaced."""
     until = time.monotonic() + timeout
     while True:
-        with pool.connection(timeout=max(0.0, until - time.monotonic())) as connection:
+        connection = pool.getconn(max(0.0, until - time.monotonic()))
+        try:
             if alive(connection):
-                yield connection
-                return
+                return connection  # type: ignore[no-any-return]
+        except BaseException:
+            pool.putconn(connection)
+            raise
+        pool.putconn(connection)
 
 
-@asynccontextmanager
-async def aborrowed(pool: AsyncConnectionPool[Any], timeout: float) -> AsyncIterator[AsyncConnection[Any]]:
-    """Give a connection of *pool* that is alive; see `borrowed`."""
+async def aborrow(pool: AsyncConnectionPool[Any], timeout: float) -> AsyncConnection[Any]:
+    """Take a connection of *pool* that is alive; see `borrow`."""
     until = time.monotonic() + timeout
     while True:
-        async with pool.connection(timeout=max(0.0, until - time.monotonic())) as connection:
-            if alive(connection):
-                yield connection
-                return
+        connection = await pool.getconn(max(0.0, until - time.monotonic()))
+        if alive(connection):
+            return connection  # type: ignore[no-any-return]
+        await pool.putconn(connection)
 
 
 def recover(connection: Connection[Any]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -24,13 +25,23 @@ from psycopg.pq.abc import PGconn, PGresult
 from psycopg.waiting import Ready, Wait
 
 from vectoracl_pgvector.binary import adapt
+from vectoracl_pgvector.liveness import GRACE, HungUpError
 from vectoracl_pgvector.requests import RankAll, Statement, Transaction
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _PLACE = re.compile(r"%(?:(s)|\((\w+)\)s|(%)|)")
 _FAILED = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
-_DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
+_TEXT_OID = 25
+_Message = tuple[bytes, Sequence[Any] | None, Sequence[int] | None, Sequence[int] | None, int]
+_BEGIN_READING: _Message = (f"{BEGIN} READ ONLY".encode(), None, None, None, Format.TEXT)
+_BEGIN_WRITING: _Message = (BEGIN.encode(), None, None, None, Format.TEXT)
+_COMMIT: _Message = (b"COMMIT", None, None, None, Format.TEXT)
 _AnyConnection = Connection[Any] | AsyncConnection[Any]
+
+
+@lru_cache(maxsize=64)
+def _settings_sql(count: int) -> str:
+    return "SELECT " + ", ".join(["pg_catalog.set_config(%s, %s, true)"] * count)
 
 
 def settings_statement(request: Transaction | RankAll, timeout: float | None) -> Statement:
@@ -38,8 +49,7 @@ def settings_statement(request: Transaction | RankAll, timeout: float | None) ->
     settings = list(request.settings)
     if timeout is not None:  # at most 86,400 seconds (`reads.MAX_TIMEOUT`), so it fits 31 bits
         settings.append(("statement_timeout", str(max(1, math.ceil(timeout * 1000)))))
-    calls = ", ".join(["pg_catalog.set_config(%s, %s, true)"] * len(settings))
-    return Statement(f"SELECT {calls}", tuple([part for pair in settings for part in pair]))
+    return Statement(_settings_sql(len(settings)), tuple([part for pair in settings for part in pair]))
 
 
 @lru_cache(maxsize=512)
@@ -78,23 +88,25 @@ class _Ours:
 def transact(connection: _AnyConnection, request: Transaction, timeout: float | None, oid: int) -> PQGen[Any]:
     """Perform *request* on an idle autocommit connection; the replies of its statements, in order.
 
+    The server has *timeout* seconds for it; one that is silent for longer, and a grace, is hung up on.
+
     *oid* is given where the connection is not ours, so that only this request knows our types. An error of the server
     leaves the transaction failed and open, for the caller to end; a connection that was left in the middle is closed.
 
     Raises: psycopg.Error: the first error that the server gave, or that the connection was lost.
     """
-    parts = [Statement(BEGIN + " READ ONLY" if request.read_only else BEGIN)]
-    if request.settings or timeout is not None:
-        parts.append(settings_statement(request, timeout))
-    before = len(parts)
-    parts += request.statements
-    parts.append(Statement("COMMIT"))
     # Whatever cannot be sent is found out before anything is.
     context: Any = _Ours(connection, oid) if oid else connection
-    messages = [_message(context, one) for one in parts]
+    messages: list[_Message] = [_BEGIN_READING if request.read_only else _BEGIN_WRITING]
+    if request.settings or timeout is not None:
+        messages.append(_settings_message(settings_statement(request, timeout)))
+    before = len(messages)
+    messages += [_message(context, one) for one in request.statements]
+    messages.append(_COMMIT)
     pgconn = connection.pgconn
     _send(pgconn, messages)
-    results = yield from _exchange(pgconn, len(parts))
+    until = None if timeout is None else time.monotonic() + timeout + GRACE
+    results = yield from _exchange(pgconn, len(messages), until)
     if results[-1].command_status != b"COMMIT":
         raise psycopg.InternalError("the transaction was not committed")
     return tuple(
@@ -102,7 +114,13 @@ def transact(connection: _AnyConnection, request: Transaction, timeout: float | 
     )
 
 
-_Message = tuple[bytes, Sequence[Any] | None, Sequence[int] | None, Sequence[int] | None, int]
+def _settings_message(statement: Statement) -> _Message:
+    """Return the message of settings, which are texts: no adapter needs to be looked up for each."""
+    assert isinstance(statement.params, tuple)
+    values = [one.encode() for one in statement.params]
+    if any(b"\0" in one for one in values):  # the text form ends there, and so would name another tenant
+        raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+    return _native(statement.sql)[0], values, (_TEXT_OID,) * len(values), None, Format.TEXT
 
 
 def _message(context: Any, statement: Statement) -> _Message:
@@ -133,21 +151,25 @@ def _send(pgconn: PGconn, messages: Sequence[_Message]) -> None:
         raise
 
 
-def _exchange(pgconn: PGconn, expected: int) -> PQGen[list[PGresult]]:
-    """Send what is in the buffer and read the results up to the answer to Sync. Raises: the first error among them."""
+def _exchange(pgconn: PGconn, expected: int, until: float | None) -> PQGen[list[PGresult]]:
+    """Send what is in the buffer and read the results up to the answer to Sync.
+
+    Raises: the first error among them; HungUpError where nothing has come and *until* is past.
+    """
     results: list[PGresult] = []
     try:
         while pgconn.flush():
             ready = yield Wait.RW
-            if ready and ready & Ready.R:  # a server whose answers nobody reads does not read either
+            if not ready:
+                _check_time(until)
+            elif ready & Ready.R:  # a server whose answers nobody reads does not read either
                 pgconn.consume_input()
-        while True:
-            synced = _take(pgconn, results)
-            if synced:
-                break
+        while not _take(pgconn, results):
             ready = yield Wait.R
             if ready:
                 pgconn.consume_input()
+            else:
+                _check_time(until)
     except psycopg.Error:
         lost = list(_failed(results))
         _take_rest(pgconn, results)
@@ -166,6 +188,11 @@ def _exchange(pgconn: PGconn, expected: int) -> PQGen[list[PGresult]]:
         pgconn.finish()
         raise psycopg.InternalError("the answers do not belong to what was asked")
     return results
+
+
+def _check_time(until: float | None) -> None:
+    if until is not None and time.monotonic() >= until:
+        raise HungUpError
 
 
 def _take(pgconn: PGconn, results: list[PGresult]) -> bool:
