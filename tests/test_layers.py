@@ -35,7 +35,8 @@ LAYERS = [
     "copying",
     "attempts",
     "__init__",
-    "cli __main__",
+    "cli",
+    "__main__",
 ]
 # A method of the predicate that offers its JSON form; imported when it is called.
 DEFERRED = {("predicate", "predicate_json")}
