@@ -1,0 +1,111 @@
+"""What a policy's expression comes to, as `pg_get_expr` prints it; `test_posture` shows the same on a real server."""
+
+from __future__ import annotations
+
+import pytest
+
+from vectoracl_pgvector.policy_text import Binding, bind
+
+S = "current_setting('app.t'::text, true)"
+N = f"NULLIF({S}, ''::text)"
+
+EXPECTED = {
+    Binding.TRUE: ["true", "(true)", "(NOT false)", "(1 = 1)"],
+    Binding.NEVER: ["false", "NULL", "(NOT true)", "(false AND true)", f"((tenant_id = {N}) AND false)"],
+    Binding.LOOSE: [
+        "(doc = 'open'::text)",
+        "(1 = 2)",
+        "('a'::text = 'a'::text)",
+        f"((doc = 'x'::text) OR (tenant_id = {N}))",
+        f"((tenant_id = {N}) OR (current_setting('app.admin'::text, true) = 'on'::text))",
+        "(tenant_idx = 'x'::text)",
+        "(doc ~~ 'tenant'::text)",
+    ],
+    Binding.DEFAULTED: [
+        f"(tenant_id = COALESCE({S}, 'x'::text))",
+        f"(tenant_id = CASE WHEN (1 = 1) THEN {S} ELSE 'x'::text END)",
+        f"(tenant_id = GREATEST({S}, 'x'::text))",
+        f"(COALESCE(tenant_id, {S}) = {S})",
+    ],
+    Binding.OPAQUE: [
+        "(tenant_id = app.who())",
+        "(tenant_id = evil.current_setting('app.t'::text))",
+        f"(lower(tenant_id) = lower({S}))",
+        f"((tenant_id)::character varying(3))::text = {S}",
+        f"((tenant_id)::numeric = ({S})::numeric)",
+        f"(tenant_id = ({S})::name)",
+        f"(tenant_id <> {S})",
+        f"(NOT (tenant_id = {S}))",
+        f"((tenant_id = {S}) IS NOT FALSE)",
+        f"(tenant_id OPERATOR(evil.=) {S})",
+        f"(tenant_id = ({S} || ''::text))",
+        f"(tenant_id = ALL (string_to_array({S}, ','::text)))",
+        "(tenant_id IN ( SELECT m.tenant_id FROM m))",
+        f"(tenant_id = ( SELECT {S} AS current_setting WHERE false UNION ALL SELECT 'x'::text))",
+        f"(tenant_id = ( SELECT {S} AS current_setting FROM t))",
+        "(tenant_id = other_column)",
+        "(tenant_id = NULLIF(app.who(), ''::text))",
+        "(tenant_id = 'a'::text) \u00a7",
+        f"(CASE WHEN (doc = 'a'::text) THEN (tenant_id = {S}) ELSE true END)",
+    ],
+    Binding.FIXED: [
+        "(tenant_id = 'acme'::text)",
+        "(7 = tenant_id)",
+        f"((tenant_id = {N}) OR (tenant_id = 'shared'::text))",
+    ],
+    Binding.SETTING: [
+        f"(tenant_id = {N})",
+        f"(NULLIF({S}, ''::text) = tenant_id)",
+        f"((tenant_id)::text = {N})",
+        f"(t.tenant_id = {N})",
+        f'("tenant_id" = {N})',
+        f"(tenant_id = ({N})::uuid)",
+        f"(tenant_id = ( SELECT {N} AS nullif))",
+        f"(tenant_id = ANY (string_to_array({S}, ','::text)))",
+        f"(tenant_id = (({S})::json ->> 'tenant'::text))",
+        "(tenant_id = pg_catalog.current_setting('app.t'::text, true))",
+        f"((tenant_id = {N}) AND (doc = 'x'::text))",
+        f"((doc = 'a'::text) AND ((tenant_id = {N}) OR (tenant_id = {S})))",
+    ],
+    Binding.ROLE: ["(tenant_id = CURRENT_USER)", "(tenant_id = (SESSION_USER)::text)"],
+}  # fmt: skip
+CASES = [(binding, text) for binding, texts in EXPECTED.items() for text in texts]
+
+
+@pytest.mark.parametrize(("binding", "text"), CASES, ids=[text for _, text in CASES])
+def test_how_strongly_it_binds(binding: Binding, text: str) -> None:
+    found = bind(text, "tenant_id")
+    assert found is not None
+    assert found.binding is binding
+    if binding is Binding.SETTING:
+        assert found.settings == {"app.t"}
+
+
+def test_no_expression_is_none() -> None:
+    assert bind(None, "tenant_id") is None
+
+
+def test_what_cannot_be_read_is_loose_only_where_the_tenant_is_not_in_it() -> None:
+    assert bind("doc = 'a' \u00a7", "tenant_id").binding is Binding.LOOSE  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "lenient"),
+    [
+        (f"(tenant_id = {N})", False),
+        (f"(tenant_id = {S})", True),
+        ("(tenant_id = NULLIF(current_setting('app.t'::text), ''::text))", True),
+        ("(tenant_id = NULLIF(current_setting('app.t'::text, false), ''::text))", True),
+        (f"(tenant_id = NULLIF({S}, 'x'::text))", None),
+        (f"((tenant_id = {N}) OR (tenant_id = {S}))", True),
+        (f"((tenant_id = {N}) AND (tenant_id = {S}))", False),
+        (f"(tenant_id = ANY (string_to_array({S}, ','::text)))", False),
+    ],
+)
+def test_an_unset_setting_is_nothing_only_with_nullif_and_missing_ok(text: str, lenient: bool | None) -> None:
+    found = bind(text, "tenant_id")
+    assert found is not None
+    if lenient is None:
+        assert found.binding is Binding.OPAQUE
+    else:
+        assert (found.binding, found.lenient) == (Binding.SETTING, lenient)
