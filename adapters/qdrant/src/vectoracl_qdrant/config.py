@@ -76,6 +76,23 @@ class Payload(Model):
         return self
 
 
+class AdoptKeys(Model):
+    """`[stores.NAME.adopt]`: what the points of an existing collection hold, where `--adopt` cannot tell by itself.
+
+    Each is a payload key, or a path of keys with dots between them (`metadata.tenant_id`); `vector` is the name of a
+    dense vector ("" for the unnamed one). `metadata` is an object of which every key becomes metadata; so does every
+    other key at the top that is not named, unless it is in `leave_out`. Without `chunk` a point's id is the chunk's.
+    """
+
+    tenant: str | None = Field(default=None, min_length=1)
+    document: str | None = Field(default=None, min_length=1)
+    chunk: str | None = Field(default=None, min_length=1)
+    text: str | None = Field(default=None, min_length=1)
+    metadata: str | None = Field(default=None, min_length=1)
+    vector: str | None = None
+    leave_out: tuple[str, ...] = ()
+
+
 class QdrantConfig(Model):
     """`[stores.NAME]` with adapter = "qdrant": a server's `url`, or one of the client's local modes.
 
@@ -87,7 +104,8 @@ class QdrantConfig(Model):
     words by how rare they are in the query's own scope, which needs Qdrant 1.19 (or local mode); without it the words
     of a query weigh the same, and lexical scores of several tenants can be compared.
     `tiers` keeps small tenants in the shard `shared_shard` and gives large ones a shard of their own
-    (`vectoracl tenants promote`); the collection has to be created with it, on a server in cluster mode.
+    (`vectoracl tenants promote`, advised from `promote_rows` chunks on); the collection has to be created with it, on
+    a server in cluster mode.
     `dimension` counts the numbers of a vector. `payload_m` is the number of links of each tenant's own graph; there
     is no graph over all tenants. `hnsw_ef` is the default effort of a search on a server (None: the server's).
     `page` bounds the points of one answer of a scroll, `max_request_bytes` one request's body.
@@ -102,11 +120,13 @@ class QdrantConfig(Model):
     name: str | None = Field(default=None, min_length=1)
     collection: CollectionName = "vectoracl"
     payload: Payload = Payload()
+    adopt: AdoptKeys = AdoptKeys()
     vector: VectorName | None = None
     words: VectorName | Literal[False] = "words"
     idf: StrictBool = True
     tiers: StrictBool = False
     shared_shard: VectorName = "shared"
+    promote_rows: int = Field(default=20_000, ge=1)
     dimension: int = Field(ge=1, le=65_536)
     metric: Literal["cosine", "inner", "l2"] = "cosine"
     payload_m: int = Field(default=16, ge=2, le=256)

@@ -22,7 +22,7 @@ from vectoracl.errors import ClosedError, ConfigError, StoreError, VectorACLErro
 from vectoracl_qdrant import local as locals_
 from vectoracl_qdrant.compile import shard_key
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.failures import mapped
+from vectoracl_qdrant.failures import mapped, not_provisioned
 from vectoracl_qdrant.requests import (
     AnyRequest,
     Describe,
@@ -37,6 +37,7 @@ from vectoracl_qdrant.requests import (
     Write,
 )
 from vectoracl_qdrant.schema import (
+    CopyTenant,
     CreateCollection,
     CreateIndex,
     CreateShard,
@@ -45,6 +46,7 @@ from vectoracl_qdrant.schema import (
     UpdateCollection,
     UpdateWords,
 )
+from vectoracl_qdrant.tiers import Cluster
 
 OLDEST = (1, 20)
 Client = QdrantClient | AsyncQdrantClient
@@ -99,6 +101,8 @@ def call(client: Client, config: QdrantConfig, request: AnyRequest, timeout: flo
                 **limit,
             )
         case Scroll():
+            if request.shard is not None:
+                limit["shard_key_selector"] = request.shard
             return client.scroll(
                 name,
                 scroll_filter=request.filter,
@@ -246,8 +250,14 @@ class LocalPort(_Process):
     def administer(self, work: Callable[[QdrantClient], None]) -> None:
         """Do *work* on the client."""
         self._check()
+        failed = None
         with self._local.lock:
-            work(self._local.client)
+            try:
+                work(self._local.client)
+            except Exception as error:  # noqa: BLE001 - raised as ours, below
+                failed = mapped(error, write=True, debug=self._debug)
+        if failed is not None:
+            raise failed
             locals_.hasten(self._local.client)
 
     def _provisioned(self) -> bool:
@@ -360,10 +370,55 @@ def _made(make: Callable[[], Any], *, debug: bool) -> Any:
 
 
 class Administrator:
-    """Changes the collection's configuration, on the port's client; for `operator` only."""
+    """Looks at and changes what no request of a flow does, on the port's client; for `operator` only."""
 
-    def __init__(self, port: LocalPort | QdrantPort) -> None:
+    def __init__(self, port: LocalPort | QdrantPort, config: QdrantConfig) -> None:
         self._port = port
+        self._config = config
+
+    def cluster(self) -> Cluster:
+        """Read how the collection's shards lie. Raises: StoreError."""
+        found: list[Cluster] = []
+        self._port.administer(lambda client: found.append(_cluster(client, self._config.collection)))
+        return found[0]
+
+    def describe(self, name: str) -> models.CollectionInfo:
+        """Read how the collection *name* is configured. Raises: StoreError."""
+        found: list[models.CollectionInfo] = []
+
+        def work(client: QdrantClient) -> None:
+            if not client.collection_exists(name):
+                raise not_provisioned()
+            found.append(client.get_collection(name))
+
+        self._port.administer(work)
+        return found[0]
+
+    def read(
+        self, name: str, where: models.Filter | None, limit: int, offset: Any, *, vectors: bool | list[str]
+    ) -> tuple[list[models.Record], Any]:
+        """Read one page of the points of the collection *name*, of all shards, with their whole payload."""
+        found: list[Any] = []
+        self._port.administer(
+            lambda client: found.append(
+                client.scroll(
+                    name, scroll_filter=where, limit=limit, offset=offset, with_payload=True, with_vectors=vectors
+                )
+            )
+        )
+        points, after = found[0]
+        return points, after
+
+    def give_words(
+        self, points: list[models.PointVectors], where: models.Filter, shard: models.ShardKeyWithFallback | None
+    ) -> None:
+        """Write the words of those of *points* that still pass *where*. Raises: StoreError."""
+        more: dict[str, Any] = {} if shard is None else {"shard_key_selector": shard}
+
+        def work(client: QdrantClient) -> None:
+            client.update_vectors(self._config.collection, points=points, wait=True, update_filter=where, **more)
+
+        self._port.administer(work)
 
     def apply(self, step: Step) -> None:
         """Do *step*. Raises: StoreError."""
@@ -372,6 +427,22 @@ class Administrator:
     def close(self) -> None:
         """Close the port."""
         self._port.close()
+
+
+def _cluster(client: QdrantClient, name: str) -> Cluster:
+    params = client.get_collection(name).config.params
+    if params.sharding_method != models.ShardingMethod.CUSTOM:
+        return Cluster(custom=False)
+    found = client.collection_cluster_info(name)
+    replicas: dict[str, dict[int, list[str]]] = {}
+    shards: list[models.LocalShardInfo | models.RemoteShardInfo] = [*found.local_shards, *found.remote_shards]
+    for shard in shards:
+        replicas.setdefault(str(shard.shard_key), {}).setdefault(shard.shard_id, []).append(shard.state.value)
+    key_of = {shard_id: key for key, some in replicas.items() for shard_id in some}
+    moving = {key_of.get(one.to_shard_id if one.to_shard_id is not None else one.shard_id) for one in
+              found.shard_transfers}  # fmt: skip
+    states = {key: tuple(tuple(one) for one in some.values()) for key, some in replicas.items()}
+    return Cluster(custom=True, states=states, moving=frozenset(one for one in moving if one is not None))
 
 
 def _apply(client: QdrantClient, step: Step) -> None:
@@ -386,7 +457,11 @@ def _apply(client: QdrantClient, step: Step) -> None:
                 strict_mode_config=step.strict,
             )
         case CreateShard():
-            client.create_shard_key(step.name, step.key)
+            state = models.ReplicaState.PARTIAL if step.partial else None
+            client.create_shard_key(step.name, step.key, initial_state=state)
+        case CopyTenant():
+            copy = models.ReplicatePoints(filter=step.where, from_shard_key=step.source, to_shard_key=step.target)
+            client.cluster_collection_update(step.name, models.ReplicatePointsOperation(replicate_points=copy))
         case CreateWords():
             params = models.SparseVectorConfig(modifier=step.params.modifier)
             client.create_vector_name(step.name, step.key, models.SparseVectorNameConfig(sparse=params))

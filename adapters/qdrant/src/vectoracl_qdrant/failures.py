@@ -43,7 +43,7 @@ def mapped(error: BaseException, *, write: bool, debug: bool, missing: bool = Fa
     """
     if isinstance(error, VectorACLError):
         return error
-    made = _not_provisioned() if missing else _mapped(error, write=write)
+    made = not_provisioned() if missing else _mapped(error, write=write)
     made.__cause__ = error if debug else None
     made.__suppress_context__ = True
     return made
@@ -87,7 +87,7 @@ def _status(status: int, *, write: bool) -> StoreError:
         text = "Qdrant refused the credentials, or they do not reach this collection."
         return StoreError(text, code="unauthorized", adapter=ADAPTER, sent="no")
     if status == 404:
-        return _not_provisioned()
+        return not_provisioned()
     if status in (408, 504):
         return StoreError("Qdrant did not answer in time.", code="timeout", adapter=ADAPTER, sent=unknown)
     if status == 429:
@@ -99,5 +99,6 @@ def _status(status: int, *, write: bool) -> StoreError:
     return StoreError(text, code="unavailable", adapter=ADAPTER, sent=unknown, retryable=True)
 
 
-def _not_provisioned() -> StoreError:
+def not_provisioned() -> StoreError:
+    """Return the error of a collection that is not there."""
     return StoreError(_NOT_PROVISIONED, code="not_provisioned", adapter=ADAPTER, sent="no")

@@ -1,24 +1,32 @@
-"""What an operator does: provision, and list tenants. Blocking."""
+"""What an operator does: provision, adopt, list tenants, and give a large one a shard of its own. Blocking."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from qdrant_client import models
+
 from vectoracl.adapter import Port, Progress, Request, TenantInfo
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl.fields import FieldType
-from vectoracl_qdrant import schema
-from vectoracl_qdrant.compile import QdrantCompiler
+from vectoracl.ids import check_tenant
+from vectoracl_qdrant import adopt as adopts
+from vectoracl_qdrant import schema, tiers
+from vectoracl_qdrant import words as words_
+from vectoracl_qdrant.compile import QdrantCompiler, shard_key
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.execute import Administrator
+from vectoracl_qdrant.names import shard_of
 from vectoracl_qdrant.pages import Pages
-from vectoracl_qdrant.requests import Describe, Tenants
+from vectoracl_qdrant.requests import Describe, Scroll, Tenants, Write
 
 R = TypeVar("R")
-_NO_TIERS = "Tenants of a Qdrant store lie in one collection; a shard of its own for a tenant is not supported yet."
-_NO_ADOPTION = "Taking over an existing Qdrant collection is not supported yet: copy its chunks with load()."
+_CLUSTER = (
+    "The server does not make shards: tiers need one in cluster mode (QDRANT__CLUSTER__ENABLED=true, one node is "
+    "enough) and Qdrant 1.16 or newer. Without them set tiers = false and name another collection."
+)
 
 
 class QdrantOperator:
@@ -33,69 +41,155 @@ class QdrantOperator:
     ) -> None:
         self._config = config
         self._fields = fields
+        self._compile = QdrantCompiler(config, fields)
+        self._pages = Pages(config, self._compile)
         self._open = port
         self._open_administrator = administrator
         self._port: Port | None = None
         self._administrator: Administrator | None = None
 
-    def _ask(self, request: Request[R]) -> R:
+    def _store(self) -> Port:
         if self._port is None:
             self._port = self._open()
-        reply: R = self._port.execute(request, None)
+        return self._port
+
+    def _admin(self) -> Administrator:
+        if self._administrator is None:
+            self._administrator = self._open_administrator()
+        return self._administrator
+
+    def _ask(self, request: Request[R]) -> R:
+        reply: R = self._store().execute(request, None)
         return reply
 
-    def _steps(self) -> list[schema.Step]:
+    # Provisioning
+
+    def _found(self) -> models.CollectionInfo | None:
         try:
-            found = self._ask(Describe())
+            return self._ask(Describe())
         except StoreError as error:
             if error.code != "not_provisioned":
                 raise
-            found = None
-        return list(schema.steps(self._config, self._fields, found))
+            return None
+
+    def _steps(self) -> list[schema.Step]:
+        found = self._found()
+        sharded = True
+        if found is not None and self._config.tiers:
+            cluster = self._admin().cluster()
+            if not cluster.custom:
+                raise RefusedError(tiers.NOT_CUSTOM)
+            sharded = self._config.shared_shard in cluster.states
+        return list(schema.steps(self._config, self._fields, found, sharded=sharded))
 
     def plan(self, *, adopt: str | None = None) -> str:
-        """Return the HTTP requests that `provision` would make now; none where all is in place."""
-        if adopt is not None:
-            raise RefusedError(_NO_ADOPTION)
+        """Return the HTTP requests that `provision` would make now, and what would be adopted; changes nothing."""
         steps = self._steps()
-        if not steps:
-            return "# Everything is in place.\n"
-        return "\n\n".join(schema.text_of(step) for step in steps) + "\n"
+        text = "\n\n".join(schema.text_of(step) for step in steps) + "\n" if steps else "# Everything is in place.\n"
+        if adopt is not None:
+            text += "".join(f"# {_printable(line)}\n" for line in self._adoption(adopt, None).plan())
+        return text
 
     def provision(self, *, adopt: str | None = None, progress: Progress | None = None) -> list[str]:
-        """Create or update the collection and its indexes; does only what is left, and can be run again."""
-        if adopt is not None:
-            raise RefusedError(_NO_ADOPTION)
-        if self._administrator is None:
-            self._administrator = self._open_administrator()
+        """Create or update the collection and its indexes; does only what is left, and can be run again.
+
+        Chunks that were written before the collection had words get theirs. With *adopt* the points of that
+        collection, which is only read, are then copied in.
+        """
         steps = self._steps()
         done = []
         for number, step in enumerate(steps):
             if progress is not None:
                 progress("provisioning", number, len(steps))
-            self._administrator.apply(step)
+            self._apply(step)
             done.append(schema.text_of(step).splitlines()[0])
+        if self._config.words is not False and not any(isinstance(step, schema.CreateCollection) for step in steps):
+            done.extend(self._fill_words(progress))
+        if adopt is not None:
+            done.extend(self._adoption(adopt, progress).copy())
         return done or ["everything is in place"]
 
+    def _apply(self, step: schema.Step) -> None:
+        try:
+            self._admin().apply(step)
+        except StoreError as error:
+            if isinstance(step, schema.CreateShard) and error.code in ("rejected", "unavailable"):
+                raise RefusedError(_CLUSTER) from None
+            if isinstance(step, schema.CreateWords) and error.code in ("rejected", "not_provisioned"):
+                raise RefusedError(
+                    "This server cannot add a vector to a collection (Qdrant 1.18 can): set words = false, or name "
+                    "another collection and copy the chunks there."
+                ) from None
+            raise
+
+    def _fill_words(self, progress: Progress | None) -> list[str]:
+        """Give their words to chunks that have none, tenant by tenant; what is written meanwhile stays as it is."""
+        key = str(self._config.words)
+        lacking = models.Filter(must_not=[models.HasVectorCondition(has_vector=key)])
+        first, _ = self._admin().read(self._config.collection, lacking, 1, None, vectors=False)
+        if not first:
+            return []
+        filled = 0
+        for tenant in self._ask(Tenants(schema.query_limit(self._config))):
+            where = self._compile.rows(tenant, lacking)
+            assert where is not None
+            offset: str | None = None
+            while True:
+                page = self._ask(Scroll(tenant, where, self._config.page, (self._config.payload.text,), offset=offset))
+                made = [(point.id, words_.stored((point.payload or {}).get(self._config.payload.text) or ""))
+                        for point in page.points]  # fmt: skip
+                given = [models.PointVectors(id=id_, vector={key: words}) for id_, words in made if words is not None]
+                if given:
+                    self._admin().give_words(given, where, shard_key(self._config, tenant))
+                    filled += len(given)
+                    if progress is not None:
+                        progress("words of existing chunks", filled, None)
+                if page.offset is None:
+                    break
+                offset = page.offset
+        return [f"{filled} chunks got their words"] if filled else []
+
+    def _adoption(self, source: str, progress: Progress | None) -> adopts.Adoption:
+        try:
+            known = list(self._ask(Tenants(schema.query_limit(self._config))))
+        except StoreError as error:
+            if error.code != "not_provisioned":
+                raise
+            known = []
+        return adopts.Adoption(self._config, self._fields, source, self._admin(), self._store(), known, progress)
+
+    # Tenants
+
     def tenants(self) -> list[TenantInfo]:
-        """List the tenants with their rows, counted by paging."""
+        """List the tenants with their rows, counted by paging, and what is advised."""
         names = self._ask(Tenants(schema.query_limit(self._config)))
-        pages = Pages(self._config, QdrantCompiler(self._config, self._fields))
-        return [TenantInfo(name, self._rows(pages, name), "shared") for name in names]
+        cluster = self._admin().cluster() if self._config.tiers else tiers.Cluster(custom=False)
+        return [self._tenant(name, cluster) for name in names]
 
-    def _rows(self, pages: Pages, tenant: str) -> int:
-        where = QdrantCompiler(self._config, self._fields).rows(tenant)
+    def _tenant(self, name: str, cluster: tiers.Cluster) -> TenantInfo:
+        where = self._compile.rows(name)
         assert where is not None
-        assert self._port is not None
-        return len(run(pages.keys(tenant, where), {"store": self._port}))
+        rows = len(run(self._pages.keys(name, where), {"store": self._store()}))
+        tier = tiers.tier_of(name, cluster)
+        started = shard_of(name) in cluster.states
+        unfinished = started and (tier == "shared" or self._left(name))
+        large = self._config.tiers and not started and rows >= self._config.promote_rows
+        return TenantInfo(name, rows, tier, "promote" if unfinished or large else "")
 
-    def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:  # noqa: ARG002 - the contract's
-        """Raises: RefusedError."""
-        raise RefusedError(_NO_TIERS)
+    def _left(self, tenant: str) -> bool:
+        where = self._compile.rows(tenant)
+        assert where is not None
+        return bool(self._ask(Scroll(None, where, 1, shard=self._config.shared_shard)).points)
+
+    def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
+        """Give *tenant* a shard of its own while reads and writes go on. Raises: RefusedError, StoreError."""
+        tiers.refuse(self._config)
+        return tiers.promote(check_tenant(tenant), _Hands(self), progress)
 
     def demote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:  # noqa: ARG002 - the contract's
         """Raises: RefusedError."""
-        raise RefusedError(_NO_TIERS)
+        tiers.refuse(self._config)
+        raise RefusedError(tiers.NO_WAY_BACK)
 
     def close(self) -> None:
         """Close the connections."""
@@ -103,3 +197,35 @@ class QdrantOperator:
             if one is not None:
                 one.close()
         self._port = self._administrator = None
+
+
+class _Hands:
+    """A promotion's hands: `tiers` decides, this does it."""
+
+    def __init__(self, operator: QdrantOperator) -> None:
+        self._operator = operator
+
+    def cluster(self) -> tiers.Cluster:
+        return self._operator._admin().cluster()  # noqa: SLF001 - one operator, two classes
+
+    def left(self, tenant: str) -> bool:
+        return self._operator._left(tenant)  # noqa: SLF001 - likewise
+
+    def act(self, task: tiers.Task, tenant: str) -> None:
+        one = self._operator
+        config, shard = one._config, shard_of(tenant)  # noqa: SLF001 - likewise
+        where = one._compile.rows(tenant)  # noqa: SLF001 - likewise
+        assert where is not None
+        match task:
+            case "create":
+                one._admin().apply(schema.CreateShard(config.collection, shard, partial=True))  # noqa: SLF001
+            case "replicate":
+                step = schema.CopyTenant(config.collection, where, config.shared_shard, shard)
+                one._admin().apply(step)  # noqa: SLF001 - likewise
+            case "clear":
+                gone = models.FilterSelector(filter=where, shard_key=config.shared_shard)
+                one._ask(Write(None, (models.DeleteOperation(delete=gone),)))  # noqa: SLF001 - likewise
+
+
+def _printable(line: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

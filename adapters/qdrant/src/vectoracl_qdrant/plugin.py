@@ -69,7 +69,7 @@ def vectoracl_open(config: QdrantConfig, context: OpenContext) -> Opened:
     def operator() -> Any:
         from vectoracl_qdrant.operator import QdrantOperator
 
-        return QdrantOperator(config, context.fields, port, lambda: Administrator(sync()))
+        return QdrantOperator(config, context.fields, port, lambda: Administrator(sync(), config))
 
     return Opened(QdrantAdapter(config, context.fields), port, aport, operator, lambda: _server(config))
 

@@ -83,7 +83,10 @@ class RankGroups(Request[Sequence[models.ScoredPoint]]):
 
 @dataclass(frozen=True, slots=True)
 class Scroll(Request[Points]):
-    """Return one page of the points that pass `filter`, in the order of their ids or of a payload key."""
+    """Return one page of the points that pass `filter`, in the order of their ids or of a payload key.
+
+    `shard` names the one shard key to be read, for operators; None: where the tenant is.
+    """
 
     partition: str | None
     filter: models.Filter
@@ -92,6 +95,7 @@ class Scroll(Request[Points]):
     vectors: bool = False
     offset: str | None = None
     order: Order | None = None
+    shard: str | None = None
 
 
 Operation = models.UpsertOperation | models.DeleteOperation | models.SetPayloadOperation | models.DeletePayloadOperation

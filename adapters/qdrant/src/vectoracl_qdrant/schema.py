@@ -58,10 +58,21 @@ class UpdateWords:
 
 @dataclass(frozen=True, slots=True)
 class CreateShard:
-    """Create the shard that small tenants share."""
+    """Create a shard: the one that small tenants share, or, `partial`, one that is not read before it is filled."""
 
     name: str
     key: str
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTenant:
+    """Let the server copy the points that pass `where` from one shard into another, while both are served."""
+
+    name: str
+    where: models.Filter
+    source: str
+    target: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,7 @@ class CreateIndex:
     params: IndexParams
 
 
-Step = CreateCollection | CreateShard | UpdateCollection | CreateWords | UpdateWords | CreateIndex
+Step = CreateCollection | CreateShard | CopyTenant | UpdateCollection | CreateWords | UpdateWords | CreateIndex
 
 
 def vectors(config: QdrantConfig) -> models.VectorParams | dict[str, models.VectorParams]:
@@ -158,14 +169,25 @@ def _number() -> models.FloatIndexParams:
     return models.FloatIndexParams(type=models.FloatIndexType.FLOAT, enable_hnsw=False)
 
 
-def steps(config: QdrantConfig, fields: Mapping[str, FieldType], found: models.CollectionInfo | None) -> Iterator[Step]:
-    """Yield what is left to do, given the collection as it was *found* (None: there is none)."""
+def steps(
+    config: QdrantConfig,
+    fields: Mapping[str, FieldType],
+    found: models.CollectionInfo | None,
+    *,
+    sharded: bool = True,
+) -> Iterator[Step]:
+    """Yield what is left to do, given the collection as it was *found* (None: there is none).
+
+    *sharded* is whether the shard that small tenants share is there.
+    """
     name = config.collection
     if found is None:
         some = None if config.words is False else {config.words: words(config)}
         yield CreateCollection(name, vectors(config), some, hnsw(config), strict_mode(config), tiers=config.tiers)
-        if config.tiers:
-            yield CreateShard(name, config.shared_shard)
+    if config.tiers and (found is None or not sharded):
+        yield CreateShard(name, config.shared_shard)
+    if found is None:
+        pass
     elif not config.local and not (_same_hnsw(config, found) and _same_strict(config, found)):
         yield UpdateCollection(name, hnsw(config), strict_mode(config))
     if found is not None and config.words is not False:
@@ -217,7 +239,11 @@ def text_of(step: Step) -> str:
             body = {"hnsw_config": _dump(step.hnsw), "strict_mode_config": _dump(step.strict)}
             return f"PATCH /collections/{step.name}\n{_json(body)}"
         case CreateShard():
-            return f"PUT /collections/{step.name}/shards\n{_json({'shard_key': step.key})}"
+            key = {"shard_key": step.key, **({"initial_state": "Partial"} if step.partial else {})}
+            return f"PUT /collections/{step.name}/shards\n{_json(key)}"
+        case CopyTenant():
+            copy = {"filter": _dump(step.where), "from_shard_key": step.source, "to_shard_key": step.target}
+            return f"POST /collections/{step.name}/cluster\n{_json({'replicate_points': copy})}"
         case CreateWords():
             return f"PUT /collections/{step.name}/vectors/{step.key}\n{_json({'sparse': _dump(step.params)})}"
         case UpdateWords():

@@ -1,0 +1,438 @@
+"""An existing collection becomes governed: planned, checked as a whole, copied tenant by tenant, verified.
+
+The old collection is only read. One point that cannot be taken stops all: nothing is copied until it is mended, and
+there is no default tenant. What a point may hold is what `upsert` would take, by the same checks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from qdrant_client import models
+
+from vectoracl.adapter import Port, Progress
+from vectoracl.drive import run
+from vectoracl.errors import RefusedError, StoreError
+from vectoracl.fields import FieldType, reserved_key
+from vectoracl.ids import check_tenant, look_alikes
+from vectoracl.prepare import dump_metadata, prepare
+from vectoracl.records import Chunk, Record, Tag
+from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler
+from vectoracl_qdrant.compile_predicate import keyword
+from vectoracl_qdrant.config import QdrantConfig
+from vectoracl_qdrant.decode import ADAPTER, Decoder
+from vectoracl_qdrant.names import id_of
+from vectoracl_qdrant.pages import Pages
+from vectoracl_qdrant.versions import Versions
+
+PATH = "adopt"
+PRODUCER = "operator"
+_BATCH = 200
+_SHOWN = 20
+_LOOK = 1000  # points by whose keys the mapping is found
+_CLOSE = 1e-5
+_TENANT = ("tenant_id", "tenant", "group_id", "org_id", "organization_id", "organisation_id", "account_id",
+           "workspace_id", "customer_id")  # fmt: skip
+_DOCUMENT = ("document_id", "doc_id", "document", "source_id", "source")
+_CHUNK = ("chunk_id",)
+_TEXT = ("text", "content", "page_content", "body", "chunk", "chunk_text", "document")
+_METADATA = ("metadata", "meta")
+
+
+class Reader(Protocol):
+    """What reads the old collection: `execute.Administrator`."""
+
+    def describe(self, name: str) -> models.CollectionInfo:
+        """Read how it is configured."""
+        ...
+
+    def read(
+        self, name: str, where: models.Filter | None, limit: int, offset: Any, *, vectors: bool | list[str]
+    ) -> tuple[list[models.Record], Any]:
+        """Read one page of its points."""
+        ...
+
+
+class Keys(NamedTuple):
+    """Which path of the payload holds what; None: no part of it does."""
+
+    tenant: str
+    document: str | None
+    chunk: str | None
+    text: str | None
+    metadata: str | None
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a look at every point found: points by tenant, and the refused ones by reason with some of their ids."""
+
+    tenants: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+
+    def refuse(self, reason: str, keys: list[str], count: int = 1) -> None:
+        """Count *count* more points as refused for *reason*."""
+        number, shown = self.refused.get(reason, (0, []))
+        self.refused[reason] = (number + count, (shown + keys)[:_SHOWN])
+
+    def lines(self) -> Iterator[str]:
+        """Describe the refused points by reason and id, never by content."""
+        for reason, (count, keys) in sorted(self.refused.items(), key=lambda one: -one[1][0]):
+            more = "" if count <= len(keys) else ", …"
+            yield f"{count} points: {reason} Ids: {', '.join(keys)}{more}"
+
+
+class Adoption:
+    """One collection that is taken over."""
+
+    def __init__(
+        self,
+        config: QdrantConfig,
+        fields: Mapping[str, FieldType],
+        source: str,
+        reader: Reader,
+        port: Port,
+        known: Sequence[str],
+        progress: Progress | None,
+    ) -> None:
+        if source == config.collection:
+            raise RefusedError("That collection is this store's own: name the one that is to be copied in.")
+        self._config = config
+        self._fields = fields
+        self._source = source
+        self._reader = reader
+        self._port = port
+        self._known = known
+        self._progress = progress or (lambda *_: None)
+        self._compile = QdrantCompiler(config, fields)
+        pages = Pages(config, self._compile)
+        self._versions = Versions(config, self._compile, Decoder(config, fields), pages)
+        self._pages = pages
+        self._time = time.time()
+        self._vector = self._find_vector()
+        self._mapping = self._find()
+        self._total = 0
+
+    # What the points hold
+
+    def _find_vector(self) -> str:
+        """Return the name of the dense vector that is taken ("" where it has none). Raises: RefusedError."""
+        try:
+            params = self._reader.describe(self._source).config.params
+        except StoreError as error:
+            if error.code != "not_provisioned":
+                raise
+            raise RefusedError(f"There is no collection {self._source!r} that these credentials can read.") from None
+        has = params.vectors or {}
+        dense = {"": has} if isinstance(has, models.VectorParams) else dict(has)
+        said = self._config.adopt.vector
+        fitting = [name for name, one in dense.items() if one.size == self._config.dimension]
+        if said is not None:
+            fitting = [said] if said in fitting else []
+        if len(fitting) != 1:
+            there = ", ".join(f"{name or 'unnamed'} ({one.size})" for name, one in dense.items()) or "none"
+            raise RefusedError(
+                f"{self._source} has to hold one dense vector of {self._config.dimension} numbers; it has: {there}. "
+                "Name it: [stores.NAME.adopt] vector, or correct the dimension."
+            )
+        cosine = dense[fitting[0]].distance == models.Distance.COSINE
+        if cosine and self._config.metric != "cosine":
+            raise RefusedError(
+                f"{self._source} compares by the cosine, for which Qdrant keeps vectors at length 1: their lengths "
+                f'are lost, and metric = "{self._config.metric}" would rank by them. Set metric = "cosine".'
+            )
+        return fitting[0]
+
+    def _find(self) -> Keys:
+        """Return the mapping: what the configuration says, else well-known keys. Raises: RefusedError."""
+        points, _ = self._reader.read(self._source, None, _LOOK, None, vectors=False)
+        said = self._config.adopt
+        top = {key for point in points for key in (point.payload or {})}
+        objects = {key for point in points for key, one in (point.payload or {}).items() if isinstance(one, Mapping)}
+        metadata = said.metadata or self._one("metadata", [key for key in _METADATA if key in objects])
+        nested = {
+            key for point in points if metadata is not None
+            for key in (_at(point.payload or {}, metadata) or {})
+        } if metadata is not None else set()  # fmt: skip
+        paths = [*top, *(f"{metadata}.{key}" for key in nested)]
+
+        def known(names: Sequence[str], taken: set[str | None]) -> list[str]:
+            found = [name for name in names if name in paths and name not in taken]
+            return found or [f"{metadata}.{name}" for name in names if f"{metadata}.{name}" in paths]
+
+        tenant = said.tenant or self._one("tenant", known(_TENANT, {metadata}))
+        if tenant is None:
+            raise RefusedError(
+                f"No key of {self._source} is known to hold the tenant. Say which: [stores.NAME.adopt] tenant = "
+                '"…" (a payload key, or a path such as "metadata.tenant_id").'
+            )
+        text = said.text or self._first("text", known(_TEXT, {metadata, tenant, said.document, said.chunk}))
+        document = said.document or self._one("document", known(_DOCUMENT, {metadata, tenant, text, said.chunk}))
+        chunk = said.chunk or self._one("chunk", known(_CHUNK, {metadata, tenant, text, document}))
+        return Keys(tenant, document, chunk, text, metadata)
+
+    def _one(self, what: str, found: Sequence[str]) -> str | None:
+        if len(found) > 1:
+            raise RefusedError(
+                f"Several keys of {self._source} could hold the {what}: {', '.join(found)}. Say which: "
+                f'[stores.NAME.adopt] {what} = "{found[0]}" (and leave_out those that are not to be copied).'
+            )
+        return found[0] if found else None
+
+    def _first(self, what: str, found: Sequence[str]) -> str | None:
+        # `document` is the text with one client and the document's name elsewhere: the name, if there is another text.
+        return self._one(what, [one for one in found if one != "document"] or found)
+
+    def _record(self, point: models.Record) -> Record:
+        """Return *point* as a chunk that `upsert` would take. Raises: RefusedError with the reason."""
+        payload = dict(point.payload or {})
+        said = self._mapping
+        tenant = _id(payload, said.tenant)
+        if tenant is None or not tenant.strip():
+            raise RefusedError("No tenant.")
+        check_tenant(tenant)
+        chunk = str(point.id) if said.chunk is None else _id(payload, said.chunk)
+        if chunk is None:
+            raise RefusedError("No chunk id.")
+        document = chunk if said.document is None else _id(payload, said.document)
+        if document is None:
+            raise RefusedError("No document.")
+        text = None if said.text is None else _at(payload, said.text)
+        if text is not None and not isinstance(text, str):
+            raise RefusedError("The text is no text.")
+        vector = point.vector.get(self._vector) if isinstance(point.vector, dict) else point.vector
+        if vector is None:
+            raise RefusedError("No vector.")
+        made = Chunk(chunk, document, text or "", np.asarray(vector, np.float32), metadata=self._metadata(payload))
+        zero = self._config.metric == "cosine"
+        (ready,) = prepare([made], self._fields, self._config.dimension, nonzero=zero, limit=1)
+        assert ready.vector is not None
+        tag = Tag(tenant, ready.chunk.document, ready.chunk.id, producer=PRODUCER, path=PATH, time=self._time)
+        return Record(tag, ready.chunk.text, ready.vector, ready.metadata)
+
+    def _metadata(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Join the metadata and the other keys; a key that is null is one that is not there."""
+        said = self._mapping
+        taken = {one for one in (said.tenant, said.document, said.chunk, said.text) if one is not None}
+        found = {} if said.metadata is None else _at(payload, said.metadata)
+        if found is None:
+            found = {}
+        if not isinstance(found, Mapping):
+            raise RefusedError("The metadata is no object.")
+        inner = {key: one for key, one in found.items() if f"{said.metadata}.{key}" not in taken}
+        skipped = {*taken, said.metadata, *self._config.adopt.leave_out}
+        extra = {key: one for key, one in payload.items() if key not in skipped and one is not None}
+        both = inner.keys() & extra.keys()
+        if both:
+            raise RefusedError(f"The key {min(both)!r} is both at the top and in the metadata: leave one out.")
+        for key in extra:
+            if reserved_key(key):
+                raise RefusedError(f"The key {key!r} is a name of the framework's: say what it is, or leave it out.")
+        joined = {key: one for key, one in {**inner, **extra}.items() if one is not None}
+        return {key: self._moment(key, one) for key, one in joined.items()}
+
+    def _moment(self, key: str, value: Any) -> Any:
+        if self._fields.get(key) is FieldType.DATETIME and isinstance(value, str):
+            try:
+                return datetime.fromisoformat(value)
+            except ValueError:
+                raise RefusedError(f"The field {key!r} holds no date.") from None
+        return value
+
+    # Reading and checking
+
+    def _read(self) -> Iterator[list[models.Record]]:
+        offset: Any = None
+        while True:
+            points, offset = self._reader.read(self._source, None, _BATCH, offset, vectors=[self._vector])
+            if points:
+                yield points
+            if offset is None:
+                return
+
+    def _look(self) -> Findings:
+        """Check every point."""
+        findings = Findings()
+        seen: set[str] = set()
+        count = 0
+        for points in self._read():
+            for point in points:
+                key = str(point.id)
+                try:
+                    record = self._record(point)
+                except RefusedError as error:
+                    findings.refuse(error.message, [key])
+                    tenant = _id(point.payload or {}, self._mapping.tenant)
+                    if tenant is not None:
+                        findings.tenants.setdefault(tenant, 0)
+                    continue
+                findings.tenants[record.tag.tenant] = findings.tenants.get(record.tag.tenant, 0) + 1
+                ours = id_of(record.tag)
+                if ours in seen:
+                    findings.refuse("The same tenant, document and chunk id as another point.", [key])
+                seen.add(ours)
+            count += len(points)
+            self._progress("checking points", count, None)
+        self._total = count
+        for group in look_alikes({*self._known, *findings.tenants}):
+            ours_ = [tenant for tenant in group if tenant in findings.tenants]
+            if ours_:
+                listed = ", ".join(ascii(tenant) for tenant in group)
+                number = sum(findings.tenants[tenant] for tenant in ours_)
+                findings.refuse(f"Tenants that look alike: {listed}.", [], number)
+        return findings
+
+    def plan(self) -> Iterator[str]:
+        """Yield the plan, a line each. Every point is read and checked; nothing is changed."""
+        said = self._mapping
+        yield f"Adopt {self._source} into {self._config.collection}. {self._source} is read and never changed."
+        yield f"tenant      {said.tenant}"
+        yield f"document    {said.document or 'each chunk is a document of its own'}"
+        yield f"chunk id    {said.chunk or 'the id of the point'}"
+        yield f"text        {said.text or 'none: left empty'}"
+        yield f"vector      {self._vector or 'the unnamed one'}"
+        rest = "" if said.metadata is None else f"all of {said.metadata}, and "
+        yield f"metadata    {rest}every other key at the top"
+        if self._config.adopt.leave_out:
+            yield f"left out    {', '.join(self._config.adopt.leave_out)}"
+        findings = self._look()
+        yield f"{self._total} points of {len(findings.tenants)} tenants; the largest:"
+        for tenant, count in sorted(findings.tenants.items(), key=lambda one: (-one[1], one[0]))[:_SHOWN]:
+            yield f"  {count:>10}  {tenant!a}"
+        if findings.refused:
+            yield "REFUSED. Nothing is copied while there are such points:"
+            for line in findings.lines():
+                yield f"  {line}"
+
+    # The copy
+
+    def copy(self) -> list[str]:
+        """Copy every point; return what was done. Can be run again: chunks that are there stay as they are.
+
+        Raises: RefusedError with the list of refused points, and then nothing is copied; StoreError if in the end a
+        tenant's chunks differ.
+        """
+        findings = self._look()
+        if findings.refused:
+            listed = "\n".join(f"  {line}" for line in findings.lines())
+            raise RefusedError(
+                f"{self._source} was not adopted and nothing was copied. Mend these points first:\n{listed}"
+            )
+        done = new = 0
+        for points in self._read():
+            for tenant, records in self._tenants(points):
+                new += self._write(tenant, records)
+            done += len(points)
+            self._progress("copying", done, max(self._total, done))
+        self._verify()
+        lines = [
+            f"adopted {self._source}: {new} points copied, {done - new} were there already; the texts, metadata and "
+            f"vectors of {len(findings.tenants)} tenants agree; {self._source} is as it was"
+        ]
+        large = sorted(name for name, count in findings.tenants.items() if count >= self._config.promote_rows)
+        if large and self._config.tiers:
+            lines.append(f"worth a shard of their own (vectoracl tenants promote): {', '.join(map(ascii, large))}")
+        return lines
+
+    def _tenants(self, points: Iterable[models.Record]) -> list[tuple[str, list[Record]]]:
+        groups: dict[str, list[Record]] = {}
+        for point in points:
+            try:
+                record = self._record(point)
+            except RefusedError as error:
+                raise RefusedError(
+                    f"{self._source} was changed while it was copied; the point {point.id} is refused: "
+                    f"{error.message} Mend it and adopt again: what was copied stays."
+                ) from None
+            groups.setdefault(record.tag.tenant, []).append(record)
+        return sorted(groups.items())
+
+    def _there(self, tenant: str, records: Sequence[Record], *, content: bool) -> dict[str, models.Record]:
+        where = self._compile.rows(tenant, self._compile.ids(id_of(record.tag) for record in records))
+        assert where is not None
+        include: Any = frozenset({"text", "metadata", "vector"}) if content else frozenset()
+        found = run(self._pages.all(self._compile.listing(tenant, where, include)), {"store": self._port})
+        return {str(point.id): point for point in found}
+
+    def _replaced(self, tenant: str, records: Sequence[Record]) -> set[str]:
+        """Return the documents that were replaced since; their old chunks do not come back."""
+        documents = sorted({record.tag.document for record in records})
+        generations = run(self._versions.generations(tenant, documents), {"store": self._port})
+        return {document for document, generation in generations.items() if generation}
+
+    def _write(self, tenant: str, records: Sequence[Record]) -> int:
+        """Write what is not there yet; return how many are new."""
+        there, replaced = self._there(tenant, records, content=False), self._replaced(tenant, records)
+        new = [one for one in records if id_of(one.tag) not in there and one.tag.document not in replaced]
+        if not new:
+            return 0
+        points = self._compile.points(new, self._compile.words_of(new), NO_VERSION)
+        # A chunk that somebody writes in this moment is not overwritten: it was not written by this path.
+        self._port.execute(self._compile.upsert(tenant, points, keyword(self._config.payload.path, PATH)), None)
+        return len(new)
+
+    def _verify(self) -> None:
+        """Compare text, metadata and vector of every point with its copy. Raises: StoreError."""
+        different: dict[str, int] = {}
+        done = 0
+        for points in self._read():
+            for tenant, records in self._tenants(points):
+                there, replaced = self._there(tenant, records, content=True), self._replaced(tenant, records)
+                for record in records:
+                    if record.tag.document in replaced:
+                        continue
+                    copy = there.get(id_of(record.tag))
+                    if copy is None or not self._same(record, copy):
+                        different[tenant] = different.get(tenant, 0) + 1
+            done += len(points)
+            self._progress("verifying", done, max(self._total, done))
+        if different:
+            listed = ", ".join(ascii(tenant) for tenant in sorted(different)[:_SHOWN])
+            raise StoreError(
+                f"The copy was made, but {sum(different.values())} chunks of {len(different)} tenants differ from "
+                f"{self._source}: {listed}. They were written to since, here or there; adopt again for what is "
+                "missing, or look at them.",
+                code="adopt_differs",
+                adapter=ADAPTER,
+                sent="unknown",
+            )
+
+    def _same(self, record: Record, copy: models.Record) -> bool:
+        keys, payload = self._config.payload, copy.payload or {}
+        if payload.get(keys.path) != PATH:
+            return True  # written here since, which is what the store is for
+        if payload.get(keys.text) != record.text:
+            return False
+        if payload.get(keys.metadata) != dump_metadata(record.metadata).decode():
+            return False
+        found = copy.vector.get(self._config.vector or "") if isinstance(copy.vector, dict) else copy.vector
+        ours = np.asarray(found, np.float64)
+        theirs = record.vector.astype(np.float64)
+        if self._config.metric == "cosine":
+            ours, theirs = ours / np.linalg.norm(ours), theirs / np.linalg.norm(theirs)
+        return bool(np.allclose(ours, theirs, rtol=_CLOSE, atol=_CLOSE))
+
+
+def _at(payload: Mapping[str, Any], path: str) -> Any:
+    """Return what *payload* holds at *path*: a key as it is, else keys with dots between them; None if nothing."""
+    if path in payload:
+        return payload[path]
+    found: Any = payload
+    for part in path.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return None
+        found = found[part]
+    return found
+
+
+def _id(payload: Mapping[str, Any], path: str) -> str | None:
+    """Return what is at *path* as an id: a text or a whole number; anything else is none."""
+    found = _at(payload, path)
+    if isinstance(found, str):
+        return found
+    return str(found) if isinstance(found, int) and not isinstance(found, bool) else None
