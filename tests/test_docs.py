@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -74,6 +75,83 @@ def test_a_command_that_is_shown_exists_with_its_options(page: str, line: str) -
     for word in words:
         if word.startswith("-"):
             assert word.split("=")[0] in known | {"--help"}, f"{page} shows `vectoracl {line}`: no option {word}"
+
+
+STORES = ("pgvector", "qdrant", "weaviate", "pinecone")
+SAID = {True: "yes", False: "no"}
+
+
+def beside(rows: dict[str, list[str]], *, first: str) -> str:
+    """Return a table: a row for each of *rows*, a column for each store."""
+    lines = [f"| {first} | {' | '.join(STORES)} |", "|---" * (len(STORES) + 1) + "|"]
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())])
+
+
+def described() -> dict[str, dict[str, object]]:
+    from vectoracl.cli.adapters import described as of
+    from vectoracl.plugins import load
+
+    found = {}
+    for store in STORES:
+        pytest.importorskip(f"vectoracl_{store}")
+        can = load(store).vectoracl_describe()
+        found[store] = {**of(can), "grade": can.grade, "queries": sorted(can.queries)}
+    return found
+
+
+def cells(key: str) -> list[str]:
+    def text(value: object) -> str:
+        if isinstance(value, list):
+            return ", ".join(value) or "none"
+        return SAID[value] if isinstance(value, bool) else f"{value:,}" if isinstance(value, int) else str(value)
+
+    return [text(one[key]) for one in described().values()]
+
+
+def held(page: str, name: str, table: str) -> None:
+    """Demand that *page* shows *table*; `VECTORACL_REWRITE_TABLES=1` writes it."""
+    path = ROOT / "docs" / page
+    before, begin, rest = path.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
+    old, end, after = rest.partition(f"<!-- /{name} -->")
+    assert begin
+    assert end
+    if os.environ.get("VECTORACL_REWRITE_TABLES") == "1":
+        path.write_text(f"{before}{begin}{table}\n{end}{after}", encoding="utf-8")
+        return
+    assert old == f"{table}\n", (
+        f"run: VECTORACL_REWRITE_TABLES=1 uv run pytest tests/test_docs.py -k adapters_say\n{table}"
+    )
+
+
+def test_what_changes_between_stores_is_what_the_adapters_say() -> None:
+    rows = {
+        "isolation grade": "grade",
+        "query kinds": "queries",
+        "exact counts": "count",
+        "exact ranking on demand": "exact",
+        "an upsert is all or nothing": "atomic_upsert",
+        "a replacement is one step": "atomic_replace",
+        "a write is seen": "visible",
+        "a delete says how many": "delete_counts",
+        "chunks of one call, at most": "max_batch",
+        "k, at most": "max_k",
+        "settings of a query": "tuning",
+        "target of `vectoracl copy`": "copy_into",
+    }
+    table = beside({name: cells(key) for name, key in rows.items()}, first="at best")
+    held("switching-stores.md", "capabilities", table)
+
+
+def test_the_query_kinds_are_what_the_adapters_say() -> None:
+    found = described()
+    kinds = {
+        kind: [SAID[kind in one["queries"]] for one in found.values()]  # type: ignore[operator]  # a list of names
+        for kind in ("vector", "lexical", "hybrid")
+    }
+    scores = {"partition": "the tenant's own", "comparable": "comparable", "None": "none"}
+    kinds["lexical scores of several tenants"] = [scores[one] for one in cells("lexical_scores")]
+    table = beside(kinds, first="query")
+    held("searching.md", "queries", table)
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -41,6 +41,7 @@ def _row(one: Installed) -> dict[str, Any]:
         "version": plain(one.version),
         "grade": None,
         "queries": [],
+        "capabilities": None,
         "error": None,
     }
     try:
@@ -49,7 +50,27 @@ def _row(one: Installed) -> dict[str, Any]:
         return {**row, "error": plain(error)}
     except Exception as error:  # noqa: BLE001 - one broken adapter must not hide the others
         return {**row, "error": f"cannot be described ({type(error).__name__})"}
-    return {**row, "grade": can.grade, "queries": sorted(can.queries)}
+    return {**row, "grade": can.grade, "queries": sorted(can.queries), "capabilities": described(can)}
+
+
+def described(can: Capabilities) -> dict[str, Any]:
+    """Return what an adapter says of itself, as JSON: what `docs/switching-stores.md` shows beside each other."""
+    return {
+        "operations": sorted(can.operations),
+        "lexical_scores": can.lexical_scores if can.queries - {"vector"} else None,
+        "count": can.count,
+        "exact": can.exact,
+        "group_by": can.group_by,
+        "delete_counts": can.delete_counts,
+        "atomic_upsert": can.atomic_upsert,
+        "atomic_replace": can.atomic_replace,
+        "visible": can.visible,
+        "max_batch": can.max_batch,
+        "max_k": can.max_k,
+        "deadlines": can.deadlines,
+        "copy_into": can.verbatim,
+        "tuning": sorted(can.tuning),
+    }
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
