@@ -47,6 +47,7 @@ class Options:
 async def perform(check: Check, lab: Lab, options: Options) -> Noted:
     """Run one check and note what became of it."""
     trial = Trial(lab)
+    lab.tape.clear()
     note = Noted(check.id, lab.mode, "not run", reproduce=options.line(check.id))
     started = time.perf_counter()
     try:

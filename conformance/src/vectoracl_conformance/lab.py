@@ -15,6 +15,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+
 from vectoracl import AsyncVectorACL, Policy, Principal, VectorACL
 from vectoracl.adapter import Adapter, Opened
 from vectoracl.audit import MemorySink
@@ -309,7 +311,7 @@ class Lab:
                 row.tag.position,
                 row.text,
                 sorted((name, repr(value)) for name, value in row.metadata.items()),
-                [round(float(number), 4) for number in row.vector],
+                np.round(row.vector, 4).tolist(),
             )
             for row in self.census()
             if not tenants or row.tag.tenant in tenants

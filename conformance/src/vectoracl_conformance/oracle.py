@@ -95,11 +95,13 @@ class Oracle:
     @staticmethod
     def rank(rows: Iterable[Record], query: Vector) -> Ranked:
         """Rank *rows* by the cosine of their vector and *query*."""
+        known = list(rows)
+        if not known:
+            return Ranked(())
         wanted = query.astype(np.float64) / np.linalg.norm(query)
-        scored = []
-        for row in rows:
-            vector = row.vector.astype(np.float64)
-            scored.append((key(row), float(vector @ wanted / np.linalg.norm(vector))))
+        vectors = np.array([row.vector for row in known], np.float64)
+        scores = (vectors @ wanted / np.linalg.norm(vectors, axis=1)).tolist()
+        scored = zip(map(key, known), scores, strict=True)
         return Ranked(tuple(sorted(scored, key=lambda one: (-one[1], one[0]))))
 
 

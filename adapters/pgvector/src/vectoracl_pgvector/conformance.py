@@ -47,6 +47,7 @@ class PgStore(Store):
         self._name = f"kit_{secrets.token_hex(6)}"
         self._dsn = dsn
         self._admin: psycopg.Connection[Any] | None = None
+        self._seen: dict[tuple[Any, ...], Record] = {}
         with self.superuser("postgres") as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self._name)))
             connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO vectoracl_owner").format(sql.Identifier(self._name)))
@@ -95,10 +96,13 @@ class PgStore(Store):
             "written_at, position, content, metadata::text, embedding::text FROM vectoracl.chunks "
             "WHERE tableoid <> 'vectoracl.chunks_default'::regclass"
         )
-        return [
-            Record(Tag(*row[:11]), row[11], np.array(json.loads(row[13]), np.float32), self._metadata(row[12]))
-            for row in rows.fetchall()
-        ]
+        # Read again and again, and most rows are what they were: only the others are made anew.
+        found = [(row, self._seen.get(row) or self._record(row)) for row in rows.fetchall()]
+        self._seen = dict(found)
+        return [record for _, record in found]
+
+    def _record(self, row: tuple[Any, ...]) -> Record:
+        return Record(Tag(*row[:11]), row[11], np.array(json.loads(row[13]), np.float32), self._metadata(row[12]))
 
     def _metadata(self, text: str) -> Mapping[str, Any]:
         read: dict[str, Any] = json.loads(text)
