@@ -627,3 +627,18 @@ def test_the_async_load_makes_batches_smaller_too(monkeypatch):
             return report.written, await acl.scoped(principal).count()
 
     assert asyncio.run(work()) == (700, 700)
+
+
+def test_a_bare_chunk_id_that_too_many_documents_have_is_refused():
+    config = {"version": 1, "stores": {"m": {"adapter": "memory", "dimension": 2}}}
+    with v.connect(config) as acl:
+        docs = acl.scoped(v.testing.principal("ann", "acme"))
+        docs.load((Chunk("same", f"d{i}", vector=[1.0, i]) for i in range(10_001)), batch=5_000)
+        with pytest.raises(InvalidInputError, match="pairs") as refused:
+            docs.fetch(["same"])
+        assert refused.value.field == "ids"
+        with pytest.raises(InvalidInputError, match="Several documents"):
+            docs.search(Like("same"))
+        docs.delete(document="d0")
+        assert len(docs.fetch(["same"])) == 10_000
+        assert len(docs.search(Like("same", "d7"), 3)) == 3

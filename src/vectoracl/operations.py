@@ -55,14 +55,23 @@ class Search:
     tuning: Mapping[str, int] = field(default_factory=dict)
 
 
+MAX_FETCHED = 10_000
+"""How many rows one fetch returns at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Return the chunks named by `refs`; those that are absent or not permitted are left out alike."""
+    """Return the chunks named by `refs`; those that are absent or not permitted are left out alike.
+
+    A bare chunk id may be carried by any number of documents: more than `most` rows are refused by the core, so that
+    an adapter need not return more than one row beyond that.
+    """
 
     partition: str
     scope: Predicate
     refs: tuple[ChunkRef, ...]
     include: Include
+    most: int = MAX_FETCHED
 
 
 @dataclass(frozen=True, slots=True)

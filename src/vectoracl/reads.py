@@ -18,7 +18,7 @@ from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
 from vectoracl.fields import check_filter
 from vectoracl.guard import Asker, Guard, Leg, Plan, Store, check_supported, retried
 from vectoracl.ids import check_id, plain
-from vectoracl.operations import ChunkRef, Count, Fetch, Found, Include, Position, Rows, Scan, Search
+from vectoracl.operations import MAX_FETCHED, ChunkRef, Count, Fetch, Found, Include, Position, Rows, Scan, Search
 from vectoracl.ports import EmbedQueries
 from vectoracl.predicate import ALWAYS, Predicate, check_predicate
 from vectoracl.queries import (
@@ -277,7 +277,7 @@ def _resolve_like(store: Store, plan: Plan, like: Like, decision_id: str) -> Flo
             store,
             decision_id,
             lambda leg=leg: store.adapter.fetch(  # type: ignore[misc]
-                Fetch(leg.partition, leg.predicate, refs, _include(leg, frozenset({"vector"})))
+                Fetch(leg.partition, leg.predicate, refs, _include(leg, frozenset({"vector"})), 1)
             ),
         )
         for leg in plan.legs
@@ -387,6 +387,12 @@ def fetch(guard: Guard, store: Store, asker: Asker, refs: tuple[ChunkRef, ...], 
             for leg in plan.legs
         ]
         found = yield from side_by_side(flows)
+        if sum(len(one.hits) for one in found) > MAX_FETCHED:
+            raise InvalidInputError(
+                f"The ids name more than {MAX_FETCHED:,} chunks: a chunk id alone names the chunk in every document. "
+                "Pass (document, chunk id) pairs, or page() with a filter.",
+                field="ids",
+            )
         rank = {ref: index for index, ref in enumerate(refs)}
 
         def place(hit: Hit) -> tuple[int, str, str]:

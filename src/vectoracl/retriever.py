@@ -246,8 +246,8 @@ class ScopedRetriever(_Handle):
     def fetch(self, ids: _Ids, *, include: Iterable[str] = reads.INCLUDE, timeout: float | None = None) -> list[Hit]:
         """Return the chunks of *ids* (chunk ids, or (document, chunk id) pairs), at most 1,000 ids.
 
-        A chunk id alone names the chunk in every document. What does not exist and what may not be seen are left out
-        alike.
+        A chunk id alone names the chunk in every document; more than 10,000 chunks are refused. What does not exist
+        and what may not be seen are left out alike.
         """
         return self._run(self._fetch(ids, include), timeout)
 

@@ -547,3 +547,54 @@ def test_the_posture_is_whole_during_a_move(store: Any, acl: v.VectorACL, owner:
 
     move.promote(owner, store.pg, "acme", step=step)
     assert acl.check()["main"].grade == grade
+
+
+def test_a_mover_that_dies_in_its_last_moment_keeps_nobody_from_writing(store: Any, acl: v.VectorACL) -> None:
+    fill(acl, ACME, 2, 5)
+    docs = acl.scoped(ACME)
+    victim = owner_of(store)
+
+    def step(sql: str) -> None:
+        if "VALIDATE CONSTRAINT" in sql:
+            victim.close()
+            raise _KilledError
+
+    with pytest.raises(_KilledError):
+        move.promote(victim, store.pg, "acme", step=step)
+    new = [v.Chunk("new", "new", "", np.ones(8, np.float32))]
+    with pytest.raises(v.StoreError, match="tenants list") as failed:
+        docs.upsert(new)
+    assert (failed.value.code, failed.value.sent) == ("moving", "no")
+    operator = acl.operator()
+    with owner_of(store) as alive:  # a mover who is alive is left alone
+        key = f"vectoracl-move:vectoracl:{store.pg.schema_name}.{store.pg.table}"
+        alive.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (key,))
+        operator.tenants()
+        with pytest.raises(v.StoreError):
+            docs.upsert(new)
+    operator.tenants()
+    docs.upsert(new)
+    operator.promote("acme")
+    assert docs.count() == 11
+    operator.close()
+
+
+def test_a_mover_whose_connection_is_lost_releases_the_tenant_itself(
+    store: Any, acl: v.VectorACL, monkeypatch: Any
+) -> None:
+    fill(acl, ACME, 2, 5)
+    operator = acl.operator()
+    run = move._Move._run
+
+    def broken(self: Any, sql: str, params: tuple[Any, ...] = ()) -> Any:
+        if "VALIDATE CONSTRAINT" in sql:
+            with psycopg.connect(store.bootstrap, autocommit=True) as superuser:
+                superuser.execute("SELECT pg_terminate_backend(%s)", (self._connection.info.backend_pid,))
+        return run(self, sql, params)
+
+    monkeypatch.setattr(move._Move, "_run", broken)
+    with pytest.raises(v.StoreError):
+        operator.promote("acme")
+    monkeypatch.undo()
+    acl.scoped(ACME).upsert([v.Chunk("new", "new", "", np.ones(8, np.float32))])
+    operator.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from threading import RLock
 from typing import Any, Literal, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
@@ -138,9 +139,9 @@ class MemoryPort:
         match operation:
             case Search():
                 return Found(_handed(self._search(rows, operation)))
-            case Fetch(scope=scope, refs=refs, include=include):
+            case Fetch(scope=scope, refs=refs, include=include, most=most):
                 named = _named(refs)
-                found = (row for row in _permitted(rows, scope) if named(row))
+                found = islice((row for row in _permitted(rows, scope) if named(row)), most + 1)
                 return Rows(_handed(_hit(row, 0.0, include) for row in found))
             case Count(scope=scope, where=where):
                 return sum(1 for _ in _permitted(rows, scope, where))

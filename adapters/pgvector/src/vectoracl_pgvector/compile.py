@@ -177,8 +177,8 @@ class PgCompiler:
         where, params = self._rows(operation.partition, operation.scope, Always())
         named, ids = self._refs(operation.refs)
         sql = f"SELECT {self._select(operation.include)}, 0::float8 AS distance FROM {self.names.table} "
-        sql += f"WHERE {where} AND {named} ORDER BY {self._key}"
-        return self._ask(operation.partition, Statement(sql, (*params, *ids)))
+        sql += f"WHERE {where} AND {named} ORDER BY {self._key} LIMIT %s"
+        return self._ask(operation.partition, Statement(sql, (*params, *ids, operation.most + 1)))
 
     def _refs(self, refs: tuple[ChunkRef, ...]) -> Sql:
         c = self.names.c

@@ -11,6 +11,7 @@ from psycopg_pool import PoolClosed, PoolTimeout
 
 from vectoracl.errors import ClosedError, DeniedError, PostureError, StoreError, VectorACLError
 from vectoracl_pgvector.liveness import HungUpError
+from vectoracl_pgvector.mirror import CONSTRAINT
 
 ADAPTER = "pgvector"
 _TRANSIENT = ("08", "53", "57P", "40001", "40P01", "25006")
@@ -79,6 +80,12 @@ def _mapped(error: BaseException, action: str) -> VectorACLError:
         case "42501":
             text = "PostgreSQL refused the statement: row-level security or a missing privilege. Run `vectoracl check`."
             return StoreError(text, code="rejected", adapter=ADAPTER, sent="no")
+        case "23514" if getattr(getattr(error, "diag", None), "constraint_name", None) == CONSTRAINT:
+            text = (
+                "This tenant is moved to another partition now. If it stays so, the move was broken off in its last "
+                "moment: `vectoracl tenants list` ends what is left of one."
+            )
+            return StoreError(text, code="moving", adapter=ADAPTER, sent="no", retryable=True)
         case "54000":
             text = (
                 "A text has more words than PostgreSQL's full text search keeps of one (1 MB of them), and nothing was "

@@ -122,6 +122,23 @@ def demote(
         return move.demote()
 
 
+def release(connection: Connection, config: PgvectorConfig) -> bool:
+    """Let a tenant write again whose mover died in its last second; tell whether there was one.
+
+    From `_Move._switch` on, until ATTACH, a constraint keeps the tenant's rows out of the shared partition. It belongs
+    to whoever holds the movers' lock, which ends with his session: where nobody holds it, nobody will take the
+    constraint away.
+    """
+    move = _Move(connection, config, "", None, PATIENCE, None)
+    if not move.stuck():
+        return False
+    try:
+        with move.alone(known=False):
+            return move.unstick()
+    except RefusedError:  # the mover is alive
+        return False
+
+
 class _Move:
     """One move of one tenant."""
 
@@ -213,13 +230,14 @@ class _Move:
     # --- around a move
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the lock of movers of this table. Raises: RefusedError if another one has it."""
+    def alone(self, *, known: bool = True) -> Iterator[None]:
+        """Hold the lock of movers of this table. Raises: RefusedError if another one has it, or (*known*) no tenant."""
         key = f"vectoracl-move:{self._space}"  # which no tenant's own lock can be, whatever the tenant is called
         if not self._one("SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))", (key,)):
             raise RefusedError("Another move is under way on this table; call it again when that is done.")
         try:
-            if self._one(f"SELECT true FROM {self._names.tenants} WHERE tenant_id = %s", (self._tenant,)) is None:
+            listed = f"SELECT true FROM {self._names.tenants} WHERE tenant_id = %s"
+            if known and self._one(listed, (self._tenant,)) is None:
                 raise RefusedError("There is no such tenant in this store. `vectoracl tenants` lists them.")
             yield
         finally:
@@ -229,15 +247,28 @@ class _Move:
         if not self._connection.closed:
             self._run("SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%s, 0))", (key,))
 
+    def stuck(self) -> bool:
+        """Tell whether a tenant is kept out of the shared partition, by a move under way or by one that died."""
+        return bool(
+            self._one(
+                "SELECT true FROM pg_catalog.pg_constraint WHERE conrelid = pg_catalog.to_regclass(%s) "
+                "AND conname = %s",
+                (self._names.default, CONSTRAINT),
+            )
+        )
+
+    def unstick(self) -> bool:
+        """End that; to be called while no other move can be under way."""
+        if not self.stuck():
+            return False
+        self._short(lambda: (self._mirror.allow(),))
+        return True
+
     def _clean(self, *, keep: bool) -> tuple[bool, list[str]]:
         """Remove what interrupted moves left; with *keep* not this tenant's copy. Return whether it is there."""
         mirror, names = self._mirror, self._names
         done: list[str] = []
-        if self._one(
-            "SELECT true FROM pg_catalog.pg_constraint WHERE conrelid = pg_catalog.to_regclass(%s) AND conname = %s",
-            (names.default, CONSTRAINT),
-        ):
-            self._short(lambda: (mirror.allow(),))
+        self.unstick()
         self._run(f"DROP TABLE IF EXISTS {mirror.barrier}")
         prefix = marker_prefix(self._config)
         found = self._run(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
 
 from vectoracl.adapter import Progress, TenantInfo
-from vectoracl.errors import ConfigError
+from vectoracl.errors import ConfigError, VectorACLError
 from vectoracl.fields import FieldType
 from vectoracl.ids import check_tenant
 from vectoracl_pgvector import adopt as adoption
@@ -108,9 +108,13 @@ class PgOperator:
 
     @apart
     def tenants(self) -> list[TenantInfo]:
-        """List the tenants with their rows and tier; each is counted under its own scope, as the owner."""
+        """List the tenants with their rows and tier; each is counted under its own scope, as the owner.
+
+        A tenant that a broken-off move left unable to write can write again after it.
+        """
         found = []
         with self._owner() as connection:
+            move.release(connection, self._config)
             names = connection.execute(f"SELECT tenant_id FROM {self._names.tenants} ORDER BY 1").fetchall()
             own = move.own_partitions(connection, self._config)
             for (tenant,) in names:
@@ -135,8 +139,19 @@ class PgOperator:
     @apart
     def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
         """Give *tenant* a partition of its own with an HNSW index, while reads and writes go on."""
-        with self._owner() as connection:
+        with self._releasing(), self._owner() as connection:
             return move.promote(connection, self._config, check_tenant(tenant), progress)
+
+    @contextmanager
+    def _releasing(self) -> Iterator[None]:
+        """Let the tenant write again, on a new connection, where the mover's was lost; the error stays the error."""
+        try:
+            yield
+        except VectorACLError:
+            if self._connection is None or self._connection.closed:
+                with suppress(VectorACLError), self._owner() as connection:
+                    move.release(connection, self._config)
+            raise
 
     @apart
     def demote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
