@@ -12,8 +12,8 @@ from measure import interleaved, recall
 from server import Database
 
 
-def _grow(database: Database, corpus: Corpus, start: int, stop: int) -> None:
-    """Add rows of other tenants, as a superuser, to both tables."""
+def add_rows(database: Database, corpus: Corpus, start: int, stop: int, *, naive: bool = False) -> None:
+    """Add rows of other tenants, as a superuser, to our table and, with *naive*, to that one."""
     with database.superuser() as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TEMP TABLE fresh (id bigint, tenant_id text, embedding vector)")
         with cursor.copy("COPY fresh FROM STDIN") as copy:
@@ -25,9 +25,10 @@ def _grow(database: Database, corpus: Corpus, start: int, stop: int) -> None:
             "path, written_at, position, content, metadata, embedding) SELECT tenant_id, 'd' || id / 20, 0, id::text, "
             "'default', 0, 253402300799, 'bench', 'upsert', 0, 0, 'chunk ' || id, '{}', embedding FROM fresh"
         )
-        cursor.execute("DROP INDEX IF EXISTS naive.shared_hnsw")  # building it again is quicker than row by row
-        cursor.execute("INSERT INTO naive.chunks SELECT id, tenant_id, 'chunk ' || id, embedding FROM fresh")
-        cursor.execute("CREATE INDEX shared_hnsw ON naive.chunks USING hnsw (embedding vector_cosine_ops)")
+        if naive:
+            cursor.execute("DROP INDEX IF EXISTS naive.shared_hnsw")  # building it again is quicker than row by row
+            cursor.execute("INSERT INTO naive.chunks SELECT id, tenant_id, 'chunk ' || id, embedding FROM fresh")
+            cursor.execute("CREATE INDEX shared_hnsw ON naive.chunks USING hnsw (embedding vector_cosine_ops)")
 
 
 def measure(
@@ -68,7 +69,7 @@ def measure(
     found: dict[str, list[dict[str, float]]] = {}
     done = 0
     for step, rows in enumerate(steps):
-        _grow(database, corpus, done, rows)
+        add_rows(database, corpus, done, rows, naive=True)
         done = rows
         analyze(database, "vectoracl.chunks", "naive.chunks")
         searches = {

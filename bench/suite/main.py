@@ -30,13 +30,14 @@ import own_cost
 import plots
 import roundtrip
 import server
+import timing
 from measure import interleaved, ratio, recall
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 OUT = Path(__file__).parent.parent / "out"
-SECTIONS = ("own-cost", "bulk", "searches", "round-trips", "growth")
+SECTIONS = ("own-cost", "bulk", "searches", "round-trips", "growth", "timing")
 K = 10
 
 
@@ -186,6 +187,12 @@ class Bench:
                 server.database(one, "bench_growth"), corpus, size.growth_rows, size.growth, size.rounds, progress
             )
 
+    def timing(self, one: server.embedded.EmbeddedServer) -> None:
+        databases = (server.database(one, "bench_few"), server.database(one, "bench_many"))
+        corpus = data.make(timing.ROWS + timing.MANY, 100, seed=31)
+        with self.bar("timing of foreign rows"):
+            self.results["timing"] = timing.measure(databases, corpus, self.size.rounds * 2)
+
     def show(self) -> None:
         """Print what was measured, section by section."""
         found = self.results.get("searches")
@@ -204,7 +211,7 @@ class Bench:
                         cells.append(f"{one['recall']:.3f} / {one['p50_ms']:.2f}{short}")
                     table.add_row(layout, *cells)
                 self.console.print(table)
-        for name in ("own_cost", "bulk", "round_trips", "growth"):
+        for name in ("own_cost", "bulk", "round_trips", "growth", "timing"):
             if name in self.results:
                 self.console.print(f"[bold]{name}[/]")
                 self.console.print_json(json.dumps(self.results[name]))
@@ -264,6 +271,9 @@ def main() -> int:
                     keep()
             if "growth" in given.only:
                 bench.growth(one)
+                keep()
+            if "timing" in given.only:
+                bench.timing(one)
     found = keep()
     bench.show()
     goals.show(console, found)

