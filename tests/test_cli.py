@@ -412,6 +412,44 @@ def test_tenants(operator):
     assert ("promote", "globex") in operator.asked
 
 
+class Keeper(Operator):
+    """An operator of a store that keeps a part for each tenant."""
+
+    def __getattr__(self, name):
+        if name not in ("create", "activate", "deactivate", "offload", "remove"):
+            raise AttributeError(name)
+
+        def work(tenant):
+            self.asked.append((name, tenant))
+            return [f"{tenant}: {name}"]
+
+        return work
+
+
+def test_a_tenants_life(operator, monkeypatch):
+    keeper = Keeper()
+    monkeypatch.setattr(vectoracl.VectorACL, "operator", lambda *_: keeper)
+    for name in ("create", "deactivate", "offload", "activate"):
+        assert f"acme: {name}" in run("tenants", name, "acme").stdout
+    assert "--yes" in run("tenants", "remove", "acme", code=2).stderr
+    assert ("remove", "acme") not in keeper.asked
+    assert run_json("tenants", "remove", "acme", "--yes") == {"done": ["acme: remove"]}
+    assert keeper.asked.count(("close",)) == 6
+
+
+def test_a_store_without_parts_for_tenants_says_what_to_do(operator):
+    for name in ("create", "deactivate", "offload", "activate"):
+        assert "delete with its own handle" in run("tenants", name, "acme", code=2).stderr.replace("\n", " ")
+    assert "delete with its own handle" in run("tenants", "remove", "acme", "--yes", code=2).stderr.replace("\n", " ")
+
+
+def test_a_tenant_that_is_not_served_has_no_count(operator):
+    operator.more = [vectoracl.adapter.TenantInfo("globex", 0, "own", state="inactive")]
+    assert "–" in run("tenants", "list").stdout
+    row = run_json("tenants", "list")["tenants"][1]
+    assert (row["rows"], row["state"]) == (None, "inactive")
+
+
 # --- help
 
 

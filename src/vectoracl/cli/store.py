@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from vectoracl.adapter import Operator, TenantInfo
+from vectoracl.adapter import Operator, TenantInfo, TenantKeeper
 from vectoracl.cli.common import (
     CLEAN,
     DEFAULT_CONFIG,
@@ -32,6 +32,7 @@ from vectoracl.cli.common import (
     plain,
     print_json,
 )
+from vectoracl.errors import RefusedError
 
 TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's id, exactly as it was verified.")]
 
@@ -124,7 +125,16 @@ def tenants_list(
         found = operator.tenants()
     advised = [one for one in found if one.advice]
     if as_json:
-        rows = [{"tenant": one.tenant, "rows": one.rows, "tier": one.tier, "advice": one.advice} for one in found]
+        rows = [
+            {
+                "tenant": one.tenant,
+                "rows": one.rows if one.state == "active" else None,
+                "tier": one.tier,
+                "state": one.state,
+                "advice": one.advice,
+            }
+            for one in found
+        ]
         print_json({"tenants": rows})
     else:
         _show(found)
@@ -140,10 +150,12 @@ def _show(found: list[TenantInfo]) -> None:
     table.add_column("tenant", overflow="fold")
     table.add_column("rows", justify="right")
     table.add_column("tier")
+    table.add_column("state")
     table.add_column("advice")
     for one in found:
         advice = Text(f"vectoracl tenants {one.advice} {one_line(one.tenant, 60)}" if one.advice else "", "yellow")
-        table.add_row(Text(plain(one.tenant), "bold"), f"{one.rows:,}", one.tier, advice)
+        rows = f"{one.rows:,}" if one.state == "active" else "–"
+        table.add_row(Text(plain(one.tenant), "bold"), rows, one.tier, one.state, advice)
     console.print(table)
 
 
@@ -170,4 +182,93 @@ def demote(
     """Move a tenant back to the part that small tenants share, while reads and writes go on."""
     with operating(config, store) as operator, Steps(quiet=as_json) as steps:
         lines = operator.demote(tenant, progress=steps.report)
+    _tell(lines, as_json=as_json)
+
+
+def _keeper(operator: Operator) -> TenantKeeper:
+    """Return *operator* as one that leads tenants through their life. Raises: RefusedError."""
+    if isinstance(operator, TenantKeeper):
+        return operator
+    raise RefusedError(
+        "This store keeps no part of its own for each tenant, so none can be created, put to rest or removed. A tenant "
+        "begins with its first write; to empty one, delete with its own handle: "
+        "acl.scoped(Principal.service(id, tenant, reason)).delete(where=ALWAYS).",
+        field="adapter",
+    )
+
+
+def create(
+    tenant: TenantArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    store: StoreOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Create a tenant, with a key of its own where the store has keys for tenants."""
+    with operating(config, store) as operator:
+        lines = _keeper(operator).create(tenant)
+    _tell(lines, as_json=as_json)
+
+
+def deactivate(
+    tenant: TenantArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    store: StoreOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop serving a tenant: it reads as if it were not there. Its chunks stay on the server's disk."""
+    with operating(config, store) as operator:
+        lines = _keeper(operator).deactivate(tenant)
+    _tell(lines, as_json=as_json)
+
+
+def offload(
+    tenant: TenantArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    store: StoreOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop serving a tenant and move its chunks to cheaper storage, where the store has such."""
+    with operating(config, store) as operator:
+        lines = _keeper(operator).offload(tenant)
+    _tell(lines, as_json=as_json)
+
+
+def activate(
+    tenant: TenantArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    store: StoreOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve a tenant again that was deactivated or offloaded."""
+    with operating(config, store) as operator:
+        lines = _keeper(operator).activate(tenant)
+    _tell(lines, as_json=as_json)
+
+
+def remove(
+    tenant: TenantArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    store: StoreOption = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a tenant with all of its chunks and its key. It asks first; there is no way back."""
+    with operating(config, store) as operator:
+        keeper = _keeper(operator)
+        if not yes:
+            if not interactive():
+                err().print(
+                    Text("Nothing was done: pass --yes to remove a tenant without being asked."), soft_wrap=True
+                )
+                done(NOT_MEASURED)
+            asked = f"Delete the tenant {one_line(tenant, 60)} with all of its chunks?"
+            if not typer.confirm(asked, err=True):
+                err().print("Nothing was done.")
+                done(NOT_MEASURED)
+        lines = keeper.remove(tenant)
     _tell(lines, as_json=as_json)

@@ -20,9 +20,9 @@ from vectoracl_weaviate.compile_predicate import EVERY, NONE, Compiled, every, n
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.decode import ADAPTER, Decoder, Number, Version
 from vectoracl_weaviate.failures import not_served
-from vectoracl_weaviate.names import id_of, seek_key
+from vectoracl_weaviate.names import id_of, seek_key, tenant_name
 from vectoracl_weaviate.rank import deeper, first_depth, fused, grouped, leg_depth
-from vectoracl_weaviate.requests import Tenants
+from vectoracl_weaviate.requests import Rights, Tenants, TenantState
 
 R = TypeVar("R")
 FIRST: Final[Number] = (0, NO_VERSION)
@@ -213,9 +213,22 @@ class WeaviateAdapter:
             refused = error
         if refused.code == "tenant_not_served":
             return empty
-        if refused.code != "rejected" or (yield from self._compile.state(partition)) == "active":
+        if refused.code != "rejected" or (yield from self._state(partition, refused)) == "active":
             raise refused
         return empty
+
+    def _state(self, partition: str, refused: StoreError) -> Flow[TenantState | None]:
+        """Return whether the tenant is served, of which a request was *refused*.
+
+        Over gRPC a key that is not valid is refused like anything else; REST says it by its status.
+        """
+        try:
+            return (yield from self._compile.state(partition))
+        except StoreError as error:
+            failed = error
+        if failed.code == "rejected" and not self.config.anonymous:
+            yield from Rights(tenant_name(partition), partition)
+        raise refused
 
     def _writing(self, partition: str, make: Callable[[], Flow[R]]) -> Flow[R]:
         """Write; a tenant's first write creates it where config lets it, and nothing else does.
@@ -228,7 +241,7 @@ class WeaviateAdapter:
             refused = error
         if refused.code != "rejected":
             raise refused
-        state = yield from self._compile.state(partition)
+        state = yield from self._state(partition, refused)
         if state == "active":
             raise refused
         if state is not None or not self.config.creates:

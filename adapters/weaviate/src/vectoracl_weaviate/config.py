@@ -144,6 +144,11 @@ class WeaviateConfig(Model):
         return f"[{host}]:{self.grpc_port}" if ":" in host else f"{host}:{self.grpc_port}"
 
     @property
+    def anonymous(self) -> bool:
+        """Whether requests carry no key at all."""
+        return self.api_key is None and self.tenant_keys is None
+
+    @property
     def creates(self) -> bool:
         """Whether a first write creates its tenant."""
         return self.tenant_keys is None and self.new_tenants == "create"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from vectoracl_weaviate.names import id_of, unbarred
 ADAPTER = "weaviate"
 
 
+_MARK = re.compile(r"\d+:[0-9a-f]*:[0-9a-f-]{36}\Z")
 Number = tuple[int, str]
 """A generation, and the name of the replacement that made it ("" for none)."""
 
@@ -77,7 +79,7 @@ class Decoder:
                 one.metadata.id,
                 unbarred(_text(fields, keys.document)),
                 (_whole(fields, keys.generation), unbarred(_text(fields, keys.version))),
-                "" if mark == "-" else mark,
+                _mark(mark),
                 bool(fields[keys.committed].bool_value) if keys.committed in fields else False,
             )
         except (KeyError, ValueError):
@@ -152,6 +154,15 @@ class Decoder:
             if vector.name == self._vector:
                 return np.frombuffer(vector.vector_bytes, "<f4").astype(np.float32)
         return None
+
+
+def _mark(stored: str) -> str:
+    """Return a mark as it was written, "" for none. Raises: ValueError."""
+    if stored == "-":
+        return ""
+    if not _MARK.match(stored):
+        raise ValueError("not a mark")
+    return stored
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

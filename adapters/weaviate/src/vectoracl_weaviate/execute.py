@@ -174,7 +174,7 @@ class _Process:
         if self._config.tenant_keys is None:
             return self._own
         if isinstance(request, Rights):
-            return self._own if request.tenant is None else self._keys.get(request.tenant)
+            return self._own if request.tenant is None else self._keys.get(request.tenant) or self._own
         if request.partition is None:
             if isinstance(request, Find | Tally | Put | Drop | Merge | State | Create | Tenants):
                 raise StoreError(

@@ -80,7 +80,7 @@ class WeaviateOperator:
         for number, name in enumerate(keyless):
             if progress is not None:
                 progress("tenants' keys", number, len(keyless))
-            done.append(self._give_key(name))
+            done += self._give_key(name)
         if adopt is not None:
             raise RefusedError(_NO_ADOPTION)
         return done or ["everything is in place"]
@@ -153,8 +153,7 @@ class WeaviateOperator:
         if self._state(name) is None:
             self._admin.ask("POST", self._path, [{"name": name, "activityStatus": "HOT"}])
             done.append(f"created the tenant {tenant}")
-        if self._keys is not None and name not in tenant_keys.read(self._keys):
-            done.append(self._give_key(name))
+        done += self._give_key(name)
         return done or ["it is there already"]
 
     def activate(self, tenant: str) -> list[str]:
@@ -182,8 +181,7 @@ class WeaviateOperator:
         if self._state(name) is not None:
             self._admin.ask("DELETE", self._path, [name])
             done.append(f"removed the tenant {tenant} with its chunks")
-        if self._keys is not None:
-            done += self._take_key(name)
+        done += self._take_key(name)
         return done or ["there is no such tenant"]
 
     @property
@@ -220,38 +218,46 @@ class WeaviateOperator:
         digest = hashlib.blake2b(f"{self._config.collection}/{name}".encode(), digest_size=20).hexdigest()
         return f"vectoracl_{digest}"
 
-    def _give_key(self, name: str) -> str:
+    def _give_key(self, name: str) -> list[str]:
         """Make a role that names one tenant, a user that has it and nothing else, and keep its key.
 
         A user that is there already, whose key nobody knows any more, gets a new one.
         """
-        assert self._keys is not None
-        user, collection = self._user(name), self._config.collection
+        if self._keys is None:
+            return []
+        with tenant_keys.changing(self._keys) as keys:
+            if name in keys:
+                return []
+            user = quote(self._user(name))
+            if self._admin.ask("GET", f"/v1/authz/roles/{user}", absent=None) is None:
+                self._admin.ask("POST", "/v1/authz/roles", {"name": user, "permissions": self._rights(name)})
+            there = self._admin.ask("GET", f"/v1/users/db/{user}", absent=None) is not None
+            made = self._admin.ask("POST", f"/v1/users/db/{user}/rotate-key" if there else f"/v1/users/db/{user}", {})
+            self._admin.ask("POST", f"/v1/authz/users/{user}/assign", {"roles": [user], "userType": "db"})
+            keys[name] = str(made["apikey"])
+        return [f"gave the tenant {readable(name) or name} a role and a key of its own"]
+
+    def _rights(self, name: str) -> list[dict[str, Any]]:
+        """Return what the key of one tenant may do. The name is of letters, digits, - and _: no pattern."""
+        collection = self._config.collection
         place = {"collection": collection, "tenant": name}
-        rights: list[dict[str, Any]] = [
-            {"action": f"{action}_data", "data": {**place, "object": "*"}}
-            for action in ("create", "read", "update", "delete")
-        ]
-        rights += [
+        return [
+            *(
+                {"action": f"{action}_data", "data": {**place, "object": "*"}}
+                for action in ("create", "read", "update", "delete")
+            ),
             {"action": "read_tenants", "tenants": place},
             {"action": "read_collections", "collections": {"collection": collection}},
         ]
-        if self._admin.ask("GET", f"/v1/authz/roles/{quote(user)}", absent=None) is None:
-            self._admin.ask("POST", "/v1/authz/roles", {"name": user, "permissions": rights})
-        if self._admin.ask("GET", f"/v1/users/db/{quote(user)}", absent=None) is None:
-            key = self._admin.ask("POST", f"/v1/users/db/{quote(user)}", {})["apikey"]
-        else:
-            key = self._admin.ask("POST", f"/v1/users/db/{quote(user)}/rotate-key")["apikey"]
-        self._admin.ask("POST", f"/v1/authz/users/{quote(user)}/assign", {"roles": [user], "userType": "db"})
-        tenant_keys.change(self._keys, name, str(key))
-        return f"gave the tenant {readable(name) or name} a role and a key of its own"
 
     def _take_key(self, name: str) -> list[str]:
-        assert self._keys is not None
-        user = self._user(name)
-        self._admin.ask("DELETE", f"/v1/users/db/{quote(user)}", absent=None)
-        self._admin.ask("DELETE", f"/v1/authz/roles/{quote(user)}", absent=None)
-        return ["removed its role and its key"] if tenant_keys.change(self._keys, name, None) else []
+        if self._keys is None:
+            return []
+        with tenant_keys.changing(self._keys) as keys:
+            user = quote(self._user(name))
+            self._admin.ask("DELETE", f"/v1/users/db/{user}", absent=None)
+            self._admin.ask("DELETE", f"/v1/authz/roles/{user}", absent=None)
+            return ["removed its role and its key"] if keys.pop(name, None) is not None else []
 
     def close(self) -> None:
         """Release everything."""

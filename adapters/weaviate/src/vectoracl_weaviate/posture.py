@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from vectoracl.adapter import Flow
+from vectoracl.errors import StoreError
 from vectoracl.fields import FieldType
 from vectoracl.findings import Finding, Posture
 from vectoracl_weaviate import rules, schema
@@ -36,6 +37,7 @@ class Looked:
     found: Mapping[str, Any] | None
     about: Mapping[str, Any]
     rights: Mapping[str | None, Mapping[str, Any] | None]
+    stale: Sequence[str] = ()
     keys: int = 0
 
 
@@ -45,13 +47,19 @@ def look(config: WeaviateConfig, fields: Mapping[str, FieldType]) -> Flow[Postur
     about = yield from About()
     rights: dict[str | None, Mapping[str, Any] | None] = {}
     names: Sequence[str] = ()
+    stale: list[str] = []
     if config.tenant_keys is not None:
         names = yield from Keys()
         rights[None] = yield from Rights(None)
         step = max(1, len(names) // _LOOKED_AT)
         for name in names[::step][:_LOOKED_AT]:
-            rights[name] = yield from Rights(name)
-    return judge(config, fields, Looked(found, about, rights, len(names)))
+            try:
+                rights[name] = yield from Rights(name)
+            except StoreError as error:
+                if error.code != "unauthorized":
+                    raise
+                stale.append(name)
+    return judge(config, fields, Looked(found, about, rights, tuple(stale), len(names)))
 
 
 def judge(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Looked) -> Posture:
@@ -146,6 +154,10 @@ def _vector(config: WeaviateConfig, found: Mapping[str, Any]) -> Iterator[Findin
 
 def _rights(config: WeaviateConfig, looked: Looked) -> Iterator[Finding]:
     fix = "vectoracl provision"
+    for name in looked.stale:
+        message = "the server does not take it"
+        mend = "take its line out of the file of tenant_keys, then vectoracl provision"
+        yield Finding(rules.STALE_KEY, f"the key of {name}", message, mend)
     for tenant, held in looked.rights.items():
         subject = "api_key" if tenant is None else f"the key of {tenant}"
         rule = rules.OWN_RIGHTS if tenant is None else rules.TENANT_RIGHTS

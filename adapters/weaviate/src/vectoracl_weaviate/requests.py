@@ -102,7 +102,7 @@ class Rights(Request[Mapping[str, Any] | None]):
     """Read who a key belongs to and what it may do; `tenant` None is the process's own. None: no such thing there."""
 
     tenant: str | None
-    partition: None = None
+    partition: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

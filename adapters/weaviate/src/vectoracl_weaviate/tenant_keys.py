@@ -24,7 +24,7 @@ _LOOSE = stat.S_IRWXG | stat.S_IRWXO
 
 
 class KeyFile:
-    """Reads the file, and again when it was replaced and a tenant is asked for that it did not have."""
+    """Reads the file, and again whenever it was replaced: a key that was taken away is not used any more."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -34,10 +34,7 @@ class KeyFile:
 
     def get(self, tenant: str) -> str | None:
         """Return the key of *tenant* (Weaviate's name); None: there is none. Raises: ConfigError."""
-        key = self._keys.get(tenant)
-        if key is None:
-            key = self._fresh().get(tenant)
-        return key
+        return self._fresh().get(tenant)
 
     def tenants(self) -> tuple[str, ...]:
         """Return the tenants that there are keys for. Raises: ConfigError."""
@@ -83,23 +80,22 @@ def read(path: Path) -> dict[str, str]:
     return {str(name): str(key) for name, key in keys.items()}
 
 
-def change(path: Path, tenant: str, key: str | None) -> bool:
-    """Set the key of *tenant* (None: remove it), for one operator at a time; return whether anything changed."""
+@contextmanager
+def changing(path: Path) -> Iterator[dict[str, str]]:
+    """Give the keys, for one operator at a time, and write them at the end if they were changed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(path.with_name(f".{path.name}.lock")):
+    with _exclusive(path.with_name(f".{path.name}.lock")):
         keys = read(path)
-        if keys.get(tenant) == key:
-            return False
-        if key is None:
-            del keys[tenant]
-        else:
-            keys[tenant] = key
-        write(path, keys)
-        return True
+        before = dict(keys)
+        try:
+            yield keys
+        finally:
+            if keys != before:
+                write(path, keys)
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def _exclusive(path: Path) -> Iterator[None]:
     """Hold the lock file *path*; where the system has no such locks, operators have to take turns themselves."""
     with os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR, 0o600), "w") as file:
         try:
