@@ -120,8 +120,9 @@ class WeaviateAdapter:
                         compiled.near(partition, where, vector, depth, include),
                         compiled.words(partition, where, text, depth, include),
                     )
-                    hits = fused([decode.near(legs[0]), decode.words(legs[1])], limit)
-                    return _Seen([*legs[0], *legs[1]], (hits, all(len(one) < depth for one in legs)))
+                    hits = fused([decode.near(legs[0]), decode.words(legs[1])])
+                    whole = len(hits) <= limit and all(len(one) < depth for one in legs)
+                    return _Seen([*legs[0], *legs[1]], (hits[:limit], whole))
             assert_never(query)
 
         return (yield from self._steady(partition, ask))

@@ -30,8 +30,8 @@ def leg_depth(limit: int, most: int) -> int:
     return min(most, max(_LEAST_LEG, _LEG * limit))
 
 
-def fused(legs: Sequence[Sequence[Hit]], limit: int) -> list[Hit]:
-    """Return the reciprocal rank fusion of *legs*, each best first: the best *limit*, with the fused scores."""
+def fused(legs: Sequence[Sequence[Hit]]) -> list[Hit]:
+    """Return the reciprocal rank fusion of *legs*, each best first, with the fused scores."""
     scores: dict[tuple[str, int, str], float] = {}
     hits: dict[tuple[str, int, str], Hit] = {}
     for leg in legs:
@@ -40,7 +40,7 @@ def fused(legs: Sequence[Sequence[Hit]], limit: int) -> list[Hit]:
             scores[key] = scores.get(key, 0.0) + 1 / (RRF_K + rank)
             hits.setdefault(key, hit)
     order = sorted(scores, key=lambda key: (-scores[key], key))
-    return [hits[key]._replace(score=scores[key]) for key in order[:limit]]
+    return [hits[key]._replace(score=scores[key]) for key in order]
 
 
 def first_depth(operation: Search) -> int:

@@ -117,17 +117,17 @@ KEYS_UNUSED = _rule(
     "Without RBAC any key that the server knows reaches every tenant.",
     lowers=True,
 )
-STALE_KEY = _rule(
-    "WV016",
-    "The server takes each tenant's key",
-    "warning",
-    "A key that the server does not know serves nobody: that tenant reads as if it were not there.",
-    lowers=False,
-)
 VERSION = _rule(
     "WV015",
     "The server is of a version that was tried",
     "warning",
     "Negated filters, and pages in key order under a filter, need Weaviate 1.36 or newer; 1.39 was tried.",
+    lowers=False,
+)
+STALE_KEY = _rule(
+    "WV016",
+    "The server takes each tenant's key",
+    "warning",
+    "A key that the server does not know serves nobody: that tenant reads as if it were not there.",
     lowers=False,
 )

@@ -49,7 +49,7 @@ class KeyFile:
             except FileNotFoundError:
                 self._seen, self._keys = None, {}
                 return self._keys
-            mark = (found.st_ino, found.st_mtime_ns, found.st_size)
+            mark = (found.st_ino, found.st_mtime_ns, found.st_mode)
             if mark != self._seen:
                 self._keys, self._seen = read(self._path), mark
             return self._keys

@@ -1,0 +1,86 @@
+"""What is sent, for every shape of an operation: pinned as JSON, and the tenant in each message.
+
+A change of a request shows as a diff of tests/golden/requests.json; `pytest --rewrite-golden` writes it anew.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+
+from vectoracl.errors import RefusedError, UntaggedWriteError
+from vectoracl.operations import Upsert
+from vectoracl.predicate import ALWAYS
+from vectoracl_weaviate.compile import _name
+from vectoracl_weaviate.compile_predicate import EVERY, NONE
+from vectoracl_weaviate.conformance import WeaviateStore
+from vectoracl_weaviate.conformance_wire import _message_carries
+from vectoracl_weaviate.execute import Call, compiled
+
+from weaviate_support.shapes import ADAPTER, COMPILER, CONFIG, TENANT, VECTOR, flows, records, sent
+
+GOLDEN = Path(__file__).parent / "golden" / "requests.json"
+SHAPES = {name: sent(flow) for name, flow in flows()}
+
+
+def plain(request: Any) -> dict[str, Any]:
+    call = compiled(CONFIG, request)
+    if isinstance(call, Call):
+        return {"grpc": call.method, "message": MessageToDict(call.message, preserving_proto_field_name=True)}
+    return {"rest": f"{call.method} {call.path}", "body": call.body}
+
+
+def test_what_is_sent_is_what_was_pinned(request: pytest.FixtureRequest) -> None:
+    got = json.loads(json.dumps({name: [plain(one) for one in requests] for name, requests in SHAPES.items()}))
+    if request.config.getoption("--rewrite-golden"):
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(json.dumps(got, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+    assert got == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_tenant_is_in_every_message(name: str) -> None:
+    for request in SHAPES[name]:
+        assert request.partition == TENANT
+        assert WeaviateStore.carries(None, request, TENANT)  # type: ignore[arg-type]  # it needs nothing of a store
+        assert not WeaviateStore.carries(None, request, "beta")  # type: ignore[arg-type]
+        call = compiled(CONFIG, request)  # type: ignore[arg-type]
+        if isinstance(call, Call):
+            assert _message_carries(call.message, CONFIG.collection, "t_acme")
+            assert not _message_carries(call.message, CONFIG.collection, "t_beta")
+        else:
+            assert call.body["tenant"] == "t_acme"
+    assert SHAPES[name] or name == "search never"
+
+
+def test_no_flow_can_make_a_message_without_a_tenant_or_for_everything() -> None:
+    with pytest.raises(RefusedError):
+        _name("")
+    for make in (
+        lambda: COMPILER.near("", EVERY, VECTOR, 1, frozenset()),
+        lambda: COMPILER.tally("", EVERY),
+        lambda: COMPILER.put("", [(records(1)[0], "")]),
+        lambda: COMPILER.drop("", COMPILER.whole()),
+        lambda: COMPILER.state(""),
+        lambda: COMPILER.drop(TENANT, EVERY),
+        lambda: COMPILER.drop(TENANT, NONE),
+        lambda: COMPILER.near(TENANT, NONE, VECTOR, 1, frozenset()),
+        lambda: COMPILER.tally(TENANT, NONE),
+    ):
+        with pytest.raises(RefusedError):
+            make()
+
+
+def test_the_write_gate_is_passed_before_a_request_is_made() -> None:
+    for bad in (records(1, "beta"), (records(1)[0]._replace(tag=None),)):
+        with pytest.raises(UntaggedWriteError):
+            next(ADAPTER.upsert(Upsert(TENANT, ALWAYS, (*records(1), *bad))))  # type: ignore[arg-type]
+
+
+def test_messages_compare_equal_and_are_data() -> None:
+    again = {name: sent(flow) for name, flow in flows()}
+    assert again == SHAPES

@@ -1,0 +1,366 @@
+"""The operations on a real server, sync and async."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+import vectoracl as v
+from vectoracl import ALWAYS, Chunk, F, Hybrid, Lexical, Like
+from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
+from vectoracl.fields import check_fields, check_filter
+from vectoracl.meaning import matches
+from vectoracl.operations import Replace, Search
+from vectoracl.queries import RRF_K, VectorQuery
+from vectoracl.records import Record, Tag
+from vectoracl.testing import principal
+from vectoracl_weaviate.names import tenant_name
+
+from weaviate_support.reference import FIELDS, predicate, rows
+from weaviate_support.stores import made
+
+E = np.eye(8, dtype=np.float32)
+
+
+def turned(angle):
+    return np.array([np.cos(angle), np.sin(angle), *[0.0] * 6], np.float32)
+
+
+def test_a_row_comes_back_as_it_was_written(stores):
+    store = stores(metadata=FIELDS)
+    moment = datetime(1, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
+    metadata = {"year": 2**53, "lang": " é|\n ", "ok": False, "when": moment, "tags": ["", "x"], "nums": [0.1, -0.0],
+                "free": {"a": [1, None, "x"]}}  # fmt: skip
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        docs.upsert([Chunk("c", "d", "text é", [1, 2, 3, 4, 5, 6, 7, 8], 9, metadata)])
+        (hit,) = docs.search(E[0], include={"text", "metadata", "vector"})
+    assert (hit.id, hit.document, hit.position, hit.text, hit.tenant) == ("c", "d", 9, "text é", "acme")
+    assert hit.metadata == metadata
+    assert np.array_equal(hit.vector, np.arange(1, 9, dtype=np.float32))
+
+
+@pytest.mark.parametrize(("metric", "score"), [("cosine", 0.5), ("inner", 2.0), ("l2", -np.sqrt(13.0))])
+def test_scores(stores, metric, score):
+    store = stores(metric=metric)
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        docs.upsert([Chunk("c", "d", "", 4 * np.array([0.5, np.sqrt(0.75), *[0] * 6], np.float32))])
+        (hit,) = docs.search(E[0])
+    assert hit.score == pytest.approx(score, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def filled(server):
+    store = made(server, metadata=FIELDS, index="flat")
+    chunks = rows(120)
+    acl = v.connect(store.config)
+    handle = acl.scoped(principal("u", "acme"))
+    handle.upsert(chunks)
+    acl.scoped(principal("u", "beta")).upsert(chunks)
+    yield handle, {(one.document, one.id): one for one in chunks}
+    acl.close()
+    store.http.delete(f"/v1/schema/{store.collection}")
+    store.http.close()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(predicate)
+def test_a_filter_means_what_the_reference_means(filled, where):
+    handle, chunks = filled
+    fields = check_fields(FIELDS)
+    checked = check_filter(where, fields)
+    right = {
+        (one.document, one.id)
+        for one in chunks.values()
+        if matches(checked, Tag("acme", one.document, one.id, position=one.position), one.metadata)
+    }
+    hits = handle.search(E[0], 500, where=where)
+    assert {(hit.document, hit.id) for hit in hits} == right
+    assert handle.count(where) == len(right)
+
+
+def test_a_scan_is_in_key_order_whatever_the_page(filled):
+    handle, chunks = filled
+    for size in (1, 7, 119, 500):
+        found = [(hit.document, hit.id) for hit in handle.scan(size=size)]
+        assert found == sorted(chunks)
+
+
+def test_a_lexical_query_finds_words_of_any_frequency(store):
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        docs.upsert(
+            [
+                Chunk("1", "d", "the Quick brown fox", E[0]),
+                Chunk("2", "d", "the the the", E[1], metadata={"lang": "en"}),
+                Chunk("3", "d", "a lazy dog", E[2]),
+            ]
+        )
+        acl.scoped(principal("u", "beta")).upsert([Chunk(str(i), "d", "the quick fox", E[0]) for i in range(20)])
+        assert [hit.id for hit in docs.search(Lexical("quick"))] == ["1"]
+        assert {hit.id for hit in docs.search(Lexical("the"))} == {"1", "2"}  # no word is left out
+        assert [hit.id for hit in docs.search(Lexical("the fox"), where=F.lang == "en")] == ["2"]
+        assert list(docs.search(Lexical("?!"))) == []
+        assert list(docs.search(Lexical("cat"))) == []
+
+
+def test_a_hybrid_query_is_the_rank_fusion_of_its_legs(store):
+    texts = ["fox fox fox", "fox fox dog cat", "fox bird bird bird cow", "dog", "cat"]
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        docs.upsert([Chunk(str(i), f"d{i}", text, turned(0.2 * (4 - i))) for i, text in enumerate(texts)])
+        near = [hit.id for hit in docs.search(E[0])]
+        words = [hit.id for hit in docs.search(Lexical("fox"))]
+        assert words == ["0", "1", "2"]
+        hits = docs.search(Hybrid("fox", E[0]), 5)
+        fused = {one: sum(1 / (RRF_K + leg.index(one) + 1) for leg in (near, words) if one in leg) for one in near}
+        assert [hit.score for hit in hits] == pytest.approx([fused[hit.id] for hit in hits])
+        assert [hit.score for hit in hits] == sorted(fused.values(), reverse=True)
+        assert len(docs.search(Hybrid("nothing", E[0]), 3)) == 3
+        grouped = docs.search(Hybrid("fox", E[0]), 2, group_by="document")
+        assert [hit.id for hit in grouped] == [hit.id for hit in hits[:2]]
+
+
+@pytest.mark.parametrize("query", [E[0], Lexical("word"), Hybrid("word", E[0])], ids=["vector", "lexical", "hybrid"])
+def test_groups_are_the_best_documents_however_many_hits_the_first_has(stores, query):
+    store = stores(index="flat")
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        docs.upsert([Chunk(f"{i:03}", "large", "word word word", turned(0.001 * i)) for i in range(300)])
+        docs.upsert([Chunk(f"{i}", f"small-{i}", "word and others beside it", turned(1 + 0.1 * i)) for i in range(5)])
+        hits = docs.search(query, 3, group_by="document", per_group=2)
+        counts = {}
+        for hit in hits:
+            counts[hit.document] = counts.get(hit.document, 0) + 1
+        assert len(counts) == 3
+        assert counts["large"] == 2
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_like_a_chunk_and_a_minimum_score(store):
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        docs.upsert([Chunk(str(i), "d", "", turned(0.3 * i)) for i in range(4)])
+        assert [hit.id for hit in docs.search(Like("0"))] == ["1", "2", "3"]
+        assert [hit.id for hit in docs.search(E[0], min_score=0.9)] == ["0", "1"]
+        acl.scoped(principal("u", "beta")).upsert([Chunk("theirs", "d", "", E[0])])
+        assert list(docs.search(Like("theirs"))) == list(docs.search(Like("nobody's"))) == []
+
+
+def test_exact_ranking_is_for_a_flat_index_alone(stores):
+    with v.connect(stores(index="flat").config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        docs.upsert([Chunk("1", "d", "", E[0])])
+        assert len(docs.search(E[0], exact=True)) == 1
+    with v.connect(stores().config) as acl, pytest.raises(UnsupportedPredicateError):
+        acl.scoped(principal("u", "acme")).search(E[0], exact=True)
+
+
+def test_a_query_of_another_size_is_refused_before_anything_is_sent(store):
+    with v.connect(store.config) as acl:
+        adapter = acl._named("main").opened.adapter
+        query = VectorQuery(np.ones(7, np.float32))
+        flow = adapter.search(Search("acme", ALWAYS, ALWAYS, query, 5, frozenset()))
+        with pytest.raises(RefusedError):
+            next(flow)
+
+
+# --- documents and their versions
+
+
+def test_a_replacement_is_the_next_generation_and_leaves_nothing(store):
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        docs.upsert([Chunk(str(i), "d", "old", E[i]) for i in range(4)])
+        for number in range(1, 4):
+            docs.replace("d", [Chunk(str(i), "d", f"new {number}", E[i]) for i in range(number)])
+            hits = list(docs.scan())
+            assert [(hit.text, hit.tag.generation) for hit in hits] == [(f"new {number}", number)] * number
+            assert docs.count() == number
+        docs.upsert([Chunk("9", "d", "added", E[7])])
+        assert {hit.tag.generation for hit in docs.scan()} == {3}
+        docs.replace("d", [])
+        assert docs.count() == 0
+    listed = store.ask("GET", f"/v1/objects?class={store.collection}&tenant=t_acme")["objects"]
+    assert listed == []
+
+
+def cut_after(acl, operation, steps):
+    """Drive the replacement for some requests only, as if the process had ended there."""
+    named = acl._named("main")
+    flow = named.opened.adapter.replace(operation)
+    port, reply, done = acl._stores["main"].port or named.opened.port(), None, 0
+    while True:
+        try:
+            step = flow.send(reply)
+        except StopIteration:
+            return False
+        some = step if isinstance(step, tuple) else (step,)
+        replies = []
+        for one in some:
+            if done == steps:
+                flow.close()
+                return True
+            replies.append(port.execute(one, 10))
+            done += 1
+        reply = tuple(replies) if isinstance(step, tuple) else replies[0]
+
+
+def test_a_replacement_that_was_cut_off_anywhere_shows_the_old_or_the_new_version(store):
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        steps, seen = 0, set()
+        while True:
+            name = f"d{steps}"
+            docs.upsert([Chunk(str(i), name, "old", E[i]) for i in range(3)])
+            records = tuple(
+                Record(Tag("acme", name, str(i), producer="u", path="replace", time=1.0), "new", E[i + 1], {})
+                for i in range(2)
+            )
+            cut = cut_after(acl, Replace("acme", ALWAYS, name, records), steps)
+            where = F["@document"] == name
+            listed = [hit.text for hit in docs.scan(where)]
+            assert listed in (["old"] * 3, ["new"] * 2), steps
+            seen.add(listed[0])
+            assert docs.count(where) == len(listed)
+            assert [hit.text for hit in docs.search(E[0], 5, where=where)] == listed
+            assert [hit.text for hit in docs.search(E[0], 1, where=where)] == listed[:1]
+            docs.upsert([Chunk("added", name, "added", E[5])])
+            assert docs.count(where) == len(listed) + 1
+            docs.replace(name, [Chunk("last", name, "last", E[6])])
+            assert [hit.text for hit in docs.scan(where)] == ["last"]
+            if not cut:
+                break
+            steps += 1
+        assert seen == {"old", "new"}
+        assert steps > 8
+        objects = store.ask("GET", f"/v1/objects?class={store.collection}&tenant=t_acme&limit=200")["objects"]
+        assert {one["properties"]["content"] for one in objects} == {"last"}  # nothing of the cut ones is left
+
+
+def test_a_delete_goes_past_the_servers_limit(stores):
+    store = stores()
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        docs.load(Chunk(str(i), "d", "", E[i % 8]) for i in range(2500))
+        assert docs.delete(where=ALWAYS).count == 2500
+        assert docs.count() == 0
+
+
+# --- tenants
+
+
+def test_a_read_of_a_tenant_that_nobody_wrote_creates_nothing(store):
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "ghost"))
+        result = docs.search(E[0])
+        assert (list(result), result.complete) == ([], True)
+        assert (docs.count(), list(docs.scan()), docs.fetch(["x"])) == (0, [], [])
+        assert docs.delete(document="x").count == 0
+        docs.replace("x", [])
+    assert store.tenants() == {}
+
+
+def test_a_first_write_creates_its_tenant_or_is_refused_by_config(store):
+    with v.connect(store.config) as acl:
+        acl.scoped(principal("u", "new tenant")).upsert([Chunk("1", "d", "", E[0])])
+    assert list(store.tenants()) == [tenant_name("new tenant")]
+    with v.connect(store.with_(new_tenants="refuse")) as acl:
+        with pytest.raises(StoreError) as caught:
+            acl.scoped(principal("u", "other")).upsert([Chunk("1", "d", "", E[0])])
+        assert caught.value.code == "tenant_not_served"
+        assert caught.value.sent == "no"
+    assert list(store.tenants()) == [tenant_name("new tenant")]
+
+
+def test_a_tenants_life(store):
+    with store.operator() as operator, v.connect(store.config) as acl:
+        assert operator.create("acme") == ["created the tenant acme"]
+        assert operator.create("acme") == ["it is there already"]
+        docs, missing = acl.scoped(principal("u", "acme")), acl.scoped(principal("u", "nobody"))
+        docs.upsert([Chunk("1", "d", "", E[0])])
+        operator.deactivate("acme")
+        assert operator.deactivate("acme") == ["it is inactive already"]
+        # At rest it reads like one that was never there, and nothing wakes it.
+        for one in (docs, missing):
+            assert (list(one.search(E[0])), one.count(), one.delete(document="d").count) == ([], 0, 0)
+        with pytest.raises(StoreError, match="is not served") as caught:
+            docs.upsert([Chunk("2", "d", "", E[1])])
+        assert caught.value.code == "tenant_not_served"
+        (info,) = operator.tenants()
+        assert (info.tenant, info.state, info.tier) == ("acme", "inactive", "own")
+        assert store.tenants() == {"t_acme": "INACTIVE"} or store.tenants() == {"t_acme": "COLD"}
+        operator.activate("acme")
+        assert docs.count() == 1
+        assert operator.tenants()[0].rows == 1
+        with pytest.raises(RefusedError, match="offload module"):
+            operator.offload("acme")
+        with pytest.raises(RefusedError, match="shard of its own"):
+            operator.promote("acme")
+        assert "removed the tenant acme" in operator.remove("acme")[0]
+        assert operator.remove("acme") == ["there is no such tenant"]
+        with pytest.raises(RefusedError, match="no such tenant"):
+            operator.activate("acme")
+        assert docs.count() == 0
+
+
+def test_a_hashed_tenant_is_listed_by_the_id_in_its_tags(store):
+    with v.connect(store.config) as acl, store.operator() as operator:
+        acl.scoped(principal("u", "a b/é")).upsert([Chunk("1", "d", "", E[0])])
+        operator.create("empty one")
+        assert {one.tenant for one in operator.tenants()} == {"a b/é", f"({tenant_name('empty one')})"}
+
+
+def test_a_field_that_is_declared_later_is_given_to_the_objects_that_have_it(store):
+    with v.connect(store.config) as acl:
+        for tenant in ("acme", "beta"):
+            docs = acl.scoped(principal("u", tenant))
+            docs.upsert([Chunk(str(i), "d", "", E[0], metadata={"size": i} if i % 2 else {}) for i in range(6)])
+    later = store.with_(metadata={"year": "number", "lang": "keyword", "size": "number"})
+    with pytest.raises(v.PostureError), v.connect(later) as acl:
+        acl.open()
+    with store.operator(metadata=later["stores"]["main"]["metadata"]) as operator:
+        assert "'size' of every object" in operator.plan()
+        operator.provision()
+        assert operator.provision() == ["everything is in place"]
+    with v.connect(later) as acl:
+        for tenant in ("acme", "beta"):
+            docs = acl.scoped(principal("u", tenant))
+            assert {hit.id for hit in docs.scan(F["size"] >= 3)} == {"3", "5"}
+            assert docs.count(F["size"].is_missing()) == 3
+
+
+def test_writes_outside_of_a_narrowed_handle_change_nothing(store):
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        docs.upsert([Chunk("en", "d", "", E[0], metadata={"lang": "en"}), Chunk("fr", "d", "", E[1])])
+        narrow = docs.narrow(F.lang == "en")
+        for work in (
+            lambda: narrow.upsert([Chunk("fr", "d", "x", E[0], metadata={"lang": "en"})]),
+            lambda: narrow.replace("d", [Chunk("en", "d", "x", E[0], metadata={"lang": "en"})]),
+        ):
+            with pytest.raises(DeniedError):
+                work()
+        assert narrow.delete(document="d").count == 1
+        assert [hit.id for hit in docs.scan()] == ["fr"]
+
+
+def test_asyncio_is_the_same(store):
+    async def work():
+        async with v.aconnect(store.config) as acl:
+            docs = acl.scoped(principal("u", "acme"))
+            await docs.upsert([Chunk(str(i), "d", f"text {i}", E[i]) for i in range(4)])
+            await docs.replace("d", [Chunk("1", "d", "new", E[1])])
+            found = await asyncio.gather(*(docs.search(E[1], 3) for _ in range(20)))
+            assert all([hit.text for hit in one] == ["new"] for one in found)
+            assert [hit.id async for hit in docs.scan()] == ["1"]
+            assert (await docs.search(Hybrid("new", E[1]), 3))[0].id == "1"
+            ghost = acl.scoped(principal("u", "ghost"))
+            assert (await ghost.count()) == 0
+
+    asyncio.run(work())
