@@ -12,7 +12,8 @@ import nox
 
 ROOT = Path(__file__).parent
 OLDEST = "3.11"
-STORES = ("pgvector", "qdrant", "pinecone")
+STORES = ("pgvector", "qdrant", "pinecone", "weaviate")
+CERTIFIED = ("memory", *STORES, "pgvector-pgbouncer", "weaviate-rbac")
 
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_existing_virtualenvs = True
@@ -27,6 +28,8 @@ nox.options.sessions = [
     "conformance(memory)",
     "conformance(pgvector)",
     "conformance(pinecone)",
+    "conformance(weaviate)",
+    "conformance(weaviate-rbac)",
     "stranger",
     "packages",
 ]
@@ -64,6 +67,12 @@ def install(session: nox.Session, *more: str, stores: tuple[str, ...] = STORES) 
     session.install(*paths, *group("test"), *more)
 
 
+def ready(session: nox.Session, store: str) -> None:
+    """Have a server at hand that takes minutes to install, once, before anything waits for it."""
+    if store.startswith("weaviate"):
+        session.run("python", "-m", "vectoracl_conformance.servers", "vectoracl_weaviate.conformance:SPEC")
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff: rules and format."""
@@ -91,6 +100,7 @@ def tests(session: nox.Session) -> None:
 def store(session: nox.Session, store: str) -> None:
     """One store's adapter against a real server: `nox -s "store(pgvector)"`."""
     install(session, stores=(store,))
+    ready(session, store)
     session.run("pytest", "-q", "-n", "2", *(session.posargs or [f"adapters/{store}/tests"]))
 
 
@@ -102,10 +112,11 @@ def kit(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("store", [nox.param(store, id=store) for store in ("memory", *STORES, "pgvector-pgbouncer")])
+@nox.parametrize("store", [nox.param(store, id=store) for store in CERTIFIED])
 def conformance(session: nox.Session, store: str) -> None:
     """Certify one adapter of ours: `nox -s "conformance(pgvector)"`; the report is written to conformance/out/."""
     install(session)
+    ready(session, store)
     out = ROOT / "conformance" / "out"
     out.mkdir(exist_ok=True)
     reports = [f"--{kind}={out / store}.{kind}" for kind in ("json", "html")]
@@ -113,7 +124,7 @@ def conformance(session: nox.Session, store: str) -> None:
 
 
 @nox.session
-@nox.parametrize("store", [nox.param(one, id=one) for one in ("qdrant", "pinecone")])
+@nox.parametrize("store", [nox.param(one, id=one) for one in ("qdrant", "pinecone", "weaviate")])
 def golden(session: nox.Session, store: str) -> None:
     """Rewrite what an adapter is pinned to send; a change then shows as a diff."""
     install(session, stores=(store,))

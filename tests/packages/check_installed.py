@@ -36,6 +36,8 @@ if "pgvector" in extras:
     importlib.import_module("vectoracl_pgvector.plugin")
 elif "qdrant" in extras:
     importlib.import_module("vectoracl_qdrant.plugin")
+elif "weaviate" in extras:
+    importlib.import_module("vectoracl_weaviate.plugin")
 elif "pinecone" in extras:
     importlib.import_module("vectoracl_pinecone.plugin")
 else:

@@ -31,6 +31,7 @@ _OURS = {
     "pgvector-pgbouncer": "vectoracl_pgvector.conformance_pooled:harness",
     "qdrant": "vectoracl_qdrant.conformance:harness",
     "weaviate": "vectoracl_weaviate.conformance:harness",
+    "weaviate-rbac": "vectoracl_weaviate.conformance:rbac",
     "pinecone": "vectoracl_pinecone.conformance:harness",
 }
 

@@ -27,7 +27,7 @@ class Ask:
 
     `mutants` "quick" lets each mutant's own check have its turn first, and the others only where that did not kill
     it; "matrix" lets all have theirs. `jobs` are how many mutants run at a time, 0: as many as there are processors,
-    four at the most. `timeout` is in seconds, for the checks together and for each mutant.
+    four at the most. `timeout` is how many seconds the checks may be silent, and how many each mutant has.
     """
 
     name: str
@@ -141,16 +141,17 @@ def _worker(request: dict[str, Any], token: str, timeout: float, watch: Watch) -
         late.set()
         process.kill()
 
-    timer = threading.Timer(timeout, stop)
-    timer.start()
+    timer = _started(timeout, stop)
     events: list[dict[str, Any]] = []
     try:
         process.stdin.close()
         for line in process.stdout:
             event = _event(line, token)
             if event is not None:
+                timer.cancel()
                 events.append(event)
                 watch(event)
+                timer = _started(timeout, stop)
         code = process.wait()
     except BaseException:
         process.kill()
@@ -159,12 +160,19 @@ def _worker(request: dict[str, Any], token: str, timeout: float, watch: Watch) -
     finally:
         timer.cancel()
     if late.is_set():
-        return events, f"the run was stopped after {timeout:g} seconds"
+        return events, f"the run was stopped after {timeout:g} seconds without a word"
     ended = any(event["event"] == "end" for event in events)
     told = next((event["message"] for event in events if event["event"] == "error"), "")
     if told:
         return events, told
     return events, "" if ended and code == 0 else f"the process of the adapter ended early (exit code {code})"
+
+
+def _started(seconds: float, work: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(seconds, work)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def _event(line: str, token: str) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ run", or into a failure where VECTORACL_REQUIRE_SERVERS is 1.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import secrets
 import shutil
@@ -213,6 +214,14 @@ def program(spec: ServerSpec, *, say: Say | None = None) -> Found:
     Raises: MissingServerError.
     """
     found = find(replace(spec, address="", image=""))
+    if found is None:
+        raise MissingServerError(needed(spec))
+    return found if found.what else Found(found.source, str(_install(spec, say or _say)))
+
+
+def prepare(spec: ServerSpec, say: Say | None = None) -> Found:
+    """Install what `start` would have to install first; return what it will use. Raises: MissingServerError."""
+    found = find(spec)
     if found is None:
         raise MissingServerError(needed(spec))
     return found if found.what else Found(found.source, str(_install(spec, say or _say)))
@@ -433,3 +442,20 @@ def _docker(*arguments: str) -> bool:
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+
+
+def main(target: str) -> int:
+    """Install what the specification at *target* (module:attribute) needs; for CI, before anything waits for it."""
+    module, _, name = target.partition(":")
+    spec = getattr(importlib.import_module(module), name)
+    try:
+        found = prepare(spec)
+    except MissingServerError as error:
+        _say(f"not run: {error}")
+        return 1 if required() else 0
+    _say(f"{spec.name}: {found.source}, {found.what}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -24,7 +24,7 @@ from vectoracl.prepare import check_tagged
 from vectoracl.records import Record, Tag
 from vectoracl_conformance import servers
 from vectoracl_conformance.evidence import Tap, Taps, Wire
-from vectoracl_conformance.harness import Harness, HarnessError, Needs, Server, Shards, Store, Weakening
+from vectoracl_conformance.harness import Harness, HarnessError, Mutant, Needs, Server, Shards, Store, Weakening
 from vectoracl_conformance.servers import Place, Running, ServerSpec
 from vectoracl_weaviate import tenant_keys
 from vectoracl_weaviate.conformance_wire import DECODE, WeaviateShards, answered, judge_of
@@ -359,6 +359,12 @@ class WeaviateHarness(Harness):
         running = self.running()
         assert self._http is not None
         return self.kind(needs, running, self._http)
+
+    def mutants(self) -> Sequence[Mutant]:
+        """Return the faults that only Weaviate can have."""
+        from vectoracl_weaviate.conformance_mutants import MUTANTS
+
+        return MUTANTS
 
     def close(self) -> None:
         """Stop the server, if it was started for this."""

@@ -25,7 +25,7 @@ from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.decode import Decoder
 from vectoracl_weaviate.execute import Administrator, WeaviatePort
 from vectoracl_weaviate.names import readable, tenant_name
-from vectoracl_weaviate.requests import Describe, Tenants, TenantState
+from vectoracl_weaviate.requests import Describe, State, Tenants, TenantState
 
 _NO_TIERS = (
     "Every tenant of a Weaviate store has a shard of its own already. To let one rest: vectoracl tenants deactivate."
@@ -192,8 +192,8 @@ class WeaviateOperator:
         return tenant_name(check_tenant(tenant))
 
     def _state(self, name: str) -> TenantState | None:
-        states: Mapping[str, TenantState] = self._ask(Tenants())
-        return states.get(name)
+        state: TenantState | None = self._ask(State(None, name))
+        return state
 
     def _change(self, tenant: str, to: TenantState) -> list[str]:
         name = self._name(tenant)
