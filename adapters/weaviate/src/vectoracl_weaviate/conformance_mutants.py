@@ -75,7 +75,7 @@ class _Also(_Changed):
 
 
 def _also(opened: Opened, store: Store) -> Opened:
-    return replace(opened, adapter=_Also(opened.adapter, lambda request: _foreign(store, request)))  # type: ignore[arg-type]  # it stands for one
+    return replace(opened, adapter=_Also(opened.adapter, lambda request: _foreign(store, request)))
 
 
 def _message(request: Any, **changes: Any) -> Any:
@@ -148,7 +148,7 @@ def _folded(old: Callable[[str], str]) -> Any:
     return lambda tenant: old(tenant).lower()
 
 
-def _cut(old: Callable[[str], str]) -> Any:
+def _cut(_old: Callable[[str], str]) -> Any:
     """Cut long names off instead of hashing them."""
     import re
 
@@ -183,7 +183,8 @@ MUTANTS: Sequence[Mutant] = (
     ),
     _mutant("no filter in counts", "a count has no filter", "R12",
             _unfiltered(lambda one: one.DESCRIPTOR.name == "AggregateRequest")),
-    Mutant("ranks in another tenant's shard too", "a foreign shard is searched and its hits are dropped", "E3", wrap=_also),
+    Mutant("ranks in another tenant's shard too", "a foreign shard is searched, its hits dropped", "E3",
+           wrap=_also),
     Mutant("a read creates its tenant", "an unknown tenant is made by reading", "P3",
            patches=((_ADAPTER, "_reading", _creates),)),
     Mutant("tenants created by a write", "autoTenantCreation is on", "X2", store=_auto),
