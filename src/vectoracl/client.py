@@ -24,6 +24,7 @@ from vectoracl.explain import Explanation, explain_flow
 from vectoracl.fields import check_fields
 from vectoracl.findings import Posture
 from vectoracl.guard import Asker, Guard, Store
+from vectoracl.handle import Life
 from vectoracl.ids import check_tenant
 from vectoracl.imports import import_path
 from vectoracl.plugins import load
@@ -31,7 +32,7 @@ from vectoracl.policy import Policy, TenantPolicy
 from vectoracl.ports import CORE_PORTS, AsyncCorePort, CorePort
 from vectoracl.predicate import ALWAYS
 from vectoracl.principal import Principal, check_principal
-from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever, _Life
+from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
 
 T = TypeVar("T")
 _MAX_HELPERS = 32
@@ -162,7 +163,7 @@ class _Base:
     def _handle(self, make: Callable[..., T], principal: Principal, actions: Iterable[Action] | None) -> T:
         asker = self._asker(principal, actions)
         name = self._route(asker.principal.tenant)
-        return make(self.guard, lambda: self._named(name).store, self, asker, _Life(self._alive))
+        return make(self.guard, lambda: self._named(name).store, self, asker, Life(self._alive))
 
     def _explain(self, principal: object, action: object, document: str | None) -> tuple[Store, Flow[Explanation]]:
         asker = self._asker(principal, None)

@@ -1,160 +1,30 @@
 """The handles: what an application holds. A handle is bound to one principal and has no method that reaches others.
 
-`ScopedRetriever` and `AsyncScopedRetriever` differ in who drives: each method builds the same flow (`_Handle`).
+`ScopedRetriever` and `AsyncScopedRetriever` differ in who drives: each method builds the same flow (`handle.Handle`).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
-from vectoracl import reads, writes
-from vectoracl.actions import Action, check_actions
+from vectoracl import arguments
 from vectoracl.adapter import Flow
 from vectoracl.errors import ClosedError, InvalidInputError, TooLargeError
-from vectoracl.guard import Asker, Guard, Store
-from vectoracl.ids import check_id
+from vectoracl.guard import Store
+from vectoracl.handle import UNSET, Handle, Ids
 from vectoracl.load import Journal, LoadProgress, LoadReport, Pieces, batches
-from vectoracl.operations import ChunkRef
-from vectoracl.predicate import ALWAYS, Predicate, check_predicate, conjunction
-from vectoracl.prepare import Prepared, prepare
+from vectoracl.predicate import ALWAYS, Predicate
 from vectoracl.queries import Query
 from vectoracl.records import Chunk, Hit, Page, Result, Written
 
 T = TypeVar("T")
 _BATCH = 500
-_UNSET: Any = object()
-_Ids = Iterable[str | tuple[str, str]]
 
 
-class Driver(Protocol):
-    """What runs the flows of sync handles."""
-
-    def run(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
-        """Drive *flow* on *store*; *timeout* in seconds, None for the store's own."""
-        ...
-
-
-class AsyncDriver(Protocol):
-    """What runs the flows of async handles."""
-
-    async def arun(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
-        """Drive *flow* on *store*."""
-        ...
-
-
-class _Life:
-    """Whether a handle is open; a narrowed handle ends with the one it came from."""
-
-    __slots__ = ("_ended", "_owner")
-
-    def __init__(self, owner: Callable[[], bool]) -> None:
-        self._owner = owner
-        self._ended = False
-
-    def end(self) -> None:
-        self._ended = True
-
-    def open(self) -> bool:
-        return not self._ended and self._owner()
-
-
-class _Handle:
-    """What both kinds of handle share: the checks of the arguments and the flows."""
-
-    __slots__ = ("_asker", "_driver", "_guard", "_life", "_store")
-
-    def __init__(self, guard: Guard, store: Callable[[], Store], driver: Any, asker: Asker, life: _Life) -> None:
-        self._guard = guard
-        self._store = store
-        self._driver = driver
-        self._asker = asker
-        self._life = life
-
-    def __repr__(self) -> str:
-        principal = self._asker.principal
-        return f"<{type(self).__name__} of {principal.id!r}, tenant {principal.tenant!r}>"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        raise InvalidInputError("A handle is not serialised; make one from a verified principal where it is used.")
-
-    def narrow(self, where: Predicate = ALWAYS, actions: Iterable[Action] | None = None) -> Self:
-        """Return a handle that can do less: only rows that also match *where*, only *actions*.
-
-        What an agent or a tool gets. It can never widen: filters are joined by "and", actions by intersection, and
-        it ends with the handle that it came from. Raises: InvalidInputError, ReservedFieldError,
-        UnsupportedPredicateError.
-        """
-        store = self._open()
-        checked = reads.check_where(store, check_predicate(where))
-        kept = self._asker.actions if actions is None else self._asker.actions & check_actions(actions)
-        asker = Asker(self._asker.principal, kept, conjunction((self._asker.narrow, checked)))
-        return type(self)(self._guard, self._store, self._driver, asker, _Life(self._life.open))
-
-    def driven_by(self, driver: Any) -> Self:
-        """Return the same handle, driven by *driver*: for adapters that work inside the caller's own transaction."""
-        self._open()
-        return type(self)(self._guard, self._store, driver, self._asker, _Life(self._life.open))
-
-    def _open(self) -> Store:
-        if not self._life.open():
-            raise ClosedError("This handle was closed. Ask for a new one: acl.scoped(principal).")
-        return self._store()
-
-    def _search(self, queries: Sequence[Query], **given: Any) -> tuple[Store, Flow[list[Result]]]:
-        store = self._open()
-        ask = reads.check_ask(store, **given)
-        return store, reads.search(self._guard, store, self._asker, queries, ask)
-
-    def _fetch(self, ids: object, include: object) -> tuple[Store, Flow[list[Hit]]]:
-        store = self._open()
-        refs = reads.check_refs(ids)
-        return store, reads.fetch(self._guard, store, self._asker, refs, reads.check_include(include))
-
-    def _count(self, where: object) -> tuple[Store, Flow[int]]:
-        store = self._open()
-        return store, reads.count(self._guard, store, self._asker, reads.check_where(store, where))
-
-    def _page(self, where: object, size: int, after: str | None, include: object) -> tuple[Store, Flow[Page]]:
-        store = self._open()
-        checked = reads.check_where(store, where)
-        return store, reads.page(self._guard, store, self._asker, checked, size, after, reads.check_include(include))
-
-    def _prepared(self, chunks: Iterable[Chunk]) -> tuple[Store, tuple[Prepared, ...]]:
-        store = self._open()
-        can = store.capabilities
-        return store, prepare(chunks, store.fields, can.dimension, nonzero=can.metric == "cosine", limit=can.max_batch)
-
-    def _upsert(self, chunks: Iterable[Chunk], path: str = "upsert") -> tuple[Store, Flow[Written]]:
-        store, prepared = self._prepared(chunks)
-        return store, writes.upsert(self._guard, store, self._asker, prepared, path)
-
-    def _replace(self, document: str, chunks: Iterable[Chunk]) -> tuple[Store, Flow[Written]]:
-        document = check_id(document, "document")
-        store, prepared = self._prepared(chunks)
-        if any(one.chunk.document != document for one in prepared):
-            raise InvalidInputError("replace() takes chunks of the one document that it names.", field="document")
-        return store, writes.replace(self._guard, store, self._asker, document, prepared)
-
-    def _delete(self, ids: Any, document: Any, where: Any) -> tuple[Store, Flow[Written]]:
-        store = self._open()
-        if sum(one is not _UNSET for one in (ids, document, where)) != 1:
-            raise InvalidInputError("delete() takes exactly one of ids=, document= and where=.", field="delete")
-        refs: tuple[ChunkRef, ...] | None = None
-        selected: Predicate | None = None
-        if ids is not _UNSET:
-            refs = reads.check_refs(ids)
-        elif document is not _UNSET:
-            document = check_id(document, "document")
-        else:
-            selected = reads.check_where(store, where)
-        named = None if document is _UNSET else document
-        return store, writes.delete(self._guard, store, self._asker, refs, named, selected)
-
-
-class ScopedRetriever(_Handle):
+class ScopedRetriever(Handle):
     """Search and write as one principal. A plain value: it holds no connection, and policy is asked at each call.
 
     `with` is optional; it only makes later use an error.
@@ -174,7 +44,7 @@ class ScopedRetriever(_Handle):
     def _run(self, work: tuple[Store, Flow[T]], timeout: float | None = None) -> T:
         store, flow = work
         if timeout is not None:
-            reads.check_timeout(timeout)
+            arguments.check_timeout(timeout)
         return self._driver.run(store, flow, timeout)  # type: ignore[no-any-return]
 
     def search(
@@ -186,7 +56,7 @@ class ScopedRetriever(_Handle):
         min_score: float | None = None,
         group_by: Literal["document"] | None = None,
         per_group: int = 1,
-        include: Iterable[str] = reads.INCLUDE,
+        include: Iterable[str] = arguments.INCLUDE,
         exact: bool = False,
         tuning: Mapping[str, int] | None = None,
         timeout: float | None = None,
@@ -224,7 +94,7 @@ class ScopedRetriever(_Handle):
         min_score: float | None = None,
         group_by: Literal["document"] | None = None,
         per_group: int = 1,
-        include: Iterable[str] = reads.INCLUDE,
+        include: Iterable[str] = arguments.INCLUDE,
         exact: bool = False,
         tuning: Mapping[str, int] | None = None,
         timeout: float | None = None,
@@ -243,7 +113,7 @@ class ScopedRetriever(_Handle):
         )
         return self._run(work, timeout)
 
-    def fetch(self, ids: _Ids, *, include: Iterable[str] = reads.INCLUDE, timeout: float | None = None) -> list[Hit]:
+    def fetch(self, ids: Ids, *, include: Iterable[str] = arguments.INCLUDE, timeout: float | None = None) -> list[Hit]:
         """Return the chunks of *ids* (chunk ids, or (document, chunk id) pairs), at most 1,000 ids.
 
         A chunk id alone names the chunk in every document; more than 10,000 chunks are refused. What does not exist
@@ -261,14 +131,14 @@ class ScopedRetriever(_Handle):
         size: int = 100,
         after: str | None = None,
         *,
-        include: Iterable[str] = reads.INCLUDE,
+        include: Iterable[str] = arguments.INCLUDE,
         timeout: float | None = None,
     ) -> Page:
         """Return one page of a scan; pass `page.after` for the next. A cursor is bound to scope and filter."""
         return self._run(self._page(where, size, after, include), timeout)
 
     def scan(
-        self, where: Predicate = ALWAYS, *, size: int = 1000, include: Iterable[str] = reads.INCLUDE
+        self, where: Predicate = ALWAYS, *, size: int = 1000, include: Iterable[str] = arguments.INCLUDE
     ) -> Iterator[Hit]:
         """Iterate over all chunks that match *where*, in pages of *size*; policy is asked again for every page."""
         after: str | None = None
@@ -299,9 +169,9 @@ class ScopedRetriever(_Handle):
     def delete(
         self,
         *,
-        ids: _Ids = _UNSET,
-        document: str = _UNSET,
-        where: Predicate = _UNSET,
+        ids: Ids = UNSET,
+        document: str = UNSET,
+        where: Predicate = UNSET,
         timeout: float | None = None,
     ) -> Written:
         """Delete by exactly one selector; what does not exist or may not be deleted is left alone, alike.
@@ -352,7 +222,7 @@ class ScopedRetriever(_Handle):
         return _batch(batch, self._open().capabilities.max_batch)
 
 
-class AsyncScopedRetriever(_Handle):
+class AsyncScopedRetriever(Handle):
     """`ScopedRetriever` for asyncio: the same methods, awaited; `scan` is an async iterator."""
 
     __slots__ = ()
@@ -370,7 +240,7 @@ class AsyncScopedRetriever(_Handle):
     async def _arun(self, work: tuple[Store, Flow[T]], timeout: float | None = None) -> T:
         store, flow = work
         if timeout is not None:
-            reads.check_timeout(timeout)
+            arguments.check_timeout(timeout)
         return await self._driver.arun(store, flow, timeout)  # type: ignore[no-any-return]
 
     async def search(
@@ -382,7 +252,7 @@ class AsyncScopedRetriever(_Handle):
         min_score: float | None = None,
         group_by: Literal["document"] | None = None,
         per_group: int = 1,
-        include: Iterable[str] = reads.INCLUDE,
+        include: Iterable[str] = arguments.INCLUDE,
         exact: bool = False,
         tuning: Mapping[str, int] | None = None,
         timeout: float | None = None,
@@ -410,7 +280,7 @@ class AsyncScopedRetriever(_Handle):
         min_score: float | None = None,
         group_by: Literal["document"] | None = None,
         per_group: int = 1,
-        include: Iterable[str] = reads.INCLUDE,
+        include: Iterable[str] = arguments.INCLUDE,
         exact: bool = False,
         tuning: Mapping[str, int] | None = None,
         timeout: float | None = None,
@@ -431,9 +301,9 @@ class AsyncScopedRetriever(_Handle):
 
     async def fetch(
         self,
-        ids: _Ids,
+        ids: Ids,
         *,
-        include: Iterable[str] = reads.INCLUDE,
+        include: Iterable[str] = arguments.INCLUDE,
         timeout: float | None = None,
     ) -> list[Hit]:
         """See `ScopedRetriever.fetch`."""
@@ -449,14 +319,14 @@ class AsyncScopedRetriever(_Handle):
         size: int = 100,
         after: str | None = None,
         *,
-        include: Iterable[str] = reads.INCLUDE,
+        include: Iterable[str] = arguments.INCLUDE,
         timeout: float | None = None,
     ) -> Page:
         """See `ScopedRetriever.page`."""
         return await self._arun(self._page(where, size, after, include), timeout)
 
     async def scan(
-        self, where: Predicate = ALWAYS, *, size: int = 1000, include: Iterable[str] = reads.INCLUDE
+        self, where: Predicate = ALWAYS, *, size: int = 1000, include: Iterable[str] = arguments.INCLUDE
     ) -> AsyncIterator[Hit]:
         """See `ScopedRetriever.scan`."""
         after: str | None = None
@@ -486,9 +356,9 @@ class AsyncScopedRetriever(_Handle):
     async def delete(
         self,
         *,
-        ids: _Ids = _UNSET,
-        document: str = _UNSET,
-        where: Predicate = _UNSET,
+        ids: Ids = UNSET,
+        document: str = UNSET,
+        where: Predicate = UNSET,
         timeout: float | None = None,
     ) -> Written:
         """See `ScopedRetriever.delete`."""
@@ -538,4 +408,4 @@ def _queries(queries: object) -> tuple[Query, ...]:
 
 def _batch(given: int | None, most: int) -> int:
     """Return how many chunks `load` writes at once. Raises: InvalidInputError."""
-    return min(_BATCH, most) if given is None else reads.integer(given, "batch", 1, most)
+    return min(_BATCH, most) if given is None else arguments.integer(given, "batch", 1, most)

@@ -47,7 +47,7 @@ def _settings_sql(count: int) -> str:
 def settings_statement(request: Transaction | RankAll, timeout: float | None) -> Statement:
     """Return the one statement that sets the scope, and a limit for the server, for this transaction only."""
     settings = list(request.settings)
-    if timeout is not None:  # at most 86,400 seconds (`reads.MAX_TIMEOUT`), so it fits 31 bits
+    if timeout is not None:  # at most 86,400 seconds (`arguments.MAX_TIMEOUT`), so it fits 31 bits
         settings.append(("statement_timeout", str(max(1, math.ceil(timeout * 1000)))))
     return Statement(_settings_sql(len(settings)), tuple([part for pair in settings for part in pair]))
 

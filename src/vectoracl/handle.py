@@ -1,0 +1,151 @@
+"""What sync and async handles share: the checks of the arguments, and the flows. A handle is bound to one principal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, Self, TypeVar
+
+from vectoracl import arguments, pages, reads, writes
+from vectoracl.actions import Action, check_actions
+from vectoracl.adapter import Flow
+from vectoracl.errors import ClosedError, InvalidInputError
+from vectoracl.guard import Asker, Guard, Store
+from vectoracl.ids import check_id
+from vectoracl.operations import ChunkRef
+from vectoracl.predicate import ALWAYS, Predicate, check_predicate, conjunction
+from vectoracl.prepare import Prepared, prepare
+from vectoracl.queries import Query
+from vectoracl.records import Chunk, Hit, Page, Result, Written
+
+T = TypeVar("T")
+UNSET: Any = object()
+Ids = Iterable[str | tuple[str, str]]
+
+
+class Driver(Protocol):
+    """What runs the flows of sync handles."""
+
+    def run(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
+        """Drive *flow* on *store*; *timeout* in seconds, None for the store's own."""
+        ...
+
+
+class AsyncDriver(Protocol):
+    """What runs the flows of async handles."""
+
+    async def arun(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
+        """Drive *flow* on *store*."""
+        ...
+
+
+class Life:
+    """Whether a handle is open; a narrowed handle ends with the one it came from."""
+
+    __slots__ = ("_ended", "_owner")
+
+    def __init__(self, owner: Callable[[], bool]) -> None:
+        self._owner = owner
+        self._ended = False
+
+    def end(self) -> None:
+        """End it."""
+        self._ended = True
+
+    def open(self) -> bool:
+        """Tell whether it is open."""
+        return not self._ended and self._owner()
+
+
+class Handle:
+    """What both kinds of handle share: the checks of the arguments and the flows."""
+
+    __slots__ = ("_asker", "_driver", "_guard", "_life", "_store")
+
+    def __init__(self, guard: Guard, store: Callable[[], Store], driver: Any, asker: Asker, life: Life) -> None:
+        self._guard = guard
+        self._store = store
+        self._driver = driver
+        self._asker = asker
+        self._life = life
+
+    def __repr__(self) -> str:
+        principal = self._asker.principal
+        return f"<{type(self).__name__} of {principal.id!r}, tenant {principal.tenant!r}>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise InvalidInputError("A handle is not serialised; make one from a verified principal where it is used.")
+
+    def narrow(self, where: Predicate = ALWAYS, actions: Iterable[Action] | None = None) -> Self:
+        """Return a handle that can do less: only rows that also match *where*, only *actions*.
+
+        What an agent or a tool gets. It can never widen: filters are joined by "and", actions by intersection, and
+        it ends with the handle that it came from. Raises: InvalidInputError, ReservedFieldError,
+        UnsupportedPredicateError.
+        """
+        store = self._open()
+        checked = arguments.check_where(store, check_predicate(where))
+        kept = self._asker.actions if actions is None else self._asker.actions & check_actions(actions)
+        asker = Asker(self._asker.principal, kept, conjunction((self._asker.narrow, checked)))
+        return type(self)(self._guard, self._store, self._driver, asker, Life(self._life.open))
+
+    def driven_by(self, driver: Any) -> Self:
+        """Return the same handle, driven by *driver*: for adapters that work inside the caller's own transaction."""
+        self._open()
+        return type(self)(self._guard, self._store, driver, self._asker, Life(self._life.open))
+
+    def _open(self) -> Store:
+        if not self._life.open():
+            raise ClosedError("This handle was closed. Ask for a new one: acl.scoped(principal).")
+        return self._store()
+
+    def _search(self, queries: Sequence[Query], **given: Any) -> tuple[Store, Flow[list[Result]]]:
+        store = self._open()
+        ask = arguments.check_ask(store, **given)
+        return store, reads.search(self._guard, store, self._asker, queries, ask)
+
+    def _fetch(self, ids: object, include: object) -> tuple[Store, Flow[list[Hit]]]:
+        store = self._open()
+        refs = arguments.check_refs(ids)
+        return store, reads.fetch(self._guard, store, self._asker, refs, arguments.check_include(include))
+
+    def _count(self, where: object) -> tuple[Store, Flow[int]]:
+        store = self._open()
+        return store, reads.count(self._guard, store, self._asker, arguments.check_where(store, where))
+
+    def _page(self, where: object, size: int, after: str | None, include: object) -> tuple[Store, Flow[Page]]:
+        store = self._open()
+        checked = arguments.check_where(store, where)
+        return store, pages.page(
+            self._guard, store, self._asker, checked, size, after, arguments.check_include(include)
+        )
+
+    def _prepared(self, chunks: Iterable[Chunk]) -> tuple[Store, tuple[Prepared, ...]]:
+        store = self._open()
+        can = store.capabilities
+        return store, prepare(chunks, store.fields, can.dimension, nonzero=can.metric == "cosine", limit=can.max_batch)
+
+    def _upsert(self, chunks: Iterable[Chunk], path: str = "upsert") -> tuple[Store, Flow[Written]]:
+        store, prepared = self._prepared(chunks)
+        return store, writes.upsert(self._guard, store, self._asker, prepared, path)
+
+    def _replace(self, document: str, chunks: Iterable[Chunk]) -> tuple[Store, Flow[Written]]:
+        document = check_id(document, "document")
+        store, prepared = self._prepared(chunks)
+        if any(one.chunk.document != document for one in prepared):
+            raise InvalidInputError("replace() takes chunks of the one document that it names.", field="document")
+        return store, writes.replace(self._guard, store, self._asker, document, prepared)
+
+    def _delete(self, ids: Any, document: Any, where: Any) -> tuple[Store, Flow[Written]]:
+        store = self._open()
+        if sum(one is not UNSET for one in (ids, document, where)) != 1:
+            raise InvalidInputError("delete() takes exactly one of ids=, document= and where=.", field="delete")
+        refs: tuple[ChunkRef, ...] | None = None
+        selected: Predicate | None = None
+        if ids is not UNSET:
+            refs = arguments.check_refs(ids)
+        elif document is not UNSET:
+            document = check_id(document, "document")
+        else:
+            selected = arguments.check_where(store, where)
+        named = None if document is UNSET else document
+        return store, writes.delete(self._guard, store, self._asker, refs, named, selected)
