@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from dataclasses import replace as changed
 from typing import Any
 
@@ -224,3 +225,72 @@ def test_the_tag_says_what_was_written(acl: v.VectorACL) -> None:
     (hit,) = acl.scoped(ALICE).fetch(["c"])
     assert hit.tag[:7] == Tag("acme", "d", "c")[:7]
     assert (hit.tag.producer, hit.tag.path, hit.tag.position) == ("alice", "upsert", 3)
+
+
+def test_a_narrowed_handle_cannot_overwrite_what_it_may_not_see(acl: v.VectorACL) -> None:
+    docs = acl.scoped(ALICE)
+    docs.upsert([Chunk("c", "d", "old", ONES, metadata={"year": 1999})])
+    narrow = docs.narrow(F.year >= 2020)
+    fresh = Chunk("c", "d", "new", ONES, metadata={"year": 2021})
+    for write in (lambda: narrow.upsert([Chunk("n", "d", "x", ONES, metadata={"year": 2021}), fresh]),
+                  lambda: narrow.replace("d", [fresh])):  # fmt: skip
+        with pytest.raises(v.DeniedError) as denied:
+            write()
+        assert denied.value.decision_id
+    assert [(hit.id, hit.text) for hit in docs.scan()] == [("c", "old")]
+    assert narrow.delete(document="d").count == 0
+    assert docs.count() == 1
+
+
+def test_like_finds_neighbours_inside_the_scope_only(acl: v.VectorACL) -> None:
+    acl.scoped(ALICE).upsert([Chunk("c", "d", "a", np.eye(8)[0]), Chunk("n", "d", "", ONES)])
+    acl.scoped(BOB).upsert([Chunk("theirs", "d", "b", np.eye(8)[1])])
+    assert [hit.id for hit in acl.scoped(ALICE).search(v.Like("c"), 5)] == ["n"]
+    foreign, absent = (acl.scoped(ALICE).search(v.Like(one), 5) for one in ("theirs", "nowhere"))
+    assert foreign == absent
+    assert not foreign
+
+
+def test_concurrent_replacements_of_one_document_leave_one_whole(acl: v.VectorACL) -> None:
+    docs = acl.scoped(ALICE)
+
+    def work(name: str) -> None:
+        for turn in range(4):
+            docs.replace("d", [Chunk(f"{name}{turn}-{i}", "d", f"{name}{turn}", ONES) for i in range(4)])
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    hits = list(docs.scan())
+    assert len({(hit.tag.generation, hit.text) for hit in hits}) == 1
+    assert len(hits) == 4
+
+
+def test_a_search_for_more_than_there_is_asks_whether_there_is_more(acl: v.VectorACL, store: Provisioned) -> None:
+    docs = acl.scoped(ALICE)
+    docs.upsert([Chunk(f"c{i}", "d", "", unit(np.random.default_rng(i))) for i in range(3)])
+    before = store.needle.counts()["answered"]
+    assert docs.search(ONES, 3).complete
+    assert store.needle.counts()["answered"] == before + 1
+    found = docs.search(ONES, 4)
+    assert (len(found), found.complete, found.shortfall) == (3, True, None)
+    assert store.needle.counts()["answered"] == before + 3
+
+
+def test_an_index_that_loses_rows_is_said() -> None:
+    from vectoracl import ALWAYS
+    from vectoracl.operations import Search
+    from vectoracl_pinecone.adapter import PineconeAdapter
+    from vectoracl_pinecone.requests import Match
+
+    from pinecone_support.shapes import QUERY, TENANT, TEXT, config
+
+    flow = PineconeAdapter(config(), {}).search(Search(TENANT, ALWAYS, ALWAYS, QUERY, 3, TEXT))
+    next(flow)
+    asked = flow.send(())
+    assert asked.top_k == 1
+    with pytest.raises(StopIteration) as ended:
+        flow.send((Match("somewhere"),))
+    assert (ended.value.value.complete, ended.value.value.shortfall is None) == (False, False)

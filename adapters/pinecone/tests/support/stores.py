@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import vectoracl as v
+from vectoracl_conformance.servers import MissingServerError, missing
 from vectoracl_pinecone.needle import Needle
 
 
@@ -54,7 +55,11 @@ def make(needle: Needle, *, metadata: Mapping[str, str] | None = None, dimension
 
 @pytest.fixture(scope="session")
 def needle() -> Iterator[Needle]:
-    made = Needle()
+    try:
+        made = Needle()
+    except MissingServerError as error:
+        missing(error, pytest.skip, pytest.fail)
+        return
     yield made
     made.close()
 
