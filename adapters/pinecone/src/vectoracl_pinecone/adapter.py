@@ -165,27 +165,29 @@ class PineconeAdapter:
         if not operation.records:
             return 0
         partition, records = operation.partition, list(operation.records)
-        self._puts(partition, records, NO_VERSION)  # the limits, before any I/O
+        puts = self._puts(partition, records, NO_VERSION)  # the limits, before any I/O
         if not operation.verbatim:
             documents = sorted({record.tag.document for record in records})
             generations = yield from self._generations(partition, documents)
-            records = [
+            renewed = [
                 record._replace(tag=record.tag._replace(generation=generations.get(record.tag.document, 0)))
                 for record in records
             ]
+            if any(generations.values()):
+                records, puts = renewed, self._puts(partition, renewed, NO_VERSION)
         outside = self._compile.outside(operation.scope)
-        if (yield from self._any(partition, [id_of(record.tag) for record in records], outside)):
+        if (yield from self._any(partition, [one.id for put in puts for one in put.records], outside)):
             raise _denied("upsert")
-        yield from self._write(partition, records, NO_VERSION)
+        yield from self._write(partition, puts, self._compile.written(records[-1], NO_VERSION))
         return len(records)
 
     def _puts(self, partition: str, records: Sequence[Record], version: str) -> list[Put]:
         return self._compile.puts(partition, self._compile.records_of(records, version))
 
-    def _write(self, partition: str, records: Sequence[Record], version: str) -> Flow[Done]:
-        """Write *records*, in as many requests as they need; `written` of an error counts those that are in."""
+    def _write(self, partition: str, puts: Sequence[Put], seen: Compiled) -> Flow[Done]:
+        """Write all of *puts*; `written` of an error counts the records that are in. *seen* is the last of them."""
         done, written = Done(), 0
-        for put in self._puts(partition, records, version):
+        for put in puts:
             try:
                 done = yield from put
             except StoreError as error:
@@ -193,7 +195,6 @@ class PineconeAdapter:
                 raise
             written += len(put.records)
         if self.config.wait_visible:
-            seen = self._compile.written(records[-1], version)
             yield from self._compile.settle(partition, done.lsn, seen, NONE)
         return done
 
@@ -248,7 +249,8 @@ class PineconeAdapter:
                 return 0
             generation = max((taken_apart(one).generation for one in old), default=-1) + step
             records = [record._replace(tag=record.tag._replace(generation=generation)) for record in operation.records]
-            yield from self._write(partition, records, version)
+            puts = self._puts(partition, records, version)
+            yield from self._write(partition, puts, self._compile.written(records[-1], version))
             rival = yield from self._rival(partition, document, generation, version)
             if rival is not None and rival > generation:
                 yield from self._remove(partition, sorted(id_of(record.tag) for record in records), EVERY)
