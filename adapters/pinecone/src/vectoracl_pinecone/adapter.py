@@ -169,12 +169,12 @@ class PineconeAdapter:
         if not operation.verbatim:
             documents = sorted({record.tag.document for record in records})
             generations = yield from self._generations(partition, documents)
-            renewed = [
-                record._replace(tag=record.tag._replace(generation=generations.get(record.tag.document, 0)))
-                for record in records
-            ]
-            if any(generations.values()):
-                records, puts = renewed, self._puts(partition, renewed, NO_VERSION)
+            if any(generations.values()) or any(record.tag.generation for record in records):
+                records = [
+                    record._replace(tag=record.tag._replace(generation=generations.get(record.tag.document, 0)))
+                    for record in records
+                ]
+                puts = self._puts(partition, records, NO_VERSION)
         outside = self._compile.outside(operation.scope)
         if (yield from self._any(partition, [one.id for put in puts for one in put.records], outside)):
             raise _denied("upsert")
