@@ -32,6 +32,7 @@ def crew(timeout):
         "known": {},
         "mutants": "quick",
         "serve": True,
+        "timing": False,
         "only_mutants": NAMES,
         "path": [path for path in sys.path if path],
     }

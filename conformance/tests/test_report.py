@@ -80,3 +80,104 @@ def test_the_page_is_self_contained_and_escaped(report):
     assert "&lt;b&gt;search" in page
     assert not re.findall(r'(?:src|href)="|url\(|<script|@import', page)
     assert page.count('<tr id="') == len(REQUIRED)
+
+
+MUTANT = {
+    "event": "mutant",
+    "name": "m <1>",
+    "breaks": "b & c",
+    "expected": "R1",
+    "died_by": ["R1", "R2"],
+    "reasons": [],
+}
+GRADES = [
+    {"event": "grade", "grade": "E2v", "state": "passed", "reason": "equal"},
+    {"event": "grade", "grade": "E3", "state": "abstained", "reason": "the counter does not count"},
+]
+
+
+def of(kind):
+    """Return a function that demands exactly this: a type, a set of permitted values, a list or an object."""
+
+    def check(value, place):
+        if isinstance(kind, dict):
+            assert isinstance(value, dict), place
+            assert list(value) == list(kind), place
+            for name, inner in kind.items():
+                of(inner)(value[name], f"{place}.{name}")
+        elif isinstance(kind, list):
+            assert isinstance(value, list), place
+            for number, one in enumerate(value):
+                of(kind[0])(one, f"{place}[{number}]")
+        elif isinstance(kind, set):
+            assert value in kind, (place, value)
+        else:
+            assert type(value) in (kind if isinstance(kind, tuple) else (kind,)), (place, value)
+
+    return check
+
+
+STATE = {"passed", "failed", "abstained", "not run"}
+SHAPE = {
+    "verdict": {"conformant", "not conformant", "not measured"},
+    "evidence": {None, "E1", "E2", "E3"},
+    "grades": {"E1": STATE, "E2v": STATE, "E2c": STATE, "E2s": STATE, "E3": STATE},
+    "adapter": str,
+    "store": str,
+    "server": {"kind": {"real", "independent", "in-process"}, "version": str},
+    "decoys": int,
+    "checks": [
+        {
+            "id": set(REQUIRED),
+            "mode": {"sync", "async"},
+            "outcome": {"passed", "failed", "known deviation", "unsupported, verified", "not run", "abstained"},
+            "seconds": (int, float),
+            "reason": str,
+        }
+    ],
+    "mutants": [{"name": str, "breaks": str, "expected": {*REQUIRED, "E2v", "E2c", "E2s", "E3"}, "died_by": [str]}],
+}
+
+
+@pytest.fixture
+def everything():
+    told = [
+        *events(W3_async=FAILED, R5_sync={"outcome": "abstained", "reason": "control"}),
+        *GRADES,
+        {**MUTANT, "reasons": []},
+    ]
+    return collected(Ask("x", decoys=77), 1, told, "")
+
+
+def test_the_json_has_the_documented_shape_and_no_other(everything, tmp_path):
+    write_json(everything, tmp_path / "r.json")
+    data = json.loads((tmp_path / "r.json").read_text())
+    of(SHAPE)(data, "report")
+    assert data["grades"] == {"E1": "failed", "E2v": "passed", "E2c": "not run", "E2s": "not run", "E3": "abstained"}
+    assert data["mutants"] == [{"name": "m <1>", "breaks": "b & c", "expected": "R1", "died_by": ["R1", "R2"]}]
+    assert {one["id"] for one in data["checks"]} == set(REQUIRED)
+    with pytest.raises(AssertionError):
+        of(SHAPE)({**data, "more": 1}, "report")
+    with pytest.raises(AssertionError):
+        of(SHAPE)({**data, "verdict": "fine"}, "report")
+
+
+def test_junit_and_the_page_say_what_the_json_says(everything, tmp_path):
+    write_junit(everything, tmp_path / "r.xml")
+    data = everything.as_json()
+    suite = ET.parse(tmp_path / "r.xml").getroot()
+    told = {}
+    for case in suite.findall("testcase"):
+        bad = [child.get("message").partition(":")[0] for child in case]
+        told[case.get("classname").removeprefix("conformance."), case.get("name")] = bad[0] if bad else "passed"
+    assert told == {(one["id"], one["mode"]): one["outcome"] for one in data["checks"]}
+    page = html(everything)
+    rows = re.findall(
+        r'<tr id="([A-Z0-9]+)">.*?</td><td>(?:<span[^>]*>)([^<]*)</span></td><td><span[^>]*>([^<]*)<', page
+    )
+    assert {(id_, mode): text for id_, *both in rows for mode, text in zip(MODES, both, strict=True)} == told
+    for grade, state in data["grades"].items():
+        assert re.search(rf"<th scope=row>{grade}</th><td><span[^>]*>{state}</span>", page)
+    assert "m &lt;1&gt;" in page
+    assert "b &amp; c" in page
+    assert "the counter does not count" in page

@@ -42,6 +42,9 @@ def conformance(
     matrix: Annotated[  # noqa: FBT002
         bool, typer.Option("--matrix", help="Also run every check against every broken adapter (minutes).")
     ] = False,
+    timing: Annotated[  # noqa: FBT002
+        bool, typer.Option("--timing", help="Also time a search beside 500 and 20,000 foreign rows; reported only.")
+    ] = False,
     jobs: Annotated[
         int, typer.Option("--jobs", min=0, help="Broken adapters at a time; 0: as many as processors, 4 at the most.")
     ] = 0,
@@ -74,6 +77,7 @@ def conformance(
         "matrix" if matrix else "quick" if mutants or mutant else "",
         jobs,
         _listed(mutant),
+        timing=timing,
     )
 
     def watch(event: dict[str, Any]) -> None:

@@ -89,6 +89,10 @@ def print_table(report: Report, console: Console) -> None:
                 one["name"], one["expected"], Text(" ".join(one["died_by"]) or "lives", "green" if right else "red")
             )
         console.print(matrix)
+    if report.ask.timing:
+        for note in report.judged.checks:
+            if (note.id, note.mode, note.outcome) == ("R4", "sync", "passed"):
+                console.print(Text(f"\nR4 {note.reason}", "dim"), soft_wrap=True)
     server = report.about.get("server", {})
     who = f"{report.about.get('adapter', report.ask.name)} on {server.get('version', '?')} ({server.get('kind', '?')})"
     console.print(Text(f"\n{who}, {report.ask.decoys} decoys, seed {report.seed}", "dim"), soft_wrap=True)
@@ -166,6 +170,8 @@ def html(report: Report) -> str:
             told += f"<dt>Breach</dt><dd>{escape(check.breach)}</dd></dl>"
         told += "</details>"
         for note in (by_place[id_, mode] for mode in MODES):
+            if note.outcome == "passed" and note.reason:
+                told += f"<p>{note.mode}: {escape(note.reason)}</p>"
             if note in wrong(report):
                 lines = "".join(
                     f"<dt>{escape(head)}</dt><dd><code>{escape(text)}</code></dd>" for head, text in story(note)

@@ -40,6 +40,7 @@ class Ask:
     jobs: int = 0
     only_mutants: Sequence[str] = ()
     timeout: float = TIMEOUT
+    timing: bool = False
 
 
 @dataclass(slots=True)
@@ -104,6 +105,7 @@ def run(ask: Ask, watch: Watch = lambda _: None) -> Report:
         "known": ask.known,
         "mutants": ask.mutants,
         "serve": False,
+        "timing": ask.timing,
         "only_mutants": list(ask.only_mutants),
         "path": [path for path in sys.path if path],
     }
@@ -206,4 +208,9 @@ def collected(ask: Ask, seed: int, events: Sequence[dict[str, Any]], problem: st
         for event in events
         if event["event"] == "mutant"
     ]
+    for event in events:
+        if event["event"] == "timing":
+            for note in judged.checks:
+                if (note.id, note.mode) == ("R4", "sync"):  # with the outcome that it says nothing about
+                    note.reason = "; ".join(part for part in (note.reason, str(event["text"])) if part)
     return Report(ask, judged, about, reasons, mutants, seed, problem)

@@ -18,6 +18,7 @@ from vectoracl_conformance.engine import Options, run_checks
 from vectoracl_conformance.grading import WIRE_GRADES, Grading, engine_grade, wire_grades
 from vectoracl_conformance.harness import Harness, HarnessError, load_harness
 from vectoracl_conformance.killing import kill, known
+from vectoracl_conformance.timing import timing
 
 
 class Teller:
@@ -75,12 +76,21 @@ def work(data: dict[str, Any], teller: Teller) -> None:
         if not options.only:
             _grade(teller, WIRE_GRADES, lambda: wire_grades(harness, options))
             _grade(teller, ("E3",), lambda: [engine_grade(harness, options)])
+        if data["timing"]:
+            teller.tell("timing", text=_timed(harness, options))
         if data["mutants"]:
             for one in known(harness, data["only_mutants"]):
                 teller.tell("known", name=one.name, breaks=one.breaks, expected=one.expected)
         teller.tell("end")
     finally:
         harness.close()
+
+
+def _timed(harness: Harness, options: Options) -> str:
+    try:
+        return str(timing(harness, options))
+    except Exception as error:  # noqa: BLE001 - it is reported only
+        return f"timing: abstained, it could not be measured ({type(error).__name__}: {error})"
 
 
 def _grade(teller: Teller, names: Sequence[str], measure: Callable[[], list[Grading]]) -> None:

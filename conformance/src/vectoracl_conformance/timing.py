@@ -1,0 +1,146 @@
+"""What time tells (R4): a search beside few and beside many foreign rows. It is reported, never judged.
+
+A clock on a shared machine is no judge, so the figure stands only between two controls: the same search against itself
+has to take the same time, and a search that ranks everyone has to show in it. Beside no foreign rows at all nothing is
+measured: an empty store is another thing than one with others in it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+from vectoracl.adapter import Opened
+from vectoracl_conformance import corpus as corpora
+from vectoracl_conformance.corpus import DIMENSION, FIELDS, Corpus, K, build
+from vectoracl_conformance.engine import Options
+from vectoracl_conformance.harness import Harness, Needs, Store
+from vectoracl_conformance.lab import Lab, Wrap, drive
+from vectoracl_conformance.mutants.broken import wrapped
+from vectoracl_conformance.mutants.reading import PostFilter
+
+FEW, MANY = 500, 20_000
+OWN = 200
+ROUNDS = 60
+LEAKY_ROUNDS = 5
+SAME = (0.8, 1.25)
+SHOWS = 1.5
+
+
+_Break = Callable[[Opened, Store], Opened]
+
+
+class RanksEveryone(PostFilter):
+    """The control whose time follows the foreign rows."""
+
+    factor = MANY
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Medians as ratios: many to few foreign rows, few to few, and many to few of a search that leaks."""
+
+    ratio: float
+    same: float
+    leaky: float
+    milliseconds: float
+
+    @property
+    def state(self) -> Literal["measured", "abstained"]:
+        """Whether both controls held."""
+        return "measured" if SAME[0] <= self.same <= SAME[1] and self.leaky > SHOWS else "abstained"
+
+    def __str__(self) -> str:
+        controls = f"the same against itself {self.same:.2f}, one that ranks everyone {self.leaky:.1f}"
+        if self.state == "abstained":
+            return (
+                f"timing: abstained, the controls do not hold ({controls}; they have to be within {SAME[0]} to "
+                f"{SAME[1]} and above {SHOWS})"
+            )
+        return (
+            f"timing, reported only: {self.ratio:.2f} times as long beside {MANY} foreign rows as beside {FEW} "
+            f"(median {self.milliseconds:.2f} ms; controls: {controls})"
+        )
+
+
+def compared(few: Sequence[float], again: Sequence[float], many: Sequence[float], leaky: Sequence[float]) -> Timing:
+    """Return the ratios of seconds; *leaky* is few and many in turns."""
+    base = median(few)
+    return Timing(median(many) / base, median(again) / base, median(leaky[1::2]) / median(leaky[::2]), base * 1000)
+
+
+def timing(harness: Harness, options: Options, clock: Callable[[], float] = time.perf_counter) -> Timing:
+    """Measure on two fresh stores, in turns; a minute or less on a store that takes 1,000 rows in a second.
+
+    Raises: what the harness or the adapter raises.
+    """
+    with ExitStack() as stack:
+        stores = []
+        for foreign in (FEW, MANY):
+            corpus = build(options.seed, foreign)
+            store = harness.fresh(Needs(DIMENSION, FIELDS))
+            stack.callback(store.close)
+            tenant = corpus.rng.uuid()
+            drive(_plant(store, corpus, tenant))
+            store.settle()
+            stores.append((store, corpus, tenant))
+        asks = [stack.enter_context(_Client(*one)) for one in (stores[0], stores[0], stores[1])]
+        taken = _turns([one.ask for one in asks], ROUNDS, clock)
+        leaks = [stack.enter_context(_Client(*one, wrapped(RanksEveryone))) for one in stores]
+        leaky = _turns([one.ask for one in leaks], LEAKY_ROUNDS, clock)
+    pairs = [seconds for turn in zip(*leaky, strict=True) for seconds in turn]
+    return compared(taken[0], taken[1], taken[2], pairs)
+
+
+def _turns(asks: Sequence[Callable[[], None]], rounds: int, clock: Callable[[], float]) -> list[list[float]]:
+    """Time each of *asks* in turns; the first two rounds warm up and are not counted."""
+    taken: list[list[float]] = [[] for _ in asks]
+    for number in range(rounds + 2):
+        for place, ask in enumerate(asks):
+            started = clock()
+            ask()
+            if number > 1:
+                taken[place].append(clock() - started)
+    return taken
+
+
+class _Client:
+    """A client that asks for one tenant, as long as it is entered."""
+
+    def __init__(
+        self, store: Store, corpus: Corpus, tenant: str, broken: Callable[[Opened, Store], Opened] | None = None
+    ) -> None:
+        wrap: Wrap | None = None if broken is None else lambda opened: broken(opened, store)
+        self._lab = Lab(store, corpus, "sync", wrap)
+        self._tenant = tenant
+
+    def __enter__(self) -> _Client:
+        drive(self._lab.open())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        drive(self._lab.close())
+
+    def ask(self) -> None:
+        """Search once."""
+        drive(self._lab.handle(self._tenant).search(self._lab.corpus.centre, K))
+        self._lab.tape.clear()
+
+
+async def _plant(store: Store, corpus: Corpus, tenant: str) -> None:
+    lab = Lab(store, corpus, "sync")
+    own = [
+        corpora.chunk(lab.rng, lab.rng.near(corpus.centre, 0.4 + 0.001 * place), metadata={}) for place in range(OWN)
+    ]
+    await lab.open()
+    try:
+        batch = min(500, lab.door.adapter.capabilities.max_batch)
+        for owner, chunks in [(tenant, own), *((foe, corpus.chunks[foe]) for foe in corpus.foes)]:
+            for start in range(0, len(chunks), batch):
+                await lab.handle(owner).upsert(chunks[start : start + batch])
+    finally:
+        await lab.close()
