@@ -21,6 +21,7 @@ from vectoracl import (
     InvalidTenantError,
     RefusedError,
     Scope,
+    StoreError,
     Tag,
     TenantPolicy,
 )
@@ -268,6 +269,65 @@ def test_decisions_end_with_valid_until(api, who, clock):
     clock.now += 0.1
     docs.count()
     assert rules.asked == 2
+
+
+def refusing(config):
+    """Return two configurations' worth of decisions that have no form on the store: (config, policy, code)."""
+    two = {**config, "default_store": "main", "tenants": {"shared": ["commons"], "store": {"commons": "eu"}}}
+    two["stores"] = {**config["stores"], "eu": dict(config["stores"]["main"])}
+    over = Rules(lambda *_: permit(Grant("acme", ALWAYS), Grant("commons", ALWAYS)))
+    undeclared = Rules(lambda *_: permit(Grant("acme", F.nosuch == "x")))
+    mistyped = Rules(lambda *_: permit(Grant("acme", F.year == "x")))
+    return {
+        "two stores": (two, over, "refused"),
+        "undeclared": (config, undeclared, "unsupported"),
+        "mistyped": (config, mistyped, "invalid_input"),
+    }
+
+
+@pytest.mark.parametrize("action", sorted(ALL_ACTIONS))
+@pytest.mark.parametrize("kind", ["two stores", "undeclared", "mistyped"])
+def test_a_decision_whose_scope_has_no_form_is_recorded(api, who, chunk, config, kind, action):
+    given, rules, code = refusing(config)[kind]
+    acl = api.connect(given, policy=rules)
+    port = acl.tap()
+    call = calls(acl.scoped(who()), chunk)[action]
+    for number in (1, 2):  # an error is raised once: what is raised the second time is another one
+        with pytest.raises(RefusedError) as caught:
+            call()
+        assert caught.value.code == code
+        assert len(acl.records) == len(acl.outcomes) == number
+    record, outcome = acl.records[-1], acl.outcomes[-1]
+    assert (record["action"], record["permit"], record["reasons"]) == (action, True, ["rule"])
+    assert record["partitions"] == (["acme", "commons"] if kind == "two stores" else ["acme"])
+    assert (outcome["decision"], outcome["outcome"]) == (record["id"], f"error:{code}")
+    assert port.requests == []
+
+
+@pytest.mark.parametrize("kind", ["two stores", "undeclared", "mistyped"])
+def test_a_refused_scope_is_not_raised_without_its_record(api, who, config, kind):
+    given, rules, _ = refusing(config)[kind]
+    acl = api.connect(given, policy=rules)
+
+    def broken(record):
+        raise OSError
+
+    acl.real.sink.write = broken
+    with pytest.raises(StoreError) as caught:
+        acl.scoped(who()).count()
+    assert caught.value.code == "audit"
+
+
+def test_a_decision_that_is_only_explained_is_recorded(api, who, config):
+    acl = api.connect(policy=Rules(lambda *_: Decision.deny("closed", "1")))
+    assert acl.explain(who()).permit is False
+    assert [(one["action"], one["permit"]) for one in acl.records] == [("search", False)]
+    assert [one["outcome"] for one in acl.outcomes] == ["explained"]
+    given, rules, _ = refusing(config)["undeclared"]
+    acl = api.connect(given, policy=rules)
+    with pytest.raises(RefusedError):
+        acl.explain(who())
+    assert [one["outcome"] for one in acl.outcomes] == ["error:unsupported"]
 
 
 @pytest.mark.parametrize("action", sorted(ALL_ACTIONS))

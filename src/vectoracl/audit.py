@@ -2,7 +2,8 @@
 
 A record is one JSON object, keys sorted: {"id", "time", "action", "permit", "reasons", "policy", "store",
 "partitions", "scope", "principal": {"id", "tenant", "kind", "by"}}; `scope` is a digest of the scope's JSON form.
-An outcome is {"decision", "outcome", "returned", "ms"}. Neither holds query text, chunk text, metadata or vectors.
+An outcome is {"decision", "outcome", "returned", "ms"}; `outcome` is "ok", "empty", "denied", "violation", "cancelled",
+"explained" (decided, not acted upon) or "error:CODE", also where the scope has no form on the store. Neither holds query text, chunk text, metadata or vectors.
 """
 
 from __future__ import annotations

@@ -55,10 +55,13 @@ class Explanation:
 
 
 def explain_flow(guard: Guard, store: Store, asker: Asker, action: Action, document: str | None) -> Flow[Explanation]:
-    """Decide *action* and, for reads, count what is visible. The counts are recorded decisions of their own."""
+    """Decide *action* and, for reads, count what is visible; each is recorded as a decision of its own.
+
+    Raises: InvalidInputError; RefusedError and its kinds where the scope has no form on this store.
+    """
     if document is not None:
         check_id(document, "document")
-    plan = yield from guard.plan(asker, action, store)
+    plan = yield from guard.explained(asker, action, store)
     decision = plan.decision
     grants = tuple((leg.partition, leg.predicate.to_dict()) for leg in plan.legs)
     visible = found = None

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeVar
@@ -37,7 +37,7 @@ from vectoracl.policy import Decision, Policy
 from vectoracl.ports import Decide, Sleep, WriteRecord
 from vectoracl.predicate import Always, And, Not, Or, Predicate
 from vectoracl.principal import Principal
-from vectoracl.scope import Scope
+from vectoracl.scope import Grant, Scope
 
 T = TypeVar("T")
 _log = logging.getLogger("vectoracl")
@@ -56,11 +56,15 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A decision, compiled once for one store: its legs, and its record but for id and time."""
+    """A decision, compiled once for one store: its legs, and its record but for id and time.
+
+    A *refusal* is why its scope has no form on this store: it is raised when the decision has been recorded.
+    """
 
     decision: Decision
     legs: tuple[Leg, ...]
     record: Mapping[str, Any]
+    refusal: VectorACLError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,8 @@ class Guard:
     def plan(self, asker: Asker, action: Action, store: Store) -> Flow[Plan]:
         """Decide *action* for *asker*, from the cache where the decision still holds.
 
-        Raises: nothing of the policy's: what it raises is a denial. RefusedError where the scope spans two stores.
+        Raises: nothing of the policy's: what it raises is a denial, and a scope that has no form on this store (it
+        spans two, it names a field that is not declared) is a plan with a refusal, so that it leaves a record too.
         """
         now = self.clock()
         principal = asker.principal
@@ -140,6 +145,8 @@ class Guard:
             _log.warning("policy failed: %s", type(error).__name__)
             return self._compile(Decision.deny("the policy failed", version), asker, action, store)
         plan = self._compile(decision, asker, action, store)
+        if plan.refusal is not None:
+            return plan  # not kept: an error that is raised belongs to one call
         with self._lock:
             self._plans[key] = plan
             self._plans.move_to_end(key)
@@ -148,27 +155,17 @@ class Guard:
         return plan
 
     def _compile(self, decision: Decision, asker: Asker, action: Action, store: Store) -> Plan:
-        scope = decision.scope.narrowed(asker.narrow) if decision.permit else Scope()
-        legs = []
-        for grant in scope.grants:
-            if self.route(grant.partition) != store.name:
-                raise RefusedError(
-                    "The scope spans two stores, whose scores cannot be compared. Route the tenants that are read "
-                    "together to one store under [tenants.store]."
-                )
-            predicate = check_scope_predicate(grant.predicate, store.fields)
-            check_supported(predicate, store.capabilities)
-            always = isinstance(predicate, Always)
-            legs.append(
-                Leg(
-                    grant.partition,
-                    predicate,
-                    None if always else compile_test(predicate),
-                    any(not name.startswith("@") for name in fields_of(predicate)),
-                )
-            )
+        scope = decision.scope if decision.permit else Scope()
+        legs: tuple[Leg, ...] = ()
+        refusal: VectorACLError | None = None
+        try:
+            scope = scope.narrowed(asker.narrow)
+            legs = tuple([self._leg(grant, store) for grant in scope.grants])
+            granted: list[Any] = [(leg.partition, leg.predicate) for leg in legs]
+        except VectorACLError as error:
+            legs, refusal = (), error
+            granted = [(grant.partition, grant.predicate) for grant in scope.grants]
         principal = asker.principal
-        described = [[leg.partition, leg.predicate.to_dict()] for leg in legs]
         record = {
             "v": 1,
             "action": action,
@@ -177,7 +174,7 @@ class Guard:
             "policy": decision.policy_version,
             "store": store.name,
             "partitions": list(scope.partitions),
-            "scope": hashlib.blake2b(orjson.dumps(described, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest(),
+            "scope": _digest(granted),
             "principal": {
                 "id": principal.id,
                 "tenant": principal.tenant,
@@ -185,7 +182,38 @@ class Guard:
                 "by": principal.authenticated_by,
             },
         }
-        return Plan(decision, tuple(legs), record)
+        return Plan(decision, legs, record, refusal)
+
+    def _leg(self, grant: Grant, store: Store) -> Leg:
+        """Compile one grant for *store*. Raises: RefusedError and its kinds where it has no exact form there."""
+        if self.route(grant.partition) != store.name:
+            raise RefusedError(
+                "The scope spans two stores, whose scores cannot be compared. Route the tenants that are read "
+                "together to one store under [tenants.store]."
+            )
+        predicate = check_scope_predicate(grant.predicate, store.fields)
+        check_supported(predicate, store.capabilities)
+        return Leg(
+            grant.partition,
+            predicate,
+            None if isinstance(predicate, Always) else compile_test(predicate),
+            any(not name.startswith("@") for name in fields_of(predicate)),
+        )
+
+    def explained(self, asker: Asker, action: Action, store: Store) -> Flow[Plan]:
+        """Decide *action* without acting on it; recorded as every decision is, with the outcome "explained".
+
+        Raises: StoreError with the code "audit" if the record cannot be kept; the refusal of the plan.
+        """
+        started = time.perf_counter_ns()
+        plan = yield from self.plan(asker, action, store)
+        decision_id = os.urandom(16).hex()
+        yield WriteRecord({**plan.record, "id": decision_id, "time": self.clock()})
+        outcome = "explained" if plan.refusal is None else f"error:{plan.refusal.code}"
+        self._noted(decision_id, outcome, None, started)
+        if plan.refusal is not None:
+            raise plan.refusal
+        return plan
 
     def guarded(
         self,
@@ -209,6 +237,8 @@ class Guard:
         yield WriteRecord({**plan.record, "id": decision_id, "time": self.clock()})
         outcome, returned = "cancelled", None
         try:
+            if plan.refusal is not None:
+                raise plan.refusal
             if not plan.decision.permit:
                 outcome = "denied"
                 raise denied(action, decision_id, plan.decision.reasons)
@@ -236,8 +266,11 @@ class Guard:
             )
             raise wrapped(error, message, debug=self.debug, code="internal") from (error if self.debug else None)
         finally:
-            spent = (time.perf_counter_ns() - started) // 1000 / 1000
-            self.note({"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent})
+            self._noted(decision_id, outcome, returned, started)
+
+    def _noted(self, decision_id: str, outcome: str, returned: int | None, started: int) -> None:
+        spent = (time.perf_counter_ns() - started) // 1000 / 1000
+        self.note({"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent})
 
     def note(self, outcome: Mapping[str, Any]) -> None:
         """Keep what became of a decision; never raises."""
@@ -245,6 +278,12 @@ class Guard:
             self.sink.note(outcome)
         except Exception as error:  # noqa: BLE001 - a sink that breaks its promise must not hide a result or an error
             _log.error("audit sink failed to note an outcome: %s", type(error).__name__)
+
+
+def _digest(granted: Iterable[tuple[str, Predicate]]) -> str:
+    """Return a digest of what was granted: 32 hex digits over the scope's JSON form."""
+    described = [[partition, predicate.to_dict()] for partition, predicate in granted]
+    return hashlib.blake2b(orjson.dumps(described, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
 
 
 def _whole(decision: object) -> bool:
