@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -76,33 +77,127 @@ def test_two_processes_append_whole_lines(tmp_path):
     assert sum("outcome" in one for one in found) == 600
 
 
-def test_a_write_that_breaks_off_does_not_spoil_the_next(tmp_path, monkeypatch):
-    path = tmp_path / "audit.jsonl"
-    sink = JsonlSink(path)
-    real, budget = os.write, [30]
+class Disk:
+    """Takes the place of `os.write` and has room for *room* bytes; a full one takes what fits, then nothing."""
 
-    def short(file, data):
-        if budget[0] <= 0:
-            raise OSError(28, "No space left on device")
-        part = data[: budget[0]]
-        budget[0] -= len(part)
-        return real(file, part)
+    def __init__(self, monkeypatch):
+        self.room = 10**9
+        self._write = os.write
+        monkeypatch.setattr("vectoracl.audit.os.write", self)
 
-    monkeypatch.setattr("vectoracl.audit.os.write", short)
-    sink.note({"decision": "first"})
-    with pytest.raises(OSError, match="No space"):
-        sink.write({"id": "torn" * 20})
-    budget[0] = 10**6
-    sink.write({"id": "whole"})
-    sink.close()
-    good = []
+    def __call__(self, file, data):
+        if self.room <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        part = bytes(data[: self.room])
+        self.room -= len(part)
+        return self._write(file, part)
+
+
+def whole(path):
+    """Return the lines that are whole, and the number of those that broke off."""
+    good, torn = [], 0
     for line in path.read_bytes().splitlines():
         try:
             good.append(orjson.loads(line))
         except orjson.JSONDecodeError:
-            continue
-    assert {"decision": {"id": "whole"}} in good
-    assert {"outcome": {"decision": "first"}} in good
+            torn += 1
+    return good, torn
+
+
+@pytest.mark.parametrize("room", range(128))
+def test_a_full_disk_neither_repeats_nor_joins_lines(tmp_path, monkeypatch, room):
+    path = tmp_path / "audit.jsonl"
+    sink, disk = JsonlSink(path), Disk(monkeypatch)
+    for number in range(3):
+        sink.note({"decision": f"first{number}"})
+    disk.room = room
+    assert len(b'{"outcome":{"decision":"first0"}}\n') * 3 + len(b'{"decision":{"id":"torn"}}\n') == 129
+    with pytest.raises(OSError, match="No space"):
+        sink.write({"id": "torn"})
+    disk.room = 10**6
+    sink.write({"id": "whole"})
+    sink.close()
+    good, torn = whole(path)
+    assert good == [
+        *({"outcome": {"decision": f"first{number}"}} for number in range(3)),
+        {"decision": {"id": "whole"}},
+    ]
+    assert torn <= 1
+
+
+@pytest.mark.parametrize("room", [1, 40])
+def test_what_another_writer_appends_begins_a_line_of_its_own(tmp_path, monkeypatch, room):
+    path = tmp_path / "audit.jsonl"
+    one, other, disk = JsonlSink(path), JsonlSink(path), Disk(monkeypatch)
+    one.note({"decision": "first"})
+    disk.room = room
+    with pytest.raises(OSError, match="No space"):
+        one.write({"id": "torn"})
+    disk.room = 10**6
+    other.write({"id": "other"})
+    one.write({"id": "again"})
+    for sink in (one, other, JsonlSink(path)):
+        sink.close()
+    good, torn = whole(path)
+    assert [next(iter(line.values())) for line in good if "decision" in line] == [{"id": "other"}, {"id": "again"}]
+    assert [line for line in good if "outcome" in line] == [{"outcome": {"decision": "first"}}]
+    assert torn == 1
+
+
+def test_a_file_that_a_crash_left_torn_is_gone_on_with(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(b'{"decision":{"id":"before"}}\n{"decision":{"id":"cra')
+    sink = JsonlSink(path)
+    sink.write({"id": "after"})
+    sink.close()
+    good, torn = whole(path)
+    assert (good, torn) == ([{"decision": {"id": "before"}}, {"decision": {"id": "after"}}], 1)
+
+
+def test_outcomes_that_cannot_be_written_at_close_are_said(api, who, tmp_path, monkeypatch):
+    path = tmp_path / "audit.jsonl"
+    sink, disk = JsonlSink(path), Disk(monkeypatch)
+    acl = api.connect(sink=sink)
+    acl.scoped(who()).count()
+    file = sink._file
+    disk.room = 0
+    with pytest.raises(StoreError, match=r"outcomes of 1 .*No space|No space.*outcomes of 1 ") as caught:
+        acl.close()
+    assert (caught.value.code, caught.value.sent) == ("audit", "no")
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(file)
+    sink.close()  # a second time there is nothing left to say
+    acl.close()
+
+
+def test_a_close_that_fails_does_not_hide_why_the_block_ended(api, who, tmp_path, monkeypatch):
+    acl = api.connect(sink=JsonlSink(tmp_path / "audit.jsonl"))
+    disk = Disk(monkeypatch)
+    acl.scoped(who()).count()
+    disk.room = 0
+    error = LookupError()
+    leave = acl.real.__aexit__ if api.is_async else acl.real.__exit__
+    api.wait(leave(LookupError, error, None))
+    assert any("audit file" in note for note in error.__notes__)
+
+
+def test_an_outcome_after_close_is_logged(tmp_path, caplog):
+    sink = JsonlSink(tmp_path / "audit.jsonl")
+    sink.write({"id": "one"})
+    sink.close()
+    sink.note({"decision": "one"})
+    assert "decision one came after" in caplog.text
+
+
+def test_records_may_go_to_a_pipe(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    sink = JsonlSink(path)
+    sink.write({"id": "one"})
+    sink.close()
+    assert os.read(reader, 100) == b'{"decision":{"id":"one"}}\n'
+    os.close(reader)
 
 
 def test_a_closed_or_failing_file_stops_everything(api, who, tmp_path):

@@ -2,14 +2,18 @@
 
 A record is one JSON object, keys sorted: {"id", "time", "action", "permit", "reasons", "policy", "store",
 "partitions", "scope", "principal": {"id", "tenant", "kind", "by"}}; `scope` is a digest of the scope's JSON form.
-An outcome is {"decision", "outcome", "returned", "ms"}; `outcome` is "ok", "empty", "denied", "violation", "cancelled",
-"explained" (decided, not acted upon) or "error:CODE", also where the scope has no form on the store. Neither holds query text, chunk text, metadata or vectors.
+An outcome is {"decision", "outcome", "returned", "ms"}; `outcome` is "ok", "empty", "denied", "violation",
+"cancelled", "explained" (decided and not acted upon) or "error:CODE", also where the scope has no form on the store.
+Neither holds query text, chunk text, metadata or vectors.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
+import stat
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -18,8 +22,15 @@ from typing import Any, Protocol
 
 import orjson
 
-from vectoracl.errors import ConfigError
+from vectoracl.errors import ConfigError, StoreError
 
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock
+    fcntl = None
+
+_log = logging.getLogger("vectoracl")
 AuditRecord = Mapping[str, Any]
 
 
@@ -35,7 +46,7 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Write what is noted and release everything."""
+        """Write what is noted and release everything. Raises: StoreError if something could not be written."""
         ...
 
 
@@ -64,10 +75,13 @@ def canonical(record: AuditRecord) -> bytes:
 
 
 class JsonlSink:
-    """Appends one line a record to a file of mode 0600; safe for threads, and for processes by O_APPEND.
+    """Appends one line a record to a file of mode 0600; safe for threads, and for processes by O_APPEND and a lock.
 
     Lines are {"decision": …} and {"outcome": …}. An outcome is written with the next decision or at close, so that
     the end of an operation never waits for a disk. `fsync` makes each decision durable before it is acted upon.
+
+    Each batch of whole lines is one write. A disk that fills in the middle of it can leave the beginning of a line
+    behind: what follows, by whichever process, begins a line of its own, and no line is written twice.
     """
 
     def __init__(self, path: str | Path, *, fsync: bool = False) -> None:
@@ -76,41 +90,111 @@ class JsonlSink:
         self._lock = threading.Lock()
         self._noted: deque[AuditRecord] = deque()
         self._torn = False
+        self._closed = False
+        self._reader = -1
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if os.name == "posix" and os.fstat(self._file).st_mode & 0o077:
+            mode = os.fstat(self._file).st_mode
+            if os.name == "posix" and mode & 0o077:
                 os.fchmod(self._file, 0o600)  # one that was made by other means is closed to others too
         except OSError as error:
             raise ConfigError(f"The audit file {self._path} cannot be written: {error.strerror}.") from None
+        if stat.S_ISREG(mode):  # a pipe has no end to look at; one that may only be appended to is not read
+            with contextlib.suppress(OSError):
+                self._reader = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
 
     def write(self, record: AuditRecord) -> None:
-        """Append *record*, after the outcomes noted so far."""
+        """Append *record*, after the outcomes noted so far. Raises: OSError, and then it was not kept whole."""
         with self._lock:
             self._append(b'{"decision":' + canonical(record) + b"}\n")
 
     def note(self, outcome: AuditRecord) -> None:
-        """Keep *outcome* for the next write."""
+        """Keep *outcome* for the next write; of one that comes after `close`, only a log line says that it is lost."""
         self._noted.append(outcome)
+        if self._closed:
+            with contextlib.suppress(ValueError):  # `close` has still written it
+                self._noted.remove(outcome)
+                _log.error("the outcome of decision %s came after the audit file was closed", outcome.get("decision"))
 
     def close(self) -> None:
-        """Write the noted outcomes and close the file."""
-        with self._lock, contextlib.suppress(OSError):
-            if self._file >= 0:
+        """Write the noted outcomes and close the file, which is closed in any case.
+
+        Raises: StoreError with the code "audit" if outcomes could not be written, with how many.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            why = None
+            try:
                 self._append(b"")
-                os.close(self._file)
-                self._file = -1
+            except OSError as error:
+                why = error.strerror
+            for file in (self._file, self._reader):
+                if file >= 0:
+                    try:
+                        os.close(file)
+                    except OSError as error:
+                        why = why or error.strerror
+            self._file = self._reader = -1
+            lost = len(self._noted)
+            self._noted.clear()
+        if why is not None:
+            raise StoreError(
+                f"The audit file {self._path} could not be written to its end ({why}): the outcomes of {lost:,} "
+                "decisions are missing there. The decisions themselves are recorded.",
+                code="audit",
+                sent="no",
+            )
 
     def _append(self, line: bytes) -> None:
+        """Append what is noted and *line*. Raises: OSError; what was written whole is then not kept for later."""
         noted = len(self._noted)
-        outcomes = [b'{"outcome":' + canonical(self._noted[place]) + b"}\n" for place in range(noted)]
-        # After a write that broke off in the middle of a line, the next one begins a line of its own.
-        data = (b"\n" if self._torn else b"") + b"".join(outcomes) + line
-        while data:
-            written = os.write(self._file, data)
-            self._torn = data[written - 1 : written] != b"\n"
-            data = data[written:]
-        for _ in range(noted):
-            self._noted.popleft()
+        waiting = [b'{"outcome":' + canonical(self._noted[place]) + b"}\n" for place in range(noted)]
+        if line:
+            waiting.append(line)
+        if not waiting:
+            return
+        held = _lock(self._file)
+        try:
+            while waiting:
+                fresh = b"\n" if self._ends_torn() else b""
+                data = fresh + b"".join(waiting)
+                written = os.write(self._file, data)
+                self._torn = data[written - 1 : written] != b"\n"
+                written -= len(fresh)
+                # A line that lacks only its end is whole: what comes next begins with a new line.
+                while waiting and written >= len(waiting[0]) - 1:
+                    written -= len(waiting.pop(0))
+                    if noted:
+                        self._noted.popleft()
+                        noted -= 1
+        finally:
+            if held:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
         if self._fsync and line:
             os.fsync(self._file)
+
+    def _ends_torn(self) -> bool:
+        """Whether the file ends within a line: one that this process or another one could not finish."""
+        if self._reader < 0:
+            return self._torn
+        size = os.lseek(self._reader, 0, os.SEEK_END)
+        return size > 0 and os.pread(self._reader, 1, size - 1) != b"\n"
+
+
+def _lock(file: int) -> bool:
+    """Hold *file* among processes, so that its end stays what it is; False where the file system has no locks.
+
+    Raises: OSError if the file is closed.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            raise
+        return False
+    return True

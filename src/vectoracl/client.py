@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from vectoracl.actions import ALL_ACTIONS, Action, check_action, check_actions
 from vectoracl.adapter import GRADES, AsyncPort, Flow, Grade, OpenContext, Opened, Operator, Port
@@ -70,6 +70,7 @@ class _Base:
         self.config, self._base = read(config, store=store)
         self._pid = os.getpid()
         self._lock = RLock()
+        self._making = RLock()  # held while a port is made, and by who closes, who must not wait for a store's answer
         self._closed = False
         self._stores: dict[str, _Named] = {}
         # What is given counts also where it is falsy: a policy with no rules denies, it is not the default policy.
@@ -122,6 +123,21 @@ class _Base:
                 named = _Named(Store(name, config.adapter, opened.adapter, fields), opened, config)
                 self._stores[name] = named
         return named
+
+    def _made(self, named: _Named, kind: Literal["port", "aport"]) -> Any:
+        """Return the port of *named*, made once for all threads. Raises: ClosedError."""
+        with self._making:
+            if self._closed:
+                raise ClosedError("This VectorACL was closed.")
+            if getattr(named, kind) is None:
+                setattr(named, kind, getattr(named.opened, kind)())
+            return getattr(named, kind)
+
+    def _shut(self) -> bool:
+        """Let nobody make a port from now on; False if that was so already."""
+        with self._making:
+            before, self._closed = self._closed, True
+        return not before
 
     @contextmanager
     def _foreign(self, adapter: str) -> Iterator[None]:
@@ -217,9 +233,8 @@ class VectorACL(_Base):
 
     def _posture(self, named: _Named) -> Posture:
         with self._foreign(named.config.adapter):
-            if named.port is None:
-                named.port = named.opened.port()
-            return run(named.store.adapter.posture(), {"store": named.port}, timeout=named.config.timeout)
+            port: Port = self._made(named, "port")
+            return run(named.store.adapter.posture(), {"store": port}, timeout=named.config.timeout)
 
     def open(self) -> Self:
         """Contact the default store and check its posture now. Raises: StoreError, PostureError."""
@@ -257,20 +272,26 @@ class VectorACL(_Base):
         return self.run(store, flow, None)
 
     def close(self) -> None:
-        """Close every store and the audit sink; handles raise ClosedError from now on. Can be called again."""
-        if self._closed:
-            return
-        self._closed = True
+        """Close every store and the audit sink; handles raise ClosedError from now on. Can be called again.
+
+        Everything is closed, then the first error is raised, with notes on the others. Raises: StoreError, also with
+        the code "audit" if outcomes could not be written.
+        """
         if os.getpid() != self._pid:  # the parent's connections and its audit file are not the child's to close
+            self._closed = True
             return
-        try:
-            for named in self._stores.values():
-                if named.port is not None:
+        if not self._shut():
+            return
+        ending = _Ending(debug=self.config.debug_errors)
+        for named in self._stores.values():
+            if named.port is not None:
+                with ending.of(f"The store {named.store.name!r}"):
                     named.port.close()
-            if self._helpers is not None:
-                self._helpers.shutdown(wait=False)
-        finally:
+        if self._helpers is not None:
+            self._helpers.shutdown(wait=False)
+        with ending.of("The audit sink"):
             self.sink.close()
+        ending.finish()
 
     def __enter__(self) -> Self:
         return self
@@ -278,7 +299,10 @@ class VectorACL(_Base):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except VectorACLError as ending:
+            _beside(ending, error)
 
 
 class AsyncVectorACL(_Base):
@@ -330,9 +354,9 @@ class AsyncVectorACL(_Base):
 
     async def _posture(self, named: _Named) -> Posture:
         with self._foreign(named.config.adapter):
-            if named.aport is None:
-                named.aport = await asyncio.to_thread(named.opened.aport)
-            return await arun(named.store.adapter.posture(), {"store": named.aport}, timeout=named.config.timeout)
+            # Made and kept in the thread: a caller that is cancelled meanwhile leaves none behind that nobody closes.
+            aport: Any = named.aport or await asyncio.to_thread(self._made, named, "aport")
+            return await arun(named.store.adapter.posture(), {"store": aport}, timeout=named.config.timeout)
 
     async def open(self) -> Self:
         """Contact the default store and check its posture now. Raises: StoreError, PostureError."""
@@ -352,7 +376,7 @@ class AsyncVectorACL(_Base):
         return await self.arun(store, flow, None)
 
     async def close(self) -> None:
-        """Close every store and the audit sink; see `VectorACL.close`. Raises: ClosedError in another event loop."""
+        """Close every store and the audit sink; see `VectorACL.close`. Raises: also ClosedError in another loop."""
         if self._closed:
             return
         if os.getpid() != self._pid:
@@ -361,12 +385,16 @@ class AsyncVectorACL(_Base):
         if self._stores:
             self._check_loop()
         self._closed = True
-        try:
-            for named in self._stores.values():
-                if named.aport is not None:
+        if self._stores:  # whoever is making a port finishes it first; in a thread, since that may take a while
+            await asyncio.to_thread(self._shut)
+        ending = _Ending(debug=self.config.debug_errors)
+        for named in self._stores.values():
+            if named.aport is not None:
+                with ending.of(f"The store {named.store.name!r}"):
                     await named.aport.close()
-        finally:
+        with ending.of("The audit sink"):
             self.sink.close()
+        ending.finish()
 
     async def __aenter__(self) -> Self:
         return self
@@ -374,7 +402,10 @@ class AsyncVectorACL(_Base):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        try:
+            await self.close()
+        except VectorACLError as ending:
+            _beside(ending, error)
 
 
 def connect(
@@ -395,8 +426,8 @@ def connect(
     acl = VectorACL(config, store=store, policy=policy, sink=sink, embedder=embedder, clients=clients)
     try:
         return acl.open()
-    except BaseException:
-        acl.close()
+    except BaseException as error:
+        acl.__exit__(type(error), error, error.__traceback__)
         raise
 
 
@@ -411,6 +442,45 @@ def aconnect(
 ) -> AsyncVectorACL:
     """Return the asyncio form of `connect`, opened on first use (or by `await acl.open()`). Raises: ConfigError."""
     return AsyncVectorACL(config, store=store, policy=policy, sink=sink, embedder=embedder, clients=clients)
+
+
+class _Ending:
+    """Closes one thing after the other, whatever fails, and keeps the first error for the end."""
+
+    def __init__(self, *, debug: bool) -> None:
+        self._debug = debug
+        self._first: BaseException | None = None
+
+    @contextmanager
+    def of(self, what: str) -> Iterator[None]:
+        """Go on after what is closed inside failed; *what* begins a sentence."""
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001 - the rest is closed first, then it is raised
+            if isinstance(error, Exception) and not isinstance(error, VectorACLError):
+                message = (
+                    f"{what} could not be closed ({type(error).__name__}); "
+                    "debug_errors = true shows what was said. All else was closed."
+                )
+                error = wrapped(error, message, debug=self._debug, code="close")
+            if self._first is None:
+                self._first = error
+            elif not isinstance(error, Exception) and isinstance(self._first, Exception):
+                self._first = error  # Ctrl-C and cancellation come before what merely failed
+            else:
+                self._first.add_note(f"and then: {error}")
+
+    def finish(self) -> None:
+        """Raises: the first error, if there was one."""
+        if self._first is not None:
+            raise self._first from self._first.__cause__
+
+
+def _beside(ending: VectorACLError, error: BaseException | None) -> None:
+    """Say the error of closing by a note on *error*, which ended the block. Raises: *ending* where there is none."""
+    if error is None:
+        raise ending
+    error.add_note(f"and then: {ending}")
 
 
 def _open_embedder(config: Config) -> Embedder | None:
