@@ -70,6 +70,10 @@ def copy(
         raise InvalidInputError(
             "--overwrite deletes rows, so it needs each tenant by name: --tenant ID.", field="tenant"
         )
+    if source.resolve() == target.resolve() and from_store == to_store:
+        raise InvalidInputError(
+            "--from and --to are the same store. In one file, name two with --from-store and --to-store.", field="to"
+        )
     reason = f"vectoracl copy, run by {person()} at the command line"
     path = target.with_name(target.name + ".copy") if checkpoint is None else checkpoint
     kept = Checkpoint(path, [str(source.resolve()), str(target.resolve()), from_store or "", to_store or ""])

@@ -61,7 +61,7 @@ def _connection(error: BaseException, *, write: bool) -> StoreError:
     """Tell apart, by the class of httpx's error behind it, what never reached the server."""
     cause = error.__cause__
     if cause is not None and type(cause).__name__ in ("ConnectError", "ProxyError", "LocalProtocolError"):
-        text = "No connection to Pinecone could be made."
+        text = "No connection to Pinecone could be made. Check the network, and that `host` is the index's address."
         return StoreError(text, code="unavailable", adapter=ADAPTER, sent="no", retryable=True)
     return _status(503, write=write)
 

@@ -73,7 +73,7 @@ def _transport(source: BaseException) -> StoreError:
     """Return the error of an HTTP exchange, told apart by its kind: httpx's classes, whose names say which."""
     kind = type(source).__name__
     if kind in ("ConnectError", "ConnectTimeout", "PoolTimeout"):
-        text = "No connection to Qdrant could be made."
+        text = "No connection to Qdrant could be made. Check that the server runs and that `url` is its address."
         return StoreError(text, code="unavailable", adapter=ADAPTER, sent="no", retryable=True)
     if "Timeout" in kind:
         return _status(408, write=True)

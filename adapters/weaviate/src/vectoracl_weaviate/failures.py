@@ -49,7 +49,10 @@ def _mapped(error: BaseException, *, write: bool) -> StoreError:
         code = error.code() if hasattr(error, "code") else None
         return status(_CODES.get(code, 500), write=write)
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
-        text = "No connection to Weaviate could be made."
+        text = (
+            "No connection to Weaviate could be made. Check that the server runs and that `url` and `grpc_port` are "
+            "where."
+        )
         return StoreError(text, code="unavailable", adapter=ADAPTER, sent="no", retryable=True)
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return status(408, write=write)
