@@ -18,8 +18,9 @@ from psycopg.errors import InsufficientPrivilege, SerializationFailure, Undefine
 import vectoracl as v
 from vectoracl import Chunk, testing
 from vectoracl.errors import RefusedError, StoreError
-from vectoracl_pgvector import move
+from vectoracl_pgvector import move, promotion
 from vectoracl_pgvector.mirror import CONSTRAINT, Mirror
+from vectoracl_pgvector.mover import Mover
 
 pytestmark = pytest.mark.server
 
@@ -290,7 +291,7 @@ def _check_after_a_kill(store: Any, acl: v.VectorACL, model: set[tuple[str, str,
 def test_killed_at_every_statement(store: Any, acl: v.VectorACL, monkeypatch: Any, direction: str) -> None:
     fill(acl, ACME, 2, 10)
     fill(acl, BETA, 2, 10)
-    monkeypatch.setattr(move, "_BATCH", 15)
+    monkeypatch.setattr(promotion, "_BATCH", 15)
     model, others = set(everything(acl, ACME)), everything(acl, BETA)
     going, back = (move.promote, move.demote) if direction == "promote" else (move.demote, move.promote)
     with owner_of(store) as owner:
@@ -584,7 +585,7 @@ def test_a_mover_whose_connection_is_lost_releases_the_tenant_itself(
 ) -> None:
     fill(acl, ACME, 2, 5)
     operator = acl.operator()
-    run = move._Move._run
+    run = Mover._run
 
     def broken(self: Any, sql: str, params: tuple[Any, ...] = ()) -> Any:
         if "VALIDATE CONSTRAINT" in sql:
@@ -592,7 +593,7 @@ def test_a_mover_whose_connection_is_lost_releases_the_tenant_itself(
                 superuser.execute("SELECT pg_terminate_backend(%s)", (self._connection.info.backend_pid,))
         return run(self, sql, params)
 
-    monkeypatch.setattr(move._Move, "_run", broken)
+    monkeypatch.setattr(Mover, "_run", broken)
     with pytest.raises(v.StoreError):
         operator.promote("acme")
     monkeypatch.undo()

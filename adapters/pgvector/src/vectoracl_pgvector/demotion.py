@@ -1,0 +1,59 @@
+"""A tenant back into the shared partition; `move` has what it costs."""
+
+from __future__ import annotations
+
+import time
+
+from psycopg.errors import LockNotAvailable
+
+from vectoracl.errors import StoreError
+from vectoracl_pgvector.mover import Mover
+from vectoracl_pgvector.partitions import own_partitions
+
+
+class Demotion(Mover):
+    """One move of one tenant."""
+
+    def demote(self) -> list[str]:
+        """See the module's text."""
+        own = own_partitions(self._connection, self._config).get(self._tenant)
+        _, done = self._clean(keep=False)
+        if own is None:
+            return [*done, f"{self._tenant!r} is in the shared partition already; nothing was moved"]
+        self._outlive()
+        self._progress("switching", 0, None)
+        deadline = time.monotonic() + self._patience.total
+        pause = 0.1
+        while True:
+            self._calm(deadline)
+            try:
+                moved = self._back(own)
+                break
+            except LockNotAvailable:
+                pause = self._rest(pause, deadline)
+        self._run(f"ANALYZE {self._names.default}")
+        return [*done, f"{self._tenant!r} is in the shared partition: {moved} rows; {own} was removed"]
+
+    def _back(self, own: str) -> int:
+        names = self._names
+        written = ", ".join(self._mirror.columns)
+        moved = 0
+
+        def switch() -> None:
+            nonlocal moved
+            self._run(f"ALTER TABLE {names.table} DETACH PARTITION {own}")
+            moved = self._run(f"INSERT INTO {names.default} ({written}) SELECT {written} FROM {own}").rowcount
+            self._run(f"DROP TABLE {own}")
+
+        with self._transaction(self._patience.lock * 5):
+            self._run("SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))", (self._key,))
+            before = self._one(f"SELECT count(*) FROM {own}")
+            self._locked(switch, names.default, own)
+            if moved != before:
+                raise StoreError(
+                    f"The partition had {before} rows and {moved} were moved; nothing was switched.",
+                    code="copy_differs",
+                    adapter="pgvector",
+                    sent="no",
+                )
+        return moved

@@ -1,0 +1,272 @@
+"""What a move in either direction is made of: short transactions, waits for locks and snapshots, and cleaning up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.errors import LockNotAvailable
+
+from vectoracl.adapter import Progress
+from vectoracl.errors import RefusedError
+from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.mirror import CONSTRAINT, TRIGGERS, Mirror, marker_prefix
+from vectoracl_pgvector.names import SETTING, quote
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a move waits, in seconds.
+
+    `lock`: one request for a lock that others queue behind; `pause`: how long the tenant's writers stay paused while
+    the switch asks for its lock; `total`: for others to end, before the move gives up.
+    """
+
+    lock: float = 0.1
+    pause: float = 2.0
+    total: float = 600.0
+
+
+PATIENCE = Patience()
+
+
+class Mover:
+    """One move of one tenant."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        config: PgvectorConfig,
+        tenant: str,
+        progress: Progress | None,
+        patience: Patience,
+        step: Callable[[str], None] | None,
+    ) -> None:
+        self._connection = connection
+        self._config = config
+        self._tenant = tenant
+        self._progress = progress or (lambda *_: None)
+        self._patience = patience
+        self._step = step or (lambda _: None)
+        self._mirror = Mirror(config, tenant)
+        self._names = self._mirror.names
+        self._space = f"vectoracl:{config.schema_name}.{config.table}"
+
+    # --- statements
+
+    def _run(self, sql: str, params: tuple[Any, ...] = ()) -> psycopg.Cursor[Any]:
+        self._step(sql)
+        return self._connection.execute(sql, params or None, prepare=False)
+
+    def _all(self, statements: Iterable[str]) -> None:
+        for statement in statements:
+            self._run(statement)
+
+    def _one(self, sql: str, params: tuple[Any, ...] = ()) -> Any:
+        row = self._run(sql, params).fetchone()
+        return None if row is None else row[0]
+
+    @contextmanager
+    def _transaction(self, lock: float, **settings: str) -> Iterator[None]:
+        """Run one transaction in the tenant's scope; each wait for a lock ends after *lock* seconds."""
+        wanted = {SETTING: self._tenant, "search_path": "pg_catalog", "lock_timeout": milliseconds(lock)}
+        wanted |= {"vectoracl." + name: value for name, value in settings.items()}
+        with self._connection.transaction():
+            calls = ", ".join("pg_catalog.set_config(%s, %s, true)" for _ in wanted)
+            self._run(f"SELECT {calls}", tuple(part for pair in wanted.items() for part in pair))
+            yield
+
+    def _short(self, statements: Callable[[], Iterable[str]]) -> None:
+        """Run *statements* as one transaction whose locks others may have to queue behind, until it gets them."""
+        deadline = time.monotonic() + self._patience.total
+        pause = 0.02
+        while True:
+            self._calm(deadline)
+            try:
+                with self._transaction(self._patience.lock):
+                    self._all(statements())
+                return
+            except LockNotAvailable:
+                pause = self._rest(pause, deadline)
+
+    def _rest(self, pause: float, deadline: float) -> float:
+        if time.monotonic() + pause > deadline:
+            raise RefusedError(
+                "The table was in use all the time, so the move was not made. Nothing is lost, and a copy that was "
+                "begun stays in step: call it again, or look in pg_locks for the transaction that does not end."
+            )
+        time.sleep(pause)
+        return min(pause * 2, 2.0)
+
+    def _calm(self, until: float) -> None:
+        """Wait, *until* then at most, for nobody to be seen twice, 50 ms apart, with a lock on the table.
+
+        Asking for a lock earlier would be in vain and make others queue.
+        """
+        seen = self._holders()
+        while seen and time.monotonic() < until:
+            time.sleep(0.05)
+            seen &= self._holders()
+
+    def _holders(self) -> set[str]:
+        rows = self._run(
+            "SELECT virtualtransaction FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND granted "
+            "AND pid <> pg_catalog.pg_backend_pid() AND database = (SELECT oid FROM pg_catalog.pg_database "
+            "WHERE datname = pg_catalog.current_database()) "
+            "AND relation IN (pg_catalog.to_regclass(%s), pg_catalog.to_regclass(%s))",
+            (self._names.table, self._names.default),
+        ).fetchall()
+        return {row[0] for row in rows}
+
+    # --- around a move
+
+    @contextmanager
+    def alone(self, *, known: bool = True) -> Iterator[None]:
+        """Hold the lock of movers of this table. Raises: RefusedError if another one has it, or (*known*) no tenant."""
+        key = f"vectoracl-move:{self._space}"  # which no tenant's own lock can be, whatever the tenant is called
+        if not self._one("SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))", (key,)):
+            raise RefusedError("Another move is under way on this table; call it again when that is done.")
+        try:
+            listed = f"SELECT true FROM {self._names.tenants} WHERE tenant_id = %s"
+            if known and self._one(listed, (self._tenant,)) is None:
+                raise RefusedError("There is no such tenant in this store. `vectoracl tenants` lists them.")
+            yield
+        finally:
+            self._unlock(key)
+
+    def _unlock(self, key: str) -> None:
+        if not self._connection.closed:
+            self._run("SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%s, 0))", (key,))
+
+    def stuck(self) -> bool:
+        """Tell whether a tenant is kept out of the shared partition, by a move under way or by one that died."""
+        return bool(
+            self._one(
+                "SELECT true FROM pg_catalog.pg_constraint WHERE conrelid = pg_catalog.to_regclass(%s) "
+                "AND conname = %s",
+                (self._names.default, CONSTRAINT),
+            )
+        )
+
+    def unstick(self) -> bool:
+        """End that; to be called while no other move can be under way."""
+        if not self.stuck():
+            return False
+        self._short(lambda: (self._mirror.allow(),))
+        return True
+
+    def _clean(self, *, keep: bool) -> tuple[bool, list[str]]:
+        """Remove what interrupted moves left; with *keep* not this tenant's copy. Return whether it is there."""
+        mirror, names = self._mirror, self._names
+        done: list[str] = []
+        self.unstick()
+        self._run(f"DROP TABLE IF EXISTS {mirror.barrier}")
+        prefix = marker_prefix(self._config)
+        found = self._run(
+            "SELECT kind.relname, pg_catalog.obj_description(kind.oid, 'pg_class') FROM pg_catalog.pg_class AS kind "
+            "WHERE kind.relnamespace = pg_catalog.to_regnamespace(%s) AND kind.relkind = 'r' "
+            "AND NOT kind.relispartition AND pg_catalog.starts_with("
+            "pg_catalog.obj_description(kind.oid, 'pg_class'), %s)",
+            (names.schema, prefix),
+        ).fetchall()
+        triggers = self._one(
+            "SELECT count(*) FROM pg_catalog.pg_trigger WHERE tgrelid = pg_catalog.to_regclass(%s) "
+            "AND tgname = ANY(%s) AND tgenabled IN ('O', 'A')",
+            (names.default, list(TRIGGERS)),
+        )
+        kept = keep and triggers == len(TRIGGERS) and [row[1] for row in found] == [mirror.marker]
+        kept = kept and not self._one(  # one from before a column was added cannot be attached
+            "SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass(%s) AND attnum > 0 "
+            "AND NOT attisdropped AND attname NOT IN (SELECT attname FROM pg_catalog.pg_attribute "
+            "WHERE attrelid = pg_catalog.to_regclass(%s) AND NOT attisdropped)",
+            (names.table, mirror.copy),
+        )
+        if not kept:
+            if triggers:
+                self._short(mirror.remove)
+            for name, comment in found:
+                self._run(f"DROP TABLE {names.schema}.{quote(name)}")
+                whose = "" if comment == mirror.marker else " of another tenant"
+                done.append(f"the copy that an interrupted move{whose} left was removed")
+        return kept, done
+
+    # --- what both directions need
+
+    def _count(self, table: str) -> int:
+        sql = f"SELECT count(*) FROM {table} WHERE {self._names.c.tenant} = %s::text"
+        with self._transaction(self._patience.total):
+            number: int = self._one(sql, (self._tenant,))
+        return number
+
+    @property
+    def _key(self) -> str:
+        """What the tenant's writers lock; see compile.PgCompiler._write."""
+        return f"{self._space}:{self._tenant}"
+
+    @contextmanager
+    def _session(self, **settings: str) -> Iterator[None]:
+        """Set *settings* for statements that cannot run in a transaction."""
+        try:
+            for name, value in settings.items():
+                self._run("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
+            yield
+        finally:
+            if not self._connection.closed:
+                for name in settings:
+                    self._run(f"RESET {name}")
+
+    @contextmanager
+    def _giving_up(self) -> Iterator[None]:
+        try:
+            yield
+        except LockNotAvailable:
+            raise RefusedError(
+                "A transaction that began before the move is still open, and moving now could hide rows from it. End "
+                "it (pg_stat_activity, the smallest xact_start) and call it again; what was copied stays in step."
+            ) from None
+
+    def _outlive(self) -> None:
+        """Wait until every snapshot of this database that is older than now is gone.
+
+        PostgreSQL does that at the end of CREATE INDEX CONCURRENTLY (indexcmds.c, WaitForOlderSnapshots), and needs no
+        privilege for it, while the snapshots of others are shown to superusers only.
+        """
+        self._progress("waiting for older transactions", 0, None)
+        barrier = self._mirror.barrier
+        with self._giving_up(), self._session(lock_timeout=milliseconds(self._patience.total)):
+            self._run(f"CREATE TABLE {barrier} (nothing integer)")
+            try:
+                self._run(f"CREATE INDEX CONCURRENTLY ON {barrier} (nothing)")
+            finally:
+                if not self._connection.closed:
+                    self._run(f"DROP TABLE IF EXISTS {barrier}")
+
+    def _locked(self, then: Callable[[], None], *tables: str) -> None:
+        """Lock the parent, then *tables*, in ACCESS EXCLUSIVE MODE and call *then*; ask again while the pause lasts."""
+        until = time.monotonic() + self._patience.pause
+        while True:
+            self._calm(until)
+            try:
+                with self._connection.transaction():
+                    self._run(
+                        "SELECT pg_catalog.set_config('lock_timeout', %s, true)", (milliseconds(self._patience.lock),)
+                    )
+                    for table in (self._names.table, *tables):
+                        self._run(f"LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE")
+                    then()
+                return
+            except LockNotAvailable:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
+
+
+def milliseconds(seconds: float) -> str:
+    """Return *seconds* as PostgreSQL takes a time."""
+    return f"{max(1, round(seconds * 1000))}ms"

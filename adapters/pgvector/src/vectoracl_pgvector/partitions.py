@@ -1,0 +1,36 @@
+"""Which tenants have a partition of their own."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import psycopg
+
+from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.names import Names, quote
+
+_BOUND = re.compile(r"FOR VALUES IN \('((?:[^']|'')*)'\)\Z")
+
+
+def own_partitions(connection: psycopg.Connection[Any], config: PgvectorConfig) -> dict[str, str]:
+    """Return the tenants that have a partition of their own, each with the quoted name of that partition.
+
+    A partition that someone made for several tenants is nobody's own and is left out.
+    """
+    rows = connection.execute(
+        "SELECT pg_catalog.pg_get_expr(child.relpartbound, child.oid), "
+        "pg_catalog.current_setting('standard_conforming_strings'), space.nspname, child.relname "
+        "FROM pg_catalog.pg_inherits AS link JOIN pg_catalog.pg_class AS child ON child.oid = link.inhrelid "
+        "JOIN pg_catalog.pg_namespace AS space ON space.oid = child.relnamespace "
+        "WHERE link.inhparent = pg_catalog.to_regclass(%s)",
+        (Names.of(config).table,),
+    ).fetchall()
+    found = {}
+    for bound, conforming, space, name in rows:
+        match = _BOUND.match(bound or "")
+        if match is not None:
+            # ruleutils.c, simple_quote_literal: ' is doubled, and \ as well unless strings conform to the standard.
+            tenant = match[1].replace("''", "'")
+            found[tenant if conforming == "on" else tenant.replace("\\\\", "\\")] = f"{quote(space)}.{quote(name)}"
+    return found

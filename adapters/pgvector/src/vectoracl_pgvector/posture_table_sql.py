@@ -1,0 +1,230 @@
+"""The posture's statements about the table and what hangs on it: rights, policies, keys, views, code, publications."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vectoracl_pgvector import posture_parts as parts
+
+RELATIONS: Final = (
+    parts.REACH
+    + parts.TREE
+    + """
+SELECT c.oid::bigint, tree.place, n.nspname::text, c.relname::text, c.relkind::text, c.relrowsecurity,
+       c.relforcerowsecurity, pg_catalog.pg_get_userbyid(c.relowner)::text, c.relispartition,
+       pg_catalog.pg_get_expr(c.relpartbound, c.oid), pg_catalog.pg_get_partkeydef(c.oid),
+       (SELECT pp.nspname::text FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
+          JOIN pg_catalog.pg_namespace pp ON pp.oid = p.relnamespace WHERE i.inhrelid = c.oid
+         ORDER BY i.inhseqno LIMIT 1),
+       (SELECT p.relname::text FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
+         WHERE i.inhrelid = c.oid ORDER BY i.inhseqno LIMIT 1)
+  FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ ORDER BY tree.place = 'target' DESC, tree.place, 3, 4"""
+)
+
+POLICIES: Final = (
+    parts.REACH
+    + parts.TREE
+    + parts.RELATED
+    + """
+SELECT p.polrelid::bigint, p.polname::text, p.polpermissive, p.polcmd::text,
+       pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid),
+       ARRAY(SELECT CASE WHEN o = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(o)::text END
+               FROM pg_catalog.unnest(p.polroles) o ORDER BY 1),
+       0 = ANY (p.polroles) OR EXISTS (SELECT FROM reach WHERE reach.oid = ANY (p.polroles))
+  FROM pg_catalog.pg_policy p
+ WHERE p.polrelid IN (SELECT oid FROM tree) OR p.polrelid IN (SELECT oid FROM related) ORDER BY 1, 2"""
+)
+
+GRANTS: Final = (
+    parts.REACH
+    + parts.TREE
+    + parts.RELATED
+    + f"""
+SELECT x.oid::bigint, x.place, x.attname, {parts.GRANTEE}::text, acl.privilege_type, acl.is_grantable
+  FROM (SELECT t.oid, t.place, NULL::text AS attname, c.relowner, c.relacl AS list
+          FROM (SELECT oid, place FROM tree UNION ALL SELECT oid, 'related' FROM related) t
+          JOIN pg_catalog.pg_class c ON c.oid = t.oid
+        UNION ALL
+        SELECT t.oid, t.place, a.attname::text, c.relowner, a.attacl
+          FROM (SELECT oid, place FROM tree UNION ALL SELECT oid, 'related' FROM related) t
+          JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+         WHERE a.attacl IS NOT NULL AND NOT a.attisdropped) x
+ CROSS JOIN LATERAL pg_catalog.aclexplode(x.list) acl
+ WHERE {parts.MINE} AND acl.grantee <> x.relowner ORDER BY 1, 3, 4, 5"""
+)
+
+COLUMNS: Final = (
+    parts.REACH
+    + parts.TREE
+    + """
+SELECT a.attname::text, t.typname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       pg_catalog.pg_get_expr(d.adbin, d.adrelid), a.attidentity <> '' OR a.attgenerated <> '',
+       coalesce(k.collisdeterministic, true),
+       ARRAY(SELECT pg_catalog.pg_get_constraintdef(o.oid) FROM pg_catalog.pg_constraint o
+              WHERE o.conrelid = a.attrelid AND o.contype = 'c' AND a.attnum = ANY (o.conkey) ORDER BY 1)
+  FROM target JOIN pg_catalog.pg_attribute a ON a.attrelid = target.oid
+  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+  LEFT JOIN pg_catalog.pg_collation k ON k.oid = a.attcollation
+ WHERE a.attname = %(tenant)s AND NOT a.attisdropped AND a.attnum > 0"""
+)
+
+INDEXES: Final = (
+    parts.REACH
+    + parts.TREE
+    + """
+SELECT i.indrelid::bigint, n.nspname::text, c.relname::text, am.amname::text, i.indisunique, i.indisexclusion,
+       ARRAY(SELECT coalesce(a.attname::text, '') FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY k(num, pos)
+               LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num AND k.num > 0
+              WHERE k.pos <= i.indnkeyatts ORDER BY k.pos),
+       (SELECT o.conname::text FROM pg_catalog.pg_constraint o
+         WHERE o.conindid = i.indexrelid AND o.conrelid = i.indrelid AND o.contype IN ('p', 'u', 'x') LIMIT 1),
+       (SELECT o.contype::text FROM pg_catalog.pg_constraint o
+         WHERE o.conindid = i.indexrelid AND o.conrelid = i.indrelid AND o.contype IN ('p', 'u', 'x') LIMIT 1),
+       pg_catalog.pg_get_expr(i.indpred, i.indrelid), c.relkind::text,
+       (SELECT pn.nspname::text || '.' || p.relname::text FROM pg_catalog.pg_inherits h
+          JOIN pg_catalog.pg_class p ON p.oid = h.inhparent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+         WHERE h.inhrelid = c.oid),
+       pg_catalog.pg_get_indexdef(i.indexrelid)
+  FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_am am ON am.oid = c.relam
+ WHERE i.indrelid IN (SELECT oid FROM tree WHERE place <> 'parent') ORDER BY 1, 2, 3"""
+)
+
+FOREIGN_KEYS: Final = (
+    parts.REACH
+    + parts.TREE
+    + """
+SELECT o.conname::text, CASE WHEN o.confrelid IN (SELECT oid FROM tree) THEN 'in' ELSE 'out' END,
+       fn.nspname::text, f.relname::text, tn.nspname::text, t.relname::text,
+       ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(o.conkey) WITH ORDINALITY k(num, pos)
+               JOIN pg_catalog.pg_attribute a ON a.attrelid = o.conrelid AND a.attnum = k.num ORDER BY k.pos),
+       ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(o.confkey) WITH ORDINALITY k(num, pos)
+               JOIN pg_catalog.pg_attribute a ON a.attrelid = o.confrelid AND a.attnum = k.num ORDER BY k.pos),
+       o.confupdtype::text, o.confdeltype::text,
+       EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                WHERE a.attrelid = o.conrelid AND a.attname = %(tenant)s AND NOT a.attisdropped),
+       EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                WHERE a.attrelid = o.confrelid AND a.attname = %(tenant)s AND NOT a.attisdropped),
+       ARRAY(SELECT pg_catalog.array_to_string(ARRAY(
+               SELECT a.attname::text FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY k(num, pos)
+                 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
+                WHERE k.pos <= i.indnkeyatts ORDER BY 1), ',')
+               FROM pg_catalog.pg_index i
+              WHERE i.indrelid = o.confrelid AND i.indisunique AND i.indpred IS NULL AND i.indimmediate)
+  FROM pg_catalog.pg_constraint o
+  JOIN pg_catalog.pg_class f ON f.oid = o.conrelid JOIN pg_catalog.pg_namespace fn ON fn.oid = f.relnamespace
+  JOIN pg_catalog.pg_class t ON t.oid = o.confrelid JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+ WHERE o.contype = 'f' AND o.conparentid = 0
+   AND (o.conrelid IN (SELECT oid FROM tree) OR o.confrelid IN (SELECT oid FROM tree)) ORDER BY 3, 4, 1"""
+)
+
+VIEWS: Final = (
+    parts.REACH
+    + parts.TREE
+    + parts.EXEMPT
+    + parts.VIEWS
+    + parts.LENT
+    + f"""
+SELECT n.nspname::text, v.relname::text, v.relkind::text,
+       {parts.INVOKER},
+       pg_catalog.pg_get_userbyid(v.relowner)::text, v.relowner IN (SELECT oid FROM exempt),
+       ARRAY(SELECT DISTINCT coalesce({parts.GRANTEE}::text, '')
+               FROM (SELECT coalesce(v.relacl, pg_catalog.acldefault('r', v.relowner)) AS list
+                      UNION ALL SELECT a.attacl FROM pg_catalog.pg_attribute a
+                      WHERE a.attrelid = v.oid AND a.attacl IS NOT NULL) l
+              CROSS JOIN LATERAL pg_catalog.aclexplode(l.list) acl
+              WHERE {parts.LENT_TO} AND acl.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') ORDER BY 1)
+  FROM seen JOIN pg_catalog.pg_class v ON v.oid = seen.oid AND v.relkind IN ('v', 'm')
+  JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace ORDER BY 1, 2"""
+)
+
+FUNCTIONS: Final = (
+    parts.REACH
+    + parts.TREE
+    + parts.EXEMPT
+    + parts.VIEWS
+    + parts.LENT
+    + parts.CALLS
+    + f"""
+SELECT n.nspname::text, p.proname::text, pg_catalog.pg_get_function_identity_arguments(p.oid), p.prokind::text,
+       pg_catalog.pg_get_userbyid(p.proowner)::text, l.lanname::text,
+       EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) s WHERE s LIKE 'search\\_path=%%'),
+       p.oid IN (SELECT oid FROM reaching), p.oid IN (SELECT oid FROM murky),
+       ARRAY(SELECT DISTINCT coalesce({parts.GRANTEE}::text, '')
+               FROM pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) acl
+              WHERE {parts.LENT_TO} ORDER BY 1)
+  FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+ WHERE p.prosecdef AND p.prokind IN ('f', 'p', 'w') AND n.nspname <> 'pg_catalog'
+   AND p.prorettype <> 'pg_catalog.event_trigger'::pg_catalog.regtype
+   AND p.proowner IN (SELECT oid FROM exempt)
+   AND EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) acl
+                WHERE {parts.LENT_TO})
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                      AND d.objid = p.oid AND d.deptype = 'e') ORDER BY 1, 2, 3"""
+)
+
+# Code that a policy, trigger, constraint, default or index of the tree calls.
+CODE: Final = (
+    parts.REACH
+    + parts.TREE
+    + """
+SELECT x.kind, x.name, tn.nspname::text, t.relname::text, n.nspname::text, p.proname::text,
+       pg_catalog.pg_get_function_identity_arguments(p.oid), o.rolname::text, o.oid IN (SELECT oid FROM reach),
+       o.rolsuper OR o.oid = t.relowner, pg_catalog.pg_get_userbyid(t.relowner)::text
+  FROM (SELECT 'policy' AS kind, y.polname::text AS name, y.polrelid AS rel, d.refobjid AS func
+          FROM pg_catalog.pg_policy y JOIN pg_catalog.pg_depend d
+            ON d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND d.objid = y.oid
+           AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+        UNION SELECT 'trigger', g.tgname::text, g.tgrelid, g.tgfoid FROM pg_catalog.pg_trigger g
+               WHERE NOT g.tgisinternal
+        UNION SELECT 'constraint', o.conname::text, o.conrelid, d.refobjid FROM pg_catalog.pg_constraint o
+                JOIN pg_catalog.pg_depend d
+                  ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = o.oid
+                 AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+        UNION SELECT 'default', a.attname::text, e.adrelid, d.refobjid FROM pg_catalog.pg_attrdef e
+                JOIN pg_catalog.pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum
+                JOIN pg_catalog.pg_depend d
+                  ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = e.oid
+                 AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+        UNION SELECT 'index', c.relname::text, i.indrelid, d.refobjid FROM pg_catalog.pg_index i
+                JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+                JOIN pg_catalog.pg_depend d
+                  ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = i.indexrelid
+                 AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass) x
+  JOIN tree ON tree.oid = x.rel JOIN pg_catalog.pg_class t ON t.oid = x.rel
+  JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+  JOIN pg_catalog.pg_proc p ON p.oid = x.func JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  JOIN pg_catalog.pg_roles o ON o.oid = p.proowner WHERE n.nspname <> 'pg_catalog' ORDER BY 1, 3, 4, 2"""
+)
+
+REWRITE_RULES: Final = (
+    parts.REACH
+    + parts.TREE
+    + """
+SELECT n.nspname::text, c.relname::text, w.rulename::text FROM pg_catalog.pg_rewrite w
+  JOIN tree ON tree.oid = w.ev_class JOIN pg_catalog.pg_class c ON c.oid = w.ev_class
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE w.rulename <> '_RETURN' ORDER BY 1, 2, 3"""
+)
+
+# One row a publication that sends any part of the tree unfiltered, with the tables of the tree that it names itself.
+PUBLICATIONS: Final = (
+    parts.REACH
+    + parts.TREE
+    + """
+SELECT b.pubname::text, b.puballtables,
+       ARRAY(SELECT n.nspname::text FROM pg_catalog.pg_publication_rel x JOIN tree ON tree.oid = x.prrelid
+               JOIN pg_catalog.pg_class c ON c.oid = x.prrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              WHERE x.prpubid = b.oid ORDER BY x.prrelid),
+       ARRAY(SELECT c.relname::text FROM pg_catalog.pg_publication_rel x JOIN tree ON tree.oid = x.prrelid
+               JOIN pg_catalog.pg_class c ON c.oid = x.prrelid WHERE x.prpubid = b.oid ORDER BY x.prrelid),
+       pg_catalog.min(p.schemaname)::text
+  FROM pg_catalog.pg_publication_tables p JOIN pg_catalog.pg_publication b ON b.pubname = p.pubname
+ WHERE (pg_catalog.to_jsonb(p) ->> 'rowfilter') IS NULL
+   AND EXISTS (SELECT FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                WHERE n.nspname = p.schemaname AND c.relname = p.tablename)
+ GROUP BY b.oid, b.pubname, b.puballtables ORDER BY 1"""
+)

@@ -1,0 +1,172 @@
+"""A tenant to a partition of its own; `move` has the order of it, and why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from psycopg.errors import LockNotAvailable, OperationalError
+
+from vectoracl.errors import RefusedError, StoreError
+from vectoracl_pgvector import schema
+from vectoracl_pgvector.mirror import CONSTRAINT
+from vectoracl_pgvector.mover import Mover, milliseconds
+from vectoracl_pgvector.names import quote
+from vectoracl_pgvector.partitions import own_partitions
+
+_BATCH = 1000
+
+
+class Promotion(Mover):
+    """One move of one tenant."""
+
+    def promote(self) -> list[str]:
+        """See the module's text."""
+        names, mirror = self._names, self._mirror
+        if self._tenant in own_partitions(self._connection, self._config):
+            _, done = self._clean(keep=False)
+            return [*done, f"{self._tenant!r} has a partition of its own already; nothing was moved"]
+        kept, done = self._clean(keep=True)
+        if kept:
+            done.append("an interrupted move is resumed")
+        else:
+            if self._one("SELECT pg_catalog.to_regclass(%s)", (mirror.copy,)) is not None:
+                raise RefusedError(
+                    f"The name of the partition, {mirror.copy}, is taken by a table that is not part of a move. "
+                    "Rename that table, or choose another table name in the configuration."
+                )
+            self._short(mirror.create)
+        rows = self._fill()
+        self._index()
+        self._outlive()
+        self._progress("comparing", 0, rows)
+        with self._transaction(self._patience.total):
+            different = self._one(mirror.differences(), (self._tenant,))
+        if different:
+            self._clean(keep=False)
+            raise StoreError(
+                f"{different} rows of the copy differ from their originals, so nothing was switched and the copy was "
+                "removed. Call it again; if it happens again, something else writes to the partition.",
+                code="copy_differs",
+                adapter="pgvector",
+                sent="no",
+            )
+        moved = self._switch()
+        for table in (mirror.copy, names.default):
+            self._run(f"ANALYZE {table}")
+        index = "an HNSW index" if self._config.indexable else "no vector index (too many dimensions for one)"
+        return [*done, f"{self._tenant!r} has a partition of its own with {index}: {moved} rows in {mirror.copy}"]
+
+    def _fill(self) -> int:
+        """Copy all rows, a batch a transaction; rows that are there already stay, the triggers keep them right."""
+        total = self._count(f"ONLY {self._names.default}")
+        copied = 0
+        after: tuple[Any, ...] = ()
+        pause, deadline = 0.02, time.monotonic() + self._patience.total
+        while True:
+            self._progress("copying", copied, max(total, copied))
+            try:
+                with self._transaction(self._patience.lock * 5):
+                    # The adapter's own writers wait a moment, instead of meeting this batch in a deadlock.
+                    self._run(
+                        "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))", (self._key,)
+                    )
+                    params = (self._tenant, *after, _BATCH)
+                    row = self._run(self._mirror.fill(first=not after), params).fetchone()
+            except LockNotAvailable:
+                pause = self._rest(pause, deadline)
+                continue
+            pause, deadline = 0.02, time.monotonic() + self._patience.total
+            assert row is not None
+            copied += int(row[0])
+            if row[0] < _BATCH:
+                self._progress("copying", copied, copied)
+                return copied
+            after = tuple(row[1:])
+
+    def _index(self) -> None:
+        """Build the copy's HNSW index while the triggers go on; an invalid one, of an interrupted build, goes first."""
+        if not self._config.indexable:
+            return
+        mirror = self._mirror
+        index = f"{self._names.schema}.{quote(mirror.index)}"
+        valid = self._one(
+            "SELECT indisvalid FROM pg_catalog.pg_index WHERE indexrelid = pg_catalog.to_regclass(%s)", (index,)
+        )
+        if valid:
+            return
+        if valid is not None:
+            self._run(f"DROP INDEX {index}")
+        build = schema.vector_index(self._config, mirror.copy, mirror.index)
+        build = build.replace("CREATE INDEX ", "CREATE INDEX CONCURRENTLY ", 1)
+        self._progress("building the vector index", 0, None)
+        with self._giving_up(), self._session(lock_timeout=milliseconds(self._patience.total)):
+            try:
+                with self._session(maintenance_work_mem=self._memory()):
+                    self._run(build)
+            except OperationalError as error:
+                # Class 53: no memory. Parallel builds use /dev/shm, of which a container often has 64 MB only.
+                if not (error.sqlstate or "").startswith("53"):
+                    raise
+                self._run(f"DROP INDEX IF EXISTS {index}")
+                with self._session(max_parallel_maintenance_workers="0"):
+                    self._run(build)
+
+    def _memory(self) -> str:
+        """Return maintenance_work_mem for the build: what the graph needs, 1 GB at most, never less than is set."""
+        rows = self._count(self._mirror.copy)
+        # A vector, and neighbours: m = 16 on a level, twice on the lowest, at 8 bytes with some overhead.
+        size = rows * (self._config.dimension * (4 if self._config.type == "vector" else 2) + 700)
+        now = self._one("SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem'))")
+        return f"{max(int(now), min(size, 2**30)) // 1024}kB"
+
+    def _switch(self) -> int:
+        """Make the copy the tenant's partition; return its rows."""
+        self._progress("switching", 0, None)
+        deadline = time.monotonic() + self._patience.total
+        pause = 0.1
+        while True:
+            self._calm(deadline)
+            try:
+                with self._paused():
+                    try:
+                        with self._transaction(self._patience.lock):
+                            self._run(self._mirror.forbid())
+                        return self._swap()
+                    except BaseException:
+                        # The tenant could not write while the constraint stands, so it goes before the pause ends.
+                        if not self._connection.closed:
+                            self._short(lambda: (self._mirror.allow(),))
+                        raise
+            except LockNotAvailable:
+                pause = self._rest(pause, deadline)
+
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        """Keep the tenant's writers waiting, over several transactions."""
+        with self._transaction(self._patience.lock * 5):
+            self._run("SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended(%s, 0))", (self._key,))
+        try:
+            yield
+        finally:
+            self._unlock(self._key)
+
+    def _swap(self) -> int:
+        names, mirror = self._names, self._mirror
+        with self._transaction(self._patience.pause, moving="switch"):
+            gone = self._run(
+                f"DELETE FROM ONLY {names.default} WHERE {names.c.tenant} = %s::text", (self._tenant,)
+            ).rowcount
+            there = self._one(f"SELECT count(*) FROM {mirror.copy}")
+            if gone != there:
+                raise StoreError(
+                    f"The shared partition had {gone} rows of the tenant and the copy {there}; nothing was switched.",
+                    code="copy_differs",
+                    adapter="pgvector",
+                    sent="no",
+                )
+            self._run(f"ALTER TABLE ONLY {names.default} VALIDATE CONSTRAINT {CONSTRAINT}")
+            self._locked(lambda: self._all(mirror.attach()), names.default)
+        return int(there)
