@@ -227,7 +227,10 @@ class WeaviateAdapter:
             return (yield from self._compile.state(partition))
         except StoreError as error:
             failed = error
-        if failed.code == "rejected" and not self.config.anonymous:
+        if failed.code != "rejected":  # the server went away meanwhile, or gave no more rights
+            failed.sent, failed.written = refused.sent, refused.written
+            raise failed
+        if not self.config.anonymous:
             yield from Rights(tenant_name(partition), partition)
         raise refused
 

@@ -56,6 +56,8 @@ _OPTIONS = [
     # A server that comes back is found again soon; the default waits up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # How long an attempt to connect may take, also one that nobody answers.
+    ("grpc.min_reconnect_backoff_ms", 3000),
     # No probing of the line by pings of its own: requests are small, and a probe is traffic that nobody asked for.
     ("grpc.http2.bdp_probe", 0),
     # Not shared with other channels of the process: closing one has to close its connection.
@@ -117,12 +119,14 @@ def compiled(config: WeaviateConfig, request: AnyRequest) -> Rest | Call:
 
 def _written(answer: Any, number: int) -> None:
     if answer.errors:
+        refused = len({one.index for one in answer.errors})
+        kept = "none was written" if refused == number else "the others were written"
         raise StoreError(
-            f"Weaviate refused {len(answer.errors)} of {number} chunks of a batch; the others were written.",
+            f"Weaviate refused {refused} of {number} chunks of a batch; {kept}.",
             code="rejected",
             adapter=ADAPTER,
-            sent="no" if len(answer.errors) == number else "unknown",
-            written=number - len({one.index for one in answer.errors}),
+            sent="no" if refused == number else "unknown",
+            written=number - refused,
         )
 
 
