@@ -7,9 +7,11 @@ import contextlib
 import importlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
+from vectoracl.adapter import Opened
 from vectoracl.errors import PostureError, ScopeViolationError, VectorACLError
 from vectoracl_conformance.checks import CHECKS, Check
 from vectoracl_conformance.corpus import DECOYS, DIMENSION, FIELDS, Corpus, build
@@ -25,7 +27,11 @@ Watch = Callable[[Noted], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run is told: which checks (none: all), how many decoys, the seed, the harness as it was named."""
+    """What a run is told: which checks (none: all), how many decoys, the seed, the harness as it was named.
+
+    `python` is the interpreter of the process that is out of sight ("": this one). `elsewhere` are checks that are
+    performed by somebody else.
+    """
 
     name: str = ""
     only: frozenset[str] = frozenset()
@@ -33,6 +39,8 @@ class Options:
     seed: int = 0
     modes: tuple[Mode, ...] = MODES
     keep: bool = False
+    python: str = ""
+    elsewhere: frozenset[str] = frozenset()
     known: dict[str, str] = field(default_factory=dict)
 
     def wants(self, id_: str) -> bool:
@@ -102,7 +110,7 @@ def checks_of(options: Options) -> Iterator[Check]:
     """Yield the checks to run, in the order of the list."""
     for id_ in REQUIRED:
         found = CHECKS.get(id_)
-        if found is not None and options.wants(id_):
+        if found is not None and options.wants(id_) and id_ not in options.elsewhere:
             yield found
 
 
@@ -124,12 +132,29 @@ def seed(store: Store, corpus: Corpus) -> None:
     store.settle()
 
 
+def dressed(source: str) -> Callable[[Opened, Store], Opened]:
+    """Return what *source* defines as `dress`, as the wrap of a mutant."""
+    names: dict[str, Any] = {}
+    exec(compile(source, "<adapter>", "exec"), names)  # noqa: S102 - a mutant of ours, as it is put in elsewhere
+    return lambda opened, _: names["dress"](opened)
+
+
+def _wrapped(make: Callable[[Opened, Store], Opened], store: Store, opened: Opened) -> Opened:
+    return make(opened, store)
+
+
 def run_mode(
     store: Store, corpus: Corpus, mode: Mode, options: Options, watch: Watch, mutant: Mutant | None = None
 ) -> list[Noted]:
     """Run the wanted checks in one mode on a store that holds the corpus."""
     make = mutant.wrap if mutant is not None else None
-    lab = Lab(store, corpus, mode, None if make is None else lambda opened: make(opened, store))
+    source = mutant.source if mutant is not None else ""
+    if mutant is not None and not source:  # a fault that is put in by the kit cannot be where the kit is not
+        options = replace(options, elsewhere=options.elsewhere | {"X6"})
+    if source:
+        make = dressed(source)
+    wrap = None if make is None else partial(_wrapped, make, store)
+    lab = Lab(store, corpus, mode, wrap, source, options.python)
     notes: list[Noted] = []
 
     async def work() -> None:

@@ -170,6 +170,18 @@ class Store(ABC):
         """Return the adapter as it is measured; for harnesses that put something around an installed one."""
         return opened
 
+    def outside(self) -> Mapping[str, Any] | None:
+        """Return the configuration by which another process opens this store, or an empty one like it; None: none can.
+
+        The adapter is measured there once more, out of the kit's sight. A store that lives in the process that opened
+        it is made anew there; one whose files only one process may open needs other files here.
+        """
+        return self.config
+
+    def dressing(self) -> str:
+        """Return Python text that defines `dress(opened)` for that process, where `dress` does something here."""
+        return ""
+
     def settle(self) -> None:  # noqa: B027 - most stores need not wait
         """Wait until everything written is visible to every reader; for stores that are eventually consistent."""
 
@@ -199,7 +211,8 @@ class Mutant:
 
     `wrap` gets the opened adapter (its flows and its ports) and returns the broken one. `store` breaks the store
     instead, out of band, after the corpus was written. `patches` replaces attributes of the core: (module,
-    attribute, function of the old value). `modes` are the modes in which the fault is there.
+    attribute, function of the old value). `modes` are the modes in which the fault is there. `source` is Python text
+    that defines `dress(opened)` and needs nothing of the kit: it breaks the adapter also where the kit is not.
     """
 
     name: str
@@ -210,6 +223,7 @@ class Mutant:
     patches: Sequence[tuple[str, str, Callable[[Any], Any]]] = ()
     modes: tuple[Literal["sync", "async"], ...] = ("sync",)
     needs: frozenset[str] = field(default_factory=frozenset)
+    source: str = ""
 
 
 class Harness(ABC):

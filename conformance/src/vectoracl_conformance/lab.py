@@ -35,7 +35,7 @@ from vectoracl_conformance.tape import Tape, recorded
 Mode = Literal["sync", "async"]
 T = TypeVar("T")
 Wrap = Callable[[Opened], Opened]
-STORE = "kit"
+STORE = "main"  # what an application would write
 
 
 def drive(work: Coroutine[Any, Any, T]) -> T:
@@ -206,14 +206,18 @@ class Door:
 
 def user(tenant: str, **claims: Any) -> Principal:
     """Return a principal of *tenant*."""
-    return Principal(claims.pop("id", "kit-user"), tenant, authenticated_by="conformance kit", **claims)
+    return Principal(claims.pop("id", "user-1"), tenant, authenticated_by="conformance kit", **claims)
 
 
 class Lab:
     """Everything a check needs; `door` is the client that most checks use."""
 
-    def __init__(self, store: Store, corpus: Corpus, mode: Mode, wrap: Wrap | None = None) -> None:
+    def __init__(
+        self, store: Store, corpus: Corpus, mode: Mode, wrap: Wrap | None = None, source: str = "", python: str = ""
+    ) -> None:
         self.store = store
+        self.source = source
+        self.python = python
         self.corpus = corpus
         self.mode: Mode = mode
         self.rng = corpus.rng

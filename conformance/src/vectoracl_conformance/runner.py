@@ -7,16 +7,19 @@ import os
 import secrets
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from vectoracl_conformance.corpus import DECOYS
 from vectoracl_conformance.crew import Crew
-from vectoracl_conformance.verdict import GRADES, EvidenceState, Judged, Noted, judge
+from vectoracl_conformance.engine import Options
+from vectoracl_conformance.lines import Lines, Settling, say
+from vectoracl_conformance.outside.mirror import Place, noted
+from vectoracl_conformance.verdict import GRADES, MODES, EvidenceState, Judged, Noted, judge
 
 TIMEOUT = 600.0
+GRACE = 20.0
 _STATES = ("passed", "failed", "abstained", "not run")
 _NOTED = frozenset(one.name for one in fields(Noted))
 
@@ -27,7 +30,8 @@ class Ask:
 
     `mutants` "quick" lets each mutant's own check have its turn first, and the others only where that did not kill
     it; "matrix" lets all have theirs. `jobs` are how many mutants run at a time, 0: as many as there are processors,
-    four at the most. `timeout` is how many seconds the checks may be silent, and how many each mutant has.
+    four at the most. `timeout` is how many seconds the checks may be silent, and how many each mutant has. `python` is
+    the interpreter that runs the adapter out of the kit's sight ("": this one); one that has no kit at all hides it best.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Ask:
     only_mutants: Sequence[str] = ()
     timeout: float = TIMEOUT
     timing: bool = False
+    python: str = ""
 
 
 @dataclass(slots=True)
@@ -106,13 +111,15 @@ def run(ask: Ask, watch: Watch = lambda _: None) -> Report:
         "mutants": ask.mutants,
         "serve": False,
         "timing": ask.timing,
+        "python": ask.python,
+        "elsewhere": ["X6"],
         "only_mutants": list(ask.only_mutants),
         "path": [path for path in sys.path if path],
     }
-    events, problem = _worker(request, token, ask.timeout, watch)
+    events, problem = _worker(request, token, ask, seed, watch)
     mutants = [event for event in events if event["event"] == "known"]
     if mutants and not problem:
-        crew = Crew({**request, "serve": True}, _start, _event, timeout=ask.timeout)
+        crew = Crew({**request, "serve": True, "elsewhere": []}, _start, _event, timeout=ask.timeout)
         jobs = ask.jobs or max(1, min(4, os.cpu_count() or 1))
         events += crew.run([{**one, "event": "mutant"} for one in mutants], jobs, watch)
     return collected(ask, seed, events, problem)
@@ -133,36 +140,35 @@ def _start(request: dict[str, Any]) -> subprocess.Popen[str]:
     return process
 
 
-def _worker(request: dict[str, Any], token: str, timeout: float, watch: Watch) -> tuple[list[dict[str, Any]], str]:
+def _worker(request: dict[str, Any], token: str, ask: Ask, seed: int, watch: Watch) -> tuple[list[dict[str, Any]], str]:
     process = _start(request)
     assert process.stdin is not None
-    assert process.stdout is not None
-    late = threading.Event()
-
-    def stop() -> None:
-        late.set()
-        process.kill()
-
-    timer = _started(timeout, stop)
+    lines = Lines(process, ask.timeout)
     events: list[dict[str, Any]] = []
+
+    def take(line: str) -> dict[str, Any] | None:
+        event = _event(line, token)
+        if event is not None:
+            lines.heard()
+            events.append(event)
+            watch(event)
+        return event
+
     try:
-        process.stdin.close()
-        for line in process.stdout:
-            event = _event(line, token)
-            if event is not None:
-                timer.cancel()
-                events.append(event)
-                watch(event)
-                timer = _started(timeout, stop)
-        code = process.wait()
+        for line in lines:
+            event = take(line)
+            if event is not None and event["event"] == "outside":
+                for note in _outside(event, ask, seed, events, Settling(process, lines, token)):
+                    events.append({"event": "note", **asdict(note)})
+                    watch(events[-1])
+                lines.heard()
+                say(process, "done")
+        code = lines.ended()
     except BaseException:
-        process.kill()
-        process.wait()
+        lines.stop(grace=GRACE)  # it has heard the same Ctrl-C, and is to clean up behind itself
         raise
-    finally:
-        timer.cancel()
-    if late.is_set():
-        return events, f"the run was stopped after {timeout:g} seconds without a word"
+    if lines.late:
+        return events, f"the run was stopped after {ask.timeout:g} seconds without a word"
     ended = any(event["event"] == "end" for event in events)
     told = next((event["message"] for event in events if event["event"] == "error"), "")
     if told:
@@ -170,11 +176,26 @@ def _worker(request: dict[str, Any], token: str, timeout: float, watch: Watch) -
     return events, "" if ended and code == 0 else f"the process of the adapter ended early (exit code {code})"
 
 
-def _started(seconds: float, work: Callable[[], None]) -> threading.Timer:
-    timer = threading.Timer(seconds, work)
-    timer.daemon = True
-    timer.start()
-    return timer
+def _outside(
+    event: dict[str, Any], ask: Ask, seed: int, events: Sequence[dict[str, Any]], settle: Callable[[], None]
+) -> list[Noted]:
+    """Perform X6 here, where no code of the adapter's or its harness's runs: it cannot be talked out of its verdict."""
+    config, source = event.get("config"), event.get("source")
+    named = next((one.get("name") for one in events if one["event"] == "start"), None)
+    why = ""
+    if sum(one["event"] == "outside" for one in events) > 1:
+        why = "the adapter's process offered its store twice"
+    elif not isinstance(config, dict):
+        why = "the harness's store cannot be opened by another process"
+    elif config.get("adapter") != (named if ":" in ask.name else ask.name):
+        why = "the harness offered another adapter than the one that is measured"
+    elif event.get("blank") or not isinstance(source, str):
+        why = "the harness dresses the adapter, and only beside the kit"
+    options = Options(ask.name, frozenset(ask.only), ask.decoys, seed, known=ask.known)
+    if why:
+        return [Noted("X6", mode, "abstained", reason=why, reproduce=options.line("X6")) for mode in MODES]
+    place = Place(config or {}, source or "", settle, ask.python, [path for path in sys.path if path])
+    return [noted(place, mode, options) for mode in MODES]
 
 
 def _event(line: str, token: str) -> dict[str, Any] | None:

@@ -14,9 +14,10 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
+from vectoracl_conformance.corpus import DIMENSION, FIELDS
 from vectoracl_conformance.engine import Options, run_checks
 from vectoracl_conformance.grading import WIRE_GRADES, Grading, engine_grade, wire_grades
-from vectoracl_conformance.harness import Harness, HarnessError, load_harness
+from vectoracl_conformance.harness import Harness, HarnessError, Needs, Store, load_harness
 from vectoracl_conformance.killing import kill, known
 from vectoracl_conformance.timing import timing
 
@@ -63,6 +64,8 @@ def options_of(data: dict[str, Any]) -> Options:
         seed=data["seed"],
         keep=data["keep"],
         known=data["known"],
+        python=data["python"],
+        elsewhere=frozenset(data["elsewhere"]),
     )
 
 
@@ -71,8 +74,10 @@ def work(data: dict[str, Any], teller: Teller) -> None:
     harness = load_harness(data["name"])
     options = options_of(data)
     try:
-        teller.tell("start", **described(harness))
+        teller.tell("start", name=harness.adapter, **described(harness))
         run_checks(harness, options, lambda note: teller.tell("note", **asdict(note)))
+        if options.wants("X6") and "X6" in options.elsewhere:
+            offer(teller, harness, sys.stdin)
         if not options.only:
             _grade(teller, WIRE_GRADES, lambda: wire_grades(harness, options))
             _grade(teller, ("E3",), lambda: [engine_grade(harness, options)])
@@ -91,6 +96,22 @@ def _timed(harness: Harness, options: Options) -> str:
         return str(timing(harness, options))
     except Exception as error:  # noqa: BLE001 - it is reported only
         return f"timing: abstained, it could not be measured ({type(error).__name__}: {error})"
+
+
+def offer(teller: Teller, harness: Harness, words: TextIO) -> None:
+    """Make one more store and tell the parent how to open it, until it has what it wants: X6 is performed there."""
+    store = harness.fresh(Needs(DIMENSION, FIELDS))
+    try:
+        dressed = type(store).dress is not Store.dress
+        config, source = store.outside(), store.dressing()
+        teller.tell("outside", config=config, source=source, blank=dressed and not source)
+        for word in words:
+            if json.loads(word) != "settle":
+                break
+            store.settle()
+            teller.tell("settled")
+    finally:
+        store.close()
 
 
 def _grade(teller: Teller, names: Sequence[str], measure: Callable[[], list[Grading]]) -> None:

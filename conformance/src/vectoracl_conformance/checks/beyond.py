@@ -1,10 +1,11 @@
-"""X1 to X5: what leaks beside the results, posture, undeclared operations, a random machine, and the kit itself."""
+"""X1 to X6: what leaks beside the results, posture, undeclared operations, a random machine, the kit, being seen."""
 
 from __future__ import annotations
 
 import io
 import logging
 import random
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -466,3 +467,23 @@ async def x5(t: Trial) -> None:
     t.kit(any(own == getattr(event.request, "partition", None) for event in lab.tape.since(mark)), "nor the request")
     await lab.handle(own).delete(ids=["control"])
     t.control(not lab.state(own), "the census sees a delete at once", lab.state(own))
+
+
+@check(
+    "X6",
+    "the same out of the kit's sight",
+    attack="Put the adapter into a process of its own that holds the library and nothing of the kit - no module, "
+    "argument, environment, frame, parent or name that says so - and run checks of reading and writing there again.",
+    breach="It behaves only where it sees that it is tested: an answer or what is stored differs out of sight.",
+)
+async def x6(t: Trial) -> None:
+    from vectoracl_conformance.harness import Store
+    from vectoracl_conformance.outside.mirror import Place, out_of_sight
+
+    lab = t.lab
+    config = lab.store.outside()
+    source = lab.source or lab.store.dressing()
+    t.kit(config is not None, "the harness's store cannot be opened by another process")
+    t.kit(bool(source) or type(lab.store).dress is Store.dress, "the harness dresses the adapter, and only here")
+    place = Place(config or {}, source, lab.store.settle, lab.python, [path for path in sys.path if path])
+    await out_of_sight(t, place, lab.mode, lab.rng.py.randrange(2**31), lab.corpus.decoys)

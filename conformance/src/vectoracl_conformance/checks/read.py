@@ -528,6 +528,8 @@ async def r10(t: Trial) -> None:
     refs = [(row.tag.document, row.tag.chunk) for row in own]
     mine = await handle.fetch(refs)
     t.control(sorted(map(key, mine)) == sorted(map(key, own)), "the owner fetches its rows", len(mine))
+    kinds = {type(hit.score).__name__ for hit in [*mine, *await handle.all()]}
+    t.same({"float"}, kinds, "the scores of a fetch and a scan", "a score is a float, whatever the store counts in")
     foreign = [row for one in (*corpus.foes, corpus.few) for row in oracle.of(one)[:6]]
     shared = set(corpus.shared_ids)
     away = [row for row in foreign if (row.tag.document, row.tag.chunk) not in shared]

@@ -175,6 +175,6 @@ class DuckAdapter:
         return hits
 
 
-def _select(operation: Search | Fetch | Scan, score: str = "0.0") -> str:
+def _select(operation: Search | Fetch | Scan, score: str = "0e0") -> str:
     shown = (f'"@{name}"' if name in {*Tag._fields, *operation.include} else "NULL" for name in COLUMNS)
     return f"SELECT {', '.join(shown)}, {score}"

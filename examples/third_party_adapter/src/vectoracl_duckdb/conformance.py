@@ -19,13 +19,13 @@ class DuckStore(Store):
         self.config = self.single = {"adapter": "duckdb", "path": path, "dimension": needs.dimension}
         self._database = duckdb.connect(path)
 
+    def outside(self) -> dict[str, Any]:
+        return {**self.config, "path": f"{self._folder.name}/outside.duckdb"}
+
     def census(self) -> list[Record]:
         tag = ", ".join(f'"@{name}"' for name in Tag._fields)
         rows = self._database.execute(f'SELECT "@text", "@vector", "@metadata", {tag} FROM chunks').fetchall()
-        return [
-            Record(Tag(*tag), text, np.array(vector, np.float32), load_metadata(metadata, self._fields))
-            for text, vector, metadata, *tag in rows
-        ]
+        return [Record(Tag(*t), x, np.array(v, np.float32), load_metadata(m, self._fields)) for x, v, m, *t in rows]
 
     def carries(self, request: Any, tenant: str) -> bool:
         sql, values = request.forbidden or request.statements[0]

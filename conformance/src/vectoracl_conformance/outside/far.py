@@ -1,0 +1,176 @@
+"""This side of the pipe to a process in which the adapter runs alone.
+
+What comes back is data of an adapter that is not trusted: it is read with a list of the few classes that may be in it,
+in frames of a limited size, within a limited time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import re
+import selectors
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vectoracl import errors
+from vectoracl.errors import VectorACLError
+from vectoracl_conformance.trial import Abstain
+
+LIMIT = 60.0
+MOST = 256 << 20
+KIT = b"vectoracl_conformance"
+# Tests, their runners, coverage and this kit leave their names in the environment.
+_TELLING = re.compile(r"PYTEST|CONFORMANCE|_KIT\b|TOX|NOX|COVERAGE|^COV_|^CI$|GITHUB|^UV_RUN|VIRTUAL_ENV_PROMPT|^_$")
+_MODULES = {
+    "vectoracl.records": {"Hit", "Tag", "Result", "Page", "Written", "Record", "Chunk"},
+    "vectoracl.operations": {"Found", "Rows"},
+    "vectoracl.adapter": {"Capabilities"},
+    "vectoracl.predicate": None,
+    "datetime": {"datetime", "timezone", "timedelta"},
+    "builtins": {"set", "frozenset", "mappingproxy"},
+    "types": {"MappingProxyType"},
+    "collections": {"OrderedDict"},
+    "numpy": {"ndarray", "dtype"},
+    "numpy._core.multiarray": {"_reconstruct", "scalar"},
+    "numpy._core.numeric": {"_frombuffer"},
+    "numpy.core.multiarray": {"_reconstruct", "scalar"},
+    "numpy.core.numeric": {"_frombuffer"},
+}
+
+
+class PoisonError(Exception):
+    """The adapter's process sent something that no answer is made of."""
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """Find only what answers are made of."""
+        if module in _MODULES:
+            known = _MODULES[module]
+            if (known is None and "." not in name and name[:1].isupper()) or (known is not None and name in known):
+                return super().find_class(module, name)
+        raise PoisonError(f"its answer holds {module}.{name}")
+
+
+class OtherError(Exception):
+    """An error of the adapter's process that is not of the library's tree."""
+
+
+def raised(known: str, name: str, text: str, data: Mapping[str, Any]) -> Exception:
+    """Return the error that was told: of the library's own class, or an `OtherError`."""
+    kind = getattr(errors, known, None) if known.isidentifier() else None
+    if not (isinstance(kind, type) and issubclass(kind, VectorACLError)):
+        return {"TypeError": TypeError, "ValueError": ValueError}.get(name, OtherError)(f"{name}: {text}")
+    error = kind.__new__(kind)
+    Exception.__init__(error, text)
+    error.message = text
+    for field, value in data.items():
+        setattr(error, field, value)
+    return error
+
+
+class Far:
+    """One process, started and ended here."""
+
+    def __init__(self, python: str = "", paths: Sequence[str] = (), limit: float = LIMIT) -> None:
+        self._limit = limit
+        source = (Path(__file__).parent / "door.py").read_text(encoding="utf-8")
+        environment = {name: value for name, value in os.environ.items() if not _TELLING.search(name)}
+        self._process = subprocess.Popen(  # noqa: S603 - our own text
+            [python or sys.executable, "-c", source],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            cwd=Path(os.sep).resolve(),
+            start_new_session=True,
+            bufsize=0,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in, self._out = self._process.stdin, self._process.stdout
+        os.set_blocking(self._out.fileno(), False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._out, selectors.EVENT_READ)
+        self._pid = 0
+        try:
+            pid = self._answer()
+            self._pid = pid if isinstance(pid, int) else 0
+            self.ask("path", *(one for one in paths if one and not _ours(one)))
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, what: str, *args: Any) -> Any:
+        """Ask, and return the answer. Raises: what was raised there; Abstain if the process is gone or too slow."""
+        data = pickle.dumps((what, *args), 5)
+        if KIT in data and what not in ("path", "source"):
+            raise Abstain("the question would have shown the kit")
+        try:
+            left = memoryview(struct.pack(">I", len(data)) + data)
+            while left:
+                left = left[self._in.write(left) :]
+        except OSError:
+            raise Abstain("the adapter's process ended by itself") from None
+        return self._answer()
+
+    def _answer(self) -> Any:
+        deadline = time.monotonic() + self._limit
+        size = struct.unpack(">I", self._read(4, deadline))[0]
+        if size > MOST:
+            raise Abstain(f"the adapter's process answered with {size} bytes")
+        data = self._read(size, deadline)
+        try:
+            word, value = _Reader(io.BytesIO(data)).load()
+            known, name, text, more = ("", "", "", {}) if word == "ok" else value
+        except PoisonError as error:
+            raise Abstain(f"the adapter's process was not answering but {error}") from None
+        except Exception as error:  # noqa: BLE001 - a broken pickle raises anything
+            raise Abstain(f"the adapter's process answered with what cannot be read ({type(error).__name__})") from None
+        if word == "ok":
+            return value
+        raise raised(str(known), str(name), str(text), dict(more))
+
+    def _read(self, size: int, deadline: float) -> bytes:
+        parts, left = [], size
+        while left:
+            if not self._selector.select(max(0.0, deadline - time.monotonic())):
+                raise Abstain(f"the adapter's process did not answer within {self._limit:g} s")
+            part = self._out.read(left)
+            if part == b"":
+                raise Abstain("the adapter's process ended by itself")
+            if part:
+                parts.append(part)
+                left -= len(part)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """End the process."""
+        with contextlib.suppress(OSError):
+            self._in.close()
+        if not self._ended(time.monotonic() + 5) and self._pid > 1:  # it ends when its input does
+            with contextlib.suppress(OSError):
+                os.kill(self._pid, signal.SIGKILL)
+        self._selector.close()
+        self._out.close()
+        self._process.wait()
+
+    def _ended(self, deadline: float) -> bool:
+        """Wait for the end of what the process has to say, until *deadline*."""
+        while self._selector.select(max(0.0, deadline - time.monotonic())):
+            if self._out.read(1 << 20) == b"":
+                return True
+        return False
+
+
+def _ours(path: str) -> bool:
+    return (Path(path) / "vectoracl_conformance").is_dir()

@@ -1,0 +1,350 @@
+"""Checks over an adapter that runs out of sight, with the memory store beside it as the reference.
+
+Every write goes to both, and both have to answer alike. Reads go to the adapter, and the checks judge them as ever: by
+an oracle whose census is the reference's, after a scan of every tenant has shown that both stores hold the same. So
+nothing here rests on the harness, whose code may be the adapter's author's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vectoracl.adapter import Capabilities, Opened
+from vectoracl.errors import VectorACLError
+from vectoracl.operations import Delete, Operation, Upsert
+from vectoracl.operations import Replace as ReplaceOperation
+from vectoracl.predicate import ALWAYS, Predicate
+from vectoracl.principal import Principal
+from vectoracl.records import Hit, Record
+from vectoracl_conformance.corpus import DIMENSION, FIELDS, Corpus, build
+from vectoracl_conformance.harness import Needs, Store
+from vectoracl_conformance.harnesses.memory import MemoryStore
+from vectoracl_conformance.lab import STORE, Door, Handle, Lab, Mode, drive
+from vectoracl_conformance.mutants.broken import Broken
+from vectoracl_conformance.oracle import UnfitError
+from vectoracl_conformance.outside.far import LIMIT, Far, OtherError
+from vectoracl_conformance.trial import Abstain, Breach, Trial, Unsupported, short
+from vectoracl_conformance.verdict import MODES, Noted
+
+if TYPE_CHECKING:
+    from vectoracl_conformance.engine import Options
+
+CHECKED = (
+    *(f"R{number}" for number in (1, 2, 4, 5, 9, 10, 11, 12, 13, 14)),
+    *(f"W{number}" for number in range(1, 10)),
+    "P2",
+    "X4",
+)
+DECOYS = 150
+_WRITES = ("upsert", "replace", "delete")
+_ALL = frozenset({"text", "metadata", "vector"})
+_NEAR = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the adapter's process finds an empty store of the harness's.
+
+    `config` is `[stores.NAME]` without `metadata`. `source` is Python text that defines
+    `dress(opened)`, put into that process first.
+    `settle` waits until what was written is visible. `python` is the interpreter, "" for this one.
+    """
+
+    config: Mapping[str, Any]
+    source: str = ""
+    settle: Callable[[], None] = lambda: None
+    python: str = ""
+    paths: Sequence[str] = ()
+    limit: float = LIMIT
+
+
+class _Declared(Broken):
+    """The memory adapter with what another one declares."""
+
+    declared: Capabilities
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the other declares, at the memory store's own grade."""
+        own = self.inner.capabilities
+        return replace(self.declared, grade=own.grade, metric=own.metric, dimension=own.dimension)
+
+
+def _claims(principal: Principal) -> dict[str, Any]:
+    names = ("id", "tenant", "roles", "groups", "kind", "expires_at")
+    claims = {name: getattr(principal, name) for name in names}
+    return {**claims, "attributes": dict(principal.attributes), "authenticated_by": "the application"}
+
+
+class FarHandle(Handle):
+    """A handle whose writes go to both stores and whose reads go to the adapter's."""
+
+    def __init__(self, reference: Handle, door: FarDoor, claims: dict[str, Any], narrows: tuple[Any, ...] = ()) -> None:
+        super().__init__(reference.inner, reference.mode)
+        self._reference = reference
+        self._door = door
+        self._claims = claims
+        self._narrows = narrows
+
+    async def _do(self, name: str, *args: Any, **given: Any) -> Any:
+        if name not in _WRITES:
+            return self._far(name, *args, **given)
+        right = await _outcome(getattr(self._reference, name)(*args, **given))
+        got = await _outcome(_later(lambda: self._far(name, *args, **given)))
+        self._door.lab.agree(right, got, f"{name} as {self._claims['tenant']!r}", self._door.can)
+        if isinstance(got, BaseException):
+            raise got
+        return got
+
+    def _far(self, name: str, *args: Any, **given: Any) -> Any:
+        if name == "upsert":
+            args = (list(args[0]), *args[1:])
+        return self._door.lab.far.ask("call", self._door.number, self._claims, list(self._narrows), name, args, given)
+
+    async def scan(self, where: Any = ALWAYS, **given: Any) -> Any:
+        """Return what a scan yields, taken at once."""
+        for hit in self._far("scan", where, **given):
+            yield hit
+
+    def narrow(self, where: Predicate = ALWAYS, actions: Any = None) -> Handle:
+        """Narrow both."""
+        narrowed = self._reference.narrow(where, actions)
+        return FarHandle(narrowed, self._door, self._claims, (*self._narrows, (where, actions)))
+
+
+async def _later(make: Callable[[], Any]) -> Any:
+    return make()
+
+
+async def _outcome(work: Any) -> Any:
+    try:
+        return await work
+    except (Abstain, Breach):
+        raise
+    except Exception as error:  # noqa: BLE001 - an error is an answer, and compared
+        return error
+
+
+class FarDoor(Door):
+    """A client of the adapter's in its process, with one of the reference beside it."""
+
+    def __init__(self, reference: Door, lab: FarLab, config: Mapping[str, Any]) -> None:
+        super().__init__(reference.acl, reference.mode, reference.tape)
+        self.reference = reference
+        self.lab = lab
+        self.number = lab.number()
+        self._config = dict(config)
+        self.can: Capabilities = lab.declared
+
+    async def open(self) -> None:
+        """Open both; the adapter says what it can do when it is opened."""
+        provision, self.lab.provision = self.lab.provision, False
+        self.lab.far.ask("client", self.number, self._config, self.mode, provision)
+        self.can = self.lab.far.ask("capabilities", self.number)
+        if not isinstance(self.can, Capabilities):
+            raise Abstain("the adapter's process did not say what the adapter can do")
+        self.lab.declared = self.can
+        await self.reference.open()
+
+    async def close(self) -> None:
+        """Close both."""
+        self.lab.far.ask("close", self.number)
+        await self.reference.close()
+
+    def as_principal(self, principal: Any, **given: Any) -> Handle:
+        """Return a handle on both."""
+        reference = self.reference.as_principal(principal, **given)
+        self.lab.tenants[principal.tenant] = None
+        return FarHandle(reference, self, _claims(principal))
+
+    @property
+    def adapter(self) -> Any:
+        """What there is of the adapter here: what it declares."""
+        return SimpleNamespace(capabilities=self.can)
+
+    async def raw(self, operation: Operation) -> Any:
+        """Hand *operation* to both adapters; a write has to be answered alike."""
+        self.lab.tenants[operation.partition] = None
+        if not isinstance(operation, Upsert | ReplaceOperation | Delete):
+            return self.lab.far.ask("raw", self.number, operation)
+        right = await _outcome(self.reference.raw(operation))
+        got = await _outcome(_later(lambda: self.lab.far.ask("raw", self.number, operation)))
+        self.lab.agree(right, got, f"{type(operation).__name__} handed to the adapter itself", self.can)
+        if isinstance(got, BaseException):
+            raise got
+        return got
+
+
+class _Mirror(Store):
+    """The reference as a store for the checks: its census, and the adapter's time to settle."""
+
+    def __init__(self, memory: MemoryStore, lab: FarLab) -> None:
+        self.config = memory.config
+        self._memory = memory
+        self._lab = lab
+
+    def census(self) -> Sequence[Record]:
+        """Read the reference."""
+        return self._memory.census()
+
+    def settle(self) -> None:
+        """Let the adapter's store settle."""
+        self._lab.place.settle()
+
+    def dress(self, opened: Opened) -> Opened:
+        """Declare what the adapter declares."""
+        kind = type("Declared", (_Declared,), {"declared": self._lab.declared})
+        return replace(opened, adapter=kind(opened.adapter, self))
+
+
+class FarLab(Lab):
+    """A lab whose adapter is out of sight."""
+
+    door: FarDoor
+
+    def __init__(self, place: Place, far: Far, corpus: Corpus, mode: Mode) -> None:
+        self.place = place
+        self.far = far
+        self.provision = True  # the first client makes what the store needs; a store in its process needs it all
+        self.tenants: dict[str, None] = {}
+        self._clients = 0
+        memory = MemoryStore(Needs(DIMENSION, FIELDS))
+        self.declared: Capabilities = _memory_capabilities(memory)
+        super().__init__(_Mirror(memory, self), corpus, mode)
+
+    def number(self) -> int:
+        """Return the number of the next client."""
+        self._clients += 1
+        return self._clients
+
+    def client(self, *, policy: Any = None, single: bool = False, other: Any = None, **more: Any) -> Door:
+        """Return a client on both sides. Raises: Abstain for what cannot be taken to the other process."""
+        if policy is not None or single or other is not None:
+            raise Abstain("a check that needs the kit beside the adapter was run out of sight")
+        reference = super().client(**more)
+        own = {**self.place.config, "metadata": dict(FIELDS)}
+        return FarDoor(reference, self, {"version": 1, "stores": {STORE: own}, **more})
+
+    def agree(self, right: Any, got: Any, what: str, can: Capabilities) -> None:
+        """Demand that a write was answered by the adapter as by the reference. Raises: Breach."""
+
+        def told(answer: Any) -> Any:
+            if isinstance(answer, BaseException):
+                return type(answer).__name__ if isinstance(answer, VectorACLError) else "an error"
+            count = getattr(answer, "count", answer)
+            return "done" if count is None else count
+
+        one, other = told(right), told(got)
+        if other == "done" and not can.delete_counts and isinstance(one, int):
+            return
+        if one != other:
+            raise Breach(what, f"{short(got)}", f"beside the kit it is {short(right)}")
+
+    async def same(self) -> None:
+        """Demand that both stores hold the same, tenant by tenant. Raises: Breach."""
+        self.store.settle()
+        for tenant in self.tenants:
+            try:
+                handle = self.door.handle(tenant)
+            except VectorACLError:
+                continue
+            if not isinstance(handle, FarHandle):
+                continue
+            got = {(hit.document, hit.id): hit for hit in [one async for one in handle.scan(include=_ALL)]}
+            right = {(r.tag.document, r.tag.chunk): r for r in self.store.census() if r.tag.tenant == tenant}
+            away = sorted(set(got) ^ set(right))
+            if away:
+                raise Breach(f"scan as {tenant!r}", f"{len(got)} rows", f"{len(right)} were written: {short(away)}")
+            for place, hit in got.items():
+                if (reason := _differs(hit, right[place])) is not None:
+                    raise Breach(f"scan as {tenant!r}", f"{reason} of {place!r} differs", "it is not what was written")
+
+
+def _differs(hit: Hit, row: Record) -> str | None:
+    if hit.text != row.text:
+        return "the text"
+    if dict(hit.metadata or {}) != dict(row.metadata):
+        return "the metadata"
+    if (hit.tag.tenant, hit.tag.label, hit.tag.position) != (row.tag.tenant, row.tag.label, row.tag.position):
+        return "the tag"
+    if hit.vector is None or hit.vector.shape != row.vector.shape:
+        return "the vector"
+    one, other = hit.vector.astype(np.float64), row.vector.astype(np.float64)
+    close = np.allclose(one / np.linalg.norm(one), other / np.linalg.norm(other), atol=_NEAR)
+    return None if close else "the vector"
+
+
+def _memory_capabilities(memory: MemoryStore) -> Capabilities:
+    from vectoracl.plugins import load
+
+    found: Capabilities = load(str(memory.config["adapter"])).vectoracl_describe()
+    return replace(found, dimension=DIMENSION)
+
+
+@contextmanager
+def _far(place: Place) -> Any:
+    far = Far(place.python, place.paths, place.limit)
+    try:
+        if place.source:
+            far.ask("source", place.source)
+        yield far
+    finally:
+        far.close()
+
+
+async def out_of_sight(t: Trial, place: Place, mode: Mode, seed: int, decoys: int) -> None:
+    """Run the checks of `CHECKED` on the adapter out of sight, and judge them as attacks of *t*."""
+    from vectoracl_conformance.checks import CHECKS
+
+    with _far(place) as far:
+        lab = FarLab(place, far, build(seed, min(decoys, DECOYS)), mode)
+
+        await lab.open()
+        for tenant, chunks in lab.corpus.chunks.items():
+            batch = lab.door.can.max_batch
+            for start in range(0, len(chunks), batch):
+                await lab.handle(tenant).upsert(chunks[start : start + batch])
+        for id_ in CHECKED:
+            await _one(t, lab, id_, CHECKS[id_].body)
+        await lab.close()
+
+
+async def _one(t: Trial, lab: FarLab, id_: str, body: Any) -> None:
+    trial = Trial(lab)
+    try:
+        await body(trial)
+        await lab.same()
+    except Breach as breach:
+        raise Breach(f"{id_}, out of sight: {breach.attacked}", breach.back, breach.why) from None
+    except (Abstain, UnfitError) as error:
+        raise Abstain(f"{id_}, out of sight: {error}") from None
+    except Unsupported:
+        pass
+    except VectorACLError as error:
+        back = f"{type(error).__name__}: {short(error)}"
+        raise Breach(f"{id_}, out of sight: a legitimate call", back, "what is permitted has to work") from None
+    except OtherError as error:
+        why = "an error that is not of the documented tree"
+        raise Breach(f"{id_}, out of sight: a call", short(error), why) from None
+    finally:
+        t.controls += trial.controls
+        t.attacks += trial.attacks
+
+
+def noted(place: Place, mode: Mode, options: Options) -> Noted:
+    """Perform X6 by itself, in a process that holds neither the adapter nor its harness, and note what became of it."""
+    from vectoracl_conformance.checks import CHECKS
+    from vectoracl_conformance.engine import perform
+
+    seed = options.seed + 1 + MODES.index(mode)
+    body = partial(out_of_sight, place=place, mode=mode, seed=seed, decoys=options.decoys)
+    work = perform(replace(CHECKS["X6"], body=body), SimpleNamespace(mode=mode), options)  # type: ignore[arg-type]
+    return drive(work) if mode == "sync" else asyncio.run(work)
