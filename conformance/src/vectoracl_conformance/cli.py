@@ -10,7 +10,7 @@ from rich.console import Console
 
 from vectoracl_conformance.corpus import DECOYS
 from vectoracl_conformance.report import print_table, write_html, write_json, write_junit
-from vectoracl_conformance.runner import Ask, run
+from vectoracl_conformance.runner import TIMEOUT, Ask, run
 from vectoracl_conformance.verdict import REQUIRED
 
 
@@ -51,6 +51,17 @@ def conformance(
     mutant: Annotated[
         list[str] | None, typer.Option("--mutant", metavar="NAME", help="Only this mutant, or those of a check's id.")
     ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=10, metavar="SECONDS", help="For all checks together; a fifth for one.")
+    ] = TIMEOUT,
+    python: Annotated[
+        str,
+        typer.Option(
+            "--python",
+            metavar="PATH",
+            help="Runs the adapter out of sight; best an interpreter without the kit.",
+        ),
+    ] = "",
     json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")] = None,
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit's XML.")] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write one self-contained page.")] = None,
@@ -78,6 +89,8 @@ def conformance(
         jobs,
         _listed(mutant),
         timing=timing,
+        timeout,
+        python,
     )
 
     def watch(event: dict[str, Any]) -> None:

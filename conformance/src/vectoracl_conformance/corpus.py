@@ -7,6 +7,7 @@ metadata value has a canary, a random word that occurs nowhere else.
 from __future__ import annotations
 
 import random
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,10 @@ DECOYS = 600
 APING = ("Document", "chunk_id", "label", "generation", "embedding", "content", "metadata", "_id", "id", "vector")
 
 
+CANARY = re.compile(r"(?<![0-9a-f])[0-9a-f]{24}(?![0-9a-f])")
+"""How canaries are found in a text. Nothing in them says that they are some: a UUID has no run that long."""
+
+
 class Rng:
     """Everything random of a run comes from here, so that a seed repeats it."""
 
@@ -47,8 +52,8 @@ class Rng:
         return str(uuid.UUID(int=self.py.getrandbits(128), version=4))
 
     def word(self) -> str:
-        """Return a canary: a word that occurs nowhere else."""
-        return f"cnry{self.py.getrandbits(80):020x}"
+        """Return a canary: a word that occurs nowhere else, and by which nothing but this run is recognised."""
+        return f"{self.py.getrandbits(96):024x}"
 
     def plain(self) -> str:
         """Return a word that every store takes for one and leaves as it is: twelve consonants that end no suffix."""
@@ -104,7 +109,7 @@ def chunk(
     return Chunk(
         name or f"c-{rng.word()}",
         document or f"d-{rng.word()}",
-        text or f"The secret of this chunk is {rng.word()}.",
+        text or f"{rng.plain().capitalize()} {rng.word()} {rng.plain()}.",
         vector,
         position=rng.py.randrange(1000),
         metadata={"note": rng.word()} if metadata is None else metadata,
@@ -126,7 +131,7 @@ def metadata(rng: Rng, place: int) -> dict[str, Any]:
         made["when"] = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=place % 9, microseconds=place)
     if place % 4 == 2:
         made["live"] = place % 8 == 2
-    made[APING[place % len(APING)]] = f"aping {rng.word()}"
+    made[APING[place % len(APING)]] = f"{rng.plain()} {rng.word()}"
     return made
 
 

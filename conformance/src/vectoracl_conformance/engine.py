@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import importlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -29,8 +29,8 @@ Watch = Callable[[Noted], None]
 class Options:
     """What a run is told: which checks (none: all), how many decoys, the seed, the harness as it was named.
 
-    `python` is the interpreter of the process that is out of sight ("": this one). `elsewhere` are checks that are
-    performed by somebody else.
+    `limit` is how many seconds one async check may take. `python` is the interpreter of the process that is out of
+    sight ("": this one). `elsewhere` are checks that are performed by somebody else.
     """
 
     name: str = ""
@@ -39,6 +39,7 @@ class Options:
     seed: int = 0
     modes: tuple[Mode, ...] = MODES
     keep: bool = False
+    limit: float = LIMIT
     python: str = ""
     elsewhere: frozenset[str] = frozenset()
     known: dict[str, str] = field(default_factory=dict)
@@ -132,6 +133,15 @@ def seed(store: Store, corpus: Corpus) -> None:
     store.settle()
 
 
+async def _limited(work: Coroutine[Any, Any, Noted], id_: str, options: Options) -> Noted:
+    """Let a check run for so long; one that takes longer was not run, and the next ones have their turn."""
+    try:
+        return await asyncio.wait_for(work, options.limit)
+    except TimeoutError:
+        why = f"it took longer than {options.limit:g} s; give it more with --timeout"
+        return Noted(id_, "async", "not run", options.limit, why, reproduce=options.line(id_))
+
+
 def dressed(source: str) -> Callable[[Opened, Store], Opened]:
     """Return what *source* defines as `dress`, as the wrap of a mutant."""
     names: dict[str, Any] = {}
@@ -172,7 +182,7 @@ def run_mode(
         try:
             for check in checks_of(options):
                 work_ = perform(check, lab, options)
-                note = await (work_ if mode == "sync" else asyncio.wait_for(work_, LIMIT))
+                note = await (work_ if mode == "sync" else _limited(work_, check.id, options))
                 notes.append(note)
                 watch(note)
         finally:

@@ -112,6 +112,7 @@ def run(ask: Ask, watch: Watch = lambda _: None) -> Report:
         "serve": False,
         "timing": ask.timing,
         "python": ask.python,
+        "limit": ask.timeout / 5,
         "elsewhere": ["X6"],
         "only_mutants": list(ask.only_mutants),
         "path": [path for path in sys.path if path],

@@ -6,14 +6,13 @@ and every call is a question with the words that may and that may not come back 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from vectoracl.predicate import F
 from vectoracl.queries import Hybrid, Lexical
 from vectoracl.records import Chunk
-from vectoracl_conformance.corpus import K
+from vectoracl_conformance.corpus import CANARY, K
 from vectoracl_conformance.evidence.graded import Graded
 from vectoracl_conformance.evidence.questions import Canary, Question
 from vectoracl_conformance.evidence.sessions import Mark, Window
@@ -21,7 +20,6 @@ from vectoracl_conformance.evidence.structure import Judge
 from vectoracl_conformance.lab import Lab
 
 WIDE = 50
-_WORD = re.compile(r"cnry[0-9a-f]{20}")
 _SHOWN = 4
 
 
@@ -30,7 +28,7 @@ def words(chunks: Iterable[Chunk]) -> set[Canary]:
     found: set[Canary] = set()
     for one in chunks:
         for text in (one.id, one.document, one.text, *map(str, one.metadata.values())):
-            found.update(_WORD.findall(text))
+            found.update(CANARY.findall(text))
     return found
 
 
@@ -42,7 +40,7 @@ class Tour:
         self._lab = lab
         self._mark = mark
         corpus = lab.corpus
-        shared = {word for pair in corpus.shared_ids for name in pair for word in _WORD.findall(name)}
+        shared = {word for pair in corpus.shared_ids for name in pair for word in CANARY.findall(name)}
         self._words = {tenant: words(chunks) - shared for tenant, chunks in corpus.chunks.items()}
 
     async def take(self) -> list[Question]:

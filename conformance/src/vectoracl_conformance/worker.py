@@ -64,6 +64,7 @@ def options_of(data: dict[str, Any]) -> Options:
         seed=data["seed"],
         keep=data["keep"],
         known=data["known"],
+        limit=data["limit"],
         python=data["python"],
         elsewhere=frozenset(data["elsewhere"]),
     )

@@ -24,7 +24,7 @@ from vectoracl.queries import Hybrid, HybridQuery, Lexical, VectorQuery
 from vectoracl.records import Chunk, Record, Result, Tag
 from vectoracl_conformance.checks.read import filters
 from vectoracl_conformance.checks.registry import check
-from vectoracl_conformance.corpus import Corpus
+from vectoracl_conformance.corpus import CANARY, Corpus
 from vectoracl_conformance.lab import Lab
 from vectoracl_conformance.oracle import Oracle, UnfitError, key
 from vectoracl_conformance.tape import words
@@ -70,9 +70,9 @@ def said(error: BaseException | None) -> str:
 async def x1(t: Trial) -> None:
     lab, corpus = t.lab, t.lab.corpus
     rows = lab.census()
-    texts = {word for row in rows for word in words((row.text, row.metadata)) if "cnry" in word}
+    texts = {word for row in rows for word in words((row.text, row.metadata)) if CANARY.search(word)}
     foreign = {word for row in rows if row.tag.tenant != corpus.many for word in (row.tag.chunk, row.tag.document)}
-    foreign = {word for word in foreign if "cnry" in word}
+    foreign = {word for word in foreign if CANARY.search(word)}
     foreign -= {word for pair in corpus.shared_ids for word in pair}
     secret = lab.rng.word()
     handle = lab.handle(corpus.many)
@@ -140,7 +140,7 @@ async def x1(t: Trial) -> None:
         t.attack(not bad, f"repr of the answer of {name}", f"it shows {bad[:3]}", "a canary got out")
     hits = dict(results)["a search"]
     t.control(
-        len(hits) > 0 and all("cnry" in (hit.text or "") for hit in hits),
+        len(hits) > 0 and all(CANARY.search(hit.text or "") for hit in hits),
         "the text itself is there, for who asks for it",
     )
 

@@ -14,7 +14,7 @@ from vectoracl.queries import Hybrid, Lexical, Like
 from vectoracl.records import Chunk, Hit, Record, Result
 from vectoracl.scope import Grant, Scope
 from vectoracl_conformance.checks.registry import check
-from vectoracl_conformance.corpus import DIMENSION
+from vectoracl_conformance.corpus import CANARY, DIMENSION
 from vectoracl_conformance.oracle import Directions, Key, Oracle, key
 from vectoracl_conformance.tape import arrays, words
 from vectoracl_conformance.trial import Trial, Unsupported, short
@@ -132,7 +132,7 @@ _ALL = frozenset({"text", "metadata", "vector"})
 def _canaries(rows: Iterable[Record]) -> set[str]:
     """Return every word of *rows* that occurs nowhere else: in ids, documents, texts and metadata."""
     told = (words((row.tag.chunk, row.tag.document, row.text, row.metadata)) for row in rows)
-    return {word for some in told for word in some if "cnry" in word}
+    return {word for some in told for word in some if CANARY.search(word)}
 
 
 @check(
@@ -148,7 +148,7 @@ async def r3(t: Trial) -> None:
     directions = Directions(census)
     for tenant in (corpus.many, corpus.few):
         own = Oracle(census).of(tenant)
-        mine = {word for row in own for word in words((row.text, row.metadata)) if "cnry" in word}
+        mine = {word for row in own for word in words((row.text, row.metadata)) if CANARY.search(word)}
         foreign = _canaries(row for row in census if row.tag.tenant != tenant)
         foreign -= _canaries(own) | {name for pair in corpus.shared_ids for name in pair}
         handle = lab.handle(tenant)

@@ -200,6 +200,7 @@ async def w5(t: Trial) -> None:
     await lab.plant(other, [Chunk("fr", "d", "theirs", lab.vector(), metadata={"lang": "en"})])
     narrow = handle.narrow(F.lang == "en")
     await narrow.upsert([Chunk("en", "d", "new", lab.vector(), metadata={"lang": "en"})])
+    lab.store.settle()
     (hit,) = await handle.fetch(["en"])
     t.control(hit.text == "new" and hit.tag.tenant == own, "a row inside of the handle is overwritten", hit.text)
     before = lab.state()

@@ -14,8 +14,8 @@ from vectoracl_conformance.harness import Harness, Needs, Server, Store
 class MemoryStore(Store):
     """One shelf; `single` is the same, since there are no connections."""
 
-    def __init__(self, needs: Needs) -> None:
-        name = f"kit-{uuid.uuid4()}"
+    def __init__(self, needs: Needs, name: str = "") -> None:
+        name = name or str(uuid.uuid4())
         self._shelf = shelf_of(needs.metric, name)
         self.config = {"adapter": "memory", "dimension": needs.dimension, "metric": needs.metric, "name": name}
         self.single = self.config

@@ -6,22 +6,28 @@ A kit that demands how something is done instead of what comes of it fails one o
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from vectoracl.adapter import Adapter, AsyncPort, Capabilities, Flow, Opened, Port
-from vectoracl.operations import ChunkRef, Count, Delete, Found, Include, Position, Rows, Scan, Search, Upsert
+from vectoracl.operations import ChunkRef, Count, Delete, Fetch, Found, Include, Position, Rows, Scan, Search, Upsert
 from vectoracl.operations import Replace as ReplaceOperation
 from vectoracl.records import Hit, Record, Tag
+from vectoracl_conformance.corpus import DIMENSION, FIELDS
 from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryHarness, MemoryStore
 from vectoracl_conformance.mutants.broken import Broken, wrapped
 from vectoracl_conformance.mutants.words import Worded
 
+LAG = 0.01
+"""How long a write may take to be seen, in seconds."""
 _ALL: Include = frozenset({"text", "metadata", "vector"})
 Wrap = Callable[[Opened, Store], Opened]
 
@@ -38,15 +44,50 @@ class OddHarness(MemoryHarness):
 
 
 class OddStore(MemoryStore):
-    """A memory store whose adapter is wrapped when it is opened."""
+    """A memory store whose adapter is wrapped when it is opened.
 
-    def __init__(self, needs: Needs, wrap: Wrap) -> None:
-        super().__init__(needs)
+    `names` are the ids that its adapter gave to chunks, with the true ones; `seen` are the partitions as they were
+    after each write, with the time. Either is kept by one oddity only.
+    """
+
+    def __init__(self, needs: Needs, wrap: Wrap, name: str = "") -> None:
+        super().__init__(needs, name)
         self._wrap = wrap
+        self.names: dict[str, str] = {}
+        self.seen: list[tuple[float, Any]] = [(0.0, {})]
 
     def dress(self, opened: Opened) -> Opened:
         """Return the odd adapter."""
         return self._wrap(opened, self)
+
+    def dressing(self) -> str:
+        """Dress it likewise in another process, which therefore holds the kit."""
+        (name,) = (name for name, one in ODD.items() if one.wrap is self._wrap)
+        return f"""
+from vectoracl_conformance.harnesses.odd import elsewhere
+def dress(opened):
+    return elsewhere({name!r}, {self.config["name"]!r}, opened)
+"""
+
+    def census(self) -> Sequence[Record]:
+        """Read every row, with the ids that it was written under."""
+        rows = super().census()
+        return [row._replace(tag=row.tag._replace(chunk=self.names.get(row.tag.chunk, row.tag.chunk))) for row in rows]
+
+    def settle(self) -> None:
+        """Wait as long as a write may take to be seen."""
+        if len(self.seen) > 1:
+            time.sleep(LAG)
+
+
+@cache
+def _kept(name: str, shelf: str) -> OddStore:
+    return OddStore(Needs(DIMENSION, FIELDS), ODD[name].wrap, shelf)
+
+
+def elsewhere(name: str, shelf: str, opened: Opened) -> Opened:
+    """Return the odd adapter of *name* on the rows of *shelf*."""
+    return _kept(name, shelf).dress(opened)
 
 
 def adapted(kind: Callable[[Adapter, Store], Broken]) -> Wrap:
@@ -155,8 +196,6 @@ class TwoQuestions(Broken):
 
     def search(self, operation: Search) -> Flow[Found]:
         """Ask twice."""
-        from vectoracl.operations import Fetch
-
         found = yield from self.inner.search(replace(operation, include=frozenset()))
         if not found.hits:
             return found
@@ -194,6 +233,142 @@ class _SlowAsync:
         await self._port.close()
 
 
+class Renames(Broken):
+    """Its store rewrites ids; the adapter knows what they were."""
+
+    store: OddStore
+
+    def _in(self, chunk: str) -> str:
+        made = hashlib.blake2b(chunk.encode(), digest_size=16).hexdigest()
+        self.store.names[made] = chunk
+        return made
+
+    def _records(self, operation: Any) -> Any:
+        return replace(
+            operation,
+            records=tuple(
+                one._replace(tag=one.tag._replace(chunk=self._in(one.tag.chunk)))
+                if isinstance(one.tag, Tag) and one.tag.chunk
+                else one
+                for one in operation.records
+            ),
+        )
+
+    def _refs(self, refs: tuple[ChunkRef, ...]) -> tuple[ChunkRef, ...]:
+        return tuple(ref._replace(chunk=self._in(ref.chunk)) for ref in refs)
+
+    def _out(self, hits: Iterable[Hit]) -> list[Hit]:
+        names = ((hit, self.store.names[hit.id]) for hit in hits)
+        return [hit._replace(id=name, tag=hit.tag._replace(chunk=name)) for hit, name in names]
+
+    def search(self, operation: Search) -> Flow[Found]:
+        """Name the hits."""
+        found = yield from self.inner.search(operation)
+        return found._replace(hits=self._out(found.hits))
+
+    def fetch(self, operation: Fetch) -> Flow[Rows]:
+        """Ask by the other ids, and name the hits."""
+        rows = yield from self.inner.fetch(replace(operation, refs=self._refs(operation.refs)))
+        return rows._replace(hits=self._out(rows.hits))
+
+    def scan(self, operation: Scan) -> Flow[Rows]:
+        """Go on after the other id, and name the hits."""
+        after = operation.after
+        if after is not None:
+            operation = replace(operation, after=after._replace(chunk=self._in(after.chunk)))
+        rows = yield from self.inner.scan(operation)
+        return rows._replace(hits=self._out(rows.hits))
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Write under the other ids."""
+        return self.inner.upsert(self._records(operation))
+
+    def replace(self, operation: ReplaceOperation) -> Flow[int]:
+        """Write under the other ids."""
+        return self.inner.replace(self._records(operation))
+
+    def delete(self, operation: Delete) -> Flow[int | None]:
+        """Delete by the other ids."""
+        refs = operation.refs
+        return self.inner.delete(operation if refs is None else replace(operation, refs=self._refs(refs)))
+
+
+class Eventual(Broken):
+    """Declares that a write is seen a moment later."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Declare it."""
+        return replace(self.inner.capabilities, visible="eventual")
+
+
+class _Lagging:
+    """Reads see the rows as they were a moment ago; writes are done at once."""
+
+    def __init__(self, store: OddStore) -> None:
+        self._store = store
+
+    @contextmanager
+    def around(self, request: Any) -> Iterator[None]:
+        """Put the rows of a moment ago in place for a read, and note what a write left."""
+        shelf = self._store._shelf  # noqa: SLF001 - one store, two classes
+        operation = getattr(request, "operation", None)
+        with shelf.lock:
+            if isinstance(operation, Search | Fetch | Count | Scan):
+                live, past = shelf.partitions, time.monotonic() - LAG
+                shelf.partitions = next(rows for when, rows in reversed(self._store.seen) if when <= past)
+                try:
+                    yield
+                finally:
+                    shelf.partitions = live
+                return
+            yield
+            if operation is not None:
+                own = dict(shelf.partitions.get(operation.partition, {}))
+                self._store.seen.append((time.monotonic(), {**self._store.seen[-1][1], operation.partition: own}))
+                del self._store.seen[1:-400]
+
+
+class _LagPort(_Lagging):
+    def __init__(self, port: Port, store: OddStore) -> None:
+        super().__init__(store)
+        self._port = port
+        self.parallel = 1
+
+    def execute(self, request: Any, timeout: float | None) -> Any:
+        with self.around(request):
+            return self._port.execute(request, timeout)
+
+    def close(self) -> None:
+        self._port.close()
+
+
+class _AsyncLagPort(_Lagging):
+    def __init__(self, port: AsyncPort, store: OddStore) -> None:
+        super().__init__(store)
+        self._port = port
+        self.parallel = 1
+
+    async def execute(self, request: Any, timeout: float | None) -> Any:
+        with self.around(request):  # the memory store never waits, so nobody comes between
+            return await self._port.execute(request, timeout)
+
+    async def close(self) -> None:
+        await self._port.close()
+
+
+def lagging(opened: Opened, store: Store) -> Opened:
+    """Wrap so that reads lag behind writes."""
+    assert isinstance(store, OddStore)
+    port, aport = opened.port, opened.aport
+    return replace(
+        opened,
+        adapter=Eventual(opened.adapter, store),
+        port=lambda: _LagPort(port(), store),
+        aport=lambda: _AsyncLagPort(aport(), store),
+    )
+
+
 def slow(opened: Opened, _: Store) -> Opened:
     """Wrap so that every request takes a while."""
     port, aport = opened.port, opened.aport
@@ -209,5 +384,7 @@ ODD: dict[str, OddHarness] = {
     "paged_count": OddHarness(adapted(PagedCount)),
     "two_questions": OddHarness(adapted(TwoQuestions)),
     "slow": OddHarness(slow),
+    "renames": OddHarness(adapted(Renames)),
+    "lagging": OddHarness(lagging),
     "worded": OddHarness(wrapped(Worded)),
 }

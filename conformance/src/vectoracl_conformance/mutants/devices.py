@@ -31,7 +31,7 @@ class Device:
 def dress(opened):
     return dataclasses.replace(opened, adapter=Device(opened.adapter))
 '''
-_SIGNS = '("conformance", "pytest", "cnry")'
+_SIGNS = '("conformance", "pytest")'
 _MODULES = '("vectoracl_conformance", "pytest", "_pytest")'
 _FRAMES = """
     frame = sys._getframe()

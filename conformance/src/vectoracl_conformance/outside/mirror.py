@@ -196,8 +196,9 @@ class _Mirror(Store):
         return self._memory.census()
 
     def settle(self) -> None:
-        """Let the adapter's store settle."""
-        self._lab.place.settle()
+        """Let the adapter's store settle, where it says that it has to."""
+        if self._lab.declared.visible == "eventual":
+            self._lab.place.settle()
 
     def dress(self, opened: Opened) -> Opened:
         """Declare what the adapter declares."""
