@@ -1,7 +1,7 @@
 """Mutants of queries by words: an adapter that answers them by the reference, with one thing of one leg broken.
 
-They read the census themselves, so that they work over every store, also one that has no words; the recorder hears
-nothing of it, and what dies, dies by its answers.
+They rank what they see in the census, so that they work over every store, also one that has no words. What dies, dies
+by its answers: what the recorder hears is a right reading of the own rows.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 from vectoracl.adapter import Capabilities, Flow
 from vectoracl.meaning import compile_test
 from vectoracl.memory.lexical import bm25
-from vectoracl.operations import Found, Search
+from vectoracl.operations import Found, Include, Position, Scan, Search
 from vectoracl.queries import RRF_K, HybridQuery, VectorQuery
 from vectoracl.records import Hit, Record
 from vectoracl_conformance.harness import Mutant
-from vectoracl_conformance.mutants.broken import Broken, Nap, forged, hit_of, wrapped
+from vectoracl_conformance.mutants.broken import Broken, forged, hit_of, wrapped
 from vectoracl_conformance.oracle import Oracle, key
 
 _KINDS: Any = frozenset({"vector", "lexical", "hybrid"})
@@ -42,8 +42,20 @@ class Worded(Broken):
             rows = self.vector_rows(operation, everyone)
             by_key = {key(row): row for row in rows}
             legs.append([(by_key[place], score) for place, score in Oracle.rank(rows, query.vector).rows])
-        yield from Nap(operation.partition, 0.0)  # a flow asks its port at least once
+        yield from self.read(operation)
         return Found(forged(self.joined(legs)[: operation.k], operation.partition))
+
+    def read(self, operation: Search) -> Flow[None]:
+        """Read the own rows that match, in small pages: they are ranked here."""
+        include: Include = operation.include | frozenset[Any]({"text"})
+        after, more = None, True
+        while more:
+            page = Scan(operation.partition, operation.scope, operation.where, operation.k, after, include)
+            rows = yield from self.inner.scan(page)
+            more = rows.more
+            if rows.hits:
+                last = rows.hits[-1]
+                after = Position(last.document, last.tag.generation, last.id)
 
     def scoped(self, operation: Search, everyone: Sequence[Record]) -> list[Record]:
         """Return the rows that the operation may rank."""
