@@ -52,7 +52,10 @@ def conformance(
         list[str] | None, typer.Option("--mutant", metavar="NAME", help="Only this mutant, or those of a check's id.")
     ] = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=10, metavar="SECONDS", help="For all checks together; a fifth for one.")
+        float,
+        typer.Option(
+            "--timeout", min=10, metavar="SECONDS", help="How long the checks may be silent; a fifth for each."
+        ),
     ] = TIMEOUT,
     python: Annotated[
         str,

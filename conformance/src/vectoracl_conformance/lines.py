@@ -26,7 +26,8 @@ def say(process: subprocess.Popen[str], word: str) -> None:
 class Lines:
     """The lines of *process* until it ends, or until nothing was heard for *quiet* seconds: `late`, and it is killed.
 
-    What is no event is not heard, and `MOST` times *quiet* is the end of any run. A child that it leaves behind may hold its output open for ever: with the process the lines end, a moment later.
+    What is no event is not heard, and `MOST` times *quiet* is the end of any run. A child that the process leaves
+    behind may hold its output open for ever: with the process the lines end, a moment later.
     """
 
     def __init__(self, process: subprocess.Popen[str], quiet: float) -> None:
@@ -57,18 +58,18 @@ class Lines:
         """Return the next line, None after the last."""
         ended = 0.0
         while True:
-            try:
-                return self._lines.get(timeout=0.2)
-            except queue.Empty:
-                now = time.monotonic()
-            if now > self._deadline:
+            now = time.monotonic()
+            if now > self._deadline:  # also where it never stops talking
                 self.late = True
                 self.stop()
                 return None
-            if self._process.poll() is not None:
-                ended = ended or now
-                if now - ended > AFTER:
-                    return None
+            try:
+                return self._lines.get(timeout=0.2)
+            except queue.Empty:
+                if self._process.poll() is not None:
+                    ended = ended or now
+                    if now - ended > AFTER:
+                        return None
 
     def ended(self) -> int:
         """Wait for the process and return its exit code; it has until the deadline."""

@@ -31,7 +31,7 @@ class Ask:
     `mutants` "quick" lets each mutant's own check have its turn first, and the others only where that did not kill
     it; "matrix" lets all have theirs. `jobs` are how many mutants run at a time, 0: as many as there are processors,
     four at the most. `timeout` is how many seconds the checks may be silent, and how many each mutant has. `python` is
-    the interpreter that runs the adapter out of the kit's sight ("": this one); one that has no kit at all hides it best.
+    the interpreter that runs the adapter out of the kit's sight ("": this one), best one that has no kit at all.
     """
 
     name: str

@@ -31,6 +31,7 @@ from vectoracl_conformance.lab import STORE, Door, Handle, Lab, Mode, drive
 from vectoracl_conformance.mutants.broken import Broken
 from vectoracl_conformance.oracle import UnfitError
 from vectoracl_conformance.outside.far import LIMIT, Far, OtherError
+from vectoracl_conformance.tape import Tape
 from vectoracl_conformance.trial import Abstain, Breach, Trial, Unsupported, short
 from vectoracl_conformance.verdict import MODES, Noted
 
@@ -347,5 +348,5 @@ def noted(place: Place, mode: Mode, options: Options) -> Noted:
 
     seed = options.seed + 1 + MODES.index(mode)
     body = partial(out_of_sight, place=place, mode=mode, seed=seed, decoys=options.decoys)
-    work = perform(replace(CHECKS["X6"], body=body), SimpleNamespace(mode=mode), options)  # type: ignore[arg-type]
+    work = perform(replace(CHECKS["X6"], body=body), SimpleNamespace(mode=mode, tape=Tape()), options)  # type: ignore[arg-type]
     return drive(work) if mode == "sync" else asyncio.run(work)
