@@ -53,9 +53,7 @@ def conformance(
     ] = None,
     timeout: Annotated[
         float,
-        typer.Option(
-            "--timeout", min=10, metavar="SECONDS", help="How long the checks may be silent; a fifth for each."
-        ),
+        typer.Option("--timeout", min=10, metavar="SECONDS", help="How long checks may be silent; a fifth for each."),
     ] = TIMEOUT,
     python: Annotated[
         str,
@@ -91,9 +89,9 @@ def conformance(
         "matrix" if matrix else "quick" if mutants or mutant else "",
         jobs,
         _listed(mutant),
-        timing=timing,
         timeout,
-        python,
+        timing=timing,
+        python=python,
     )
 
     def watch(event: dict[str, Any]) -> None:
