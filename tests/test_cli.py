@@ -254,6 +254,35 @@ def test_plain_keeps_text_and_line_ends():
     assert one_line("abcdef", 4) == "abc…"
 
 
+@pytest.mark.parametrize(("error", "code"), [(StoreError("away", sent="no"), 2), (KeyboardInterrupt(), 130)])
+def test_an_ingest_that_stops_says_what_was_written(here, monkeypatch, error, code):
+    right, met = MemoryPort.execute, []
+
+    def execute(self, request, timeout):
+        if type(getattr(request, "operation", None)).__name__ == "Replace":
+            met.append(1)
+            if len(met) > 1:
+                raise error
+        return right(self, request, timeout)
+
+    (here / "docs").mkdir()
+    for name in "abc":
+        (here / "docs" / f"{name}.md").write_text(f"# {name}\n\nSome words.")
+    monkeypatch.setattr(MemoryPort, "execute", execute)
+    said = " ".join(run("ingest", "--as", "ann@acme", "docs", code=code).stderr.split())
+    assert "ingest: 1 of 3 documents were written, not 'docs/b.md'" in said
+
+
+def test_search_by_words_and_by_both(here):
+    ingested(here, intro="# Intro\n\nHow to build an index.", faq="# Questions\n\nError E4711 in the garden.")
+    found = run_json("search", "--as", "reader@acme", "--lexical", "E4711")["hits"]
+    assert [hit["document"].rpartition("/")[2] for hit in found] == ["faq.md"]
+    both = run_json("search", "--as", "reader@acme", "--hybrid", "E4711")["hits"]
+    assert both[0]["document"] == found[0]["document"]
+    assert len(both) > len(found)
+    assert "not both" in run("search", "--as", "reader@acme", "--hybrid", "--lexical", "x", code=2).stderr
+
+
 # --- check, adapters, operator's commands
 
 

@@ -73,6 +73,7 @@ _add(
     use.search,
     _USE,
     'vectoracl search --as reader@acme "how is an index built?"',
+    'vectoracl search --as reader@acme --hybrid "error E4711"',
     'vectoracl search --as reader@acme -k 3 --json "how is an index built?"',
 )
 _add("explain", use.explain, _LOOK, "vectoracl explain --as reader@acme --document docs/setup.md")

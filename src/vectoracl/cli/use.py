@@ -28,6 +28,7 @@ from vectoracl.cli.common import (
 )
 from vectoracl.errors import InvalidInputError
 from vectoracl.predicate import ALWAYS, Predicate
+from vectoracl.queries import Hybrid, Lexical
 from vectoracl.records import Result
 
 _NEAR = 'vectoracl search --as {who} "…"'
@@ -57,7 +58,14 @@ def ingest(
         handle = acl.scoped(principal)
         found = list(documents(paths, report=skipped.append))
         for document in found:
-            count += handle.replace(document.name, document_chunks(document, size)).count or 0
+            try:
+                count += handle.replace(document.name, document_chunks(document, size)).count or 0
+            except BaseException as error:  # Ctrl-C too
+                error.add_note(
+                    f"ingest: {written:,} of {len(found):,} documents were written, not {document.name!r}. The same "
+                    "command begins again and replaces them."
+                )
+                raise
             written += 1
             steps.step("writing documents", written, len(found))
     if as_json:
@@ -95,14 +103,21 @@ def search(
     config: ConfigOption = DEFAULT_CONFIG,
     store: StoreOption = None,
     *,
+    lexical: Annotated[
+        bool, typer.Option("--lexical", help="Match words instead: only chunks that hold one of them.")
+    ] = False,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse the ranking by words and by vector.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Print the whole text of each chunk.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Search as one principal: only what it may see is ranked."""
     principal = operator(who, "search")
     narrowed = _where(where)
+    if lexical and hybrid:
+        raise InvalidInputError("Pass --lexical or --hybrid, not both.", field="hybrid")
+    query = Lexical(text) if lexical else Hybrid(text) if hybrid else text
     with opened(config, store) as acl:
-        result = acl.scoped(principal).search(text, k, where=narrowed)
+        result = acl.scoped(principal).search(query, k, where=narrowed)
     if as_json:
         print_json(_found(who, text, k, result))
         return
