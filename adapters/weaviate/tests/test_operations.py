@@ -91,6 +91,32 @@ def test_a_scan_is_in_key_order_whatever_the_page(filled):
         assert found == sorted(chunks)
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        F.year >= 2000, F.year > 1999, F.year < 3000, F.year <= 3000, ~(F.year < 2000),
+        (F.year >= 2000) & (F.year < 3000),
+        F["@position"] >= 0, F.lang == "en", F.year.exists(), F.when >= datetime(2000, 1, 1, tzinfo=UTC),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_page_of_a_filtered_scan_has_the_first_rows_not_any(stores, where):
+    """A lone range is read by the server only as far as the limit, before it sorts."""
+    store = stores(metadata=FIELDS)
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        when = datetime(2001, 1, 1, tzinfo=UTC)
+        docs.upsert(
+            [
+                Chunk(f"{i:02}", "d", "", E[0], 99 - i, {"year": 2100 - i, "lang": "en", "when": when})
+                for i in np.random.default_rng(1).permutation(40).tolist()
+            ]
+        )
+        for size in (1, 3, 7):
+            assert [hit.id for hit in docs.scan(where, size=size)] == [f"{i:02}" for i in range(40)]
+            assert [hit.id for hit in docs.page(where, size).hits] == [f"{i:02}" for i in range(size)]
+
+
 def test_a_lexical_query_finds_words_of_any_frequency(store):
     with v.connect(store.config) as acl:
         docs = acl.scoped(principal("u", "acme"))

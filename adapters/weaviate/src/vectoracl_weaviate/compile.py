@@ -161,7 +161,7 @@ class WeaviateCompiler:
             **more,
         )
         if where is not EVERY:
-            message.filters.CopyFrom(where)
+            message.filters.CopyFrom(unlimited(where) if message.sort_by else where)
         return message
 
     def _metadata(self, *, vectors: bool, **more: bool) -> search_get_pb2.MetadataRequest:
@@ -392,6 +392,24 @@ class WeaviateCompiler:
     def create(self, partition: str) -> Create:
         """Compile the creation of the tenant."""
         return Create(partition, _name(partition))
+
+
+def unlimited(where: Filters) -> Filters:
+    """Return *where* in a form that the server reads to its end before it sorts.
+
+    A filter that is one range (seen on 1.39, and in a conjunction of one operand too) is read only until it has as
+    many objects as the limit, in the order of the property, and those are then sorted: the first page of a listing
+    would lose rows. Negated twice it is read whole.
+    """
+    ranges = (
+        Filters.OPERATOR_GREATER_THAN,
+        Filters.OPERATOR_GREATER_THAN_EQUAL,
+        Filters.OPERATOR_LESS_THAN,
+        Filters.OPERATOR_LESS_THAN_EQUAL,
+    )
+    twice = none(none(where)) if where.operator in ranges else where
+    assert not isinstance(twice, bool)
+    return twice
 
 
 def stored(kind: FieldType, value: Any) -> Any:
