@@ -184,7 +184,12 @@ class Bench:
         corpus = data.make(size.growth[-1] + size.growth_rows * 4, 100, seed=21)
         with self.bar("growth") as progress:
             self.results["growth"] = growth.measure(
-                server.database(one, "bench_growth"), corpus, size.growth_rows, size.growth, size.rounds, progress
+                lambda rows: server.database(one, f"bench_growth_{rows}"),
+                corpus,
+                size.growth_rows,
+                size.growth,
+                size.rounds,
+                progress,
             )
 
     def timing(self, one: server.embedded.EmbeddedServer) -> None:

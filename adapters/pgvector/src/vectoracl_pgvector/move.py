@@ -64,7 +64,8 @@ def demote(
     """Move *tenant* back into the shared partition, or throw away what an interrupted promotion left.
 
     The switch is one transaction which copies the rows while everybody waits (the shared partition cannot take them
-    before): about 20 µs a row and more for long vectors, so it is meant for the small tenants that are advised.
+    before): 30 to 100 µs a row, and more where long texts are read for their words again, so it is meant for the small
+    tenants that are advised.
     A REPEATABLE READ transaction which took its snapshot just before the switch, and touched the table only after it,
     finds the tenant empty; older ones are waited for, and READ COMMITTED is exact.
     Raises: as `promote`.
