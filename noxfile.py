@@ -124,7 +124,7 @@ def conformance(session: nox.Session, store: str) -> None:
 
 
 @nox.session
-@nox.parametrize("store", [nox.param(one, id=one) for one in ("qdrant", "pinecone", "weaviate")])
+@nox.parametrize("store", [nox.param(one, id=one) for one in ("pgvector", "qdrant", "pinecone", "weaviate")])
 def golden(session: nox.Session, store: str) -> None:
     """Rewrite what an adapter is pinned to send; a change then shows as a diff."""
     install(session, stores=(store,))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.util
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 # A job in the background ignores Ctrl-C, and its children inherit that; tests of Ctrl-C send one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -26,3 +29,9 @@ from pgvector_support.fixtures import database, pgbouncer, server
 from pgvector_support.stores import provisioned, store
 
 __all__ = ["database", "pgbouncer", "provisioned", "server", "store"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of test_golden.py; another adapter's tests of the same run may have added it."""
+    with suppress(ValueError):
+        parser.addoption("--rewrite-golden", action="store_true", help="write the golden requests of the adapter")
