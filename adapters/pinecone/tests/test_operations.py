@@ -44,14 +44,15 @@ def pair(request: pytest.FixtureRequest, needle: Any) -> Any:
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(where=predicate, k=st.integers(1, 40), seed=st.integers(0, 5), size=st.integers(3, 40))
+@given(where=predicate, k=st.integers(1, 40), grouped=st.booleans(), seed=st.integers(0, 5), size=st.integers(3, 40))
 def test_every_filter_means_what_the_reference_means(
-    pair: Any, where: v.Predicate, k: int, seed: int, size: int
+    pair: Any, where: v.Predicate, k: int, grouped: bool, seed: int, size: int
 ) -> None:
     here, memory, metric = pair
     query = unit(np.random.default_rng(seed))
+    more: dict[str, Any] = {"group_by": "document", "per_group": 1 + seed % 3} if grouped else {}
     got, wanted = (
-        acl.scoped(ALICE).search(query, k, where=where, include={"text", "metadata", "vector"})
+        acl.scoped(ALICE).search(query, k, where=where, include={"text", "metadata", "vector"}, **more)
         for acl in (here, memory)
     )
     assert got.complete
@@ -294,3 +295,13 @@ def test_an_index_that_loses_rows_is_said() -> None:
     with pytest.raises(StopIteration) as ended:
         flow.send((Match("somewhere"),))
     assert (ended.value.value.complete, ended.value.value.shortfall is None) == (False, False)
+
+
+def test_groups_of_a_store_whose_nearest_document_has_many_chunks(acl: v.VectorACL) -> None:
+    docs = acl.scoped(ALICE)
+    near = [Chunk(f"c{i:03}", "near", "", np.eye(8)[0] + i / 1e4) for i in range(150)]
+    far = [Chunk(f"c{i}", f"far {number}", "", np.eye(8)[1] + number / 10) for number in range(6) for i in range(2)]
+    docs.upsert([*near, *far])
+    found = docs.search(np.eye(8)[0], 4, group_by="document", per_group=2)
+    assert [hit.document for hit in found] == ["near"] * 2 + [f"far {number}" for number in (5, 5, 4, 4, 3, 3)]
+    assert len(docs.search(np.eye(8)[0], 50, group_by="document")) == 7

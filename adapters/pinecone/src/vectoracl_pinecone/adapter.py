@@ -56,19 +56,58 @@ class PineconeAdapter:
             return Found([])
         partition, k = operation.partition, operation.k
         values = "vector" in operation.include
-        if k <= self._compile.per_reply(values=values):
-            matches: Sequence[Match] = yield from self._compile.query(
-                partition, where, k, vector, rows=True, values=values
-            )
+        matches: Sequence[Match]
+        if operation.group_by is not None:
+            matches = yield from self._grouped(partition, where, vector, k, operation.per_group, values=values)
         else:
-            matches = yield from self._ranked(partition, where, vector, k, values=values)
+            matches = yield from self._best(partition, where, vector, k, values=values)
         shortfall = None
-        if len(matches) < k and self.config.check_complete:
+        if len(matches) < k and operation.group_by is None and self.config.check_complete:
             shortfall = yield from self._shortfall(partition, where, vector, matches)
         hits = self._decode.ranked(matches, operation.include)
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
         return Found(hits, shortfall is None, shortfall)
+
+    def _best(
+        self, partition: str, where: Compiled, vector: list[float], k: int, *, values: bool
+    ) -> Flow[Sequence[Match]]:
+        """Return the *k* best whole records."""
+        if k <= self._compile.per_reply(values=values):
+            return (yield from self._compile.query(partition, where, k, vector, rows=True, values=values))
+        return (yield from self._ranked(partition, where, vector, k, values=values))
+
+    def _grouped(
+        self, partition: str, where: Compiled, vector: list[float], k: int, each: int, *, values: bool
+    ) -> Flow[Sequence[Match]]:
+        """Return up to *each* records of the *k* documents whose best records are nearest. Pinecone cannot group.
+
+        The nearest records are asked for, and again without the documents that were found, until there are *k*: what
+        was not found in a round is further away than all that was. Then each document's own records are asked for.
+        """
+        documents: list[str] = []
+        first: list[Match] = []
+        size = min(self._compile.per_reply(values=values), max(2 * k, k * each))
+        left, whole = where, False
+        while len(documents) < k and not whole and left is not NONE:
+            matches = yield from self._compile.query(partition, left, size, vector, rows=True, values=values)
+            whole = len(matches) < size
+            for match in matches:
+                document = self._decode.tag(match).document
+                if document not in documents:
+                    documents.append(document)
+                    first.append(match)
+            if not documents or whole:
+                break
+            left = every([where, self._compile.other_documents(documents)])
+        kept = documents[:k]
+        if each == 1:
+            return first[:k]
+        found: list[Match] = []
+        for document in kept:
+            own = every([where, self._compile.documents([document])])
+            found.extend((yield from self._best(partition, own, vector, each, values=values)))
+        return found
 
     def _ranked(
         self, partition: str, where: Compiled, vector: list[float], k: int, *, values: bool

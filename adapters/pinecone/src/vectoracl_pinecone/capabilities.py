@@ -21,7 +21,6 @@ def capabilities(config: PineconeConfig) -> Capabilities:
         dimension=config.dimension,
         count="paged",
         exact=False,
-        group_by=False,
         atomic_upsert=not config.split_upserts,
         atomic_replace=False,
         visible="eventual",

@@ -59,6 +59,10 @@ class PineconeCompiler:
         """Return that the document is one of *names*."""
         return among(self._keys.document, sorted(names), negated=False, always=True)
 
+    def other_documents(self, names: Iterable[str]) -> Compiled:
+        """Return that the document is none of *names*."""
+        return among(self._keys.document, sorted(names), negated=True, always=True)
+
     def later(self) -> Compiled:
         """Return that the record is of a later generation than the first."""
         return {self._keys.generation: {"$gte": 1}}
