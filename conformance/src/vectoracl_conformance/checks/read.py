@@ -291,6 +291,20 @@ async def r5(t: Trial) -> None:
         t.same(sorted(key(row) for row in own), listed, f"scan with a filter ({name})", "the own rows that match")
         narrowed = await handle.narrow(where).all()
         t.same(listed, sorted(key(hit) for hit in narrowed), f"a narrowed handle ({name})", "it is the same filter")
+    for name, inside, asked in (
+        ("the same field", F.lang.in_(["en", "fr"]), F.lang.in_(["fr", "de"])),
+        ("another field", F.lang == "fr", F.year >= 2000),
+        ("two conditions each", (F.lang == "fr") & F.year.exists(), (F.year >= 2000) & (F.year < 2100)),
+    ):
+        both = inside & asked
+        if not all(_says(one, can.predicates) for one in (inside, asked, both)):
+            continue
+        narrow = handle.narrow(inside)
+        right = sorted(key(row) for row in oracle.narrowing(corpus.many, both))
+        found = await narrow.search(corpus.centre, owned, where=asked)
+        t.same(right, sorted(key(hit) for hit in found), f"a narrowed handle with a filter ({name})", "it is both")
+        listed = sorted(key(hit) for hit in await narrow.all(asked))
+        t.same(right, listed, f"a scan by a narrowed handle with a filter ({name})", "it is both")
 
 
 def _says(where: Predicate, known: frozenset[type[Predicate]]) -> bool:
