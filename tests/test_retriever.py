@@ -6,6 +6,9 @@ import asyncio
 import base64
 import copy
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import orjson
 import pytest
@@ -534,6 +537,80 @@ def test_a_journal_that_cannot_be_kept_is_refused_before_anything_is_written(acl
     assert caught.value.field == "resume"
     assert docs.count() == 0
     assert sorted(one.name for one in tmp_path.iterdir()) == ["file"]
+
+
+def test_two_loads_never_share_a_journal(acl, who, chunk, tmp_path, config):
+    journal = tmp_path / "journal.json"
+    (tmp_path / "same").symlink_to(journal)
+    docs = acl.scoped(who())
+    refused = []
+
+    def also():
+        yield from stream(15, chunk)
+        for name in ("journal.json", "same"):
+            with v.connect(config) as other, pytest.raises(InvalidInputError, match="Another load") as caught:
+                other.scoped(who()).load(stream(5, chunk), resume=tmp_path / name)
+            refused.append(caught.value.field)
+        yield from list(stream(25, chunk))[15:]
+
+    assert docs.load(also(), batch=10, resume=journal).written == 25
+    assert refused == ["resume"] * 2
+    assert docs.load(stream(5, chunk), resume=journal).written == 5
+    assert [one.name for one in tmp_path.iterdir()] == ["same"]
+
+
+def test_the_lock_of_a_load_ends_with_it_and_with_its_process(acl, who, chunk, tmp_path):
+    journal = tmp_path / "journal.json"
+    code = f"from vectoracl.filelock import FileLock; import os; assert FileLock({str(journal)!r} + '.lock').held; "
+    subprocess.run([sys.executable, "-c", code + "os._exit(0)"], check=True, timeout=60)
+    assert (tmp_path / "journal.json.lock").exists()
+    begun(acl, who, chunk, journal)
+    assert [one.name for one in tmp_path.iterdir()] == ["journal.json"]
+    assert acl.scoped(who()).load(stream(50, chunk), batch=10, resume=journal).skipped == 20
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fails", ["write_bytes", "replace"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_disk_that_fills_in_the_middle_of_a_load(acl, who, chunk, tmp_path, monkeypatch, fails, batch):
+    docs, journal = acl.scoped(who()), tmp_path / "journal.json"
+    calls = []
+    real = getattr(Path, fails)
+
+    def full(self, *given):
+        if self.name == "journal.json.new":
+            calls.append(1)
+            if len(calls) == batch + (fails == "write_bytes"):  # the first write_bytes is the trial before the load
+                raise OSError(28, "No space left on device")
+        return real(self, *given)
+
+    monkeypatch.setattr(Path, fails, full)
+    with pytest.raises(StoreError, match="No space left on device") as caught:
+        docs.load(stream(50, chunk), batch=10, resume=journal)
+    monkeypatch.undo()
+    error = caught.value
+    assert (error.code, error.written, docs.count()) == ("journal", batch * 10, batch * 10)
+    assert f"says {batch * 10 - 10:,} chunks of the stream where {batch * 10:,} are in the store" in str(error)
+    assert any(f"{batch * 10} chunks were written" in note for note in error.__notes__)
+    assert error.__cause__ is None
+    assert [one.name for one in tmp_path.iterdir()] == ([] if batch == 1 else ["journal.json"])
+    report = docs.load(stream(50, chunk), batch=10, resume=journal)
+    assert (report.skipped, report.written, docs.count()) == (batch * 10 - 10, 60 - batch * 10, 50)
+
+
+def test_a_journal_that_cannot_be_removed_is_said(acl, who, chunk, tmp_path, monkeypatch):
+    docs, journal = acl.scoped(who()), tmp_path / "journal.json"
+    real = Path.unlink
+
+    def stuck(self, **given):
+        if self.name == "journal.json":
+            raise OSError(1, "Operation not permitted")
+        real(self, **given)
+
+    monkeypatch.setattr(Path, "unlink", stuck)
+    with pytest.raises(StoreError, match="every chunk of the stream is in the store") as caught:
+        docs.load(stream(5, chunk), resume=journal)
+    assert (caught.value.code, caught.value.written, docs.count()) == ("journal", 5, 5)
 
 
 @pytest.mark.parametrize(

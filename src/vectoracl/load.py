@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from typing import Any
 import orjson
 
 from vectoracl.errors import DeniedError, InvalidInputError, RefusedError, StoreError, TooLargeError
+from vectoracl.filelock import FileLock
 from vectoracl.records import Chunk
 
 LoadProgress = Callable[[int], None]
@@ -59,7 +62,8 @@ class Journal:
     """How many chunks of a stream were written, with a digest of which: one small JSON file, replaced atomically.
 
     Without a path nothing is kept. The digest is over (document, id) of each chunk in order, so that another stream,
-    or the same in another order, is refused instead of being skipped over.
+    or the same in another order, is refused instead of being skipped over. Two loads never share one: while a load
+    runs it holds a lock on the file PATH.lock beside it, which it removes at its end.
     """
 
     def __init__(self, path: str | Path | None, tenant: str) -> None:
@@ -68,10 +72,38 @@ class Journal:
         self._count = 0
         self._kept = 0
         self._kept_digest = ""
+        self._lock: FileLock | None = None
 
     def __enter__(self) -> Journal:
         if self._path is None:
             return self
+        try:
+            self._lock = FileLock(os.path.realpath(self._path) + ".lock")
+            if not self._lock.held:
+                raise InvalidInputError(
+                    f"Another load goes on with the journal {str(self._path)!r}. Wait for its end, or pass a journal "
+                    "of its own to each load.",
+                    field="resume",
+                )
+        except (OSError, ValueError) as error:
+            raise self._unfit(error) from None
+        try:
+            self._read()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def _unfit(self, error: Exception) -> InvalidInputError:
+        why = getattr(error, "strerror", None) or "it is no path of a file"
+        return InvalidInputError(
+            f"The journal {str(self._path)!r} cannot be written: {why}. Pass a file in a folder that exists, on a "
+            "file system with locks.",
+            field="resume",
+        )
+
+    def _read(self) -> None:
+        assert self._path is not None
         # Before anything is written: a journal that cannot be kept would leave chunks that no later call skips.
         try:
             exists = self._path.exists()
@@ -79,12 +111,8 @@ class Journal:
                 spare = self._spare()
                 spare.write_bytes(b"")
                 spare.unlink()
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "it is no path of a file"
-            raise InvalidInputError(
-                f"The journal {str(self._path)!r} cannot be written: {why}. Pass a file in a folder that exists.",
-                field="resume",
-            ) from None
+        except OSError as error:
+            raise self._unfit(error) from None
         if exists:
             try:
                 data = orjson.loads(self._path.read_bytes())
@@ -96,12 +124,13 @@ class Journal:
                     f"{self._path} is no journal of a load. Remove it to start from the beginning.",
                     field="resume",
                 ) from None
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Keep the file: it is what a later call resumes from."""
+        """Keep the file: it is what a later call resumes from. The lock ends."""
+        if self._lock is not None:
+            self._lock.release()
 
     def _spare(self) -> Path:
         assert self._path is not None
@@ -128,20 +157,40 @@ class Journal:
         return self._count
 
     def wrote(self, part: list[Chunk], report: LoadReport) -> None:
-        """Keep that *part* was written."""
+        """Keep that *part* was written. Raises: StoreError with the code "journal" if that cannot be kept."""
         report.written += len(part)
         report.batches += 1
         for chunk in part:
             self._add(chunk)
-        if self._path is not None:
-            spare = self._spare()
+        if self._path is None:
+            return
+        spare = self._spare()
+        try:
             spare.write_bytes(orjson.dumps({"written": self._count, "digest": self._digest.hexdigest()}))
             spare.replace(self._path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                spare.unlink(missing_ok=True)
+            raise self._failed(
+                error,
+                f"so it says {self._kept:,} chunks of the stream where {self._count:,} are in the store, and the load "
+                f"ended here. Make room and go on: the last {self._count - self._kept:,} are then written again, "
+                "which is safe.",
+            ) from None
+        self._kept = self._count
+
+    def _failed(self, error: OSError, then: str) -> StoreError:
+        why = error.strerror or type(error).__name__
+        return StoreError(f"The journal {str(self._path)!r} cannot be written ({why}), {then}", code="journal")
 
     def finish(self) -> None:
-        """Remove the journal: the stream was written to its end."""
-        if self._path is not None:
+        """Remove the journal: the stream was written to its end. Raises: StoreError with the code "journal"."""
+        if self._path is None:
+            return
+        try:
             self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._failed(error, "but every chunk of the stream is in the store: remove it by hand.") from None
 
     def advice(self) -> str:
         """Say how to go on."""

@@ -196,7 +196,8 @@ class ScopedRetriever(Handle):
         (and checked to be the same ones). *progress* is called with the number written after each batch. If it is
         interrupted, the exception carries a note with what was written, and `error.written` where it is ours.
 
-        Raises: as `upsert`; InvalidInputError if the journal belongs to another stream.
+        Raises: as `upsert`; InvalidInputError if the journal belongs to another stream or another load goes on with
+        it; StoreError with the code "journal" if it cannot be written any more.
         """
         report = LoadReport()
         with Journal(resume, self._asker.principal.tenant) as journal:
@@ -215,7 +216,8 @@ class ScopedRetriever(Handle):
                         journal.wrote(piece, report)
                         if progress is not None:
                             progress(report.written)
-            journal.finish()
+            with report.interruptible(journal, sending=False):
+                journal.finish()
         return report
 
     def _batch(self, batch: int | None) -> int:
@@ -393,7 +395,8 @@ class AsyncScopedRetriever(Handle):
                             waiting = progress(report.written)
                             if waiting is not None:
                                 await waiting
-            journal.finish()
+            with report.interruptible(journal, sending=False):
+                journal.finish()
         return report
 
 
