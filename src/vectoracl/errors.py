@@ -132,8 +132,10 @@ class StoreError(VectorACLError):
 
     `sent` is "no" when it is certain that nothing was applied (it did not reach the store, or the store rolled it
     back) and "unknown" otherwise: a write that was cancelled or lost its connection may have been applied.
-    `written` counts the chunks that certainly were.
+    `written` counts the chunks that certainly were. `field` names a metadata field where it is about one.
     """
+
+    field: str | None = None
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ from vectoracl.meaning import Test, compile_test
 from vectoracl.policy import Decision, Policy
 from vectoracl.ports import Decide, Sleep, WriteRecord
 from vectoracl.predicate import Always, And, Not, Or, Predicate
+from vectoracl.prepare import name_store
 from vectoracl.principal import Principal
 from vectoracl.scope import Grant, Scope
 
@@ -256,6 +257,7 @@ class Guard:
             raise
         except VectorACLError as error:
             outcome = outcome if outcome == "denied" else f"error:{error.code}"
+            name_store(error, store.name, store.adapter_name)
             raise
         except Exception as error:  # noqa: BLE001 - re-raised as ours
             # Whatever an adapter did not foresee: its text may quote rows, filters or a connection string.

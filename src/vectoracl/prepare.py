@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from vectoracl.errors import InvalidInputError, ReservedFieldError, UntaggedWriteError
+from vectoracl.errors import InvalidInputError, ReservedFieldError, StoreError, UntaggedWriteError, VectorACLError
 from vectoracl.fields import FieldType, datetime_text, reserved_key, typed
 from vectoracl.ids import check_id, check_text
 from vectoracl.predicate import MAX_EXACT_INT
@@ -22,6 +24,9 @@ from vectoracl.records import Chunk, Record, Tag, Vector
 MAX_METADATA_BYTES = 32_768
 MAX_KEY_BYTES = 128
 _MAX_POSITION = 2**31 - 1
+# The form of `fields.datetime_text`; the hours, since newer Pythons read 24:00 as the next day.
+STORED_MOMENT = r"^\d{4}-\d\d-\d\dT([01]\d|2[0-3]):\d\d:\d\d\.\d{6}Z$"
+_STORED_MOMENT = re.compile(STORED_MOMENT, re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +178,46 @@ def _default(value: object) -> object:
 
 
 def load_metadata(data: bytes | str | Mapping[str, Any], fields: Mapping[str, FieldType]) -> dict[str, Any]:
-    """Read metadata as it is stored; declared datetimes become aware datetimes in UTC again."""
+    """Read metadata as it is stored; declared datetimes become aware datetimes in UTC again.
+
+    A store compares a datetime as text, which is right in the one form of `fields.datetime_text` only: other text was
+    not compared as it reads, so what comes back with it is neither handed out nor left out. Raises: StoreError with the
+    code "stored_form" and the field; the core adds the store.
+    """
     read: dict[str, Any] = orjson.loads(data) if isinstance(data, bytes | str) else dict(data)
     for name, kind in fields.items():
         if kind is FieldType.DATETIME and isinstance(read.get(name), str):
-            read[name] = datetime.fromisoformat(read[name])
+            read[name] = _stored_moment(name, read[name])
     return read
+
+
+def _stored_moment(name: str, text: str) -> datetime:
+    if _STORED_MOMENT.fullmatch(text):
+        with contextlib.suppress(ValueError):  # such as a 30th of February
+            return datetime.fromisoformat(text)
+    raise stored_form(name)
+
+
+def stored_form(name: str, store: str | None = None) -> StoreError:
+    """Return the error of a row whose declared datetime field *name* is stored as other text; it quotes none of it."""
+    error = StoreError(
+        f"The store{'' if store is None else f' {store!r}'} holds text in the declared datetime field {name!r} that is "
+        "not in the form in which datetimes are stored (2026-01-31T12:00:00.000000Z: UTC, six digits), so filters do "
+        "not compare it as it reads, and nothing is returned. Such rows were written by other means, or before the "
+        f"field was declared. Find those whose stored {name!r} does not match {STORED_MOMENT} and write them again "
+        "through a handle, or mend their text; until then, declare the field as keyword.",
+        code="stored_form",
+        sent="no",
+    )
+    error.field = name
+    return error
+
+
+def name_store(error: VectorACLError, store: str, adapter: str) -> None:
+    """Say in an error of `load_metadata`, which does not know it, which store it is about."""
+    if isinstance(error, StoreError) and error.code == "stored_form" and error.field is not None:
+        error.args = stored_form(error.field, store).args
+        error.message, error.adapter = error.args[0], adapter
 
 
 def record_of(

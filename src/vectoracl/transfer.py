@@ -25,7 +25,7 @@ from vectoracl.ids import check_id, check_tenant, check_text
 from vectoracl.operations import Count, Delete, Include, Position, Rows, Scan, Upsert
 from vectoracl.ports import WriteRecord
 from vectoracl.predicate import ALWAYS
-from vectoracl.prepare import check_metadata, check_tagged
+from vectoracl.prepare import check_metadata, check_tagged, name_store
 from vectoracl.queries import check_vector
 from vectoracl.records import Record
 from vectoracl.verify import verify
@@ -74,6 +74,7 @@ def recorded(
         raise
     except VectorACLError as error:
         outcome = f"error:{error.code}"
+        name_store(error, store.name, store.adapter_name)
         raise
     except Exception as error:  # noqa: BLE001 - re-raised as ours
         outcome = "error:internal"

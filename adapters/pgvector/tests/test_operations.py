@@ -170,6 +170,39 @@ def test_metadata_comes_back_as_it_was_written(acl: v.VectorACL) -> None:
         assert np.array_equal(hit.vector, chunk.vector)
 
 
+def test_a_date_that_was_written_by_hand_is_refused_by_name(store: Any, acl: v.VectorACL) -> None:
+    from vectoracl.prepare import STORED_MOMENT
+    from vectoracl_pgvector.names import Names
+
+    names, docs = Names.of(store.pg), acl.scoped(ALICE)
+    docs.upsert(rows(12))
+    with psycopg.connect(store.owner, autocommit=True) as owner, owner.transaction():
+        owner.execute("SELECT set_config('vectoracl.tenant', %s, true)", (ALICE.tenant,))
+        done = owner.execute(
+            f"UPDATE {names.table} SET {names.c.metadata} = jsonb_set({names.c.metadata}, '{{when}}', "
+            f"'\"2024-03-01 canary\"') WHERE {names.c.chunk} = %s",
+            (rows(12)[0].id,),
+        )
+        assert done.rowcount == 1
+        found = owner.execute(  # as the message says
+            f"SELECT {names.c.chunk} FROM {names.table} WHERE {names.c.metadata} ->> 'when' !~ %s", (STORED_MOMENT,)
+        ).fetchall()
+    assert [row[0] for row in found] == [rows(12)[0].id]
+    for read in (
+        lambda: docs.search(np.ones(8), k=12),
+        lambda: docs.fetch([rows(12)[0].id]),
+        lambda: list(docs.scan()),
+    ):
+        with pytest.raises(
+            v.StoreError, match="The store 'main' holds text in the declared datetime field 'when'"
+        ) as no:
+            read()
+        assert (no.value.code, no.value.adapter) == ("stored_form", "pgvector")
+        assert "canary" not in str(no.value)
+    docs.upsert(rows(1))  # written again through a handle
+    assert len(docs.search(np.ones(8), k=12)) == 12
+
+
 def test_an_update_keeps_identity_and_replaces_content(acl: v.VectorACL) -> None:
     docs = acl.scoped(ALICE)
     docs.upsert([Chunk("c", "d", "old", np.ones(8))])
