@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import psycopg
 import pytest
 
-from vectoracl.errors import RefusedError, UntaggedWriteError
-from vectoracl.operations import Delete, Replace, Upsert
+from vectoracl.errors import RefusedError, StoreError, UntaggedWriteError
+from vectoracl.operations import Delete, Replace, Search, Upsert
 from vectoracl.predicate import ALWAYS, F
+from vectoracl.queries import VectorQuery
 from vectoracl.records import Record, Tag
 from vectoracl_pgvector.adapter import PgvectorAdapter
 from vectoracl_pgvector.compile import PgCompiler
 from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.failures import mapped
 
 CONFIG = PgvectorConfig.model_validate({"dsn": "unused", "dimension": 3})
 
@@ -49,3 +52,19 @@ def test_scope_and_filter_stay_operands_of_their_own() -> None:
         == '(("label" = %s::text) OR ("label" = %s::text)) AND (NOT (("label" = %s::text) OR ("label" = %s::text)))'
     )
     assert params == ("acme", "a", "b", "a", "b")
+
+
+def test_an_old_pgvector_says_what_to_do() -> None:
+    """As a server with pgvector 0.7 answered: "hnsw" is a reserved prefix, so an unknown setting is an invalid name.
+
+    The reply is recorded; `test_a_setting_that_the_extension_lacks` in test_operations gets the same from a server.
+    """
+    adapter = PgvectorAdapter(CONFIG, {})
+    flow = adapter.search(Search("acme", ALWAYS, ALWAYS, VectorQuery(np.ones(3, np.float32)), 5, frozenset({"text"})))
+    request = next(flow)
+    assert ("hnsw.iterative_scan", "strict_order") in request.settings  # what the server will not know
+    reply = mapped(psycopg.errors.lookup("42602")("canary"), debug=False)
+    with pytest.raises(StoreError, match=r"pgvector 0\.8\.4 or later .* ALTER EXTENSION vector UPDATE") as caught:
+        flow.throw(reply)
+    assert (caught.value.code, caught.value.sent, caught.value.retryable) == ("pgvector_version", "no", False)
+    assert "canary" not in str(caught.value)

@@ -203,6 +203,17 @@ def test_a_date_that_was_written_by_hand_is_refused_by_name(store: Any, acl: v.V
     assert len(docs.search(np.ones(8), k=12)) == 12
 
 
+def test_a_setting_that_the_extension_lacks(acl: v.VectorACL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older pgvector lacks `hnsw.iterative_scan`; this one lacks another, and the server answers the same."""
+    docs = acl.scoped(ALICE)
+    docs.upsert(rows(12))
+    assert len(docs.search(np.ones(8))) == 10  # the extension is loaded into the connection, its prefix reserved
+    monkeypatch.setattr(PgCompiler, "_effort", staticmethod(lambda effort: (("hnsw.of_later", "strict_order"),)))
+    with pytest.raises(v.StoreError, match=r"pgvector 0\.8\.4 or later .* ALTER EXTENSION vector UPDATE") as caught:
+        docs.search(np.ones(8))
+    assert (caught.value.code, caught.value.sent) == ("pgvector_version", "no")
+
+
 def test_an_update_keeps_identity_and_replaces_content(acl: v.VectorACL) -> None:
     docs = acl.scoped(ALICE)
     docs.upsert([Chunk("c", "d", "old", np.ones(8))])

@@ -92,6 +92,13 @@ def _mapped(error: BaseException, action: str) -> VectorACLError:
                 "written. Split the chunk, or set lexical = false for this store."
             )
             return StoreError(text, code="too_large", adapter=ADAPTER, sent="no")
+        case "42602":  # "hnsw" is a reserved prefix: the server's pgvector has no setting of that name
+            text = (
+                "The server's pgvector lacks a setting that every search uses (iterative scans, since 0.8.0). Install "
+                "pgvector 0.8.4 or later on the server, then, as the extension's owner: ALTER EXTENSION vector UPDATE; "
+                "`vectoracl check` shows the version that is in use."
+            )
+            return StoreError(text, code="pgvector_version", adapter=ADAPTER, sent="no")
         case "42P01" | "3F000" | "42703" | "42704" | "42883":
             text = "The schema is not what this configuration expects. Run `vectoracl provision`."
             return StoreError(text, code="not_provisioned", adapter=ADAPTER, sent="no")
