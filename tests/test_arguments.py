@@ -311,6 +311,27 @@ BAD_METADATA = {
 }
 
 
+def levels(count, inner, kind):
+    """Return *inner* within *count* lists, mappings, or the two by turns."""
+    for number in range(count):
+        inner = [inner] if kind == "lists" or (kind == "both" and number % 2) else {"a": inner}
+    return inner
+
+
+@pytest.mark.parametrize("kind", ["lists", "mappings", "both"])
+@pytest.mark.parametrize("inner", [7, "x", None, [], {}], ids=repr)
+def test_metadata_is_nested_16_levels_deep_and_no_deeper(docs, acl, chunk, kind, inner):
+    own = isinstance(inner, list | dict)
+    deepest = levels(16 - own, inner, kind)
+    docs.upsert([chunk("deepest", a=deepest)])
+    assert docs.fetch(["deepest"])[0].metadata == {"a": deepest}
+    port = acl.tap()
+    with pytest.raises(InvalidInputError, match="nested deeper than 16 levels") as caught:
+        docs.upsert([chunk("deeper", a=levels(17 - own, inner, kind))])
+    assert caught.value.field == "a"
+    assert port.requests == []
+
+
 @pytest.mark.parametrize("case", BAD_METADATA)
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
 def test_one_bad_record_writes_nothing(docs, acl, chunk, case, place):

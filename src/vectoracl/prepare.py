@@ -23,6 +23,7 @@ from vectoracl.records import Chunk, Record, Tag, Vector
 
 MAX_METADATA_BYTES = 32_768
 MAX_KEY_BYTES = 128
+MAX_METADATA_DEPTH = 16  # lists and mappings inside one another, below one key
 _MAX_POSITION = 2**31 - 1
 # The form of `fields.datetime_text`; the hours, since newer Pythons read 24:00 as the next day.
 STORED_MOMENT = r"^\d{4}-\d\d-\d\dT([01]\d|2[0-3]):\d\d:\d\d\.\d{6}Z$"
@@ -136,9 +137,11 @@ _known_key = lru_cache(1024)(_key)  # the few keys of an application come back w
 
 
 def _json(value: object, key: str, depth: int) -> Any:
-    """Return a copy of *value* in JSON's own types; each part is read once."""
-    if depth > 16:
-        raise InvalidInputError(f"The metadata key {key!r} is nested deeper than 16 levels.", field=key)
+    """Return a copy of *value* in JSON's own types, inside of *depth* lists and mappings; each part is read once."""
+    if depth >= MAX_METADATA_DEPTH and isinstance(value, list | tuple | Mapping):
+        raise InvalidInputError(
+            f"The metadata key {key!r} is nested deeper than {MAX_METADATA_DEPTH} levels.", field=key
+        )
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
