@@ -30,7 +30,9 @@ _CLASSES: dict[str, Any] = {
 _CONTROL = re.compile(r"GET /v1/(meta|users/own-info|schema/[A-Za-z0-9_]+)\Z")
 _SERIES = re.compile(r"([a-z_]+)(?:\{(.*)\})? (\S+)\Z")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-ANSWERED = frozenset({"requests_total", "weaviate_grpc_server_request_duration_seconds_count"})
+ANSWERED = frozenset(
+    {"weaviate_http_request_duration_seconds_count", "weaviate_grpc_server_request_duration_seconds_count"}
+)
 _READ = frozenset(
     {"lsm_memtable_durations_ms_count", "queries_filtered_vector_durations_ms_count", "objects_durations_ms_count"}
 )
