@@ -218,7 +218,7 @@ class WeaviateStore(Store):
             decode=DECODE,
             judge=judge_of(self.collection),
             answered=lambda: answered(ports["metrics"]),
-            samples=8,
+            samples=12,
         )
 
     def engine(self) -> Shards | None:
@@ -258,6 +258,8 @@ class KeyedStore(WeaviateStore):
         return replace(opened, adapter=_SignedUp(opened.adapter, self._sign_up))
 
     def _sign_up(self, tenant: str) -> None:
+        if f"t_{tenant}" in tenant_keys.read(self._keys):
+            return
         if self._operator is None:
             from vectoracl import VectorACL
 
