@@ -188,3 +188,135 @@ class Boasting(MemoryHarness):
 
     def server(self):
         return Server("real", "Boast 1")
+
+
+def _lose_a_hit():
+    from vectoracl.memory.adapter import MemoryAdapter
+
+    right = MemoryAdapter.search
+
+    def search(self, operation):
+        found = yield from right(self, operation)
+        return found._replace(hits=found.hits[: max(1, operation.k - 1)])
+
+    MemoryAdapter.search = search
+
+
+_WRONG_ANYWHERE = """
+from cheating_harnesses import _lose_a_hit
+def dress(opened):
+    _lose_a_hit()
+    return opened
+"""
+
+
+class _WrongStore(MemoryStore):
+    """A store whose adapter is wrong, in every process."""
+
+    def dress(self, opened):
+        return opened
+
+    def dressing(self):
+        return _WRONG_ANYWHERE
+
+
+class _Wrong(MemoryHarness):
+    def fresh(self, needs):
+        _lose_a_hit()
+        self.cheat()
+        return _WrongStore(needs)
+
+
+def _teller():
+    import gc
+
+    (found,) = (one for one in gc.get_objects() if type(one).__name__ == "Teller")
+    return found
+
+
+class PatchesTheKit(_Wrong):
+    """Makes every attack of the kit's in its process succeed."""
+
+    def cheat(self):
+        from vectoracl_conformance import oracle, trial
+
+        trial.Trial.attack = lambda self, *_args, **_given: setattr(self, "attacks", self.attacks + 1)
+        trial.Trial.control = lambda self, *_args, **_given: setattr(self, "controls", self.controls + 1)
+        oracle.Ranked.problem = lambda *_: None
+
+
+class Forges(_Wrong):
+    """Finds what the kit tells with, tells everything as passed, and leaves."""
+
+    def cheat(self):
+        from vectoracl_conformance.verdict import MODES, REQUIRED
+
+        teller = _teller()
+        for id_ in REQUIRED:
+            for mode in MODES:
+                if id_ != "X6":
+                    teller.tell("note", id=id_, mode=mode, outcome="passed", controls=1, attacks=1)
+        config = {"adapter": "memory", "dimension": 16, "name": "forged"}
+        teller.tell("outside", config=config, source=_WRONG_ANYWHERE, blank=False)
+        sys.stdin.readline()
+        teller.tell("end")
+        os._exit(0)
+
+
+class ForgesAll(_Wrong):
+    """Likewise, and tells the one check as passed that is not performed in its process."""
+
+    def cheat(self):
+        from vectoracl_conformance.verdict import MODES, REQUIRED
+
+        teller = _teller()
+        for id_ in REQUIRED:
+            for mode in MODES:
+                teller.tell("note", id=id_, mode=mode, outcome="passed", controls=1, attacks=1)
+        teller.tell("end")
+        os._exit(0)
+
+
+class OffersAnother(MemoryHarness):
+    """Says that it is one adapter, and lets another one be measured out of sight."""
+
+    def fresh(self, needs):
+        class Other(MemoryStore):
+            def outside(self):
+                return {**self.config, "adapter": "pgvector"}
+
+        return Other(needs)
+
+
+class Floods(_Patched):
+    """Talks without an end, in lines that are no events and in one that never ends."""
+
+    def cheat(self):
+        teller = _teller()
+        while True:
+            teller._stream.write("x" * 65536 + "\n" * (os.getpid() % 2))
+
+
+class Orphans(_Patched):
+    """Leaves a child behind that holds the output open, and is gone."""
+
+    def cheat(self):
+        if os.fork() == 0:
+            import time
+
+            time.sleep(20)
+        os._exit(0)
+
+
+class Hooks(_Patched):
+    """Ends the process behind the kit's back: by a timer in a thread, at exit, by a signal."""
+
+    def cheat(self):
+        import atexit
+        import signal
+        import threading
+
+        atexit.register(os._exit, 0)
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        threading.Timer(0.6, os._exit, (0,)).start()

@@ -33,6 +33,12 @@ def _importable(monkeypatch):
         ("Recognises", "not conformant", "R2", "failed"),
         ("NoServer", "not measured", "R1", "not run"),
         ("Crashes", "not measured", "R1", "not run"),
+        ("PatchesTheKit", "not conformant", "X6", "failed"),
+        ("Forges", "not conformant", "X6", "failed"),
+        ("ForgesAll", "not measured", None, None),
+        ("OffersAnother", "not measured", "X6", "abstained"),
+        ("Orphans", "not measured", "R1", "not run"),
+        ("Hooks", "not measured", "X6", "not run"),
     ],
 )
 def test_a_cheat_does_not_pass(harness, verdict, id_, outcome):
@@ -53,6 +59,12 @@ def test_a_boast_changes_no_evidence():
 
 def test_a_hanging_adapter_is_stopped():
     report = run(Ask("cheating_harnesses:Boasting", seed=11, timeout=0.5))
+    assert report.judged.verdict == "not measured"
+    assert "stopped after" in report.problem
+
+
+def test_a_flood_is_neither_kept_nor_waited_for():
+    report = run(Ask("cheating_harnesses:Floods", seed=11, timeout=3))
     assert report.judged.verdict == "not measured"
     assert "stopped after" in report.problem
 

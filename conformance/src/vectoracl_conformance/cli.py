@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,7 @@ def conformance(
         int, typer.Option("--decoys", min=50, max=100_000, help="Foreign chunks nearer than each own one.")
     ] = DECOYS,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Repeat the run of this seed.")] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the store for inspection.")] = False,  # noqa: FBT002
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the store, and say where it is.")] = False,  # noqa: FBT002
     known: Annotated[
         list[str] | None,
         typer.Option(
@@ -101,7 +102,17 @@ def conformance(
         elif event["event"] == "note" and aside.is_terminal:
             aside.print(f"{event['id']} {event['mode']}: {event['outcome']}", style="dim")
 
-    report = run(ask, watch)
+        elif event["event"] == "kept":
+            aside.print(f"The store is kept on {event['on']}:", *(f"  {k} = {v!r}" for k, v in event["config"].items()),
+                        sep="\n", markup=False, soft_wrap=True)  # fmt: skip
+            if sys.stdin.isatty() and aside.is_terminal:
+                aside.input("Press Enter when you have seen enough: a server that was started for this ends then. ")
+
+    try:
+        report = run(ask, watch)
+    except KeyboardInterrupt:
+        aside.print("Stopped; nothing was measured.", style="yellow")
+        raise typer.Exit(130) from None
     print_table(report, console)
     for path, write in ((json_path, write_json), (junit, write_junit), (html, write_html)):
         if path is not None:

@@ -30,7 +30,8 @@ class Options:
     """What a run is told: which checks (none: all), how many decoys, the seed, the harness as it was named.
 
     `limit` is how many seconds one async check may take. `python` is the interpreter of the process that is out of
-    sight ("": this one). `elsewhere` are checks that are performed by somebody else.
+    sight ("": this one). `elsewhere` are checks that are performed by somebody else. `kept` takes the
+    configurations of the stores that were left, where `keep` asks for it.
     """
 
     name: str = ""
@@ -43,6 +44,7 @@ class Options:
     python: str = ""
     elsewhere: frozenset[str] = frozenset()
     known: dict[str, str] = field(default_factory=dict)
+    kept: list[dict[str, Any]] = field(default_factory=list)
 
     def wants(self, id_: str) -> bool:
         """Tell whether *id_* is to be run."""
@@ -225,7 +227,9 @@ def fresh(harness: Harness, options: Options) -> Iterator[tuple[Store, Corpus]]:
         seed(store, corpus)
         yield store, corpus
     finally:
-        if not options.keep:
+        if options.keep:
+            options.kept.append(dict(store.config))
+        else:
             store.close()
 
 

@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -255,8 +256,12 @@ def load_harness(name: str) -> Harness:
         raise HarnessError(f"Several distributions offer a harness for {name!r}: name one as module:attribute.")
     target = name if ":" in name else (points[0] if points else _OURS.get(name, ""))
     if not target:
+        known = sorted({*(point.name for point in entry_points(group=GROUP)), *_OURS})
+        near = get_close_matches(name, known, 1)
+        hint = f"; do you mean {near[0]!r}?" if near else "."
         raise HarnessError(
-            f"No harness for {name!r}. Pass it as module:attribute, or register it in the entry point group {GROUP!r}."
+            f"No harness for {name!r}{hint} Known: {', '.join(known)}. Pass another one as module:attribute, or "
+            f"register it in the entry point group {GROUP!r}."
         )
     module, _, attribute = target.partition(":")
     try:

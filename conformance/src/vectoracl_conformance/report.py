@@ -14,7 +14,7 @@ from rich.text import Text
 
 from vectoracl_conformance.checks import CHECKS
 from vectoracl_conformance.runner import Report
-from vectoracl_conformance.verdict import GRADES, MISSING, MODES, PROVISIONAL, Noted
+from vectoracl_conformance.verdict import GRADES, MISSING, MODES, PROVISIONAL, REQUIRED, Noted
 
 _COLOURS = {
     "passed": "green",
@@ -93,10 +93,11 @@ def print_table(report: Report, console: Console) -> None:
         for note in report.judged.checks:
             if (note.id, note.mode, note.outcome) == ("R4", "sync", "passed"):
                 console.print(Text(f"\nR4 {note.reason}", "dim"), soft_wrap=True)
-    server = report.about.get("server", {})
-    who = f"{report.about.get('adapter', report.ask.name)} on {server.get('version', '?')} ({server.get('kind', '?')})"
-    console.print(Text(f"\n{who}, {report.ask.decoys} decoys, seed {report.seed}", "dim"), soft_wrap=True)
-    for grade in GRADES:
+    if report.about:
+        server, adapter = report.about.get("server", {}), report.about.get("adapter", report.ask.name)
+        who = f"{adapter} on {server.get('version', '?')} ({server.get('kind', '?')})"
+        console.print(Text(f"\n{who}, {report.ask.decoys} decoys, seed {report.seed}", "dim"), soft_wrap=True)
+    for grade in GRADES if report.about and not report.ask.only else ():
         state = report.judged.grades[grade]
         reason = report.reasons.get(grade, "")
         console.print(Text.assemble((f"  {grade:4}", "bold"), (state, _COLOURS[state]), f"  {reason}"), soft_wrap=True)
@@ -104,6 +105,9 @@ def print_table(report: Report, console: Console) -> None:
         console.print(Text(report.problem, "red"), soft_wrap=True)
     verdict = report.judged.verdict
     evidence = f" at {report.judged.evidence}" if verdict == "conformant" and report.judged.evidence else ""
+    if report.ask.only and not report.problem:
+        bad = sum(note.id in report.ask.only for note in wrong(report))
+        console.print(f"{len(report.ask.only)} of {len(REQUIRED)} checks were run, {bad or 'none'} not passed.")
     console.print(Text(f"{verdict}{evidence}", f"bold {_COLOURS[verdict]}"))
 
 

@@ -149,6 +149,8 @@ def _worker(request: dict[str, Any], token: str, ask: Ask, seed: int, watch: Wat
 
     def take(line: str) -> dict[str, Any] | None:
         event = _event(line, token)
+        if event is not None and event["event"] == "note" and event.get("id") in request["elsewhere"]:
+            return None  # it is performed here, and nobody else may tell what became of it
         if event is not None:
             lines.heard()
             events.append(event)
@@ -164,6 +166,8 @@ def _worker(request: dict[str, Any], token: str, ask: Ask, seed: int, watch: Wat
                     watch(events[-1])
                 lines.heard()
                 say(process, "done")
+            elif event is not None and event["event"] == "kept":
+                say(process, "done")  # the watcher has let the person look
         code = lines.ended()
     except BaseException:
         lines.stop(grace=GRACE)  # it has heard the same Ctrl-C, and is to clean up behind itself

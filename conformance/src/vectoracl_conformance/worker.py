@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
@@ -88,6 +88,9 @@ def work(data: dict[str, Any], teller: Teller) -> None:
             for one in known(harness, data["only_mutants"]):
                 teller.tell("known", name=one.name, breaks=one.breaks, expected=one.expected)
         teller.tell("end")
+        if options.kept:
+            teller.tell("kept", config=options.kept[0], on=harness.server().version)
+            sys.stdin.readline()
     finally:
         harness.close()
 
@@ -127,7 +130,7 @@ def _grade(teller: Teller, names: Sequence[str], measure: Callable[[], list[Grad
 def serve(data: dict[str, Any], teller: Teller, names: TextIO) -> None:
     """Try to kill the mutants that the parent names, a line of JSON each, until it names no more."""
     harness = load_harness(data["name"])
-    options = options_of(data)
+    options = replace(options_of(data), keep=False)
     try:
         by_name = {one.name: one for one in known(harness, data["only_mutants"])}
         for line in names:
@@ -157,6 +160,8 @@ def main() -> int:
     except HarnessError as error:
         teller.tell("error", message=str(error))
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
