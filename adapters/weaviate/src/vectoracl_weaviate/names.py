@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +50,7 @@ def id_of(tag: Tag, version: str = "") -> str:
     key = stored_key(tag.tenant, tag.document, tag.generation, tag.chunk)
     if version:
         key = hashlib.blake2b(f"{key}{version}".encode(), digest_size=16).hexdigest()
-    return str(uuid.UUID(hex=key[:32]))
+    return f"{key[:8]}-{key[8:12]}-{key[12:16]}-{key[16:20]}-{key[20:32]}"
 
 
 def seek_key(document: str, generation: int, chunk: str) -> str:
