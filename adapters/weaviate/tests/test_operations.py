@@ -269,6 +269,70 @@ def test_a_replacement_that_was_cut_off_anywhere_shows_the_old_or_the_new_versio
         assert {one["properties"]["content"] for one in objects} == {"last"}  # nothing of the cut ones is left
 
 
+@pytest.mark.parametrize("change", ["upsert", "delete"])
+def test_a_write_to_any_chunk_of_a_replacement_that_was_cut_off_brings_no_other_version_back(store, change):
+    """One object of the new version decides the replacement: what is done to it must not undo the decision."""
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        steps, cut = 0, True
+        while cut:
+            for chunk in ("0", "1", "2"):
+                name = f"d{steps}-{chunk}"
+                docs.upsert([Chunk(str(i), name, "old", E[i]) for i in range(3)])
+                records = tuple(
+                    Record(Tag("acme", name, str(i), producer="u", path="replace", time=1.0), "new", E[i + 1], {})
+                    for i in range(3)
+                )
+                cut = cut_after(acl, Replace("acme", ALWAYS, name, records), steps)
+                where = F["@document"] == name
+                (text,) = {hit.text for hit in docs.scan(where)}
+                if change == "upsert":
+                    docs.upsert([Chunk(chunk, name, "changed", E[4])])
+                else:
+                    assert docs.delete(ids=[(name, chunk)]).count == 1
+                found = {hit.id: hit.text for hit in docs.scan(where)}
+                wanted = {one: text for one in ("0", "1", "2") if one != chunk}
+                if change == "upsert":
+                    wanted[chunk] = "changed"
+                assert found == wanted, (steps, chunk, text)
+            steps += 1
+
+
+def test_a_replacement_whose_deciding_object_is_deleted_meanwhile_is_no_success(store):
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        adapter, port = acl._named("main").opened.adapter, acl._named("main").opened.port()
+        seen, steps, done = set(), 0, False
+        while not done:
+            name = f"d{steps}"
+            docs.upsert([Chunk(str(i), name, "old", E[i]) for i in range(3)])
+            records = tuple(
+                Record(Tag("acme", name, str(i), producer="u", path="replace", time=1.0), "new", E[i], {})
+                for i in range(3)
+            )
+            flow, reply, turn, failed = adapter.replace(Replace("acme", ALWAYS, name, records)), None, 0, False
+            while True:
+                try:
+                    step = flow.send(reply)
+                except StopIteration:
+                    done = turn <= steps
+                    break
+                except StoreError as error:
+                    failed = error.code == "replacing"
+                    break
+                if turn == steps:
+                    docs.delete(ids=[(name, "0")])
+                turn += 1
+                reply = tuple(port.execute(one, 10) for one in step) if isinstance(step, tuple) else (
+                    port.execute(step, 10))  # fmt: skip
+            texts = {hit.text for hit in docs.scan(F["@document"] == name)}
+            assert texts == ({"old"} if failed else {"new"}), steps
+            seen.add(failed)
+            steps += 1
+        port.close()
+        assert seen == {True, False}
+
+
 def test_a_delete_goes_past_the_servers_limit(stores):
     store = stores()
     with v.connect(store.config) as acl:

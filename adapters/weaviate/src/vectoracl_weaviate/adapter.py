@@ -13,7 +13,6 @@ from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Sca
 from vectoracl.prepare import check_tagged
 from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.records import Hit, Record
-from vectoracl.replacing import at_generation, version_of
 from vectoracl_weaviate import posture as postures
 from vectoracl_weaviate.capabilities import capabilities
 from vectoracl_weaviate.compile import NO_VERSION, WeaviateCompiler
@@ -300,7 +299,10 @@ class WeaviateAdapter:
         return versions, resolved[document]
 
     def _numbers(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, Number]]:
-        """Return the published version of each document that was ever replaced; of all others it is the first."""
+        """Return the published version of each document that was ever replaced; of all others it is the first.
+
+        Decided replacements are ended first, since a write over the deciding object would undo the decision.
+        """
         compiled = self._compile
         objects = yield from self._all(
             partition, every([compiled.documents(documents), compiled.replaced()]), compiled.places
@@ -309,8 +311,26 @@ class WeaviateAdapter:
         loud = [name for name, marks in found.items() if not _quiet(marks)]
         numbers: dict[str, Number | None] = {name: max(marks) for name, marks in found.items()}
         if loud:
+            yield from self._finish(partition, loud)
             numbers.update((yield from self._published(partition, loud)))
         return {name: number for name, number in numbers.items() if number is not None}
+
+    def _finish(self, partition: str, documents: Iterable[str]) -> Flow[None]:
+        """End the decided replacements of *documents*, as one that was cut off would have; readers see no change.
+
+        Marks of another replacement, which has begun since, stay.
+        """
+        compiled = self._compile
+        for document in sorted(documents):
+            versions, published = yield from self._document(partition, document)
+            whole = [one for one in versions if one.number == published]
+            leads = [one for one in whole if one.committed]
+            if published is None or not leads:
+                continue
+            yield from self._drop(partition, compiled.before(document, published))
+            own = [one for one in whole if one.pending and _read(one.pending)[0] == published]
+            yield from self._each([compiled.unmark(partition, one.id) for one in own if not one.committed])
+            yield from self._each([compiled.unmark(partition, one.id) for one in own if one.committed])
 
     # Writes
 
@@ -385,9 +405,9 @@ class WeaviateAdapter:
         if (yield from self._outside(partition, compiled.scope(operation.scope), name)):
             raise _denied("replace")
         objects, _ = yield from self._document(partition, document)
-        version = version_of(operation.records)
+        version = compiled.version_of(operation.records)
         mine = (max((one.number[0] for one in objects), default=-1) + 1, version)
-        records = at_generation(operation.records, mine[0])
+        records = [record._replace(tag=record.tag._replace(generation=mine[0])) for record in operation.records]
         new = [id_of(record.tag, version) for record in records]
         mark = f"{mine[0]}:{version}:{new[0]}"
         marked = {one.id for one in objects}
@@ -398,7 +418,14 @@ class WeaviateAdapter:
         late = sorted(one.id for one in objects if one.number < mine and one.id not in marked)
         yield from self._each([compiled.mark(partition, one, mark) for one in late])
         superseded = published is not None and published > mine
-        if not superseded and (yield from compiled.commit(partition, new[0])):
+        if not superseded and not (yield from compiled.commit(partition, new[0])):
+            # The deciding object is gone: a newer replacement took it away, or a delete of that chunk did.
+            _, published = yield from self._document(partition, document)
+            superseded = published is not None and published > mine
+            if not superseded:
+                yield from self._drop(partition, compiled.exactly(document, mine))
+                raise _restless("unknown")
+        if not superseded:
             yield from self._drop(partition, compiled.before(document, mine))
             yield from self._each([compiled.unmark(partition, one) for one in new[1:]])
             yield from compiled.unmark(partition, new[0])
@@ -419,8 +446,16 @@ class WeaviateAdapter:
         return (yield from self._reading(operation.partition, self._delete(operation.partition, conditions), 0))
 
     def _delete(self, partition: str, conditions: Sequence[Compiled]) -> Flow[int]:
+        """Count and delete; a decided replacement is ended first, since its deciding object may be among them."""
         where = every(conditions)
-        number = yield from self._number(partition, where)
+        if where is NONE:
+            return 0
+        compiled, pending = self._compile, every([where, self._compile.marked()])
+        number, marked = yield from together(compiled.tally(partition, where), compiled.tally(partition, pending))
+        if marked:
+            objects = yield from self._all(partition, pending, compiled.places)
+            yield from self._finish(partition, {self._decode.version(one).document for one in objects})
+            number = yield from self._number(partition, where)
         yield from self._drop(partition, self._compile.whole() if where is EVERY else where)
         return number
 

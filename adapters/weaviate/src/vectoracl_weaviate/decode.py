@@ -167,18 +167,17 @@ def _mark(stored: str) -> str:
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
     value = fields.get(name)
-    if value is None or not value.HasField("text_value"):
+    if value is None or value.WhichOneof("kind") != "text_value":
         raise ValueError(name)
-    text: str = value.text_value
-    return text
+    return str(value.text_value)
 
 
 def _number(fields: Mapping[str, Any], name: str) -> float:
     value = fields.get(name)
-    if value is None or not value.HasField("number_value"):
+    kind = None if value is None else value.WhichOneof("kind")
+    if value is None or kind not in ("number_value", "int_value"):
         raise ValueError(name)
-    number: float = value.number_value
-    return number
+    return float(getattr(value, kind))
 
 
 def _whole(fields: Mapping[str, Any], name: str) -> int:
