@@ -197,5 +197,4 @@ def bench(session: nox.Session) -> None:
     """Measure, side by side in one run, and print the table of goals; writes bench/out/."""
     install(session, *group("bench"))
     session.run("python", "bench/pgvector.py", *session.posargs)
-    session.run("python", "bench/pinecone.py", *[one for one in session.posargs if one == "--full"])
-    # Weaviate's by hand: python bench/weaviate.py.
+    # The other stores by hand: python bench/pinecone.py, python bench/weaviate.py.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -24,5 +23,4 @@ __all__ = ["needle", "store"]
 
 
 def pytest_addoption(parser):
-    with contextlib.suppress(ValueError):  # another adapter of the same run has added it
-        parser.addoption("--rewrite-golden", action="store_true", help="write the golden requests of the adapter")
+    parser.addoption("--rewrite-golden", action="store_true", help="write the golden requests of the Pinecone adapter")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import vectoracl as v
 from vectoracl import Chunk, F, testing
 from vectoracl.records import Tag
+from vectoracl_pinecone import adapter
 
 from pinecone_support.reference import FIELDS, predicate, rows, unit
 from pinecone_support.stores import Provisioned, make
@@ -137,6 +138,22 @@ def test_an_upsert_into_a_replaced_document_joins_its_generation(acl: v.VectorAC
     hits = list(docs.scan())
     assert {(hit.document, hit.id, hit.text) for hit in hits if hit.document == "d"} == {("d", "c", "changed")}
     assert {hit.document: hit.tag.generation for hit in hits} == {"d": 2, **{f"new {i}": 0 for i in range(more)}}
+
+
+def test_an_upsert_joins_the_generation_of_a_document_also_where_one_reply_cannot_tell_it(
+    acl: v.VectorACL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one query for many documents has at most `_MOST` records, and one document may fill it."""
+    monkeypatch.setattr(adapter, "_MOST", 10)
+    docs = acl.scoped(ALICE)
+    names = [f"d{i}" for i in range(9)]
+    for name in names:
+        for number in range(2):
+            docs.replace(name, [Chunk(str(i), name, f"v{number}", ONES) for i in range(4)])
+    docs.upsert([Chunk("0", name, "changed", ONES) for name in names])
+    hits = list(docs.scan())
+    assert len(hits) == 36
+    assert {hit.tag.generation for hit in hits} == {1}
 
 
 def test_a_long_name_keeps_the_order_of_a_scan(acl: v.VectorACL) -> None:

@@ -192,7 +192,7 @@ def _outside(
         why = "the adapter's process offered its store twice"
     elif not isinstance(config, dict):
         why = "the harness's store cannot be opened by another process"
-    elif config.get("adapter") != named:
+    elif config.get("adapter") != (named if ":" in ask.name else ask.name):
         why = "the harness offered another adapter than the one that is measured"
     elif event.get("blank") or not isinstance(source, str):
         why = "the harness dresses the adapter, and only beside the kit"

@@ -12,7 +12,6 @@ from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Sca
 from vectoracl.prepare import check_tagged
 from vectoracl.queries import ResolvedQuery, VectorQuery
 from vectoracl.records import Record
-from vectoracl.replacing import at_generation, version_of
 from vectoracl_pinecone import posture as postures
 from vectoracl_pinecone.capabilities import capabilities
 from vectoracl_pinecone.compile import EVERY, MAX_IDS, NO_VERSION, NONE, PineconeCompiler, numbers
@@ -243,8 +242,9 @@ class PineconeAdapter:
         if len(documents) > _FEW_DOCUMENTS:
             where = every([self._compile.documents(documents), self._compile.later()])
             later = yield from self._compile.query(partition, where, _MOST)
-            names = {taken_apart(match.id).document for match in later}
-            documents = [one for one in documents if name_part(one) in names]
+            if len(later) < _MOST:  # a full reply may hide a document behind the records of another
+                names = {taken_apart(match.id).document for match in later}
+                documents = [one for one in documents if name_part(one) in names]
         found: dict[str, int] = {}
         for start in range(0, len(documents), _SIDE_BY_SIDE):
             some = documents[start : start + _SIDE_BY_SIDE]
@@ -277,7 +277,7 @@ class PineconeAdapter:
         """
         check_tagged(operation.records, operation.partition)
         partition, document = operation.partition, operation.document
-        version = version_of(operation.records)
+        version = self._compile.version_of(operation.records)
         self._puts(partition, operation.records, version)  # the limits, before any I/O
         step = 1
         for turn in range(_ROUNDS):
@@ -288,7 +288,7 @@ class PineconeAdapter:
                 yield from self._remove(partition, old, EVERY)
                 return 0
             generation = max((taken_apart(one).generation for one in old), default=-1) + step
-            records = at_generation(operation.records, generation)
+            records = [record._replace(tag=record.tag._replace(generation=generation)) for record in operation.records]
             puts = self._puts(partition, records, version)
             yield from self._write(partition, puts, self._compile.written(records[-1], version))
             rival = yield from self._rival(partition, document, generation, version)
