@@ -33,6 +33,9 @@ def crew(timeout):
         "mutants": "quick",
         "serve": True,
         "timing": False,
+        "python": "",
+        "limit": 120.0,
+        "elsewhere": [],
         "only_mutants": NAMES,
         "path": [path for path in sys.path if path],
     }
