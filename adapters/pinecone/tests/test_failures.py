@@ -18,6 +18,7 @@ from pinecone import AsyncIndex, Index
 import vectoracl as v
 from vectoracl import Chunk, F, testing
 from vectoracl.errors import RefusedError
+from vectoracl_pinecone import names
 from vectoracl_pinecone.execute import AsyncPineconePort, PineconePort, bounded, call
 from vectoracl_pinecone.names import check_namespace, namespace_of
 from vectoracl_pinecone.requests import Listing, Put, Query, Remove
@@ -37,6 +38,34 @@ def settings(server: Stub, **more: Any) -> dict[str, Any]:
 
 def chunks(count: int, **more: Any) -> list[Chunk]:
     return [Chunk(f"c{i}", f"d{i % 9}", f"t{i}", ONES + i, metadata={"year": 2000 + i}, **more) for i in range(count)]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_applications_logs_name_no_tenant_document_or_chunk(
+    store: Provisioned, caplog: pytest.LogCaptureFixture, asynchronous: bool
+) -> None:
+    caplog.set_level("DEBUG")
+    name = names.name_part("secret-document")
+
+    async def work() -> None:
+        async with v.aconnect(store.config) as acl:
+            docs = acl.scoped(ALICE)
+            await docs.upsert([Chunk("secret-chunk", "secret-document", "secret-text", ONES)])
+            assert (await docs.search(ONES))[0].text == "secret-text"
+            assert (await docs.delete(document="secret-document")).count == 1
+
+    if asynchronous:
+        asyncio.run(work())
+    else:
+        with v.connect(store.config) as acl:
+            docs = acl.scoped(ALICE)
+            docs.upsert([Chunk("secret-chunk", "secret-document", "secret-text", ONES)])
+            assert docs.search(ONES)[0].text == "secret-text"
+            assert docs.delete(document="secret-document").count == 1
+    store.ask("POST", "/describe_index_stats", json={})  # a call of the application's own is logged as ever
+    assert "describe_index_stats" in caplog.text
+    for word in ("vectoracl-t-acme", "secret", name, store.needle.key):
+        assert word not in caplog.text
 
 
 # The lowest gate
@@ -72,7 +101,9 @@ def test_the_gate_lets_the_tenants_own_namespace_through() -> None:
         namespace_of("vectoracl-", "")
 
 
-@pytest.mark.parametrize("prefix", ["", "-", "Abc-", "abc", "a b-", "__default__", "x" * 40 + "-", "a-\n"])
+@pytest.mark.parametrize(
+    "prefix", ["", "-", "Abc-", "abc", "a b-", "__default__", "x" * 40 + "-", "a-\n", "a-t-", "a-x-", "a-h-b-"]
+)
 def test_a_prefix_that_could_be_another_name_is_refused(prefix: str) -> None:
     with pytest.raises(v.ConfigError):
         v.connect({"version": 1, "stores": {"m": {"adapter": "pinecone", "host": "https://h.example", "api_key": "k",

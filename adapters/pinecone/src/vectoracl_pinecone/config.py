@@ -28,6 +28,9 @@ def _prefix(value: str) -> str:
     # Never empty: a tenant's namespace could then be the default one, or somebody else's.
     if not _PREFIX.match(value):
         raise ValueError("must be small letters, digits and -, begin with a letter and end with -, 32 at most")
+    if re.search(r"-[txh]-", value):
+        # What is in front of a tenant's name: tenants of two prefixes in one index could then meet.
+        raise ValueError("must not have -t-, -x- or -h- in it, which stand before a tenant's name")
     return value
 
 

@@ -25,7 +25,7 @@ from pinecone.errors import exceptions as theirs
 from vectoracl.errors import ClosedError, ConfigError, StoreError, VectorACLError
 from vectoracl_pinecone import documents
 from vectoracl_pinecone.config import PineconeConfig
-from vectoracl_pinecone.failures import ADAPTER, mapped
+from vectoracl_pinecone.failures import ADAPTER, mapped, quiet
 from vectoracl_pinecone.names import DEFAULT_NAMESPACE, check_namespace, nobody
 from vectoracl_pinecone.requests import (
     AnyRequest,
@@ -340,7 +340,8 @@ class PineconePort(_Process):
                 time.sleep(step)
                 continue
             try:
-                answer = call(self._index, self._config, self._kind, step, self._left(deadline))
+                with quiet():
+                    answer = call(self._index, self._config, self._kind, step, self._left(deadline))
             except Exception as caught:  # noqa: BLE001 - handed to the flow, which decides
                 error = caught
 
@@ -406,7 +407,8 @@ class AsyncPineconePort(_Process):
                 await asyncio.sleep(step)
                 continue
             try:
-                answer = await call(index, self._config, self._kind, step, self._left(deadline))
+                with quiet():
+                    answer = await call(index, self._config, self._kind, step, self._left(deadline))
             except Exception as caught:  # noqa: BLE001 - handed to the flow, which decides
                 error = caught
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal
 
 from pinecone.errors import exceptions as theirs
@@ -10,9 +13,30 @@ from pinecone.errors import exceptions as theirs
 from vectoracl.errors import StoreError, VectorACLError
 
 ADAPTER = "pinecone"
-# httpx logs every address, which holds the ids of a fetch; the client logs every namespace.
-for _name in ("httpx", "httpcore", "pinecone"):
-    logging.getLogger(_name).addHandler(logging.NullHandler())
+_ours: ContextVar[bool] = ContextVar("vectoracl_pinecone_call", default=False)
+
+
+class _Quiet(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or not _ours.get()
+
+
+# httpx logs every address, with namespace, prefix and ids in it; the application's own calls are logged as before.
+logging.getLogger("httpx").addFilter(_Quiet())
+# The client logs every namespace, in loggers below this one, which take its level. Who wants them sets another.
+if logging.getLogger("pinecone").level == logging.NOTSET:
+    logging.getLogger("pinecone").setLevel(logging.WARNING)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what the calls inside name (tenants, documents, ids) out of the application's logs."""
+    token = _ours.set(True)
+    try:
+        yield
+    finally:
+        _ours.reset(token)
+
 
 _Sent = Literal["no", "unknown"]
 NOT_PROVISIONED = "The index is not there. Run `vectoracl provision`, and check index and host."

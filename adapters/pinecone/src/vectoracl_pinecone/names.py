@@ -103,12 +103,13 @@ def _sorted_name(raw: bytes) -> str:
 def name_part(name: str) -> str:
     """Return the part of an id that stands for *name*: it sorts as the names do, as far as 100 bytes tell them apart.
 
-    A longer name keeps its first 100 bytes and gets a digest behind a `~`, which sorts behind every shorter name.
+    A longer name keeps its first 100 bytes and gets a digest behind a `~`, which sorts behind every shorter name: 128
+    bits, so that nobody finds two names with one prefix, whose records would be listed as one document's.
     """
     raw = name.encode()
     if len(raw) <= _NAME_BYTES:
         return _sorted_name(raw)
-    return f"{_sorted_name(raw[:_NAME_BYTES])}~{hashlib.blake2b(raw, digest_size=8).hexdigest()}"
+    return f"{_sorted_name(raw[:_NAME_BYTES])}~{hashlib.blake2b(raw, digest_size=16).hexdigest()}"
 
 
 def document_prefix(document: str) -> str:
@@ -122,7 +123,7 @@ def _number(value: int) -> str:
 
 
 def record_id(tenant: str, document: str, generation: int, chunk: str) -> str:
-    """Return the record's id, 430 characters at the most."""
+    """Return the record's id, 462 characters at the most (Pinecone takes 512)."""
     key = stored_key(tenant, document, generation, chunk)[:_KEY_DIGITS]
     return f"{name_part(document)}.{_number(generation)}.{name_part(chunk)}.{key}"
 
