@@ -213,7 +213,7 @@ def test_rows_that_are_there_are_refused_and_can_be_overwritten(pair, tmp_path):
         copying(source, target, tmp_path).plan(TENANTS)
     assert everything(target, *TENANTS) == before
     work = copying(source, target, tmp_path)
-    report = work.run(work.plan(["acme"], named=True, overwrite=True), overwrite=True)
+    report = work.run(work.plan(["acme"], named=True, overwrite=True))
     assert not report.different
     assert everything(target, "acme") == everything(source, "acme")
 
@@ -228,9 +228,9 @@ def test_an_overwrite_that_stopped_goes_on(pair, tmp_path):
 
     work = copying(source, target, tmp_path, batch=4, progress=stop)
     with pytest.raises(Stops):
-        work.run(work.plan(["acme"], named=True, overwrite=True), overwrite=True)
+        work.run(work.plan(["acme"], named=True, overwrite=True))
     rest = copying(source, target, tmp_path, batch=4)
-    report = rest.run(rest.plan(["acme"], named=True, overwrite=True), overwrite=True)
+    report = rest.run(rest.plan(["acme"], named=True, overwrite=True))
     assert (report.written, report.different) == (8, [])
     assert everything(target, "acme") == everything(source, "acme")
 

@@ -22,6 +22,7 @@ TOLERANCE = {"single": 1e-5, "half": 1e-3}
 """The largest difference of two numbers of a vector, relative to its largest one: a few units in the last place of
 float32 (2**-24) or float16 (2**-11)."""
 _SHOWN = 5
+_WHOLE = 2.0**63  # from here on a number has no form as a whole one in JSON of 64 bits
 
 
 @dataclass(slots=True)
@@ -125,7 +126,7 @@ def _metadata(hit: Hit) -> Any:
 
 def _number(value: Any) -> Any:
     """Return *value* with each number in one form: a store may give 3 for 3.0, and 0 for -0.0."""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE:
         return int(value)
     if isinstance(value, list):
         return [_number(one) for one in value]

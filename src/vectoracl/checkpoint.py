@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import orjson
 
-from vectoracl.errors import ConfigError, InvalidInputError
+from vectoracl.errors import ConfigError, InvalidInputError, RefusedError
+from vectoracl.filelock import FileLock
 from vectoracl.operations import Position
 
 State = Literal["begun", "copied", "verified"]
@@ -29,34 +31,32 @@ class Reached:
 class Checkpoint:
     """The file; the last line of a tenant counts. It is made at the first row and removed when all is verified.
 
-    A line is written after the rows that it speaks of, so the store may be one batch ahead of it, never behind.
+    A line is written after the rows that it speaks of, so the store may be one batch ahead of it, never behind. The
+    head is written whole or not at all, so a file without one is not ours and is left as it is. Who writes holds a
+    lock on the file PATH.lock beside it (`held`): two copies never share one.
     """
 
     def __init__(self, path: Path, parts: Sequence[str]) -> None:
         self.path = path
         self._binding = hashlib.blake2b(orjson.dumps(list(parts)), digest_size=16).hexdigest()
         self._reached: dict[str, Reached] = {}
+        self._torn: list[bytes] | None = None  # the whole lines of a file whose last line was cut off
+        self._content = hashlib.blake2b(digest_size=16)  # of the file as it has to be found again
         self.exists = path.exists()
         if self.exists:
             self._read()
 
     def _read(self) -> None:
         """Raises: InvalidInputError if the file is no checkpoint, or that of another copy."""
-        try:
-            lines = self.path.read_bytes().split(b"\n")
-        except OSError as error:
-            raise ConfigError(f"The checkpoint {self.path} cannot be read: {error.strerror}.") from None
+        lines = self._bytes().split(b"\n")
         whole, rest = lines[:-1], lines[-1]  # what has no end of line was cut off by a crash
         try:
-            read: list[Any] = [orjson.loads(line) for line in whole]
-            if not read and not rest:
-                raise ValueError("empty")
-            if read and read[0]["copy"] != 1:
+            head, *read = [orjson.loads(line) for line in whole]
+            if head["copy"] != 1:
                 raise ValueError("another version")
-            bound = read[0]["binding"] if read else self._binding
-            for line in read[1:]:
-                after = None if line["after"] is None else Position(*line["after"])
-                self._reached[str(line["tenant"])] = Reached(int(line["rows"]), after, line["state"])
+            bound = head["binding"]
+            for line in read:
+                self._reached[_tenant(line)] = _reached(line)
         except (ValueError, KeyError, TypeError):
             raise InvalidInputError(
                 f"{self.path} is no checkpoint of a copy. Name another file with --checkpoint.", field="checkpoint"
@@ -67,10 +67,45 @@ class Checkpoint:
                 "file with --checkpoint, or remove it if that copy is given up.",
                 field="checkpoint",
             )
-        if rest:
-            spare = self.path.with_name(self.path.name + ".new")
-            spare.write_bytes(b"\n".join([*whole, b""]))
-            spare.replace(self.path)
+        self._content.update(b"\n".join(lines))
+        self._torn = whole if rest else None
+
+    def _bytes(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"The checkpoint {self.path} cannot be read: {error.strerror}.") from None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock, and go on from exactly what was read.
+
+        Raises: RefusedError if another copy holds it, or went on with the file since; ConfigError.
+        """
+        try:
+            lock = FileLock(os.path.realpath(self.path) + ".lock")
+        except OSError as error:
+            raise self._unwritable(error) from None
+        if not lock.held:
+            raise RefusedError(
+                f"Another copy goes on with the checkpoint {self.path}. Wait for its end, or name another file with "
+                "--checkpoint.",
+                field="checkpoint",
+            )
+        try:
+            found = self._bytes() if self.path.exists() else b""
+            if hashlib.blake2b(found, digest_size=16).digest() != self._content.digest():
+                raise RefusedError(
+                    f"Another copy went on with the checkpoint {self.path} after this one was planned. Run the same "
+                    "command again.",
+                    field="checkpoint",
+                )
+            if self._torn is not None:
+                self._replace(b"\n".join([*self._torn, b""]))
+                self._torn = None
+            yield
+        finally:
+            lock.release()
 
     def reached(self, tenant: str) -> Reached:
         """Return how far *tenant* is."""
@@ -83,24 +118,62 @@ class Checkpoint:
     def note(self, tenant: str, rows: int, after: Position | None, state: State = "begun") -> None:
         """Keep how far *tenant* is. Raises: ConfigError if the file cannot be written."""
         self._reached[tenant] = Reached(rows, after, state)
-        head = b"" if self.exists else orjson.dumps({"copy": 1, "binding": self._binding}) + b"\n"
-        line = orjson.dumps({"tenant": tenant, "rows": rows, "after": after and list(after), "state": state})
-        self._write(head + line + b"\n", fresh=not self.exists)
+        line = orjson.dumps({"tenant": tenant, "rows": rows, "after": after and list(after), "state": state}) + b"\n"
+        if self.exists:
+            self._append(line)
+        else:
+            self._replace(orjson.dumps({"copy": 1, "binding": self._binding}) + b"\n" + line)
 
-    def _write(self, data: bytes, *, fresh: bool) -> None:
+    def _append(self, data: bytes) -> None:
         try:
-            with self.path.open("wb" if fresh else "ab") as file:
+            with self.path.open("ab") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise ConfigError(
-                f"The checkpoint {self.path} cannot be written ({error.strerror}), so nothing more is copied. Name "
-                "another file with --checkpoint."
-            ) from None
+            raise self._unwritable(error) from None
+        self._content.update(data)
+
+    def _replace(self, data: bytes) -> None:
+        """Make *data* the file's whole content, in one step."""
+        spare = self.path.with_name(self.path.name + ".new")
+        try:
+            with spare.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            spare.replace(self.path)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        self._content = hashlib.blake2b(data, digest_size=16)
         self.exists = True
+
+    def _unwritable(self, error: OSError) -> ConfigError:
+        return ConfigError(
+            f"The checkpoint {self.path} cannot be written ({error.strerror}), so nothing more is copied. Name "
+            "another file with --checkpoint."
+        )
 
     def finish(self) -> None:
         """Remove the file: all of it was verified."""
         self.path.unlink(missing_ok=True)
+        self._content = hashlib.blake2b(digest_size=16)
         self.exists = False
+
+
+def _tenant(line: Any) -> str:
+    if not isinstance(line["tenant"], str):
+        raise TypeError("tenant")
+    return line["tenant"]
+
+
+def _reached(line: Any) -> Reached:
+    """Raises: KeyError, TypeError, ValueError if *line* is not as `note` writes one."""
+    rows, after, state = line["rows"], line["after"], line["state"]
+    if type(rows) is not int or rows < 0 or state not in get_args(State):
+        raise ValueError("rows")
+    if after is None:
+        return Reached(rows, None, state)
+    if not isinstance(after, list) or [type(part) for part in after] != [str, int, str]:
+        raise TypeError("after")
+    return Reached(rows, Position(*after), state)

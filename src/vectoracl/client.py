@@ -84,6 +84,14 @@ class _Base:
         stores = ", ".join(f"{name} ({one.adapter})" for name, one in self.config.stores.items())
         return f"<{type(self).__name__} over {stores}>"
 
+    def place(self, store: str) -> object:
+        """Return what is equal only for the same store, as far as configuration tells; one may still seem two."""
+        config = self.config.stores[store]
+        own = config.own()
+        if store in self._clients or (config.adapter == "memory" and own.get("name") is None):
+            return id(self), store
+        return self._base, config.adapter, own
+
     def _route(self, tenant: str) -> str:
         return self.config.tenants.store.get(tenant, self.config.default)
 

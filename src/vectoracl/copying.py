@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from vectoracl import hazmat
@@ -26,7 +26,7 @@ from vectoracl.records import Hit, Record
 PAGE = 500
 _SETTLE = 60.0  # seconds that an eventually consistent target gets until its rows have to be visible
 _SHOWN = 10
-State = Literal["copy", "resume", "verify", "there"]
+State = Literal["copy", "anew", "resume", "verify", "there"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,9 @@ class Side:
 class Move:
     """One tenant's part of a plan.
 
-    `rows` is None where the source cannot count. `state` is what is left to do: "copy" all of it, "resume" after what
-    the checkpoint has, "verify" what was copied; or rows of the tenant are "there" already, the same ones.
+    `rows` is None where the source cannot count. `state` is what is left to do: "copy" all of it, copy it "anew" after
+    other rows that the target holds were deleted, "resume" after what the checkpoint has, "verify" what was copied; or
+    rows of the tenant are "there" already, the same ones.
     """
 
     tenant: str
@@ -112,7 +113,8 @@ class Copy:
         """Look at both sides and say what is to be done, or refuse all of it; writes nothing.
 
         *tenants* None means all that the source's adapters list. *named* says that a person chose each of them, so
-        that two which look alike are meant. With *overwrite* rows that the target holds of them are no obstacle.
+        that two which look alike are meant. With *overwrite* other rows that the target holds of them are no obstacle;
+        the same ones are never deleted, so that nothing is lost where both sides turn out to be one store.
 
         Raises: RefusedError and InvalidInputError with what to do; StoreError, PostureError.
         """
@@ -123,13 +125,17 @@ class Copy:
         moves: list[Move] = []
         taken: list[str] = []
         for tenant in chosen:
+            self._refuse_one_store(tenant)
             source = self._operated(self._source, self._source.store_of(tenant), source=True)
             target = self._operated(self._target, self._target.store_of(tenant), source=False)
             notes.update(dict.fromkeys(self._check(source, target)))
             rows = sizes[tenant] if tenant in sizes else _counted(source, tenant)
-            move = Move(tenant, source, target, rows, self._state(tenant, target, overwrite=overwrite))
-            if move.state == "there" and not self._same(move):
-                taken.append(tenant)
+            move = Move(tenant, source, target, rows, self._state(tenant, target))
+            if (move.state == "there" or (move.state == "verify" and overwrite)) and not self._same(move):
+                if overwrite:
+                    move = replace(move, state="anew")
+                else:
+                    taken.append(tenant)
             moves.append(move)
         empty = [move.tenant for move in moves if move.rows == 0 and tenants is not None]
         if empty:
@@ -189,6 +195,16 @@ class Copy:
                 f"Tenants that a person could take for each other: {shown}{more}. Nothing was copied. If they are "
                 "different tenants, name each of them: --tenant ID --tenant ID.",
                 field="tenant",
+            )
+
+    def _refuse_one_store(self, tenant: str) -> None:
+        """Refuse a tenant whose store is configured alike on both sides."""
+        one, other = (side.acl.place(side.store_of(tenant)) for side in (self._source, self._target))
+        if one == other:
+            raise RefusedError(
+                f"--from and --to are the same store of {tenant!a}. In one file, name two with --from-store and "
+                "--to-store.",
+                field="to",
             )
 
     def _operated(self, side: Side, name: str, *, source: bool) -> Operated:
@@ -258,33 +274,38 @@ class Copy:
                 f"{', '.join(sorted(other)) or 'none'} in the target (who reads what follows the target's)"
             )
 
-    def _state(self, tenant: str, target: Operated, *, overwrite: bool) -> State:
+    def _state(self, tenant: str, target: Operated) -> State:
         if self._checkpoint.knows(tenant):
             reached = self._checkpoint.reached(tenant)
             return "resume" if reached.state == "begun" else "verify"
-        if overwrite or not target.read(tenant, 1).hits:
-            return "copy"
-        return "there"
+        return "there" if target.read(tenant, 1).hits else "copy"
 
     def _same(self, move: Move) -> bool:
         return self._compared(move, "comparing what is there").same
 
     # Doing
 
-    def run(self, plan: Plan, *, overwrite: bool = False) -> Report:
-        """Do *plan*, then compare every tenant; with *overwrite* each one's rows in the target are deleted first.
+    def run(self, plan: Plan) -> Report:
+        """Do *plan*, then compare every tenant. What was planned "anew" is deleted in the target first.
 
-        Raises: StoreError and others, with a note that says exactly what was written and how to go on; a comparison
-        that finds a difference is no error but stands in the report.
+        The checkpoint is held meanwhile. Raises: RefusedError if another copy holds it; StoreError and others, with a
+        note that says exactly what was written and how to go on. A comparison that finds a difference is no error but
+        stands in the report.
         """
         start = time.monotonic()
+        with self._checkpoint.held():
+            self._do(plan)
+        self.report.seconds = time.monotonic() - start
+        return self.report
+
+    def _do(self, plan: Plan) -> None:
         total = None if any(move.rows is None for move in plan.moves) else sum(move.rows or 0 for move in plan.moves)
         before = 0
         for move in plan.moves:
-            if overwrite and move.state != "resume":  # what is half written here was cleared before
+            if move.state == "anew":
                 with self._telling(move.tenant):
                     self._clear(move)
-            if overwrite or move.state in ("copy", "resume"):
+            if move.state in ("copy", "anew", "resume"):
                 before = self._copy(move, before, total)
             else:
                 before += move.rows or 0
@@ -298,17 +319,16 @@ class Copy:
                 self._checkpoint.note(move.tenant, comparison.source_rows, None, "verified")
         if not self.report.different:
             self._checkpoint.finish()
-        self.report.seconds = time.monotonic() - start
-        return self.report
 
     def _clear(self, move: Move) -> None:
-        self._checkpoint.note(move.tenant, 0, None)
         move.target.clear(move.tenant)
         until = time.monotonic() + _SETTLE
         while move.target.read(move.tenant, 1).hits:
             if time.monotonic() > until:
                 raise StoreError("The target still shows rows that were deleted.", code="visible", sent="no")
             time.sleep(0.5)
+        # Only now: where it is cut off before, the rows that are left are found again and need the same consent.
+        self._checkpoint.note(move.tenant, 0, None)
 
     def _copy(self, move: Move, before: int, total: int | None) -> int:
         reached = self._checkpoint.reached(move.tenant)

@@ -47,7 +47,9 @@ def copy(
     *,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="First delete what the target holds of the tenants named by --tenant."),
+        typer.Option(
+            "--overwrite", help="First delete what the target holds of the tenants named by --tenant, if it differs."
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan, or why it is refused. Writes nothing.")
@@ -93,7 +95,7 @@ def copy(
         steps.step("planning", 0, None)
         plan = work.plan(chosen, named=bool(tenant), overwrite=overwrite)
         steps.step("planning", 1, 1)
-        report = None if dry_run else work.run(plan, overwrite=overwrite)
+        report = None if dry_run else work.run(plan)
     if as_json:
         print_json({"plan": _plan_json(plan), "result": None if report is None else _report_json(report)})
     else:
@@ -150,6 +152,7 @@ def _report_json(report: Report) -> dict[str, Any]:
 
 _TODO = {
     "copy": ("copy", "bold"),
+    "anew": ("delete what is there, copy", "bold red"),
     "resume": ("go on from the checkpoint", "bold"),
     "verify": ("copied; compare", "dim"),
     "there": ("there already, the same", "green"),
