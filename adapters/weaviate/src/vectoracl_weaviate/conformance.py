@@ -218,7 +218,6 @@ class WeaviateStore(Store):
             decode=DECODE,
             judge=judge_of(self.collection),
             answered=lambda: answered(ports["metrics"]),
-            samples=12,
         )
 
     def engine(self) -> Shards | None:

@@ -1,7 +1,8 @@
 """E2v, volume: the same query beside none, some and many foreign rows has to cost the same on the wire.
 
-It reads no byte, so it works through TLS and compression and cannot be fooled by an encoding. What it cannot see is a
-store that ranks everything and filters at the end by itself (filter after LIMIT); E2s and E3 see that.
+It reads no message, so it works through TLS and compression and cannot be fooled by an encoding. Of HTTP/2 in the clear
+it leaves out the frames that carry none (`http2`). What it cannot see is a store that ranks everything and filters at
+the end by itself (filter after LIMIT); E2s and E3 see that.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from vectoracl_conformance.evidence.graded import Graded, judged
+from vectoracl_conformance.evidence.http2 import without_control
 from vectoracl_conformance.evidence.sessions import Mark, Recording, Session, Window, mark_of
 
 BYTES = 64
@@ -28,7 +30,8 @@ class Traffic(NamedTuple):
 def traffic(sessions: Iterable[Session], window: Window | None = None) -> Traffic:
     """Return the traffic inside *window*, None for everything.
 
-    A round trip is a run of the client's bytes that is followed by bytes of the server, on one connection.
+    A round trip is a run of the client's bytes that is followed by bytes of the server, on one connection. HTTP/2's
+    control frames are no traffic of the query's.
     """
     known = tuple(sessions)
     window = window or Window(Mark(), mark_of(known))
@@ -36,7 +39,9 @@ def traffic(sessions: Iterable[Session], window: Window | None = None) -> Traffi
     for session in known:
         first, last = window.since.place(session.number), window.until.place(session.number)
         asked = False
-        for piece in session.pieces[first.pieces : last.pieces]:
+        for piece in without_control(session).pieces[first.pieces : last.pieces]:
+            if not piece.data:
+                continue
             if piece.side == "client":
                 up += len(piece.data)
                 asked = True

@@ -23,8 +23,7 @@ class Wire:
     them, or E2 abstains; only a managed one (`managed`), which shows neither, keeps E2v. `decode` None (TLS, a
     managed store) leaves E2v; `judge` None leaves out E2s. `constant` is how many rows a reply may have beyond what
     answers the question. `samples` is how
-    often the same query is heard at each level of foreign rows, of which the least counts: more where the transport
-    talks by itself (HTTP/2's acknowledgements and probes).
+    often the same query is heard at each level of foreign rows, of which the least counts.
     """
 
     recorder: Callable[[], Recorder]
