@@ -444,15 +444,24 @@ def test_tenants(operator):
 class Keeper(Operator):
     """An operator of a store that keeps a part for each tenant."""
 
-    def __getattr__(self, name):
-        if name not in ("create", "activate", "deactivate", "offload", "remove"):
-            raise AttributeError(name)
+    def _note(self, name, tenant):
+        self.asked.append((name, tenant))
+        return [f"{tenant}: {name}"]
 
-        def work(tenant):
-            self.asked.append((name, tenant))
-            return [f"{tenant}: {name}"]
+    def create(self, tenant):
+        return self._note("create", tenant)
 
-        return work
+    def activate(self, tenant):
+        return self._note("activate", tenant)
+
+    def deactivate(self, tenant):
+        return self._note("deactivate", tenant)
+
+    def offload(self, tenant):
+        return self._note("offload", tenant)
+
+    def remove(self, tenant):
+        return self._note("remove", tenant)
 
 
 def test_a_tenants_life(operator, monkeypatch):
