@@ -6,14 +6,22 @@ import json
 import stat
 from pathlib import Path
 
+import grpc
 import httpx
+import numpy as np
 import pytest
+from weaviate.proto.v1 import weaviate_pb2_grpc
 
 import vectoracl as v
 from vectoracl import Chunk
 from vectoracl.errors import ConfigError, RefusedError, StoreError
+from vectoracl.records import Record, Tag
 from vectoracl.testing import principal
 from vectoracl_weaviate import tenant_keys
+from vectoracl_weaviate.compile import WeaviateCompiler
+from vectoracl_weaviate.compile_predicate import EVERY
+from vectoracl_weaviate.config import WeaviateConfig
+from vectoracl_weaviate.execute import compiled
 
 VECTOR = [1.0] * 8
 
@@ -56,6 +64,49 @@ def test_a_key_reaches_no_other_tenant_past_the_library_either(two):
             assert answer.status_code == 403 or answer.json().get("objects") == []
         listed = httpx.get(f"{two.running.url}/v1/schema/{two.collection}/tenants", headers=headers)
         assert "t_beta" not in listed.text
+
+
+def raw(two, key):
+    """Return a function that makes a tenant's requests with *key* of ours over gRPC, past ports and keys."""
+    config = WeaviateConfig.model_validate({one: value for one, value in two.config["stores"]["main"].items()
+                                            if one not in ("adapter", "metadata")})  # fmt: skip
+    compiler = WeaviateCompiler(config, {})
+    record = Record(Tag("any", "d", "1", producer="u", path="upsert", time=1.0), "", np.ones(8, np.float32), {})
+
+    def ask(tenant):
+        """Return by request whether the server did it."""
+        with grpc.insecure_channel(config.grpc_target) as channel:
+            stub, done = weaviate_pb2_grpc.WeaviateStub(channel), {}
+            for request in (
+                compiler.near(tenant, EVERY, np.ones(8, np.float32), 3, frozenset()),
+                compiler.tally(tenant, EVERY),
+                compiler.put(tenant, [(record, "")]),
+                compiler.drop(tenant, compiler.whole()),
+                compiler.state(tenant),
+            ):
+                call = compiled(config, request)
+                try:
+                    reply = getattr(stub, call.method)(call.message, metadata=(("authorization", f"Bearer {key}"),))
+                    call.reply(reply)
+                    done[call.method] = call.method != "TenantsGet" or len(reply.tenants) > 0
+                except (grpc.RpcError, StoreError):
+                    done[call.method] = False
+        return done
+
+    return ask
+
+
+def test_the_server_itself_refuses_a_key_every_call_on_another_tenant(two):
+    """Also where one's name is the beginning of the other's, or the same in another case."""
+    names = ("acme", "acme2", "ACME", "ac", "beta")
+    with two.operator() as operator:
+        for name in names:
+            operator.create(name)
+    ask = raw(two, tenant_keys.read(path_of(two))["t_acme"])
+    for name in names:
+        assert ask(name) == dict.fromkeys(
+            ("Search", "Aggregate", "BatchObjects", "BatchDelete", "TenantsGet"), name == "acme"
+        ), name
 
 
 def test_a_tenant_without_a_key_reads_like_one_that_is_not_there(two):

@@ -14,6 +14,10 @@ NOT_SERVED = "The tenant is not served here: it does not exist, or is not active
 _Sent = Literal["no", "unknown"]
 _NOT_PROVISIONED = "The collection is not there. Run `vectoracl provision`."
 _REJECTED = "Weaviate refused the request: a missing property, or vectors of another size. Run `vectoracl check`."
+_NO_GRPC = (
+    "Weaviate does not answer over gRPC. Check that the server runs, and that `grpc_port`, and `grpc_host` where it is "
+    "not that of `url`, are its own."
+)
 _CODES: dict[Any, int] = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
@@ -47,6 +51,9 @@ def mapped(error: BaseException, *, write: bool, debug: bool) -> VectorACLError:
 def _mapped(error: BaseException, *, write: bool) -> StoreError:
     if isinstance(error, grpc.RpcError):
         code = error.code() if hasattr(error, "code") else None
+        if code is grpc.StatusCode.UNAVAILABLE:
+            return StoreError(_NO_GRPC, code="unavailable", adapter=ADAPTER, sent="unknown" if write else "no",
+                              retryable=True)  # fmt: skip
         return status(_CODES.get(code, 500), write=write)
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
         text = (
