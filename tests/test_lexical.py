@@ -3,17 +3,20 @@
 import pytest
 
 from vectoracl import Chunk, Hybrid, Lexical, VectorACL
-from vectoracl.errors import UnsupportedPredicateError
+from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
 from vectoracl.memory.lexical import bm25, fused, words
+from vectoracl.queries import MAX_QUERY_WORDS
 from vectoracl.testing import principal
 
 TEXTS = {"c1": "the cat sat", "c2": "cat cat dog", "c3": "nothing of the kind"}
 
 
+CONFIG = {"version": 1, "stores": {"m": {"adapter": "memory", "dimension": 2}}, "tenants": {"shared": ["all"]}}
+
+
 @pytest.fixture
 def acl():
-    config = {"version": 1, "stores": {"m": {"adapter": "memory", "dimension": 2}}, "tenants": {"shared": ["all"]}}
-    with VectorACL(config) as made:
+    with VectorACL(CONFIG) as made:
         for tenant in ("acme", "all"):
             chunks = [
                 Chunk(id=name, document="d", text=text, vector=[1.0, place])
@@ -60,6 +63,43 @@ def test_lexical_scores_of_several_tenants_are_not_merged(acl):
         docs.search(Lexical("cat"), 5)
     hits = docs.search(Hybrid("cat", [1.0, 0.0]), 4)
     assert [(hit.tenant, hit.id) for hit in hits] == [("acme", "c1"), ("acme", "c2"), ("all", "c1"), ("all", "c2")]
+
+
+def test_that_refusal_comes_before_anything_is_embedded_or_sent(acl, monkeypatch):
+    """Also of one query among several that could be answered, all of which are one call."""
+    asked = []
+    stores = {"m": {"adapter": "memory", "dimension": 8}}
+    with VectorACL({**CONFIG, "stores": stores, "embedder": {"use": "hashed:8"}}) as made:
+        made.scoped(principal(tenant="acme")).upsert([Chunk("c1", "d", "the cat sat")])
+        docs = made.scoped(principal(tenant="acme"))
+        core, adapter = made.core_port, made._stores["m"].store.adapter
+        right = core.execute
+
+        def heard(request, timeout):
+            asked.append(type(request).__name__)
+            return right(request, timeout)
+
+        def search(self, operation):
+            asked.append("search")
+            return (yield from whole(self, operation))
+
+        whole = type(adapter).search
+        monkeypatch.setattr(core, "execute", heard)
+        monkeypatch.setattr(type(adapter), "search", search)
+        with pytest.raises(UnsupportedPredicateError, match="several tenants"):
+            docs.search_many(["a text", Hybrid("another"), [1.0] * 8, Lexical("cat")], 5)
+    assert asked
+    assert not {"EmbedQueries", "search"} & set(asked)
+
+
+@pytest.mark.parametrize("query", [Lexical, lambda text: Hybrid(text, [1.0, 0.0])])
+def test_a_query_of_too_many_words_is_refused_before_anything_else(acl, query):
+    """Stores rank by words times rows: 64 kB of short words kept a PostgreSQL busy until its time limit."""
+    docs = acl.scoped(principal(tenant="all"))
+    most = " ".join(["cat", *(f"x{number}" for number in range(MAX_QUERY_WORDS - 1)), "CAT x1 x2"])
+    assert "c2" in [hit.id for hit in docs.search(query(most), 5)]
+    with pytest.raises(InvalidInputError, match="1,000 different words"):
+        docs.search(query(most + " more"), 5)
 
 
 def test_a_fused_score_is_no_threshold(acl):

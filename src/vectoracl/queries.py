@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,12 @@ from vectoracl.ids import check_id, check_text
 from vectoracl.records import Vector
 
 MAX_QUERY_BYTES = 1 << 16
+MAX_QUERY_WORDS = 1_000
+"""How many different words a lexical or hybrid query may hold: a store's work grows with words times rows.
+
+On PostgreSQL a query of 13,000 words took 9 s over 2,000 chunks, one of 1,000 words 0.3 s.
+"""
+_WORD = re.compile(r"\w+")
 RRF_K = 60
 """The constant of reciprocal rank fusion: a chunk's score is the sum of 1 / (60 + rank) over the legs, ranks from 1.
 
@@ -117,10 +124,10 @@ def check_query(value: object, *, dimension: int, nonzero: bool) -> str | Vector
         case str():
             return _text(value)
         case Lexical(text=text):
-            _text(text)
+            _words(text)
             return value
         case Hybrid(text=text, vector=vector):
-            _text(text)
+            _words(text)
             if vector is None:
                 return value
             return Hybrid(text, check_vector(vector, dimension, nonzero=nonzero))
@@ -137,3 +144,13 @@ def _text(value: object) -> str:
     if not text.strip():
         raise InvalidInputError("The query is blank.", field="query")
     return text
+
+
+def _words(value: object) -> None:
+    text = _text(value)
+    if len(text) > MAX_QUERY_WORDS and len(set(_WORD.findall(text.casefold()))) > MAX_QUERY_WORDS:
+        raise InvalidInputError(
+            f"The query holds more than {MAX_QUERY_WORDS:,} different words. Ask for the words that matter, or by "
+            "vector, where a text of any words will do.",
+            field="query",
+        )

@@ -45,6 +45,15 @@ def _supported(store: Store, query: str | VectorQuery | Lexical | Hybrid | Like)
         )
 
 
+def _mergeable(store: Store, plan: Plan, query: object) -> None:
+    if len(plan.legs) > 1 and isinstance(query, Lexical) and store.capabilities.lexical_scores != "comparable":
+        raise UnsupportedPredicateError(
+            f"The lexical scores of {store.adapter_name!r} depend on each tenant's own texts, so those of several "
+            "tenants cannot be merged. Search as a principal of one tenant, or use Hybrid, which is merged by rank.",
+            field="query",
+        )
+
+
 def included(leg: Leg, include: Include) -> Include:
     """Return *include* with what the second lock needs."""
     return include | {"metadata"} if leg.needs_metadata else include
@@ -102,12 +111,6 @@ def _search_legs(
     store: Store, plan: Plan, ask: Ask, query: ResolvedQuery, decision_id: str, drop: Hit | None = None
 ) -> Flow[Result]:
     """Search every partition side by side; *drop* is the chunk that a Like query resolved to."""
-    if len(plan.legs) > 1 and isinstance(query, Lexical) and store.capabilities.lexical_scores != "comparable":
-        raise UnsupportedPredicateError(
-            f"The lexical scores of {store.adapter_name!r} depend on each tenant's own texts, so those of several "
-            "tenants cannot be merged. Search as a principal of one tenant, or use Hybrid, which is merged by rank.",
-            field="query",
-        )
     most = store.capabilities.max_k
     wanted = ask
     if drop is not None:  # one more of everything, in place of the chunk that is left out
@@ -192,6 +195,8 @@ def search(
         return [result]
 
     def body(plan: Plan, decision_id: str) -> Flow[list[Result]]:
+        for one in checked:  # before any of them is embedded or sent
+            _mergeable(store, plan, one)
         texts = [_text_of(one) for one in checked]
         wanted = tuple(text for text in texts if text is not None)
         vectors = iter((yield from EmbedQueries(wanted)) if wanted else ())

@@ -269,3 +269,19 @@ def test_inside_the_callers_transaction(store: Any) -> None:
         assert [hit.id for hit in docs.search(Hybrid("bird", np.ones(8)))] == ["c2", "c1"]
         connection.rollback()
         assert acl.scoped(ANN).count() == 0
+
+
+@pytest.mark.parametrize("form", ["short", "quoted", "one"])
+def test_a_query_of_the_largest_size_is_answered(filled: Any, form: str) -> None:
+    """Thousands of different words, signs of the query language among them, and one word that never ends."""
+    store, mine = filled
+    text = {
+        "short": " ".join(f"{number:x}" for number in range(999)),
+        "quoted": "".join(f"'{number:x}\\ | & ! <-> ( " for number in range(0x1000, 0x1000 + 999)),
+        "one": "x" * 65_000,
+    }[form][:65_000]
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(ANN)
+        found = docs.search(Lexical(f"w1 {text}"), 200)
+        assert {hit.id for hit in found} == {chunk.id for chunk in mine if "w1" in words(chunk.text)}
+        assert len(docs.search(Hybrid(f"w1 {text}", [1.0] * 8), 10)) == 10

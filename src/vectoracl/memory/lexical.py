@@ -29,13 +29,11 @@ def bm25(query: str, texts: Sequence[str]) -> dict[int, float]:
     bags = [Counter(words(text)) for text in texts]
     lengths = [sum(bag.values()) for bag in bags]
     average = sum(lengths) / len(lengths) if lengths else 0.0
-    weight: dict[str, float] = {}
-    for word in sorted(wanted):
-        holders = sum(1 for bag in bags if word in bag)
-        weight[word] = math.log(1 + (len(bags) - holders + 0.5) / (holders + 0.5))
+    held = [sorted(wanted & bag.keys()) for bag in bags]  # the cost is that of the texts, however long the query is
+    holders = Counter(word for found in held for word in found)
+    weight = {word: math.log(1 + (len(bags) - n + 0.5) / (n + 0.5)) for word, n in holders.items()}
     scores: dict[int, float] = {}
-    for place, bag in enumerate(bags):
-        found = [word for word in weight if word in bag]
+    for place, (bag, found) in enumerate(zip(bags, held, strict=True)):
         if found:
             norm = K1 * (1 - B + B * lengths[place] / average)
             scores[place] = sum(weight[word] * bag[word] * (K1 + 1) / (bag[word] + norm) for word in found)
