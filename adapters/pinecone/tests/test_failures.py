@@ -17,13 +17,16 @@ from pinecone import AsyncIndex, Index
 
 import vectoracl as v
 from vectoracl import Chunk, F, testing
-from vectoracl.errors import RefusedError
+from vectoracl.errors import RefusedError, StoreError, UntaggedWriteError
+from vectoracl.operations import Replace, Upsert
 from vectoracl_pinecone import names
+from vectoracl_pinecone.adapter import PineconeAdapter
+from vectoracl_pinecone.compile import PineconeCompiler
 from vectoracl_pinecone.execute import AsyncPineconePort, PineconePort, bounded, call
 from vectoracl_pinecone.names import check_namespace, namespace_of
 from vectoracl_pinecone.requests import Listing, Put, Query, Remove
 
-from pinecone_support.shapes import config
+from pinecone_support.shapes import config, records
 from pinecone_support.stores import Provisioned
 from pinecone_support.stub import KEY, Answer, Asked, Stub, stub
 
@@ -92,6 +95,46 @@ def test_no_other_namespace_than_the_tenants_own_gets_past_the_gate(name: Any) -
             with pytest.raises(RefusedError) as refused:
                 call(Never(), made, kind, request, 1.0)  # type: ignore[arg-type]
             assert refused.value.code == "confinement"
+
+
+def test_a_delete_has_exactly_one_selector_and_never_an_empty_one() -> None:
+    """The client takes an empty list of ids, or an empty filter, for something; here it is nothing that is sent."""
+
+    class Never:
+        def __getattr__(self, _: str) -> Any:
+            if _ == "documents":
+                return self
+            raise AssertionError("the client was called")
+
+    made, name = config(), namespace_of("vectoracl-", "acme")
+    for more in ({}, {"ids": ()}, {"filter": {}}, {"ids": ("x",), "filter": {"a": {"$eq": 1}}}):
+        for kind in ("vector", "document"):
+            with pytest.raises(StoreError) as refused:
+                call(Never(), made, kind, Remove("acme", name, **more), 1.0)  # type: ignore[arg-type]
+            assert (refused.value.code, refused.value.sent) == ("rejected", "no")
+    compiler = PineconeCompiler(made, {})
+    for make in (
+        lambda: compiler.remove("acme", (), True),
+        lambda: compiler.remove("acme", ("x",), False),
+        lambda: compiler.query("acme", {}, 1),
+        lambda: compiler.query("acme", False, 1),
+        lambda: compiler.fetch_by("acme", True, 1),
+        lambda: compiler.listing(""),
+    ):
+        with pytest.raises(RefusedError):
+            make()
+
+
+def test_the_write_gate_is_passed_before_a_request_is_made() -> None:
+    store = PineconeAdapter(config(), {})
+    good = records(1)
+    for bad in (records(1, "beta"), [good[0]._replace(tag=None)]):
+        for flow in (
+            store.upsert(Upsert("acme", v.ALWAYS, (*good, *bad))),
+            store.replace(Replace("acme", v.ALWAYS, good[0].tag.document, (*good, *bad))),
+        ):
+            with pytest.raises(UntaggedWriteError):
+                next(flow)
 
 
 def test_the_gate_lets_the_tenants_own_namespace_through() -> None:

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from vectoracl.errors import RefusedError, UntaggedWriteError
-from vectoracl.operations import Upsert
+from vectoracl.errors import RefusedError, StoreError, UntaggedWriteError
+from vectoracl.operations import Replace, Upsert
 from vectoracl.predicate import ALWAYS
 from vectoracl_weaviate.compile import _name
 from vectoracl_weaviate.compile_predicate import EVERY, NONE
 from vectoracl_weaviate.conformance import WeaviateStore
 from vectoracl_weaviate.conformance_wire import _message_carries
 from vectoracl_weaviate.execute import Call, compiled
+from vectoracl_weaviate.requests import Dropped
 
 from weaviate_support.shapes import ADAPTER, COMPILER, CONFIG, TENANT, VECTOR, flows, records, sent
 
@@ -79,6 +80,27 @@ def test_the_write_gate_is_passed_before_a_request_is_made() -> None:
     for bad in (records(1, "beta"), (records(1)[0]._replace(tag=None),)):
         with pytest.raises(UntaggedWriteError):
             next(ADAPTER.upsert(Upsert(TENANT, ALWAYS, (*records(1), *bad))))  # type: ignore[arg-type]
+        with pytest.raises(UntaggedWriteError):
+            next(ADAPTER.replace(Replace(TENANT, ALWAYS, "d", (*records(1), *bad))))  # type: ignore[arg-type]
+
+
+def test_a_delete_goes_on_until_nothing_matches_and_says_what_stayed() -> None:
+    """The server deletes a limited number of objects in a call."""
+    where = COMPILER.documents(["d"])
+    flow, sent_ = ADAPTER._drop(TENANT, where), []
+    request = next(flow)
+    for reply in (Dropped(10_000, 10_000, 0), Dropped(7, 7, 0)):
+        sent_.append(request)
+        request = flow.send(reply)
+    assert sent_ == [request, request] == [COMPILER.drop(TENANT, where)] * 2
+    with pytest.raises(StopIteration) as done:
+        flow.send(Dropped(0, 0, 0))
+    assert done.value.value == 10_007
+    flow = ADAPTER._drop(TENANT, where)
+    next(flow)
+    with pytest.raises(StoreError) as caught:
+        flow.send(Dropped(3, 1, 2))
+    assert caught.value.code == "incomplete"
 
 
 def test_messages_compare_equal_and_are_data() -> None:
