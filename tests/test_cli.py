@@ -472,7 +472,61 @@ def test_a_tenants_life(operator, monkeypatch):
     assert "--yes" in run("tenants", "remove", "acme", code=2).stderr
     assert ("remove", "acme") not in keeper.asked
     assert run_json("tenants", "remove", "acme", "--yes") == {"done": ["acme: remove"]}
-    assert keeper.asked.count(("close",)) == 6
+    assert keeper.asked.count(("close",)) == 7
+
+
+ROUTED = """
+version = 1
+default_store = "main"
+[stores.main]
+adapter = "memory"
+dimension = 2
+[stores.eu]
+adapter = "memory"
+dimension = 2
+[tenants.store]
+acme = "eu"
+[audit]
+sink = "jsonl"
+path = "audit.jsonl"
+"""
+
+
+@pytest.mark.parametrize("name", ["promote", "demote", "create", "deactivate", "offload", "activate", "remove"])
+def test_what_is_done_to_a_tenant_is_done_where_it_lives_and_recorded_before(here, monkeypatch, name):
+    (here / "routed.toml").write_text(ROUTED)
+    keeper, stores, seen = Keeper(), [], []
+    monkeypatch.setattr(vectoracl.VectorACL, "operator", lambda _self, store=None: stores.append(store) or keeper)
+    records = here / "audit.jsonl"
+    right = getattr(Keeper, name)
+
+    def act(self, tenant, **more):
+        seen.append(records.read_text())
+        return right(self, tenant, **more)
+
+    monkeypatch.setattr(Keeper, name, act)
+    more = ["--yes"] if name == "remove" else []
+    run("tenants", name, "acme", "-c", "routed.toml", *more)
+    run("tenants", name, "acme", "-c", "routed.toml", "--store", "main", *more)
+    assert list(dict.fromkeys(stores)) == ["eu", "main"]
+    first = json.loads(seen[0].splitlines()[0])["decision"]
+    assert (first["action"], first["store"], first["partitions"]) == (f"hazmat.tenants.{name}", "eu", ["acme"])
+    assert f"vectoracl tenants {name}, run by" in first["reasons"][0]
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    assert [line["outcome"]["outcome"] for line in lines if "outcome" in line] == ["ok", "ok"]
+    assert keeper.asked[-1] == ("close",)
+
+
+def test_without_a_record_no_tenant_is_removed(here, monkeypatch):
+    keeper = Keeper()
+    monkeypatch.setattr(vectoracl.VectorACL, "operator", lambda *_: keeper)
+
+    def full(_self, _record):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vectoracl.audit.MemorySink.write", full)
+    run("tenants", "remove", "acme", "--yes", code=2)
+    assert set(keeper.asked) == {("close",)}
 
 
 def test_a_store_without_parts_for_tenants_says_what_to_do(operator):

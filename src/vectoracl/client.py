@@ -92,6 +92,10 @@ class _Base:
             return id(self), store
         return self._base, config.adapter, own
 
+    def store_of(self, tenant: str) -> str:
+        """Return the name of the store that *tenant* lives in, by configuration. Raises: InvalidTenantError."""
+        return self._route(check_tenant(tenant))
+
     def _route(self, tenant: str) -> str:
         return self.config.tenants.store.get(tenant, self.config.default)
 

@@ -6,11 +6,11 @@ the store's credentials anyway.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from vectoracl import transfer
-from vectoracl.adapter import Flow
+from vectoracl.adapter import Flow, Operator
 from vectoracl.client import VectorACL
 from vectoracl.drive import run
 from vectoracl.errors import InvalidInputError
@@ -127,6 +127,32 @@ def operate(acl: VectorACL, *, store: str | None = None, reason: str) -> Operate
     if not isinstance(acl, VectorACL):
         raise InvalidInputError("hazmat.operate takes a VectorACL.", field="acl")
     return Operated(acl, acl._known(store), _reason(reason))  # noqa: SLF001 - likewise
+
+
+def on_tenant(
+    acl: VectorACL, act: Callable[[Operator], T], *, action: str, tenant: str, store: str | None = None, reason: str
+) -> T:
+    """Let *act* do *action* to *tenant* with the operator's access of *store* (None: the tenant's own), recorded.
+
+    The record is kept before anything is done. No posture is demanded. Raises: InvalidInputError without a reason;
+    RefusedError if the adapter has nothing to operate; StoreError with the code "audit", with nothing done; what *act*
+    raises.
+    """
+    name = acl.store_of(tenant) if store is None else store
+    operator = acl.operator(name)
+
+    def body(_: str) -> Flow[T]:
+        yield from ()  # an operator's work is no request: it is blocking, and done here
+        return act(operator)
+
+    try:
+        named = acl._named(name)  # noqa: SLF001 - hazmat is the owner's own back door
+        flow = recorded(
+            acl.guard, named.store, f"tenants.{action}", _reason(reason), [tenant], body, size=lambda _: None
+        )
+        return run(flow, {"audit": acl.core_port}, timeout=None)
+    finally:
+        operator.close()
 
 
 def unscoped(acl: VectorACL, *, reason: str) -> Unscoped:

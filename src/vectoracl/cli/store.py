@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from vectoracl import hazmat
 from vectoracl.adapter import Operator, TenantInfo, TenantKeeper
 from vectoracl.cli.common import (
     CLEAN,
@@ -29,9 +30,11 @@ from vectoracl.cli.common import (
     one_line,
     opened,
     out,
+    person,
     plain,
     print_json,
 )
+from vectoracl.client import VectorACL
 from vectoracl.errors import RefusedError
 
 TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's id, exactly as it was verified.")]
@@ -159,6 +162,25 @@ def _show(found: list[TenantInfo]) -> None:
     console.print(table)
 
 
+def _on_tenant(
+    config: Path,
+    store: str | None,
+    tenant: str,
+    action: str,
+    act: Callable[[Operator], list[str]],
+    *,
+    as_json: bool,
+    before: Callable[[VectorACL, str], None] = lambda _acl, _store: None,
+) -> None:
+    """Do *act* to a tenant in *store* (None: the one that it lives in), after *before* agreed; record it."""
+    reason = f"vectoracl tenants {action}, run by {person()} at the command line"
+    with opened(config, store, contact=False) as acl:
+        name = acl.store_of(tenant) if store is None else store
+        before(acl, name)
+        lines = hazmat.on_tenant(acl, act, action=action, tenant=tenant, store=name, reason=reason)
+    _tell(lines, as_json=as_json)
+
+
 def promote(
     tenant: TenantArgument,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -167,9 +189,12 @@ def promote(
     as_json: JsonOption = False,
 ) -> None:
     """Give a tenant a physical part of its own, while reads and writes go on."""
-    with operating(config, store) as operator, Steps(quiet=as_json) as steps:
-        lines = operator.promote(tenant, progress=steps.report)
-    _tell(lines, as_json=as_json)
+    with Steps(quiet=as_json) as steps:
+
+        def act(operator: Operator) -> list[str]:
+            return operator.promote(tenant, progress=steps.report)
+
+        _on_tenant(config, store, tenant, "promote", act, as_json=as_json)
 
 
 def demote(
@@ -180,9 +205,12 @@ def demote(
     as_json: JsonOption = False,
 ) -> None:
     """Move a tenant back to the part that small tenants share, while reads and writes go on."""
-    with operating(config, store) as operator, Steps(quiet=as_json) as steps:
-        lines = operator.demote(tenant, progress=steps.report)
-    _tell(lines, as_json=as_json)
+    with Steps(quiet=as_json) as steps:
+
+        def act(operator: Operator) -> list[str]:
+            return operator.demote(tenant, progress=steps.report)
+
+        _on_tenant(config, store, tenant, "demote", act, as_json=as_json)
 
 
 def _keeper(operator: Operator) -> TenantKeeper:
@@ -205,9 +233,7 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Create a tenant, with a key of its own where the store has keys for tenants."""
-    with operating(config, store) as operator:
-        lines = _keeper(operator).create(tenant)
-    _tell(lines, as_json=as_json)
+    _on_tenant(config, store, tenant, "create", lambda one: _keeper(one).create(tenant), as_json=as_json)
 
 
 def deactivate(
@@ -218,9 +244,7 @@ def deactivate(
     as_json: JsonOption = False,
 ) -> None:
     """Stop serving a tenant: it reads as if it were not there. Its chunks stay on the server's disk."""
-    with operating(config, store) as operator:
-        lines = _keeper(operator).deactivate(tenant)
-    _tell(lines, as_json=as_json)
+    _on_tenant(config, store, tenant, "deactivate", lambda one: _keeper(one).deactivate(tenant), as_json=as_json)
 
 
 def offload(
@@ -231,9 +255,7 @@ def offload(
     as_json: JsonOption = False,
 ) -> None:
     """Stop serving a tenant and move its chunks to cheaper storage, where the store has such."""
-    with operating(config, store) as operator:
-        lines = _keeper(operator).offload(tenant)
-    _tell(lines, as_json=as_json)
+    _on_tenant(config, store, tenant, "offload", lambda one: _keeper(one).offload(tenant), as_json=as_json)
 
 
 def activate(
@@ -244,9 +266,7 @@ def activate(
     as_json: JsonOption = False,
 ) -> None:
     """Serve a tenant again that was deactivated or offloaded."""
-    with operating(config, store) as operator:
-        lines = _keeper(operator).activate(tenant)
-    _tell(lines, as_json=as_json)
+    _on_tenant(config, store, tenant, "activate", lambda one: _keeper(one).activate(tenant), as_json=as_json)
 
 
 def remove(
@@ -258,17 +278,21 @@ def remove(
     as_json: JsonOption = False,
 ) -> None:
     """Delete a tenant with all of its chunks and its key. It asks first; there is no way back."""
-    with operating(config, store) as operator:
-        keeper = _keeper(operator)
-        if not yes:
-            if not interactive():
-                err().print(
-                    Text("Nothing was done: pass --yes to remove a tenant without being asked."), soft_wrap=True
-                )
-                done(NOT_MEASURED)
-            asked = f"Delete the tenant {one_line(tenant, 60)} with all of its chunks?"
-            if not typer.confirm(asked, err=True):
-                err().print("Nothing was done.")
-                done(NOT_MEASURED)
-        lines = keeper.remove(tenant)
-    _tell(lines, as_json=as_json)
+
+    def ask(acl: VectorACL, name: str) -> None:
+        operator = acl.operator(name)
+        try:
+            _keeper(operator)  # nobody is asked about what cannot be done
+        finally:
+            operator.close()
+        if yes:
+            return
+        if not interactive():
+            err().print(Text("Nothing was done: pass --yes to remove a tenant without being asked."), soft_wrap=True)
+            done(NOT_MEASURED)
+        asked = f"Delete the tenant {one_line(tenant, 60)} with all of its chunks from the store {one_line(name, 60)}?"
+        if not typer.confirm(asked, err=True):
+            err().print("Nothing was done.")
+            done(NOT_MEASURED)
+
+    _on_tenant(config, store, tenant, "remove", lambda one: _keeper(one).remove(tenant), as_json=as_json, before=ask)
