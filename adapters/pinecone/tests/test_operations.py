@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import vectoracl as v
-from vectoracl import Chunk, F, testing
+from vectoracl import Chunk, F, hazmat, testing
 from vectoracl.records import Tag
 from vectoracl_pinecone import adapter
 
@@ -322,3 +322,15 @@ def test_groups_of_a_store_whose_nearest_document_has_many_chunks(acl: v.VectorA
     found = docs.search(np.eye(8)[0], 4, group_by="document", per_group=2)
     assert [hit.document for hit in found] == ["near"] * 2 + [f"far {number}" for number in (5, 5, 4, 4, 3, 3)]
     assert len(docs.search(np.eye(8)[0], 50, group_by="document")) == 7
+
+
+def test_a_search_over_all_tenants_reads_no_namespace_that_is_not_a_tenants(
+    acl: v.VectorACL, store: Provisioned
+) -> None:
+    for tenant in ("acme", "Beta & sons", "é" * 60):
+        acl.scoped(testing.principal("u", tenant)).upsert([Chunk("c", "d", "t", ONES)])
+    for name in ("other", "vectoracl-other", "vectoracl-x-zz"):
+        body = {"namespace": name, "vectors": [{"id": "x", "values": [1.0] * 8, "metadata": {"a": 1}}]}
+        store.ask("POST", "/vectors/upsert", json=body)
+    hits = hazmat.unscoped(acl, reason="a test of it").search(ONES, 9)
+    assert {hit.tenant for hit in hits} == {"acme", "Beta & sons", "é" * 60}

@@ -173,3 +173,11 @@ def test_the_kind_of_an_index_is_found_out_and_the_index_is_created(kind: str) -
 
         assert asyncio.run(go()) == 1
         assert any(one.path.endswith("/documents/upsert") for one in server.asked) is (kind == "document")
+
+
+@pytest.mark.parametrize("kind", ["vector", "document"])
+def test_records_in_the_default_namespace_are_found_on_both_kinds_of_index(kind: str) -> None:
+    with stub(kind=kind) as server, v.VectorACL(settings(server)) as acl:
+        assert "PC005" not in {one.rule.id for one in acl.check()["main"].findings}
+        server.spaces[""] = {"x": {"id": "x", "values": [1.0] * 8, "metadata": {}}}
+        assert "PC005" in {one.rule.id for one in acl.check()["main"].findings}
