@@ -143,7 +143,35 @@ def test_a_reader_in_the_middle_of_a_replacement_sees_one_version() -> None:
     marked, nothing = Points(stored(2, mark), None), Points([], None)
     operation = Count(TENANT, ALWAYS, ALWAYS)
     assert drive(ADAPTER.count(operation), marked, Points([lead], None)) == 2
-    assert drive(ADAPTER.count(operation), marked, nothing, nothing) == 0
+    assert drive(ADAPTER.count(operation), marked, nothing, nothing, (marked, marked), nothing) == 0
+
+
+def test_a_replacement_that_was_decided_while_its_version_was_hidden_is_not_lost() -> None:
+    """Both generations are marked and undecided; then the new one is committed and the old one goes."""
+    mark = f"1:{stored(1)[0].id}"
+
+    def version(generation: int, pending: str | None) -> Points:
+        points = [one.model_copy(update={"payload": {**(one.payload or {}), "generation": generation}})
+                  for one in stored(2, pending)]  # fmt: skip
+        for point in points:
+            if pending is None:
+                (point.payload or {}).pop("pending", None)
+        return Points(points, None)
+
+    both = Points([*version(0, mark).points, *version(1, mark).points], None)
+    undecided, nothing, new = Points([], None), Points([], None), version(1, None)
+    count = drive(
+        ADAPTER.count(Count(TENANT, ALWAYS, ALWAYS)),
+        both, undecided,    # the new generation is hidden
+        nothing,            # the old one is gone meanwhile
+        (new, new),         # what was hidden is published now
+        new,                # so it is asked for again
+    )  # fmt: skip
+    assert count == 2
+    # And one that is still undecided behind the answer stays hidden.
+    old = version(0, mark)
+    again = drive(ADAPTER.count(Count(TENANT, ALWAYS, ALWAYS)), both, undecided, old, undecided, (old, both), undecided)
+    assert again == 2
 
 
 def test_a_point_of_somebody_else_is_an_error_and_not_a_hit() -> None:
@@ -165,7 +193,7 @@ def test_a_short_answer_of_the_vector_index_is_said() -> None:
     operation = Search(TENANT, ALWAYS, ALWAYS, QUERY, 3, TEXT)
     ranked = engine()(SHAPES["search where always"][0])[:2]
     more = [models.Record(id=str(i), payload={"document": "d", "generation": 0}) for i in range(3)]
-    found = drive(ADAPTER.search(operation), ranked, Points(more, None))
+    found = drive(ADAPTER.search(operation), *(ranked, Points(more, None)) * 3)
     assert (found.complete, found.shortfall) == (False, "the vector index gave fewer hits than the scope holds")
     assert drive(ADAPTER.search(operation), ranked, Points(more[:2], None)).complete
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
+import numpy as np
 import pytest
 from qdrant_client import models
 
 import vectoracl as v
+from vectoracl import testing
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl.operations import Count, Delete, Replace, Search, Upsert
 from vectoracl.predicate import ALWAYS
@@ -19,8 +23,9 @@ from vectoracl_qdrant.execute import call
 from vectoracl_qdrant.names import shard_of
 from vectoracl_qdrant.requests import Scroll
 
+from qdrant_support.reference import unit
 from qdrant_support.shapes import FIELDS, QUERY, TENANT, TEXT, records, sent
-from qdrant_support.stores import Provisioned
+from qdrant_support.stores import NEEDS_SERVER, Provisioned
 
 CONFIG = QdrantConfig(url="http://localhost:6333", dimension=2, page=2, tiers=True)
 ADAPTER = QdrantAdapter(CONFIG, FIELDS)
@@ -254,3 +259,65 @@ def test_the_plan_makes_the_shards_by_key() -> None:
     assert '"to_shard_key":"tenant:acme"' in copied
     partial = schema.text_of(schema.CreateShard("c", "tenant:acme", partial=True))
     assert '"initial_state":"Partial"' in partial
+
+
+@NEEDS_SERVER
+def test_a_tenant_moves_into_a_shard_of_its_own_while_it_is_read_and_written(provisioned: Any) -> None:
+    try:
+        store = provisioned(tiers=True, page=50)
+    except RefusedError as error:
+        assert "cluster mode" in str(error)
+        pytest.skip("not run: the server is not in cluster mode")
+    alice, bob = testing.principal("alice", "acme"), testing.principal("bob", "beta")
+    with v.connect(store.config) as acl:
+        for who in (alice, bob):
+            some = [v.Chunk(f"c{i:03}", f"d{i % 9}", f"word {i}", unit(np.random.default_rng(i))) for i in range(300)]
+            acl.scoped(who).upsert(some)
+        docs = acl.scoped(alice)
+        stop = threading.Event()
+        seen: list[int] = []
+        written: list[str] = []
+
+        def read() -> None:
+            while not stop.is_set():
+                seen.append(docs.count())
+
+        def write() -> None:
+            while not stop.is_set():
+                name = f"new{len(written)}"
+                docs.upsert([v.Chunk(name, "new", "word", unit(np.random.default_rng(1)))])
+                written.append(name)
+                time.sleep(0.02)
+
+        threads = [threading.Thread(target=one) for one in (read, write)]
+        for one in threads:
+            one.start()
+        operator = acl.operator()
+        assert [(one.tenant, one.rows >= 300, one.tier) for one in operator.tenants()] == [
+            ("acme", True, "shared"), ("beta", True, "shared"),
+        ]  # fmt: skip
+        done = operator.promote("acme")
+        stop.set()
+        for one in threads:
+            one.join()
+        assert len(done) == 3
+        assert seen == sorted(seen), "no count is ever lower than one before: nothing is missed or seen twice"
+        assert docs.count() == 300 + len(written)
+        assert {hit.id for hit in docs.scan(where=v.F["@document"] == "new")} == set(written)
+        assert acl.scoped(bob).count() == 300
+        assert operator.promote("acme") == ["acme has a shard of its own already"]
+        assert {one.tenant: one.tier for one in operator.tenants()} == {"acme": "own", "beta": "shared"}
+        for query in (
+            unit(np.random.default_rng(3)),
+            v.Lexical("word"),
+            v.Hybrid("word", unit(np.random.default_rng(3))),
+        ):
+            assert len(docs.search(query, 10)) == len(acl.scoped(bob).search(query, 10)) == 10
+        docs.replace("new", [v.Chunk("one", "new", "word", unit(np.random.default_rng(1)))])
+        assert docs.delete(document="d0") > 0
+        with pytest.raises(RefusedError, match="cannot move a tenant back"):
+            operator.demote("acme")
+        operator.close()
+    for shard, wanted in (("shared", {"beta"}), (shard_of("acme"), {"acme"})):
+        points, _ = store.client.scroll(store.collection, limit=1000, shard_key_selector=shard)
+        assert {(point.payload or {})["group_id"] for point in points} == wanted

@@ -308,7 +308,8 @@ def test_a_replacement_under_way_shows_one_version_to_a_search_by_words() -> Non
     flow = QdrantAdapter(SHAPE, SHAPED).search(operation)
     from vectoracl_qdrant.requests import Points
 
-    replies: list[Any] = [None, points, Points([], None), []]
+    ends = (Points(stored(1, mark), None), Points(stored(1, mark), None))
+    replies: list[Any] = [None, points, Points([], None), [], ends, Points([], None)]
     with pytest.raises(StopIteration) as stop:
         while True:
             flow.send(replies.pop(0))

@@ -25,7 +25,7 @@ from vectoracl_qdrant.lexical import WordSearch
 from vectoracl_qdrant.pages import Pages
 from vectoracl_qdrant.requests import Order, Scroll, Tenants
 from vectoracl_qdrant.schema import query_limit
-from vectoracl_qdrant.versions import ROUNDS, Known, Versions, restless
+from vectoracl_qdrant.versions import AGAIN, ROUNDS, Known, Versions, restless
 
 _SHORT = "the vector index gave fewer hits than the scope holds"
 
@@ -64,12 +64,18 @@ class QdrantAdapter:
                 return []
             return (yield from compiled.search(operation, query, where))
 
-        points = yield from self._versions.steady(operation.partition, ask)
         shortfall = None
-        if not self.config.local and operation.group_by is None and len(points) < operation.k:
+        for _ in range(AGAIN):
+            points = yield from self._versions.steady(operation.partition, ask)
+            if self.config.local or operation.group_by is not None or len(points) >= operation.k:
+                break
+            # A server ranks first and reads the payload then: what is replaced in between drops out of its answer, so
+            # a short one is asked for again before the graph is blamed.
             where = compiled.rows(operation.partition, scope)
             visible = [] if where is None else (yield from self._pages.keys(operation.partition, where, operation.k))
             shortfall = _SHORT if len(visible) > len(points) else None
+            if shortfall is None:
+                break
         hits = self._decode.ranked(points)
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]

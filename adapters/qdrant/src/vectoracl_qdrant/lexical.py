@@ -24,7 +24,7 @@ from vectoracl_qdrant.compile_predicate import EVERY, Compiled
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.decode import Decoder
 from vectoracl_qdrant.pages import Pages
-from vectoracl_qdrant.versions import ROUNDS, Versions, restless
+from vectoracl_qdrant.versions import AGAIN, ROUNDS, Versions, restless
 
 DEPTH = 100
 """How deep each leg of a hybrid query is read at least, in hits."""
@@ -73,7 +73,7 @@ class WordSearch:
             state["best"], state["cut"] = yield from self._best(operation, words, vector, where)
             return [point for _, point in state["best"]]
 
-        for _ in range(ROUNDS):
+        for turn in range(1, ROUNDS + 1):
             points = yield from self._versions.steady(operation.partition, ask)
             best: Ranked = state["best"]
             if vector is not None and points:
@@ -81,15 +81,17 @@ class WordSearch:
                 if rows is None:
                     continue  # between the ranking and its rows a document was replaced or deleted
                 best = [(score, rows[str(point.id)]) for score, point in best]
+            shortfall = _CUT if state["cut"] else None
+            if vector is not None and shortfall is None:
+                shortfall = yield from self._shortfall(operation, scope, len(best))
+                if shortfall is not None and turn < AGAIN:
+                    continue  # see `adapter.QdrantAdapter.search`
             break
         else:
             raise restless()
         hits = self._decode.worded(best)
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
-        shortfall = _CUT if state["cut"] else None
-        if vector is not None and shortfall is None:
-            shortfall = yield from self._shortfall(operation, scope, len(best))
         return Found(hits, shortfall is None, shortfall)
 
     def _rows(self, operation: Search, scope: Compiled, points: Sequence[Any]) -> Flow[dict[str, Any] | None]:

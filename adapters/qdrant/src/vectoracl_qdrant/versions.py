@@ -22,8 +22,12 @@ from vectoracl_qdrant.pages import Pages
 from vectoracl_qdrant.requests import Order, Scroll
 
 ROUNDS = 6
+AGAIN = 3
+"""How often a short answer of a server is asked for before it is taken for what there is."""
 _SIDE_BY_SIDE = 64
 Ask = Callable[[Compiled], Flow[Sequence[Any]]]
+Version = tuple[str, int]
+"""A document and one of its generations."""
 
 
 class Known(NamedTuple):
@@ -48,17 +52,46 @@ class Versions:
         self._pages = pages
 
     def steady(self, partition: str, ask: Ask) -> Flow[Sequence[Any]]:
-        """Ask, and again without what is stale, until every document in the reply is of its published version."""
-        hidden: frozenset[str] = frozenset()
+        """Ask, and again without what is stale, until every document in the reply is of its published version.
+
+        What was hidden is looked at once more behind the last answer: a replacement that was undecided when it was
+        hidden may have been decided since, and its old version be gone. Then neither would be in the answer.
+        """
+        hidden: frozenset[Version] = frozenset()
         for _ in range(ROUNDS):
-            points = yield from ask(self._compile.hidden(hidden) if hidden else EVERY)
+            without = self._compile.hidden(frozenset(docgen(*one) for one in hidden)) if hidden else EVERY
+            points = yield from ask(without)
             stale = yield from self.stale(partition, points)
-            if not stale:
+            if stale:
+                hidden |= stale
+                continue
+            wrongly = (yield from self._published(partition, hidden)) if hidden else frozenset()
+            if not wrongly:
                 return points
-            hidden |= stale
+            hidden -= wrongly
         raise restless()
 
-    def stale(self, partition: str, points: Iterable[Point]) -> Flow[frozenset[str]]:
+    def _published(self, partition: str, hidden: frozenset[Version]) -> Flow[frozenset[Version]]:
+        """Return those of *hidden* that are published now."""
+        documents = sorted({document for document, _ in hidden})
+        found: dict[str, dict[int, str | None]] = {}
+        for start in range(0, len(documents), _SIDE_BY_SIDE):
+            some = documents[start : start + _SIDE_BY_SIDE]
+            found.update((yield from self._oldest_and_newest(partition, some)))
+        resolved = yield from self.resolve(partition, found)
+        return frozenset((name, versions.published) for name, versions in resolved.items()
+                         if versions.published is not None) & hidden  # fmt: skip
+
+    def _oldest_and_newest(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, dict[int, str | None]]]:
+        asked: list[Scroll] = []
+        for document in documents:
+            where = self._compile.rows(partition, self._compile.documents([document]))
+            assert where is not None
+            asked.extend(self._ends(partition, where))
+        replies = yield from together(*asked)
+        return {document: self._seen(replies[2 * place : 2 * place + 2]) for place, document in enumerate(documents)}
+
+    def stale(self, partition: str, points: Iterable[Point]) -> Flow[frozenset[Version]]:
         """Return the versions among *points* that are not published; asks only where a replacement left marks."""
         found: dict[str, dict[int, str | None]] = {}
         for point in points:
@@ -69,7 +102,7 @@ class Versions:
             return frozenset()
         resolved = yield from self.resolve(partition, loud)
         return frozenset(
-            docgen(document, generation)
+            (document, generation)
             for document, versions in resolved.items()
             for generation in versions.seen
             if generation != versions.published
@@ -131,14 +164,7 @@ class Versions:
         if page.points:
             for start in range(0, len(documents), _SIDE_BY_SIDE):
                 some = documents[start : start + _SIDE_BY_SIDE]
-                asked: list[Scroll] = []
-                for document in some:
-                    where = compiled.rows(partition, compiled.documents([document]))
-                    assert where is not None
-                    asked.extend(self._ends(partition, where))
-                replies = yield from together(*asked)
-                for place, document in enumerate(some):
-                    found[document] = self._seen(replies[2 * place : 2 * place + 2])
+                found.update((yield from self._oldest_and_newest(partition, some)))
         resolved = yield from self.resolve(partition, found)
         return {document: versions.published or 0 for document, versions in resolved.items()}
 
