@@ -18,7 +18,7 @@ CERTIFIED = ("memory", *STORES, "pgvector-pgbouncer", "weaviate-rbac")
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
-# Not among them: docs, bench, mutants, golden, and conformance(qdrant), which takes minutes in the client's local mode.
+# Not among them: docs, bench, mutants, golden.
 nox.options.sessions = [
     "lint",
     "types",
@@ -27,6 +27,7 @@ nox.options.sessions = [
     "store",
     "conformance(memory)",
     "conformance(pgvector)",
+    "conformance(qdrant)",
     "conformance(pinecone)",
     "conformance(weaviate)",
     "conformance(weaviate-rbac)",
@@ -197,4 +198,5 @@ def bench(session: nox.Session) -> None:
     """Measure, side by side in one run, and print the table of goals; writes bench/out/."""
     install(session, *group("bench"))
     session.run("python", "bench/pgvector.py", *session.posargs)
-    # The other stores by hand: python bench/pinecone.py, python bench/weaviate.py.
+    # The other stores by hand: python bench/pinecone.py, python bench/qdrant.py, python bench/weaviate.py; and a
+    # search over eight partitions: python bench/partitions.py.

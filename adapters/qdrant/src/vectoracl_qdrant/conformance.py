@@ -1,6 +1,7 @@
 """The harness of the Qdrant adapter: the client's local mode, or the server that `VECTORACL_QDRANT_URL` names.
 
-With `VECTORACL_QDRANT_URL` (and `VECTORACL_QDRANT_API_KEY`; `VECTORACL_QDRANT_GRPC=1` for gRPC) each store is a
+With `VECTORACL_QDRANT_URL` (and `VECTORACL_QDRANT_API_KEY`; `VECTORACL_QDRANT_GRPC=1` for gRPC, at the port
+`VECTORACL_QDRANT_GRPC_PORT`, 6334 if it is not given) each store is a
 collection of its own on that server, dropped at the end. The census scrolls without a filter and reads the payload by
 itself: it shares nothing with the adapter but the default names of the payload's keys.
 """
@@ -178,6 +179,7 @@ class QdrantHarness(Harness):
         self._url = os.environ.get("VECTORACL_QDRANT_URL")
         self._key = os.environ.get("VECTORACL_QDRANT_API_KEY")
         self._grpc = os.environ.get("VECTORACL_QDRANT_GRPC", "") not in ("", "0")
+        self._grpc_port = int(os.environ.get("VECTORACL_QDRANT_GRPC_PORT", "6334"))
         self._client: QdrantClient | None = None
 
     def _connect(self) -> QdrantClient:
@@ -204,7 +206,7 @@ class QdrantHarness(Harness):
         """Make a collection."""
         place: dict[str, Any] = {}
         if self._url:
-            place = {"url": self._url, "grpc": self._grpc}
+            place = {"url": self._url, "grpc": self._grpc, "grpc_port": self._grpc_port}
             if self._key:
                 place["api_key"] = self._key
         return QdrantStore(needs, place, self._connect)
