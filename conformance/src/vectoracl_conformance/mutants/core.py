@@ -51,7 +51,7 @@ CORE = (
         "cursors of others",
         "a cursor is followed whoever it belongs to",
         "R11",
-        patches=(("vectoracl.reads", "_binding", lambda _: lambda *_args: "any"),),
+        patches=(("vectoracl.pages", "_binding", lambda _: lambda *_args: "any"),),
     ),
     Mutant(
         "hits joined, not merged",
@@ -75,7 +75,7 @@ CORE = (
         "handles never close",
         "a closed handle is answered",
         "P5",
-        patches=(("vectoracl.retriever:_Life", "open", lambda _: lambda _self: True),),
+        patches=(("vectoracl.handle:Life", "open", lambda _: lambda _self: True),),
     ),
     Mutant(
         "scan reads ahead",
