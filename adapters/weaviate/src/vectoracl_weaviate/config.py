@@ -80,6 +80,22 @@ class Properties(Model):
         return self
 
 
+class AdoptProperties(Model):
+    """`[stores.NAME.adopt]`: what the objects of an existing collection hold, where `--adopt` cannot tell by itself.
+
+    Each is a property's name; `vector` is the name of a vector ("" for the unnamed one). `tenant` is for a collection
+    without tenants of its own, or for one whose tenants' names are not the tenants' ids. Every other property becomes
+    metadata, unless it is in `leave_out`. Without `chunk` an object's id is the chunk's.
+    """
+
+    tenant: str | None = Field(default=None, min_length=1)
+    document: str | None = Field(default=None, min_length=1)
+    chunk: str | None = Field(default=None, min_length=1)
+    text: str | None = Field(default=None, min_length=1)
+    vector: str | None = None
+    leave_out: tuple[str, ...] = ()
+
+
 class WeaviateConfig(Model):
     """`[stores.NAME]` with adapter = "weaviate".
 
@@ -104,6 +120,7 @@ class WeaviateConfig(Model):
     collection: CollectionName = "Vectoracl"
     vector: VectorName = "default"
     properties: Properties = Properties()
+    adopt: AdoptProperties = AdoptProperties()
     dimension: int = Field(ge=1, le=65_535)
     metric: Literal["cosine", "inner", "l2"] = "cosine"
     index: Literal["hnsw", "flat", "dynamic"] = "hnsw"

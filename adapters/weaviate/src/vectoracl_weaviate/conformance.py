@@ -10,17 +10,15 @@ import json
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 
-from vectoracl.adapter import Adapter, Flow, Opened
-from vectoracl.operations import Replace, Upsert
-from vectoracl.prepare import check_tagged
+from vectoracl.adapter import Opened
 from vectoracl.records import Record, Tag
 from vectoracl_conformance import servers
 from vectoracl_conformance.evidence import Tap, Taps, Wire
@@ -29,6 +27,7 @@ from vectoracl_conformance.servers import Place, Running, ServerSpec
 from vectoracl_weaviate import tenant_keys
 from vectoracl_weaviate.conformance_wire import DECODE, WeaviateShards, answered, judge_of
 from vectoracl_weaviate.requests import Drop, Find, Merge, Put, State, Tally
+from vectoracl_weaviate.signing_up import SignUp, signed_up
 
 VERSION = "1.39.0"
 ROOT_KEY = "root-of-the-kit"
@@ -102,7 +101,7 @@ class WeaviateStore(Store):
         self._needs = needs
         self._running = running
         self._http = http
-        self.collection = f"Kit{secrets.token_hex(6)}"
+        self.collection = f"Handbook{secrets.token_hex(6)}"
         self.config = {
             "adapter": "weaviate",
             "url": running.url,
@@ -238,39 +237,47 @@ class KeyedStore(WeaviateStore):
     root: Mapping[str, Any] = {"operator_key": ROOT_KEY}
 
     def __init__(self, needs: Needs, running: Running, http: httpx.Client) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="vectoracl-kit-")
+        self._folder = tempfile.TemporaryDirectory(prefix="keys-")
         self._keys = Path(self._folder.name) / "tenant-keys.json"
-        self._operator: Any = None
         super().__init__(needs, running, http)
 
     def _more(self) -> Mapping[str, Any]:
-        user = f"kit_{self.collection.lower()}"
+        user = f"reader_{self.collection.lower()}"
         rights = [{"action": "read_collections", "collections": {"collection": self.collection}}]
         self.ask("POST", "/v1/authz/roles", {"name": user, "permissions": rights})
         key = self.ask("POST", f"/v1/users/db/{user}", {})["apikey"]
         self.ask("POST", f"/v1/authz/users/{user}/assign", {"roles": [user], "userType": "db"})
-        self.secrets = (str(key),)
-        return {"api_key": str(key), "operator_key": ROOT_KEY, "tenant_keys": str(self._keys)}
+        self._own = str(key)
+        return {"api_key": self._own, "operator_key": ROOT_KEY, "tenant_keys": str(self._keys)}
+
+    @property
+    def secrets(self) -> Sequence[str]:  # type: ignore[override]  # they are made while it is used
+        """The keys that must never be shown."""
+        return (self._own, ROOT_KEY, *tenant_keys.read(self._keys).values())
 
     def dress(self, opened: Opened) -> Opened:
         """Sign a tenant up before its first write, as an operator does: no key of the process could."""
-        return replace(opened, adapter=_SignedUp(opened.adapter, self._sign_up))
+        return signed_up(opened, self._sign_up)
 
-    def _sign_up(self, tenant: str) -> None:
-        if f"t_{tenant}" in tenant_keys.read(self._keys):
-            return
-        if self._operator is None:
-            from vectoracl import VectorACL
+    @cached_property
+    def _sign_up(self) -> SignUp:
+        return SignUp(self._whole())
 
-            config = {"version": 1, "stores": {"kit": {**self.config, "metadata": dict(self._needs.metadata)}}}
-            self._acl = VectorACL(config)
-            self._operator = self._acl.operator()
-        self._operator.create(tenant)
-        self.secrets = (*self.secrets[:1], *tenant_keys.read(self._keys).values())
+    def dressing(self) -> str:
+        """Do likewise in another process."""
+        return f"""
+from vectoracl_weaviate.signing_up import SignUp, signed_up
+sign_up = SignUp({self._whole()!r})
+def dress(opened):
+    return signed_up(opened, sign_up)
+"""
+
+    def _whole(self) -> dict[str, Any]:
+        return {**self.config, "metadata": dict(self._needs.metadata)}
 
     def weakenings(self) -> Sequence[Weakening]:
         """Return also what rights may be wrong."""
-        user = f"kit_{self.collection.lower()}"
+        user = f"reader_{self.collection.lower()}"
         held = {"permissions": [{"action": "read_data", "data": {"collection": self.collection, "tenant": "*"}}]}
 
         def right(verb: str) -> Callable[[], None]:
@@ -283,44 +290,14 @@ class KeyedStore(WeaviateStore):
 
     def close(self) -> None:
         """Drop the collection and every role and user that was made for it."""
-        if self._operator is not None:
-            for name in tenant_keys.read(self._keys):
-                self._operator.remove(name[2:])
-            self._operator.close()
-            self._acl.close()
-        user = f"kit_{self.collection.lower()}"
+        for name in tenant_keys.read(self._keys):  # also those that another process signed up
+            self._sign_up.operator.remove(name[2:])
+        self._sign_up.close()
+        user = f"reader_{self.collection.lower()}"
         self.ask("DELETE", f"/v1/users/db/{user}")
         self.ask("DELETE", f"/v1/authz/roles/{user}")
         super().close()
         self._folder.cleanup()
-
-
-class _SignedUp:
-    """An adapter whose writes are preceded by the operator's sign-up of their tenant."""
-
-    def __init__(self, inner: Adapter, sign_up: Callable[[str], None]) -> None:
-        self._inner = inner
-        self._sign_up = sign_up
-        self._known: set[str] = set()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def _first(self, operation: Upsert | Replace) -> None:
-        check_tagged(operation.records, operation.partition)
-        if operation.records and operation.partition not in self._known:
-            self._sign_up(operation.partition)
-            self._known.add(operation.partition)
-
-    def upsert(self, operation: Upsert) -> Flow[int]:
-        """Sign up, then write."""
-        self._first(operation)
-        return (yield from self._inner.upsert(operation))
-
-    def replace(self, operation: Replace) -> Flow[int]:
-        """Sign up, then write."""
-        self._first(operation)
-        return (yield from self._inner.replace(operation))
 
 
 class WeaviateHarness(Harness):

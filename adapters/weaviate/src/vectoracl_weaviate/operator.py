@@ -18,6 +18,7 @@ from vectoracl.errors import RefusedError, StoreError
 from vectoracl.fields import FieldType
 from vectoracl.ids import check_tenant
 from vectoracl_weaviate import schema, tenant_keys
+from vectoracl_weaviate.adopt import Adoption
 from vectoracl_weaviate.backfill import backfill
 from vectoracl_weaviate.compile import WeaviateCompiler
 from vectoracl_weaviate.compile_predicate import EVERY
@@ -30,7 +31,6 @@ from vectoracl_weaviate.requests import Describe, State, Tenants, TenantState
 _NO_TIERS = (
     "Every tenant of a Weaviate store has a shard of its own already. To let one rest: vectoracl tenants deactivate."
 )
-_NO_ADOPTION = "Taking over an existing Weaviate collection is not supported yet."
 _WORDS = {"active": "HOT", "inactive": "COLD", "offloaded": "FROZEN"}
 
 
@@ -61,15 +61,19 @@ class WeaviateOperator:
         return list(schema.steps(self._config, self._fields, found))
 
     def plan(self, *, adopt: str | None = None) -> str:
-        """Return the HTTP requests that `provision` would make now; none where all is in place."""
+        """Return the HTTP requests that `provision` would make now, and what would be adopted; changes nothing."""
         lines = [schema.text_of(step, self._config.collection) for step in self._steps()]
         lines += [f"# a role, a user and a key for the tenant {name}" for name in self._keyless()]
+        text = "\n\n".join(lines or ["# Everything is in place."]) + "\n"
         if adopt is not None:
-            raise RefusedError(_NO_ADOPTION)
-        return "\n\n".join(lines or ["# Everything is in place."]) + "\n"
+            text += "".join(f"# {_printable(line)}\n" for line in self._adoption(adopt, None).plan())
+        return text
 
     def provision(self, *, adopt: str | None = None, progress: Progress | None = None) -> list[str]:
-        """Create or update the collection, and keys where they are configured; does only what is left."""
+        """Create or update the collection, and keys where they are configured; does only what is left.
+
+        With *adopt* the objects of that collection, which is only read, are then copied in.
+        """
         done = []
         steps = self._steps()
         for number, step in enumerate(steps):
@@ -82,7 +86,7 @@ class WeaviateOperator:
                 progress("tenants' keys", number, len(keyless))
             done += self._give_key(name)
         if adopt is not None:
-            raise RefusedError(_NO_ADOPTION)
+            done += self._adoption(adopt, progress).copy()
         return done or ["everything is in place"]
 
     def _apply(self, step: schema.Step, progress: Progress | None) -> str:
@@ -118,6 +122,16 @@ class WeaviateOperator:
             )
         for name in self._ask(Tenants()):
             run(backfill(self._compile, self._decode, self._config.page, name, field, progress), {"store": self._port})
+
+    def _adoption(self, source: str, progress: Progress | None) -> Adoption:
+        states: Mapping[str, TenantState] = {} if self._ask(Describe()) is None else self._ask(Tenants())
+        known = [
+            readable(name) or (self._named(name) if state == "active" else f"({name})")
+            for name, state in states.items()
+        ]
+        return Adoption(
+            self._config, self._fields, source, self._admin, self._port, known, states, self.create, progress
+        )
 
     # Tenants
 
@@ -263,3 +277,7 @@ class WeaviateOperator:
         """Release everything."""
         self._port.close()
         self._admin.close()
+
+
+def _printable(line: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

@@ -1,0 +1,441 @@
+"""An existing collection becomes governed: planned, checked as a whole, copied tenant by tenant, verified.
+
+Of a multi-tenant collection each tenant is a tenant, by its own name; of any other one (and where config says so) a
+property of each object names it. The old collection is only read. One object that cannot be taken stops all: nothing
+is copied until it is mended, and there is no default tenant. What an object may hold is what `upsert` would take, by
+the same checks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+import numpy as np
+
+from vectoracl.adapter import Port, Progress
+from vectoracl.drive import run
+from vectoracl.errors import RefusedError, StoreError, TooLargeError
+from vectoracl.fields import FieldType, reserved_key
+from vectoracl.ids import check_tenant, look_alikes
+from vectoracl.operations import Include, Upsert
+from vectoracl.predicate import ALWAYS
+from vectoracl.prepare import dump_metadata, prepare
+from vectoracl.records import Chunk, Record, Tag
+from vectoracl_weaviate.adapter import WeaviateAdapter
+from vectoracl_weaviate.compile import WeaviateCompiler
+from vectoracl_weaviate.compile_predicate import every
+from vectoracl_weaviate.config import Properties, WeaviateConfig
+from vectoracl_weaviate.decode import ADAPTER, Decoder
+from vectoracl_weaviate.execute import Administrator
+from vectoracl_weaviate.names import id_of, tenant_name
+from vectoracl_weaviate.requests import TenantState
+
+PATH = "adopt"
+PRODUCER = "operator"
+_BATCH = 200
+_SHOWN = 20
+_CLOSE = 1e-5
+_TENANT = ("tenant_id", "tenantId", "tenant", "org_id", "orgId", "organization_id", "organisation_id", "account_id",
+           "workspace_id", "customer_id")  # fmt: skip
+_DOCUMENT = ("document_id", "documentId", "doc_id", "docId", "document", "source_id", "source")
+_CHUNK = ("chunk_id", "chunkId")
+_TEXT = ("text", "content", "page_content", "body", "chunk", "chunk_text")
+_OURS = ("docgen", "seek", "pending", "committed")
+
+
+class Names(NamedTuple):
+    """Which property holds what; None: no property does."""
+
+    tenant: str | None
+    document: str | None
+    chunk: str | None
+    text: str | None
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a look at every object found: objects by tenant, and the refused ones by reason with some of their ids."""
+
+    tenants: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+
+    def refuse(self, reason: str, ids: list[str], count: int = 1) -> None:
+        """Count *count* more objects as refused for *reason*."""
+        number, shown = self.refused.get(reason, (0, []))
+        self.refused[reason] = (number + count, (shown + ids)[:_SHOWN])
+
+    def lines(self) -> Iterator[str]:
+        """Describe the refused objects by reason and id, never by content."""
+        for reason, (count, ids) in sorted(self.refused.items(), key=lambda one: -one[1][0]):
+            listed = f" Ids: {', '.join(ids)}{'' if count <= len(ids) else ', …'}" if ids else ""
+            yield f"{count} objects: {reason}{listed}"
+
+
+class Adoption:
+    """One collection that is taken over.
+
+    *known* are this store's tenants by their ids, *states* by Weaviate's names; *create* makes one, as an operator
+    does (with its key, where each has one).
+    """
+
+    def __init__(
+        self,
+        config: WeaviateConfig,
+        fields: Mapping[str, FieldType],
+        source: str,
+        admin: Administrator,
+        port: Port,
+        known: Sequence[str],
+        states: Mapping[str, TenantState],
+        create: Callable[[str], object],
+        progress: Progress | None,
+    ) -> None:
+        self._config = config
+        self._fields = fields
+        self._admin = admin
+        self._port = port
+        self._known = known
+        self._states = states
+        self._create = create
+        self._progress = progress or (lambda *_: None)
+        self._compile = WeaviateCompiler(config, fields)
+        self._decode = Decoder(config, fields)
+        self._adapter = WeaviateAdapter(config, fields)
+        self._time = time.time()
+        found = admin.ask("GET", f"/v1/schema/{quote(source, safe='')}", absent=None)
+        if found is None:
+            raise RefusedError(f"There is no collection {source!a} that these credentials can read.")
+        self._source = str(found["class"])  # as the server spells it, which may not be how it was asked for
+        if self._source == config.collection:
+            raise RefusedError("That collection is this store's own: name the one that is to be copied in.")
+        self._types = {one["name"]: one["dataType"][0] for one in found.get("properties") or ()}
+        defaults = Properties()
+        if all(getattr(defaults, name) in self._types for name in _OURS):
+            raise RefusedError(
+                f"{self._source} was written by vectoracl: vectoracl copy moves it with its tags and its tenants."
+            )
+        self._vector = self._find_vector(found)
+        self._names = self._find(multi=bool((found.get("multiTenancyConfig") or {}).get("enabled")))
+        self._parts = self._find_parts(found)
+        self._total = 0
+
+    # What the objects hold
+
+    def _find_vector(self, found: Mapping[str, Any]) -> str:
+        """Return the name of the vector that is taken ("" for the unnamed one). Raises: RefusedError."""
+        there: list[str] = sorted(found.get("vectorConfig") or {})
+        if found.get("vectorIndexType"):
+            there.insert(0, "")
+        said = self._config.adopt.vector
+        fitting = [name for name in there if said is None or name == said]
+        if len(fitting) != 1:
+            listed = ", ".join(name or "the unnamed one" for name in there) or "none"
+            raise RefusedError(
+                f"One vector of {self._source} has to be taken; it has: {listed}. Say which: "
+                '[stores.NAME.adopt] vector = "…".'
+            )
+        return fitting[0]
+
+    def _find(self, *, multi: bool) -> Names:
+        """Return the mapping: what the configuration says, else well-known names. Raises: RefusedError."""
+        said = self._config.adopt
+        unknown = [
+            name
+            for name in (said.tenant, said.document, said.chunk, said.text, *said.leave_out)
+            if name is not None and name not in self._types
+        ]
+        if unknown:
+            raise RefusedError(f"{self._source} has no property {min(unknown)!a}: correct [stores.NAME.adopt].")
+        references = [name for name, kind in self._types.items() if kind[:1].isupper() and name not in said.leave_out]
+        if references:
+            raise RefusedError(
+                f"The property {min(references)!a} of {self._source} is a reference, which a chunk cannot hold. To "
+                f'copy the objects without it: [stores.NAME.adopt] leave_out = ["{min(references)}"].'
+            )
+        taken: set[str | None] = {said.tenant, said.document, said.chunk, said.text, *said.leave_out}
+
+        def one(what: str, chosen: str | None, known: Sequence[str]) -> str | None:
+            if chosen is not None:
+                return chosen
+            there = [name for name in known if name in self._types and name not in taken]
+            if len(there) > 1:
+                raise RefusedError(
+                    f"Several properties of {self._source} could hold the {what}: {', '.join(there)}. Say which: "
+                    f'[stores.NAME.adopt] {what} = "{there[0]}" (and leave_out those that are not to be copied).'
+                )
+            taken.update(there)
+            return there[0] if there else None
+
+        tenant = said.tenant if multi else one("tenant", said.tenant, _TENANT)
+        if tenant is None and not multi:
+            raise RefusedError(
+                f"{self._source} is not multi-tenant, and no property of it is known to hold the tenant. Say which: "
+                '[stores.NAME.adopt] tenant = "…".'
+            )
+        text = one("text", said.text, _TEXT)
+        document = one("document", said.document, _DOCUMENT)
+        return Names(tenant, document, one("chunk", said.chunk, _CHUNK), text)
+
+    def _find_parts(self, found: Mapping[str, Any]) -> tuple[str | None, ...]:
+        """Return the old tenants, None for the whole of a collection that has none. Raises: RefusedError."""
+        if not (found.get("multiTenancyConfig") or {}).get("enabled"):
+            return (None,)
+        listed = self._admin.ask("GET", f"/v1/schema/{self._source}/tenants")
+        resting = sorted(one["name"] for one in listed if one.get("activityStatus") not in ("HOT", "ACTIVE"))
+        if resting:
+            more = "" if len(resting) <= _SHOWN else ", …"
+            raise RefusedError(
+                f"{len(resting)} tenants of {self._source} are not active, so their objects cannot be read: "
+                f"{', '.join(map(ascii, resting[:_SHOWN]))}{more}. Activate them, or remove them, and adopt again."
+            )
+        return tuple(sorted(one["name"] for one in listed))
+
+    def _record(self, part: str | None, one: Mapping[str, Any]) -> Record:
+        """Return an object as a chunk that `upsert` would take. Raises: RefusedError with the reason."""
+        names, held = self._names, {key: value for key, value in (one["properties"] or {}).items() if value is not None}
+        tenant = part if names.tenant is None else _id(held.get(names.tenant))
+        if tenant is None or not tenant.strip():
+            raise RefusedError("No tenant.")
+        check_tenant(tenant)
+        if self._states.get(tenant_name(tenant), "active") != "active":
+            raise RefusedError(f"The tenant {tenant!a} is not active here: vectoracl tenants activate.")
+        chunk = str(one["id"]) if names.chunk is None else _id(held.get(names.chunk))
+        if chunk is None:
+            raise RefusedError("No chunk id.")
+        document = chunk if names.document is None else _id(held.get(names.document))
+        if document is None:
+            raise RefusedError("No document.")
+        text = "" if names.text is None else held.get(names.text, "")
+        if not isinstance(text, str):
+            raise RefusedError("The text is no text.")
+        vector = (one.get("vectors") or {}).get(self._vector) if self._vector else one.get("vector")
+        if not vector or isinstance(vector[0], list):
+            raise RefusedError("No dense vector.")
+        made = Chunk(chunk, document, text, np.asarray(vector, np.float32), metadata=self._metadata(held))
+        zero = self._config.metric == "cosine"
+        (ready,) = prepare([made], self._fields, self._config.dimension, nonzero=zero, limit=1)
+        assert ready.vector is not None
+        tag = Tag(tenant, ready.chunk.document, ready.chunk.id, producer=PRODUCER, path=PATH, time=self._time)
+        record = Record(tag, ready.chunk.text, ready.vector, ready.metadata)
+        self._compile.check_size([record])
+        return record
+
+    def _metadata(self, held: Mapping[str, Any]) -> dict[str, Any]:
+        """Return every other property; one that is null is one that is not there."""
+        left = {*self._names, *self._config.adopt.leave_out}
+        found = {key: value for key, value in held.items() if key not in left}
+        for key in found:
+            if reserved_key(key):
+                raise RefusedError(
+                    f"The property {key!a} is a name of the framework's: say what it is, or leave it out."
+                )
+        return {key: self._moment(key, value) for key, value in found.items()}
+
+    def _moment(self, key: str, value: Any) -> Any:
+        if self._fields.get(key) is FieldType.DATETIME and isinstance(value, str):
+            try:
+                return datetime.fromisoformat(value)
+            except ValueError:
+                raise RefusedError(f"The field {key!a} holds no date.") from None
+        return value
+
+    # Reading and checking
+
+    def _read(self) -> Iterator[tuple[str | None, list[Mapping[str, Any]]]]:
+        """Yield all objects in batches of one old tenant each, in the order of their ids."""
+        for part in self._parts:
+            after = ""
+            while True:
+                query = {"class": self._source, "limit": str(_BATCH), "include": "vector", "after": after}
+                if part is not None:
+                    query["tenant"] = part
+                found = self._admin.ask("GET", f"/v1/objects?{urlencode(query)}")["objects"]
+                if found:
+                    yield part, found
+                if len(found) < _BATCH:
+                    break
+                after = found[-1]["id"]
+
+    def _look(self) -> Findings:
+        """Check every object."""
+        findings = Findings()
+        seen: set[tuple[str, str]] = set()
+        count = 0
+        for part, objects in self._read():
+            for one in objects:
+                try:
+                    record = self._record(part, one)
+                except RefusedError as error:
+                    findings.refuse(error.message, [one["id"]])
+                    continue
+                tenant = record.tag.tenant
+                findings.tenants[tenant] = findings.tenants.get(tenant, 0) + 1
+                ours = (tenant, id_of(record.tag))
+                if ours in seen:
+                    findings.refuse("The same tenant, document and chunk id as another object.", [one["id"]])
+                seen.add(ours)
+            count += len(objects)
+            self._progress("checking objects", count, None)
+        self._total = count
+        empty = {part for part in self._parts if part is not None} if self._names.tenant is None else set()
+        for group in look_alikes({*self._known, *findings.tenants, *empty}):
+            ours_ = [tenant for tenant in group if tenant in findings.tenants]
+            if ours_:
+                listed = ", ".join(ascii(tenant) for tenant in group)
+                number = sum(findings.tenants[tenant] for tenant in ours_)
+                findings.refuse(f"Tenants that look alike: {listed}.", [], number)
+        return findings
+
+    def plan(self) -> Iterator[str]:
+        """Yield the plan, a line each. Every object is read and checked; nothing is changed."""
+        names = self._names
+        yield f"Adopt {self._source} into {self._config.collection}. {self._source} is read and never changed."
+        yield f"tenant      {names.tenant or 'the tenant of the collection'}"
+        yield f"document    {names.document or 'each chunk is a document of its own'}"
+        yield f"chunk id    {names.chunk or 'the id of the object'}"
+        yield f"text        {names.text or 'none: left empty'}"
+        yield f"vector      {self._vector or 'the unnamed one'}"
+        yield "metadata    every other property"
+        if self._config.adopt.leave_out:
+            yield f"left out    {', '.join(self._config.adopt.leave_out)}"
+        findings = self._look()
+        yield f"{self._total} objects of {len(findings.tenants)} tenants; the largest:"
+        for tenant, count in sorted(findings.tenants.items(), key=lambda one: (-one[1], one[0]))[:_SHOWN]:
+            yield f"  {count:>10}  {tenant!a} -> {tenant_name(tenant)}"
+        if findings.refused:
+            yield "REFUSED. Nothing is copied while there are such objects:"
+            for line in findings.lines():
+                yield f"  {line}"
+
+    # The copy
+
+    def copy(self) -> list[str]:
+        """Copy every object; return what was done. Can be run again: chunks that are there stay as they are.
+
+        Raises: RefusedError with the list of refused objects, and then nothing is copied; StoreError if in the end a
+        tenant's chunks differ.
+        """
+        findings = self._look()
+        if findings.refused:
+            listed = "\n".join(f"  {line}" for line in findings.lines())
+            raise RefusedError(
+                f"{self._source} was not adopted and nothing was copied. Mend these objects first:\n{listed}"
+            )
+        for number, tenant in enumerate(sorted(findings.tenants)):
+            self._create(tenant)
+            self._progress("creating tenants", number + 1, len(findings.tenants))
+        done = new = 0
+        for part, objects in self._read():
+            for tenant, records in self._tenants(part, objects):
+                new += self._write(tenant, records)
+            done += len(objects)
+            self._progress("copying", done, max(self._total, done))
+        self._verify()
+        return [
+            f"adopted {self._source}: {new} objects copied, {done - new} were there already; the texts, metadata and "
+            f"vectors of {len(findings.tenants)} tenants agree; {self._source} is as it was"
+        ]
+
+    def _tenants(self, part: str | None, objects: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Record]]]:
+        groups: dict[str, list[Record]] = {}
+        for one in objects:
+            try:
+                record = self._record(part, one)
+            except RefusedError as error:
+                raise RefusedError(
+                    f"{self._source} was changed while it was copied; the object {one['id']} is refused: "
+                    f"{error.message} Mend it and adopt again: what was copied stays."
+                ) from None
+            groups.setdefault(record.tag.tenant, []).append(record)
+        return sorted(groups.items())
+
+    def _there(self, tenant: str, records: Sequence[Record], *, content: bool) -> dict[str, Any]:
+        """Return the copies of *records* that are there, by their ids."""
+        where = self._compile.ids(id_of(record.tag) for record in records)
+        include: Include = frozenset({"text", "metadata", "vector"}) if content else frozenset()
+        request = self._compile.listing(tenant, where, len(records), self._compile.properties(include), vectors=content)
+        return {one.metadata.id: one for one in self._port.execute(request, None)}
+
+    def _replaced(self, tenant: str, records: Sequence[Record]) -> set[str]:
+        """Return the documents that were replaced since; their old chunks do not come back."""
+        left = {record.tag.document for record in records}
+        found: set[str] = set()
+        while left:
+            where = every([self._compile.documents(left), self._compile.replaced()])
+            request = self._compile.listing(tenant, where, self._config.page, self._compile.places)
+            objects = self._port.execute(request, None)
+            names = {self._decode.version(one).document for one in objects}
+            found |= names
+            left -= names
+            if len(objects) < self._config.page:
+                break
+        return found
+
+    def _write(self, tenant: str, records: Sequence[Record]) -> int:
+        """Write what is not there yet; return how many are new."""
+        there, replaced = self._there(tenant, records, content=False), self._replaced(tenant, records)
+        new = [one for one in records if id_of(one.tag) not in there and one.tag.document not in replaced]
+        if new:
+            self._upsert(tenant, new)
+        return len(new)
+
+    def _upsert(self, tenant: str, records: Sequence[Record]) -> None:
+        try:
+            run(self._adapter.upsert(Upsert(tenant, ALWAYS, tuple(records))), {"store": self._port})
+        except TooLargeError:  # each one fits, as was checked
+            half = len(records) // 2
+            if not half:
+                raise
+            self._upsert(tenant, records[:half])
+            self._upsert(tenant, records[half:])
+
+    def _verify(self) -> None:
+        """Count, and compare text, metadata and vector of every object with its copy. Raises: StoreError."""
+        different: dict[str, int] = {}
+        done = 0
+        for part, objects in self._read():
+            for tenant, records in self._tenants(part, objects):
+                there, replaced = self._there(tenant, records, content=True), self._replaced(tenant, records)
+                for record in records:
+                    copy = there.get(id_of(record.tag))
+                    if record.tag.document not in replaced and (copy is None or not self._same(record, copy)):
+                        different[tenant] = different.get(tenant, 0) + 1
+            done += len(objects)
+            self._progress("verifying", done, max(self._total, done))
+        if different or done != self._total:
+            listed = ", ".join(ascii(tenant) for tenant in sorted(different)[:_SHOWN])
+            raise StoreError(
+                f"The copy was made, but of {self._total} objects that were checked {done} are there, and "
+                f"{sum(different.values())} chunks of {len(different)} tenants differ: {listed or 'none'}. They were "
+                "written to meanwhile, here or there; adopt again for what is missing, or look at them.",
+                code="adopt_differs",
+                adapter=ADAPTER,
+                sent="unknown",
+            )
+
+    def _same(self, record: Record, copy: Any) -> bool:
+        (hit,) = self._decode.listed([copy])
+        if hit.tag.path != PATH:
+            return True  # written here since, which is what the store is for
+        if hit.text != record.text or hit.vector is None or hit.metadata is None:
+            return False
+        if dump_metadata(hit.metadata) != dump_metadata(record.metadata):
+            return False
+        ours, theirs = hit.vector.astype(np.float64), record.vector.astype(np.float64)
+        if self._config.metric == "cosine":
+            ours, theirs = ours / np.linalg.norm(ours), theirs / np.linalg.norm(theirs)
+        return bool(np.allclose(ours, theirs, rtol=_CLOSE, atol=_CLOSE))
+
+
+def _id(value: Any) -> str | None:
+    """Return *value* as an id: a text or a whole number; anything else is none."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)  # Weaviate writes an int of JSON so
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
