@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from vectoracl.plugins import Installed
 from vectoracl_conformance import runner
 from vectoracl_conformance.runner import Ask, collected, run
+from vectoracl_conformance.verdict import Noted
 
 HERE = str(Path(__file__).parent)
 
@@ -93,3 +95,25 @@ def test_a_mutant_that_lives_or_dies_by_the_wrong_check_is_a_failure():
     assert told(["R2", "R1"]) == 0
     assert told([]) == 1
     assert told(["R2"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "offered", "refused"),
+    [
+        ("weaviate", "weaviate", "weaviate", False),
+        ("weaviate-rbac", "weaviate", "weaviate", False),
+        ("mine:harness", "mine", "mine", False),
+        ("weaviate", "memory", "memory", True),
+        ("weaviate", "weaviate", "memory", True),
+        ("weaviate-rbac", "weaviate", "memory", True),
+        ("mine:harness", "mine", "memory", True),
+        ("memory", "pgvector", "pgvector", True),
+    ],
+)
+def test_out_of_sight_the_adapter_is_measured_that_was_asked_for(monkeypatch, asked, told, offered, refused):
+    monkeypatch.setattr(runner, "noted", lambda _place, mode, _options: Noted("X6", mode, "passed"))
+    there = [Installed(name, "d", "1", "m") for name in ("weaviate", "pgvector")]
+    monkeypatch.setattr(runner, "installed", lambda: there)
+    event = {"config": {"adapter": offered}, "source": ""}
+    found = runner._outside(event, Ask(asked), 0, [{"event": "start", "name": told}], lambda: None)
+    assert [one.outcome for one in found] == ["abstained" if refused else "passed"] * 2

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from vectoracl.plugins import installed
 from vectoracl_conformance.corpus import DECOYS
 from vectoracl_conformance.crew import Crew
 from vectoracl_conformance.engine import Options
@@ -181,6 +182,11 @@ def _worker(request: dict[str, Any], token: str, ask: Ask, seed: int, watch: Wat
     return events, "" if ended and code == 0 else f"the process of the adapter ended early (exit code {code})"
 
 
+def _adapters() -> set[str]:
+    """Return the names of the adapters that are here. A harness with one of these names has to measure that one."""
+    return {"memory", *(one.adapter for one in installed())}
+
+
 def _outside(
     event: dict[str, Any], ask: Ask, seed: int, events: Sequence[dict[str, Any]], settle: Callable[[], None]
 ) -> list[Noted]:
@@ -192,7 +198,7 @@ def _outside(
         why = "the adapter's process offered its store twice"
     elif not isinstance(config, dict):
         why = "the harness's store cannot be opened by another process"
-    elif config.get("adapter") != (named if ":" in ask.name else ask.name):
+    elif config.get("adapter") != (ask.name if ask.name in _adapters() else named):
         why = "the harness offered another adapter than the one that is measured"
     elif event.get("blank") or not isinstance(source, str):
         why = "the harness dresses the adapter, and only beside the kit"
