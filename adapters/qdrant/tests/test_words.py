@@ -315,3 +315,12 @@ def test_a_replacement_under_way_shows_one_version_to_a_search_by_words() -> Non
             flow.send(replies.pop(0))
     assert stop.value.value.hits == []
     assert replies == []
+
+
+def test_words_that_are_texts_of_their_own_are_not_kept_in_memory() -> None:
+    before = words_._known.cache_info().currsize
+    for number in range(50):
+        word = f"{number:02}" + "x" * 1_000
+        assert words_.place(word) == words_.place(word) < 1 << 32
+    assert words_._known.cache_info().currsize == before
+    assert words_.place("y" * 32) != words_.place("y" * 33)

@@ -21,13 +21,20 @@ from vectoracl.memory.lexical import K1, B, words
 
 LENGTH = 128.0
 """The number of words that counts as neither short nor long."""
+_KEPT = 32  # characters of a word whose place is kept: a "word" may be a whole text, which nobody would free again
 _DIGITS = 4  # of a weight, which is between 0 and K1 + 1: JSON carries no more than is stored
 
 
-@lru_cache(1 << 16)
 def place(word: str) -> int:
     """Return the index of a (caseless) word: 32 bits of its hash."""
+    return _known(word) if len(word) <= _KEPT else _hashed(word)
+
+
+def _hashed(word: str) -> int:
     return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=4).digest(), "big")
+
+
+_known = lru_cache(1 << 16)(_hashed)
 
 
 def stored(text: str) -> models.SparseVector | None:
