@@ -21,7 +21,8 @@ from vectoracl_weaviate import tenant_keys
 from vectoracl_weaviate.compile import WeaviateCompiler
 from vectoracl_weaviate.compile_predicate import EVERY
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.execute import compiled
+from vectoracl_weaviate.execute import WeaviatePort, compiled
+from vectoracl_weaviate.requests import Tenants
 
 VECTOR = [1.0] * 8
 
@@ -203,3 +204,19 @@ def test_provision_gives_keys_to_tenants_that_are_there_already(keyed_store):
     assert tenant_keys.read(path_of(keyed_store))["t_old"] != old
     headers = {"authorization": f"Bearer {old}"}
     assert httpx.get(f"{keyed_store.running.url}/v1/users/own-info", headers=headers).status_code == 401
+
+
+def test_with_keys_for_tenants_no_request_about_objects_goes_with_the_processs_own(tmp_path):
+    config = WeaviateConfig.model_validate(
+        {"url": "http://127.0.0.1:9", "dimension": 8, "tenant_keys": "keys.json", "api_key": "own-key"}
+    )
+    compiler, port = WeaviateCompiler(config, {}), WeaviatePort(config, tmp_path, debug=False)
+    vector = np.ones(8, np.float32)
+    for request in (compiler.near_of("t_acme", vector, 3), compiler.tally_of("t_acme", EVERY), Tenants()):
+        with pytest.raises(StoreError) as caught:
+            port.execute(request, 1)
+        assert (caught.value.code, caught.value.sent) == ("unauthorized", "no")
+    with pytest.raises(StoreError) as caught:
+        port.execute(compiler.near("acme", EVERY, vector, 3, frozenset()), 1)
+    assert caught.value.code == "tenant_not_served"
+    port.close()
