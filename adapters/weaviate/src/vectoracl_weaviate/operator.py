@@ -56,7 +56,7 @@ class WeaviateOperator:
         if found is not None and not (found.get("multiTenancyConfig") or {}).get("enabled"):
             raise RefusedError(
                 f"The collection {self._config.collection} is not multi-tenant, which cannot be changed. Configure "
-                "another name, and write its chunks there with upsert or load."
+                f"another name and copy it in: vectoracl provision --adopt {self._config.collection}"
             )
         return list(schema.steps(self._config, self._fields, found))
 
