@@ -251,7 +251,7 @@ def test_a_narrowed_handle_cannot_overwrite_what_it_may_not_see(acl: v.VectorACL
     narrow = docs.narrow(F.year >= 2020)
     fresh = Chunk("c", "d", "new", ONES, metadata={"year": 2021})
     for write in (lambda: narrow.upsert([Chunk("n", "d", "x", ONES, metadata={"year": 2021}), fresh]),
-                  lambda: narrow.replace("d", [fresh])):  # fmt: skip
+                  lambda: narrow.replace("d", [fresh]), lambda: narrow.replace("d", [])):  # fmt: skip
         with pytest.raises(v.DeniedError) as denied:
             write()
         assert denied.value.decision_id

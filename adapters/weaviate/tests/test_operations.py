@@ -433,6 +433,7 @@ def test_writes_outside_of_a_narrowed_handle_change_nothing(store):
         for work in (
             lambda: narrow.upsert([Chunk("fr", "d", "x", E[0], metadata={"lang": "en"})]),
             lambda: narrow.replace("d", [Chunk("en", "d", "x", E[0], metadata={"lang": "en"})]),
+            lambda: narrow.replace("d", []),
         ):
             with pytest.raises(DeniedError):
                 work()

@@ -223,6 +223,13 @@ async def w5(t: Trial) -> None:
         silent=False,
     )
     t.same(before, lab.state(), "replacing a document with rows outside of the handle", "something changed")
+    await t.refused(
+        narrow.replace("d", []),
+        DeniedError,
+        attacked="emptying a document with rows outside of the handle",
+        silent=False,
+    )
+    t.same(before, lab.state(), "emptying a document with rows outside of the handle", "something changed")
     mine = next(row for row in lab.census() if row.tag.tenant == own)
     await t.refused(
         lab.door.raw(Upsert(own, ALWAYS, (mine._replace(tag=mine.tag._replace(tenant=other)),))),
