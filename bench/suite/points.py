@@ -33,6 +33,7 @@ from vectoracl_qdrant.config import QdrantConfig
 
 DIMENSION = 384
 K = 10
+_MOST = 5000  # connections: on loopback the client makes one for each request
 TEXT = "the quick brown fox jumps over the lazy dog and is " * 4
 URL = os.environ.get("VECTORACL_QDRANT_URL")
 KEY = os.environ.get("VECTORACL_QDRANT_API_KEY")
@@ -60,7 +61,7 @@ def _place(round_trip: float) -> Iterator[tuple[dict[str, Any], QdrantClient]]:
     if host not in ("127.0.0.1", "localhost") or parts.scheme != "http":
         raise SystemExit("The proxy adds its round trip to a server of this machine over http only.")
     key = {"api_key": KEY} if KEY else {}
-    with proxy(port, round_trip) as near, proxy(port, round_trip) as other, warnings.catch_warnings():
+    with proxy(port, round_trip, _MOST) as near, proxy(port, round_trip, _MOST) as other, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         client = QdrantClient(url=f"http://127.0.0.1:{other}", check_compatibility=False, timeout=60, **key)
         yield {"url": f"http://127.0.0.1:{near}", "parallel": 1, **key}, client

@@ -1,7 +1,7 @@
 """A loopback proxy that adds a round-trip time, in a process of its own: `python proxy.py TARGET_PORT ROUND_TRIP_MS`.
 
-It listens on 127.0.0.1 only, serves at most eight connections, and ends with its standard input. Threads sleep more
-precisely than an event loop, whose timers have a grain of a millisecond.
+It listens on 127.0.0.1 only, serves eight connections if no other number follows, and ends with its standard input.
+Threads sleep more precisely than an event loop, whose timers have a grain of a millisecond.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def _pump(source: socket.socket, sink: socket.socket, delay: float) -> None:
             return
 
 
-def main(port: int, round_trip: float) -> None:
+def main(port: int, round_trip: float, most: int) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-    for _ in range(_MOST):
+    for _ in range(most):
         client, _address = listener.accept()
         server = socket.create_connection(("127.0.0.1", port))
         for one in (client, server):
@@ -61,9 +61,9 @@ def main(port: int, round_trip: float) -> None:
 
 
 @contextmanager
-def proxy(port: int, round_trip: float) -> Iterator[int]:
-    """Run a proxy to *port* that adds *round_trip* seconds; give its own port."""
-    command = [sys.executable, str(Path(__file__)), str(port), str(round_trip * 1e3)]
+def proxy(port: int, round_trip: float, most: int = _MOST) -> Iterator[int]:
+    """Run a proxy to *port* that adds *round_trip* seconds and serves *most* connections; give its own port."""
+    command = [sys.executable, str(Path(__file__)), str(port), str(round_trip * 1e3), str(most)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdin is not None
@@ -76,4 +76,4 @@ def proxy(port: int, round_trip: float) -> Iterator[int]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]) / 1e3)
+    main(int(sys.argv[1]), float(sys.argv[2]) / 1e3, int(sys.argv[3]) if len(sys.argv) > 3 else _MOST)
