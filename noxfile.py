@@ -198,5 +198,5 @@ def bench(session: nox.Session) -> None:
     """Measure, side by side in one run, and print the table of goals; writes bench/out/."""
     install(session, *group("bench"))
     session.run("python", "bench/pgvector.py", *session.posargs)
-    # The other stores by hand: python bench/pinecone.py, python bench/qdrant.py, python bench/weaviate.py; and a
-    # search over eight partitions: python bench/partitions.py.
+    session.run("python", "bench/pinecone.py", *[one for one in session.posargs if one == "--full"])
+    # By hand: python bench/qdrant.py, python bench/weaviate.py, and bench/partitions.py (a search over eight of them).

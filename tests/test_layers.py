@@ -23,7 +23,7 @@ LAYERS = [
     "actions principal records predicate",
     "fields queries scope",
     "predicate_json meaning policy prepare operations embed chunking load",
-    "adapter verify census checkpoint",
+    "adapter verify census checkpoint replacing",
     "drive audit",
     "config hookspecs",
     "ports plugins",

@@ -73,6 +73,15 @@ TAG_FIELDS: Mapping[str, FieldType] = {
 # A caller's own filter may use these; the others would say something about rights.
 CALLER_TAG_FIELDS = frozenset({"@document", "@chunk", "@position", "@time"})
 MAX_NODES = 1_000
+# Short names of the types, for stores where the stored key of a field says its type. What is stored depends on them.
+SHORT_NAMES: Mapping[FieldType, str] = {
+    FieldType.KEYWORD: "kw",
+    FieldType.NUMBER: "num",
+    FieldType.BOOLEAN: "bool",
+    FieldType.DATETIME: "date",
+    FieldType.KEYWORDS: "kws",
+    FieldType.NUMBERS: "nums",
+}
 
 # What RFC 3339 allows and Python reads exactly: finer fractions would be cut off.
 MOMENT_PATTERN = r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)$"
@@ -81,6 +90,11 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 # Refused on top of the encoding that already keeps user keys apart from tags: who writes these means the tag.
 _RESERVED_KEYS = frozenset({"tenant", "tenant_id", "tenantid", "group_id", "groupid", "namespace", "docgen"})
 _RESERVED_PREFIXES = ("@", "$", "vectoracl", "_vectoracl", "#")
+
+
+def declarable(name: str) -> bool:
+    """Tell whether a metadata key has the form of a field: only such keys can be declared, now or later."""
+    return _NAME.match(name) is not None
 
 
 def reserved_key(key: str) -> bool:

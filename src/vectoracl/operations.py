@@ -6,7 +6,7 @@ own, next to the partition: an adapter never merges their parts and never leaves
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -22,6 +22,18 @@ class ChunkRef(NamedTuple):
 
     chunk: str
     document: str | None = None
+
+
+def named(refs: Sequence[ChunkRef]) -> tuple[list[str], dict[str, list[str]]]:
+    """Return *refs* as the ids that name a chunk in every document, and the ids in each document that is named."""
+    bare: list[str] = []
+    pairs: dict[str, list[str]] = {}
+    for ref in refs:
+        if ref.document is None:
+            bare.append(ref.chunk)
+        else:
+            pairs.setdefault(ref.document, []).append(ref.chunk)
+    return bare, pairs
 
 
 class Position(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -23,4 +24,5 @@ __all__ = ["provisioned", "store"]
 
 
 def pytest_addoption(parser):
-    parser.addoption("--rewrite-golden", action="store_true", help="write the golden requests of the Qdrant adapter")
+    with contextlib.suppress(ValueError):  # another adapter of the same run has added it
+        parser.addoption("--rewrite-golden", action="store_true", help="write the golden requests of the adapter")

@@ -160,7 +160,8 @@ class PgStore(Store):
 
     def _gone(self, connection: psycopg.Connection[Any]) -> None:
         """Wait until no session of the runtime role is left: statistics are flushed when a session ends."""
-        for _ in range(500):
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
             row = connection.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND usename = 'vectoracl_runtime'",
                 (self._name,),
@@ -168,6 +169,7 @@ class PgStore(Store):
             if row == (0,):
                 return
             time.sleep(0.01)
+        raise HarnessError("Sessions of the runtime role stay open, so nothing can be counted.")
 
     def _served(self) -> int:
         """Count the sessions that this database has served; the kit's own go to another database meanwhile."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import psycopg
 from psycopg import sql
 
+from vectoracl_conformance.harness import HarnessError
 from vectoracl_pgvector.requests import Statement, Transaction, VectorParam
 
 _INDEXES = (
@@ -188,8 +189,11 @@ def _nodes(node: Mapping[str, Any]) -> list[str]:
     return [text, *[one for child in node.get("Plans", ()) for one in _nodes(child)]]
 
 
-def wait_alone(connection: psycopg.Connection[Any], *, patience: float = 5.0) -> None:
-    """Wait until *connection* is the database's only session."""
+def wait_alone(connection: psycopg.Connection[Any], *, patience: float = 60.0) -> None:
+    """Wait until *connection* is the database's only session.
+
+    Raises: HarnessError if others stay: what they did is not counted yet, and would be taken for somebody else's.
+    """
     until = time.monotonic() + patience
     while time.monotonic() < until:
         row = connection.execute(
@@ -199,3 +203,4 @@ def wait_alone(connection: psycopg.Connection[Any], *, patience: float = 5.0) ->
         if row == (0,):
             return
         time.sleep(0.01)
+    raise HarnessError(f"Other sessions were still open after {patience:g} seconds, so nothing can be counted.")

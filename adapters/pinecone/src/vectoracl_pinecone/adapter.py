@@ -12,6 +12,7 @@ from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Sca
 from vectoracl.prepare import check_tagged
 from vectoracl.queries import ResolvedQuery, VectorQuery
 from vectoracl.records import Record
+from vectoracl.replacing import at_generation, version_of
 from vectoracl_pinecone import posture as postures
 from vectoracl_pinecone.capabilities import capabilities
 from vectoracl_pinecone.compile import EVERY, MAX_IDS, NO_VERSION, NONE, PineconeCompiler, numbers
@@ -277,7 +278,7 @@ class PineconeAdapter:
         """
         check_tagged(operation.records, operation.partition)
         partition, document = operation.partition, operation.document
-        version = self._compile.version_of(operation.records)
+        version = version_of(operation.records)
         self._puts(partition, operation.records, version)  # the limits, before any I/O
         step = 1
         for turn in range(_ROUNDS):
@@ -288,7 +289,7 @@ class PineconeAdapter:
                 yield from self._remove(partition, old, EVERY)
                 return 0
             generation = max((taken_apart(one).generation for one in old), default=-1) + step
-            records = [record._replace(tag=record.tag._replace(generation=generation)) for record in operation.records]
+            records = at_generation(operation.records, generation)
             puts = self._puts(partition, records, version)
             yield from self._write(partition, puts, self._compile.written(records[-1], version))
             rival = yield from self._rival(partition, document, generation, version)

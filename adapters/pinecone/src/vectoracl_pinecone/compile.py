@@ -6,7 +6,6 @@ Every request is made here, with the namespace of its one tenant. Scope and call
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ import orjson
 
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.fields import FieldType
-from vectoracl.operations import ChunkRef
+from vectoracl.operations import ChunkRef, named
 from vectoracl.predicate import Predicate
 from vectoracl.prepare import dump_metadata
 from vectoracl.records import Record as Chunk
@@ -97,16 +96,12 @@ class PineconeCompiler:
 
     def refs(self, refs: Sequence[ChunkRef]) -> Compiled:
         """Return that the record is one of the chunks that *refs* name."""
-        bare = [ref.chunk for ref in refs if ref.document is None]
-        pairs: dict[str, list[str]] = {}
-        for ref in refs:
-            if ref.document is not None:
-                pairs.setdefault(ref.document, []).append(ref.chunk)
-        named = [
+        bare, pairs = named(refs)
+        in_documents = [
             every([self.documents([document]), among(self._keys.chunk, chunks, negated=False, always=True)])
             for document, chunks in pairs.items()
         ]
-        return some([among(self._keys.chunk, bare, negated=False, always=True), *named])
+        return some([among(self._keys.chunk, bare, negated=False, always=True), *in_documents])
 
     # Requests
 
@@ -168,17 +163,6 @@ class PineconeCompiler:
         )
 
     # Writes
-
-    def version_of(self, records: Sequence[Chunk]) -> str:
-        """Return a digest of what is written, by whom and when: what tells a replacement from another one."""
-        digest = hashlib.blake2b(digest_size=12)
-        for record in records:
-            tag = record.tag
-            for part in (tag.chunk, tag.producer, repr(tag.time), record.text):
-                raw = part.encode()
-                digest.update(len(raw).to_bytes(8, "big") + raw)
-            digest.update(dump_metadata(record.metadata))
-        return digest.hexdigest()
 
     def records_of(self, records: Sequence[Chunk], version: str) -> list[Record]:
         """Return *records*, whose tags have their generation, as Pinecone's. Raises: InvalidInputError."""

@@ -20,14 +20,13 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from vectoracl.errors import RefusedError
-from vectoracl.fields import FieldType
+from vectoracl.fields import SHORT_NAMES, FieldType, declarable
 from vectoracl.records import Tag, stored_key
 from vectoracl_pinecone.config import Keys
 
 DEFAULT_NAMESPACE = "__default__"
 _READABLE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}\Z")
 _NAMESPACE = re.compile(r"[a-z0-9_.-]{1,250}\Z")
-_DECLARABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 _SORTED_HEX = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "0123456789abcdefghijklmnopqrstuv")
 _NAME_BYTES = 100
 _KEY_DIGITS = 32
@@ -158,19 +157,9 @@ def parts(id_: str) -> Parts | None:
     return Parts(document, generation, chunk)
 
 
-_PREFIX = {
-    FieldType.KEYWORD: "kw",
-    FieldType.NUMBER: "num",
-    FieldType.BOOLEAN: "bool",
-    FieldType.DATETIME: "date",
-    FieldType.KEYWORDS: "kws",
-    FieldType.NUMBERS: "nums",
-}
-
-
 def field_key(keys: Keys, name: str, kind: FieldType) -> str:
     """Return the metadata key of a declared field. What is between the prefix and the next _ is the type: injective."""
-    return f"{keys.fields}{_PREFIX[kind]}_{name}"
+    return f"{keys.fields}{SHORT_NAMES[kind]}_{name}"
 
 
 def moment_keys(keys: Keys, name: str) -> tuple[str, str]:
@@ -207,7 +196,7 @@ def filterable(keys: Keys, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """
     kept: dict[str, Any] = {}
     for name, value in metadata.items():
-        if _DECLARABLE.match(name):
+        if declarable(name):
             kept[present_key(keys, name)] = True
             kept.update(_typed(keys.fields, name, value))
     return kept

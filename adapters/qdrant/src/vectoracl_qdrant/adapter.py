@@ -15,6 +15,7 @@ from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Sca
 from vectoracl.prepare import check_tagged
 from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.records import Record
+from vectoracl.replacing import at_generation, version_of
 from vectoracl_qdrant import posture as postures
 from vectoracl_qdrant.capabilities import capabilities
 from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler
@@ -189,7 +190,7 @@ class QdrantAdapter:
         words = compiled.words_of(operation.records)
         compiled.check_size(operation.records, words)
         scope = compiled.scope(operation.scope)
-        version = compiled.version_of(operation.records)
+        version = version_of(operation.records)
         step = 1
         for _ in range(ROUNDS):
             outside = compiled.rows(partition, compiled.documents([document]), none(scope))
@@ -203,7 +204,7 @@ class QdrantAdapter:
                 yield from compiled.delete(partition, where)
                 return 0
             generation = max(versions.seen, default=-1) + step
-            records = [record._replace(tag=record.tag._replace(generation=generation)) for record in operation.records]
+            records = at_generation(operation.records, generation)
             yield from compiled.replace(partition, document, records, words, version, self._garbage(versions))
             if (yield from self._alone(partition, document, records, version)):
                 return len(records)

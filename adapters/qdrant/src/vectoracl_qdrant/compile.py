@@ -7,7 +7,6 @@ that makes such a filter, and none of the requests takes bare ids.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from qdrant_client import models
 
 from vectoracl.errors import RefusedError, TooLargeError
 from vectoracl.fields import FieldType
-from vectoracl.operations import ChunkRef, Delete, Include, Search
+from vectoracl.operations import ChunkRef, Delete, Include, Search, named
 from vectoracl.predicate import Predicate
 from vectoracl.prepare import dump_metadata
 from vectoracl.queries import VectorQuery
@@ -86,16 +85,12 @@ class QdrantCompiler:
 
     def refs(self, refs: tuple[ChunkRef, ...]) -> Compiled:
         """Return that the point is one of the chunks that *refs* name."""
-        bare = [ref.chunk for ref in refs if ref.document is None]
-        pairs: dict[str, list[str]] = {}
-        for ref in refs:
-            if ref.document is not None:
-                pairs.setdefault(ref.document, []).append(ref.chunk)
-        named = [
+        bare, pairs = named(refs)
+        in_documents = [
             every([keyword(self._keys.document, document), keyword(self._keys.chunk, *chunks)])
             for document, chunks in pairs.items()
         ]
-        return some([keyword(self._keys.chunk, *bare), *named])
+        return some([keyword(self._keys.chunk, *bare), *in_documents])
 
     def selected(self, operation: Delete) -> Compiled:
         """Return the one selector of a delete. Raises: RefusedError if there is none."""
@@ -159,17 +154,6 @@ class QdrantCompiler:
         return Scroll(partition, where, self._config.page, self.payload(include), "vector" in include)
 
     # Writes
-
-    def version_of(self, records: Sequence[Record]) -> str:
-        """Return a digest of what is written, by whom and when: what tells a replacement from another one."""
-        digest = hashlib.blake2b(digest_size=12)
-        for record in records:
-            tag = record.tag
-            for part in (tag.chunk, tag.producer, repr(tag.time), record.text):
-                raw = part.encode()
-                digest.update(len(raw).to_bytes(8, "big") + raw)
-            digest.update(dump_metadata(record.metadata))
-        return digest.hexdigest()
 
     def words_of(self, records: Sequence[Record]) -> Words:
         """Return the words of each record's text, as they are stored."""

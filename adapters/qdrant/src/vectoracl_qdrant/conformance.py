@@ -13,16 +13,22 @@ import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 from qdrant_client import QdrantClient, models
 
 from vectoracl.records import Record, Tag
-from vectoracl_conformance.harness import Harness, HarnessError, Needs, Server, Store, Weakening
+from vectoracl_conformance.evidence import Tap, Taps, Wire
+from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant, Needs, Server, Store, Weakening
 from vectoracl_qdrant import local
 from vectoracl_qdrant.config import QdrantConfig
+from vectoracl_qdrant.conformance_wire import DECODE, JUDGE, Counted, QdrantEngine
 from vectoracl_qdrant.requests import Rank, RankGroups, RankLegs, RankWords, Scroll, Write
 
 _TENANT = "group_id"
@@ -42,12 +48,14 @@ class QdrantStore(Store):
             "metric": needs.metric,
         }
         self._local: local.Local | None = None
+        self._metrics: httpx.Client | None = None
         if "url" in place:
             self._client = client()
             self.single = {**self.config, "parallel": 1}
             key = place.get("api_key")
             self.secrets = (str(key),) if key else ()
         else:
+            _parse_once()
             own = f"kit-{secrets.token_hex(6)}"
             self.config = {**self.config, "memory": True, "name": own}
             self.single = self.config
@@ -106,6 +114,48 @@ class QdrantStore(Store):
                 return all(_written_in(step, tenant) for step in request.operations)
         return False
 
+    def wire(self) -> Wire | None:
+        """Describe REST's wire, and gRPC's where it is used: without TLS, so that they can be read."""
+        if self._local is not None:
+            return None
+        url = urlsplit(str(self.config["url"]))
+        host, port = url.hostname or "localhost", url.port or 6333
+        if url.scheme == "https":
+            return None
+
+        def config(here: str, rest: int, grpc: int | None = None) -> Mapping[str, Any]:
+            own = {**self.config, "url": f"http://{here}:{rest}", "parallel": 1}
+            return own if grpc is None else {**own, "grpc_port": grpc}
+
+        def recorder() -> Tap | Taps:
+            if not self.config.get("grpc"):
+                return Tap.tcp(host, port)
+            return Taps(Tap.tcp(host, port), Tap.tcp(host, int(self.config.get("grpc_port", 6334))))
+
+        http = self._http()
+        return Wire(recorder=recorder, config=config, answered=Counted(http), decode=DECODE, judge=JUDGE)
+
+    def _http(self) -> httpx.Client:
+        if self._metrics is None:
+            key = self.config.get("api_key")
+            headers = {"api-key": str(key)} if key else {}
+            self._metrics = httpx.Client(base_url=str(self.config["url"]), headers=headers, timeout=30)
+        return self._metrics
+
+    def engine(self) -> Engine | None:
+        """Return the server's own counter of what it scored."""
+        if self._local is not None:
+            return None
+        return QdrantEngine(self._http(), self._collection, self._needs.dimension, self._unguarded)
+
+    def _unguarded(self, vector: list[float], k: int) -> int:
+        _strict(self._client, self._collection, enabled=False)
+        try:
+            exact = models.SearchParams(exact=True)
+            return len(self._client.query_points(self._collection, query=vector, limit=k, search_params=exact).points)
+        finally:
+            _strict(self._client, self._collection, enabled=True)
+
     def weakenings(self) -> Sequence[Weakening]:
         """Return what an operator may get wrong; in local mode there is little that could be."""
         made = [Weakening("a point without a tenant", self._untagged, self._tagged)]
@@ -141,6 +191,8 @@ class QdrantStore(Store):
     def close(self) -> None:
         """Remove the collection."""
         self._client.delete_collection(self._collection)
+        if self._metrics is not None:
+            self._metrics.close()
         if self._local is not None:
             self._local.release()
 
@@ -211,11 +263,27 @@ class QdrantHarness(Harness):
                 place["api_key"] = self._key
         return QdrantStore(needs, place, self._connect)
 
+    def mutants(self) -> Sequence[Mutant]:
+        """Return the faults that only a Qdrant adapter can have."""
+        from vectoracl_qdrant.conformance_mutants import mutants
+
+        return mutants()
+
     def close(self) -> None:
         """Close the client."""
         if self._client is not None:
             self._client.close()
             self._client = None
+
+
+def _parse_once() -> None:
+    """Let local mode parse a payload path once, and not for each point anew: the kit asks it some ten thousand times.
+
+    What is parsed is only read, so no answer changes; it saves about a third of a run.
+    """
+    extractor: Any = import_module("qdrant_client.local.payload_value_extractor")
+    if not hasattr(extractor.parse_json_path, "cache_info"):
+        extractor.parse_json_path = lru_cache(1 << 12)(extractor.parse_json_path)
 
 
 harness = QdrantHarness

@@ -8,27 +8,16 @@ another type, and a path has no dots but our own.
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from vectoracl.fields import FieldType, datetime_text
+from vectoracl.fields import SHORT_NAMES, FieldType, datetime_text, declarable
 from vectoracl.records import Tag, stored_key
 from vectoracl_qdrant.config import Payload
 
-# Only such names can be declared as fields (`fields.check_fields`); other keys are never filtered by.
-_DECLARABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 _ORDER_BYTES = 6  # 48 bits: exact in a double, which the server compares by
-_PREFIX = {
-    FieldType.KEYWORD: "kw",
-    FieldType.NUMBER: "num",
-    FieldType.BOOLEAN: "bool",
-    FieldType.DATETIME: "date",
-    FieldType.KEYWORDS: "kws",
-    FieldType.NUMBERS: "nums",
-}
 
 
 def point_id(tenant: str, document: str, generation: int, chunk: str) -> str:
@@ -53,7 +42,7 @@ def order_of(document: str) -> int:
 
 def field_path(payload: Payload, name: str, kind: FieldType) -> str:
     """Return the payload path of a declared field. The part up to the first underscore is the type: injective."""
-    return f"{payload.fields}.{_PREFIX[kind]}_{name}"
+    return f"{payload.fields}.{SHORT_NAMES[kind]}_{name}"
 
 
 def flag(value: bool) -> str:  # noqa: FBT001 - it is the value itself
@@ -68,7 +57,7 @@ def filterable(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     types is split by type. What no field type can hold (objects, lists of lists) is only present.
     """
     kept: dict[str, Any] = {}
-    present = sorted(name for name in metadata if _DECLARABLE.match(name))
+    present = sorted(name for name in metadata if declarable(name))
     for name in present:
         kept.update(_typed(name, metadata[name]))
     return kept, present

@@ -1,0 +1,29 @@
+"""What the replacement of a document shares among the stores that have no transaction for it: pure.
+
+How a new generation becomes visible is each store's own protocol; what tells two replacements apart is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from vectoracl.prepare import dump_metadata
+from vectoracl.records import Record
+
+
+def version_of(records: Sequence[Record]) -> str:
+    """Return a digest, 24 hex digits, of what is written, by whom and when: it tells a replacement from another one."""
+    digest = hashlib.blake2b(digest_size=12)
+    for record in records:
+        tag = record.tag
+        for part in (tag.chunk, tag.producer, repr(tag.time), record.text):
+            raw = part.encode()
+            digest.update(len(raw).to_bytes(8, "big") + raw)
+        digest.update(dump_metadata(record.metadata))
+    return digest.hexdigest()
+
+
+def at_generation(records: Sequence[Record], generation: int) -> list[Record]:
+    """Return *records* with *generation* in their tags."""
+    return [record._replace(tag=record.tag._replace(generation=generation)) for record in records]
