@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -23,4 +24,5 @@ __all__ = ["keyed_server", "keyed_store", "own_server", "server", "store", "stor
 
 
 def pytest_addoption(parser):
-    parser.addoption("--rewrite-golden", action="store_true", help="write the golden requests of the Weaviate adapter")
+    with contextlib.suppress(ValueError):  # another adapter of the same run has added it
+        parser.addoption("--rewrite-golden", action="store_true", help="write the golden requests of the adapter")

@@ -13,6 +13,7 @@ from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Sca
 from vectoracl.prepare import check_tagged
 from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.records import Hit, Record
+from vectoracl.replacing import at_generation, version_of
 from vectoracl_weaviate import posture as postures
 from vectoracl_weaviate.capabilities import capabilities
 from vectoracl_weaviate.compile import NO_VERSION, WeaviateCompiler
@@ -405,9 +406,9 @@ class WeaviateAdapter:
         if (yield from self._outside(partition, compiled.scope(operation.scope), name)):
             raise _denied("replace")
         objects, _ = yield from self._document(partition, document)
-        version = compiled.version_of(operation.records)
+        version = version_of(operation.records)
         mine = (max((one.number[0] for one in objects), default=-1) + 1, version)
-        records = [record._replace(tag=record.tag._replace(generation=mine[0])) for record in operation.records]
+        records = at_generation(operation.records, mine[0])
         new = [id_of(record.tag, version) for record in records]
         mark = f"{mine[0]}:{version}:{new[0]}"
         marked = {one.id for one in objects}

@@ -6,7 +6,6 @@ scope, the caller's filter and what else applies are operands of their own of on
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, assert_never
 
@@ -15,7 +14,7 @@ from weaviate.proto.v1 import aggregate_pb2, base_pb2, base_search_pb2, batch_de
 
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.fields import FieldType, datetime_text
-from vectoracl.operations import ChunkRef, Delete, Include
+from vectoracl.operations import ChunkRef, Delete, Include, named
 from vectoracl.predicate import Predicate
 from vectoracl.prepare import dump_metadata
 from vectoracl.records import Record, Vector, docgen
@@ -116,16 +115,12 @@ class WeaviateCompiler:
 
     def refs(self, refs: tuple[ChunkRef, ...]) -> Compiled:
         """Return that the object is one of the chunks that *refs* name."""
-        bare = [ref.chunk for ref in refs if ref.document is None]
-        pairs: dict[str, list[str]] = {}
-        for ref in refs:
-            if ref.document is not None:
-                pairs.setdefault(ref.document, []).append(ref.chunk)
-        named = [
+        bare, pairs = named(refs)
+        in_documents = [
             every([keyword(self._keys.document, document), keyword(self._keys.chunk, *chunks)])
             for document, chunks in pairs.items()
         ]
-        return some([keyword(self._keys.chunk, *bare), *named])
+        return some([keyword(self._keys.chunk, *bare), *in_documents])
 
     def selected(self, operation: Delete) -> Compiled:
         """Return the one selector of a delete. Raises: RefusedError if there is none."""
@@ -260,17 +255,6 @@ class WeaviateCompiler:
         return message
 
     # Writes
-
-    def version_of(self, records: Sequence[Record]) -> str:
-        """Return a digest of what is written, by whom and when: what tells a replacement from another one."""
-        digest = hashlib.blake2b(digest_size=12)
-        for record in records:
-            tag = record.tag
-            for part in (tag.chunk, tag.producer, repr(tag.time), record.text):
-                raw = part.encode()
-                digest.update(len(raw).to_bytes(8, "big") + raw)
-            digest.update(dump_metadata(record.metadata))
-        return digest.hexdigest()
 
     def check_size(self, records: Sequence[Record]) -> None:
         """Refuse what would not fit one request, before anything is sent. Raises: TooLargeError."""

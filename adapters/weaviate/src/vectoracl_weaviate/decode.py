@@ -167,17 +167,18 @@ def _mark(stored: str) -> str:
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
     value = fields.get(name)
-    if value is None or value.WhichOneof("kind") != "text_value":
+    if value is None or not value.HasField("text_value"):
         raise ValueError(name)
-    return str(value.text_value)
+    text: str = value.text_value
+    return text
 
 
 def _number(fields: Mapping[str, Any], name: str) -> float:
     value = fields.get(name)
-    kind = None if value is None else value.WhichOneof("kind")
-    if value is None or kind not in ("number_value", "int_value"):
+    if value is None or not value.HasField("number_value"):
         raise ValueError(name)
-    return float(getattr(value, kind))
+    number: float = value.number_value
+    return number
 
 
 def _whole(fields: Mapping[str, Any], name: str) -> int:

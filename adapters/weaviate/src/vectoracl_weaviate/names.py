@@ -9,25 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from vectoracl.fields import FieldType
+from vectoracl.fields import SHORT_NAMES, FieldType, declarable
 from vectoracl.records import Tag, stored_key
 
 _SAFE = re.compile(r"[A-Za-z0-9_-]{1,62}\Z")
-# Only such names can be declared as fields (`fields.check_fields`); other keys are never filtered by.
-_DECLARABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 _HASH_BYTES = 30  # 60 hex digits: 62 characters with the prefix
-_PREFIX = {
-    FieldType.KEYWORD: "kw",
-    FieldType.NUMBER: "num",
-    FieldType.BOOLEAN: "bool",
-    FieldType.DATETIME: "date",
-    FieldType.KEYWORDS: "kws",
-    FieldType.NUMBERS: "nums",
-}
 
 
 def tenant_name(tenant: str) -> str:
@@ -51,7 +40,7 @@ def id_of(tag: Tag, version: str = "") -> str:
     key = stored_key(tag.tenant, tag.document, tag.generation, tag.chunk)
     if version:
         key = hashlib.blake2b(f"{key}{version}".encode(), digest_size=16).hexdigest()
-    return str(uuid.UUID(hex=key[:32]))
+    return f"{key[:8]}-{key[8:12]}-{key[12:16]}-{key[16:20]}-{key[20:32]}"
 
 
 def seek_key(document: str, generation: int, chunk: str) -> str:
@@ -64,7 +53,7 @@ def seek_key(document: str, generation: int, chunk: str) -> str:
 
 def property_of(name: str, kind: FieldType) -> str:
     """Return the property of a declared field. The part between the underscores is the type: injective."""
-    return f"m_{_PREFIX[kind]}_{name}"
+    return f"m_{SHORT_NAMES[kind]}_{name}"
 
 
 def barred(value: str) -> str:
@@ -81,4 +70,4 @@ def unbarred(stored: str) -> str:
 
 def present(metadata: Mapping[str, Any]) -> list[str]:
     """Return the keys of *metadata* that are fields or can be declared as such later."""
-    return sorted(name for name in metadata if _DECLARABLE.match(name))
+    return sorted(name for name in metadata if declarable(name))
