@@ -111,6 +111,8 @@ predicate = st.recursive(
     ),
     max_leaves=5,
 )
+# Hypothesis reads the lambdas' source now, before other threads run: CPython gh-106905 (SystemError in ast.parse).
+predicate.validate()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -66,6 +66,8 @@ predicates = st.recursive(
     ),
     max_leaves=6,
 )
+# Hypothesis reads the lambdas' source now, before other threads run: CPython gh-106905 (SystemError in ast.parse).
+predicates.validate()
 
 
 class Says:

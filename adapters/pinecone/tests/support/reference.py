@@ -92,3 +92,5 @@ predicate = st.recursive(
     ),
     max_leaves=5,
 )
+# Hypothesis reads the lambdas' source now, before other threads run: CPython gh-106905 (SystemError in ast.parse).
+predicate.validate()

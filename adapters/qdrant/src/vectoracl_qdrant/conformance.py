@@ -1,9 +1,11 @@
-"""The harness of the Qdrant adapter: the client's local mode, or the server that `VECTORACL_QDRANT_URL` names.
+"""The harness of the Qdrant adapter: a server, or the client's local mode where none is at hand.
+
+A server is the one that `VECTORACL_QDRANT_URL` names, else a program `qdrant` on the PATH, else Docker's image.
 
 With `VECTORACL_QDRANT_URL` (and `VECTORACL_QDRANT_API_KEY`; `VECTORACL_QDRANT_GRPC=1` for gRPC, at the port
-`VECTORACL_QDRANT_GRPC_PORT`, 6334 if it is not given) each store is a
-collection of its own on that server, dropped at the end. The census scrolls without a filter and reads the payload by
-itself: it shares nothing with the adapter but the default names of the payload's keys.
+`VECTORACL_QDRANT_GRPC_PORT`, 6334 if it is not given) each store is a collection of its own on that server, dropped at
+the end. The census scrolls without a filter and reads the payload by itself: it shares nothing with the adapter but the
+default names of the payload's keys.
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 
 from vectoracl.records import Record, Tag
+from vectoracl_conformance import servers
 from vectoracl_conformance.evidence import Tap, Taps, Wire
 from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant, Needs, Server, Store, Weakening
+from vectoracl_conformance.servers import Place, Running, ServerSpec
 from vectoracl_qdrant import local
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.conformance_wire import DECODE, JUDGE, Counted, QdrantEngine
@@ -222,8 +226,42 @@ def _written_in(step: Any, tenant: str) -> bool:
     return False
 
 
+def _environment(place: Place) -> Mapping[str, str]:
+    return {
+        "QDRANT__SERVICE__HOST": place.host,
+        "QDRANT__SERVICE__HTTP_PORT": str(place.ports["http"]),
+        "QDRANT__SERVICE__GRPC_PORT": str(place.ports["grpc"]),
+        "QDRANT__STORAGE__STORAGE_PATH": f"{place.folder}/storage",
+        "QDRANT__STORAGE__SNAPSHOTS_PATH": f"{place.folder}/snapshots",
+        "QDRANT__TELEMETRY_DISABLED": "true",
+        "QDRANT__CLUSTER__ENABLED": "true",  # tiers need shard keys, and shard keys a cluster, of one node here
+        "QDRANT__CLUSTER__P2P__PORT": str(place.ports["p2p"]),
+    }
+
+
+def _arguments(place: Place) -> Sequence[str]:
+    uri = ["--uri", f"http://127.0.0.1:{place.ports['p2p']}"]
+    # The image has no entry point, only a command, in the folder that it starts in.
+    return uri if place.host == "127.0.0.1" else ["./qdrant", *uri]
+
+
+SPEC = ServerSpec(
+    name="qdrant",
+    version="1.19.0",
+    address="VECTORACL_QDRANT_URL",
+    ports=("http", "grpc", "p2p"),
+    binary="qdrant",
+    image="qdrant/qdrant:v1.19.0",
+    published={"http": 6333, "grpc": 6334, "p2p": 6335},
+    arguments=_arguments,
+    environment=_environment,
+    ready="/readyz",
+)
+"""How a Qdrant is found and started; no package brings one, so that without any the client's local mode is measured."""
+
+
 class QdrantHarness(Harness):
-    """Qdrant: a server where one is named, else the client's local mode."""
+    """Qdrant: a server that is named or at hand, else the client's local mode."""
 
     adapter = "qdrant"
 
@@ -233,6 +271,17 @@ class QdrantHarness(Harness):
         self._grpc = os.environ.get("VECTORACL_QDRANT_GRPC", "") not in ("", "0")
         self._grpc_port = int(os.environ.get("VECTORACL_QDRANT_GRPC_PORT", "6334"))
         self._client: QdrantClient | None = None
+        self._running: Running | None = None
+        self._looked = bool(self._url)
+
+    def _look(self) -> None:
+        """Start a server where a program or Docker is at hand, else leave local mode. Raises: HarnessError."""
+        if self._looked:
+            return
+        self._looked = True
+        if servers.find(SPEC) is not None:
+            self._running = servers.start(SPEC)
+            self._url, self._grpc_port = self._running.url, self._running.ports["grpc"]
 
     def _connect(self) -> QdrantClient:
         if self._client is None:
@@ -244,6 +293,7 @@ class QdrantHarness(Harness):
 
     def server(self) -> Server:
         """Ask the server its version. Raises: HarnessError."""
+        self._look()
         if not self._url:
             return Server("in-process", f"qdrant-client {version('qdrant-client')}, local mode")
         try:
@@ -252,10 +302,12 @@ class QdrantHarness(Harness):
             raise HarnessError(
                 f"The Qdrant of VECTORACL_QDRANT_URL cannot be reached: {type(error).__name__}."
             ) from None
-        return Server("real", f"Qdrant {found.version}{', gRPC' if self._grpc else ''}")
+        used = f", {self._running.used}" if self._running is not None else ""
+        return Server("real", f"Qdrant {found.version}{', gRPC' if self._grpc else ''}{used}")
 
     def fresh(self, needs: Needs) -> Store:
         """Make a collection."""
+        self._look()
         place: dict[str, Any] = {}
         if self._url:
             place = {"url": self._url, "grpc": self._grpc, "grpc_port": self._grpc_port}
@@ -270,10 +322,13 @@ class QdrantHarness(Harness):
         return mutants()
 
     def close(self) -> None:
-        """Close the client."""
+        """Close the client, and end the server if it was started here."""
         if self._client is not None:
             self._client.close()
             self._client = None
+        if self._running is not None:
+            self._running.close()
+            self._running, self._url, self._looked = None, None, False
 
 
 def _parse_once() -> None:
