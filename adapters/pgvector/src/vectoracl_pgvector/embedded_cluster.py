@@ -191,7 +191,16 @@ def _initialise(folder: Folder, programs: Programs) -> None:
             file.write("\ninclude 'vectoracl.conf'\n")
         (stage / "cluster").rename(folder.cluster)
     finally:
+        _remove(stage)
+
+
+def _remove(stage: Path) -> None:
+    """Remove *stage*; an interrupted initdb and its children may still write there, or remove it themselves."""
+    for _ in range(40):
         shutil.rmtree(stage, ignore_errors=True)
+        if not stage.exists():
+            return
+        time.sleep(0.05)
 
 
 def _configure(folder: Folder, programs: Programs, settings: Mapping[str, str], *, tcp: bool) -> Run:
