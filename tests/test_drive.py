@@ -612,3 +612,35 @@ def test_a_sync_port_serves_async_callers_from_threads_side_by_side():
 
 def iter_once(request):
     return (yield from request)
+
+
+def test_a_threaded_port_is_closed_when_its_cancelled_calls_have_ended():
+    inside, leave, seen = threading.Event(), threading.Event(), []
+
+    class Slow:
+        parallel = 1
+
+        def execute(self, request, timeout):
+            inside.set()
+            assert leave.wait(10)
+            seen.append("ended")
+            raise ValueError("nobody waits for this")
+
+        def close(self):
+            seen.append("closed")
+
+    async def main():
+        port = Threaded(Slow())
+        call = asyncio.create_task(port.execute(None, None))
+        await asyncio.to_thread(inside.wait, 10)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        closing = asyncio.create_task(port.close())
+        await asyncio.sleep(0.05)
+        assert seen == []
+        leave.set()
+        await closing
+
+    asyncio.run(main())
+    assert seen == ["ended", "closed"]

@@ -88,13 +88,24 @@ class Threaded:
     def __init__(self, port: Port) -> None:
         self._port = port
         self.parallel = port.parallel
+        self._running: set[asyncio.Task[Any]] = set()
 
     async def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request* in a thread."""
-        return await asyncio.to_thread(self._port.execute, request, timeout)
+        call = asyncio.create_task(asyncio.to_thread(self._port.execute, request, timeout))
+        self._running.add(call)
+        call.add_done_callback(self._ended)
+        return await asyncio.shield(call)
+
+    def _ended(self, call: asyncio.Task[Any]) -> None:
+        self._running.discard(call)
+        if not call.cancelled():
+            call.exception()  # of a call that nobody waits for any more, nobody asks it
 
     async def close(self) -> None:
-        """Close the sync port."""
+        """Close the sync port, when every call has ended: a client is not closed while a thread is in it."""
+        if self._running:
+            await asyncio.wait(self._running)
         await asyncio.to_thread(self._port.close)
 
 
