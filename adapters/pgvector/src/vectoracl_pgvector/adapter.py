@@ -72,7 +72,7 @@ class PgvectorAdapter:
                 raise
             cause = error.__cause__
         else:
-            return rows  # type: ignore[no-any-return]
+            return rows  # type: ignore[no-any-return]  # a request's reply is typed by the request
         raise UnsupportedPredicateError(
             "This store has no words to search in: it was provisioned before there were lexical queries. "
             "`vectoracl provision` adds them (it rewrites the table, and nobody reads or writes meanwhile).",

@@ -84,7 +84,7 @@ class Compiler:
             if len(values) == 1:
                 return f"({self._columns[name]} = %s::{kind})", (values[0],)
             # psycopg sends a list of one type only, so numbers go as what the column is compared as.
-            listed = list(values) if kind == "text" else [float(value) for value in values]  # type: ignore[arg-type]
+            listed = list(values) if kind == "text" else [float(v) for v in values]  # type: ignore[arg-type]  # numbers
             return f"({self._columns[name]} = ANY(%s::{kind}[]))", (listed,)
         stored = f"{self._metadata} -> {literal(name)}"
         if len(values) == 1:

@@ -97,7 +97,7 @@ def borrow(pool: ConnectionPool[Any], timeout: float) -> Connection[Any]:
         connection = pool.getconn(max(0.0, until - time.monotonic()))
         try:
             if alive(connection):
-                return connection  # type: ignore[no-any-return]
+                return connection  # type: ignore[no-any-return]  # the pool's type names no connection
         except BaseException:
             pool.putconn(connection)
             raise
@@ -109,8 +109,12 @@ async def aborrow(pool: AsyncConnectionPool[Any], timeout: float) -> AsyncConnec
     until = time.monotonic() + timeout
     while True:
         connection = await pool.getconn(max(0.0, until - time.monotonic()))
-        if alive(connection):
-            return connection  # type: ignore[no-any-return]
+        try:
+            if alive(connection):
+                return connection  # type: ignore[no-any-return]  # the pool's type names no connection
+        except BaseException:
+            await pool.putconn(connection)
+            raise
         await pool.putconn(connection)
 
 
