@@ -25,7 +25,7 @@ from vectoracl.errors import ClosedError, InvalidInputError, StoreError
 from vectoracl.testing import principal
 from vectoracl_weaviate.execute import _written, compiled
 from vectoracl_weaviate.failures import mapped
-from vectoracl_weaviate.requests import Find, Put
+from vectoracl_weaviate.requests import Find, Put, Tally
 
 from weaviate_support.shapes import COMPILER, CONFIG, TENANT, VECTOR, records
 from weaviate_support.stores import made
@@ -138,6 +138,48 @@ def test_an_object_that_the_server_refuses_fails_the_call_and_nothing_is_logged(
         assert docs.count() == 1
     assert "text 0" not in caplog.text
     assert "text 0" not in str(caught.value)
+
+
+class _Refusing:
+    """A port that refuses the first requests of the data, as the server does those of a tenant that is not there yet."""
+
+    def __init__(self, inner, refusals, sent="no"):
+        self.inner, self.refusals, self.sent, self.refused = inner, refusals, sent, 0
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def execute(self, request, timeout):
+        if isinstance(request, Find | Tally) and self.refused < self.refusals:
+            self.refused += 1
+            raise StoreError("refused", code="rejected", adapter="weaviate", sent=self.sent)
+        return self.inner.execute(request, timeout)
+
+
+@pytest.mark.parametrize("call", ["upsert", "replace", "count", "search"])
+@pytest.mark.parametrize(("refusals", "sent"), [(1, "no"), (9, "no"), (1, "unknown")])
+def test_a_tenant_that_another_writer_made_meanwhile_is_asked_again_once(store, monkeypatch, call, refusals, sent):
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        docs.upsert([Chunk("1", "d", "", E[0])])
+        ports = acl._stores["main"].ports
+        port = _Refusing(ports["store"], refusals, sent)
+        monkeypatch.setitem(ports, "store", port)
+        work = {
+            "upsert": lambda: docs.upsert([Chunk("2", "d", "", E[1])]),
+            "replace": lambda: docs.replace("d", [Chunk("2", "d", "", E[1])]),
+            "count": docs.count,
+            "search": lambda: docs.search(E[0], 3),
+        }[call]
+        if refusals == 1 and (sent == "no" or call in ("count", "search")):
+            work()
+            monkeypatch.undo()
+            assert docs.count() == {"upsert": 2}.get(call, 1)
+        else:
+            with pytest.raises(StoreError) as caught:
+                work()
+            assert (caught.value.code, caught.value.sent) == ("rejected", sent)
+            assert port.refused <= 4  # two requests side by side, twice
 
 
 def test_too_large_a_call_is_refused_before_anything_is_sent(store):

@@ -70,7 +70,7 @@ class WeaviateAdapter:
 
     def search(self, operation: Search) -> Flow[Found]:
         """Rank inside the scope; where fewer hits come than were asked for, they are compared with what there is."""
-        return (yield from self._reading(operation.partition, self._search(operation), Found([])))
+        return (yield from self._reading(operation.partition, lambda: self._search(operation), Found([])))
 
     def _search(self, operation: Search) -> Flow[Found]:
         scope = self._compile.scope(operation.scope, operation.where)
@@ -130,7 +130,7 @@ class WeaviateAdapter:
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:
         """Return chunks by id, which are conditions beside the scope."""
-        return (yield from self._reading(operation.partition, self._fetch(operation), Rows([])))
+        return (yield from self._reading(operation.partition, lambda: self._fetch(operation), Rows([])))
 
     def _fetch(self, operation: Fetch) -> Flow[Rows]:
         wanted = every([self._compile.scope(operation.scope), self._compile.refs(operation.refs)])
@@ -146,7 +146,7 @@ class WeaviateAdapter:
     def count(self, operation: Count) -> Flow[int]:
         """Count exactly, by the filter; by keys where a document is being replaced."""
         scope = self._compile.scope(operation.scope, operation.where)
-        return (yield from self._reading(operation.partition, self._number(operation.partition, scope), 0))
+        return (yield from self._reading(operation.partition, lambda: self._number(operation.partition, scope), 0))
 
     def _number(self, partition: str, scope: Compiled) -> Flow[int]:
         if scope is NONE:
@@ -166,7 +166,7 @@ class WeaviateAdapter:
 
     def scan(self, operation: Scan) -> Flow[Rows]:
         """Return one page in key order."""
-        return (yield from self._reading(operation.partition, self._scan(operation), Rows([])))
+        return (yield from self._reading(operation.partition, lambda: self._scan(operation), Rows([])))
 
     def _scan(self, operation: Scan) -> Flow[Rows]:
         compiled, partition = self._compile, operation.partition
@@ -207,16 +207,19 @@ class WeaviateAdapter:
 
     # Tenants that are not served
 
-    def _reading(self, partition: str, flow: Flow[R], empty: R) -> Flow[R]:
+    def _reading(self, partition: str, make: Callable[[], Flow[R]], empty: R) -> Flow[R]:
         """Read; of a tenant that is missing or not active, *empty*, so that the two read alike."""
         try:
-            return (yield from flow)
+            return (yield from make())
         except StoreError as error:
             refused = error
         if refused.code == "tenant_not_served":
             return empty
-        if refused.code != "rejected" or (yield from self._state(partition, refused)) == "active":
+        if refused.code != "rejected":
             raise refused
+        if (yield from self._state(partition, refused)) == "active":
+            # Made or activated by somebody between the two; whatever else was refused is refused again.
+            return (yield from make())
         return empty
 
     def _state(self, partition: str, refused: StoreError) -> Flow[TenantState | None]:
@@ -238,7 +241,8 @@ class WeaviateAdapter:
     def _writing(self, partition: str, make: Callable[[], Flow[R]]) -> Flow[R]:
         """Write; a tenant's first write creates it where config lets it, and nothing else does.
 
-        Every write reads first, so a tenant that is not there is noticed before anything is written.
+        Every write reads first, so a tenant that is not there is noticed before anything is written. Several first
+        writes may meet: the tenant that one of them was refused for is there when its state is asked for.
         """
         try:
             return (yield from make())
@@ -247,11 +251,12 @@ class WeaviateAdapter:
         if refused.code != "rejected":
             raise refused
         state = yield from self._state(partition, refused)
-        if state == "active":
+        if state == "active" and refused.sent != "no":
             raise refused
-        if state is not None or not self.config.creates:
-            raise not_served(refused.sent)
-        yield from self._compile.create(partition)
+        if state != "active":
+            if state is not None or not self.config.creates:
+                raise not_served(refused.sent)
+            yield from self._compile.create(partition)
         return (yield from make())
 
     # Versions of documents
@@ -389,7 +394,7 @@ class WeaviateAdapter:
         check_tagged(operation.records, operation.partition)
         self._compile.check_size(operation.records)
         if not operation.records:
-            return (yield from self._reading(operation.partition, self._clear(operation), 0))
+            return (yield from self._reading(operation.partition, lambda: self._clear(operation), 0))
         return (yield from self._writing(operation.partition, lambda: self._replace(operation)))
 
     def _clear(self, operation: Replace) -> Flow[int]:
@@ -444,7 +449,7 @@ class WeaviateAdapter:
     def delete(self, operation: Delete) -> Flow[int | None]:
         """Delete by the filter, and count what went."""
         conditions = (self._compile.scope(operation.scope), self._compile.selected(operation))
-        return (yield from self._reading(operation.partition, self._delete(operation.partition, conditions), 0))
+        return (yield from self._reading(operation.partition, lambda: self._delete(operation.partition, conditions), 0))
 
     def _delete(self, partition: str, conditions: Sequence[Compiled]) -> Flow[int]:
         """Count and delete; a decided replacement is ended first, since its deciding object may be among them."""
