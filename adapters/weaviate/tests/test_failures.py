@@ -141,7 +141,7 @@ def test_an_object_that_the_server_refuses_fails_the_call_and_nothing_is_logged(
 
 
 class _Refusing:
-    """A port that refuses the first requests of the data, as the server does those of a tenant that is not there yet."""
+    """A port that refuses the first requests of the data, as the server does where the tenant is not there yet."""
 
     def __init__(self, inner, refusals, sent="no"):
         self.inner, self.refusals, self.sent, self.refused = inner, refusals, sent, 0
