@@ -59,11 +59,11 @@ def measure(rows: int, rounds: int, round_trips: tuple[float, ...]) -> dict[str,
         for round_trip in round_trips:
             both: dict[str, dict[str, float]] = {}
             for how, contest in (("sync", _sync), ("async", lambda *some: asyncio.run(_async(*some)))):
-                # A proxy serves eight connections, so each contestant has its own.
+                # Each contestant has a proxy of its own, with room for its pool and the connection that looks first.
                 with ExitStack() as stack:
                     dsns = []
                     for _ in range(2):
-                        port = stack.enter_context(proxy(one.port, round_trip))
+                        port = stack.enter_context(proxy(one.port, round_trip, 2 * PARTITIONS))
                         dsns.append(made.dsn("runtime", tcp=True).replace(f":{one.port}/", f":{port}/"))
                     over = {**whole, "stores": {"main": {**whole["stores"]["main"], "dsn": dsns[0]}}}
                     both[how] = contest(over, made.config(dsn=dsns[1], pool_max=1), names, queries, rounds)
