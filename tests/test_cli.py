@@ -383,7 +383,7 @@ class Operator:
         self.asked.append(("plan", adopt))
         return "CREATE TABLE [red]t[/red] (...);\n"
 
-    def provision(self, *, adopt=None, progress=None):
+    def provision(self, *, adopt=None, progress=None, adopted=None):
         progress("copying", 1, 2)
         self.asked.append(("provision", adopt))
         return ["done"]
@@ -429,6 +429,64 @@ def test_adoption_is_planned_printed_and_needs_a_yes(operator):
     assert ("provision", "public.docs") not in operator.asked
     assert "done" in run("provision", "--adopt", "public.docs", "--yes").stdout
     assert ("provision", "public.docs") in operator.asked
+
+
+class Adopting(Operator):
+    """An operator that adopts three rows of two tenants, or stops at *error* after two."""
+
+    error = None
+
+    def provision(self, *, adopt=None, progress=None, adopted=None):
+        super().provision(adopt=adopt, progress=progress)
+        adopted.tenants, adopted.copied = 2, 2
+        if self.error is not None:
+            adopted.refused = 5
+            raise self.error
+        adopted.copied, adopted.there = 3, 1
+        return ["done"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "outcome"),
+    [
+        (None, 0, {"outcome": "ok", "returned": 3, "there": 1, "tenants": 2, "refused": 0}),
+        (vectoracl.RefusedError("no"), 2, {"outcome": "error:refused", "returned": 2, "tenants": 2, "refused": 5}),
+        (KeyboardInterrupt(), 130, {"outcome": "cancelled", "returned": 2, "tenants": 2, "refused": 5}),
+    ],
+)
+def test_an_adoption_is_recorded_before_it_is_done_and_what_became_of_it(here, monkeypatch, error, code, outcome):
+    (here / "routed.toml").write_text(ROUTED)
+    one, seen = Adopting(), []
+    one.error = error
+    records = here / "audit.jsonl"
+    right = Adopting.provision
+    monkeypatch.setattr(
+        Adopting, "provision", lambda self, **more: seen.append(records.read_text()) or right(self, **more)
+    )
+    monkeypatch.setattr(vectoracl.VectorACL, "operator", lambda *_: one)
+    more = ("--adopt", "public.docs", "--yes", "-c", "routed.toml", "--store", "eu")
+    run("provision", *more, code=code)
+    (line,) = seen[0].splitlines()
+    first = json.loads(line)["decision"]
+    assert (first["action"], first["store"], first["partitions"]) == ("hazmat.adopt", "eu", ["*"])
+    assert "vectoracl provision --adopt 'public.docs', run by" in first["reasons"][0]
+    _, line = records.read_text().splitlines()
+    found = json.loads(line)["outcome"]
+    assert found["decision"] == first["id"]
+    assert {key: found[key] for key in outcome} == outcome
+    assert one.asked[-1] == ("close",)
+
+
+def test_without_a_record_nothing_is_adopted(here, monkeypatch):
+    one = Adopting()
+    monkeypatch.setattr(vectoracl.VectorACL, "operator", lambda *_: one)
+
+    def full(_self, _record):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vectoracl.audit.MemorySink.write", full)
+    run("provision", "--adopt", "public.docs", "--yes", code=2)
+    assert [what for what, *_ in one.asked] == ["plan", "close"]
 
 
 def test_tenants(operator):

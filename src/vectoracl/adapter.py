@@ -207,8 +207,14 @@ class Operator(Protocol):
         """Return, as text that can be run, what `provision` would do."""
         ...
 
-    def provision(self, *, adopt: str | None = None, progress: Progress | None = None) -> list[str]:
-        """Create or update what the adapter needs; return what was done, a line each. Can be run again."""
+    def provision(
+        self, *, adopt: str | None = None, progress: Progress | None = None, adopted: Adopted | None = None
+    ) -> list[str]:
+        """Create or update what the adapter needs; return what was done, a line each. Can be run again.
+
+        With *adopt* what is called so is then copied in; *adopted*, which comes with it from `hazmat.adopt` only, is
+        kept up to date meanwhile.
+        """
         ...
 
     def tenants(self) -> list[TenantInfo]:
@@ -258,6 +264,20 @@ class TenantKeeper(Protocol):
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how many units are done and how many there are (None: unknown)."""
+
+
+@dataclass(slots=True)
+class Adopted:
+    """How far an adoption came, for its record; also where it was refused or broken off.
+
+    `tenants` were found in the source, with `refused` rows that cannot be taken as they are (one that is refused for
+    two reasons counts twice; nothing is copied then). `copied` rows are written for sure, `there` were there already.
+    """
+
+    tenants: int = 0
+    refused: int = 0
+    copied: int = 0
+    there: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ A record is one JSON object, keys sorted: {"id", "time", "action", "permit", "re
 "partitions", "scope", "principal": {"id", "tenant", "kind", "by"}}; `scope` is a digest of the scope's JSON form.
 An outcome is {"decision", "outcome", "returned", "ms"}; `outcome` is "ok", "empty", "denied", "violation",
 "cancelled", "explained" (decided and not acted upon) or "error:CODE", also where the scope has no form on the store.
+That of an adoption has "there", "tenants" and "refused" too (`hazmat.adopt`), and `returned` is what was copied.
 Neither holds query text, chunk text, metadata or vectors.
 """
 

@@ -6,11 +6,11 @@ the store's credentials anyway.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from vectoracl import transfer
-from vectoracl.adapter import Flow, Operator
+from vectoracl.adapter import Adopted, Flow, Operator, Progress
 from vectoracl.client import VectorACL
 from vectoracl.drive import run
 from vectoracl.errors import InvalidInputError
@@ -153,6 +153,42 @@ def on_tenant(
         return run(flow, {"audit": acl.core_port}, timeout=None)
     finally:
         operator.close()
+
+
+def adopt(
+    acl: VectorACL,
+    source: str,
+    *,
+    operator: Operator,
+    store: str | None = None,
+    reason: str,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Let *operator*, of *store* (None: the default one), provision it and copy *source* in, to all its tenants.
+
+    The record is kept before anything is done, its outcome also where it is refused or broken off: how many rows were
+    copied (`returned`) or were `there`, of how many `tenants`, and how many are `refused`. Returns what was done, a
+    line each. Raises: InvalidInputError without a reason; StoreError with the code "audit", with nothing done;
+    RefusedError with the refused rows, and then nothing was copied; StoreError.
+    """
+    named = acl._named(acl._known(store))  # noqa: SLF001 - hazmat is the owner's own back door
+    adopted = Adopted()
+
+    def body(_: str) -> Flow[list[str]]:
+        yield from ()  # likewise
+        return operator.provision(adopt=source, progress=progress, adopted=adopted)
+
+    def reached() -> Mapping[str, int]:
+        return {
+            "returned": adopted.copied,
+            "there": adopted.there,
+            "tenants": adopted.tenants,
+            "refused": adopted.refused,
+        }
+
+    # Whose rows there are is not known before all of them were read.
+    flow = recorded(acl.guard, named.store, "adopt", _reason(reason), ["*"], body, size=lambda _: None, reached=reached)
+    return run(flow, {"audit": acl.core_port}, timeout=None)
 
 
 def unscoped(acl: VectorACL, *, reason: str) -> Unscoped:

@@ -43,9 +43,11 @@ def recorded(
     body: Callable[[str], Flow[T]],
     *,
     size: Callable[[T], int | None],
+    reached: Callable[[], Mapping[str, Any]] = dict,
 ) -> Flow[T]:
     """Run *body* with the id of a record that says *action* and *reason*; note the outcome, whatever it is.
 
+    *reached* says what else the outcome holds, also where *body* did not come to its end.
     Raises: StoreError with the code "audit" if the record cannot be kept, with nothing sent; what *body* raises.
     """
     decision_id = os.urandom(16).hex()
@@ -85,7 +87,7 @@ def recorded(
         raise wrapped(error, message, debug=guard.debug, code="internal") from (error if guard.debug else None)
     finally:
         spent = (time.perf_counter_ns() - started) // 1000 / 1000
-        guard.note({"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent})
+        guard.note({"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent, **reached()})
 
 
 def read_page(guard: Guard, store: Store, reason: str, partition: str, size: int, after: Position | None) -> Flow[Rows]:

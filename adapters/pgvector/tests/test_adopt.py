@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 import vectoracl as v
-from vectoracl import Chunk, F, testing
+from vectoracl import Chunk, F, hazmat, testing
+from vectoracl.audit import MemorySink
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl.fields import check_fields
 from vectoracl.ids import skeleton
@@ -150,6 +151,23 @@ def test_a_usual_table(old: Old) -> None:
         adopted = old.app.execute(stored).fetchone()
         handle.upsert([Chunk("3", "d3", "text 3", hit.vector, metadata=hit.metadata)])
         assert old.app.execute(stored).fetchone() == adopted
+
+
+def test_an_adoption_leaves_a_record_with_its_numbers(old: Old) -> None:
+    sink = MemorySink()
+    with v.VectorACL(old.store.config, sink=sink) as acl:
+        operator = acl.operator()
+        usual(old)
+        hazmat.adopt(acl, "docs", operator=operator, reason="a test of its record")
+        old.add(id=99, tenant_id="acme", doc_id="d", content="new", embedding=vec())
+        hazmat.adopt(acl, "docs", operator=operator, reason="a test of its record")
+        old.add(id=100, tenant_id=None, doc_id="d", content="whose?", embedding=vec())
+        with pytest.raises(RefusedError):
+            hazmat.adopt(acl, "docs", operator=operator, reason="a test of its record")
+        operator.close()
+    assert [one["action"] for one in sink.records] == ["hazmat.adopt"] * 3
+    numbers = [tuple(one[key] for key in ("returned", "there", "tenants", "refused")) for one in sink.outcomes]
+    assert numbers == [(30, 0, 3, 0), (1, 30, 3, 0), (0, 0, 3, 1)]
 
 
 def test_again_and_after_an_interruption(old: Old, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import vectoracl as v
-from vectoracl import testing
+from vectoracl import hazmat, testing
+from vectoracl.audit import MemorySink
 
 from pinecone_support.stores import Provisioned
 
@@ -57,6 +58,23 @@ def test_a_namespace_is_copied_to_its_tenants_and_stays_as_it_was(store: Provisi
     with v.connect(store.config) as acl:
         assert [hit.id for hit in acl.scoped(testing.principal("alice", "acme")).scan()] == ["new"]
     assert store.namespaces()["old"] == 7
+
+
+def test_an_adoption_leaves_a_record_with_its_numbers(store: Provisioned) -> None:
+    put(store, "good", *(old(i, ["acme", "beta"][i % 2]) for i in range(7)))
+    put(store, "bad", old(8, "acme"), old(9, None))
+    sink = MemorySink()
+    with v.VectorACL(store.config, sink=sink) as acl:
+        operator = acl.operator()
+        for source in ("good", "good", "bad"):
+            try:
+                hazmat.adopt(acl, source, operator=operator, reason="a test of its record")
+            except v.RefusedError:
+                assert source == "bad"
+        operator.close()
+    assert [one["action"] for one in sink.records] == ["hazmat.adopt"] * 3
+    numbers = [tuple(one[key] for key in ("returned", "there", "tenants", "refused")) for one in sink.outcomes]
+    assert numbers == [(7, 0, 2, 0), (0, 7, 2, 0), (0, 0, 1, 1)]
 
 
 def test_the_default_namespace_is_adopted_and_has_to_be_emptied_by_its_owner(store: Provisioned) -> None:

@@ -11,7 +11,8 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 import vectoracl as v
-from vectoracl import F, Hybrid, Lexical, testing
+from vectoracl import F, Hybrid, Lexical, hazmat, testing
+from vectoracl.audit import MemorySink
 from vectoracl.errors import RefusedError, StoreError
 
 from qdrant_support.reference import unit
@@ -84,6 +85,25 @@ def test_a_collection_is_planned_copied_and_verified_and_stays_as_it_is(store: P
         (hit,) = bob.fetch(["0"], include={"text", "metadata", "vector"})
         assert (hit.document, hit.text, hit.metadata) == ("d0", "text 0 apple", {"year": 2000})
         assert np.allclose(hit.vector, before[0].vector, atol=1e-5)
+
+
+def test_an_adoption_leaves_a_record_with_its_numbers(store: Provisioned) -> None:
+    def holes(i: int) -> dict[str, Any]:
+        return {**flat(i), "tenant_id": None} if i == 3 else flat(i)
+
+    good, bad = fill(store.client, flat, 30), fill(store.client, holes, 30)
+    sink = MemorySink()
+    with v.VectorACL(store.config, sink=sink) as acl:
+        operator = acl.operator()
+        for old in (good, good, bad):
+            try:
+                hazmat.adopt(acl, old, operator=operator, reason="a test of its record")
+            except RefusedError:
+                assert old == bad
+        operator.close()
+    assert [one["action"] for one in sink.records] == ["hazmat.adopt"] * 3
+    numbers = [tuple(one[key] for key in ("returned", "there", "tenants", "refused")) for one in sink.outcomes]
+    assert numbers == [(30, 0, 2, 0), (0, 30, 2, 0), (0, 0, 2, 1)]
 
 
 def test_what_was_written_since_is_kept(store: Provisioned) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import vectoracl as v
-from vectoracl import F, Lexical, testing
+from vectoracl import F, Lexical, hazmat, testing
+from vectoracl.audit import MemorySink
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl_weaviate import tenant_keys
 
@@ -125,6 +126,21 @@ def test_a_collection_is_planned_copied_and_verified_and_stays_as_it_is(into, ol
             ["a", "b0"],
         )
         assert np.allclose(hit.vector, vector_of(0), atol=1e-5), "lengths too"
+
+
+def test_an_adoption_leaves_a_record_with_its_numbers(into, old):
+    good = old.fill([(None, flat(i)) for i in range(30)])
+    bad = old.fill([(None, flat(i) if i != 3 else {"text": "whose?"}) for i in range(30)])
+    sink = MemorySink()
+    with v.VectorACL(into.config, sink=sink) as acl, into.operator() as operator:
+        for name in (good, good, bad):
+            try:
+                hazmat.adopt(acl, name, operator=operator, reason="a test of its record")
+            except RefusedError:
+                assert name == bad
+    assert [one["action"] for one in sink.records] == ["hazmat.adopt"] * 3
+    numbers = [tuple(one[key] for key in ("returned", "there", "tenants", "refused")) for one in sink.outcomes]
+    assert numbers == [(30, 0, 2, 0), (0, 30, 2, 0), (0, 0, 2, 1)]
 
 
 def test_each_tenant_of_a_multi_tenant_collection_is_a_tenant(into, old):

@@ -41,12 +41,12 @@ TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="The tenan
 
 
 @contextmanager
-def operating(config: Path, store: str | None) -> Iterator[Operator]:
-    """Give the operator's access of a store, which is not served and whose posture is not demanded."""
+def operating(config: Path, store: str | None) -> Iterator[tuple[VectorACL, Operator]]:
+    """Give a configuration with the operator's access of a store, which is not served nor its posture demanded."""
     with opened(config, store, contact=False) as acl:
         operator = acl.operator(store)
         try:
-            yield operator
+            yield acl, operator
         finally:
             operator.close()
 
@@ -67,9 +67,10 @@ def provision(
     """Create or update what a store needs: roles, schema, table, policies. It can be run again at any time.
 
     `--sql` prints it as text that a database administrator can read, change and run; nothing is contacted that the
-    plan does not need. `--adopt TABLE` plans, prints the plan, asks, and copies in batches.
+    plan does not need. `--adopt TABLE` plans, prints the plan, asks, and copies in batches; what it copied is recorded
+    in the audit, and nothing is copied where that cannot be.
     """
-    with operating(config_path(config, argument), store) as operator:
+    with operating(config_path(config, argument), store) as (acl, operator):
         if sql or adopt is not None:
             plan = operator.plan(adopt=adopt)
             if sql:
@@ -80,7 +81,11 @@ def provision(
             _consent(yes=yes)
         with Steps(quiet=as_json) as steps:
             steps.step("provisioning", 0, None)
-            lines = operator.provision(adopt=adopt, progress=steps.report)
+            if adopt is None:
+                lines = operator.provision(progress=steps.report)
+            else:
+                reason = f"vectoracl provision --adopt {adopt!a}, run by {person()} at the command line"
+                lines = hazmat.adopt(acl, adopt, operator=operator, store=store, reason=reason, progress=steps.report)
     _tell(lines, as_json=as_json)
 
 
@@ -124,7 +129,7 @@ def tenants_list(
     Small tenants share a part of the store; a large one is faster in a part of its own. The exit code is 1 if a move
     is advised.
     """
-    with operating(config_path(config, argument), store) as operator:
+    with operating(config_path(config, argument), store) as (_, operator):
         found = operator.tenants()
     advised = [one for one in found if one.advice]
     if as_json:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import psycopg
 
-from vectoracl.adapter import Progress
+from vectoracl.adapter import Adopted, Progress
 from vectoracl.errors import InvalidInputError, RefusedError, StoreError
 from vectoracl.fields import FieldType
 from vectoracl.ids import check_tenant, look_alikes
@@ -88,13 +88,15 @@ def adopt(
     fields: Mapping[str, FieldType],
     source: str,
     progress: Progress | None,
+    adopted: Adopted | None = None,
 ) -> list[str]:
     """Copy *source* into the governed table; return what was done. Can be run again: rows that are there stay.
 
+    *adopted* is kept up to date meanwhile.
     Raises: RefusedError with the list of refused rows, and then nothing is copied; StoreError if in the end a tenant's
     rows differ (written to meanwhile, here or there).
     """
-    return _Adoption(connection, config, fields, source, progress).copy()
+    return _Adoption(connection, config, fields, source, progress).copy(adopted or Adopted())
 
 
 class _Adoption:
@@ -302,9 +304,11 @@ class _Adoption:
             f"AND there.{c['document']} = new.document AND there.{c['generation']} > 0) ON CONFLICT DO NOTHING"
         )
 
-    def copy(self) -> list[str]:
+    def copy(self, adopted: Adopted) -> list[str]:
         """See `adopt`."""
         findings = self._look()
+        adopted.tenants = len(findings.tenants)
+        adopted.refused = sum(count for count, _ in findings.refused.values())
         if findings.refused:
             listed = "\n".join(f"  {line}" for line in findings.lines())
             raise RefusedError(
@@ -315,6 +319,7 @@ class _Adoption:
         for rows in self._read():
             new += self._write(rows)
             read += len(rows)
+            adopted.copied, adopted.there = new, read - new
             self._progress("copying", read, max(total, read))
         self._verify()
         done = [

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from vectoracl.adapter import Progress, TenantInfo
+from vectoracl.adapter import Adopted, Progress, TenantInfo
 from vectoracl.errors import ConfigError, VectorACLError
 from vectoracl.fields import FieldType
 from vectoracl.ids import check_tenant
@@ -67,7 +67,9 @@ class PgOperator:
         return "\n".join(lines) + "\n"
 
     @apart
-    def provision(self, *, adopt: str | None = None, progress: Progress | None = None) -> list[str]:
+    def provision(
+        self, *, adopt: str | None = None, progress: Progress | None = None, adopted: Adopted | None = None
+    ) -> list[str]:
         """Create or update the schema; with *adopt*, then copy that table into it. Can be run again at any time."""
         done = []
         bootstrap = self._where.bootstrap()
@@ -83,7 +85,7 @@ class PgOperator:
                     connection.execute(statement)
             done.append(f"schema version {schema.VERSION} is in place: {self._names.table}")
             if adopt is not None:
-                done += adoption.adopt(connection, self._config, self._fields, adopt, progress)
+                done += adoption.adopt(connection, self._config, self._fields, adopt, progress, adopted)
         return done
 
     def _check_server(self, connection: psycopg.Connection[Any]) -> None:

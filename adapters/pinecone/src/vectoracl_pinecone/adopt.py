@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vectoracl.adapter import Port, Progress
+from vectoracl.adapter import Adopted, Port, Progress
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl.fields import FieldType, reserved_key
@@ -220,13 +220,16 @@ class Adoption:
 
     # Copying
 
-    def copy(self) -> list[str]:
+    def copy(self, adopted: Adopted | None = None) -> list[str]:
         """Copy what is not there yet; return what was done. Can be run again.
 
-        Raises: RefusedError with the refused records, and then nothing is copied; StoreError if in the end a record
-        is not there as it was read (written to meanwhile).
+        *adopted* is kept up to date meanwhile. Raises: RefusedError with the refused records, and then nothing is
+        copied; StoreError if in the end a record is not there as it was read (written to meanwhile).
         """
         findings = self.look()
+        adopted = adopted or Adopted()
+        adopted.tenants = len(findings.tenants)
+        adopted.refused = sum(count for count, _ in findings.refused.values())
         if findings.refused:
             listed = "\n".join(f"  {line}" for line in findings.lines())
             raise RefusedError(f"Nothing was adopted and nothing was copied. Mend these records first:\n{listed}")
@@ -238,7 +241,9 @@ class Adoption:
                 by_tenant.setdefault(made.tag.tenant, []).append(made)
             for tenant, records in by_tenant.items():
                 new += self._write(tenant, records)
+                adopted.copied = new
             read += len(matches)
+            adopted.there = read - new
             self._progress("copying", read, max(total, read))
         self._verify(total)
         names = ", ".join(map(ascii, sorted(self._namespaces)))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vectoracl.adapter import Port, Progress, Request, TenantInfo
+from vectoracl.adapter import Adopted, Port, Progress, Request, TenantInfo
 from vectoracl.errors import PostureError, RefusedError, StoreError
 from vectoracl.fields import FieldType
 from vectoracl_pinecone import schema
@@ -84,14 +84,16 @@ class PineconeOperator:
             "them, and the same API key does.\n"
         )
 
-    def provision(self, *, adopt: str | None = None, progress: Progress | None = None) -> list[str]:
+    def provision(
+        self, *, adopt: str | None = None, progress: Progress | None = None, adopted: Adopted | None = None
+    ) -> list[str]:
         """Create the index if it is not there, and wait until it is ready; can be run again.
 
         *adopt* then copies the records of a namespace, or of each one with "*", to their tenants (see `adopt`).
         """
         found = self._found()
         if adopt is not None:
-            return self._adoption(adopt, progress).copy()
+            return self._adoption(adopt, progress).copy(adopted)
         if found is not None:
             self._strangers(found)
             return ["the index is there; namespaces come with their first record"]

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from qdrant_client import models
 
-from vectoracl.adapter import Port, Progress, Request, TenantInfo
+from vectoracl.adapter import Adopted, Port, Progress, Request, TenantInfo
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl.fields import FieldType
@@ -90,7 +90,9 @@ class QdrantOperator:
             text += "".join(f"# {_printable(line)}\n" for line in self._adoption(adopt, None).plan())
         return text
 
-    def provision(self, *, adopt: str | None = None, progress: Progress | None = None) -> list[str]:
+    def provision(
+        self, *, adopt: str | None = None, progress: Progress | None = None, adopted: Adopted | None = None
+    ) -> list[str]:
         """Create or update the collection and its indexes; does only what is left, and can be run again.
 
         Chunks that were written before the collection had words get theirs. With *adopt* the points of that
@@ -106,7 +108,7 @@ class QdrantOperator:
         if self._config.words is not False and not any(isinstance(step, schema.CreateCollection) for step in steps):
             done.extend(self._fill_words(progress))
         if adopt is not None:
-            done.extend(self._adoption(adopt, progress).copy())
+            done.extend(self._adoption(adopt, progress).copy(adopted))
         return done or ["everything is in place"]
 
     def _apply(self, step: schema.Step) -> None:

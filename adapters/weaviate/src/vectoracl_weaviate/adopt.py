@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 
-from vectoracl.adapter import Port, Progress
+from vectoracl.adapter import Adopted, Port, Progress
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, TooLargeError
 from vectoracl.fields import FieldType, reserved_key
@@ -314,13 +314,16 @@ class Adoption:
 
     # The copy
 
-    def copy(self) -> list[str]:
+    def copy(self, adopted: Adopted | None = None) -> list[str]:
         """Copy every object; return what was done. Can be run again: chunks that are there stay as they are.
 
-        Raises: RefusedError with the list of refused objects, and then nothing is copied; StoreError if in the end a
-        tenant's chunks differ.
+        *adopted* is kept up to date meanwhile. Raises: RefusedError with the list of refused objects, and then nothing
+        is copied; StoreError if in the end a tenant's chunks differ.
         """
         findings = self._look()
+        adopted = adopted or Adopted()
+        adopted.tenants = len(findings.tenants)
+        adopted.refused = sum(count for count, _ in findings.refused.values())
         if findings.refused:
             listed = "\n".join(f"  {line}" for line in findings.lines())
             raise RefusedError(
@@ -333,7 +336,9 @@ class Adoption:
         for part, objects in self._read():
             for tenant, records in self._tenants(part, objects):
                 new += self._write(tenant, records)
+                adopted.copied = new
             done += len(objects)
+            adopted.there = done - new
             self._progress("copying", done, max(self._total, done))
         self._verify()
         return [

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from vectoracl.adapter import Progress, Request, TenantInfo
+from vectoracl.adapter import Adopted, Progress, Request, TenantInfo
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl.fields import FieldType
@@ -69,7 +69,9 @@ class WeaviateOperator:
             text += "".join(f"# {_printable(line)}\n" for line in self._adoption(adopt, None).plan())
         return text
 
-    def provision(self, *, adopt: str | None = None, progress: Progress | None = None) -> list[str]:
+    def provision(
+        self, *, adopt: str | None = None, progress: Progress | None = None, adopted: Adopted | None = None
+    ) -> list[str]:
         """Create or update the collection, and keys where they are configured; does only what is left.
 
         With *adopt* the objects of that collection, which is only read, are then copied in.
@@ -86,7 +88,7 @@ class WeaviateOperator:
                 progress("tenants' keys", number, len(keyless))
             done += self._give_key(name)
         if adopt is not None:
-            done += self._adoption(adopt, progress).copy()
+            done += self._adoption(adopt, progress).copy(adopted)
         return done or ["everything is in place"]
 
     def _apply(self, step: schema.Step, progress: Progress | None) -> str:
