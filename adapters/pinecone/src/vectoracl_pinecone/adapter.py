@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from vectoracl.adapter import Capabilities, Flow, together
-from vectoracl.errors import DeniedError, StoreError, UnsupportedPredicateError
+from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
 from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
 from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
@@ -20,7 +21,7 @@ from vectoracl_pinecone.compile_predicate import Compiled, every
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import ADAPTER, Decoder
 from vectoracl_pinecone.names import document_prefix, id_of, name_part, tenant_of
-from vectoracl_pinecone.pages import Pages, taken_apart
+from vectoracl_pinecone.pages import Pages, restless, taken_apart
 from vectoracl_pinecone.requests import Describe, Done, Match, Put, Query
 
 _ROUNDS = 6
@@ -206,47 +207,89 @@ class PineconeAdapter:
             return 0
         partition, records = operation.partition, list(operation.records)
         puts = self._puts(partition, records, NO_VERSION)  # the limits, before any I/O
+        generations: dict[str, int] = {}
         if not operation.verbatim:
             documents = sorted({record.tag.document for record in records})
             generations = yield from self._generations(partition, documents)
             if any(generations.values()) or any(record.tag.generation for record in records):
-                records = [
-                    record._replace(tag=record.tag._replace(generation=generations.get(record.tag.document, 0)))
-                    for record in records
-                ]
+                records = _joined(records, generations)
                 puts = self._puts(partition, records, NO_VERSION)
         outside = self._compile.outside(operation.scope)
-        if (yield from self._any(partition, [one.id for put in puts for one in put.records], outside)):
+        if (yield from self._any(partition, _ids(records), outside)):
             raise _denied("upsert")
         yield from self._write(partition, puts, self._compile.written(records[-1], NO_VERSION))
+        if not operation.verbatim:
+            yield from self._follow(partition, records, generations, outside)
         return len(records)
+
+    def _follow(
+        self, partition: str, records: Sequence[Record], generations: Mapping[str, int], outside: Compiled
+    ) -> Flow[None]:
+        """Look again at the documents of *records*, which are written; follow those that were replaced meanwhile.
+
+        Their chunks are written into the new generation, and go from the one that they were left in. A replacement
+        that writes after this look lists after it too, and so takes away what it replaces.
+
+        Raises: StoreError with the code "replacing" if a document was replaced each time, "conflict" if the new
+        version has a chunk that may not be overwritten; its chunks are not left in the old generation.
+        """
+        written = len(records)  # without those that are known to be in a generation that went
+        try:
+            for turn in range(_ROUNDS):
+                now = yield from self._moved(partition, generations)
+                late = [record for record in records if record.tag.document in now]
+                if not late:
+                    return
+                written -= len(late)
+                left, records, generations = _ids(late), _joined(late, now), now
+                refused = turn == _ROUNDS - 1
+                if not refused and not (yield from self._any(partition, _ids(records), outside)):
+                    puts = self._puts(partition, records, NO_VERSION)
+                    yield from self._write(partition, puts, self._compile.written(records[-1], NO_VERSION))
+                    written += len(late)
+                    yield from self._remove(partition, left, EVERY)
+                    continue
+                yield from self._remove(partition, left, EVERY)
+                raise restless("unknown") if refused else _taken()
+        except (StoreError, RefusedError) as error:
+            failed = _half_done(error, written)
+        raise failed
+
+    def _moved(self, partition: str, generations: Mapping[str, int]) -> Flow[dict[str, int]]:
+        """Return the newest generation of each document that has a newer one than *generations* say."""
+        if not (yield from self._compile.query(partition, self._compile.newer(generations), 1)):
+            return {}
+        now = yield from self._generations(partition, sorted(generations))
+        return {name: number for name, number in now.items() if number > generations[name]}
 
     def _puts(self, partition: str, records: Sequence[Record], version: str) -> list[Put]:
         return self._compile.puts(partition, self._compile.records_of(records, version))
 
-    def _write(self, partition: str, puts: Sequence[Put], seen: Compiled) -> Flow[Done]:
+    def _write(self, partition: str, puts: Sequence[Put], seen: Compiled) -> Flow[None]:
         """Write all of *puts*; `written` of an error counts the records that are in. *seen* is the last of them."""
         done, written = Done(), 0
-        for put in puts:
-            try:
+        try:
+            for put in puts:
                 done = yield from put
-            except StoreError as error:
-                error.written = written
+                written += len(put.records)
+            if self.config.wait_visible:
+                yield from self._compile.settle(partition, done.lsn, seen, NONE)
+            return
+        except (StoreError, RefusedError) as error:
+            if not written:
                 raise
-            written += len(put.records)
-        if self.config.wait_visible:
-            yield from self._compile.settle(partition, done.lsn, seen, NONE)
-        return done
+            failed = _half_done(error, written)
+        raise failed
 
     def _generations(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, int]]:
-        """Return the newest generation of each document that was ever replaced; all others have 0."""
+        """Return the newest generation of each of *documents*; 0 of one that was never replaced."""
+        found = dict.fromkeys(documents, 0)
         if len(documents) > _FEW_DOCUMENTS:
             where = every([self._compile.documents(documents), self._compile.later()])
             later = yield from self._compile.query(partition, where, _MOST)
             if len(later) < _MOST:  # a full reply may hide a document behind the records of another
                 names = {taken_apart(match.id).document for match in later}
                 documents = [one for one in documents if name_part(one) in names]
-        found: dict[str, int] = {}
         for start in range(0, len(documents), _SIDE_BY_SIDE):
             some = documents[start : start + _SIDE_BY_SIDE]
             pages = yield from together(
@@ -280,37 +323,58 @@ class PineconeAdapter:
         partition, document = operation.partition, operation.document
         version = version_of(operation.records)
         self._puts(partition, operation.records, version)  # the limits, before any I/O
+        outside = self._compile.outside(operation.scope)
+        mine: list[str] = []
         step = 1
-        for turn in range(_ROUNDS):
-            old = yield from self._pages.ids(partition, document_prefix(document))
-            if (yield from self._any(partition, old, self._compile.outside(operation.scope))):
-                raise _denied("replace")
-            if not operation.records:
-                yield from self._remove(partition, old, EVERY)
-                return 0
-            generation = max((taken_apart(one).generation for one in old), default=-1) + step
-            records = at_generation(operation.records, generation)
-            puts = self._puts(partition, records, version)
-            yield from self._write(partition, puts, self._compile.written(records[-1], version))
-            rival = yield from self._rival(partition, document, generation, version)
-            if rival is not None and rival > generation:
-                yield from self._remove(partition, sorted(id_of(record.tag) for record in records), EVERY)
-                return len(records)
-            # Listed again: another one may have written a generation below this one meanwhile, and be done.
-            now = yield from self._pages.ids(partition, document_prefix(document))
-            yield from self._remove(partition, [one for one in now if taken_apart(one).generation < generation], EVERY)
-            if rival is None:
-                return len(records)
-            # Both took the same number: go again, each by a step of its own.
-            step = 2 + (int(version, 16) >> (7 * turn)) % 127
-        raise StoreError(
-            "Others replace the same document at the same time; replace it again.", code="conflict", adapter=ADAPTER
-        )
+        try:
+            for turn in range(_ROUNDS):
+                old = yield from self._pages.ids(partition, document_prefix(document))
+                if (yield from self._any(partition, old, outside)):
+                    if not mine:
+                        raise _denied("replace")
+                    yield from self._remove(partition, mine, EVERY)
+                    raise _taken()
+                if not operation.records:
+                    yield from self._remove(partition, old, EVERY)
+                    return 0
+                generation = max((taken_apart(one).generation for one in old), default=-1) + step
+                records = at_generation(operation.records, generation)
+                puts = self._puts(partition, records, version)
+                yield from self._write(partition, puts, self._compile.written(records[-1], version))
+                mine = _ids(records)
+                rival = yield from self._rival(partition, document, generation, version)
+                if rival == "newer":
+                    yield from self._remove(partition, sorted(mine), EVERY)
+                    return len(records)
+                # Listed again: another one may have written a generation below this one meanwhile, and be done.
+                now = yield from self._pages.ids(partition, document_prefix(document))
+                below = [one for one in now if taken_apart(one).generation < generation]
+                yield from self._remove(partition, below, EVERY)
+                if rival is None:
+                    return len(records)
+                # Both took the same number: go again, each by a step of its own.
+                step = 2 + (int(version, 16) >> (7 * turn)) % 127
+            raise StoreError(
+                "Others replace the same document at the same time; replace it again.", code="conflict", adapter=ADAPTER
+            )
+        except (StoreError, RefusedError) as error:
+            if not mine:
+                raise
+            failed = _half_done(error, len(mine))
+        failed.written = min(failed.written, len(mine))  # in one generation or another
+        raise failed
 
-    def _rival(self, partition: str, document: str, generation: int, version: str) -> Flow[int | None]:
-        """Return the highest generation, from this one on, that another replacement of *document* wrote."""
-        matches = yield from self._compile.query(partition, self._compile.rival(document, generation, version), _MOST)
-        return max((taken_apart(match.id).generation for match in matches), default=None)
+    def _rival(
+        self, partition: str, document: str, generation: int, version: str
+    ) -> Flow[Literal["newer", "same"] | None]:
+        """Tell whether another one wrote into *document* a newer generation, or into this very one."""
+        rival = self._compile.rival(document, generation, version)
+        found = yield from self._compile.query(partition, rival, 1)
+        if not found:
+            return None
+        if taken_apart(found[0].id).generation == generation:
+            found = yield from self._compile.query(partition, self._compile.newer({document: generation}), 1)
+        return "newer" if found else "same"
 
     def delete(self, operation: Delete) -> Flow[int | None]:
         """Find out which records are meant, then delete those of them that are still so."""
@@ -355,10 +419,17 @@ class PineconeAdapter:
 
     def _remove(self, partition: str, ids: Sequence[str], where: Compiled) -> Flow[None]:
         """Delete those of *ids* that still pass *where*."""
-        for start in range(0, len(ids), MAX_IDS):
-            yield from self._compile.remove(partition, ids[start : start + MAX_IDS], where)
-        if ids and self.config.wait_visible:
-            yield from self._compile.settle(partition, None, NONE, self._compile.records(ids[-1:]))
+        gone = False
+        try:
+            for start in range(0, len(ids), MAX_IDS):
+                yield from self._compile.remove(partition, ids[start : start + MAX_IDS], where)
+                gone = True
+            if ids and self.config.wait_visible:
+                yield from self._compile.settle(partition, None, NONE, self._compile.records(ids[-1:]))
+        except StoreError as error:
+            if gone:
+                error.sent = "unknown"
+            raise
 
     # What touches no rows, and what touches all
 
@@ -384,6 +455,34 @@ def _vector(query: ResolvedQuery) -> VectorQuery:
     if not isinstance(query, VectorQuery):
         raise UnsupportedPredicateError("The Pinecone adapter answers vector queries.", field="query")
     return query
+
+
+def _ids(records: Sequence[Record]) -> list[str]:
+    return [id_of(record.tag) for record in records]
+
+
+def _joined(records: Sequence[Record], generations: Mapping[str, int]) -> list[Record]:
+    """Return *records* in the generation of each one's document."""
+    return [record._replace(tag=record.tag._replace(generation=generations[record.tag.document])) for record in records]
+
+
+def _half_done(error: StoreError | RefusedError, written: int) -> StoreError:
+    """Return *error* as that of a write that has begun, of which *written* chunks more are in than it says."""
+    if isinstance(error, RefusedError):
+        # Such as a store that was closed meanwhile: a refusal says that nothing was sent, and here something was.
+        error = StoreError(f"{error} A part of the write was sent before.", code=error.code, adapter=ADAPTER)
+    error.sent = "unknown"
+    error.written += written
+    return error
+
+
+def _taken() -> StoreError:
+    """Return the error of a write whose document was replaced meanwhile by what it may not touch."""
+    return StoreError(
+        "Another writer replaced the document meanwhile by one that this handle may not overwrite.",
+        code="conflict",
+        adapter=ADAPTER,
+    )
 
 
 def _denied(action: str) -> DeniedError:

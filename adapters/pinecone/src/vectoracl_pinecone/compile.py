@@ -66,6 +66,18 @@ class PineconeCompiler:
         """Return that the record is of a later generation than the first."""
         return {self._keys.generation: {"$gte": 1}}
 
+    def newer(self, generations: Mapping[str, int]) -> Compiled:
+        """Return that the record is of a later generation of its document than *generations* say."""
+        names: dict[int, list[str]] = {}
+        for name, number in generations.items():
+            names.setdefault(number, []).append(name)
+        return some(
+            [
+                every([self.documents(some_), {self._keys.generation: {"$gte": number + 1}}])
+                for number, some_ in sorted(names.items())
+            ]
+        )
+
     def rival(self, document: str, generation: int, version: str) -> Compiled:
         """Return that another replacement than *version* wrote the record, of this generation or a later one."""
         return every(

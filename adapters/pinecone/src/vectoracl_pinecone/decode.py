@@ -113,4 +113,5 @@ def malformed() -> StoreError:
         "A record of the namespace has no whole tag: it was not written by vectoracl. Run `vectoracl check`.",
         code="malformed",
         adapter=ADAPTER,
+        sent="no",
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from threading import Lock
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from vectoracl.adapter import Flow, together
 from vectoracl.errors import StoreError
@@ -242,7 +242,7 @@ def _whole(ids: Sequence[str], size: int) -> int:
     return size
 
 
-def restless() -> StoreError:
-    """Return the error of a reader who met replacement after replacement."""
-    text = "A document was replaced again and again while it was read; ask again."
-    return StoreError(text, code="replacing", adapter=ADAPTER, sent="no", retryable=True)
+def restless(sent: Literal["no", "unknown"] = "no") -> StoreError:
+    """Return the error of who met replacement after replacement."""
+    text = "A document was replaced again and again meanwhile; ask again."
+    return StoreError(text, code="replacing", adapter=ADAPTER, sent=sent, retryable=True)
