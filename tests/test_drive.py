@@ -17,7 +17,7 @@ from vectoracl import DeniedError, RefusedError, ScopeViolationError, StoreError
 from vectoracl.adapter import Request, Threaded, together
 from vectoracl.audit import MemorySink
 from vectoracl.drive import arun, confined, run, side_by_side
-from vectoracl.guard import retried
+from vectoracl.guard import LONGEST_PAUSE, retried
 from vectoracl.operations import Found
 from vectoracl.policy import TenantPolicy
 from vectoracl.ports import Sleep
@@ -363,6 +363,21 @@ def test_retry_waits_by_the_clocks_port():
     waiting = AsyncPort(lambda request: None)
     assert asyncio.run(arun(retried(flow), {"store": AsyncPort(answer), "clock": waiting})) == 3
     assert waiting.asked == clock.asked
+
+
+def test_a_pause_that_the_store_asks_for_is_kept_unless_it_is_long():
+    for asked, pauses in ((2.5, [Sleep(2.5)] * 2), (0.07, [Sleep(0.07), Sleep(0.1)]), (-3, [Sleep(0.05), Sleep(0.1)])):
+        clock = Port(lambda request: None)
+        with pytest.raises(StoreError):
+            run(
+                retried(iter_ask),
+                {"store": Port(failing(StoreError("busy", retryable=True, retry_after=asked))), "clock": clock},
+            )
+        assert clock.asked == pauses
+    long = Port(failing(StoreError("busy", retryable=True, retry_after=LONGEST_PAUSE + 0.1)))
+    with pytest.raises(StoreError):
+        run(retried(iter_ask), {"store": long, "clock": Port(lambda request: None)})
+    assert len(long.asked) == 1
 
 
 def test_retry_is_for_what_may_be_retried_and_ends():

@@ -133,6 +133,7 @@ class StoreError(VectorACLError):
     `sent` is "no" when it is certain that nothing was applied (it did not reach the store, or the store rolled it
     back) and "unknown" otherwise: a write that was cancelled or lost its connection may have been applied.
     `written` counts the chunks that certainly were. `field` names a metadata field where it is about one.
+    `retry_after` is how many seconds the store itself asks to wait for before the next try, where it does.
     """
 
     field: str | None = None
@@ -146,6 +147,7 @@ class StoreError(VectorACLError):
         sent: Literal["no", "unknown"] = "unknown",
         written: int = 0,
         retryable: bool = False,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -153,6 +155,7 @@ class StoreError(VectorACLError):
         self.sent: Literal["no", "unknown"] = sent
         self.written = written
         self.retryable = retryable
+        self.retry_after = retry_after
 
 
 class ScopeViolationError(VectorACLError):

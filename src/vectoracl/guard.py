@@ -43,6 +43,8 @@ from vectoracl.scope import Grant, Scope
 T = TypeVar("T")
 _log = logging.getLogger("vectoracl")
 _CACHE = 4096
+LONGEST_PAUSE = 10.0
+"""How many seconds a call waits at the most because a store asks it to, before each of its further tries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,21 +331,24 @@ def check_supported(predicate: Predicate, capabilities: Capabilities) -> None:
 def retried(make: Callable[[], Flow[T]], *, write: bool = False, attempts: int = 3, base: float = 0.05) -> Flow[T]:
     """Run the flow that *make* returns, again while it fails with a retryable StoreError; waits *base* · 2ⁿ seconds.
 
+    A store that names a longer pause gets it, up to `LONGEST_PAUSE`; beyond that the error is the caller's at once.
     A *write* is sent again only while it is certain that nothing was applied: somebody else may have written since, and
     a second application would undo that, or bring back what was deleted. The waiting is a request to the clock's port.
     Once an attempt may have been applied, a later one that certainly was not does not change that: `sent` stays
     "unknown".
     """
-    doubtful = False
+    doubtful, pause = False, 0.0
     for attempt in range(attempts):
         try:
             if attempt:
-                yield Sleep(base * 2 ** (attempt - 1))
+                yield Sleep(pause)
             return (yield from make())
         except StoreError as error:
             doubtful = doubtful or error.sent == "unknown"
             if doubtful:
                 error.sent = "unknown"
-            if not error.retryable or attempt == attempts - 1 or (write and doubtful):
+            asked = error.retry_after or 0.0
+            if not error.retryable or attempt == attempts - 1 or (write and doubtful) or asked > LONGEST_PAUSE:
                 raise
+            pause = max(base * 2**attempt, asked)
     raise AssertionError("unreachable")

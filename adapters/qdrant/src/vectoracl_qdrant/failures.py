@@ -51,7 +51,9 @@ def mapped(error: BaseException, *, write: bool, debug: bool, missing: bool = Fa
 
 def _mapped(error: BaseException, *, write: bool) -> StoreError:
     if isinstance(error, ResourceExhaustedResponse):
-        return _status(429, write=write)
+        made = _status(429, write=write)
+        made.retry_after = float(error.retry_after_s)
+        return made
     if isinstance(error, UnexpectedResponse):
         return _status(error.status_code or 500, write=write)
     if isinstance(error, grpc.RpcError):
@@ -91,7 +93,7 @@ def _status(status: int, *, write: bool) -> StoreError:
     if status in (408, 504):
         return StoreError("Qdrant did not answer in time.", code="timeout", adapter=ADAPTER, sent=unknown)
     if status == 429:
-        text = "Qdrant's rate limit is reached."
+        text = "Qdrant's rate limit is reached; try again later (`retry_after` seconds, where it says so)."
         return StoreError(text, code="rate_limited", adapter=ADAPTER, sent="no", retryable=True)
     if 400 <= status < 500:
         return StoreError(_REJECTED, code="rejected", adapter=ADAPTER, sent="no")
