@@ -15,11 +15,11 @@ import vectoracl as v
 from vectoracl import Chunk, F, Hybrid, Lexical, testing
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
 from vectoracl.fields import check_fields
-from vectoracl.memory.lexical import words
 from vectoracl.operations import Search
 from vectoracl.predicate import ALWAYS
 from vectoracl.queries import RRF_K, HybridQuery
 from vectoracl.records import Record, Tag
+from vectoracl.words import place, words
 from vectoracl_qdrant import words as words_
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler
@@ -292,7 +292,7 @@ def test_words_are_caseless_distinct_and_of_any_script() -> None:
     assert words_.stored("…") is None
     made = words_.stored("a a a b " + "c " * 500)
     assert made is not None
-    assert made.indices == sorted({words_.place(one) for one in "abc"})
+    assert made.indices == sorted({place(one) for one in "abc"})
     assert all(0 < value < 2.2 for value in made.values)
     assert words_.bytes_of([made, None]) >= len(made.model_dump_json()) - len('{"indices":[],"values":[]}')
 
@@ -315,12 +315,3 @@ def test_a_replacement_under_way_shows_one_version_to_a_search_by_words() -> Non
             flow.send(replies.pop(0))
     assert stop.value.value.hits == []
     assert replies == []
-
-
-def test_words_that_are_texts_of_their_own_are_not_kept_in_memory() -> None:
-    before = words_._known.cache_info().currsize
-    for number in range(50):
-        word = f"{number:02}" + "x" * 1_000
-        assert words_.place(word) == words_.place(word) < 1 << 32
-    assert words_._known.cache_info().currsize == before
-    assert words_.place("y" * 32) != words_.place("y" * 33)

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 
 from vectoracl.queries import RRF_K
-
-_WORD = re.compile(r"\w+")
-K1, B = 1.2, 0.75
-
-
-def words(text: str) -> list[str]:
-    """Return the words of *text*, caseless: runs of letters, digits and underscores."""
-    return _WORD.findall(text.casefold())
+from vectoracl.words import K1, B, words
 
 
 def bm25(query: str, texts: Sequence[str]) -> dict[int, float]:
@@ -47,3 +39,6 @@ def fused(legs: Sequence[Sequence[int]]) -> dict[int, float]:
         for rank, place in enumerate(leg, start=1):
             scores[place] = scores.get(place, 0.0) + 1 / (RRF_K + rank)
     return scores
+
+
+__all__ = ["bm25", "fused", "words"]
