@@ -1,7 +1,10 @@
 """The process that holds nothing of the kit: what it shows of itself, and what of its answers is believed."""
 
+import os
 import pickle
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +41,32 @@ def test_nothing_of_the_kit_is_in_sight(far):
     told = [line for line in lines if "conformance" in line.lower() or "pytest" in line.lower()]
     # The folder of a checkout is in its interpreter's path; no variable or argument names the kit.
     assert not [line for line in told if "/" not in line], told
+
+
+@pytest.mark.skipif(os.name == "nt", reason="on Windows an environment keeps its name")
+def test_the_name_of_an_environment_tells_nothing(tmp_path):
+    root = tmp_path / "conformance-pytest"
+    (root / "bin").mkdir(parents=True)
+    (root / "bin" / "python").symlink_to(sys.executable)
+    (root / "pyvenv.cfg").write_text(
+        f"home = {Path(sys._base_executable).parent}\ninclude-system-site-packages = false\nprompt = conformance\n"
+    )
+    (root / "lib").symlink_to(Path(sys.prefix) / "lib")
+    site = root / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+    far = Far(str(root / "bin" / "python"), [str(site)], limit=20)
+    try:
+        far.ask("client", 1, MEMORY, "sync", True)
+        with pytest.raises(ValueError, match="prefix") as seen:
+            far.ask(
+                "source",
+                "import sys\nraise ValueError(f'prefix {sys.prefix} {sys.orig_argv} {sys.executable} {sys.path}')",
+            )
+    finally:
+        far.close()
+    assert "conformance-pytest" not in str(seen.value)
+    assert str(tmp_path) not in str(seen.value)
+    assert (root / "bin" / "python").exists()
+    assert not Path(far._place.python).exists()
 
 
 def test_a_question_never_shows_the_kit(far):

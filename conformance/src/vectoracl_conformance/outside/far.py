@@ -15,7 +15,6 @@ import selectors
 import signal
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 from vectoracl import errors
 from vectoracl.errors import VectorACLError
+from vectoracl_conformance.outside.plain import plain
 from vectoracl_conformance.trial import Abstain
 
 LIMIT = 60.0
@@ -85,16 +85,21 @@ class Far:
         self._limit = limit
         source = (Path(__file__).parent / "door.py").read_text(encoding="utf-8")
         environment = {name: value for name, value in os.environ.items() if not _TELLING.search(name)}
-        self._process = subprocess.Popen(  # noqa: S603 - our own text
-            [python or sys.executable, "-c", source],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            cwd=Path(os.sep).resolve(),
-            start_new_session=True,
-            bufsize=0,
-        )
+        self._place = plain(python)
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own text
+                [self._place.python, "-c", source],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                cwd=Path(os.sep).resolve(),
+                start_new_session=True,
+                bufsize=0,
+            )
+        except BaseException:
+            self._place.close()
+            raise
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._in, self._out = self._process.stdin, self._process.stdout
@@ -105,7 +110,7 @@ class Far:
         try:
             pid = self._answer()
             self._pid = pid if isinstance(pid, int) else 0
-            self.ask("path", *(one for one in paths if one and not _ours(one)))
+            self.ask("path", *self._place.paths([one for one in paths if one and not _ours(one)]))
         except BaseException:
             self.close()
             raise
@@ -163,6 +168,7 @@ class Far:
         self._selector.close()
         self._out.close()
         self._process.wait()
+        self._place.close()
 
     def _ended(self, deadline: float) -> bool:
         """Wait for the end of what the process has to say, until *deadline*."""
