@@ -128,6 +128,7 @@ def test_what_changes_between_stores_is_what_the_adapters_say() -> None:
         "isolation grade": "grade",
         "query kinds": "queries",
         "exact counts": "count",
+        "counts by value (facets)": "facets",
         "exact ranking on demand": "exact",
         "an upsert is all or nothing": "atomic_upsert",
         "a replacement is one step": "atomic_replace",

@@ -30,7 +30,7 @@ LAYERS = [
     "guard",
     "arguments",
     "reads writes transfer",
-    "pages",
+    "pages facets",
     "handle",
     "explain retriever memory",
     "client",
@@ -176,6 +176,7 @@ SURFACE = {
     "ScopedRetriever.search_many": "self queries k where min_score group_by per_group include exact tuning timeout",
     "ScopedRetriever.fetch": "self ids include timeout",
     "ScopedRetriever.count": "self where timeout",
+    "ScopedRetriever.facets": "self field where limit timeout",
     "ScopedRetriever.scan": "self where size include",
     "ScopedRetriever.page": "self where size after include timeout",
     "ScopedRetriever.upsert": "self chunks timeout",
@@ -237,7 +238,7 @@ def test_no_handle_without_a_scope():
 TYPED = """
 from typing import assert_type
 import vectoracl
-from vectoracl import ALWAYS, Chunk, F, Hit, LoadReport, Page, Predicate, Principal, Result, Written
+from vectoracl import ALWAYS, Chunk, F, Facet, Hit, LoadReport, Page, Predicate, Principal, Result, Written
 
 def right(acl: vectoracl.VectorACL, who: Principal) -> None:
     docs = acl.scoped(who)
@@ -246,6 +247,8 @@ def right(acl: vectoracl.VectorACL, who: Principal) -> None:
     assert_type(docs.search_many([[1.0]]), list[Result])
     assert_type(docs.search([1.0])[0], Hit)
     assert_type(docs.count(F.year >= 2020), int)
+    assert_type(docs.facets("year", where=F.a == 1, limit=3), list[Facet])
+    assert_type(docs.facets("year")[0].count, int)
     assert_type(docs.page(), Page)
     assert_type(docs.upsert([Chunk("a", "b")]), Written)
     assert_type(docs.load([]), LoadReport)
@@ -255,6 +258,7 @@ def right(acl: vectoracl.VectorACL, who: Principal) -> None:
 async def also(acl: vectoracl.AsyncVectorACL, who: Principal) -> None:
     docs = acl.scoped(who)
     assert_type(await docs.search([1.0]), Result)
+    assert_type(await docs.facets("year"), list[Facet])
     async for hit in docs.scan():
         assert_type(hit, Hit)
 
@@ -266,6 +270,8 @@ def wrong(acl: vectoracl.VectorACL, who: Principal) -> None:
     docs.search([1.0], where={})  # WRONG
     docs.search([1.0], where=F.year)  # WRONG
     docs.count(True)  # WRONG
+    docs.facets(F.year)  # WRONG
+    docs.facets("year", F.a == 1)  # WRONG
     docs.delete("c1")  # WRONG
     docs.narrow(actions=["read"])  # WRONG
     Principal("ann", "acme")  # WRONG

@@ -30,7 +30,7 @@ from vectoracl.policy import Decision, Policy, TenantPolicy
 from vectoracl.predicate import ALWAYS, NEVER, F, Predicate
 from vectoracl.principal import Principal
 from vectoracl.queries import Hybrid, Lexical, Like
-from vectoracl.records import Chunk, Hit, Page, Result, Tag, Written
+from vectoracl.records import Chunk, Facet, Hit, Page, Result, Tag, Written
 from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
 from vectoracl.scope import Grant, Scope
 
@@ -52,6 +52,7 @@ __all__ = [
     "DeniedError",
     "Explanation",
     "F",
+    "Facet",
     "FieldType",
     "Finding",
     "Grant",

@@ -16,9 +16,10 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_c
 from vectoracl.actions import ALL_ACTIONS, Action
 from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
-from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.predicate import NODES, Predicate
 from vectoracl.queries import ResolvedQuery
+from vectoracl.records import Facet
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -114,11 +115,11 @@ class Capabilities:
     """What an adapter, as configured, can do. What is not declared is refused by the core before any I/O.
 
     `grade` is the isolation grade that is claimed; the posture has to reach it at start-up. `metric` and `dimension`
-    describe the vectors. `count`: "exact", "paged" (exact, by several requests) or "none". `max_batch` is the most
-    records of one upsert. `lexical_scores` says what a lexical score is worth beside one of another partition:
-    "comparable" where it depends on the chunk alone, "partition" where statistics of the partition's own texts are in
-    it (BM25); the latter are not merged. `tuning` maps the name of a per-query setting to its smallest and largest
-    value.
+    describe the vectors. `count`: "exact", "paged" (exact, by several requests) or "none"; `facets` likewise, of an
+    adapter that is `Faceted`. `max_batch` is the most records of one upsert. `lexical_scores` says what a lexical score
+    is worth beside one of another partition: "comparable" where it depends on the chunk alone, "partition" where
+    statistics of the partition's own texts are in it (BM25); the latter are not merged. `tuning` maps the name of a
+    per-query setting to its smallest and largest value.
     `parallel` is how many requests of one handle may run side by side. `verbatim` says that `Upsert.verbatim` is
     honoured, so that a store can be the target of `vectoracl copy`. `vectors` is how exactly vectors are kept: "single"
     is float32, "half" float16; with the metric "cosine" only the direction has to be kept.
@@ -132,6 +133,7 @@ class Capabilities:
     lexical_scores: Literal["comparable", "partition"] = "partition"
     predicates: frozenset[type[Predicate]] = frozenset(NODES)
     count: Literal["exact", "paged", "none"] = "exact"
+    facets: Literal["exact", "paged", "none"] = "none"
     exact: bool = True
     group_by: bool = True
     delete_counts: bool = True
@@ -197,6 +199,15 @@ class Adapter(Protocol):
 
     def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
         """Rank over all partitions, for `hazmat` only. Raises RefusedError where there is no operator's access."""
+        ...
+
+
+@runtime_checkable
+class Faceted(Protocol):
+    """An `Adapter` that can also count by the values of a field; it declares that as `Capabilities.facets`."""
+
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Return every value of the field with its number of rows, exactly, or more than `most` of them."""
         ...
 
 

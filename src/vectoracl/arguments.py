@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
-from vectoracl.fields import check_filter
+from vectoracl.fields import TAG_FIELDS, FieldType, check_filter
 from vectoracl.guard import Store, check_supported
 from vectoracl.ids import check_id, plain
 from vectoracl.operations import ChunkRef, Include
@@ -74,6 +74,33 @@ def check_where(store: Store, where: object) -> Predicate:
     checked = check_filter(check_predicate(where), store.fields)
     check_supported(checked, store.capabilities)
     return checked
+
+
+_FACETED = frozenset({FieldType.KEYWORD, FieldType.NUMBER, FieldType.BOOLEAN})
+_FACETED_TAGS = frozenset({"@document"})
+
+
+def check_facet(store: Store, name: object) -> FieldType:
+    """Return the type of the field *name*, by whose values chunks can be counted. Raises: InvalidInputError."""
+    if type(name) is not str:  # a subclass could be one name here and another one in the store
+        raise InvalidInputError(
+            f'field is the name of a field, for example "lang", not {type(name).__name__}.', field="field"
+        )
+    kind = TAG_FIELDS[name] if name in _FACETED_TAGS else store.fields.get(name)
+    if kind is None:
+        known = ", ".join(sorted(one for one, its in store.fields.items() if its.element in _FACETED)) or "none"
+        raise InvalidInputError(
+            f"Chunks cannot be counted by the values of {name!r}: it is not a declared field. Declared: {known}; "
+            "besides, @document. Add it under [stores.NAME.metadata].",
+            field="field",
+        )
+    if kind.element not in _FACETED:
+        raise InvalidInputError(
+            f"The field {name!r} holds a {kind.value}; chunks are counted by keywords, numbers and booleans. Count by "
+            "ranges instead, one count() each.",
+            field="field",
+        )
+    return kind
 
 
 def check_ask(

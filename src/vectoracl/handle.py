@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
-from vectoracl import arguments, pages, reads, writes
+from vectoracl import arguments, facets, pages, reads, writes
 from vectoracl.actions import Action, check_actions
 from vectoracl.adapter import Flow
 from vectoracl.errors import ClosedError, InvalidInputError
 from vectoracl.guard import Asker, Guard, Store
 from vectoracl.ids import check_id
-from vectoracl.operations import ChunkRef
+from vectoracl.operations import MAX_FACETS, ChunkRef
 from vectoracl.predicate import ALWAYS, Predicate, check_predicate, conjunction
 from vectoracl.prepare import Prepared, prepare
 from vectoracl.queries import Query
-from vectoracl.records import Chunk, Hit, Page, Result, Written
+from vectoracl.records import Chunk, Facet, Hit, Page, Result, Written
 
 T = TypeVar("T")
 UNSET: Any = object()
@@ -111,6 +111,13 @@ class Handle:
     def _count(self, where: object) -> tuple[Store, Flow[int]]:
         store = self._open()
         return store, reads.count(self._guard, store, self._asker, arguments.check_where(store, where))
+
+    def _facets(self, field: str, where: object, limit: int) -> tuple[Store, Flow[list[Facet]]]:
+        store = self._open()
+        kind = arguments.check_facet(store, field)
+        checked = arguments.check_where(store, where)
+        kept = arguments.integer(limit, "limit", 1, MAX_FACETS)
+        return store, facets.facets(self._guard, store, self._asker, field, kind, checked, kept)
 
     def _page(self, where: object, size: int, after: str | None, include: object) -> tuple[Store, Flow[Page]]:
         store = self._open()

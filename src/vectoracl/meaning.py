@@ -6,12 +6,15 @@ those of `fields.typed`; a row's metadata was checked against the declared types
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from vectoracl.errors import InvalidInputError
+from vectoracl.fields import FieldType
 from vectoracl.predicate import (
+    MAX_EXACT_INT,
     Always,
     And,
     ContainsAny,
@@ -25,7 +28,7 @@ from vectoracl.predicate import (
     Range,
     Scalar,
 )
-from vectoracl.records import Tag
+from vectoracl.records import Facet, Tag
 
 Row = tuple[Tag, Mapping[str, Any]]
 Test = Callable[[Tag, Mapping[str, Any]], bool]
@@ -43,7 +46,8 @@ def _family(value: object) -> type:
     return type(value)
 
 
-def _getter(name: str) -> Callable[[Tag, Mapping[str, Any]], Any]:
+def getter(name: str) -> Callable[[Tag, Mapping[str, Any]], Any]:
+    """Return what reads the field *name* of a row; what a row has not reads as a value that equals none."""
     if name.startswith("@"):
         attribute = name[1:]
         return lambda tag, _: getattr(tag, attribute)
@@ -66,9 +70,9 @@ def compile_test(predicate: Predicate) -> Test:
         case Always():
             return lambda _tag, _metadata: True
         case Eq(name, value):
-            return _equals(_getter(name), value)
+            return _equals(getter(name), value)
         case In(name, values):
-            get, wanted = _getter(name), _keys(values)
+            get, wanted = getter(name), _keys(values)
 
             def among(tag: Tag, metadata: Mapping[str, Any]) -> bool:
                 found = get(tag, metadata)
@@ -76,17 +80,21 @@ def compile_test(predicate: Predicate) -> Test:
 
             return among
         case ContainsAny(name, values):
-            get, wanted = _getter(name), _keys(values)
+            get, wanted = getter(name), _keys(values)
 
             def contains(tag: Tag, metadata: Mapping[str, Any]) -> bool:
                 found = get(tag, metadata)
-                return isinstance(found, list | tuple) and any((_family(one), one) in wanted for one in found)
+                return isinstance(found, list | tuple) and any(
+                    # What is written before a field is declared may hold lists of lists, which equal no value.
+                    isinstance(one, str | int | float | datetime) and (_family(one), one) in wanted
+                    for one in found
+                )
 
             return contains
         case Range():
             return _within(predicate)
         case Missing(name):
-            get = _getter(name)
+            get = getter(name)
             return lambda tag, metadata: get(tag, metadata) is _ABSENT
         case And(operands):
             tests = tuple(compile_test(one) for one in operands)
@@ -111,7 +119,7 @@ def _equals(get: Callable[[Tag, Mapping[str, Any]], Any], value: Scalar) -> Test
 
 
 def _within(predicate: Range) -> Test:
-    get = _getter(predicate.field)
+    get = getter(predicate.field)
     gt, gte, lt, lte = predicate.gt, predicate.gte, predicate.lt, predicate.lte
     family = _family(next(bound for bound in (gt, gte, lt, lte) if bound is not None))
 
@@ -132,3 +140,40 @@ def _within(predicate: Range) -> Test:
 def matches(predicate: Predicate, tag: Tag, metadata: Mapping[str, Any]) -> bool:
     """Tell whether the row matches, by the reference meaning of `compile_test`."""
     return compile_test(predicate)(tag, metadata)
+
+
+_FAMILIES: Mapping[FieldType, type] = {FieldType.KEYWORD: str, FieldType.NUMBER: float, FieldType.BOOLEAN: bool}
+
+
+def values_of(kind: FieldType, stored: object) -> frozenset[str | int | float | bool]:
+    """Return the values that a row has in a field of the type *kind* which holds *stored* (see `getter`).
+
+    Those are the values v for which `Eq(field, v)` is true of the row, and for a list `ContainsAny(field, (v,))`: what
+    is of another type than the field's is no value, an element that comes twice is one, and numbers are one if they
+    are equal, so a whole number is an int in either form. Datetimes have no values here.
+    """
+    family = _FAMILIES.get(kind.element)
+    if not kind.is_list:
+        held: Iterable[Any] = (stored,)
+    elif isinstance(stored, list | tuple):
+        held = stored
+    else:
+        held = ()
+    return frozenset(one_value(one) for one in held if _family(one) is family)
+
+
+def one_value(value: str | int | float | bool) -> str | int | float | bool:  # noqa: FBT001 - it is the value itself
+    """Return the one form of *value*: a whole number, up to ±2**53, is an int."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_EXACT_INT:
+        return int(value)
+    return value
+
+
+def tallied(rows: Iterable[Iterable[str | int | float | bool]], most: int) -> list[Facet]:
+    """Count *rows* by the values that each has; stops at one value more than *most*, which the core refuses."""
+    counts: Counter[str | int | float | bool] = Counter()
+    for values in rows:
+        counts.update(values)
+        if len(counts) > most:
+            break
+    return [Facet(value, count) for value, count in counts.items()]

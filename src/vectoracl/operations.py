@@ -95,6 +95,27 @@ class Count:
     where: Predicate
 
 
+MAX_FACETS = 10_000
+"""How many values of a field one partition may have, to be counted by them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """Return every value that `field` has among the rows that match, with the number of rows that have it, exactly.
+
+    `field` is a declared metadata field of keywords, numbers or booleans, or a list of them, or "@document". What a
+    value is, `meaning.values_of` says: a row with a list counts once for each of its different elements. In any order.
+    More than `most` values are refused by the core, so that an adapter need not return more than one beyond that; it
+    never returns some of them as if they were all.
+    """
+
+    partition: str
+    scope: Predicate
+    where: Predicate
+    field: str
+    most: int = MAX_FACETS
+
+
 @dataclass(frozen=True, slots=True)
 class Scan:
     """Return up to `size` matching rows after `after`, in the order of document, generation and chunk id."""
@@ -154,7 +175,7 @@ class Delete:
     where: Predicate | None = None
 
 
-Operation = Search | Fetch | Count | Scan | Upsert | Replace | Delete
+Operation = Search | Fetch | Count | Facets | Scan | Upsert | Replace | Delete
 
 
 class Found(NamedTuple):

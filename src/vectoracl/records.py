@@ -169,6 +169,20 @@ class Page:
     decision_id: str = ""
 
 
+class Facet(NamedTuple):
+    """One value of a metadata field among the chunks that were asked about, and how many of these have it.
+
+    `count` is what `count` returns for the same filter and `field == value` (for a list field: `contains(value)`).
+    A number that is whole is an int, however it is stored: 1 and 1.0 are equal, so they are one value.
+    """
+
+    value: str | int | float | bool
+    count: int  # type: ignore[assignment]  # the name that every reader expects; nobody counts inside of a pair
+
+    def __repr__(self) -> str:
+        return f"Facet({type(self.value).__name__}, count {self.count})"
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """What a write did. `count` is None where the store cannot count what it deleted (see the capabilities)."""

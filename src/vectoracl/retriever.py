@@ -18,7 +18,7 @@ from vectoracl.handle import UNSET, Handle, Ids
 from vectoracl.load import Journal, LoadProgress, LoadReport, Pieces, batches
 from vectoracl.predicate import ALWAYS, Predicate
 from vectoracl.queries import Query
-from vectoracl.records import Chunk, Hit, Page, Result, Written
+from vectoracl.records import Chunk, Facet, Hit, Page, Result, Written
 
 T = TypeVar("T")
 _BATCH = 500
@@ -124,6 +124,22 @@ class ScopedRetriever(Handle):
     def count(self, where: Predicate = ALWAYS, *, timeout: float | None = None) -> int:
         """Return how many chunks this principal sees that match *where*, exactly."""
         return self._run(self._count(where), timeout)
+
+    def facets(
+        self, field: str, *, where: Predicate = ALWAYS, limit: int = 100, timeout: float | None = None
+    ) -> list[Facet]:
+        """Return the values of *field* among the visible chunks that match *where*, with how many chunks have each.
+
+        Exactly, the most frequent first, ties by value, *limit* (1 to 10,000) at most. *field* is a declared field of
+        keywords, numbers or booleans, or of a list of them, or "@document". The count of a value is what `count`
+        returns for *where* and `F[field] == value`, or `.contains(value)` for a list: a chunk counts once for each
+        different element, and one without the field for none.
+
+        Raises: InvalidInputError for another field, ReservedFieldError, UnsupportedPredicateError where the store
+        cannot count by value, all before any I/O; DeniedError (the action is "count"); StoreError with the code
+        "too_many_values" where a tenant's chunks have more than 10,000 values, since some of them are no answer.
+        """
+        return self._run(self._facets(field, where, limit), timeout)
 
     def page(
         self,
@@ -314,6 +330,12 @@ class AsyncScopedRetriever(Handle):
     async def count(self, where: Predicate = ALWAYS, *, timeout: float | None = None) -> int:
         """See `ScopedRetriever.count`."""
         return await self._arun(self._count(where), timeout)
+
+    async def facets(
+        self, field: str, *, where: Predicate = ALWAYS, limit: int = 100, timeout: float | None = None
+    ) -> list[Facet]:
+        """See `ScopedRetriever.facets`."""
+        return await self._arun(self._facets(field, where, limit), timeout)
 
     async def page(
         self,

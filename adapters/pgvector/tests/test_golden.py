@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from vectoracl.fields import FieldType, check_filter
-from vectoracl.operations import ChunkRef, Count, Delete, Fetch, Position, Replace, Scan, Search, Upsert
+from vectoracl.operations import ChunkRef, Count, Delete, Facets, Fetch, Position, Replace, Scan, Search, Upsert
 from vectoracl.predicate import ALWAYS, And, Eq, F, Predicate
 from vectoracl.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.records import Record, Tag
@@ -30,7 +30,7 @@ ADAPTER = PgvectorAdapter(PgvectorConfig(dsn="-", dimension=2), FIELDS)  # type:
 VECTOR = np.array([1.0, 0.5], np.float32)
 SCOPE = And((Eq("@label", "public"), Eq("@document", "d")))
 TEXT, ALL = frozenset({"text"}), frozenset({"text", "metadata", "vector"})
-READS = ("search", "lexical", "hybrid", "fetch", "count", "scan")
+READS = ("search", "lexical", "hybrid", "fetch", "count", "facets", "scan")
 
 
 def late() -> Predicate:
@@ -57,6 +57,10 @@ def flows() -> Iterator[tuple[str, Any]]:
     refs = (ChunkRef("c1"), ChunkRef("c2", "d"))
     yield "fetch", ADAPTER.fetch(Fetch(TENANT, SCOPE, refs, ALL))
     yield "count", ADAPTER.count(Count(TENANT, SCOPE, late()))
+    yield "facets", ADAPTER.facets(Facets(TENANT, ALWAYS, ALWAYS, "lang"))
+    yield "facets of a number in a scope", ADAPTER.facets(Facets(TENANT, SCOPE, late(), "year", 7))
+    yield "facets of a list in a scope", ADAPTER.facets(Facets(TENANT, SCOPE, where, "tags"))
+    yield "facets of documents", ADAPTER.facets(Facets(TENANT, SCOPE, late(), "@document"))
     yield "scan", ADAPTER.scan(Scan(TENANT, SCOPE, late(), 3, None, TEXT))
     yield "scan after a key", ADAPTER.scan(Scan(TENANT, SCOPE, ALWAYS, 3, Position("d", 0, "c0"), ALL))
     yield "upsert", ADAPTER.upsert(Upsert(TENANT, ALWAYS, records(2)))

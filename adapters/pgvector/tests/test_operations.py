@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import Chunk, F, testing
-from vectoracl.operations import Delete, Replace, Upsert
+from vectoracl.operations import Delete, Facets, Replace, Upsert
 from vectoracl.predicate import ALWAYS
 from vectoracl.records import Record, Tag
 from vectoracl_pgvector.compile import PgCompiler
@@ -141,6 +141,26 @@ def test_every_filter_means_what_the_reference_means(
     assert here.scoped(ALICE).count(where) == memory.scoped(ALICE).count(where)
     scans = [[(hit.document, hit.id) for hit in acl.scoped(ALICE).scan(where, size=11)] for acl in (here, memory)]
     assert scans[0] == scans[1]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=predicate, inside=predicate, field=st.sampled_from(["year", "lang", "ok", "tags", "nums", "@document"]))
+def test_facets_are_the_references(pair: Any, where: v.Predicate, inside: v.Predicate, field: str) -> None:
+    here, memory, _ = pair
+    for principal in (ALICE, BOB):
+        got, wanted = (acl.scoped(principal).narrow(inside).facets(field, where=where) for acl in (here, memory))
+        assert got == wanted
+        assert [type(one.value) for one in got] == [type(one.value) for one in wanted]
+
+
+def test_facets_are_one_request_and_no_more_values_than_fit(pair: Any) -> None:
+    here, _, _ = pair
+    adapter = here._named("main").store.adapter
+    flow = adapter.facets(Facets("acme", ALWAYS, ALWAYS, "lang", 2))
+    reply = here._named("main").port.execute(next(flow), None)
+    with pytest.raises(StopIteration) as stop:
+        flow.send(reply)
+    assert len(stop.value.value) == 3, "one more than the most, which the core refuses"
 
 
 def test_a_narrowed_handle_deletes_what_the_filter_names_and_nothing_else(pair: Any) -> None:

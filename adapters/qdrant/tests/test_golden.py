@@ -17,7 +17,7 @@ from qdrant_client import models
 from qdrant_client.conversions.conversion import RestToGrpc
 
 from vectoracl.errors import ScopeViolationError, StoreError
-from vectoracl.operations import Count
+from vectoracl.operations import Count, Facets
 from vectoracl.predicate import ALWAYS
 from vectoracl_qdrant.conformance import QdrantStore
 from vectoracl_qdrant.execute import call
@@ -144,6 +144,9 @@ def test_a_reader_in_the_middle_of_a_replacement_sees_one_version() -> None:
     operation = Count(TENANT, ALWAYS, ALWAYS)
     assert drive(ADAPTER.count(operation), marked, Points([lead], None)) == 2
     assert drive(ADAPTER.count(operation), marked, nothing, nothing, (marked, marked), nothing) == 0
+    facets = Facets(TENANT, ALWAYS, ALWAYS, "lang")
+    assert drive(ADAPTER.facets(facets), marked, Points([lead], None)) == [("en", 2)]
+    assert drive(ADAPTER.facets(facets), marked, nothing, nothing, (marked, marked), nothing) == []
 
 
 def test_a_replacement_that_was_decided_while_its_version_was_hidden_is_not_lost() -> None:
@@ -168,6 +171,8 @@ def test_a_replacement_that_was_decided_while_its_version_was_hidden_is_not_lost
         new,                # so it is asked for again
     )  # fmt: skip
     assert count == 2
+    facets = Facets(TENANT, ALWAYS, ALWAYS, "tags")
+    assert drive(ADAPTER.facets(facets), both, undecided, nothing, (new, new), new) == [("a", 2)], "not both versions"
     # And one that is still undecided behind the answer stays hidden.
     old = version(0, mark)
     again = drive(ADAPTER.count(Count(TENANT, ALWAYS, ALWAYS)), both, undecided, old, undecided, (old, both), undecided)

@@ -69,6 +69,16 @@ def test_every_filter_means_what_the_reference_means(
     assert scans[0] == scans[1]
 
 
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=predicate, inside=predicate, field=st.sampled_from(["year", "lang", "ok", "tags", "nums", "@document"]))
+def test_facets_are_the_references(pair: Any, where: v.Predicate, inside: v.Predicate, field: str) -> None:
+    here, memory, _ = pair
+    for who in (ALICE, BOB):
+        got, wanted = (acl.scoped(who).narrow(inside).facets(field, where=where) for acl in (here, memory))
+        assert got == wanted
+        assert [type(one.value) for one in got] == [type(one.value) for one in wanted]
+
+
 def test_a_narrowed_handle_deletes_what_the_filter_names_and_nothing_else(pair: Any) -> None:
     here, memory, _ = pair
     for acl in (here, memory):

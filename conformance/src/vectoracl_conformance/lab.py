@@ -24,7 +24,7 @@ from vectoracl.drive import arun, confined, run
 from vectoracl.operations import Operation
 from vectoracl.ports import AsyncCorePort
 from vectoracl.predicate import ALWAYS, Predicate
-from vectoracl.records import Chunk, Hit, Page, Record, Result, Vector, Written
+from vectoracl.records import Chunk, Facet, Hit, Page, Record, Result, Vector, Written
 from vectoracl.transfer import write_rows
 from vectoracl_conformance import corpus as corpora
 from vectoracl_conformance.corpus import Corpus
@@ -106,6 +106,10 @@ class Handle:
     async def count(self, where: Any = ALWAYS, **given: Any) -> int:
         """See `ScopedRetriever.count`."""
         return await self._do("count", where, **given)  # type: ignore[no-any-return]
+
+    async def facets(self, field: Any, **given: Any) -> list[Facet]:
+        """See `ScopedRetriever.facets`."""
+        return await self._do("facets", field, **given)  # type: ignore[no-any-return]
 
     async def page(self, where: Any = ALWAYS, size: int = 100, after: str | None = None, **given: Any) -> Page:
         """See `ScopedRetriever.page`."""

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vectoracl.meaning import compile_test
+from vectoracl.fields import FieldType
+from vectoracl.meaning import compile_test, getter, tallied, values_of
+from vectoracl.operations import MAX_FACETS
 from vectoracl.predicate import ALWAYS, Predicate
-from vectoracl.records import Hit, Record, Vector
+from vectoracl.records import Facet, Hit, Record, Vector
+from vectoracl_conformance.corpus import FIELDS
 
 Key = tuple[str, str, str]
 TOLERANCE = 2e-4
@@ -91,6 +94,19 @@ class Oracle:
         if len(found) == len(self.of(tenant)):
             raise UnfitError("the filter matches every row of the tenant, which proves nothing")
         return found
+
+    @staticmethod
+    def facets(rows: Iterable[Record], field: str) -> list[Facet]:
+        """Count *rows* by the values of a field of the corpus, or by document; the most frequent first, ties by value.
+
+        Raises: UnfitError if they have none.
+        """
+        kind = FieldType.KEYWORD if field == "@document" else FieldType(FIELDS[field])
+        get = getter(field)
+        counted = tallied((values_of(kind, get(row.tag, row.metadata)) for row in rows), MAX_FACETS)
+        if not counted:
+            raise UnfitError(f"the rows have no value of {field}, which proves nothing")
+        return sorted(counted, key=lambda facet: (-facet.count, facet.value))
 
     @staticmethod
     def rank(rows: Iterable[Record], query: Vector) -> Ranked:

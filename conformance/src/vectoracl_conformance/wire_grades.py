@@ -67,6 +67,8 @@ class Tour:
         await self._ask(tenant, min(K, owned), lambda: handle.page(where, K))
         if lab.door.adapter.capabilities.count != "none":
             await self._ask(tenant, owned, lambda: handle.count(where), silent=True)
+        if lab.door.adapter.capabilities.facets != "none":
+            await self._ask(tenant, owned, lambda: handle.facets("note", where=where))
 
     async def _writes(self, tenant: str) -> None:
         lab = self._lab

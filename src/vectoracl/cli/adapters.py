@@ -59,6 +59,7 @@ def described(can: Capabilities) -> dict[str, Any]:
         "operations": sorted(can.operations),
         "lexical_scores": can.lexical_scores if can.queries - {"vector"} else None,
         "count": can.count,
+        "facets": can.facets,
         "exact": can.exact,
         "group_by": can.group_by,
         "delete_counts": can.delete_counts,

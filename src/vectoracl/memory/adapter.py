@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vectoracl.adapter import Capabilities, Flow
-from vectoracl.fields import FieldType
+from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.findings import Posture
 from vectoracl.memory.config import MemoryConfig
 from vectoracl.memory.execute import Look, Perform, RankAll
-from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.prepare import check_tagged
 from vectoracl.queries import ResolvedQuery
+from vectoracl.records import Facet
 
 
 def capabilities(config: MemoryConfig) -> Capabilities:
@@ -21,6 +22,7 @@ def capabilities(config: MemoryConfig) -> Capabilities:
         metric=config.metric,
         dimension=config.dimension,
         queries=frozenset({"vector", "lexical", "hybrid"}),
+        facets="exact",
         verbatim=True,
     )
 
@@ -50,6 +52,13 @@ class MemoryAdapter:
     def count(self, operation: Count) -> Flow[int]:
         """Count."""
         reply: int = yield from Perform(operation.partition, operation)
+        return reply
+
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Count by value."""
+        name = operation.field
+        kind = TAG_FIELDS[name] if name in TAG_FIELDS else self.fields[name]
+        reply: list[Facet] = yield from Perform(operation.partition, operation, kind)
         return reply
 
     def scan(self, operation: Scan) -> Flow[Rows]:

@@ -13,13 +13,15 @@ import numpy as np
 
 from vectoracl.adapter import Request
 from vectoracl.errors import ClosedError, DeniedError, InvalidInputError
+from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
-from vectoracl.meaning import compile_test
+from vectoracl.meaning import compile_test, getter, tallied, values_of
 from vectoracl.memory import lexical
 from vectoracl.operations import (
     ChunkRef,
     Count,
     Delete,
+    Facets,
     Fetch,
     Found,
     Include,
@@ -32,18 +34,20 @@ from vectoracl.operations import (
 )
 from vectoracl.predicate import Predicate
 from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
-from vectoracl.records import Hit, Tag, Vector
+from vectoracl.records import Facet, Hit, Tag, Vector
 
 R = TypeVar("R")
 Key = tuple[str, int, str]
+_Plain = Search | Fetch | Count | Scan | Upsert | Replace | Delete
 
 
 @dataclass(frozen=True, slots=True)
 class Perform(Request[R]):
-    """Perform one operation on one partition."""
+    """Perform one operation on one partition; `kind` is the type of the field that facets are of."""
 
     partition: str | None
     operation: Operation
+    kind: FieldType | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +135,14 @@ class MemoryPort:
                 case RankAll(query=query, k=k):
                     rows = [row for part in self._shelf.partitions.values() for row in part.values()]
                     return Found(_handed(self._rank(rows, query, frozenset({"text", "metadata"}))[:k]))
-                case Perform(partition=partition, operation=operation) if partition == operation.partition:
-                    return self._perform(self._shelf.partitions.get(partition, {}), operation)
+                case Perform(partition=partition, operation=operation, kind=kind) if partition == operation.partition:
+                    rows_of = self._shelf.partitions.get(partition, {})
+                    if isinstance(operation, Facets):
+                        return _tallied(rows_of, operation, kind)
+                    return self._perform(rows_of, operation)
         raise InvalidInputError("The memory store does not know this request.")
 
-    def _perform(self, rows: dict[Key, Row], operation: Operation) -> Any:
+    def _perform(self, rows: dict[Key, Row], operation: _Plain) -> Any:
         match operation:
             case Search():
                 return Found(_handed(self._search(rows, operation)))
@@ -275,6 +282,14 @@ def _key(tag: Tag) -> Key:
 
 def _outside(action: str) -> DeniedError:
     return DeniedError(f"The {action} touches a chunk outside of what this handle may write.", action=action)
+
+
+def _tallied(rows: dict[Key, Row], operation: Facets, kind: FieldType | None) -> list[Facet]:
+    if kind is None:
+        raise InvalidInputError("Facets are asked for with the type of their field.", field="field")
+    get = getter(operation.field)
+    permitted = _permitted(rows, operation.scope, operation.where)
+    return tallied((values_of(kind, get(row.tag, row.metadata)) for row in permitted), operation.most)
 
 
 def _permitted(rows: dict[Key, Row], *predicates: Predicate) -> list[Row]:

@@ -10,10 +10,10 @@ from vectoracl.adapter import Capabilities, Flow
 from vectoracl.errors import InvalidInputError, RefusedError, StoreError, UnsupportedPredicateError
 from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
-from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.prepare import check_tagged
 from vectoracl.queries import Lexical, ResolvedQuery, VectorQuery
-from vectoracl.records import Record, Vector
+from vectoracl.records import Facet, Record, Vector
 from vectoracl_pgvector import posture as postures
 from vectoracl_pgvector.capabilities import capabilities
 from vectoracl_pgvector.compile import MAX_EF, PgCompiler
@@ -88,6 +88,11 @@ class PgvectorAdapter:
         """Count exactly."""
         (((number,),),) = yield from self._compile.count(operation)
         return int(number)
+
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Count by value, exactly."""
+        (rows,) = yield from self._compile.facets(operation)
+        return self._decode.facets(operation.field, rows)
 
     def scan(self, operation: Scan) -> Flow[Rows]:
         """Return one page in key order."""

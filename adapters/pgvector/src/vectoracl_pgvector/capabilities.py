@@ -15,6 +15,7 @@ def capabilities(config: PgvectorConfig) -> Capabilities:
         dimension=config.dimension,
         queries=frozenset({"vector", "lexical", "hybrid"}) if config.lexical else frozenset({"vector"}),
         lexical_scores="comparable",
+        facets="exact",
         max_batch=config.max_batch,
         deadlines="server",
         parallel=config.pool_max,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vectoracl.fields import FieldType
-from vectoracl.operations import ChunkRef, Count, Delete, Fetch, Include, Replace, Scan, Search, Upsert
+from vectoracl.operations import ChunkRef, Count, Delete, Facets, Fetch, Include, Replace, Scan, Search, Upsert
 from vectoracl.predicate import Always, Predicate
 from vectoracl.prepare import dump_metadata
 from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
@@ -196,6 +196,16 @@ class PgCompiler:
         return self._ask(
             operation.partition, Statement(f"SELECT count(*) FROM {self.names.table} WHERE {where}", params)
         )
+
+    def facets(self, operation: Facets) -> Transaction:
+        """Compile a count by value, with one value more than asked to see whether there are too many."""
+        where, params = self._rows(operation.partition, operation.scope, operation.where)
+        values = self._predicates.values(operation.field)
+        sql = (
+            f"SELECT {values.value}::text, count(*) FROM (SELECT {values.stored} AS stored FROM {self.names.table} "
+            f"WHERE {where}) AS found{values.rest} GROUP BY {values.value} LIMIT %s"
+        )
+        return self._ask(operation.partition, Statement(sql, (*params, operation.most + 1)))
 
     def scan(self, operation: Scan) -> Transaction:
         """Compile a page in key order, with one row more than asked to see whether there is another page."""

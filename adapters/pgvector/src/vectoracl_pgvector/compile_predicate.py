@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import orjson
 
@@ -19,7 +19,16 @@ from vectoracl_pgvector.names import Names, literal
 
 Sql = tuple[str, tuple[Any, ...]]
 _SIDES = (("gt", ">"), ("gte", ">="), ("lt", "<"), ("lte", "<="))
+_JSON_TYPE = {FieldType.KEYWORD: "string", FieldType.NUMBER: "number", FieldType.BOOLEAN: "boolean"}
 _COLUMN_TYPE = {FieldType.KEYWORD: "text", FieldType.NUMBER: "float8"}
+
+
+class Values(NamedTuple):
+    """How rows are counted by a field: what is `stored` of each, and the `value` of it in what follows FROM."""
+
+    stored: str
+    value: str
+    rest: str
 
 
 class Compiler:
@@ -73,6 +82,27 @@ class Compiler:
                 )
                 return sql, ([_json(value) for value in values],)
         raise UnsupportedPredicateError(f"{type(predicate).__name__} has no form in SQL.")
+
+    def values(self, name: str) -> Values:
+        """Return how rows are counted by the values of a field. Raises: UnsupportedPredicateError.
+
+        JSONB's own equality groups, as it compares in `_among`: 1 and 1.0 are one value. A list has each of its
+        different elements once. What is of another type than the field's is no value.
+        """
+        if name in TAG_FIELDS:
+            return Values(self._columns[name], "stored", "")
+        kind = self._fields[name]
+        json_type = _JSON_TYPE.get(kind.element)
+        if json_type is None:
+            raise UnsupportedPredicateError(f"The field {name!r} is not counted by its values.", field=name)
+        stored = f"{self._metadata} -> {literal(name)}"
+        if not kind.is_list:
+            return Values(stored, "stored", f" WHERE jsonb_typeof(stored) = '{json_type}'")
+        each = (
+            " CROSS JOIN LATERAL (SELECT DISTINCT item FROM jsonb_array_elements(CASE WHEN jsonb_typeof(stored) = "
+            f"'array' THEN stored ELSE '[]' END) AS listed(item) WHERE jsonb_typeof(item) = '{json_type}') AS items"
+        )
+        return Values(stored, "item", each)
 
     def _joined(self, word: str, operands: tuple[Predicate, ...]) -> Sql:
         parts = [self.compile(one) for one in operands]

@@ -13,7 +13,8 @@ from typing import Any
 
 from vectoracl.adapter import Flow
 from vectoracl.findings import Posture
-from vectoracl.operations import Count, Found, Search
+from vectoracl.operations import Count, Facets, Found, Search
+from vectoracl.records import Facet
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.mutants.broken import Broken, wrapped
 from vectoracl_pgvector.requests import Statement, Transaction
@@ -145,6 +146,22 @@ class CountByPolicy(Broken):
                 return stop.value  # type: ignore[no-any-return]
 
 
+class FacetsByPolicy(Broken):
+    """The count by value has no condition of its own: row-level security alone makes it right."""
+
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Leave the condition out of what the right adapter would send."""
+        flow = super().facets(operation)
+        request: Any = next(flow)
+        while True:
+            (statement,) = request.statements
+            reply = yield replace(request, statements=(_without(statement),))
+            try:
+                request = flow.send(reply)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+
+
 _CONDITION = '"tenant_id" = %s::text'
 
 
@@ -258,6 +275,10 @@ MUTANTS = (
         "over-fetch", "a foreign row is fetched beside the own ones, then dropped", "E2c", wrapped(OverFetch), _OPEN
     ),
     Mutant("scope missing in one statement", "the count relies on the policies", "E2s", wrapped(CountByPolicy)),
+    Mutant("facets by policy", "the count by value relies on the policies", "E2s", wrapped(FacetsByPolicy)),
+    Mutant(
+        "facets of everyone", "the count by value has no tenant and no policy", "R12", wrapped(FacetsByPolicy), _OPEN
+    ),
     Mutant("words of everyone", "the words' search has no tenant and no policy", "R13", wrapped(WordsUnscoped), _OPEN),
     Mutant("one leg by policy", "a leg of the fusion relies on the policies", "E2s", wrapped(LegByPolicy)),
     Mutant("unscoped leg", "a leg of the fusion ranks everyone", "R3", wrapped(LegByPolicy), _OPEN),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from vectoracl.fields import FieldType
+import orjson
+
+from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.prepare import load_metadata
-from vectoracl.records import Hit, Tag
+from vectoracl.records import Facet, Hit, Tag
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.requests import Row, load_vector
 
@@ -31,6 +33,11 @@ class Decoder:
         if ranked:
             hits.sort(key=lambda hit: (-hit.score, hit.tenant, hit.document, hit.id))
         return hits
+
+    def facets(self, field: str, rows: Sequence[Row]) -> list[Facet]:
+        """Return *rows* of (value, number of rows) as facets; a metadata value comes as JSON."""
+        plain = field in TAG_FIELDS
+        return [Facet(value if plain else orjson.loads(value), int(count)) for value, count in rows]
 
     def _hit(self, row: Row, *, ranked: Literal["distance", "words"] | None) -> Hit:
         (_, tenant, document, generation, chunk, label, rev, expires, producer, path, time, position, text, metadata,

@@ -11,10 +11,11 @@ from vectoracl.adapter import Capabilities, Flow
 from vectoracl.errors import DeniedError, StoreError, UnsupportedPredicateError
 from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
-from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.meaning import tallied
+from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.prepare import check_tagged
 from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
-from vectoracl.records import Record
+from vectoracl.records import Facet, Record
 from vectoracl.replacing import at_generation, version_of
 from vectoracl_qdrant import posture as postures
 from vectoracl_qdrant.capabilities import capabilities
@@ -105,12 +106,19 @@ class QdrantAdapter:
         scope = self._compile.scope(operation.scope, operation.where)
         return len((yield from self._keys(operation.partition, scope)))
 
-    def _keys(self, partition: str, *conditions: Compiled) -> Flow[Sequence[Any]]:
-        """Return the keys of all visible points that meet *conditions*."""
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Count by value exactly, by paging through the values of all points that have one (see `count`)."""
+        compiled, name = self._compile, operation.field
+        conditions = (compiled.scope(operation.scope, operation.where), compiled.has(name))
+        points = yield from self._keys(operation.partition, *conditions, more=(compiled.path(name),))
+        return tallied((self._decode.values(name, point) for point in points), operation.most)
 
-        def ask(more: Compiled) -> Flow[Sequence[Any]]:
-            where = self._compile.rows(partition, *conditions, more)
-            return [] if where is None else (yield from self._pages.keys(partition, where))
+    def _keys(self, partition: str, *conditions: Compiled, more: tuple[str, ...] = ()) -> Flow[Sequence[Any]]:
+        """Return the keys of all visible points that meet *conditions*, with the payload *more*."""
+
+        def ask(visible: Compiled) -> Flow[Sequence[Any]]:
+            where = self._compile.rows(partition, *conditions, visible)
+            return [] if where is None else (yield from self._pages.keys(partition, where, more=more))
 
         return (yield from self._versions.steady(partition, ask))
 

@@ -12,7 +12,8 @@ def capabilities(config: QdrantConfig) -> Capabilities:
     """Return the capabilities.
 
     The grade is "predicate": our filter is the wall. Strict mode without exact search is the tripwire on a server,
-    and its price is that exact ranking is refused and that counts are paged. A replacement is several operations, so
+    and its price is that exact ranking is refused and that counts are paged, those by value too: the server's facets
+    are estimates unless they are exact, and exact ones are refused. A replacement is several operations, so
     it is not declared atomic, although readers see one version (`adapter.QdrantAdapter.replace`). Lexical scores hold
     statistics of the scope with `idf`, and depend on the chunk alone without it.
     """
@@ -23,6 +24,7 @@ def capabilities(config: QdrantConfig) -> Capabilities:
         lexical_scores="partition" if config.idf else "comparable",
         dimension=config.dimension,
         count="paged",
+        facets="paged",
         exact=config.local,
         atomic_replace=False,
         max_batch=config.max_batch,

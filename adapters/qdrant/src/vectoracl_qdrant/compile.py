@@ -13,7 +13,7 @@ from typing import Any
 from qdrant_client import models
 
 from vectoracl.errors import RefusedError, TooLargeError
-from vectoracl.fields import FieldType
+from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.operations import ChunkRef, Delete, Include, Search, named
 from vectoracl.predicate import Predicate
 from vectoracl.prepare import dump_metadata
@@ -101,6 +101,14 @@ class QdrantCompiler:
         if operation.where is not None:
             return self.scope(operation.where)
         raise RefusedError("A delete needs a selector; there is none that means everything.")
+
+    def has(self, name: str) -> Compiled:
+        """Return that the point has the field *name*; every point has those of the tag."""
+        return EVERY if name in TAG_FIELDS else keyword(self._keys.present, name)
+
+    def path(self, name: str) -> str:
+        """Return the payload path of the field *name*. Raises: UnsupportedPredicateError."""
+        return self._predicates.path(name)[0]
 
     def payload(self, include: Include) -> tuple[str, ...]:
         """Return the payload keys of a reply with what *include* names; the whole tag is always among them."""

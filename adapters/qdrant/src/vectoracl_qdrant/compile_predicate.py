@@ -73,7 +73,8 @@ class Compiler:
                 return self._range(predicate)
         raise UnsupportedPredicateError(f"{type(predicate).__name__} has no form in Qdrant.")
 
-    def _path(self, name: str) -> tuple[str, FieldType]:
+    def path(self, name: str) -> tuple[str, FieldType]:
+        """Return the payload path of the field *name*, and its type. Raises: UnsupportedPredicateError."""
         if name in TAG_FIELDS:
             return self._tags[name], TAG_FIELDS[name]
         kind = self._fields.get(name)
@@ -82,7 +83,7 @@ class Compiler:
         return field_path(self._payload, name, kind), kind
 
     def _among(self, name: str, values: tuple[Scalar, ...]) -> Compiled:
-        path, kind = self._path(name)
+        path, kind = self.path(name)
         match kind:
             case FieldType.KEYWORD | FieldType.KEYWORDS:
                 return keyword(path, *(one for one in values if isinstance(one, str)))
@@ -98,7 +99,7 @@ class Compiler:
                 assert_never(kind)
 
     def _range(self, node: Range) -> Compiled:
-        path, kind = self._path(node.field)
+        path, kind = self.path(node.field)
         bounds = {side: getattr(node, side) for side in ("gt", "gte", "lt", "lte")}
         given = {side: bound for side, bound in bounds.items() if bound is not None}
         if kind is FieldType.NUMBER:

@@ -12,7 +12,8 @@ from typing import Any
 from qdrant_client import models
 
 from vectoracl.adapter import Flow
-from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.records import Facet
 from vectoracl_conformance.harness import Mutant
 from vectoracl_conformance.mutants.broken import Broken, wrapped
 from vectoracl_qdrant.requests import Rank, RankGroups, RankLegs, RankWords, Scroll, Write
@@ -50,6 +51,10 @@ class Rewritten(Broken):
     def count(self, operation: Count) -> Flow[int]:
         """Count."""
         return (yield from self._through("count", self.inner.count(operation)))  # type: ignore[no-any-return]
+
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Count by value."""
+        return (yield from self._through("facets", super().facets(operation)))  # type: ignore[no-any-return]
 
     def scan(self, operation: Scan) -> Flow[Rows]:
         """Scan."""
@@ -203,6 +208,10 @@ def mutants() -> Sequence[Mutant]:
         _made("fetch by bare ids", "chunks are read by their ids alone", "R10", "fetch", _filters(without, Scroll)),
         _made("count without the tenant", "counting pages through everybody's keys", "R12", "count",
               _filters(without, Scroll)),
+        _made("facets without the tenant", "counting by value pages through everybody's points", "R12", "facets",
+              _filters(without, Scroll)),
+        _made("facets with the tenant in should", "the tenant is one alternative of a count by value", "R12", "facets",
+              _filters(in_should, Scroll)),
         _made("scan without the tenant", "a scroll has no tenant", "R11", "scan", _filters(without, Scroll)),
         _made("delete without the tenant", "a delete has no tenant", "W6", "delete",
               lambda request: _steps(_delete_all)(_filters(without, Scroll)(request))),

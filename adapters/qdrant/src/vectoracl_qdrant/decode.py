@@ -9,11 +9,12 @@ import numpy as np
 from qdrant_client import models
 
 from vectoracl.errors import ScopeViolationError, StoreError
-from vectoracl.fields import FieldType
+from vectoracl.fields import TAG_FIELDS, FieldType
+from vectoracl.meaning import values_of
 from vectoracl.prepare import load_metadata
 from vectoracl.records import Hit, Tag
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.names import id_of
+from vectoracl_qdrant.names import field_key, flag, id_of
 
 ADAPTER = "qdrant"
 Point = models.ScoredPoint | models.Record
@@ -26,6 +27,7 @@ class Decoder:
         self._keys = config.payload
         self._vector = config.vector or ""
         self._sign = -1.0 if config.metric == "l2" else 1.0
+        self._fields = fields
         self._dates = {name: kind for name, kind in fields.items() if kind is FieldType.DATETIME}
 
     def ranked(self, points: Iterable[models.ScoredPoint]) -> list[Hit]:
@@ -50,6 +52,17 @@ class Decoder:
         hits = [self._hit(point, 0.0) for point in points]
         hits.sort(key=lambda hit: (hit.document, hit.tag.generation, hit.id))
         return hits
+
+    def values(self, name: str, point: Point) -> frozenset[str | int | float | bool]:
+        """Return the values that *point* has in the field *name*, which its payload has under the field's path."""
+        payload = point.payload or {}
+        if name in TAG_FIELDS:
+            return values_of(TAG_FIELDS[name], payload.get(self._keys.document))
+        kind = self._fields[name]
+        stored: Any = (payload.get(self._keys.fields) or {}).get(field_key(name, kind))
+        if kind is FieldType.BOOLEAN:
+            stored = next((one for one in (True, False) if stored == flag(one)), None)
+        return values_of(kind, stored)
 
     def tag(self, point: Point) -> Tag:
         """Return the point's tag.

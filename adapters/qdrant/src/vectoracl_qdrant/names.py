@@ -41,8 +41,13 @@ def order_of(document: str) -> int:
 
 
 def field_path(payload: Payload, name: str, kind: FieldType) -> str:
-    """Return the payload path of a declared field. The part up to the first underscore is the type: injective."""
-    return f"{payload.fields}.{SHORT_NAMES[kind]}_{name}"
+    """Return the payload path of a declared field."""
+    return f"{payload.fields}.{field_key(name, kind)}"
+
+
+def field_key(name: str, kind: FieldType) -> str:
+    """Return the key of a declared field in its object. The part up to the first underscore is the type: injective."""
+    return f"{SHORT_NAMES[kind]}_{name}"
 
 
 def flag(value: bool) -> str:  # noqa: FBT001 - it is the value itself

@@ -46,10 +46,13 @@ class Pages:
                 first.partition, first.filter, first.limit, first.payload, first.vectors, page.offset, first.order
             )
 
-    def keys(self, partition: str, where: models.Filter, most: int | None = None) -> Flow[list[models.Record]]:
-        """Return the versions (not the content) of all points that pass *where*, or of the first *most*."""
+    def keys(
+        self, partition: str, where: models.Filter, most: int | None = None, *, more: tuple[str, ...] = ()
+    ) -> Flow[list[models.Record]]:
+        """Return the versions (not the content, but *more*) of all points that pass *where*, or of the first *most*."""
         limit = self._config.page if most is None else min(most, self._config.page)
-        return (yield from self.all(Scroll(partition, where, limit, self._compile.versions), most))
+        payload = (*self._compile.versions, *(one for one in more if one not in self._compile.versions))
+        return (yield from self.all(Scroll(partition, where, limit, payload), most))
 
     def next(
         self, partition: str, conditions: Sequence[Compiled], after: Position | None, number: int

@@ -12,7 +12,7 @@ from qdrant_client import QdrantClient, models
 from vectoracl import ALWAYS, NEVER, F
 from vectoracl.adapter import Request
 from vectoracl.fields import check_fields, check_scope_predicate
-from vectoracl.operations import ChunkRef, Count, Delete, Fetch, Position, Replace, Scan, Search, Upsert
+from vectoracl.operations import ChunkRef, Count, Delete, Facets, Fetch, Position, Replace, Scan, Search, Upsert
 from vectoracl.predicate import Predicate
 from vectoracl.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.records import Record, Tag
@@ -99,6 +99,9 @@ def flows() -> Iterator[tuple[str, Any]]:
     refs = (ChunkRef("c1"), ChunkRef("c2", "d"), ChunkRef("c3", "d"), ChunkRef("c4", "e"))
     yield "fetch", ADAPTER.fetch(Fetch(TENANT, SCOPE, refs, TEXT))
     yield "count", ADAPTER.count(Count(TENANT, SCOPE, checked(F.year > 1)))
+    yield "facets", ADAPTER.facets(Facets(TENANT, ALWAYS, ALWAYS, "ok"))
+    yield "facets of a list in a scope", ADAPTER.facets(Facets(TENANT, SCOPE, checked(F.year > 1), "tags"))
+    yield "facets of documents", ADAPTER.facets(Facets(TENANT, SCOPE, ALWAYS, "@document"))
     yield "scan from the start", ADAPTER.scan(Scan(TENANT, SCOPE, ALWAYS, 3, None, TEXT))
     yield "scan after a key", ADAPTER.scan(Scan(TENANT, SCOPE, checked(F.year > 1), 1, Position("d", 0, "c0"), ALL))
     yield "upsert", ADAPTER.upsert(Upsert(TENANT, ALWAYS, records(2)))

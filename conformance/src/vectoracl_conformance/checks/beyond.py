@@ -258,6 +258,8 @@ async def x3(t: Trial) -> None:
     for action, call in calls.items():
         if action not in can.operations or (action == "count" and can.count == "none"):
             await t.refused(call(), UnsupportedPredicateError, attacked=f"{action}, which is not declared")
+    if can.facets == "none":
+        await t.refused(handle.facets("lang"), UnsupportedPredicateError, attacked="facets, which are not declared")
     for node in NODES:
         if node not in can.predicates:
             where = next((one for _, one in filters() if _has(one, node)), None)
@@ -282,6 +284,8 @@ async def x3(t: Trial) -> None:
         ("an empty filter", {"where": {}}),
     ):
         await t.refused(handle.search(corpus.centre, **given), attacked=name)
+    for field in ("when", "nowhere", "@label", "tenant"):
+        await t.refused(handle.facets(field), attacked=f"facets of {field}")
     await t.refused(
         handle.upsert([Chunk(f"c{place}", "d", "", corpus.centre) for place in range(can.max_batch + 1)])
         if can.max_batch <= 20_000

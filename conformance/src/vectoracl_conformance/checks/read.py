@@ -14,7 +14,7 @@ from vectoracl.queries import Hybrid, Lexical, Like
 from vectoracl.records import Chunk, Hit, Record, Result
 from vectoracl.scope import Grant, Scope
 from vectoracl_conformance.checks.registry import check
-from vectoracl_conformance.corpus import CANARY, DIMENSION
+from vectoracl_conformance.corpus import CANARY, DIMENSION, chunk
 from vectoracl_conformance.oracle import Directions, Key, Oracle, key
 from vectoracl_conformance.tape import arrays, words
 from vectoracl_conformance.trial import Trial, Unsupported, short
@@ -168,6 +168,8 @@ async def r3(t: Trial) -> None:
             asked.append(("hybrid search", partial(handle.search, Hybrid(own[0].text, corpus.centre), lab.k)))
         if can.count != "none":
             asked.append(("count", handle.count))
+        if can.facets != "none":
+            asked += [(f"facets of {field}", partial(handle.facets, field)) for field in ("note", "@document", "tags")]
         for name, ask in asked:
             mark = len(lab.tape)
             answer = await ask()
@@ -175,7 +177,9 @@ async def r3(t: Trial) -> None:
             t.kit(bool(events), f"the recorder saw no request of a {name}")
             came = [word for event in events for word in words(event.reply)]
             rows = sum(1 for word in came if word in mine and word in {row.text for row in own})
-            if name != "count":
+            if name.startswith("facets"):
+                t.control(len(answer) > 0, f"{name} finds own values", answer)
+            elif name != "count":
                 t.kit(rows > 0, f"the recorder did not see the own rows in the reply of a {name}")
                 t.control(len(answer.hits if hasattr(answer, "hits") else answer) > 0, f"{name} finds own rows")
             bad = sum(1 for word in came if word in foreign)
@@ -635,14 +639,16 @@ async def r11(t: Trial) -> None:
 @check(
     "R12",
     "counts are the tenant's own",
-    attack="Count without and with filters that match hundreds of foreign chunks.",
-    breach="The number depends on foreign chunks, so that it tells of them.",
+    attack="Count, and count by the values of each field, without and with filters that match hundreds of foreign "
+    "chunks.",
+    breach="A number depends on foreign chunks, or a foreign value comes back, so that it tells of them.",
     optional=True,
 )
 async def r12(t: Trial) -> None:
     lab, corpus = t.lab, t.lab.corpus
     oracle = lab.oracle()
     handle = lab.handle(corpus.many)
+    await _facets(t)
     if lab.door.adapter.capabilities.count == "none":
         await t.refused(handle.count(), UnsupportedPredicateError, attacked="count, which is not declared")
         raise Unsupported("exact counts")
@@ -661,6 +667,72 @@ async def r12(t: Trial) -> None:
         "count by a narrowed handle",
         "the rows inside",
     )
+
+
+FACETED = ("lang", "year", "live", "tags", "sizes", "note", "@document")
+
+
+async def _facets(t: Trial) -> None:
+    """Judge the counts by value: of tenants with shared ids, of look-alikes, with filters, and by a narrowed handle."""
+    lab, corpus = t.lab, t.lab.corpus
+    oracle = lab.oracle()
+    handle = lab.handle(corpus.many)
+    if lab.door.adapter.capabilities.facets == "none":
+        await t.refused(handle.facets("lang"), UnsupportedPredicateError, attacked="facets, which are not declared")
+        return
+    for tenant in (corpus.many, corpus.foes[0]):
+        own = oracle.of(tenant)
+        foreign = {row.metadata.get("note") for row in oracle.rows} - {row.metadata.get("note") for row in own}
+        for field in FACETED:
+            found = await lab.handle(tenant).facets(field, limit=10_000)
+            t.control(len(found) > 0, f"the owner counts its rows by {field}", found)
+            told = {value for value, _ in found} & foreign
+            t.attack(not told, f"facets of {field}", f"{len(told)} foreign values", "they are another tenant's")
+            t.same(oracle.facets(own, field), found, f"facets of {field}", "the own rows' values, with their numbers")
+    for name, where in filters():
+        own = oracle.narrowing(corpus.many, where)
+        t.same(
+            oracle.facets(own, "note"),
+            await handle.facets("note", where=where),
+            f"facets with a filter ({name})",
+            "the values of the own rows that match",
+        )
+    own = oracle.narrowing(corpus.many, F.year > 2000)
+    t.same(
+        oracle.facets(own, "lang"),
+        await handle.narrow(F.year > 2000).facets("lang"),
+        "facets by a narrowed handle",
+        "the rows inside",
+    )
+    best = oracle.facets(own, "lang")[:1]
+    t.same(best, await handle.facets("lang", where=F.year > 2000, limit=1), "facets with a limit", "the most frequent")
+    foreign_one = oracle.of(corpus.foes[1])[0].tag.document
+    t.same([], await handle.facets("lang", where=F["@document"] == foreign_one), "facets of a foreign document",
+           "it reads as missing")  # fmt: skip
+    await _like_named(t)
+
+
+async def _like_named(t: Trial) -> None:
+    """Judge the counts by value of tenants whose names, and whose values, look alike."""
+    lab = t.lab
+    name = f"Like-{lab.rng.word()}"
+    alike = (name, name.lower(), name.upper(), f"{name}x", name[:-1])
+    values = ("Red", "red", "RED", "r\u00e9d", "re\u0301d", "red%", "1", "true", "Red.")
+    for place, tenant in enumerate(alike):
+        given = [
+            {"lang": value, "tags": [value, "red", value], "sizes": [1, 1.0, 0.5], "live": bool(number % 2)}
+            for number, value in enumerate(values)
+            if number >= place
+        ]
+        chunks = [chunk(lab.rng, lab.vector(), document="same", metadata=one) for one in given]
+        await lab.plant(tenant, chunks)
+    oracle = lab.oracle()
+    for tenant in alike:
+        own = oracle.of(tenant)
+        for field in ("lang", "tags", "sizes", "live"):
+            found = await lab.handle(tenant).facets(field)
+            t.same(oracle.facets(own, field), found, f"facets of {field} by one of several that look alike",
+                   "values that look alike are several, and tenants too")  # fmt: skip
 
 
 @check(

@@ -17,13 +17,26 @@ from typing import Any
 import numpy as np
 
 from vectoracl.adapter import Adapter, AsyncPort, Capabilities, Flow, Opened, Port
-from vectoracl.operations import ChunkRef, Count, Delete, Fetch, Found, Include, Position, Rows, Scan, Search, Upsert
+from vectoracl.operations import (
+    ChunkRef,
+    Count,
+    Delete,
+    Facets,
+    Fetch,
+    Found,
+    Include,
+    Position,
+    Rows,
+    Scan,
+    Search,
+    Upsert,
+)
 from vectoracl.operations import Replace as ReplaceOperation
-from vectoracl.records import Hit, Record, Tag
+from vectoracl.records import Facet, Hit, Record, Tag
 from vectoracl_conformance.corpus import DIMENSION, FIELDS
 from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryHarness, MemoryStore
-from vectoracl_conformance.mutants.broken import Broken, wrapped
+from vectoracl_conformance.mutants.broken import Broken, by_listing, wrapped
 from vectoracl_conformance.mutants.words import Worded
 
 LAG = 0.01
@@ -160,7 +173,13 @@ class Modest(Broken):
     def capabilities(self) -> Capabilities:
         """Declare little."""
         return replace(
-            self.inner.capabilities, count="none", exact=False, group_by=False, delete_counts=False, max_batch=150
+            self.inner.capabilities,
+            count="none",
+            facets="none",
+            exact=False,
+            group_by=False,
+            delete_counts=False,
+            max_batch=150,
         )
 
     def delete(self, operation: Delete) -> Flow[int | None]:
@@ -170,12 +189,17 @@ class Modest(Broken):
 
 
 class PagedCount(Broken):
-    """Counts by paging through the rows."""
+    """Counts, also by value, by paging through the rows."""
 
     @property
     def capabilities(self) -> Capabilities:
         """Declare it."""
-        return replace(self.inner.capabilities, count="paged")
+        return replace(self.inner.capabilities, count="paged", facets="paged")
+
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Count page by page; numbers come back as doubles, as they do from some stores."""
+        found = yield from by_listing(self.inner, operation)
+        return [Facet(float(one), count) if type(one) is int else Facet(one, count) for one, count in found]
 
     def count(self, operation: Count) -> Flow[int]:
         """Count page by page."""

@@ -12,13 +12,29 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vectoracl.adapter import Adapter, Capabilities, Flow, Opened, Request
+from vectoracl.adapter import Adapter, Capabilities, Faceted, Flow, Opened, Request
 from vectoracl.drive import arun, run
+from vectoracl.errors import UnsupportedPredicateError
+from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
-from vectoracl.meaning import compile_test
-from vectoracl.operations import Count, Delete, Fetch, Found, Operation, Replace, Rows, Scan, Search, Upsert
+from vectoracl.meaning import compile_test, getter, tallied, values_of
+from vectoracl.operations import (
+    Count,
+    Delete,
+    Facets,
+    Fetch,
+    Found,
+    Operation,
+    Position,
+    Replace,
+    Rows,
+    Scan,
+    Search,
+    Upsert,
+)
 from vectoracl.queries import ResolvedQuery, VectorQuery
-from vectoracl.records import Hit, Record, Tag
+from vectoracl.records import Facet, Hit, Record, Tag
+from vectoracl_conformance.corpus import FIELDS
 from vectoracl_conformance.harness import Store
 from vectoracl_conformance.oracle import Oracle, key
 
@@ -31,7 +47,7 @@ class Everywhere(Request[list[Hit]]):
     """
 
     partition: str | None
-    operation: Search | Fetch | Count | Scan
+    operation: Search | Fetch | Count | Facets | Scan
     bare: bool = False
 
 
@@ -62,7 +78,7 @@ def forged(hits: Iterable[Hit], tenant: str) -> list[Hit]:
     return [hit._replace(tenant=tenant, tag=hit.tag._replace(tenant=tenant)) for hit in hits]
 
 
-def everywhere(store: Store, operation: Search | Fetch | Count | Scan) -> list[Hit]:
+def everywhere(store: Store, operation: Search | Fetch | Count | Facets | Scan) -> list[Hit]:
     """Answer `Everywhere`."""
     rows = list(store.census())
     if isinstance(operation, Fetch):
@@ -145,6 +161,23 @@ def flow_of(adapter: Adapter, operation: Operation) -> Flow[Any]:
     return getattr(adapter, type(operation).__name__.lower())(operation)  # type: ignore[no-any-return]
 
 
+def by_listing(inner: Adapter, operation: Facets) -> Flow[list[Facet]]:
+    """Count by value by listing the rows: what any adapter can do."""
+    name = operation.field
+    kind = FieldType.KEYWORD if name.startswith("@") else FieldType(FIELDS[name])
+    get, hits = getter(name), list[Hit]()
+    after, more = None, True
+    while more:
+        scan = Scan(operation.partition, operation.scope, operation.where, 500, after, frozenset({"metadata"}))
+        rows = yield from inner.scan(scan)
+        hits += rows.hits
+        more = rows.more
+        if rows.hits:
+            last = rows.hits[-1]
+            after = Position(last.document, last.tag.generation, last.id)
+    return tallied((values_of(kind, get(hit.tag, hit.metadata or {})) for hit in hits), operation.most)
+
+
 class Broken:
     """A right adapter, to be subclassed: each method may be replaced."""
 
@@ -168,6 +201,12 @@ class Broken:
     def count(self, operation: Count) -> Flow[int]:
         """Count."""
         return self.inner.count(operation)
+
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Count by value."""
+        if not isinstance(self.inner, Faceted):
+            raise UnsupportedPredicateError("The adapter cannot count by value.", field="facets")
+        return self.inner.facets(operation)
 
     def scan(self, operation: Scan) -> Flow[Rows]:
         """Scan."""

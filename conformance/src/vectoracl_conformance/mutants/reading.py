@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 from vectoracl.adapter import Adapter, Capabilities, Flow, Opened
-from vectoracl.fields import fields_of
-from vectoracl.operations import Count, Fetch, Found, Rows, Scan, Search
+from vectoracl.fields import FieldType, fields_of
+from vectoracl.meaning import compile_test, getter, tallied, values_of
+from vectoracl.operations import Count, Facets, Fetch, Found, Rows, Scan, Search
 from vectoracl.predicate import ALWAYS, Always, Eq, Missing, Not, Predicate
 from vectoracl.queries import HybridQuery, Lexical, VectorQuery
-from vectoracl.records import Hit
+from vectoracl.records import Facet, Hit
+from vectoracl_conformance.corpus import FIELDS
 from vectoracl_conformance.harness import Mutant, Store
-from vectoracl_conformance.mutants.broken import AsyncCheatPort, Broken, CheatPort, Everywhere, forged, wrapped
+from vectoracl_conformance.mutants.broken import (
+    AsyncCheatPort,
+    Broken,
+    CheatPort,
+    Everywhere,
+    by_listing,
+    forged,
+    wrapped,
+)
 from vectoracl_conformance.oracle import Oracle, key
 
 
@@ -280,6 +291,91 @@ class CountWide(Broken):
         return (yield from self.inner.count(replace(operation, scope=ALWAYS)))
 
 
+class Faceting(Broken):
+    """Counts by value as the adapter does, or by listing where it does not, so that every adapter shows the fault."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Declare it."""
+        can = self.inner.capabilities
+        return replace(can, facets="paged") if can.facets == "none" else can
+
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Count by value."""
+        if self.inner.capabilities.facets == "none":
+            return by_listing(self.inner, operation)
+        return super().facets(operation)
+
+
+class FacetsUnscoped(Faceting):
+    """Counts everyone's rows by value; how it knows them does not show."""
+
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Add everyone else's."""
+        own = yield from super().facets(operation)
+        test = compile_test(operation.where)
+        others = [
+            row for row in self.store.census() if row.tag.tenant != operation.partition and test(row.tag, row.metadata)
+        ]
+        kind = FieldType.KEYWORD if operation.field.startswith("@") else FieldType(FIELDS[operation.field])
+        get = getter(operation.field)
+        return own + tallied((values_of(kind, get(row.tag, row.metadata)) for row in others), operation.most)
+
+
+class FacetsOfLookAlikes(Faceting):
+    """Values that differ in case are counted as one."""
+
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Fold."""
+        found = yield from super().facets(operation)
+        folded: dict[Any, int] = {}
+        for value, count in found:
+            one = value.lower() if isinstance(value, str) else value
+            folded[type(one), one] = folded.get((type(one), one), 0) + count
+        return [Facet(one, count) for (_, one), count in folded.items()]
+
+
+class FacetsCut(Faceting):
+    """The hundred most frequent values are passed off as all, as some stores' default is."""
+
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Cut."""
+        found = yield from super().facets(operation)
+        return sorted(found, key=lambda facet: -facet.count)[:100]
+
+
+class FacetsFilterDropped(Faceting):
+    """Counts by value without the filter."""
+
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Drop it."""
+        return (yield from super().facets(replace(operation, where=ALWAYS)))
+
+
+class FacetsWide(Faceting):
+    """Counts by value past what the handle was narrowed to."""
+
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Ignore the scope's predicate."""
+        return (yield from super().facets(replace(operation, scope=ALWAYS)))
+
+
+class FacetsOfElements(Faceting):
+    """An element that comes twice in a list counts twice."""
+
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Count elements instead of rows."""
+        found = yield from super().facets(operation)
+        if operation.field.startswith("@") or not FieldType(FIELDS[operation.field]).is_list:
+            return found
+        test, where = compile_test(operation.scope), compile_test(operation.where)
+        counts: Counter[Any] = Counter()
+        for row in self.store.census():
+            if row.tag.tenant == operation.partition and all(one(row.tag, row.metadata) for one in (test, where)):
+                counts.update(row.metadata.get(operation.field, ()))
+        return [Facet(value, count) for value, count in counts.items()]
+
+
 class OneLeg(Broken):
     """A hybrid query of which only the vector's leg is scoped."""
 
@@ -410,6 +506,12 @@ READING = (
     _mutant(CountUnscoped, "count unscoped", "everyone's rows are counted", "R12"),
     _mutant(CountFilterDropped, "filter dropped in count", "the caller's filter does not reach the store", "R12"),
     _mutant(CountWide, "count past the handle", "the scope's predicate is not a condition of a count", "R12"),
+    _mutant(FacetsUnscoped, "facets unscoped", "everyone's rows are counted by value", "R12"),
+    _mutant(FacetsOfLookAlikes, "facets fold case", "values that look alike are counted as one", "R12"),
+    _mutant(FacetsCut, "facets cut", "some of the values are passed off as all", "R12"),
+    _mutant(FacetsFilterDropped, "filter dropped in facets", "the caller's filter does not reach the store", "R12"),
+    _mutant(FacetsWide, "facets past the handle", "the scope's predicate is not a condition of facets", "R12"),
+    _mutant(FacetsOfElements, "facets of elements", "a row counts several times for one value of its list", "R12"),
     _mutant(OneLeg, "one leg of a hybrid unscoped", "the lexical leg ranks everyone's rows", "R13"),
     _mutant(CachedForAll, "cache without the principal", "answers are kept by the query alone", "R14"),
     _mutant(CachedForever, "cache without an end", "answers survive writes", "R14"),

@@ -10,9 +10,9 @@ from typing import Any
 from vectoracl.adapter import GRADES, Adapter, Flow, Opened
 from vectoracl.errors import StoreError
 from vectoracl.findings import Posture
-from vectoracl.operations import Count, Delete, Fetch, Found, Operation, Replace, Rows, Scan, Search, Upsert
+from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Operation, Replace, Rows, Scan, Search, Upsert
 from vectoracl.predicate import ALWAYS
-from vectoracl.records import Record, Tag
+from vectoracl.records import Facet, Record, Tag
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.mutants.broken import Broken, CheatPort, Elsewhere, Nap, flow_of, forged, wrapped
 
@@ -59,6 +59,10 @@ class Moving(Broken):
         return (yield from self._moved(operation))  # type: ignore[no-any-return]
 
     def count(self, operation: Count) -> Flow[int]:
+        """Move."""
+        return (yield from self._moved(operation))  # type: ignore[no-any-return]
+
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
         """Move."""
         return (yield from self._moved(operation))  # type: ignore[no-any-return]
 
