@@ -82,13 +82,12 @@ class PgCompiler:
 
     def _rows(self, partition: str, scope: Predicate, where: Predicate) -> Sql:
         """Return the WHERE of one partition: tenant, scope and filter, each an operand of its own."""
-        parts, params = [f"{self.names.c.tenant} = %s::text"], [partition]
-        for predicate in (scope, where):
-            if not isinstance(predicate, Always):
-                sql, more = self._predicates.compile(predicate)
-                parts.append(sql)
-                params.extend(more)
-        return " AND ".join(parts), tuple(params)
+        tenant = f"{self.names.c.tenant} = %s::text"
+        asked = [one for one in (scope, where) if not isinstance(one, Always)]
+        if not asked:
+            return tenant, (partition,)
+        sql, params = self._predicates.both(*asked) if len(asked) > 1 else self._predicates.compile(asked[0])
+        return f"{tenant} AND {sql}", (partition, *params)
 
     def _scope(self, partition: str) -> tuple[tuple[str, str], ...]:
         # pg_catalog alone: nothing that a role may create in another schema can stand in for a function or operator.

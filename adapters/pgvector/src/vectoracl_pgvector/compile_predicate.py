@@ -2,6 +2,10 @@
 
 Metadata is one JSONB object whose declared fields were checked when they were written; a value of another type (in a
 table that was taken over) makes a comparison false, as in the reference. Tag fields are columns and never NULL.
+
+Text in a declared datetime field that is not in the one stored form has no place in the order of bytes, so a statement
+that would have to compare it fails as a whole (`FOREIGN_FORM`), whether it reads, counts, writes or deletes. It does so
+only where the answer depends on it: what else is asked of the row is asked before.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from vectoracl_pgvector.names import Names, literal
 Sql = tuple[str, tuple[Any, ...]]
 _SIDES = (("gt", ">"), ("gte", ">="), ("lt", "<"), ("lte", "<="))
 _JSON_TYPE = {FieldType.KEYWORD: "string", FieldType.NUMBER: "number", FieldType.BOOLEAN: "boolean"}
+FOREIGN_FORM = "vectoracl:stored_form:"  # and the field's name in hex: what PostgreSQL then says is no boolean
+_FORM = r"YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\""
 _COLUMN_TYPE = {FieldType.KEYWORD: "text", FieldType.NUMBER: "float8"}
 
 
@@ -60,9 +66,9 @@ class Compiler:
             case Always():
                 return "TRUE", ()
             case And(operands):
-                return self._joined(" AND ", operands)
+                return self._all(operands)
             case Or(operands):
-                return self._joined(" OR ", operands)
+                return self._any(operands)
             case Not(operand):
                 sql, params = self.compile(operand)
                 return f"(NOT {sql})", params
@@ -104,6 +110,52 @@ class Compiler:
         )
         return Values(stored, "item", each)
 
+    def both(self, scope: Predicate, where: Predicate) -> Sql:
+        """Return SQL of *scope* and *where*, each an operand of its own; no row outside of *scope* fails in *where*."""
+        sql, params = self.compile(scope)
+        if not self._may_fail(where):
+            more, values = self.compile(where)
+            return f"{sql} AND {more}", (*params, *values)
+        return self._before(scope, (where,))
+
+    def _may_fail(self, predicate: Predicate) -> bool:
+        """Tell whether *predicate* compares a datetime of the metadata."""
+        match predicate:
+            case And(operands) | Or(operands):
+                return any(self._may_fail(one) for one in operands)
+            case Not(operand):
+                return self._may_fail(operand)
+            case Eq(name) | In(name) | Range(name):
+                return self._fields.get(name) is FieldType.DATETIME
+        return False
+
+    def _all(self, operands: tuple[Predicate, ...]) -> Sql:
+        safe = tuple(one for one in operands if not self._may_fail(one))
+        if not safe or len(safe) == len(operands):
+            return self._joined(" AND ", operands)
+        return self._before(And(safe), tuple(one for one in operands if self._may_fail(one)))
+
+    def _before(self, first: Predicate, then: tuple[Predicate, ...]) -> Sql:
+        """Return SQL of *first* and *then*, with *then* asked only of rows that meet *first*.
+
+        PostgreSQL asks the parts of AND in an order of its own, and those of CASE in theirs; *first* stands before it
+        once more where it can be the condition of an index.
+        """
+        sql, params = self.compile(first)
+        more, values = self._joined(" AND ", then)
+        ordered = f"(CASE WHEN {sql} THEN {more} ELSE FALSE END)"
+        if self._may_fail(first):
+            return ordered, (*params, *values)
+        return f"({sql} AND {ordered})", (*params, *params, *values)
+
+    def _any(self, operands: tuple[Predicate, ...]) -> Sql:
+        safe = tuple(one for one in operands if not self._may_fail(one))
+        if not safe or len(safe) == len(operands):
+            return self._joined(" OR ", operands)
+        sql, params = self._joined(" OR ", safe)
+        more, values = self._joined(" OR ", tuple(one for one in operands if self._may_fail(one)))
+        return f"(CASE WHEN {sql} THEN TRUE ELSE {more} END)", (*params, *values)
+
     def _joined(self, word: str, operands: tuple[Predicate, ...]) -> Sql:
         parts = [self.compile(one) for one in operands]
         return "(" + word.join(sql for sql, _ in parts) + ")", tuple(param for _, params in parts for param in params)
@@ -117,9 +169,21 @@ class Compiler:
             listed = list(values) if kind == "text" else [float(v) for v in values]  # type: ignore[arg-type]  # numbers
             return f"({self._columns[name]} = ANY(%s::{kind}[]))", (listed,)
         stored = f"{self._metadata} -> {literal(name)}"
-        if len(values) == 1:
-            return f"(({stored} = %s::jsonb) IS TRUE)", (_json(values[0]),)
-        return f"(({stored} = ANY(%s::jsonb[])) IS TRUE)", ([_json(value) for value in values],)
+        wanted = [_json(value) for value in values]
+        test = f"{stored} = %s::jsonb" if len(values) == 1 else f"{stored} = ANY(%s::jsonb[])"
+        if self._fields.get(name) is FieldType.DATETIME:
+            test = self._formed(name, test)
+        return f"(({test}) IS TRUE)", (wanted[0] if len(values) == 1 else wanted,)
+
+    def _formed(self, name: str, test: str) -> str:
+        """Return *test* of a stored datetime, NULL for what is no text, failing for text in another form."""
+        stored, text = f"{self._metadata} -> {literal(name)}", f"({self._metadata} ->> {literal(name)})"
+        # It has to depend on the row: what does not, PostgreSQL evaluates while it plans.
+        fails = f"({literal(FOREIGN_FORM + name.encode().hex())} || left({text}, 0))::boolean"
+        return (
+            f"CASE WHEN jsonb_typeof({stored}) = 'string' THEN "
+            f"CASE WHEN {is_moment(self._metadata, name)} THEN {test} ELSE {fails} END END"
+        )
 
     def _range(self, node: Range) -> Sql:
         bounds = [(sign, getattr(node, side)) for side, sign in _SIDES if getattr(node, side) is not None]
@@ -134,15 +198,32 @@ class Compiler:
                 json_type, value, cast = "number", f"{text}::numeric", "numeric"
             case FieldType.DATETIME:
                 # One fixed-width text form in UTC, so the order of bytes is the order of time.
-                json_type, value, cast = "string", f'{text} COLLATE "C"', "text"
+                json_type, value, cast = "", f'{text} COLLATE "C"', "text"
             case FieldType.KEYWORD | FieldType.BOOLEAN | FieldType.KEYWORDS | FieldType.NUMBERS:
                 raise UnsupportedPredicateError(f"The field {node.field!r} has no order.", field=node.field)
             case _:
                 assert_never(kind)
         tests = " AND ".join(f"{value} {sign} %s::{cast}" for sign, _ in bounds)
         # CASE fixes the order of evaluation: a value of another type is never cast.
-        sql = f"((CASE WHEN jsonb_typeof({stored}) = '{json_type}' THEN {tests} END) IS TRUE)"
-        return sql, tuple(_ordered(bound) for _, bound in bounds)
+        sql = f"CASE WHEN jsonb_typeof({stored}) = '{json_type}' THEN {tests} END"
+        if kind is FieldType.DATETIME:
+            sql = self._formed(node.field, tests)
+        return f"(({sql}) IS TRUE)", tuple(_ordered(bound) for _, bound in bounds)
+
+
+def is_moment(metadata: str, name: str) -> str:
+    """Return SQL that is true of just the texts that `prepare.load_metadata` reads as datetimes; else false or NULL.
+
+    The text has to come out as it went in when it is read by its form and written again (JSON has no zeros at the end
+    of a fraction). Of what PostgreSQL 13 has, this fails on no text (a regular expression takes longer).
+    """
+    text = f"({metadata} ->> {literal(name)})"
+    path = literal(f'$."{name}".datetime("{_FORM}")')
+    return (
+        f"{text} COLLATE \"C\" LIKE '____-__-__T__:__:__.______Z' "
+        f"AND jsonb_path_query_first({metadata}, {path}, silent => true) #>> '{{}}' "
+        f"= rtrim(rtrim(left({text}, 26), '0'), '.')"
+    )
 
 
 def _docgen(document: str, generation: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -10,10 +11,13 @@ import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from vectoracl.errors import ClosedError, DeniedError, PostureError, StoreError, VectorACLError
+from vectoracl.prepare import stored_form
+from vectoracl_pgvector.compile_predicate import FOREIGN_FORM
 from vectoracl_pgvector.liveness import HungUpError
 from vectoracl_pgvector.mirror import CONSTRAINT
 
 ADAPTER = "pgvector"
+_FOREIGN_FORM = re.compile(f"{FOREIGN_FORM}((?:[0-9a-f]{{2}})+)")
 _TRANSIENT = ("08", "53", "57P", "40001", "40P01", "25006")
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -86,6 +90,10 @@ def _mapped(error: BaseException, action: str) -> VectorACLError:
                 "moment: `vectoracl tenants list` ends what is left of one."
             )
             return StoreError(text, code="moving", adapter=ADAPTER, sent="no", retryable=True)
+        case "22P02" if (field := foreign_form(error)) is not None:
+            made = stored_form(field)
+            made.adapter = ADAPTER
+            return made
         case "54000":
             text = (
                 "A text has more words than PostgreSQL's full text search keeps of one (1 MB of them), and nothing was "
@@ -108,6 +116,12 @@ def _mapped(error: BaseException, action: str) -> VectorACLError:
         return StoreError(text, code="unavailable", adapter=ADAPTER, sent="unknown" if lost else "no", retryable=True)
     text = f"PostgreSQL reported SQLSTATE {state}. Nothing was changed."
     return StoreError(text, code=f"sqlstate:{state}", adapter=ADAPTER, sent="no")
+
+
+def foreign_form(error: BaseException) -> str | None:
+    """Return the datetime field whose stored text a statement could not compare (`compile_predicate`), or None."""
+    said = _FOREIGN_FORM.search(getattr(getattr(error, "diag", None), "message_primary", None) or "")
+    return None if said is None else bytes.fromhex(said[1]).decode()
 
 
 def unreachable(dsn: str, error: BaseException, *, debug: bool) -> VectorACLError:
