@@ -71,6 +71,8 @@ def test_no_flow_can_make_a_message_without_a_tenant_or_for_everything() -> None
         lambda: COMPILER.drop(TENANT, NONE),
         lambda: COMPILER.near(TENANT, NONE, VECTOR, 1, frozenset()),
         lambda: COMPILER.tally(TENANT, NONE),
+        lambda: COMPILER.groups("", EVERY, "lang", 3),
+        lambda: COMPILER.groups(TENANT, NONE, "lang", 3),
     ):
         with pytest.raises(RefusedError):
             make()

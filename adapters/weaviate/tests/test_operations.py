@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import ALWAYS, Chunk, F, Hybrid, Lexical, Like
+from vectoracl.drive import run
 from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
-from vectoracl.fields import check_fields, check_filter
-from vectoracl.meaning import matches
-from vectoracl.operations import Replace, Search
+from vectoracl.facets import summed
+from vectoracl.fields import FieldType, check_fields, check_filter
+from vectoracl.meaning import getter, matches, tallied, values_of
+from vectoracl.operations import Facets, Replace, Search
 from vectoracl.queries import RRF_K, VectorQuery
 from vectoracl.records import Record, Tag
 from vectoracl.testing import principal
@@ -82,6 +85,59 @@ def test_a_filter_means_what_the_reference_means(filled, where):
     hits = handle.search(E[0], 500, where=where)
     assert {(hit.document, hit.id) for hit in hits} == right
     assert handle.count(where) == len(right)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(predicate, predicate, st.sampled_from(["year", "lang", "ok", "tags", "nums", "@document"]))
+def test_facets_are_the_references(filled, where, inside, field):
+    handle, chunks = filled
+    fields = check_fields(FIELDS)
+    checked = check_filter(where & inside, fields)
+    tags = {key: Tag("acme", *key, position=one.position) for key, one in chunks.items()}
+    kept = [(tags[key], one.metadata) for key, one in chunks.items() if matches(checked, tags[key], one.metadata)]
+    kind, get = fields.get(field, FieldType.KEYWORD), getter(field)
+    right = summed(tallied((values_of(kind, get(*row)) for row in kept), 10_000), kind, "the reference")
+    found = handle.narrow(inside).facets(field, where=where)
+    assert found == right
+    assert [type(one.value) for one in found] == [type(one.value) for one in right]
+
+
+def test_facets_are_all_of_them_beyond_the_servers_own_default(stores):
+    """A count by groups that names no limit comes back with the hundred largest, and says nothing of the others."""
+    store = stores(metadata=FIELDS)
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        for tenant in ("acme", "Acme"):
+            chunks = [
+                Chunk(f"{i}", f"d{i % 150}", "", E[0], metadata={"year": i % 130, "lang": f" {tenant} {i}\n"})
+                for i in range(300)
+            ]
+            acl.scoped(principal("u", tenant)).upsert(chunks)
+        assert docs.facets("year", limit=1000) == [(i, 3 if i < 40 else 2) for i in range(130)]
+        assert {one.value for one in docs.facets("lang", limit=1000)} == {f" acme {i}\n" for i in range(300)}
+        assert len(docs.facets("@document", limit=1000)) == 150
+        adapter, port = acl._stores["main"].store.adapter, acl._stores["main"].ports["store"]
+        found = run(adapter.facets(Facets("acme", ALWAYS, ALWAYS, "year", 10)), {"store": port}, timeout=30)
+        assert len(found) == 11, "one more than the most, which the core refuses"
+        assert acl.scoped(principal("u", "nobody")).facets("year") == []
+
+
+def test_while_a_document_is_replaced_facets_are_of_one_version(stores):
+    with v.connect(stores(metadata=FIELDS).config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        steps, cut, seen = 0, True, set()
+        while cut:
+            docs.replace(
+                "d", [Chunk(f"old{i}", "d", "", E[0], metadata={"year": 1, "tags": ["a", "b"]}) for i in (0, 1)]
+            )
+            records = tuple(Record(Tag("acme", "d", f"new{i}"), "", E[1], {"year": 2, "tags": ["b"]}) for i in range(3))
+            cut = cut_after(acl, Replace("acme", ALWAYS, "d", records), steps)
+            steps += 1
+            years, documents, tags = (docs.facets(name) for name in ("year", "@document", "tags"))
+            old = ([(1, 2)], [("d", 2)], [("a", 2), ("b", 2)])
+            assert (years, documents, tags) in (old, ([(2, 3)], [("d", 3)], [("b", 3)]))
+            seen.add(years[0])
+        assert seen == {(1, 2), (2, 3)}
 
 
 def test_a_scan_is_in_key_order_whatever_the_page(filled):

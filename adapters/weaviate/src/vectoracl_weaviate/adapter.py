@@ -7,12 +7,13 @@ from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, assert_nev
 
 from vectoracl.adapter import Capabilities, Flow, together
 from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
-from vectoracl.fields import FieldType
+from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.findings import Posture
-from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.meaning import tallied
+from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.prepare import check_tagged
 from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
-from vectoracl.records import Hit, Record
+from vectoracl.records import Facet, Hit, Record
 from vectoracl.replacing import at_generation, version_of
 from vectoracl_weaviate import posture as postures
 from vectoracl_weaviate.capabilities import capabilities
@@ -164,6 +165,33 @@ class WeaviateAdapter:
 
         return (yield from self._steady(partition, ask))
 
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Count by value exactly, by groups; by keys where a document is being replaced."""
+        return (yield from self._reading(operation.partition, lambda: self._facets(operation), list[Facet]()))
+
+    def _facets(self, operation: Facets) -> Flow[list[Facet]]:
+        compiled, partition, field = self._compile, operation.partition, operation.field
+        has = EVERY if field in TAG_FIELDS else compiled.has(field)
+        scope = every([compiled.scope(operation.scope, operation.where), has])
+        if scope is NONE:
+            return []
+        asked: tuple[Any, Any] = (
+            # The server keeps the largest groups and says nothing of the others: one more than the most shows them.
+            compiled.groups(partition, scope, field, operation.most + 1),
+            compiled.tally(partition, every([scope, compiled.marked()])),
+        )
+        groups, marked = yield from together(*asked)
+        if not marked:
+            return self._decode.facets(field, groups)
+        path = compiled.property(field)
+        properties = (*compiled.places, *(() if path in compiled.places else (path,)))
+
+        def ask(more: Compiled) -> Flow[_Seen[list[Facet]]]:
+            objects = yield from self._all(partition, every([scope, more]), properties)
+            return _Seen(objects, tallied((self._decode.values(field, path, one) for one in objects), operation.most))
+
+        return (yield from self._steady(partition, ask))
+
     def scan(self, operation: Scan) -> Flow[Rows]:
         """Return one page in key order."""
         return (yield from self._reading(operation.partition, lambda: self._scan(operation), Rows([])))
@@ -194,7 +222,8 @@ class WeaviateAdapter:
         compiled, limit = self._compile, self.config.page
         found: list[Any] = []
         after: Compiled = EVERY
-        names = (*properties, self.config.properties.seek) if properties != compiled.places else properties
+        seek = self.config.properties.seek
+        names = properties if seek in properties else (*properties, seek)
         while True:
             narrowed = every([where, after])
             if narrowed is NONE:

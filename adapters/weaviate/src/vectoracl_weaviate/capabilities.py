@@ -21,6 +21,7 @@ def capabilities(config: WeaviateConfig) -> Capabilities:
         queries=frozenset({"vector", "lexical", "hybrid"}),
         lexical_scores="partition",
         count="exact",
+        facets="exact",
         exact=config.index == "flat",
         atomic_upsert=False,
         atomic_replace=False,

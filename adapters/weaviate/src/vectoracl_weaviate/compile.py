@@ -13,7 +13,7 @@ import numpy as np
 from weaviate.proto.v1 import aggregate_pb2, base_pb2, base_search_pb2, batch_delete_pb2, batch_pb2, search_get_pb2
 
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
-from vectoracl.fields import FieldType, datetime_text
+from vectoracl.fields import TAG_FIELDS, FieldType, datetime_text
 from vectoracl.operations import ChunkRef, Delete, Include, named
 from vectoracl.predicate import Predicate
 from vectoracl.prepare import dump_metadata
@@ -36,7 +36,7 @@ from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.decode import Number
 from vectoracl_weaviate.names import barred, id_of, present, property_of, tenant_name
 from vectoracl_weaviate.names import seek_key as seek_of
-from vectoracl_weaviate.requests import Create, Drop, Find, Merge, Put, State, Tally
+from vectoracl_weaviate.requests import Create, Drop, Find, Groups, Merge, Put, State, Tally
 
 NO_MARK = "-"
 NO_VERSION = ""
@@ -223,6 +223,19 @@ class WeaviateCompiler:
         sort = [search_get_pb2.SortBy(ascending=True, path=[self._keys.seek])]
         message = self._search(name, where, limit, properties, metadata=self._metadata(vectors=False), sort_by=sort)
         return Find(None, message)
+
+    def property(self, field: str) -> str:
+        """Return the property that holds the values of *field*, a declared one or "@document"."""
+        return self._keys.document if field in TAG_FIELDS else property_of(field, self._fields[field])
+
+    def groups(self, partition: str, where: Compiled, field: str, limit: int) -> Groups:
+        """Compile a count, by the values of *field*, of the objects that pass *where*; the server cuts at *limit*."""
+        message = self._tally(_name(partition), where)
+        message.group_by.CopyFrom(
+            aggregate_pb2.AggregateRequest.GroupBy(collection=self._config.collection, property=self.property(field))
+        )
+        message.limit = limit
+        return Groups(partition, message)
 
     def has(self, field: str) -> Compiled:
         """Return that the metadata has the key *field*, whether it is declared or not."""

@@ -26,7 +26,7 @@ from vectoracl_conformance.harness import Harness, HarnessError, Mutant, Needs, 
 from vectoracl_conformance.servers import Place, Running, ServerSpec
 from vectoracl_weaviate import tenant_keys
 from vectoracl_weaviate.conformance_wire import DECODE, WeaviateShards, answered, judge_of
-from vectoracl_weaviate.requests import Drop, Find, Merge, Put, State, Tally
+from vectoracl_weaviate.requests import Drop, Find, Groups, Merge, Put, State, Tally
 from vectoracl_weaviate.signing_up import SignUp, signed_up
 
 VERSION = "1.39.0"
@@ -173,7 +173,7 @@ class WeaviateStore(Store):
         """Demand the tenant's name in the message itself: there is no other place that could widen it."""
         wanted = f"t_{tenant}"
         match request:
-            case Find() | Tally() | Drop():
+            case Find() | Tally() | Groups() | Drop():
                 return bool(request.message.tenant == wanted)
             case Put(message=message):
                 return all(one.tenant == wanted for one in message.objects)

@@ -10,7 +10,7 @@ from vectoracl.adapter import Opened
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_weaviate.compile_predicate import Filters
 from vectoracl_weaviate.conformance import WeaviateStore
-from vectoracl_weaviate.requests import Create, Drop, Find, Tally
+from vectoracl_weaviate.requests import Create, Drop, Find, Groups, Tally
 
 _COMPILE = "vectoracl_weaviate.compile:WeaviateCompiler"
 _ADAPTER = "vectoracl_weaviate.adapter:WeaviateAdapter"
@@ -116,13 +116,22 @@ def _unfiltered(test: Callable[[Any], bool]) -> Callable[[Any, Any], Any]:
     """Send a request without its filter."""
 
     def change(_store: Any, request: Any) -> Any:
-        if not isinstance(request, Find | Tally) or not test(request.message):
+        if not isinstance(request, Find | Tally | Groups) or not test(request.message):
             return request
         changed = _message(request)
         changed.message.ClearField("filters")
         return changed
 
     return change
+
+
+def _cut_off(_store: Any, request: Any) -> Any:
+    """Leave the server its default."""
+    if not isinstance(request, Groups):
+        return request
+    changed = _message(request)
+    changed.message.ClearField("limit")
+    return changed
 
 
 def _creates(old: Any) -> Any:
@@ -169,6 +178,10 @@ def _mutant(name: str, breaks: str, expected: str, change: Callable[[Any, Any], 
 MUTANTS: Sequence[Mutant] = (
     _mutant("with_tenant dropped in searches", "a search names no tenant", "R1", _without((Find,))),
     _mutant("with_tenant dropped in counts", "a count names no tenant", "R12", _without((Tally,))),
+    _mutant("with_tenant dropped in facets", "a count by value names no tenant", "R12", _without((Groups,))),
+    _mutant("no filter in facets", "a count by value has no filter", "R12",
+            _unfiltered(lambda one: one.DESCRIPTOR.name == "AggregateRequest" and one.HasField("group_by"))),
+    _mutant("the server's own cut", "a count by value names no limit: a hundred values come back", "R12", _cut_off),
     _mutant("with_tenant dropped in deletes", "a delete names no tenant", "W6", _without((Drop,))),
     _mutant("another tenant's shard", "a search is sent to the next shard", "R1", _foreign),
     _mutant("scope in any_of", "scope and filter are alternatives in a search", "R5", _either(Find)),
@@ -182,7 +195,8 @@ MUTANTS: Sequence[Mutant] = (
         _unfiltered(lambda one: one.DESCRIPTOR.name == "SearchRequest" and not one.HasField("near_vector")),
     ),
     _mutant("no filter in counts", "a count has no filter", "R12",
-            _unfiltered(lambda one: one.DESCRIPTOR.name == "AggregateRequest" and "pending" not in str(one))),
+            _unfiltered(lambda one: one.DESCRIPTOR.name == "AggregateRequest" and not one.HasField("group_by")
+                        and "pending" not in str(one))),
     Mutant("ranks in another tenant's shard too", "a foreign shard is searched, its hits dropped", "E3",
            wrap=_also),
     Mutant("a read creates its tenant", "an unknown tenant is made by reading", "P3",

@@ -44,6 +44,8 @@ def named(tenant: str) -> str:
 
 
 def _rows_of_call(call: grpc.Call) -> int | None:
+    if call.path == f"{SERVICE}Aggregate":
+        return sum(len(reply.grouped_results.groups) for reply in call.replies)
     if call.path != f"{SERVICE}Search":
         return 0
     return sum(len(reply.results) for reply in call.replies)

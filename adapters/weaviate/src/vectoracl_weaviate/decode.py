@@ -11,9 +11,10 @@ import numpy as np
 import orjson
 
 from vectoracl.errors import ScopeViolationError, StoreError
-from vectoracl.fields import FieldType
+from vectoracl.fields import TAG_FIELDS, FieldType
+from vectoracl.meaning import one_value
 from vectoracl.prepare import check_metadata, load_metadata
-from vectoracl.records import Hit, Tag, Vector
+from vectoracl.records import Facet, Hit, Tag, Vector
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.names import id_of, unbarred
 
@@ -85,6 +86,27 @@ class Decoder:
         except (KeyError, ValueError):
             raise _malformed() from None
 
+    def facets(self, field: str, groups: Iterable[tuple[Any, int]]) -> list[Facet]:
+        """Return what was counted by the stored values of *field*. Raises: StoreError for a value that is not ours."""
+        return [Facet(self._value(field, stored), count) for stored, count in groups]
+
+    def values(self, field: str, path: str, one: Any) -> frozenset[str | int | float | bool]:
+        """Return the values that *one* has in *field*, whose property is *path*. Raises: StoreError likewise."""
+        value = one.properties.non_ref_props.fields.get(path)
+        found = [] if value is None else _stored(value)
+        return frozenset(one_value(self._value(field, stored)) for stored in found)
+
+    def _value(self, field: str, stored: Any) -> str | int | float | bool:
+        kind = (TAG_FIELDS[field] if field in TAG_FIELDS else self._fields[field]).element
+        try:
+            if kind is FieldType.KEYWORD and type(stored) is str:
+                return unbarred(stored)
+        except ValueError:
+            raise _malformed() from None
+        if type(stored) is (bool if kind is FieldType.BOOLEAN else float):
+            return stored
+        raise _malformed()
+
     def seek(self, one: Any) -> str:
         """Return the key that *one* is listed by. Raises: StoreError where it has none."""
         try:
@@ -154,6 +176,18 @@ class Decoder:
             if vector.name == self._vector:
                 return np.frombuffer(vector.vector_bytes, "<f4").astype(np.float32)
         return None
+
+
+def _stored(value: Any) -> list[Any]:
+    """Return what a property of an object holds: one value, or those of a list."""
+    kind = value.WhichOneof("kind")
+    if kind != "list_value":
+        return [] if kind in (None, "null_value") else [getattr(value, kind)]
+    held = value.list_value
+    inner = held.WhichOneof("kind")
+    if inner == "number_values":
+        return [float(one) for one in np.frombuffer(held.number_values.values, "<f8")]
+    return [] if inner is None else list(getattr(held, inner).values)
 
 
 def _mark(stored: str) -> str:

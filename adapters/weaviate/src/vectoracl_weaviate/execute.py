@@ -31,6 +31,7 @@ from vectoracl_weaviate.requests import (
     Drop,
     Dropped,
     Find,
+    Groups,
     Keys,
     Merge,
     Put,
@@ -91,6 +92,8 @@ def compiled(config: WeaviateConfig, request: AnyRequest) -> Rest | Call:
             return Call("Search", message, lambda answer: answer.results)
         case Tally(message=message):
             return Call("Aggregate", message, lambda answer: int(answer.single_result.objects_count))
+        case Groups(message=message):
+            return Call("Aggregate", message, _groups)
         case Put(message=message):
             return Call("BatchObjects", message, lambda answer: _written(answer, len(message.objects)))
         case Drop(message=message):
@@ -115,6 +118,17 @@ def compiled(config: WeaviateConfig, request: AnyRequest) -> Rest | Call:
         case Keys():
             raise StoreError("Keys are not asked of the server.", code="client", adapter=ADAPTER, sent="no")
     assert_never(request)
+
+
+def _groups(answer: Any) -> list[tuple[Any, int]]:
+    """Return (stored value, number of objects) pairs; without a group there is no result in the answer."""
+    if answer.WhichOneof("result") == "single_result":
+        raise StoreError("Weaviate did not group what it counted.", code="malformed", adapter=ADAPTER, sent="no")
+    found = []
+    for group in answer.grouped_results.groups:
+        kind = group.grouped_by.WhichOneof("value")
+        found.append((None if kind is None else getattr(group.grouped_by, kind), int(group.objects_count)))
+    return found
 
 
 def _written(answer: Any, number: int) -> None:
@@ -180,7 +194,7 @@ class _Process:
         if isinstance(request, Rights):
             return self._own if request.tenant is None else self._keys.get(request.tenant) or self._own
         if request.partition is None:
-            if isinstance(request, Find | Tally | Put | Drop | Merge | State | Create | Tenants):
+            if isinstance(request, Find | Tally | Groups | Put | Drop | Merge | State | Create | Tenants):
                 raise StoreError(
                     "With a key for each tenant there is none for a request about all of them.",
                     code="unauthorized", adapter=ADAPTER, sent="no",

@@ -42,6 +42,17 @@ class Tally(Request[int]):
 
 
 @dataclass(frozen=True, slots=True)
+class Groups(Request[Sequence[tuple[Any, int]]]):
+    """Count the objects of one tenant that pass a filter by the values of a property, in the form they are stored in.
+
+    An object with a list is in the group of each of its different elements. `limit` of the message is a silent cut.
+    """
+
+    partition: str | None
+    message: aggregate_pb2.AggregateRequest
+
+
+@dataclass(frozen=True, slots=True)
 class Put(Request[None]):
     """Write whole objects, each over what has its id; an object that fails is raised, whatever became of the others."""
 
@@ -119,4 +130,4 @@ class Tenants(Request[Mapping[str, TenantState]]):
     partition: None = None
 
 
-AnyRequest = Find | Tally | Put | Drop | Merge | State | Create | Describe | About | Rights | Keys | Tenants
+AnyRequest = Find | Tally | Groups | Put | Drop | Merge | State | Create | Describe | About | Rights | Keys | Tenants

@@ -12,14 +12,14 @@ from weaviate.proto.v1 import search_get_pb2
 from vectoracl import ALWAYS, NEVER, F
 from vectoracl.adapter import Request
 from vectoracl.fields import check_fields, check_scope_predicate
-from vectoracl.operations import ChunkRef, Count, Delete, Fetch, Position, Replace, Scan, Search, Upsert
+from vectoracl.operations import ChunkRef, Count, Delete, Facets, Fetch, Position, Replace, Scan, Search, Upsert
 from vectoracl.predicate import Predicate
 from vectoracl.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.records import Record, Tag
 from vectoracl_weaviate.adapter import WeaviateAdapter
 from vectoracl_weaviate.compile import NO_MARK, NO_VERSION, WeaviateCompiler
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.requests import Create, Drop, Dropped, Find, Merge, Put, State, Tally
+from vectoracl_weaviate.requests import Create, Drop, Dropped, Find, Groups, Merge, Put, State, Tally
 
 FIELDS = check_fields({"year": "number", "lang": "keyword", "ok": "boolean", "when": "datetime", "tags": "keyword[]",
                        "sizes": "number[]"})  # fmt: skip
@@ -95,6 +95,9 @@ def flows() -> Iterator[tuple[str, Any]]:
     yield "fetch", ADAPTER.fetch(Fetch(TENANT, SCOPE, refs, TEXT))
     yield "count", ADAPTER.count(Count(TENANT, SCOPE, checked(F.year > 1)))
     yield "count everything", ADAPTER.count(Count(TENANT, ALWAYS, ALWAYS))
+    yield "facets", ADAPTER.facets(Facets(TENANT, ALWAYS, ALWAYS, "ok"))
+    yield "facets of a list in a scope", ADAPTER.facets(Facets(TENANT, SCOPE, checked(F.year > 1), "sizes"))
+    yield "facets of documents", ADAPTER.facets(Facets(TENANT, ALWAYS, ALWAYS, "@document", 7))
     yield "scan from the start", ADAPTER.scan(Scan(TENANT, SCOPE, ALWAYS, 3, None, TEXT))
     yield "scan after a key", ADAPTER.scan(Scan(TENANT, SCOPE, checked(F.year > 1), 1, Position("d", 0, "c0"), ALL))
     yield "upsert", ADAPTER.upsert(Upsert(TENANT, ALWAYS, records(2)))
@@ -140,6 +143,8 @@ def server(*, marked: bool = False) -> Callable[[Request[Any]], Any]:
                 return [] if outside or later or "seek" in text else [result(kept)][: message.limit]
             case Tally():
                 return 0 if "pending" in str(request.message.filters) and not marked else 1
+            case Groups():
+                return []
             case Drop():
                 dropping.append(request)
                 return Dropped(len(dropping) % 2, len(dropping) % 2, 0)
