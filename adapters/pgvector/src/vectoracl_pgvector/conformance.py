@@ -37,6 +37,9 @@ _SCOPE = SqlScope(
 )
 _TABLE = '"vectoracl"."chunks"'
 _READ = re.compile(r'\bFROM "vectoracl"\."chunks"(?:, fused)? WHERE "tenant_id" = %s::text')
+_WRITE = re.compile(r'\bINSERT INTO "vectoracl"\."chunks"(?: AS old)? \([^()]*\) SELECT %s::text,')
+_KNOWN = re.compile(r'INSERT INTO "vectoracl"\."chunks_tenants" \(tenant_id\) VALUES \(%s::text\) ON CONFLICT DO NOTHING\Z')
+_LOCK = re.compile(r"SELECT pg_advisory_xact_lock(?:_shared)?\(hashtextextended\(%s::text, 0\)\)\Z")
 
 
 class PgStore(Store):
@@ -249,15 +252,22 @@ class PgStore(Store):
 
 
 def _scoped(statement: Statement, tenant: str) -> bool:
-    """Tell whether the tenant is a condition of its own wherever the table is read, as in each leg of a fusion."""
-    found = list(_READ.finditer(statement.sql))
-    if not found or len(found) != statement.sql.count(_TABLE) or not isinstance(statement.params, tuple):
+    """Tell whether the tenant is a condition of its own wherever the table is read, as in each leg of a fusion.
+
+    What is inserted has it as its first value; a write's lock, and the list of tenants, name it too.
+    """
+    text, params = statement.sql, statement.params
+    if not isinstance(params, tuple):
         return False
-    for match in found:
-        place = statement.sql[: match.end()].count("%s") - 1
-        if statement.params[place] != tenant or _loose_or(statement.sql[match.end() :]):
-            return False
-    return True
+    if _KNOWN.match(text):
+        return params == (tenant,)
+    if _LOCK.match(text):
+        return len(params) == 1 and str(params[0]).endswith(f":{tenant}")
+    read, written = list(_READ.finditer(text)), list(_WRITE.finditer(text))
+    if not (read or written) or len(read) + len(written) != text.count(_TABLE):
+        return False
+    named = all(params[text[: match.end()].count("%s") - 1] == tenant for match in (*read, *written))
+    return named and not any(_loose_or(text[match.end() :]) for match in read)
 
 
 def _loose_or(text: str) -> bool:

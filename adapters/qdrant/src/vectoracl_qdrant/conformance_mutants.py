@@ -224,7 +224,7 @@ def mutants() -> Sequence[Mutant]:
               _leg(0)),
         _made("lexical without the tenant", "a search by words has no tenant", "R13", "search",
               _filters(without, RankWords)),
-        _made("statistics of everybody", "the rarity of words is that of the whole collection", "R4", "search",
+        _made("statistics of everybody", "the rarity of words is that of the whole collection", "R13", "search",
               _collection_wide),
         _made("metadata beside the tag", "a user's key is a key of the point", "R8", "upsert replace",
               _steps(_moving)),
