@@ -29,6 +29,8 @@ def test_parts_are_replaced_and_the_others_stay(tmp_path: Path) -> None:
     assert "1 broken adapters, 1 died by the check that is named for them." in text
     assert "0 died by the check that is named for them; these did not: m|1." in text
     assert "| m\\|1 | b | R1 | **R1** X4 |" in text
+    assert text.count("Every check had its turn against each.") == 1
+    assert text.count("The named check had its turn first, and the others only where it did not notice.") == 1
     again = page(text, [report("two", ["R1"])])
     assert again.count("\n## ") == 2
     assert "these did not" not in again

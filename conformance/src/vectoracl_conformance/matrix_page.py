@@ -15,9 +15,11 @@ from typing import Any
 HEAD = """# The kill matrix
 
 Every check of the [conformance kit](conformance.md) has witnesses: adapters that are broken in one place, on purpose.
-Each has to die by the check that is named for it, and may die by others too. Here every check had its turn against
-every one of them. This page is written by `nox -s mutants` from the reports of its runs, not by hand.
+Each has to die by the check that is named for it, and may die by others too. Where a store's part says so, every check
+had its turn against every one of them. This page is written by `nox -s mutants` from the reports of its runs, not by hand.
 """
+_ALL = "Every check had its turn against each."
+_FIRST = "The named check had its turn first, and the others only where it did not notice."
 _PART = re.compile(r"(?m)^## .*?(?=^## |\Z)", re.DOTALL)
 
 
@@ -31,7 +33,8 @@ def part(report: dict[str, Any]) -> str:
         "",
         f"{report['server']['version']} ({report['server']['kind']}), {report['decoys']} decoys. {len(mutants)} broken "
         f"adapters, {len(mutants) - len(wrong)} died by the check that is named for them"
-        + (f"; these did not: {', '.join(wrong)}." if wrong else "."),
+        + (f"; these did not: {', '.join(wrong)}. " if wrong else ". ")
+        + (_FIRST if all(len(one["died_by"]) < 2 or one["name"] in wrong for one in mutants) else _ALL),
         "",
         "| broken adapter | what is broken | has to die by | died by |",
         "|---|---|---|---|",
