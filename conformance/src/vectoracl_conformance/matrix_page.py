@@ -16,7 +16,8 @@ HEAD = """# The kill matrix
 
 Every check of the [conformance kit](conformance.md) has witnesses: adapters that are broken in one place, on purpose.
 Each has to die by the check that is named for it, and may die by others too. Where a store's part says so, every check
-had its turn against every one of them. This page is written by `nox -s mutants` from the reports of its runs, not by hand.
+had its turn against every one of them. This page is written by `nox -s mutants` from the reports of its runs, not by
+hand.
 """
 _ALL = "Every check had its turn against each."
 _FIRST = "The named check had its turn first, and the others only where it did not notice."

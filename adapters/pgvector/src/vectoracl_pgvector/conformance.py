@@ -38,7 +38,7 @@ _SCOPE = SqlScope(
 _TABLE = '"vectoracl"."chunks"'
 _READ = re.compile(r'\bFROM "vectoracl"\."chunks"(?:, fused)? WHERE "tenant_id" = %s::text')
 _WRITE = re.compile(r'\bINSERT INTO "vectoracl"\."chunks"(?: AS old)? \([^()]*\) SELECT %s::text,')
-_KNOWN = re.compile(r'INSERT INTO "vectoracl"\."chunks_tenants" \(tenant_id\) VALUES \(%s::text\) ON CONFLICT DO NOTHING\Z')
+_KNOWN = re.compile(r'INSERT INTO "vectoracl"\."chunks_tenants" \(tenant_id\) VALUES \(%s::text\) ON CONFLICT DO ')
 _LOCK = re.compile(r"SELECT pg_advisory_xact_lock(?:_shared)?\(hashtextextended\(%s::text, 0\)\)\Z")
 
 

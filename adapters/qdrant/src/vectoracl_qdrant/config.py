@@ -96,9 +96,10 @@ class AdoptKeys(Model):
 class QdrantConfig(Model):
     """`[stores.NAME]` with adapter = "qdrant": a server's `url`, or one of the client's local modes.
 
-    `url` is the REST address; with `grpc` requests go to `grpc_port` of the same host. `path` keeps the points in a
-    folder that one process may open, `memory` in this process; both are for a start without a server and enforce
-    nothing. Stores with the same `name` in memory are one store within the process.
+    `url` is the REST address; with `grpc` requests go to `grpc_port` of the same host. `ca_file` is a PEM file
+    (relative to the config's folder) with the only authority that is trusted where the address is https. `path` keeps
+    the points in a folder that one process may open, `memory` in this process; both are for a start without a server
+    and enforce nothing. Stores with the same `name` in memory are one store within the process.
     `vector` names the dense vector, where it has a name. `words` names the sparse vector of the chunks' words, by which
     lexical and hybrid queries are answered; words = false: there is none, and such queries are refused. `idf` weighs
     words by how rare they are in the query's own scope, which needs Qdrant 1.19 (or local mode); without it the words
@@ -112,6 +113,7 @@ class QdrantConfig(Model):
     """
 
     url: str | None = Field(default=None, min_length=1)
+    ca_file: Path | None = None
     api_key: Secret | None = None
     grpc: StrictBool = False
     grpc_port: int = Field(default=6334, ge=1, le=65_535)
@@ -146,6 +148,8 @@ class QdrantConfig(Model):
             raise ValueError("a name goes with memory = true, and only with it")
         if (self.api_key is not None or self.grpc) and self.url is None:
             raise ValueError("api_key and grpc go with url, and only with it")
+        if self.ca_file is not None and not (self.url or "").startswith("https://"):
+            raise ValueError("ca_file goes with an https url, and only with it")
         if self.tiers and self.url is None:
             raise ValueError("tiers go with url: local mode has no shards, and would answer from all of them")
         if self.words is not False and self.words == self.vector:

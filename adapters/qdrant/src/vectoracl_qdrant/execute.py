@@ -18,6 +18,7 @@ from typing import Any, assert_never
 
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
+from vectoracl.certificates import authority
 from vectoracl.errors import ClosedError, ConfigError, StoreError, VectorACLError
 from vectoracl_qdrant import local as locals_
 from vectoracl_qdrant.compile import shard_key
@@ -200,7 +201,10 @@ def _order(request: Scroll) -> models.OrderBy | None:
 
 def connect_arguments(config: QdrantConfig, base: Path) -> Mapping[str, Any]:
     """Return the arguments of either client for the configured server."""
+    trusted = authority(base, config.ca_file)
+    tls = {} if trusted is None else {"verify": trusted.context, "grpc_options": {"root_certificates": trusted.pem}}
     return {
+        **tls,
         "url": config.url,
         "api_key": None if config.api_key is None else config.api_key.reveal(base),
         "prefer_grpc": config.grpc,

@@ -9,6 +9,7 @@ import grpc  # type: ignore[import-untyped]
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
+from vectoracl.certificates import UNTRUSTED, untrusted
 from vectoracl.errors import StoreError, VectorACLError
 
 ADAPTER = "qdrant"
@@ -73,6 +74,8 @@ def _mapped(error: BaseException, *, write: bool) -> StoreError:
 
 def _transport(source: BaseException) -> StoreError:
     """Return the error of an HTTP exchange, told apart by its kind: httpx's classes, whose names say which."""
+    if untrusted(source):
+        return StoreError(UNTRUSTED, code="untrusted", adapter=ADAPTER, sent="no")
     kind = type(source).__name__
     if kind in ("ConnectError", "ConnectTimeout", "PoolTimeout"):
         text = "No connection to Qdrant could be made. Check that the server runs and that `url` is its address."

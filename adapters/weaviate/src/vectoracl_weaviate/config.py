@@ -100,7 +100,8 @@ class WeaviateConfig(Model):
     """`[stores.NAME]` with adapter = "weaviate".
 
     `url` is the REST address; gRPC goes to `grpc_port` of `grpc_host` (None: the same host), encrypted if the address
-    is https. `api_key` is the key that the process acts with. `tenant_keys` names a file of keys, one for each tenant
+    is https; `ca_file` is a PEM file (relative to the config's folder) with the only authority that is trusted then,
+    for both. `api_key` is the key that the process acts with. `tenant_keys` names a file of keys, one for each tenant
     (relative to the config's folder), which `vectoracl provision` and `vectoracl tenants create` write: with it every
     request about rows is sent with its tenant's key, and `api_key` needs no rights on rows. `operator_key` is used by
     the command line only.
@@ -114,6 +115,7 @@ class WeaviateConfig(Model):
     url: str = Field(min_length=1)
     grpc_host: str | None = Field(default=None, min_length=1)
     grpc_port: int = Field(default=50_051, ge=1, le=65_535)
+    ca_file: Path | None = None
     api_key: Secret | None = None
     operator_key: Secret | None = None
     tenant_keys: Path | None = None
@@ -143,6 +145,8 @@ class WeaviateConfig(Model):
             raise ValueError("url must be http://host:port or https://host:port")
         if parts.username or parts.password:
             raise ValueError("url must hold no credentials; use api_key")
+        if self.ca_file is not None and parts.scheme != "https":
+            raise ValueError("ca_file goes with an https url, and only with it")
         if self.index == "dynamic" and not self.async_indexing:
             raise ValueError('index = "dynamic" needs a server with ASYNC_INDEXING: set async_indexing = true')
         if self.tenant_keys is not None and self.new_tenants == "create" and "new_tenants" in self.model_fields_set:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, assert_never
@@ -19,6 +20,7 @@ import grpc  # type: ignore[import-untyped]
 import httpx
 from weaviate.proto.v1 import tenants_pb2, weaviate_pb2_grpc
 
+from vectoracl.certificates import Authority, authority
 from vectoracl.errors import ClosedError, StoreError, VectorACLError
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.failures import ADAPTER, mapped, not_served, status
@@ -169,6 +171,10 @@ def _maybe(answer: httpx.Response) -> Any:
     return None if answer.status_code == 404 else _json(answer)
 
 
+def _verify(trusted: Authority | None) -> ssl.SSLContext | bool:
+    return True if trusted is None else trusted.context
+
+
 class _Process:
     """What the ports share: one process, open or closed, and which key goes with which request."""
 
@@ -178,6 +184,7 @@ class _Process:
         self._pid = os.getpid()
         self._closed = False
         self._own = None if config.api_key is None else config.api_key.reveal(base)
+        self._authority = authority(base, config.ca_file)
         self._keys = NO_KEYS if config.tenant_keys is None else KeyFile(base / config.tenant_keys)
         self.parallel = config.parallel
 
@@ -212,7 +219,18 @@ class _Process:
         return {} if key is None else {"authorization": f"Bearer {key}"}
 
     def _credentials(self) -> Any:
-        return grpc.ssl_channel_credentials() if self._config.secure else None
+        if not self._config.secure:
+            return None
+        return grpc.ssl_channel_credentials(None if self._authority is None else self._authority.pem)
+
+    def _web(self) -> dict[str, Any]:
+        """Return what the two web clients are made with."""
+        return {
+            "base_url": self._config.url,
+            "trust_env": False,
+            "verify": _verify(self._authority),
+            "limits": httpx.Limits(max_connections=self._config.parallel),
+        }
 
     def _failed(self, error: BaseException, request: Any) -> VectorACLError:
         return mapped(error, write=isinstance(request, _WRITES), debug=self._debug)
@@ -231,9 +249,7 @@ class WeaviatePort(_Process):
             else grpc.secure_channel(target, credentials, options=_OPTIONS)
         )
         self._stub = weaviate_pb2_grpc.WeaviateStub(self._channel)  # type: ignore[no-untyped-call]  # generated
-        self._http = httpx.Client(
-            base_url=config.url, trust_env=False, limits=httpx.Limits(max_connections=config.parallel)
-        )
+        self._http = httpx.Client(**self._web())
 
     def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request*."""
@@ -282,11 +298,7 @@ class AsyncWeaviatePort(_Process):
                 else grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
             )
             self._stub = weaviate_pb2_grpc.WeaviateStub(self._channel)  # type: ignore[no-untyped-call]  # generated
-            self._http = httpx.AsyncClient(
-                base_url=self._config.url,
-                trust_env=False,
-                limits=httpx.Limits(max_connections=self._config.parallel),
-            )
+            self._http = httpx.AsyncClient(**self._web())
         return self._stub, self._http
 
     async def execute(self, request: Any, timeout: float | None) -> Any:
@@ -327,7 +339,11 @@ class Administrator:
         headers = {} if secret is None else {"authorization": f"Bearer {secret.reveal(base)}"}
         self._debug = debug
         self._http = httpx.Client(
-            base_url=config.url, headers=headers, timeout=max(60.0, config.request_timeout), trust_env=False
+            base_url=config.url,
+            headers=headers,
+            timeout=max(60.0, config.request_timeout),
+            trust_env=False,
+            verify=_verify(authority(base, config.ca_file)),
         )
 
     def ask(self, method: str, path: str, body: Any = None, *, absent: Any = StoreError) -> Any:

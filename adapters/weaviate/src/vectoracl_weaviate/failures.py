@@ -7,6 +7,7 @@ from typing import Any, Literal
 import grpc  # type: ignore[import-untyped]
 import httpx
 
+from vectoracl.certificates import UNTRUSTED, untrusted
 from vectoracl.errors import StoreError, VectorACLError
 
 ADAPTER = "weaviate"
@@ -55,6 +56,8 @@ def _mapped(error: BaseException, *, write: bool) -> StoreError:
             return StoreError(_NO_GRPC, code="unavailable", adapter=ADAPTER, sent="unknown" if write else "no",
                               retryable=True)  # fmt: skip
         return status(_CODES.get(code, 500), write=write)
+    if untrusted(error):
+        return StoreError(UNTRUSTED, code="untrusted", adapter=ADAPTER, sent="no")
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
         text = (
             "No connection to Weaviate could be made. Check that the server runs and that `url` and `grpc_port` are "

@@ -1,0 +1,52 @@
+"""The certificates by which a server of one's own is trusted: `ca_file` in a store's configuration."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import NamedTuple
+
+from vectoracl.errors import ConfigError
+
+
+class Authority(NamedTuple):
+    """Certificates that are trusted, and no others: as PEM, and as a context that asks for them and the host's name."""
+
+    pem: bytes
+    context: ssl.SSLContext
+
+
+def authority(base: Path, file: Path | None) -> Authority | None:
+    """Read *file*, relative to *base*; None where none is named: those that the machine trusts count then.
+
+    Raises: ConfigError where it cannot be read, or holds no certificate.
+    """
+    if file is None:
+        return None
+    try:
+        pem = (base / file).read_bytes()
+        return Authority(pem, ssl.create_default_context(cadata=pem.decode("ascii")))
+    except OSError as error:
+        problem = error.strerror or type(error).__name__
+    except (ValueError, ssl.SSLError):
+        problem = "it holds no certificate in PEM form"
+    raise ConfigError(
+        f"ca_file cannot be used ({problem}). Name a PEM file with the certificate of the authority that signed the "
+        "server's, relative to the configuration's folder."
+    )
+
+
+def untrusted(error: BaseException | None) -> bool:
+    """Tell whether *error*, or what caused it, is that a server's certificate is not trusted."""
+    seen = 0
+    while error is not None and seen < 16:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error, seen = error.__cause__ or error.__context__, seen + 1
+    return False
+
+
+UNTRUSTED = (
+    "The server's certificate is not trusted, or is another host's. Name the authority that signed it as ca_file, or "
+    "ask for the host by the name in its certificate."
+)
