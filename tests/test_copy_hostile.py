@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from tests.test_copy import TENANTS, command, copying, everything, files, pair  # noqa: F401 - fixtures
-from vectoracl import Chunk, testing
+from vectoracl import Chunk, VectorACL, testing
 from vectoracl.checkpoint import Checkpoint
 from vectoracl.errors import InvalidInputError, RefusedError, StoreError
 from vectoracl.filelock import FileLock
@@ -27,6 +27,28 @@ def test_the_same_store_under_another_name_loses_nothing(files, pair):  # noqa: 
             done = command([files[0], target], "--tenant", "acme", *more, *overwrite)
             assert (done.exit_code, "the same store" in done.stderr) == (2, True), done.output
             assert everything(source, *TENANTS) == before
+
+
+def test_one_place_by_different_settings_is_refused(files, pair, monkeypatch):  # noqa: F811
+    """What each side's server says of itself decides, and it is asked before anything is read or written."""
+    source, *_ = pair
+    before = everything(source, *TENANTS)
+    asked = []
+
+    def places(acl, store):
+        asked.append(store)
+        return frozenset({"memory: here", f"memory: {id(acl)}"})
+
+    monkeypatch.setattr(VectorACL, "places", places)
+    for overwrite in ((), ("--overwrite",), ("--dry-run",)):
+        done = command(files, "--tenant", "acme", *overwrite)
+        assert (done.exit_code, "the same store of 'acme' by different settings" in done.stderr) == (2, True), (
+            done.output
+        )
+    assert len(asked) == 6
+    assert everything(source, *TENANTS) == before
+    monkeypatch.setattr(VectorACL, "places", lambda acl, _: frozenset({f"memory: {id(acl)}"}))
+    assert command(files, "--tenant", "acme").exit_code == 0
 
 
 def test_an_overwrite_deletes_no_rows_that_are_the_same(files, pair, tmp_path):  # noqa: F811

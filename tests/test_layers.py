@@ -19,7 +19,7 @@ SOURCES = sorted([*SRC.rglob("*.py"), *ROOT.glob("adapters/*/src/**/*.py")])
 # The path of a request. A module imports only from lines above its own.
 LAYERS = [
     "errors",
-    "findings ids imports extract toml_text filelock words certificates",
+    "findings ids imports extract toml_text filelock words certificates places",
     "actions principal records predicate",
     "fields queries scope",
     "predicate_json meaning policy prepare operations embed chunking load",

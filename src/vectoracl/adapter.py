@@ -325,7 +325,9 @@ class OpenContext:
 class Opened:
     """An adapter with the makers of its ports; a port is made at first use, in the process that uses it.
 
-    `server` describes the store for reports (filled after the first contact).
+    `server` describes the store for reports (filled after the first contact). `places` says where the rows are, given
+    the store's port, as texts of which two stores share one only if they are the same (see `places.address`): what the
+    server says of itself where it does. It raises what the port raises.
     """
 
     adapter: Adapter
@@ -333,6 +335,7 @@ class Opened:
     aport: Callable[[], AsyncPort]
     operator: Callable[[], Operator] | None = None
     server: Callable[[], str] = field(default=lambda: "unknown")
+    places: Callable[[Port], frozenset[str]] = field(default=lambda _: frozenset())
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,6 +257,16 @@ class VectorACL(_Base):
         """Read the real posture of every configured store, without refusing what is found."""
         return {name: self._posture(self._named(name)) for name in self.config.stores}
 
+    def places(self, store: str) -> frozenset[str]:
+        """Return where *store* is, by what the server and its address say; two that share one are the same store.
+
+        Contacts the store and demands no posture. Raises: StoreError.
+        """
+        named = self._named(self._known(store))
+        with self._foreign(named.config.adapter):
+            port: Port = self._made(named, "port")
+            return frozenset(f"{named.config.adapter}: {one}" for one in named.opened.places(port))
+
     def operator(self, store: str | None = None) -> Operator:
         """Return what an operator does to *store* (None: the default one), with the operator's own credentials.
 

@@ -104,6 +104,7 @@ class Copy:
         self._progress = progress or (lambda _what, _done, _total: None)
         self._batch = batch
         self._opened: dict[tuple[bool, str], Operated] = {}
+        self._found: dict[tuple[int, str], frozenset[str]] = {}
         self._finished = 0
         self.report = Report()
 
@@ -198,14 +199,28 @@ class Copy:
             )
 
     def _refuse_one_store(self, tenant: str) -> None:
-        """Refuse a tenant whose store is configured alike on both sides."""
-        one, other = (side.acl.place(side.store_of(tenant)) for side in (self._source, self._target))
+        """Refuse a tenant whose store is one and the same on both sides, by settings or by what the server says."""
+        names = [(side.acl, side.store_of(tenant)) for side in (self._source, self._target)]
+        one, other = (acl.place(name) for acl, name in names)
         if one == other:
             raise RefusedError(
                 f"--from and --to are the same store of {tenant!a}. In one file, name two with --from-store and "
                 "--to-store.",
                 field="to",
             )
+        mine, theirs = (self._places(acl, name) for acl, name in names)
+        if mine & theirs:
+            raise RefusedError(
+                f"--from and --to are the same store of {tenant!a} by different settings: both reach one place on one "
+                "server. Nothing was copied, and nothing is left to do.",
+                field="to",
+            )
+
+    def _places(self, acl: VectorACL, store: str) -> frozenset[str]:
+        found = self._found.get((id(acl), store))
+        if found is None:
+            found = self._found[id(acl), store] = acl.places(store)
+        return found
 
     def _operated(self, side: Side, name: str, *, source: bool) -> Operated:
         found = self._opened.get((source, name))

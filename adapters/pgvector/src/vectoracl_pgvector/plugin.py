@@ -19,6 +19,7 @@ from vectoracl_pgvector.capabilities import capabilities
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connections import Connections
 from vectoracl_pgvector.execute import AsyncPgPort, PgPort
+from vectoracl_pgvector.names import Names
 
 if TYPE_CHECKING:
     from vectoracl.attempts import Attempt, Forging
@@ -58,7 +59,12 @@ def vectoracl_open(config: PgvectorConfig, context: OpenContext) -> Opened:
 
         return PgOperator(config, context.fields, where)
 
-    return Opened(PgvectorAdapter(config, context.fields), port, aport, operator, where.describe)
+    def places(port: Port) -> frozenset[str]:
+        from vectoracl_pgvector import places
+
+        return places.places(port, Names.of(config))
+
+    return Opened(PgvectorAdapter(config, context.fields), port, aport, operator, where.describe, places)
 
 
 @hookimpl

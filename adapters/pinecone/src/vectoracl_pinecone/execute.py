@@ -313,6 +313,11 @@ class PineconePort(_Process):
             self._kind = config.kind or documents.kind_of(found, config)
         return _made(lambda: Index(host=host, **self._arguments()), debug=self._debug)  # type: ignore[no-any-return]
 
+    @property
+    def host(self) -> str:
+        """The address of the index, which no other index has."""
+        return str(self._index.host)
+
     def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request*, with what is waited for in it, within *timeout* seconds."""
         self._check()

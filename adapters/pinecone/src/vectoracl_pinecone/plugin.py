@@ -11,7 +11,7 @@ from typing import Any
 from pinecone import AsyncIndex, Index
 from pydantic import BaseModel
 
-from vectoracl import toml_text
+from vectoracl import places, toml_text
 from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
 from vectoracl.errors import ConfigError, RefusedError
 from vectoracl.findings import Rule
@@ -55,7 +55,13 @@ def vectoracl_open(config: PineconeConfig, context: OpenContext) -> Opened:
 
         return PineconeOperator(config, context.fields, base, port, debug=debug)
 
-    return Opened(PineconeAdapter(config, context.fields), port, aport, operator, _server)
+    def found(port: Port) -> frozenset[str]:
+        assert isinstance(port, PineconePort)
+        return frozenset(
+            {f"{places.address(port.host, {'http': 80, 'https': 443, '': 443})}/{config.namespace_prefix}"}
+        )
+
+    return Opened(PineconeAdapter(config, context.fields), port, aport, operator, _server, found)
 
 
 def _server() -> str:

@@ -12,12 +12,14 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, assert_never
 
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
+from vectoracl import places
 from vectoracl.certificates import authority
 from vectoracl.errors import ClosedError, ConfigError, StoreError, VectorACLError
 from vectoracl_qdrant import local as locals_
@@ -385,6 +387,28 @@ class Administrator:
         found: list[Cluster] = []
         self._port.administer(lambda client: found.append(_cluster(client, self._config.collection)))
         return found[0]
+
+    def places(self) -> frozenset[str]:
+        """Return what names the collection: by the server's address, and by its process where telemetry says that.
+
+        An alias is the collection that it stands for. Raises: StoreError.
+        """
+        assert self._config.url is not None
+        servers, collections = [places.address(self._config.url, 6333)], [self._config.collection]
+
+        def aliases(client: QdrantClient) -> None:
+            found = {one.alias_name: one.collection_name for one in client.get_aliases().aliases}
+            collections[0] = found.get(self._config.collection, self._config.collection)
+
+        def process(client: QdrantClient) -> None:
+            told = client.http.service_api.telemetry(details_level=0).result
+            if told is not None and told.id:
+                servers.append(f"process {told.id}")
+
+        for look in (aliases, process):
+            with suppress(StoreError):  # a key may have no right to it
+                self._port.administer(look)
+        return frozenset(f"{server}/{collections[0]}" for server in servers)
 
     def describe(self, name: str) -> models.CollectionInfo:
         """Read how the collection *name* is configured. Raises: StoreError."""

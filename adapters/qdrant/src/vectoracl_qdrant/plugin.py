@@ -71,7 +71,13 @@ def vectoracl_open(config: QdrantConfig, context: OpenContext) -> Opened:
 
         return QdrantOperator(config, context.fields, port, lambda: Administrator(sync(), config))
 
-    return Opened(QdrantAdapter(config, context.fields), port, aport, operator, lambda: _server(config))
+    def places(port: Port) -> frozenset[str]:
+        if config.local:
+            return frozenset({f"{key}/{config.collection}"})
+        assert isinstance(port, QdrantPort)
+        return Administrator(port, config).places()
+
+    return Opened(QdrantAdapter(config, context.fields), port, aport, operator, lambda: _server(config), places)
 
 
 def _server(config: QdrantConfig) -> str:

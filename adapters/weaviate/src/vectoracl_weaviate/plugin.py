@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from vectoracl import toml_text
+from vectoracl import places, toml_text
 from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
 from vectoracl.errors import ConfigError, RefusedError
 from vectoracl.findings import Rule
@@ -54,7 +54,10 @@ def vectoracl_open(config: WeaviateConfig, context: OpenContext) -> Opened:
     def server() -> str:
         return f"Weaviate server, weaviate-client {version('weaviate-client')}"
 
-    return Opened(WeaviateAdapter(config, context.fields), port, aport, operator, server)
+    def found(_: Port) -> frozenset[str]:
+        return frozenset({f"{places.address(config.url, {'http': 80, 'https': 443})}/{config.collection}"})
+
+    return Opened(WeaviateAdapter(config, context.fields), port, aport, operator, server, found)
 
 
 @hookimpl
