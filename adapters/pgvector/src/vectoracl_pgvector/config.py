@@ -10,10 +10,13 @@ from pydantic import AfterValidator, Field, model_validator
 
 from vectoracl.config import Model, Secret
 
-# What compile.py calls its own columns, which are beside the table's in a query.
-_OURS = frozenset({"distance", "best", "turn", "place", "fused_distance", "in_shared"}) | {
-    f"leg_{name}" for name in ("document", "generation", "chunk", "distance")
-}
+# What compile.py calls its own columns, which are beside the table's in a query, and the columns that every table has.
+_OURS = (
+    frozenset({"distance", "best", "turn", "place", "fused_distance", "in_shared"})
+    | {f"leg_{name}" for name in ("document", "generation", "chunk", "distance")}
+    | {f"returned_{name}" for name in ("text", "metadata", "vector")}
+    | {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
+)
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 
 
@@ -56,11 +59,16 @@ class Columns(Model):
 
     @model_validator(mode="after")
     def _distinct(self) -> Columns:
-        names = list(self.model_dump().values())
+        given = self.model_dump()
+        names = list(given.values())
         if len(set(names)) != len(names):
             raise ValueError("two columns have the same name")
-        if _OURS.intersection(names):
-            raise ValueError(f"a column is called {' or '.join(sorted(_OURS))}, as a part of a query is; rename it")
+        taken = [f"{column} = {name!r}" for column, name in given.items() if name in _OURS]
+        if taken:
+            raise ValueError(
+                f"{', '.join(taken)}: queries use that name for something else. Rename the column, here and in the "
+                f"table; it cannot be {', '.join(sorted(_OURS))}"
+            )
         return self
 
 

@@ -70,7 +70,8 @@ class Mirror:
         # Under REPEATABLE READ a DELETE passes over a row of the copy that its snapshot is too old to see, and the row
         # would come back to life with the switch. The INSERT before it meets such a row and fails with 40001 instead.
         body = (
-            "BEGIN\n"
+            # PL/pgSQL has variables of its own in every trigger (`found`, `tg_op`); a column may be called so too.
+            "#variable_conflict use_column\nBEGIN\n"
             f"IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND NOT ({same})) THEN\n"
             "  IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN\n"
             f"    INSERT INTO {self.copy} ({written}) VALUES ({old}) {upsert};\n"
@@ -117,15 +118,17 @@ class Mirror:
     def differences(self) -> str:
         """Return the statement that counts, in one snapshot, the rows that differ in any byte; it takes the tenant."""
         names = self.names
-        same = " AND ".join(f"here.{column} = there.{column}" for column in self._unique)
+        # Aliases with a blank, which no column has: an alias alone means the row only where no column is called so.
+        here, there = '"the row"', '"the copy"'
+        same = " AND ".join(f"{here}.{column} = {there}.{column}" for column in self._unique)
         columns = ", ".join(self.columns)
         # *<> compares the rows' bytes, so that it tells apart what a type's own = does not (0.0 and -0.0, 1 and 1.0).
         return (
             f"SELECT count(*) FROM "
-            f"(SELECT {columns} FROM ONLY {names.default} WHERE {names.c.tenant} = %s::text) AS here "
-            f"FULL JOIN (SELECT {columns} FROM {self.copy}) AS there ON {same} "
-            f"WHERE here.{names.c.tenant} IS NULL OR there.{names.c.tenant} IS NULL "
-            "OR here OPERATOR(pg_catalog.*<>) there"
+            f"(SELECT {columns} FROM ONLY {names.default} WHERE {names.c.tenant} = %s::text) AS {here} "
+            f"FULL JOIN (SELECT {columns} FROM {self.copy}) AS {there} ON {same} "
+            f"WHERE {here}.{names.c.tenant} IS NULL OR {there}.{names.c.tenant} IS NULL "
+            f"OR {here} OPERATOR(pg_catalog.*<>) {there}"
         )
 
     def forbid(self) -> str:
