@@ -25,6 +25,8 @@ def authority(base: Path, file: Path | None) -> Authority | None:
         return None
     try:
         pem = (base / file).read_bytes()
+        if b"-----BEGIN CERTIFICATE-----" not in pem:  # an empty text would mean those that the machine trusts
+            raise ValueError
         return Authority(pem, ssl.create_default_context(cadata=pem.decode("ascii")))
     except OSError as error:
         problem = error.strerror or type(error).__name__
