@@ -20,10 +20,12 @@ from vectoracl.predicate import ALWAYS
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.compile import PineconeCompiler
 from vectoracl_pinecone.execute import AsyncPineconePort, PineconePort
+from vectoracl_pinecone.requests import Record
 
-from pinecone_support.shapes import FIELDS, TENANT, config, flows, records
+from pinecone_support.shapes import FIELDS, TENANT, config, flows, records, worded
 from pinecone_support.stub import Asked, stub
 
+KINDS = ["vector", "document", "vector-words", "document-words"]
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -36,25 +38,40 @@ def _plain(one: Asked) -> dict[str, Any]:
     return found
 
 
-def _fresh(server: Any) -> None:
+def _settings(kind: str, **more: Any) -> dict[str, Any]:
+    """What a kind of index is configured by; "vector-words" and "document-words" keep words."""
+    index, _, words = kind.partition("-")
+    return {"kind": index, **({"lexical": True, "metric": "inner"} if words else {}), **more}
+
+
+def _fresh(server: Any, kind: str) -> None:
     """The same two tenants' records before each shape."""
-    compiler = PineconeCompiler(config(), FIELDS)
+    compiler = PineconeCompiler(config(**_settings(kind)), FIELDS)
     server.spaces.clear()
     for tenant in (TENANT, "beta"):
         made = compiler.records_of(records(3, tenant), "")
         server.spaces[compiler.namespace(tenant)] = {
-            one.id: {"id": one.id, "values": one.values, "metadata": dict(one.metadata)} for one in made
+            one.id: {"id": one.id, "values": one.values, "metadata": dict(one.metadata), "sparse": _sparse(one)}
+            for one in made
         }
     server.asked.clear()
 
 
+def _sparse(one: Record) -> Any:
+    return None if one.words is None else one.words._asdict()
+
+
+def _shapes(kind: str, adapter: PineconeAdapter) -> Any:
+    return worded(adapter) if kind.endswith("-words") else flows(adapter)
+
+
 def _sync(server: Any, kind: str) -> dict[str, list[dict[str, Any]]]:
-    settings = config(host=server.host, kind=kind)
+    settings = config(**_settings(kind, host=server.host, parallel=1))
     adapter = PineconeAdapter(settings, FIELDS)
     port = PineconePort(settings, Path(), debug=True)
     found = {}
-    for name, flow in flows(adapter):
-        _fresh(server)
+    for name, flow in _shapes(kind, adapter):
+        _fresh(server, kind)
         run(flow, {"store": port})
         found[name] = [_plain(one) for one in server.asked]
     port.close()
@@ -62,21 +79,24 @@ def _sync(server: Any, kind: str) -> dict[str, list[dict[str, Any]]]:
 
 
 async def _async(server: Any, kind: str) -> dict[str, list[dict[str, Any]]]:
-    settings = config(host=server.host, kind=kind, parallel=1)
+    settings = config(**_settings(kind, host=server.host, parallel=1))
     adapter = PineconeAdapter(settings, FIELDS)
     port = AsyncPineconePort(settings, Path(), debug=True)
     found = {}
-    for name, flow in flows(adapter):
-        _fresh(server)
+    for name, flow in _shapes(kind, adapter):
+        _fresh(server, kind)
         await arun(flow, {"store": port})
         found[name] = [_plain(one) for one in server.asked]
     await port.close()
     return found
 
 
-@pytest.mark.parametrize("kind", ["vector", "document"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_sent_is_what_was_pinned(request: pytest.FixtureRequest, kind: str) -> None:
-    with stub(kind=kind, dimension=2) as server:
+    index, _, words = kind.partition("-")
+    field = "words" if kind == "document-words" else None
+    metric = "dotproduct" if words else "cosine"
+    with stub(kind=index, dimension=2, metric=metric, words=field) as server:
         got = _sync(server, kind)
         assert asyncio.run(_async(server, kind)) == got
     file = GOLDEN / f"requests-{kind}.json"
@@ -86,14 +106,14 @@ def test_what_is_sent_is_what_was_pinned(request: pytest.FixtureRequest, kind: s
     assert got == json.loads(file.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("kind", ["vector", "document"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_request_is_of_the_tenants_namespace(kind: str) -> None:
     """Of the pinned ones, which are what is sent: in the body or the address, or in the path of a document index."""
     pinned = json.loads((GOLDEN / f"requests-{kind}.json").read_text(encoding="utf-8"))
     for name, some in pinned.items():
-        assert some or name == "search never"
+        assert some or name.endswith("never") or name == "search by no words"
         for one in some:
-            if kind == "document":
+            if kind.startswith("document"):
                 assert one["path"].startswith("/namespaces/vectoracl-t-acme/documents/")
             else:
                 assert {**one.get("params", {}), **one.get("body", {})}["namespace"] == "vectoracl-t-acme"

@@ -252,6 +252,19 @@ def test_a_hybrid_search_reads_deeper_until_there_are_enough_documents() -> None
     assert found.complete
 
 
+def test_a_group_by_words_holds_its_best_chunks_however_far_down_they_are(provisioned: Any) -> None:
+    """Two documents have the two best chunks; the second best of each come after fifty of others."""
+    store: Provisioned = provisioned()
+    ones = np.ones(8)
+    middle = [Chunk(f"m{i:02}", f"other {i:02}", "apple apple", ones) for i in range(50)]
+    ends = [Chunk(f"{one}{i}", one, "apple " * (3 - 2 * i) + "x" * i, ones) for one in ("a", "b") for i in (0, 1)]
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(ALICE)
+        docs.upsert([*middle, *ends])
+        found = docs.search(Lexical("apple"), 2, group_by="document", per_group=2)
+        assert {(hit.document, hit.id) for hit in found} == {("a", "a0"), ("a", "a1"), ("b", "b0"), ("b", "b1")}
+
+
 def test_a_store_without_words_refuses_before_anything_is_sent(provisioned: Any) -> None:
     store: Provisioned = provisioned(words=False)
     with v.connect(store.config) as acl:

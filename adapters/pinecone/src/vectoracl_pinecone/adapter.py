@@ -20,6 +20,7 @@ from vectoracl_pinecone.compile import EVERY, MAX_IDS, NO_VERSION, NONE, Pinecon
 from vectoracl_pinecone.compile_predicate import Compiled, every
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import ADAPTER, Decoder
+from vectoracl_pinecone.lexical import WordSearch
 from vectoracl_pinecone.names import document_prefix, id_of, name_part, tenant_of
 from vectoracl_pinecone.pages import Pages, restless, taken_apart
 from vectoracl_pinecone.requests import Describe, Done, Match, Put, Query
@@ -41,6 +42,7 @@ class PineconeAdapter:
         self._compile = PineconeCompiler(config, fields)
         self._decode = Decoder(config, fields)
         self._pages = Pages(config, self._compile, self._decode)
+        self._words = WordSearch(config, self._compile, self._decode, self._pages)
         self._offers_fetch_by = config.fetch_by_metadata
 
     @property
@@ -52,6 +54,8 @@ class PineconeAdapter:
 
     def search(self, operation: Search) -> Flow[Found]:
         """Rank inside the scope; where fewer hits than asked for come, ask whether there is one more."""
+        if not isinstance(operation.query, VectorQuery) and self.config.lexical:
+            return (yield from self._words.search(operation, operation.query))
         vector = numbers(_vector(operation.query).vector)
         where = self._compile.scope(operation.scope, operation.where)
         if where is NONE:
@@ -453,7 +457,7 @@ class PineconeAdapter:
 
 def _vector(query: ResolvedQuery) -> VectorQuery:
     if not isinstance(query, VectorQuery):
-        raise UnsupportedPredicateError("The Pinecone adapter answers vector queries.", field="query")
+        raise UnsupportedPredicateError("This search answers vector queries.", field="query")
     return query
 
 

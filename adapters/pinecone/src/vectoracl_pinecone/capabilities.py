@@ -11,14 +11,17 @@ def capabilities(config: PineconeConfig) -> Capabilities:
 
     The grade is "partition": a namespace is a physical part of the index, and we choose it; the key reaches them all.
     Ranking may be approximate and reads may be behind writes, as Pinecone's documentation says. An upsert is one
-    request unless `split_upserts` is set; a replacement is several, new before old. Lexical and hybrid queries are
-    not declared: a vector index has no words, and whether the BM25 statistics of a document index are the namespace's
-    own or the whole index's is not documented, so another tenant's texts could show in the scores.
+    request unless `split_upserts` is set; a replacement is several, new before old. Lexical and hybrid queries rest on
+    sparse vectors that the adapter makes, with `lexical`: a score depends on the chunk alone. A document index's BM25
+    is not used: whether its statistics are the namespace's own or the whole index's is not documented, so another
+    tenant's texts could show in the scores.
     """
     return Capabilities(
         grade="partition",
         metric=config.metric,
         dimension=config.dimension,
+        queries=frozenset({"vector", "lexical", "hybrid"} if config.lexical else {"vector"}),
+        lexical_scores="comparable",
         count="paged",
         exact=False,
         atomic_upsert=not config.split_upserts,

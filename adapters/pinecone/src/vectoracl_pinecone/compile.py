@@ -19,17 +19,24 @@ from vectoracl.predicate import Predicate
 from vectoracl.prepare import dump_metadata
 from vectoracl.records import Record as Chunk
 from vectoracl.records import Vector
-from vectoracl_pinecone.compile_predicate import EVERY, NONE, Compiled, Compiler, among, every, some
+from vectoracl.words import weights
+from vectoracl_pinecone.compile_predicate import EVERY, NONE, Compiled, Compiler, among, every, exists, some
 from vectoracl_pinecone.config import MAX_REQUEST_BYTES, MAX_UPSERT, PineconeConfig
 from vectoracl_pinecone.names import filterable, id_of, namespace_of
-from vectoracl_pinecone.requests import FetchBy, Filter, Listing, Put, Query, Record, Remove, Settle
+from vectoracl_pinecone.requests import FetchBy, Filter, Listing, Put, Query, Record, Remove, Settle, Sparse
 
 MAX_METADATA_BYTES = 40_000
 """Metadata of one record as JSON. Pinecone's limit is 40 KB ("Database limits"); the smaller reading of it."""
 MAX_REPLY_BYTES = 4_000_000
 MAX_IDS = 1000
 MAX_LISTED = 100
+MAX_WORDS = 1000
+"""Places of a sparse vector beside a dense one: "no more than 1000 non-zero values" ("Limits"); the smaller of what
+Pinecone's pages say of sparse vectors."""
 _NUMBER_BYTES = 12  # a float32 in JSON, with its comma, at the most (as orjson writes it)
+_WORD_BYTES = 20  # a place of 10 digits and a weight of 6 in JSON, with their commas
+_NO_WORD = "-"  # what a text without a word has in its place: a list that is empty may not be there at all
+FAINT = 1e-30
 _BESIDE = 64  # braces, quotes and names around a record
 NO_VERSION = ""
 
@@ -43,6 +50,8 @@ class PineconeCompiler:
         self._predicates = Compiler(config, fields)
         # Where nothing is ranked a vector is asked for all the same; the cosine needs one with a direction.
         self.direction = [1.0] + [0.0] * (config.dimension - 1)
+        # Beside words: too faint to change their order, and not all zeros, which Pinecone does not take for a vector.
+        self.faint = [FAINT, *self.direction[1:]]
 
     # Conditions
 
@@ -106,6 +115,14 @@ class PineconeCompiler:
             ]
         )
 
+    def holds(self, query: Sequence[int]) -> Compiled:
+        """Return that the text has one of the words at the places *query*."""
+        return among(self._keys.words, [_word(one) for one in query], negated=False, always=True)
+
+    def wordless(self) -> Compiled:
+        """Return that the record was written without words, whatever its text."""
+        return exists(self._keys.words, there=False)
+
     def refs(self, refs: Sequence[ChunkRef]) -> Compiled:
         """Return that the record is one of the chunks that *refs* name."""
         bare, pairs = named(refs)
@@ -141,6 +158,20 @@ class PineconeCompiler:
             partition, self.namespace(partition), self.direction if vector is None else vector, top_k, _filter(where),
             rows, values,
         )  # fmt: skip
+
+    def by_words(
+        self,
+        partition: str,
+        where: Compiled,
+        top_k: int,
+        query: Sequence[int],
+        *,
+        rows: bool = False,
+        values: bool = False,
+    ) -> Query:
+        """Compile a query of the records that pass *where*, ranked by the words at the places *query*."""
+        words = Sparse(list(query), [1.0] * len(query))
+        return Query(partition, self.namespace(partition), self.faint, top_k, _filter(where), rows, values, words)
 
     def listing(
         self, partition: str, prefix: str | None = None, token: str | None = None, limit: int = MAX_LISTED
@@ -202,6 +233,7 @@ class PineconeCompiler:
             keys.metadata: dump_metadata(record.metadata).decode(),
             **filterable(keys, record.metadata),
         }
+        words = self._words(record.text, place, metadata) if self._config.lexical else None
         size = len(orjson.dumps(metadata))
         if size > MAX_METADATA_BYTES:
             raise InvalidInputError(
@@ -211,7 +243,20 @@ class PineconeCompiler:
             )
         written = orjson.dumps(record.vector, option=orjson.OPT_SERIALIZE_NUMPY)
         # Read again: the shortest decimals of float32, half as long as those of the same numbers as doubles.
-        return Record(id_, orjson.loads(written), metadata, size + len(written) + len(id_) + _BESIDE)
+        size += len(written) + len(id_) + _BESIDE + (0 if words is None else _BESIDE + _WORD_BYTES * len(words.indices))
+        return Record(id_, orjson.loads(written), metadata, size, words)
+
+    def _words(self, text: str, place: int, metadata: dict[str, Any]) -> Sparse | None:
+        """Add the places of *text*'s words to *metadata*; return its sparse vector, None where it has no word."""
+        made = weights(text)
+        if len(made) > MAX_WORDS:
+            raise InvalidInputError(
+                f"Chunk {place} of the call has {len(made):,} different words, and Pinecone keeps {MAX_WORDS:,} with a "
+                "vector. Make the chunk shorter.",
+                field="chunks",
+            )
+        metadata[self._keys.words] = [_word(one) for one in made] or [_NO_WORD]
+        return Sparse(list(made), list(made.values())) if made else None
 
     def batches(self, records: Sequence[Chunk]) -> list[list[Chunk]]:
         """Return *records* in parts that one request each takes."""
@@ -255,6 +300,10 @@ def numbers(vector: Vector) -> list[float]:
     """Return a vector as the shortest decimals that read as the same float32 numbers."""
     made: list[float] = orjson.loads(orjson.dumps(np.ascontiguousarray(vector), option=orjson.OPT_SERIALIZE_NUMPY))
     return made
+
+
+def _word(place: int) -> str:
+    return f"{place:08x}"
 
 
 def _filter(where: Compiled) -> Filter | None:

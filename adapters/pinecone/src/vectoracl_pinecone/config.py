@@ -50,7 +50,8 @@ class Keys(Model):
 
     `record` repeats the record's id, so that a filter can name records. `fields` is the prefix of the user's metadata
     that can be filtered by, `present` that of the marks of what a record has, `metadata` the metadata as it was
-    written (JSON text). `version` tells the records of one replacement from those of another.
+    written (JSON text). `version` tells the records of one replacement from those of another. `words` are the places of
+    the text's words, with `lexical`.
     """
 
     tenant: MetadataKey = "acl_tenant"
@@ -69,6 +70,7 @@ class Keys(Model):
     record: MetadataKey = "acl_record"
     text: MetadataKey = "acl_text"
     metadata: MetadataKey = "acl_metadata"
+    words: MetadataKey = "acl_words"
     fields: MetadataKey = "field_"
     present: MetadataKey = "has_"
 
@@ -108,6 +110,10 @@ class PineconeConfig(Model):
     `rate_limit_wait` how many seconds a request may be held up by the rate limit, with its retries.
     `page` is how many whole records are asked for in one request: a record has up to 40 KB of metadata and a reply
     4 MB. `split_upserts` lets one call be several requests, which are then not all or nothing.
+
+    `lexical` keeps each text's words as a sparse vector, for lexical and hybrid queries: in a vector index beside the
+    dense one, which Pinecone serves with the metric "dotproduct" alone; in a document index in the sparse field
+    `words_field`. `kind` has to be said then.
     """
 
     api_key: Secret
@@ -116,6 +122,8 @@ class PineconeConfig(Model):
     control_host: str | None = Field(default=None, min_length=1)
     kind: Literal["vector", "document"] | None = None
     vector_field: MetadataKey = "embedding"
+    lexical: StrictBool = False
+    words_field: MetadataKey = "words"
     namespace_prefix: NamespacePrefix = "vectoracl-"
     keys: Keys = Keys()
     adopt: Adopt = Adopt()
@@ -141,6 +149,19 @@ class PineconeConfig(Model):
             raise ValueError("give index, host, or both")
         if self.max_batch > MAX_UPSERT and not self.split_upserts:
             raise ValueError(f"one request takes {MAX_UPSERT} records: a larger max_batch needs split_upserts = true")
-        if self.vector_field in set(self.keys.model_dump().values()):
-            raise ValueError("vector_field is one of the keys")
+        fields = [self.vector_field, *self.keys.model_dump().values()]
+        if self.lexical:
+            fields.append(self.words_field)
+            if self.kind is None:
+                raise ValueError(
+                    'lexical = true needs kind = "vector" or kind = "document" beside it: they keep words differently'
+                )
+            if self.kind == "vector" and self.metric != "inner":
+                raise ValueError(
+                    "a vector index serves words only where it ranks by the inner product: with lexical = true set "
+                    'metric = "inner" (of vectors that the embedder normalises it is the cosine), or take a document '
+                    'index, kind = "document"'
+                )
+        if len(set(fields)) != len(fields):
+            raise ValueError("vector_field or words_field is one of the keys, or both are one")
         return self

@@ -55,6 +55,20 @@ class Decoder:
         hits.sort(key=lambda hit: (hit.document, hit.tag.generation, hit.id))
         return hits
 
+    def scored(self, scored: Iterable[tuple[float, Match]], include: Include) -> list[Hit]:
+        """Return records with scores that are ours as hits, best first, ties by document and chunk id."""
+        hits = [self._hit(match, score, include) for score, match in scored]
+        hits.sort(key=lambda hit: (-hit.score, hit.document, hit.id))
+        return hits
+
+    def text(self, match: Match) -> str:
+        """Return the record's text. Raises: as `tag`."""
+        self.tag(match)
+        text = (match.metadata or {}).get(self._keys.text)
+        if not isinstance(text, str):
+            raise malformed()
+        return text
+
     def score(self, score: float) -> float:
         """Return Pinecone's score in the core's meaning: its "euclidean" is the square of the L2 distance."""
         return -math.sqrt(max(score, 0.0)) if self._metric == "l2" else score

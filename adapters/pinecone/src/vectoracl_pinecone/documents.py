@@ -10,28 +10,32 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from pinecone import DenseVectorField
-from pinecone.models.documents.score_by import DenseVectorQuery
+from pinecone import DenseVectorField, SparseValues
+from pinecone.models.documents.score_by import DenseVectorQuery, SparseVectorQuery
 
 from vectoracl.errors import ConfigError, StoreError
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.names import DEFAULT_NAMESPACE, nobody
 from vectoracl_pinecone.requests import (
+    ANY_WORD,
     AnyRequest,
     Describe,
     Done,
     FetchBy,
     Listing,
     Match,
+    MayRank,
     MayRead,
     MayWrite,
     Page,
     Put,
     Query,
+    Record,
     Remove,
     Settle,
     SourceIds,
     SourceRows,
+    Sparse,
     Stats,
     Stray,
 )
@@ -75,7 +79,11 @@ def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float
                 fields = [config.vector_field]
             return documents.search(
                 namespace=request.namespace,
-                score_by=[DenseVectorQuery(field=config.vector_field, values=request.vector)],
+                score_by=[
+                    DenseVectorQuery(field=config.vector_field, values=request.vector)
+                    if request.words is None
+                    else _by_words(config, request.words)
+                ],
                 top_k=request.top_k,
                 include_fields=fields,
                 filter=request.filter,
@@ -111,7 +119,7 @@ def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float
         case Put():
             return documents.upsert(
                 namespace=request.namespace,
-                documents=[{"_id": one.id, config.vector_field: one.values, **one.metadata} for one in request.records],
+                documents=[_document(config, one) for one in request.records],
                 timeout=timeout,
             )
         case Remove():
@@ -134,6 +142,14 @@ def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float
                 include_fields=[],
                 timeout=timeout,
             )
+        case MayRank():
+            return documents.search(
+                namespace=nobody(config.namespace_prefix),
+                score_by=[_by_words(config, ANY_WORD)],
+                top_k=1,
+                include_fields=[],
+                timeout=timeout,
+            )
         case Stray():
             # Here it is a name like any other, and one that a careless writer would take.
             pages = documents.list(namespace=DEFAULT_NAMESPACE, limit=1, timeout=timeout).pages()
@@ -145,18 +161,28 @@ def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float
     raise StoreError("This is no call of the data plane.", code="rejected", adapter="pinecone", sent="no")
 
 
+def _by_words(config: PineconeConfig, words: Sparse) -> SparseVectorQuery:
+    """Return the scoring by words alone: in a document index a search has one signal."""
+    return SparseVectorQuery(field=config.words_field, sparse_values=SparseValues(words.indices, words.values))
+
+
+def _document(config: PineconeConfig, one: Record) -> dict[str, Any]:
+    made = {"_id": one.id, config.vector_field: one.values, **one.metadata}
+    return made if one.words is None else {**made, config.words_field: one.words._asdict()}
+
+
 def reply_of(config: PineconeConfig, request: AnyRequest, answer: Any) -> Any:
     """Return the documents client's *answer* as the reply of *request*."""
-    field = config.vector_field
+    vectors = (config.vector_field, config.words_field if config.lexical else config.vector_field)
     match request:
         case Query():
-            return tuple(_match(one.id, one.score or 0.0, one.to_dict(), field) for one in answer.matches)
+            return tuple(_match(one.id, one.score or 0.0, one.to_dict(), vectors) for one in answer.matches)
         case SourceRows():
-            return tuple(_match(id_, 0.0, one.to_dict(), field) for id_, one in answer.documents.items())
+            return tuple(_match(id_, 0.0, one.to_dict(), vectors) for id_, one in answer.documents.items())
         case Listing() | SourceIds():
             return Page(tuple(Match(one.id) for one in answer.items), answer.pagination_token)
         case FetchBy():
-            rows = tuple(_match(id_, 0.0, one.to_dict(), field) for id_, one in answer.documents.items())
+            rows = tuple(_match(id_, 0.0, one.to_dict(), vectors) for id_, one in answer.documents.items())
             return Page(rows, None if answer.pagination is None else answer.pagination.next)
         case Put() | Remove():
             info = answer.response_info
@@ -164,6 +190,7 @@ def reply_of(config: PineconeConfig, request: AnyRequest, answer: Any) -> Any:
     return None if isinstance(request, Settle) else answer
 
 
-def _match(id_: str, score: float, fields: Mapping[str, Any], vector_field: str) -> Match:
-    metadata = {name: value for name, value in fields.items() if name not in ("_id", "_score", vector_field)}
-    return Match(id_, score, metadata, fields.get(vector_field))
+def _match(id_: str, score: float, fields: Mapping[str, Any], vectors: tuple[str, str]) -> Match:
+    """Return a document; *vectors* are the fields of its dense and its sparse vector."""
+    metadata = {name: value for name, value in fields.items() if name not in ("_id", "_score", *vectors)}
+    return Match(id_, score, metadata, fields.get(vectors[0]))

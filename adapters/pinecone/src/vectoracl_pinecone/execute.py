@@ -24,21 +24,25 @@ from pinecone.errors import exceptions as theirs
 
 from vectoracl.errors import ClosedError, ConfigError, StoreError, VectorACLError
 from vectoracl_pinecone import documents
+from vectoracl_pinecone.compile import FAINT
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.failures import ADAPTER, mapped, quiet
 from vectoracl_pinecone.names import DEFAULT_NAMESPACE, check_namespace, nobody
 from vectoracl_pinecone.requests import (
+    ANY_WORD,
     AnyRequest,
     Describe,
     Done,
     FetchBy,
     Listing,
     Match,
+    MayRank,
     MayRead,
     MayWrite,
     Page,
     Put,
     Query,
+    Record,
     Remove,
     Schema,
     Settle,
@@ -100,6 +104,7 @@ def perform(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequ
             return index.query(
                 namespace=request.namespace,
                 vector=request.vector,
+                sparse_vector=None if request.words is None else request.words._asdict(),
                 top_k=request.top_k,
                 filter=request.filter,
                 include_metadata=request.metadata,
@@ -124,9 +129,7 @@ def perform(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequ
             )
         case Put():
             return index.upsert(
-                namespace=request.namespace,
-                vectors=[{"id": one.id, "values": one.values, "metadata": one.metadata} for one in request.records],
-                timeout=timeout,
+                namespace=request.namespace, vectors=[_vector(one) for one in request.records], timeout=timeout
             )
         case Remove():
             if (request.ids is None) == (request.filter is None) or request.ids == () or request.filter == {}:
@@ -142,6 +145,15 @@ def perform(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequ
         case MayRead():
             vector = [1.0] + [0.0] * (config.dimension - 1)
             return index.query(namespace=nobody(config.namespace_prefix), vector=vector, top_k=1, timeout=timeout)
+        case MayRank():
+            vector = [FAINT] + [0.0] * (config.dimension - 1)
+            return index.query(
+                namespace=nobody(config.namespace_prefix),
+                vector=vector,
+                sparse_vector=ANY_WORD._asdict(),
+                top_k=1,
+                timeout=timeout,
+            )
         case MayWrite():
             ids = [f"none-{secrets.token_hex(8)}"]
             return index.delete(namespace=nobody(config.namespace_prefix), ids=ids, timeout=timeout)
@@ -158,13 +170,18 @@ def perform(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequ
     assert_never(request)
 
 
+def _vector(one: Record) -> dict[str, Any]:
+    made = {"id": one.id, "values": one.values, "metadata": one.metadata}
+    return made if one.words is None else {**made, "sparse_values": one.words._asdict()}
+
+
 def _unnamed(namespace: str) -> str:
     return "" if namespace == DEFAULT_NAMESPACE else namespace
 
 
 def reply_of(config: PineconeConfig, kind: str, request: AnyRequest, answer: Any) -> Any:
     """Return the client's *answer* as the reply of *request*."""
-    if kind == "document" and not isinstance(request, Describe | Schema | MayRead | MayWrite | Stray):
+    if kind == "document" and not isinstance(request, Describe | Schema | MayRead | MayRank | MayWrite | Stray):
         return documents.reply_of(config, request, answer)
     match request:
         case Query():
@@ -187,7 +204,7 @@ def reply_of(config: PineconeConfig, kind: str, request: AnyRequest, answer: Any
                 answer.total_vector_count,
                 {name: one.vector_count for name, one in answer.namespaces.items()},
             )
-        case MayRead() | MayWrite():
+        case MayRead() | MayRank() | MayWrite():
             return True
         case Stray():
             return bool(answer.items if kind == "document" else answer.vectors)

@@ -30,8 +30,9 @@ def vectoracl_config_model() -> type[BaseModel]:
 
 @hookimpl
 def vectoracl_describe() -> Capabilities:
-    """Return what the adapter can do."""
-    return capabilities(PineconeConfig.model_validate({"api_key": "none", "index": "index", "dimension": 1}))
+    """Return what the adapter can do at its best."""
+    best = {"api_key": "none", "index": "index", "kind": "document", "lexical": True, "dimension": 1}
+    return capabilities(PineconeConfig.model_validate(best))
 
 
 @hookimpl

@@ -15,7 +15,7 @@ from vectoracl.errors import StoreError
 from vectoracl.findings import Finding, Posture, Rule
 from vectoracl_pinecone import rules
 from vectoracl_pinecone.config import PineconeConfig
-from vectoracl_pinecone.requests import MayRead, MayWrite, Schema, Stats, Stray
+from vectoracl_pinecone.requests import MayRank, MayRead, MayWrite, Schema, Stats, Stray
 from vectoracl_pinecone.schema import METRICS
 
 _PROVISION = "vectoracl provision"
@@ -48,6 +48,13 @@ def look(config: PineconeConfig) -> Flow[Posture]:
         )
         if error.code != "rejected":
             return judge(config, seen)
+    if config.lexical:
+        try:
+            yield from MayRank()
+        except StoreError as error:
+            if error.code != "rejected":
+                raise
+            seen = seen._replace(words=False)
     seen = seen._replace(stray=(yield from Stray()))
     try:
         yield from MayWrite()
@@ -66,6 +73,7 @@ class Seen(NamedTuple):
     missing: bool = False
     refused: bool = False
     dimension: bool = True
+    words: bool = True
     stray: bool = False
     writes: bool = True
 
@@ -88,6 +96,9 @@ def _findings(config: PineconeConfig, seen: Seen) -> Iterator[Finding]:
         yield _finding(rules.MISSING, name, "there is no such index", _PROVISION)
     else:
         yield from compared(config, name, seen.schema, dimension=seen.dimension)
+        if not seen.words:
+            fix = "an index with the metric dotproduct" if config.kind == "vector" else "an index with the sparse field"
+            yield _finding(rules.WORDS, name, "it refuses a query by words", f"name {fix}, or set lexical = false")
         if seen.stray:
             yield _finding(
                 rules.DEFAULT,

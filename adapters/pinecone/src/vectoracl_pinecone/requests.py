@@ -31,13 +31,25 @@ class Page(NamedTuple):
     token: str | None
 
 
+class Sparse(NamedTuple):
+    """A sparse vector: places, each once, and as many weights."""
+
+    indices: list[int]
+    values: list[float]
+
+
+ANY_WORD = Sparse([1], [1.0])
+"""What is asked for where any word will do."""
+
+
 class Record(NamedTuple):
-    """One record as it is written. `size` is about how many bytes it takes in a request."""
+    """One record as it is written. `size` is about how many bytes it takes in a request; `words` None: it has none."""
 
     id: str
     values: list[float]
     metadata: Mapping[str, Any]
     size: int = 0
+    words: Sparse | None = None
 
 
 class Done(NamedTuple):
@@ -48,7 +60,10 @@ class Done(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Query(Request[tuple[Match, ...]]):
-    """Rank the records that pass `filter` by `vector`; return the best `top_k`."""
+    """Rank the records that pass `filter` by `vector`, or by `words` where they are given; return the best `top_k`.
+
+    A vector index ranks by the sum of both products, so `vector` is one beside which words alone count (`faint`).
+    """
 
     partition: str | None
     namespace: str
@@ -57,6 +72,7 @@ class Query(Request[tuple[Match, ...]]):
     filter: Filter | None = None
     metadata: bool = False
     values: bool = False
+    words: Sparse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +161,13 @@ class MayRead(Request[bool]):
 
 
 @dataclass(frozen=True, slots=True)
+class MayRank(Request[bool]):
+    """Tell whether a query by words is answered: one of nobody's namespace."""
+
+    partition: None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MayWrite(Request[bool]):
     """Tell whether the key may write: delete a record that cannot exist in nobody's namespace."""
 
@@ -176,7 +199,7 @@ class SourceRows(Request[tuple[Match, ...]]):
     partition: None = None
 
 
-Standing = Describe | Schema | MayRead | MayWrite | Stray | SourceIds | SourceRows
+Standing = Describe | Schema | MayRead | MayRank | MayWrite | Stray | SourceIds | SourceRows
 """What is not a handle's: it names no tenant, and no flow of an operation makes it."""
 AnyRequest = Query | Listing | FetchBy | Put | Remove | Settle | Standing
 Scoped = Query | Listing | FetchBy | Put | Remove | Settle

@@ -72,3 +72,12 @@ PLAIN = _rule(
     "Over http the API key and all records cross the network readable by everybody on the way.",
     lowers=False,
 )
+WORDS = _rule(
+    "PC009",
+    "The index ranks by words",
+    "error",
+    "With lexical = true every text's words are written, and queries by words are sent. This index refuses them: a "
+    "vector index has to rank by the inner product (dotproduct), a document index has to have been created with the "
+    "sparse vector field that words_field names, which cannot be added later.",
+    lowers=True,
+)

@@ -17,7 +17,7 @@ VECTOR_FIELD = "_values"
 
 @dataclass(frozen=True, slots=True)
 class CreateIndex:
-    """Create the index: one dense vector field, on a managed deployment."""
+    """Create the index: one dense vector field, and one for words where it is asked for, on a managed deployment."""
 
     name: str
     schema: dict[str, Any]
@@ -32,9 +32,12 @@ def index(config: PineconeConfig) -> CreateIndex:
             f"host is served, with dimension {config.dimension} and metric {METRICS[config.metric]!r}."
         )
     field = config.vector_field if config.kind == "document" else VECTOR_FIELD
-    vector = {"type": "dense_vector", "dimension": config.dimension, "metric": METRICS[config.metric]}
+    vector: dict[str, Any] = {"type": "dense_vector", "dimension": config.dimension, "metric": METRICS[config.metric]}
+    fields = {field: vector}
+    if config.lexical and config.kind == "document":
+        fields[config.words_field] = {"type": "sparse_vector"}
     deployment = {"deployment_type": "managed", "cloud": config.cloud, "region": config.region}
-    return CreateIndex(config.index, {"fields": {field: vector}}, deployment)
+    return CreateIndex(config.index, {"fields": fields}, deployment)
 
 
 def text_of(step: CreateIndex) -> str:

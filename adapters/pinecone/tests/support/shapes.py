@@ -12,7 +12,7 @@ from vectoracl import ALWAYS, NEVER, F
 from vectoracl.fields import check_fields, check_scope_predicate
 from vectoracl.operations import ChunkRef, Count, Delete, Fetch, Position, Replace, Scan, Search, Upsert
 from vectoracl.predicate import Predicate
-from vectoracl.queries import VectorQuery
+from vectoracl.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.records import Record, Tag
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.config import PineconeConfig
@@ -95,3 +95,22 @@ def flows(adapter: PineconeAdapter) -> Iterator[tuple[str, Any]]:
     yield "delete ids", adapter.delete(Delete(TENANT, SCOPE, refs=refs))
     yield "delete a document", adapter.delete(Delete(TENANT, ALWAYS, document="d"))
     yield "delete by filter", adapter.delete(Delete(TENANT, SCOPE, where=checked(F.year > 1)))
+
+
+def worded(adapter: PineconeAdapter) -> Iterator[tuple[str, Any]]:
+    """Yield the shapes that an adapter with words has, and their flows."""
+    hybrid = HybridQuery("text Words", QUERY.vector)
+    for name, query in (("words", Lexical("text Words")), ("words and vector", hybrid)):
+        yield f"search by {name}", adapter.search(Search(TENANT, SCOPE, checked(F.year > 1), query, 1, ALL))
+        yield (
+            f"groups by {name}",
+            adapter.search(Search(TENANT, SCOPE, ALWAYS, query, 2, TEXT, group_by="document", per_group=2)),
+        )
+        yield f"search by {name}, never", adapter.search(Search(TENANT, SCOPE, NEVER, query, 1, TEXT))
+    yield "search by no words", adapter.search(Search(TENANT, SCOPE, ALWAYS, Lexical("…"), 1, TEXT))
+    none = HybridQuery("…", QUERY.vector)
+    yield "search by no words and vector", adapter.search(Search(TENANT, ALWAYS, ALWAYS, none, 1, TEXT))
+    yield "upsert", adapter.upsert(Upsert(TENANT, ALWAYS, records(2)))
+    wordless = tuple(one._replace(text="…") for one in records(1))
+    yield "upsert without a word", adapter.upsert(Upsert(TENANT, ALWAYS, wordless))
+    yield "replace", adapter.replace(Replace(TENANT, ALWAYS, "d", records(1)))

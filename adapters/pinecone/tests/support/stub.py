@@ -4,6 +4,11 @@ It holds records in memory, answers what the adapter asks in both APIs (vectors,
 keeps every request, and refuses a body that the client's own request models do not accept. What Pinecone's
 documentation leaves open it does the other way than needledb: `$ne` and `$nin` do not match records without the key,
 and on a list they match if any element is another. Faults are told by `Stub.fault`.
+
+By words it is a small exact engine, of the formula that Pinecone documents: the score of a vector index with the
+metric "dotproduct" is the dense product plus the sparse one, in float32; a document index scores by its sparse field
+alone. `shortlist` lets the dense product alone choose how many records of a vector index are ranked at all, as some
+report of Pinecone; `blur` moves every score a little.
 """
 
 from __future__ import annotations
@@ -97,12 +102,18 @@ class Answer:
 
 @dataclass
 class Stub:
-    """The stub's state; `kind`, `metric` and `offers` say what it is. `lag` is how many reads are behind a write."""
+    """The stub's state; `kind`, `metric` and `offers` say what it is. `lag` is how many reads are behind a write.
+
+    `words` is the sparse field of a document index, where it has one.
+    """
 
     kind: str = "vector"
     dimension: int = 8
     metric: str = "cosine"
     offers: set[str] = field(default_factory=lambda: {"fetch_by_metadata", "not"})
+    words: str | None = None
+    shortlist: int | None = None
+    blur: float = 0.0
     lsn: bool = False
     lag: int = 0
     asked: list[Asked] = field(default_factory=list)
@@ -151,16 +162,21 @@ class Stub:
             if self.there:
                 return Answer(409, {"error": {"code": "ALREADY_EXISTS", "message": "there"}})
             self.there = True
-            ((name, vector),) = one.body["schema"]["fields"].items()
+            (name, vector), *more = one.body["schema"]["fields"].items()
+            for other, sparse in more:
+                if sparse != {"type": "sparse_vector"} or name == "_values" or self.words is not None:
+                    raise RefusedError("schema")
+                self.words = other
             self.kind = "vector" if name == "_values" else "document"
             self.dimension, self.metric = vector["dimension"], vector["metric"]
         if not self.there:
             return Answer(404, {"error": {"code": "NOT_FOUND", "message": "no such index"}})
         name = "_values" if self.kind == "vector" else "embedding"
         vector = {"type": "dense_vector", "dimension": self.dimension, "metric": self.metric}
+        sparse = {} if self.words is None else {self.words: {"type": "sparse_vector"}}
         body = {
             "name": "docs", "host": self.host, "status": {"ready": True, "state": "Ready"},
-            "schema": {"fields": {name: vector}}, "deletion_protection": "disabled",
+            "schema": {"fields": {name: vector, **sparse}}, "deletion_protection": "disabled",
             "deployment": {"deployment_type": "managed", "cloud": "aws", "region": "us-east-1",
                            "environment": "us-east-1-aws"},
         }  # fmt: skip
@@ -191,6 +207,8 @@ class Stub:
         if not 1 <= top <= 10_000 or len(vector) != self.dimension:
             raise RefusedError("top_k or dimension")
         wanted = np.asarray(vector, np.float32)
+        if not wanted.any():
+            raise RefusedError("Dense vectors must contain at least one non-zero value.")
         found = []
         for id_, one in space.items():
             if where is not None and not passes(where, one["metadata"]):
@@ -206,6 +224,40 @@ class Stub:
         found.sort(key=lambda one: one[2] if self.metric == "euclidean" else -one[2])
         return found[:top]
 
+    def _by_words(
+        self, space: Any, vector: Any, sparse: Any, top: int, where: Any
+    ) -> list[tuple[str, dict[str, Any], float]]:
+        """Rank by words: beside *vector* in a vector index, alone (None) in a document index."""
+        self._check_sparse(sparse)
+        asked = dict(zip(sparse["indices"], sparse["values"], strict=True))
+        if vector is None:
+            ranked = [(id_, one, 0.0) for id_, one in space.items() if where is None or passes(where, one["metadata"])]
+        else:
+            if self.metric != "dotproduct":
+                raise RefusedError("Index configuration does not support sparse values")
+            ranked = self._ranked(space, vector, 10_000, where)[: self.shortlist]
+        found = []
+        for id_, one, dense in ranked:
+            has = one.get("sparse") or {"indices": [], "values": []}
+            score = np.float32(dense)
+            for place, weight in zip(has["indices"], has["values"], strict=True):
+                if place in asked:
+                    score += np.float32(weight) * np.float32(asked[place])
+            if vector is not None or score > 0:  # what shares no word is no result of a sparse search
+                score = float(score) * (1 + self.blur * (hash(id_) % 1000 / 1000 - 0.5))
+                found.append((id_, one, score))
+        found.sort(key=lambda one: -one[2])
+        return found[:top]
+
+    def _check_sparse(self, sparse: Any) -> None:
+        indices, values = sparse["indices"], sparse["values"]
+        if set(sparse) != {"indices", "values"} or not 0 < len(indices) == len(values) <= 1000:
+            raise RefusedError("1 to 1,000 non-zero values")
+        if len(set(indices)) != len(indices) or not all(type(one) is int and 0 <= one < 1 << 32 for one in indices):
+            raise RefusedError("indices")
+        if not all(type(one) is float and one != 0 and abs(one) < float("inf") for one in values):
+            raise RefusedError("values")
+
     def _checked(self, records: Any) -> None:
         if not isinstance(records, list) or not 0 < len(records) <= 1000:
             raise RefusedError("1 to 1,000 records")
@@ -215,6 +267,10 @@ class Stub:
                 raise RefusedError("40 KB of metadata")
             if len(one["values"]) != self.dimension or not 0 < len(one["id"]) <= 512 or not one["id"].isascii():
                 raise RefusedError("id or dimension")
+            if not any(one["values"]):
+                raise RefusedError(f"Dense vectors must contain at least one non-zero value. Vector ID {one['id']!r}")
+            if one.get("sparse") is not None:
+                self._check_sparse(one["sparse"])
             for key, value in metadata.items():
                 fine = isinstance(value, str | int | float | bool) or (
                     isinstance(value, list) and all(isinstance(part, str) for part in value)
@@ -237,7 +293,11 @@ class Stub:
         space = self.spaces.get("", {}) if stray else self._space(name)
         match one.path:
             case "/query":
-                ranked = self._ranked(space, body["vector"], body["topK"], body.get("filter"))
+                top, where = body["topK"], body.get("filter")
+                if "sparseVector" in body:
+                    ranked = self._by_words(space, body["vector"], body["sparseVector"], top, where)
+                else:
+                    ranked = self._ranked(space, body["vector"], top, where)
                 matches = [
                     {"id": id_, "score": score, **({"values": it["values"]} if body.get("includeValues") else {}),
                      **({"metadata": it["metadata"]} if body.get("includeMetadata") else {})}
@@ -245,16 +305,22 @@ class Stub:
                 ]  # fmt: skip
                 return Answer(200, {"matches": matches, "namespace": name}, self._read())
             case "/vectors/upsert":
-                self._checked(body["vectors"])
-                self.spaces.setdefault(name, {}).update({it["id"]: it for it in body["vectors"]})
-                return Answer(200, {"upsertedCount": len(body["vectors"])}, self._wrote())
+                records = [
+                    {"id": it["id"], "values": it["values"], "metadata": it.get("metadata", {}),
+                     "sparse": it.get("sparseValues")}
+                    for it in body["vectors"]
+                ]  # fmt: skip
+                self._checked(records)
+                self.spaces.setdefault(name, {}).update({it["id"]: it for it in records})
+                return Answer(200, {"upsertedCount": len(records)}, self._wrote())
             case "/vectors/list":
                 ids, more = self._page(space, body.get("prefix"), body.get("limit"), body.get("paginationToken"))
                 return Answer(200, {"vectors": [{"id": it} for it in ids], "namespace": name, **more})
             case "/vectors/fetch_by_metadata" if "fetch_by_metadata" in self.offers:
                 hits = {id_: it for id_, it in space.items() if passes(body["filter"], it["metadata"])}
                 ids, more = self._page(hits, None, body.get("limit"), body.get("paginationToken"))
-                return Answer(200, {"vectors": {it: hits[it] for it in ids}, "namespace": name, **more})
+                found = {it: {key: hits[it][key] for key in ("id", "values", "metadata")} for it in ids}
+                return Answer(200, {"vectors": found, "namespace": name, **more})
             case "/vectors/delete":
                 return self._deleted(space, body)
         return Answer(404, {"error": {"code": "NOT_FOUND", "message": "no such path"}})
@@ -285,17 +351,22 @@ class Stub:
         match verb:
             case "search":
                 (scored,) = body["score_by"]
-                if scored["type"] != "dense_vector" or scored["field"] != "embedding":
+                top, where = body["top_k"], body.get("filter")
+                if scored["type"] == "sparse_vector" and scored["field"] == self.words:
+                    ranked = self._by_words(space, None, scored["sparse_values"], top, where)
+                elif scored["type"] == "dense_vector" and scored["field"] == "embedding":
+                    ranked = self._ranked(space, scored["values"], top, where)
+                else:
                     raise RefusedError("score_by")
-                ranked = self._ranked(space, scored["values"], body["top_k"], body.get("filter"))
                 fields = body.get("include_fields") or []
                 matches = [{"_id": id_, "_score": score, **self._fields(it, fields)} for id_, it, score in ranked]
                 return Answer(200, {"matches": matches, "namespace": name, "usage": usage}, self._read())
             case "upsert":
                 records = []
                 for one in body["documents"]:
-                    rest = {key: value for key, value in one.items() if key not in ("_id", "embedding")}
-                    records.append({"id": one["_id"], "values": one["embedding"], "metadata": rest})
+                    rest = {key: it for key, it in one.items() if key not in ("_id", "embedding", self.words)}
+                    sparse = None if self.words is None else one.get(self.words)
+                    records.append({"id": one["_id"], "values": one["embedding"], "metadata": rest, "sparse": sparse})
                 self._checked(records)
                 self.spaces.setdefault(name, {}).update({it["id"]: it for it in records})
                 return Answer(200, {"upserted_count": len(records)}, self._wrote())
@@ -315,16 +386,19 @@ class Stub:
 
     def _fields(self, one: dict[str, Any], fields: list[str]) -> dict[str, Any]:
         whole = {**one["metadata"], "embedding": one["values"]}
+        if one.get("sparse") is not None:
+            whole[self.words] = one["sparse"]
         return whole if fields == ["*"] else {key: whole[key] for key in fields if key in whole}
 
 
 @contextmanager
-def stub(**state: Any) -> Iterator[Stub]:
+def stub(of: type[Stub] = Stub, **state: Any) -> Iterator[Stub]:
     """Serve a stub on a free port of loopback."""
-    made = Stub(**state)
+    made = of(**state)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer goes in one piece: in two, each waits for the other side's delayed acknowledgement
 
         def _serve(self) -> None:
             size = int(self.headers.get("content-length") or 0)

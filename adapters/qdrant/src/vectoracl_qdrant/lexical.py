@@ -124,9 +124,9 @@ class WordSearch:
             cut = not all(leg.whole for leg in legs)
             order = legs[0].ranked if vector is None else self._fused(legs)
             best = self._kept(order, operation)
-            enough = len(self._documents(best)) if operation.group_by is not None else len(best)
-            if enough >= operation.k or not cut or limit == most:
-                return best, cut and enough < operation.k
+            enough = self._enough(best, operation)
+            if enough or not cut or limit == most:
+                return best, cut and not enough
             limit = min(most, limit * _DEEPER)
 
     def _legs(
@@ -195,6 +195,13 @@ class WordSearch:
         for one in ranked:
             groups.setdefault(self._names(one[1])[0], []).append(one)
         return groups
+
+    def _enough(self, best: Ranked, operation: Search) -> bool:
+        """Tell whether *best* is all that was asked for: with groups, each of them too."""
+        if operation.group_by is None:
+            return len(best) >= operation.k
+        groups = self._documents(best)
+        return len(groups) >= operation.k and all(len(group) >= operation.per_group for group in groups.values())
 
     def _kept(self, ranked: Ranked, operation: Search) -> Ranked:
         """Return the first `k`, or the first `per_group` of each of the first `k` documents, in the same order."""

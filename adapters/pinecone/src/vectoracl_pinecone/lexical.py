@@ -1,0 +1,256 @@
+"""Searches by words, and by words and vector: scoped legs, fused here. Flows; pure.
+
+The words of a text are a sparse vector of it (`vectoracl.words`), and their places are in its metadata too. A leg by
+words asks for the records that hold one of the query's places, as one more operand of the `$and` that has the scope:
+which rows come is then the filter's matter, as in every other query, and does not rest on how Pinecone ranks. The
+sparse product only says which of them come first, where more hold a word than are read. The score itself is computed
+here, from the text that came back, so it is exact whatever is added to Pinecone's own.
+
+Pinecone would add both products of a query into one score; we fuse two legs by rank, as on every store
+(`queries.RRF_K`). Ties are broken by document and chunk, which record ids are in the order of. A leg is never cut
+inside a tie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from vectoracl.adapter import Flow, together
+from vectoracl.memory.lexical import fused
+from vectoracl.operations import Found, Search
+from vectoracl.queries import HybridQuery, Lexical
+from vectoracl.words import places, weights
+from vectoracl_pinecone.compile import NONE, PineconeCompiler, numbers
+from vectoracl_pinecone.compile_predicate import Compiled, every
+from vectoracl_pinecone.config import PineconeConfig
+from vectoracl_pinecone.decode import Decoder
+from vectoracl_pinecone.pages import Pages, restless, taken_apart
+from vectoracl_pinecone.requests import Match, Query
+
+DEPTH = 99
+"""How deep each leg of a hybrid query is read at least, in hits."""
+_DEEPER = 4
+_ROUNDS = 6
+_DIGITS = 4  # of a chunk's weight, and so of a score
+_ROUNDING = 1e-4  # of Pinecone's own score, which is a sum of float32 products, relative to it
+_CUT = "the legs were read to the largest number of hits that a request may have"
+_SHORT = "the index returned fewer hits than the scope holds"
+_WORDLESS = (
+    "some chunks of the scope were written before lexical = true, or by a process without it, and have no words: load "
+    "them again, or copy the store (`vectoracl copy`)"
+)
+
+Ranked = list[tuple[float, str]]
+"""Scores and record ids, best first."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One search. `words` are the places of the query's words, `values` says whether vectors are included.
+
+    `wordless` is whether a record of the scope was written without words; None until that was looked for.
+    """
+
+    partition: str
+    where: Compiled
+    words: list[int]
+    vector: list[float] | None
+    values: bool
+    wordless: bool | None = None
+
+
+class _Leg(NamedTuple):
+    """One leg; `whole` is whether there are no more records. `rows` are the whole records that were read for it."""
+
+    ranked: Ranked
+    whole: bool
+    rows: dict[str, Match]
+
+
+class _Ask(NamedTuple):
+    """How a leg is asked for, to a depth; how its scores are read, and how far apart equal ones may be."""
+
+    query: Callable[[int], Query]
+    score: Callable[[float], float]
+    rounding: float
+
+
+class WordSearch:
+    """Searches one configured index by words."""
+
+    def __init__(self, config: PineconeConfig, compiled: PineconeCompiler, decode: Decoder, pages: Pages) -> None:
+        self._config = config
+        self._compile = compiled
+        self._decode = decode
+        self._pages = pages
+
+    def search(self, operation: Search, query: Lexical | HybridQuery) -> Flow[Found]:
+        """Rank inside the scope by words, or by words and vector."""
+        vector = numbers(query.vector) if isinstance(query, HybridQuery) else None
+        where = self._compile.scope(operation.scope, operation.where)
+        asked = _Asked(operation.partition, where, places(query.text), vector, "vector" in operation.include)
+        if where is NONE or (not asked.words and vector is None):
+            return Found([])
+        for _ in range(_ROUNDS):
+            best, known, cut = yield from self._best(operation, asked)
+            rows = yield from self._rows(asked, [id_ for _, id_ in best], known)
+            if rows is not None:
+                break  # else a document was replaced or deleted between the ranking and its rows
+        else:
+            raise restless()
+        shortfall = _WORDLESS if asked.wordless else None
+        if shortfall is None and cut:
+            shortfall = _CUT
+        if shortfall is None and self._config.check_complete:
+            shortfall = yield from self._shortfall(operation, asked, best)
+        hits = self._decode.scored([(score, rows[id_]) for score, id_ in best], operation.include)
+        if operation.min_score is not None:
+            hits = [hit for hit in hits if hit.score >= operation.min_score]
+        return Found(hits, shortfall is None, shortfall)
+
+    def _rows(self, asked: _Asked, ids: Sequence[str], known: dict[str, Match]) -> Flow[dict[str, Match] | None]:
+        """Return the whole records of *ids*, which are asked for inside the scope again; None if one is gone."""
+        wanted = [one for one in ids if one not in known]
+        rows = yield from self._pages.rows(asked.partition, wanted, asked.where, values=asked.values)
+        if len(rows) != len(wanted):
+            return None
+        return {**known, **{row.id: row for row in rows}}
+
+    def _shortfall(self, operation: Search, asked: _Asked, best: Ranked) -> Flow[str | None]:
+        """Return why there are fewer hits than there could be, if there are: the index is asked for any other."""
+        if len(best) >= operation.k or operation.group_by is not None:
+            return None
+        rest = every([asked.where, self._compile.others(id_ for _, id_ in best)])
+        if asked.vector is not None:
+            more = yield from self._compile.query(asked.partition, rest, 1, asked.vector)
+        else:
+            rest = every([rest, self._compile.holds(asked.words)])
+            more = yield from self._compile.by_words(asked.partition, rest, 1, asked.words)
+        return _SHORT if more else None
+
+    # Legs
+
+    def _best(self, operation: Search, asked: _Asked) -> Flow[tuple[Ranked, dict[str, Match], bool]]:
+        """Return the best records, those that were read whole, and whether legs were cut before there were enough."""
+        most = self._config.max_k
+        limit = min(most, operation.k if asked.vector is None else max(operation.k, DEPTH))
+        while True:
+            legs = yield from self._legs(asked, limit)
+            cut = not all(leg.whole for leg in legs)
+            order = legs[0].ranked if asked.vector is None else _fused(legs)
+            best = _kept(order, operation)
+            enough = _enough(best, operation)
+            if enough or not cut or limit == most:
+                known = {id_: row for leg in legs for id_, row in leg.rows.items()}
+                return best, known, not enough and cut
+            limit = min(most, limit * _DEEPER)
+
+    def _legs(self, asked: _Asked, limit: int) -> Flow[list[_Leg]]:
+        """Return each leg at least *limit* deep, and not cut inside a tie. First requests go side by side."""
+        compiled, partition = self._compile, asked.partition
+        holders = every([asked.where, compiled.holds(asked.words)])
+        size = compiled.per_reply(values=asked.values)
+
+        def by_vector(top: int) -> Query:
+            return compiled.query(partition, asked.where, top, asked.vector)
+
+        def by_words(top: int) -> Query:
+            rows = top <= size
+            return compiled.by_words(partition, holders, top, asked.words, rows=rows, values=rows and asked.values)
+
+        asks = [] if asked.vector is None else [_Ask(by_vector, self._decode.score, 0.0)]
+        if asked.words:
+            asks.append(_Ask(by_words, float, _ROUNDING))
+        top = min(limit + 1, self._config.max_k)
+        first = [ask.query(top) for ask in asks]
+        if asked.wordless is None and asked.words and self._config.check_complete:
+            first.append(compiled.query(partition, every([asked.where, compiled.wordless()]), 1))
+        replies = yield from together(*first)
+        if len(first) > len(asks):
+            asked.wordless = bool(replies[-1])
+        legs = []
+        for ask, reply in zip(asks, replies, strict=False):
+            matches, whole = yield from self._deep(ask, reply, top, limit)
+            if ask.query is by_words:
+                legs.append((yield from self._scored(asked, holders, matches, limit, whole=whole)))
+            else:
+                ranked = sorted(((score, one.id) for score, one in matches), key=_order)
+                legs.append(_Leg(ranked[:limit], whole and len(ranked) <= limit, {}))
+        return legs
+
+    def _deep(
+        self, ask: _Ask, reply: Sequence[Match], top: int, limit: int
+    ) -> Flow[tuple[list[tuple[float, Match]], bool]]:
+        """Read on while the cut at *limit* may be inside a tie; return what is not behind it, and whether it is all."""
+        most = self._config.max_k
+        while True:
+            matches = [(ask.score(one.score), one) for one in reply]
+            if len(matches) < top:
+                return matches, True
+            least = matches[min(limit, len(matches)) - 1][0]
+            least -= ask.rounding * max(1.0, abs(least))
+            # At the most that a request may ask for, a tie is taken as far as it came.
+            if matches[-1][0] < least or top == most:
+                return [one for one in matches if one[0] >= least], False
+            top = min(most, top * _DEEPER)
+            reply = yield from ask.query(top)
+
+    def _scored(
+        self, asked: _Asked, holders: Compiled, matches: Sequence[tuple[float, Match]], limit: int, *, whole: bool
+    ) -> Flow[_Leg]:
+        """Return the leg by words: its records are read whole, and scored by their texts."""
+        known = {one.id: one for _, one in matches if one.metadata}
+        missing = [one.id for _, one in matches if one.id not in known]
+        for row in (yield from self._pages.rows(asked.partition, missing, holders, values=asked.values)):
+            known[row.id] = row
+        scores = {id_: _score(asked.words, self._decode.text(row)) for id_, row in known.items()}
+        ranked = sorted(((score, id_) for id_, score in scores.items() if score > 0), key=_order)
+        return _Leg(ranked[:limit], whole and len(ranked) <= limit, known)
+
+
+def _score(words: Sequence[int], text: str) -> float:
+    held = weights(text)
+    return round(sum(held.get(one, 0.0) for one in words), _DIGITS)
+
+
+def _place(id_: str) -> tuple[str, str]:
+    found = taken_apart(id_)
+    return found.document, found.chunk
+
+
+def _order(one: tuple[float, str]) -> tuple[float, str, str]:
+    return (-one[0], *_place(one[1]))
+
+
+def _fused(legs: Sequence[_Leg]) -> Ranked:
+    """Fuse *legs* by reciprocal rank."""
+    ids = list(dict.fromkeys(id_ for leg in legs for _, id_ in leg.ranked))
+    numbered = {id_: number for number, id_ in enumerate(ids)}
+    scores = fused([[numbered[id_] for _, id_ in leg.ranked] for leg in legs])
+    return sorted(((scores[numbered[id_]], id_) for id_ in ids), key=_order)
+
+
+def _groups(ranked: Ranked) -> dict[str, Ranked]:
+    groups: dict[str, Ranked] = {}
+    for one in ranked:
+        groups.setdefault(_place(one[1])[0], []).append(one)
+    return groups
+
+
+def _enough(best: Ranked, operation: Search) -> bool:
+    """Tell whether *best* is all that was asked for: with groups, each of them too."""
+    if operation.group_by is None:
+        return len(best) >= operation.k
+    groups = _groups(best)
+    return len(groups) >= operation.k and all(len(group) >= operation.per_group for group in groups.values())
+
+
+def _kept(ranked: Ranked, operation: Search) -> Ranked:
+    """Return the first `k`, or the first `per_group` of each of the first `k` documents, in the same order."""
+    if operation.group_by is None:
+        return ranked[: operation.k]
+    groups = list(_groups(ranked).values())[: operation.k]
+    kept = {id_ for group in groups for _, id_ in group[: operation.per_group]}
+    return [one for one in ranked if one[1] in kept]
