@@ -24,7 +24,7 @@ LAYERS = [
     "fields queries scope",
     "predicate_json meaning policy prepare operations embed chunking load",
     "adapter verify census checkpoint replacing",
-    "drive audit",
+    "drive audit adopting",
     "config hookspecs",
     "ports plugins",
     "guard",

@@ -7,22 +7,21 @@ no default tenant. What a row may hold is what `upsert` would take, by the same 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
 import psycopg
 
+from vectoracl import adopting
 from vectoracl.adapter import Adopted, Progress
-from vectoracl.errors import InvalidInputError, RefusedError, StoreError
+from vectoracl.adopting import PATH, PRODUCER, SHOWN, Findings
+from vectoracl.errors import InvalidInputError, RefusedError
 from vectoracl.fields import FieldType
-from vectoracl.ids import check_tenant, look_alikes
-from vectoracl.prepare import check_metadata, dump_metadata, prepare
+from vectoracl.prepare import check_metadata, dump_metadata
 from vectoracl.queries import check_vector
-from vectoracl.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record, Tag
+from vectoracl.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record
 from vectoracl_pgvector.adopt_source import SCOPE, find
 from vectoracl_pgvector.binary import adapt
 from vectoracl_pgvector.config import PgvectorConfig
@@ -30,10 +29,7 @@ from vectoracl_pgvector.names import Names, literal, quote
 from vectoracl_pgvector.requests import VectorsParam, load_vector
 
 Connection = psycopg.Connection[Any]
-PATH = "adopt"
-PRODUCER = "operator"
 _BATCH = 1000
-_SHOWN = 20
 _ORDER = ("tenant", "document", "generation", "chunk", "label", "rev", "expires", "producer", "path", "time",
           "position", "text", "metadata", "vector")  # fmt: skip
 
@@ -48,26 +44,6 @@ class _Row(NamedTuple):
     metadata: str | None
     extra: str | None
     vector: bytes | None
-
-
-@dataclass(slots=True)
-class Findings:
-    """What a look at every row found: rows by tenant, and the refused ones by reason with some of their keys."""
-
-    tenants: dict[str, int] = field(default_factory=dict)
-    refused: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
-    keys: dict[str, list[str]] = field(default_factory=dict)
-
-    def refuse(self, reason: str, keys: list[str], count: int = 1) -> None:
-        """Count *count* more rows as refused for *reason*."""
-        number, shown = self.refused.get(reason, (0, []))
-        self.refused[reason] = (number + count, (shown + keys)[:_SHOWN])
-
-    def lines(self) -> Iterator[str]:
-        """Describe the refused rows by reason and key, never by content."""
-        for reason, (count, keys) in sorted(self.refused.items(), key=lambda one: -one[1][0]):
-            more = "" if count <= len(keys) else ", …"
-            yield f"{count} rows: {reason} Keys: {', '.join(keys)}{more}"
 
 
 def plan(
@@ -117,7 +93,7 @@ class _Adoption:
         self._names = Names.of(config)
         self._source = find(connection, config, source)
         self._half = config.type == "halfvec"
-        self._time = time.time()
+        self._checks = adopting.Checks(fields, config.dimension, config.metric)
 
     # --- reading
 
@@ -154,24 +130,23 @@ class _Adoption:
 
     def _record(self, row: _Row) -> Record:
         """Return *row* as a chunk that `upsert` would take. Raises: RefusedError with the reason."""
-        if row.tenant is None or not row.tenant.strip():
-            raise RefusedError("No tenant.")
-        tenant = check_tenant(row.tenant)
+        tenant = adopting.tenant_in(row.tenant)
         if row.chunk is None or row.document is None:
             raise RefusedError(f"No {'chunk id' if row.chunk is None else 'document'}.")
         if row.vector is None:
             raise RefusedError("No vector.")
         metadata = check_metadata(self._metadata(row), self._fields)
         vector = load_vector(row.vector, half=self._source.vector_type == "halfvec")
-        zero = self._config.metric == "cosine"
         made = Chunk(row.chunk, row.document, row.text or "", vector, metadata=metadata)
-        (ready,) = prepare([made], self._fields, self._config.dimension, nonzero=zero, limit=1)
-        assert ready.vector is not None
+        record = self._checks.record(tenant, made)
         if self._half:
             with np.errstate(over="ignore"):
-                check_vector(vector.astype(np.float16).astype(np.float32), self._config.dimension, nonzero=zero)
-        tag = Tag(tenant, made.document, made.id, producer=PRODUCER, path=PATH, time=self._time)
-        return Record(tag, made.text, ready.vector, ready.metadata)
+                check_vector(
+                    vector.astype(np.float16).astype(np.float32),
+                    self._config.dimension,
+                    nonzero=self._config.metric == "cosine",
+                )
+        return record
 
     def _metadata(self, row: _Row) -> dict[str, Any]:
         """Join the metadata and the other columns; a column that is NULL is a key that is not there."""
@@ -193,17 +168,15 @@ class _Adoption:
 
     def _look(self) -> Findings:
         """Check every row."""
-        findings = Findings()
+        findings = Findings("row", ids="Keys")
         seen = 0
         total = self._estimate()
         for rows in self._read():
             for row in rows:
                 key = _shown(row.key)
                 if row.tenant is not None:
-                    shown = findings.keys.setdefault(row.tenant, [])
-                    if len(shown) < _SHOWN:
-                        shown.append(key)
-                    findings.tenants[row.tenant] = findings.tenants.get(row.tenant, 0) + 1
+                    findings.show(row.tenant, key)
+                    findings.take(row.tenant)
                 try:
                     self._record(row)
                 except RefusedError as error:
@@ -228,13 +201,7 @@ class _Adoption:
         if there is not None and there[0] is not None:
             rows = self._connection.execute(f"SELECT tenant_id FROM {self._names.tenants}").fetchall()
             known = {row[0] for row in rows}
-        for group in look_alikes(known | findings.tenants.keys()):
-            ours = [tenant for tenant in group if tenant in findings.tenants]
-            if ours:
-                listed = ", ".join(ascii(tenant) for tenant in group)
-                count = sum(findings.tenants[tenant] for tenant in ours)
-                keys = [key for tenant in ours for key in findings.keys[tenant]]
-                findings.refuse(f"Tenants that look alike: {listed}.", keys, count)
+        findings.refuse_look_alikes(known)
 
     def _duplicates(self, findings: Findings) -> None:
         source = self._source
@@ -242,12 +209,12 @@ class _Adoption:
             return
         parts = f"{source.tenant.sql}, {source.document_sql}, {source.chunk_sql}"
         row = self._connection.execute(
-            f"SELECT count(*), (array_agg(one.key))[1:{_SHOWN}] FROM (SELECT array_to_string(ARRAY[{source.keys}], "
+            f"SELECT count(*), (array_agg(one.key))[1:{SHOWN}] FROM (SELECT array_to_string(ARRAY[{source.keys}], "
             f"', ', 'NULL') AS key, count(*) OVER (PARTITION BY {parts}) AS same FROM {source.table} AS source "
             f"WHERE {source.tenant.sql} IS NOT NULL) AS one WHERE one.same > 1"
         ).fetchone()
         if row is not None and row[0]:
-            findings.refuse("The same tenant, document and chunk id as another row.", list(row[1]), row[0])
+            findings.refuse_same(row[1], row[0])
 
     # --- the plan
 
@@ -266,14 +233,7 @@ class _Adoption:
         for column in source.left_out:
             yield f"-- left out    {column.name} ({column.type})"
         findings = self._look()
-        yield f"-- {sum(findings.tenants.values())} rows of {len(findings.tenants)} tenants; the largest:"
-        ordered = sorted(findings.tenants.items(), key=lambda one: (-one[1], one[0]))
-        for tenant, count in ordered[:_SHOWN]:
-            yield f"--   {count:>10}  {tenant!a}"
-        if findings.refused:
-            yield "-- REFUSED. Nothing is copied while there are such rows:"
-            for line in findings.lines():
-                yield f"--   {line}"
+        yield from (f"-- {line}" for line in findings.summary(sum(findings.tenants.values())))
         yield "-- For each part of the table, in batches; each tenant's rows are written under its own scope:"
         for leaf in source.leaves:
             yield f"SELECT {source.select()} FROM ONLY {leaf} AS source WHERE source.ctid > $1 ORDER BY ctid LIMIT $2;"
@@ -306,14 +266,9 @@ class _Adoption:
 
     def copy(self, adopted: Adopted) -> list[str]:
         """See `adopt`."""
+        source = self._source.table
         findings = self._look()
-        adopted.tenants = len(findings.tenants)
-        adopted.refused = sum(count for count, _ in findings.refused.values())
-        if findings.refused:
-            listed = "\n".join(f"  {line}" for line in findings.lines())
-            raise RefusedError(
-                f"{self._source.table} was not adopted and nothing was copied. Mend these rows first:\n{listed}"
-            )
+        findings.settle(adopted, f"{source} was not")
         total = sum(findings.tenants.values())
         read = new = 0
         for rows in self._read():
@@ -322,10 +277,7 @@ class _Adoption:
             adopted.copied, adopted.there = new, read - new
             self._progress("copying", read, max(total, read))
         self._verify()
-        done = [
-            f"adopted {self._source.table}: {new} rows copied, {read - new} were there already; counts, keys, texts "
-            f"and vectors of {len(findings.tenants)} tenants agree; {self._source.table} is as it was"
-        ]
+        done = [findings.report(source, new, read - new, "counts, keys, texts and vectors")]
         large = sorted(tenant for tenant, count in findings.tenants.items() if count > self._config.promote_rows)
         if large:
             done.append(f"worth a partition of their own (vectoracl tenants promote): {', '.join(map(ascii, large))}")
@@ -333,20 +285,13 @@ class _Adoption:
 
     def _write(self, rows: list[_Row]) -> int:
         """Write one batch in one transaction, each tenant's rows under its own scope; return how many are new."""
-        groups: dict[str, list[Record]] = {}
-        for row in rows:
-            try:
-                record = self._record(row)
-            except RefusedError as error:
-                raise RefusedError(
-                    f"{self._source.table} was changed while it was copied; the row with the key {_shown(row.key)} is "
-                    f"refused: {error.message} Mend it and adopt again: what was copied stays."
-                ) from None
-            groups.setdefault(record.tag.tenant, []).append(record)
+        groups = adopting.by_tenant(
+            rows, self._record, lambda row: _shown(row.key), self._source.table, "row with the key"
+        )
         oid = self._oid(self._config.type)
         new = 0
         with self._connection.transaction():
-            for tenant, records in sorted(groups.items()):
+            for tenant, records in groups:
                 cursor = self._connection.cursor()
                 adapt(cursor, oid)
                 cursor.execute(SCOPE, (tenant,), prepare=False)
@@ -364,7 +309,7 @@ class _Adoption:
                     [dump_metadata(record.metadata).decode() for record in records],
                     VectorsParam(np.stack([record.vector for record in records]), half=self._half),
                 )
-                cursor.execute(self._insert, (self._time, tenant, *arrays), prepare=False)
+                cursor.execute(self._insert, (self._checks.time, tenant, *arrays), prepare=False)
                 new += cursor.rowcount
         return new
 
@@ -392,14 +337,7 @@ class _Adoption:
             if row is None or list(row) != numbers:
                 different.append(tenant)
         if different:
-            listed = ", ".join(ascii(tenant) for tenant in different[:_SHOWN])
-            raise StoreError(
-                f"The copy was made, but the rows of {len(different)} tenants differ from {source.table}: {listed}. "
-                "They were written to since, here or there; adopt again for what is missing, or look at them.",
-                code="adopt_differs",
-                adapter="pgvector",
-                sent="unknown",
-            )
+            raise adopting.differs("pgvector", source.table, "the rows", different)
 
 
 def _sum(document: str, chunk: str, text: str, vector: str) -> str:

@@ -10,15 +10,13 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from vectoracl.adopting import DOCUMENT, TENANT
 from vectoracl.errors import RefusedError
 from vectoracl.fields import reserved_key
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import SETTING, Names, literal, quote
 
-_TENANT = ("tenant_id", "tenant", "org_id", "organization_id", "organisation_id", "account_id", "workspace_id",
-           "customer_id")  # fmt: skip
 _CHUNK = ("chunk_id", "id", "uuid", "langchain_id")
-_DOCUMENT = ("document_id", "doc_id", "document", "source_id", "source")
 _TEXT = ("text", "content", "body", "chunk", "page_content", "chunk_text")
 _METADATA = ("metadata", "meta", "cmetadata", "langchain_metadata")
 _VECTOR = ("embedding", "vector")
@@ -316,7 +314,7 @@ class _Finder:
         return found
 
     def _tenant(self, metadata: str | None) -> Part:
-        found = self._choose("tenant", None, _TENANT, _IDS)
+        found = self._choose("tenant", None, TENANT, _IDS)
         if found is not None:
             return Part(found)
         if metadata is not None:
@@ -324,7 +322,7 @@ class _Finder:
                 f"SELECT one.key FROM unnest(%s::text[]) AS one(key) WHERE EXISTS (SELECT 1 FROM {self._table} "
                 f"AS source WHERE jsonb_typeof({quote(metadata)}::jsonb) = 'object' "
                 f"AND {quote(metadata)}::jsonb ? one.key) ORDER BY 1",
-                (list(_TENANT),),
+                (list(TENANT),),
             ).fetchall()
             if len(rows) > 1:
                 self._ambiguous("tenant", [f"{metadata}->>{row[0]}" for row in rows])
@@ -344,7 +342,7 @@ class _Finder:
         return found
 
     def _document(self, tenant: Part, text: str | None) -> Part | None:
-        names = tuple(name for name in _DOCUMENT if name not in (tenant.column, text))
+        names = tuple(name for name in DOCUMENT if name not in (tenant.column, text))
         found = self._choose("document", None, names, _IDS)
         return None if found is None else Part(found)
 

@@ -6,22 +6,20 @@ there is no default tenant. What a point may hold is what `upsert` would take, b
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from qdrant_client import models
 
+from vectoracl import adopting
 from vectoracl.adapter import Adopted, Port, Progress
+from vectoracl.adopting import PATH, Findings, Groups, id_in, only
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl.fields import FieldType, reserved_key
-from vectoracl.ids import check_tenant, look_alikes
-from vectoracl.prepare import dump_metadata, prepare
-from vectoracl.records import Chunk, Record, Tag
+from vectoracl.prepare import dump_metadata
+from vectoracl.records import Chunk, Record
 from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler
 from vectoracl_qdrant.compile_predicate import keyword
 from vectoracl_qdrant.config import QdrantConfig
@@ -30,17 +28,12 @@ from vectoracl_qdrant.names import id_of
 from vectoracl_qdrant.pages import Pages
 from vectoracl_qdrant.versions import Versions
 
-PATH = "adopt"
-PRODUCER = "operator"
 _BATCH = 200
-_SHOWN = 20
 _LOOK = 1000  # points by whose keys the mapping is found
-_CLOSE = 1e-5
 _TENANT = ("tenant_id", "tenant", "group_id", "org_id", "organization_id", "organisation_id", "account_id",
            "workspace_id", "customer_id")  # fmt: skip
-_DOCUMENT = ("document_id", "doc_id", "document", "source_id", "source")
 _CHUNK = ("chunk_id",)
-_TEXT = ("text", "content", "page_content", "body", "chunk", "chunk_text", "document")
+_TEXT = (*adopting.TEXT, "document")
 _METADATA = ("metadata", "meta")
 
 
@@ -66,25 +59,6 @@ class Keys(NamedTuple):
     chunk: str | None
     text: str | None
     metadata: str | None
-
-
-@dataclass(slots=True)
-class Findings:
-    """What a look at every point found: points by tenant, and the refused ones by reason with some of their ids."""
-
-    tenants: dict[str, int] = field(default_factory=dict)
-    refused: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
-
-    def refuse(self, reason: str, keys: list[str], count: int = 1) -> None:
-        """Count *count* more points as refused for *reason*."""
-        number, shown = self.refused.get(reason, (0, []))
-        self.refused[reason] = (number + count, (shown + keys)[:_SHOWN])
-
-    def lines(self) -> Iterator[str]:
-        """Describe the refused points by reason and id, never by content."""
-        for reason, (count, keys) in sorted(self.refused.items(), key=lambda one: -one[1][0]):
-            more = "" if count <= len(keys) else ", …"
-            yield f"{count} points: {reason} Ids: {', '.join(keys)}{more}"
 
 
 class Adoption:
@@ -113,7 +87,7 @@ class Adoption:
         pages = Pages(config, self._compile)
         self._versions = Versions(config, self._compile, Decoder(config, fields), pages)
         self._pages = pages
-        self._time = time.time()
+        self._checks = adopting.Checks(fields, config.dimension, config.metric)
         self._vector = self._find_vector()
         self._mapping = self._find()
         self._total = 0
@@ -172,17 +146,14 @@ class Adoption:
                 '"…" (a payload key, or a path such as "metadata.tenant_id").'
             )
         text = said.text or self._first("text", known(_TEXT, {metadata, tenant, said.document, said.chunk}))
-        document = said.document or self._one("document", known(_DOCUMENT, {metadata, tenant, text, said.chunk}))
+        document = said.document or self._one(
+            "document", known(adopting.DOCUMENT, {metadata, tenant, text, said.chunk})
+        )
         chunk = said.chunk or self._one("chunk", known(_CHUNK, {metadata, tenant, text, document}))
         return Keys(tenant, document, chunk, text, metadata)
 
     def _one(self, what: str, found: Sequence[str]) -> str | None:
-        if len(found) > 1:
-            raise RefusedError(
-                f"Several keys of {self._source} could hold the {what}: {', '.join(found)}. Say which: "
-                f'[stores.NAME.adopt] {what} = "{found[0]}" (and leave_out those that are not to be copied).'
-            )
-        return found[0] if found else None
+        return only(what, found, f"keys of {self._source}")
 
     def _first(self, what: str, found: Sequence[str]) -> str | None:
         # `document` is the text with one client and the document's name elsewhere: the name, if there is another text.
@@ -192,28 +163,20 @@ class Adoption:
         """Return *point* as a chunk that `upsert` would take. Raises: RefusedError with the reason."""
         payload = dict(point.payload or {})
         said = self._mapping
-        tenant = _id(payload, said.tenant)
-        if tenant is None or not tenant.strip():
-            raise RefusedError("No tenant.")
-        check_tenant(tenant)
-        chunk = str(point.id) if said.chunk is None else _id(payload, said.chunk)
+        tenant = adopting.tenant_in(id_in(_at(payload, said.tenant)))
+        chunk = str(point.id) if said.chunk is None else id_in(_at(payload, said.chunk))
         if chunk is None:
             raise RefusedError("No chunk id.")
-        document = chunk if said.document is None else _id(payload, said.document)
+        document = chunk if said.document is None else id_in(_at(payload, said.document))
         if document is None:
             raise RefusedError("No document.")
         text = None if said.text is None else _at(payload, said.text)
-        if text is not None and not isinstance(text, str):
-            raise RefusedError("The text is no text.")
+        text = "" if text is None else adopting.text_in(text)
         vector = point.vector.get(self._vector) if isinstance(point.vector, dict) else point.vector
         if vector is None:
             raise RefusedError("No vector.")
-        made = Chunk(chunk, document, text or "", np.asarray(vector, np.float32), metadata=self._metadata(payload))
-        zero = self._config.metric == "cosine"
-        (ready,) = prepare([made], self._fields, self._config.dimension, nonzero=zero, limit=1)
-        assert ready.vector is not None
-        tag = Tag(tenant, ready.chunk.document, ready.chunk.id, producer=PRODUCER, path=PATH, time=self._time)
-        return Record(tag, ready.chunk.text, ready.vector, ready.metadata)
+        made = Chunk(chunk, document, text, np.asarray(vector, np.float32), metadata=self._metadata(payload))
+        return self._checks.record(tenant, made)
 
     def _metadata(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Join the metadata and the other keys; a key that is null is one that is not there."""
@@ -234,15 +197,7 @@ class Adoption:
             if reserved_key(key):
                 raise RefusedError(f"The key {key!r} is a name of the framework's: say what it is, or leave it out.")
         joined = {key: one for key, one in {**inner, **extra}.items() if one is not None}
-        return {key: self._moment(key, one) for key, one in joined.items()}
-
-    def _moment(self, key: str, value: Any) -> Any:
-        if self._fields.get(key) is FieldType.DATETIME and isinstance(value, str):
-            try:
-                return datetime.fromisoformat(value)
-            except ValueError:
-                raise RefusedError(f"The field {key!r} holds no date.") from None
-        return value
+        return adopting.moments(joined, self._fields)
 
     # Reading and checking
 
@@ -257,34 +212,19 @@ class Adoption:
 
     def _look(self) -> Findings:
         """Check every point."""
-        findings = Findings()
-        seen: set[str] = set()
-        count = 0
-        for points in self._read():
-            for point in points:
-                key = str(point.id)
-                try:
-                    record = self._record(point)
-                except RefusedError as error:
-                    findings.refuse(error.message, [key])
-                    tenant = _id(point.payload or {}, self._mapping.tenant)
-                    if tenant is not None:
-                        findings.tenants.setdefault(tenant, 0)
-                    continue
-                findings.tenants[record.tag.tenant] = findings.tenants.get(record.tag.tenant, 0) + 1
-                ours = id_of(record.tag)
-                if ours in seen:
-                    findings.refuse("The same tenant, document and chunk id as another point.", [key])
-                seen.add(ours)
-            count += len(points)
-            self._progress("checking points", count, None)
-        self._total = count
-        for group in look_alikes({*self._known, *findings.tenants}):
-            ours_ = [tenant for tenant in group if tenant in findings.tenants]
-            if ours_:
-                listed = ", ".join(ascii(tenant) for tenant in group)
-                number = sum(findings.tenants[tenant] for tenant in ours_)
-                findings.refuse(f"Tenants that look alike: {listed}.", [], number)
+        findings = Findings("point")
+
+        def record(point: models.Record) -> Record:
+            try:
+                return self._record(point)
+            except RefusedError:
+                tenant = id_in(_at(point.payload or {}, self._mapping.tenant))
+                if tenant is not None:
+                    findings.tenants.setdefault(tenant, 0)  # it may look like another one
+                raise
+
+        self._total = adopting.look(findings, self._read(), record, _id, id_of, self._progress)
+        findings.refuse_look_alikes(self._known)
         return findings
 
     def plan(self) -> Iterator[str]:
@@ -301,13 +241,7 @@ class Adoption:
         if self._config.adopt.leave_out:
             yield f"left out    {', '.join(self._config.adopt.leave_out)}"
         findings = self._look()
-        yield f"{self._total} points of {len(findings.tenants)} tenants; the largest:"
-        for tenant, count in sorted(findings.tenants.items(), key=lambda one: (-one[1], one[0]))[:_SHOWN]:
-            yield f"  {count:>10}  {tenant!a}"
-        if findings.refused:
-            yield "REFUSED. Nothing is copied while there are such points:"
-            for line in findings.lines():
-                yield f"  {line}"
+        yield from findings.summary(self._total)
 
     # The copy
 
@@ -319,43 +253,18 @@ class Adoption:
         """
         findings = self._look()
         adopted = adopted or Adopted()
-        adopted.tenants = len(findings.tenants)
-        adopted.refused = sum(count for count, _ in findings.refused.values())
-        if findings.refused:
-            listed = "\n".join(f"  {line}" for line in findings.lines())
-            raise RefusedError(
-                f"{self._source} was not adopted and nothing was copied. Mend these points first:\n{listed}"
-            )
-        done = new = 0
-        for points in self._read():
-            for tenant, records in self._tenants(points):
-                new += self._write(tenant, records)
-                adopted.copied = new
-            done += len(points)
-            adopted.there = done - new
-            self._progress("copying", done, max(self._total, done))
+        findings.settle(adopted, f"{self._source} was not")
+        adopting.copy(self._read(), self._groups, self._write, adopted, self._progress, self._total)
         self._verify()
-        lines = [
-            f"adopted {self._source}: {new} points copied, {done - new} were there already; the texts, metadata and "
-            f"vectors of {len(findings.tenants)} tenants agree; {self._source} is as it was"
-        ]
+        compared = "the texts, metadata and vectors"
+        lines = [findings.report(self._source, adopted.copied, adopted.there, compared)]
         large = sorted(name for name, count in findings.tenants.items() if count >= self._config.promote_rows)
         if large and self._config.tiers:
             lines.append(f"worth a shard of their own (vectoracl tenants promote): {', '.join(map(ascii, large))}")
         return lines
 
-    def _tenants(self, points: Iterable[models.Record]) -> list[tuple[str, list[Record]]]:
-        groups: dict[str, list[Record]] = {}
-        for point in points:
-            try:
-                record = self._record(point)
-            except RefusedError as error:
-                raise RefusedError(
-                    f"{self._source} was changed while it was copied; the point {point.id} is refused: "
-                    f"{error.message} Mend it and adopt again: what was copied stays."
-                ) from None
-            groups.setdefault(record.tag.tenant, []).append(record)
-        return sorted(groups.items())
+    def _groups(self, points: Collection[models.Record]) -> Groups:
+        return adopting.by_tenant(points, self._record, _id, self._source, "point")
 
     def _there(self, tenant: str, records: Sequence[Record], *, content: bool) -> dict[str, models.Record]:
         where = self._compile.rows(tenant, self._compile.ids(id_of(record.tag) for record in records))
@@ -383,31 +292,20 @@ class Adoption:
 
     def _verify(self) -> None:
         """Compare text, metadata and vector of every point with its copy. Raises: StoreError."""
-        different: dict[str, int] = {}
-        done = 0
-        for points in self._read():
-            for tenant, records in self._tenants(points):
-                there, replaced = self._there(tenant, records, content=True), self._replaced(tenant, records)
-                for record in records:
-                    if record.tag.document in replaced:
-                        continue
-                    copy = there.get(id_of(record.tag))
-                    if copy is None or not self._same(record, copy):
-                        different[tenant] = different.get(tenant, 0) + 1
-            done += len(points)
-            self._progress("verifying", done, max(self._total, done))
+        different, _ = adopting.compare(self._read(), self._groups, self._differing, self._progress, self._total)
         if different:
-            listed = ", ".join(ascii(tenant) for tenant in sorted(different)[:_SHOWN])
-            raise StoreError(
-                f"The copy was made, but {sum(different.values())} chunks of {len(different)} tenants differ from "
-                f"{self._source}: {listed}. They were written to since, here or there; adopt again for what is "
-                "missing, or look at them.",
-                code="adopt_differs",
-                adapter=ADAPTER,
-                sent="unknown",
-            )
+            what = f"{sum(different.values())} chunks"
+            raise adopting.differs(ADAPTER, self._source, what, sorted(different))
 
-    def _same(self, record: Record, copy: models.Record) -> bool:
+    def _differing(self, tenant: str, records: Sequence[Record]) -> int:
+        """Return how many of *records* have no copy that is the same."""
+        there, replaced = self._there(tenant, records, content=True), self._replaced(tenant, records)
+        kept = [record for record in records if record.tag.document not in replaced]
+        return sum(not self._same(record, there.get(id_of(record.tag))) for record in kept)
+
+    def _same(self, record: Record, copy: models.Record | None) -> bool:
+        if copy is None:
+            return False
         keys, payload = self._config.payload, copy.payload or {}
         if payload.get(keys.path) != PATH:
             return True  # written here since, which is what the store is for
@@ -416,11 +314,7 @@ class Adoption:
         if payload.get(keys.metadata) != dump_metadata(record.metadata).decode():
             return False
         found = copy.vector.get(self._config.vector or "") if isinstance(copy.vector, dict) else copy.vector
-        ours = np.asarray(found, np.float64)
-        theirs = record.vector.astype(np.float64)
-        if self._config.metric == "cosine":
-            ours, theirs = ours / np.linalg.norm(ours), theirs / np.linalg.norm(theirs)
-        return bool(np.allclose(ours, theirs, rtol=_CLOSE, atol=_CLOSE))
+        return self._checks.alike(np.asarray(found), record.vector)
 
 
 def _at(payload: Mapping[str, Any], path: str) -> Any:
@@ -435,9 +329,5 @@ def _at(payload: Mapping[str, Any], path: str) -> Any:
     return found
 
 
-def _id(payload: Mapping[str, Any], path: str) -> str | None:
-    """Return what is at *path* as an id: a text or a whole number; anything else is none."""
-    found = _at(payload, path)
-    if isinstance(found, str):
-        return found
-    return str(found) if isinstance(found, int) and not isinstance(found, bool) else None
+def _id(point: models.Record) -> str:
+    return str(point.id)

@@ -8,24 +8,22 @@ the same checks.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import numpy as np
 
+from vectoracl import adopting
 from vectoracl.adapter import Adopted, Port, Progress
+from vectoracl.adopting import PATH, SHOWN, Findings, Groups, only
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, TooLargeError
 from vectoracl.fields import FieldType, reserved_key
-from vectoracl.ids import check_tenant, look_alikes
 from vectoracl.operations import Include, Upsert
 from vectoracl.predicate import ALWAYS
-from vectoracl.prepare import dump_metadata, prepare
-from vectoracl.records import Chunk, Record, Tag
+from vectoracl.prepare import dump_metadata
+from vectoracl.records import Chunk, Record
 from vectoracl_weaviate.adapter import WeaviateAdapter
 from vectoracl_weaviate.compile import WeaviateCompiler
 from vectoracl_weaviate.compile_predicate import every
@@ -35,17 +33,15 @@ from vectoracl_weaviate.execute import Administrator
 from vectoracl_weaviate.names import id_of, tenant_name
 from vectoracl_weaviate.requests import TenantState
 
-PATH = "adopt"
-PRODUCER = "operator"
 _BATCH = 200
-_SHOWN = 20
-_CLOSE = 1e-5
 _TENANT = ("tenant_id", "tenantId", "tenant", "org_id", "orgId", "organization_id", "organisation_id", "account_id",
            "workspace_id", "customer_id")  # fmt: skip
 _DOCUMENT = ("document_id", "documentId", "doc_id", "docId", "document", "source_id", "source")
 _CHUNK = ("chunk_id", "chunkId")
-_TEXT = ("text", "content", "page_content", "body", "chunk", "chunk_text")
 _OURS = ("docgen", "seek", "pending", "committed")
+
+Item = tuple[str | None, Mapping[str, Any]]
+"""An object, and its tenant in the old collection (None where that has none)."""
 
 
 class Names(NamedTuple):
@@ -55,25 +51,6 @@ class Names(NamedTuple):
     document: str | None
     chunk: str | None
     text: str | None
-
-
-@dataclass(slots=True)
-class Findings:
-    """What a look at every object found: objects by tenant, and the refused ones by reason with some of their ids."""
-
-    tenants: dict[str, int] = field(default_factory=dict)
-    refused: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
-
-    def refuse(self, reason: str, ids: list[str], count: int = 1) -> None:
-        """Count *count* more objects as refused for *reason*."""
-        number, shown = self.refused.get(reason, (0, []))
-        self.refused[reason] = (number + count, (shown + ids)[:_SHOWN])
-
-    def lines(self) -> Iterator[str]:
-        """Describe the refused objects by reason and id, never by content."""
-        for reason, (count, ids) in sorted(self.refused.items(), key=lambda one: -one[1][0]):
-            listed = f" Ids: {', '.join(ids)}{'' if count <= len(ids) else ', …'}" if ids else ""
-            yield f"{count} objects: {reason}{listed}"
 
 
 class Adoption:
@@ -106,7 +83,7 @@ class Adoption:
         self._compile = WeaviateCompiler(config, fields)
         self._decode = Decoder(config, fields)
         self._adapter = WeaviateAdapter(config, fields)
-        self._time = time.time()
+        self._checks = adopting.Checks(fields, config.dimension, config.metric)
         found = admin.ask("GET", f"/v1/schema/{quote(source, safe='')}", absent=None)
         if found is None:
             raise RefusedError(f"There is no collection {source!a} that these credentials can read.")
@@ -163,13 +140,9 @@ class Adoption:
             if chosen is not None:
                 return chosen
             there = [name for name in known if name in self._types and name not in taken]
-            if len(there) > 1:
-                raise RefusedError(
-                    f"Several properties of {self._source} could hold the {what}: {', '.join(there)}. Say which: "
-                    f'[stores.NAME.adopt] {what} = "{there[0]}" (and leave_out those that are not to be copied).'
-                )
+            found = only(what, there, f"properties of {self._source}")
             taken.update(there)
-            return there[0] if there else None
+            return found
 
         tenant = said.tenant if multi else one("tenant", said.tenant, _TENANT)
         if tenant is None and not multi:
@@ -177,7 +150,7 @@ class Adoption:
                 f"{self._source} is not multi-tenant, and no property of it is known to hold the tenant. Say which: "
                 '[stores.NAME.adopt] tenant = "…".'
             )
-        text = one("text", said.text, _TEXT)
+        text = one("text", said.text, adopting.TEXT)
         document = one("document", said.document, _DOCUMENT)
         return Names(tenant, document, one("chunk", said.chunk, _CHUNK), text)
 
@@ -188,20 +161,18 @@ class Adoption:
         listed = self._admin.ask("GET", f"/v1/schema/{self._source}/tenants")
         resting = sorted(one["name"] for one in listed if one.get("activityStatus") not in ("HOT", "ACTIVE"))
         if resting:
-            more = "" if len(resting) <= _SHOWN else ", …"
+            more = "" if len(resting) <= SHOWN else ", …"
             raise RefusedError(
                 f"{len(resting)} tenants of {self._source} are not active, so their objects cannot be read: "
-                f"{', '.join(map(ascii, resting[:_SHOWN]))}{more}. Activate them, or remove them, and adopt again."
+                f"{', '.join(map(ascii, resting[:SHOWN]))}{more}. Activate them, or remove them, and adopt again."
             )
         return tuple(sorted(one["name"] for one in listed))
 
-    def _record(self, part: str | None, one: Mapping[str, Any]) -> Record:
+    def _record(self, item: Item) -> Record:
         """Return an object as a chunk that `upsert` would take. Raises: RefusedError with the reason."""
+        part, one = item
         names, held = self._names, {key: value for key, value in (one["properties"] or {}).items() if value is not None}
-        tenant = part if names.tenant is None else _id(held.get(names.tenant))
-        if tenant is None or not tenant.strip():
-            raise RefusedError("No tenant.")
-        check_tenant(tenant)
+        tenant = adopting.tenant_in(part if names.tenant is None else _id(held.get(names.tenant)))
         if self._states.get(tenant_name(tenant), "active") != "active":
             raise RefusedError(f"The tenant {tenant!a} is not active here: vectoracl tenants activate.")
         chunk = str(one["id"]) if names.chunk is None else _id(held.get(names.chunk))
@@ -210,18 +181,12 @@ class Adoption:
         document = chunk if names.document is None else _id(held.get(names.document))
         if document is None:
             raise RefusedError("No document.")
-        text = "" if names.text is None else held.get(names.text, "")
-        if not isinstance(text, str):
-            raise RefusedError("The text is no text.")
+        text = adopting.text_in("" if names.text is None else held.get(names.text, ""))
         vector = (one.get("vectors") or {}).get(self._vector) if self._vector else one.get("vector")
         if not vector or isinstance(vector[0], list):
             raise RefusedError("No dense vector.")
         made = Chunk(chunk, document, text, np.asarray(vector, np.float32), metadata=self._metadata(held))
-        zero = self._config.metric == "cosine"
-        (ready,) = prepare([made], self._fields, self._config.dimension, nonzero=zero, limit=1)
-        assert ready.vector is not None
-        tag = Tag(tenant, ready.chunk.document, ready.chunk.id, producer=PRODUCER, path=PATH, time=self._time)
-        record = Record(tag, ready.chunk.text, ready.vector, ready.metadata)
+        record = self._checks.record(tenant, made)
         self._compile.check_size([record])
         return record
 
@@ -234,19 +199,11 @@ class Adoption:
                 raise RefusedError(
                     f"The property {key!a} is a name of the framework's: say what it is, or leave it out."
                 )
-        return {key: self._moment(key, value) for key, value in found.items()}
-
-    def _moment(self, key: str, value: Any) -> Any:
-        if self._fields.get(key) is FieldType.DATETIME and isinstance(value, str):
-            try:
-                return datetime.fromisoformat(value)
-            except ValueError:
-                raise RefusedError(f"The field {key!a} holds no date.") from None
-        return value
+        return adopting.moments(found, self._fields)
 
     # Reading and checking
 
-    def _read(self) -> Iterator[tuple[str | None, list[Mapping[str, Any]]]]:
+    def _read(self) -> Iterator[list[Item]]:
         """Yield all objects in batches of one old tenant each, in the order of their ids."""
         for part in self._parts:
             after = ""
@@ -256,39 +213,19 @@ class Adoption:
                     query["tenant"] = part
                 found = self._admin.ask("GET", f"/v1/objects?{urlencode(query)}")["objects"]
                 if found:
-                    yield part, found
+                    yield [(part, one) for one in found]
                 if len(found) < _BATCH:
                     break
                 after = found[-1]["id"]
 
     def _look(self) -> Findings:
         """Check every object."""
-        findings = Findings()
-        seen: set[tuple[str, str]] = set()
-        count = 0
-        for part, objects in self._read():
-            for one in objects:
-                try:
-                    record = self._record(part, one)
-                except RefusedError as error:
-                    findings.refuse(error.message, [one["id"]])
-                    continue
-                tenant = record.tag.tenant
-                findings.tenants[tenant] = findings.tenants.get(tenant, 0) + 1
-                ours = (tenant, id_of(record.tag))
-                if ours in seen:
-                    findings.refuse("The same tenant, document and chunk id as another object.", [one["id"]])
-                seen.add(ours)
-            count += len(objects)
-            self._progress("checking objects", count, None)
-        self._total = count
+        findings = Findings("object")
+        self._total = adopting.look(
+            findings, self._read(), self._record, _id_of, lambda tag: (tag.tenant, id_of(tag)), self._progress
+        )
         empty = {part for part in self._parts if part is not None} if self._names.tenant is None else set()
-        for group in look_alikes({*self._known, *findings.tenants, *empty}):
-            ours_ = [tenant for tenant in group if tenant in findings.tenants]
-            if ours_:
-                listed = ", ".join(ascii(tenant) for tenant in group)
-                number = sum(findings.tenants[tenant] for tenant in ours_)
-                findings.refuse(f"Tenants that look alike: {listed}.", [], number)
+        findings.refuse_look_alikes({*self._known, *empty})
         return findings
 
     def plan(self) -> Iterator[str]:
@@ -304,13 +241,7 @@ class Adoption:
         if self._config.adopt.leave_out:
             yield f"left out    {', '.join(self._config.adopt.leave_out)}"
         findings = self._look()
-        yield f"{self._total} objects of {len(findings.tenants)} tenants; the largest:"
-        for tenant, count in sorted(findings.tenants.items(), key=lambda one: (-one[1], one[0]))[:_SHOWN]:
-            yield f"  {count:>10}  {tenant!a} -> {tenant_name(tenant)}"
-        if findings.refused:
-            yield "REFUSED. Nothing is copied while there are such objects:"
-            for line in findings.lines():
-                yield f"  {line}"
+        yield from findings.summary(self._total, tenant_name)
 
     # The copy
 
@@ -322,42 +253,17 @@ class Adoption:
         """
         findings = self._look()
         adopted = adopted or Adopted()
-        adopted.tenants = len(findings.tenants)
-        adopted.refused = sum(count for count, _ in findings.refused.values())
-        if findings.refused:
-            listed = "\n".join(f"  {line}" for line in findings.lines())
-            raise RefusedError(
-                f"{self._source} was not adopted and nothing was copied. Mend these objects first:\n{listed}"
-            )
+        findings.settle(adopted, f"{self._source} was not")
         for number, tenant in enumerate(sorted(findings.tenants)):
             self._create(tenant)
             self._progress("creating tenants", number + 1, len(findings.tenants))
-        done = new = 0
-        for part, objects in self._read():
-            for tenant, records in self._tenants(part, objects):
-                new += self._write(tenant, records)
-                adopted.copied = new
-            done += len(objects)
-            adopted.there = done - new
-            self._progress("copying", done, max(self._total, done))
+        adopting.copy(self._read(), self._groups, self._write, adopted, self._progress, self._total)
         self._verify()
-        return [
-            f"adopted {self._source}: {new} objects copied, {done - new} were there already; the texts, metadata and "
-            f"vectors of {len(findings.tenants)} tenants agree; {self._source} is as it was"
-        ]
+        compared = "the texts, metadata and vectors"
+        return [findings.report(self._source, adopted.copied, adopted.there, compared)]
 
-    def _tenants(self, part: str | None, objects: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Record]]]:
-        groups: dict[str, list[Record]] = {}
-        for one in objects:
-            try:
-                record = self._record(part, one)
-            except RefusedError as error:
-                raise RefusedError(
-                    f"{self._source} was changed while it was copied; the object {one['id']} is refused: "
-                    f"{error.message} Mend it and adopt again: what was copied stays."
-                ) from None
-            groups.setdefault(record.tag.tenant, []).append(record)
-        return sorted(groups.items())
+    def _groups(self, items: Collection[Item]) -> Groups:
+        return adopting.by_tenant(items, self._record, _id_of, self._source, "object")
 
     def _there(self, tenant: str, records: Sequence[Record], *, content: bool) -> dict[str, Any]:
         """Return the copies of *records* that are there, by their ids."""
@@ -401,19 +307,9 @@ class Adoption:
 
     def _verify(self) -> None:
         """Count, and compare text, metadata and vector of every object with its copy. Raises: StoreError."""
-        different: dict[str, int] = {}
-        done = 0
-        for part, objects in self._read():
-            for tenant, records in self._tenants(part, objects):
-                there, replaced = self._there(tenant, records, content=True), self._replaced(tenant, records)
-                for record in records:
-                    copy = there.get(id_of(record.tag))
-                    if record.tag.document not in replaced and (copy is None or not self._same(record, copy)):
-                        different[tenant] = different.get(tenant, 0) + 1
-            done += len(objects)
-            self._progress("verifying", done, max(self._total, done))
+        different, done = adopting.compare(self._read(), self._groups, self._differing, self._progress, self._total)
         if different or done != self._total:
-            listed = ", ".join(ascii(tenant) for tenant in sorted(different)[:_SHOWN])
+            listed = ", ".join(ascii(tenant) for tenant in sorted(different)[:SHOWN])
             raise StoreError(
                 f"The copy was made, but of {self._total} objects that were checked {done} are there, and "
                 f"{sum(different.values())} chunks of {len(different)} tenants differ: {listed or 'none'}. They were "
@@ -423,7 +319,15 @@ class Adoption:
                 sent="unknown",
             )
 
+    def _differing(self, tenant: str, records: Sequence[Record]) -> int:
+        """Return how many of *records* have no copy that is the same."""
+        there, replaced = self._there(tenant, records, content=True), self._replaced(tenant, records)
+        kept = [record for record in records if record.tag.document not in replaced]
+        return sum(not self._same(record, there.get(id_of(record.tag))) for record in kept)
+
     def _same(self, record: Record, copy: Any) -> bool:
+        if copy is None:
+            return False
         (hit,) = self._decode.listed([copy])
         if hit.tag.path != PATH:
             return True  # written here since, which is what the store is for
@@ -431,16 +335,15 @@ class Adoption:
             return False
         if dump_metadata(hit.metadata) != dump_metadata(record.metadata):
             return False
-        ours, theirs = hit.vector.astype(np.float64), record.vector.astype(np.float64)
-        if self._config.metric == "cosine":
-            ours, theirs = ours / np.linalg.norm(ours), theirs / np.linalg.norm(theirs)
-        return bool(np.allclose(ours, theirs, rtol=_CLOSE, atol=_CLOSE))
+        return self._checks.alike(hit.vector, record.vector)
+
+
+def _id_of(item: Item) -> str:
+    return str(item[1]["id"])
 
 
 def _id(value: Any) -> str | None:
-    """Return *value* as an id: a text or a whole number; anything else is none."""
-    if isinstance(value, str):
-        return value
+    """Return *value* as an id; a number is one too, and Weaviate writes an int of JSON as a float."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        value = int(value)  # Weaviate writes an int of JSON so
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+        value = int(value)
+    return adopting.id_in(value)

@@ -1,0 +1,289 @@
+"""What a store's `provision --adopt` has to do on every store: rows that lie there already become governed ones.
+
+An adapter reads its store's rows, finds what they hold and writes the copies. Here is what is the same for all: the
+well-known names, the checks that make a row a record as `upsert` would, what a look at every row found and how it is
+said, and the copy in batches that is compared afterwards. A row that cannot be taken stops all, and is named by its
+id, never by its content.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+
+import numpy as np
+
+from vectoracl.adapter import Adopted, Progress
+from vectoracl.errors import RefusedError, StoreError
+from vectoracl.fields import FieldType
+from vectoracl.ids import check_tenant, look_alikes
+from vectoracl.prepare import prepare
+from vectoracl.records import Chunk, Record, Tag, Vector
+
+PATH = "adopt"
+"""The ingestion path in the tag of a row that was taken over."""
+PRODUCER = "operator"
+SHOWN = 20
+"""How many ids, or tenants, a list for people has at most."""
+_CLOSE = 1e-5
+
+TENANT = ("tenant_id", "tenant", "org_id", "organization_id", "organisation_id", "account_id", "workspace_id",
+          "customer_id")  # fmt: skip
+DOCUMENT = ("document_id", "doc_id", "document", "source_id", "source")
+TEXT = ("text", "content", "page_content", "body", "chunk", "chunk_text")
+
+Row = TypeVar("Row")
+Groups = list[tuple[str, list[Record]]]
+"""Records by their tenants."""
+
+
+# What a row holds
+
+
+def only(what: str, found: Sequence[str], of: str) -> str | None:
+    """Return the one of the names *found*, or None if there is none; *of* says of what they are ("keys of old").
+
+    Raises: RefusedError that names them, and the line to write, where several could be meant.
+    """
+    if len(found) > 1:
+        raise RefusedError(
+            f"Several {of} could hold the {what}: {', '.join(found)}. Say which: "
+            f'[stores.NAME.adopt] {what} = "{found[0]}" (and leave_out those that are not to be copied).'
+        )
+    return found[0] if found else None
+
+
+def tenant_in(value: object) -> str:
+    """Return *value* if it names a tenant. Raises: RefusedError if there is none, InvalidTenantError."""
+    if not isinstance(value, str) or not value.strip():
+        raise RefusedError("No tenant.")
+    return check_tenant(value)
+
+
+def id_in(value: object) -> str | None:
+    """Return *value* as an id: a text or a whole number; anything else is none."""
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def text_in(value: object) -> str:
+    """Return *value* if it is a text. Raises: RefusedError."""
+    if not isinstance(value, str):
+        raise RefusedError("The text is no text.")
+    return value
+
+
+def moments(metadata: Mapping[str, Any], fields: Mapping[str, FieldType]) -> dict[str, Any]:
+    """Return *metadata* with the texts of its datetime fields as datetimes. Raises: RefusedError."""
+    made = dict(metadata)
+    for key, value in metadata.items():
+        if fields.get(key) is FieldType.DATETIME and isinstance(value, str):
+            try:
+                made[key] = datetime.fromisoformat(value)
+            except ValueError:
+                raise RefusedError(f"The field {key!r} holds no date.") from None
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """The checks of `upsert`, for rows that are taken over at *time*."""
+
+    fields: Mapping[str, FieldType]
+    dimension: int
+    metric: str
+    time: float = field(default_factory=time.time)
+
+    def record(self, tenant: str, chunk: Chunk) -> Record:
+        """Return *chunk* as a record of *tenant*. Raises: RefusedError with the reason."""
+        nonzero = self.metric == "cosine"
+        (ready,) = prepare([chunk], self.fields, self.dimension, nonzero=nonzero, limit=1)
+        assert ready.vector is not None
+        tag = Tag(tenant, ready.chunk.document, ready.chunk.id, producer=PRODUCER, path=PATH, time=self.time)
+        return Record(tag, ready.chunk.text, ready.vector, ready.metadata)
+
+    def alike(self, ours: Vector, theirs: Vector) -> bool:
+        """Whether the two vectors are the same one, as far as a store keeps it: under the cosine up to its length."""
+        one, other = ours.astype(np.float64), theirs.astype(np.float64)
+        if self.metric == "cosine":
+            one, other = one / np.linalg.norm(one), other / np.linalg.norm(other)
+        return bool(np.allclose(one, other, rtol=_CLOSE, atol=_CLOSE))
+
+
+# What a look at every row found
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a look at every row found: rows by tenant, and the refused ones by reason with some of their ids.
+
+    `row` is the store's word for one, `ids` and `chunk` what it calls its ids and a chunk's.
+    """
+
+    row: str
+    ids: str = "Ids"
+    chunk: str = "chunk id"
+    tenants: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+    shown: dict[str, list[str]] = field(default_factory=dict)
+
+    def take(self, tenant: str) -> None:
+        """Count one more row of *tenant*."""
+        self.tenants[tenant] = self.tenants.get(tenant, 0) + 1
+
+    def show(self, tenant: str, id_: str) -> None:
+        """Keep *id_* as one of *tenant*'s rows, while they are few."""
+        shown = self.shown.setdefault(tenant, [])
+        if len(shown) < SHOWN:
+            shown.append(id_)
+
+    def refuse(self, reason: str, ids: Sequence[str], count: int = 1) -> None:
+        """Count *count* more rows as refused for *reason*."""
+        number, shown = self.refused.get(reason, (0, []))
+        self.refused[reason] = (number + count, [*shown, *ids][:SHOWN])
+
+    def refuse_same(self, ids: Sequence[str], count: int = 1) -> None:
+        """Refuse rows that would be one chunk."""
+        self.refuse(f"The same tenant, document and {self.chunk} as another {self.row}.", ids, count)
+
+    def refuse_look_alikes(self, known: Iterable[str]) -> None:
+        """Refuse tenants that a person could take for each other, among the found ones or with one of *known*."""
+        for group in look_alikes({*known, *self.tenants}):
+            ours = [tenant for tenant in group if tenant in self.tenants]
+            if ours:
+                ids = [id_ for tenant in ours for id_ in self.shown.get(tenant, ())]
+                count = sum(self.tenants[tenant] for tenant in ours)
+                self.refuse(f"Tenants that look alike: {', '.join(ascii(tenant) for tenant in group)}.", ids, count)
+
+    def lines(self) -> Iterator[str]:
+        """Describe the refused rows by reason and id, never by content."""
+        for reason, (count, ids) in sorted(self.refused.items(), key=lambda one: -one[1][0]):
+            listed = f" {self.ids}: {', '.join(ids)}{'' if count <= len(ids) else ', …'}" if ids else ""
+            yield f"{count} {self.row}s: {reason}{listed}"
+
+    def summary(self, total: int, place: Callable[[str], str] | None = None) -> Iterator[str]:
+        """Yield the end of a plan: *total*, the largest tenants (*place*: what each becomes), the refused rows."""
+        yield f"{total} {self.row}s of {len(self.tenants)} tenants; the largest:"
+        for tenant, count in sorted(self.tenants.items(), key=lambda one: (-one[1], one[0]))[:SHOWN]:
+            yield f"  {count:>10}  {tenant!a}{'' if place is None else f' -> {place(tenant)}'}"
+        if self.refused:
+            yield f"REFUSED. Nothing is copied while there are such {self.row}s:"
+            yield from (f"  {line}" for line in self.lines())
+
+    def settle(self, adopted: Adopted, what: str) -> None:
+        """Note in *adopted* what was found. Raises: RefusedError with the refused rows, *what* was then not adopted."""
+        adopted.tenants = len(self.tenants)
+        adopted.refused = sum(count for count, _ in self.refused.values())
+        if self.refused:
+            listed = "\n".join(f"  {line}" for line in self.lines())
+            raise RefusedError(f"{what} adopted and nothing was copied. Mend these {self.row}s first:\n{listed}")
+
+    def report(self, source: str, copied: int, there: int, compared: str) -> str:
+        """Say what was done."""
+        return (
+            f"adopted {source}: {copied} {self.row}s copied, {there} were there already; {compared} of "
+            f"{len(self.tenants)} tenants agree; {source} is as it was"
+        )
+
+
+def look(
+    findings: Findings,
+    batches: Iterable[Collection[Row]],
+    record: Callable[[Row], Record],
+    id_of: Callable[[Row], str],
+    identity: Callable[[Tag], Hashable],
+    progress: Progress,
+    total: int | None = None,
+) -> int:
+    """Check every row into *findings*; return how many there are. Two rows with one *identity* would be one chunk."""
+    seen: set[Hashable] = set()
+    count = 0
+    for rows in batches:
+        for row in rows:
+            try:
+                tag = record(row).tag
+            except RefusedError as error:
+                findings.refuse(error.message, [id_of(row)])
+                continue
+            findings.take(tag.tenant)
+            ours = identity(tag)
+            if ours in seen:
+                findings.refuse_same([id_of(row)])
+            seen.add(ours)
+        count += len(rows)
+        progress(f"checking {findings.row}s", count, None if total is None else max(total, count))
+    return count
+
+
+# The copy
+
+
+def by_tenant(
+    rows: Iterable[Row], record: Callable[[Row], Record], id_of: Callable[[Row], str], source: str, what: str
+) -> Groups:
+    """Return the records of *rows* by tenant, sorted. Raises: RefusedError for one (*what*) that was changed since."""
+    groups: dict[str, list[Record]] = {}
+    for row in rows:
+        try:
+            made = record(row)
+        except RefusedError as error:
+            raise RefusedError(
+                f"{source} was changed while it was copied; the {what} {id_of(row)} is refused: "
+                f"{error.message} Mend it and adopt again: what was copied stays."
+            ) from None
+        groups.setdefault(made.tag.tenant, []).append(made)
+    return sorted(groups.items())
+
+
+def copy(
+    batches: Iterable[Collection[Row]],
+    groups: Callable[[Collection[Row]], Groups],
+    write: Callable[[str, Sequence[Record]], int],
+    adopted: Adopted,
+    progress: Progress,
+    total: int,
+) -> None:
+    """Write every row by *write*, which returns how many are new; *adopted* is kept up to date meanwhile."""
+    done = new = 0
+    for rows in batches:
+        for tenant, records in groups(rows):
+            new += write(tenant, records)
+            adopted.copied = new
+        done += len(rows)
+        adopted.there = done - new
+        progress("copying", done, max(total, done))
+
+
+def compare(
+    batches: Iterable[Collection[Row]],
+    groups: Callable[[Collection[Row]], Groups],
+    differing: Callable[[str, Sequence[Record]], int],
+    progress: Progress,
+    total: int,
+) -> tuple[dict[str, int], int]:
+    """Compare every row with its copy; return how many differ by tenant, and how many rows there are."""
+    different: dict[str, int] = {}
+    done = 0
+    for rows in batches:
+        for tenant, records in groups(rows):
+            if count := differing(tenant, records):
+                different[tenant] = different.get(tenant, 0) + count
+        done += len(rows)
+        progress("verifying", done, max(total, done))
+    return different, done
+
+
+def differs(adapter: str, source: str, what: str, tenants: Sequence[str]) -> StoreError:
+    """Return the error of a copy of which *what* of *tenants* differ from *source*."""
+    return StoreError(
+        f"The copy was made, but {what} of {len(tenants)} tenants differ from {source}: "
+        f"{', '.join(map(ascii, tenants[:SHOWN]))}. They were written to since, here or there; adopt again for what is "
+        "missing, or look at them.",
+        code="adopt_differs",
+        adapter=adapter,
+        sent="unknown",
+    )
