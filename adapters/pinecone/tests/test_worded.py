@@ -2,11 +2,15 @@
 
 import pytest
 
+from vectoracl_conformance.corpus import DIMENSION
 from vectoracl_conformance.engine import Options, run_checks, run_mutant
 from vectoracl_conformance.mutants.words import WORDS
 from vectoracl_conformance.verdict import judge
+from vectoracl_pinecone import conformance
+from vectoracl_pinecone.conformance import PineconeHarness
 
-from pinecone_support.worded import MUTANTS, WordedHarness
+from pinecone_support.stub import KEY, stub
+from pinecone_support.worded import MUTANTS, Open, WordedHarness
 
 
 @pytest.mark.timeout(600)
@@ -27,3 +31,16 @@ def test_the_checks_pass(kind):
 def test_a_broken_leg_dies_by_its_check(kind, mutant):
     kill = run_mutant(WordedHarness(kind), mutant, Options(seed=3, decoys=60, only=frozenset({mutant.expected})))
     assert kill.right, (kill.expected, kill.died_by, kill.reasons)
+
+
+def test_a_named_index_is_certified_with_words_where_the_environment_says_so(monkeypatch):
+    monkeypatch.setattr(conformance, "_PAUSE", 0.01)  # the stub is never behind
+    with stub(of=Open, metric="dotproduct", dimension=DIMENSION) as server:
+        for name, value in {"HOST": server.host, "API_KEY": KEY, "KIND": "independent", "LEXICAL": "1"}.items():
+            monkeypatch.setenv(f"VECTORACL_PINECONE_{name}", value)
+        harness = PineconeHarness()
+        noted = run_checks(harness, Options(seed=5, decoys=60, only=frozenset({"R13", "R1", "X2"})))
+        harness.close()
+        outcomes = {(note.id, note.mode): note.outcome for note in noted}
+        assert outcomes["R13", "sync"] == outcomes["R13", "async"] == "passed", noted
+        assert not any(server.spaces.values())  # its namespaces are gone again

@@ -2,7 +2,8 @@
 
 With `VECTORACL_PINECONE_HOST` and `VECTORACL_PINECONE_API_KEY` (and `VECTORACL_PINECONE_KIND=independent` where the
 host is not Pinecone) each store is a namespace prefix of its own in that index, whose namespaces are deleted at the
-end. Without them `needledb` is started, an independent engine, and each store is an index of its own in it.
+end. With `VECTORACL_PINECONE_LEXICAL=1` words are certified too: the index is then a vector index with the metric
+dotproduct. Without them `needledb` is started, an independent engine, and each store is an index of its own in it.
 
 The census lists and fetches with plain HTTP requests, and reads tags by itself: it shares nothing with the adapter but
 the default names of the metadata keys.
@@ -40,6 +41,7 @@ from vectoracl_pinecone.requests import FetchBy, Listing, Put, Query, Remove, Se
 _TAG = ("tenant", "document", "chunk", "generation", "label", "rev", "expires", "producer", "path", "time", "position")
 _READABLE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}\Z")
 _LAG = 60.0
+_PAUSE = 2.0
 
 
 def namespace(prefix: str, tenant: str) -> str:
@@ -56,7 +58,16 @@ class PineconeStore(Store):
     """One index, or one namespace prefix of an index."""
 
     def __init__(
-        self, needs: Needs, host: str, key: str, http: httpx.Client, *, prefix: str, needle: Needle | None, index: str
+        self,
+        needs: Needs,
+        host: str,
+        key: str,
+        http: httpx.Client,
+        *,
+        prefix: str,
+        needle: Needle | None,
+        index: str,
+        lexical: bool = False,
     ) -> None:
         self._needs = needs
         self._http = http
@@ -72,6 +83,8 @@ class PineconeStore(Store):
             "metric": needs.metric,
             "namespace_prefix": prefix,
             "negation": "nin" if needle is not None else "not",
+            # The kit's vectors are unit vectors, so that the inner product is the cosine.
+            **({"kind": "vector", "metric": "inner", "lexical": True} if lexical else {}),
         }
         self.single = {**self.config, "parallel": 1}
         self.secrets = (key,)
@@ -140,7 +153,7 @@ class PineconeStore(Store):
             if now == before:
                 return
             before = now
-            time.sleep(2)
+            time.sleep(_PAUSE)
 
     # What a request and what a message carry
 
@@ -301,6 +314,7 @@ class PineconeHarness(Harness):
     def __init__(self) -> None:
         self._host = os.environ.get("VECTORACL_PINECONE_HOST")
         self._key = os.environ.get("VECTORACL_PINECONE_API_KEY", "")
+        self._lexical = os.environ.get("VECTORACL_PINECONE_LEXICAL", "") == "1"
         self._independent = os.environ.get("VECTORACL_PINECONE_KIND", "") == "independent"
         self._needle: Needle | None = None
         self._http: httpx.Client | None = None
@@ -336,7 +350,9 @@ class PineconeHarness(Harness):
         if self._host is not None:
             host = self._host if "://" in self._host else f"https://{self._host}"
             prefix = f"kit{secrets.token_hex(5)}-"
-            return PineconeStore(needs, host, self._key, http, prefix=prefix, needle=None, index="")
+            return PineconeStore(
+                needs, host, self._key, http, prefix=prefix, needle=None, index="", lexical=self._lexical
+            )
         needle = self._started()
         index = f"kit-{secrets.token_hex(6)}"
         needle.create(index, needs.dimension)

@@ -321,6 +321,9 @@ class Stub:
                 ids, more = self._page(hits, None, body.get("limit"), body.get("paginationToken"))
                 found = {it: {key: hits[it][key] for key in ("id", "values", "metadata")} for it in ids}
                 return Answer(200, {"vectors": found, "namespace": name, **more})
+            case "/vectors/fetch":
+                found = {it: {key: space[it][key] for key in ("id", "values", "metadata")} for it in body["ids"]}
+                return Answer(200, {"vectors": found, "namespace": name})
             case "/vectors/delete":
                 return self._deleted(space, body)
         return Answer(404, {"error": {"code": "NOT_FOUND", "message": "no such path"}})
@@ -328,6 +331,9 @@ class Stub:
     def _deleted(self, space: Any, body: Any) -> Answer:
         if sum(key in body for key in ("ids", "filter", "deleteAll", "delete_all")) != 1:
             raise RefusedError("one selector")
+        if body.get("deleteAll"):
+            space.clear()
+            return Answer(200, {}, self._wrote())
         gone = (
             body["ids"]
             if "ids" in body
