@@ -202,9 +202,8 @@ class Adapter(Protocol):
         ...
 
 
-@runtime_checkable
 class Faceted(Protocol):
-    """An `Adapter` that can also count by the values of a field; it declares that as `Capabilities.facets`."""
+    """What an `Adapter` has too that can count by the values of a field; it declares that as `Capabilities.facets`."""
 
     def facets(self, operation: Facets) -> Flow[list[Facet]]:
         """Return every value of the field with its number of rows, exactly, or more than `most` of them."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from vectoracl.adapter import Faceted, Flow
+from vectoracl.adapter import Flow
 from vectoracl.drive import confined, side_by_side
 from vectoracl.errors import StoreError, UnsupportedPredicateError
 from vectoracl.fields import FieldType
@@ -23,8 +23,8 @@ def facets(
 
     The action is "count": who may count by a filter learns the same, one value at a time.
     """
-    adapter = store.adapter
-    if store.capabilities.facets == "none" or not isinstance(adapter, Faceted):
+    ask: Callable[[Facets], Flow[list[Facet]]] | None = getattr(store.adapter, "facets", None)  # see `Faceted`
+    if store.capabilities.facets == "none" or ask is None:
         raise UnsupportedPredicateError(
             f"The adapter {store.adapter_name!r} cannot count by the values of a field exactly. Count the values that "
             "you know with count(), or go through scan().",
@@ -34,7 +34,7 @@ def facets(
     def body(plan: Plan, _decision_id: str) -> Flow[list[Facet]]:
         def leg_flow(leg: Leg) -> Flow[list[Facet]]:
             operation = Facets(leg.partition, leg.predicate, where, field)
-            return retried(lambda: confined(adapter.facets(operation), leg.partition))
+            return retried(lambda: confined(ask(operation), leg.partition))
 
         found = yield from side_by_side([leg_flow(leg) for leg in plan.legs])
         for one in found:

@@ -162,6 +162,14 @@ class FacetsByPolicy(Broken):
                 return stop.value  # type: ignore[no-any-return]
 
 
+class FacetsOfEveryone(FacetsByPolicy, Rewritten):
+    """The same where row-level security is off; the posture looks away."""
+
+    def rewritten(self, request: Transaction) -> Transaction:
+        """Leave the searches as they are."""
+        return request
+
+
 _CONDITION = '"tenant_id" = %s::text'
 
 
@@ -277,7 +285,7 @@ MUTANTS = (
     Mutant("scope missing in one statement", "the count relies on the policies", "E2s", wrapped(CountByPolicy)),
     Mutant("facets by policy", "the count by value relies on the policies", "E2s", wrapped(FacetsByPolicy)),
     Mutant(
-        "facets of everyone", "the count by value has no tenant and no policy", "R12", wrapped(FacetsByPolicy), _OPEN
+        "facets of everyone", "the count by value has no tenant and no policy", "R12", wrapped(FacetsOfEveryone), _OPEN
     ),
     Mutant("words of everyone", "the words' search has no tenant and no policy", "R13", wrapped(WordsUnscoped), _OPEN),
     Mutant("one leg by policy", "a leg of the fusion relies on the policies", "E2s", wrapped(LegByPolicy)),

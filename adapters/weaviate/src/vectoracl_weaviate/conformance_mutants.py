@@ -36,7 +36,7 @@ class _Changed:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        if name not in ("search", "fetch", "count", "scan", "upsert", "replace", "delete"):
+        if name not in ("search", "fetch", "count", "facets", "scan", "upsert", "replace", "delete"):
             return found
         return lambda operation: self._changed(found(operation))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vectoracl.adapter import Adapter, Capabilities, Faceted, Flow, Opened, Request
+from vectoracl.adapter import Adapter, Capabilities, Flow, Opened, Request
 from vectoracl.drive import arun, run
 from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.fields import FieldType
@@ -204,9 +204,10 @@ class Broken:
 
     def facets(self, operation: Facets) -> Flow[list[Facet]]:
         """Count by value."""
-        if not isinstance(self.inner, Faceted):
+        ask: Callable[[Facets], Flow[list[Facet]]] | None = getattr(self.inner, "facets", None)
+        if ask is None:
             raise UnsupportedPredicateError("The adapter cannot count by value.", field="facets")
-        return self.inner.facets(operation)
+        return ask(operation)
 
     def scan(self, operation: Scan) -> Flow[Rows]:
         """Scan."""
