@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 import vectoracl as v
 from vectoracl import Chunk, F, hazmat, testing
 from vectoracl.records import Tag
+from vectoracl_conformance.drawn import FIELDS, predicate, rows, unit
 from vectoracl_pinecone import adapter
 
-from pinecone_support.reference import FIELDS, predicate, rows, unit
 from pinecone_support.stores import Provisioned, make
 
 ALICE = testing.principal("alice", "acme")

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import Chunk, F, hazmat, testing
+from vectoracl_conformance.drawn import FIELDS, predicate, rows, unit
 
-from pinecone_support.reference import FIELDS, predicate, rows, unit
 from pinecone_support.stub import KEY, Stub, stub
 
 ALICE = testing.principal("alice", "acme")

@@ -20,11 +20,11 @@ import vectoracl as v
 from vectoracl import Chunk, F, Hybrid, Lexical, hazmat, testing, words
 from vectoracl.memory.lexical import fused
 from vectoracl.queries import RRF_K
+from vectoracl_conformance.drawn import unit
 from vectoracl_pinecone import lexical
 from vectoracl_pinecone.compile import FAINT
 from vectoracl_pinecone.config import PineconeConfig
 
-from pinecone_support.reference import unit
 from pinecone_support.stub import KEY, Stub, stub
 
 ALICE = testing.principal("alice", "acme")

@@ -14,8 +14,8 @@ import vectoracl as v
 from vectoracl import F, Hybrid, Lexical, hazmat, testing
 from vectoracl.audit import MemorySink
 from vectoracl.errors import RefusedError, StoreError
+from vectoracl_conformance.drawn import unit
 
-from qdrant_support.reference import unit
 from qdrant_support.stores import Provisioned
 
 ALICE = testing.principal("alice", "acme")

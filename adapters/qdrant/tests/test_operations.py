@@ -17,8 +17,8 @@ from qdrant_client import models
 
 import vectoracl as v
 from vectoracl import Chunk, F, testing
+from vectoracl_conformance.drawn import FIELDS, predicate, rows, unit
 
-from qdrant_support.reference import FIELDS, predicate, rows, unit
 from qdrant_support.stores import URL, Provisioned
 
 ALICE = testing.principal("alice", "acme")

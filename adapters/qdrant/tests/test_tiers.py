@@ -16,6 +16,7 @@ from vectoracl.errors import RefusedError, StoreError
 from vectoracl.operations import Count, Delete, Replace, Search, Upsert
 from vectoracl.predicate import ALWAYS
 from vectoracl.queries import HybridQuery, Lexical
+from vectoracl_conformance.drawn import unit
 from vectoracl_qdrant import schema, tiers
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.config import QdrantConfig
@@ -23,7 +24,6 @@ from vectoracl_qdrant.execute import call
 from vectoracl_qdrant.names import shard_of
 from vectoracl_qdrant.requests import Scroll
 
-from qdrant_support.reference import unit
 from qdrant_support.shapes import FIELDS, QUERY, TENANT, TEXT, records, sent
 from qdrant_support.stores import NEEDS_SERVER, Provisioned
 

@@ -20,13 +20,13 @@ from vectoracl.predicate import ALWAYS
 from vectoracl.queries import RRF_K, HybridQuery
 from vectoracl.records import Record, Tag
 from vectoracl.words import place, words
+from vectoracl_conformance.drawn import unit
 from vectoracl_qdrant import words as words_
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.names import id_of
 
-from qdrant_support.reference import unit
 from qdrant_support.stores import Provisioned
 
 ALICE = testing.principal("alice", "acme")

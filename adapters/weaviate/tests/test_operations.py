@@ -21,9 +21,9 @@ from vectoracl.operations import Facets, Replace, Search
 from vectoracl.queries import RRF_K, VectorQuery
 from vectoracl.records import Record, Tag
 from vectoracl.testing import principal
+from vectoracl_conformance.drawn import FIELDS, predicate, rows
 from vectoracl_weaviate.names import tenant_name
 
-from weaviate_support.reference import FIELDS, predicate, rows
 from weaviate_support.stores import made
 
 E = np.eye(8, dtype=np.float32)
