@@ -494,6 +494,11 @@ def test_tenants(operator):
     operator.more = [vectoracl.adapter.TenantInfo("globex", 90_000, "shared", "promote")]
     assert "vectoracl tenants promote globex" in run("tenants", "list", code=1).stdout
     assert run_json("tenants", "list", code=1)["tenants"][1]["advice"] == "promote"
+    operator.more = [vectoracl.adapter.TenantInfo("globex", 9, "shared", "promote", note="it was broken off")]
+    shown = " ".join(run("tenants", "list", code=1).stdout.split())
+    assert "vectoracl tenants promote globex" in shown
+    assert "broken off" in shown
+    assert run_json("tenants", "list", code=1)["tenants"][1]["note"] == "it was broken off"
     assert "globex moved" in run("tenants", "promote", "globex").stdout
     assert run_json("tenants", "demote", "globex") == {"done": ["globex moved"]}
     assert ("promote", "globex") in operator.asked

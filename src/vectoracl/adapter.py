@@ -294,7 +294,8 @@ class Adopted:
 class TenantInfo:
     """One tenant of a store: rows, tier ("shared" or "own"), and advice ("promote", "demote" or "").
 
-    `state` is "active", or why it is not served ("inactive", "offloaded", "changing"): then its rows are not counted.
+    `note` says why where it is not the size, such as a move that was broken off. `state` is "active", or why it is not
+    served ("inactive", "offloaded", "changing"): then its rows are not counted.
     """
 
     tenant: str
@@ -302,6 +303,7 @@ class TenantInfo:
     tier: str
     advice: str = ""
     state: str = "active"
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

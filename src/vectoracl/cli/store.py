@@ -140,6 +140,7 @@ def tenants_list(
                 "tier": one.tier,
                 "state": one.state,
                 "advice": one.advice,
+                "note": one.note,
             }
             for one in found
         ]
@@ -162,6 +163,8 @@ def _show(found: list[TenantInfo]) -> None:
     table.add_column("advice")
     for one in found:
         advice = Text(f"vectoracl tenants {one.advice} {one_line(one.tenant, 60)}" if one.advice else "", "yellow")
+        if one.note:
+            advice.append(f"{': ' if one.advice else ''}{plain(one.note)}", "dim")
         rows = f"{one.rows:,}" if one.state == "active" else "–"
         table.add_row(Text(plain(one.tenant), "bold"), rows, one.tier, one.state, advice)
     console.print(table)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from vectoracl.findings import Finding
 from vectoracl_pgvector import versions
 from vectoracl_pgvector.posture_look import Look, database_of, found, grantee_name, grantee_names, new_owner
-from vectoracl_pgvector.posture_rows import Code, DefaultGrant, Extension, Function, Publication, Setting, View
+from vectoracl_pgvector.posture_rows import Code, DefaultGrant, Extension, Function, Move, Publication, Setting, View
 from vectoracl_pgvector.sql_text import advice, ident, role
 
 
@@ -44,6 +44,18 @@ def functions(look: Look) -> Iterator[Finding]:
             pin = ", ".join(["pg_catalog", *dict.fromkeys(ident(s) for s in (function.schema, look.target.schema))])
             yield found("PG073", at, f"{whom}, with a search_path of the caller's choice.",
                          f"ALTER {sql} SET search_path = {pin}, pg_temp;")  # fmt: skip
+
+
+def moves(look: Look) -> Iterator[Finding]:
+    """Judge what a move of a tenant left that nobody is at any more."""
+    for move in look.read("moves", Move):
+        blocks = "; its tenant cannot write until then" if move.blocks else ""
+        yield found(
+            "PG120", f"{look.target.schema}.{move.copy}",
+            f"A move of a tenant was broken off, and its copy {move.copy} waits to be finished or removed{blocks}.",
+            advice("Run `vectoracl tenants list`, which names the tenant; then `vectoracl tenants promote TENANT` "
+                   "finishes the move, and `vectoracl tenants demote TENANT` takes it back."),
+        )  # fmt: skip
 
 
 def code_it_runs(look: Look) -> Iterator[Finding]:

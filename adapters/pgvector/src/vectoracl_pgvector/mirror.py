@@ -15,6 +15,7 @@ from vectoracl_pgvector import schema
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import Names, literal, quote
 
+UNFINISHED = "vectoracl: unfinished copy for "  # posture_sql.py looks for it too
 # The mover's own DELETE must not reach the copy. The setting alone would be anybody's to set, so the role counts too.
 MOVING = "vectoracl.moving"
 CONSTRAINT = "vectoracl_moving"
@@ -154,7 +155,7 @@ class Mirror:
 
 def marker_prefix(config: PgvectorConfig) -> str:
     """Return how the comment of every unfinished copy of this table begins."""
-    return f"vectoracl: unfinished copy for {config.table}, "
+    return f"{UNFINISHED}{config.table}, "
 
 
 def marker(config: PgvectorConfig, tenant: str) -> str:

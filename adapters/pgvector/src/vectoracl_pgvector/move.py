@@ -15,7 +15,8 @@ switch and run it with a snapshot from after it, and find nothing. Requests for 
 everybody queues behind them, and are made only when no transaction is seen to hold on to the table.
 
 Whatever is interrupted leaves either nothing or a copy that stays in step: calling `promote` again resumes it, calling
-`demote` throws it away. The connection has to keep its session (no pooler in transaction mode).
+`demote` throws it away; `vectoracl check` and `vectoracl tenants list` say that there is one. The connection has to
+keep its session (no pooler in transaction mode).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from vectoracl_pgvector.mover import PATIENCE, Connection, Mover, Patience
 from vectoracl_pgvector.partitions import own_partitions
 from vectoracl_pgvector.promotion import Promotion
 
-__all__ = ["PATIENCE", "Patience", "demote", "own_partitions", "promote", "release"]
+__all__ = ["PATIENCE", "Patience", "demote", "own_partitions", "promote", "release", "unfinished"]
 
 
 def promote(
@@ -73,6 +74,11 @@ def demote(
     move = Demotion(connection, config, tenant, progress, patience, step)
     with move.alone():
         return move.demote()
+
+
+def unfinished(connection: Connection, config: PgvectorConfig) -> tuple[frozenset[str], bool]:
+    """Return the markers (`mirror.marker`) of the copies that moves left or make now, and whether a mover is alive."""
+    return Mover(connection, config, "", None, PATIENCE, None).unfinished()
 
 
 def release(connection: Connection, config: PgvectorConfig) -> bool:

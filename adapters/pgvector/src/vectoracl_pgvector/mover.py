@@ -126,10 +126,15 @@ class Mover:
 
     # --- around a move
 
+    @property
+    def _alone_key(self) -> str:
+        """What a mover holds; no tenant's own lock can be that, whatever the tenant is called."""
+        return f"vectoracl-move:{self._space}"
+
     @contextmanager
     def alone(self, *, known: bool = True) -> Iterator[None]:
         """Hold the lock of movers of this table. Raises: RefusedError if another one has it, or (*known*) no tenant."""
-        key = f"vectoracl-move:{self._space}"  # which no tenant's own lock can be, whatever the tenant is called
+        key = self._alone_key
         if not self._one("SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))", (key,)):
             raise RefusedError("Another move is under way on this table; call it again when that is done.")
         try:
@@ -161,20 +166,33 @@ class Mover:
         self._short(lambda: (self._mirror.allow(),))
         return True
 
+    def _copies(self) -> list[tuple[str, str]]:
+        """Return the copies that are no partition yet, each with its marker."""
+        return self._run(
+            "SELECT kind.relname, pg_catalog.obj_description(kind.oid, 'pg_class') FROM pg_catalog.pg_class AS kind "
+            "WHERE kind.relnamespace = pg_catalog.to_regnamespace(%s) AND kind.relkind = 'r' "
+            "AND NOT kind.relispartition AND pg_catalog.starts_with("
+            "pg_catalog.obj_description(kind.oid, 'pg_class'), %s)",
+            (self._names.schema, marker_prefix(self._config)),
+        ).fetchall()
+
+    def unfinished(self) -> tuple[frozenset[str], bool]:
+        """Return the markers of those copies, and whether a mover is alive; nothing is locked or changed."""
+        alive = self._one(
+            "SELECT true FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted "
+            "AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) "
+            "AND (classid::int8 << 32 | objid::int8) = pg_catalog.hashtextextended(%s, 0)",
+            (self._alone_key,),
+        )
+        return frozenset(marker for _, marker in self._copies()), bool(alive)
+
     def _clean(self, *, keep: bool) -> tuple[bool, list[str]]:
         """Remove what interrupted moves left; with *keep* not this tenant's copy. Return whether it is there."""
         mirror, names = self._mirror, self._names
         done: list[str] = []
         self.unstick()
         self._run(f"DROP TABLE IF EXISTS {mirror.barrier}")
-        prefix = marker_prefix(self._config)
-        found = self._run(
-            "SELECT kind.relname, pg_catalog.obj_description(kind.oid, 'pg_class') FROM pg_catalog.pg_class AS kind "
-            "WHERE kind.relnamespace = pg_catalog.to_regnamespace(%s) AND kind.relkind = 'r' "
-            "AND NOT kind.relispartition AND pg_catalog.starts_with("
-            "pg_catalog.obj_description(kind.oid, 'pg_class'), %s)",
-            (names.schema, prefix),
-        ).fetchall()
+        found = self._copies()
         triggers = self._one(
             "SELECT count(*) FROM pg_catalog.pg_trigger WHERE tgrelid = pg_catalog.to_regclass(%s) "
             "AND tgname = ANY(%s) AND tgenabled IN ('O', 'A')",

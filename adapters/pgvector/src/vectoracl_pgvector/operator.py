@@ -18,9 +18,12 @@ from vectoracl_pgvector.arguments import connect_arguments
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connections import Connections
 from vectoracl_pgvector.failures import apart, mapped, unreachable
+from vectoracl_pgvector.mirror import marker
 from vectoracl_pgvector.names import SETTING, Names
 
 _MINIMUM_EXTENSION = (0, 8, 4)
+_MOVING = "is moved to a partition of its own now"
+_BROKEN_OFF = "a move was broken off; this finishes it, and demote instead of promote takes it back"
 
 
 class PgOperator:
@@ -112,13 +115,15 @@ class PgOperator:
     def tenants(self) -> list[TenantInfo]:
         """List the tenants with their rows and tier; each is counted under its own scope, as the owner.
 
-        A tenant that a broken-off move left unable to write can write again after it.
+        A tenant that a broken-off move left unable to write can write again after it; one whose move is not finished
+        is said, with what finishes it.
         """
         found = []
         with self._owner() as connection:
             move.release(connection, self._config)
             names = connection.execute(f"SELECT tenant_id FROM {self._names.tenants} ORDER BY 1").fetchall()
             own = move.own_partitions(connection, self._config)
+            markers, alive = move.unfinished(connection, self._config)
             for (tenant,) in names:
                 with connection.transaction():
                     connection.execute("SELECT pg_catalog.set_config(%s, %s, true)", (SETTING, tenant))
@@ -127,7 +132,11 @@ class PgOperator:
                     ).fetchone()
                 rows = int(row[0]) if row else 0
                 tier = "own" if tenant in own else "shared"
-                found.append(TenantInfo(tenant, rows, tier, self._advice(rows, tier)))
+                if marker(self._config, tenant) not in markers:
+                    found.append(TenantInfo(tenant, rows, tier, self._advice(rows, tier)))
+                else:
+                    advice, note = ("", _MOVING) if alive else ("promote", _BROKEN_OFF)
+                    found.append(TenantInfo(tenant, rows, tier, advice, note=note))
         return found
 
     def _advice(self, rows: int, tier: str) -> str:

@@ -14,6 +14,7 @@ from vectoracl_pgvector.judge_around import (
     extensions,
     functions,
     logs,
+    moves,
     server_versions,
     views,
 )
@@ -56,7 +57,7 @@ def _all(look: Look) -> Iterator[Finding]:
         )  # fmt: skip
     for topic in (
         row_security, policies, grants, tenant_column, keys, foreign_keys, views, functions, code_it_runs,
-        copies, related, indexes, catalog,
+        copies, related, indexes, catalog, moves,
     ):  # fmt: skip
         yield from topic(look)
 

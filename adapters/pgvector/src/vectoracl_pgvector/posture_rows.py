@@ -180,6 +180,11 @@ class Setting(NamedTuple):  # noqa: D101
     rank: int
 
 
+class Move(NamedTuple):  # noqa: D101
+    copy: str
+    blocks: bool
+
+
 class Related(NamedTuple):  # noqa: D101
     oid: int
     schema: str

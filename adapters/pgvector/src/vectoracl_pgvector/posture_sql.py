@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from vectoracl_pgvector import posture_parts as parts
+from vectoracl_pgvector.mirror import CONSTRAINT, UNFINISHED
 from vectoracl_pgvector.posture_table_sql import (
     CODE,
     COLUMNS,
@@ -197,6 +198,22 @@ SELECT n.nspname::text, c.relname::text,
 
 SAFE_PATH: Final = "SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)"
 
+# Copies that a move left (mirror.py), unless a mover is alive: it holds a lock, which goes with its session.
+MOVES: Final = f"""SELECT c.relname::text,
+       EXISTS (SELECT FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class d ON d.oid = k.conrelid
+                WHERE d.relnamespace = c.relnamespace AND d.relname = %(table)s::text || '_default'
+                  AND k.conname = '{CONSTRAINT}')
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = %(schema)s::text AND c.relkind = 'r' AND NOT c.relispartition
+   AND pg_catalog.starts_with(pg_catalog.obj_description(c.oid, 'pg_class'), '{UNFINISHED}' || %(table)s::text || ', ')
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks l
+                    WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+                      AND l.database = (SELECT b.oid FROM pg_catalog.pg_database b
+                                         WHERE b.datname = pg_catalog.current_database())
+                      AND (l.classid::int8 << 32 | l.objid::int8) = pg_catalog.hashtextextended(
+                            'vectoracl-move:vectoracl:' || %(schema)s::text || '.' || %(table)s::text, 0))
+ ORDER BY 1"""
+
 STATEMENTS: Final[tuple[tuple[str, str], ...]] = (
     ("search_path", SAFE_PATH),
     ("server", SERVER),
@@ -222,4 +239,5 @@ STATEMENTS: Final[tuple[tuple[str, str], ...]] = (
     ("settings", SETTINGS),
     ("related", RELATED),
     ("large_objects", LARGE_OBJECTS),
+    ("moves", MOVES),
 )

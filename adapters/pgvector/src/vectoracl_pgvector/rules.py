@@ -5,6 +5,7 @@
     PG03x PG04x  policies                      PG09x  versions
     PG05x        grants                        PG10x  related tables and side channels
     PG06x        tenant column and keys        PG110  what could not be read
+                                               PG12x  moves between tiers
 
 `lowers` is True where the database itself would then answer with, change or let someone reach another tenant's
 rows: the grade falls to "none". Existence oracles and side channels are warnings; they do not lower it.
@@ -240,6 +241,11 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
     # --- what could not be read
     ("PG110", "A part of the posture could not be read", _N, True,
      "The catalog refused a query of this check. What cannot be read cannot be trusted, so the grade falls."),
+    # --- moves between tiers
+    ("PG120", "A move of a tenant was broken off", _W, False,
+     "The process that moved a tenant is gone. Nothing is lost: the tenant is served from where it was, and the copy "
+     "stays in step, which makes each of its writes a little slower. One that was broken off in its last moment keeps "
+     "its tenant from writing."),
 )  # fmt: skip
 
 RULES: Final[Mapping[str, Rule]] = MappingProxyType({row[0]: Rule(*row) for row in _TABLE})
