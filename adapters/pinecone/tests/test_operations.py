@@ -17,7 +17,7 @@ import vectoracl as v
 from vectoracl import Chunk, F, hazmat, testing
 from vectoracl.records import Tag
 from vectoracl_conformance.drawn import FIELDS, predicate, rows, unit
-from vectoracl_pinecone import adapter
+from vectoracl_pinecone import writes
 
 from pinecone_support.stores import Provisioned, make
 
@@ -144,7 +144,7 @@ def test_an_upsert_joins_the_generation_of_a_document_also_where_one_reply_canno
     acl: v.VectorACL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one query for many documents has at most `_MOST` records, and one document may fill it."""
-    monkeypatch.setattr(adapter, "_MOST", 10)
+    monkeypatch.setattr(writes, "_MOST", 10)
     docs = acl.scoped(ALICE)
     names = [f"d{i}" for i in range(9)]
     for name in names:

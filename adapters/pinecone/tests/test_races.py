@@ -19,15 +19,13 @@ from vectoracl.errors import ClosedError, DeniedError, StoreError
 from vectoracl.operations import Delete, Replace, Scan, Upsert
 from vectoracl.predicate import ALWAYS, Predicate
 from vectoracl.records import Record, Tag
-from vectoracl_pinecone import adapter as adapters
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.execute import PineconePort
 from vectoracl_pinecone.requests import Put, Query, Remove, Settle
+from vectoracl_pinecone.writes import ROUNDS
 
 from pinecone_support.shapes import FIELDS, TENANT, checked, config
 from pinecone_support.stub import Stub, stub
-
-ROUNDS = adapters._ROUNDS
 
 
 class Meeting:
@@ -196,13 +194,13 @@ def test_a_copy_keeps_the_generations_that_it_brings() -> None:
 def test_a_newer_rival_is_found_behind_however_many_records_of_the_same_generation(kind: str) -> None:
     """One record is asked for at a time, so no reply can be too short for what matters."""
     with meeting(kind) as here:
-        told = [here.run(here.adapter._rival(TENANT, "d", 1, "mine"))]
+        told = [here.run(here.adapter._writer.rival(TENANT, "d", 1, "mine"))]
         for generation, number in ((0, 1), (1, 20), (2, 1)):
             some = records([f"c{generation}-{place}" for place in range(number)])
             tagged = tuple(one._replace(tag=one.tag._replace(generation=generation)) for one in some)
             here.run(here.adapter.upsert(Upsert(TENANT, ALWAYS, tagged, verbatim=True)))
             here.server.asked.clear()
-            told.append(here.run(here.adapter._rival(TENANT, "d", 1, "mine")))
+            told.append(here.run(here.adapter._writer.rival(TENANT, "d", 1, "mine")))
             assert {one.body.get("topK", one.body.get("top_k")) for one in here.server.asked} == {1}
         assert told == [None, None, "same", "newer"]
 

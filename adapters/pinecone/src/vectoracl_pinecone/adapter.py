@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from vectoracl.adapter import Capabilities, Flow, together
-from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
+from vectoracl.errors import StoreError, UnsupportedPredicateError
 from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
 from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
-from vectoracl.prepare import check_tagged
 from vectoracl.queries import ResolvedQuery, VectorQuery
-from vectoracl.records import Record
-from vectoracl.replacing import at_generation, version_of
 from vectoracl_pinecone import posture as postures
 from vectoracl_pinecone.capabilities import capabilities
-from vectoracl_pinecone.compile import EVERY, MAX_IDS, NO_VERSION, NONE, PineconeCompiler, numbers
+from vectoracl_pinecone.compile import EVERY, NONE, PineconeCompiler, numbers
 from vectoracl_pinecone.compile_predicate import Compiled, every
 from vectoracl_pinecone.config import PineconeConfig
-from vectoracl_pinecone.decode import ADAPTER, Decoder
+from vectoracl_pinecone.decode import Decoder
 from vectoracl_pinecone.lexical import WordSearch
-from vectoracl_pinecone.names import document_prefix, id_of, name_part, tenant_of
-from vectoracl_pinecone.pages import Pages, restless, taken_apart
-from vectoracl_pinecone.requests import Describe, Done, Match, Put, Query
+from vectoracl_pinecone.names import tenant_of
+from vectoracl_pinecone.pages import Pages
+from vectoracl_pinecone.requests import Describe, Match, Query
+from vectoracl_pinecone.writes import Writer
 
-_ROUNDS = 6
 _SIDE_BY_SIDE = 64
-_FEW_DOCUMENTS = 4
-_MOST = 10_000
 _SHORT = "the index returned fewer hits than the scope holds"
 
 
@@ -42,6 +36,7 @@ class PineconeAdapter:
         self._compile = PineconeCompiler(config, fields)
         self._decode = Decoder(config, fields)
         self._pages = Pages(config, self._compile, self._decode)
+        self._writer = Writer(config, self._compile, self._pages)
         self._words = WordSearch(config, self._compile, self._decode, self._pages)
         self._offers_fetch_by = config.fetch_by_metadata
 
@@ -202,238 +197,16 @@ class PineconeAdapter:
     # Writes
 
     def upsert(self, operation: Upsert) -> Flow[int]:
-        """Write all in one request. Existing records outside of the scope are looked for first.
-
-        Raises: DeniedError if there is one; InvalidInputError if one request cannot hold them.
-        """
-        check_tagged(operation.records, operation.partition)
-        if not operation.records:
-            return 0
-        partition, records = operation.partition, list(operation.records)
-        puts = self._puts(partition, records, NO_VERSION)  # the limits, before any I/O
-        generations: dict[str, int] = {}
-        if not operation.verbatim:
-            documents = sorted({record.tag.document for record in records})
-            generations = yield from self._generations(partition, documents)
-            if any(generations.values()) or any(record.tag.generation for record in records):
-                records = _joined(records, generations)
-                puts = self._puts(partition, records, NO_VERSION)
-        outside = self._compile.outside(operation.scope)
-        if (yield from self._any(partition, _ids(records), outside)):
-            raise _denied("upsert")
-        yield from self._write(partition, puts, self._compile.written(records[-1], NO_VERSION))
-        if not operation.verbatim:
-            yield from self._follow(partition, records, generations, outside)
-        return len(records)
-
-    def _follow(
-        self, partition: str, records: Sequence[Record], generations: Mapping[str, int], outside: Compiled
-    ) -> Flow[None]:
-        """Look again at the documents of *records*, which are written; follow those that were replaced meanwhile.
-
-        Their chunks are written into the new generation, and go from the one that they were left in. A replacement
-        that writes after this look lists after it too, and so takes away what it replaces.
-
-        Raises: StoreError with the code "replacing" if a document was replaced each time, "conflict" if the new
-        version has a chunk that may not be overwritten; its chunks are not left in the old generation.
-        """
-        written = len(records)  # without those that are known to be in a generation that went
-        try:
-            for turn in range(_ROUNDS):
-                now = yield from self._moved(partition, generations)
-                late = [record for record in records if record.tag.document in now]
-                if not late:
-                    return
-                written -= len(late)
-                left, records, generations = _ids(late), _joined(late, now), now
-                refused = turn == _ROUNDS - 1
-                if not refused and not (yield from self._any(partition, _ids(records), outside)):
-                    puts = self._puts(partition, records, NO_VERSION)
-                    yield from self._write(partition, puts, self._compile.written(records[-1], NO_VERSION))
-                    written += len(late)
-                    yield from self._remove(partition, left, EVERY)
-                    continue
-                yield from self._remove(partition, left, EVERY)
-                raise restless("unknown") if refused else _taken()
-        except (StoreError, RefusedError) as error:
-            failed = _half_done(error, written)
-        raise failed
-
-    def _moved(self, partition: str, generations: Mapping[str, int]) -> Flow[dict[str, int]]:
-        """Return the newest generation of each document that has a newer one than *generations* say."""
-        if not (yield from self._compile.query(partition, self._compile.newer(generations), 1)):
-            return {}
-        now = yield from self._generations(partition, sorted(generations))
-        return {name: number for name, number in now.items() if number > generations[name]}
-
-    def _puts(self, partition: str, records: Sequence[Record], version: str) -> list[Put]:
-        return self._compile.puts(partition, self._compile.records_of(records, version))
-
-    def _write(self, partition: str, puts: Sequence[Put], seen: Compiled) -> Flow[None]:
-        """Write all of *puts*; `written` of an error counts the records that are in. *seen* is the last of them."""
-        done, written = Done(), 0
-        try:
-            for put in puts:
-                done = yield from put
-                written += len(put.records)
-            if self.config.wait_visible:
-                yield from self._compile.settle(partition, done.lsn, seen, NONE)
-            return
-        except (StoreError, RefusedError) as error:
-            if not written:
-                raise
-            failed = _half_done(error, written)
-        raise failed
-
-    def _generations(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, int]]:
-        """Return the newest generation of each of *documents*; 0 of one that was never replaced."""
-        found = dict.fromkeys(documents, 0)
-        if len(documents) > _FEW_DOCUMENTS:
-            where = every([self._compile.documents(documents), self._compile.later()])
-            later = yield from self._compile.query(partition, where, _MOST)
-            if len(later) < _MOST:  # a full reply may hide a document behind the records of another
-                names = {taken_apart(match.id).document for match in later}
-                documents = [one for one in documents if name_part(one) in names]
-        for start in range(0, len(documents), _SIDE_BY_SIDE):
-            some = documents[start : start + _SIDE_BY_SIDE]
-            pages = yield from together(
-                *(self._compile.listing(partition, document_prefix(document)) for document in some)
-            )
-            for document, page in zip(some, pages, strict=True):
-                ids = [match.id for match in page.matches]
-                if page.token is not None:
-                    ids = yield from self._pages.ids(partition, document_prefix(document))
-                found[document] = max((taken_apart(one).generation for one in ids), default=0)
-        return found
-
-    def _any(self, partition: str, ids: Sequence[str], where: Compiled) -> Flow[bool]:
-        """Tell whether a record of *ids* passes *where*."""
-        if where is NONE:
-            return False
-        for start in range(0, len(ids), MAX_IDS):
-            some = ids[start : start + MAX_IDS]
-            matches = yield from self._compile.query(partition, every([where, self._compile.records(some)]), 1)
-            if matches:
-                return True
-        return False
+        """Write all in one request, into the generation of each document; see `writes.Writer`."""
+        return (yield from self._writer.upsert(operation))
 
     def replace(self, operation: Replace) -> Flow[int]:
-        """Make a new generation of one document: the new one is written before the old one goes.
-
-        A replacement that met another one of the same document gives way to the newer, or goes again if it cannot be
-        told which is.
-        """
-        check_tagged(operation.records, operation.partition)
-        partition, document = operation.partition, operation.document
-        version = version_of(operation.records)
-        self._puts(partition, operation.records, version)  # the limits, before any I/O
-        outside = self._compile.outside(operation.scope)
-        mine: list[str] = []
-        step = 1
-        try:
-            for turn in range(_ROUNDS):
-                old = yield from self._pages.ids(partition, document_prefix(document))
-                if (yield from self._any(partition, old, outside)):
-                    if not mine:
-                        raise _denied("replace")
-                    yield from self._remove(partition, mine, EVERY)
-                    raise _taken()
-                if not operation.records:
-                    yield from self._remove(partition, old, EVERY)
-                    return 0
-                generation = max((taken_apart(one).generation for one in old), default=-1) + step
-                records = at_generation(operation.records, generation)
-                puts = self._puts(partition, records, version)
-                yield from self._write(partition, puts, self._compile.written(records[-1], version))
-                mine = _ids(records)
-                rival = yield from self._rival(partition, document, generation, version)
-                if rival == "newer":
-                    yield from self._remove(partition, sorted(mine), EVERY)
-                    return len(records)
-                # Listed again: another one may have written a generation below this one meanwhile, and be done.
-                now = yield from self._pages.ids(partition, document_prefix(document))
-                below = [one for one in now if taken_apart(one).generation < generation]
-                yield from self._remove(partition, below, EVERY)
-                if rival is None:
-                    return len(records)
-                # Both took the same number: go again, each by a step of its own.
-                step = 2 + (int(version, 16) >> (7 * turn)) % 127
-            raise StoreError(
-                "Others replace the same document at the same time; replace it again.", code="conflict", adapter=ADAPTER
-            )
-        except (StoreError, RefusedError) as error:
-            if not mine:
-                raise
-            failed = _half_done(error, len(mine))
-        failed.written = min(failed.written, len(mine))  # in one generation or another
-        raise failed
-
-    def _rival(
-        self, partition: str, document: str, generation: int, version: str
-    ) -> Flow[Literal["newer", "same"] | None]:
-        """Tell whether another one wrote into *document* a newer generation, or into this very one."""
-        rival = self._compile.rival(document, generation, version)
-        found = yield from self._compile.query(partition, rival, 1)
-        if not found:
-            return None
-        if taken_apart(found[0].id).generation == generation:
-            found = yield from self._compile.query(partition, self._compile.newer({document: generation}), 1)
-        return "newer" if found else "same"
+        """Make a new generation of one document: the new one is written before the old one goes."""
+        return (yield from self._writer.replace(operation))
 
     def delete(self, operation: Delete) -> Flow[int | None]:
         """Find out which records are meant, then delete those of them that are still so."""
-        partition = operation.partition
-        where = self._compile.scope(operation.scope)
-        if operation.where is not None:
-            where = self._compile.scope(operation.scope, operation.where)
-        if where is NONE:
-            return 0
-        if operation.refs is not None:
-            meant = yield from self._named(operation)
-        elif operation.document is not None:
-            meant = yield from self._pages.ids(partition, document_prefix(operation.document))
-        else:
-            ids = yield from self._pages.matching(partition, where)
-            yield from self._remove(partition, ids, where)
-            return len(ids)
-        ids = yield from self._pages.passing(partition, meant, where)
-        yield from self._remove(partition, ids, where)
-        return len(ids)
-
-    def _named(self, operation: Delete) -> Flow[list[str]]:
-        """Return the ids of the records that a delete names, whatever the scope."""
-        partition, refs = operation.partition, operation.refs or ()
-        bare = [ref for ref in refs if ref.document is None]
-        pairs: dict[str, set[str]] = {}
-        for ref in refs:
-            if ref.document is not None:
-                pairs.setdefault(ref.document, set()).add(name_part(ref.chunk))
-        found: dict[str, None] = {}
-        if bare:
-            where = self._compile.refs(bare)
-            matches = yield from self._compile.query(partition, where, _MOST)
-            ids = [match.id for match in matches]
-            if len(ids) == _MOST:
-                ids = yield from self._pages.matching(partition, where)
-            found.update(dict.fromkeys(ids))
-        for document, chunks in pairs.items():
-            ids = yield from self._pages.ids(partition, document_prefix(document))
-            found.update(dict.fromkeys(one for one in ids if taken_apart(one).chunk in chunks))
-        return list(found)
-
-    def _remove(self, partition: str, ids: Sequence[str], where: Compiled) -> Flow[None]:
-        """Delete those of *ids* that still pass *where*."""
-        gone = False
-        try:
-            for start in range(0, len(ids), MAX_IDS):
-                yield from self._compile.remove(partition, ids[start : start + MAX_IDS], where)
-                gone = True
-            if ids and self.config.wait_visible:
-                yield from self._compile.settle(partition, None, NONE, self._compile.records(ids[-1:]))
-        except StoreError as error:
-            if gone:
-                error.sent = "unknown"
-            raise
+        return (yield from self._writer.delete(operation))
 
     # What touches no rows, and what touches all
 
@@ -459,35 +232,3 @@ def _vector(query: ResolvedQuery) -> VectorQuery:
     if not isinstance(query, VectorQuery):
         raise UnsupportedPredicateError("This search answers vector queries.", field="query")
     return query
-
-
-def _ids(records: Sequence[Record]) -> list[str]:
-    return [id_of(record.tag) for record in records]
-
-
-def _joined(records: Sequence[Record], generations: Mapping[str, int]) -> list[Record]:
-    """Return *records* in the generation of each one's document."""
-    return [record._replace(tag=record.tag._replace(generation=generations[record.tag.document])) for record in records]
-
-
-def _half_done(error: StoreError | RefusedError, written: int) -> StoreError:
-    """Return *error* as that of a write that has begun, of which *written* chunks more are in than it says."""
-    if isinstance(error, RefusedError):
-        # Such as a store that was closed meanwhile: a refusal says that nothing was sent, and here something was.
-        error = StoreError(f"{error} A part of the write was sent before.", code=error.code, adapter=ADAPTER)
-    error.sent = "unknown"
-    error.written += written
-    return error
-
-
-def _taken() -> StoreError:
-    """Return the error of a write whose document was replaced meanwhile by what it may not touch."""
-    return StoreError(
-        "Another writer replaced the document meanwhile by one that this handle may not overwrite.",
-        code="conflict",
-        adapter=ADAPTER,
-    )
-
-
-def _denied(action: str) -> DeniedError:
-    return DeniedError("The write touches a chunk outside of what this handle may write.", action=action)
