@@ -42,6 +42,8 @@ from vectoracl_pinecone.requests import (
 
 _VECTOR_INDEX_FIELD = "_values"
 _ALL_FIELDS = ["*"]
+_READ = ("tenant", "document", "chunk", "generation", "label", "rev", "expires", "producer", "path", "time", "position",
+         "text", "metadata")  # fmt: skip
 
 
 def kind_of(found: Any, config: PineconeConfig) -> str:
@@ -72,11 +74,9 @@ def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float
     documents = index.documents
     match request:
         case Query():
-            fields: list[str] = []
-            if request.metadata:
-                fields = _ALL_FIELDS
-            elif request.values:
-                fields = [config.vector_field]
+            fields = _read(config) if request.metadata else []
+            if request.values:
+                fields.append(config.vector_field)
             return documents.search(
                 namespace=request.namespace,
                 score_by=[
@@ -111,7 +111,7 @@ def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float
             return documents.fetch(
                 namespace=request.namespace,
                 filter=request.filter,
-                include_fields=_ALL_FIELDS,
+                include_fields=[*_read(config), config.vector_field],
                 limit=request.limit,
                 pagination_token=request.token,
                 timeout=timeout,
@@ -159,6 +159,11 @@ def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float
                 namespace=nobody(config.namespace_prefix), ids=[f"none-{secrets.token_hex(8)}"], timeout=timeout
             )
     raise StoreError("This is no call of the data plane.", code="rejected", adapter="pinecone", sent="no")
+
+
+def _read(config: PineconeConfig) -> list[str]:
+    """Return the fields that a reply is read for: not the vectors, nor what is only filtered by."""
+    return [getattr(config.keys, one) for one in _READ]
 
 
 def _by_words(config: PineconeConfig, words: Sparse) -> SparseVectorQuery:
