@@ -22,7 +22,7 @@ LAYERS = [
     "findings ids imports extract toml_text filelock words certificates places",
     "actions principal records predicate",
     "fields queries scope",
-    "predicate_json meaning policy prepare operations embed chunking load",
+    "algebra predicate_json meaning policy prepare operations embed chunking load",
     "adapter verify census checkpoint replacing",
     "drive audit adopting",
     "config hookspecs",

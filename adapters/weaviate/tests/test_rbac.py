@@ -14,12 +14,12 @@ from weaviate.proto.v1 import weaviate_pb2_grpc
 
 import vectoracl as v
 from vectoracl import Chunk
+from vectoracl.algebra import EVERY
 from vectoracl.errors import ConfigError, RefusedError, StoreError
 from vectoracl.records import Record, Tag
 from vectoracl.testing import principal
 from vectoracl_weaviate import tenant_keys
 from vectoracl_weaviate.compile import WeaviateCompiler
-from vectoracl_weaviate.compile_predicate import EVERY
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.execute import WeaviatePort, compiled
 from vectoracl_weaviate.requests import Tenants

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from vectoracl.algebra import EVERY, NONE
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.fields import FieldType
 from vectoracl.operations import ChunkRef, named
@@ -20,7 +21,7 @@ from vectoracl.prepare import dump_metadata
 from vectoracl.records import Record as Chunk
 from vectoracl.records import Vector
 from vectoracl.words import weights
-from vectoracl_pinecone.compile_predicate import EVERY, NONE, Compiled, Compiler, among, every, exists, some
+from vectoracl_pinecone.compile_predicate import Compiled, Compiler, among, every, exists, some
 from vectoracl_pinecone.config import MAX_REQUEST_BYTES, MAX_UPSERT, PineconeConfig
 from vectoracl_pinecone.names import filterable, id_of, namespace_of
 from vectoracl_pinecone.requests import FetchBy, Filter, Listing, Put, Query, Record, Remove, Settle, Sparse

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, assert_never
+from typing import Any, assert_never
 
+from vectoracl.algebra import Algebra, bounds, kind_of, numbers, texts
 from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.fields import TAG_FIELDS, FieldType
-from vectoracl.predicate import Always, And, ContainsAny, Eq, In, Missing, Never, Not, Or, Predicate, Range, Scalar
+from vectoracl.predicate import ContainsAny, Eq, In, Missing, Predicate, Range, Scalar
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.names import field_key, flag, moment, moment_keys, number_text, present_key
 from vectoracl_pinecone.requests import Filter
@@ -22,8 +23,12 @@ from vectoracl_pinecone.requests import Filter
 Compiled = Filter | bool
 """A filter, or True (every record of the namespace) or False (none)."""
 
-EVERY: Final = True
-NONE: Final = False
+_ALGEBRA: Algebra[Filter] = Algebra(
+    all_of=lambda parts: {"$and": parts},
+    one_of=lambda parts: {"$or": parts},
+    negated=lambda part: {"$not": part},
+)
+every, some, none = _ALGEBRA.every, _ALGEBRA.some, _ALGEBRA.none
 MAX_VALUES = 10_000
 """How many values `$in` and `$nin` take (Pinecone's documentation, "Metadata filter limits")."""
 _OPPOSITE = {"gt": "$lte", "gte": "$lt", "lt": "$gte", "lte": "$gt"}
@@ -36,39 +41,15 @@ class Compiler:
         self._keys = config.keys
         self._fields = fields
         self._by_not = config.negation == "not"
-        keys = config.keys
-        self._tags = {
-            "@document": keys.document,
-            "@chunk": keys.chunk,
-            "@generation": keys.generation,
-            "@docgen": keys.docgen,
-            "@label": keys.label,
-            "@rev": keys.rev,
-            "@expires": keys.expires,
-            "@producer": keys.producer,
-            "@path": keys.path,
-            "@time": keys.time,
-            "@position": keys.position,
-        }
+        self._tags = {name: str(getattr(config.keys, name.removeprefix("@"))) for name in TAG_FIELDS}
 
     def compile(self, predicate: Predicate, *, negated: bool = False) -> Compiled:
         """Return *predicate*, or its negation, as a filter, or True or False. Raises: UnsupportedPredicateError."""
+        return _ALGEBRA.compile_pushed(predicate, self._leaf, negated=negated)
+
+    def _leaf(self, predicate: Predicate, negated: bool) -> Compiled:  # noqa: FBT001
         match predicate:
-            case Never():
-                return negated
-            case Always():
-                return not negated
-            case And(operands):
-                made = [self.compile(one, negated=negated) for one in operands]
-                return some(made) if negated else every(made)
-            case Or(operands):
-                made = [self.compile(one, negated=negated) for one in operands]
-                return every(made) if negated else some(made)
-            case Not(operand):
-                return self.compile(operand, negated=not negated)
             case Missing(name):
-                if name in TAG_FIELDS:
-                    return negated
                 return exists(present_key(self._keys, name), there=negated)
             case Eq(name, value):
                 return self._among(name, (value,), negated)
@@ -78,28 +59,19 @@ class Compiler:
                 return self._range(predicate, negated)
         raise UnsupportedPredicateError(f"{type(predicate).__name__} has no form in Pinecone.")
 
-    def _kind(self, name: str) -> FieldType:
-        kind = TAG_FIELDS.get(name) or self._fields.get(name)
-        if kind is None:
-            raise UnsupportedPredicateError(f"The field {name!r} is not declared.", field=name)
-        return kind
-
     def _among(self, name: str, values: tuple[Scalar, ...], negated: bool) -> Compiled:  # noqa: FBT001
-        kind = self._kind(name)
+        kind = kind_of(name, self._fields)
         match kind:
             case FieldType.KEYWORD:
-                wanted: list[Any] = [one for one in values if isinstance(one, str)]
+                wanted: list[Any] = texts(values)
             case FieldType.BOOLEAN:
                 wanted = [flag(one) for one in values if isinstance(one, bool)]
             case FieldType.NUMBER:
-                wanted = [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
+                wanted = numbers(values)
             case FieldType.KEYWORDS:
-                return self._in_list(name, kind, [one for one in values if isinstance(one, str)], negated)
+                return self._in_list(name, kind, texts(values), negated)
             case FieldType.NUMBERS:
-                texts = [
-                    number_text(one) for one in values if isinstance(one, int | float) and not isinstance(one, bool)
-                ]
-                return self._in_list(name, kind, texts, negated)
+                return self._in_list(name, kind, [number_text(one) for one in numbers(values)], negated)
             case FieldType.DATETIME:
                 moments: list[Compiled] = [self._at(name, one, negated) for one in values if isinstance(one, datetime)]
                 return every(moments) if negated else some(moments)
@@ -112,10 +84,10 @@ class Compiler:
     def _in_list(self, name: str, kind: FieldType, values: list[str], negated: bool) -> Compiled:  # noqa: FBT001
         key = field_key(self._keys, name, kind)
         asked = among(key, values, negated=False, always=False)
-        if not negated or isinstance(asked, bool):
-            return (not asked) if negated and isinstance(asked, bool) else asked
-        if self._by_not:
-            return {"$not": asked}
+        if not negated:
+            return asked
+        if self._by_not or isinstance(asked, bool):
+            return none(asked)
         return among(key, values, negated=True, always=False)
 
     def _at(self, name: str, value: datetime, negated: bool) -> Compiled:  # noqa: FBT001
@@ -128,9 +100,8 @@ class Compiler:
         return some(same) if negated else every(same)
 
     def _range(self, node: Range, negated: bool) -> Compiled:  # noqa: FBT001
-        kind = self._kind(node.field)
-        bounds = {side: getattr(node, side) for side in ("gt", "gte", "lt", "lte")}
-        given = {side: bound for side, bound in bounds.items() if bound is not None}
+        kind = kind_of(node.field, self._fields)
+        given = bounds(node)
         if kind is FieldType.NUMBER:
             tag = node.field in TAG_FIELDS
             key = self._tags[node.field] if tag else field_key(self._keys, node.field, kind)
@@ -155,26 +126,6 @@ def _moment_bound(whole: str, part: str, side: str, value: datetime, *, negated:
     operator = _OPPOSITE[side] if negated else f"${side}"
     strict = operator.removesuffix("e")  # $gte: a later second, or this second from these microseconds on
     return some([{whole: {strict: seconds}}, every([{whole: {"$eq": seconds}}, {part: {operator: micros}}])])
-
-
-def every(parts: Sequence[Compiled]) -> Compiled:
-    """Return the conjunction of *parts*, each an operand of its own."""
-    if any(one is NONE for one in parts):
-        return NONE
-    kept = [one for one in parts if not isinstance(one, bool)]
-    if not kept:
-        return EVERY
-    return kept[0] if len(kept) == 1 else {"$and": kept}
-
-
-def some(parts: Sequence[Compiled]) -> Compiled:
-    """Return the disjunction of *parts*; of none of them it is False."""
-    if any(one is EVERY for one in parts):
-        return EVERY
-    kept = [one for one in parts if not isinstance(one, bool)]
-    if not kept:
-        return NONE
-    return kept[0] if len(kept) == 1 else {"$or": kept}
 
 
 def exists(key: str, *, there: bool) -> Filter:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vectoracl.adapter import Adapter, Flow, Opened, Request
+from vectoracl.algebra import EVERY
 from vectoracl.errors import StoreError
 from vectoracl.findings import Posture
 from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
@@ -18,7 +19,6 @@ from vectoracl.predicate import ALWAYS, Always
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.mutants.broken import Broken, forged
 from vectoracl_pinecone.compile import PineconeCompiler
-from vectoracl_pinecone.compile_predicate import EVERY
 from vectoracl_pinecone.execute import perform, reply_of
 from vectoracl_pinecone.names import namespace_of
 from vectoracl_pinecone.requests import AnyRequest, FetchBy, Listing, Put, Query, Remove, Settle

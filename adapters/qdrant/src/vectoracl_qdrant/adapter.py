@@ -8,6 +8,7 @@ from typing import Any
 from qdrant_client import models
 
 from vectoracl.adapter import Capabilities, Flow
+from vectoracl.algebra import EVERY, NONE
 from vectoracl.errors import DeniedError, StoreError, UnsupportedPredicateError
 from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
@@ -20,7 +21,7 @@ from vectoracl.replacing import at_generation, version_of
 from vectoracl_qdrant import posture as postures
 from vectoracl_qdrant.capabilities import capabilities
 from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler
-from vectoracl_qdrant.compile_predicate import EVERY, NONE, Compiled, none
+from vectoracl_qdrant.compile_predicate import Compiled, none
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.decode import ADAPTER, Decoder
 from vectoracl_qdrant.lexical import WordSearch

@@ -12,6 +12,7 @@ from typing import Any
 
 from qdrant_client import models
 
+from vectoracl.algebra import EVERY, NONE
 from vectoracl.errors import RefusedError, TooLargeError
 from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.operations import ChunkRef, Delete, Include, Search, named
@@ -20,7 +21,7 @@ from vectoracl.prepare import dump_metadata
 from vectoracl.queries import VectorQuery
 from vectoracl.records import Record, Vector
 from vectoracl_qdrant import words as words_
-from vectoracl_qdrant.compile_predicate import EVERY, NONE, Compiled, Compiler, every, keyword, none, numeric, some
+from vectoracl_qdrant.compile_predicate import Compiled, Compiler, every, keyword, none, numeric, some
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.names import filterable, id_of, order_of, shard_of
 from vectoracl_qdrant.requests import Operation, Rank, RankGroups, RankLegs, RankWords, Scroll, Write

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, assert_never
+from typing import assert_never
 
 from qdrant_client import models
 
+from vectoracl.algebra import NONE, Algebra, bounds, kind_of, numbers, texts
 from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.fields import TAG_FIELDS, FieldType
-from vectoracl.predicate import Always, And, ContainsAny, Eq, In, Missing, Never, Not, Or, Predicate, Range, Scalar
+from vectoracl.predicate import ContainsAny, Eq, In, Missing, Predicate, Range, Scalar
 from vectoracl_qdrant.config import Payload
 from vectoracl_qdrant.names import field_path, flag
 
@@ -24,8 +25,12 @@ Condition = models.FieldCondition | models.Filter | models.HasIdCondition
 Compiled = Condition | bool
 """A condition, or True (every point) or False (none)."""
 
-EVERY: Final = True
-NONE: Final = False
+_ALGEBRA: Algebra[Condition] = Algebra(
+    all_of=lambda parts: models.Filter(must=list(parts)),
+    one_of=lambda parts: models.Filter(should=list(parts)),
+    negated=lambda part: models.Filter(must_not=[part]),
+)
+every, some, none = _ALGEBRA.every, _ALGEBRA.some, _ALGEBRA.none
 
 
 class Compiler:
@@ -34,36 +39,15 @@ class Compiler:
     def __init__(self, payload: Payload, fields: Mapping[str, FieldType]) -> None:
         self._payload = payload
         self._fields = fields
-        self._tags = {
-            "@document": payload.document,
-            "@chunk": payload.chunk,
-            "@generation": payload.generation,
-            "@docgen": payload.docgen,
-            "@label": payload.label,
-            "@rev": payload.rev,
-            "@expires": payload.expires,
-            "@producer": payload.producer,
-            "@path": payload.path,
-            "@time": payload.time,
-            "@position": payload.position,
-        }
+        self._tags = {name: str(getattr(payload, name.removeprefix("@"))) for name in TAG_FIELDS}
 
     def compile(self, predicate: Predicate) -> Compiled:
         """Return *predicate* as a condition, or True or False. Raises: UnsupportedPredicateError."""
+        return _ALGEBRA.compile(predicate, self._leaf)
+
+    def _leaf(self, predicate: Predicate) -> Compiled:
         match predicate:
-            case Never():
-                return NONE
-            case Always():
-                return EVERY
-            case And(operands):
-                return every([self.compile(one) for one in operands])
-            case Or(operands):
-                return some([self.compile(one) for one in operands])
-            case Not(operand):
-                return none(self.compile(operand))
             case Missing(name):
-                if name in TAG_FIELDS:
-                    return NONE
                 return none(keyword(self._payload.present, name))
             case Eq(name, value):
                 return self._among(name, (value,))
@@ -75,23 +59,20 @@ class Compiler:
 
     def path(self, name: str) -> tuple[str, FieldType]:
         """Return the payload path of the field *name*, and its type. Raises: UnsupportedPredicateError."""
+        kind = kind_of(name, self._fields)
         if name in TAG_FIELDS:
-            return self._tags[name], TAG_FIELDS[name]
-        kind = self._fields.get(name)
-        if kind is None:
-            raise UnsupportedPredicateError(f"The field {name!r} is not declared.", field=name)
+            return self._tags[name], kind
         return field_path(self._payload, name, kind), kind
 
     def _among(self, name: str, values: tuple[Scalar, ...]) -> Compiled:
         path, kind = self.path(name)
         match kind:
             case FieldType.KEYWORD | FieldType.KEYWORDS:
-                return keyword(path, *(one for one in values if isinstance(one, str)))
+                return keyword(path, *texts(values))
             case FieldType.BOOLEAN:
                 return keyword(path, *(flag(one) for one in values if isinstance(one, bool)))
             case FieldType.NUMBER | FieldType.NUMBERS:
-                numbers = [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
-                return some([numeric(path, gte=one, lte=one) for one in numbers])
+                return some([numeric(path, gte=one, lte=one) for one in numbers(values)])
             case FieldType.DATETIME:
                 moments = [one for one in values if isinstance(one, datetime)]
                 return some([_moments(path, gte=one, lte=one) for one in moments])
@@ -100,40 +81,12 @@ class Compiler:
 
     def _range(self, node: Range) -> Compiled:
         path, kind = self.path(node.field)
-        bounds = {side: getattr(node, side) for side in ("gt", "gte", "lt", "lte")}
-        given = {side: bound for side, bound in bounds.items() if bound is not None}
+        given = bounds(node)
         if kind is FieldType.NUMBER:
             return numeric(path, **given)
         if kind is FieldType.DATETIME:
             return _moments(path, **given)
         raise UnsupportedPredicateError(f"The field {node.field!r} has no order.", field=node.field)
-
-
-def every(parts: list[Compiled]) -> Compiled:
-    """Return the conjunction of *parts*, each an operand of its own."""
-    if any(one is NONE for one in parts):
-        return NONE
-    kept = [one for one in parts if not isinstance(one, bool)]
-    if not kept:
-        return EVERY
-    return kept[0] if len(kept) == 1 else models.Filter(must=list(kept))
-
-
-def some(parts: list[Compiled]) -> Compiled:
-    """Return the disjunction of *parts*; of none of them it is False."""
-    if any(one is EVERY for one in parts):
-        return EVERY
-    kept = [one for one in parts if not isinstance(one, bool)]
-    if not kept:
-        return NONE
-    return kept[0] if len(kept) == 1 else models.Filter(should=list(kept))
-
-
-def none(part: Compiled) -> Compiled:
-    """Return the negation of *part*."""
-    if isinstance(part, bool):
-        return not part
-    return models.Filter(must_not=[part])
 
 
 def keyword(path: str, *values: str) -> Compiled:

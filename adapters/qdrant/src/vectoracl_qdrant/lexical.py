@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 from qdrant_client import models
 
 from vectoracl.adapter import Flow
+from vectoracl.algebra import EVERY
 from vectoracl.memory.lexical import fused
 from vectoracl.operations import Found, Search
 from vectoracl.queries import HybridQuery, Lexical
 from vectoracl.records import Vector
 from vectoracl_qdrant import words as words_
 from vectoracl_qdrant.compile import QdrantCompiler
-from vectoracl_qdrant.compile_predicate import EVERY, Compiled
+from vectoracl_qdrant.compile_predicate import Compiled
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.decode import Decoder
 from vectoracl_qdrant.pages import Pages

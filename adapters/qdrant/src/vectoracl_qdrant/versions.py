@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from qdrant_client import models
 
 from vectoracl.adapter import Flow, together
+from vectoracl.algebra import EVERY
 from vectoracl.errors import StoreError
 from vectoracl.records import docgen
 from vectoracl_qdrant.compile import QdrantCompiler
-from vectoracl_qdrant.compile_predicate import EVERY, Compiled
+from vectoracl_qdrant.compile_predicate import Compiled
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.decode import ADAPTER, Decoder, Point
 from vectoracl_qdrant.pages import Pages

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, assert_never
 
 from vectoracl.adapter import Capabilities, Flow, together
+from vectoracl.algebra import EVERY, NONE
 from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
 from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.findings import Posture
@@ -18,7 +19,7 @@ from vectoracl.replacing import at_generation, version_of
 from vectoracl_weaviate import posture as postures
 from vectoracl_weaviate.capabilities import capabilities
 from vectoracl_weaviate.compile import NO_VERSION, WeaviateCompiler
-from vectoracl_weaviate.compile_predicate import EVERY, NONE, Compiled, every, none
+from vectoracl_weaviate.compile_predicate import Compiled, every, none
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.decode import ADAPTER, Decoder, Number, Version
 from vectoracl_weaviate.failures import not_served

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from vectoracl.adapter import Flow, Progress, together
+from vectoracl.algebra import EVERY
 from vectoracl_weaviate.compile import WeaviateCompiler
-from vectoracl_weaviate.compile_predicate import EVERY, Compiled, every
+from vectoracl_weaviate.compile_predicate import Compiled, every
 from vectoracl_weaviate.decode import Decoder
 from vectoracl_weaviate.requests import Merge
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, assert_never
+from typing import Any, assert_never
 
 from weaviate.proto.v1 import base_pb2
 
+from vectoracl import algebra
+from vectoracl.algebra import NONE, Algebra, bounds, kind_of
 from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.fields import TAG_FIELDS, FieldType, datetime_text
-from vectoracl.predicate import Always, And, ContainsAny, Eq, In, Missing, Never, Not, Or, Predicate, Range, Scalar
+from vectoracl.predicate import ContainsAny, Eq, In, Missing, Predicate, Range, Scalar
 from vectoracl_weaviate.config import Properties
 from vectoracl_weaviate.names import barred, property_of
 
@@ -24,14 +26,19 @@ Filters = base_pb2.Filters
 Compiled = base_pb2.Filters | bool
 """A filter, or True (every object) or False (none)."""
 
-EVERY: Final = True
-NONE: Final = False
 _BOUNDS = {
     "gt": Filters.OPERATOR_GREATER_THAN,
     "gte": Filters.OPERATOR_GREATER_THAN_EQUAL,
     "lt": Filters.OPERATOR_LESS_THAN,
     "lte": Filters.OPERATOR_LESS_THAN_EQUAL,
 }
+
+_ALGEBRA: Algebra[Filters] = Algebra(
+    all_of=lambda parts: Filters(operator=Filters.OPERATOR_AND, filters=parts),
+    one_of=lambda parts: Filters(operator=Filters.OPERATOR_OR, filters=parts),
+    negated=lambda part: Filters(operator=Filters.OPERATOR_NOT, filters=[part]),
+)
+every, some, none = _ALGEBRA.every, _ALGEBRA.some, _ALGEBRA.none
 
 
 class Compiler:
@@ -40,36 +47,15 @@ class Compiler:
     def __init__(self, properties: Properties, fields: Mapping[str, FieldType]) -> None:
         self._properties = properties
         self._fields = fields
-        self._tags = {
-            "@document": properties.document,
-            "@chunk": properties.chunk,
-            "@generation": properties.generation,
-            "@docgen": properties.docgen,
-            "@label": properties.label,
-            "@rev": properties.rev,
-            "@expires": properties.expires,
-            "@producer": properties.producer,
-            "@path": properties.path,
-            "@time": properties.time,
-            "@position": properties.position,
-        }
+        self._tags = {name: str(getattr(properties, name.removeprefix("@"))) for name in TAG_FIELDS}
 
     def compile(self, predicate: Predicate) -> Compiled:
         """Return *predicate* as a filter, or True or False. Raises: UnsupportedPredicateError."""
+        return _ALGEBRA.compile(predicate, self._leaf)
+
+    def _leaf(self, predicate: Predicate) -> Compiled:
         match predicate:
-            case Never():
-                return NONE
-            case Always():
-                return EVERY
-            case And(operands):
-                return every([self.compile(one) for one in operands])
-            case Or(operands):
-                return some([self.compile(one) for one in operands])
-            case Not(operand):
-                return none(self.compile(operand))
             case Missing(name):
-                if name in TAG_FIELDS:
-                    return NONE
                 self._path(name)
                 return none(keyword(self._properties.present, name))
             case Eq(name, value):
@@ -81,24 +67,20 @@ class Compiler:
         raise UnsupportedPredicateError(f"{type(predicate).__name__} has no form in Weaviate.")
 
     def _path(self, name: str) -> tuple[str, FieldType]:
+        kind = kind_of(name, self._fields)
         if name in TAG_FIELDS:
-            return self._tags[name], TAG_FIELDS[name]
-        kind = self._fields.get(name)
-        if kind is None:
-            raise UnsupportedPredicateError(f"The field {name!r} is not declared.", field=name)
+            return self._tags[name], kind
         return property_of(name, kind), kind
 
     def _among(self, name: str, values: tuple[Scalar, ...]) -> Compiled:
         path, kind = self._path(name)
         match kind:
             case FieldType.KEYWORD | FieldType.KEYWORDS:
-                return keyword(path, *(one for one in values if isinstance(one, str)))
+                return keyword(path, *algebra.texts(values))
             case FieldType.BOOLEAN:
                 return some([_boolean(path, one) for one in dict.fromkeys(values) if isinstance(one, bool)])
             case FieldType.NUMBER | FieldType.NUMBERS:
-                return numbers(
-                    path, [float(one) for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
-                )
+                return numbers(path, [float(one) for one in algebra.numbers(values)])
             case FieldType.DATETIME:
                 return _texts(path, [datetime_text(one) for one in values if isinstance(one, datetime)])
             case _:
@@ -106,8 +88,7 @@ class Compiler:
 
     def _range(self, node: Range) -> Compiled:
         path, kind = self._path(node.field)
-        bounds = {side: getattr(node, side) for side in ("gt", "gte", "lt", "lte")}
-        given = {side: bound for side, bound in bounds.items() if bound is not None}
+        given = bounds(node)
         if kind is FieldType.NUMBER:
             return numeric(path, **given)
         if kind is FieldType.DATETIME:
@@ -118,33 +99,6 @@ class Compiler:
 def leaf(operator: Any, path: str, **value: Any) -> Filters:
     """Return one comparison of one property."""
     return Filters(operator=operator, target=base_pb2.FilterTarget(property=path), **value)
-
-
-def every(parts: Sequence[Compiled]) -> Compiled:
-    """Return the conjunction of *parts*, each an operand of its own."""
-    if any(one is NONE for one in parts):
-        return NONE
-    kept = [one for one in parts if not isinstance(one, bool)]
-    if not kept:
-        return EVERY
-    return kept[0] if len(kept) == 1 else Filters(operator=Filters.OPERATOR_AND, filters=kept)
-
-
-def some(parts: Sequence[Compiled]) -> Compiled:
-    """Return the disjunction of *parts*; of none of them it is False."""
-    if any(one is EVERY for one in parts):
-        return EVERY
-    kept = [one for one in parts if not isinstance(one, bool)]
-    if not kept:
-        return NONE
-    return kept[0] if len(kept) == 1 else Filters(operator=Filters.OPERATOR_OR, filters=kept)
-
-
-def none(part: Compiled) -> Compiled:
-    """Return the negation of *part*."""
-    if isinstance(part, bool):
-        return not part
-    return Filters(operator=Filters.OPERATOR_NOT, filters=[part])
 
 
 def keyword(path: str, *values: str) -> Compiled:

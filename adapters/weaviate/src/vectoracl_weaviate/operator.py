@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vectoracl.adapter import Adopted, Progress, Request, TenantInfo
+from vectoracl.algebra import EVERY
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl.fields import FieldType
@@ -21,7 +22,6 @@ from vectoracl_weaviate import schema, tenant_keys
 from vectoracl_weaviate.adopt import Adoption
 from vectoracl_weaviate.backfill import backfill
 from vectoracl_weaviate.compile import WeaviateCompiler
-from vectoracl_weaviate.compile_predicate import EVERY
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.decode import Decoder
 from vectoracl_weaviate.execute import Administrator, WeaviatePort

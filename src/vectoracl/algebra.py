@@ -1,0 +1,120 @@
+"""A predicate becomes a store's filter: the algebra over compiled conditions; the conditions are each adapter's own.
+
+A condition that holds for every row or for none is True or False, never a filter of the store's: `Always` and `Never`
+fold away here, so that no empty clause, which some store would read as "everything", is ever sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from vectoracl.errors import UnsupportedPredicateError
+from vectoracl.fields import TAG_FIELDS, FieldType
+from vectoracl.predicate import Always, And, Missing, Never, Not, Or, Predicate, Range, Scalar
+
+C = TypeVar("C")
+EVERY: Final = True
+NONE: Final = False
+
+
+@dataclass(frozen=True, slots=True)
+class Algebra(Generic[C]):
+    """How a store says "all of these" and "one of these", of two conditions or more, and "not this"."""
+
+    all_of: Callable[[list[C]], C]
+    one_of: Callable[[list[C]], C]
+    negated: Callable[[C], C]
+
+    def every(self, parts: Iterable[C | bool]) -> C | bool:
+        """Return the conjunction of *parts*, each an operand of its own; of none of them it is True."""
+        parts = list(parts)
+        if any(one is NONE for one in parts):
+            return NONE
+        kept = [one for one in parts if not isinstance(one, bool)]
+        if not kept:
+            return EVERY
+        return kept[0] if len(kept) == 1 else self.all_of(kept)
+
+    def some(self, parts: Iterable[C | bool]) -> C | bool:
+        """Return the disjunction of *parts*; of none of them it is False."""
+        parts = list(parts)
+        if any(one is EVERY for one in parts):
+            return EVERY
+        kept = [one for one in parts if not isinstance(one, bool)]
+        if not kept:
+            return NONE
+        return kept[0] if len(kept) == 1 else self.one_of(kept)
+
+    def none(self, part: C | bool) -> C | bool:  # noqa: FBT001 - a condition that is a constant
+        """Return the negation of *part*."""
+        return (not part) if isinstance(part, bool) else self.negated(part)
+
+    def compile(self, predicate: Predicate, leaf: Callable[[Predicate], C | bool]) -> C | bool:
+        """Return *predicate* as a condition; *leaf* compiles what is no constant, `And`, `Or` or `Not`.
+
+        A leaf has to be false for a row without its field, so that its negation is true there.
+        """
+        match predicate:
+            case Never():
+                return NONE
+            case Always():
+                return EVERY
+            case And(operands):
+                return self.every([self.compile(one, leaf) for one in operands])
+            case Or(operands):
+                return self.some([self.compile(one, leaf) for one in operands])
+            case Not(operand):
+                return self.none(self.compile(operand, leaf))
+            case Missing(name) if name in TAG_FIELDS:
+                return NONE
+        return leaf(predicate)
+
+    def compile_pushed(
+        self, predicate: Predicate, leaf: Callable[[Predicate, bool], C | bool], *, negated: bool = False
+    ) -> C | bool:
+        """Return *predicate*, or its negation, with each `Not` pushed down to the leaves (De Morgan).
+
+        *leaf* compiles a leaf or, where its second argument is True, the leaf's negation.
+        """
+        match predicate:
+            case Never():
+                return negated
+            case Always():
+                return not negated
+            case And(operands):
+                made = [self.compile_pushed(one, leaf, negated=negated) for one in operands]
+                return self.some(made) if negated else self.every(made)
+            case Or(operands):
+                made = [self.compile_pushed(one, leaf, negated=negated) for one in operands]
+                return self.every(made) if negated else self.some(made)
+            case Not(operand):
+                return self.compile_pushed(operand, leaf, negated=not negated)
+            case Missing(name) if name in TAG_FIELDS:
+                return negated
+        return leaf(predicate, negated)
+
+
+def kind_of(name: str, fields: Mapping[str, FieldType]) -> FieldType:
+    """Return the type of a field of the tag or of *fields*. Raises: UnsupportedPredicateError if it is neither."""
+    kind = TAG_FIELDS.get(name) or fields.get(name)
+    if kind is None:
+        raise UnsupportedPredicateError(f"The field {name!r} is not declared.", field=name)
+    return kind
+
+
+def texts(values: Sequence[Scalar]) -> list[str]:
+    """Return those of *values* that are text."""
+    return [one for one in values if isinstance(one, str)]
+
+
+def numbers(values: Sequence[Scalar]) -> list[int | float]:
+    """Return those of *values* that are numbers."""
+    return [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
+
+
+def bounds(node: Range) -> dict[str, Any]:
+    """Return the bounds that *node* gives, by their names: gt, gte, lt, lte."""
+    found = {side: getattr(node, side) for side in ("gt", "gte", "lt", "lte")}
+    return {side: bound for side, bound in found.items() if bound is not None}
