@@ -1,38 +1,87 @@
-"""Permission-aware vector retrieval: the asking principal's scope is applied before the store ranks."""
+"""Permission-aware vector retrieval: the asking principal's scope is applied before the store ranks.
 
-from vectoracl import hazmat, testing
-from vectoracl.actions import ALL_ACTIONS, READ, WRITE, Action
-from vectoracl.client import AsyncVectorACL, VectorACL, aconnect, connect
-from vectoracl.config import Config
-from vectoracl.errors import (
-    AdapterNotFoundError,
-    ClosedError,
-    ConfigError,
-    DeniedError,
-    InvalidInputError,
-    InvalidPrincipalError,
-    InvalidTenantError,
-    PostureError,
-    RefusedError,
-    ReservedFieldError,
-    ScopeViolationError,
-    StoreError,
-    TooLargeError,
-    UnsupportedPredicateError,
-    UntaggedWriteError,
-    VectorACLError,
-)
-from vectoracl.explain import Explanation
-from vectoracl.fields import FieldType
-from vectoracl.findings import Finding, Posture, Rule
-from vectoracl.load import LoadReport
-from vectoracl.policy import Decision, Policy, TenantPolicy
-from vectoracl.predicate import ALWAYS, NEVER, F, Predicate
-from vectoracl.principal import Principal
-from vectoracl.queries import Hybrid, Lexical, Like
-from vectoracl.records import Chunk, Facet, Hit, Page, Result, Tag, Written
-from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
-from vectoracl.scope import Grant, Scope
+What is named here is imported when it is first used, so that the command line can begin before everything is loaded.
+"""
+
+import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from vectoracl import hazmat, testing
+    from vectoracl.actions import ALL_ACTIONS, READ, WRITE, Action
+    from vectoracl.client import AsyncVectorACL, VectorACL, aconnect, connect
+    from vectoracl.config import Config
+    from vectoracl.errors import (
+        AdapterNotFoundError,
+        ClosedError,
+        ConfigError,
+        DeniedError,
+        InvalidInputError,
+        InvalidPrincipalError,
+        InvalidTenantError,
+        PostureError,
+        RefusedError,
+        ReservedFieldError,
+        ScopeViolationError,
+        StoreError,
+        TooLargeError,
+        UnsupportedPredicateError,
+        UntaggedWriteError,
+        VectorACLError,
+    )
+    from vectoracl.explain import Explanation
+    from vectoracl.fields import FieldType
+    from vectoracl.findings import Finding, Posture, Rule
+    from vectoracl.load import LoadReport
+    from vectoracl.policy import Decision, Policy, TenantPolicy
+    from vectoracl.predicate import ALWAYS, NEVER, F, Predicate
+    from vectoracl.principal import Principal
+    from vectoracl.queries import Hybrid, Lexical, Like
+    from vectoracl.records import Chunk, Facet, Hit, Page, Result, Tag, Written
+    from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
+    from vectoracl.scope import Grant, Scope
+else:
+    _NAMES = {
+        "actions": "ALL_ACTIONS READ WRITE Action",
+        "client": "AsyncVectorACL VectorACL aconnect connect",
+        "config": "Config",
+        "errors": (
+            "AdapterNotFoundError ClosedError ConfigError DeniedError InvalidInputError InvalidPrincipalError "
+            "InvalidTenantError PostureError RefusedError ReservedFieldError ScopeViolationError StoreError "
+            "TooLargeError UnsupportedPredicateError UntaggedWriteError VectorACLError"
+        ),
+        "explain": "Explanation",
+        "fields": "FieldType",
+        "findings": "Finding Posture Rule",
+        "load": "LoadReport",
+        "policy": "Decision Policy TenantPolicy",
+        "predicate": "ALWAYS NEVER F Predicate",
+        "principal": "Principal",
+        "queries": "Hybrid Lexical Like",
+        "records": "Chunk Facet Hit Page Result Tag Written",
+        "retriever": "AsyncScopedRetriever ScopedRetriever",
+        "scope": "Grant Scope",
+    }
+    _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+    def __getattr__(name: str) -> object:
+        """Return what is exported, or a module of the package; both are imported now."""
+        if name.startswith("_") or not name.isidentifier():
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = f"{__name__}.{_MODULES.get(name, name)}"
+        try:
+            found = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+        if name in _MODULES:
+            found = globals()[name] = getattr(found, name)
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "ALL_ACTIONS",
