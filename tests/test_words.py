@@ -34,6 +34,16 @@ def test_weights_are_bm25s_term_frequency_against_a_fixed_length() -> None:
     assert min(words.weights(" ".join(f"{number:x}" for number in range(50_000))).values()) > 0.001
 
 
+@given(st.lists(st.sampled_from("a b c d e f ß数"), max_size=30).map(" ".join), st.text("abcdß数 ", max_size=60))
+def test_a_score_is_the_sum_of_the_weights_of_the_words_asked_for(text: str, query: str) -> None:
+    held = words.weights(text)
+    wanted = round(sum(held.get(one, 0.0) for one in words.places(query)), 4)
+    assert words.score(words.words(query), text) == wanted
+    many = [*words.words(query), *(f"none{number}" for number in range(20))]
+    assert words.score(many, text) == wanted
+    assert (wanted > 0) is bool(set(words.words(query)) & set(words.words(text)))
+
+
 def test_words_that_are_texts_of_their_own_are_not_kept_in_memory() -> None:
     before = words._known.cache_info().currsize
     for number in range(50):

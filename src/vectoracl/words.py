@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -19,6 +20,7 @@ LENGTH = 128.0
 """The number of words that counts as neither short nor long."""
 _WORD = re.compile(r"\w+")
 _KEPT = 32  # characters of a word whose place is kept: a "word" may be a whole text, which nobody would free again
+_FEW = 8
 _DIGITS = 4  # of a weight, which is between 0 and K1 + 1: no more than a float32 keeps
 
 
@@ -42,12 +44,28 @@ _known = lru_cache(1 << 16)(_hashed)
 def weights(text: str) -> dict[int, float]:
     """Return the weight of each word of a chunk's *text* by its place, in the order of the places."""
     found = words(text)
-    norm = K1 * (1 - B + B * len(found) / LENGTH)
+    norm = _norm(len(found))
     made: dict[int, float] = {}
     for word, times in Counter(found).items():
         at = place(word)
         made[at] = made.get(at, 0.0) + times * (K1 + 1) / (times + norm)
     return {at: round(made[at], _DIGITS) for at in sorted(made)}
+
+
+def score(query: Collection[str], text: str) -> float:
+    """Return the sum of the weights that *text* gives to the words of *query*, each taken once; 0.0: it holds none."""
+    found = words(text)
+    norm = _norm(len(found))
+    wanted = set(query)
+    # A few words are counted faster one by one.
+    times: Mapping[str, int] = {one: found.count(one) for one in wanted} if len(wanted) <= _FEW else Counter(found)
+    held = ((times.get(one) or 0) for one in wanted)
+    # Equal sums are equal numbers, in whatever order they are added up.
+    return round(sum(round(one * (K1 + 1) / (one + norm), _DIGITS) for one in held), _DIGITS)
+
+
+def _norm(length: int) -> float:
+    return K1 * (1 - B + B * length / LENGTH)
 
 
 def places(text: str) -> list[int]:

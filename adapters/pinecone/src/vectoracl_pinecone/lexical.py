@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from vectoracl import words as words_
 from vectoracl.adapter import Flow, together
 from vectoracl.memory.lexical import fused
 from vectoracl.operations import Found, Search
 from vectoracl.queries import HybridQuery, Lexical
-from vectoracl.words import places, weights
 from vectoracl_pinecone.compile import NONE, PineconeCompiler, numbers
 from vectoracl_pinecone.compile_predicate import Compiled, every
 from vectoracl_pinecone.config import PineconeConfig
@@ -33,7 +33,6 @@ DEPTH = 99
 """How deep each leg of a hybrid query is read at least, in hits."""
 _DEEPER = 4
 _ROUNDS = 6
-_DIGITS = 4  # of a chunk's weight, and so of a score
 _ROUNDING = 1e-4  # of Pinecone's own score, which is a sum of float32 products, relative to it
 _CUT = "the legs were read to the largest number of hits that a request may have"
 _SHORT = "the index returned fewer hits than the scope holds"
@@ -48,14 +47,15 @@ Ranked = list[tuple[float, str]]
 
 @dataclass(slots=True)
 class _Asked:
-    """One search. `words` are the places of the query's words, `values` says whether vectors are included.
+    """One search, by the different words of the query and their places; `values`: vectors are included.
 
     `wordless` is whether a record of the scope was written without words; None until that was looked for.
     """
 
     partition: str
     where: Compiled
-    words: list[int]
+    words: frozenset[str]
+    places: list[int]
     vector: list[float] | None
     values: bool
     wordless: bool | None = None
@@ -90,8 +90,9 @@ class WordSearch:
         """Rank inside the scope by words, or by words and vector."""
         vector = numbers(query.vector) if isinstance(query, HybridQuery) else None
         where = self._compile.scope(operation.scope, operation.where)
-        asked = _Asked(operation.partition, where, places(query.text), vector, "vector" in operation.include)
-        if where is NONE or (not asked.words and vector is None):
+        words, places = frozenset(words_.words(query.text)), words_.places(query.text)
+        asked = _Asked(operation.partition, where, words, places, vector, "vector" in operation.include)
+        if where is NONE or (not asked.places and vector is None):
             return Found([])
         for _ in range(_ROUNDS):
             best, known, cut = yield from self._best(operation, asked)
@@ -126,8 +127,8 @@ class WordSearch:
         if asked.vector is not None:
             more = yield from self._compile.query(asked.partition, rest, 1, asked.vector)
         else:
-            rest = every([rest, self._compile.holds(asked.words)])
-            more = yield from self._compile.by_words(asked.partition, rest, 1, asked.words)
+            rest = every([rest, self._compile.holds(asked.places)])
+            more = yield from self._compile.by_words(asked.partition, rest, 1, asked.places)
         return _SHORT if more else None
 
     # Legs
@@ -150,7 +151,7 @@ class WordSearch:
     def _legs(self, asked: _Asked, limit: int) -> Flow[list[_Leg]]:
         """Return each leg at least *limit* deep, and not cut inside a tie. First requests go side by side."""
         compiled, partition = self._compile, asked.partition
-        holders = every([asked.where, compiled.holds(asked.words)])
+        holders = every([asked.where, compiled.holds(asked.places)])
         size = compiled.per_reply(values=asked.values)
 
         def by_vector(top: int) -> Query:
@@ -158,14 +159,14 @@ class WordSearch:
 
         def by_words(top: int) -> Query:
             rows = top <= size
-            return compiled.by_words(partition, holders, top, asked.words, rows=rows, values=rows and asked.values)
+            return compiled.by_words(partition, holders, top, asked.places, rows=rows, values=rows and asked.values)
 
         asks = [] if asked.vector is None else [_Ask(by_vector, self._decode.score, 0.0)]
-        if asked.words:
+        if asked.places:
             asks.append(_Ask(by_words, float, _ROUNDING))
         top = min(limit + 1, self._config.max_k)
         first = [ask.query(top) for ask in asks]
-        if asked.wordless is None and asked.words and self._config.check_complete:
+        if asked.wordless is None and asked.places and self._config.check_complete:
             first.append(compiled.query(partition, every([asked.where, compiled.wordless()]), 1))
         replies = yield from together(*first)
         if len(first) > len(asks):
@@ -205,14 +206,9 @@ class WordSearch:
         missing = [one.id for _, one in matches if one.id not in known]
         for row in (yield from self._pages.rows(asked.partition, missing, holders, values=asked.values)):
             known[row.id] = row
-        scores = {id_: _score(asked.words, self._decode.text(row)) for id_, row in known.items()}
-        ranked = sorted(((score, id_) for id_, score in scores.items() if score > 0), key=_order)
+        scores = {id_: words_.score(asked.words, self._decode.text(row)) for id_, row in known.items()}
+        ranked = sorted(((one, id_) for id_, one in scores.items() if one > 0), key=_order)
         return _Leg(ranked[:limit], whole and len(ranked) <= limit, known)
-
-
-def _score(words: Sequence[int], text: str) -> float:
-    held = weights(text)
-    return round(sum(held.get(one, 0.0) for one in words), _DIGITS)
 
 
 def _place(id_: str) -> tuple[str, str]:
