@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from psycopg.errors import InsufficientPrivilege, SerializationFailure, UndefinedTable
+from psycopg.errors import InsufficientPrivilege, QueryCanceled, SerializationFailure, UndefinedTable
 
 import vectoracl as v
 from vectoracl import Chunk, testing
@@ -356,6 +356,47 @@ def test_a_reader_that_does_not_end_stops_nobody(store: Any, acl: v.VectorACL, o
     assert slowest < 1
     move.promote(owner, store.pg, "acme")
     assert not leftovers(owner)
+
+
+def test_a_demotion_that_would_stop_everybody_for_too_long_is_rolled_back(store: Any, acl: v.VectorACL) -> None:
+    fill(acl, ACME, 5, 400)
+    fill(acl, BETA, 1, 20)
+    before = everything(acl, ACME), everything(acl, BETA)
+    with v.connect(store.changed(demote_stall=0.001)) as hasty:
+        operator = hasty.operator()
+        operator.promote("acme")
+        with pytest.raises(RefusedError, match=r"2000 rows back takes longer than 0\.001 s.* demote_stall"):
+            operator.demote("acme")
+        operator.close()
+    assert (everything(acl, ACME), everything(acl, BETA)) == before
+    fill(acl, ACME, 5, 400)  # both still write, and nothing holds a lock
+    fill(acl, BETA, 1, 20)
+    with owner_of(store) as owner:
+        assert set(move.own_partitions(owner, store.pg)) == {"acme"}
+        assert not leftovers(owner)
+        with v.connect(store.changed(demote_stall=60)) as patient:
+            operator = patient.operator()
+            operator.demote("acme")
+            operator.close()
+        assert not move.own_partitions(owner, store.pg)
+        assert not leftovers(owner)
+    assert (everything(acl, ACME), everything(acl, BETA)) == before
+
+
+def test_a_demotion_that_somebody_cancels_is_no_refusal(store: Any, acl: v.VectorACL) -> None:
+    fill(acl, ACME, 2, 10)
+    before = everything(acl, ACME)
+    with owner_of(store) as owner, psycopg.connect(store.bootstrap, autocommit=True) as superuser:
+        move.promote(owner, store.pg, "acme")
+
+        def cancelled(sql: str) -> None:
+            if sql.startswith("INSERT INTO"):
+                raise QueryCanceled
+
+        with pytest.raises(QueryCanceled):
+            move.demote(owner, store.pg, "acme", step=cancelled)
+        assert superuser.execute("SELECT count(*) FROM vectoracl.chunks_t_acme").fetchone() == (20,)
+    assert everything(acl, ACME) == before
 
 
 def test_refusals(store: Any, acl: v.VectorACL, owner: psycopg.Connection[Any]) -> None:

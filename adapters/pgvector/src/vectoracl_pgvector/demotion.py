@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from psycopg.errors import LockNotAvailable
+from psycopg.errors import LockNotAvailable, QueryCanceled
 
-from vectoracl.errors import StoreError
-from vectoracl_pgvector.mover import Mover
+from vectoracl.errors import RefusedError, StoreError
+from vectoracl_pgvector.mover import Mover, milliseconds
 from vectoracl_pgvector.partitions import own_partitions
 
 
@@ -42,7 +42,19 @@ class Demotion(Mover):
         def switch() -> None:
             nonlocal moved
             self._run(f"ALTER TABLE {names.table} DETACH PARTITION {own}")
-            moved = self._run(f"INSERT INTO {names.default} ({written}) SELECT {written} FROM {own}").rowcount
+            stall, start = self._patience.stall, time.monotonic()
+            self._run("SELECT pg_catalog.set_config('statement_timeout', %s, true)", (milliseconds(stall),))
+            try:
+                moved = self._run(f"INSERT INTO {names.default} ({written}) SELECT {written} FROM {own}").rowcount
+            except QueryCanceled:
+                if time.monotonic() - start < stall:  # somebody else's doing
+                    raise
+                raise RefusedError(
+                    f"Copying the {before} rows back takes longer than {stall:g} s, and everybody would wait for it, "
+                    "so nothing was moved. Leave the tenant where it is; or, when nobody is kept waiting by it, set "
+                    "demote_stall in the store's configuration to as many seconds as it may take, and call it again.",
+                    field="demote_stall",
+                ) from None
             self._run(f"DROP TABLE {own}")
 
         with self._transaction(self._patience.lock * 5):

@@ -25,12 +25,14 @@ class Patience:
     """How long a move waits, in seconds.
 
     `lock`: one request for a lock that others queue behind; `pause`: how long the tenant's writers stay paused while
-    the switch asks for its lock; `total`: for others to end, before the move gives up.
+    the switch asks for its lock; `total`: for others to end, before the move gives up. `stall`: how long everybody may
+    have to wait while a demotion copies rows; one that would take longer is rolled back.
     """
 
     lock: float = 0.1
     pause: float = 2.0
     total: float = 600.0
+    stall: float = 2.0
 
 
 PATIENCE = Patience()

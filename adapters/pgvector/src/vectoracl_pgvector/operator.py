@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -166,9 +167,10 @@ class PgOperator:
 
     @apart
     def demote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
-        """Move *tenant* back into the partition that small tenants share, while reads and writes go on."""
+        """Move *tenant* back into the partition that small tenants share; others wait `demote_stall` s at the most."""
         with self._owner() as connection:
-            return move.demote(connection, self._config, check_tenant(tenant), progress)
+            patience = replace(move.PATIENCE, stall=self._config.demote_stall)
+            return move.demote(connection, self._config, check_tenant(tenant), progress, patience=patience)
 
     def close(self) -> None:
         """Close the owner's connection."""
