@@ -141,7 +141,7 @@ def test_a_tenant_called_move_writes_while_another_one_moves(store: Any) -> None
 
 @pytest.mark.parametrize("name", ["distance", "best", "turn", "place"])
 def test_columns_that_would_be_ambiguous_are_refused(name: str, provisioned: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="rename it"):
+    with pytest.raises(ValueError, match="Rename the column"):
         provisioned(columns={"label": name})
 
 

@@ -153,6 +153,19 @@ def test_facets_are_the_references(pair: Any, where: v.Predicate, inside: v.Pred
         assert [type(one.value) for one in got] == [type(one.value) for one in wanted]
 
 
+def test_facets_of_a_table_whose_columns_have_the_names_that_the_query_uses(provisioned: Any) -> None:
+    columns = {"metadata": "stored", "document": "item", "label": "found", "path": "items", "chunk": "listed"}
+    store = provisioned(dimension=8, metadata=FIELDS, columns=columns)
+    memory = {"version": 1, "stores": {"m": {"adapter": "memory", "dimension": 8, "metadata": FIELDS}}}
+    with v.connect(store.config) as here, v.connect(memory) as reference:
+        for acl in (here, reference):
+            acl.scoped(ALICE).upsert(rows(30))
+        for field in ("year", "lang", "ok", "tags", "nums", "@document"):
+            for where in (ALWAYS, F.tags.contains("x") & ~(F["@document"] == "d0")):
+                got, wanted = (acl.scoped(ALICE).facets(field, where=where) for acl in (here, reference))
+                assert got == wanted != []
+
+
 def test_facets_are_one_request_and_no_more_values_than_fit(pair: Any) -> None:
     here, _, _ = pair
     adapter = here._named("main").store.adapter
