@@ -78,6 +78,7 @@ def drive(request):
         both.port = port
         return asyncio.run(arun(flow, {"store": port, **(ports or {})}, timeout=timeout))
 
+    both.sync = request.param == "sync"
     return both
 
 
@@ -261,6 +262,33 @@ def test_confinement_of_a_flow_that_swallows_even_its_end(drive):
         drive(confined(flow(), "p"))
     assert caught.value.code == "confinement"
     assert drive.port.asked == []
+
+
+class Wrote(Ask):
+    writes = True
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("applied", [True, False])
+def test_what_fails_after_a_write_may_have_been_applied(drive, together, applied):
+    writes = Wrote("p", "write")
+
+    def flow():
+        replies = yield ((writes, Ask("p", "beside")) if together else writes)
+        if together and isinstance(replies[0], Exception):
+            raise replies[0]
+        yield Ask("p", "look")
+
+    def answer(request):
+        if request.what == ("look" if applied else "write"):
+            raise StoreError("gone", code="unavailable", sent="no", retryable=True)
+
+    clock = Port(lambda request: None) if drive.sync else AsyncPort(lambda request: None)
+    with pytest.raises(StoreError) as caught:
+        drive(retried(lambda: confined(flow(), "p"), write=True), answer, ports={"clock": clock})
+    assert caught.value.sent == ("unknown" if applied else "no")
+    # What was certainly not applied is sent again; what may have been is not.
+    assert sum(one.what == "write" for one in drive.port.asked) == (1 if applied else 3)
 
 
 def test_confinement_passes_on_what_is_inside(drive):

@@ -32,12 +32,18 @@ class Request(Generic[R_co]):
     """One thing to be performed by a port, as data; `reply = yield from request` is typed.
 
     `port` is the performer's name: "store" for an adapter's own requests, else one of the core's ports. `partition`
-    is the one partition that a request to a store touches; None only for requests that touch no rows.
+    is the one partition that a request to a store touches; None only for requests that touch no rows. `writes` is
+    whether it changes rows: what fails after such a request was performed did not leave everything as it was.
     """
 
     __slots__ = ()
     port: ClassVar[str] = "store"
     partition: str | None
+
+    @property
+    def writes(self) -> bool:
+        """Whether the request changes rows."""
+        return False
 
     def __iter__(self) -> Generator[Request[Any], Any, R_co]:
         reply: R_co = yield self

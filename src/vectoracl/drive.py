@@ -169,17 +169,23 @@ async def _alegs(
 def confined(flow: Flow[R], partition: str) -> Flow[R]:
     """Pass *flow* on, but refuse a request to the store that names another partition than *partition*.
 
-    The refusal is thrown into the flow before any I/O and cannot be swallowed: the flow is closed. Raises:
-    RefusedError with the code "confinement".
+    The refusal is thrown into the flow before any I/O and cannot be swallowed: the flow is closed. A StoreError that
+    comes out after one of the requests has written says `sent` = "unknown", whatever the last request was: a later look
+    that did not reach the store does not undo the write. Raises: RefusedError with the code "confinement".
     """
     value: Any = None
     error: Exception | None = None
+    written = False
     try:
         while True:
             try:
                 step = flow.send(value) if error is None else flow.throw(error)
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
+            except StoreError as failed:
+                if written:
+                    failed.sent = "unknown"
+                raise
             for request in step if isinstance(step, tuple) else (step,):
                 if request.port != "store" or request.partition != partition:
                     refusal = RefusedError("The adapter's request leaves its operation's partition; nothing was sent.")
@@ -190,8 +196,17 @@ def confined(flow: Flow[R], partition: str) -> Flow[R]:
                 value = yield step
             except Exception as caught:  # noqa: BLE001 - handed to the flow, whose error it is
                 error = caught
+            else:
+                written = written or _wrote(step, value)
     finally:
         _close(flow)
+
+
+def _wrote(step: Step, value: Any) -> bool:
+    """Tell whether one of the requests of *step* has written; an error in a tuple of replies is its own request's."""
+    if not isinstance(step, tuple):
+        return step.writes
+    return any(one.writes and not isinstance(reply, Exception) for one, reply in zip(step, value, strict=True))
 
 
 def side_by_side(flows: Sequence[Flow[R]]) -> Flow[list[R]]:

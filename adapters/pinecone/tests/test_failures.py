@@ -178,6 +178,18 @@ def test_limits_are_typed_errors_before_anything_is_sent() -> None:
         assert server.asked == []
 
 
+@pytest.mark.parametrize("metric", ["inner", "l2"])
+def test_a_vector_of_zeros_is_refused_before_anything_is_sent(metric: str) -> None:
+    theirs = {"inner": "dotproduct", "l2": "euclidean"}[metric]
+    with stub(metric=theirs) as server, v.connect(settings(server, metric=metric)) as acl:
+        docs = acl.scoped(ALICE)
+        docs.count()
+        server.asked.clear()
+        with pytest.raises(v.InvalidInputError, match="zeros"):
+            docs.upsert([Chunk("fine", "d", "x", ONES), Chunk("c", "d", "x", [0.0] * len(ONES))])
+        assert server.asked == []
+
+
 def test_a_list_longer_than_pinecone_takes_is_refused() -> None:
     from vectoracl_pinecone.compile_predicate import among
 

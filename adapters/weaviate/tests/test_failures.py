@@ -182,6 +182,36 @@ def test_a_tenant_that_another_writer_made_meanwhile_is_asked_again_once(store, 
             assert port.refused <= 4  # two requests side by side, twice
 
 
+class _Blind:
+    """A port that loses the server right after the first objects are written."""
+
+    def __init__(self, inner):
+        self.inner, self.puts = inner, 0
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def execute(self, request, timeout):
+        if self.puts:
+            raise StoreError("gone", code="unavailable", adapter="weaviate", sent="no", retryable=True)
+        self.puts += isinstance(request, Put)
+        return self.inner.execute(request, timeout)
+
+
+def test_a_look_that_fails_after_the_write_is_no_reason_to_write_again(store, monkeypatch):
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        docs.upsert([Chunk("1", "d", "", E[0])])
+        ports = acl._stores["main"].ports
+        port = _Blind(ports["store"])
+        monkeypatch.setitem(ports, "store", port)
+        with pytest.raises(StoreError) as caught:
+            docs.upsert([Chunk("2", "d", "", E[1])])
+        assert (caught.value.sent, port.puts) == ("unknown", 1)
+        monkeypatch.undo()
+        assert docs.count() == 2
+
+
 def test_too_large_a_call_is_refused_before_anything_is_sent(store):
     with v.connect(store.with_(max_request_bytes=20_000)) as acl:
         docs = acl.scoped(principal("u", "acme"))

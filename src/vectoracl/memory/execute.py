@@ -49,6 +49,11 @@ class Perform(Request[R]):
     operation: Operation
     kind: FieldType | None = None
 
+    @property
+    def writes(self) -> bool:
+        """Whether the operation changes rows."""
+        return isinstance(self.operation, Upsert | Replace | Delete)
+
 
 @dataclass(frozen=True, slots=True)
 class Look(Request[Posture]):

@@ -41,6 +41,11 @@ class Transaction(Request[tuple[Any, ...]]):
     settings: tuple[tuple[str, str], ...] = ()
     read_only: bool = True
 
+    @property
+    def writes(self) -> bool:
+        """Whether the transaction may change rows."""
+        return not self.read_only
+
 
 @dataclass(frozen=True, slots=True)
 class RankAll(Request[list[Row]]):

@@ -235,6 +235,11 @@ class PineconeCompiler:
             **filterable(keys, record.metadata),
         }
         words = self._words(record.text, place, metadata) if self._config.lexical else None
+        if not record.vector.any():
+            raise InvalidInputError(
+                f"Chunk {place} of the call has a vector of zeros, which Pinecone refuses whatever the metric is.",
+                field="vector",
+            )
         size = len(orjson.dumps(metadata))
         if size > MAX_METADATA_BYTES:
             raise InvalidInputError(

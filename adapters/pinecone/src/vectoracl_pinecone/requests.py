@@ -105,6 +105,11 @@ class Put(Request[Done]):
     namespace: str
     records: tuple[Record, ...]
 
+    @property
+    def writes(self) -> bool:
+        """It does."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class Remove(Request[Done]):
@@ -114,6 +119,11 @@ class Remove(Request[Done]):
     namespace: str
     ids: tuple[str, ...] | None = None
     filter: Filter | None = None
+
+    @property
+    def writes(self) -> bool:
+        """It does."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,11 @@ class Write(Request[None]):
     partition: str | None
     operations: tuple[Operation, ...]
 
+    @property
+    def writes(self) -> bool:
+        """It does."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class Describe(Request[models.CollectionInfo]):

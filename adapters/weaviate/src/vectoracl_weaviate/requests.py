@@ -59,6 +59,11 @@ class Put(Request[None]):
     partition: str | None
     message: batch_pb2.BatchObjectsRequest
 
+    @property
+    def writes(self) -> bool:
+        """It does."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class Drop(Request[Dropped]):
@@ -66,6 +71,11 @@ class Drop(Request[Dropped]):
 
     partition: str | None
     message: batch_delete_pb2.BatchDeleteRequest
+
+    @property
+    def writes(self) -> bool:
+        """It does."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,11 @@ class Merge(Request[bool]):
     tenant: str
     id: str
     properties: Mapping[str, Any]
+
+    @property
+    def writes(self) -> bool:
+        """It does."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
