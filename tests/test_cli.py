@@ -431,6 +431,13 @@ def test_adoption_is_planned_printed_and_needs_a_yes(operator):
     assert ("provision", "public.docs") in operator.asked
 
 
+def test_ctrl_c_at_the_question_is_an_interruption(operator, monkeypatch):
+    monkeypatch.setattr("vectoracl.cli.store.interactive", lambda: True)
+    result = run("provision", "--adopt", "public.docs", code=130, input="")
+    assert "Interrupted." in result.stderr
+    assert ("provision", "public.docs") not in operator.asked
+
+
 class Adopting(Operator):
     """An operator that adopts three rows of two tenants, or stops at *error* after two."""
 

@@ -150,7 +150,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
         except VectorACLError as error:
             report(error, as_json=as_json)
             raise typer.Exit(FINDINGS if isinstance(error, ScopeViolationError) else NOT_MEASURED) from None
-        except KeyboardInterrupt as stop:
+        except (KeyboardInterrupt, typer.Abort) as stop:  # Abort: Ctrl-C, or the end of input, at a question
             for line in ("Interrupted.", *getattr(stop, "__notes__", ())):
                 err().print(Text(plain(line)), soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
