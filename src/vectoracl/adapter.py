@@ -9,11 +9,13 @@ is closed (no yield in `finally`, a bare `except` or `except BaseException`).
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from vectoracl.actions import ALL_ACTIONS, Action
+from vectoracl.errors import ClosedError
 from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
 from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
@@ -84,6 +86,21 @@ class AsyncPort(Protocol):
     async def close(self) -> None:
         """Release everything."""
         ...
+
+
+class OneProcess:
+    """What ports over a client are: open until they are closed, in the process that made them and in no other."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._closed = False
+
+    def _check(self) -> None:
+        """Raise: ClosedError where the port must not be used."""
+        if self._closed:
+            raise ClosedError("The store was closed.")
+        if os.getpid() != self._pid:
+            raise ClosedError("A client is not used across a fork: call connect() in the child process.")
 
 
 class Threaded:

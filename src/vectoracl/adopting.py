@@ -287,3 +287,8 @@ def differs(adapter: str, source: str, what: str, tenants: Sequence[str]) -> Sto
         adapter=adapter,
         sent="unknown",
     )
+
+
+def printable(line: str) -> str:
+    """Return *line* with what is not printable escaped: a line break in a name would end the comment it stands in."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

@@ -24,7 +24,7 @@ its exception is attached as `__cause__` only where the configuration says `debu
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 
 class VectorACLError(Exception):
@@ -168,3 +168,16 @@ class ScopeViolationError(VectorACLError):
         self.adapter = adapter
         self.decision_id = decision_id
         self.rows = rows
+
+
+E = TypeVar("E", bound=VectorACLError)
+
+
+def caused(made: E, error: BaseException, *, debug: bool) -> E:
+    """Return *made*, of which the client's *error* is the cause only with *debug*: its text quotes rows and addresses.
+
+    Raise it after the `except` block, not in it: there Python would attach *error* as its `__context__`.
+    """
+    made.__cause__ = error if debug else None
+    made.__suppress_context__ = True
+    return made

@@ -23,6 +23,15 @@ class Rule:
     explanation: str
 
 
+class Rules(dict[str, Rule]):
+    """The rules of an adapter, by their ids."""
+
+    def add(self, id_: str, title: str, severity: Severity, explanation: str, *, lowers: bool) -> Rule:
+        """Make a rule, keep it and return it."""
+        self[id_] = Rule(id_, title, severity, lowers, explanation)
+        return self[id_]
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is not as it has to be: where (`subject`), what (`message`), and what mends it (`fix`)."""

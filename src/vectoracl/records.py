@@ -118,6 +118,12 @@ class Hit(NamedTuple):
         return f"Hit({self.id!r} of {self.document!r}, tenant {self.tenant!r}, score {self.score:.4f})"
 
 
+def hit_of(tag: Tag, score: float, text: str | None, metadata: Mapping[str, Any] | None, vector: Vector | None) -> Hit:
+    """Return the hit of the row with *tag*, whose ids, tenant and position are the tag's own."""
+    # By position: with names this call costs twice as much, for every hit.
+    return Hit(tag.chunk, tag.document, score, tag.tenant, tag.position, text, metadata, vector, tag)
+
+
 class Result(Sequence[Hit]):
     """The hits of one search, best first.
 

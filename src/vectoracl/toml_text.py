@@ -37,3 +37,13 @@ def _text(text: str) -> str:
         for char in text.replace("\\", "\\\\").replace('"', '\\"')
     )
     return f'"{escaped}"'
+
+
+def store_head(adapter: str, dimension: int) -> str:
+    """Return how `[stores.main]` begins for every adapter."""
+    return f"""\
+[stores.main]
+adapter = "{adapter}"
+dimension = {dimension}                 # numbers in a vector; the embedder below has to make as many
+metric = "cosine"               # or "inner", "l2"
+"""

@@ -34,7 +34,7 @@ from vectoracl.operations import (
 )
 from vectoracl.predicate import Predicate
 from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
-from vectoracl.records import Facet, Hit, Tag, Vector
+from vectoracl.records import Facet, Hit, Tag, Vector, hit_of
 
 R = TypeVar("R")
 Key = tuple[str, int, str]
@@ -310,16 +310,12 @@ def _named(refs: tuple[ChunkRef, ...]) -> Callable[[Row], bool]:
 
 def _hit(row: Row, score: float, include: Include) -> Hit:
     tag = row.tag
-    return Hit(
-        tag.chunk,
-        tag.document,
+    return hit_of(
+        tag,
         score,
-        tag.tenant,
-        tag.position,
         row.text if "text" in include else None,
         row.metadata if "metadata" in include else None,
         row.vector if "vector" in include else None,
-        tag,
     )
 
 

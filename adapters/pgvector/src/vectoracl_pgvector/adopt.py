@@ -16,7 +16,7 @@ import psycopg
 
 from vectoracl import adopting
 from vectoracl.adapter import Adopted, Progress
-from vectoracl.adopting import PATH, PRODUCER, SHOWN, Findings
+from vectoracl.adopting import PATH, PRODUCER, SHOWN, Findings, printable
 from vectoracl.errors import InvalidInputError, RefusedError
 from vectoracl.fields import FieldType
 from vectoracl.prepare import check_metadata, dump_metadata
@@ -55,7 +55,7 @@ def plan(
     """
     lines = _Adoption(connection, config, fields or {}, source, None).plan()
     # A line break inside of a name or key would end the comment it stands in, and the text is made to be run.
-    return "".join(f"{_printable(line)}\n" for line in lines)
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def adopt(
@@ -345,12 +345,8 @@ def _sum(document: str, chunk: str, text: str, vector: str) -> str:
     return f"COALESCE(sum(hashtextextended({parts} || ({vector})::text, 0)::numeric), 0)"
 
 
-def _printable(line: str) -> str:
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
-
-
 def _shown(key: list[str]) -> str:
-    return ", ".join("NULL" if part is None else _printable(part) for part in key)
+    return ", ".join("NULL" if part is None else printable(part) for part in key)
 
 
 def _load(text: str | None) -> Any:

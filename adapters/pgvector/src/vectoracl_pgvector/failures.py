@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
-from vectoracl.errors import ClosedError, DeniedError, PostureError, StoreError, VectorACLError
+from vectoracl.errors import ClosedError, DeniedError, PostureError, StoreError, VectorACLError, caused
 from vectoracl.prepare import stored_form
 from vectoracl_pgvector.compile_predicate import FOREIGN_FORM
 from vectoracl_pgvector.liveness import HungUpError
@@ -50,10 +50,7 @@ def mapped(error: BaseException, *, debug: bool, action: str = "write") -> Vecto
     """
     if isinstance(error, VectorACLError):
         return error
-    made = _mapped(error, action)
-    made.__cause__ = error if debug else None
-    made.__suppress_context__ = True
-    return made
+    return caused(_mapped(error, action), error, debug=debug)
 
 
 def _mapped(error: BaseException, action: str) -> VectorACLError:
@@ -137,10 +134,7 @@ def unreachable(dsn: str, error: BaseException, *, debug: bool) -> VectorACLErro
             f"PostgreSQL did not accept a connection ({where or 'defaults of libpq'}). Check that the server runs "
             "there and that database, user and password are right."
         )
-    made = StoreError(text, code="unreachable", adapter=ADAPTER, sent="no")
-    made.__cause__ = error if debug else None
-    made.__suppress_context__ = True
-    return made
+    return caused(StoreError(text, code="unreachable", adapter=ADAPTER, sent="no"), error, debug=debug)
 
 
 def interrupted(error: BaseException) -> bool:

@@ -97,10 +97,7 @@ def vectoracl_attempts(config: PgvectorConfig, context: OpenContext, forging: Fo
 def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -> str:
     """Return `[stores.main]` as commented TOML."""
     return f"""\
-[stores.main]
-adapter = "pgvector"
-dimension = {dimension}                 # numbers in a vector; the embedder below has to make as many
-metric = "cosine"               # or "inner", "l2"
+{toml_text.store_head("pgvector", dimension)}\
 
 # A PostgreSQL of your own, started when it is needed and kept in this folder. Good for development and tests.
 {toml_text.lines(settings or {"embedded": ".vectoracl/pg"})}

@@ -14,7 +14,7 @@ from vectoracl.errors import ScopeViolationError, StoreError
 from vectoracl.fields import FieldType
 from vectoracl.operations import Include
 from vectoracl.prepare import load_metadata
-from vectoracl.records import Hit, Tag
+from vectoracl.records import Hit, Tag, hit_of
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.names import id_of
 from vectoracl_pinecone.requests import Match
@@ -107,17 +107,12 @@ class Decoder:
         tag = self.tag(match)
         stored: Mapping[str, Any] = match.metadata or {}
         metadata = stored.get(self._keys.metadata) if "metadata" in include else None
-        # By position, as above.
-        return Hit(
-            tag.chunk,
-            tag.document,
+        return hit_of(
+            tag,
             score,
-            tag.tenant,
-            tag.position,
             stored.get(self._keys.text) if "text" in include else None,
             None if metadata is None else load_metadata(metadata, self._dates),
             np.asarray(match.values, np.float32) if "vector" in include and match.values else None,
-            tag,
         )
 
 

@@ -22,7 +22,8 @@ from typing import Any, assert_never
 from pinecone import AsyncIndex, AsyncPinecone, Index, Pinecone, RetryConfig
 from pinecone.errors import exceptions as theirs
 
-from vectoracl.errors import ClosedError, ConfigError, StoreError, VectorACLError
+from vectoracl.adapter import OneProcess
+from vectoracl.errors import ConfigError, StoreError, VectorACLError
 from vectoracl_pinecone import documents
 from vectoracl_pinecone.compile import FAINT
 from vectoracl_pinecone.config import PineconeConfig
@@ -278,23 +279,16 @@ def _probe(request: Settle, condition: Any) -> Query:
     return Query(request.partition, request.namespace, request.vector, 1, condition)
 
 
-class _Process:
+class _Process(OneProcess):
     """What the ports share: one process, open or closed."""
 
     def __init__(self, config: PineconeConfig, base: Path, *, debug: bool) -> None:
+        super().__init__()
         self._config = config
         self._base = base
         self._debug = debug
-        self._pid = os.getpid()
-        self._closed = False
         self._kind: str = config.kind or "vector"
         self.parallel = config.parallel
-
-    def _check(self) -> None:
-        if self._closed:
-            raise ClosedError("The store was closed.")
-        if os.getpid() != self._pid:
-            raise ClosedError("A client is not used across a fork: call connect() in the child process.")
 
     def _deadline(self, request: Any, timeout: float | None) -> float:
         limit = self._config.request_timeout if timeout is None else timeout

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pinecone.errors import exceptions as theirs
 
-from vectoracl.errors import StoreError, VectorACLError
+from vectoracl.errors import StoreError, VectorACLError, caused
 
 ADAPTER = "pinecone"
 _ours: ContextVar[bool] = ContextVar("vectoracl_pinecone_call", default=False)
@@ -57,10 +57,7 @@ def mapped(error: BaseException, *, write: bool, debug: bool) -> VectorACLError:
     """
     if isinstance(error, VectorACLError):
         return error
-    made = _mapped(error, write=write)
-    made.__cause__ = error if debug else None
-    made.__suppress_context__ = True
-    return made
+    return caused(_mapped(error, write=write), error, debug=debug)
 
 
 def _mapped(error: BaseException, *, write: bool) -> StoreError:

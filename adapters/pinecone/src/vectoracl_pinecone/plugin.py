@@ -82,10 +82,7 @@ def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -
     """Return `[stores.main]` as commented TOML."""
     usual = {"index": f"vectoracl-{name.replace('_', '-')}", "api_key": {"env": "PINECONE_API_KEY"}}
     return f"""\
-[stores.main]
-adapter = "pinecone"
-dimension = {dimension}                 # numbers in a vector; the embedder below has to make as many
-metric = "cosine"               # or "inner", "l2"
+{toml_text.store_head("pinecone", dimension)}\
 
 # The index by its name; or host = "…", its own address, with which nothing is looked up.
 {toml_text.lines(settings or usual)}\

@@ -4,45 +4,39 @@ from __future__ import annotations
 
 from typing import Final
 
-from vectoracl.findings import Rule, Severity
+from vectoracl.findings import Rules
 
-RULES: Final[dict[str, Rule]] = {}
+RULES: Final = Rules()
 
-
-def _rule(id_: str, title: str, severity: Severity, explanation: str, *, lowers: bool) -> Rule:
-    RULES[id_] = Rule(id_, title, severity, lowers, explanation)
-    return RULES[id_]
-
-
-MISSING = _rule(
+MISSING = RULES.add(
     "PC001",
     "The index is there",
     "error",
     "Without the index nothing can be served, and nothing of its configuration can be judged.",
     lowers=True,
 )
-KEY = _rule(
+KEY = RULES.add(
     "PC002",
     "The API key is accepted",
     "error",
     "The key was refused, or it may not read this index. Its role has to be DataPlaneViewer at least.",
     lowers=True,
 )
-DIMENSION = _rule(
+DIMENSION = RULES.add(
     "PC003",
     "The index's vectors have the configured dimension",
     "error",
     "Vectors of another size are refused, so every search and every write would fail.",
     lowers=True,
 )
-METRIC = _rule(
+METRIC = RULES.add(
     "PC004",
     "The index ranks by the configured metric",
     "error",
     "Another metric ranks by something else than the configuration says, and its scores mean something else.",
     lowers=True,
 )
-DEFAULT = _rule(
+DEFAULT = RULES.add(
     "PC005",
     "The default namespace is empty",
     "error",
@@ -50,14 +44,14 @@ DEFAULT = _rule(
     "there; records in it were written by something that names no tenant, and are read by all that name none.",
     lowers=True,
 )
-READ_ONLY = _rule(
+READ_ONLY = RULES.add(
     "PC006",
     "The API key may write",
     "warning",
     "The key may read only. That is right for a service that only searches; upserts, replacements and deletes fail.",
     lowers=False,
 )
-UNKNOWN_METRIC = _rule(
+UNKNOWN_METRIC = RULES.add(
     "PC007",
     "The index's metric is known",
     "warning",
@@ -65,14 +59,14 @@ UNKNOWN_METRIC = _rule(
     "A wrong metric would make scores mean something else, and thresholds with them; it opens nothing.",
     lowers=False,
 )
-PLAIN = _rule(
+PLAIN = RULES.add(
     "PC008",
     "The connection is encrypted",
     "warning",
     "Over http the API key and all records cross the network readable by everybody on the way.",
     lowers=False,
 )
-WORDS = _rule(
+WORDS = RULES.add(
     "PC009",
     "The index ranks by words",
     "error",

@@ -12,7 +12,7 @@ from vectoracl.errors import ScopeViolationError, StoreError
 from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.meaning import values_of
 from vectoracl.prepare import load_metadata
-from vectoracl.records import Hit, Tag
+from vectoracl.records import Hit, Tag, hit_of
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.names import field_key, flag, id_of
 
@@ -103,14 +103,10 @@ class Decoder:
         payload: Mapping[str, Any] = point.payload or {}
         metadata = payload.get(self._keys.metadata)
         vector = self.dense(point.vector)
-        return Hit(
-            tag.chunk,
-            tag.document,
+        return hit_of(
+            tag,
             score,
-            tag.tenant,
-            tag.position,
             payload.get(self._keys.text),
             None if metadata is None else load_metadata(metadata, self._dates),
             None if vector is None else np.asarray(vector, np.float32),
-            tag,
         )

@@ -20,8 +20,9 @@ from typing import Any, assert_never
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from vectoracl import places
+from vectoracl.adapter import OneProcess
 from vectoracl.certificates import authority
-from vectoracl.errors import ClosedError, ConfigError, StoreError, VectorACLError
+from vectoracl.errors import ConfigError, StoreError, VectorACLError
 from vectoracl_qdrant import local as locals_
 from vectoracl_qdrant.compile import shard_key
 from vectoracl_qdrant.config import QdrantConfig
@@ -216,22 +217,15 @@ def connect_arguments(config: QdrantConfig, base: Path) -> Mapping[str, Any]:
     }
 
 
-class _Process:
+class _Process(OneProcess):
     """What the ports share: one process, open or closed."""
 
     def __init__(self, config: QdrantConfig, *, debug: bool) -> None:
+        super().__init__()
         check_client()
         self._config = config
         self._debug = debug
-        self._pid = os.getpid()
-        self._closed = False
         self.parallel = 1 if config.local else config.parallel
-
-    def _check(self) -> None:
-        if self._closed:
-            raise ClosedError("The store was closed.")
-        if os.getpid() != self._pid:
-            raise ClosedError("A client is not used across a fork: call connect() in the child process.")
 
 
 class LocalPort(_Process):

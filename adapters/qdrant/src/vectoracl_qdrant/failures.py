@@ -10,7 +10,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from vectoracl.certificates import UNTRUSTED, untrusted
-from vectoracl.errors import StoreError, VectorACLError
+from vectoracl.errors import StoreError, VectorACLError, caused
 
 ADAPTER = "qdrant"
 # httpx logs every address; the client logs what it retries.
@@ -44,10 +44,7 @@ def mapped(error: BaseException, *, write: bool, debug: bool, missing: bool = Fa
     """
     if isinstance(error, VectorACLError):
         return error
-    made = not_provisioned() if missing else _mapped(error, write=write)
-    made.__cause__ = error if debug else None
-    made.__suppress_context__ = True
-    return made
+    return caused(not_provisioned() if missing else _mapped(error, write=write), error, debug=debug)
 
 
 def _mapped(error: BaseException, *, write: bool) -> StoreError:

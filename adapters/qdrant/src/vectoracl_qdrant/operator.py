@@ -8,6 +8,7 @@ from typing import TypeVar
 from qdrant_client import models
 
 from vectoracl.adapter import Adopted, Port, Progress, Request, TenantInfo
+from vectoracl.adopting import printable
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl.fields import FieldType
@@ -87,7 +88,7 @@ class QdrantOperator:
         steps = self._steps()
         text = "\n\n".join(schema.text_of(step) for step in steps) + "\n" if steps else "# Everything is in place.\n"
         if adopt is not None:
-            text += "".join(f"# {_printable(line)}\n" for line in self._adoption(adopt, None).plan())
+            text += "".join(f"# {printable(line)}\n" for line in self._adoption(adopt, None).plan())
         return text
 
     def provision(
@@ -227,7 +228,3 @@ class _Hands:
             case "clear":
                 gone = models.FilterSelector(filter=where, shard_key=config.shared_shard)
                 one._ask(Write(None, (models.DeleteOperation(delete=gone),)))  # noqa: SLF001 - likewise
-
-
-def _printable(line: str) -> str:
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

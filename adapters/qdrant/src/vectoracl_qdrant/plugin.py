@@ -97,10 +97,7 @@ def vectoracl_rules() -> Sequence[Rule]:
 def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -> str:
     """Return `[stores.main]` as commented TOML."""
     return f"""\
-[stores.main]
-adapter = "qdrant"
-dimension = {dimension}                 # numbers in a vector; the embedder below has to make as many
-metric = "cosine"               # or "inner", "l2"
+{toml_text.store_head("qdrant", dimension)}\
 collection = {toml_text.value("vectoracl_" + name)}
 
 # Either a folder, which one process at a time may use and which enforces nothing: for a start without a server.

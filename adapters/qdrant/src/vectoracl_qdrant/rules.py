@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from vectoracl.findings import Rule, Severity
+from vectoracl.findings import Rules
 
-RULES: Final[dict[str, Rule]] = {}
+RULES: Final = Rules()
 
-
-def _rule(id_: str, title: str, severity: Severity, explanation: str, *, lowers: bool) -> Rule:
-    RULES[id_] = Rule(id_, title, severity, lowers, explanation)
-    return RULES[id_]
-
-
-MISSING = _rule(
+MISSING = RULES.add(
     "QD001",
     "The collection is there",
     "error",
     "Without the collection nothing can be served, and nothing of its configuration can be judged.",
     lowers=True,
 )
-TENANT_INDEX = _rule(
+TENANT_INDEX = RULES.add(
     "QD002",
     "The tenant's key has a keyword index with is_tenant",
     "error",
@@ -29,21 +23,21 @@ TENANT_INDEX = _rule(
     "built by that index. Without it no query has to name a tenant.",
     lowers=True,
 )
-GLOBAL_GRAPH = _rule(
+GLOBAL_GRAPH = RULES.add(
     "QD003",
     "There is no graph over all tenants (m = 0)",
     "error",
     "With m above 0 a vector query that names no tenant walks one graph over everybody's points and is answered.",
     lowers=True,
 )
-STRICT_OFF = _rule(
+STRICT_OFF = RULES.add(
     "QD004",
     "Strict mode is on",
     "error",
     "Strict mode is off by default; without it the server takes every query, with and without a tenant.",
     lowers=True,
 )
-EXACT = _rule(
+EXACT = RULES.add(
     "QD005",
     "Strict mode forbids exact search (search_allow_exact = false)",
     "error",
@@ -51,7 +45,7 @@ EXACT = _rule(
     "over everybody's points. Its price is that exact ranking and exact counts are refused.",
     lowers=True,
 )
-UNINDEXED = _rule(
+UNINDEXED = RULES.add(
     "QD006",
     "Strict mode forbids filters on keys without an index",
     "warning",
@@ -59,21 +53,21 @@ UNINDEXED = _rule(
     "all others.",
     lowers=False,
 )
-INDEX = _rule(
+INDEX = RULES.add(
     "QD007",
     "Every key that is filtered by has its index",
     "error",
     "Under strict mode a filter on a key without its index is refused; without strict mode it reads every point.",
     lowers=False,
 )
-VECTORS = _rule(
+VECTORS = RULES.add(
     "QD008",
     "The collection's vectors are those of the configuration",
     "error",
     "Another size or distance makes every search fail, or rank by something else than the configuration says.",
     lowers=True,
 )
-UNTAGGED = _rule(
+UNTAGGED = RULES.add(
     "QD009",
     "No point is without a tenant",
     "error",
@@ -81,14 +75,14 @@ UNTAGGED = _rule(
     "vectoracl, and a filter by must_not would return them to everybody.",
     lowers=True,
 )
-UNREAD = _rule(
+UNREAD = RULES.add(
     "QD010",
     "The points could be looked at",
     "warning",
     "Whether there are points without a tenant could not be asked.",
     lowers=False,
 )
-LOCAL = _rule(
+LOCAL = RULES.add(
     "QD011",
     "A server serves the points",
     "warning",
@@ -97,14 +91,14 @@ LOCAL = _rule(
     "every point. Do not put other people's data there.",
     lowers=False,
 )
-PLAIN = _rule(
+PLAIN = RULES.add(
     "QD012",
     "The connection is encrypted",
     "warning",
     "Over http the API key and all points cross the network readable by everybody on the way.",
     lowers=False,
 )
-OLD = _rule(
+OLD = RULES.add(
     "QD013",
     "The server is Qdrant 1.16 or newer",
     "error",
@@ -112,14 +106,14 @@ OLD = _rule(
     "could overwrite what is outside of it; and the rule that a query has to name a tenant came with 1.14.1.",
     lowers=True,
 )
-WORDS = _rule(
+WORDS = RULES.add(
     "QD014",
     "The sparse vector of the words is there",
     "error",
     "Without it lexical and hybrid queries are refused by the server.",
     lowers=False,
 )
-STATISTICS = _rule(
+STATISTICS = RULES.add(
     "QD015",
     "Words are weighed inside the query's own scope",
     "error",
@@ -127,14 +121,14 @@ STATISTICS = _rule(
     "do not know and ignore: scores would tell of other tenants' texts.",
     lowers=True,
 )
-UNWEIGHED = _rule(
+UNWEIGHED = RULES.add(
     "QD016",
     "Words are weighed by their rarity, as configured",
     "warning",
     "Without the IDF modifier the words of a query weigh the same, so frequent ones decide the order.",
     lowers=False,
 )
-TIERS = _rule(
+TIERS = RULES.add(
     "QD017",
     "The collection's sharding is that of the configuration",
     "error",

@@ -14,7 +14,7 @@ from vectoracl.errors import ScopeViolationError, StoreError
 from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.meaning import one_value
 from vectoracl.prepare import check_metadata, load_metadata
-from vectoracl.records import Facet, Hit, Tag, Vector
+from vectoracl.records import Facet, Hit, Tag, Vector, hit_of
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.names import id_of, unbarred
 
@@ -159,16 +159,12 @@ class Decoder:
         fields = one.properties.non_ref_props.fields
         text = fields[self._keys.text].text_value if self._keys.text in fields else None
         metadata = fields[self._keys.metadata].text_value if self._keys.metadata in fields else None
-        return Hit(
-            tag.chunk,
-            tag.document,
+        return hit_of(
+            tag,
             score,
-            tag.tenant,
-            tag.position,
             text,
             None if metadata is None else load_metadata(metadata, self._dates),
             self._vector_of(one),
-            tag,
         )
 
     def _vector_of(self, one: Any) -> Vector | None:

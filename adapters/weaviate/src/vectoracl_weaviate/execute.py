@@ -20,8 +20,9 @@ import grpc  # type: ignore[import-untyped]
 import httpx
 from weaviate.proto.v1 import tenants_pb2, weaviate_pb2_grpc
 
+from vectoracl.adapter import OneProcess
 from vectoracl.certificates import Authority, authority
-from vectoracl.errors import ClosedError, StoreError, VectorACLError
+from vectoracl.errors import StoreError, VectorACLError
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.failures import ADAPTER, mapped, not_served, status
 from vectoracl_weaviate.names import tenant_name
@@ -175,24 +176,17 @@ def _verify(trusted: Authority | None) -> ssl.SSLContext | bool:
     return True if trusted is None else trusted.context
 
 
-class _Process:
+class _Process(OneProcess):
     """What the ports share: one process, open or closed, and which key goes with which request."""
 
     def __init__(self, config: WeaviateConfig, base: Path, *, debug: bool) -> None:
+        super().__init__()
         self._config = config
         self._debug = debug
-        self._pid = os.getpid()
-        self._closed = False
         self._own = None if config.api_key is None else config.api_key.reveal(base)
         self._authority = authority(base, config.ca_file)
         self._keys = NO_KEYS if config.tenant_keys is None else KeyFile(base / config.tenant_keys)
         self.parallel = config.parallel
-
-    def _check(self) -> None:
-        if self._closed:
-            raise ClosedError("The store was closed.")
-        if os.getpid() != self._pid:
-            raise ClosedError("A client is not used across a fork: call connect() in the child process.")
 
     def _key(self, request: AnyRequest) -> str | None:
         """Return the key that *request* is sent with. Raises: StoreError for a tenant that has none."""

@@ -8,7 +8,7 @@ import grpc  # type: ignore[import-untyped]
 import httpx
 
 from vectoracl.certificates import UNTRUSTED, untrusted
-from vectoracl.errors import StoreError, VectorACLError
+from vectoracl.errors import StoreError, VectorACLError, caused
 
 ADAPTER = "weaviate"
 NOT_SERVED = "The tenant is not served here: it does not exist, or is not active. See `vectoracl tenants`."
@@ -43,10 +43,7 @@ def mapped(error: BaseException, *, write: bool, debug: bool) -> VectorACLError:
     """
     if isinstance(error, VectorACLError):
         return error
-    made = _mapped(error, write=write)
-    made.__cause__ = error if debug else None
-    made.__suppress_context__ = True
-    return made
+    return caused(_mapped(error, write=write), error, debug=debug)
 
 
 def _mapped(error: BaseException, *, write: bool) -> StoreError:

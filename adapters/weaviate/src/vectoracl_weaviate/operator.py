@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vectoracl.adapter import Adopted, Progress, Request, TenantInfo
+from vectoracl.adopting import printable
 from vectoracl.algebra import EVERY
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError
@@ -66,7 +67,7 @@ class WeaviateOperator:
         lines += [f"# a role, a user and a key for the tenant {name}" for name in self._keyless()]
         text = "\n\n".join(lines or ["# Everything is in place."]) + "\n"
         if adopt is not None:
-            text += "".join(f"# {_printable(line)}\n" for line in self._adoption(adopt, None).plan())
+            text += "".join(f"# {printable(line)}\n" for line in self._adoption(adopt, None).plan())
         return text
 
     def provision(
@@ -279,7 +280,3 @@ class WeaviateOperator:
         """Release everything."""
         self._port.close()
         self._admin.close()
-
-
-def _printable(line: str) -> str:
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

@@ -72,10 +72,7 @@ def vectoracl_rules() -> Sequence[Rule]:
 def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -> str:
     """Return `[stores.main]` as commented TOML."""
     return f"""\
-[stores.main]
-adapter = "weaviate"
-dimension = {dimension}                 # numbers in a vector; the embedder below has to make as many
-metric = "cosine"               # or "inner", "l2"
+{toml_text.store_head("weaviate", dimension)}\
 collection = {toml_text.value("Vectoracl" + name.capitalize())}
 
 # The REST address, and the port of gRPC on the same host.

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from vectoracl.findings import Rule, Severity
+from vectoracl.findings import Rules
 
-RULES: Final[dict[str, Rule]] = {}
+RULES: Final = Rules()
 
-
-def _rule(id_: str, title: str, severity: Severity, explanation: str, *, lowers: bool) -> Rule:
-    RULES[id_] = Rule(id_, title, severity, lowers, explanation)
-    return RULES[id_]
-
-
-MISSING = _rule(
+MISSING = RULES.add(
     "WV001",
     "The collection is there",
     "error",
     "Without the collection nothing can be served, and nothing of its configuration can be judged.",
     lowers=True,
 )
-NO_TENANCY = _rule(
+NO_TENANCY = RULES.add(
     "WV002",
     "The collection is multi-tenant",
     "error",
@@ -29,21 +23,21 @@ NO_TENANCY = _rule(
     "cannot be switched on later: the objects have to be copied into a collection that has it.",
     lowers=True,
 )
-AUTO_CREATION = _rule(
+AUTO_CREATION = RULES.add(
     "WV003",
     "Tenants are not created by a write (autoTenantCreation is off)",
     "error",
     "With automatic creation a mistyped tenant silently becomes a new one instead of an error.",
     lowers=True,
 )
-AUTO_ACTIVATION = _rule(
+AUTO_ACTIVATION = RULES.add(
     "WV004",
     "Tenants are not woken by a request (autoTenantActivation is off)",
     "error",
     "With automatic activation a mere read wakes a tenant that an operator has deactivated.",
     lowers=True,
 )
-PROPERTY = _rule(
+PROPERTY = RULES.add(
     "WV005",
     "Every property is there, with its type and its index",
     "error",
@@ -51,7 +45,7 @@ PROPERTY = _rule(
     "the server at the next write, tokenized by words.",
     lowers=True,
 )
-TOKENS = _rule(
+TOKENS = RULES.add(
     "WV006",
     "Everything that is compared is compared as a whole (tokenization FIELD)",
     "error",
@@ -59,7 +53,7 @@ TOKENS = _rule(
     "matches another's, and a filter widens.",
     lowers=True,
 )
-VECTOR = _rule(
+VECTOR = RULES.add(
     "WV007",
     "The collection's vector is that of the configuration",
     "error",
@@ -67,35 +61,35 @@ VECTOR = _rule(
     "fail.",
     lowers=True,
 )
-INDEX = _rule(
+INDEX = RULES.add(
     "WV008",
     "The vector index is of the configured kind",
     "warning",
     "Exact ranking is promised for a flat index only; another kind than the configured one keeps other promises.",
     lowers=False,
 )
-STOPWORDS = _rule(
+STOPWORDS = RULES.add(
     "WV009",
     "No word is left out of the text index",
     "warning",
     "Words on the list of stop words are found by no lexical query.",
     lowers=False,
 )
-PLAIN = _rule(
+PLAIN = RULES.add(
     "WV010",
     "The connection is encrypted",
     "warning",
     "Over http the keys and all chunks cross the network readable by everybody on the way.",
     lowers=False,
 )
-ANONYMOUS = _rule(
+ANONYMOUS = RULES.add(
     "WV011",
     "The process acts with a key",
     "warning",
     "Without a key the server serves whoever reaches it, without this library.",
     lowers=False,
 )
-OWN_RIGHTS = _rule(
+OWN_RIGHTS = RULES.add(
     "WV012",
     "With a key for each tenant, the process's own key reaches no objects",
     "error",
@@ -103,28 +97,28 @@ OWN_RIGHTS = _rule(
     "of the server's tenants, not of the credential.",
     lowers=True,
 )
-TENANT_RIGHTS = _rule(
+TENANT_RIGHTS = RULES.add(
     "WV013",
     "Each tenant's key reaches that tenant and no other",
     "error",
     "The rights of a key name its tenant; a pattern, another tenant, or the right to change rights lets it reach more.",
     lowers=True,
 )
-KEYS_UNUSED = _rule(
+KEYS_UNUSED = RULES.add(
     "WV014",
     "The server checks what keys may do (RBAC is on)",
     "error",
     "Without RBAC any key that the server knows reaches every tenant.",
     lowers=True,
 )
-VERSION = _rule(
+VERSION = RULES.add(
     "WV015",
     "The server is of a version that was tried",
     "warning",
     "Negated filters, and pages in key order under a filter, need Weaviate 1.36 or newer; 1.39 was tried.",
     lowers=False,
 )
-STALE_KEY = _rule(
+STALE_KEY = RULES.add(
     "WV016",
     "The server takes each tenant's key",
     "warning",
