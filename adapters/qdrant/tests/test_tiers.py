@@ -17,6 +17,7 @@ from vectoracl.operations import Count, Delete, Replace, Search, Upsert
 from vectoracl.predicate import ALWAYS
 from vectoracl.queries import HybridQuery, Lexical
 from vectoracl_conformance.drawn import unit
+from vectoracl_qdrant import operator as operators
 from vectoracl_qdrant import schema, tiers
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.config import QdrantConfig
@@ -259,6 +260,38 @@ def test_the_plan_makes_the_shards_by_key() -> None:
     assert '"to_shard_key":"tenant:acme"' in copied
     partial = schema.text_of(schema.CreateShard("c", "tenant:acme", partial=True))
     assert '"initial_state":"Partial"' in partial
+
+
+@NEEDS_SERVER
+@pytest.mark.parametrize("stop", ["replicate", "clear"])
+def test_a_promotion_that_was_broken_off_is_named_and_goes_on(provisioned: Any, monkeypatch: Any, stop: str) -> None:
+    try:
+        store = provisioned(tiers=True, page=50)
+    except RefusedError:
+        pytest.skip("not run: the server is not in cluster mode")
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(testing.principal("alice", "acme"))
+        docs.upsert([v.Chunk(f"c{i}", "d", "word", unit(np.random.default_rng(i))) for i in range(60)])
+        operator = acl.operator()
+        act = operators._Hands.act
+
+        def killed(self: Any, task: tiers.Task, tenant: str) -> None:
+            if task == stop:
+                raise KeyboardInterrupt
+            act(self, task, tenant)
+
+        monkeypatch.setattr(operators._Hands, "act", killed)
+        with pytest.raises(KeyboardInterrupt):
+            operator.promote("acme")
+        monkeypatch.undo()
+        (one,) = operator.tenants()
+        assert (one.tenant, one.advice, one.note) == ("acme", "promote", tiers.UNFINISHED)
+        assert docs.count() == 60
+        operator.promote("acme")
+        (one,) = operator.tenants()
+        assert (one.tier, one.advice, one.note) == ("own", "", "")
+        assert docs.count() == 60
+        operator.close()
 
 
 @NEEDS_SERVER

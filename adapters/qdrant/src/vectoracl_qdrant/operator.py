@@ -177,7 +177,8 @@ class QdrantOperator:
         started = shard_of(name) in cluster.states
         unfinished = started and (tier == "shared" or self._left(name))
         large = self._config.tiers and not started and rows >= self._config.promote_rows
-        return TenantInfo(name, rows, tier, "promote" if unfinished or large else "")
+        note = tiers.UNFINISHED if unfinished else ""
+        return TenantInfo(name, rows, tier, "promote" if unfinished or large else "", note=note)
 
     def _left(self, tenant: str) -> bool:
         where = self._compile.rows(tenant)

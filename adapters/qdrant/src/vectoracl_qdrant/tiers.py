@@ -36,6 +36,7 @@ LOCAL = "The client's local mode has no shards, and would answer from all of the
 NOT_CUSTOM = (
     "The collection is not sharded by key, and Qdrant cannot change that: provision another one with tiers = true."
 )
+UNFINISHED = "its promotion is not finished; if nobody is at it any more, this goes on with it"
 NO_WAY_BACK = (
     "Qdrant cannot move a tenant back while it is served: replication into the shared shard takes that shard out of "
     "service for all of its tenants, and a copy by hand would lose what is written meanwhile. Copy the tenant's chunks "
