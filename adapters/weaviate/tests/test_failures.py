@@ -230,7 +230,7 @@ def test_too_large_a_call_is_refused_before_anything_is_sent(store):
         (grpc.StatusCode.PERMISSION_DENIED, "unauthorized", "no"),
         (grpc.StatusCode.UNAUTHENTICATED, "unauthorized", "no"),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "rate_limited", "no"),
-        (grpc.StatusCode.UNKNOWN, "rejected", "no"),
+        (grpc.StatusCode.UNKNOWN, "rejected", "unknown"),
         (grpc.StatusCode.INTERNAL, "unavailable", "unknown"),
     ],
 )

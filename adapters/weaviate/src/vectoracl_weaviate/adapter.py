@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, assert_never
 
-from vectoracl.adapter import Capabilities, Flow, together
+from vectoracl.adapter import Capabilities, Flow, Request, together
 from vectoracl.algebra import EVERY, NONE
+from vectoracl.drive import confined
 from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
 from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.findings import Posture
@@ -84,7 +85,7 @@ class WeaviateAdapter:
             hits, _ = yield from self._ranked(operation, scope, operation.k)
             shortfall = None
             if len(hits) < operation.k and self.config.index != "flat" and not isinstance(operation.query, Lexical):
-                visible = yield from self._number(operation.partition, scope)
+                visible = yield from self._number(operation.partition, scope, quick=True)
                 shortfall = _SHORT if min(operation.k, visible) > len(hits) else None
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
@@ -150,14 +151,19 @@ class WeaviateAdapter:
         scope = self._compile.scope(operation.scope, operation.where)
         return (yield from self._reading(operation.partition, lambda: self._number(operation.partition, scope), 0))
 
-    def _number(self, partition: str, scope: Compiled) -> Flow[int]:
+    def _number(self, partition: str, scope: Compiled, *, quick: bool = False) -> Flow[int]:
+        """Count; *quick* is for what only tells whether there may be more: in one round, not in three."""
         if scope is NONE:
             return 0
         compiled = self._compile
-        found, marked = yield from together(
-            compiled.tally(partition, scope), compiled.tally(partition, every([scope, compiled.marked()]))
-        )
-        if not marked:
+        found: int | None
+        if quick:
+            marks = compiled.tally(partition, every([scope, compiled.marked()]))
+            number, marked = yield from together(compiled.tally(partition, scope), marks)
+            found = None if marked else number
+        else:
+            found = yield from self._quietly(partition, scope, compiled.tally(partition, scope))
+        if found is not None:
             return found
 
         def ask(more: Compiled) -> Flow[_Seen[int]]:
@@ -165,6 +171,18 @@ class WeaviateAdapter:
             return _Seen(objects, len(objects))
 
         return (yield from self._steady(partition, ask))
+
+    def _quietly(self, partition: str, scope: Compiled, request: Request[R]) -> Flow[R | None]:
+        """Return the reply of *request*; None if a document of the scope was being replaced before it or after it.
+
+        One after the other: a replacement that was going on when the reply was made has a mark at one of the ends,
+        unless all of it lay between them.
+        """
+        marked = self._compile.tally(partition, every([scope, self._compile.marked()]))
+        if (yield from marked):
+            return None
+        reply = yield from request
+        return None if (yield from marked) else reply
 
     def facets(self, operation: Facets) -> Flow[list[Facet]]:
         """Count by value exactly, by groups; by keys where a document is being replaced."""
@@ -176,13 +194,11 @@ class WeaviateAdapter:
         scope = every([compiled.scope(operation.scope, operation.where), has])
         if scope is NONE:
             return []
-        asked: tuple[Any, Any] = (
-            # The server keeps the largest groups and says nothing of the others: one more than the most shows them.
-            compiled.groups(partition, scope, field, operation.most + 1),
-            compiled.tally(partition, every([scope, compiled.marked()])),
+        # The server keeps the largest groups and says nothing of the others: one more than the most shows them.
+        groups = yield from self._quietly(
+            partition, scope, compiled.groups(partition, scope, field, operation.most + 1)
         )
-        groups, marked = yield from together(*asked)
-        if not marked:
+        if groups is not None:
             return self._decode.facets(field, groups)
         path = compiled.property(field)
         properties = (*compiled.places, *(() if path in compiled.places else (path,)))
@@ -238,11 +254,16 @@ class WeaviateAdapter:
     # Tenants that are not served
 
     def _reading(self, partition: str, make: Callable[[], Flow[R]], empty: R) -> Flow[R]:
-        """Read; of a tenant that is missing or not active, *empty*, so that the two read alike."""
+        """Read, or delete; of a tenant that is missing or not active, *empty*, so that the two read alike.
+
+        What fails after something was deleted is raised (see `confined`): *empty* would say that nothing was.
+        """
         try:
             return (yield from make())
         except StoreError as error:
             refused = error
+        if refused.sent != "no":
+            raise refused
         if refused.code == "tenant_not_served":
             return empty
         if refused.code != "rejected":
@@ -251,6 +272,9 @@ class WeaviateAdapter:
             # Made or activated by somebody between the two; whatever else was refused is refused again.
             return (yield from make())
         return empty
+
+    def _deleting(self, partition: str, make: Callable[[], Flow[int]]) -> Flow[int]:
+        return (yield from self._reading(partition, lambda: confined(make(), partition), 0))
 
     def _state(self, partition: str, refused: StoreError) -> Flow[TenantState | None]:
         """Return whether the tenant is served, of which a request was *refused*.
@@ -275,14 +299,16 @@ class WeaviateAdapter:
         writes may meet: the tenant that one of them was refused for is there when its state is asked for.
         """
         try:
-            return (yield from make())
+            # It says "unknown" of what fails after something was written, which is not written again: somebody else
+            # may have written since.
+            return (yield from confined(make(), partition))
         except StoreError as error:
             refused = error
         if refused.code != "rejected":
             raise refused
         state = yield from self._state(partition, refused)
-        if state == "active" and refused.sent != "no":
-            raise refused
+        if refused.sent != "no":
+            raise refused if state == "active" else not_served(refused.sent)
         if state != "active":
             if state is not None or not self.config.creates:
                 raise not_served(refused.sent)
@@ -424,7 +450,7 @@ class WeaviateAdapter:
         check_tagged(operation.records, operation.partition)
         self._compile.check_size(operation.records)
         if not operation.records:
-            return (yield from self._reading(operation.partition, lambda: self._clear(operation), 0))
+            return (yield from self._deleting(operation.partition, lambda: self._clear(operation)))
         return (yield from self._writing(operation.partition, lambda: self._replace(operation)))
 
     def _clear(self, operation: Replace) -> Flow[int]:
@@ -479,7 +505,7 @@ class WeaviateAdapter:
     def delete(self, operation: Delete) -> Flow[int | None]:
         """Delete by the filter, and count what went."""
         conditions = (self._compile.scope(operation.scope), self._compile.selected(operation))
-        return (yield from self._reading(operation.partition, lambda: self._delete(operation.partition, conditions), 0))
+        return (yield from self._deleting(operation.partition, lambda: self._delete(operation.partition, conditions)))
 
     def _delete(self, partition: str, conditions: Sequence[Compiled]) -> Flow[int]:
         """Count and delete; a decided replacement is ended first, since its deciding object may be among them."""

@@ -52,7 +52,10 @@ def _mapped(error: BaseException, *, write: bool) -> StoreError:
         if code is grpc.StatusCode.UNAVAILABLE:
             return StoreError(_NO_GRPC, code="unavailable", adapter=ADAPTER, sent="unknown" if write else "no",
                               retryable=True)  # fmt: skip
-        return status(_CODES.get(code, 500), write=write)
+        made = status(_CODES.get(code, 500), write=write)
+        if write and code is grpc.StatusCode.UNKNOWN:
+            made.sent = "unknown"  # it may be anything
+        return made
     if untrusted(error):
         return StoreError(UNTRUSTED, code="untrusted", adapter=ADAPTER, sent="no")
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
