@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 
 from vectoracl.places import address
@@ -12,17 +10,32 @@ from vectoracl.places import address
 @pytest.mark.parametrize(
     "url",
     [
-        "http://localhost:6333", "http://LOCALHOST.:6333/", "https://127.0.0.1:6333", "http://127.1.2.3:6333",
-        "http://[::1]:6333", "http://[::ffff:127.0.0.1]:6333", "http://0.0.0.0:6333", "db.localhost:6333", "localhost",
-        "http://localhost/path?query", "//localhost", "user:secret@localhost",
+        "http://localhost:6333", "http://LOCALHOST.:6333/", "https://127.0.0.1:6333", "http://[::]:6333",
+        "http://[::1]:6333", "http://[::ffff:127.0.0.1]:6333", "http://0.0.0.0:6333", "localhost",
+        "http://localhost/?query", "//localhost", "user:secret@localhost",
     ],
 )  # fmt: skip
 def test_this_machine_is_one_host(url):
     assert address(url, 6333) == "loopback:6333"
 
 
-def test_a_name_and_an_address_are_each_themselves(monkeypatch):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", ("10.0.0.7", 0))])
+def test_other_addresses_and_names_of_the_loopback_are_hosts_of_their_own():
+    """A forwarder gives each service an address or a name of its own there, all with one port."""
+    hosts = ["127.0.0.1", "127.0.0.2", "127.1.2.3", "[::ffff:127.0.0.2]", "green.localhost", "blue.localhost"]
+    found = [address(f"http://{host}:6333", 1) for host in hosts]
+    assert len(set(found)) == 5
+    assert found[1] == found[3] == "127.0.0.2:6333"
+    assert found[4] == "green.localhost:6333"
+
+
+def test_a_path_is_part_of_the_place():
+    """A proxy may serve a store under each path."""
+    assert len({address(f"https://proxy{path}", 443) for path in ("", "/green", "/Green", "/blue", "/blue/x")}) == 5
+    assert address("https://proxy/green/", 443) == address("https://PROXY:443/green", 1) == "proxy:443/green"
+    assert address("proxy/green", 443) == "proxy:443/green"
+
+
+def test_a_name_and_an_address_are_each_themselves():
     assert address("https://A.example.com.:6333", 1) == address("a.example.com:6333", 2) == "a.example.com:6333"
     # One address may serve many names, and tell their servers apart by the name.
     assert len({address(f"https://{one}:6333", 1) for one in ("a.example.com", "b.example.com", "10.0.0.7")}) == 3
@@ -30,14 +43,9 @@ def test_a_name_and_an_address_are_each_themselves(monkeypatch):
     assert address("[2001:DB8:0::1]:5", 1) == address("http://[2001:db8::1]:5", 1)
 
 
-def test_a_name_of_this_machine_s_loopback_is_found_out(monkeypatch):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", (ip, 0)) for ip in ("127.0.1.1", "::1")])
-    assert address("http://my-laptop:6333", 1) == "loopback:6333"
+def test_a_name_is_never_looked_up(monkeypatch):
+    """Names that all lead to this machine may be told apart by a proxy on it."""
+    import socket
 
-
-def test_a_name_that_is_not_known_is_itself(monkeypatch):
-    def unknown(*_, **__):
-        raise socket.gaierror
-
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    assert address("http://nowhere.invalid", 6333) == "nowhere.invalid:6333"
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("looked up"))
+    assert address("http://my-laptop:6333", 1) == "my-laptop:6333"

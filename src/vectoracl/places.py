@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 _LOOPBACK = "loopback"
+_HERE = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104 - compared, nothing binds to it
 
 
 def address(url: str, port: int | Mapping[str, int]) -> str:
-    """Return *url*, or a host with or without a port, as HOST:PORT in one spelling; *port* where it names none.
+    """Return *url*, or a host with or without a port, as HOST:PORT/PATH in one spelling; *port* where it names none.
 
-    Case, a dot at the end and the path do not count, and every name and address of this machine's loopback is one host.
-    Beyond that a name is itself and an address is itself: behind one address several servers may be told apart by the
-    name that a request asks for. *port* may depend on the scheme.
+    Case and a dot at the end of the host do not count, nor do a slash at the end of the path, a query and credentials.
+    `localhost`, 127.0.0.1, ::1 and the unspecified address, to which a client connects as to these, are one host.
+    Beyond that a name is itself and an address is itself, those of the loopback too: behind one address several servers
+    may be told apart by the name or the path that a request asks for. *port* may depend on the scheme.
     """
     parts = urlsplit(url if "//" in url else f"//{url}")
     default = port if isinstance(port, int) else port.get(parts.scheme, 0)
-    return f"{_host(parts.hostname or '')}:{parts.port or default}"
+    return f"{_host(parts.hostname or '')}:{parts.port or default}{parts.path.rstrip('/')}"
 
 
 def _host(name: str) -> str:
     name = name.rstrip(".").casefold()
     try:
-        return _numeric(name)
+        one = ipaddress.ip_address(name.split("%")[0])
     except ValueError:
         pass
-    if name == "localhost" or name.endswith(".localhost"):
-        return _LOOPBACK
-    try:
-        found = {_numeric(str(one[4][0])) for one in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)}
-    except (OSError, ValueError):  # a name that is not known here: whoever connects will say so
-        return name
-    return _LOOPBACK if found == {_LOOPBACK} else name
-
-
-def _numeric(text: str) -> str:
-    """Return an IP address in one spelling. Raises: ValueError if it is none."""
-    one = ipaddress.ip_address(text.split("%")[0])
-    if isinstance(one, ipaddress.IPv6Address) and one.ipv4_mapped is not None:
-        one = one.ipv4_mapped
-    return _LOOPBACK if one.is_loopback or one.is_unspecified else str(one)
+    else:
+        if isinstance(one, ipaddress.IPv6Address) and one.ipv4_mapped is not None:
+            one = one.ipv4_mapped
+        name = str(one)
+    return _LOOPBACK if name in _HERE else name

@@ -1,4 +1,5 @@
-"""One index under two addresses of this machine is one store to `vectoracl copy`; another prefix is another store."""
+"""One index under two addresses of this machine is one store to `vectoracl copy`; another prefix or index is
+another store."""
 
 from __future__ import annotations
 
@@ -15,9 +16,10 @@ def test_two_addresses_of_one_index_are_one_place(store: Provisioned) -> None:
         with v.VectorACL(store.with_(**settings)) as acl:
             return acl.places("main")
 
-    port = urlsplit(str(store.config["stores"]["main"]["host"])).port
-    names = [at(host=f"http://{host}:{port}") for host in ("localhost", "127.0.0.1")]
+    url = urlsplit(str(store.config["stores"]["main"]["host"]))  # the stand-in keeps each index under a path
+    names = [at(host=f"http://{host}:{url.port}{url.path}") for host in ("localhost", "127.0.0.1")]
     assert names[0] == names[1]
     assert len(names[0]) == 1
     assert names[0] == at()
     assert not names[0] & at(namespace_prefix="other-")
+    assert not names[0] & at(host=f"http://localhost:{url.port}/indexes/another")

@@ -45,6 +45,16 @@ def test_a_process_and_an_alias_are_seen_through() -> None:
     assert places("http://localhost", "docs", None) == {"loopback:6333/docs"}
 
 
+def test_two_servers_behind_one_address_are_two() -> None:
+    """The client sends its requests under the path of the url."""
+    found = [
+        places(f"http://{where}", "docs", None)
+        for where in ("proxy.invalid/green", "proxy.invalid/blue", "proxy.invalid", "127.0.0.1", "127.0.0.2")
+    ]
+    assert len(frozenset.union(*found)) == 5
+    assert found[0] == places("http://proxy.invalid:6333/green/", "docs", None)
+
+
 def test_a_folder_is_one_place_however_it_is_written(tmp_path: Any) -> None:
     def at(path: Any) -> frozenset[str]:
         store = {"adapter": "qdrant", "path": str(path), "dimension": 8}
