@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vectoracl.places import address
+from vectoracl.places import address, original, replica, same
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,19 @@ def test_a_name_is_never_looked_up(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("looked up"))
     assert address("http://my-laptop:6333", 1) == "my-laptop:6333"
+
+
+def test_a_replica_is_its_original_and_two_originals_are_two():
+    """A server that was made from a backup says of its data what the one says that the backup was made of."""
+    live, restored = (frozenset({f"x: started {at}", original("x: system 1")}) for at in (1, 2))
+    standby, other = (frozenset({f"x: started {at}", replica("x: system 1")}) for at in (3, 4))
+    assert not same(live, restored)
+    assert same(live, live)
+    for one in (live, restored, other):
+        assert same(one, standby)
+        assert same(standby, one)
+    elsewhere = frozenset({"x: started 5", original("x: system 2")})
+    assert not same(standby, elsewhere)
+    assert not same(elsewhere, standby)
+    assert same(frozenset({"a", "b"}), frozenset({"b", "c"}))
+    assert not same(frozenset(), frozenset())

@@ -350,8 +350,8 @@ class Opened:
     """An adapter with the makers of its ports; a port is made at first use, in the process that uses it.
 
     `server` describes the store for reports (filled after the first contact). `places` says where the rows are, given
-    the store's port, as texts of which two stores share one only if they are the same (see `places.address`): what the
-    server says of itself where it does. It raises what the port raises.
+    the store's port, as texts of which two stores share one only if they are the same: what the server says of itself
+    where it does (see `places`, also for replicas). It raises what the port raises.
     """
 
     adapter: Adapter

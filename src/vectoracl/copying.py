@@ -21,6 +21,7 @@ from vectoracl.errors import ConfigError, InvalidInputError, RefusedError, Store
 from vectoracl.hazmat import Operated
 from vectoracl.ids import check_tenant, look_alikes
 from vectoracl.operations import Position
+from vectoracl.places import same
 from vectoracl.records import Hit, Record
 
 PAGE = 500
@@ -209,7 +210,7 @@ class Copy:
                 field="to",
             )
         mine, theirs = (self._places(acl, name) for acl, name in names)
-        if mine & theirs:
+        if same(mine, theirs):
             raise RefusedError(
                 f"--from and --to are the same store of {tenant!a} by different settings: both reach one place on one "
                 "server. Nothing was copied, and nothing is left to do.",

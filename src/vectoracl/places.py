@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 _LOOPBACK = "loopback"
+_ORIGINAL, _REPLICA = " (original)", " (replica)"
 _HERE = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S104 - compared, nothing binds to it
 
 
@@ -21,6 +22,30 @@ def address(url: str, port: int | Mapping[str, int]) -> str:
     parts = urlsplit(url if "//" in url else f"//{url}")
     default = port if isinstance(port, int) else port.get(parts.scheme, 0)
     return f"{_host(parts.hostname or '')}:{parts.port or default}{parts.path.rstrip('/')}"
+
+
+def original(data: str) -> str:
+    """Return the text of a store that holds *data* and follows no other; a backup that was restored says the same."""
+    return data + _ORIGINAL
+
+
+def replica(data: str) -> str:
+    """Return the text of a store that follows the original of *data*, so that what is written there is seen here."""
+    return data + _REPLICA
+
+
+def same(one: frozenset[str], other: frozenset[str]) -> bool:
+    """Tell whether two stores are one by their places: a text that both have, or of one data a replica and any other.
+
+    Two originals of one data are two stores: one was made from the other, and lives on by itself.
+    """
+    if any(not text.endswith(_ORIGINAL) for text in one & other):
+        return True
+    return any(replica(_data(text)) in there for here, there in ((one, other), (other, one)) for text in here)
+
+
+def _data(text: str) -> str:
+    return text.removesuffix(_ORIGINAL)
 
 
 def _host(name: str) -> str:

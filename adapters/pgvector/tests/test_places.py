@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +15,13 @@ import pytest
 import vectoracl as v
 from vectoracl import Chunk, testing
 from vectoracl.checkpoint import Checkpoint
-from vectoracl.copying import Copy, Side
-from vectoracl.errors import RefusedError
-from vectoracl_pgvector import schema
+from vectoracl.copying import Copy, Plan, Side
+from vectoracl.errors import RefusedError, StoreError
+from vectoracl_pgvector import embedded, schema
+from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.failures import mapped
+from vectoracl_pgvector.names import Names
+from vectoracl_pgvector.places import places
 
 pytestmark = pytest.mark.server
 
@@ -23,10 +31,10 @@ def otherwise(dsn: str, **more: str) -> str:
     return psycopg.conninfo.make_conninfo(dsn, application_name="other", **more)
 
 
-def planned(one: dict[str, Any], other: dict[str, Any], folder: Path) -> None:
+def planned(one: dict[str, Any], other: dict[str, Any], folder: Path, **how: Any) -> Plan:
     with v.VectorACL(one) as source, v.VectorACL(other) as target:
         checkpoint = Checkpoint(folder / "checkpoint", ["a", "b"])
-        Copy(Side(source), Side(target), reason="a test of places", checkpoint=checkpoint).plan()
+        return Copy(Side(source), Side(target), reason="a test of places", checkpoint=checkpoint).plan(**how)
 
 
 @pytest.mark.parametrize("readable", [True, False], ids=["system identifier", "start of the server"])
@@ -65,3 +73,82 @@ def test_another_table_and_another_database_of_the_server_are_others(provisioned
     planned(one.config, beside, tmp_path)
     with v.VectorACL(one.changed(table="nowhere")) as acl:
         assert acl.places("main") == frozenset()
+
+
+@pytest.fixture
+def twins() -> Iterator[tuple[Any, Any]]:
+    """Start a server whose table holds one tenant's chunk, and another one made from a physical backup of it."""
+    folder = Path(tempfile.mkdtemp(prefix="vectoracl-places-", dir="/tmp"))
+    running: list[Any] = []
+    try:
+        first = embedded.start(folder / "live")
+        try:
+            with psycopg.connect(first.dsn("owner")) as owner:
+                for statement in schema.migrations(PgvectorConfig(dsn=first.dsn("runtime"), dimension=3)):
+                    owner.execute(statement)
+            with v.connect(settings(first)) as acl:
+                acl.scoped(testing.principal("ann", "acme")).upsert([Chunk("c", "d", "", [1.0] * 3)])
+        finally:
+            embedded.release(first)
+            embedded.stop(folder / "live")
+        copied(folder / "live", folder / "restored")
+        for name in ("live", "restored"):
+            running.append(embedded.start(folder / name))
+        yield running[0], running[1]
+    finally:
+        for one in running:
+            embedded.release(one)
+            embedded.stop(folder / ("live", "restored")[running.index(one)])
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def copied(source: Path, target: Path) -> None:
+    """Copy a stopped server's folder with owners and modes."""
+    subprocess.run(["cp", "-a", str(source), str(target)], check=True, timeout=60)
+
+
+def settings(server: Any) -> dict[str, Any]:
+    store = {"adapter": "pgvector", "dsn": server.dsn("runtime"), "owner_dsn": server.dsn("owner"), "dimension": 3}
+    return {"version": 1, "stores": {"main": store}}
+
+
+def test_a_restored_physical_backup_is_another_store(twins: tuple[Any, Any], tmp_path: Path) -> None:
+    """It has the system identifier and the oids of the server that it was made of."""
+    live, restored = map(settings, twins)
+    with v.connect(live) as acl:
+        acl.scoped(testing.principal("ann", "acme")).delete(document="d")  # the accident
+    (move,) = planned(restored, live, tmp_path, tenants=["acme"], named=True).moves
+    assert (move.rows, move.state) == (1, "copy")
+    with pytest.raises(RefusedError, match="the same store of 'acme'"):
+        other = {
+            "version": 1,
+            "stores": {"main": {**live["stores"]["main"], "dsn": otherwise(twins[0].dsn("runtime"))}},
+        }
+        planned(live, other, tmp_path, tenants=["acme"])
+
+
+class Server:
+    """Answers what `places` asks for, the system identifier with an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def execute(self, request: Any, timeout: float | None) -> Any:
+        if "FROM pg_control_system()" in request.statements[0].sql:
+            raise mapped(self._error, debug=False)
+        return (((5, 7, "2026-01-01", True, False),),)
+
+
+NAMES = Names.of(PgvectorConfig(dsn="postgresql://x/y", dimension=3))
+
+
+@pytest.mark.parametrize("error", [psycopg.errors.FeatureNotSupported, psycopg.errors.InsufficientPrivilege])
+def test_a_server_that_does_not_say_its_identifier_is_named_by_its_start(error: type[Exception]) -> None:
+    """Managed services do not support pg_control_system()."""
+    assert places(Server(error()), NAMES) == {"started 2026-01-01, database 5, table 7"}  # type: ignore[arg-type]
+
+
+def test_a_server_that_cannot_answer_now_is_asked_again_later() -> None:
+    with pytest.raises(StoreError) as raised:
+        places(Server(psycopg.errors.TooManyConnections()), NAMES)  # type: ignore[arg-type]
+    assert raised.value.retryable

@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import vectoracl as v
 from vectoracl import Chunk, Hybrid, Lexical, testing
+from vectoracl.places import same
 from vectoracl_pgvector.embedded_folder import Folder
 from vectoracl_pgvector.embedded_identity import identity_for
 from vectoracl_pgvector.embedded_programs import installed, programs_for
@@ -90,3 +91,8 @@ def test_a_replica_has_the_policies_and_serves_reads(store: Any, server: Any, re
             assert docs.count() == 5
     with psycopg.connect(there["runtime"]) as connection:
         assert connection.execute("SELECT count(*) FROM vectoracl.chunks").fetchone() == (0,), "no scope, no rows"
+    # It started at another time, and is the primary's own place: a copy from it or to it is one of a store onto itself.
+    with v.VectorACL(store.config) as primary, v.VectorACL(store.changed(dsn=there["runtime"])) as follower:
+        named = primary.places("main"), follower.places("main")
+    assert not named[0] & named[1]
+    assert same(*named)

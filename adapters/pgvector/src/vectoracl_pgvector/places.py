@@ -6,6 +6,7 @@ from typing import Any
 
 from vectoracl.adapter import Port
 from vectoracl.errors import StoreError
+from vectoracl.places import original, replica
 from vectoracl_pgvector.names import SAFE_PATH, Names
 from vectoracl_pgvector.requests import Statement, Transaction
 
@@ -16,28 +17,31 @@ _STARTED = "to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD H
 def places(port: Port, names: Names) -> frozenset[str]:
     """Return what names the table: its oid and its database's, with each of two things that name the server.
 
-    `system_identifier` is the cluster's own, and its replicas'; a server may keep it from the role, so the moment at
-    which it started is asked for as well. Empty where the table is not there. Raises: StoreError.
+    The moment at which it started is its own. `system_identifier` is the cluster's and its replicas', and also that of
+    a server which was made from a physical backup, with the same oids: so one that follows no other says so. A server
+    may keep that from the role, or not know it. Empty where the table is not there. Raises: StoreError.
     """
     found = _asked(
         port,
         "SELECT (SELECT oid FROM pg_database WHERE datname = current_database())::int8, to_regclass(%s)::oid::int8, "
-        f"{_STARTED}, has_function_privilege('pg_control_system()', 'EXECUTE')",
+        f"{_STARTED}, has_function_privilege('pg_control_system()', 'EXECUTE'), pg_is_in_recovery()",
         (names.table,),
     )
     if found is None or found[1] is None:
         return frozenset()
-    database, table, started, allowed = found
-    named = [f"started {started}"]
+    database, table, started, allowed, follows = found
+    which = f"database {database}, table {table}"
+    named = {f"started {started}, {which}"}
     if allowed:
         try:
             row = _asked(port, "SELECT system_identifier FROM pg_control_system()", ())
         except StoreError as error:
-            if error.code != "rejected":
+            if error.retryable:
                 raise
         else:
-            named += [] if row is None else [f"system {row[0]}"]
-    return frozenset(f"{one}, database {database}, table {table}" for one in named)
+            if row is not None:
+                named.add((replica if follows else original)(f"system {row[0]}, {which}"))
+    return frozenset(named)
 
 
 def _asked(port: Port, sql: str, params: tuple[Any, ...]) -> Any:
