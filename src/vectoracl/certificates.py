@@ -27,11 +27,13 @@ def authority(base: Path, file: Path | None) -> Authority | None:
         pem = (base / file).read_bytes()
         if b"-----BEGIN CERTIFICATE-----" not in pem:  # an empty text would mean those that the machine trusts
             raise ValueError
-        return Authority(pem, ssl.create_default_context(cadata=pem.decode("ascii")))
+        # Around a certificate there may be any text, in any encoding: of what is trusted, all is ASCII.
+        text = pem.decode("ascii", "ignore")
+        return Authority(text.encode(), ssl.create_default_context(cadata=text))
+    except (ValueError, ssl.SSLError):  # before OSError, of which SSLError is one
+        problem = "it holds no whole certificate in PEM form"
     except OSError as error:
         problem = error.strerror or type(error).__name__
-    except (ValueError, ssl.SSLError):
-        problem = "it holds no certificate in PEM form"
     raise ConfigError(
         f"ca_file cannot be used ({problem}). Name a PEM file with the certificate of the authority that signed the "
         "server's, relative to the configuration's folder."

@@ -21,7 +21,7 @@ def facets(
 ) -> Flow[list[Facet]]:
     """Count by the values of *field*, exactly, over every partition; the best *limit* come back.
 
-    The action is "count": who may count by a filter learns the same, one value at a time.
+    The action is "scan": it shows values, which who may only count would have to guess.
     """
     ask: Callable[[Facets], Flow[list[Facet]]] | None = getattr(store.adapter, "facets", None)  # see `Faceted`
     if store.capabilities.facets == "none" or ask is None:
@@ -48,7 +48,7 @@ def facets(
                 )
         return summed((facet for one in found for facet in one), kind, store.adapter_name)[:limit]
 
-    return (yield from guard.guarded(asker, "count", store, body, empty=lambda _: [], size=len))
+    return (yield from guard.guarded(asker, "scan", store, body, empty=lambda _: [], size=len))
 
 
 def summed(found: Iterable[Facet], kind: FieldType, adapter: str) -> list[Facet]:

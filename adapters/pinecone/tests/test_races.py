@@ -17,11 +17,13 @@ from vectoracl import F
 from vectoracl.drive import run
 from vectoracl.errors import ClosedError, DeniedError, StoreError
 from vectoracl.operations import Delete, Replace, Scan, Upsert
-from vectoracl.predicate import ALWAYS, Predicate
+from vectoracl.predicate import ALWAYS, Eq, Predicate
 from vectoracl.records import Record, Tag
 from vectoracl_pinecone.adapter import PineconeAdapter
+from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.execute import PineconePort
-from vectoracl_pinecone.requests import Put, Query, Remove, Settle
+from vectoracl_pinecone.names import record_id
+from vectoracl_pinecone.requests import Done, Listing, Match, Page, Put, Query, Remove, Settle
 from vectoracl_pinecone.writes import ROUNDS
 
 from pinecone_support.shapes import FIELDS, TENANT, checked, config
@@ -324,3 +326,42 @@ def test_a_delete_of_which_a_part_is_done_says_so() -> None:
         failed = failing(here, here.adapter.delete(delete), After(Remove, 1, Remove), lost())
         assert failed.sent == "unknown"
         assert len(here.rows()) == 500
+
+
+def test_what_a_replacement_took_back_is_not_counted_as_written() -> None:
+    """After it wrote, a chunk outside of its scope has appeared beside it, and a rival of the same number."""
+
+    class Racing:
+        parallel = 1
+
+        def __init__(self) -> None:
+            self.mine: list[str] = []
+            self.removed: list[str] = []
+
+        def execute(self, request: Any, timeout: float | None) -> Any:
+            match request:
+                case Put():
+                    self.mine = [one.id for one in request.records]
+                    return Done()
+                case Remove():
+                    self.removed += request.ids or ()
+                    return Done()
+                case Listing():
+                    others = (Match(record_id("acme", "d", 0, "other")),) if self.mine else ()
+                    return Page((*(Match(one) for one in self.mine), *others), None)
+                case Query() if "acl_label" in str(request.filter):
+                    return (Match("x"),)
+                case Query() if "$ne" in str(request.filter):
+                    return (Match(self.mine[0]),)
+            return ()
+
+        def close(self) -> None:
+            pass
+
+    port = Racing()
+    adapter = PineconeAdapter(PineconeConfig.model_validate({"api_key": "none", "index": "i", "dimension": 3}), {})
+    record = Record(Tag("acme", "d", "c", producer="u", path="replace", time=1.0), "text", np.ones(3, np.float32), {})
+    with pytest.raises(StoreError) as caught:
+        run(adapter.replace(Replace("acme", Eq("@label", "standard"), "d", (record,))), {"store": port}, timeout=5)
+    assert (caught.value.sent, caught.value.written) == ("unknown", 0)
+    assert port.removed == port.mine

@@ -15,8 +15,8 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client import grpc as messages
-from qdrant_client import models
 
 from vectoracl.errors import ConfigError, StoreError
 from vectoracl_qdrant.config import QdrantConfig
@@ -152,3 +152,21 @@ def test_a_file_that_holds_no_certificate_is_a_wrong_config(tmp_path: Path) -> N
 def test_an_authority_for_a_plain_address_is_a_wrong_config() -> None:
     with pytest.raises(ValueError, match="ca_file goes with an https url"):
         QdrantConfig(url="http://localhost:6333", dimension=4, ca_file="ca.pem")
+
+
+def test_a_client_of_the_applications_own_decides_what_it_trusts(tmp_path: Path) -> None:
+    made = config(6333, ca_file="ca.pem")
+    with pytest.raises(ConfigError, match="verify"):
+        QdrantPort(made, tmp_path, debug=False, client=QdrantClient(":memory:"))
+    with pytest.raises(ConfigError, match="verify"):
+        AsyncQdrantPort(made, tmp_path, debug=False, client=AsyncQdrantClient(":memory:"))
+
+
+def test_text_around_a_certificate_is_no_matter(ca: trustme.CA, tmp_path: Path) -> None:
+    pem = ca.cert_pem.bytes()
+    (tmp_path / "ca.pem").write_bytes("\ufeff# Zertifikat von Müller\n".encode() + pem)
+    with rest(ca) as port:
+        assert asked(config(port, ca_file="ca.pem"), tmp_path)
+    (tmp_path / "ca.pem").write_bytes(pem[: len(pem) // 2])
+    with pytest.raises(ConfigError, match="no whole certificate"):
+        asked(config(1, ca_file="ca.pem"), tmp_path)

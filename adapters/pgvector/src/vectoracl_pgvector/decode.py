@@ -37,7 +37,7 @@ class Decoder:
     def facets(self, field: str, rows: Sequence[Row]) -> list[Facet]:
         """Return *rows* of (value, number of rows) as facets; a metadata value comes as JSON."""
         plain = field in TAG_FIELDS
-        return [Facet(value if plain else orjson.loads(value), int(count)) for value, count in rows]
+        return [Facet(value if plain else _value(value), int(count)) for value, count in rows]
 
     def _hit(self, row: Row, *, ranked: Literal["distance", "words"] | None) -> Hit:
         (_, tenant, document, generation, chunk, label, rev, expires, producer, path, time, position, text, metadata,
@@ -62,3 +62,9 @@ class Decoder:
         Cosine: 1 - distance; `<#>` is the negative inner product; L2: minus the distance (pgvector's README).
         """
         return 1.0 - distance if self._metric == "cosine" else -distance
+
+
+def _value(text: str) -> str | int | float | bool:
+    """Return a value of JSON. jsonb writes 2**60 without a point, and as a number it was and is a double."""
+    value: str | int | float | bool = orjson.loads(text)
+    return float(value) if type(value) is int else value

@@ -172,7 +172,8 @@ class Writer:
                 if (yield from self._any(partition, old, outside)):
                     if not mine:
                         raise _denied("replace")
-                    yield from self._remove(partition, mine, EVERY)
+                    taken, mine = mine, []  # whatever becomes of their removal, they do not count as written
+                    yield from self._remove(partition, taken, EVERY)
                     raise _taken()
                 if not operation.records:
                     yield from self._remove(partition, old, EVERY)
@@ -184,7 +185,8 @@ class Writer:
                 mine = _ids(records)
                 rival = yield from self.rival(partition, document, generation, version)
                 if rival == "newer":
-                    yield from self._remove(partition, sorted(mine), EVERY)
+                    taken, mine = mine, []
+                    yield from self._remove(partition, sorted(taken), EVERY)
                     return len(records)
                 # Listed again: another one may have written a generation below this one meanwhile, and be done.
                 now = yield from self._pages.ids(partition, document_prefix(document))

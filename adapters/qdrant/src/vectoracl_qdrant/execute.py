@@ -296,6 +296,7 @@ class QdrantPort(_Process):
     def __init__(self, config: QdrantConfig, base: Path, *, debug: bool, client: QdrantClient | None = None) -> None:
         super().__init__(config, debug=debug)
         self._own = client is None
+        _check_given(config, client)
         self._client = client or _made(lambda: QdrantClient(**connect_arguments(config, base)), debug=debug)
 
     def execute(self, request: Any, timeout: float | None) -> Any:
@@ -334,6 +335,7 @@ class AsyncQdrantPort(_Process):
     ) -> None:
         super().__init__(config, debug=debug)
         self._own = client is None
+        _check_given(config, client)
         self._client = client or _made(lambda: AsyncQdrantClient(**connect_arguments(config, base)), debug=debug)
 
     async def execute(self, request: Any, timeout: float | None) -> Any:
@@ -352,6 +354,15 @@ class AsyncQdrantPort(_Process):
             self._closed = True
             if self._own and os.getpid() == self._pid:
                 await self._client.close()
+
+
+def _check_given(config: QdrantConfig, client: object) -> None:
+    """Refuse a promise that only a client of our own can keep. Raises: ConfigError."""
+    if client is not None and config.ca_file is not None:
+        raise ConfigError(
+            "ca_file says which authority is trusted, and the client that was passed decides that by itself. Leave "
+            "ca_file out, and give the client its own `verify`."
+        )
 
 
 def _made(make: Callable[[], Any], *, debug: bool) -> Any:

@@ -458,7 +458,8 @@ class WeaviateAdapter:
         name = compiled.documents([operation.document])
         if (yield from self._outside(partition, compiled.scope(operation.scope), name)):
             raise _denied("replace")
-        yield from self._drop(partition, name)
+        if (yield from compiled.tally(partition, name)):  # read first: a tenant that is not there is noticed here
+            yield from self._drop(partition, name)
         return 0
 
     def _replace(self, operation: Replace) -> Flow[int]:
