@@ -51,6 +51,34 @@ def test_one_place_by_different_settings_is_refused(files, pair, monkeypatch):  
     assert command(files, "--tenant", "acme").exit_code == 0
 
 
+def test_a_person_s_word_goes_before_the_places_and_is_recorded(files, pair, monkeypatch, tmp_path):  # noqa: F811
+    """It is told before and kept in every record of both sides; the same settings are one store whatever is said."""
+    source, target, *_ = pair
+    monkeypatch.setattr(VectorACL, "places", lambda *_: frozenset({"memory: here"}))
+    done = command(files, "--tenant", "acme")
+    assert done.exit_code == 2, done.output
+    assert "('memory: here')" in done.stderr
+    assert "--different-stores" in done.stderr
+    for path in files:
+        kept = tmp_path / f"{path.name}.jsonl"
+        path.write_text(f"{path.read_text()}\n[audit]\nsink = 'jsonl'\npath = '{kept.as_posix()}'\n")
+    done = command(files, "--tenant", "acme", "--different-stores")
+    assert done.exit_code == 0, done.output
+    assert "not refused because of --different-stores" in " ".join(done.output.split())
+    assert everything(target, "acme") == everything(source, "acme")
+    for path in files:
+        lines = [orjson.loads(line) for line in (tmp_path / f"{path.name}.jsonl").read_bytes().splitlines()]
+        reasons = [line["decision"]["reasons"] for line in lines if "decision" in line]
+        assert reasons
+        assert all("(--different-stores)" in one for (one,) in reasons)
+    twin = files[0].with_name("twin.toml")
+    shutil.copy(files[0], twin)
+    done = command([files[0], twin], "--tenant", "acme", "--different-stores")
+    assert (done.exit_code, "the same store of 'acme'. In one file" in " ".join(done.stderr.split())) == (2, True), (
+        done.output
+    )
+
+
 def test_an_overwrite_deletes_no_rows_that_are_the_same(files, pair, tmp_path):  # noqa: F811
     """Two configurations may reach one store in ways that cannot be compared; then its rows are the same ones."""
     source, *_ = pair

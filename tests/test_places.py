@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vectoracl.places import address, original, replica, same
+from vectoracl.places import address, original, replica, shared
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,13 @@ def test_a_replica_is_its_original_and_two_originals_are_two():
     """A server that was made from a backup says of its data what the one says that the backup was made of."""
     live, restored = (frozenset({f"x: started {at}", original("x: system 1")}) for at in (1, 2))
     standby, other = (frozenset({f"x: started {at}", replica("x: system 1")}) for at in (3, 4))
-    assert not same(live, restored)
-    assert same(live, live)
+    assert not shared(live, restored)
+    assert shared(live, live) == ["x: started 1"]
     for one in (live, restored, other):
-        assert same(one, standby)
-        assert same(standby, one)
+        assert shared(one, standby)
+        assert shared(standby, one)
     elsewhere = frozenset({"x: started 5", original("x: system 2")})
-    assert not same(standby, elsewhere)
-    assert not same(elsewhere, standby)
-    assert same(frozenset({"a", "b"}), frozenset({"b", "c"}))
-    assert not same(frozenset(), frozenset())
+    assert not shared(standby, elsewhere)
+    assert not shared(elsewhere, standby)
+    assert shared(frozenset({"a", "b"}), frozenset({"b", "c"})) == ["b"]
+    assert not shared(frozenset(), frozenset())

@@ -258,7 +258,7 @@ class VectorACL(_Base):
         return {name: self._posture(self._named(name)) for name in self.config.stores}
 
     def places(self, store: str) -> frozenset[str]:
-        """Return where *store* is, by what the server and its address say; `places.same` tells whether two are one.
+        """Return where *store* is, by what the server and its address say; `places.shared` tells whether two are one.
 
         Contacts the store and demands no posture. Raises: StoreError.
         """

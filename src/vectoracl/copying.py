@@ -21,7 +21,7 @@ from vectoracl.errors import ConfigError, InvalidInputError, RefusedError, Store
 from vectoracl.hazmat import Operated
 from vectoracl.ids import check_tenant, look_alikes
 from vectoracl.operations import Position
-from vectoracl.places import same
+from vectoracl.places import shared
 from vectoracl.records import Hit, Record
 
 PAGE = 500
@@ -86,7 +86,11 @@ class Report:
 
 
 class Copy:
-    """One copy between two sides, with its reason, checkpoint and progress."""
+    """One copy between two sides, with its reason, checkpoint and progress.
+
+    *different_stores* is a person's word that the two are different stores where what the server and its address say
+    (`VectorACL.places`) shows one; it stands in every record of the copy. Equal settings are one store all the same.
+    """
 
     def __init__(
         self,
@@ -97,10 +101,14 @@ class Copy:
         checkpoint: Checkpoint,
         progress: Progress | None = None,
         batch: int = PAGE,
+        different_stores: bool = False,
     ) -> None:
         self._source = source
         self._target = target
-        self._reason = reason
+        self._reason = (
+            f"{reason}; the stores are said to be different (--different-stores)" if different_stores else reason
+        )
+        self._different = different_stores
         self._checkpoint = checkpoint
         self._progress = progress or (lambda _what, _done, _total: None)
         self._batch = batch
@@ -127,7 +135,7 @@ class Copy:
         moves: list[Move] = []
         taken: list[str] = []
         for tenant in chosen:
-            self._refuse_one_store(tenant)
+            notes.update(dict.fromkeys(self._refuse_one_store(tenant)))
             source = self._operated(self._source, self._source.store_of(tenant), source=True)
             target = self._operated(self._target, self._target.store_of(tenant), source=False)
             notes.update(dict.fromkeys(self._check(source, target)))
@@ -199,9 +207,13 @@ class Copy:
                 field="tenant",
             )
 
-    def _refuse_one_store(self, tenant: str) -> None:
-        """Refuse a tenant whose store is one and the same on both sides, by settings or by what the server says."""
+    def _refuse_one_store(self, tenant: str) -> Iterator[str]:
+        """Refuse a tenant whose store is one and the same on both sides, by settings or by what the server says.
+
+        Yields what was said by the server, where a person said otherwise.
+        """
         names = [(side.acl, side.store_of(tenant)) for side in (self._source, self._target)]
+        (_, one_name), (_, other_name) = names
         one, other = (acl.place(name) for acl, name in names)
         if one == other:
             raise RefusedError(
@@ -210,12 +222,16 @@ class Copy:
                 field="to",
             )
         mine, theirs = (self._places(acl, name) for acl, name in names)
-        if same(mine, theirs):
+        found = ", ".join(map(ascii, shared(mine, theirs)))
+        if found and not self._different:
             raise RefusedError(
                 f"--from and --to are the same store of {tenant!a} by different settings: both reach one place on one "
-                "server. Nothing was copied, and nothing is left to do.",
+                f"server ({found}). Nothing was copied, and nothing is left to do. If you know that they are two "
+                "stores: --different-stores, which is recorded.",
                 field="to",
             )
+        if found:
+            yield f"not refused because of --different-stores: {one_name!r} and {other_name!r} both reach {found}"
 
     def _places(self, acl: VectorACL, store: str) -> frozenset[str]:
         found = self._found.get((id(acl), store))

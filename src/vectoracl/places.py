@@ -34,14 +34,16 @@ def replica(data: str) -> str:
     return data + _REPLICA
 
 
-def same(one: frozenset[str], other: frozenset[str]) -> bool:
-    """Tell whether two stores are one by their places: a text that both have, or of one data a replica and any other.
+def shared(one: frozenset[str], other: frozenset[str]) -> list[str]:
+    """Return what shows that two stores are one by their places, nothing where they are two.
 
-    Two originals of one data are two stores: one was made from the other, and lives on by itself.
+    That is a text that both have, or of one data a replica and any other. Two originals of one data are two stores: one
+    was made from the other, and lives on by itself.
     """
-    if any(not text.endswith(_ORIGINAL) for text in one & other):
-        return True
-    return any(replica(_data(text)) in there for here, there in ((one, other), (other, one)) for text in here)
+    found = {text for text in one & other if not text.endswith(_ORIGINAL)}
+    for here, there in ((one, other), (other, one)):
+        found |= {replica(_data(text)) for text in here} & there
+    return sorted(found)
 
 
 def _data(text: str) -> str:

@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import vectoracl as v
 from vectoracl import Chunk, Hybrid, Lexical, testing
-from vectoracl.places import same
+from vectoracl.places import shared
 from vectoracl_pgvector.embedded_folder import Folder
 from vectoracl_pgvector.embedded_identity import identity_for
 from vectoracl_pgvector.embedded_programs import installed, programs_for
@@ -95,4 +95,4 @@ def test_a_replica_has_the_policies_and_serves_reads(store: Any, server: Any, re
     with v.VectorACL(store.config) as primary, v.VectorACL(store.changed(dsn=there["runtime"])) as follower:
         named = primary.places("main"), follower.places("main")
     assert not named[0] & named[1]
-    assert same(*named)
+    assert shared(*named)

@@ -51,6 +51,13 @@ def copy(
             "--overwrite", help="First delete what the target holds of the tenants named by --tenant, if it differs."
         ),
     ] = False,
+    different_stores: Annotated[
+        bool,
+        typer.Option(
+            "--different-stores",
+            help="You know that they are two stores, though both seem to reach one place. It is recorded in the audit.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan, or why it is refused. Writes nothing.")
     ] = False,
@@ -91,6 +98,7 @@ def copy(
             checkpoint=kept,
             progress=steps.report,
             batch=batch,
+            different_stores=different_stores,
         )
         steps.step("planning", 0, None)
         plan = work.plan(chosen, named=bool(tenant), overwrite=overwrite)
