@@ -119,6 +119,8 @@ def test_facets_are_all_of_them_beyond_the_servers_own_default(stores):
         adapter, port = acl._stores["main"].store.adapter, acl._stores["main"].ports["store"]
         found = run(adapter.facets(Facets("acme", ALWAYS, ALWAYS, "year", 10)), {"store": port}, timeout=30)
         assert len(found) == 11, "one more than the most, which the core refuses"
+        found = run(adapter.facets(Facets("acme", ALWAYS, ALWAYS, "lang", 299)), {"store": port}, timeout=30)
+        assert len(found) == 300, "the same of a listing"
         assert acl.scoped(principal("u", "nobody")).facets("year") == []
 
 

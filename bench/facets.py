@@ -1,0 +1,13 @@
+"""What facets cost beside a count and beside going through a scan: `python bench/facets.py`; see suite/by_value.py."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+# This folder must not be on the path: its files are named like packages.
+sys.path[0] = str(Path(__file__).resolve().parent / "suite")
+
+if __name__ == "__main__":
+    runpy.run_module("by_value", run_name="__main__")
