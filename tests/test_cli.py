@@ -484,6 +484,26 @@ def test_an_adoption_is_recorded_before_it_is_done_and_what_became_of_it(here, m
     assert one.asked[-1] == ("close",)
 
 
+class Uncounted(Operator):
+    """An operator of an adapter that was written before figures were asked for."""
+
+    def provision(self, *, adopt=None, progress=None):
+        return super().provision(adopt=adopt, progress=progress)
+
+
+def test_the_record_of_an_adoption_has_no_figures_that_the_adapter_does_not_give(here, monkeypatch):
+    (here / "routed.toml").write_text(ROUTED)
+    one = Uncounted()
+    monkeypatch.setattr(vectoracl.VectorACL, "operator", lambda *_: one)
+    run("provision", "--adopt", "public.docs", "--yes", "-c", "routed.toml", "--store", "eu")
+    assert ("provision", "public.docs") in one.asked
+    decided, ended = map(json.loads, (here / "audit.jsonl").read_text().splitlines())
+    assert decided["decision"]["action"] == "hazmat.adopt"
+    assert ended["outcome"]["outcome"] == "ok"
+    assert ended["outcome"]["returned"] is None
+    assert not {"there", "tenants", "refused"} & set(ended["outcome"])
+
+
 def test_without_a_record_nothing_is_adopted(here, monkeypatch):
     one = Adopting()
     monkeypatch.setattr(vectoracl.VectorACL, "operator", lambda *_: one)

@@ -246,7 +246,7 @@ class Operator(Protocol):
         """Create or update what the adapter needs; return what was done, a line each. Can be run again.
 
         With *adopt* what is called so is then copied in; *adopted*, which comes with it from `hazmat.adopt` only, is
-        kept up to date meanwhile.
+        kept up to date meanwhile. An operator without that parameter is not given it, and the record has no figures.
         """
         ...
 

@@ -6,6 +6,7 @@ the store's credentials anyway.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -167,18 +168,25 @@ def adopt(
     """Let *operator*, of *store* (None: the default one), provision it and copy *source* in, to all its tenants.
 
     The record is kept before anything is done, its outcome also where it is refused or broken off: how many rows were
-    copied (`returned`) or were `there`, of how many `tenants`, and how many are `refused`. Returns what was done, a
-    line each. Raises: InvalidInputError without a reason; StoreError with the code "audit", with nothing done;
-    RefusedError with the refused rows, and then nothing was copied; StoreError.
+    copied (`returned`) or were `there`, of how many `tenants`, and how many are `refused`; no figures where the
+    operator's `provision` takes no `adopted`. Returns what was done, a line each. Raises: InvalidInputError without a
+    reason; StoreError with the code "audit", with nothing done; RefusedError with the refused rows, and then nothing
+    was copied; StoreError.
     """
     named = acl._named(acl._known(store))  # noqa: SLF001 - hazmat is the owner's own back door
     adopted = Adopted()
 
+    counts = _takes(operator.provision, "adopted")
+
     def body(_: str) -> Flow[list[str]]:
         yield from ()  # likewise
+        if not counts:
+            return operator.provision(adopt=source, progress=progress)
         return operator.provision(adopt=source, progress=progress, adopted=adopted)
 
     def reached() -> Mapping[str, int]:
+        if not counts:
+            return {}
         return {
             "returned": adopted.copied,
             "there": adopted.there,
@@ -189,6 +197,15 @@ def adopt(
     # Whose rows there are is not known before all of them were read.
     flow = recorded(acl.guard, named.store, "adopt", _reason(reason), ["*"], body, size=lambda _: None, reached=reached)
     return run(flow, {"audit": acl.core_port}, timeout=None)
+
+
+def _takes(function: Callable[..., object], name: str) -> bool:
+    """Tell whether *function* can be given the keyword *name*; yes where that cannot be found out."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return True
+    return name in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
 
 def unscoped(acl: VectorACL, *, reason: str) -> Unscoped:
