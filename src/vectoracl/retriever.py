@@ -136,7 +136,7 @@ class ScopedRetriever(Handle):
         different element, and one without the field for none.
 
         Raises: InvalidInputError for another field, ReservedFieldError, UnsupportedPredicateError where the store
-        cannot count by value, all before any I/O; DeniedError (the action is "count"); StoreError with the code
+        cannot count by value, all before any I/O; DeniedError (the action is "scan"); StoreError with the code
         "too_many_values" where a tenant's chunks have more than 10,000 values, since some of them are no answer.
         """
         return self._run(self._facets(field, where, limit), timeout)
