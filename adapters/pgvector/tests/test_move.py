@@ -494,10 +494,13 @@ def test_a_mover_that_dies_in_its_last_moment_keeps_nobody_from_writing(store: A
     with owner_of(store) as alive:  # a mover who is alive is left alone
         key = f"vectoracl-move:vectoracl:{store.pg.schema_name}.{store.pg.table}"
         alive.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (key,))
-        operator.tenants()
+        (listed,) = operator.tenants()  # of whom it is the mover is not known
+        assert listed.advice == ""
+        assert listed.note.startswith("a move is under way")
         with pytest.raises(v.StoreError):
             docs.upsert(new)
-    operator.tenants()
+    (listed,) = operator.tenants()
+    assert listed.advice == "promote"
     docs.upsert(new)
     operator.promote("acme")
     assert docs.count() == 11

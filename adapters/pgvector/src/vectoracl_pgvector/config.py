@@ -95,8 +95,8 @@ class PgvectorConfig(Model):
     move tenants, never to serve. `dimension` counts the numbers of a vector; `type` is how PostgreSQL keeps them.
     With `lexical` the store keeps the words of each text, as `text_search` reads them (a text search configuration of
     the server's, with its schema where that is not pg_catalog), for lexical and hybrid queries.
-    `demote_stall` is how many seconds everybody may have to wait while a tenant's rows are copied back to the shared
-    partition; a demotion that would take longer is refused.
+    `demote_stall` is how many seconds the copying of a tenant's rows back to the shared partition may take, for which
+    everybody waits; a demotion that needs longer is refused. The locks and the commit around it come on top.
     `ef_search` is the default effort of an HNSW search (1 to 1000); `pool_max` bounds the connections of a process.
     """
 

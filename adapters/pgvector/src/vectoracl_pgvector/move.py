@@ -67,8 +67,8 @@ def demote(
     The switch is one transaction which copies the rows while everybody waits: a default partition takes no row of a
     value that has a partition, and PostgreSQL detaches none CONCURRENTLY beside a default one, so they can neither be
     there before nor come in batches after. That is 15 to 100 µs a row, and more where long texts are read for their
-    words again, so it is meant for the small tenants that are advised; one that takes longer than *patience*.stall is
-    rolled back.
+    words again, so it is meant for the small tenants that are advised; one whose copying takes longer than
+    *patience*.stall is rolled back.
     A REPEATABLE READ transaction which took its snapshot just before the switch, and touched the table only after it,
     finds the tenant empty; older ones are waited for, and READ COMMITTED is exact.
     Raises: as `promote`; RefusedError also where everybody would have to wait too long.

@@ -25,8 +25,8 @@ class Patience:
     """How long a move waits, in seconds.
 
     `lock`: one request for a lock that others queue behind; `pause`: how long the tenant's writers stay paused while
-    the switch asks for its lock; `total`: for others to end, before the move gives up. `stall`: how long everybody may
-    have to wait while a demotion copies rows; one that would take longer is rolled back.
+    the switch asks for its lock; `total`: for others to end, before the move gives up. `stall`: how long a demotion may
+    copy rows, while everybody waits, before it is rolled back; the locks and the commit around that come on top.
     """
 
     lock: float = 0.1

@@ -23,7 +23,7 @@ from vectoracl_pgvector.mirror import marker
 from vectoracl_pgvector.names import SETTING, Names
 
 _MINIMUM_EXTENSION = (0, 8, 4)
-_MOVING = "is moved to a partition of its own now"
+_MOVING = "a move is under way, and this tenant has an unfinished one: list again when it has ended"
 _BROKEN_OFF = "a move was broken off; this finishes it, and demote instead of promote takes it back"
 
 
@@ -167,7 +167,10 @@ class PgOperator:
 
     @apart
     def demote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
-        """Move *tenant* back into the partition that small tenants share; others wait `demote_stall` s at the most."""
+        """Move *tenant* back into the partition that small tenants share; others wait while its rows are copied.
+
+        That takes `demote_stall` seconds at the most, else it is rolled back (RefusedError).
+        """
         with self._owner() as connection:
             patience = replace(move.PATIENCE, stall=self._config.demote_stall)
             return move.demote(connection, self._config, check_tenant(tenant), progress, patience=patience)
