@@ -390,6 +390,8 @@ def test_a_port_is_not_used_across_a_fork(store: Provisioned) -> None:
 
 
 def test_ctrl_c_stays_ctrl_c_and_the_store_goes_on() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with stub() as server, v.connect(settings(server)) as acl:
         docs = acl.scoped(ALICE)
         docs.upsert(chunks(3))

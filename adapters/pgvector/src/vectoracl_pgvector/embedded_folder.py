@@ -30,6 +30,8 @@ from pathlib import Path
 
 from vectoracl.errors import ConfigError, StoreError
 
+_ORPHAN = 10.0  # seconds; without its files an initdb ends much sooner
+
 if sys.platform == "win32":
     import msvcrt
 else:
@@ -102,6 +104,16 @@ class Run:
     socket_dir: str | None
     temporary: str | None = None
     settings: dict[str, str] = field(default_factory=dict)
+
+
+def _remove(folder: Path) -> None:
+    """Remove *folder*, in which an initdb whose maker was killed may still write, for as long as it takes it to end."""
+    until = time.monotonic() + _ORPHAN
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists() or time.monotonic() > until:
+            return  # what is left then, the next start removes
+        time.sleep(0.05)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +257,7 @@ class Folder:
         for pattern in ("init-*", "*.tmp"):
             for entry in self.path.glob(pattern):
                 if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry, ignore_errors=True)
+                    _remove(entry)
                 else:
                     entry.unlink(missing_ok=True)
         run = self.run()
