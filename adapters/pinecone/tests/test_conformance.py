@@ -10,7 +10,7 @@ from vectoracl_pinecone.needle import HUNG
 @pytest.mark.usefixtures("needle")  # not run, and said so, where none can be started
 def test_conformant():
     report = run(Ask("pinecone", timeout=700))
-    if HUNG in report.problem:  # the engine's own fault, seen once in some twenty runs; the adapter's would come again
+    if HUNG in report.problem:  # the engine's own fault; the adapter's would come again
         report = run(Ask("pinecone", timeout=700))
     wrong = [
         (note.id, note.mode, note.outcome, note.reason)
