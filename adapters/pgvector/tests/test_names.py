@@ -43,7 +43,8 @@ def answers(acl: v.VectorACL, *, exact: bool) -> list[Any]:
     for handle in (docs, docs.narrow(F["@position"] < 20)):
         for query in (VECTORS[3], Lexical("word1 text"), Hybrid("word2", VECTORS[4])):
             for more in ({}, {"where": where}, {"group_by": "document", "per_group": 2}):
-                found = handle.search(query, 7, include={"text", "metadata", "vector"}, exact=exact, **more)  # type: ignore[arg-type]
+                parts = {"text", "metadata", "vector"}
+                found = handle.search(query, 7, include=parts, exact=exact, **more)  # type: ignore[arg-type]  # drawn
                 seen.append([(hit.document, hit.id, round(hit.score, 5), hit.text, hit.metadata, hit.position,
                               hit.tag.generation, hit.tag.label, hit.tag.producer) for hit in found])  # fmt: skip
         seen.append(sorted((hit.document, hit.id, hit.text) for hit in handle.fetch(["c01", "c21"], include={"text"})))

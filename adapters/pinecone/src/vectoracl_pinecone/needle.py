@@ -31,8 +31,6 @@ NEEDLEDB = ServerSpec(
     wheel=f"needledb=={VERSION}",
     kind="independent",
 )
-HUNG = "needledb does not answer any more"
-"""What the kit is told of an engine that hangs, which is no verdict on the adapter: the run begins again."""
 _START = 30.0
 _TRIES = 3
 _PROGRAM = Path(__file__).with_name("needle_counted.py")
@@ -104,7 +102,7 @@ class Needle:
         else:
             hung = False
         if hung:
-            raise HarnessError(f"{HUNG}: the engine itself hangs. Run it again.")
+            raise HarnessError("needledb does not answer any more: the engine itself hangs. Run it again.")
 
     def make_key(self, role: str) -> str:
         """Return a new API key of a role: read, write or admin."""
