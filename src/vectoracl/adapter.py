@@ -268,7 +268,24 @@ class Operator(Protocol):
 
 
 @runtime_checkable
-class TenantKeeper(Protocol):
+class TenantRemover(Protocol):
+    """An `Operator` that can delete a tenant: that of every store should be one."""
+
+    def remove(self, tenant: str) -> list[str]:
+        """Delete *tenant* from the store: all of its rows, its credential, and its name wherever the adapter wrote it.
+
+        That is rows of every version and state (also staged ones and those that expired), the parts that are named
+        after it (shard, partition, namespace, tenant), marks of moves and writes that were broken off, and files of
+        the adapter's own. Returns what was done, a line each; no lines where the store holds nothing of the tenant.
+        Can be repeated after any interruption, and then finishes. Writes of the tenant that go on meanwhile either end
+        before the removal and are gone, or bring the tenant back whole where the store makes tenants by writing.
+        Raises: InvalidTenantError; StoreError.
+        """
+        ...
+
+
+@runtime_checkable
+class TenantKeeper(TenantRemover, Protocol):
     """An `Operator` of a store that keeps a part for each tenant, which has a life of its own. Each can be repeated.
 
     All return what was done, a line each. Raises: RefusedError with what to do instead, InvalidTenantError.
@@ -288,10 +305,6 @@ class TenantKeeper(Protocol):
 
     def offload(self, tenant: str) -> list[str]:
         """Stop serving *tenant* and move its rows to cheaper storage."""
-        ...
-
-    def remove(self, tenant: str) -> list[str]:
-        """Delete *tenant*, with all of its rows and its credential."""
         ...
 
 

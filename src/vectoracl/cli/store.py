@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vectoracl import hazmat
-from vectoracl.adapter import Operator, TenantInfo, TenantKeeper
+from vectoracl.adapter import Operator, TenantInfo, TenantKeeper, TenantRemover
 from vectoracl.cli.common import (
     CLEAN,
     DEFAULT_CONFIG,
@@ -36,6 +36,7 @@ from vectoracl.cli.common import (
 )
 from vectoracl.client import VectorACL
 from vectoracl.errors import RefusedError
+from vectoracl.ids import check_tenant
 
 TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's id, exactly as it was verified.")]
 
@@ -108,13 +109,15 @@ def _consent(*, yes: bool) -> None:
         done(NOT_MEASURED)
 
 
-def _tell(lines: list[str], *, as_json: bool) -> None:
+def _tell(lines: list[str], *, as_json: bool, stays: str = "") -> None:
     if as_json:
-        print_json({"done": lines})
+        print_json({"done": lines, **({"stays": stays} if stays else {})})
         return
     console = out()
     for line in lines:
         console.print(Text.assemble(("✓ ", "green"), plain(line)), soft_wrap=True)
+    if stays:
+        console.print(Text(stays, "dim"), soft_wrap=True)
 
 
 def tenants_list(
@@ -179,14 +182,18 @@ def _on_tenant(
     *,
     as_json: bool,
     before: Callable[[VectorACL, str], None] = lambda _acl, _store: None,
+    stays: str = "",
 ) -> None:
-    """Do *act* to a tenant in *store* (None: the one that it lives in), after *before* agreed; record it."""
+    """Do *act* to a tenant in *store* (None: the one that it lives in), after *before* agreed; record it.
+
+    *stays* says what the store's operator does not reach.
+    """
     reason = f"vectoracl tenants {action}, run by {person()} at the command line"
     with opened(config, store, contact=False) as acl:
         name = acl.store_of(tenant) if store is None else store
         before(acl, name)
         lines = hazmat.on_tenant(acl, act, action=action, tenant=tenant, store=name, reason=reason)
-    _tell(lines, as_json=as_json)
+    _tell(lines, as_json=as_json, stays=stays)
 
 
 def promote(
@@ -226,8 +233,18 @@ def _keeper(operator: Operator) -> TenantKeeper:
     if isinstance(operator, TenantKeeper):
         return operator
     raise RefusedError(
-        "This store keeps no part of its own for each tenant, so none can be created, put to rest or removed. A tenant "
-        "begins with its first write; to empty one, delete with its own handle: "
+        "This store keeps no part for each tenant that could be created or put to rest. A tenant begins with its first "
+        "write; to delete one: vectoracl tenants remove.",
+        field="adapter",
+    )
+
+
+def _remover(operator: Operator) -> TenantRemover:
+    """Return *operator* as one that removes tenants. Raises: RefusedError."""
+    if isinstance(operator, TenantRemover):
+        return operator
+    raise RefusedError(
+        "The adapter of this store cannot remove a tenant. To delete the chunks of one, use its own handle: "
         "acl.scoped(Principal.service(id, tenant, reason)).delete(where=ALWAYS).",
         field="adapter",
     )
@@ -285,14 +302,20 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a tenant with all of its chunks and its key. It asks first; there is no way back."""
+    """Delete a tenant: its chunks, its key, and its name in the store. It asks first; there is no way back.
+
+    After an interruption, run it again: it finishes. A tenant of which the store holds nothing is refused (exit code
+    2). A write of the tenant that comes later makes it again where tenants begin with their first write, so take its
+    principals away first.
+    """
 
     def ask(acl: VectorACL, name: str) -> None:
         operator = acl.operator(name)
         try:
-            _keeper(operator)  # nobody is asked about what cannot be done
+            _remover(operator)  # a question about what cannot be done is not asked
         finally:
             operator.close()
+        check_tenant(tenant)
         if yes:
             return
         if not interactive():
@@ -303,4 +326,21 @@ def remove(
             err().print("Nothing was done.")
             done(NOT_MEASURED)
 
-    _on_tenant(config, store, tenant, "remove", lambda one: _keeper(one).remove(tenant), as_json=as_json, before=ask)
+    def act(operator: Operator) -> list[str]:
+        lines = _remover(operator).remove(tenant)
+        if not lines:
+            raise RefusedError(
+                f"The store holds nothing of the tenant {one_line(tenant, 60)}, so nothing was removed. "
+                "`vectoracl tenants list` shows the tenants that there are.",
+                field="tenant",
+            )
+        return lines
+
+    _on_tenant(config, store, tenant, "remove", act, as_json=as_json, before=ask, stays=STAYS)
+
+
+STAYS = (
+    "Its name stays where the store is not: in the audit records, in checkpoint files of copies, in backups and "
+    "snapshots of the store, and in your configuration if that names it."
+)
+"""The places that `tenants remove` does not reach."""

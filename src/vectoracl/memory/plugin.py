@@ -13,6 +13,7 @@ from vectoracl.hookspecs import hookimpl
 from vectoracl.memory.adapter import MemoryAdapter, capabilities
 from vectoracl.memory.config import MemoryConfig
 from vectoracl.memory.execute import AsyncMemoryPort, MemoryPort, shelf_of
+from vectoracl.memory.operator import MemoryOperator
 
 
 @hookimpl
@@ -35,6 +36,7 @@ def vectoracl_open(config: MemoryConfig, context: OpenContext) -> Opened:
         MemoryAdapter(config, context.fields),
         lambda: MemoryPort(shelf),
         lambda: AsyncMemoryPort(MemoryPort(shelf)),
+        lambda: MemoryOperator(shelf),
         server=lambda: "memory (in-process)",
     )
 

@@ -1,0 +1,58 @@
+"""What an operator does to a store in memory: list its tenants and remove one."""
+
+from __future__ import annotations
+
+from vectoracl.adapter import Adopted, Progress, TenantInfo
+from vectoracl.errors import RefusedError
+from vectoracl.ids import check_tenant
+from vectoracl.memory.execute import Shelf
+
+_NO_TIERS = "A store in memory keeps each tenant in a part of its own already."
+_NOTHING = "a store in memory needs nothing"
+
+
+class MemoryOperator:
+    """Operator's work on one store in memory."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    def plan(self, *, adopt: str | None = None) -> str:
+        """Return that there is nothing to do. Raises: RefusedError with *adopt*."""
+        if adopt is not None:
+            raise RefusedError("A store in memory has nothing beside it that it could adopt.", field="adopt")
+        return f"# {_NOTHING}\n"
+
+    def provision(
+        self,
+        *,
+        adopt: str | None = None,
+        progress: Progress | None = None,  # noqa: ARG002 - the contract's
+        adopted: Adopted | None = None,  # noqa: ARG002 - likewise
+    ) -> list[str]:
+        """Do nothing: there is nothing to make. Raises: RefusedError with *adopt*."""
+        self.plan(adopt=adopt)
+        return [_NOTHING]
+
+    def tenants(self) -> list[TenantInfo]:
+        """List the tenants with their rows."""
+        with self._shelf.lock:
+            return [TenantInfo(name, len(rows), "own") for name, rows in sorted(self._shelf.partitions.items())]
+
+    def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:  # noqa: ARG002 - the contract's
+        """Raises: RefusedError."""
+        raise RefusedError(_NO_TIERS)
+
+    def demote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:  # noqa: ARG002 - the contract's
+        """Raises: RefusedError."""
+        raise RefusedError(_NO_TIERS)
+
+    def remove(self, tenant: str) -> list[str]:
+        """Delete *tenant* with all of its rows."""
+        check_tenant(tenant)
+        with self._shelf.lock:
+            rows = self._shelf.partitions.pop(tenant, None)
+        return [] if rows is None else [f"removed the tenant {tenant} with {len(rows):,} chunks"]
+
+    def close(self) -> None:
+        """Nothing is held."""
