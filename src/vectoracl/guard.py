@@ -113,6 +113,16 @@ class Guard:
         self.clock = clock
         self._plans: OrderedDict[tuple[Asker, Action, str], Plan] = OrderedDict()
         self._lock = Lock()
+        self._stamped = 0.0
+
+    def stamp(self) -> float:
+        """Return the time of a write, in POSIX seconds: now, but later than every earlier one of this process.
+
+        Rows that were written by one call are told from those of any other by it, also where the clock is coarse.
+        """
+        with self._lock:
+            self._stamped = max(self.clock(), math.nextafter(self._stamped, math.inf))
+            return self._stamped
 
     def plan(self, asker: Asker, action: Action, store: Store) -> Flow[Plan]:
         """Decide *action* for *asker*, from the cache where the decision still holds.

@@ -1,21 +1,61 @@
-"""The flow of a page: the partitions one after the other, and the cursor from one page to the next."""
+"""The flow of a page: the partitions one after the other, and the cursor from one page to the next.
+
+A scan shows one version of each document: the first that it saw. Rows come in the order of document, generation and
+chunk id, so only the document at the end of a page goes on in the next one. Its version may be gone by then, replaced,
+or deleted and written again, which begins at the same generation number. So the cursor carries when that version's
+rows were written, and its further rows are returned only while a row of that time is still there: every row of a
+document that was deleted and written again is newer. If none is left, the rest of the document is skipped.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import takewhile
 
 import orjson
 
 from vectoracl.adapter import Flow
 from vectoracl.arguments import MAX_CURSOR, MAX_PAGE, integer
 from vectoracl.errors import InvalidInputError
-from vectoracl.guard import Asker, Guard, Plan, Store
+from vectoracl.guard import Asker, Guard, Leg, Plan, Store
 from vectoracl.ids import check_id
-from vectoracl.operations import Include, Position, Scan
-from vectoracl.predicate import Predicate
+from vectoracl.operations import ChunkRef, Fetch, Include, Position, Rows, Scan
+from vectoracl.predicate import And, Eq, In, Predicate
 from vectoracl.reads import included, locked, stripped
 from vectoracl.records import Hit, Page
+
+_TIMES = 32
+"""How many times of writing a cursor remembers of one version."""
+
+
+@dataclass(slots=True)
+class _Version:
+    """The version of one document that a scan reads: what was seen of it, up to `last`, which need not be returned.
+
+    `times` are the distinct times at which the rows that were returned had been written, the newest last. None of them:
+    the version is gone, and the document's further rows are skipped.
+    """
+
+    last: Position
+    times: list[float] = field(default_factory=list)
+
+    def takes(self, hit: Hit) -> bool:
+        """Go on to *hit*; tell whether it is of this version."""
+        own = bool(self.times) and hit.tag.generation == self.last.generation
+        self.last = _key(hit)
+        if not own:
+            self.times = []
+            return False
+        if hit.tag.time in self.times:
+            self.times.remove(hit.tag.time)
+        self.times.append(hit.tag.time)
+        if len(self.times) > _TIMES:
+            del self.times[1]  # the first is of the rows that were there when the scan came to the document
+        return True
 
 
 def page(
@@ -26,25 +66,76 @@ def page(
 
     def body(plan: Plan, decision_id: str) -> Flow[Page]:
         binding = _binding(asker, plan, where)
-        place, position = _read_cursor(after, binding, plan)
+        place, version = _read_cursor(after, binding, plan)
         hits: list[Hit] = []
+
+        def ended(at: _Version | None) -> Page:
+            return Page(tuple(stripped(hits, include)), _cursor(binding, place, at), decision_id)
+
         while place < len(plan.legs):
             leg = plan.legs[place]
+            position = None if version is None else version.last
             wanted = size - len(hits)
             operation = Scan(leg.partition, leg.predicate, where, wanted, position, included(leg, include))
             rows = yield from locked(leg, store, decision_id, lambda one=operation: store.adapter.scan(one))  # type: ignore[misc]
-            hits.extend(rows.hits)
+            if version is not None and not (yield from _lives(store, leg, version, rows, decision_id)):
+                version.times = []
+            for hit in rows.hits:
+                if version is None or hit.document != version.last.document:
+                    version = _Version(_key(hit), [hit.tag.time])
+                elif not version.takes(hit):
+                    continue
+                hits.append(hit)
             if rows.more and rows.hits:
-                return Page(tuple(stripped(hits, include)), _cursor(binding, place, rows.hits[-1]), decision_id)
-            place, position = place + 1, None
+                if len(hits) >= size:
+                    return ended(version)
+                continue  # what came in place of the skipped rows
+            place, version = place + 1, None
             if len(hits) >= size and place < len(plan.legs):
-                return Page(tuple(stripped(hits, include)), _cursor(binding, place, None), decision_id)
+                return ended(None)
         return Page(tuple(stripped(hits, include)), None, decision_id)
 
     def empty(decision_id: str) -> Page:
         return Page((), None, decision_id)
 
     return (yield from guard.guarded(asker, "scan", store, body, empty=empty, size=lambda one: len(one.hits)))
+
+
+def _lives(store: Store, leg: Leg, version: _Version, rows: Rows, decision_id: str) -> Flow[bool]:
+    """Tell whether *version* was still there when *rows* were read; asks only where that makes a difference.
+
+    It is asked behind them: what is there now was there then. A version that is gone does not come back.
+    """
+    last = version.last
+    same = takewhile(lambda hit: hit.document == last.document, rows.hits)
+    if not version.times or not any(hit.tag.generation == last.generation for hit in same):
+        return bool(version.times)
+    can = store.capabilities
+
+    def seen(found: Iterable[Hit]) -> bool:
+        return any(
+            (hit.document, hit.tag.generation) == (last.document, last.generation) and hit.tag.time in version.times
+            for hit in found
+        )
+
+    none: Include = included(leg, frozenset())
+    if "fetch" in can.operations:
+        fetch = Fetch(leg.partition, leg.predicate, (ChunkRef(last.chunk, last.document),), none, 1)
+        found = yield from locked(leg, store, decision_id, lambda: store.adapter.fetch(fetch))
+        if seen(found.hits):
+            return True
+    if not can.predicates >= {And, Eq, In}:
+        return False
+    # The last row itself was overwritten or deleted: any other one will do.
+    when = Eq("@time", version.times[0]) if len(version.times) == 1 else In("@time", tuple(version.times))
+    own = And((Eq("@document", last.document), Eq("@generation", last.generation), when))
+    scan = Scan(leg.partition, leg.predicate, own, 1, None, none)
+    found = yield from locked(leg, store, decision_id, lambda: store.adapter.scan(scan))
+    return seen(found.hits)
+
+
+def _key(hit: Hit) -> Position:
+    return Position(hit.document, hit.tag.generation, hit.id)
 
 
 def _binding(asker: Asker, plan: Plan, where: Predicate) -> str:
@@ -58,23 +149,27 @@ def _binding(asker: Asker, plan: Plan, where: Predicate) -> str:
     return hashlib.blake2b(orjson.dumps(bound, option=orjson.OPT_SORT_KEYS), digest_size=9).hexdigest()
 
 
-def _cursor(binding: str, place: int, last: Hit | None) -> str:
-    key = None if last is None else [last.document, last.tag.generation, last.id]
+def _cursor(binding: str, place: int, version: _Version | None) -> str:
+    key = None if version is None else [*version.last, version.times]
     return base64.urlsafe_b64encode(orjson.dumps([binding, place, key])).decode()
 
 
-def _read_cursor(after: str | None, binding: str, plan: Plan) -> tuple[int, Position | None]:
+def _read_cursor(after: str | None, binding: str, plan: Plan) -> tuple[int, _Version | None]:
     if after is None:
         return 0, None
+    version: _Version | None = None
     try:
         if len(after) > MAX_CURSOR:
             raise InvalidInputError("too long")
         bound, place, key = orjson.loads(base64.urlsafe_b64decode(after.encode()))
-        position = None if key is None else Position(check_id(key[0], "document"), int(key[1]), check_id(key[2], "id"))
-        if position is not None and not 0 <= position.generation < 1 << 53:
-            bound = None
+        if key is not None:
+            document, generation, chunk, *times = key
+            last = Position(check_id(document, "document"), int(generation), check_id(chunk, "id"))
+            version = _Version(last, [float(one) for one in (times[0] if times else ())])
+            if not 0 <= last.generation < 1 << 53 or not all(map(math.isfinite, version.times)):
+                bound = None
     except (ValueError, TypeError, AttributeError, LookupError, OverflowError, InvalidInputError):
-        bound, place, position = None, 0, None
+        bound, place, version = None, 0, None
     if bound != binding or type(place) is not int or not 0 <= place < len(plan.legs):
         raise InvalidInputError("This cursor does not belong to this scan; start again without one.", field="after")
-    return place, position
+    return place, version

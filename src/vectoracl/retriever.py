@@ -150,13 +150,20 @@ class ScopedRetriever(Handle):
         include: Iterable[str] = arguments.INCLUDE,
         timeout: float | None = None,
     ) -> Page:
-        """Return one page of a scan; pass `page.after` for the next. A cursor is bound to scope and filter."""
+        """Return one page of a scan; pass `page.after` for the next. A cursor is bound to scope and filter.
+
+        Over all pages a document comes in one version, the first that was seen. What is left of one that was replaced
+        meanwhile, or deleted and written again, is skipped.
+        """
         return self._run(self._page(where, size, after, include), timeout)
 
     def scan(
         self, where: Predicate = ALWAYS, *, size: int = 1000, include: Iterable[str] = arguments.INCLUDE
     ) -> Iterator[Hit]:
-        """Iterate over all chunks that match *where*, in pages of *size*; policy is asked again for every page."""
+        """Iterate over all chunks that match *where*, in pages of *size*; policy is asked again for every page.
+
+        Each document comes in one version (see `page`).
+        """
         after: str | None = None
         while True:
             page = self.page(where, size, after, include=include)

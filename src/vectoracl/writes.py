@@ -61,7 +61,7 @@ def _records(
             field="scope",
         )
     vectors = yield from _vectors(store, prepared)
-    now = guard.clock()
+    now = guard.stamp()
     producer = asker.principal.id
     partition = leg.partition
 
