@@ -18,7 +18,7 @@ SOURCES = sorted([*SRC.rglob("*.py"), *ROOT.glob("adapters/*/src/**/*.py")])
 
 # The path of a request. A module imports only from lines above its own.
 LAYERS = [
-    "errors",
+    "errors private_files",
     "findings ids imports extract toml_text filelock words certificates places",
     "actions principal records predicate",
     "fields queries scope",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import copy
+import os
 import pickle
 import subprocess
 import sys
@@ -570,21 +571,20 @@ def test_the_lock_of_a_load_ends_with_it_and_with_its_process(acl, who, chunk, t
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("fails", ["write_bytes", "replace"])
+@pytest.mark.parametrize(("place", "fails"), [(os, "fdopen"), (Path, "replace")])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_disk_that_fills_in_the_middle_of_a_load(acl, who, chunk, tmp_path, monkeypatch, fails, batch):
+def test_a_disk_that_fills_in_the_middle_of_a_load(acl, who, chunk, tmp_path, monkeypatch, place, fails, batch):
     docs, journal = acl.scoped(who()), tmp_path / "journal.json"
     calls = []
-    real = getattr(Path, fails)
+    real = getattr(place, fails)
 
-    def full(self, *given):
-        if self.name == "journal.json.new":
-            calls.append(1)
-            if len(calls) == batch + (fails == "write_bytes"):  # the first write_bytes is the trial before the load
-                raise OSError(28, "No space left on device")
-        return real(self, *given)
+    def full(*given):
+        calls.append(1)
+        if len(calls) == batch + (fails == "fdopen"):  # the first one is the trial before the load
+            raise OSError(28, "No space left on device")
+        return real(*given)
 
-    monkeypatch.setattr(Path, fails, full)
+    monkeypatch.setattr(place, fails, full)
     with pytest.raises(StoreError, match="No space left on device") as caught:
         docs.load(stream(50, chunk), batch=10, resume=journal)
     monkeypatch.undo()

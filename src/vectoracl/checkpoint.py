@@ -15,6 +15,7 @@ import orjson
 from vectoracl.errors import ConfigError, InvalidInputError, RefusedError
 from vectoracl.filelock import FileLock
 from vectoracl.operations import Position
+from vectoracl.private_files import open_private, read_private, replace_atomically
 
 State = Literal["begun", "copied", "verified"]
 
@@ -42,13 +43,14 @@ class Checkpoint:
         self._reached: dict[str, Reached] = {}
         self._torn: list[bytes] | None = None  # the whole lines of a file whose last line was cut off
         self._content = hashlib.blake2b(digest_size=16)  # of the file as it has to be found again
-        self.exists = path.exists()
-        if self.exists:
-            self._read()
+        found = self._bytes()
+        self.exists = found is not None
+        if found is not None:
+            self._read(found)
 
-    def _read(self) -> None:
+    def _read(self, found: bytes) -> None:
         """Raises: InvalidInputError if the file is no checkpoint, or that of another copy."""
-        lines = self._bytes().split(b"\n")
+        lines = found.split(b"\n")
         whole, rest = lines[:-1], lines[-1]  # what has no end of line was cut off by a crash
         try:
             head, *read = [orjson.loads(line) for line in whole]
@@ -70,9 +72,9 @@ class Checkpoint:
         self._content.update(b"\n".join(lines))
         self._torn = whole if rest else None
 
-    def _bytes(self) -> bytes:
+    def _bytes(self) -> bytes | None:
         try:
-            return self.path.read_bytes()
+            return read_private(self.path)
         except OSError as error:
             raise ConfigError(f"The checkpoint {self.path} cannot be read: {error.strerror}.") from None
 
@@ -83,7 +85,7 @@ class Checkpoint:
         Raises: RefusedError if another copy holds it, or went on with the file since; ConfigError.
         """
         try:
-            lock = FileLock(os.path.realpath(self.path) + ".lock")
+            lock = FileLock(f"{self.path}.lock")
         except OSError as error:
             raise self._unwritable(error) from None
         if not lock.held:
@@ -93,7 +95,7 @@ class Checkpoint:
                 field="checkpoint",
             )
         try:
-            found = self._bytes() if self.path.exists() else b""
+            found = self._bytes() or b""
             if hashlib.blake2b(found, digest_size=16).digest() != self._content.digest():
                 raise RefusedError(
                     f"Another copy went on with the checkpoint {self.path} after this one was planned. Run the same "
@@ -126,7 +128,7 @@ class Checkpoint:
 
     def _append(self, data: bytes) -> None:
         try:
-            with self.path.open("ab") as file:
+            with os.fdopen(open_private(self.path, os.O_WRONLY | os.O_APPEND), "ab") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -136,13 +138,8 @@ class Checkpoint:
 
     def _replace(self, data: bytes) -> None:
         """Make *data* the file's whole content, in one step."""
-        spare = self.path.with_name(self.path.name + ".new")
         try:
-            with spare.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            spare.replace(self.path)
+            replace_atomically(self.path, data)
         except OSError as error:
             raise self._unwritable(error) from None
         self._content = hashlib.blake2b(data, digest_size=16)

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from vectoracl.private_files import open_private
+
 fcntl: Any
 try:
     import fcntl
@@ -23,7 +25,7 @@ class FileLock:
         exclusive = os.O_EXCL if fcntl is None else 0
         while True:
             try:
-                file = os.open(path, os.O_RDWR | os.O_CREAT | exclusive | getattr(os, "O_CLOEXEC", 0), 0o600)
+                file = open_private(path, os.O_RDWR | os.O_CREAT | exclusive)
             except FileExistsError:
                 return
             try:
@@ -42,7 +44,7 @@ class FileLock:
     def _is(self, file: int) -> bool:
         """Whether *file* is still what the path names."""
         try:
-            return os.path.samestat(os.fstat(file), Path(self._path).stat())
+            return os.path.samestat(os.fstat(file), Path(self._path).lstat())
         except FileNotFoundError:
             return False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import sys
@@ -18,6 +17,7 @@ import orjson
 
 from vectoracl.errors import DeniedError, InvalidInputError, RefusedError, StoreError, TooLargeError
 from vectoracl.filelock import FileLock
+from vectoracl.private_files import read_private, replace_atomically, try_replacing
 from vectoracl.records import Chunk
 
 LoadProgress = Callable[[int], None]
@@ -78,7 +78,7 @@ class Journal:
         if self._path is None:
             return self
         try:
-            self._lock = FileLock(os.path.realpath(self._path) + ".lock")
+            self._lock = FileLock(self._lock_path())
             if not self._lock.held:
                 raise InvalidInputError(
                     f"Another load goes on with the journal {str(self._path)!r}. Wait for its end, or pass a journal "
@@ -94,6 +94,11 @@ class Journal:
             raise
         return self
 
+    def _lock_path(self) -> str:
+        # A journal that is a link is refused, but first it is said if a load goes on with what the link names.
+        named = os.path.realpath(self._path or "") + ".lock"
+        return named if Path(named).exists() else f"{self._path}.lock"
+
     def _unfit(self, error: Exception) -> InvalidInputError:
         why = getattr(error, "strerror", None) or "it is no path of a file"
         return InvalidInputError(
@@ -106,20 +111,17 @@ class Journal:
         assert self._path is not None
         # Before anything is written: a journal that cannot be kept would leave chunks that no later call skips.
         try:
-            exists = self._path.exists()
-            if not exists:
-                spare = self._spare()
-                spare.write_bytes(b"")
-                spare.unlink()
+            kept = read_private(self._path)
+            try_replacing(self._path)
         except OSError as error:
             raise self._unfit(error) from None
-        if exists:
+        if kept is not None:
             try:
-                data = orjson.loads(self._path.read_bytes())
+                data = orjson.loads(kept)
                 self._kept, self._kept_digest = int(data["written"]), str(data["digest"])
                 if not 0 <= self._kept < sys.maxsize:
                     raise ValueError("no count")
-            except (OSError, ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError):
                 raise InvalidInputError(
                     f"{self._path} is no journal of a load. Remove it to start from the beginning.",
                     field="resume",
@@ -131,10 +133,6 @@ class Journal:
         """Keep the file: it is what a later call resumes from. The lock ends."""
         if self._lock is not None:
             self._lock.release()
-
-    def _spare(self) -> Path:
-        assert self._path is not None
-        return self._path.with_name(self._path.name + ".new")
 
     def _add(self, chunk: Chunk) -> None:
         for part in (chunk.document, chunk.id):
@@ -164,13 +162,10 @@ class Journal:
             self._add(chunk)
         if self._path is None:
             return
-        spare = self._spare()
         try:
-            spare.write_bytes(orjson.dumps({"written": self._count, "digest": self._digest.hexdigest()}))
-            spare.replace(self._path)
+            data = orjson.dumps({"written": self._count, "digest": self._digest.hexdigest()})
+            replace_atomically(self._path, data, sync=False)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                spare.unlink(missing_ok=True)
             raise self._failed(
                 error,
                 f"so it says {self._kept:,} chunks of the stream where {self._count:,} are in the store, and the load "

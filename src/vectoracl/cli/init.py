@@ -12,6 +12,8 @@ from rich.text import Text
 from vectoracl import plugins, toml_text
 from vectoracl.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, out, plain, print_json
 from vectoracl.errors import ConfigError, RefusedError
+from vectoracl.private_files import replace_atomically
+from vectoracl.private_files import write_new as write_new_file
 
 _HEAD = """\
 # The configuration of vectoracl. Unknown keys are errors, so a misspelt one cannot switch a protection off.
@@ -74,8 +76,7 @@ def template(
 def write_new(path: Path, text: str, *, force: bool = False) -> None:
     """Write *text* to *path*, which must not exist without *force*. Raises: ConfigError."""
     try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
+        (replace_atomically if force else write_new_file)(path, text.encode())
     except FileExistsError:
         raise ConfigError(f"{path} exists and was left as it is; pass --force to overwrite it.") from None
     except OSError as error:

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
-import stat
 import sys
 import tempfile
 import time
@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from vectoracl.errors import ConfigError, StoreError
+from vectoracl.private_files import make_private_folder, open_private, read_private, replace_atomically, take_folder
 
 _ORPHAN = 10.0  # seconds; without its files an initdb ends much sooner
 
@@ -38,8 +39,15 @@ else:
     import fcntl
 
 ROLES = ("bootstrap", "owner", "runtime")
+_OWN = re.compile(
+    r"lock|server\.lock|users|password\.[a-z]+|run\.json|provisioned|cluster|init-.*|.*\.tmp|\..*-.*\.new"
+)
 _LOCK_SECONDS = 180.0
 _open_locks: set[int] = set()
+
+
+def _is_own(name: str) -> bool:
+    return _OWN.fullmatch(name) is not None
 
 
 def _after_fork() -> None:
@@ -54,12 +62,19 @@ if sys.platform != "win32":
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def _unusable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{path.name} in the embedded server's folder cannot be used: {error.strerror}.")
+
+
 class Lock:
     """An exclusive lock on a file, which the kernel drops when the process ends."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            self.descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise _unusable(path, error) from None
         _open_locks.add(self.descriptor)
 
     def take(self) -> bool:
@@ -134,27 +149,23 @@ class Folder:
 
     def prepare(self) -> None:
         """Create the folder, or check that an existing one is safe to use. Raises: ConfigError."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):
-                self.path.mkdir(mode=0o700)
-                if sys.platform not in {"win32", "linux"} and os.geteuid() == 0:
-                    self.path.chmod(0o711)  # without /proc the server's id has to walk through
-            status = self.path.stat()
-        except OSError as error:
-            raise ConfigError(f"The embedded server's folder cannot be made: {error.strerror}.") from None
-        if not stat.S_ISDIR(status.st_mode):
+        if self.path.is_file() and not self.path.is_symlink():
             raise ConfigError("The embedded server's folder is a file.")
+        if sys.platform != "win32" and self.path.is_dir() and self.path.stat().st_mode & 0o002:
+            raise ConfigError("Everyone can write the embedded server's folder: name one for it alone.")
+        try:
+            # As root without /proc, the server's id has to walk through.
+            walked = sys.platform not in {"win32", "linux"} and os.geteuid() == 0
+            take_folder(self.path, _is_own, 0o711 if walked else 0o700)
+        except OSError as error:
+            raise ConfigError(f"The embedded server's folder cannot be used: {error.strerror}.") from None
+        if self.cluster.is_symlink():
+            raise ConfigError(
+                "The folder `cluster` of the embedded server is a link, which is not followed: move the whole folder, "
+                "and name its new place."
+            )
         if (self.path / "PG_VERSION").exists():
             raise ConfigError("The embedded server's folder is already a PostgreSQL data folder; name another.")
-        if sys.platform != "win32":
-            if status.st_uid != os.geteuid():
-                raise ConfigError(
-                    f"The embedded server's folder belongs to the user id {status.st_uid} and this process runs as "
-                    f"{os.geteuid()}: run as that user, or name a folder that does not exist yet."
-                )
-            if status.st_mode & 0o002:
-                raise ConfigError("Everyone can write the embedded server's folder: name one of its own.")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -206,7 +217,10 @@ class Folder:
 
     def enter(self) -> Lock:
         """Register this process as a user. Needs the folder's lock; dropping the result ends the use."""
-        (self.path / "users").mkdir(mode=0o700, exist_ok=True)
+        try:
+            make_private_folder(self.path / "users")
+        except OSError as error:
+            raise _unusable(self.path / "users", error) from None
         lock = Lock(self.path / "users" / f"{os.getpid()}-{secrets.token_hex(4)}")
         lock.take()
         return lock
@@ -217,23 +231,22 @@ class Folder:
         Raises: ConfigError if there is none.
         """
         path = self.path / f"password.{role}"
-        try:
-            return path.read_text("ascii").strip()
-        except FileNotFoundError:
-            if not make:
-                raise ConfigError(
-                    f"The file password.{role} of the embedded server is missing: restore it, or remove the whole "
-                    "folder, which removes its data."
-                ) from None
-        self._write(path, secrets.token_urlsafe(24))
-        return path.read_text("ascii").strip()
+        kept = self._read(path)
+        if kept is None and not make:
+            raise ConfigError(
+                f"The file password.{role} of the embedded server is missing: restore it, or remove the whole "
+                "folder, which removes its data."
+            )
+        if kept is None:
+            kept = secrets.token_urlsafe(24)
+            self._write(path, kept)
+        return kept.strip()
 
     def run(self) -> Run | None:
         """Return how the server was started last."""
+        kept = self._read(self.path / "run.json")
         try:
-            return Run(**json.loads((self.path / "run.json").read_text("utf-8")))
-        except FileNotFoundError:
-            return None
+            return None if kept is None else Run(**json.loads(kept))
         except (TypeError, ValueError):
             raise ConfigError(
                 "The embedded server's file run.json is damaged: stop the server and remove it."
@@ -254,7 +267,7 @@ class Folder:
 
     def sweep(self) -> None:
         """Remove what an interrupted start or a killed server left. Needs the folder's lock, and no living server."""
-        for pattern in ("init-*", "*.tmp"):
+        for pattern in ("init-*", "*.tmp", ".*.new"):
             for entry in self.path.glob(pattern):
                 if entry.is_dir() and not entry.is_symlink():
                     _remove(entry)
@@ -268,13 +281,16 @@ class Folder:
         """Make the folder for a cluster in the making."""
         return Path(tempfile.mkdtemp(dir=self.path, prefix="init-"))
 
+    def _read(self, path: Path) -> str | None:
+        try:
+            kept = read_private(path)
+        except OSError as error:
+            raise _unusable(path, error) from None
+        return None if kept is None else kept.decode()
+
     def _write(self, path: Path, text: str) -> None:
         """Write a file of mode 0600 that is there whole or not at all."""
-        half = path.with_name(f"{path.name}.tmp")
-        half.unlink(missing_ok=True)
-        descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        half.replace(path)
+        try:
+            replace_atomically(path, text.encode())
+        except OSError as error:
+            raise _unusable(path, error) from None

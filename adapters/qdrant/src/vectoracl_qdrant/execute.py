@@ -254,6 +254,7 @@ class LocalPort(_Process):
         with self._local.lock:
             try:
                 work(self._local.client)
+                self._local.keep_private()
             except Exception as error:  # noqa: BLE001 - raised as ours, below
                 failed = mapped(error, write=True, debug=self._debug)
         if failed is not None:

@@ -16,9 +16,11 @@ from threading import RLock
 
 from qdrant_client import QdrantClient
 
-from vectoracl.errors import StoreError
+from vectoracl.errors import ConfigError, StoreError
+from vectoracl.private_files import close_to_others, take_folder, write_new
 from vectoracl_qdrant.config import QdrantConfig
 
+_ENTRIES = ("meta.json", ".lock", "collection")
 _OPEN: dict[str, Local] = {}
 _OPENING = RLock()
 
@@ -32,6 +34,12 @@ class Local:
     users: int = 0
     pid: int = field(default_factory=os.getpid)
     lock: RLock = field(default_factory=RLock)
+
+    def keep_private(self) -> None:
+        """Close to others what was made since. Raises: OSError."""
+        kind, _, place = self.key.partition(":")
+        if kind == "path":
+            private(place)
 
     def release(self) -> None:
         """Let go of it; the last user closes it."""
@@ -49,8 +57,18 @@ class Local:
 def key_of(config: QdrantConfig, base: Path) -> str:
     """Return what names the place; a new one for a store in memory that has no name."""
     if config.path is not None:
-        return f"path:{(base / config.path).resolve()}"
+        place = base / config.path
+        link = next((one for one in (place, *place.parents) if one.is_symlink()), None)
+        if link is None or (link != place and link.exists()) or _leads_to_a_store(place):
+            return f"path:{place.resolve()}"
+        return f"path:{place.absolute()}"  # it is refused when it is opened
     return f"memory:{config.name}" if config.name is not None else f"memory-of-its-own:{uuid.uuid4()}"
+
+
+def _leads_to_a_store(link: Path) -> bool:
+    """Whether this user made *link* to a store that is there."""
+    ours = os.name != "posix" or link.lstat().st_uid == os.geteuid()
+    return ours and (link / _ENTRIES[0]).is_file()
 
 
 def acquire(key: str) -> Local:
@@ -69,9 +87,13 @@ def _open(key: str) -> QdrantClient:
         return QdrantClient(":memory:")
     failed = None
     try:
+        _prepare(Path(place))
         client = QdrantClient(path=place)
         hasten(client)
+        private(place)
         return client
+    except OSError as error:
+        raise ConfigError(f"The folder of the local store cannot be used: {error.strerror}.") from None
     except Exception as error:  # noqa: BLE001 - RuntimeError or what the file system says; the text names the folder
         failed = type(error).__name__
     raise StoreError(
@@ -80,6 +102,26 @@ def _open(key: str) -> QdrantClient:
         adapter="qdrant",
         sent="no",
     )
+
+
+def _prepare(folder: Path) -> None:
+    """Make *folder*, and what the client makes in it at the start, for this user alone.
+
+    The client makes them readable by all, and unpickles the points that it finds: what others could have written is
+    refused before it is read. Raises: OSError.
+    """
+    take_folder(folder, _ENTRIES.__contains__)
+    for name, empty in (("meta.json", b'{"collections": {}, "aliases": {}}'), (".lock", b"tmp lock file")):
+        with contextlib.suppress(FileExistsError):
+            write_new(folder / name, empty)
+    private(str(folder))
+
+
+def private(place: str) -> None:
+    """Close to others what the client made in the folder *place*. Raises: OSError if something in it is not ours."""
+    for name in _ENTRIES:
+        with contextlib.suppress(FileNotFoundError):
+            close_to_others(Path(place) / name)
 
 
 def hasten(client: QdrantClient) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from threading import Lock
 from typing import Final
 
 from vectoracl.errors import ConfigError
+from vectoracl.private_files import make_private_folder, open_private, replace_atomically
 
 _LOOSE = stat.S_IRWXG | stat.S_IRWXO
 
@@ -83,8 +83,12 @@ def read(path: Path) -> dict[str, str]:
 @contextmanager
 def changing(path: Path) -> Iterator[dict[str, str]]:
     """Give the keys, for one operator at a time, and write them at the end if they were changed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _exclusive(path.with_name(f".{path.name}.lock")):
+    try:
+        make_private_folder(path.parent)
+        file = open_private(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise ConfigError(f"The lock beside the file of tenant_keys cannot be opened: {error.strerror}.") from None
+    with _exclusive(file):
         keys = read(path)
         before = dict(keys)
         try:
@@ -95,9 +99,9 @@ def changing(path: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file *path*; where the system has no such locks, operators have to take turns themselves."""
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR, 0o600), "w") as file:
+def _exclusive(lock: int) -> Iterator[None]:
+    """Hold the open file *lock*, and close it; where there are no such locks, operators have to take turns."""
+    with os.fdopen(lock, "w") as file:
         try:
             import fcntl
         except ImportError:
@@ -110,16 +114,7 @@ def _exclusive(path: Path) -> Iterator[None]:
 def write(path: Path, keys: Mapping[str, str]) -> None:
     """Replace the file in one step, readable by its owner alone. Raises: ConfigError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # made with mode 0600
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"version": 1, "keys": dict(sorted(keys.items()))}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        make_private_folder(path.parent)
+        replace_atomically(path, json.dumps({"version": 1, "keys": dict(sorted(keys.items()))}).encode())
     except OSError as error:
-        raise ConfigError(f"The file of tenant_keys cannot be written ({type(error).__name__}).") from None
+        raise ConfigError(f"The file of tenant_keys cannot be written: {error.strerror}.") from None

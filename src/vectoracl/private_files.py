@@ -1,0 +1,255 @@
+"""Files and folders for this user alone: mode 0600 and 0700 whatever the umask, and never through a link.
+
+A link that somebody else planted at a path that we are about to write would turn our write into one of his choosing.
+So the last part of a path is never followed, neither by a symbolic link nor by a second name of the same file, a file
+is emptied only after it is known to be the right one, and a temporary name is one that cannot be foreseen. Folders
+above are the caller's choice and may be links.
+
+Every function raises OSError with a `strerror` that is made to be shown. On Windows a folder's access list decides
+who reads what is in it, and a link is looked for before the file is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+POSIX = os.name == "posix"
+_SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_DEVICES = ("/dev", "/dev/fd", "/proc/self/fd")  # only the system makes links there, such as /dev/stdout
+
+
+def open_private(path: str | Path, flags: int, *, regular: bool = True) -> int:
+    """Open *path* and return its descriptor; a file that is made has mode 0600, one that was there gets it.
+
+    *flags* are those of `os.open`. With *regular*, a pipe, a device or a folder is refused, and without waiting for
+    the other end of a pipe.
+    """
+    if not _SAFE & getattr(os, "O_NOFOLLOW", 0) and os.path.islink(path):  # noqa: PTH114 - a str is enough
+        raise _link(path)
+    wait = getattr(os, "O_NONBLOCK", 0) if regular else 0
+    try:
+        file = os.open(path, flags & ~os.O_TRUNC | _SAFE | wait, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP or Path(path).is_symlink():
+            raise _link(path) from None
+        raise
+    try:
+        _check(file, path, regular=regular, reading=flags & (os.O_WRONLY | os.O_RDWR) == 0)
+        if flags & os.O_TRUNC:
+            os.ftruncate(file, 0)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _check(file: int, path: str | Path, *, regular: bool, reading: bool) -> None:
+    """Refuse what is another file than it seems, and close to others what is not. Raises: OSError."""
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode):
+        if regular:
+            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+        return
+    if not POSIX:
+        return
+    if found.st_uid not in (os.geteuid(), Path(path).absolute().parent.stat().st_uid):
+        raise PermissionError(errno.EPERM, f"it belongs to another user (id {found.st_uid})", str(path))
+    if reading:
+        return
+    if found.st_nlink > 1:
+        raise PermissionError(errno.EPERM, "it is one file under several names: copy it to one that has one", str(path))
+    if found.st_mode & 0o077:
+        os.fchmod(file, 0o600)
+
+
+def _link(path: str | Path) -> OSError:
+    return OSError(errno.ELOOP, "it is a link, which is not followed: name the file itself", str(path))
+
+
+def read_private(path: str | Path) -> bytes | None:
+    """Return the content of the file *path*, None where there is nothing."""
+    try:
+        file = open_private(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(file, "rb") as opened:
+        return opened.read()
+
+
+def write_new(path: str | Path, data: bytes) -> None:
+    """Make the file *path*, which must not exist: a link that leads nowhere counts as one that does."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600)
+    with os.fdopen(file, "wb") as opened:
+        opened.write(data)
+
+
+def replace_atomically(path: str | Path, data: bytes, *, sync: bool = True) -> None:
+    """Make *data* the whole content of *path* in one step, with *sync* also through a crash of the machine."""
+    place = Path(path)
+    _replaceable(place)
+    half = _write_beside(place, data, sync=sync)
+    try:
+        half.replace(place)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            half.unlink()
+        raise
+
+
+def try_replacing(path: str | Path) -> None:
+    """Raise what `replace_atomically` would raise now; nothing is left behind."""
+    place = Path(path)
+    _replaceable(place)
+    _write_beside(place, b"", sync=False).unlink()
+
+
+def _replaceable(place: Path) -> None:
+    try:
+        found = place.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(found.st_mode):
+        raise _link(place)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(place))
+
+
+def _write_beside(place: Path, data: bytes, *, sync: bool) -> Path:
+    handle, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name[:80]}-", suffix=".new")  # 0600, exclusive
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+    return Path(name)
+
+
+def write_output(path: str | Path, data: bytes) -> None:
+    """Write what a person asked for to *path*, which may be a pipe or a device such as /dev/stdout."""
+    if _is_stream(Path(path)):
+        with Path(path).open("wb") as file:
+            file.write(data)
+        return
+    replace_atomically(path, data)
+
+
+def try_output(path: str | Path) -> None:
+    """Raise what `write_output` would raise now; nothing is left behind."""
+    if not _is_stream(Path(path)):
+        try_replacing(path)
+    elif not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def _is_stream(path: Path) -> bool:
+    if str(path.absolute().parent) in _DEVICES:
+        return True
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def make_private_folder(path: str | Path, mode: int = 0o700) -> bool:
+    """Make the folder *path*, and those above it that are missing, with *mode*; False if it was there.
+
+    Raises: OSError if it is a link, or no folder.
+    """
+    place = Path(path)
+    missing = []
+    above = place.parent
+    while not above.exists() and above != above.parent:
+        missing.append(above)
+        above = above.parent
+    for one in (*reversed(missing), place):
+        made = True
+        try:
+            one.mkdir(mode)
+        except FileExistsError:
+            made = False
+            _folder(one)
+    return made
+
+
+def _folder(path: Path) -> os.stat_result:
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, "it is a link, which is not followed: name the folder itself", str(path))
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "it is no folder", str(path))
+    return found
+
+
+def take_folder(path: str | Path, own: Callable[[str], bool], mode: int = 0o700) -> bool:
+    """Make *path* a folder that only this user can write; False if it was there.
+
+    One that holds nothing but what *own* says is ours is closed to others. One with other things in it is somebody's
+    folder, such as the working folder: its mode is left alone, and it is refused if others can write there.
+
+    Raises: OSError also if it belongs to another user.
+    """
+    place = Path(path)
+    made = make_private_folder(place, mode)
+    if made or not POSIX:
+        return made
+    found = _folder(place)
+    if found.st_uid != os.geteuid():
+        raise PermissionError(
+            errno.EPERM,
+            f"it belongs to the user id {found.st_uid} and this process runs as {os.geteuid()}: run as that user, or "
+            "name a folder that does not exist yet",
+            str(place),
+        )
+    if found.st_mode & 0o777 & ~mode:
+        others_write = found.st_mode & 0o022
+        inside = list(place.iterdir())
+        if all(own(one.name) for one in inside) and not (others_write and any(_foreign(one) for one in inside)):
+            place.chmod(mode)
+        elif others_write:
+            raise PermissionError(
+                errno.EPERM,
+                "others can write it, and there is something in it already: name a folder that does not exist yet",
+                str(place),
+            )
+    return made
+
+
+def _foreign(path: Path) -> bool:
+    return path.lstat().st_uid != os.geteuid()
+
+
+def close_to_others(path: str | Path) -> None:
+    """Give *path*, and everything in it where it is a folder, the modes 0700 and 0600.
+
+    It has to be in a folder that only this user can write. Raises: OSError if a link, or anything that belongs to
+    another user, is found there.
+    """
+    place = Path(path)
+    found = place.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, "there is a link in it, which is not followed", str(place))
+    folder = stat.S_ISDIR(found.st_mode)
+    if not folder and not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "there is something in it that is no file", str(place))
+    if POSIX:
+        if found.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, f"something in it belongs to the user id {found.st_uid}", str(place))
+        if found.st_nlink > 1 and not folder:
+            raise PermissionError(errno.EPERM, "a file in it has a second name somewhere", str(place))
+        if found.st_mode & 0o077:
+            place.chmod(0o700 if folder else 0o600)
+    if folder:
+        for name in os.listdir(place):  # noqa: PTH208 - names are enough
+            close_to_others(place / name)
