@@ -11,18 +11,19 @@ import asyncio
 import logging
 import os
 import time
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
-from vectoracl.errors import ClosedError, PostureError, VectorACLError
+from vectoracl.errors import ClosedError, PostureError, StoreError, VectorACLError
 from vectoracl_pgvector.arguments import Pool, check_encoding, connect_arguments, connect_errors
 from vectoracl_pgvector.binary import adapt
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.failures import interrupted, mapped, no_connection, refused_pooler, unreachable
+from vectoracl_pgvector.connect_failures import connect_failed, refusal
+from vectoracl_pgvector.failures import interrupted, mapped, no_connection, refused_pooler
 from vectoracl_pgvector.liveness import aborrow, arecover, borrow, limited, recover
 from vectoracl_pgvector.names import Names
 from vectoracl_pgvector.requests import RankAll, Transaction
@@ -39,6 +40,10 @@ for _name in ("psycopg", "psycopg.pool"):
 def _left(until: float | None) -> float | None:
     """Return the seconds until *until*, and at least a moment: the server then says that the time is over."""
     return None if until is None else max(0.001, until - time.monotonic())
+
+
+def _writes(request: Any) -> bool:
+    return isinstance(request, Transaction) and request.writes
 
 
 class Source(Protocol):
@@ -59,17 +64,22 @@ class _Settings:
         self.oid = 0
         self.pid = os.getpid()
         self.parallel = config.pool_max
+        self.refusal: StoreError | None = None
 
     def wait(self, timeout: float | None) -> float:
         """Return how many seconds to wait for a connection."""
         limit = self.config.connect_timeout
         return limit if timeout is None else min(timeout, limit)
 
-    def failed(self, error: Exception, pool: Pool | None, before: int) -> VectorACLError:
+    def failed(self, error: Exception, pool: Pool | None, before: int, *, writes: bool) -> VectorACLError:
         """Return *error* as ours; *before* is how often connecting had failed when the request began."""
         if isinstance(error, PoolTimeout) and pool is not None and connect_errors(pool) > before:
-            return no_connection()
-        return mapped(error, debug=self.debug)
+            return no_connection(self.refusal)
+        return mapped(error, debug=self.debug, writes=writes)
+
+    def note(self, dsn: str, error: psycopg.Error) -> None:
+        """Keep why the pool could not connect: its own error is only that no connection came in time."""
+        self.refusal = refusal(dsn, error)
 
     def check_process(self) -> None:
         if os.getpid() != self.pid:
@@ -116,11 +126,25 @@ class PgPort(_Settings):
             with psycopg.connect(dsn, **arguments) as connection, limited(connection, config.connect_timeout):
                 self._first(connection)
         except (psycopg.Error, OSError) as error:
-            failed = unreachable(dsn, error, debug=self.debug)
+            failed = connect_failed(dsn, error, debug=self.debug)
         if failed is not None:
             raise failed
+        note = self.note
+
+        class Noting(Connection[Any]):
+            """A connection of the pool that says why it could not be made."""
+
+            @classmethod
+            def connect(cls, conninfo: str = "", **given: Any) -> Self:
+                try:
+                    return super().connect(conninfo, **given)
+                except psycopg.Error as error:
+                    note(dsn, error)
+                    raise
+
         pool: ConnectionPool[Any] = ConnectionPool(
             dsn,
+            connection_class=Noting,
             kwargs=arguments,
             min_size=config.pool_min,
             max_size=config.pool_max,
@@ -158,7 +182,9 @@ class PgPort(_Settings):
             return self._perform(request, timeout)
         except Exception as error:  # noqa: BLE001 - every error of the client is wrapped here
             failed: BaseException = (
-                KeyboardInterrupt() if interrupted(error) else self.failed(error, self._pool, before)
+                KeyboardInterrupt()
+                if interrupted(error)
+                else self.failed(error, self._pool, before, writes=_writes(request))
             )
         raise failed
 
@@ -236,15 +262,29 @@ class AsyncPgPort(_Settings):
                 with limited(connection, config.connect_timeout):
                     await self._first(connection)
         except (psycopg.Error, OSError) as error:
-            failed = unreachable(dsn, error, debug=self.debug)
+            failed = connect_failed(dsn, error, debug=self.debug)
         if failed is not None:
             raise failed
 
         async def configure(connection: AsyncConnection[Any]) -> None:
             adapt(connection, self.oid)
 
+        note = self.note
+
+        class Noting(AsyncConnection[Any]):
+            """A connection of the pool that says why it could not be made."""
+
+            @classmethod
+            async def connect(cls, conninfo: str = "", **given: Any) -> Self:
+                try:
+                    return await super().connect(conninfo, **given)
+                except psycopg.Error as error:
+                    note(dsn, error)
+                    raise
+
         pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
             dsn,
+            connection_class=Noting,
             kwargs=arguments,
             min_size=config.pool_min,
             max_size=config.pool_max,
@@ -286,7 +326,7 @@ class AsyncPgPort(_Settings):
                 return await asyncio.to_thread(rank_all, self._owner(), self, request, timeout)
             return await self._perform(pool, request, timeout)
         except Exception as error:  # noqa: BLE001 - every error of the client is wrapped here
-            failed = self.failed(error, self._pool, before)
+            failed = self.failed(error, self._pool, before, writes=_writes(request))
         raise failed
 
     async def _perform(
@@ -334,7 +374,14 @@ class AsyncPgPort(_Settings):
 
 def rank_all(dsn: str, settings: _Settings, request: RankAll, timeout: float | None) -> list[Any]:
     """Run the statement under every tenant's own scope, as the owner, which may list tenants and not read past RLS."""
-    with psycopg.connect(dsn, **connect_arguments(dsn, settings.config)) as connection:
+    failed = None
+    try:
+        connection = psycopg.connect(dsn, **connect_arguments(dsn, settings.config))
+    except (psycopg.Error, OSError) as error:
+        failed = connect_failed(dsn, error, debug=settings.debug)
+    if failed is not None:
+        raise failed
+    with connection:
         adapt(connection, settings.set_oid(connection.execute(settings.oid_query).fetchone()))
         tenants = connection.execute(f"SELECT tenant_id FROM {settings.names.tenants} ORDER BY 1").fetchall()
         rows: list[Any] = []

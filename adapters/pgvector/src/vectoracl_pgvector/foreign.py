@@ -9,7 +9,8 @@ import psycopg
 from vectoracl.errors import RefusedError
 from vectoracl.findings import Posture
 from vectoracl_pgvector import posture
-from vectoracl_pgvector.failures import apart, mapped, unreachable
+from vectoracl_pgvector.connect_failures import connect_failed
+from vectoracl_pgvector.failures import apart, mapped
 
 
 @apart
@@ -23,7 +24,7 @@ def inspect(dsn: str, table: str | None, role: str | None, tenant_column: str | 
     try:
         connection = psycopg.connect(dsn, autocommit=True, connect_timeout=10, application_name="vectoracl check")
     except (psycopg.Error, OSError) as error:
-        raise unreachable(dsn, error, debug=False) from None
+        raise connect_failed(dsn, error, debug=False) from None
     try:
         with connection:
             found = posture.discover(connection, runtime_role=role)

@@ -17,8 +17,9 @@ from vectoracl_pgvector import adopt as adoption
 from vectoracl_pgvector import move, schema
 from vectoracl_pgvector.arguments import connect_arguments
 from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.connect_failures import connect_failed
 from vectoracl_pgvector.connections import Connections
-from vectoracl_pgvector.failures import apart, mapped, unreachable
+from vectoracl_pgvector.failures import apart, mapped
 from vectoracl_pgvector.mirror import marker
 from vectoracl_pgvector.names import SETTING, Names
 
@@ -58,7 +59,7 @@ class PgOperator:
         try:
             return psycopg.connect(dsn, **connect_arguments(dsn, self._config))
         except (psycopg.Error, OSError) as error:
-            raise unreachable(dsn, error, debug=False) from None
+            raise connect_failed(dsn, error, debug=False) from None
 
     @apart
     def plan(self, *, adopt: str | None = None) -> str:

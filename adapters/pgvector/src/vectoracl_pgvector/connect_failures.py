@@ -1,0 +1,166 @@
+"""Why a connection could not be made, each cause with its own words.
+
+libpq keeps the SQLSTATE of a refused start-up to itself, so the cause is read from its text, which is English (the
+wheels have no translations). What the server says may be in another language: such a text is recognised by its form
+(`SEVERITY:  message`, with two spaces), and then the server has answered, whatever it said.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from psycopg.errors import ConnectionTimeout
+
+from vectoracl.errors import StoreError, VectorACLError, caused
+from vectoracl_pgvector.failures import mapped
+from vectoracl_pgvector.liveness import HungUpError
+from vectoracl_pgvector.sqlstates import ADAPTER
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One cause: the code of the error, its text (`{where}` is the place), and whether trying again may help."""
+
+    code: str
+    text: str
+    retryable: bool = False
+
+
+_BAD_DSN: Final = Cause(
+    "bad_dsn",
+    "The dsn is not a valid connection string of PostgreSQL (postgresql://user@host/database). Correct it; an @, / or "
+    "% in a password is written as %40, %2F or %25.",
+)
+_TIMEOUT: Final = Cause(
+    "unreachable",
+    "PostgreSQL did not answer in time ({where}). Check the host and the port, and whether a firewall drops the "
+    "packets; connect_timeout says how long to wait.",
+)
+_ANSWERED: Final = Cause(
+    "rejected",
+    "PostgreSQL answered and refused the connection ({where}). Check the user, the password, the database and the "
+    "server's pg_hba.conf; the server's log has the reason.",
+)
+_NO_ANSWER: Final = Cause(
+    "unreachable",
+    "The connection was closed before PostgreSQL answered ({where}). Check that it is PostgreSQL that listens there, "
+    "and the server's log.",
+)
+# The first that is found counts. What the server said comes before what TLS and the network say: of several addresses
+# or of TLS and plain text, one may have answered.
+_CAUSES: Final[tuple[tuple[str, Cause], ...]] = (
+    (
+        r"invalid (integer )?value .* for connection option|invalid \w+ value: |definition of service .* not found"
+        r"|invalid port number|invalid connection option|could not match \d+ (host|port)",
+        _BAD_DSN,
+    ),
+    (
+        r"is starting up|is shutting down|in recovery mode|not (yet )?accepting connections$|hot standby mode"
+        r"|recovery state has not|server login has been failing|server conn crashed",
+        Cause("unavailable", "PostgreSQL is there and takes no connections now: it starts, stops or recovers "
+              "({where}). Try again.", retryable=True),
+    ),
+    (
+        r"too many connections|connection slots|too many clients|no more connections allowed|max_client_conn"
+        r"|max clients reached",
+        Cause("too_many_connections", "PostgreSQL is there and has no free connection left for this role ({where}). "
+              "Lower pool_max, raise max_connections or the role's CONNECTION LIMIT, or put a pooler before it.",
+              retryable=True),
+    ),
+    (
+        r'database "[^\n]*" does not exist|no such database|database "[^\n]*" is not currently accepting',
+        Cause("no_database", "PostgreSQL is there, and the database is not, or takes no connections ({where}). "
+              "Create it (createdb), or correct the dsn."),
+    ),
+    (
+        r"permission denied for database",
+        Cause("permission", "PostgreSQL is there, and the role may not connect to this database ({where}). As the "
+              "database's owner: GRANT CONNECT ON DATABASE … TO the role."),
+    ),
+    (
+        r"pg_hba\.conf",
+        Cause("auth", "PostgreSQL is there, and no line of its pg_hba.conf lets this user in from here ({where}). Add "
+              "one, or set sslmode = require in the dsn where it only takes encrypted connections."),
+    ),
+    (
+        r"startup parameter|unrecognized configuration parameter|invalid value for parameter"
+        r"|permission denied to set parameter|permission denied to set role",
+        Cause("startup_parameter", "The server, or a pooler before it, refuses a parameter that is sent with the "
+              "connection ({where}). Take `options` and others like it out of the dsn and of PGOPTIONS, or let the "
+              "pooler pass them on (ignore_startup_parameters of PgBouncer)."),
+    ),
+    (
+        r"no password supplied|authentication failed|authentication method|not permitted to log in"
+        r'|role "[^\n]*" does not exist|user not found|no such user|SASL|SCRAM|requires a password|empty password',
+        Cause("auth", "PostgreSQL is there and refused the login ({where}). Check that the role exists, has LOGIN and "
+              "a password, and that the dsn has the same one."),
+    ),
+    (
+        r"SSL|TLS|certificate",
+        Cause("tls", "The encrypted connection could not be made ({where}). Check sslmode and sslrootcert in the dsn, "
+              "and the name, the issuer and the dates of the server's certificate."),
+    ),
+    (r"failed: [^\s:]+:  ", _ANSWERED),
+    (
+        r"resolve host|translate host name|[Nn]ame or service not known|nodename nor servname|getaddrinfo",
+        Cause("unreachable", "The name of the host could not be resolved ({where}). Check its spelling in the dsn, and "
+              "the DNS of this machine."),
+    ),
+    (
+        r"Connection refused|No such file or directory",
+        Cause("unreachable", "Nothing listens there for PostgreSQL ({where}). Check that the server runs, that "
+              "listen_addresses covers this address, and the port."),
+    ),
+    (r"timeout expired|timed out", _TIMEOUT),
+    (
+        r"No route to host|etwork is unreachable|Host is down",
+        Cause("unreachable", "The network has no way to that host ({where}). Check the address, the VPN and the "
+              "firewall."),
+    ),
+)  # fmt: skip
+_COMPILED: Final = tuple((re.compile(pattern, re.MULTILINE), cause) for pattern, cause in _CAUSES)
+
+
+def cause_of(error: BaseException) -> Cause:
+    """Return why connecting failed with *error*, which has no SQLSTATE."""
+    if isinstance(error, psycopg.ProgrammingError):
+        return _BAD_DSN
+    if isinstance(error, ConnectionTimeout | TimeoutError | HungUpError):
+        return _TIMEOUT
+    text = str(error)
+    for pattern, cause in _COMPILED:
+        if pattern.search(text):
+            return cause
+    pgconn = getattr(error, "pgconn", None)
+    return _ANSWERED if pgconn is not None and (pgconn.used_password or pgconn.needs_password) else _NO_ANSWER
+
+
+def connect_failed(dsn: str, error: BaseException, *, debug: bool) -> VectorACLError:
+    """Return the error of a first contact that failed: the cause and the place, and never the password.
+
+    What the server answered once the connection stood has a SQLSTATE, and is mapped as in use.
+    """
+    if isinstance(error, VectorACLError):
+        return error
+    if getattr(error, "sqlstate", None) is not None:
+        return mapped(error, debug=debug, action="connect")
+    return caused(refusal(dsn, error), error, debug=debug)
+
+
+def refusal(dsn: str, error: BaseException) -> StoreError:
+    """Return the error of a connection that could not be made, without its cause."""
+    cause = cause_of(error)
+    text = cause.text.format(where=_where(dsn))
+    return StoreError(text, code=cause.code, adapter=ADAPTER, sent="no", retryable=cause.retryable)
+
+
+def _where(dsn: str) -> str:
+    try:
+        parts = psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.Error:
+        return "an unreadable dsn"
+    found = ", ".join(f"{key}={parts[key]}" for key in ("host", "port", "dbname", "user") if parts.get(key))
+    return found or "defaults of libpq"
