@@ -30,8 +30,8 @@ SHOWN = 20
 """How many ids, or tenants, a list for people has at most."""
 _CLOSE = 1e-5
 
-TENANT = ("tenant_id", "tenant", "org_id", "organization_id", "organisation_id", "account_id", "workspace_id",
-          "customer_id")  # fmt: skip
+TENANT = ("tenant_id", "tenant", "tenant_uuid", "tenantid", "org_id", "organization_id", "organisation_id", "org",
+          "account_id", "workspace_id", "company_id", "customer_id", "client_id")  # fmt: skip
 DOCUMENT = ("document_id", "doc_id", "document", "source_id", "source")
 TEXT = ("text", "content", "page_content", "body", "chunk", "chunk_text")
 

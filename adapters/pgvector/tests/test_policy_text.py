@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vectoracl_pgvector.policy_text import Binding, bind
+from vectoracl_pgvector.tenant_field import TenantField, parse
 
 S = "current_setting('app.t'::text, true)"
 N = f"NULLIF({S}, ''::text)"
@@ -44,6 +45,12 @@ EXPECTED = {
         f"(tenant_id = ( SELECT {S} AS current_setting WHERE false UNION ALL SELECT 'x'::text))",
         f"(tenant_id = ( SELECT {S} AS current_setting FROM t))",
         "(tenant_id = other_column)",
+        f"(tenant_id = ANY (string_to_array({S}, ','::text)))",
+        f"(tenant_id = ANY (string_to_array({N}, ','::text)))",
+        f"((tenant_id = {N}) OR (tenant_id = NULLIF(current_setting('app.other'::text, true), ''::text)))",
+        "(tenant_id = NULLIF(current_setting(('app.'::text || tenant_id), true), ''::text))",
+        f"(tenant_id = (({S})::json ->> doc))",
+        f"(tenant_id = (({S})::json ->> ('a'::text || doc)))",
         "(tenant_id = NULLIF(app.who(), ''::text))",
         "(tenant_id = 'a'::text) \u00a7",
         f"(CASE WHEN (doc = 'a'::text) THEN (tenant_id = {S}) ELSE true END)",
@@ -61,10 +68,11 @@ EXPECTED = {
         f'("tenant_id" = {N})',
         f"(tenant_id = ({N})::uuid)",
         f"(tenant_id = ( SELECT {N} AS nullif))",
-        f"(tenant_id = ANY (string_to_array({S}, ','::text)))",
         f"(tenant_id = (({S})::json ->> 'tenant'::text))",
         "(tenant_id = pg_catalog.current_setting('app.t'::text, true))",
         f"((tenant_id = {N}) AND (doc = 'x'::text))",
+        f"((tenant_id)::uuid = ({N})::uuid)",
+        f"(tenant_id = ((({S})::json -> 'app_metadata'::text) ->> 'tenant'::text))",
         f"((doc = 'a'::text) AND ((tenant_id = {N}) OR (tenant_id = {S})))",
     ],
     Binding.ROLE: ["(tenant_id = CURRENT_USER)", "(tenant_id = (SESSION_USER)::text)"],
@@ -99,13 +107,61 @@ def test_what_cannot_be_read_is_loose_only_where_the_tenant_is_not_in_it() -> No
         (f"(tenant_id = NULLIF({S}, 'x'::text))", None),
         (f"((tenant_id = {N}) OR (tenant_id = {S}))", True),
         (f"((tenant_id = {N}) AND (tenant_id = {S}))", False),
-        (f"(tenant_id = ANY (string_to_array({S}, ','::text)))", False),
+        (f"((tenant_id = {S}) AND ({S} <> ''::text))", False),
+        (f"((tenant_id = {S}) AND (tenant_id <> ''::text))", False),
+        (f"((tenant_id = {S}) AND ({S} <> 'x'::text))", True),
+        (f"((tenant_id = {S}) AND (doc <> ''::text))", True),
+        (f"((tenant_id = {S}) AND (current_setting('app.u'::text, true) <> ''::text))", True),
+        (f"((tenant_id = {S}) OR ({S} <> ''::text))", None),
+        ("((tenant_id = current_setting('app.t'::text)) AND (current_setting('app.t'::text) <> ''::text))", True),
     ],
 )
 def test_an_unset_setting_is_nothing_only_with_nullif_and_missing_ok(text: str, lenient: bool | None) -> None:
     found = bind(text, "tenant_id")
     assert found is not None
     if lenient is None:
-        assert found.binding is Binding.OPAQUE
+        assert found.binding in (Binding.OPAQUE, Binding.LOOSE)
     else:
         assert (found.binding, found.lenient) == (Binding.SETTING, lenient)
+
+
+@pytest.mark.parametrize(
+    ("text", "binding"),
+    [
+        (f"((meta ->> 'tenant_id'::text) = {N})", Binding.SETTING),
+        (f"({N} = (meta ->> 'tenant_id'::text))", Binding.SETTING),
+        (f"(((meta)::jsonb ->> 'tenant_id'::text) = {N})", Binding.SETTING),
+        (f"(((meta ->> 'tenant_id'::text))::uuid = ({N})::uuid)", Binding.SETTING),
+        (f"(((meta ->> 'tenant_id'::text))::integer = ({N})::integer)", Binding.SETTING),
+        (f"(((meta ->> 'tenant_id'::text))::numeric = ({N})::numeric)", Binding.OPAQUE),
+        (f"((meta ->> 'tenant'::text) = {N})", Binding.OPAQUE),
+        (f"((meta -> 'tenant_id'::text) = ({N})::jsonb)", Binding.OPAQUE),
+        (f"((meta ->> ('tenant_id'::text || doc)) = {N})", Binding.OPAQUE),
+        (f"((meta #>> '{{tenant_id}}'::text[]) = {N})", Binding.OPAQUE),
+        (f"((other ->> 'tenant_id'::text) = {N})", Binding.LOOSE),
+        ("(meta @> '{}'::jsonb)", Binding.OPAQUE),
+        (f"(lower((meta ->> 'tenant_id'::text)) = {N})", Binding.OPAQUE),
+    ],
+)
+def test_a_key_of_a_json_column_is_the_tenant(text: str, binding: Binding) -> None:
+    found = bind(text, TenantField("meta", "tenant_id"))
+    assert found is not None
+    assert found.binding is binding
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ("tenant_id", TenantField("tenant_id")),
+        ("meta->>tenant_id", TenantField("meta", "tenant_id")),
+        ("meta ->> 'tenant_id'", TenantField("meta", "tenant_id")),
+        ("meta->>'it''s'", TenantField("meta", "it's")),
+        ("a->>b->>c", TenantField("a", "b->>c")),
+        ("->>x", TenantField("->>x")),
+        ("x->>", TenantField("x->>")),
+    ],
+)
+def test_how_the_tenant_is_said(said: str, field: TenantField) -> None:
+    assert parse(said) == field
+    assert parse(str(field)) == field
+    assert parse(said, [said]) == TenantField(said)

@@ -358,12 +358,24 @@ CASES = [
          grade="engine"),
     Case("PG105", "CREATE INDEX shared ON vectoracl.chunks USING ivfflat (embedding public.vector_l2_ops) "
          "WITH (lists = 1)"),
+    Case("PG041", "ALTER POLICY tenant ON vectoracl.chunks RENAME TO vectoracl_select_permissive", grade="engine"),
+    Case("PG068", PLAIN + "ALTER TABLE app.items DROP CONSTRAINT items_pkey, ADD PRIMARY KEY (id)",
+         target=replace(ONE, foreign=True), grade="engine"),
+    Case("PG069", PLAIN + "ALTER TABLE app.items ADD meta jsonb; ALTER POLICY p ON app.items USING "
+         "((meta ->> 'org') = NULLIF(current_setting('vectoracl.tenant', true), ''))",
+         target=replace(ONE, tenant_column="meta->>org", foreign=True), grade="engine"),
+    Case("PG103", PLAIN + "CREATE TABLE app.kinds (id int PRIMARY KEY); ALTER TABLE app.items ADD kind int REFERENCES "
+         "app.kinds", target=replace(ONE, foreign=True), grade="engine"),
+    Case("PG104", PLAIN + "CREATE TABLE app.more () INHERITS (app.items)", target=replace(ONE, foreign=True),
+         grade="engine"),
+    Case("PG111", PLAIN, target=replace(ONE, foreign=True, guessed=True), grade="none"),
 ]  # fmt: skip
 
 # Mended by a person, not by a statement: the fix is a comment, or says what has to be dropped first.
-ADVICE = {"PG008", "PG027", "PG028", "PG039", "PG085", "PG090", "PG091", "PG092", "PG106", "PG110", "PG120"}
+ADVICE = {"PG008", "PG027", "PG028", "PG039", "PG041", "PG068", "PG085", "PG090", "PG091", "PG092", "PG103", "PG105",
+          "PG106", "PG110", "PG111", "PG112", "PG113", "PG120"}  # fmt: skip
 OWN_TEST = {"PG008", "PG027", "PG028", "PG039", "PG053", "PG064", "PG084", "PG086", "PG090", "PG091", "PG092",
-            "PG106", "PG110", "PG120"}  # fmt: skip
+            "PG106", "PG110", "PG112", "PG113", "PG120"}  # fmt: skip
 
 
 def test_every_rule_has_a_test_and_reads_well() -> None:
@@ -424,7 +436,7 @@ def test_fixes_of_everything_lead_to_the_demanded_grade(db: Database) -> None:
                 db.run(finding.fix)
     after = db.look(target)
     assert after.grade == "engine"
-    assert {f.rule.id for f in after.findings} <= ALWAYS | VERSION
+    assert {f.rule.id for f in after.findings} <= ALWAYS | VERSION | {"PG105"}
     with db.connect() as conn:
         conn.execute("SELECT set_config('vectoracl.tenant', 'a', false)")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -469,6 +481,18 @@ def test_tenants_that_compare_as_equal(db: Database) -> None:
     column = list(rows["columns"][0])
     column[6] = False  # a nondeterministic collation; the servers of the tests are built without ICU
     assert "PG064" in ids(judge(TARGET, {**rows, "columns": [tuple(column)]}))
+
+
+def test_columns_that_are_not_what_the_configuration_says(db: Database) -> None:
+    expected = (("tenant_id", "text", None), ("doc", "text", None), ("embedding", "vector", 3))
+    assert ids(db.look(replace(TARGET, expected=expected))) <= ALWAYS | VERSION
+    wrong = (("doc", "int8", None), ("embedding", "vector", 4), ("lexemes", "tsvector", None))
+    found = db.look(replace(TARGET, expected=wrong))
+    assert [f.subject for f in of(found, "PG113")] == ["vectoracl.chunks.doc", "vectoracl.chunks.embedding"]
+    assert "dimension = 4" in of(found, "PG113")[1].message
+    assert [f.subject for f in of(found, "PG112")] == ["vectoracl.chunks.lexemes"]
+    assert all(f.fix.startswith("-- ") for f in found.findings if f.rule.id in ("PG112", "PG113"))
+    assert "PG113" in ids(db.look(replace(TARGET, expected=(("embedding", "halfvec", 3),))))
 
 
 def test_maintain(db: Database) -> None:
@@ -718,6 +742,6 @@ def test_async_sees_the_same(db: Database) -> None:
 
 
 def test_queries_are_fixed_in_number_and_pure() -> None:
-    assert len(queries(TARGET)) == len(queries(Target("x", "y", "", "z.z", "r"))) == 25
+    assert len(queries(TARGET)) == len(queries(Target("x", "y", "", "z.z", "r"))) == 26
     assert queries(TARGET) == queries(TARGET)
     assert versions.PGVECTOR_AT_LEAST == (0, 8, 4)

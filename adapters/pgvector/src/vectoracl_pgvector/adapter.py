@@ -15,6 +15,7 @@ from vectoracl.prepare import check_tagged
 from vectoracl.queries import Lexical, ResolvedQuery, VectorQuery
 from vectoracl.records import Facet, Record, Vector
 from vectoracl_pgvector import posture as postures
+from vectoracl_pgvector import schema
 from vectoracl_pgvector.capabilities import capabilities
 from vectoracl_pgvector.compile import MAX_EF, PgCompiler
 from vectoracl_pgvector.config import PgvectorConfig
@@ -121,7 +122,13 @@ class PgvectorAdapter:
     def posture(self) -> Flow[Posture]:
         """Read role, row-level security, policies, partitions and what goes around them; one round trip."""
         config = self.config
-        target = postures.Target(config.schema_name, config.table, config.columns.tenant)
+        target = postures.Target(
+            config.schema_name,
+            config.table,
+            config.columns.tenant,
+            expected=schema.expected(config),
+            embedded=config.embedded is not None,
+        )
         asked = postures.queries(target)
         statements = tuple(Statement(sql, params or (), binary=False) for _, sql, params in asked)
         replies = yield from Transaction(None, statements)

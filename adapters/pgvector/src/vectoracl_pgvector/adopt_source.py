@@ -15,10 +15,10 @@ from vectoracl.errors import RefusedError
 from vectoracl.fields import reserved_key
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import SETTING, Names, literal, quote
+from vectoracl_pgvector.tenant_field import LESS_TELLING, METADATA, parse
 
 _CHUNK = ("chunk_id", "id", "uuid", "langchain_id")
 _TEXT = ("text", "content", "body", "chunk", "page_content", "chunk_text")
-_METADATA = ("metadata", "meta", "cmetadata", "langchain_metadata")
 _VECTOR = ("embedding", "vector")
 # pg_type.typcategory: strings, numbers, booleans, dates and times; of the user-defined ones these three.
 _CATEGORIES = frozenset("SNBD")
@@ -265,8 +265,9 @@ class _Finder:
             return None
         if said in self._columns:
             return Part(said)
-        column, arrow, key = said.partition("->>")
-        if not arrow or not key:
+        field = parse(said)
+        column, key = field.column, field.key
+        if key is None:
             self._known(said, role)
         if self._known(column, role).kind not in ("json", "jsonb"):
             raise RefusedError(f"adopt.{role}: the column {column!r} is not of type json or jsonb.")
@@ -308,7 +309,7 @@ class _Finder:
 
     def _metadata(self) -> str | None:
         kinds = frozenset({"json", "jsonb"})
-        found = self._choose("metadata", self._config.adopt.metadata, _METADATA, kinds)
+        found = self._choose("metadata", self._config.adopt.metadata, METADATA, kinds)
         if found is not None and self._columns[found].kind not in kinds:
             raise RefusedError(f"adopt.metadata: the column {found!r} is not of type json or jsonb.")
         return found
@@ -328,9 +329,12 @@ class _Finder:
                 self._ambiguous("tenant", [f"{metadata}->>{row[0]}" for row in rows])
             if rows:
                 return Part(metadata, rows[0][0])
+        less = [name for name in LESS_TELLING if name in self._columns]
+        hint = f" If it is {less[0]}, which may mean something else, say that." if less else ""
         raise RefusedError(
-            f"{self._table} has no column, and its metadata no key, with a well-known name for the tenant. Say it: "
-            '[stores.NAME.adopt] tenant = "COLUMN" (or "COLUMN->>KEY" for a key of a JSON column). There is no default.'
+            f"{self._table} has no column, and its metadata no key, with a well-known name for the tenant.{hint} "
+            'Say it: [stores.NAME.adopt] tenant = "COLUMN" (or "COLUMN->>KEY" for a key of a JSON column). '
+            "There is no default."
         )
 
     def _text(self, metadata: str | None) -> str | None:

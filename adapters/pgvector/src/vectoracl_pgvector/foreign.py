@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import psycopg
 
 from vectoracl.errors import RefusedError
@@ -17,7 +15,8 @@ from vectoracl_pgvector.failures import apart, mapped
 def inspect(dsn: str, table: str | None, role: str | None, tenant_column: str | None) -> dict[str, Posture]:
     """Return the posture of every table with a vector column, or of *table* ("schema.table", or its name alone).
 
-    *role* is judged instead of the one that connects; *tenant_column* stands for the guess.
+    *role* is judged instead of the one that connects; *tenant_column* ("column", or "column->>key" of a JSON column)
+    stands for the guess, and confirms it.
 
     Raises: RefusedError if there is none; StoreError if the server cannot be reached.
     """
@@ -27,14 +26,12 @@ def inspect(dsn: str, table: str | None, role: str | None, tenant_column: str | 
         raise connect_failed(dsn, error, debug=False) from None
     try:
         with connection:
-            found = posture.discover(connection, runtime_role=role)
+            found = posture.discover(connection, runtime_role=role, tenant_column=tenant_column)
             if table is not None:
                 found = [one for one in found if table in (f"{one.schema}.{one.table}", one.table)]
             if not found:
                 what = "no table with a vector column" if table is None else f"no table {table!r} with a vector column"
                 raise RefusedError(f"This role sees {what} in the database; nothing was measured.", field="table")
-            if tenant_column is not None:
-                found = [replace(one, tenant_column=tenant_column) for one in found]
             return {f"{one.schema}.{one.table}": posture.look(connection, one) for one in found}
     except psycopg.Error as error:
         raise mapped(error, debug=False, action="check") from None

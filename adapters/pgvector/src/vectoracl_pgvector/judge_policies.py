@@ -51,15 +51,38 @@ def row_security(look: Look) -> Iterator[Finding]:
                 yield found("PG024", at, f"The parent {at} does not have forced row-level security.", fix)
         else:
             target = relation.place == "target"
+            if (
+                look.target.foreign
+                and not target
+                and not (relation.rls and relation.forced)
+                and _closed(look, relation)
+            ):
+                yield found(
+                    "PG104", at, f"{at} has no forced row-level security, and no role of the application may name it.",
+                    " ".join([enable, force, *_policy(look, relation, sql)]),
+                )  # fmt: skip
+                continue
             if not relation.rls:
                 yield found("PG020" if target else "PG022", at, f"Row-level security is not enabled on {at}.", enable)
             if not relation.forced:
                 yield found("PG021" if target else "PG023", at, f"Row-level security is not forced on {at}.", force)
 
 
+def _closed(look: Look, relation: Relation) -> bool:
+    """Whether the role, and what it can become, has no right on the part itself, so that it goes through the parent."""
+    owner = any(r.reachable and r.name == relation.owner for r in look.roles)
+    return not owner and not any(g.oid == relation.oid for g in look.grants)
+
+
+def _policy(look: Look, relation: Relation, sql: str) -> list[str]:
+    if look.policies[relation.oid]:
+        return []
+    return [f"CREATE POLICY tenant ON {sql} USING ({look.condition()}) WITH CHECK ({look.condition()});"]
+
+
 def policies(look: Look) -> Iterator[Finding]:
     """Judge the policies of the table, its parents and its parts."""
-    if "policies" in look.missing or not look.target.tenant_column:
+    if "policies" in look.missing or not look.tenant:
         return
     for relation in look.relations:
         if relation.kind in "rp":
@@ -104,7 +127,17 @@ def _policies_of(look: Look, relation: Relation) -> Iterator[Finding]:
                 "PG036", f"{place_of(relation)}.{policy.name}",
                 f"Policy {policy.name} reads {', '.join(sorted(names))}; configured is {look.target.setting}.", mend,
             )  # fmt: skip
-        if any(b.binding is Binding.SETTING and b.lenient for b in bounds):
+        if not look.target.foreign and policy.permissive and policy.roles == ["public"] and policy.name.startswith(
+            "vectoracl_"
+        ):  # fmt: skip
+            yield found(
+                "PG041", f"{place_of(relation)}.{policy.name}",
+                f"Policy {policy.name} on {place_of(relation)} is for every role: an earlier version made it.",
+                advice("Run `vectoracl provision`: it makes the policies of this version, in one transaction."),
+            )  # fmt: skip
+        if any(b.binding is Binding.SETTING and b.lenient for b in bounds) and not _strictly_narrowed(
+            look, look.policies[relation.oid], policy
+        ):
             yield found(
                 "PG038", f"{place_of(relation)}.{policy.name}",
                 f"Policy {policy.name} reads the setting without NULLIF(current_setting(…, true), '').", mend,
@@ -134,12 +167,34 @@ def _narrowed(look: Look, policies: list[Policy], command: str, side: str) -> bo
     for policy in policies:
         if policy.permissive or policy.command not in (command, "*"):
             continue
-        if policy.roles != ["public"] and policy.roles != [look.role]:
+        if policy.roles != ["public"] and not _always(look, policy):
             continue  # it stops to apply as soon as the session is another role
         bound = look.bound(policy.check or policy.using if side == "check" else policy.using, policy)
         if bound is not None and bound.binding >= Binding.SETTING:
             return True
     return False
+
+
+def _strictly_narrowed(look: Look, policies: list[Policy], policy: Policy) -> bool:
+    """Whether restrictive policies, which take an empty setting for none, stand beside every side of *policy*."""
+    commands = "rawd" if policy.command == "*" else policy.command
+    strict = [
+        p
+        for p in policies
+        if all(bound is None or not bound.lenient for bound in (look.bound(p.using, p), look.bound(p.check, p)))
+    ]
+    sides = [side for side, text in (("using", policy.using), ("check", policy.check)) if text is not None]
+    return policy.permissive and all(
+        _narrowed(look, strict, command, side)
+        for side in sides
+        for command in commands
+        if command in ("aw" if side == "check" else "rwd")
+    )
+
+
+def _always(look: Look, policy: Policy) -> bool:
+    """Whether a policy names every role that the session can be."""
+    return {r.name for r in look.roles if r.reachable} <= set(policy.roles)
 
 
 def clauses(command: str, condition: str) -> str:

@@ -7,14 +7,16 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from vectoracl.findings import Finding
-from vectoracl_pgvector.policy_text import Binding, bind
+from vectoracl_pgvector.policy_text import Binding, bind, settings_in
 from vectoracl_pgvector.posture_look import Look, found, grantee_name, listed, place_of
-from vectoracl_pgvector.posture_rows import ForeignKey, Index, Relation
-from vectoracl_pgvector.sql_text import advice, columns, ident, role
+from vectoracl_pgvector.posture_rows import Column, ForeignKey, Index, Relation
+from vectoracl_pgvector.sql_text import advice, columns, ident, literal, role
+from vectoracl_pgvector.tenant_field import JSON_KINDS
 
 _TEXT_TYPES = {"text", "varchar", "bpchar", "citext", "name"}
 
 
+_SAY = advice("Name the tenant's column, or column->>key of a JSON column, with --tenant-column.")
 _ACTIONS = {"r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
@@ -63,26 +65,40 @@ def grants(look: Look) -> Iterator[Finding]:
 
 
 def tenant_column(look: Look) -> Iterator[Finding]:
-    """Judge the tenant column."""
+    """Judge the tenant column, and whether anybody said that it is the one."""
     table, column = look.table, look.column
     if table is None or "columns" in look.missing:
         return
     at, sql = place_of(table), ident(table.schema, table.name)
     if column is None:
-        name = look.target.tenant_column or "tenant_id"
+        name = look.tenant.column or "tenant_id"
+        if look.tenant.key is not None:
+            yield found("PG060", at, f"{at} has no column {name}, in which {look.tenant} was looked for.", _SAY)
+            return
         yield found(
             "PG060", at, f"{at} has no tenant column" + (f" {name}." if look.target.tenant_column else "."),
             f"ALTER TABLE {sql} ADD COLUMN {ident(name)} text NOT NULL CHECK ({ident(name)} <> '');",
         )  # fmt: skip
         return
+    if look.target.guessed:
+        rest = f" It could also be {', '.join(look.target.others[:4])}." if look.target.others else ""
+        yield found(
+            "PG111", at, f"That {look.tenant} says whose a row of {at} is, is a guess.{rest}",
+            advice(f"Say it: vectoracl check --table {at} --tenant-column \"{look.tenant}\"; or another column, or "
+                   "column->>key of a JSON column."),
+        )  # fmt: skip
+    if look.tenant.key is not None:
+        yield from _json_tenant(look, table, column)
+        return
     subject, name = f"{at}.{column.name}", ident(column.name)
     if not column.not_null:
         yield found("PG061", subject, "Rows without a tenant are accepted.",
                      f"ALTER TABLE {sql} ALTER COLUMN {name} SET NOT NULL;")  # fmt: skip
-    if column.type_name in _TEXT_TYPES and not any("<> ''" in c for c in column.checks):
+    if column.type_name in _TEXT_TYPES and not any("<> ''" in c for c in column.checks) and _empty_is_seen(look):
         yield found("PG062", subject, "Rows with the empty string as tenant are accepted.",
                      f"ALTER TABLE {sql} ADD CHECK ({name} <> '');")  # fmt: skip
-    if column.default is not None and not column.generated:
+    # A default that is the session's own tenant tags a row with the scope that it is written under.
+    if column.default is not None and not column.generated and not settings_in(column.default):
         yield found("PG063", subject, "Rows that name no tenant get one by default.",
                      f"ALTER TABLE {sql} ALTER COLUMN {name} DROP DEFAULT;")  # fmt: skip
     if column.type_name in ("citext", "bpchar") or not column.deterministic:
@@ -93,15 +109,70 @@ def tenant_column(look: Look) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _empty_is_seen(look: Look) -> bool:
+    """Whether a row with the empty string could be seen: not where every policy takes an empty setting for none."""
+    bounds = look.tenant_bounds
+    return not look.target.foreign or not bounds or any(bound.lenient for bound in bounds)
+
+
+def _json_tenant(look: Look, table: Relation, column: Column) -> Iterator[Finding]:
+    at, sql = place_of(table), ident(table.schema, table.name)
+    if column.type_name not in JSON_KINDS:
+        yield found("PG060", at, f"{at}.{column.name} is not of type json or jsonb: it has no key.", _SAY)
+        return
+    needed = literal(look.tenant.key or "")
+    if not any(needed in check and "IS NOT NULL" in check for check in column.checks):
+        yield found(
+            "PG069", f"{at}.{look.tenant}", f"{at} accepts rows whose {column.name} names no tenant.",
+            f"ALTER TABLE {sql} ADD CHECK ({look.tenant.sql} IS NOT NULL AND {look.tenant.sql} <> '');",
+        )  # fmt: skip
+
+
+def expected_columns(look: Look) -> Iterator[Finding]:
+    """Compare the columns with what the configuration expects: names, types, and the vector's dimension."""
+    if look.table is None or "all_columns" in look.missing:
+        return
+    at, sql = place_of(look.table), ident(look.table.schema, look.table.name)
+    there = {column.name: column for column in look.all_columns}
+    for name, kind, dimension in look.target.expected:
+        column = there.get(name)
+        if column is None:
+            yield found(
+                "PG112", f"{at}.{name}", f"{at} has no column {name}.",
+                advice("Run `vectoracl provision`, which adds what a later version needs; or correct the name under "
+                       "columns in the configuration."),
+            )  # fmt: skip
+        elif column.type_name not in ({"text", "varchar"} if kind == "text" else {kind}):
+            yield found(
+                "PG113", f"{at}.{name}", f"{name} is of type {column.type_text}; the configuration needs {kind}.",
+                advice("Correct the configuration, or copy the rows into a store of the right type (vectoracl copy)."),
+            )  # fmt: skip
+        elif dimension is not None and column.modifier not in (-1, dimension):
+            yield found(
+                "PG113", f"{at}.{name}",
+                f"{name} holds vectors of {column.modifier} numbers; the configuration says dimension = {dimension}.",
+                advice(f"Set dimension = {column.modifier}, or copy the texts into a new table with the other embedder "
+                       f"(vectoracl copy --reembed). ALTER TABLE {sql} would have to empty it."),
+            )  # fmt: skip
+
+
 def keys(look: Look) -> Iterator[Finding]:
     """Judge unique keys and exclusion constraints: each is asked about hidden rows."""
-    tenant, places = look.target.tenant_column, {r.oid: r for r in look.relations}
+    tenant, places = look.tenant.column, {r.oid: r for r in look.relations}
     for index in look.read("indexes", Index):
-        if not (index.unique or index.exclusion) or index.parent or (tenant and tenant in index.keys):
+        if not (index.unique or index.exclusion) or index.parent or _has_tenant(look, index):
             continue
         relation = places[index.oid]
         sql = ident(relation.schema, relation.name)
         keys = [k for k in index.keys if k]
+        if look.target.foreign and index.constraint_type == "p" and len(index.keys) == 1:
+            yield found(
+                "PG068", f"{place_of(relation)}.{index.name}",
+                f"The primary key of {place_of(relation)} is {keys[0]} alone, the same over all tenants.",
+                advice("Let ids be random (uuid) or drawn by the server. A key with the tenant in front of it is "
+                       "better, where the application's own statements allow it (ON CONFLICT, foreign keys)."),
+            )  # fmt: skip
+            continue
         plain = len(keys) == len(index.keys) and not index.exclusion
         if index.constraint:
             fix = f"ALTER TABLE {sql} DROP CONSTRAINT {ident(index.constraint)}"
@@ -119,11 +190,27 @@ def keys(look: Look) -> Iterator[Finding]:
                      fix)  # fmt: skip
 
 
+def _has_tenant(look: Look, index: Index) -> bool:
+    """Whether the tenant is one of the index's columns or, as a key of a JSON column, of its expressions."""
+    if look.tenant.key is None:
+        return bool(look.tenant) and look.tenant.column in index.keys
+    quoted = look.tenant.sql
+    return quoted.replace('"', "") in index.definition.replace("::text", "").replace('"', "")
+
+
 def foreign_keys(look: Look) -> Iterator[Finding]:
     """Judge foreign keys to and from the table."""
-    tenant = look.target.tenant_column
+    tenant = look.tenant.column if look.tenant.key is None else ""
     for key in look.read("foreign_keys", ForeignKey):
-        if any(a == tenant and b == tenant for a, b in zip(key.columns, key.to_columns, strict=False)):
+        if tenant and tenant in (key.columns if key.direction == "out" else key.to_columns):
+            continue  # the tenant stands in it, also where the other table calls it something else (tenants.id)
+        if look.target.foreign and key.direction == "out" and not key.to_has_tenant:
+            yield found(
+                "PG103", f"{key.schema}.{key.table}.{key.name}",
+                f"{key.name} refers to {key.to_schema}.{key.to_table}, which has no tenant.",
+                advice(f"Keep it if {key.to_schema}.{key.to_table} is the same for all tenants. If its rows are a "
+                       "tenant's, give it the tenant's column, and a policy, too."),
+            )  # fmt: skip
             continue
         here, there = ident(key.schema, key.table), ident(key.to_schema, key.to_table)
         drop = f"ALTER TABLE {here} DROP CONSTRAINT {ident(key.name)};"
@@ -139,6 +226,9 @@ def foreign_keys(look: Look) -> Iterator[Finding]:
             )
         else:
             fix = drop
+            if look.target.foreign:
+                fix = advice(f"Give {key.schema}.{key.table} the tenant's column, and refer to both: the tenant and "
+                             f"{', '.join(key.to_columns)}.")  # fmt: skip
         yield found(
             "PG066" if key.direction == "in" else "PG067", f"{key.schema}.{key.table}.{key.name}",
             f"{key.name} goes from {key.schema}.{key.table} to {key.to_schema}.{key.to_table} without the tenant.", fix,
@@ -164,7 +254,7 @@ def indexes(look: Look) -> Iterator[Finding]:
         relation = places[index.oid]
         if index.method not in ("hnsw", "ivfflat") or index.kind == "I" or _one_tenant(look, relation):
             continue
-        partial = bind(index.predicate, look.target.tenant_column)
+        partial = bind(index.predicate, look.tenant)
         if partial is not None and partial.binding is Binding.FIXED:
             continue
         roots[index.parent or ident(index.schema, index.name)].append(place_of(relation))
@@ -172,7 +262,8 @@ def indexes(look: Look) -> Iterator[Finding]:
         parts = root if root.startswith('"') else ident(*root.split(".", 1))
         yield found(
             "PG105", parts.replace('"', ""), f"An approximate index on {', '.join(sorted(tables))} holds many tenants.",
-            f"DROP INDEX {parts};",
+            advice("Keep it until something replaces it: partitions by tenant, each with an index (`vectoracl "
+                   f"provision --adopt` makes them); or a partial index a large tenant. Then: DROP INDEX {parts};"),
         )  # fmt: skip
 
 
@@ -185,7 +276,12 @@ def _one_tenant(look: Look, relation: Relation) -> bool:
         return False
     key = parent.partition_key.replace('"', "")
     values = re.fullmatch(r"FOR VALUES IN \(((?:'(?:[^']|'')*')|[-\w.]+)\)", relation.bound)
-    if key == f"LIST ({look.target.tenant_column})" and values is not None and values.group(1) != "NULL":
+    if (
+        look.tenant.key is None
+        and key == f"LIST ({look.tenant.column})"
+        and values is not None
+        and values.group(1) != "NULL"
+    ):
         return True
     return _one_tenant(look, parent)
 

@@ -22,8 +22,14 @@ from vectoracl_pgvector.connections import Connections
 from vectoracl_pgvector.failures import apart, mapped
 from vectoracl_pgvector.mirror import marker
 from vectoracl_pgvector.names import SETTING, Names
+from vectoracl_pgvector.patience import migrate
 
 _MINIMUM_EXTENSION = (0, 8, 4)
+_LOCKS = (
+    "-- While a statement waits for a table, everybody waits behind it. If this part ends with 55P03, nothing was\n"
+    "-- changed: run it again when no long transaction is open.\n"
+    f"SET LOCAL lock_timeout = '{schema.LOCK_TIMEOUT}s';"
+)
 _MOVING = "a move is under way, and this tenant has an unfinished one: list again when it has ended"
 _BROKEN_OFF = "a move was broken off; this finishes it, and demote instead of promote takes it back"
 
@@ -68,7 +74,7 @@ class PgOperator:
             with self._owner() as connection:
                 return adoption.plan(connection, self._config, adopt, self._fields)
         lines = ["-- As a superuser, once:", *schema.roles(self._config), ""]
-        lines += [f"-- As {self._config.owner_role}:", "BEGIN;", *schema.migrations(self._config), "COMMIT;"]
+        lines += [f"-- As {self._config.owner_role}:", "BEGIN;", _LOCKS, *schema.migrations(self._config), "COMMIT;"]
         return "\n".join(lines) + "\n"
 
     @apart
@@ -85,9 +91,7 @@ class PgOperator:
             done.append("roles, extension and schema are there")
         with self._owner() as connection:
             self._check_server(connection)
-            with self._alone(connection):
-                for statement in schema.migrations(self._config):
-                    connection.execute(statement)
+            migrate(connection, schema.migrations(self._config), lambda: self._alone(connection), self._names)
             done.append(f"schema version {schema.VERSION} is in place: {self._names.table}")
             if adopt is not None:
                 done += adoption.adopt(connection, self._config, self._fields, adopt, progress, adopted)

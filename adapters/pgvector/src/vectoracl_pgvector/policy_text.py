@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from enum import IntEnum
 
+from vectoracl_pgvector.tenant_field import TenantField
+
 
 class Binding(IntEnum):
     """Weakest first. AND is as strong as its strongest operand, OR as its weakest."""
@@ -43,19 +45,22 @@ _Tokens = list[str]
 _HARMLESS_CASTS = {
     "text", "uuid", "integer", "bigint", "smallint", "numeric", "character varying", "jsonb", "json", "regrole",
 }  # fmt: skip
-# On the column's side a cast decides which rows are alike: '1' and '01' are one number. These two cannot.
-_COLUMN_CASTS = {"text", "character varying"}
+# On the column's side a cast decides which rows are alike: '1' and '01' are one number. These cannot make two tenants
+# one; a key of a JSON column is text whatever it holds, so there numbers are cast too.
+_COLUMN_CASTS = {"text", "character varying", "uuid"}
+_KEY_CASTS = _COLUMN_CASTS | {"integer", "bigint", "smallint"}
 _ROLE_WORDS = {"CURRENT_USER", "SESSION_USER", "CURRENT_ROLE", "USER"}
 
 
-def bind(expression: str | None, column: str) -> Bound | None:
+def bind(expression: str | None, tenant: TenantField | str) -> Bound | None:
     """Judge one policy expression; None where there is none (PostgreSQL then lets the policy permit nothing)."""
     if expression is None:
         return None
+    field = TenantField(tenant) if isinstance(tenant, str) else tenant
     tokens = _tokens(expression)
     if tokens is None:
-        return Bound(Binding.OPAQUE if column in expression else Binding.LOOSE)
-    return _bind(tokens, column)
+        return Bound(Binding.OPAQUE if field.column in expression else Binding.LOOSE)
+    return _bind(tokens, field)
 
 
 def settings_in(expression: str) -> frozenset[str]:
@@ -63,34 +68,49 @@ def settings_in(expression: str) -> frozenset[str]:
     return frozenset(m.replace("''", "'") for m in re.findall(r"current_setting\('((?:[^']|'')+)'", expression))
 
 
-def _bind(tokens: _Tokens, column: str) -> Bound:
+def _bind(tokens: _Tokens, tenant: TenantField) -> Bound:
     tokens = _bare(tokens)
     for word, pick in (("OR", min), ("AND", max)):
         parts = _split(tokens, word)
         if len(parts) > 1:
-            found = [_bind(part, column) for part in parts]
+            found = [_bind(part, tenant) for part in parts]
             chosen = pick(found, key=lambda b: b.binding)
             same = [b for b in found if b.binding == chosen.binding]
+            settings = frozenset().union(*(b.settings for b in same))
+            if word == "OR" and len(settings) > 1:
+                return Bound(Binding.OPAQUE, settings)  # either setting shows its tenant, and one alone is the scope
+            guarded = word == "AND" and any(_refuses_empty(part, tenant, settings) for part in parts)
             return Bound(
                 chosen.binding,
-                frozenset().union(*(b.settings for b in same)),
-                all(b.lenient for b in same) if word == "AND" else any(b.lenient for b in same),
+                settings,
+                not guarded and all(b.lenient for b in same) if word == "AND" else any(b.lenient for b in same),
             )
     lowered = [t.lower() for t in tokens]
     if lowered in (["true"], ["not", "false"]):
         return Bound(Binding.TRUE)
     if lowered in (["false"], ["null"], ["not", "true"]):
         return Bound(Binding.NEVER)
-    return _leaf(tokens, column)
+    return _leaf(tokens, tenant)
 
 
-def _leaf(tokens: _Tokens, column: str) -> Bound:
-    if not any(_name(t) == column for t in tokens if t[0] not in "'0123456789"):
+def _refuses_empty(tokens: _Tokens, tenant: TenantField, settings: frozenset[str]) -> bool:
+    """Tell whether *tokens* are `current_setting(…, true) <> ''` of one of *settings*, or `tenant <> ''`."""
+    sides = _split(_bare(tokens), "<>")
+    if len(sides) != 2 or _uncast(sides[1])[0] != ["''"]:
+        return False
+    if _is_tenant(sides[0], tenant):
+        return True
+    value = _value(sides[0], nullif=True)
+    return value.binding is Binding.SETTING and not value.lenient and settings == value.settings
+
+
+def _leaf(tokens: _Tokens, tenant: TenantField) -> Bound:
+    if not any(_name(t) == tenant.column for t in tokens if t[0] not in "'0123456789"):
         return _constant_comparison(tokens)
     sides = _split(tokens, "=")
     if len(sides) == 2:
         for mine, other in (sides, reversed(sides)):
-            if _is_column(mine, column):
+            if _is_tenant(mine, tenant):
                 return _value(other, nullif=False)
     if any(t.upper() == "COALESCE" for t in tokens):
         return Bound(Binding.DEFAULTED)
@@ -107,9 +127,10 @@ def _constant_comparison(tokens: _Tokens) -> Bound:
 
 def _value(tokens: _Tokens, *, nullif: bool) -> Bound:
     """What the tenant column is compared with."""
-    json = _split(_bare(tokens), "->>")
-    if len(json) == 2 and _uncast(json[1])[0] and _literal(_uncast(json[1])[0][0]):
-        return _value(json[0], nullif=nullif)
+    for arrow in ("->>", "->"):  # a key of the claims that the setting holds
+        json = _split(_bare(tokens), arrow)
+        if len(json) == 2 and _is_literal(json[1]):
+            return _value(json[0], nullif=nullif)
     tokens, harmless = _uncast(tokens)
     if not harmless or not tokens:
         return Bound(Binding.OPAQUE)
@@ -131,16 +152,18 @@ def _value(tokens: _Tokens, *, nullif: bool) -> Bound:
     name, arguments = call
     if name == "nullif" and len(arguments) == 2 and _uncast(arguments[1])[0] == ["''"]:
         return _value(arguments[0], nullif=True)
-    if name == "any" and len(arguments) == 1:
-        inner = _call(_uncast(arguments[0])[0])
-        if inner is not None and inner[0] == "string_to_array" and len(inner[1]) == 2:
-            return _value(inner[1][0], nullif=True)  # an empty string splits into no element
-        return Bound(Binding.OPAQUE)
-    if name == "current_setting" and arguments and _literal(_uncast(arguments[0])[0][0]):
+    # Every argument is read to its end: a name that is put together from the row's own columns is not one setting.
+    if name == "current_setting" and 1 <= len(arguments) <= 2 and _is_literal(arguments[0]):
         setting = _uncast(arguments[0])[0][0][1:-1].replace("''", "'")
         missing_ok = len(arguments) == 2 and [t.lower() for t in _bare(arguments[1])] == ["true"]
         return Bound(Binding.SETTING, frozenset({setting}), lenient=not (missing_ok and nullif))
     return Bound(Binding.OPAQUE)
+
+
+def _is_literal(tokens: _Tokens) -> bool:
+    """Tell whether *tokens* are one string or number and nothing else, casts to text apart."""
+    bare, harmless = _uncast(tokens)
+    return harmless and len(bare) == 1 and bare[0][0] == "'"
 
 
 def _tokens(text: str) -> _Tokens | None:
@@ -202,11 +225,22 @@ def _call(tokens: _Tokens) -> tuple[str, list[_Tokens]] | None:
     return tokens[0].lower(), _split(tokens[2:-1], ",")
 
 
-def _is_column(tokens: _Tokens, column: str) -> bool:
-    tokens, harmless = _uncast(tokens, _COLUMN_CASTS)
+def _is_tenant(tokens: _Tokens, tenant: TenantField) -> bool:
+    """Tell whether *tokens* are the tenant's column, or its key of a JSON column, and nothing that could be more."""
+    tokens, harmless = _bare(tokens), True
+    if len(_split(tokens, "->>")) == 1:  # an arrow at this depth binds looser than a cast
+        tokens, harmless = _uncast(tokens, _COLUMN_CASTS if tenant.key is None else _KEY_CASTS)
+    if tenant.key is not None:
+        sides = _split(tokens, "->>")
+        if len(sides) != 2 or not _is_literal(sides[1]):
+            return False
+        if _uncast(sides[1])[0][0][1:-1].replace("''", "'") != tenant.key:
+            return False
+        tokens, json = _uncast(sides[0], {"json", "jsonb"})
+        harmless = harmless and json
     if len(tokens) == 3 and tokens[1] == ".":
         tokens = tokens[2:]
-    return harmless and len(tokens) == 1 and _name(tokens[0]) == column
+    return harmless and len(tokens) == 1 and tokens[0][0] != "'" and _name(tokens[0]) == tenant.column
 
 
 def _name(token: str) -> str:

@@ -10,26 +10,19 @@ Grades: "none" where a finding lowers, else "engine", or "credential" where ever
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import psycopg
 from psycopg.rows import tuple_row
 
 from vectoracl.findings import Posture
-from vectoracl_pgvector.policy_text import settings_in
+from vectoracl_pgvector.policy_text import Binding, bind, settings_in
 from vectoracl_pgvector.posture_judge import judge
 from vectoracl_pgvector.posture_look import Target
 from vectoracl_pgvector.posture_sql import DISCOVER, SAFE_PATH, STATEMENTS
+from vectoracl_pgvector.tenant_field import TenantField, candidates, parse
 
 __all__ = ["Target", "adiscover", "alook", "discover", "judge", "look", "queries"]
-
-# Names that a tenant column has elsewhere, the most telling first. A guess: the user confirms it in the configuration.
-TENANT_COLUMNS: Final = (
-    "tenant_id", "tenant", "tenant_uuid", "tenantid", "org_id", "organization_id", "organisation_id", "org",
-    "account_id", "workspace_id", "customer_id", "company_id", "client_id", "team_id", "group_id", "namespace",
-    "collection_id", "project_id", "owner_id", "user_id",
-)  # fmt: skip
 
 _Statement = tuple[str, str, dict[str, Any] | None]
 _Rows = dict[str, list[tuple[Any, ...]]]
@@ -40,7 +33,8 @@ def queries(target: Target) -> tuple[_Statement, ...]:
     params = {
         "schema": target.schema,
         "table": target.table,
-        "tenant": target.tenant_column,
+        "tenant": target.tenant_column if target.tenant.key is None else "",
+        "column": target.tenant.column,
         "setting": target.setting,
         "role": target.runtime_role,
     }
@@ -105,39 +99,62 @@ async def alook(conn: psycopg.AsyncConnection[Any], target: Target) -> Posture:
     return judge(target, rows)
 
 
-def discover(conn: psycopg.Connection[Any], *, runtime_role: str | None = None) -> list[Target]:
+def discover(
+    conn: psycopg.Connection[Any], *, runtime_role: str | None = None, tenant_column: str | None = None
+) -> list[Target]:
     """Every table with a pgvector column, with a guess of its tenant column ("" where none has a telling name).
 
-    The setting is the one that the table's policies read, where they read exactly one.
+    The setting is the one that the table's policies compare it with. *tenant_column* is said, and so not a guess.
     """
     with conn.transaction(force_rollback=True):
         conn.execute(SAFE_PATH)
         found = conn.cursor(row_factory=tuple_row).execute(DISCOVER.replace("%%", "%")).fetchall()
-    return [_guess(row, runtime_role) for row in found]
+    return [_guess(row, runtime_role, tenant_column) for row in found]
 
 
-async def adiscover(conn: psycopg.AsyncConnection[Any], *, runtime_role: str | None = None) -> list[Target]:
+async def adiscover(
+    conn: psycopg.AsyncConnection[Any], *, runtime_role: str | None = None, tenant_column: str | None = None
+) -> list[Target]:
     """`discover` for asyncio."""
     async with conn.transaction(force_rollback=True):
         await conn.execute(SAFE_PATH)
         cursor = await conn.cursor(row_factory=tuple_row).execute(DISCOVER.replace("%%", "%"))
         found = await cursor.fetchall()
-    return [_guess(row, runtime_role) for row in found]
+    return [_guess(row, runtime_role, tenant_column) for row in found]
 
 
-def _guess(row: tuple[Any, ...], runtime_role: str | None) -> Target:
-    schema, table, names, policies = row
-    settings = frozenset().union(*(settings_in(text) for text in policies))
+def _guess(row: tuple[Any, ...], runtime_role: str | None, said: str | None) -> Target:
+    schema, table, names, kinds, policies, others = row
+    found = candidates(dict(zip(names, kinds, strict=True)), [*policies, *others])
+    field = _bound_by(found, policies) or (found[0] if found else None)
+    if said is not None:
+        field = parse(said, names)
+    rest = [str(one) for one in found if one != field]
     default = Target()
     return Target(
         schema=schema,
         table=table,
-        tenant_column=_tenant_column(names),
-        setting=next(iter(settings)) if len(settings) == 1 else default.setting,
+        tenant_column=str(field) if field is not None else "",
+        setting=_setting(field, policies) or default.setting,
         runtime_role=runtime_role,
+        foreign=True,
+        guessed=field is not None and said is None,
+        others=tuple(rest),
     )
 
 
-def _tenant_column(names: Iterable[str]) -> str:
-    lowered: Mapping[str, str] = {name.lower(): name for name in names}
-    return next((lowered[guess] for guess in TENANT_COLUMNS if guess in lowered), "")
+def _bound_by(found: list[TenantField], policies: list[str]) -> TenantField | None:
+    """Return the first candidate that the policies compare with the session: a better guess than a name, still one."""
+    for field in found:
+        bounds = [bind(text, field) for text in policies]
+        if any(bound is not None and bound.binding in (Binding.SETTING, Binding.ROLE) for bound in bounds):
+            return field
+    return None
+
+
+def _setting(field: TenantField | None, policies: list[str]) -> str | None:
+    """Return the setting that the policies compare the tenant with, else the only one that they read."""
+    bounds = [bind(text, field) for text in policies] if field is not None else []
+    binding = frozenset().union(*(b.settings for b in bounds if b is not None and b.binding is Binding.SETTING))
+    read = binding or frozenset().union(*(settings_in(text) for text in policies))
+    return next(iter(read)) if len(read) == 1 else None

@@ -20,7 +20,7 @@ from vectoracl_pgvector.judge_around import (
 )
 from vectoracl_pgvector.judge_policies import policies, related, row_security
 from vectoracl_pgvector.judge_role import role_itself, session
-from vectoracl_pgvector.judge_table import catalog, foreign_keys, grants, indexes, keys, tenant_column
+from vectoracl_pgvector.judge_table import catalog, expected_columns, foreign_keys, grants, indexes, keys, tenant_column
 from vectoracl_pgvector.policy_text import Binding
 from vectoracl_pgvector.posture_look import Look, Target, dotted, found, place_of
 from vectoracl_pgvector.posture_rows import Extension
@@ -56,8 +56,8 @@ def _all(look: Look) -> Iterator[Finding]:
             advice("Point the configuration at the table behind it, or move the rows into a table."),
         )  # fmt: skip
     for topic in (
-        row_security, policies, grants, tenant_column, keys, foreign_keys, views, functions, code_it_runs,
-        copies, related, indexes, catalog, moves,
+        row_security, policies, grants, tenant_column, expected_columns, keys, foreign_keys, views, functions,
+        code_it_runs, copies, related, indexes, catalog, moves,
     ):  # fmt: skip
         yield from topic(look)
 
@@ -90,7 +90,9 @@ def _facts(look: Look) -> tuple[tuple[str, str], ...]:
     vector = next((e for e in look.read("extensions", Extension) if e.name == "vector"), None)
     facts.append(("pgvector", vector.version if vector else "not installed"))
     facts.append(("table", dotted(look.target.schema, look.target.table)))
-    facts.append(("tenant column", look.target.tenant_column or "none"))
+    guessed = " (a guess: say it with --tenant-column)" if look.target.guessed else ""
+    facts.append(("tenant column", f"{(look.tenant.column and look.tenant) or 'none'}{guessed}"))
+    facts.append(("setting", look.target.setting))
     facts.append(("partitions and children", str(len(look.children))))
     facts.append(("policies", str(sum(len(look.policies[r.oid]) for r in look.relations))))
     return tuple(facts)

@@ -10,22 +10,38 @@ from typing import Any, TypeVar
 
 from vectoracl.findings import Finding
 from vectoracl_pgvector.policy_text import Binding, Bound, bind
-from vectoracl_pgvector.posture_rows import Column, Grant, Policy, Relation, Role, Server
+from vectoracl_pgvector.posture_rows import AnyColumn, Column, Grant, Policy, Relation, Role, Server
 from vectoracl_pgvector.rules import RULES
-from vectoracl_pgvector.sql_text import ident, literal
+from vectoracl_pgvector.sql_text import literal
+from vectoracl_pgvector.tenant_field import TenantField, parse
 
 _Row = TypeVar("_Row", bound=tuple[Any, ...])
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is looked at. `runtime_role` None means the role of the connection; an empty `tenant_column`, none."""
+    """The table to look at. `runtime_role` None means the role of the connection; an empty `tenant_column`, none.
+
+    `tenant_column` may also be a key of a JSON column, written `column->>key`.
+    """
 
     schema: str = "vectoracl"
     table: str = "chunks"
     tenant_column: str = "tenant_id"
     setting: str = "vectoracl.tenant"
     runtime_role: str | None = None
+    # Of a table that vectoracl did not make. `guessed`: nobody confirmed the tenant column; `others` it could be too.
+    foreign: bool = field(default=False, compare=False)
+    guessed: bool = field(default=False, compare=False)
+    others: tuple[str, ...] = field(default=(), compare=False)
+    # Of a configured store: (column, type, dimension or None) as the configuration has them.
+    expected: tuple[tuple[str, str, int | None], ...] = field(default=(), compare=False)
+    embedded: bool = field(default=False, compare=False)
+
+    @property
+    def tenant(self) -> TenantField:
+        """The tenant's column, or key of a JSON column."""
+        return parse(self.tenant_column)
 
 
 @dataclass(frozen=True)
@@ -97,12 +113,29 @@ class Look:
 
     @cached_property
     def type_text(self) -> str:
-        """The tenant column's type."""
-        return self.column.type_text if self.column else "text"
+        """The tenant's type; a JSON key's is text."""
+        return self.column.type_text if self.column and self.tenant.key is None else "text"
+
+    @cached_property
+    def tenant(self) -> TenantField:
+        """The tenant's column, or key of a JSON column."""
+        return self.target.tenant
+
+    @cached_property
+    def all_columns(self) -> list[AnyColumn]:
+        """Every column of the table."""
+        return self.read("all_columns", AnyColumn)
+
+    @cached_property
+    def tenant_bounds(self) -> list[Bound]:
+        """How the permissive policies of the table that apply to the role bind the tenant."""
+        mine = self.policies[self.table.oid] if self.table else []
+        sides = ((p, side) for p in mine if p.applies and p.permissive for side in (p.using, p.check))
+        return [bound for p, side in sides if (bound := self.bound(side, p)) is not None]
 
     def bound(self, expression: str | None, policy: Policy) -> Bound | None:
         """Judge a condition; a constant tenant in a policy of this role alone is bound by the role."""
-        found = bind(expression, self.target.tenant_column)
+        found = bind(expression, self.tenant)
         if found is not None and found.binding is Binding.FIXED and policy.roles == [self.role]:
             return Bound(Binding.ROLE)
         return found
@@ -112,7 +145,7 @@ class Look:
         value = f"NULLIF(current_setting({literal(self.target.setting)}, true), '')"
         kind = type_text or self.type_text
         cast = "" if kind.startswith(("text", "character varying")) else f"::{kind}"
-        return f"{ident(self.target.tenant_column)} = {value}{cast}"
+        return f"{self.tenant.sql} = {value}{cast}"
 
     def holds(self, privilege: str, oid: int) -> bool:
         """Whether a privilege on the table can be used."""

@@ -81,6 +81,18 @@ class Column(NamedTuple):  # noqa: D101
     checks: list[str]
 
 
+class AnyColumn(NamedTuple):  # noqa: D101
+    name: str
+    type_name: str
+    type_text: str
+    modifier: int
+    not_null: bool
+    default: str | None
+    generated: bool
+    sequence_schema: str | None
+    sequence: str | None
+
+
 class Index(NamedTuple):  # noqa: D101
     oid: int
     schema: str

@@ -13,6 +13,7 @@ from typing import Final
 from vectoracl_pgvector import posture_parts as parts
 from vectoracl_pgvector.mirror import CONSTRAINT, UNFINISHED
 from vectoracl_pgvector.posture_table_sql import (
+    ALL_COLUMNS,
     CODE,
     COLUMNS,
     FOREIGN_KEYS,
@@ -182,8 +183,17 @@ DISCOVER: Final = """
 SELECT n.nspname::text, c.relname::text,
        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
-       ARRAY(SELECT pg_catalog.pg_get_expr(p.polqual, p.polrelid) FROM pg_catalog.pg_policy p
-              WHERE p.polrelid = c.oid AND p.polqual IS NOT NULL ORDER BY p.polname)
+       ARRAY(SELECT t.typname::text FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
+       ARRAY(SELECT x.text FROM pg_catalog.pg_policy p CROSS JOIN LATERAL (VALUES
+                      (pg_catalog.pg_get_expr(p.polqual, p.polrelid)),
+                      (pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid))) x(text)
+              WHERE p.polrelid = c.oid AND x.text IS NOT NULL ORDER BY p.polname, x.text),
+       ARRAY(SELECT pg_catalog.pg_get_indexdef(i.indexrelid) FROM pg_catalog.pg_index i
+              WHERE i.indrelid = c.oid AND i.indexprs IS NOT NULL
+              UNION ALL
+             SELECT pg_catalog.pg_get_constraintdef(o.oid) FROM pg_catalog.pg_constraint o
+              WHERE o.conrelid = c.oid AND o.contype = 'c')
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition AND c.relpersistence <> 't'
    AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%%'
@@ -223,6 +233,7 @@ STATEMENTS: Final[tuple[tuple[str, str], ...]] = (
     ("policies", POLICIES),
     ("grants", GRANTS),
     ("columns", COLUMNS),
+    ("all_columns", ALL_COLUMNS),
     ("indexes", INDEXES),
     ("foreign_keys", FOREIGN_KEYS),
     ("views", VIEWS),

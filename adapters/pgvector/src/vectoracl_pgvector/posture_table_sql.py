@@ -67,7 +67,27 @@ SELECT a.attname::text, t.typname::text, pg_catalog.format_type(a.atttypid, a.at
   JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
   LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
   LEFT JOIN pg_catalog.pg_collation k ON k.oid = a.attcollation
- WHERE a.attname = %(tenant)s AND NOT a.attisdropped AND a.attnum > 0"""
+ WHERE a.attname = %(column)s AND NOT a.attisdropped AND a.attnum > 0"""
+)
+
+# Every column, with the sequence that it draws its values from.
+ALL_COLUMNS: Final = (
+    parts.REACH
+    + parts.TREE
+    + """
+SELECT a.attname::text, t.typname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypmod, a.attnotnull,
+       pg_catalog.pg_get_expr(d.adbin, d.adrelid), a.attidentity <> '' OR a.attgenerated <> '',
+       s.nspname::text, s.relname::text
+  FROM target JOIN pg_catalog.pg_attribute a ON a.attrelid = target.oid
+  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+  LEFT JOIN LATERAL (SELECT n.nspname, c.relname FROM pg_catalog.pg_depend w
+                       JOIN pg_catalog.pg_class c ON c.oid = w.objid AND c.relkind = 'S'
+                       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                      WHERE w.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND w.refobjid = a.attrelid
+                        AND w.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                        AND w.refobjsubid = a.attnum LIMIT 1) s ON true
+ WHERE a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"""
 )
 
 INDEXES: Final = (

@@ -4,7 +4,7 @@
     PG02x        row-level security            PG08x  schema and database
     PG03x PG04x  policies                      PG09x  versions
     PG05x        grants                        PG10x  related tables and side channels
-    PG06x        tenant column and keys        PG110  what could not be read
+    PG06x        tenant column and keys        PG11x  what could not be read, or is not as expected
                                                PG12x  moves between tiers
 
 `lowers` is True where the database itself would then answer with, change or let someone reach another tenant's
@@ -113,7 +113,7 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
      "The role owns (or can become the owner of) a function that a policy, a trigger, a constraint, a default or an "
      "index calls. CREATE OR REPLACE FUNCTION then changes the policy, or runs the attacker's code as the next "
      "operator who writes."),
-    ("PG038", "The policy does not treat an unset tenant as nothing", _W, False,
+    ("PG038", "The policy does not treat an unset tenant as nothing", _N, False,
      "An unset setting reads as NULL in a fresh session, but as the empty string after the first transaction "
      "that set it. Without NULLIF(current_setting(…, true), '') the policy raises an error, or shows rows that "
      "were tagged with the empty string."),
@@ -123,6 +123,9 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
     ("PG040", "A policy shows one fixed tenant to everybody", _W, True,
      "The condition compares the tenant with a constant and the policy holds for more than that tenant's role: "
      "those rows are visible with any scope, and with none."),
+    ("PG041", "The policies were made by an earlier version of vectoracl", _W, False,
+     "They are sound, but open to every role that is granted the table, where the runtime role and the owner are "
+     "enough. The next `vectoracl provision` replaces them; everything works until then."),
     # --- grants
     ("PG050", "TRUNCATE is granted", _E, True,
      "TRUNCATE is not subject to policies: one statement deletes every tenant's rows."),
@@ -160,6 +163,13 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
      "accepted when the id exists and refused (23503) when not; ON DELETE CASCADE deletes across tenants."),
     ("PG067", "A foreign key from the table without the tenant column", _W, False,
      "A row can point to another tenant's parent: whether the insert succeeds tells whether the parent exists."),
+    ("PG068", "The primary key does not hold the tenant", _N, False,
+     "Whether an id is taken is asked over all tenants: an insert of another tenant's id fails (23505, or the policy's "
+     "refusal after ON CONFLICT DO UPDATE) and so tells that it exists. Random ids tell nothing; ids that are made "
+     "from the content, or chosen by users, do, and block each other."),
+    ("PG069", "The JSON column need not name a tenant", _N, False,
+     "A row whose JSON names no tenant belongs to nobody: no policy shows it and no deletion finds it. A check "
+     "constraint makes the write fail instead."),
     # --- ways round the policy
     ("PG070", "A view reads the table with rights that bypass the policy", _E, True,
      "A view without security_invoker runs as its owner. This owner bypasses row security, so the view shows "
@@ -232,7 +242,13 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
      "Its owner, and views and functions that run as the owner, see all tenants."),
     ("PG102", "A policy of a related table is not bound to the tenant", _W, False,
      "Permissive policies are joined by OR: this one shows or accepts rows of other tenants in a related table."),
-    ("PG105", "Many tenants share an approximate index", _W, False,
+    ("PG103", "A foreign key to a table without tenants", _N, False,
+     "The table that is referred to is shared: whether a row exists in it is told to every tenant. That is right for "
+     "lists and settings that are the same for all, and for the list of tenants."),
+    ("PG104", "A partition without row-level security is closed to the role", _N, False,
+     "The role reaches the rows through the parent alone, where the policies hold. A later grant on the partition, or "
+     "default privileges, would open it."),
+    ("PG105", "Many tenants share an approximate index", _N, False,
      "HNSW and IVFFlat choose candidates before the policy filters them: a small tenant gets fewer rows than it "
      "has, often none, and the time that a search takes tells how many vectors of others lie near the query."),
     ("PG106", "The catalog shows sizes and tenants", _N, False,
@@ -241,6 +257,14 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
     # --- what could not be read
     ("PG110", "A part of the posture could not be read", _N, True,
      "The catalog refused a query of this check. What cannot be read cannot be trusted, so the grade falls."),
+    # --- what was expected
+    ("PG111", "The tenant column is a guess", _W, True,
+     "Nothing in a database says which column tells tenants apart; its name, or what the policies compare, only "
+     "suggests it. If it is another one, every other line of this report is about the wrong thing."),
+    ("PG112", "A column is missing", _E, False,
+     "The configuration names a column that the table does not have, so that operations fail."),
+    ("PG113", "A column has another type or dimension than the configuration", _E, False,
+     "Writes and searches fail, or rank by numbers that another embedder made."),
     # --- moves between tiers
     ("PG120", "A move of a tenant was broken off", _W, False,
      "The process that moved a tenant is gone. Nothing is lost: the tenant is served from where it was, and the copy "

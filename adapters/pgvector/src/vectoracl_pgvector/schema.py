@@ -12,10 +12,16 @@ from collections.abc import Iterator
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import SETTING, Names, literal, quote
 
-VERSION = 2
+VERSION = 3
 COMMANDS = ("SELECT", "INSERT", "UPDATE", "DELETE")
-# An unset setting reads as NULL in a fresh session and as '' after a transaction that set it; both must match nothing.
-TENANT_NOW = f"NULLIF(pg_catalog.current_setting('{SETTING}', true), '')"
+# How many seconds a statement waits for a table that others use. While it waits, everybody else waits behind it.
+LOCK_TIMEOUT = 5
+# The tenant that the setting names. Unset it reads as NULL in a fresh session and as '' after a transaction that set
+# it; both must match nothing. Policies that open say it plainly, in a form that provers of policies (pgrls) can read,
+# and rest on the column's CHECK (… <> ''); those that restrict say it with NULLIF. Beside the explicit tenant of a
+# query both are one-time filters, while `AND … <> ''` in one policy would be asked for every row.
+TENANT_NOW = f"pg_catalog.current_setting('{SETTING}', true)"
+TENANT_NOT_EMPTY = f"NULLIF({TENANT_NOW}, '')"
 
 
 def roles(config: PgvectorConfig) -> Iterator[str]:
@@ -68,6 +74,7 @@ def migrations(config: PgvectorConfig) -> Iterator[str]:
         yield from _lexemes(config, names)
     yield from protection(config, names.table)
     yield from protection(config, names.default)
+    yield _older_partitions(config, names)
     yield f"REVOKE ALL ON {names.table} FROM PUBLIC, {runtime};"
     yield f"GRANT {', '.join(COMMANDS)} ON {names.table} TO {runtime};"
     yield f"REVOKE ALL ON {names.default} FROM PUBLIC, {runtime};"
@@ -75,6 +82,13 @@ def migrations(config: PgvectorConfig) -> Iterator[str]:
     yield (
         f"CREATE TABLE IF NOT EXISTS {names.versions} (version integer PRIMARY KEY, "
         "applied timestamptz NOT NULL DEFAULT now());"
+    )
+    yield f"ALTER TABLE {names.versions} ENABLE ROW LEVEL SECURITY;"
+    yield f"ALTER TABLE {names.versions} FORCE ROW LEVEL SECURITY;"
+    yield f"DROP POLICY IF EXISTS vectoracl_owner_keeps ON {names.versions};"
+    yield (
+        f"CREATE POLICY vectoracl_owner_keeps ON {names.versions} AS PERMISSIVE FOR ALL TO {quote(config.owner_role)} "
+        "USING (version > 0) WITH CHECK (version > 0);"
     )
     yield f"REVOKE ALL ON {names.versions} FROM PUBLIC, {runtime};"
     yield f"INSERT INTO {names.versions} (version) VALUES ({VERSION}) ON CONFLICT DO NOTHING;"
@@ -112,25 +126,56 @@ def _storage(config: PgvectorConfig) -> str:
 def protection(config: PgvectorConfig, table: str) -> Iterator[str]:
     """Yield row-level security for *table* (quoted): enabled, forced, and policies for each command.
 
-    The tenant's rule stands twice: as the permissive policy that opens, and as a restrictive one, which a permissive
-    policy that someone adds later cannot widen (permissive policies are or-ed, restrictive ones and-ed).
+    The tenant's rule stands twice: as the permissive policy that opens, for the two roles that need it, and as a
+    restrictive one for everybody, which no permissive policy that someone adds later can widen, for whichever role
+    (permissive policies are or-ed, restrictive ones and-ed).
     """
-    rule = f"{Names.of(config).c.tenant} = {TENANT_NOW}"
+    tenant = Names.of(config).c.tenant
     yield f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;"
     yield f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY;"
+    kinds = (("PERMISSIVE", _served(config), TENANT_NOW), ("RESTRICTIVE", "PUBLIC", TENANT_NOT_EMPTY))
     for command in COMMANDS:
-        using = "" if command == "INSERT" else f" USING ({rule})"
-        check = f" WITH CHECK ({rule})" if command in ("INSERT", "UPDATE") else ""
-        for kind in ("PERMISSIVE", "RESTRICTIVE"):
+        for kind, roles, now in kinds:
+            using = "" if command == "INSERT" else f" USING ({tenant} = {now})"
+            check = f" WITH CHECK ({tenant} = {now})" if command in ("INSERT", "UPDATE") else ""
             name = quote(f"vectoracl_{command.lower()}_{kind.lower()}")
             yield f"DROP POLICY IF EXISTS {name} ON {table};"
-            yield f"CREATE POLICY {name} ON {table} AS {kind} FOR {command} TO PUBLIC{using}{check};"
+            yield f"CREATE POLICY {name} ON {table} AS {kind} FOR {command} TO {roles}{using}{check};"
+
+
+def _served(config: PgvectorConfig) -> str:
+    """Return the roles that work under a scope: the runtime role, and the owner, which FORCE binds too."""
+    return ", ".join(quote(role) for role in dict.fromkeys((config.runtime_role, config.owner_role)))
+
+
+_PARTITION = '"a partition"'  # no table of a configuration has a blank in its name
+
+
+def _older_partitions(config: PgvectorConfig, names: Names) -> str:
+    """Return what gives tenants' own partitions the policies of today where they have those of an earlier version.
+
+    Each one takes a lock, so those that are right are left alone.
+    """
+    text = literal(" ".join(protection(config, _PARTITION)))
+    return (
+        "DO $$ DECLARE part record; BEGIN FOR part IN SELECT space.nspname, child.relname "
+        "FROM pg_catalog.pg_inherits AS link JOIN pg_catalog.pg_class AS child ON child.oid = link.inhrelid "
+        "JOIN pg_catalog.pg_namespace AS space ON space.oid = child.relnamespace "
+        f"WHERE link.inhparent = pg_catalog.to_regclass({literal(names.table)}) AND child.relkind = 'r' "
+        "AND EXISTS (SELECT FROM pg_catalog.pg_policy AS policy WHERE policy.polrelid = child.oid "
+        "AND policy.polpermissive AND 0 = ANY (policy.polroles) "
+        "AND pg_catalog.starts_with(policy.polname::pg_catalog.text, 'vectoracl_')) LOOP "
+        f"EXECUTE pg_catalog.replace({text}, {literal(_PARTITION)}, "
+        "pg_catalog.format('%I.%I', part.nspname, part.relname)); END LOOP; END $$;"
+    )
 
 
 def _tenants(config: PgvectorConfig, names: Names) -> Iterator[str]:
     """Yield the list of tenants: a tenant sees and adds itself; the owner reads the ids, and nothing else of them."""
     runtime, owner = quote(config.runtime_role), quote(config.owner_role)
-    rule = f"tenant_id = {TENANT_NOW}"
+    own, not_empty = f"tenant_id = {TENANT_NOW}", f"tenant_id = {TENANT_NOT_EMPTY}"
+    # A role that is a member of the owner's is not the owner.
+    listing = f"tenant_id <> '' AND current_user = {literal(config.owner_role)}"
     table = names.tenants
     yield (
         f"CREATE TABLE IF NOT EXISTS {table} (tenant_id text COLLATE \"C\" PRIMARY KEY CHECK (tenant_id <> ''), "
@@ -139,13 +184,21 @@ def _tenants(config: PgvectorConfig, names: Names) -> Iterator[str]:
     yield f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;"
     yield f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY;"
     policies = (
-        ("vectoracl_see_own", "SELECT", "PUBLIC", f"USING ({rule})"),
-        ("vectoracl_add_own", "INSERT", "PUBLIC", f"WITH CHECK ({rule})"),
-        ("vectoracl_owner_lists", "SELECT", owner, "USING (true)"),
+        ("vectoracl_see_own", "PERMISSIVE", "SELECT", runtime, f"USING ({own})"),
+        ("vectoracl_add_own", "PERMISSIVE", "INSERT", _served(config), f"WITH CHECK ({own})"),
+        ("vectoracl_owner_lists", "PERMISSIVE", "SELECT", owner, f"USING ({listing})"),
+        # Also for commands that no permissive policy opens: one that is added later opens a tenant's own row only.
+        (
+            "vectoracl_own_alone",
+            "RESTRICTIVE",
+            "ALL",
+            "PUBLIC",
+            f"USING ({not_empty} OR ({listing})) WITH CHECK ({not_empty})",
+        ),
     )
-    for name, command, role, clause in policies:
+    for name, kind, command, roles, clause in policies:
         yield f"DROP POLICY IF EXISTS {name} ON {table};"
-        yield f"CREATE POLICY {name} ON {table} AS PERMISSIVE FOR {command} TO {role} {clause};"
+        yield f"CREATE POLICY {name} ON {table} AS {kind} FOR {command} TO {roles} {clause};"
     yield f"REVOKE ALL ON {table} FROM PUBLIC, {runtime};"
     yield f"GRANT SELECT, INSERT ON {table} TO {runtime};"
 
@@ -154,3 +207,23 @@ def vector_index(config: PgvectorConfig, table: str, name: str) -> str:
     """Return the HNSW index of one tenant's own partition; m and ef_construction are pgvector's defaults."""
     names = Names.of(config)
     return f"CREATE INDEX IF NOT EXISTS {quote(name)} ON {table} USING hnsw ({names.c.vector} {names.opclass});"
+
+
+def expected(config: PgvectorConfig) -> tuple[tuple[str, str, int | None], ...]:
+    """Return what the table's columns have to be: name, the type's bare name, and the dimension of the vector."""
+    kinds = {
+        "generation": "int8",
+        "rev": "int8",
+        "expires": "float8",
+        "time": "float8",
+        "position": "int4",
+        "metadata": "jsonb",
+        "vector": config.type,
+        "lexemes": "tsvector",
+    }
+    columns = config.columns.model_dump()
+    if not config.lexical:
+        del columns["lexemes"]
+    return tuple(
+        (name, kinds.get(key, "text"), config.dimension if key == "vector" else None) for key, name in columns.items()
+    )

@@ -1,0 +1,76 @@
+"""Where a row says whose it is: a column, or a key of a JSON column. `check` and `provision --adopt` read it alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from vectoracl.adopting import TENANT
+from vectoracl_pgvector.sql_text import ident, literal
+
+JSON_KINDS = frozenset({"json", "jsonb"})
+METADATA = ("metadata", "meta", "cmetadata", "langchain_metadata", "metadata_", "payload")
+"""What JSON columns with a chunk's metadata are called, in the order in which they are asked."""
+LESS_TELLING = ("team_id", "project_id", "namespace", "group_id", "collection_id", "owner_id", "user_id")
+"""Names that often, but not always, mean the tenant: `check` proposes them, and only where no other one is there."""
+_ARROW = re.compile(r"^(?P<column>.+?)\s*->>\s*(?:'(?P<quoted>(?:[^']|'')+)'|(?P<bare>.+))$", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class TenantField:
+    """A column, or with `key` a top-level key of the JSON object in it; an empty `column` is none."""
+
+    column: str
+    key: str | None = None
+
+    def __str__(self) -> str:
+        return self.column if self.key is None else f"{self.column}->>{self.key}"
+
+    def __bool__(self) -> bool:
+        return bool(self.column)
+
+    @property
+    def sql(self) -> str:
+        """The tenant in SQL; a JSON key's is text."""
+        return ident(self.column) if self.key is None else f"({ident(self.column)} ->> {literal(self.key)})"
+
+
+def parse(said: str, columns: Iterable[str] | None = None) -> TenantField:
+    """Read `column`, `column->>key` or `column->>'key'`; a column that is really called so comes first."""
+    match = _ARROW.match(said)
+    if match is None or (columns is not None and said in set(columns)):
+        return TenantField(said)
+    quoted = match["quoted"]
+    return TenantField(match["column"].strip(), quoted.replace("''", "'") if quoted else match["bare"].strip())
+
+
+def candidates(kinds: Mapping[str, str], expressions: Iterable[str] = ()) -> list[TenantField]:
+    """Return where the tenant could be, the most telling first.
+
+    *kinds* are the columns' types; *expressions* those of policies, indexes and constraints, which name JSON keys. A
+    JSON column of which nothing is known is proposed with the key `tenant_id`.
+    """
+    lowered = {name.lower(): name for name in kinds}
+    named = [TenantField(lowered[name]) for name in TENANT if name in lowered]
+    less = [TenantField(lowered[name]) for name in LESS_TELLING if name in lowered]
+    json = [lowered[name] for name in METADATA if name in lowered and kinds[lowered[name]] in JSON_KINDS]
+    json += [name for name, kind in kinds.items() if kind in JSON_KINDS and name not in json]
+    keyed = [field for text in expressions for field in _keys_in(text, json)]
+    by_key = sorted(dict.fromkeys(keyed), key=lambda field: _rank(field.key or ""))
+    telling = [field for field in by_key if field.key in TENANT]
+    rest = [field for field in by_key if field.key not in TENANT]
+    assumed = [TenantField(name, TENANT[0]) for name in json if name.lower() in METADATA]
+    return list(dict.fromkeys([*named, *telling, *rest, *assumed, *less]))
+
+
+def _rank(key: str) -> int:
+    return TENANT.index(key) if key in TENANT else len(TENANT)
+
+
+def _keys_in(text: str, columns: Iterable[str]) -> Iterable[TenantField]:
+    for column in columns:
+        quoted = re.escape(ident(column))
+        pattern = rf"(?:{quoted}|(?<![\w\"]){re.escape(column)}(?![\w\"]))\)?\s*(?:::jsonb?\s*)?->>\s*'((?:[^']|'')+)'"
+        for key in re.findall(pattern, text):
+            yield TenantField(column, key.replace("''", "'"))
