@@ -191,6 +191,12 @@ class Face:
         return list(self.real.sink.outcomes)
 
 
+@pytest.fixture(scope="session")
+def make_api():
+    """Make an `Api`, for tests whose examples each need one; close it."""
+    return Api
+
+
 @pytest.fixture(params=["sync", "async"])
 def api(request):
     """The sync and the async form, one after the other."""

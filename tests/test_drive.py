@@ -532,7 +532,7 @@ def foreign(**changes):
     [
         (None, "ok", None),
         (StoreError("down", code="down"), "error:down", StoreError),
-        (DeniedError("no", action="search"), "error:denied", DeniedError),
+        (DeniedError("no", action="search"), "denied", DeniedError),
         (ValueError("row canary of globex"), "error:internal", StoreError),
         (StopIteration("canary"), "error:internal", StoreError),
         (RecursionError("canary"), "error:internal", StoreError),

@@ -77,8 +77,14 @@ class _Base:
         self._embedder = _open_embedder(self.config) if embedder is None else embedder
         self.policy = _open_policy(self.config.policy, self.config.tenants.shared) if policy is None else policy
         self.sink: Sink = _open_sink(self.config, self._base) if sink is None else sink
-        self.guard = Guard(self.policy, self.sink, self._route, debug=self.config.debug_errors)
-        self.core_port = CorePort(self.policy, self.sink, self._embedder)
+        self.guard = Guard(
+            self.policy,
+            self.sink,
+            self._route,
+            debug=self.config.debug_errors,
+            decision_ttl=self.config.policy.decision_ttl,
+        )
+        self.core_port = CorePort(self.policy, self.sink, self._embedder, debug=self.config.debug_errors)
 
     def __repr__(self) -> str:
         stores = ", ".join(f"{name} ({one.adapter})" for name, one in self.config.stores.items())
@@ -311,6 +317,7 @@ class VectorACL(_Base):
                     named.port.close()
         if self._helpers is not None:
             self._helpers.shutdown(wait=False)
+        self.core_port.close()
         with ending.of("The audit sink"):
             self.sink.close()
         ending.finish()
@@ -414,8 +421,12 @@ class AsyncVectorACL(_Base):
             if named.aport is not None:
                 with ending.of(f"The store {named.store.name!r}"):
                     await named.aport.close()
+        self.core_port.close()
         with ending.of("The audit sink"):
-            self.sink.close()
+            if self.core_port.sink_is_quick():
+                self.sink.close()
+            else:
+                await asyncio.to_thread(self.sink.close)
         ending.finish()
 
     async def __aenter__(self) -> Self:

@@ -125,10 +125,14 @@ class EmbedderConfig(Model):
 
 
 class PolicyConfig(Model):
-    """`[policy]`: "tenant", or with allow_import an import path of a Policy, or of a callable that returns one."""
+    """`[policy]`: "tenant", or with allow_import an import path of a Policy, or of a callable that returns one.
+
+    `decision_ttl` is how many seconds a decision without a `valid_until` is used; 0: for one operation.
+    """
 
     use: str = "tenant"
     allow_import: StrictBool = False
+    decision_ttl: float = Field(default=5.0, ge=0, le=3_600, allow_inf_nan=False)
 
 
 class AuditConfig(Model):

@@ -58,7 +58,7 @@ def run(
         except Exception as caught:  # noqa: BLE001 - whatever a port raises belongs to the flow
             error = caught
         except BaseException:
-            _close(flow)
+            close_flow(flow)
             raise
 
 
@@ -81,11 +81,11 @@ async def arun(flow: AnyFlow[R], ports: Mapping[str, AsyncPort], *, timeout: flo
         except Exception as caught:  # noqa: BLE001 - whatever a port raises belongs to the flow
             error = caught
         except BaseException:
-            _close(flow)
+            close_flow(flow)
             raise
 
 
-def _close(flow: AnyFlow[Any]) -> None:
+def close_flow(flow: AnyFlow[Any]) -> None:
     """Close *flow*. One that yields while it is closed breaks the contract, but must not hide why it was closed."""
     try:  # noqa: SIM105 - contextlib.suppress costs an object for each leg of each call
         flow.close()
@@ -199,7 +199,7 @@ def confined(flow: Flow[R], partition: str) -> Flow[R]:
             else:
                 written = written or _wrote(step, value)
     finally:
-        _close(flow)
+        close_flow(flow)
 
 
 def _wrote(step: Step, value: Any) -> bool:
@@ -254,7 +254,7 @@ def side_by_side(flows: Sequence[Flow[R]]) -> Flow[list[R]]:
                     taken += 1
     finally:
         for flow in flows:
-            _close(flow)
+            close_flow(flow)
     if errors:
         raise errors[min(errors)]
     return results

@@ -181,3 +181,15 @@ def caused(made: E, error: BaseException, *, debug: bool) -> E:
     made.__cause__ = error if debug else None
     made.__suppress_context__ = True
     return made
+
+
+def unchained(error: E, *, debug: bool = False) -> E:
+    """Return *error* without its cause and context, which quote rows, files and addresses; with *debug* as it is.
+
+    `raise … from None` only keeps Python from printing it: what collects errors walks `__context__` all the same.
+    Raise it after the `except` block, as with `caused`.
+    """
+    if not debug:
+        error.__cause__ = error.__context__ = None
+        error.__suppress_context__ = True
+    return error

@@ -26,7 +26,7 @@ class Explanation:
 
     permit: bool
     reasons: tuple[str, ...]
-    policy_version: str
+    policy_version: str | None
     grants: tuple[tuple[str, dict[str, Any]], ...]
     visible: int | None = None
     document: str | None = None

@@ -7,13 +7,14 @@ be written, nothing is sent; an empty scope never reaches a store.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import math
 import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ import orjson
 from vectoracl.actions import READ, Action
 from vectoracl.adapter import Adapter, Capabilities, Flow
 from vectoracl.audit import Sink
-from vectoracl.drive import wrapped
+from vectoracl.drive import close_flow, wrapped
 from vectoracl.errors import (
     DeniedError,
     RefusedError,
@@ -30,11 +31,12 @@ from vectoracl.errors import (
     StoreError,
     UnsupportedPredicateError,
     VectorACLError,
+    unchained,
 )
 from vectoracl.fields import FieldType, check_scope_predicate, fields_of
 from vectoracl.meaning import Test, compile_test
-from vectoracl.policy import Decision, Policy
-from vectoracl.ports import Decide, Sleep, WriteRecord
+from vectoracl.policy import Decision, Policy, TenantPolicy
+from vectoracl.ports import Decide, LateRecordError, PolicyFailedError, ReadVersion, Sleep, WriteRecord
 from vectoracl.predicate import Always, And, Not, Or, Predicate
 from vectoracl.prepare import name_store
 from vectoracl.principal import Principal
@@ -43,6 +45,8 @@ from vectoracl.scope import Grant, Scope
 T = TypeVar("T")
 _log = logging.getLogger("vectoracl")
 _CACHE = 4096
+DECISION_TTL = 5.0
+"""How many seconds a decision lives that does not say how long it is valid."""
 LONGEST_PAUSE = 10.0
 """How many seconds a call waits at the most because a store asks it to, before each of its further tries."""
 
@@ -61,13 +65,18 @@ class Leg:
 class Plan:
     """A decision, compiled once for one store: its legs, and its record but for id and time.
 
-    A *refusal* is why its scope has no form on this store: it is raised when the decision has been recorded.
+    A *refusal* is why its scope has no form on this store: it is raised when the decision has been recorded. *cause* is
+    what the policy raised instead of deciding. *asked* and *made* say when the policy was asked and had answered, by
+    the wall clock and by the monotonic one; None for a plan that is not kept and need not be asked for again.
     """
 
     decision: Decision
     legs: tuple[Leg, ...]
     record: Mapping[str, Any]
     refusal: VectorACLError | None = None
+    cause: Exception | None = None
+    asked: tuple[float, float] | None = None
+    made: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +113,18 @@ class Guard:
         route: Callable[[str], str],
         *,
         debug: bool = False,
+        decision_ttl: float = DECISION_TTL,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.policy = policy
         self.sink = sink
         self.route = route
         self.debug = debug
+        self.decision_ttl = decision_ttl
         self.clock = clock
+        self.monotonic = monotonic
+        self._seen = (-math.inf, 0.0)
         self._plans: OrderedDict[tuple[Asker, Action, str], Plan] = OrderedDict()
         self._lock = Lock()
         self._stamped = 0.0
@@ -124,41 +138,63 @@ class Guard:
             self._stamped = max(self.clock(), math.nextafter(self._stamped, math.inf))
             return self._stamped
 
+    def now(self) -> tuple[float, float]:
+        """Return the time by the wall clock (POSIX seconds) and by the monotonic one.
+
+        The wall clock never goes back here: where the system's does, it goes on from what it said before, so that
+        nothing that has expired is valid again. A clock that says no number reads as the end of time.
+        """
+        tick = self.monotonic()
+        try:
+            told = float(self.clock())
+        except Exception:  # noqa: BLE001 - without a clock nothing is known to be valid
+            return math.inf, tick
+        if not math.isfinite(told):
+            return math.inf, tick
+        last, at = self._seen
+        if told >= last:
+            self._seen = (told, tick)
+            return told, tick
+        return last + max(tick - at, 0.0), tick
+
     def plan(self, asker: Asker, action: Action, store: Store) -> Flow[Plan]:
         """Decide *action* for *asker*, from the cache where the decision still holds.
 
         Raises: nothing of the policy's: what it raises is a denial, and a scope that has no form on this store (it
         spans two, it names a field that is not declared) is a plan with a refusal, so that it leaves a record too.
         """
-        now = self.clock()
+        asked = self.now()
         principal = asker.principal
         if action not in asker.actions:
             return self._compile(Decision.deny("the handle does not have this action", "handle"), asker, action, store)
-        if principal.expired(now):
+        if principal.expired(asked[0]):
             return self._compile(Decision.deny("the principal has expired", "expiry"), asker, action, store)
         key = (asker, action, store.name)
         try:
-            version = self.policy.version
-            if type(version) is not str:
-                raise TypeError("not a version")
-        except Exception:  # noqa: BLE001 - whatever breaks in a policy is a denial
-            return self._compile(Decision.deny("the policy failed", "unknown"), asker, action, store)
-        kept = self._plans.get(key)
-        if kept is not None:
-            decision = kept.decision
-            if decision.policy_version == version and (decision.valid_until is None or now < decision.valid_until):
-                return kept
+            version = self.policy.version if self._plain_version() else (yield from ReadVersion())
+            if version is not None and type(version) is not str:
+                raise TypeError(f"version is a text or None, not {type(version).__name__}")
+        except Exception as error:  # noqa: BLE001 - whatever breaks in a policy is a denial
+            _raise_timeout(error)
+            return self._failed(error, "unknown", asker, action, store)
+        kept = self._plans.get(key) if version is not None else None
+        if kept is not None and kept.decision.policy_version == version and self._holds(kept, kept.asked, asked):
+            return kept
         try:
             decision = yield from Decide(principal, action)
-            if not _whole(decision):
-                raise TypeError("not a decision")
-        except Exception as error:
-            if isinstance(error, StoreError) and (error.code, error.sent) == ("timeout", "no"):
-                raise  # the caller's time was over before the policy was asked: nothing was decided, nothing is sent
-            _log.warning("policy failed: %s", type(error).__name__)
-            return self._compile(Decision.deny("the policy failed", version), asker, action, store)
-        plan = self._compile(decision, asker, action, store)
-        if plan.refusal is not None:
+            if not _whole(decision, version):
+                raise TypeError(f"decide() returned {type(decision).__name__} that is not a Decision in all its parts")
+        except Exception as error:  # noqa: BLE001 - whatever breaks in a policy is a denial
+            _raise_timeout(error)
+            return self._failed(error, version, asker, action, store)
+        made = self.now()
+        if principal.expired(made[0]):  # while the policy was deciding
+            return self._compile(Decision.deny("the principal has expired", "expiry"), asker, action, store)
+        if decision.valid_until is not None and made[0] >= decision.valid_until:
+            ended = Decision.deny("the policy's decision was no longer valid", decision.policy_version)
+            return self._compile(ended, asker, action, store)
+        plan = replace(self._compile(decision, asker, action, store), asked=asked, made=made)
+        if plan.refusal is not None or version is None:
             return plan  # not kept: an error that is raised belongs to one call
         with self._lock:
             self._plans[key] = plan
@@ -166,6 +202,33 @@ class Guard:
             while len(self._plans) > _CACHE:
                 self._plans.popitem(last=False)
         return plan
+
+    def _plain_version(self) -> bool:
+        """Tell whether reading the policy's version runs no code of its own, which might wait for a database."""
+        if type(self.policy) is TenantPolicy:
+            return True
+        return isinstance(inspect.getattr_static(self.policy, "version", self), str | None)
+
+    def _holds(self, plan: Plan, since: tuple[float, float] | None, now: tuple[float, float], ttl: float = -1) -> bool:
+        """Tell whether the decision of *plan*, counted from *since*, may be used *now*.
+
+        Both clocks have to agree, so that one that was set back, or that stood while the machine slept, keeps no
+        decision alive; where they do not, the policy is asked again.
+        """
+        if since is None:
+            return False
+        wall, tick = now[0] - since[0], now[1] - since[1]
+        valid_until = plan.decision.valid_until
+        life = (self.decision_ttl if ttl < 0 else ttl) if valid_until is None else valid_until - since[0]
+        return 0 <= wall < life and 0 <= tick < life
+
+    def _failed(self, error: Exception, version: str | None, asker: Asker, action: Action, store: Store) -> Plan:
+        """Return the plan of a policy that did not decide: a denial. What it raised is in the log."""
+        said = error.error if isinstance(error, PolicyFailedError) else error
+        # The policy sees a principal and an action, no chunk: its own text is the operator's to read.
+        _log.warning("policy failed: %s", type(said).__name__, exc_info=(type(said), said, said.__traceback__))
+        plan = self._compile(Decision.deny("the policy failed", version), asker, action, store)
+        return replace(plan, cause=said)
 
     def _compile(self, decision: Decision, asker: Asker, action: Action, store: Store) -> Plan:
         scope = decision.scope if decision.permit else Scope()
@@ -213,6 +276,30 @@ class Guard:
             any(not name.startswith("@") for name in fields_of(predicate)),
         )
 
+    def record(self, record: Mapping[str, Any]) -> Flow[None]:
+        """Keep *record*, of a decision that is about to be acted upon.
+
+        Raises: StoreError with the code "audit" or "timeout" if it cannot be kept; then nothing is sent. Of one that
+        may still be written, by a thread that did not end in time or whose caller went away, the outcome is noted here.
+        """
+        started, outcome = time.perf_counter_ns(), None
+        try:
+            yield WriteRecord(record)
+        except LateRecordError as error:
+            outcome = f"error:{error.code}"
+            raise
+        except GeneratorExit:
+            outcome = "cancelled"
+            raise
+        finally:
+            if outcome is not None:
+                self._noted(str(record["id"]), outcome, None, started)
+
+    def _identified(self, plan: Plan) -> dict[str, Any]:
+        """Return the record of *plan* with an id and the time."""
+        now = self.now()[0]
+        return {**plan.record, "id": os.urandom(16).hex(), "time": now if math.isfinite(now) else None}
+
     def explained(self, asker: Asker, action: Action, store: Store) -> Flow[Plan]:
         """Decide *action* without acting on it; recorded as every decision is, with the outcome "explained".
 
@@ -220,10 +307,10 @@ class Guard:
         """
         started = time.perf_counter_ns()
         plan = yield from self.plan(asker, action, store)
-        decision_id = os.urandom(16).hex()
-        yield WriteRecord({**plan.record, "id": decision_id, "time": self.clock()})
+        record = self._identified(plan)
+        yield from self.record(record)
         outcome = "explained" if plan.refusal is None else f"error:{plan.refusal.code}"
-        self._noted(decision_id, outcome, None, started)
+        self._noted(record["id"], outcome, None, started)
         if plan.refusal is not None:
             raise plan.refusal
         return plan
@@ -246,41 +333,112 @@ class Guard:
             raise UnsupportedPredicateError(f"The adapter {store.adapter_name!r} cannot {action}.", field=action)
         started = time.perf_counter_ns()
         plan = yield from self.plan(asker, action, store)
-        decision_id = os.urandom(16).hex()
-        yield WriteRecord({**plan.record, "id": decision_id, "time": self.clock()})
+        record = self._identified(plan)
+        decision_id: str = record["id"]
+        yield from self.record(record)
         outcome, returned = "cancelled", None
         try:
             if plan.refusal is not None:
                 raise plan.refusal
             if not plan.decision.permit:
-                outcome = "denied"
-                raise denied(action, decision_id, plan.decision.reasons)
+                raise self._denial(action, decision_id, plan)
             if not plan.legs:
                 if action not in READ:
-                    outcome = "denied"
                     raise denied(action, decision_id, ("nothing may be written",))
                 outcome, returned = "empty", 0
                 return empty(decision_id)
-            result = yield from body(plan, decision_id)
+            flow = body(plan, decision_id)
+            if self._may_end(asker, plan):
+                flow = self._while_it_holds(flow, asker, action, store, plan, decision_id)
+            result = yield from flow
             outcome, returned = "ok", size(result)
             return result
-        except ScopeViolationError:
-            outcome = "violation"
-            raise
-        except VectorACLError as error:
-            outcome = outcome if outcome == "denied" else f"error:{error.code}"
-            name_store(error, store.name, store.adapter_name)
-            raise
-        except Exception as error:  # noqa: BLE001 - re-raised as ours
-            # Whatever an adapter did not foresee: its text may quote rows, filters or a connection string.
-            outcome = "error:internal"
-            message = (
-                f"The adapter {store.adapter_name!r} failed in a way that it does not know ({type(error).__name__}); "
-                "debug_errors = true shows what it said."
-            )
-            raise wrapped(error, message, debug=self.debug, code="internal") from (error if self.debug else None)
+        except Exception as error:  # noqa: BLE001 - raised as ours, behind the block
+            outcome, failed = self.failure(error, store, decision_id)
         finally:
             self._noted(decision_id, outcome, returned, started)
+        raise failed
+
+    def failure(self, error: Exception, store: Store, decision_id: str) -> tuple[str, VectorACLError]:
+        """Return the outcome that *error* stands for, and what is raised for it, with nothing foreign in its chain.
+
+        Raise it after the `except` block, not in it: there Python would attach *error* as its `__context__`.
+        """
+        if isinstance(error, VectorACLError):
+            outcome = f"error:{error.code}"
+            if isinstance(error, ScopeViolationError):
+                outcome = "violation"
+            elif isinstance(error, DeniedError):  # also one that an adapter found inside the store
+                outcome = "denied"
+                error.decision_id = error.decision_id or decision_id
+            name_store(error, store.name, store.adapter_name)
+            return outcome, unchained(error, debug=self.debug)
+        # Whatever an adapter did not foresee: its text may quote rows, filters or a connection string.
+        message = (
+            f"The adapter {store.adapter_name!r} failed in a way that it does not know ({type(error).__name__}); "
+            "debug_errors = true shows what it said."
+        )
+        return "error:internal", wrapped(error, message, debug=self.debug, code="internal")
+
+    def _denial(self, action: Action, decision_id: str, plan: Plan) -> DeniedError:
+        error = denied(action, decision_id, plan.decision.reasons)
+        if self.debug:
+            error.__cause__ = plan.cause
+        return error
+
+    def _may_end(self, asker: Asker, plan: Plan) -> bool:
+        """Tell whether what was decided may end while the call is under way; the default policy's rules are fixed."""
+        return (
+            type(self.policy) is not TenantPolicy
+            or asker.principal.expires_at is not None
+            or plan.decision.valid_until is not None
+        )
+
+    def _while_it_holds(
+        self, flow: Flow[T], asker: Asker, action: Action, store: Store, plan: Plan, decision_id: str
+    ) -> Flow[T]:
+        """Pass *flow* on; before each request to the store, see that principal and decision have not ended meanwhile.
+
+        Embedding takes long, and so do many requests one after the other and the pauses before further tries. Once a
+        request has written, the rest of that try is not checked: half a replacement is worse than one that was
+        permitted a moment ago. Raises: DeniedError, which *flow* cannot swallow: it is closed.
+        """
+        value: Any = None
+        error: Exception | None = None
+        writing = False
+        try:
+            while True:
+                try:
+                    step = flow.send(value) if error is None else flow.throw(error)
+                except StopIteration as stop:
+                    return stop.value  # type: ignore[no-any-return]
+                value, error = None, None
+                requests = step if isinstance(step, tuple) else (step,)
+                if isinstance(step, Sleep):
+                    writing = False
+                elif not writing and any(one.port == "store" for one in requests):
+                    plan = yield from self._still(asker, action, store, plan, decision_id)
+                    writing = any(one.writes for one in requests)
+                try:
+                    value = yield step
+                except Exception as caught:  # noqa: BLE001 - handed to the flow, whose error it is
+                    error = caught
+        finally:
+            close_flow(flow)
+
+    def _still(self, asker: Asker, action: Action, store: Store, plan: Plan, decision_id: str) -> Flow[Plan]:
+        """Return *plan* while it holds, else a new one that grants the same. Raises: DeniedError where none does."""
+        now = self.now()
+        if asker.principal.expired(now[0]):
+            raise denied(action, decision_id, ("the principal has expired",))
+        if self._holds(plan, plan.made, now, self.decision_ttl or DECISION_TTL):
+            return plan
+        again = yield from self.plan(asker, action, store)
+        if not again.decision.permit:
+            raise self._denial(action, decision_id, again)
+        if again.refusal is not None or any(again.record[one] != plan.record[one] for one in ("partitions", "scope")):
+            raise denied(action, decision_id, ("what may be touched changed while the call was under way; call again",))
+        return again
 
     def _noted(self, decision_id: str, outcome: str, returned: int | None, started: int) -> None:
         spent = (time.perf_counter_ns() - started) // 1000 / 1000
@@ -300,20 +458,42 @@ def _digest(granted: Iterable[tuple[str, Predicate]]) -> str:
     return hashlib.blake2b(orjson.dumps(described, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
 
 
-def _whole(decision: object) -> bool:
-    """Tell whether *decision* is a decision in all its parts; what a policy returns otherwise is a denial."""
+def _raise_timeout(error: Exception) -> None:
+    """Raise *error* if it says that the caller's time was over: then nothing was decided and nothing is sent.
+
+    What the policy itself raises comes inside of a PolicyFailedError, whatever it is.
+    """
+    if isinstance(error, StoreError) and (error.code, error.sent) == ("timeout", "no"):
+        raise error
+
+
+def _whole(decision: object, version: str | None) -> bool:
+    """Tell whether *decision* is a decision in all its parts; what a policy returns otherwise is a denial.
+
+    One without a version comes only from a policy that has none.
+    """
     return (
         type(decision) is Decision
         and type(decision.permit) is bool
         and type(decision.scope) is Scope
         and type(decision.reasons) is tuple
-        and all(isinstance(one, str) for one in decision.reasons)
-        and type(decision.policy_version) is str
+        and all(isinstance(one, str) and _utf8(one) for one in decision.reasons)
+        and ((decision.policy_version is None and version is None) or type(decision.policy_version) is str)
+        and _utf8(decision.policy_version or "")
         and (
             decision.valid_until is None
             or (type(decision.valid_until) in (int, float) and not math.isnan(decision.valid_until))
         )
     )
+
+
+def _utf8(text: str) -> bool:
+    """Tell whether *text* can be written; a lone surrogate has no form in a record."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def denied(action: Action, decision_id: str, reasons: tuple[str, ...]) -> DeniedError:

@@ -19,29 +19,38 @@ class Decision:
     """What the policy said.
 
     A permit carries the scope, which may be empty (reads then answer nothing). `reasons` are for people and audit
-    records and hold no rows. `valid_until` (POSIX seconds) ends a cached decision; None means that only a new
-    `policy_version` does.
+    records and hold no rows. `policy_version` is the version of the rules that decided; None: it has none, and the
+    decision serves one operation. `valid_until` (POSIX seconds) is when the decision ends: it is not used from then on.
+    None leaves that to the configuration's `decision_ttl`.
     """
 
     permit: bool
     scope: Scope
     reasons: tuple[str, ...]
-    policy_version: str
+    policy_version: str | None
     valid_until: float | None = None
 
     @classmethod
-    def deny(cls, reason: str, policy_version: str) -> Decision:
+    def deny(cls, reason: str, policy_version: str | None) -> Decision:
         """Return a denial."""
         return cls(permit=False, scope=NOTHING, reasons=(reason,), policy_version=policy_version)
 
 
 @runtime_checkable
 class Policy(Protocol):
-    """What decides. It must be pure for one `version`: decisions are cached by principal, action and version."""
+    """The decision point. It runs in a thread of ours, so that a `timeout` holds while it waits for a database.
+
+    Where it may only be called in the thread of the caller (a connection of sqlite3 or Django belongs to one thread),
+    it says so by an attribute `same_thread = True`; while it waits, no time limit is kept and an event loop stands.
+    """
 
     @property
-    def version(self) -> str:
-        """The version of the rules; a new one ends every cached decision at the next operation."""
+    def version(self) -> str | None:
+        """The version of everything that decisions depend on; a new one ends the cached ones at the next operation.
+
+        None: decisions also depend on what has no version (the application's own tables), so that none is cached.
+        A text promises that `decide` answers the same for the same principal, action and text.
+        """
         ...
 
     def decide(self, principal: Principal, action: Action) -> Decision:

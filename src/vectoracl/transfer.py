@@ -12,20 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from vectoracl.adapter import Flow
-from vectoracl.drive import confined, wrapped
-from vectoracl.errors import (
-    InvalidInputError,
-    ScopeViolationError,
-    StoreError,
-    UnsupportedPredicateError,
-    VectorACLError,
-)
+from vectoracl.drive import confined
+from vectoracl.errors import InvalidInputError, StoreError, UnsupportedPredicateError
 from vectoracl.guard import Guard, Store, retried
 from vectoracl.ids import check_id, check_tenant, check_text
 from vectoracl.operations import Count, Delete, Include, Position, Rows, Scan, Upsert
-from vectoracl.ports import WriteRecord
 from vectoracl.predicate import ALWAYS
-from vectoracl.prepare import check_metadata, check_tagged, name_store
+from vectoracl.prepare import check_metadata, check_tagged
 from vectoracl.queries import check_vector
 from vectoracl.records import Record
 from vectoracl.verify import verify
@@ -54,7 +47,7 @@ def recorded(
     record: Mapping[str, Any] = {
         "v": 1,
         "id": decision_id,
-        "time": guard.clock(),
+        "time": guard.now()[0],
         "action": f"hazmat.{action}",
         "permit": True,
         "reasons": [reason],
@@ -65,29 +58,18 @@ def recorded(
         "principal": None,
     }
     started = time.perf_counter_ns()
-    yield WriteRecord(record)
+    yield from guard.record(record)
     outcome, returned = "cancelled", None
     try:
         result = yield from body(decision_id)
         outcome, returned = "ok", size(result)
         return result
-    except ScopeViolationError:
-        outcome = "violation"
-        raise
-    except VectorACLError as error:
-        outcome = f"error:{error.code}"
-        name_store(error, store.name, store.adapter_name)
-        raise
-    except Exception as error:  # noqa: BLE001 - re-raised as ours
-        outcome = "error:internal"
-        message = (
-            f"The adapter {store.adapter_name!r} failed in a way that it does not know ({type(error).__name__}); "
-            "debug_errors = true shows what it said."
-        )
-        raise wrapped(error, message, debug=guard.debug, code="internal") from (error if guard.debug else None)
+    except Exception as error:  # noqa: BLE001 - raised as ours, behind the block
+        outcome, failed = guard.failure(error, store, decision_id)
     finally:
         spent = (time.perf_counter_ns() - started) // 1000 / 1000
         guard.note({"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent, **reached()})
+    raise failed
 
 
 def read_page(guard: Guard, store: Store, reason: str, partition: str, size: int, after: Position | None) -> Flow[Rows]:

@@ -215,4 +215,4 @@ def explain(
         )
         return
     out().print(Text.assemble((f"{plain(who)}, {action}: ", "bold"), plain(found.summary())))
-    out().print(Text(f"Policy: {plain(found.policy_version)}", "dim"))
+    out().print(Text(f"Policy: {plain(found.policy_version or 'without a version')}", "dim"))
