@@ -96,7 +96,7 @@ def test_no_link_is_followed(path, tmp_path, when):
         sink.write({"id": "1"})
         path.unlink()
         path.symlink_to(target)
-        with pytest.raises(OSError, match=os.strerror(errno.ELOOP)):
+        with pytest.raises(OSError, match="a link"):
             sink.write({"id": "2"})
         path.unlink()
         sink.write({"id": "3"})

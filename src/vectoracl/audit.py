@@ -28,6 +28,7 @@ from typing import Any, Protocol
 import orjson
 
 from vectoracl.errors import ConfigError, StoreError
+from vectoracl.private_files import make_private_folder, open_private
 
 fcntl: Any
 try:
@@ -38,7 +39,6 @@ except ImportError:  # Windows has no such lock
 _log = logging.getLogger("vectoracl")
 _MOST_NOTED = 10_000
 _CLOSING = 10.0
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 AuditRecord = Mapping[str, Any]
 
 
@@ -112,7 +112,8 @@ class JsonlSink:
         self._file = self._reader = -1
         self._end = 0
         try:
-            _make_folder(self._path.parent)
+            if not self._path.parent.exists():
+                make_private_folder(self._path.parent)
             self._open()
             return
         except OSError as error:
@@ -121,23 +122,14 @@ class JsonlSink:
 
     def _open(self) -> None:
         """Open what the path names now, in place of what is open. Raises: OSError; then that stays."""
-        if not _NO_FOLLOW and self._path.is_symlink():  # Windows
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_FOLLOW, 0o600)
-        reader = -1
-        try:
-            found = os.fstat(file)
-            if stat.S_ISREG(found.st_mode):  # a pipe has no end to look at, and a device is not ours to close
-                if os.name == "posix" and found.st_mode & 0o077:
-                    os.fchmod(file, 0o600)  # one that was made by other means is closed to others too
-                with contextlib.suppress(OSError):  # one that may only be appended to is not read
-                    reader = os.open(self._path, os.O_RDONLY | _NO_FOLLOW)
-                if reader >= 0 and not os.path.samestat(os.fstat(reader), found):
-                    os.close(reader)
-                    reader = -1
-        except OSError:
-            os.close(file)
-            raise
+        file, reader = open_private(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, regular=False), -1
+        found = os.fstat(file)
+        if stat.S_ISREG(found.st_mode):  # a pipe has no end to look at
+            with contextlib.suppress(OSError):  # one that may only be appended to is not read
+                reader = open_private(self._path, os.O_RDONLY)
+            if reader >= 0 and not os.path.samestat(os.fstat(reader), found):
+                os.close(reader)
+                reader = -1
         before = (self._file, self._reader)
         self._file, self._reader, self._stat, self._torn, self._end = file, reader, found, False, found.st_size
         for one in before:
@@ -306,18 +298,7 @@ def _noted(outcome: AuditRecord) -> tuple[str, bytes]:
     return decision, b'{"outcome":' + canonical(marked) + b"}\n"
 
 
-def _make_folder(folder: Path) -> None:
-    """Make *folder* and those above it that are missing, each for its owner alone. Raises: OSError."""
-    if not folder.exists():
-        _make_folder(folder.parent)
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-
-
 def _why(error: OSError) -> str:
-    """Say why a file cannot be used."""
-    if error.errno in (errno.ELOOP, errno.EMLINK):
-        return "it is a link, and none is followed; name the file itself"
     return error.strerror or type(error).__name__
 
 
