@@ -30,7 +30,7 @@ LAYERS = [
     "guard",
     "arguments",
     "reads writes transfer",
-    "pages facets",
+    "pages facets operating",
     "handle",
     "explain retriever memory",
     "client",

@@ -19,14 +19,22 @@ from vectoracl.audit import JsonlSink, MemorySink, Sink
 from vectoracl.config import Config, PolicyConfig, StoreConfig, adapter_config, read
 from vectoracl.drive import arun, run, wrapped
 from vectoracl.embed import Embedder, open_embedder
-from vectoracl.errors import ClosedError, ConfigError, PostureError, RefusedError, VectorACLError
+from vectoracl.errors import (
+    ClosedError,
+    ConfigError,
+    InvalidInputError,
+    PostureError,
+    RefusedError,
+    VectorACLError,
+)
 from vectoracl.explain import Explanation, explain_flow
 from vectoracl.fields import check_fields
 from vectoracl.findings import Posture
 from vectoracl.guard import Asker, Guard, Store
 from vectoracl.handle import Life
-from vectoracl.ids import check_tenant
+from vectoracl.ids import check_tenant, check_text
 from vectoracl.imports import import_path
+from vectoracl.operating import recorded_operator
 from vectoracl.plugins import load
 from vectoracl.policy import Policy, TenantPolicy
 from vectoracl.ports import CORE_PORTS, AsyncCorePort, CorePort
@@ -273,12 +281,21 @@ class VectorACL(_Base):
             port: Port = self._made(named, "port")
             return frozenset(f"{named.config.adapter}: {one}" for one in named.opened.places(port))
 
-    def operator(self, store: str | None = None) -> Operator:
+    def operator(self, store: str | None = None, *, reason: str = "acl.operator()") -> Operator:
         """Return what an operator does to *store* (None: the default one), with the operator's own credentials.
 
-        Contacts nothing and demands no posture: it is how a store that is not as it should be gets mended.
-        Raises: RefusedError if the adapter has nothing to operate; ConfigError.
+        Every method but `close` writes an audit record with *reason* before it acts, and its outcome afterwards; it
+        does nothing where the record cannot be kept. Contacts nothing and demands no posture: it is how a store that
+        is not as it should be is put right. Raises: RefusedError if the adapter has nothing to operate; ConfigError.
         """
+        if not isinstance(reason, str) or not reason.strip():
+            raise InvalidInputError("The reason must be a text that says why.", field="reason")
+        raw = self._operator(store)
+        named = self._named(self._known(store))
+        return recorded_operator(raw, self.guard, named.store, self.core_port, check_text(reason, "reason", 1024))
+
+    def _operator(self, store: str | None) -> Operator:
+        """Return the adapter's own operator, whose calls leave no record: `hazmat` writes those."""
         named = self._named(self._known(store))
         if named.opened.operator is None:
             raise RefusedError(

@@ -37,8 +37,9 @@ def recorded(
     *,
     size: Callable[[T], int | None],
     reached: Callable[[], Mapping[str, Any]] = dict,
+    door: str = "hazmat",
 ) -> Flow[T]:
-    """Run *body* with the id of a record that says *action* and *reason*; note the outcome, whatever it is.
+    """Run *body* with the id of a record that says *action*, through which *door*, and *reason*; note the outcome.
 
     *reached* says what else the outcome holds, also where *body* did not come to its end.
     Raises: StoreError with the code "audit" if the record cannot be kept, with nothing sent; what *body* raises.
@@ -48,7 +49,7 @@ def recorded(
         "v": 1,
         "id": decision_id,
         "time": guard.now()[0],
-        "action": f"hazmat.{action}",
+        "action": f"{door}.{action}",
         "permit": True,
         "reasons": [reason],
         "policy": "none",

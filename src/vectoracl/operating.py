@@ -1,0 +1,97 @@
+"""The operator that `acl.operator()` hands out: each of its methods is recorded before it acts, then its outcome."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, cast
+
+from vectoracl.adapter import Flow, Operator, Port
+from vectoracl.drive import run
+from vectoracl.guard import Guard, Store
+from vectoracl.ids import check_tenant
+from vectoracl.transfer import recorded
+
+UNRECORDED = frozenset({"close"})
+"""Methods that do nothing to the store."""
+
+
+class RecordedOperator:
+    """Passes every public attribute of an adapter's operator on; what can be called writes its record first.
+
+    The attributes are not listed here, so that a method which an adapter or a protocol gets later is recorded too.
+    """
+
+    def __init__(self, raw: Operator, guard: Guard, store: Store, audit: Port, reason: str) -> None:
+        self._raw = raw
+        self._guard = guard
+        self._store = store
+        self._audit = audit
+        self._reason = reason
+
+    def __repr__(self) -> str:
+        return f"<{type(self._raw).__name__} of {self._store.name!r}, recorded>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._of(name)
+
+    def _of(self, name: str) -> Any:
+        value = getattr(self._raw, name)
+        return self._wrapped(name, value) if callable(value) and name not in UNRECORDED else value
+
+    def _wrapped(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def call(*args: Any, **given: Any) -> Any:
+            tenant = inspect.signature(method).bind(*args, **given).arguments.get("tenant")
+            partitions = ["*"] if tenant is None else [check_tenant(tenant)]
+
+            def body(_: str) -> Flow[Any]:
+                yield from ()  # an operator's work is no request: it is blocking, and done here
+                return method(*args, **given)
+
+            flow = recorded(
+                self._guard,
+                self._store,
+                name,
+                self._reason,
+                partitions,
+                body,
+                door="operator",
+                size=lambda _: None,
+            )
+            return run(flow, {"audit": self._audit}, timeout=None)
+
+        return call
+
+
+class _Passed:
+    """One public attribute of the operator behind a `RecordedOperator`; it is there for `isinstance` to find."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: RecordedOperator | None, owner: type) -> Any:
+        return self if instance is None else instance._of(self._name)  # noqa: SLF001 - one class in two parts
+
+
+@functools.lru_cache(64)
+def _kind(names: tuple[str, ...]) -> type[RecordedOperator]:
+    """Return a class with the attributes *names*: protocols that are checked at run time look in the class."""
+    return type("RecordedOperator", (RecordedOperator,), {name: _Passed(name) for name in names})
+
+
+def recorded_operator(raw: Operator, guard: Guard, store: Store, audit: Port, reason: str) -> Operator:
+    """Return *raw* with a record and an outcome for each call of a public method.
+
+    Each raises StoreError with the code "audit", with nothing done, where the record cannot be kept.
+    """
+    names = tuple(sorted(name for name in dir(raw) if not name.startswith("_")))
+    return cast("Operator", _kind(names)(raw, guard, store, audit, reason))
+
+
+def unrecorded(operator: Operator) -> Operator:
+    """Return the adapter's own operator, for whoever writes a record with more in it."""
+    return operator._raw if isinstance(operator, RecordedOperator) else operator  # noqa: SLF001 - two parts of one thing
