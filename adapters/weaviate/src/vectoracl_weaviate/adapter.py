@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, assert_never
 
 from vectoracl.adapter import Capabilities, Flow, Request, together
@@ -12,17 +13,17 @@ from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedP
 from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.findings import Posture
 from vectoracl.meaning import tallied
-from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Include, Replace, Rows, Scan, Search, Upsert
 from vectoracl.prepare import check_tagged
 from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
-from vectoracl.records import Facet, Hit, Record
+from vectoracl.records import Facet, Hit, Record, Vector
 from vectoracl.replacing import at_generation, version_of
 from vectoracl_weaviate import posture as postures
 from vectoracl_weaviate.capabilities import capabilities
 from vectoracl_weaviate.compile import NO_VERSION, WeaviateCompiler
-from vectoracl_weaviate.compile_predicate import Compiled, every, none
+from vectoracl_weaviate.compile_predicate import Compiled, Condition, every
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.decode import ADAPTER, Decoder, Number, Version
+from vectoracl_weaviate.decode import ADAPTER, Decoder, Number, Ranking, Row, Version
 from vectoracl_weaviate.failures import not_served
 from vectoracl_weaviate.names import id_of, seek_key, tenant_name
 from vectoracl_weaviate.rank import deeper, first_depth, fused, grouped, leg_depth
@@ -38,14 +39,34 @@ _SHORT = "the vector index gave fewer hits than the scope holds"
 _DEEP = "the best documents were not all found within the deepest ranking"
 
 
-class _Seen(NamedTuple, Generic[R]):
-    """What was asked: the objects that came back, and what is made of them."""
+_HIDDEN = "objects that do not match are too many to look behind: run `vectoracl provision`"
+_LOOKS = 8
+_STRANGE = 100
+"""How many objects of writers that did not know a field are looked at before all are compared."""
+_DROPPED = 100
+"""How many compared objects go in one call: the fewer, the sooner after they were compared."""
+_METADATA: Final[Include] = frozenset({"metadata"})
 
-    objects: Sequence[Any]
+
+class _Seen(NamedTuple, Generic[R]):
+    """What was asked: the rows that match, of whatever version, and what is made of those that are published."""
+
+    rows: Sequence[Row]
     value: R
 
 
-_Ask = Callable[[Compiled], Flow[_Seen[R]]]
+class _Leg(NamedTuple):
+    """One ranking: the rows that match, the best hits of those, and whether there are no more."""
+
+    rows: list[Row]
+    hits: list[Hit]
+    whole: bool
+
+
+_Published = Mapping[str, "Number | None"]
+_Ask = Callable[[Compiled, _Published], Flow[_Seen[R]]]
+_Look = Callable[[Compiled, int], Request[Sequence[Any]]]
+"""Asks for objects that pass a filter, at most so many."""
 
 
 _Marks = dict[Number, str]
@@ -78,27 +99,29 @@ class WeaviateAdapter:
         return (yield from self._reading(operation.partition, lambda: self._search(operation), Found([])))
 
     def _search(self, operation: Search) -> Flow[Found]:
-        scope = self._compile.scope(operation.scope, operation.where)
-        if scope is NONE:
+        condition = self._compile.condition(operation.scope, operation.where)
+        if condition.rows is NONE:
             return Found([])
         if operation.group_by is not None:
-            hits, shortfall = yield from self._groups(operation, scope)
+            hits, shortfall = yield from self._groups(operation, condition)
         else:
-            hits, _ = yield from self._ranked(operation, scope, operation.k)
+            hits, whole = yield from self._ranked(operation, condition, operation.k)
             shortfall = None
-            if len(hits) < operation.k and self.config.index != "flat" and not isinstance(operation.query, Lexical):
-                visible = yield from self._number(operation.partition, scope, quick=True)
-                shortfall = _SHORT if min(operation.k, visible) > len(hits) else None
+            if len(hits) < operation.k:
+                shortfall = None if whole else _HIDDEN
+                if whole and self.config.index != "flat" and not isinstance(operation.query, Lexical):
+                    visible = yield from self._number(operation.partition, condition, quick=True)
+                    shortfall = _SHORT if min(operation.k, visible) > len(hits) else None
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
-        return Found(hits, shortfall is None, shortfall)
+        return Found(_plain(hits, operation.include), shortfall is None, shortfall)
 
-    def _groups(self, operation: Search, scope: Compiled) -> Flow[tuple[list[Hit], str | None]]:
+    def _groups(self, operation: Search, condition: Condition) -> Flow[tuple[list[Hit], str | None]]:
         """Rank deeper and deeper until the best documents, and the best hits of each, are sure."""
         most = self.config.max_k
         depth = min(most, first_depth(operation))
         while True:
-            hits, exhausted = yield from self._ranked(operation, scope, depth)
+            hits, exhausted = yield from self._ranked(operation, condition, depth)
             groups = grouped(hits, operation, exhausted=exhausted)
             if groups.whole:
                 return groups.hits, None
@@ -106,132 +129,243 @@ class WeaviateAdapter:
                 return groups.hits, _DEEP
             depth = deeper(depth, most)
 
-    def _ranked(self, operation: Search, scope: Compiled, limit: int) -> Flow[tuple[list[Hit], bool]]:
+    def _ranked(self, operation: Search, condition: Condition, limit: int) -> Flow[tuple[list[Hit], bool]]:
         """Return the best *limit* hits, and whether there are no more."""
-        compiled, decode, partition = self._compile, self._decode, operation.partition
-        include, query = operation.include, operation.query
+        compiled, partition, query = self._compile, operation.partition, operation.query
+        include = operation.include | _METADATA if condition.fields else operation.include
+        markers = bool(condition.fields)
 
-        def ask(more: Compiled) -> Flow[_Seen[tuple[list[Hit], bool]]]:
-            where = every([scope, more])
+        def near(vector: Vector, where: Compiled, most: int) -> Request[Sequence[Any]]:
+            return compiled.near(partition, where, vector, most, include, markers=markers)
+
+        def words(text: str, where: Compiled, most: int) -> Request[Sequence[Any]]:
+            return compiled.words(partition, where, text, most, include, markers=markers)
+
+        def ask(more: Compiled, published: _Published) -> Flow[_Seen[tuple[list[Hit], bool]]]:
+            where = every([condition.rows, more])
+
+            def leg(look: _Look, by: Ranking, depth: int, first: Sequence[Any] | None = None) -> Flow[_Leg]:
+                return self._leg(condition, where, look, by, depth, published, first)
+
             match query:
                 case VectorQuery(vector=vector):
-                    objects = yield from compiled.near(partition, where, vector, limit, include)
-                    return _Seen(objects, (decode.near(objects), len(objects) < limit))
+                    one = yield from leg(partial(near, vector), "near", limit)
+                    return _Seen(one.rows, (one.hits, one.whole))
                 case Lexical(text=text):
-                    objects = yield from compiled.words(partition, where, text, limit, include)
-                    return _Seen(objects, (decode.words(objects), len(objects) < limit))
+                    one = yield from leg(partial(words, text), "words", limit)
+                    return _Seen(one.rows, (one.hits, one.whole))
                 case HybridQuery(text=text, vector=vector):
                     depth = leg_depth(limit, self.config.max_k)
-                    legs = yield from together(
-                        compiled.near(partition, where, vector, depth, include),
-                        compiled.words(partition, where, text, depth, include),
-                    )
-                    hits = fused([decode.near(legs[0]), decode.words(legs[1])])
-                    whole = len(hits) <= limit and all(len(one) < depth for one in legs)
-                    return _Seen([*legs[0], *legs[1]], (hits[:limit], whole))
+                    first = yield from together(near(vector, where, depth), words(text, where, depth))
+                    left = yield from leg(partial(near, vector), "near", depth, first[0])
+                    right = yield from leg(partial(words, text), "words", depth, first[1])
+                    hits = fused([left.hits, right.hits])
+                    whole = len(hits) <= limit and left.whole and right.whole
+                    return _Seen([*left.rows, *right.rows], (hits[:limit], whole))
             assert_never(query)
 
         return (yield from self._steady(partition, ask))
+
+    def _leg(
+        self,
+        condition: Condition,
+        where: Compiled,
+        look: _Look,
+        by: Ranking,
+        limit: int,
+        published: _Published,
+        first: Sequence[Any] | None = None,
+    ) -> Flow[_Leg]:
+        """Rank, and deeper where rows that do not match took the place of others; *first* is what came already."""
+        depth, most = limit, max(limit, self.config.max_k)
+        while True:
+            objects = (yield from look(where, depth)) if first is None else first
+            first = None
+            rows = yield from self._matching(condition, self._decode.rows(objects, by, condition.fields),
+                                             lambda more, many: look(every([where, more]), many), by)  # fmt: skip
+            hits = [row.hit for row in rows if _visible(row, published)]
+            whole = len(objects) < depth
+            if whole or len(hits) >= limit or depth >= most:
+                return _Leg(rows, hits[:limit], whole and len(hits) <= limit)
+            depth = min(most, limit + 2 * (depth - len(hits)))
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:
         """Return chunks by id, which are conditions beside the scope."""
         return (yield from self._reading(operation.partition, lambda: self._fetch(operation), Rows([])))
 
     def _fetch(self, operation: Fetch) -> Flow[Rows]:
-        wanted = every([self._compile.scope(operation.scope), self._compile.refs(operation.refs)])
-        properties = self._compile.properties(operation.include)
-        vectors = "vector" in operation.include
+        condition = self._compile.condition(operation.scope)
+        hits = yield from self._listed(
+            operation.partition, condition, self._compile.refs(operation.refs), operation.include
+        )
+        return Rows(_plain(_in_order(hits), operation.include))
 
-        def ask(more: Compiled) -> Flow[_Seen[list[Hit]]]:
-            objects = yield from self._all(operation.partition, every([wanted, more]), properties, vectors=vectors)
-            return _Seen(objects, self._decode.listed(objects))
+    def _listed(
+        self, partition: str, condition: Condition, base: Compiled = EVERY, include: Include = frozenset()
+    ) -> Flow[list[Hit]]:
+        """Return every published row that passes *base* and matches."""
 
-        return Rows((yield from self._steady(operation.partition, ask)))
-
-    def count(self, operation: Count) -> Flow[int]:
-        """Count exactly, by the filter; by keys where a document is being replaced."""
-        scope = self._compile.scope(operation.scope, operation.where)
-        return (yield from self._reading(operation.partition, lambda: self._number(operation.partition, scope), 0))
-
-    def _number(self, partition: str, scope: Compiled, *, quick: bool = False) -> Flow[int]:
-        """Count; *quick* is for what only tells whether there may be more: in one round, not in three."""
-        if scope is NONE:
-            return 0
-        compiled = self._compile
-        found: int | None
-        if quick:
-            marks = compiled.tally(partition, every([scope, compiled.marked()]))
-            number, marked = yield from together(compiled.tally(partition, scope), marks)
-            found = None if marked else number
-        else:
-            found = yield from self._quietly(partition, scope, compiled.tally(partition, scope))
-        if found is not None:
-            return found
-
-        def ask(more: Compiled) -> Flow[_Seen[int]]:
-            objects = yield from self._all(partition, every([scope, more]), compiled.places)
-            return _Seen(objects, len(objects))
+        def ask(more: Compiled, published: _Published) -> Flow[_Seen[list[Hit]]]:
+            rows = yield from self._rows(partition, condition, every([base, more]), include)
+            return _Seen(rows, [row.hit for row in rows if _visible(row, published)])
 
         return (yield from self._steady(partition, ask))
 
-    def _quietly(self, partition: str, scope: Compiled, request: Request[R]) -> Flow[R | None]:
-        """Return the reply of *request*; None if a document of the scope was being replaced before it or after it.
+    def _rows(
+        self, partition: str, condition: Condition, base: Compiled, include: Include = frozenset()
+    ) -> Flow[list[Row]]:
+        """Return every row that passes *base* and matches, of whatever version."""
+        names = self._properties(condition, include)
+        vectors = "vector" in include
+        where = every([base, condition.rows])
+        objects = yield from self._all(partition, where, names, vectors=vectors)
 
-        One after the other: a replacement that was going on when the reply was made has a mark at one of the ends,
-        unless all of it lay between them.
+        def look(more: Compiled, many: int) -> Request[Sequence[Any]]:
+            return self._compile.listing(partition, every([where, more]), many, names, vectors=vectors)
+
+        rows = self._decode.rows(objects, "", condition.fields)
+        return (yield from self._matching(condition, rows, look))
+
+    def _properties(self, condition: Condition, include: Include) -> tuple[str, ...]:
+        more = include | _METADATA if condition.fields else include
+        return self._compile.properties(more, markers=bool(condition.fields))
+
+    def _matching(self, condition: Condition, rows: list[Row], look: _Look, by: Ranking = "") -> Flow[list[Row]]:
+        """Return those of *rows* that match, by comparing each.
+
+        The server may answer with one that does not match while it is being written; it will not, when asked again. If
+        it goes on, its filter is not what was asked for, and nothing of the answer is used. Raises: StoreError.
         """
-        marked = self._compile.tally(partition, every([scope, self._compile.marked()]))
-        if (yield from marked):
+        test = condition.test
+        if test is None:
+            return rows
+        wrong = {row.version.id: row for row in rows if not test(row.hit.tag, row.hit.metadata or {})}
+        if not wrong:
+            return rows
+        doubtful = {id_: row for id_, row in wrong.items() if row.known}
+        for _ in range(_LOOKS):
+            if not doubtful:
+                return [row for row in rows if row.version.id not in wrong]
+            objects = yield from look(self._compile.ids(doubtful), len(doubtful))
+            again = [row for row in self._decode.rows(objects, by, condition.fields) if row.known]
+            doubtful = {
+                row.version.id: row
+                for row in again
+                if row.version.id in doubtful
+                and _same(row.hit, doubtful[row.version.id].hit)
+                and not test(row.hit.tag, row.hit.metadata or {})
+            }
+        raise _unsettled()
+
+    def count(self, operation: Count) -> Flow[int]:
+        """Count exactly: by a filter where one is sure, else by comparing each row that it may be about."""
+        condition = self._compile.condition(operation.scope, operation.where)
+        return (yield from self._reading(operation.partition, lambda: self._number(operation.partition, condition), 0))
+
+    def _number(self, partition: str, condition: Condition, *, quick: bool = False) -> Flow[int]:
+        """Count; *quick* is for what only tells whether there may be more: in one round, not in three."""
+        if condition.rows is NONE:
+            return 0
+        if condition.sure is not None:
+            found = yield from self._surely(partition, condition, self._counted(partition, condition.sure), quick=quick)
+            if found is not None:
+                return found
+        return len((yield from self._listed(partition, condition)))
+
+    def _counted(self, partition: str, where: Compiled) -> Request[int] | None:
+        return None if where is NONE else self._compile.tally(partition, where)
+
+    def _surely(
+        self, partition: str, condition: Condition, request: Request[R] | None, *, quick: bool = False
+    ) -> Flow[R | None]:
+        """Return the reply of *request*, which relies on the server alone; None where that cannot be done.
+
+        That is where a document of the scope was being replaced before it or after it, or where an object is of a
+        writer that did not know a field. One after the other: a replacement that was going on when the reply was made
+        has a mark at one of the ends, unless all of it lay between them.
+        """
+        compiled = self._compile
+        marked = compiled.tally(partition, every([condition.rows, compiled.marked()]))
+        steps: list[Request[Any]] = [marked]
+        if condition.strange is not NONE:
+            where = every([condition.rows, condition.strange])
+            steps.append(compiled.listing(partition, where, _STRANGE, self._properties(condition, frozenset())))
+        if quick and request is not None:
+            steps.append(request)
+        replies = yield from together(*steps)
+        if replies[0]:
             return None
+        if condition.strange is not NONE:
+            found = self._decode.rows(replies[1], "", condition.fields)
+            if len(found) == _STRANGE or not all(row.known for row in found):
+                return None
+        if request is None:
+            return 0  # type: ignore[return-value]  # of nothing that is known there are none
+        if quick:
+            return replies[-1]  # type: ignore[no-any-return]
         reply = yield from request
         return None if (yield from marked) else reply
 
     def facets(self, operation: Facets) -> Flow[list[Facet]]:
-        """Count by value exactly, by groups; by keys where there are many, or where a document is being replaced."""
+        """Count by value exactly: by groups where the filter cannot change of a row, else by comparing each row."""
         return (yield from self._reading(operation.partition, lambda: self._facets(operation), list[Facet]()))
 
     def _facets(self, operation: Facets) -> Flow[list[Facet]]:
         compiled, partition, field = self._compile, operation.partition, operation.field
-        has = EVERY if field in TAG_FIELDS else compiled.has(field)
-        scope = every([compiled.scope(operation.scope, operation.where), has])
-        if scope is NONE:
+        condition = compiled.condition(operation.scope, operation.where)
+        if condition.rows is NONE:
             return []
-        # The server keeps the largest groups and says nothing of the others: one more than are wanted shows them.
-        limit = min(operation.most, _GROUPS) + 1
-        groups = yield from self._quietly(partition, scope, compiled.groups(partition, scope, field, limit))
-        if groups is not None and (len(groups) < limit or limit > operation.most):
-            return self._decode.facets(field, groups)
-        path = compiled.property(field)
-        properties = (*compiled.places, *(() if path in compiled.places else (path,)))
-
-        def ask(more: Compiled) -> Flow[_Seen[list[Facet]]]:
-            objects = yield from self._all(partition, every([scope, more]), properties)
-            return _Seen(objects, tallied((self._decode.values(field, path, one) for one in objects), operation.most))
-
-        return (yield from self._steady(partition, ask))
+        fields = condition.fields if field in TAG_FIELDS else condition.fields | {field}
+        asked = condition._replace(fields=fields, strange=compiled.strange(*fields))
+        # The value is read of an object later than the filter was: only what cannot change meanwhile may be grouped.
+        if condition.fixed:
+            # The server keeps the largest groups and says nothing of the others: one more than are wanted shows them.
+            limit = min(operation.most, _GROUPS) + 1
+            request = compiled.groups(partition, condition.rows, field, limit)
+            groups = yield from self._surely(partition, asked, request)
+            if groups is not None and (len(groups) < limit or limit > operation.most):
+                return self._decode.facets(field, groups)
+        include = frozenset[Any]() if field in TAG_FIELDS else _METADATA
+        hits = yield from self._listed(partition, condition, include=include)
+        return tallied((self._decode.values(field, hit) for hit in hits), operation.most)
 
     def scan(self, operation: Scan) -> Flow[Rows]:
         """Return one page in key order."""
         return (yield from self._reading(operation.partition, lambda: self._scan(operation), Rows([])))
 
     def _scan(self, operation: Scan) -> Flow[Rows]:
-        compiled, partition = self._compile, operation.partition
-        start = operation.after
-        after = EVERY if start is None else compiled.after(seek_key(start.document, start.generation, start.chunk))
-        scope = every([compiled.scope(operation.scope, operation.where), after])
-        properties = compiled.properties(operation.include)
+        compiled, partition, include = self._compile, operation.partition, operation.include
+        condition = compiled.condition(operation.scope, operation.where)
+        start, size = operation.after, operation.size
+        begin = EVERY if start is None else compiled.after(seek_key(start.document, start.generation, start.chunk))
+        names, vectors = self._properties(condition, include), "vector" in include
 
-        def ask(more: Compiled) -> Flow[_Seen[Rows]]:
-            where = every([scope, more])
-            if where is NONE:
-                return _Seen([], Rows([]))
-            objects = yield from compiled.listing(
-                partition, where, operation.size + 1, properties, vectors="vector" in operation.include, ordered=True
-            )
-            hits = self._decode.listed(objects)
-            return _Seen(objects, Rows(hits[: operation.size], more=len(hits) > operation.size))
+        def ask(more: Compiled, published: _Published) -> Flow[_Seen[Rows]]:
+            rows: list[Row] = []
+            hits: list[Hit] = []
+            after = begin
+            while True:
+                where = every([condition.rows, after, more])
+                if where is NONE:
+                    return _Seen(rows, Rows([]))
 
-        return (yield from self._steady(partition, ask))
+                def look(more: Compiled, many: int, where: Compiled = where) -> Request[Sequence[Any]]:
+                    return compiled.listing(partition, every([where, more]), many, names, vectors=vectors, ordered=True)
+
+                limit = size + 1 - len(hits)
+                objects = yield from look(EVERY, limit)
+                some = self._decode.rows(objects, "", condition.fields)
+                last = some[-1].hit.tag if some else None
+                some = yield from self._matching(condition, some, look)
+                rows.extend(some)
+                hits.extend(row.hit for row in some if _visible(row, published))
+                if len(objects) < limit or len(hits) > size or last is None:
+                    hits = _in_order(hits)
+                    return _Seen(rows, Rows(hits[:size], more=len(hits) > size))
+                after = compiled.after(seek_key(last.document, last.generation, last.chunk))
+
+        found = yield from self._steady(partition, ask)
+        return found._replace(hits=_plain(found.hits, include))
 
     def _all(
         self, partition: str, where: Compiled, properties: tuple[str, ...], *, vectors: bool = False
@@ -323,12 +457,13 @@ class WeaviateAdapter:
 
         Where a replacement left marks in the reply, it is asked again with the published generation of each such
         document alone, and that generation has to be the published one still when the reply is there: it only ever
-        grows, and what it was before and after the reply it was meanwhile.
+        grows, and what it was before and after the reply it was meanwhile. That each row is of it is looked at here
+        too: "of another document" is a negation.
         """
         published: dict[str, Number | None] = {}
         for _ in range(_ROUNDS):
-            seen = yield from ask(self._compile.only(published))
-            found = _by_document(map(self._decode.version, seen.objects))
+            seen = yield from ask(self._compile.only(published), published)
+            found = _by_document(row.version for row in seen.rows)
             loud = [name for name, marks in found.items() if not _quiet(marks)]
             if not loud and not published:
                 return seen.value
@@ -410,7 +545,7 @@ class WeaviateAdapter:
         compiled, partition = self._compile, operation.partition
         documents = sorted({record.tag.document for record in operation.records})
         numbers = yield from self._numbers(partition, documents)
-        scope = compiled.scope(operation.scope)
+        scope = compiled.condition(operation.scope)
         records = list(operation.records)
         for _ in range(_ROUNDS):
             placed = [_placed(one, numbers.get(one.tag.document, FIRST), operation) for one in records]
@@ -430,12 +565,13 @@ class WeaviateAdapter:
             numbers = now
         raise _restless("unknown")
 
-    def _outside(self, partition: str, scope: Compiled, *conditions: Compiled) -> Flow[bool]:
-        """Tell whether an object that meets *conditions* is outside of *scope*."""
-        where = every([*conditions, none(scope)])
-        if where is NONE:
+    def _outside(self, partition: str, scope: Condition, base: Compiled) -> Flow[bool]:
+        """Tell whether an object that passes *base* does not match *scope*: each is read and compared."""
+        test = scope.test
+        if test is None or base is NONE:
             return False
-        return bool((yield from self._compile.listing(partition, where, 1, self._compile.places)))
+        objects = yield from self._all(partition, base, self._properties(scope, frozenset()))
+        return not all(test(row.hit.tag, row.hit.metadata or {}) for row in self._decode.rows(objects))
 
     def replace(self, operation: Replace) -> Flow[int]:
         """Make a new generation of one document; readers see the old one or the new one.
@@ -457,7 +593,7 @@ class WeaviateAdapter:
     def _clear(self, operation: Replace) -> Flow[int]:
         compiled, partition = self._compile, operation.partition
         name = compiled.documents([operation.document])
-        if (yield from self._outside(partition, compiled.scope(operation.scope), name)):
+        if (yield from self._outside(partition, compiled.condition(operation.scope), name)):
             raise _denied("replace")
         if (yield from compiled.tally(partition, name)):  # read first: a tenant that is not there is noticed here
             yield from self._drop(partition, name)
@@ -466,7 +602,7 @@ class WeaviateAdapter:
     def _replace(self, operation: Replace) -> Flow[int]:
         compiled, partition, document = self._compile, operation.partition, operation.document
         name = compiled.documents([document])
-        if (yield from self._outside(partition, compiled.scope(operation.scope), name)):
+        if (yield from self._outside(partition, compiled.condition(operation.scope), name)):
             raise _denied("replace")
         objects, _ = yield from self._document(partition, document)
         version = version_of(operation.records)
@@ -505,23 +641,60 @@ class WeaviateAdapter:
             yield from together(*merges[start : start + _SIDE_BY_SIDE])
 
     def delete(self, operation: Delete) -> Flow[int | None]:
-        """Delete by the filter, and count what went."""
-        conditions = (self._compile.scope(operation.scope), self._compile.selected(operation))
-        return (yield from self._deleting(operation.partition, lambda: self._delete(operation.partition, conditions)))
-
-    def _delete(self, partition: str, conditions: Sequence[Compiled]) -> Flow[int]:
-        """Count and delete; a decided replacement is ended first, since its deciding object may be among them."""
-        where = every(conditions)
-        if where is NONE:
+        """Delete by the filter where it cannot change of a row, else what was compared and is still as it was."""
+        predicates = (operation.scope,) if operation.where is None else (operation.scope, operation.where)
+        condition, base = self._compile.condition(*predicates), self._compile.selected(operation)
+        if every([condition.rows, base]) is NONE:
             return 0
+        one = self._delete if condition.fixed else self._delete_compared
+        return (yield from self._deleting(operation.partition, lambda: one(operation.partition, condition, base)))
+
+    def _delete(self, partition: str, condition: Condition, base: Compiled) -> Flow[int]:
+        """Count and delete; a decided replacement is ended first, since its deciding object may be among them."""
+        where = every([condition.rows, base])
         compiled, pending = self._compile, every([where, self._compile.marked()])
         number, marked = yield from together(compiled.tally(partition, where), compiled.tally(partition, pending))
         if marked:
             objects = yield from self._all(partition, pending, compiled.places)
             yield from self._finish(partition, {self._decode.version(one).document for one in objects})
-            number = yield from self._number(partition, where)
+            number = len((yield from self._listed(partition, condition, base)))
         yield from self._drop(partition, self._compile.whole() if where is EVERY else where)
         return number
+
+    def _delete_compared(self, partition: str, condition: Condition, base: Compiled) -> Flow[int]:
+        """Compare each row, and delete those that match and are still as they were when they were compared.
+
+        What was rewritten meanwhile is compared again: it may have left the scope.
+        """
+        compiled, gone = self._compile, 0
+        rows = yield from self._rows(partition, condition, base)
+        pending = {row.version.document for row in rows if row.version.pending}
+        if pending:
+            yield from self._finish(partition, pending)
+            rows = yield from self._rows(partition, condition, base)
+        found = _by_document(row.version for row in rows)
+        loud = [name for name, marks in found.items() if not _quiet(marks)]
+        published: _Published = (yield from self._published(partition, loud)) if loud else {}
+        for _ in range(_ROUNDS):
+            left: list[str] = []
+            for start in range(0, len(rows), _DROPPED):
+                some = {row.version.id: row for row in rows[start : start + _DROPPED]}
+                seen = compiled.as_seen((id_, row.hit.tag.time) for id_, row in some.items())
+                done = yield from compiled.drop(partition, seen)
+                if done.failed:
+                    raise _incomplete(done.failed)
+                there: set[str] = set()
+                if done.successful < len(some):
+                    objects = yield from self._all(partition, compiled.ids(some), compiled.places)
+                    there = {self._decode.version(one).id for one in objects}
+                gone += sum(_visible(row, published) for id_, row in some.items() if id_ not in there)
+                left.extend(there)
+            if not left:
+                return gone
+            rows = yield from self._rows(partition, condition, every([base, compiled.ids(left)]))
+            if not rows:
+                return gone
+        raise _restless("unknown")
 
     def _drop(self, partition: str, where: Compiled) -> Flow[int]:
         """Delete until nothing is left: the server takes only so many objects in one call, and says not how many."""
@@ -530,9 +703,7 @@ class WeaviateAdapter:
             done = yield from self._compile.drop(partition, where)
             gone += done.successful
             if done.failed:
-                raise StoreError(
-                    f"Weaviate could not delete {done.failed} chunks; delete again.", code="incomplete", adapter=ADAPTER
-                )
+                raise _incomplete(done.failed)
             if not done.matches:
                 break
         return gone
@@ -561,6 +732,41 @@ class WeaviateAdapter:
 def _restless(sent: Literal["no", "unknown"] = "no") -> StoreError:
     text = "A document was replaced again and again meanwhile; ask again."
     return StoreError(text, code="replacing", adapter=ADAPTER, sent=sent, retryable=True)
+
+
+def _incomplete(failed: int) -> StoreError:
+    return StoreError(f"Weaviate could not delete {failed} chunks; delete again.", code="incomplete", adapter=ADAPTER)
+
+
+def _unsettled() -> StoreError:
+    return StoreError(
+        "The server went on answering with rows that its filter does not match; nothing of that was used. Either they "
+        "are being written, then ask again, or the server's indexes differ from its objects: run `vectoracl check`.",
+        code="unsettled",
+        adapter=ADAPTER,
+        sent="no",
+        retryable=True,
+    )
+
+
+def _same(one: Hit, other: Hit) -> bool:
+    """Tell whether two readings of an object are of one writing of it."""
+    return (one.tag, one.metadata) == (other.tag, other.metadata)
+
+
+def _visible(row: Row, published: _Published) -> bool:
+    """Tell whether *row* is of the published version of its document, if that is one of these."""
+    document = row.version.document
+    return document not in published or row.version.number == published[document]
+
+
+def _in_order(hits: Iterable[Hit]) -> list[Hit]:
+    return sorted(hits, key=lambda hit: (hit.document, hit.tag.generation, hit.id))
+
+
+def _plain(hits: list[Hit], include: Include) -> list[Hit]:
+    """Return *hits* without the metadata that they were compared by, where nobody asked for it."""
+    return hits if "metadata" in include else [hit._replace(metadata=None) for hit in hits]
 
 
 def _denied(action: str) -> DeniedError:

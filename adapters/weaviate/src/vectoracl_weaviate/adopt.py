@@ -328,7 +328,7 @@ class Adoption:
     def _same(self, record: Record, copy: Any) -> bool:
         if copy is None:
             return False
-        (hit,) = self._decode.listed([copy])
+        ((_, hit, _),) = self._decode.rows([copy])
         if hit.tag.path != PATH:
             return True  # written here since, which is what the store is for
         if hit.text != record.text or hit.vector is None or hit.metadata is None:

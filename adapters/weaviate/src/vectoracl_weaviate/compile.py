@@ -22,18 +22,20 @@ from vectoracl.records import Record, Vector, docgen
 from vectoracl_weaviate.compile_predicate import (
     Compiled,
     Compiler,
+    Condition,
     Filters,
     every,
     ids,
     keyword,
     leaf,
     none,
+    numbers,
     numeric,
     some,
 )
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.decode import Number
-from vectoracl_weaviate.names import barred, id_of, present, property_of, tenant_name
+from vectoracl_weaviate.names import barred, id_of, markers, present, property_of, tenant_name
 from vectoracl_weaviate.names import seek_key as seek_of
 from vectoracl_weaviate.requests import Create, Drop, Find, Groups, Merge, Put, State, Tally
 
@@ -54,7 +56,7 @@ class WeaviateCompiler:
         self.versions = (keys.document, keys.generation, keys.version, keys.pending, keys.committed)
         """The properties that tell versions of documents apart; part of every reading request."""
         self.places = (*self.versions, keys.seek)
-        self.backfilled = (keys.seek, keys.metadata)
+        self.repairable = (keys.seek, keys.metadata, keys.present)
         self._tag = (
             keys.tenant, *self.versions, keys.chunk, keys.label, keys.rev, keys.expires, keys.producer, keys.path,
             keys.time, keys.position,
@@ -62,9 +64,13 @@ class WeaviateCompiler:
 
     # Conditions
 
-    def scope(self, *predicates: Predicate) -> Compiled:
-        """Return the conjunction of *predicates*, each an operand of its own."""
-        return every([self._predicates.compile(one) for one in predicates])
+    def condition(self, *predicates: Predicate) -> Condition:
+        """Return the conjunction of *predicates*, each a separate operand."""
+        return self._predicates.condition(*predicates)
+
+    def strange(self, *fields: str) -> Compiled:
+        """Return that the object's writer did not know one of *fields* as what it is here."""
+        return self._predicates.strange(fields)
 
     def documents(self, names: Iterable[str]) -> Compiled:
         """Return that the document is one of *names*."""
@@ -82,12 +88,16 @@ class WeaviateCompiler:
         return some([none(keyword(self._keys.document, *sorted(published))), *wanted])
 
     def marked(self) -> Compiled:
-        """Return that a replacement of the object's document is going on."""
-        return none(keyword(self._keys.pending, NO_MARK))
+        """Return that a replacement of the object's document is going on.
+
+        Without a negation: a mark begins with a digit, which sorts behind the sign that stands for none.
+        """
+        return leaf(Filters.OPERATOR_GREATER_THAN, self._keys.pending, value_text=barred(NO_MARK))
 
     def replaced(self) -> Compiled:
         """Return that the object is of another version of its document than the first."""
-        return some([self.generations(gte=1), none(keyword(self._keys.version, NO_VERSION))])
+        named = leaf(Filters.OPERATOR_LESS_THAN, self._keys.version, value_text=barred(NO_VERSION))
+        return some([self.generations(gte=1), named])  # hex digits sort before the bar that ends an empty name
 
     def before(self, document: str, number: Number) -> Compiled:
         """Return that the object is of an older version of *document* than *number*."""
@@ -122,21 +132,21 @@ class WeaviateCompiler:
         return some([keyword(self._keys.chunk, *bare), *in_documents])
 
     def selected(self, operation: Delete) -> Compiled:
-        """Return the one selector of a delete. Raises: RefusedError if there is none."""
+        """Return the selector of a delete that is not a predicate. Raises: RefusedError if there is none at all."""
         if operation.refs is not None:
             return self.refs(operation.refs)
         if operation.document is not None:
             return self.documents([operation.document])
         if operation.where is not None:
-            return self.scope(operation.where)
+            return EVERY  # it is part of the condition
         raise RefusedError("A delete needs a selector; there is none that means everything.")
 
     # Reads
 
-    def properties(self, include: Include) -> tuple[str, ...]:
-        """Return the properties of a whole hit, with what *include* names."""
+    def properties(self, include: Include, *, markers: bool = False) -> tuple[str, ...]:
+        """Return the properties of a whole hit, with what *include* names and, if asked, the markers of its fields."""
         more = [key for name, key in (("text", self._keys.text), ("metadata", self._keys.metadata)) if name in include]
-        return (*self._tag, *more)
+        return (*self._tag, *more, *([self._keys.present] if markers else ()))
 
     def _search(
         self, name: str, where: Compiled, limit: int, properties: Sequence[str], **more: Any
@@ -162,12 +172,14 @@ class WeaviateCompiler:
         names = [self._config.vector] if vectors else []
         return search_get_pb2.MetadataRequest(uuid=True, vectors=names, **more)
 
-    def near(self, partition: str, where: Compiled, vector: Vector, limit: int, include: Include) -> Find:
+    def near(
+        self, partition: str, where: Compiled, vector: Vector, limit: int, include: Include, *, markers: bool = False
+    ) -> Find:
         """Compile a ranking by *vector* of the objects that pass *where*. Raises: InvalidInputError."""
-        return Find(partition, self._near(_name(partition), where, vector, limit, include))
+        return Find(partition, self._near(_name(partition), where, vector, limit, include, markers=markers))
 
     def _near(
-        self, name: str, where: Compiled, vector: Vector, limit: int, include: Include
+        self, name: str, where: Compiled, vector: Vector, limit: int, include: Include, *, markers: bool = False
     ) -> search_get_pb2.SearchRequest:
         if vector.shape != (self._config.dimension,):
             raise InvalidInputError(
@@ -178,7 +190,7 @@ class WeaviateCompiler:
             name,
             where,
             limit,
-            self.properties(include),
+            self.properties(include, markers=markers),
             metadata=self._metadata(vectors="vector" in include, distance=True),
             near_vector=base_search_pb2.NearVector(
                 vectors=[self._vector(vector)],
@@ -190,7 +202,9 @@ class WeaviateCompiler:
         """Compile one tenant's part (by Weaviate's *name*) of a search over all tenants; for `hazmat` only."""
         return Find(None, self._near(name, EVERY, vector, k, frozenset({"text", "metadata"})))
 
-    def words(self, partition: str, where: Compiled, text: str, limit: int, include: Include) -> Find:
+    def words(
+        self, partition: str, where: Compiled, text: str, limit: int, include: Include, *, markers: bool = False
+    ) -> Find:
         """Compile a ranking by BM25 of the objects that pass *where*; its statistics are the tenant's own."""
         return Find(
             partition,
@@ -198,7 +212,7 @@ class WeaviateCompiler:
                 _name(partition),
                 where,
                 limit,
-                self.properties(include),
+                self.properties(include, markers=markers),
                 metadata=self._metadata(vectors="vector" in include, score=True),
                 bm25_search=base_search_pb2.BM25(query=text, properties=[self._keys.text]),
             ),
@@ -236,14 +250,12 @@ class WeaviateCompiler:
         message.limit = limit
         return Groups(partition, message)
 
-    def has(self, field: str) -> Compiled:
-        """Return that the metadata has the key *field*, whether it is declared or not."""
-        return keyword(self._keys.present, field)
-
-    def values(self, metadata: Mapping[str, Any], field: str) -> dict[str, Any]:
-        """Return the property of *field* with its value, as it is merged over REST."""
-        kind, value = self._fields[field], metadata[field]
-        return {property_of(field, kind): stored(kind, value)}
+    def repaired(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the properties of all declared fields, and the markers, that go with *metadata*, for a merge."""
+        made: dict[str, Any] = {self._keys.present: _marked(metadata, self._fields)}
+        for name, kind in self._fields.items():
+            made[property_of(name, kind)] = stored(kind, metadata[name]) if name in metadata else None
+        return made
 
     def tally(self, partition: str, where: Compiled) -> Tally:
         """Compile a count of the objects that pass *where*."""
@@ -334,13 +346,12 @@ class WeaviateCompiler:
                 keys.metadata: dump_metadata(record.metadata).decode(),
             }
         )
-        names = present(record.metadata)
-        if names:
-            own.text_array_properties.add(prop_name=keys.present, values=[barred(name) for name in names])
-        for name in names:
-            if name not in self._fields:
-                continue  # a property that was not provisioned would be made up by the server, tokenized by words
-            kind = self._fields[name]
+        marked = _marked(record.metadata, self._fields)
+        if marked:
+            own.text_array_properties.add(prop_name=keys.present, values=marked)
+        for name, kind in self._fields.items():
+            if name not in record.metadata:
+                continue
             path, value = property_of(name, kind), stored(kind, record.metadata[name])
             match kind:
                 case FieldType.KEYWORDS:
@@ -362,6 +373,13 @@ class WeaviateCompiler:
                 collection=self._config.collection, tenant=_name(partition), filters=where
             ),
         )
+
+    def as_seen(self, seen: Iterable[tuple[str, float]]) -> Compiled:
+        """Return that the object is one of these, by its id and the time it was written at: not rewritten since."""
+        at: dict[float, list[str]] = {}
+        for id_, time in seen:
+            at.setdefault(time, []).append(id_)
+        return some([every([ids(sorted(own)), numbers(self._keys.time, [time])]) for time, own in sorted(at.items())])
 
     def whole(self) -> Compiled:
         """Return a condition that every object of ours meets: a delete of everything needs one."""
@@ -406,6 +424,10 @@ def unlimited(where: Filters) -> Filters:
     twice = none(none(where)) if where.operator in ranges else where
     assert not isinstance(twice, bool)
     return twice
+
+
+def _marked(metadata: Mapping[str, Any], fields: Mapping[str, FieldType]) -> list[str]:
+    return [barred(one) for one in (*present(metadata), *markers(metadata, fields))]
 
 
 def stored(kind: FieldType, value: Any) -> Any:

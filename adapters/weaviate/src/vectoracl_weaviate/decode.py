@@ -5,23 +5,24 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import orjson
 
 from vectoracl.errors import ScopeViolationError, StoreError
 from vectoracl.fields import TAG_FIELDS, FieldType
-from vectoracl.meaning import one_value
+from vectoracl.meaning import getter, values_of
 from vectoracl.prepare import check_metadata, load_metadata
 from vectoracl.records import Facet, Hit, Tag, Vector, hit_of
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.names import id_of, unbarred
+from vectoracl_weaviate.names import barred, id_of, known, unbarred
 
 ADAPTER = "weaviate"
 
 
 _MARK = re.compile(r"\d+:[0-9a-f]*:[0-9a-f-]{36}\Z")
+Ranking = Literal["near", "words", ""]
 Number = tuple[int, str]
 """A generation, and the name of the replacement that made it ("" for none)."""
 
@@ -39,6 +40,14 @@ class Version(NamedTuple):
     committed: bool
 
 
+class Row(NamedTuple):
+    """An object as it came: its version, its hit, and whether its writer knew the fields that were asked about."""
+
+    version: Version
+    hit: Hit
+    known: bool
+
+
 class Decoder:
     """Decodes the objects of one configured collection."""
 
@@ -53,14 +62,32 @@ class Decoder:
         """Return the hits of a ranking by vector, with their scores."""
         return [self._hit(one, self._score(one.metadata.distance)) for one in objects]
 
-    def words(self, objects: Iterable[Any]) -> list[Hit]:
-        """Return the hits of a ranking by words, with their scores."""
-        return [self._hit(one, float(one.metadata.score)) for one in objects]
+    def rows(self, objects: Iterable[Any], by: Ranking = "", fields: Iterable[str] = ()) -> list[Row]:
+        """Return *objects* as rows, with the scores of the ranking that they came *by*.
 
-    def listed(self, objects: Iterable[Any]) -> list[Hit]:
-        """Return hits in key order, with the score 0."""
-        hits = [self._hit(one, 0.0) for one in objects]
-        return sorted(hits, key=lambda hit: (hit.document, hit.tag.generation, hit.id))
+        Raises: StoreError where one has no whole tag, or a datetime in a form that is not ours.
+        """
+        fields = tuple(fields)
+        made = []
+        for one in objects:
+            score = 0.0
+            if by == "near":
+                score = self._score(one.metadata.distance)
+            elif by == "words":
+                score = float(one.metadata.score)
+            made.append(Row(self.version(one), self._hit(one, score), not self.strange(one, fields)))
+        return made
+
+    def strange(self, one: Any, fields: Iterable[str]) -> bool:
+        """Tell whether the writer of *one* did not know one of *fields* as what it is here."""
+        marks: frozenset[Any] | None = None
+        for name in fields:
+            if marks is None:
+                held = one.properties.non_ref_props.fields.get(self._keys.present)
+                marks = frozenset(() if held is None else _stored(held))
+            if marks.isdisjoint(map(barred, known(name, self._fields[name]))):
+                return True
+        return False
 
     def _score(self, distance: float) -> float:
         match self._metric:
@@ -88,13 +115,12 @@ class Decoder:
 
     def facets(self, field: str, groups: Iterable[tuple[Any, int]]) -> list[Facet]:
         """Return what was counted by the stored values of *field*. Raises: StoreError for a value that is not ours."""
-        return [Facet(self._value(field, stored), count) for stored, count in groups]
+        return [Facet(self._value(field, stored), count) for stored, count in groups if stored is not None]
 
-    def values(self, field: str, path: str, one: Any) -> frozenset[str | int | float | bool]:
-        """Return the values that *one* has in *field*, whose property is *path*. Raises: StoreError likewise."""
-        value = one.properties.non_ref_props.fields.get(path)
-        found = [] if value is None else _stored(value)
-        return frozenset(one_value(self._value(field, stored)) for stored in found)
+    def values(self, field: str, hit: Hit) -> frozenset[str | int | float | bool]:
+        """Return the values that the row of *hit* has in *field*."""
+        kind = TAG_FIELDS[field] if field in TAG_FIELDS else self._fields[field]
+        return values_of(kind, getter(field)(hit.tag, hit.metadata or {}))
 
     def _value(self, field: str, stored: Any) -> str | int | float | bool:
         kind = (TAG_FIELDS[field] if field in TAG_FIELDS else self._fields[field]).element

@@ -71,3 +71,17 @@ def unbarred(stored: str) -> str:
 def present(metadata: Mapping[str, Any]) -> list[str]:
     """Return the keys of *metadata* that are fields or can be declared as such later."""
     return sorted(name for name in metadata if declarable(name))
+
+
+def known(name: str, kind: FieldType) -> tuple[str, str]:
+    """Return the two markers of a declared field: of an object that has it, and of one that does not.
+
+    An object has neither where its writer did not know the field, or knew it as another type: its property then says
+    nothing, and its metadata has to be read. No metadata key begins like a marker (see `fields.declarable`).
+    """
+    return f"+{SHORT_NAMES[kind]}:{name}", f"-{SHORT_NAMES[kind]}:{name}"
+
+
+def markers(metadata: Mapping[str, Any], fields: Mapping[str, FieldType]) -> list[str]:
+    """Return what an object with *metadata* is marked with by a writer that knows *fields*."""
+    return [known(name, kind)[name not in metadata] for name, kind in sorted(fields.items())]

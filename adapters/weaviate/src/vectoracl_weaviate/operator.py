@@ -82,7 +82,8 @@ class WeaviateOperator:
         for number, step in enumerate(steps):
             if progress is not None:
                 progress("provisioning", number, len(steps))
-            done.append(self._apply(step, progress))
+            done.append(self._apply(step))
+        done += self._repaired(progress)
         keyless = self._keyless()
         for number, name in enumerate(keyless):
             if progress is not None:
@@ -92,7 +93,7 @@ class WeaviateOperator:
             done += self._adoption(adopt, progress).copy(adopted)
         return done or ["everything is in place"]
 
-    def _apply(self, step: schema.Step, progress: Progress | None) -> str:
+    def _apply(self, step: schema.Step) -> str:
         name = self._config.collection
         match step:
             case schema.CreateCollection(body=body):
@@ -108,23 +109,31 @@ class WeaviateOperator:
                     raise
             case schema.UpdateCollection(body=body):
                 self._admin.ask("PUT", f"/v1/schema/{name}", body)
-            case schema.AddProperty(body=body, field=field):
+            case schema.AddProperty(body=body):
                 self._admin.ask("POST", f"/v1/schema/{name}/properties", body)
-                if field is not None:
-                    self._backfill(field, progress)
         return schema.text_of(step, name).splitlines()[0]
 
-    def _backfill(self, field: str, progress: Progress | None) -> None:
-        """Give the property of a field that was declared later to every object whose metadata has it."""
-        waking = [name for name, state in self._ask(Tenants()).items() if state != "active"]
-        if waking:
-            raise RefusedError(
-                f"The field {field!r} was declared, and {len(waking)} tenants are not active, so their objects cannot "
-                "be given it. Activate them (vectoracl tenants activate) and provision again.",
-                field=field,
+    def _repaired(self, progress: Progress | None) -> list[str]:
+        """Repair the objects of processes that did not know a field as it is declared now.
+
+        They may have been written at any time, so this does not depend on a property that was just added. Those of a
+        tenant at rest stay as they are; they are compared one by one when it is served again.
+        """
+        done, resting = 0, 0
+        fields = sorted(self._fields)
+        for name, state in (self._ask(Tenants()) if fields else {}).items():
+            if state != "active":
+                resting += 1
+                continue
+            flow = backfill(self._compile, self._decode, self._config.page, name, fields, progress)
+            done += run(flow, {"store": self._port})
+        lines = [f"gave {done} chunks the properties of the declared fields"] if done else []
+        if resting:
+            lines.append(
+                f"{resting} tenants are not active: filters on declared fields compare their older chunks one by one "
+                "until they are activated and provisioned again"
             )
-        for name in self._ask(Tenants()):
-            run(backfill(self._compile, self._decode, self._config.page, name, field, progress), {"store": self._port})
+        return lines
 
     def _adoption(self, source: str, progress: Progress | None) -> Adoption:
         states: Mapping[str, TenantState] = {} if self._ask(Describe()) is None else self._ask(Tenants())

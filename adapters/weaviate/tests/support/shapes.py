@@ -119,6 +119,8 @@ def result(record: Record, version: str = NO_VERSION, pending: str = NO_MARK) ->
     made.metadata.score = 1.0
     made.metadata.vectors.extend(one.vectors)
     fields = made.properties.non_ref_props.fields
+    for several in one.properties.text_array_properties:
+        fields[several.prop_name].list_value.text_values.values.extend(several.values)
     for name, value in one.properties.non_ref_properties.fields.items():
         kind = value.WhichOneof("kind")
         if kind == "string_value":
@@ -138,9 +140,9 @@ def server(*, marked: bool = False) -> Callable[[Request[Any]], Any]:
         match request:
             case Find(message=message):
                 text = str(message.filters)
-                outside = "OPERATOR_NOT" in text and "label" in text  # "a chunk outside of the scope"
+                again = "_id" in text  # "is it still answered", "is it there already"
                 later = "generation" in text and "version" in text  # "a document that was replaced"
-                return [] if outside or later or "seek" in text else [result(kept)][: message.limit]
+                return [] if again or later or "seek" in text else [result(kept)][: message.limit]
             case Tally():
                 return 0 if "pending" in str(request.message.filters) and not marked else 1
             case Groups():
