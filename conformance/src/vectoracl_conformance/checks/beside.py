@@ -1,0 +1,180 @@
+"""R16: reading and deleting beside writers, by a scope that says what rows must not be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from vectoracl.errors import DeniedError, StoreError, UnsupportedPredicateError
+from vectoracl.predicate import ALWAYS, F, Predicate
+from vectoracl.records import Chunk, Vector
+from vectoracl_conformance.checks.registry import check
+from vectoracl_conformance.lab import Handle, Lab
+from vectoracl_conformance.trial import Trial, Unsupported
+
+INSIDE = 12
+ROUNDS = 2
+SECONDS = 4.0
+"""How long the reads of one scope go on at the most, before the deletes: a slow store is asked fewer times."""
+_TURNS = 15
+_BATCH = 6
+_TRIES = 40
+
+
+def scopes(lang: str, document: str) -> list[tuple[str, Predicate]]:
+    """Return scopes that leave out what is of *lang* or in *document*: each with a negation, at several depths."""
+    return [
+        ("!=", F.lang != lang),
+        ("~, not_in and is_missing", ~(F.lang == lang) & F.year.not_in([7, 8]) & F.note.is_missing()),
+        ("~ of a list", ~F.tags.contains(lang)),
+        ("deep", ~(((F.lang == lang) & (F.year > 6)) | ~(F.live == False)) | (F["@document"] == f"no {document}")),  # noqa: E712
+    ]
+
+
+@check(
+    "R16",
+    "a scope with a negation holds while others write",
+    attack="Count, facet, search, fetch, scan and delete by a scope that says what rows must not be, while others "
+    "write, rewrite and take away rows that are so, in threads or as tasks.",
+    breach="A row outside of the scope is counted, told of, returned or deleted, because a store evaluates a negation "
+    "over two of its states; or a row inside is not there.",
+    optional=True,
+)
+async def r16(t: Trial) -> None:
+    lab = t.lab
+    own, lang = lab.tenant(), lab.rng.word()
+    vectors = [lab.vector(0.2 + 0.01 * place) for place in range(INSIDE)]
+    inside = [f"i-{lab.rng.word()}" for _ in range(INSIDE)]
+    await lab.plant(own, [_inside(name, vector) for name, vector in zip(inside, vectors, strict=True)])
+    flips = [f"f-{lab.rng.word()}" for _ in range(4)]
+    await lab.plant(own, [_outside(one, vectors[0], lang, 0) for one in flips])
+    kept: list[str] = []
+    refused, answered = 0, 0
+    for name, scope in scopes(lang, "d"):
+        handle = lab.handle(own).narrow(scope)
+        try:
+            await handle.count() if lab.door.adapter.capabilities.count != "none" else await handle.search(vectors[0])
+        except UnsupportedPredicateError:
+            refused += 1
+            continue
+        answered += 1
+        # Drawn before anything runs side by side, so that a seed repeats them.
+        names = [[f"o-{lab.rng.word()}" for _ in range(_BATCH)] for _ in range(64)]
+        done: list[bool] = []
+        writers = [
+            _writer(lab, own, lang, names[place::2], flips[place::2], vectors[0], kept, done) for place in (0, 1)
+        ]
+        reader = _reader(t, own, name, handle, inside, flips, names, vectors[0], done)
+        await lab.together([reader, *writers], width=len(writers) + 1)
+    if not answered:
+        t.attack(refused > 0, "scopes with a negation", "they are refused", "")
+        raise Unsupported("scopes with a negation")
+    lab.store.settle()
+    there = {row.tag.chunk for row in lab.census() if row.tag.tenant == own}
+    t.same([], sorted(set(kept) - there), "delete by a negated scope", "an acknowledged row outside of it is gone")
+    t.control(there.isdisjoint(inside), "what is inside is deleted at the end", len(there & set(inside)))
+
+
+def _inside(name: str, vector: Vector) -> Chunk:
+    return Chunk(name, "d", "inside", vector, metadata={"lang": "in", "year": 1, "live": False, "tags": ["in"]})
+
+
+def _outside(name: str, vector: Vector, lang: str, turn: int) -> Chunk:
+    metadata = {"lang": lang, "year": 7 + turn % 2, "live": True, "tags": [lang, "in"], "note": f"{lang}{turn % 2}"}
+    return Chunk(name, "d", "outside", vector, metadata=metadata)
+
+
+async def _again(lab: Lab, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Ask again where the store asks for it."""
+    for attempt in range(_TRIES):
+        try:
+            return await make()
+        except StoreError as error:
+            if attempt == _TRIES - 1 or not (error.retryable or error.code == "conflict"):
+                raise
+            await lab.pause(0.01)
+    raise AssertionError("unreachable")
+
+
+def _writer(
+    lab: Lab, own: str, lang: str, names: list[list[str]], flips: list[str], vector: Vector, kept: list[str],
+    done: list[bool],
+) -> Callable[[], Coroutine[Any, Any, None]]:  # fmt: skip
+    """Write rows outside, take most of them away again, and rewrite others in place, until the reader is done."""
+    handle = lab.handle(own)
+
+    async def work() -> None:
+        for turn in range(_TURNS):
+            if done:
+                return
+            some = names[turn % len(names)]
+            await _again(lab, partial(handle.upsert, [_outside(one, vector, lang, turn) for one in some]))
+            kept.append(some[0])
+            await _again(lab, partial(handle.upsert, [_outside(one, vector, lang, turn) for one in flips]))
+            await _again(lab, partial(handle.delete, ids=[("d", one) for one in some[1:]]))
+            await lab.pause(0.005)
+
+    return work
+
+
+def _reader(
+    t: Trial, own: str, name: str, handle: Handle, inside: list[str], flips: list[str], names: list[list[str]],
+    vector: Vector, done: list[bool],
+) -> Callable[[], Coroutine[Any, Any, None]]:  # fmt: skip
+    lab = t.lab
+
+    async def work() -> None:
+        try:
+            begun = time.monotonic()
+            for turn in range(ROUNDS):
+                if turn and time.monotonic() - begun > SECONDS:
+                    break
+                await _read(t, name, handle, inside, [*flips, *names[turn]], vector)
+            await _delete(t, own, name, handle, inside, [*flips, *names[0]], vector)
+        finally:
+            done.append(True)
+
+    async def _delete(
+        t: Trial, own: str, name: str, handle: Handle, inside: list[str], others: list[str], vector: Vector
+    ) -> None:
+        ids = [("d", one) for one in (*inside, *others)]
+        which: dict[str, Any]
+        for which in ({"where": ALWAYS}, {"ids": ids}, {"document": "d"}):
+            written = await _again(lab, partial(handle.delete, **which))
+            if written.count is not None:
+                t.same(len(inside), written.count, f"delete, {next(iter(which))}, by {name}", "the rows inside alone")
+            await _again(lab, partial(lab.handle(own).upsert, [_inside(one, vector) for one in inside]))
+        try:
+            await handle.upsert([_inside(others[0], vector)])
+        except (DeniedError, StoreError) as error:
+            refused = isinstance(error, DeniedError) or error.retryable or error.code == "conflict"
+            t.attack(refused, f"upsert by {name} over a row outside", type(error).__name__, "it is denied")
+        else:
+            t.attack(safe=False, attacked=f"upsert by {name} over a row outside", back="written", why="it is denied")
+        if name == "deep":
+            await _again(lab, partial(handle.delete, where=ALWAYS))
+
+    return work
+
+
+async def _read(t: Trial, name: str, handle: Handle, inside: list[str], others: list[str], vector: Vector) -> None:
+    lab, can = t.lab, t.lab.door.adapter.capabilities
+    right = sorted(inside)
+    why = "the rows inside, and none of those that are being written"
+    if can.count != "none":
+        t.same(len(right), await _again(lab, handle.count), f"count by {name}", why)
+    if can.facets != "none":
+        found = await _again(lab, partial(handle.facets, "lang"))
+        t.same([("in", len(right))], found, f"facets by {name}", why)
+    hits = await _again(lab, partial(handle.search, vector, min(can.max_k, len(right) + 20)))
+    t.attack({hit.id for hit in hits} <= set(right), f"search by {name}", len(hits), why)
+    if hits.complete:
+        t.same(right, sorted(hit.id for hit in hits), f"search by {name}", why)
+    ids = [("d", one) for one in (*inside, *others)]
+    found = await _again(lab, partial(handle.fetch, ids))
+    t.same(right, sorted(hit.id for hit in found), f"fetch by {name}", why)
+    found = await _again(lab, partial(handle.all, size=5))
+    t.same(right, sorted(hit.id for hit in found), f"scan by {name}", why)
+    t.control(len(found) == len(right), "the rows inside are seen", len(found))
