@@ -14,6 +14,7 @@ from vectoracl_weaviate.requests import Create, Drop, Find, Groups, Tally
 
 _COMPILE = "vectoracl_weaviate.compile:WeaviateCompiler"
 _ADAPTER = "vectoracl_weaviate.adapter:WeaviateAdapter"
+_PREDICATES = "vectoracl_weaviate.compile_predicate:Compiler"
 
 
 def _flow(name: str, change: Callable[[Any, Any], Any]) -> Callable[[Opened, Store], Opened]:
@@ -145,6 +146,19 @@ def _creates(old: Any) -> Any:
     return reading
 
 
+def _trusting(**changes: Any) -> Callable[[Any], Any]:
+    """Rest on the server's own negations: what finds rows, and compares them, is taken for sure."""
+
+    def change(old: Any) -> Any:
+        def condition(self: Any, *predicates: Any) -> Any:
+            made = old(self, *predicates)
+            return made._replace(sure=made.rows, **changes)
+
+        return condition
+
+    return change
+
+
 def _bare(_old: Any) -> Any:
     """Derive ids from the chunk alone."""
     import uuid
@@ -199,6 +213,10 @@ MUTANTS: Sequence[Mutant] = (
                         and "pending" not in str(one))),
     Mutant("ranks in another tenant's shard too", "a foreign shard is searched, its hits dropped", "E3",
            wrap=_also),
+    Mutant("negations counted by the server", "a count rests on the server's negation", "R16",
+           patches=((_PREDICATES, "condition", _trusting()),)),
+    Mutant("negations deleted by the server", "facets and deletes rest on the server's negation", "R16",
+           patches=((_PREDICATES, "condition", _trusting(fixed=True)),)),
     Mutant("a read creates its tenant", "an unknown tenant is made by reading", "P3",
            patches=((_ADAPTER, "_reading", _creates),)),
     Mutant("tenants created by a write", "autoTenantCreation is on", "X2", store=_auto),
