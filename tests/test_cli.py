@@ -332,6 +332,25 @@ def test_check_as_sarif(here, monkeypatch):
     run("check", "--store", "other")
 
 
+def test_check_demands_the_minimum_grade(here):
+    path = here / "vectoracl.toml"
+    path.write_text('version = 1\nminimum_grade = "engine"\n' + path.read_text().replace("version = 1\n", "", 1))
+    assert "VA001" in run("check", code=1).stdout
+    assert run_json("check", code=1)["stores"]["main"]["findings"][0]["page"] == "rules.md#va001"
+    assert "minimum" in run("check", "--explain", "VA001").stdout
+
+
+def test_check_as_sql(here, monkeypatch):
+    script = (("server", "-- once\n"), ("t", "ALTER TABLE t;\n"))
+    open_ = Posture("none", (finding("error"),), (), script)
+    monkeypatch.setattr(vectoracl.VectorACL, "check", lambda _: {"main": open_})
+    assert run("check", "--format", "sql", code=1).stdout == "-- once\n\nALTER TABLE t;\n"
+    monkeypatch.setattr(vectoracl.VectorACL, "check", lambda _: found(finding("error")))
+    assert "not changed by SQL" in run("check", "--format", "sql", code=2).stderr
+    monkeypatch.setattr(vectoracl.VectorACL, "check", lambda _: found())
+    assert run("check", "--format", "sql").stdout == ""
+
+
 def test_check_takes_the_configuration_as_an_argument_too(here):
     (here / "vectoracl.toml").rename(here / "other.toml")
     run("check", "other.toml")
@@ -342,6 +361,7 @@ def test_check_takes_the_configuration_as_an_argument_too(here):
 def test_rules_are_explained_by_their_id():
     assert "BYPASSRLS" in run("check", "--explain", "pg002").stdout
     assert run_json("check", "--explain", "PG002")["lowers"] is True
+    assert "QD001" in run("check", "--explain", "qd001").stdout
     assert "PG001" in run("check", "--explain", "PG999", code=2).stderr
 
 

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
-from vectoracl.cli.render_findings import render_json, render_rule, render_sarif, render_text
-from vectoracl.findings import Finding, Posture, Rule
+from vectoracl.cli import rules_page
+from vectoracl.cli.render_findings import (
+    Report,
+    json_summary,
+    render_json,
+    render_report,
+    render_rule,
+    render_sarif,
+    render_script,
+    render_text,
+)
+from vectoracl.findings import CORE_RULES, PREFIXES, Finding, Posture, Rule, demand
+from vectoracl.plugins import load
 
 OPEN = Rule("XX001", "Row-level security is not enabled", "error", True, "Anybody reads everything.")
 LATE = Rule("XX002", "The server lacks security fixes", "warning", False, "Known holes stay open.")
@@ -34,7 +47,8 @@ def test_text_tells_all_worst_first() -> None:
     )
     for part in ("PostgreSQL 18.4", 'ALTER TABLE "app"."chunks" ENABLE', "Anybody reads everything.", "app.f()"):
         assert part in text
-    assert text.splitlines()[-1] == "grade none · 1 error, 2 warnings, 1 note · lowered by XX001, XX004"
+    summary = "grade none · 1 error, 2 warnings, 1 note · lowered by XX001, XX004"
+    assert text.splitlines()[0] == text.splitlines()[-1] == summary
     assert "\x1b" not in text
     assert "\x1b[" in render_text(POSTURE, color=True)
     assert render_text(CLEAN) == "grade engine · nothing found\n"
@@ -79,6 +93,7 @@ def test_json_is_stable() -> None:
         "message": "Not enabled.",
         "explanation": OPEN.explanation,
         "fix": 'ALTER TABLE "app"."chunks" ENABLE ROW LEVEL SECURITY;',
+        "page": "",
     }
     shuffled = Posture(POSTURE.grade, POSTURE.findings[::-1], POSTURE.facts)
     assert render_json(shuffled) == render_json(POSTURE)
@@ -154,3 +169,84 @@ def test_sarif_fingerprints_tell_findings_apart_and_stay() -> None:
 
     assert len(prints(POSTURE)) == len(POSTURE.findings)
     assert prints(POSTURE) == prints(Posture("none", POSTURE.findings[::-1]))
+
+
+SECOND = Posture(
+    "engine",
+    (
+        Finding(LATE, "server", "18.4 is behind 18.6.", "-- Update the server."),
+        Finding(SAID, "app.other", "Row estimates are open.", "-- Let no stranger run SQL."),
+    ),
+    (("table", "app.other"),),
+    (("server", "-- server\n"), ("app.other", "-- other\n")),
+)
+THIRD = Posture("engine", ())
+FOUND = {"app.chunks": POSTURE, "app.other": SECOND, "app.clean": THIRD}
+
+
+def test_a_summary_comes_first_and_what_is_shared_is_told_once() -> None:
+    report = Report.of(FOUND)
+    assert report.count == 5
+    text = render_report(report)
+    lines = text.splitlines()
+    assert "summary" in lines[0]
+    for number, (name, grade) in enumerate(
+        [("app.chunks", "none"), ("app.other", "engine"), ("app.clean", "engine")], 1
+    ):
+        assert name in lines[number]
+        assert f"grade {grade}" in lines[number]
+    assert text.count("18.4 is behind 18.6.") == 1
+    assert "In app.chunks, app.other." in text
+    assert "In app.chunks, app.other." not in render_report(Report.of({"a": SECOND, "b": SECOND}))
+    assert json_summary(report)[0] == {
+        "store": "app.chunks",
+        "grade": "none",
+        "errors": 1,
+        "warnings": 2,
+        "notes": 1,
+        "lowered_by": ["XX001", "XX004"],
+    }
+    assert [(f.rule.id, names) for f, names in report.common] == [("XX002", ("app.chunks", "app.other"))]
+    assert render_report(Report.of({"x": POSTURE})) == render_text(POSTURE)
+
+
+def test_a_script_has_each_part_once_and_the_shared_ones_first() -> None:
+    other = Posture("none", (), (), (("server", "-- server\n"), ("x", "-- x\x1b[2J\n")))
+    text = render_script(Report.of({"a": SECOND, "b": other}))
+    assert text == "-- server\n\n-- other\n\n-- x\\x1b[2J\n"
+    assert render_script(Report.of({"a": THIRD})) == ""
+
+
+def test_every_rule_of_ours_has_its_place_on_the_page() -> None:
+    """`python -m vectoracl.cli.rules_page > docs/rules.md` writes it."""
+    root = Path(__file__).parent.parent
+    written = (root / "docs" / "rules.md").read_text()
+    assert written == rules_page.page()
+    anchors = {heading.lower() for heading in re.findall(r"^### (\w+)$", written, re.MULTILINE)}
+    ours = list(CORE_RULES.values())
+    for adapter in PREFIXES.values():
+        ours += () if adapter == "vectoracl" else load(adapter).vectoracl_rules()
+    for rule in ours:
+        page, _, anchor = rule.page.partition("#")
+        assert (page, anchor in anchors) == ("rules.md", True), rule.id
+        assert rule.page in render_rule(rule)
+        assert rule.page in render_text(Posture("none", (Finding(rule, "x", "m", "f"),)))
+    assert len(anchors) == len(ours)
+    assert "rules.md" in (root / "mkdocs.yml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("grade", "demanded", "found"),
+    [("none", "engine", True), ("engine", "engine", False), ("engine", "credential", True), ("none", None, False),
+     ("strange", "predicate", True), ("none", "none", False)],
+)  # fmt: skip
+def test_a_minimum_grade_that_is_not_reached_is_a_finding(grade: str, demanded: str | None, found: bool) -> None:
+    grades = ("none", "predicate", "partition", "engine", "credential")
+    posture = demand(Posture(grade, POSTURE.findings), demanded, "main", grades)
+    assert ("VA001" in {f.rule.id for f in posture.findings}) is found
+    if found:
+        text = posture.findings[-1]
+        assert demanded is not None
+        assert grade in text.message
+        assert demanded in text.message
+        assert "XX001, XX004" in text.fix

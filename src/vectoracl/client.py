@@ -29,7 +29,7 @@ from vectoracl.errors import (
 )
 from vectoracl.explain import Explanation, explain_flow
 from vectoracl.fields import check_fields
-from vectoracl.findings import Posture
+from vectoracl.findings import Posture, demand
 from vectoracl.guard import Asker, Guard, Store
 from vectoracl.handle import Life
 from vectoracl.ids import check_tenant, check_text
@@ -198,6 +198,9 @@ class _Base:
         error.findings = tuple(lowering)
         raise error
 
+    def _demanded(self, name: str, posture: Posture) -> Posture:
+        return demand(posture, self.config.minimum_grade, name, GRADES)
+
     def _asker(self, principal: object, actions: Iterable[Action] | None) -> Asker:
         who = check_principal(principal)
         return Asker(who, ALL_ACTIONS if actions is None else check_actions(actions), ALWAYS)
@@ -269,7 +272,7 @@ class VectorACL(_Base):
 
     def check(self) -> dict[str, Posture]:
         """Read the real posture of every configured store, without refusing what is found."""
-        return {name: self._posture(self._named(name)) for name in self.config.stores}
+        return {name: self._demanded(name, self._posture(self._named(name))) for name in self.config.stores}
 
     def places(self, store: str) -> frozenset[str]:
         """Return where *store* is, by what the server and its address say; `places.shared` tells whether two are one.
@@ -412,7 +415,7 @@ class AsyncVectorACL(_Base):
     async def check(self) -> dict[str, Posture]:
         """Read the real posture of every configured store; see `VectorACL.check`."""
         self._check_loop()
-        return {name: await self._posture(self._named(name)) for name in self.config.stores}
+        return {name: self._demanded(name, await self._posture(self._named(name))) for name in self.config.stores}
 
     async def explain(
         self, principal: Principal, action: Action = "search", *, document: str | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
@@ -21,6 +23,17 @@ class Rule:
     severity: Severity
     lowers: bool
     explanation: str
+
+    @property
+    def page(self) -> str:
+        """Where the documentation explains it; empty for the rules of an adapter that is not one of ours."""
+        return f"rules.md#{self.id.lower()}" if self.id[:2] in PREFIXES else ""
+
+
+PREFIXES: Mapping[str, str] = MappingProxyType(
+    {"VA": "vectoracl", "PG": "pgvector", "QD": "qdrant", "WV": "weaviate", "PC": "pinecone"}
+)
+"""How the ids of our own rules begin, and whose they are."""
 
 
 class Rules(dict[str, Rule]):
@@ -47,9 +60,38 @@ class Posture:
     """How a store is really configured: the isolation grade that was found, and every finding.
 
     `grade` is one of "none", "predicate", "partition", "engine", "credential" (weakest first). `facts` holds what
-    was read (versions, role, counts), as strings, for people and reports.
+    was read (versions, role, counts), as strings, for people and reports. `script` is what to run, in this order, as
+    (title, text), where a store can be changed by a script; several postures can share a part.
     """
 
     grade: str
     findings: tuple[Finding, ...]
     facts: tuple[tuple[str, str], ...] = ()
+    script: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
+
+
+CORE_RULES = Rules()
+MINIMUM_GRADE = CORE_RULES.add(
+    "VA001",
+    "The store does not reach the minimum grade",
+    "error",
+    "The configuration demands an isolation grade (`minimum_grade`) that the store does not have as it is set up now, "
+    "so that `connect` refuses to serve. Either something lowers the grade, and is another finding, or the adapter "
+    "cannot reach that grade at all.",
+    lowers=False,
+)
+
+
+def demand(posture: Posture, demanded: str | None, store: str, grades: Sequence[str]) -> Posture:
+    """Return *posture* with a finding where it does not reach the grade that the configuration demands."""
+    if demanded is None or (posture.grade in grades and grades.index(posture.grade) >= grades.index(demanded)):
+        return posture
+    lowering = ", ".join(sorted({f.rule.id for f in posture.findings if f.rule.lowers}))
+    cure = f"fix {lowering}" if lowering else "choose a store or a setup that reaches it"
+    made = Finding(
+        MINIMUM_GRADE,
+        store,
+        f"The store {store} reaches the grade {posture.grade}; minimum_grade demands {demanded}.",
+        f"-- {cure[0].upper()}{cure[1:]}; or lower minimum_grade in the configuration.",
+    )
+    return replace(posture, findings=(*posture.findings, made))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from vectoracl.cli import render_findings
 from vectoracl.cli.common import (
@@ -29,8 +29,9 @@ from vectoracl.cli.common import (
     plain,
     print_json,
 )
+from vectoracl.cli.render_findings import Report
 from vectoracl.errors import InvalidInputError, RefusedError
-from vectoracl.findings import Posture, Rule
+from vectoracl.findings import CORE_RULES, PREFIXES, Posture, Rule
 from vectoracl.plugins import load
 
 _WIDEST = 110
@@ -50,6 +51,7 @@ class Format(StrEnum):
     TEXT = "text"
     JSON = "json"
     SARIF = "sarif"
+    SQL = "sql"
 
 
 def check(
@@ -75,7 +77,13 @@ def check(
         typer.Option("--role", help="With --dsn: judge this role, if the application connects as another one."),
     ] = None,
     tenant_column: Annotated[
-        str | None, typer.Option("--tenant-column", metavar="NAME", help="With --dsn: where the guess is wrong.")
+        str | None,
+        typer.Option(
+            "--tenant-column",
+            metavar="NAME",
+            help="With --dsn: the column that says whose a row is, or column->>key of a JSON column. Without it the "
+            "column is guessed, and a guess proves nothing: the grade is none.",
+        ),
     ] = None,
     adapter: Annotated[str, typer.Option("--adapter", help="With --dsn or --explain: whose rules.")] = "pgvector",
     explain: Annotated[
@@ -89,12 +97,14 @@ def check(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Read how the store is really configured, and print the statement that mends each finding.
+    """Read how the store is really configured, and print the statement that fixes each finding.
 
     It reads catalogues and settings, as the role that serves; it touches no rows and changes nothing. With --dsn it
     looks at every table with a vector column of a database that vectoracl never provisioned.
 
-    Exit codes: 0 nothing to mend, 1 findings, 2 could not be measured.
+    --format sql prints one script for each table, in an order in which it can be run, and says what it leaves to you.
+
+    Exit codes: 0 nothing to fix, 1 findings, 2 could not be measured.
     """
     form = Format.JSON if as_json else form
     if explain is not None:
@@ -134,10 +144,12 @@ def _configured(config: Path, store: str | None) -> tuple[Mapping[str, Posture],
 
 
 def _rules(adapter: str) -> list[Rule]:
-    return list(load(adapter).vectoracl_rules() or ())
+    return [*CORE_RULES.values(), *(load(adapter).vectoracl_rules() or ())]
 
 
 def _explain(identifier: str, adapter: str, form: Format) -> None:
+    owner = PREFIXES.get(identifier.strip().upper()[:2])
+    adapter = owner if owner is not None and owner != "vectoracl" else adapter
     rules = {rule.id: rule for rule in _rules(adapter)}
     rule = rules.get(identifier.strip().upper())
     if rule is None:
@@ -155,32 +167,51 @@ def _explain(identifier: str, adapter: str, form: Format) -> None:
             "severity": rule.severity,
             "lowers": rule.lowers,
             "explanation": rule.explanation,
+            "page": rule.page,
         }
     )
 
 
 def _print(found: Mapping[str, Posture], rules: list[Rule], form: Format) -> None:
+    report = render_findings.Report.of(found)
     match form:
         case Format.TEXT:
             console = out()
-            for name, posture in found.items():
-                if len(found) > 1:
-                    console.print(Text(plain(name), "bold"))
-                typer.echo(
-                    render_findings.render_text(posture, width=min(console.width, _WIDEST), color=colored(console)),
-                    nl=False,
-                )
+            width = min(console.width, _WIDEST)
+            typer.echo(render_findings.render_report(report, width=width, color=colored(console)), nl=False)
         case Format.JSON:
-            stores = {plain(name): json.loads(render_findings.render_json(posture)) for name, posture in found.items()}
-            print_json({"stores": stores, "findings": sum(len(posture.findings) for posture in found.values())})
+            print_json(_json(report))
         case Format.SARIF:
-            print_json(_sarif(found, rules))
+            print_json(_sarif(report, rules))
+        case Format.SQL:
+            text = render_findings.render_script(report)
+            if not text and report.count:
+                raise RefusedError("These stores are not changed by SQL; leave --format out.", field="format")
+            typer.echo(text, nl=False)
 
 
-def _sarif(found: Mapping[str, Posture], rules: list[Rule]) -> dict[str, Any]:
-    """Return one log with a run for each store."""
-    logs = [
-        json.loads(render_findings.render_sarif(posture, version=version("vectoracl"), rules=rules))
-        for posture in found.values()
+def _json(report: Report) -> dict[str, Any]:
+    stores = {}
+    for name, posture in report.postures.items():
+        own = replace(posture, findings=report.own[name])
+        stores[plain(name)] = json.loads(render_findings.render_json(own))
+    common = [
+        {**render_findings.json_finding(finding), "stores": [plain(name) for name in names]}
+        for finding, names in report.common
     ]
+    return {
+        "summary": render_findings.json_summary(report),
+        "everywhere": common,
+        "stores": stores,
+        "findings": report.count,
+    }
+
+
+def _sarif(report: Report, rules: list[Rule]) -> dict[str, Any]:
+    """Return one log with a run for each store; what several share is in the run of the first that has it."""
+    logs = []
+    for name, posture in report.postures.items():
+        shared = tuple(finding for finding, names in report.common if names[0] == name)
+        own = replace(posture, findings=(*shared, *report.own[name]))
+        logs.append(json.loads(render_findings.render_sarif(own, version=version("vectoracl"), rules=rules)))
     return {**logs[0], "runs": [run for log in logs for run in log["runs"]]}

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from rich.console import Console, Group
@@ -24,9 +25,69 @@ _SARIF_SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/
 _HOME: Final = "https://pypi.org/project/vectoracl/"
 
 
-def render_text(posture: Posture, *, width: int = 100, color: bool = False) -> str:
-    """For people: what was looked at, each finding with the statement that mends it, and the grade at the end."""
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found in several places, with what is the same in more than one of them told once.
+
+    `common` holds a finding with the names of the places that share it (the role, the server); `own` the rest by place.
+    """
+
+    postures: Mapping[str, Posture]
+    common: tuple[tuple[Finding, tuple[str, ...]], ...]
+    own: Mapping[str, tuple[Finding, ...]]
+
+    @classmethod
+    def of(cls, found: Mapping[str, Posture]) -> Report:
+        """Sort the findings of *found*."""
+        places: dict[Finding, list[str]] = {}
+        for name, posture in found.items():
+            for finding in dict.fromkeys(posture.findings):
+                places.setdefault(finding, []).append(name)
+        common = {finding: tuple(names) for finding, names in places.items() if len(names) > 1}
+        own = {name: tuple(_sorted(f for f in one.findings if f not in common)) for name, one in found.items()}
+        return cls(found, tuple((finding, common[finding]) for finding in _sorted(common)), own)
+
+    @property
+    def count(self) -> int:
+        """How many different findings there are."""
+        return len(self.common) + sum(len(findings) for findings in self.own.values())
+
+
+def render_report(report: Report, *, width: int = 100, color: bool = False) -> str:
+    """For people: a summary, what is true of several tables, and then each table."""
+    if len(report.postures) == 1:
+        (posture,) = report.postures.values()
+        return render_text(posture, width=width, color=color)
+    grid = Table.grid(padding=(0, 2))
+    for name, posture in report.postures.items():
+        grid.add_row(Text(_clean(name), "bold", overflow="fold"), _conclusion(posture))
+    parts: list[Any] = [Panel(grid, title="summary", title_align="left", border_style="dim")]
+    if report.common:
+        parts.append(Text("The role, the server and what several tables share", "bold"))
+        parts += [_panel(finding, names, report) for finding, names in report.common]
+    text = _drawn(Group(*parts), width, color=color)
+    for name, posture in report.postures.items():
+        text += _drawn(Text(_clean(name), "bold"), width, color=color)
+        text += render_text(replace(posture, findings=report.own[name]), width=width, color=color, summary=False)
+    return text
+
+
+def render_script(report: Report) -> str:
+    """The scripts of all places, one after the other: each part once, and at its end what no script changes."""
+    parts: dict[tuple[str, str], None] = {}
+    for posture in report.postures.values():
+        parts.update(dict.fromkeys(posture.script))
+    # What is for all of them goes first, in the order in which the places begin with it.
+    first = [posture.script[0] for posture in report.postures.values() if posture.script]
+    ordered = [*dict.fromkeys(first), *(part for part in parts if part not in first)]
+    return "\n".join(_clean(text) for _, text in ordered)
+
+
+def render_text(posture: Posture, *, width: int = 100, color: bool = False, summary: bool = True) -> str:
+    """For people: the grade, what was looked at, each finding with the statement that fixes it, and the grade again."""
     parts: list[Any] = []
+    if summary and posture.findings:
+        parts.append(_conclusion(posture))
     if posture.facts:
         facts = Table.grid(padding=(0, 2))
         for name, value in posture.facts:
@@ -34,6 +95,13 @@ def render_text(posture: Posture, *, width: int = 100, color: bool = False) -> s
         parts.append(Panel(facts, title="posture", title_align="left", border_style="dim"))
     findings = _sorted(posture.findings)
     parts += [_panel(finding) for finding in findings]
+    if summary:
+        parts.append(_conclusion(posture))
+    return _drawn(Group(*parts), width, color=color) if parts else ""
+
+
+def _conclusion(posture: Posture) -> Text:
+    findings = posture.findings
     counts = [f"{n} {severity}{'' if n == 1 else 's'}" for severity in _ORDER if (n := _count(findings, severity))]
     end = Text("grade ")
     end.append(posture.grade, style="bold red" if posture.grade == "none" else "bold green")
@@ -41,32 +109,21 @@ def render_text(posture: Posture, *, width: int = 100, color: bool = False) -> s
     lowering = sorted({f.rule.id for f in findings if f.rule.lowers})
     if lowering:
         end.append(f" · lowered by {', '.join(lowering)}")
-    return _drawn(Group(*parts, end), width, color=color)
+    return end
 
 
 def render_rule(rule: Rule, *, width: int = 100, color: bool = False) -> str:
     """What `--explain ID` prints."""
     effect = "lowers the grade to none" if rule.lowers else "does not lower the grade"
-    body = Group(Text(rule.explanation), Text(f"\n{rule.severity} · {effect}", style="dim"))
+    page = f" · {rule.page}" if rule.page else ""
+    body = Group(Text(rule.explanation), Text(f"\n{rule.severity} · {effect}{page}", style="dim"))
     title = Text(f"{rule.id} {rule.title}")
     return _drawn(Panel(body, title=title, title_align="left", border_style=_STYLE[rule.severity]), width, color=color)
 
 
 def render_json(posture: Posture) -> str:
     """For programs. Keys are only ever added; `format` changes if one has to change its meaning."""
-    findings = [
-        {
-            "rule": finding.rule.id,
-            "title": finding.rule.title,
-            "severity": finding.rule.severity,
-            "lowers": finding.rule.lowers,
-            "subject": finding.subject,
-            "message": finding.message,
-            "explanation": finding.rule.explanation,
-            "fix": finding.fix,
-        }
-        for finding in _sorted(posture.findings)
-    ]
+    findings = [json_finding(finding) for finding in _sorted(posture.findings)]
     document = {
         "format": "vectoracl-posture/1",
         "grade": posture.grade,
@@ -74,6 +131,34 @@ def render_json(posture: Posture) -> str:
         "findings": findings,
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def json_finding(finding: Finding) -> dict[str, object]:
+    """Return one finding as `render_json` has it."""
+    return {
+        "rule": finding.rule.id,
+        "title": finding.rule.title,
+        "severity": finding.rule.severity,
+        "lowers": finding.rule.lowers,
+        "subject": finding.subject,
+        "message": finding.message,
+        "explanation": finding.rule.explanation,
+        "fix": finding.fix,
+        "page": finding.rule.page,
+    }
+
+
+def json_summary(report: Report) -> list[dict[str, object]]:
+    """Return a line for each place: its grade, and which rules lower it, also those that several places share."""
+    return [
+        {
+            "store": _clean(name),
+            "grade": posture.grade,
+            **{f"{severity}s": _count(posture.findings, severity) for severity in _ORDER},
+            "lowered_by": sorted({f.rule.id for f in posture.findings if f.rule.lowers}),
+        }
+        for name, posture in report.postures.items()
+    ]
 
 
 def render_sarif(posture: Posture, *, version: str = "0", rules: Sequence[Rule] = ()) -> str:
@@ -137,15 +222,18 @@ def _sarif_result(finding: Finding, index: dict[str, int]) -> dict[str, object]:
     }
 
 
-def _panel(finding: Finding) -> Panel:
+def _panel(finding: Finding, places: tuple[str, ...] = (), report: Report | None = None) -> Panel:
     rule = finding.rule
     style = _STYLE[rule.severity]
     title = Text.assemble((rule.id, style), " ", (rule.title, "bold"), (f"  {rule.severity}", style))
-    body = Group(
-        Text(_clean(finding.message)),
-        Text(rule.explanation, style="dim"),
-        Text(_clean(finding.fix), style="green", overflow="fold"),
-    )
+    lines = [Text(_clean(finding.message))]
+    if report is not None and len(places) < len(report.postures):
+        lines.append(Text(f"In {_clean(', '.join(places))}.", overflow="fold"))
+    lines.append(Text(rule.explanation, style="dim"))
+    lines.append(Text(_clean(finding.fix), style="green", overflow="fold"))
+    if rule.page:
+        lines.append(Text(f"{rule.page} · vectoracl check --explain {rule.id}", style="dim", overflow="fold"))
+    body = Group(*lines)
     return Panel(body, title=title, title_align="left", subtitle=Text(_clean(finding.subject)), subtitle_align="right",
                  border_style=style if rule.lowers else "dim")  # fmt: skip
 

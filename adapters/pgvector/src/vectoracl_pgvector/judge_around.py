@@ -177,7 +177,7 @@ def server_versions(look: Look) -> Iterator[Finding]:
             )  # fmt: skip
     if look.major < versions.OLDEST_MAJOR:
         yield found("PG090", f"PostgreSQL {server.version}", "This version is older than what is known here.", update)
-    elif versions.affected(server.number, versions.SECURITY_RELEASE):
+    elif versions.affected(server.number, versions.SECURITY_RELEASE) and not look.target.embedded:
         yield found(
             "PG091", f"PostgreSQL {server.version}",
             f"{look.major}.{newest} closes holes that {server.version} has ({versions.SECURITY_RELEASE_CLOSES}).",

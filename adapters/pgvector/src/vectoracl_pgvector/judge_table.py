@@ -263,7 +263,7 @@ def indexes(look: Look) -> Iterator[Finding]:
         yield found(
             "PG105", parts.replace('"', ""), f"An approximate index on {', '.join(sorted(tables))} holds many tenants.",
             advice("Keep it until something replaces it: partitions by tenant, each with an index (`vectoracl "
-                   f"provision --adopt` makes them); or a partial index a large tenant. Then: DROP INDEX {parts};"),
+                   "provision --adopt` makes them), or a partial index for each large tenant. Then it can go."),
         )  # fmt: skip
 
 

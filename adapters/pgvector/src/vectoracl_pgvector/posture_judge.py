@@ -25,6 +25,7 @@ from vectoracl_pgvector.policy_text import Binding
 from vectoracl_pgvector.posture_look import Look, Target, dotted, found, place_of
 from vectoracl_pgvector.posture_rows import Extension
 from vectoracl_pgvector.posture_sql import STATEMENTS
+from vectoracl_pgvector.securing import script
 from vectoracl_pgvector.sql_text import advice, ident
 
 
@@ -33,7 +34,7 @@ def judge(target: Target, rows: Mapping[str, list[tuple[Any, ...]]]) -> Posture:
     missing = frozenset(name for name, _ in STATEMENTS if name != "search_path") - rows.keys()
     look = Look(target, rows, missing)
     findings = tuple(sorted(_all(look), key=lambda f: (f.rule.id, f.subject, f.message)))
-    return Posture(_grade(look, findings), findings, _facts(look))
+    return Posture(_grade(look, findings), findings, _facts(look), script(look, findings))
 
 
 def _all(look: Look) -> Iterator[Finding]:
@@ -87,6 +88,11 @@ def _facts(look: Look) -> tuple[tuple[str, str], ...]:
         facts += [("server", f"PostgreSQL {server.version}"), ("database", server.database), ("role", server.role)]
         if server.session_user != server.role:
             facts.append(("session user", server.session_user))
+        newest = versions.SECURITY_RELEASE.get(look.major)
+        if look.target.embedded and versions.affected(server.number, versions.SECURITY_RELEASE):
+            # Nobody but its package can update it, and nobody but its own user reaches it: not a finding.
+            newer = f"{look.major}.{newest} has security fixes that this one lacks; for production use a dsn"
+            facts.append(("embedded server", newer))
     vector = next((e for e in look.read("extensions", Extension) if e.name == "vector"), None)
     facts.append(("pgvector", vector.version if vector else "not installed"))
     facts.append(("table", dotted(look.target.schema, look.target.table)))

@@ -29,6 +29,13 @@ class Role(NamedTuple):  # noqa: D101
     owns: bool
 
 
+class Application(NamedTuple):  # noqa: D101
+    bootstrap: bool  # the role that initdb made, which stays a superuser
+    owns_database: bool
+    createdb: bool
+    schema_usage: bool
+
+
 class Membership(NamedTuple):  # noqa: D101
     group: str
     member: str

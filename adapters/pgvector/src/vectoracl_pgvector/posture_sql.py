@@ -48,6 +48,16 @@ SELECT r.rolname::text, r.oid IN (SELECT oid FROM me), r.rolname = session_user,
  WHERE r.oid IN (SELECT oid FROM reach) OR r.rolname = session_user ORDER BY 1"""
 )
 
+APPLICATION: Final = (
+    parts.REACH
+    + """
+SELECT r.oid = 10, EXISTS (SELECT FROM pg_catalog.pg_database d
+                            WHERE d.datname = pg_catalog.current_database() AND d.datdba = r.oid), r.rolcreatedb,
+       coalesce((SELECT pg_catalog.has_schema_privilege(r.oid, n.oid, 'USAGE') FROM pg_catalog.pg_namespace n
+                  WHERE n.nspname = %(schema)s), false)
+  FROM me JOIN pg_catalog.pg_roles r ON r.oid = me.oid"""
+)
+
 MEMBERSHIPS: Final = (
     parts.REACH
     + """
@@ -228,6 +238,7 @@ STATEMENTS: Final[tuple[tuple[str, str], ...]] = (
     ("search_path", SAFE_PATH),
     ("server", SERVER),
     ("roles", ROLES),
+    ("application", APPLICATION),
     ("memberships", MEMBERSHIPS),
     ("relations", RELATIONS),
     ("policies", POLICIES),

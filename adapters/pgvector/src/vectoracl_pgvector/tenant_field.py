@@ -14,6 +14,7 @@ METADATA = ("metadata", "meta", "cmetadata", "langchain_metadata", "metadata_", 
 """What JSON columns with a chunk's metadata are called, in the order in which they are asked."""
 LESS_TELLING = ("team_id", "project_id", "namespace", "group_id", "collection_id", "owner_id", "user_id")
 """Names that often, but not always, mean the tenant: `check` proposes them, and only where no other one is there."""
+_USUAL = {"payload": "user_id"}  # mem0
 _ARROW = re.compile(r"^(?P<column>.+?)\s*->>\s*(?:'(?P<quoted>(?:[^']|'')+)'|(?P<bare>.+))$", re.DOTALL)
 
 
@@ -49,7 +50,7 @@ def candidates(kinds: Mapping[str, str], expressions: Iterable[str] = ()) -> lis
     """Return where the tenant could be, the most telling first.
 
     *kinds* are the columns' types; *expressions* those of policies, indexes and constraints, which name JSON keys. A
-    JSON column of which nothing is known is proposed with the key `tenant_id`.
+    JSON column of which nothing is known is proposed with the key that is usual there.
     """
     lowered = {name.lower(): name for name in kinds}
     named = [TenantField(lowered[name]) for name in TENANT if name in lowered]
@@ -60,7 +61,7 @@ def candidates(kinds: Mapping[str, str], expressions: Iterable[str] = ()) -> lis
     by_key = sorted(dict.fromkeys(keyed), key=lambda field: _rank(field.key or ""))
     telling = [field for field in by_key if field.key in TENANT]
     rest = [field for field in by_key if field.key not in TENANT]
-    assumed = [TenantField(name, TENANT[0]) for name in json if name.lower() in METADATA]
+    assumed = [TenantField(name, _USUAL.get(name.lower(), TENANT[0])) for name in json if name.lower() in METADATA]
     return list(dict.fromkeys([*named, *telling, *rest, *assumed, *less]))
 
 

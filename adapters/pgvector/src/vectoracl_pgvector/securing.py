@@ -1,0 +1,401 @@
+"""The script that secures a table: `vectoracl check --format sql`. From what was looked at to SQL text; pure.
+
+The fix of a finding is one statement, and right by itself. Run one after the other they are not: FORCE before there is
+a policy empties the table for its application, an owner that does not exist is an error, a constraint over rows without
+a tenant fails in the middle. So the script is not the list of the fixes. Its order:
+
+    what the role and the server need, once for all tables
+    rows without a tenant: looked for first, and the script ends there with what to do
+    the tenant's column, who owns the table, what is granted, the policies, then ENABLE and FORCE
+    ways round the table; and as comments what a person has to decide
+
+Each part is one transaction. Nothing is dropped but rights: no key, no index, no foreign key, no column.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from vectoracl.findings import Finding
+from vectoracl_pgvector import versions
+from vectoracl_pgvector.judge_policies import weak_policies
+from vectoracl_pgvector.posture_look import Look, database_of, place_of
+from vectoracl_pgvector.posture_rows import Application, Relation, Role
+from vectoracl_pgvector.sql_text import ident, literal
+
+LOCK_TIMEOUT = 5
+_DATA = {"SELECT": "r", "INSERT": "a", "UPDATE": "w", "DELETE": "d"}
+# Rules whose own statement is right wherever it stands, on the role and the server, and on what stands around a table.
+_SERVER = frozenset({"PG004", "PG005", "PG009", "PG010", "PG011", "PG012", "PG081", "PG083", "PG086", "PG087"})
+_AROUND = frozenset({"PG070", "PG071", "PG072", "PG073", "PG074", "PG080", "PG082"})
+# Rules that the parts below answer in their own way.
+_WRITTEN = frozenset({
+    "PG001", "PG002", "PG003", "PG006", "PG007", "PG020", "PG021", "PG022", "PG023", "PG024", "PG025", "PG030", "PG031",
+    "PG032", "PG033", "PG034", "PG035", "PG036", "PG038", "PG040", "PG050", "PG051", "PG052", "PG053", "PG054", "PG055",
+    "PG060", "PG061", "PG062", "PG063", "PG069", "PG088", "PG104",
+})  # fmt: skip
+_UNKNOWN = Application(bootstrap=False, owns_database=False, createdb=False, schema_usage=True)
+_MANAGED = ("superuser", "admin")
+
+
+def script(look: Look, findings: Iterable[Finding]) -> tuple[tuple[str, str], ...]:
+    """Return the parts as (title, SQL): the role and the server, then the table. Parts of two tables can be equal."""
+    if look.table is None or look.server is None or look.table.kind not in "rp":
+        return ()
+    made = _Script(look, list(findings))
+    return (("the application's role and the server", made.server()), (place_of(look.table), made.table()))
+
+
+class _Script:
+    """What to write for one table."""
+
+    def __init__(self, look: Look, findings: list[Finding]) -> None:
+        self._look = look
+        self._findings = findings
+        assert look.table is not None
+        self._table = look.table
+        self._sql = ident(look.table.schema, look.table.name)
+        self._me = next((r for r in look.roles if r.is_runtime), None)
+        about = look.read("application", Application)
+        self._about = about[0] if about else _UNKNOWN
+        # An administrator's rights are not taken away: the application gets a role instead.
+        self._new_role = self._me is not None and self._administers(self._me)
+        # Roles are the whole cluster's, so a new one is called after the database.
+        self._role = self._made_up("app") if self._new_role else look.role
+        self._owner = self._new_owner()
+
+    def _administers(self, me: Role) -> bool:
+        about, roles = self._about, [r.name for r in self._look.roles if r.reachable]
+        managed = any(name in versions.STRONG_PREDEFINED and name.endswith(_MANAGED) for name in roles)
+        return about.bootstrap or me.createrole or managed or (about.owns_database and (me.superuser or me.bypassrls))
+
+    def _new_owner(self) -> str:
+        reachable = {r.name for r in self._look.roles if r.reachable}
+        owners = [r.owner for r in self._look.relations]
+        there = next((o for o in owners if o not in reachable), None)
+        return there or self._made_up("owner")
+
+    def _made_up(self, suffix: str) -> str:
+        known = {r.name for r in self._look.roles}
+        base = database_of(self._look).encode()[:50].decode(errors="ignore")
+        names = [f"{base}_{suffix}", *(f"{base}_{suffix}_{number}" for number in range(2, 100))]
+        return next(name for name in names if name not in known)
+
+    # --- the role and the server
+
+    def server(self) -> str:
+        """Return what is done once."""
+        head = f"-- Database {database_of(self._look)}: the role of the application ({self._look.role}) and the server."
+        todo = [*self._roles(), *self._database(), *self._statements(_SERVER)]
+        lines = [head, "-- Nothing to change."]
+        if todo:
+            how = "-- Run it as a superuser, or as the role that made the other roles."
+            lines = [head, how, "BEGIN;", *todo, "COMMIT;"]
+        return "\n".join(lines) + "\n"
+
+    def _statements(self, rules: frozenset[str]) -> Iterator[str]:
+        """Yield the findings' own statements. An administrator keeps what it has, and ownership is handed over here."""
+        mine = ident(self._look.role)
+        for one in self._findings:
+            if one.rule.id not in rules or not _runs(one) or " OWNER TO " in one.fix:
+                continue
+            if not (self._new_role and mine in one.fix):
+                yield _statement(one)
+
+    def _database(self) -> Iterator[str]:
+        """Yield what takes the database from the application's role, which as its owner owns the schema public too."""
+        if self._new_role or not self._about.owns_database:
+            return
+        database, role = ident(database_of(self._look)), ident(self._role)
+        yield f"-- A database's owner can make schemas in it, and drop every table in public. {self._owner} gets it."
+        yield _create_role(self._owner, "NOLOGIN NOSUPERUSER NOBYPASSRLS")
+        yield _lend([self._owner, self._look.role])
+        yield f"ALTER DATABASE {database} OWNER TO {ident(self._owner)};"
+        yield f"GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {role};"
+
+    def _roles(self) -> Iterator[str]:
+        me = self._me
+        if self._new_role:
+            yield (
+                f"-- {self._look.role} administers the server: no policy binds the application while it connects as\n"
+                f"-- {self._look.role}. It gets a role that it connects as from now on; give it a password: "
+                f"ALTER ROLE {ident(self._role)} PASSWORD '…';"
+            )
+            yield _create_role(self._role, "LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOINHERIT")
+        elif me is not None:
+            taken = [
+                word
+                for has, word in (
+                    (me.superuser, "NOSUPERUSER"),
+                    (me.bypassrls, "NOBYPASSRLS"),
+                    (me.createrole, "NOCREATEROLE"),
+                    (me.replication, "NOREPLICATION"),
+                )
+                if has
+            ]
+            if taken:
+                yield f"ALTER ROLE {ident(me.name)} {' '.join(taken)};"
+
+    # --- the table
+
+    def table(self) -> str:
+        """Return what is done for the table."""
+        look = self._look
+        setting = literal(look.target.setting)
+        guess = " (a guess: confirm it with --tenant-column)" if look.target.guessed else ""
+        lines = [
+            f"-- {place_of(self._table)}: each row belongs to the tenant in {look.tenant or 'tenant_id'}{guess}.",
+            "-- Run it as a superuser, or as the table's owner where it may create roles. The application connects",
+            f"-- as {self._role} and says the tenant in each transaction, before anything else:",
+            f"--     SELECT set_config({setting}, 'TENANT', true);",
+            *self._column_first(),
+            "BEGIN;",
+            "-- If it ends with 55P03 the table is in use: nothing was changed, run it again.",
+            f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s';",
+            "SET LOCAL search_path = pg_catalog, pg_temp;",
+            _lend(sorted({r.owner for r in look.relations})),
+            *self._data(),
+            *self._column(),
+            *self._ownership(),
+            *self._grants(),
+            *self._policies(),
+            *self._row_security(),
+            *self._statements(_AROUND),
+            "COMMIT;",
+            *self._rest(),
+        ]
+        return "\n".join(lines) + "\n"
+
+    @property
+    def _tenant(self) -> str:
+        return self._look.tenant.sql if self._look.tenant else ident("tenant_id")
+
+    @property
+    def _is_text(self) -> bool:
+        kind = self._look.type_text
+        return self._look.column is None or self._look.tenant.key is not None or kind.startswith(("text", "character"))
+
+    def _condition(self) -> str:
+        if self._look.tenant:
+            return self._look.condition()
+        return f"{ident('tenant_id')} = NULLIF(current_setting({literal(self._look.target.setting)}, true), '')"
+
+    def _missing(self) -> bool:
+        return self._look.column is None and self._look.tenant.key is None
+
+    def _column_first(self) -> Iterator[str]:
+        """Yield the column where there is none, outside of the transaction, so that it stays while it is filled."""
+        if self._missing():
+            now = f"NULLIF(current_setting({literal(self._look.target.setting)}, true), '')"
+            yield "BEGIN;"
+            yield f"ALTER TABLE {self._sql} ADD COLUMN IF NOT EXISTS {self._tenant} text;"
+            yield f"ALTER TABLE {self._sql} ALTER COLUMN {self._tenant} SET DEFAULT {now};  -- the tenant that is set"
+            yield "COMMIT;"
+
+    def _data(self) -> Iterator[str]:
+        """Yield what stops the script while rows have no tenant; row-level security must not hide them from it."""
+        empty = f" OR {self._tenant} = ''" if self._is_text else ""
+        condition = f"{self._tenant} IS NULL{empty}"
+        if not self._visible():
+            return
+        text = (
+            f" rows of {place_of(self._table)} have no tenant. Nothing was changed. Look at them: SELECT * FROM "
+            f"{self._sql} WHERE {condition}; give each its tenant, or delete it, and run this again."
+        )
+        body = (
+            f"DECLARE orphans bigint; BEGIN SELECT count(*) INTO orphans FROM {self._sql} WHERE {condition}; "
+            f"IF orphans > 0 THEN RAISE EXCEPTION USING MESSAGE = orphans || {literal(text)}; END IF; END"
+        )
+        yield f"DO {_body(body)};"
+
+    def _visible(self) -> bool:
+        """Whether policies leave rows to be seen; where they hide them, the constraints below find what is wrong."""
+        return not (self._table.rls and self._table.forced)
+
+    def _column(self) -> Iterator[str]:
+        look = self._look
+        name, ids = self._tenant, {f.rule.id for f in self._findings}
+        now = f"NULLIF(current_setting({literal(look.target.setting)}, true), '')"
+        if look.tenant.key is not None:
+            if "PG069" in ids:
+                yield f"ALTER TABLE {self._sql} ADD CHECK ({name} IS NOT NULL AND {name} <> '');"
+            return
+        if "PG063" in ids:
+            cast = "" if self._is_text else f"::{look.type_text}"
+            yield f"ALTER TABLE {self._sql} ALTER COLUMN {name} SET DEFAULT {now}{cast};  -- the tenant that is set"
+        if self._missing() or "PG061" in ids:
+            yield f"ALTER TABLE {self._sql} ALTER COLUMN {name} SET NOT NULL;"
+        if self._missing() or "PG062" in ids:
+            yield f"ALTER TABLE {self._sql} ADD CHECK ({name} <> '');"
+
+    def _owned(self) -> list[Relation]:
+        """Return the parts of the table that the application's role owns, or can come to own."""
+        if self._new_role:
+            return []
+        reachable = {r.name for r in self._look.roles if r.reachable}
+        return [r for r in self._look.relations if r.owner in reachable and r.kind in "rpf"]
+
+    def _ownership(self) -> Iterator[str]:
+        owned = self._owned()
+        if not owned and not self._owns_schema():
+            return
+        schema = ident(self._table.schema)
+        existing = {r.owner for r in self._look.relations}
+        yield f"-- {self._role} could take the policies off while it owns the table: {self._owner} owns it from now"
+        yield "-- on, and migrations run as that role."
+        if self._owner not in existing:
+            yield _create_role(self._owner, "NOLOGIN NOSUPERUSER NOBYPASSRLS")
+        yield _lend([self._owner])
+        yield f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {ident(self._owner)};"
+        if self._owns_schema():
+            yield f"ALTER SCHEMA {schema} OWNER TO {ident(self._owner)};"
+            yield f"GRANT USAGE ON SCHEMA {schema} TO {ident(self._role)};"
+        for relation in owned:
+            kind = "FOREIGN TABLE" if relation.kind == "f" else "TABLE"
+            yield f"ALTER {kind} {ident(relation.schema, relation.name)} OWNER TO {ident(self._owner)};"
+
+    def _owns_schema(self) -> bool:
+        return not self._new_role and any(f.rule.id == "PG088" for f in self._findings)
+
+    def _held(self) -> set[str]:
+        """Return what the application does with the table today."""
+        look, table = self._look, self._table
+        if self._new_role or any(r.oid == table.oid for r in self._owned()):
+            return set(_DATA)
+        return {g.privilege for g in look.grants if g.oid == table.oid and g.column is None} & _DATA.keys()
+
+    def _grants(self) -> Iterator[str]:
+        look, held = self._look, self._held()
+        role = ident(self._role)
+        for relation in look.relations:
+            sql = ident(relation.schema, relation.name)
+            theirs = [g for g in look.grants if g.oid == relation.oid]
+            names = sorted({g.grantee for g in theirs if g.grantee is not None})
+            if relation.place == "child" and names:
+                yield f"REVOKE ALL ON TABLE {sql} FROM {', '.join(map(ident, names))};"
+            elif any(g.grantable for g in theirs) and names:
+                yield f"REVOKE GRANT OPTION FOR ALL ON TABLE {sql} FROM {', '.join(map(ident, names))} CASCADE;"
+            if any(g.grantee is None for g in theirs):
+                yield f"REVOKE ALL ON TABLE {sql} FROM PUBLIC;"
+            more = sorted({g.privilege for g in theirs} - _DATA.keys())
+            if relation.place != "child" and names and more:
+                yield f"REVOKE {', '.join(more)} ON TABLE {sql} FROM {', '.join(map(ident, names))};"
+        if self._new_role or not self._about.schema_usage:
+            yield f"GRANT USAGE ON SCHEMA {ident(self._table.schema)} TO {role};"
+        if held:
+            yield f"GRANT {', '.join(c for c in _DATA if c in held)} ON TABLE {self._sql} TO {role};"
+        if "INSERT" in held:
+            for column in look.all_columns:
+                if column.sequence and column.sequence_schema:
+                    sequence = ident(column.sequence_schema, column.sequence)
+                    yield f"GRANT USAGE ON SEQUENCE {sequence} TO {role};"
+
+    def _policies(self) -> Iterator[str]:
+        """Yield a policy for what the application does, and a wall around policies that show more than the tenant."""
+        look, condition, role = self._look, self._condition(), ident(self._role)
+        for relation in look.relations:
+            if relation.kind not in "rp" or relation.place == "child":
+                continue
+            sql = ident(relation.schema, relation.name)
+            there = look.policies[relation.oid]
+            names = {p.name for p in there}
+            mine = [p for p in there if p.permissive and (p.applies if not self._new_role else p.roles == ["public"])]
+            open_ = [c for c in _DATA if c in self._held() and not any(p.command in (_DATA[c], "*") for p in mine)]
+            if self._replaced(relation):
+                yield "-- The policies that are there show more than a tenant's rows. This one narrows them."
+                yield (
+                    f"CREATE POLICY {ident(_free('tenant_only', names))} ON {sql} AS RESTRICTIVE FOR ALL TO {role} "
+                    f"USING ({condition}) WITH CHECK ({condition});"
+                )
+            if open_ and not mine:
+                yield (
+                    f"CREATE POLICY {ident(_free('tenant', names))} ON {sql} AS PERMISSIVE FOR ALL TO {role} "
+                    f"USING ({condition}) WITH CHECK ({condition});"
+                )
+                continue
+            for command in open_:
+                using = "" if command == "INSERT" else f" USING ({condition})"
+                check = f" WITH CHECK ({condition})" if command in ("INSERT", "UPDATE") else ""
+                name = ident(_free(f"tenant_{command.lower()}", names))
+                yield f"CREATE POLICY {name} ON {sql} AS PERMISSIVE FOR {command} TO {role}{using}{check};"
+
+    def _replaced(self, relation: Relation) -> bool:
+        policies = self._look.policies[relation.oid]
+        if self._new_role:
+            policies = [p._replace(applies=p.roles == ["public"]) for p in policies]
+        lenient = any(
+            b is not None and b.lenient and p.applies and p.permissive
+            for p in policies
+            for b in (self._look.bound(p.using, p), self._look.bound(p.check, p))
+        )
+        foreign = any(f.rule.id == "PG036" for f in self._findings)
+        return lenient or foreign or any(True for _ in weak_policies(self._look, policies))
+
+    def _row_security(self) -> Iterator[str]:
+        for relation in self._look.relations:
+            if relation.kind not in "rp":
+                continue
+            sql = ident(relation.schema, relation.name)
+            if not relation.rls:
+                yield f"ALTER TABLE {sql} ENABLE ROW LEVEL SECURITY;"
+            if not relation.forced:
+                yield f"ALTER TABLE {sql} FORCE ROW LEVEL SECURITY;"
+
+    # --- what is left
+
+    def _rest(self) -> Iterator[str]:
+        run = set(self._statements(_SERVER | _AROUND))
+        left = [f for f in self._findings if f.rule.id not in _WRITTEN and _statement(f) not in run]
+        if self._about.owns_database and not self._new_role:
+            left = [f for f in left if f.rule.id != "PG081"]
+        if self._new_role:
+            yield f"-- Look again as the new role: vectoracl check --role {self._role}"
+        if not left:
+            return
+        yield "-- Left for a person to decide; nothing of it is changed above:"
+        for one in left:
+            yield f"-- [{one.rule.id}, {one.rule.severity}] {_line(one.message)}"
+            yield from (f"--     {_line(line)}" for line in one.fix.splitlines())
+
+
+def _runs(finding: Finding) -> bool:
+    return not finding.fix.startswith("--")
+
+
+def _statement(finding: Finding) -> str:
+    return f"{finding.fix}  -- {finding.rule.id}" if "\n" not in finding.fix else finding.fix
+
+
+def _line(text: str) -> str:
+    """Keep *text* in its comment."""
+    return " ".join(re.sub(r"^-- ?", "", text).split())
+
+
+def _body(text: str) -> str:
+    """Quote the body of a DO, so that it can be read where its names allow that."""
+    return f"$do$ {text} $do$" if "$do$" not in text else literal(text)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """Return *name*, or with a number what no policy of the table is called."""
+    candidates = [name, *(f"{name}_{number}" for number in range(2, 100))]
+    return next(one for one in candidates if one not in taken)
+
+
+def _create_role(name: str, options: str) -> str:
+    body = (
+        f"BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(name)}) THEN "
+        f"CREATE ROLE {ident(name)} {options}; END IF; END"
+    )
+    return f"DO {_body(body)};"
+
+
+def _lend(names: list[str]) -> str:
+    """Return what lets somebody who is no superuser change a table, or hand it over: as a member of its owner."""
+    grants = " ".join(
+        f"IF NOT pg_catalog.pg_has_role(current_user, {literal(name)}, 'USAGE') THEN "
+        f"EXECUTE pg_catalog.format('GRANT %I TO %I', {literal(name)}, current_user); END IF;"
+        for name in names
+    )
+    return f"DO {_body(f'BEGIN {grants} END')};"

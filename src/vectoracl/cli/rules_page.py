@@ -1,0 +1,41 @@
+"""The documentation's page on the rules of `check`: `python -m vectoracl.cli.rules_page > docs/rules.md`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from vectoracl.findings import CORE_RULES, PREFIXES, Rule
+from vectoracl.plugins import load
+
+_HEAD = """\
+# The rules of `vectoracl check`
+
+Each finding names its rule. `vectoracl check --explain PG001` prints the same in the terminal. An *error* opens or
+breaks something, a *warning* is a weakness, a *note* is so by design. A rule that *lowers the grade* means that
+isolation is not proved while the finding stands, and `connect` refuses to serve.
+"""
+_TITLES = {"vectoracl": "All stores", "pgvector": "pgvector", "qdrant": "Qdrant", "weaviate": "Weaviate",
+           "pinecone": "Pinecone"}  # fmt: skip
+
+
+def page() -> str:
+    """Return the page, made from the rules themselves."""
+    parts = [_HEAD]
+    for owner in PREFIXES.values():
+        rules = CORE_RULES.values() if owner == "vectoracl" else load(owner).vectoracl_rules() or ()
+        parts.append(f"## {_TITLES[owner]}\n")
+        parts += _entries(rules)
+    return "\n".join(parts)
+
+
+def _entries(rules: Iterable[Rule]) -> Iterable[str]:
+    for rule in sorted(rules, key=lambda rule: rule.id):
+        effect = "lowers the grade to none" if rule.lowers else "does not lower the grade"
+        explanation = rule.explanation.replace("<", "&lt;")
+        yield f"### {rule.id}\n\n**{rule.title}** ({rule.severity}; {effect})\n"
+        yield f"{explanation}\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
