@@ -19,7 +19,7 @@ SOURCES = sorted([*SRC.rglob("*.py"), *ROOT.glob("adapters/*/src/**/*.py")])
 # The path of a request. A module imports only from lines above its own.
 LAYERS = [
     "errors private_files",
-    "findings ids imports extract toml_text filelock words certificates places workers",
+    "findings ids imports extract toml_text filelock words certificates places workers values",
     "actions principal records predicate",
     "fields queries scope",
     "algebra predicate_json meaning policy prepare operations embed chunking load",

@@ -6,14 +6,13 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-import numpy as np
-
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
 from vectoracl.fields import TAG_FIELDS, FieldType, check_filter
 from vectoracl.guard import Store, check_supported
 from vectoracl.ids import check_id, plain
 from vectoracl.operations import ChunkRef, Include
 from vectoracl.predicate import ALWAYS, Predicate, check_predicate
+from vectoracl.values import native
 
 INCLUDE: Include = frozenset({"text", "metadata"})
 _INCLUDABLE: Include = frozenset({"text", "metadata", "vector"})
@@ -54,9 +53,10 @@ def integer(value: object, name: str, low: int, high: int) -> int:
     """Return *value* if it is an integer from *low* to *high*. Raises: InvalidInputError."""
     if type(value) is int and low <= value <= high:
         return value
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
+    whole = native(value)
+    if isinstance(whole, bool) or not isinstance(whole, int) or not low <= whole <= high:
         raise InvalidInputError(f"{name} must be an integer from {low} to {high:,}.", field=name)
-    return int(value)
+    return int(whole)
 
 
 def check_timeout(timeout: object) -> None:

@@ -14,6 +14,8 @@ from vectoracl.meaning import one_value
 from vectoracl.operations import MAX_FACETS, Facets
 from vectoracl.predicate import Predicate
 from vectoracl.records import Facet
+from vectoracl.values import native
+from vectoracl.verify import counted
 
 
 def facets(
@@ -57,15 +59,16 @@ def summed(found: Iterable[Facet], kind: FieldType, adapter: str) -> list[Facet]
     Raises: StoreError with the code "malformed" for what is no value of the type *kind*, or no number of rows.
     """
     counts: dict[str | int | float | bool, int] = {}
-    for value, count in found:
-        if not _is_value(kind, value) or type(count) is not int or count < 1:
+    for given, number in found:
+        value, count = native(given), counted(number, adapter)
+        if not _is_value(kind, value) or count < 1:
             raise StoreError(
                 f"The adapter {adapter!r} counted something that is no value of the field.",
                 code="malformed",
                 adapter=adapter,
                 sent="no",
             )
-        one = one_value(value)
+        one = one_value(value)  # type: ignore[arg-type]  # it is a value of the field
         counts[one] = counts.get(one, 0) + count
     made = [Facet(value, count) for value, count in counts.items()]
     return sorted(made, key=lambda facet: (-facet.count, facet.value))

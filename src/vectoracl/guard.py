@@ -453,9 +453,16 @@ class Guard:
 
 
 def _digest(granted: Iterable[tuple[str, Predicate]]) -> str:
-    """Return a digest of what was granted: 32 hex digits over the scope's JSON form."""
-    described = [[partition, predicate.to_dict()] for partition, predicate in granted]
-    return hashlib.blake2b(orjson.dumps(described, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+    """Return a digest of what was granted: 32 hex digits over the scope's JSON form; "none" where it has no such form.
+
+    That is a scope which is refused, since a value in it is of a type that no store keeps.
+    """
+    try:
+        described = [[partition, predicate.to_dict()] for partition, predicate in granted]
+        data = orjson.dumps(described, option=orjson.OPT_SORT_KEYS)
+    except (TypeError, ValueError, AttributeError, VectorACLError):
+        return "none"
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _raise_timeout(error: Exception) -> None:

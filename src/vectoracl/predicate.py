@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
 from vectoracl.ids import check_text, plain
+from vectoracl.values import instead, native
 
 if TYPE_CHECKING:
     from vectoracl.fields import FieldType
@@ -34,12 +33,11 @@ def scalar(value: object, where: str = "The value of a filter") -> Scalar:
     """Return *value* as a scalar that every store holds exactly.
 
     Strings without NUL and up to 1,024 bytes, integers up to ±2**53, finite floats, booleans, aware datetimes
-    (returned in UTC). NumPy scalars are taken as Python's.
+    (returned in UTC), and NumPy's scalars of these kinds (see `native`).
 
-    Raises: InvalidInputError.
+    Raises: InvalidInputError, which says what to write instead.
     """
-    if isinstance(value, np.generic):
-        value = value.item()
+    value = native(value)
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -59,7 +57,7 @@ def scalar(value: object, where: str = "The value of a filter") -> Scalar:
         return utc(value, where)
     if value is None:
         raise InvalidInputError(f"{where} is None. To ask for rows without the field write F.name.is_missing().")
-    raise InvalidInputError(f"{where} has the type {type(value).__name__}; use str, int, float, bool or datetime.")
+    raise InvalidInputError(f"{where} has the type {type(value).__name__}; {instead(value)}.")
 
 
 def utc(moment: datetime, where: str) -> datetime:

@@ -20,6 +20,7 @@ from vectoracl.ids import check_id, check_text
 from vectoracl.predicate import MAX_EXACT_INT
 from vectoracl.queries import check_vector
 from vectoracl.records import Chunk, Record, Tag, Vector
+from vectoracl.values import instead, native
 
 MAX_METADATA_BYTES = 32_768
 MAX_KEY_BYTES = 128
@@ -80,7 +81,7 @@ def _prepare_one(
         id_ = check_id(chunk.id, "chunk id")
         document = check_id(chunk.document, "document")
         text = check_text(chunk.text, "text")
-        position = chunk.position
+        position = native(chunk.position)
         if isinstance(position, bool) or not isinstance(position, int) or not 0 <= position <= _MAX_POSITION:
             raise InvalidInputError("position must be an integer from 0 to 2**31 - 1.", field="position")
         metadata = check_metadata(chunk.metadata, fields)
@@ -95,7 +96,8 @@ def check_metadata(metadata: object, fields: Mapping[str, FieldType]) -> dict[st
     """Return *metadata* with its declared fields in their types; datetimes in UTC.
 
     A declared field has exactly its declared type or is absent. Other keys hold any JSON value but null; nothing is
-    coerced. At most 32,768 bytes as JSON, keys of 1 to 128 bytes. Raises: InvalidInputError, ReservedFieldError.
+    coerced, but a NumPy scalar is the Python value that it equals (see `values`). At most 32,768 bytes as JSON, keys of
+    1 to 128 bytes. Raises: InvalidInputError, ReservedFieldError.
     """
     if not isinstance(metadata, Mapping):
         raise InvalidInputError(f"metadata must be a mapping, not {type(metadata).__name__}.", field="metadata")
@@ -109,8 +111,10 @@ def check_metadata(metadata: object, fields: Mapping[str, FieldType]) -> dict[st
             checked[key] = _json(value, key, 0)
         elif kind.is_list:
             if not isinstance(value, list | tuple) or not value:
+                usual = isinstance(value, list | tuple | str)
+                cure = "" if usual else f" In place of {type(value).__name__}: {instead(value)}."
                 raise InvalidInputError(
-                    f"The field {key!r} holds a {kind.value}: a list of at least one value, or leave it out.",
+                    f"The field {key!r} holds a {kind.value}: a list of at least one value, or leave it out.{cure}",
                     field=key,
                 )
             checked[key] = [typed(key, kind, one) for one in value]
@@ -142,6 +146,7 @@ def _json(value: object, key: str, depth: int) -> Any:
         raise InvalidInputError(
             f"The metadata key {key!r} is nested deeper than {MAX_METADATA_DEPTH} levels.", field=key
         )
+    value = native(value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -161,9 +166,8 @@ def _json(value: object, key: str, depth: int) -> Any:
     if isinstance(value, Mapping):
         inside = f"A key inside the metadata key {key!r}"
         return {check_text(name, inside, MAX_KEY_BYTES): _json(one, key, depth + 1) for name, one in value.items()}
-    cure = " (declare the field as datetime)" if isinstance(value, datetime) else ""
     raise InvalidInputError(
-        f"The metadata key {key!r} holds {type(value).__name__}, which JSON cannot hold{cure}.", field=key
+        f"The metadata key {key!r} holds {type(value).__name__}, which JSON cannot hold; {instead(value)}.", field=key
     )
 
 

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from vectoracl.errors import InvalidInputError, InvalidPrincipalError
 from vectoracl.ids import check_principal_id, check_tenant, check_text, plain
+from vectoracl.values import native
 
 Kind = Literal["user", "service", "agent", "operator"]
 AttributeValue = str | int | float | bool | tuple[str, ...]
@@ -38,6 +39,7 @@ def _attributes(value: Mapping[str, object]) -> Mapping[str, AttributeValue]:
 
 def _attribute(name: str, value: object) -> AttributeValue:
     """Return *value* in exactly one of the types that a claim may have: no subclass brings its own equality."""
+    value = native(value)
     if isinstance(value, bool):
         return value
     if isinstance(value, str):

@@ -26,7 +26,7 @@ from vectoracl.queries import (
     check_vector,
 )
 from vectoracl.records import Hit, Result
-from vectoracl.verify import verify
+from vectoracl.verify import counted, verify
 
 T = TypeVar("T")
 
@@ -290,7 +290,8 @@ def count(guard: Guard, store: Store, asker: Asker, where: Predicate) -> Flow[in
     def body(plan: Plan, _decision_id: str) -> Flow[int]:
         def leg_flow(leg: Leg) -> Flow[int]:
             operation = Count(leg.partition, leg.predicate, where)
-            return retried(lambda: confined(store.adapter.count(operation), leg.partition))
+            found = yield from retried(lambda: confined(store.adapter.count(operation), leg.partition))
+            return counted(found, store.adapter_name)
 
         return sum((yield from side_by_side([leg_flow(leg) for leg in plan.legs])))
 

@@ -21,7 +21,7 @@ from vectoracl.predicate import ALWAYS
 from vectoracl.prepare import check_metadata, check_tagged
 from vectoracl.queries import check_vector
 from vectoracl.records import Record
-from vectoracl.verify import verify
+from vectoracl.verify import counted, verify
 
 T = TypeVar("T")
 WHOLE: Include = frozenset({"text", "metadata", "vector"})
@@ -118,7 +118,8 @@ def write_rows(guard: Guard, store: Store, reason: str, partition: str, records:
 
     def body(_: str) -> Flow[int]:
         operation = Upsert(partition, ALWAYS, checked, verbatim=True)
-        return (yield from retried(lambda: confined(store.adapter.upsert(operation), partition), write=True))
+        written = yield from retried(lambda: confined(store.adapter.upsert(operation), partition), write=True)
+        return counted(written, store.adapter_name, write=True)
 
     return (yield from recorded(guard, store, "write", reason, [partition], body, size=lambda count: count))
 
@@ -139,7 +140,8 @@ def clear(guard: Guard, store: Store, reason: str, partition: str) -> Flow[int |
 
     def body(_: str) -> Flow[int | None]:
         operation = Delete(partition, ALWAYS, where=ALWAYS)
-        return (yield from confined(store.adapter.delete(operation), partition))
+        deleted = yield from confined(store.adapter.delete(operation), partition)
+        return None if deleted is None else counted(deleted, store.adapter_name, write=True)
 
     return (yield from recorded(guard, store, "clear", reason, [partition], body, size=lambda count: count))
 
@@ -152,6 +154,8 @@ def count_rows(guard: Guard, store: Store, reason: str, partition: str) -> Flow[
 
     def body(_: str) -> Flow[int]:
         operation = Count(partition, ALWAYS, ALWAYS)
-        return (yield from retried(lambda: confined(store.adapter.count(operation), partition)))
+        return counted(
+            (yield from retried(lambda: confined(store.adapter.count(operation), partition))), store.adapter_name
+        )
 
     return (yield from recorded(guard, store, "count", reason, [partition], body, size=lambda count: count))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from vectoracl.errors import ScopeViolationError
+from vectoracl.errors import ScopeViolationError, StoreError
 from vectoracl.meaning import Test
 from vectoracl.records import Hit
+from vectoracl.values import native
 
 _log = logging.getLogger("vectoracl")
 
@@ -45,3 +46,20 @@ def verify(
             decision_id=decision_id,
             rows=wrong,
         )
+
+
+def counted(number: object, adapter: str, *, write: bool = False) -> int:
+    """Return *number*, which an adapter has counted, as Python's int; NumPy's integers are numbers too.
+
+    Raises: StoreError with the code "malformed" for anything else (a float, a bool) and for one below zero.
+    """
+    plain = native(number)
+    if isinstance(plain, int) and not isinstance(plain, bool) and plain >= 0:
+        return int.__int__(plain)
+    raise StoreError(
+        f"The adapter {adapter!r} returned a count that is not a number of chunks ({type(number).__name__}). This is a "
+        "fault of the adapter: report it to its author.",
+        code="malformed",
+        adapter=adapter,
+        sent="unknown" if write else "no",
+    )

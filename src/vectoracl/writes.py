@@ -17,6 +17,7 @@ from vectoracl.predicate import Predicate
 from vectoracl.prepare import Prepared, check_tagged, record_of
 from vectoracl.queries import check_vector
 from vectoracl.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record, Tag, Vector, Written
+from vectoracl.verify import counted
 
 _STORES_OWN = frozenset({"@generation", "@docgen"})
 
@@ -92,7 +93,7 @@ def upsert(
         written = yield from _named(
             decision_id, lambda: retried(lambda: confined(store.adapter.upsert(operation), leg.partition), write=True)
         )
-        return Written(written, decision_id)
+        return Written(counted(written, store.adapter_name, write=True), decision_id)
 
     return (yield from _guarded(guard, store, asker, "upsert", body))
 
@@ -105,7 +106,7 @@ def replace(guard: Guard, store: Store, asker: Asker, document: str, prepared: S
         records = yield from _records(guard, store, asker, leg, prepared, "replace", "replace", decision_id)
         operation = Replace(leg.partition, leg.predicate, document, records)
         written = yield from _named(decision_id, lambda: confined(store.adapter.replace(operation), leg.partition))
-        return Written(written, decision_id)
+        return Written(counted(written, store.adapter_name, write=True), decision_id)
 
     return (yield from _guarded(guard, store, asker, "replace", body))
 
@@ -126,7 +127,8 @@ def delete(
         leg = _one_leg(plan, asker)
         operation = Delete(leg.partition, leg.predicate, refs, document, where)
         flow = confined(store.adapter.delete(operation), leg.partition)
-        return Written((yield from flow), decision_id)
+        deleted = yield from flow
+        return Written(None if deleted is None else counted(deleted, store.adapter_name, write=True), decision_id)
 
     return (yield from _guarded(guard, store, asker, "delete", body))
 
