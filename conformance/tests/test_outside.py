@@ -98,6 +98,10 @@ def test_a_poisoned_answer_is_not_opened(far, name, expression):
     ("source", "why"),
     [
         ("import os\nos._exit(0)", "ended by itself"),
+        ("import os\nos.write(2, b'out of luck')\nos._exit(3)", "its last words: 'out of luck'"),
+        ("import os\nos.abort()", "Fatal Python error: Aborted"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)", "most recent call"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "killed from outside or ended on purpose|signal 9"),
         ("import __main__\n__main__._call = lambda *a: b'x' * (300 << 20)", "answered with"),
         ("import __main__\n__main__.struct.pack = lambda *a: b'junk'", "answered with"),
     ],
@@ -141,3 +145,16 @@ def test_answers_of_the_library_are_read(far):
     (hit,) = far.ask("call", 1, claims, [], "search", ([1.0, 0.0, 0.0],), {"include": {"text", "vector"}})
     assert (hit.id, hit.text, hit.vector.tolist()) == ("c", "text", [1.0, 0.0, 0.0])
     assert pickle.loads(pickle.dumps(hit)).tag == hit.tag
+
+
+def test_a_question_that_cannot_be_read_is_answered(far):
+    """It ended the process before, as if the adapter had."""
+    module = type(os)("made_here")
+    module.Thing = type("Thing", (), {"__module__": "made_here"})
+    sys.modules["made_here"] = module
+    try:
+        with pytest.raises(Exception, match="made_here"):
+            far.ask("call", module.Thing())
+    finally:
+        del sys.modules["made_here"]
+    far.ask("client", 1, MEMORY, "sync", True)

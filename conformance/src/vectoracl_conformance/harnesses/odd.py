@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from vectoracl.adapter import Adapter, AsyncPort, Capabilities, Flow, Opened, Port
+from vectoracl.errors import StoreError
 from vectoracl.operations import (
     ChunkRef,
     Count,
@@ -39,6 +40,7 @@ from vectoracl_conformance.harnesses.memory import MemoryHarness, MemoryStore
 from vectoracl_conformance.mutants.broken import Broken, by_listing, wrapped
 from vectoracl_conformance.mutants.words import Worded
 
+_TURNS = 20
 LAG = 0.01
 """How long a write may take to be seen, in seconds."""
 _ALL: Include = frozenset({"text", "metadata", "vector"})
@@ -220,13 +222,18 @@ class TwoQuestions(Broken):
 
     def search(self, operation: Search) -> Flow[Found]:
         """Ask twice."""
-        found = yield from self.inner.search(replace(operation, include=frozenset()))
-        if not found.hits:
-            return found
-        refs = tuple(ChunkRef(hit.id, hit.document) for hit in found.hits)
-        rows = yield from self.inner.fetch(Fetch(operation.partition, operation.scope, refs, operation.include))
-        by_key = {(hit.document, hit.id): hit for hit in rows.hits}
-        return found._replace(hits=[by_key[hit.document, hit.id]._replace(score=hit.score) for hit in found.hits])
+        for _ in range(_TURNS):
+            found = yield from self.inner.search(replace(operation, include=frozenset()))
+            if not found.hits:
+                return found
+            refs = tuple(ChunkRef(hit.id, hit.document) for hit in found.hits)
+            rows = yield from self.inner.fetch(Fetch(operation.partition, operation.scope, refs, operation.include))
+            # A row that was deleted or written again in between is not the one that was ranked.
+            by_tag = {hit.tag: hit for hit in rows.hits}
+            hits = [by_tag[hit.tag]._replace(score=hit.score) for hit in found.hits if hit.tag in by_tag]
+            if len(hits) == len(found.hits):
+                return found._replace(hits=hits)
+        raise StoreError("The rows changed while they were read.", code="conflict", sent="no", retryable=True)
 
 
 class _Slow:

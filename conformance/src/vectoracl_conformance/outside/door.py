@@ -7,8 +7,11 @@ adapter's, no argument and no file that says who asks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import faulthandler
 import os
 import pickle
+import signal
 import struct
 import sys
 from typing import Any
@@ -120,6 +123,11 @@ def _main() -> None:
     read, write = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
+    # Whoever started this cannot wait for it, so its last words say how it ended.
+    faulthandler.enable()
+    for name in ("SIGTERM", "SIGHUP", "SIGXCPU"):
+        with contextlib.suppress(AttributeError, ValueError, OSError, RuntimeError):
+            faulthandler.register(getattr(signal, name), chain=True)
 
     def answer(value: Any) -> None:
         try:
@@ -131,8 +139,9 @@ def _main() -> None:
 
     answer(("ok", os.getpid()))
     while len(head := read.read(4)) == 4:
-        what, *args = pickle.loads(read.read(struct.unpack(">I", head)[0]))  # noqa: S301 - who started this asks
+        question = read.read(struct.unpack(">I", head)[0])
         try:
+            what, *args = pickle.loads(question)  # noqa: S301 - who started this asks
             value = ("ok", _perform(what, *args))
         except BaseException as error:  # noqa: BLE001 - an error is an answer
             value = ("error", _told(error))

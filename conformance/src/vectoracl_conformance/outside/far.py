@@ -15,6 +15,7 @@ import selectors
 import signal
 import struct
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from vectoracl_conformance.trial import Abstain
 
 LIMIT = 60.0
 MOST = 256 << 20
+_LAST = 4_000
 KIT = b"vectoracl_conformance"
 # Tests, their runners, coverage and this kit leave their names in the environment.
 _TELLING = re.compile(r"PYTEST|CONFORMANCE|_KIT\b|TOX|NOX|COVERAGE|^COV_|^CI$|GITHUB|^UV_RUN|VIRTUAL_ENV_PROMPT|^_$")
@@ -83,6 +85,8 @@ class Far:
 
     def __init__(self, python: str = "", paths: Sequence[str] = (), limit: float = LIMIT) -> None:
         self._limit = limit
+        self._killed = _killed_for_memory()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process; a pipe could be full
         source = (Path(__file__).parent / "door.py").read_text(encoding="utf-8")
         environment = {name: value for name, value in os.environ.items() if not _TELLING.search(name)}
         self._place = plain(python)
@@ -91,13 +95,14 @@ class Far:
                 [self._place.python, "-c", source],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=self._said,
                 env=environment,
                 cwd=Path(os.sep).resolve(),
                 start_new_session=True,
                 bufsize=0,
             )
         except BaseException:
+            self._said.close()
             self._place.close()
             raise
         assert self._process.stdin is not None
@@ -125,7 +130,7 @@ class Far:
             while left:
                 left = left[self._in.write(left) :]
         except OSError:
-            raise Abstain("the adapter's process ended by itself") from None
+            raise self._gone() from None
         return self._answer()
 
     def _answer(self) -> Any:
@@ -152,11 +157,28 @@ class Far:
                 raise Abstain(f"the adapter's process did not answer within {self._limit:g} s")
             part = self._out.read(left)
             if part == b"":
-                raise Abstain("the adapter's process ended by itself")
+                raise self._gone()
             if part:
                 parts.append(part)
                 left -= len(part)
         return b"".join(parts)
+
+    def _gone(self) -> Abstain:
+        """Return that the process ended by itself, with what can be known of how: it is nobody's child any more."""
+        how = []
+        code = _exit_code(self._pid)
+        if code is not None:
+            how.append(f"signal {-code}" if code < 0 else f"exit code {code}")
+        if _killed_for_memory() > self._killed:
+            how.append("the system killed a process for want of memory meanwhile")
+        with contextlib.suppress(OSError, ValueError):
+            self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - _LAST))
+            lines = self._said.read(_LAST).decode(errors="replace").split("\n")
+            last = [line.strip() for line in lines if line.strip()]
+            if last:
+                how.append(f"its last words: {ascii(' / '.join(last[:1] + last[1:][-2:]))[:500]}")
+        how = how or ["it said nothing, so it was killed from outside or ended on purpose"]
+        return Abstain(f"the adapter's process ended by itself ({'; '.join(how)})")
 
     def close(self) -> None:
         """End the process."""
@@ -168,6 +190,7 @@ class Far:
         self._selector.close()
         self._out.close()
         self._process.wait()
+        self._said.close()
         self._place.close()
 
     def _ended(self, deadline: float) -> bool:
@@ -176,6 +199,24 @@ class Far:
             if self._out.read(1 << 20) == b"":
                 return True
         return False
+
+
+def _exit_code(pid: int) -> int | None:
+    """Return how the process *pid* ended, negative for a signal; None where the system does not say (any more)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        return os.waitstatus_to_exitcode(int(fields[49])) if fields[0] == "Z" else None
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _killed_for_memory() -> int:
+    """Return how many processes the system has killed for want of memory; 0 where it does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 def _ours(path: str) -> bool:
