@@ -128,6 +128,7 @@ class PgvectorAdapter:
             config.columns.tenant,
             expected=schema.expected(config),
             embedded=config.embedded is not None,
+            accept=tuple(entry.plain() for entry in config.accept),
         )
         asked = postures.queries(target)
         statements = tuple(Statement(sql, params or (), binary=False) for _, sql, params in asked)

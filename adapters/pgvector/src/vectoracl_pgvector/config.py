@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from vectoracl.config import Model, Secret
+from vectoracl_pgvector.accepted import ACCEPTABLE, Accept
 
 # What compile.py calls its own columns, which are beside the table's in a query, and the columns that every table has.
 _OURS = (
@@ -88,6 +89,34 @@ class AdoptColumns(Model):
     leave_out: tuple[str, ...] = ()
 
 
+class AcceptEntry(Model):
+    """An entry of `accept`: a finding of `vectoracl check` that does not lower the grade, and why.
+
+    `object` is the finding's subject as the report prints it; `*` and `?` in it stand for any text.
+    """
+
+    rule: str
+    object: str
+    reason: str
+
+    @model_validator(mode="after")
+    def _named(self) -> AcceptEntry:
+        if self.rule not in ACCEPTABLE:
+            raise ValueError(
+                f"findings of {self.rule!r} cannot be accepted, only corrected; those of "
+                f"{', '.join(sorted(ACCEPTABLE))} can"
+            )
+        if not self.object.strip("*?. ()"):
+            raise ValueError("object names what is accepted, not everything")
+        if len(self.reason.split()) < 2:
+            raise ValueError("reason says in a few words why this is no danger")
+        return self
+
+    def plain(self) -> Accept:
+        """Return it as the judgement takes it."""
+        return Accept(self.rule, self.object, self.reason)
+
+
 class PgvectorConfig(Model):
     """`[stores.NAME]` with adapter = "pgvector": a `dsn`, or `embedded` with the folder of a server of its own.
 
@@ -97,6 +126,7 @@ class PgvectorConfig(Model):
     the server's, with its schema where that is not pg_catalog), for lexical and hybrid queries.
     `demote_stall` is how many seconds the copying of a tenant's rows back to the shared partition may take, for which
     everybody waits; a demotion that needs longer is refused. The locks and the commit around it come on top.
+    `accept` names findings of `vectoracl check` that do not lower the grade, each with its reason.
     `ef_search` is the default effort of an HNSW search (1 to 1000); `pool_max` bounds the connections of a process.
     """
 
@@ -122,6 +152,7 @@ class PgvectorConfig(Model):
     promote_rows: int = Field(default=2000, ge=1)
     demote_stall: float = Field(default=2.0, gt=0, le=3600)
     adopt: AdoptColumns = AdoptColumns()
+    accept: tuple[AcceptEntry, ...] = ()
 
     @model_validator(mode="after")
     def _one_server(self) -> PgvectorConfig:

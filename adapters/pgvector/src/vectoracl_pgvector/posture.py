@@ -38,7 +38,7 @@ def queries(target: Target) -> tuple[_Statement, ...]:
         "setting": target.setting,
         "role": target.runtime_role,
     }
-    return tuple((name, sql, None if sql == SAFE_PATH else params) for name, sql in STATEMENTS)
+    return tuple((name, sql, params if "%(" in sql else None) for name, sql in STATEMENTS)
 
 
 def look(conn: psycopg.Connection[Any], target: Target) -> Posture:

@@ -7,6 +7,7 @@ from typing import Any
 
 from vectoracl.findings import Finding, Posture
 from vectoracl_pgvector import versions
+from vectoracl_pgvector.accepted import apart
 from vectoracl_pgvector.judge_around import (
     around_schema,
     code_it_runs,
@@ -19,6 +20,7 @@ from vectoracl_pgvector.judge_around import (
     views,
 )
 from vectoracl_pgvector.judge_policies import policies, related, row_security
+from vectoracl_pgvector.judge_reach import reach
 from vectoracl_pgvector.judge_role import role_itself, session
 from vectoracl_pgvector.judge_table import catalog, expected_columns, foreign_keys, grants, indexes, keys, tenant_column
 from vectoracl_pgvector.policy_text import Binding
@@ -33,8 +35,18 @@ def judge(target: Target, rows: Mapping[str, list[tuple[Any, ...]]]) -> Posture:
     """Judge what `queries(target)` answered. A statement that is missing in *rows* counts as refused."""
     missing = frozenset(name for name, _ in STATEMENTS if name != "search_path") - rows.keys()
     look = Look(target, rows, missing)
-    findings = tuple(sorted(_all(look), key=lambda f: (f.rule.id, f.subject, f.message)))
-    return Posture(_grade(look, findings), findings, _facts(look), script(look, findings))
+    stay, accepted, unused = apart(reach(look, list(_all(look))), target.accept)
+    stay += [
+        found("PG139", f"{one.rule} {one.object}", "An entry of accept covers no finding.",
+              advice("Remove the entry, or correct its rule or object, so that it cannot cover something later."))
+        for one in unused
+    ]  # fmt: skip
+    findings = tuple(sorted(stay, key=lambda f: (f.rule.id, f.subject, f.message)))
+    facts = tuple(
+        (f"accepted {number}", f"{finding.rule.id} {finding.subject}: {entry.reason}")
+        for number, (finding, entry) in enumerate(accepted, 1)
+    )
+    return Posture(_grade(look, findings), findings, _facts(look) + facts, script(look, findings))
 
 
 def _all(look: Look) -> Iterator[Finding]:

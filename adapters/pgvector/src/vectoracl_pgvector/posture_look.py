@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from vectoracl.findings import Finding
+from vectoracl_pgvector.accepted import Accept
 from vectoracl_pgvector.policy_text import Binding, Bound, bind
 from vectoracl_pgvector.posture_rows import AnyColumn, Column, Grant, Policy, Relation, Role, Server
 from vectoracl_pgvector.rules import RULES
@@ -23,6 +24,7 @@ class Target:
     """The table to look at. `runtime_role` None means the role of the connection; an empty `tenant_column`, none.
 
     `tenant_column` may also be a key of a JSON column, written `column->>key`.
+    Findings that `accept` covers do not lower the grade; they are listed with its reasons.
     """
 
     schema: str = "vectoracl"
@@ -30,6 +32,7 @@ class Target:
     tenant_column: str = "tenant_id"
     setting: str = "vectoracl.tenant"
     runtime_role: str | None = None
+    accept: tuple[Accept, ...] = ()
     # Of a table that vectoracl did not make. `guessed`: nobody confirmed the tenant column; `others` it could be too.
     foreign: bool = field(default=False, compare=False)
     guessed: bool = field(default=False, compare=False)

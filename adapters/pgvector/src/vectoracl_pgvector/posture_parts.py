@@ -39,7 +39,8 @@ EXEMPT: Final = """,
             WHERE c.relrowsecurity AND NOT c.relforcerowsecurity
      UNION SELECT r.oid FROM pg_catalog.pg_policy p CROSS JOIN LATERAL pg_catalog.unnest(p.polroles) o
              JOIN pg_catalog.pg_roles r ON o <> 0 AND pg_catalog.pg_has_role(r.oid, o, 'USAGE')
-            WHERE p.polrelid IN (SELECT oid FROM tree) AND p.polpermissive AND r.oid NOT IN (SELECT oid FROM reach)
+            WHERE p.polrelid IN (SELECT oid FROM tree) AND p.polpermissive AND p.polqual IS NOT NULL
+              AND r.oid NOT IN (SELECT oid FROM reach)
               AND pg_catalog.strpos(coalesce(pg_catalog.pg_get_expr(p.polqual, p.polrelid), ''),
                                     'current_setting') = 0)"""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from vectoracl_pgvector import posture_parts as parts
+from vectoracl_pgvector import reach_sql
 from vectoracl_pgvector.mirror import CONSTRAINT, UNFINISHED
 from vectoracl_pgvector.posture_table_sql import (
     ALL_COLUMNS,
@@ -262,4 +263,5 @@ STATEMENTS: Final[tuple[tuple[str, str], ...]] = (
     ("related", RELATED),
     ("large_objects", LARGE_OBJECTS),
     ("moves", MOVES),
+    *reach_sql.STATEMENTS,
 )

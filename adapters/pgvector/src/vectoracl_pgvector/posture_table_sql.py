@@ -180,6 +180,10 @@ SELECT n.nspname::text, p.proname::text, pg_catalog.pg_get_function_identity_arg
  WHERE p.prosecdef AND p.prokind IN ('f', 'p', 'w') AND n.nspname <> 'pg_catalog'
    AND p.prorettype <> 'pg_catalog.event_trigger'::pg_catalog.regtype
    AND p.proowner IN (SELECT oid FROM exempt)
+   AND (EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) acl
+                 WHERE {parts.LENT_TO} AND acl.privilege_type = 'USAGE')
+        OR EXISTS (SELECT FROM pg_catalog.pg_depend u WHERE u.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                      AND u.refobjid = p.oid AND u.deptype IN ('n', 'a', 'i')))
    AND EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) acl
                 WHERE {parts.LENT_TO})
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass

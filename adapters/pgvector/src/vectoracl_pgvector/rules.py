@@ -5,7 +5,7 @@
     PG03x PG04x  policies                      PG09x  versions
     PG05x        grants                        PG10x  related tables and side channels
     PG06x        tenant column and keys        PG11x  what could not be read, or is not as expected
-                                               PG12x  moves between tiers
+    PG13x        reach                         PG12x  moves between tiers
 
 `lowers` is True where the database itself would then answer with, change or let someone reach another tenant's
 rows: the grade falls to "none". Existence oracles and side channels are warnings; they do not lower it.
@@ -49,7 +49,7 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
     ("PG008", "The session was opened by a stronger role than it runs as", _E, True,
      "SET ROLE is not a wall: RESET ROLE, in any injected statement, returns to the role that logged in. That "
      "role is a superuser, bypasses row security or owns the table."),
-    ("PG009", "The runtime role reads other sessions' statements", _W, False,
+    ("PG009", "The runtime role reads other sessions' statements", _W, True,
      "With pg_monitor or pg_read_all_stats the role reads the text of other sessions' running statements and "
      "statistics, where values of other tenants stand."),
     ("PG010", "row_security is off", _W, False,
@@ -195,21 +195,21 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
     ("PG077", "A publication sends the table without a row filter", _N, False,
      "Logical replication reads the log and not the policies: the subscriber gets every tenant's rows."),
     # --- schema and database
-    ("PG080", "Others may create objects in a schema that the table relies on", _W, False,
+    ("PG080", "Others may create objects in a schema that the table relies on", _W, True,
      "Who may create functions, operators or tables in the schema can shadow what the owner's scripts and "
      "SECURITY DEFINER functions resolve by name, and so have code run with their rights."),
-    ("PG081", "The runtime role may create schemas", _W, False,
+    ("PG081", "The runtime role may create schemas", _W, True,
      "CREATE on the database lets the role make schemas, and in them objects that shadow others."),
     ("PG082", "Default privileges open future tables", _W, False,
      "A partition that is created later is granted to the runtime role or to PUBLIC by itself, before anyone has "
      "given it policies."),
-    ("PG083", "A LEAKPROOF function that is not PostgreSQL's own", _W, False,
+    ("PG083", "A LEAKPROOF function that is not PostgreSQL's own", _W, True,
      "LEAKPROOF functions run before the policy, on every tenant's rows. One that does keep a log, raise an "
      "error or compare by time tells what is in them."),
     ("PG084", "An extension that reaches outside is usable by the runtime role", _W, False,
      "dblink and the foreign-data wrappers open connections of their own (back to this server too), untrusted "
      "languages and file extensions leave the database: policies stop at that border."),
-    ("PG085", "Large objects are readable without policies", _N, False,
+    ("PG085", "Large objects are readable without policies", _W, True,
      "Large objects have an owner and grants, but no rows and no tenant. What is stored there is outside the "
      "isolation."),
     ("PG086", "pg_stat_statements is readable", _N, False,
@@ -270,6 +270,39 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
      "The process that moved a tenant is gone. Nothing is lost: the tenant is served from where it was, and the copy "
      "stays in step, which makes each of its writes a little slower. One that was broken off in its last moment keeps "
      "its tenant from writing."),
+    # --- reach: whose rights the runtime role has, and what those could read
+    ("PG130", "A readable relation can hold copies of governed rows", _E, True,
+     "The role can read a table or materialized view that has text, documents or vectors, and no policy that is proved "
+     "to bind it to the tenant. A copy keeps nothing of the policies of where it came from, whatever its columns are "
+     "called and whichever trigger, rule or job fills it."),
+    ("PG131", "Code runs with rights that could read governed rows, and is not proved harmless", _E, True,
+     "A function or procedure runs as its owner (SECURITY DEFINER), the runtime role can have it run, and the owner is "
+     "a superuser, bypasses row security, owns the table and so can take FORCE away, reads past grants, or has another "
+     "policy. A name can be spelt, built or hidden, so the body is not searched: what is not proved counts as open."),
+    ("PG132", "A view or rule reads the table as a role with another policy", _E, True,
+     "A view without security_invoker, and a rule, read as their owner. The policies that hold for that owner are not "
+     "the tenant's policy alone, so the rows of other tenants come out through it."),
+    ("PG133", "Native code that is not recognised", _E, True,
+     "Functions in C, in internal or in an untrusted language run inside the server, where no privilege binds them: "
+     "they can read any row and any file. Those of extensions are compared with a table of what their makers ship."),
+    ("PG134", "Rights on PostgreSQL's own objects that it does not give", _E, True,
+     "Somebody granted what PostgreSQL or an extension keeps back: pg_statistic holds values of every tenant's rows, "
+     "pg_authid the passwords, and functions that read files, logs or pages read them without policies."),
+    ("PG135", "The runtime role may change a parameter that only superusers change", _E, True,
+     "SET or ALTER SYSTEM on such a parameter can load code into sessions, switch triggers off or write statements to "
+     "logs. Which of them is harmless is not for this check to guess."),
+    ("PG136", "The runtime role has a predefined role that acts on others", _E, True,
+     "pg_maintain acts on every table, pg_signal_backend ends other sessions, pg_create_subscription writes tables "
+     "from elsewhere. A role that serves tenants needs none of them."),
+    ("PG137", "The runtime role owns what runs for others", _E, True,
+     "It owns, or can own, a function, operator, type, event trigger, publication or server that somebody else's "
+     "object uses. Replacing it makes the next policy, trigger or statement of that other role do what the attacker "
+     "wants."),
+    ("PG138", "A foreign table or server is usable by the runtime role", _E, True,
+     "A foreign server is reached with other credentials, and it can be this very server: there the session's tenant "
+     "is not known and other policies hold."),
+    ("PG139", "An entry of accept covers nothing", _N, False,
+     "What it accepted is gone or has another name. Left in place, it could cover something else one day."),
 )  # fmt: skip
 
 RULES: Final[Mapping[str, Rule]] = MappingProxyType({row[0]: Rule(*row) for row in _TABLE})

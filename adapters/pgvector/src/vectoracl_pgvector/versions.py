@@ -39,6 +39,10 @@ STRONG_PREDEFINED: Final = frozenset({
     "pg_write_server_files", "rds_superuser", "cloudsqlsuperuser", "azure_pg_admin", "alloydbsuperuser",
 })  # fmt: skip
 STATISTICS_PREDEFINED: Final = frozenset({"pg_monitor", "pg_read_all_stats"})
+# Every other predefined role counts as a way past grants, also one that a later version brings.
+HARMLESS_PREDEFINED: Final = frozenset({"pg_database_owner", "pg_use_reserved_connections", "pg_checkpoint"})
+# Of these, the ones that come back to this server's tables and files, with rights of their own.
+RETURNING_EXTENSIONS: Final = frozenset({"dblink", "adminpack", "pg_background", "plsh"})
 OUTSIDE_EXTENSIONS: Final = frozenset({
     "dblink", "postgres_fdw", "file_fdw", "oracle_fdw", "mysql_fdw", "tds_fdw", "multicorn", "adminpack",
     "plpython3u", "plpythonu", "plperlu", "pltclu", "plsh", "http", "pg_net", "pgsql_http", "pg_background",

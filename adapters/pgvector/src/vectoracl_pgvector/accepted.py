@@ -1,0 +1,47 @@
+"""Findings that somebody accepts, with a reason: `accept = [{ rule, object, reason }]` in the store's configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from vectoracl.findings import Finding
+
+# Rules about what could not be proved, or about a way round that only its owner can weigh. What is a fact about the
+# table, its policies or the runtime role itself is mended, not accepted.
+ACCEPTABLE: Final = frozenset({
+    "PG009", "PG037", "PG052", "PG070", "PG071", "PG072", "PG073", "PG074", "PG080", "PG081", "PG083", "PG085",
+    *(f"PG13{n}" for n in range(9)),
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """One entry: a rule's id, the finding's subject (`*` and `?` stand for any text), and why it is accepted."""
+
+    rule: str
+    object: str
+    reason: str
+
+    def covers(self, finding: Finding) -> bool:
+        """Whether *finding* is one that this entry accepts."""
+        pattern = "".join({"*": ".*", "?": "."}.get(letter, re.escape(letter)) for letter in self.object)
+        return finding.rule.id == self.rule and re.fullmatch(pattern, finding.subject, re.DOTALL) is not None
+
+
+def apart(
+    findings: Sequence[Finding], entries: Sequence[Accept]
+) -> tuple[list[Finding], list[tuple[Finding, Accept]], list[Accept]]:
+    """Return the findings that stay, those that are accepted with their entry, and entries that accept nothing."""
+    stay: list[Finding] = []
+    taken: list[tuple[Finding, Accept]] = []
+    for finding in findings:
+        entry = next((one for one in entries if one.covers(finding)), None)
+        if entry is None:
+            stay.append(finding)
+        else:
+            taken.append((finding, entry))
+    used = {id(entry) for _, entry in taken}
+    return stay, taken, [entry for entry in entries if id(entry) not in used]

@@ -1,0 +1,393 @@
+"""The judgement by reach: what the runtime role may use, and whose rights it thereby has.
+
+A function's body is not searched for the table's name, since a name can be spelt, built and hidden. What counts is who
+the code runs as. Each object that lends the rights of a role which could read governed rows is a finding, unless a
+small proof holds for it (`proofs`) or it is what an extension or a managed service ships (`recognised`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from vectoracl.findings import Finding
+from vectoracl_pgvector import proofs, recognised, versions
+from vectoracl_pgvector.posture_look import Look, found
+from vectoracl_pgvector.posture_rows import Extension
+from vectoracl_pgvector.reach_graph import PUBLIC, Graph, usable
+from vectoracl_pgvector.reach_rows import Function, Other
+from vectoracl_pgvector.sql_text import advice, ident, role
+
+_LENDING = ("PG070", "PG071", "PG072", "PG074")
+
+
+def reach(look: Look, direct: list[Finding]) -> list[Finding]:
+    """Judge what the runtime role reaches: return *direct* without what is recognised, and what is found besides."""
+    if any(name.startswith("reach_") for name in look.missing) or look.table is None:
+        return direct
+    graph = Graph(look)
+    if not graph.runtime:
+        return direct
+    known = {function.at for function in graph.functions if recognised.function(function, graph)}
+    kept = [one for one in direct if not (one.rule.id in ("PG072", "PG073", "PG074") and one.subject in known)]
+    return kept + list(_besides(graph, kept))
+
+
+def _besides(graph: Graph, before: list[Finding]) -> Iterator[Finding]:
+    named = {finding.subject for finding in before if finding.rule.id in _LENDING}
+    walk = Walk(graph, strict=_strict(graph.look))
+    walk.lend()
+    for finding in (*walk.code(), *walk.relations()):
+        if finding.subject not in named:
+            yield finding
+    yield from _native(graph)
+    yield from _leakproof(graph)
+    yield from _policies(graph, before)
+    yield from _system(graph, walk.actors)
+    yield from _parameters(graph, walk.actors)
+    yield from _members(graph)
+    yield from _owned(graph)
+    yield from _outside(graph, walk.actors)
+
+
+def _strict(look: Look) -> bool:
+    """Whether the table is one that we provisioned, whose runtime role reads nothing else."""
+    table = look.table
+    return table is not None and any(p.name.startswith("vectoracl_") for p in look.policies[table.oid])
+
+
+class Walk:
+    """The closure over what lends rights: from the runtime role to every role in whose name it can read."""
+
+    def __init__(self, graph: Graph, *, strict: bool) -> None:
+        self.graph = graph
+        self.actors = graph.runtime
+        self.strict = strict or self._filled_by_trigger()
+        self._powerful: dict[int, tuple[Function, str]] = {}
+
+    def _filled_by_trigger(self) -> bool:
+        """Whether code that is not proved writes something whenever the table is written."""
+        for trigger in self.graph.triggers:
+            if trigger.on_tree and not trigger.definer:
+                if not proofs.computes_only(trigger.language, trigger.source, ""):
+                    return True
+            elif trigger.on_tree:
+                function = next((f for f in self.graph.functions if f.oid == trigger.function), None)
+                if function is not None and not self._moving(function):
+                    return True
+        return any(node.refs for node in self.graph.nodes.values())
+
+    def lend(self) -> None:
+        """Follow SECURITY DEFINER functions until no role is added."""
+        before: frozenset[int] = frozenset()
+        while before != self.actors:
+            before = self.actors
+            for function in self.graph.functions:
+                if not function.definer or function.owner in self.actors or function.oid in self._powerful:
+                    continue
+                if not self._reached(function) or self._harmless(function):
+                    continue
+                power = self.graph.power(function.owner)
+                if power is None:
+                    self.actors |= self.graph.closure([function.owner])
+                else:
+                    self._powerful[function.oid] = (function, power)
+
+    def _reached(self, function: Function) -> bool:
+        if function.fires or function.referenced:
+            return True
+        if not function.is_event_trigger and usable(function.executors, self.actors):
+            return usable(function.schema_users, self.actors)
+        return any(
+            trigger.function == function.oid and (trigger.on_tree or usable(trigger.writers, self.actors))
+            for trigger in self.graph.triggers
+        )
+
+    def _harmless(self, function: Function) -> bool:
+        pinned = proofs.pinned_to_system(function.settings)
+        return (
+            function.pure
+            or (pinned and proofs.computes_only(function.language, function.source, function.arguments))
+            or self._moving(function)
+            or recognised.function(function, self.graph)
+        )
+
+    def _moving(self, function: Function) -> bool:
+        """Whether it is ours: the trigger that keeps the copy in step while a tenant is moved."""
+        look = self.graph.look
+        table = look.table
+        return (
+            table is not None
+            and (function.schema, function.name) == (look.target.schema, f"{look.target.table}_moving")
+            and self.graph.name(function.owner) == table.owner
+            and not usable(function.executors, self.graph.runtime)
+            and proofs.pinned_to_system(function.settings)
+            and proofs.keeps_a_copy_in_step(function.source)
+        )
+
+    def code(self) -> Iterator[Finding]:
+        """Functions and procedures that run as somebody who could read governed rows."""
+        for function, power in self._powerful.values():
+            kind = "PROCEDURE" if function.kind == "p" else "FUNCTION"
+            name = f"{kind} {ident(function.schema, function.name)}({function.arguments})"
+            yield found(
+                "PG131", function.at,
+                f"{function.at} runs as {self.graph.name(function.owner)}, and what it does is not proved: {power}.",
+                _revoke(self.graph, f"EXECUTE ON {name}", function.executors, self.actors)
+                or advice(f"ALTER {name} SECURITY INVOKER, or let another role own it."),
+            )  # fmt: skip
+
+    def relations(self) -> Iterator[Finding]:
+        """Views and rules that read as somebody else, and relations that can hold copies."""
+        reads: dict[int, tuple[Other, frozenset[int]]] = {}
+        for other in self.graph.relations.values():
+            if not usable(other.schema_users, self.actors):
+                continue
+            readable = usable(other.readers, self.actors) or other.owner in self.actors
+            if readable or (other.refs and usable(other.writers, self.actors)):
+                reads.setdefault(other.oid, (other, self.actors))
+        done: set[tuple[int, frozenset[int]]] = set()
+        todo = [(other, roles, other) for other, roles in reads.values()]
+        reported: set[tuple[str, str]] = set()
+        for node in self.graph.nodes.values():
+            if usable(node.writers, self.actors):  # a rule on the table acts as the table's owner
+                owner = self.graph.closure([node.owner])
+                todo += [(self.graph.relations[ref], owner, self.graph.relations[ref])
+                         for ref in node.refs if ref in self.graph.relations and self._shows_itself(ref)]  # fmt: skip
+        while todo:
+            other, roles, entry = todo.pop()
+            if (other.oid, roles) in done:
+                continue
+            done.add((other.oid, roles))
+            finding, more = self._seen(other, roles, entry)
+            todo += [(one, as_roles, entry) for one, as_roles in more]
+            if finding is not None and (finding.rule.id, finding.subject) not in reported:
+                reported.add((finding.rule.id, finding.subject))
+                yield finding
+
+    def _shows_itself(self, ref: int) -> bool:
+        other = self.graph.relations[ref]
+        return usable(other.readers, self.actors)
+
+    def _seen(
+        self, other: Other, roles: frozenset[int], entry: Other
+    ) -> tuple[Finding | None, list[tuple[Other, frozenset[int]]]]:
+        if other.kind == "v" or (other.refs and other.kind != "m"):
+            # A view with security_invoker reads as the session's role, also inside a view of somebody else.
+            runs_as = self.actors if other.invoker else self.graph.closure([other.owner])
+            return self._view(other, runs_as, entry)
+        return self._copy(other, roles, entry), []
+
+    def _view(
+        self, view: Other, runs_as: frozenset[int], entry: Other
+    ) -> tuple[Finding | None, list[tuple[Other, frozenset[int]]]]:
+        more: list[tuple[Other, frozenset[int]]] = []
+        readable = view.kind != "v" and usable(view.readers, self.actors)
+        finding = self._copy(view, self.actors, entry) if readable else None
+        for ref in view.refs:
+            if ref in self.graph.relations:
+                more.append((self.graph.relations[ref], runs_as))
+            elif (
+                ref in self.graph.tree
+                and not runs_as <= self.actors
+                and not self.graph.bound(runs_as, ref, as_view=True)
+            ):
+                relation = self.graph.tree[ref]
+                finding = found(
+                    "PG132", entry.at,
+                    f"{entry.at} reads {relation.schema}.{relation.name} as {self.graph.name(view.owner)}, for whom "
+                    "another policy holds, or none.",
+                    f"ALTER VIEW {ident(view.schema, view.name)} SET (security_invoker = true);"
+                    if view.kind == "v" else advice(f"Drop the rules on {entry.at}."),
+                )  # fmt: skip
+        return finding, more
+
+    def _copy(self, other: Other, roles: frozenset[int], entry: Other) -> Finding | None:
+        if other.kind == "f":
+            return found(
+                "PG138", other.at, f"{other.at} is a foreign table: who reads it is not the session's role, and no "
+                "policy holds there.", self._revoke_table(other),
+            )  # fmt: skip
+        if not other.content or recognised.relation(other, self.graph):
+            return None
+        if other.kind in "rp" and self._own_rows(other, roles):
+            return None
+        if not self.strict and not self._alike(other):
+            return None
+        via = "" if other is entry else f" through {entry.at}"
+        return found(
+            "PG130", other.at,
+            f"{self.graph.look.role} can read {other.at}{via}, which has {', '.join(other.content[:4])} and no policy "
+            "that is proved to bind the tenant: it can hold copies of governed rows.",
+            self._revoke_table(other),
+        )  # fmt: skip
+
+    def _own_rows(self, other: Other, roles: frozenset[int]) -> bool:
+        """Whether each role that reads it sees its tenant's rows at most; the roles are asked one by one."""
+        readers = [oid for oid in roles if usable(other.readers, frozenset({oid})) or other.owner == oid]
+        as_view = roles != self.actors
+        bound = (self.graph.bound(self.graph.closure([oid]), other.oid, as_view=as_view) for oid in readers)
+        return bool(readers) and all(bound)
+
+    def _alike(self, other: Other) -> bool:
+        """On a database that others made, where an application reads many tables: what looks like the governed one."""
+        tenant = self.graph.look.target.tenant.column
+        known = bool(tenant) and tenant in other.columns
+        return other.kind == "m" or other.vectors or bool(other.shared) or known
+
+    def _revoke_table(self, other: Other) -> str:
+        return _revoke(
+            self.graph, f"ALL ON TABLE {ident(other.schema, other.name)}", other.readers, self.actors
+        ) or advice(f"Take {other.at} out of the runtime role's reach, or give it the tenant's policy.")
+
+
+def _revoke(graph: Graph, what: str, grantees: Iterable[int], actors: frozenset[int]) -> str:
+    who = [graph.name(oid) if oid != PUBLIC else None for oid in grantees if oid == PUBLIC or oid in actors]
+    return f"REVOKE {what} FROM {', '.join(role(one) for one in who)};" if who else ""
+
+
+def _native(graph: Graph) -> Iterator[Finding]:
+    for function in graph.functions:
+        if function.trusted or function.extension or function.definer or function.kind == "a":
+            continue
+        reached = function.referenced or (
+            usable(function.executors, graph.runtime) and usable(function.schema_users, graph.runtime)
+        )
+        if reached:
+            yield found(
+                "PG133", function.at,
+                f"{function.at} is written in {function.language}, which no privilege of PostgreSQL binds.",
+                _revoke(graph, f"EXECUTE ON FUNCTION {ident(function.schema, function.name)}({function.arguments})",
+                        function.executors, graph.runtime) or advice(f"Drop {function.at}."),
+            )  # fmt: skip
+    for native in graph.native:
+        unknown = recognised.unknown_native(native)
+        if unknown or not native.owned_by_superuser:
+            yield found(
+                "PG133", f"extension {native.extension} {native.version}",
+                f"{unknown} functions in native code of the extension {native.extension} {native.version} (such as "
+                f"{native.example}) are not what is known of it.",
+                advice(f"Compare it with what its makers ship; then accept it with a reason, or DROP EXTENSION "
+                       f"{ident(native.extension)}."),
+            )  # fmt: skip
+
+
+def _leakproof(graph: Graph) -> Iterator[Finding]:
+    for function in graph.functions:
+        ours = function.schema in ("pg_catalog", "information_schema") or function.extension
+        if function.leakproof and ours and not recognised.leakproof(function):
+            yield found(
+                "PG083", function.at, f"{function.at} is marked LEAKPROOF.",
+                f"ALTER FUNCTION {ident(function.schema, function.name)}({function.arguments}) NOT LEAKPROOF;",
+            )  # fmt: skip
+    for (oids,) in graph.look.rows.get("reach_leakproof", []):
+        extra = sorted(set(oids) - recognised.system_leakproof())
+        if extra:
+            yield found(
+                "PG083", "pg_catalog", f"{len(extra)} functions of PostgreSQL's own are marked LEAKPROOF that it does "
+                f"not mark (OIDs {', '.join(map(str, extra[:5]))}).",
+                advice("ALTER FUNCTION … NOT LEAKPROOF for each: SELECT oid::regprocedure FROM pg_proc WHERE oid = …"),
+            )  # fmt: skip
+
+
+def _policies(graph: Graph, before: Iterable[Finding]) -> Iterator[Finding]:
+    known = {finding.subject for finding in before if finding.rule.id == "PG035"}
+    for code in graph.code:
+        relation = graph.tree.get(code.oid)
+        if not code.in_tree or relation is None:
+            continue
+        policy = next((p for p in graph.look.policies[code.oid] if p.name == code.policy), None)
+        subject = f"{relation.schema}.{relation.name}.{code.policy}"
+        if policy is not None and policy.applies and subject not in known:
+            known.add(subject)
+            yield found(
+                "PG035", subject, f"Policy {code.policy} uses {code.uses}, which is not part of PostgreSQL.",
+                advice("Write the policy with the tenant column, pg_catalog.current_setting and pg_catalog.= alone."),
+            )  # fmt: skip
+
+
+def _system(graph: Graph, actors: frozenset[int]) -> Iterator[Finding]:
+    files = {str(row[0]) for row in graph.look.rows.get("file_functions", [])}
+    for one in graph.privileges:
+        if one.grantee != PUBLIC and one.grantee not in actors:
+            continue
+        if one.kind == "function" and one.schema == "pg_catalog" and one.name.partition("(")[0] in files:
+            continue  # PG012 says it
+        at = f"{one.schema}.{one.name}"
+        schema, name = ident(one.schema), one.name
+        if one.kind == "function":
+            bare, _, rest = name.partition("(")
+            sql = f"REVOKE {one.privilege} ON FUNCTION {schema}.{ident(bare)}({rest}"
+        else:
+            bare, _, column = name.partition(".")
+            sql = f"REVOKE {one.privilege}{f' ({ident(column)})' if column else ''} ON TABLE {schema}.{ident(bare)}"
+        who = None if one.grantee == PUBLIC else graph.name(one.grantee)
+        yield found(
+            "PG134", at, f"{graph.name(one.grantee)} has {one.privilege} on {at}, which PostgreSQL keeps from it.",
+            f"{sql} FROM {role(who)};",
+        )  # fmt: skip
+
+
+def _parameters(graph: Graph, actors: frozenset[int]) -> Iterator[Finding]:
+    for (grants,) in graph.look.rows.get("reach_parameters", []):
+        for grant in grants:
+            grantee, _, rest = grant.partition(" ")
+            parameter, _, privilege = rest.partition(" ")
+            oid = int(grantee)
+            if oid == PUBLIC or oid in actors:
+                who = None if oid == PUBLIC else graph.name(oid)
+                yield found(
+                    "PG135", parameter, f"{graph.name(oid)} has {privilege} on the parameter {parameter}.",
+                    f"REVOKE {privilege} ON PARAMETER {ident(*parameter.split('.'))} FROM {role(who)};",
+                )  # fmt: skip
+
+
+def _members(graph: Graph) -> Iterator[Finding]:
+    named = versions.STRONG_PREDEFINED | versions.STATISTICS_PREDEFINED | versions.HARMLESS_PREDEFINED
+    for member in sorted(graph.runtime):
+        if _predefined(graph, member):
+            continue  # what a predefined role has of another is part of it
+        for oid in sorted(graph.memberships(member)):
+            name = graph.name(oid)
+            if _predefined(graph, oid) and name not in named:
+                yield found(
+                    "PG136", name, f"{graph.look.role} can act as {name}.",
+                    f"REVOKE {ident(name)} FROM {ident(graph.name(member))};",
+                )  # fmt: skip
+
+
+def _predefined(graph: Graph, oid: int) -> bool:
+    return oid < 16384 and graph.name(oid).startswith("pg_")
+
+
+def _owned(graph: Graph) -> Iterator[Finding]:
+    for what in sorted({one.what for one in graph.owned}):
+        users = sorted(one.used_by for one in graph.owned if one.what == what and one.used_by)
+        use = f", which {users[0]} uses" if users else ""
+        yield found(
+            "PG137", what, f"{graph.look.role} owns or can own {what}{use}: it can change what runs for others.",
+            advice(f"ALTER {what} OWNER TO a role that the runtime role cannot become."),
+        )  # fmt: skip
+
+
+def _outside(graph: Graph, actors: frozenset[int]) -> Iterator[Finding]:
+    for extension in graph.look.read("extensions", Extension):
+        if extension.name in versions.RETURNING_EXTENSIONS and extension.usable:
+            yield found(
+                "PG138", f"extension {extension.name}",
+                f"{graph.look.role} may call functions of {extension.name}, which come back to this server's data by "
+                "another way.", f"DROP EXTENSION {ident(extension.name)};",
+            )  # fmt: skip
+    for one in graph.outside:
+        if not usable(one.grantees, actors):
+            continue
+        if one.kind == "language":
+            yield found(
+                "PG133", f"language {one.name}", f"The untrusted language {one.name} is marked trusted, so that every "
+                "role may write native code.", advice(f"Mark {one.name} untrusted again, or drop it."),
+            )  # fmt: skip
+            continue
+        sql = "FOREIGN SERVER" if one.kind == "server" else "FOREIGN DATA WRAPPER"
+        yield found(
+            "PG138", f"{one.kind} {one.name}", f"{graph.look.role} may use the {one.kind} {one.name}.",
+            _revoke(graph, f"USAGE ON {sql} {ident(one.name)}", one.grantees, actors) or advice(f"Drop {one.name}."),
+        )  # fmt: skip

@@ -1,0 +1,170 @@
+"""Who can act as whom, and which roles governed rows are open to: the closure that `judge_reach` walks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cached_property
+
+from vectoracl_pgvector import versions
+from vectoracl_pgvector.policy_text import Binding, bind
+from vectoracl_pgvector.posture_look import Look
+from vectoracl_pgvector.posture_rows import Policy, Relation
+from vectoracl_pgvector.reach_rows import (
+    Function,
+    Native,
+    Node,
+    Other,
+    OtherPolicy,
+    Outside,
+    Owned,
+    PolicyCode,
+    Privilege,
+    RoleRow,
+    Trigger,
+)
+
+PUBLIC = 0
+_STRONG = versions.STRONG_PREDEFINED | versions.STATISTICS_PREDEFINED
+_BOUND = (Binding.SETTING, Binding.ROLE, Binding.NEVER)
+
+
+class Graph:
+    """The rows of the reach statements, by what the judgement asks of them."""
+
+    def __init__(self, look: Look) -> None:
+        self.look = look
+        self.roles = {row.oid: row for row in look.read("reach_roles", RoleRow)}
+        self.oids = {row.name: row.oid for row in self.roles.values()}
+        self._up: dict[int, set[int]] = defaultdict(set)
+        for member, role in look.rows.get("reach_members", []):
+            self._up[member].add(role)
+        self.functions = look.read("reach_functions", Function)
+        self.native = look.read("reach_native", Native)
+        self.relations = {row.oid: row for row in look.read("reach_relations", Other)}
+        self.nodes = {row.oid: row for row in look.read("reach_tree", Node)}
+        self.policies: dict[int, list[OtherPolicy]] = defaultdict(list)
+        for policy in look.read("reach_policies", OtherPolicy):
+            self.policies[policy.oid].append(policy)
+        self.code = look.read("reach_policy_code", PolicyCode)
+        self._code = {(row.oid, row.policy) for row in self.code}
+        self.triggers = look.read("reach_triggers", Trigger)
+        self.privileges = look.read("reach_privileges", Privilege)
+        self.outside = look.read("reach_outside", Outside)
+        self.owned = look.read("reach_owned", Owned)
+
+    def name(self, oid: int) -> str:
+        """The name of a role for people."""
+        return "PUBLIC" if oid == PUBLIC else self.roles[oid].name if oid in self.roles else f"role {oid}"
+
+    def closure(self, roles: Iterable[int]) -> frozenset[int]:
+        """*roles* and every role whose rights they have or can take."""
+        seen: set[int] = set()
+        todo = list(roles)
+        while todo:
+            at = todo.pop()
+            if at not in seen:
+                seen.add(at)
+                todo += self._up[at]
+        return frozenset(seen)
+
+    def memberships(self, role: int) -> frozenset[int]:
+        """The roles that *role* is a direct member of."""
+        return frozenset(self._up[role])
+
+    @cached_property
+    def runtime(self) -> frozenset[int]:
+        """The runtime role and all that it can become."""
+        return self.closure([self.oids[self.look.role]] if self.look.role in self.oids else [])
+
+    @cached_property
+    def tree(self) -> dict[int, Relation]:
+        """The relations of the tree."""
+        return {relation.oid: relation for relation in self.look.relations}
+
+    def exempt(self, roles: Iterable[int]) -> str | None:
+        """Why policies do not bind one of *roles*, or None."""
+        for oid in roles:
+            row = self.roles.get(oid)
+            if row is None:
+                return "cannot be looked up"
+            for has, why in (
+                (row.superuser, "is a superuser"),
+                (row.bypassrls, "has BYPASSRLS"),
+                (row.createrole, "has CREATEROLE"),
+                (row.replication, "has REPLICATION"),
+                (row.name in _STRONG, "is a predefined role that reads past grants"),
+            ):
+                if has:
+                    return f"{row.name} {why}"
+        return None
+
+    def power(self, owner: int) -> str | None:
+        """Why code that runs as *owner* could read governed rows, or None if it cannot by itself."""
+        roles = self.closure([owner])
+        if (why := self.exempt(roles)) is not None:
+            return why
+        for relation in self.look.relations:
+            if self.oids.get(relation.owner) in roles:
+                return f"{relation.owner} owns {relation.schema}.{relation.name} and can take its row security away"
+        for node in self.nodes.values():
+            if usable(node.readers, roles) and not self.bound(roles, node.oid):
+                relation = self.tree[node.oid]
+                return f"{self.name(owner)} may read {relation.schema}.{relation.name} under another policy"
+        for privilege in self.privileges:
+            if privilege.grantee in roles:
+                return f"{self.name(owner)} has {privilege.privilege} on {privilege.schema}.{privilege.name}"
+        return None
+
+    def bound(self, roles: frozenset[int], oid: int, *, as_view: bool = False) -> bool:
+        """Whether *roles* together read no row of the relation that the session's tenant may not see."""
+        if self.exempt(roles) is not None:
+            return False
+        if oid in self.tree:
+            return self._bound_in_tree(roles, self.tree[oid], as_view=as_view)
+        other = self.relations.get(oid)
+        if other is None or not other.rls or (other.owner in roles and not (other.forced and as_view)):
+            return False
+        return self._bound_elsewhere(roles, other)
+
+    def _bound_in_tree(self, roles: frozenset[int], relation: Relation, *, as_view: bool) -> bool:
+        owner = self.oids.get(relation.owner)
+        if not relation.rls or (owner in roles and not (relation.forced and as_view)):
+            return False
+        names = {self.roles[oid].name for oid in roles} | {"public"}
+        mine = [p for p in self.look.policies[relation.oid] if names & set(p.roles) and p.command in ("r", "*")]
+        sure = [p for p in mine if self._narrow(relation.oid, p, as_view=as_view)]
+        if any(not p.permissive for p in sure):
+            return True
+        return all(p in sure for p in mine if p.permissive)
+
+    def _narrow(self, oid: int, policy: Policy, *, as_view: bool) -> bool:
+        bound = self.look.bound(policy.using, policy)
+        if bound is None or (oid, policy.name) in self._code:
+            return bound is None and not policy.permissive
+        if bound.binding is Binding.SETTING:
+            return bound.settings == {self.look.target.setting}
+        return bound.binding is Binding.NEVER or (bound.binding is Binding.ROLE and as_view)
+
+    def _bound_elsewhere(self, roles: frozenset[int], other: Other) -> bool:
+        mine = [p for p in self.policies[other.oid]
+                if p.command in ("r", "*") and (PUBLIC in p.roles or roles & set(p.roles))]  # fmt: skip
+        sure = [p for p in mine if (p.oid, p.name) not in self._code and self._tells_apart(p.using, other)]
+        if any(not p.permissive for p in sure):
+            return True
+        return all(p in sure for p in mine if p.permissive)
+
+    def _tells_apart(self, expression: str | None, other: Other) -> bool:
+        if expression is None:
+            return False
+        for column in other.columns:
+            bound = bind(expression, column)
+            if bound is not None and bound.binding in _BOUND:
+                settings = {self.look.target.setting} if bound.binding is Binding.SETTING else set(bound.settings)
+                return bound.settings == settings
+        return False
+
+
+def usable(grantees: Iterable[int], roles: frozenset[int]) -> bool:
+    """Whether *roles* are among *grantees*, or everybody is."""
+    return any(oid == PUBLIC or oid in roles for oid in grantees)

@@ -1,0 +1,139 @@
+"""The rows of the statements in `reach_sql`. Grantees are the OIDs of roles; 0 is PUBLIC."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class RoleRow(NamedTuple):  # noqa: D101 - the names say it, here and below
+    oid: int
+    name: str
+    superuser: bool
+    bypassrls: bool
+    createrole: bool
+    replication: bool
+
+
+class Function(NamedTuple):  # noqa: D101
+    oid: int
+    schema: str
+    name: str
+    arguments: str
+    kind: str
+    owner: int
+    language: str
+    trusted: bool
+    definer: bool
+    leakproof: bool
+    extension: str
+    extension_version: str
+    extension_owner: int
+    settings: list[str]
+    source: str
+    pure: bool
+    identity: str
+    executors: list[int]
+    schema_users: list[int]
+    referenced: bool
+    fires: bool
+    is_trigger: bool
+    is_event_trigger: bool
+
+    @property
+    def at(self) -> str:
+        """Its name for people, as the other topics write it."""
+        return f"{self.schema}.{self.name}({self.arguments})"
+
+
+class Native(NamedTuple):  # noqa: D101
+    extension: str
+    version: str
+    owned_by_superuser: bool
+    identities: list[str]
+    example: str
+
+
+class Other(NamedTuple):
+    """A relation outside the tree."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    owner: int
+    rls: bool
+    forced: bool
+    invoker: bool
+    extension: str
+    readers: list[int]
+    writers: list[int]
+    schema_users: list[int]
+    content: list[str]
+    vectors: bool
+    columns: list[str]
+    shared: list[str]
+    refs: list[int]
+    calls: bool
+
+    @property
+    def at(self) -> str:
+        """Its name for people."""
+        return f"{self.schema}.{self.name}"
+
+
+class Node(NamedTuple):
+    """A relation of the tree that somebody beside its owner may use."""
+
+    oid: int
+    owner: int
+    readers: list[int]
+    writers: list[int]
+    refs: list[int]
+
+
+class OtherPolicy(NamedTuple):  # noqa: D101
+    oid: int
+    name: str
+    permissive: bool
+    command: str
+    using: str | None
+    check: str | None
+    roles: list[int]
+
+
+class PolicyCode(NamedTuple):  # noqa: D101
+    oid: int
+    policy: str
+    in_tree: bool
+    uses: str
+
+
+class Trigger(NamedTuple):  # noqa: D101
+    function: int
+    schema: str
+    table: str
+    name: str
+    on_tree: bool
+    writers: list[int]
+    definer: bool
+    language: str
+    source: str
+
+
+class Privilege(NamedTuple):  # noqa: D101
+    kind: str
+    schema: str
+    name: str
+    privilege: str
+    grantee: int
+
+
+class Outside(NamedTuple):  # noqa: D101
+    kind: str
+    name: str
+    grantees: list[int]
+
+
+class Owned(NamedTuple):  # noqa: D101
+    what: str
+    used_by: str

@@ -1,0 +1,83 @@
+"""What extensions and managed services ship, so that it is told from what somebody added: read from `recognised.json`.
+
+The table is made by `adapters/pgvector/tools/recognise.py` on servers that have the extensions, and carries its date.
+A function counts as recognised if its name, arguments, language, body and attributes have a known digest *and* it
+belongs to a superuser or to the owner of its extension. A version that is not in the table is judged by the same
+digests: what did not change between versions is known, and what changed is a finding until the table is made again.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from vectoracl_pgvector.reach_rows import Function, Native, Other
+
+if TYPE_CHECKING:
+    from vectoracl_pgvector.reach_graph import Graph
+
+
+@cache
+def table() -> dict[str, Any]:
+    """The table: its `date`, the `servers` it was made on, `extensions`, `services` and `leakproof`."""
+    text = files("vectoracl_pgvector").joinpath("recognised.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+@cache
+def _of_extension(name: str) -> frozenset[str]:
+    versions = table()["extensions"].get(name, {})
+    return frozenset(digest for version in versions.values() for digest in version["functions"])
+
+
+@cache
+def _of_services() -> frozenset[tuple[str, str, str, str]]:
+    return frozenset(
+        (one["owner"], one["schema"], one["name"], one["digest"])
+        for service in table()["services"].values()
+        for one in service
+    )
+
+
+def system_leakproof() -> frozenset[int]:
+    """The OIDs of the functions that PostgreSQL itself marks LEAKPROOF, in any of the versions in the table."""
+    return _leakproof()
+
+
+@cache
+def _leakproof() -> frozenset[int]:
+    return frozenset(table()["leakproof"])
+
+
+def function(one: Function, graph: Graph) -> bool:
+    """Whether a function is exactly what its extension, or a managed service, ships."""
+    owner = graph.roles.get(one.owner)
+    if owner is None:
+        return False
+    if one.extension:
+        ours = owner.superuser or one.owner == one.extension_owner
+        return ours and one.identity in _of_extension(one.extension)
+    return (owner.name, one.schema, one.name, one.identity) in _of_services()
+
+
+def leakproof(one: Function) -> bool:
+    """Whether an extension ships this function as LEAKPROOF."""
+    return bool(one.extension) and one.identity in _of_extension(one.extension)
+
+
+def unknown_native(one: Native) -> int:
+    """How many native functions of an extension are not in the table."""
+    known = _of_extension(one.extension)
+    return sum(identity not in known for identity in one.identities)
+
+
+def relation(other: Other, graph: Graph) -> bool:
+    """Whether a relation is one that an extension brings, which holds its own data and no rows of others."""
+    if not other.extension:
+        return False
+    versions = table()["extensions"].get(other.extension, {})
+    owner = graph.roles.get(other.owner)
+    return any(other.name in version["relations"] for version in versions.values()) and bool(owner and owner.superuser)

