@@ -171,7 +171,8 @@ def confined(flow: Flow[R], partition: str) -> Flow[R]:
 
     The refusal is thrown into the flow before any I/O and cannot be swallowed: the flow is closed. A StoreError that
     comes out after one of the requests has written says `sent` = "unknown", whatever the last request was: a later look
-    that did not reach the store does not undo the write. Raises: RefusedError with the code "confinement".
+    that did not reach the store does not undo the write. Only a flow that took back what it wrote says otherwise
+    (`StoreError.undone`). Raises: RefusedError with the code "confinement".
     """
     value: Any = None
     error: Exception | None = None
@@ -183,7 +184,7 @@ def confined(flow: Flow[R], partition: str) -> Flow[R]:
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
             except StoreError as failed:
-                if written:
+                if written and not failed.undone:
                     failed.sent = "unknown"
                 raise
             for request in step if isinstance(step, tuple) else (step,):

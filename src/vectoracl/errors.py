@@ -133,10 +133,13 @@ class StoreError(VectorACLError):
     `sent` is "no" when it is certain that nothing was applied (it did not reach the store, or the store rolled it
     back) and "unknown" otherwise: a write that was cancelled or lost its connection may have been applied.
     `written` counts the chunks that certainly were. `field` names a metadata field where it is about one.
+    `undone` is set by an adapter whose flow wrote and took all of it back, without anybody having seen it: then `sent`
+    stays "no", where a failure after a write is otherwise "unknown".
     `retry_after` is how many seconds the store itself asks to wait for before the next try, where it does.
     """
 
     field: str | None = None
+    undone = False
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ from vectoracl.operations import Count, Facets
 from vectoracl.predicate import ALWAYS
 from vectoracl_qdrant.conformance import QdrantStore
 from vectoracl_qdrant.execute import call
+from vectoracl_qdrant.names import HEADS, head_id
 from vectoracl_qdrant.requests import Describe, Points, Scroll, Tenants
 
 from qdrant_support.shapes import ADAPTER, CONFIG, QUERY, TENANT, engine, flows, sent, stored
@@ -136,47 +137,68 @@ def drive(flow: Any, *replies: Any) -> Any:
         reply = waiting.pop(0)
 
 
+def head(generation: int, version: str, intent: str = "") -> Points:
+    payload = {"generation": generation, "version": version, "docgen": intent, "present": []}
+    return Points([models.Record(id=head_id(TENANT, "d"), payload=payload)], None)
+
+
+def version(generation: int, name: str, mark: str | None, lang: str = "en") -> list[models.Record]:
+    """Two points of one version."""
+    found = stored(2, mark)
+    for one in found:
+        payload = one.payload or {}
+        payload.update(generation=generation, version=name, fields={"kw_lang": lang})
+        if mark is None:
+            payload.pop("pending", None)
+    return found
+
+
 def test_a_reader_in_the_middle_of_a_replacement_sees_one_version() -> None:
-    """Two marked points of the new generation 0: undecided they are hidden, decided they are seen."""
-    mark = f"0:{stored(1)[0].id}"
-    lead = models.Record(id=stored(1)[0].id, payload={"committed": True})
-    marked, nothing = Points(stored(2, mark), None), Points([], None)
+    """Two marked points of a new version: while it is not published they are hidden, then they are seen."""
+    marked, nothing = Points(version(0, "r:new", "r:new"), None), Points([], None)
+    claimed, published = head(-1, "", "r:new"), head(0, "r:new", "r:new")
     operation = Count(TENANT, ALWAYS, ALWAYS)
-    assert drive(ADAPTER.count(operation), marked, Points([lead], None)) == 2
-    assert drive(ADAPTER.count(operation), marked, nothing, nothing, (marked, marked), nothing) == 0
+    assert drive(ADAPTER.count(operation), marked, published) == 2
+    assert drive(ADAPTER.count(operation), marked, claimed, nothing, claimed) == 0
     facets = Facets(TENANT, ALWAYS, ALWAYS, "lang")
-    assert drive(ADAPTER.facets(facets), marked, Points([lead], None)) == [("en", 2)]
-    assert drive(ADAPTER.facets(facets), marked, nothing, nothing, (marked, marked), nothing) == []
+    assert drive(ADAPTER.facets(facets), marked, published) == [("en", 2)]
+    assert drive(ADAPTER.facets(facets), marked, claimed, nothing, claimed) == []
 
 
 def test_a_replacement_that_was_decided_while_its_version_was_hidden_is_not_lost() -> None:
-    """Both generations are marked and undecided; then the new one is committed and the old one goes."""
-    mark = f"1:{stored(1)[0].id}"
-
-    def version(generation: int, pending: str | None) -> Points:
-        points = [one.model_copy(update={"payload": {**(one.payload or {}), "generation": generation}})
-                  for one in stored(2, pending)]  # fmt: skip
-        for point in points:
-            if pending is None:
-                (point.payload or {}).pop("pending", None)
-        return Points(points, None)
-
-    both = Points([*version(0, mark).points, *version(1, mark).points], None)
-    undecided, nothing, new = Points([], None), Points([], None), version(1, None)
+    """Both versions are marked and the old one is published; then the new one is, and the old one goes."""
+    old, new = version(0, "", "r:new"), version(1, "r:new", "r:new", "fr")
+    claimed, published = head(0, "", "r:new"), head(1, "r:new", "r:new")
+    done = Points(version(1, "r:new", None, "fr"), None)
+    both, nothing = Points([*old, *new], None), Points([], None)
     count = drive(
         ADAPTER.count(Count(TENANT, ALWAYS, ALWAYS)),
-        both, undecided,    # the new generation is hidden
+        both, claimed,      # the new version is hidden
         nothing,            # the old one is gone meanwhile
-        (new, new),         # what was hidden is published now
-        new,                # so it is asked for again
+        published,          # what was hidden is published now
+        done,               # so it is asked for again
     )  # fmt: skip
     assert count == 2
-    facets = Facets(TENANT, ALWAYS, ALWAYS, "tags")
-    assert drive(ADAPTER.facets(facets), both, undecided, nothing, (new, new), new) == [("a", 2)], "not both versions"
+    facets = Facets(TENANT, ALWAYS, ALWAYS, "lang")
+    assert drive(ADAPTER.facets(facets), both, claimed, nothing, published, done) == [("fr", 2)], "not both versions"
     # And one that is still undecided behind the answer stays hidden.
-    old = version(0, mark)
-    again = drive(ADAPTER.count(Count(TENANT, ALWAYS, ALWAYS)), both, undecided, old, undecided, (old, both), undecided)
+    again = drive(ADAPTER.count(Count(TENANT, ALWAYS, ALWAYS)), both, claimed, Points(old, None), claimed, claimed)
     assert again == 2
+
+
+def test_what_was_left_in_the_middle_before_there_were_heads_reads_right() -> None:
+    """Marks of the older form name the deciding point; so it is as long as the document has no head."""
+    mark = f"1:{stored(1)[0].id}"
+    both = Points([*version(0, "", mark), *version(1, "0f" * 12, mark, "fr")], None)
+    lead = models.Record(id=stored(1)[0].id, payload={"committed": True})
+    none, decided = Points([], None), Points([lead], None)
+    count = Count(TENANT, ALWAYS, ALWAYS)
+    old, new = Points(both.points[:2], None), Points(both.points[2:], None)
+    assert drive(ADAPTER.count(count), both, none, none, old, none, none, none, (old, new), none) == 2
+    assert drive(ADAPTER.count(count), both, none, decided, new, none, decided, none, (new, new), decided) == 2
+    facets = Facets(TENANT, ALWAYS, ALWAYS, "lang")
+    got = drive(ADAPTER.facets(facets), both, none, decided, new, none, decided, none, (new, new), decided)
+    assert got == [("fr", 2)]
 
 
 def test_a_point_of_somebody_else_is_an_error_and_not_a_hit() -> None:
@@ -211,8 +233,10 @@ def test_every_write_keeps_its_filter_over_grpc() -> None:
                 text = str(made)
                 assert text.count("group_id") >= 1
                 if isinstance(step, models.UpsertOperation):
-                    assert made.upsert.update_filter.must[0].field.key == "group_id"
-                    assert made.upsert.update_filter.must[0].field.match.keyword == TENANT
+                    first, second, *_ = [*made.upsert.update_filter.must, None]
+                    assert first.field.key == "group_id"
+                    owner = second if first.field.match.keyword == HEADS else first
+                    assert owner.field.match.keyword == TENANT
 
 
 def test_describing_and_listing_touch_no_rows() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 from qdrant_client import models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
@@ -27,6 +30,7 @@ from qdrant_support.stores import NEEDS_SERVER, URL, Provisioned, make
 FIELDS = check_fields({"year": "number", "lang": "keyword", "ok": "boolean", "when": "datetime", "tags": "keyword[]"})
 CONFIG = QdrantConfig(url="https://qdrant.example", dimension=8)
 ALICE = testing.principal("alice", "acme")
+OTHER = testing.principal("bob", "globex")
 
 
 def found(**changes: Any) -> models.CollectionInfo:
@@ -107,6 +111,17 @@ def test_the_tenants_index(how: str) -> None:
     assert step.key == "group_id"
 
 
+def test_a_collection_from_before_the_marks_had_an_index_is_provisioned_again() -> None:
+    info = found()
+    indexes = {key: one for key, one in info.payload_schema.items() if key != "pending"}
+    info = info.model_copy(update={"payload_schema": indexes})
+    posture = judge(CONFIG, FIELDS, info, untagged=False, server="1.19.0")
+    assert (rules_of(posture), posture.grade) == ({"QD018"}, "none")
+    (step,) = schema.steps(CONFIG, FIELDS, info)
+    assert isinstance(step, schema.CreateIndex)
+    assert step.key == "pending"
+
+
 def test_another_index_that_is_missing() -> None:
     info = found()
     indexes = {key: one for key, one in info.payload_schema.items() if key != "fields.num_year"}
@@ -177,7 +192,7 @@ def test_a_collection_with_shards_of_its_own_needs_tiers() -> None:
 
 def test_every_rule_has_its_own_id_and_says_why() -> None:
     rules = vectoracl_rules()
-    assert len({one.id for one in rules}) == len(rules) == 17
+    assert len({one.id for one in rules}) == len(rules) == 18
     assert all(one.explanation.endswith(".") for one in rules)
 
 
@@ -195,13 +210,65 @@ def test_the_plan_is_what_an_operator_can_send(store: Provisioned) -> None:
         operator.close()
 
 
-def test_a_store_that_was_not_provisioned_is_refused() -> None:
-    store = make(provision=False)
-    with v.VectorACL(store.config) as acl:
+def test_a_store_that_was_not_provisioned_is_refused(tmp_path: Path) -> None:
+    config = {"adapter": "qdrant", "path": str(tmp_path / "points"), "dimension": 8, "collection": "other"}
+    with v.VectorACL({"version": 1, "stores": {"main": config}}) as acl:
         with pytest.raises(v.PostureError) as error:
             acl.scoped(ALICE).count()
         assert [one.rule.id for one in error.value.findings] == ["QD001"]
-    store.client.close() if URL else store.close()
+
+
+def test_a_store_in_memory_needs_no_provisioning() -> None:
+    """Nobody else could provision it: each VectorACL has one, or those that give it the same name."""
+    settings: dict[str, Any] = {"adapter": "qdrant", "memory": True, "dimension": 8}
+    chunk = v.Chunk("c", "d", "text", np.ones(8))
+    with v.connect({"version": 1, "stores": {"main": settings}}) as acl:
+        acl.scoped(ALICE).upsert([chunk])
+        assert [hit.id for hit in acl.scoped(ALICE).search(np.ones(8), 5)] == ["c"]
+        operator = acl.operator()
+        assert operator.provision() == ["everything is in place"]
+        assert [one.tenant for one in operator.tenants()] == [ALICE.tenant]
+        operator.close()
+    named = {"version": 1, "stores": {"main": {**settings, "name": "self-made"}}}
+
+    async def counted() -> int:
+        async with v.aconnect(named) as here:
+            await here.scoped(ALICE).upsert([chunk])
+            return await here.scoped(ALICE).count()
+
+    with v.VectorACL(dict(named)) as first:  # an operator's copy of the configuration comes first
+        operator = first.operator()
+        assert operator.tenants() == []
+        assert asyncio.run(counted()) == 1
+        assert first.scoped(ALICE).count() == 1
+        assert [one.rows for one in operator.tenants()] == [1]
+        operator.close()
+
+
+def test_a_removed_tenant_leaves_nothing_in_the_collection(store: Provisioned) -> None:
+    """Its chunks, those that a writer left in the middle, and the heads of its documents; and no other tenant's."""
+    with v.connect(store.config) as acl:
+        docs, others = acl.scoped(ALICE), acl.scoped(OTHER)
+        for handle in (docs, others):
+            handle.replace("d", [v.Chunk("c", "d", "text", np.ones(8))])
+            handle.replace("d", [v.Chunk("c", "d", "text", np.ones(8))])
+        before = [one for one in raw(store) if OTHER.tenant in repr(one)]
+        operator = acl.operator()
+        assert operator.remove("nemo") == []
+        assert operator.remove(ALICE.tenant) == [f"removed the chunks of the tenant {ALICE.tenant}"]
+        assert operator.remove(ALICE.tenant) == []
+        assert [one.tenant for one in operator.tenants()] == [OTHER.tenant]
+        assert raw(store) == before, "nothing is left of it, and all of the other"
+        docs.upsert([v.Chunk("e", "d", "again", np.ones(8))])
+        assert [(hit.id, hit.tag.generation) for hit in docs.scan()] == [("e", 0)], "a later write makes it again"
+        assert operator.remove(ALICE.tenant)
+        assert raw(store) == before
+        operator.close()
+
+
+def raw(store: Provisioned) -> list[Any]:
+    found = store.client.scroll(store.collection, limit=1000, with_payload=True)[0]
+    return sorted(({"id": str(one.id), **(one.payload or {})} for one in found), key=repr)
 
 
 def test_a_point_without_a_tenant_is_noticed_at_start(store: Provisioned) -> None:

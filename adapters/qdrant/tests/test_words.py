@@ -25,7 +25,7 @@ from vectoracl_qdrant import words as words_
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.names import id_of
+from vectoracl_qdrant.names import head_id, id_of
 
 from qdrant_support.stores import Provisioned
 
@@ -315,14 +315,17 @@ def test_a_replacement_under_way_shows_one_version_to_a_search_by_words() -> Non
     from qdrant_support.shapes import FIELDS as SHAPED
     from qdrant_support.shapes import stored
 
-    mark = f"0:{stored(1)[0].id}"
-    points = [models.ScoredPoint(id=one.id, version=0, score=1.0, payload=one.payload) for one in stored(2, mark)]
+    points = [
+        models.ScoredPoint(id=one.id, version=0, score=1.0, payload={**(one.payload or {}), "version": "r:new"})
+        for one in stored(2, "r:new")
+    ]
     operation = Search("acme", ALWAYS, ALWAYS, v.Lexical("text"), 5, frozenset({"text"}))
     flow = QdrantAdapter(SHAPE, SHAPED).search(operation)
     from vectoracl_qdrant.requests import Points
 
-    ends = (Points(stored(1, mark), None), Points(stored(1, mark), None))
-    replies: list[Any] = [None, points, Points([], None), [], ends, Points([], None)]
+    head = {"generation": -1, "version": "", "docgen": "r:new", "present": []}
+    claimed = Points([models.Record(id=head_id("acme", "d"), payload=head)], None)
+    replies: list[Any] = [None, points, claimed, [], claimed]
     with pytest.raises(StopIteration) as stop:
         while True:
             flow.send(replies.pop(0))

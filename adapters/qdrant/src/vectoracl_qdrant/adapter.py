@@ -8,27 +8,25 @@ from typing import Any
 from qdrant_client import models
 
 from vectoracl.adapter import Capabilities, Flow
-from vectoracl.algebra import EVERY, NONE
-from vectoracl.errors import DeniedError, StoreError, UnsupportedPredicateError
+from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
 from vectoracl.meaning import tallied
 from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
-from vectoracl.prepare import check_tagged
 from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
-from vectoracl.records import Facet, Record
-from vectoracl.replacing import at_generation, version_of
+from vectoracl.records import Facet
 from vectoracl_qdrant import posture as postures
 from vectoracl_qdrant.capabilities import capabilities
-from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler
-from vectoracl_qdrant.compile_predicate import Compiled, none
+from vectoracl_qdrant.compile import QdrantCompiler
+from vectoracl_qdrant.compile_predicate import Compiled
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.decode import ADAPTER, Decoder
+from vectoracl_qdrant.decode import Decoder
 from vectoracl_qdrant.lexical import WordSearch
 from vectoracl_qdrant.pages import Pages
-from vectoracl_qdrant.requests import Order, Scroll, Tenants
+from vectoracl_qdrant.requests import Tenants
 from vectoracl_qdrant.schema import query_limit
-from vectoracl_qdrant.versions import AGAIN, ROUNDS, Known, Versions, restless
+from vectoracl_qdrant.versions import AGAIN, ROUNDS, Versions, restless
+from vectoracl_qdrant.writes import Writer
 
 _SHORT = "the vector index gave fewer hits than the scope holds"
 
@@ -44,6 +42,7 @@ class QdrantAdapter:
         self._decode = Decoder(config, fields)
         self._pages = Pages(config, self._compile)
         self._versions = Versions(config, self._compile, self._decode, self._pages)
+        self._writer = Writer(config, self._compile, self._versions)
         self._by_words = WordSearch(config, self._compile, self._decode, self._pages, self._versions)
 
     @property
@@ -151,104 +150,12 @@ class QdrantAdapter:
     # Writes
 
     def upsert(self, operation: Upsert) -> Flow[int]:
-        """Write all in one request. Existing points outside of the scope are looked for first, and never touched."""
-        check_tagged(operation.records, operation.partition)
-        if not operation.records:
-            return 0
-        compiled, partition = self._compile, operation.partition
-        words = compiled.words_of(operation.records)
-        compiled.check_size(operation.records, words)
-        records = list(operation.records)
-        if not operation.verbatim:
-            documents = sorted({record.tag.document for record in records})
-            generations = yield from self._versions.generations(partition, documents)
-            records = [
-                record._replace(tag=record.tag._replace(generation=generations.get(record.tag.document, 0)))
-                for record in records
-            ]
-        points = compiled.points(records, words, NO_VERSION)
-        scope = compiled.scope(operation.scope)
-        ids = compiled.ids(str(point.id) for point in points)
-        if (yield from self._outside(partition, scope, ids)):
-            raise _denied("upsert")
-        yield from compiled.upsert(partition, points, scope)
-        if (yield from self._outside(partition, scope, ids)):
-            raise StoreError(
-                "Another writer took a chunk out of the handle's scope meanwhile; it was left as it is.",
-                code="conflict",
-                adapter=ADAPTER,
-            )
-        return len(records)
-
-    def _outside(self, partition: str, scope: Compiled, *conditions: Compiled) -> Flow[bool]:
-        """Tell whether a point that meets *conditions* is outside of *scope*."""
-        where = self._compile.rows(partition, *conditions, none(scope))
-        if where is None:
-            return False
-        page = yield from Scroll(partition, where, 1, self._compile.versions)
-        return bool(page.points)
+        """Write all in one request, into the published version of each document; see `writes.Writer`."""
+        return (yield from self._writer.upsert(operation))
 
     def replace(self, operation: Replace) -> Flow[int]:
-        """Make a new generation of one document; readers see the old one or the new one.
-
-        A replacement that met another one of the same document gives way to the newer, or goes again if it cannot
-        be told which is.
-        """
-        check_tagged(operation.records, operation.partition)
-        compiled, partition, document = self._compile, operation.partition, operation.document
-        words = compiled.words_of(operation.records)
-        compiled.check_size(operation.records, words)
-        scope = compiled.scope(operation.scope)
-        version = version_of(operation.records)
-        step = 1
-        for _ in range(ROUNDS):
-            outside = compiled.rows(partition, compiled.documents([document]), none(scope))
-            probe = () if outside is None else (Scroll(partition, outside, 1, compiled.versions),)
-            versions, probed = yield from self._versions.document(partition, document, *probe)
-            if any(page.points for page in probed):
-                raise _denied("replace")
-            if not operation.records:
-                where = compiled.rows(partition, compiled.documents([document]))
-                assert where is not None
-                yield from compiled.delete(partition, where)
-                return 0
-            generation = max(versions.seen, default=-1) + step
-            records = at_generation(operation.records, generation)
-            yield from compiled.replace(partition, document, records, words, version, self._garbage(versions))
-            if (yield from self._alone(partition, document, records, version)):
-                return len(records)
-            step = 2 + int(version, 16) % 7
-        raise StoreError(
-            "Others replace the same document at the same time; replace it again.", code="conflict", adapter=ADAPTER
-        )
-
-    def _garbage(self, versions: Known) -> Compiled:
-        """Return the condition of what an interrupted replacement left of a document."""
-        if versions.quiet:
-            return NONE
-        if versions.published is None:
-            return EVERY
-        return none(self._compile.generations(gte=versions.published, lte=versions.published))
-
-    def _alone(self, partition: str, document: str, records: Sequence[Record], version: str) -> Flow[bool]:
-        """Settle with another replacement of *document*; False where both took the same generation."""
-        compiled = self._compile
-        mine = records[0].tag.generation
-        name = compiled.documents([document])
-        where = compiled.rows(partition, name, compiled.generations(gte=mine), compiled.other_versions(version))
-        assert where is not None
-        page = yield from Scroll(partition, where, 1, compiled.versions, order=Order(self.config.payload.generation))
-        if not page.points:
-            return True
-        _, other, pending = self._versions.of(page.points[0])
-        if other == mine:
-            return False
-        resolved = yield from self._versions.resolve(partition, {document: {mine: None, other: pending}})
-        if resolved[document].published == other:
-            gone = compiled.rows(partition, name, compiled.generations(lte=mine))
-            assert gone is not None
-            yield from compiled.delete(partition, gone)
-        return True
+        """Make a new version of one document; of several that do so at once, one does. See `writes.Writer`."""
+        return (yield from self._writer.replace(operation))
 
     def delete(self, operation: Delete) -> Flow[int | None]:
         """Count by the filter, then delete by it."""
@@ -277,7 +184,3 @@ class QdrantAdapter:
         # While a tenant moves between shards its points are in two of them.
         once = {str(point.id): point for point in points}
         return Found(self._decode.ranked(once.values())[:k])
-
-
-def _denied(action: str) -> DeniedError:
-    return DeniedError("The write touches a chunk outside of what this handle may write.", action=action)

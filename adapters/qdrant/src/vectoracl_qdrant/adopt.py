@@ -20,11 +20,11 @@ from vectoracl.errors import RefusedError, StoreError
 from vectoracl.fields import FieldType, reserved_key
 from vectoracl.prepare import dump_metadata
 from vectoracl.records import Chunk, Record
-from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler
+from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import keyword
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.decode import ADAPTER, Decoder
-from vectoracl_qdrant.names import id_of
+from vectoracl_qdrant.names import NO_VERSION, id_of
 from vectoracl_qdrant.pages import Pages
 from vectoracl_qdrant.versions import Versions
 
@@ -276,8 +276,8 @@ class Adoption:
     def _replaced(self, tenant: str, records: Sequence[Record]) -> set[str]:
         """Return the documents that were replaced since; their old chunks do not come back."""
         documents = sorted({record.tag.document for record in records})
-        generations = run(self._versions.generations(tenant, documents), {"store": self._port})
-        return {document for document, generation in generations.items() if generation}
+        heads = run(self._versions.current(tenant, documents), {"store": self._port})
+        return {document for document, head in heads.items() if head.place != (0, NO_VERSION)}
 
     def _write(self, tenant: str, records: Sequence[Record]) -> int:
         """Write what is not there yet; return how many are new."""

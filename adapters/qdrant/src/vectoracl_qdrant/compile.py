@@ -8,27 +8,26 @@ that makes such a filter, and none of the requests takes bare ids.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from qdrant_client import models
 
 from vectoracl.algebra import EVERY, NONE
 from vectoracl.errors import RefusedError, TooLargeError
 from vectoracl.fields import TAG_FIELDS, FieldType
-from vectoracl.operations import ChunkRef, Delete, Include, Search, named
+from vectoracl.operations import ChunkRef, Delete, Include, Search
+from vectoracl.operations import named as refs_by_document
 from vectoracl.predicate import Predicate
 from vectoracl.prepare import dump_metadata
 from vectoracl.queries import VectorQuery
-from vectoracl.records import Record, Vector
+from vectoracl.records import Record, Vector, docgen
 from vectoracl_qdrant import words as words_
 from vectoracl_qdrant.compile_predicate import Compiled, Compiler, every, keyword, none, numeric, some
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.names import filterable, id_of, order_of, shard_of
+from vectoracl_qdrant.names import NO_VERSION, filterable, id_of, named, order_of, shard_of
 from vectoracl_qdrant.requests import Operation, Rank, RankGroups, RankLegs, RankWords, Scroll, Write
 
 _NUMBER_BYTES = 24  # a float in JSON, with its comma, at the most
 _TAG_BYTES = 2048
-NO_VERSION = ""
 Words = Sequence[models.SparseVector | None]
 
 
@@ -40,7 +39,7 @@ class QdrantCompiler:
         self._keys = config.payload
         self._predicates = Compiler(config.payload, fields)
         keys = config.payload
-        self.versions = (keys.document, keys.generation, keys.pending)
+        self.versions = (keys.document, keys.generation, keys.pending, keys.version)
         """The payload that tells versions of documents apart; part of every reading request."""
         self.names = (*self.versions, keys.chunk)
         self._tag = (
@@ -71,13 +70,32 @@ class QdrantCompiler:
         """Return that the generation is within *bounds*."""
         return numeric(self._keys.generation, **bounds)
 
-    def other_versions(self, version: str) -> Compiled:
-        """Return that another replacement than *version* wrote the point."""
-        return none(keyword(self._keys.version, NO_VERSION, version))
+    def versioned(self) -> Compiled:
+        """Return that a replacement wrote the point, or that it was written after one."""
+        return some([self.generations(gte=1), none(keyword(self._keys.version, NO_VERSION))])
 
-    def hidden(self, docgens: frozenset[str]) -> Compiled:
-        """Return that the point is of none of these versions of documents."""
-        return none(keyword(self._keys.docgen, *sorted(docgens)))
+    def exactly(self, version: str) -> Compiled:
+        """Return that the point is of *version*."""
+        return keyword(self._keys.version, version)
+
+    def marked(self, mark: str) -> Compiled:
+        """Return that the point has this mark."""
+        return keyword(self._keys.pending, mark)
+
+    def hidden(self, versions: Iterable[tuple[str, int, str]]) -> Compiled:
+        """Return that the point is of none of these versions: documents, generations and names."""
+        names, docgens = [], dict[str, list[str]]()
+        for document, generation, version in sorted(versions):
+            if named(version):
+                names.append(version)
+            else:
+                docgens.setdefault(version, []).append(docgen(document, generation))
+        keys = self._keys
+        unnamed = [
+            none(every([keyword(keys.version, version), keyword(keys.docgen, *some_)]))
+            for version, some_ in docgens.items()
+        ]
+        return every([none(keyword(keys.version, *names)), *unnamed])
 
     def ids(self, ids: Iterable[str]) -> Compiled:
         """Return that the point has one of *ids*; always beside the tenant, never alone."""
@@ -86,7 +104,7 @@ class QdrantCompiler:
 
     def refs(self, refs: tuple[ChunkRef, ...]) -> Compiled:
         """Return that the point is one of the chunks that *refs* name."""
-        bare, pairs = named(refs)
+        bare, pairs = refs_by_document(refs)
         in_documents = [
             every([keyword(self._keys.document, document), keyword(self._keys.chunk, *chunks)])
             for document, chunks in pairs.items()
@@ -184,10 +202,17 @@ class QdrantCompiler:
             )
 
     def points(
-        self, records: Sequence[Record], words: Words, version: str, pending: str | None = None
+        self, records: Sequence[Record], words: Words, version: str | Sequence[str], pending: str | None = None
     ) -> list[models.PointStruct]:
-        """Return *records*, whose tags have their generation, as points, each with its words."""
-        return [self._point(record, some, version, pending) for record, some in zip(records, words, strict=True)]
+        """Return *records*, whose tags have their generation, as points, each with its words.
+
+        *version* is that of all, or one for each.
+        """
+        versions = [version] * len(records) if isinstance(version, str) else version
+        return [
+            self._point(record, some, name, pending)
+            for record, some, name in zip(records, words, versions, strict=True)
+        ]
 
     def _point(
         self, record: Record, words: models.SparseVector | None, version: str, pending: str | None
@@ -216,7 +241,7 @@ class QdrantCompiler:
         }
         if pending is not None:
             payload[keys.pending] = pending
-        return models.PointStruct(id=id_of(tag), vector=self._vectors(record, words), payload=payload)
+        return models.PointStruct(id=id_of(tag, version), vector=self._vectors(record, words), payload=payload)
 
     def _vectors(self, record: Record, words: models.SparseVector | None) -> models.VectorStruct:
         dense: list[float] = record.vector.tolist()
@@ -224,74 +249,48 @@ class QdrantCompiler:
             return dense if self._config.vector is None else {self._config.vector: dense}
         return {self._config.vector or "": dense, str(self._config.words): words}
 
-    def upsert(self, partition: str, points: list[models.PointStruct], scope: Compiled) -> Write:
-        """Compile an upsert in one request; a point outside of *scope* is left as it is."""
+    def upsert(self, partition: str, points: list[models.PointStruct], scope: Compiled, *more: Operation) -> Write:
+        """Compile an upsert, all or nothing; a point outside of *scope* is left as it is. *more* is done after it."""
         guard = self.rows(partition, scope)
         assert guard is not None
-        return Write(partition, (self._upsert(partition, points, guard),))
+        return Write(partition, (self.put(partition, points, guard), *more))
 
-    def _shard(self, partition: str) -> models.ShardKeyWithFallback | None:
+    def shard(self, partition: str) -> models.ShardKeyWithFallback | None:
+        """Return where the points of *partition* are written."""
         return shard_key(self._config, partition)
 
-    def _upsert(self, partition: str, points: list[models.PointStruct], guard: models.Filter) -> Operation:
+    def put(self, partition: str, points: list[models.PointStruct], guard: models.Filter) -> Operation:
+        """Return the step that writes *points*; one that is there is overwritten if it passes *guard*."""
         return models.UpsertOperation(
-            upsert=models.PointsList(points=points, update_filter=guard, shard_key=self._shard(partition))
+            upsert=models.PointsList(points=points, update_filter=guard, shard_key=self.shard(partition))
         )
 
-    def _delete(self, partition: str, where: models.Filter) -> models.DeleteOperation:
-        return models.DeleteOperation(delete=models.FilterSelector(filter=where, shard_key=self._shard(partition)))
+    def drop(self, partition: str, *conditions: Compiled) -> list[Operation]:
+        """Return the step that deletes the points that meet every condition; none where there cannot be any."""
+        where = self.rows(partition, *conditions)
+        if where is None:
+            return []
+        return [models.DeleteOperation(delete=models.FilterSelector(filter=where, shard_key=self.shard(partition)))]
+
+    def mark(self, partition: str, mark: str, *conditions: Compiled) -> Operation:
+        """Return the step that puts a mark on the points that meet every condition."""
+        where = self.rows(partition, *conditions)
+        assert where is not None
+        change = models.SetPayload(payload={self._keys.pending: mark}, filter=where, shard_key=self.shard(partition))
+        return models.SetPayloadOperation(set_payload=change)
+
+    def unmark(self, partition: str, mark: str, *conditions: Compiled) -> list[Operation]:
+        """Return the step that takes the mark *mark*, and no other, off the points that meet every condition."""
+        where = self.rows(partition, *conditions, self.marked(mark))
+        if where is None:
+            return []
+        gone = models.DeletePayload(keys=[self._keys.pending], filter=where, shard_key=self.shard(partition))
+        return [models.DeletePayloadOperation(delete_payload=gone)]
 
     def delete(self, partition: str, where: models.Filter) -> Write:
         """Compile a delete by filter."""
-        return Write(partition, (self._delete(partition, where),))
-
-    def replace(
-        self,
-        partition: str,
-        document: str,
-        records: Sequence[Record],
-        words: Words,
-        version: str,
-        garbage: Compiled,
-    ) -> Write:
-        """Compile a new generation of *document*, in one request whose steps are done one after the other.
-
-        First what an interrupted replacement left (*garbage*) goes. Then every point of the old and the new
-        generation says that a replacement is pending and which point decides it; that point is committed by a single
-        write, the old generation goes, and the marks go. A reader who meets a mark looks at the deciding point
-        (`adapter._stale`), so at no moment two generations are visible, or half of one.
-        """
-        keys = self._keys
-        generation = records[0].tag.generation
-        lead = id_of(records[0].tag)
-        mark = f"{generation}:{lead}"
-        name = self.documents([document])
-        whole = self.rows(partition)
-        old = self.rows(partition, name, self.generations(lt=generation))
-        new = self.rows(partition, name, self.generations(gte=generation, lte=generation))
-        leading = self.rows(partition, name, self.ids([lead]))
-        assert whole is not None and old is not None and new is not None and leading is not None  # noqa: PT018
-        steps: list[Operation] = []
-        shard = self._shard(partition)
-        gone = self.rows(partition, name, garbage)
-        if gone is not None:
-            steps.append(self._delete(partition, gone))
-        steps += [
-            _set({keys.pending: mark}, old, shard),
-            self._upsert(partition, self.points(records, words, version, mark), whole),
-            _set({keys.committed: True}, leading, shard),
-            self._delete(partition, old),
-            models.DeletePayloadOperation(
-                delete_payload=models.DeletePayload(keys=[keys.pending, keys.committed], filter=new, shard_key=shard)
-            ),
-        ]
-        return Write(partition, tuple(steps))
-
-
-def _set(
-    payload: dict[str, Any], where: models.Filter, shard: models.ShardKeyWithFallback | None
-) -> models.SetPayloadOperation:
-    return models.SetPayloadOperation(set_payload=models.SetPayload(payload=payload, filter=where, shard_key=shard))
+        gone = models.FilterSelector(filter=where, shard_key=self.shard(partition))
+        return Write(partition, (models.DeleteOperation(delete=gone),))
 
 
 def shard_key(config: QdrantConfig, partition: str | None) -> models.ShardKeyWithFallback | None:

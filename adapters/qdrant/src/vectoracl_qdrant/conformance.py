@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from functools import lru_cache
 from importlib import import_module
@@ -32,7 +33,7 @@ from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant,
 from vectoracl_conformance.servers import Place, Running, ServerSpec
 from vectoracl_qdrant import local
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.conformance_wire import DECODE, JUDGE, Counted, QdrantEngine
+from vectoracl_qdrant.conformance_wire import DECODE, HEADS, JUDGE, Counted, QdrantEngine
 from vectoracl_qdrant.requests import Rank, RankGroups, RankLegs, RankWords, Scroll, Write
 
 _TENANT = "group_id"
@@ -88,11 +89,10 @@ class QdrantStore(Store):
                 return points
 
     def census(self) -> Sequence[Record]:
-        """Read every point of every tenant."""
-        if self._local is None:
-            return [self._record(point) for point in self._points()]
-        with self._local.lock:
-            return [self._record(point) for point in self._points()]
+        """Read every point of every tenant; heads of documents are no rows."""
+        with nullcontext() if self._local is None else self._local.lock:
+            points = self._points()
+        return [self._record(point) for point in points if (point.payload or {}).get(_TENANT) != HEADS]
 
     def _record(self, point: models.Record) -> Record:
         payload = point.payload or {}
@@ -206,16 +206,28 @@ def _strict(client: QdrantClient, name: str, **settings: Any) -> None:
 
 
 def _in_must(where: models.Filter | None, tenant: str) -> bool:
-    """Tell whether `group_id == tenant` is a condition of *where*'s own `must`: nothing beside it can widen that."""
+    """Tell whether `group_id == tenant` is a condition of *where*'s own `must`: nothing beside it can widen that.
+
+    Or whether the group of the documents' heads is, and that they are the tenant's.
+    """
     must = [] if where is None or where.must is None else where.must
-    wanted = models.FieldCondition(key=_TENANT, match=models.MatchValue(value=tenant))
-    return any(one == wanted for one in (must if isinstance(must, list) else [must]))
+    conditions = must if isinstance(must, list) else [must]
+
+    def has(key: str, value: str) -> bool:
+        return models.FieldCondition(key=key, match=models.MatchValue(value=value)) in conditions
+
+    return has(_TENANT, tenant) or (has(_TENANT, HEADS) and has("document", tenant))
+
+
+def _owner(payload: Mapping[str, Any]) -> Any:
+    """Return the tenant that a point is written for; the head of a document has it elsewhere."""
+    return payload.get("document") if payload.get(_TENANT) == HEADS else payload.get(_TENANT)
 
 
 def _written_in(step: Any, tenant: str) -> bool:
     match step:
         case models.UpsertOperation(upsert=models.PointsList() as upsert):
-            tagged = all((point.payload or {}).get(_TENANT) == tenant for point in upsert.points)
+            tagged = all(_owner(point.payload or {}) == tenant for point in upsert.points)
             return tagged and _in_must(upsert.update_filter, tenant)
         case models.DeleteOperation(delete=models.FilterSelector() as selector):
             return _in_must(selector.filter, tenant)

@@ -161,7 +161,7 @@ def _moving(step: Any) -> Any:
     points = []
     for point in step.upsert.points:  # type: ignore[union-attr]
         payload = dict(point.payload or {})
-        payload.update(orjson.loads(payload["metadata"]))
+        payload.update(orjson.loads(payload.get("metadata", "{}")))
         points.append(point.model_copy(update={"payload": payload}))
     return models.UpsertOperation(upsert=step.upsert.model_copy(update={"points": points}))
 

@@ -24,6 +24,8 @@ from vectoracl_conformance.evidence.structure import Judge, by_carries
 from vectoracl_conformance.harness import HarnessError
 
 TENANT = "group_id"
+HEADS = "*heads"
+_OWNER = "document"  # where a document's head names its tenant
 _POINTS = re.compile(r"/collections/[^/]+/points(/.*)?\Z")
 _CONTROL = re.compile(r"(/|/collections/[^/]+|/collections/[^/]+/exists|/healthz|/readyz)\Z")
 _CLASSES: dict[str, tuple[Any, Any]] = {
@@ -119,8 +121,17 @@ JUDGE: Judge = by_carries(_carries, _is_data)
 def _clause(where: Any, tenant: str) -> bool:
     """Tell whether the tenant is a condition of *where*'s own `must`, as REST writes it."""
     must = (where or {}).get("must")
-    wanted = {"key": TENANT, "match": {"value": tenant}}
-    return any(one == wanted for one in (must if isinstance(must, list) else [must]))
+    conditions = must if isinstance(must, list) else [must]
+
+    def has(key: str, value: str) -> bool:
+        return {"key": key, "match": {"value": value}} in conditions
+
+    return has(TENANT, tenant) or (has(TENANT, HEADS) and has(_OWNER, tenant))
+
+
+def _tagged(payload: Mapping[str, Any], tenant: str) -> bool:
+    """Tell whether a point is written for *tenant*; the head of a document names it elsewhere."""
+    return bool(payload.get(_OWNER if payload.get(TENANT) == HEADS else TENANT) == tenant)
 
 
 def _http(path: str, body: Any, tenant: str) -> bool:
@@ -154,7 +165,7 @@ def _query(body: Mapping[str, Any], tenant: str) -> bool:
 def _step(step: Mapping[str, Any], tenant: str) -> bool:
     match dict(step):
         case {"upsert": {"points": list(points)} as upsert}:
-            tagged = all((point.get("payload") or {}).get(TENANT) == tenant for point in points)
+            tagged = all(_tagged(point.get("payload") or {}, tenant) for point in points)
             return tagged and _clause(upsert.get("update_filter"), tenant)
         case {"delete": {"filter": where} as gone}:
             return "points" not in gone and _clause(where, tenant)
@@ -167,13 +178,17 @@ def _step(step: Mapping[str, Any], tenant: str) -> bool:
 
 def _must(where: Any, tenant: str) -> bool:
     """Tell the same of a filter as gRPC writes it."""
-    return any(
-        one.WhichOneof("condition_one_of") == "field"
-        and one.field.key == TENANT
-        and one.field.match.WhichOneof("match_value") == "keyword"
-        and one.field.match.keyword == tenant
-        for one in where.must
-    )
+
+    def has(key: str, value: str) -> bool:
+        return any(
+            one.WhichOneof("condition_one_of") == "field"
+            and one.field.key == key
+            and one.field.match.WhichOneof("match_value") == "keyword"
+            and one.field.match.keyword == value
+            for one in where.must
+        )
+
+    return has(TENANT, tenant) or (has(TENANT, HEADS) and has(_OWNER, tenant))
 
 
 def _message(path: str, message: Any, tenant: str) -> bool:
@@ -208,7 +223,8 @@ def _operation(step: Any, tenant: str) -> bool:
     kind = step.WhichOneof("operation")
     change: Any = getattr(step, kind) if kind else None
     if kind == "upsert":
-        tagged = all(point.payload[TENANT].string_value == tenant for point in change.points)
+        owners = ({key: point.payload[key].string_value for key in (TENANT, _OWNER)} for point in change.points)
+        tagged = all(_tagged(one, tenant) for one in owners)
         return tagged and _must(change.update_filter, tenant)
     if kind == "delete_points":
         return bool(change.points.WhichOneof("points_selector_one_of") == "filter") and _must(

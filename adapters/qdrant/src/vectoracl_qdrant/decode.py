@@ -14,7 +14,7 @@ from vectoracl.meaning import values_of
 from vectoracl.prepare import load_metadata
 from vectoracl.records import Hit, Tag, hit_of
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.names import field_key, flag, id_of
+from vectoracl_qdrant.names import NO_VERSION, field_key, flag, id_of
 
 ADAPTER = "qdrant"
 Point = models.ScoredPoint | models.Record
@@ -85,7 +85,7 @@ class Decoder:
                 float(payload[keys.time]),
                 int(payload[keys.position]),
             )
-            whole = str(point.id) == id_of(tag)
+            whole = str(point.id) == id_of(tag, str(payload.get(keys.version, NO_VERSION)))
         except (KeyError, TypeError, ValueError, AttributeError):
             raise StoreError(
                 "A point of the collection has no whole tag: it was not written by vectoracl. Run `vectoracl check`.",

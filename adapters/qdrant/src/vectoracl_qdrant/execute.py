@@ -27,6 +27,7 @@ from vectoracl_qdrant import local as locals_
 from vectoracl_qdrant.compile import shard_key
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.failures import mapped, not_provisioned
+from vectoracl_qdrant.names import HEADS
 from vectoracl_qdrant.requests import (
     AnyRequest,
     Describe,
@@ -46,9 +47,11 @@ from vectoracl_qdrant.schema import (
     CreateIndex,
     CreateShard,
     CreateWords,
+    DropShard,
     Step,
     UpdateCollection,
     UpdateWords,
+    steps,
 )
 from vectoracl_qdrant.tiers import Cluster
 
@@ -154,7 +157,7 @@ def reply_of(request: AnyRequest, answer: Any) -> Any:
             if len(answer.hits) >= request.limit:
                 text = f"The collection has {request.limit:,} tenants or more, which one request cannot list."
                 raise StoreError(text, code="too_many_tenants", adapter="qdrant", sent="no")
-            return tuple(sorted(str(hit.value) for hit in answer.hits))
+            return tuple(sorted(str(hit.value) for hit in answer.hits if hit.value != HEADS))
     assert_never(request)
 
 
@@ -234,6 +237,22 @@ class LocalPort(_Process):
     def __init__(self, config: QdrantConfig, key: str, *, debug: bool) -> None:
         super().__init__(config, debug=debug)
         self._local = locals_.acquire(key)
+        if config.memory:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Make the collection of a store in memory, which begins empty: nobody else could have provisioned it."""
+        failed, local = None, self._local
+        with local.lock:
+            try:
+                if not local.client.collection_exists(self._config.collection):
+                    for step in steps(self._config, {}, None):
+                        _apply(local.client, step)
+            except Exception as error:  # noqa: BLE001 - raised as ours, below
+                failed = mapped(error, write=True, debug=self._debug)
+        if failed is not None:
+            self.close()
+            raise failed
 
     def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request*."""
@@ -254,12 +273,12 @@ class LocalPort(_Process):
         with self._local.lock:
             try:
                 work(self._local.client)
+                locals_.hasten(self._local.client)  # a collection that was made just now
                 self._local.keep_private()
             except Exception as error:  # noqa: BLE001 - raised as ours, below
                 failed = mapped(error, write=True, debug=self._debug)
         if failed is not None:
             raise failed
-            locals_.hasten(self._local.client)
 
     def _provisioned(self) -> bool:
         try:
@@ -493,6 +512,8 @@ def _apply(client: QdrantClient, step: Step) -> None:
         case CreateShard():
             state = models.ReplicaState.PARTIAL if step.partial else None
             client.create_shard_key(step.name, step.key, initial_state=state)
+        case DropShard():
+            client.delete_shard_key(step.name, step.key)
         case CopyTenant():
             copy = models.ReplicatePoints(filter=step.where, from_shard_key=step.source, to_shard_key=step.target)
             client.cluster_collection_update(step.name, models.ReplicatePointsOperation(replicate_points=copy))

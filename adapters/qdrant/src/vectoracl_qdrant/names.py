@@ -1,13 +1,15 @@
 """Every id and payload path that the adapter makes; nothing else reaches a request.
 
-A chunk's point id is derived from (tenant, document, generation, chunk id), since ids are global in a collection: a
-tenant cannot name, and so cannot overwrite, another one's point. Metadata that can be filtered lies under one object,
+A chunk's point id is derived from (tenant, document, generation, chunk id) and the name of the version, since ids are
+global in a collection: a tenant cannot name, and so cannot overwrite, another one's point, nor can two replacements of
+one document. Metadata that can be filtered lies under one object,
 each key with its type in front (`fields.num_year`), so that no user key meets a tag, no value is compared with one of
 another type, and a path has no dots but our own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -18,16 +20,38 @@ from vectoracl.records import Tag, stored_key
 from vectoracl_qdrant.config import Payload
 
 _ORDER_BYTES = 6  # 48 bits: exact in a double, which the server compares by
+NO_VERSION = ""
+_NAMED = "r:"
+HEADS = "*heads"
+"""The group of the documents' heads, in the tenant's key. No tenant is called so: a tenant's id has no *."""
 
 
-def point_id(tenant: str, document: str, generation: int, chunk: str) -> str:
-    """Return the point's id: the first 128 bits of `records.stored_key`, as a UUID."""
-    return str(uuid.UUID(hex=stored_key(tenant, document, generation, chunk)[:32]))
+def version_name(digest: str) -> str:
+    """Return the name of the version that one replacement makes. Its points' ids depend on it."""
+    return _NAMED + digest
 
 
-def id_of(tag: Tag) -> str:
-    """Return the id of the point that holds the chunk of *tag*."""
-    return point_id(tag.tenant, tag.document, tag.generation, tag.chunk)
+def named(version: str) -> bool:
+    """Tell whether *version* is such a name; others are of upserts, and of replacements before there were names."""
+    return version.startswith(_NAMED)
+
+
+def point_id(tenant: str, document: str, generation: int, chunk: str, version: str = NO_VERSION) -> str:
+    """Return the point's id: 128 bits of `records.stored_key`, and of the version's name if it has one, as a UUID."""
+    key = stored_key(tenant, document, generation, chunk)
+    if named(version):
+        key = hashlib.blake2b(f"{key}{version}".encode(), digest_size=16).hexdigest()
+    return str(uuid.UUID(hex=key[:32]))
+
+
+def id_of(tag: Tag, version: str = NO_VERSION) -> str:
+    """Return the id of the point that holds the chunk of *tag* in *version*."""
+    return point_id(tag.tenant, tag.document, tag.generation, tag.chunk, version)
+
+
+def head_id(tenant: str, document: str) -> str:
+    """Return the id of the point that says which version of the document is published (see `heads`)."""
+    return point_id(HEADS, tenant, 0, document)
 
 
 def shard_of(tenant: str) -> str:

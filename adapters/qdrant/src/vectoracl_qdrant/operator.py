@@ -19,7 +19,8 @@ from vectoracl_qdrant import words as words_
 from vectoracl_qdrant.compile import QdrantCompiler, shard_key
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.execute import Administrator
-from vectoracl_qdrant.names import shard_of
+from vectoracl_qdrant.heads import Heads
+from vectoracl_qdrant.names import HEADS, shard_of
 from vectoracl_qdrant.pages import Pages
 from vectoracl_qdrant.requests import Describe, Scroll, Tenants, Write
 
@@ -44,6 +45,7 @@ class QdrantOperator:
         self._fields = fields
         self._compile = QdrantCompiler(config, fields)
         self._pages = Pages(config, self._compile)
+        self._heads = Heads(config, self._compile)
         self._open = port
         self._open_administrator = administrator
         self._port: Port | None = None
@@ -128,7 +130,8 @@ class QdrantOperator:
     def _fill_words(self, progress: Progress | None) -> list[str]:
         """Give their words to chunks that have none, tenant by tenant; what is written meanwhile stays as it is."""
         key = str(self._config.words)
-        lacking = models.Filter(must_not=[models.HasVectorCondition(has_vector=key)])
+        heads = models.FieldCondition(key=self._config.payload.tenant, match=models.MatchValue(value=HEADS))
+        lacking = models.Filter(must_not=[models.HasVectorCondition(has_vector=key), heads])
         first, _ = self._admin().read(self._config.collection, lacking, 1, None, vectors=False)
         if not first:
             return []
@@ -181,8 +184,7 @@ class QdrantOperator:
         return TenantInfo(name, rows, tier, "promote" if unfinished or large else "", note=note)
 
     def _left(self, tenant: str) -> bool:
-        where = self._compile.rows(tenant)
-        assert where is not None
+        where = self._heads.everything(tenant)
         return bool(self._ask(Scroll(None, where, 1, shard=self._config.shared_shard)).points)
 
     def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
@@ -194,6 +196,24 @@ class QdrantOperator:
         """Raises: RefusedError."""
         tiers.refuse(self._config)
         raise RefusedError(tiers.NO_WAY_BACK)
+
+    def remove(self, tenant: str) -> list[str]:
+        """Delete *tenant*: every point of it in every shard, whatever version, and the shard that is named after it."""
+        check_tenant(tenant)
+        if self._found() is None:
+            return []
+        where, done = self._heads.everything(tenant), []
+        cluster = self._admin().cluster() if self._config.tiers else tiers.Cluster(custom=False)
+        # The shard first: while it is there, reads and writes of the tenant go to it.
+        if shard_of(tenant) in cluster.states:
+            self._admin().apply(schema.DropShard(self._config.collection, shard_of(tenant)))
+            done.append(f"removed the shard of the tenant {tenant} with its chunks")
+        shard = self._config.shared_shard if self._config.tiers else None
+        if self._ask(Scroll(None, where, 1, shard=shard)).points:
+            gone = models.FilterSelector(filter=where, shard_key=shard)
+            self._ask(Write(None, (models.DeleteOperation(delete=gone),)))
+            done.append(f"removed the chunks of the tenant {tenant}")
+        return done
 
     def close(self) -> None:
         """Close the connections."""
@@ -218,8 +238,7 @@ class _Hands:
     def act(self, task: tiers.Task, tenant: str) -> None:
         one = self._operator
         config, shard = one._config, shard_of(tenant)  # noqa: SLF001 - likewise
-        where = one._compile.rows(tenant)  # noqa: SLF001 - likewise
-        assert where is not None
+        where = one._heads.everything(tenant)  # noqa: SLF001 - likewise
         match task:
             case "create":
                 one._admin().apply(schema.CreateShard(config.collection, shard, partial=True))  # noqa: SLF001

@@ -171,7 +171,8 @@ def _server(config: QdrantConfig, fields: Mapping[str, FieldType], found: models
             yield _finding(rules.UNINDEXED, name, "filters on keys without an index are allowed", _PROVISION)
     for key, params in wanted.items():
         if key != tenant and (key not in there or not schema.same_index(params, there[key])):
-            yield _finding(rules.INDEX, f"{name}.{key}", f"there is no {params.type.value} index on it", _PROVISION)
+            rule = rules.MARKS if key == config.payload.pending else rules.INDEX
+            yield _finding(rule, f"{name}.{key}", f"there is no {params.type.value} index on it", _PROVISION)
 
 
 def _finding(rule: Rule, subject: str, message: str, fix: str) -> Finding:

@@ -136,3 +136,12 @@ TIERS = RULES.add(
     "that has it, every request would go to all shards, where a tenant that moves lies twice.",
     lowers=True,
 )
+MARKS = RULES.add(
+    "QD018",
+    "The key of the marks has its index",
+    "error",
+    "Writers that meet tell each other's marks apart by a filter on this key, which strict mode refuses without its "
+    "index: a replacement could publish a version and not take its marks away. Collections from before get it by "
+    "`vectoracl provision`.",
+    lowers=True,
+)

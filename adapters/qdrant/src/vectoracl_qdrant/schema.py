@@ -66,6 +66,14 @@ class CreateShard:
 
 
 @dataclass(frozen=True, slots=True)
+class DropShard:
+    """Remove a tenant's own shard, with its points."""
+
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class CopyTenant:
     """Let the server copy the points that pass `where` from one shard into another, while both are served."""
 
@@ -84,7 +92,9 @@ class CreateIndex:
     params: IndexParams
 
 
-Step = CreateCollection | CreateShard | CopyTenant | UpdateCollection | CreateWords | UpdateWords | CreateIndex
+Step = (
+    CreateCollection | CreateShard | DropShard | CopyTenant | UpdateCollection | CreateWords | UpdateWords | CreateIndex
+)
 
 
 def vectors(config: QdrantConfig) -> models.VectorParams | dict[str, models.VectorParams]:
@@ -145,7 +155,7 @@ def indexes(config: QdrantConfig, fields: Mapping[str, FieldType]) -> dict[str, 
         keys.tenant: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
     }
     for key in (keys.document, keys.docgen, keys.chunk, keys.label, keys.producer, keys.path, keys.version,
-                keys.present):  # fmt: skip
+                keys.pending, keys.present):  # fmt: skip
         made[key] = _keyword()
     for key in (keys.generation, keys.rev, keys.expires, keys.time, keys.position, keys.order):
         made[key] = _number()
@@ -241,6 +251,8 @@ def text_of(step: Step) -> str:
         case CreateShard():
             key = {"shard_key": step.key, **({"initial_state": "Partial"} if step.partial else {})}
             return f"PUT /collections/{step.name}/shards\n{_json(key)}"
+        case DropShard():
+            return f"POST /collections/{step.name}/shards/delete\n{_json({'shard_key': step.key})}"
         case CopyTenant():
             copy = {"filter": _dump(step.where), "from_shard_key": step.source, "to_shard_key": step.target}
             return f"POST /collections/{step.name}/cluster\n{_json({'replicate_points': copy})}"

@@ -1,11 +1,15 @@
-"""Which generation of a document is published; reads that show one version of each. Flows; pure.
+"""Which version of a document is published; reads that show one version of each. Flows; pure.
 
-A replacement leaves marks on the points of the old and the new generation while it is under way (`compile.replace`).
-Whoever meets a mark looks at the point that decides.
+While a document is being written, the points that are concerned carry a mark (`writes`). Whoever meets a mark asks the
+document's head which version is published (`heads`), and leaves out what is of any other.
+
+A document that was last replaced before there were heads has none. Its marks are "generation:id of the deciding
+point", and its published version is the highest that is not undecided.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,11 +18,12 @@ from qdrant_client import models
 from vectoracl.adapter import Flow, together
 from vectoracl.algebra import EVERY
 from vectoracl.errors import StoreError
-from vectoracl.records import docgen
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import Compiled
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.decode import ADAPTER, Decoder, Point
+from vectoracl_qdrant.heads import Head, Heads
+from vectoracl_qdrant.names import NO_VERSION, head_id, named
 from vectoracl_qdrant.pages import Pages
 from vectoracl_qdrant.requests import Order, Scroll
 
@@ -26,21 +31,20 @@ ROUNDS = 6
 AGAIN = 3
 """How often a short answer of a server is asked for before it is taken for what there is."""
 _SIDE_BY_SIDE = 64
+_HEADLESS_MARK = re.compile(r"\d+:")
 Ask = Callable[[Compiled], Flow[Sequence[Any]]]
-Version = tuple[str, int]
-"""A document and one of its generations."""
+Version = tuple[str, int, str]
+"""A document, and a generation and the name of a version of it."""
+Seen = dict[tuple[int, str], str | None]
+"""Versions of one document that are there, with a mark on each."""
 
 
-class Known(NamedTuple):
-    """The generations of one document that are there, with the mark on each, and the published one."""
+class Looked(NamedTuple):
+    """What a writer found of one document: its head (or what that would say), and the generation after it."""
 
-    seen: dict[int, str | None]
-    published: int | None
-
-    @property
-    def quiet(self) -> bool:
-        """Whether there is one generation and no mark: nothing to be decided."""
-        return len(self.seen) < 2 and not any(self.seen.values())
+    head: Head
+    next: int
+    probed: tuple[Any, ...]
 
 
 class Versions:
@@ -51,17 +55,17 @@ class Versions:
         self._compile = compiled
         self._decode = decode
         self._pages = pages
+        self.heads = Heads(config, compiled)
 
     def steady(self, partition: str, ask: Ask) -> Flow[Sequence[Any]]:
         """Ask, and again without what is stale, until every document in the reply is of its published version.
 
-        What was hidden is looked at once more behind the last answer: a replacement that was undecided when it was
-        hidden may have been decided since, and its old version be gone. Then neither would be in the answer.
+        What was hidden is looked at once more behind the last answer: a version that was not committed when it was
+        hidden may have been since, and the old one be gone. Then neither would be in the answer.
         """
         hidden: frozenset[Version] = frozenset()
         for _ in range(ROUNDS):
-            without = self._compile.hidden(frozenset(docgen(*one) for one in hidden)) if hidden else EVERY
-            points = yield from ask(without)
+            points = yield from ask(self._compile.hidden(hidden) if hidden else EVERY)
             stale = yield from self.stale(partition, points)
             if stale:
                 hidden |= stale
@@ -74,44 +78,100 @@ class Versions:
 
     def _published(self, partition: str, hidden: frozenset[Version]) -> Flow[frozenset[Version]]:
         """Return those of *hidden* that are published now."""
-        documents = sorted({document for document, _ in hidden})
-        found: dict[str, dict[int, str | None]] = {}
-        for start in range(0, len(documents), _SIDE_BY_SIDE):
-            some = documents[start : start + _SIDE_BY_SIDE]
-            found.update((yield from self._oldest_and_newest(partition, some)))
-        resolved = yield from self.resolve(partition, found)
-        return frozenset((name, versions.published) for name, versions in resolved.items()
-                         if versions.published is not None) & hidden  # fmt: skip
-
-    def _oldest_and_newest(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, dict[int, str | None]]]:
-        asked: list[Scroll] = []
-        for document in documents:
-            where = self._compile.rows(partition, self._compile.documents([document]))
-            assert where is not None
-            asked.extend(self._ends(partition, where))
-        replies = yield from together(*asked)
-        return {document: self._seen(replies[2 * place : 2 * place + 2]) for place, document in enumerate(documents)}
+        documents = sorted({document for document, _, _ in hidden})
+        heads = yield from self._heads(partition, documents)
+        seen = yield from self._ends(partition, [one for one in documents if one not in heads])
+        heads.update((yield from self._headless(partition, seen)))
+        return frozenset(one for one in hidden if one[0] in heads and heads[one[0]].shows(one[1], one[2]))
 
     def stale(self, partition: str, points: Iterable[Point]) -> Flow[frozenset[Version]]:
-        """Return the versions among *points* that are not published; asks only where a replacement left marks."""
-        found: dict[str, dict[int, str | None]] = {}
+        """Return the versions among *points* that are not published; asks only where a write left marks."""
+        found: dict[str, Seen] = {}
         for point in points:
-            document, generation, pending = self.of(point)
-            found.setdefault(document, {})[generation] = pending
-        loud = {document: seen for document, seen in found.items() if not Known(seen, None).quiet}
+            document, generation, version, mark = self.of(point)
+            seen = found.setdefault(document, {})
+            seen[generation, version] = seen.get((generation, version)) or mark
+        loud = {document: seen for document, seen in found.items() if not _quiet(seen)}
         if not loud:
             return frozenset()
-        resolved = yield from self.resolve(partition, loud)
+        heads = yield from self._heads(partition, loud)
+        heads.update((yield from self._headless(partition, {one: loud[one] for one in loud if one not in heads})))
         return frozenset(
-            (document, generation)
-            for document, versions in resolved.items()
-            for generation in versions.seen
-            if generation != versions.published
+            (document, generation, version)
+            for document, seen in loud.items()
+            for generation, version in seen
+            if document not in heads or not heads[document].shows(generation, version)
         )
 
-    def resolve(self, partition: str, found: dict[str, dict[int, str | None]]) -> Flow[dict[str, Known]]:
-        """Find out which generation of each document is published: the highest that is not undecided."""
-        marks = {mark for seen in found.values() for mark in seen.values() if mark}
+    def of(self, point: Point) -> tuple[str, int, str, str | None]:
+        """Return the document, generation, version and mark of *point*. Raises: StoreError where there is no tag."""
+        keys, payload = self._config.payload, point.payload or {}
+        try:
+            return (
+                payload[keys.document],
+                int(payload[keys.generation]),
+                str(payload.get(keys.version, NO_VERSION)),
+                payload.get(keys.pending),
+            )
+        except (KeyError, TypeError, ValueError):
+            self._decode.tag(point)  # raises what fits
+            raise
+
+    # Documents with a head
+
+    def _heads(self, partition: str, documents: Iterable[str]) -> Flow[dict[str, Head]]:
+        """Return the heads of those of *documents* that have one."""
+        names = {head_id(partition, one): one for one in documents}
+        if not names:
+            return {}
+        points = yield from self._pages.all(self.heads.read(partition, names.values()))
+        return {names[str(point.id)]: self.heads.decode(point) for point in points}
+
+    def head(self, partition: str, document: str) -> Flow[Head]:
+        """Return the head of *document*, which has one unless its tenant was removed meanwhile."""
+        found = yield from self._heads(partition, [document])
+        return found.get(document, Head())
+
+    def look(self, partition: str, document: str, *more: Scroll) -> Flow[Looked]:
+        """Look at one document before it is replaced; *more* is asked at the same time."""
+        where = self._compile.rows(partition, self._compile.documents([document]))
+        assert where is not None
+        replies = yield from together(self.heads.read(partition, [document]), *self._both_ends(where, partition), *more)
+        seen = self._seen(replies[1:3])
+        if replies[0].points:
+            head = self.heads.decode(replies[0].points[0])
+            if head.generation >= 0:
+                return Looked(head, head.generation + 1, replies[3:])
+        else:
+            head = (yield from self._headless(partition, {document: seen} if seen else {})).get(document, Head())
+        return Looked(head, 1 + max((head.generation, *(generation for generation, _ in seen))), replies[3:])
+
+    def current(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, Head]]:
+        """Return what the head of each of *documents* says, or would say; of most it would say generation 0."""
+        compiled = self._compile
+        where = compiled.rows(partition, compiled.documents(documents), compiled.versioned())
+        assert where is not None
+        first = self.heads.read(partition, documents)
+        page, later = yield from together(first, Scroll(partition, where, 1, compiled.versions))
+        if page.offset is None:
+            names = {head_id(partition, one): one for one in documents}
+            heads = {names[str(point.id)]: self.heads.decode(point) for point in page.points}
+        else:
+            heads = yield from self._heads(partition, documents)
+        headless = [one for one in documents if one not in heads]
+        if later.points and headless and heads:
+            where = compiled.rows(partition, compiled.documents(headless), compiled.versioned())
+            assert where is not None
+            later = yield from Scroll(partition, where, 1, compiled.versions)
+        if later.points and headless:
+            heads.update((yield from self._headless(partition, (yield from self._ends(partition, headless)))))
+        return {one: heads.get(one, Head(0)) for one in documents}
+
+    # Documents without
+
+    def _headless(self, partition: str, found: Mapping[str, Seen]) -> Flow[dict[str, Head]]:
+        """Return what the heads of documents would say that have none, by what was *found* of them."""
+        marks = {mark for seen in found.values() for mark in seen.values() if mark and _HEADLESS_MARK.match(mark)}
         decided: set[str] = set()
         if marks:
             compiled = self._compile
@@ -120,54 +180,40 @@ class Versions:
             key = self._config.payload.committed
             points = yield from self._pages.all(Scroll(partition, where, self._config.page, (key,)))
             decided = {str(point.id) for point in points if (point.payload or {}).get(key) is True}
-        return {document: Known(seen, _published(seen, decided)) for document, seen in found.items()}
+        published = {document: _published(seen, decided) for document, seen in found.items()}
+        return {document: Head(*place) for document, place in published.items() if place is not None}
 
-    def of(self, point: Point) -> tuple[str, int, str | None]:
-        """Return the document, the generation and the mark of *point*. Raises: StoreError where there is no tag."""
-        keys, payload = self._config.payload, point.payload or {}
-        try:
-            return payload[keys.document], int(payload[keys.generation]), payload.get(keys.pending)
-        except (KeyError, TypeError, ValueError):
-            self._decode.tag(point)  # raises what fits
-            raise
+    def _ends(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, Seen]]:
+        """Return the oldest and the newest version of each of *documents* that is there."""
+        found: dict[str, Seen] = {}
+        for start in range(0, len(documents), _SIDE_BY_SIDE):
+            some = documents[start : start + _SIDE_BY_SIDE]
+            asked: list[Scroll] = []
+            for document in some:
+                where = self._compile.rows(partition, self._compile.documents([document]))
+                assert where is not None
+                asked.extend(self._both_ends(where, partition))
+            replies = yield from together(*asked)
+            for place, document in enumerate(some):
+                seen = self._seen(replies[2 * place : 2 * place + 2])
+                if seen:
+                    found[document] = seen
+        return found
 
-    def document(self, partition: str, document: str, *more: Scroll) -> Flow[tuple[Known, tuple[Any, ...]]]:
-        """Look at one document: its oldest and its newest generation; *more* is asked at the same time."""
-        where = self._compile.rows(partition, self._compile.documents([document]))
-        assert where is not None
-        replies = yield from together(*self._ends(partition, where), *more)
-        seen = self._seen(replies[:2])
-        resolved = yield from self.resolve(partition, {document: seen})
-        return resolved[document], replies[2:]
-
-    def _ends(self, partition: str, where: models.Filter) -> tuple[Scroll, Scroll]:
+    def _both_ends(self, where: models.Filter, partition: str) -> tuple[Scroll, Scroll]:
         key = self._config.payload.generation
         return (
             Scroll(partition, where, 1, self._compile.versions, order=Order(key)),
             Scroll(partition, where, 1, self._compile.versions, order=Order(key, descending=True)),
         )
 
-    def _seen(self, replies: Iterable[Any]) -> dict[int, str | None]:
-        seen: dict[int, str | None] = {}
+    def _seen(self, replies: Iterable[Any]) -> Seen:
+        seen: Seen = {}
         for reply in replies:
             for point in reply.points:
-                _, generation, pending = self.of(point)
-                seen[generation] = pending
+                _, generation, version, mark = self.of(point)
+                seen[generation, version] = mark
         return seen
-
-    def generations(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, int]]:
-        """Return the published generation of each document that was ever replaced; all others have 0."""
-        compiled = self._compile
-        where = compiled.rows(partition, compiled.documents(documents), compiled.generations(gte=1))
-        assert where is not None
-        page = yield from Scroll(partition, where, 1, compiled.versions)
-        found: dict[str, dict[int, str | None]] = {}
-        if page.points:
-            for start in range(0, len(documents), _SIDE_BY_SIDE):
-                some = documents[start : start + _SIDE_BY_SIDE]
-                found.update((yield from self._oldest_and_newest(partition, some)))
-        resolved = yield from self.resolve(partition, found)
-        return {document: versions.published or 0 for document, versions in resolved.items()}
 
 
 def restless() -> StoreError:
@@ -176,15 +222,27 @@ def restless() -> StoreError:
     return StoreError(text, code="replacing", adapter=ADAPTER, sent="no", retryable=True)
 
 
-def _published(seen: Mapping[int, str | None], decided: set[str]) -> int | None:
-    """Return the published generation: the highest that is neither undecided nor unannounced.
+def _quiet(seen: Seen) -> bool:
+    """Tell whether there is one version and no mark: nothing to be decided. Unnamed versions are one by generation."""
+    if any(seen.values()):
+        return False
+    if len(seen) < 2:
+        return True
+    (generation, version), *others = seen
+    return all(Head(generation, version).shows(*one) for one in others)
 
-    A mark is "generation:id of the deciding point".
-    """
+
+def _published(seen: Seen, decided: set[str]) -> tuple[int, str] | None:
+    """Return the published version without a head: the highest that is neither undecided nor unannounced."""
     announced: dict[int, bool] = {}
     for mark in seen.values():
-        if mark:
+        if mark and _HEADLESS_MARK.match(mark):
             number, _, lead = mark.partition(":")
             announced[int(number)] = announced.get(int(number), False) or lead in decided
-    candidates = [one for one in seen if announced.get(one, True)] + [one for one, done in announced.items() if done]
-    return max(candidates, default=None)
+    candidates = {generation for generation, _ in seen if announced.get(generation, True)}
+    candidates |= {number for number, done in announced.items() if done}
+    if not candidates:
+        return None
+    highest = max(candidates)
+    names = [version for generation, version in seen if generation == highest and named(version)]
+    return highest, max(names, default=NO_VERSION)

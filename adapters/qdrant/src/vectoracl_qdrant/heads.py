@@ -1,0 +1,166 @@
+"""A document's head: the point that says which of its versions is published, and who is replacing it. Pure.
+
+Qdrant has no transaction, and a condition on the point itself is the only one that a write can have. So what has to be
+decided once is decided on one point for each document that was ever replaced: a replacement claims the head while it
+still says what was found, and commits by a write that needs the claim and the same version. Another one's claim takes
+it away, another one's commit changes the version, so of several there is one that commits. A head has no vector and no
+text, and lies in a group that is no tenant's, where no search, scroll or count of a tenant comes; a condition names the
+tenant beside it. It stays when its document is deleted: what is left of an older version is known as such for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from qdrant_client import models
+
+from vectoracl_qdrant.compile import QdrantCompiler
+from vectoracl_qdrant.compile_predicate import Condition, keyword, numeric
+from vectoracl_qdrant.config import QdrantConfig
+from vectoracl_qdrant.names import HEADS, NO_VERSION, head_id, named
+from vectoracl_qdrant.requests import Operation, Scroll
+
+_REMEMBERED = 32
+"""How many commits a head remembers: a writer that is further behind does not learn what became of its own."""
+_ABSENT = -1
+
+
+class Head(NamedTuple):
+    """The published version of a document, by generation and name; who claims it; the commits before, newest last.
+
+    The generation is below 0 while the document's first replacement is under way and there was nothing before.
+    """
+
+    generation: int = _ABSENT
+    version: str = NO_VERSION
+    intent: str = ""
+    past: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> tuple[int, str]:
+        """The generation and version in which a chunk that is added is written."""
+        return max(self.generation, 0), self.version
+
+    @property
+    def contended(self) -> bool:
+        """Whether a replacement has claimed it that is not committed."""
+        return self.intent not in ("", self.version)
+
+    def shows(self, generation: int, version: str) -> bool:
+        """Tell whether a point of *generation* and *version* is of the published version."""
+        if named(version) or named(self.version):
+            return (generation, version) == self.place
+        return generation == self.place[0]
+
+    def next(self, version: str, generation: int) -> Head:
+        """Return the head as it is when *version* has been committed in *generation*."""
+        return Head(generation, version, version, (*self.past, _entry(generation, version))[-_REMEMBERED:])
+
+    def committed(self, new: Head) -> bool | None:
+        """Tell whether *new* was committed; None where that is too long ago to be known."""
+        if new.past[-1] in self.past:
+            return True
+        return None if self.generation - new.generation >= _REMEMBERED else False
+
+
+def _entry(generation: int, version: str) -> str:
+    return f"{generation}:{version}"
+
+
+class Heads:
+    """Compiles what is read and written of heads in one configured collection."""
+
+    def __init__(self, config: QdrantConfig, compiled: QdrantCompiler) -> None:
+        self._config = config
+        self._keys = config.payload
+        self._compile = compiled
+
+    def _where(self, partition: str, documents: Iterable[str], *conditions: Condition) -> models.Filter:
+        ids = sorted(head_id(partition, one) for one in documents)
+        return models.Filter(must=[*self.of(partition), models.HasIdCondition(has_id=list(ids)), *conditions])
+
+    def of(self, partition: str) -> list[models.FieldCondition]:
+        """Return that the point is the head of a document of *partition*."""
+        return [
+            models.FieldCondition(key=self._keys.tenant, match=models.MatchValue(value=HEADS)),
+            models.FieldCondition(key=self._keys.document, match=models.MatchValue(value=partition)),
+        ]
+
+    def everything(self, partition: str) -> models.Filter:
+        """Return the filter of all that is held of *partition*: its chunks, and the heads of its documents.
+
+        For operators: what moves or removes a tenant.
+        """
+        rows = self._compile.rows(partition)
+        assert rows is not None
+        return models.Filter(should=[rows, models.Filter(must=[*self.of(partition)])])
+
+    def _at(self, head: Head) -> list[Condition]:
+        keys = self._keys
+        version = keyword(keys.version, head.version)
+        assert not isinstance(version, bool)
+        return [numeric(keys.generation, gte=head.generation, lte=head.generation), version]
+
+    def read(self, partition: str, documents: Iterable[str]) -> Scroll:
+        """Compile the first page of the heads of *documents*."""
+        keys = self._keys
+        payload = (keys.generation, keys.version, keys.docgen, keys.present)
+        return Scroll(partition, self._where(partition, documents), self._config.page, payload)
+
+    def decode(self, point: models.Record) -> Head:
+        """Return *point* as a head."""
+        keys, payload = self._keys, point.payload or {}
+        return Head(
+            int(payload[keys.generation]),
+            payload[keys.version],
+            payload[keys.docgen],
+            tuple(payload.get(keys.present) or ()),
+        )
+
+    def claim(self, partition: str, document: str, base: Head, intent: str) -> Operation:
+        """Return the step that claims *document* for *intent*, if its head says *base* still, or is not there."""
+        keys = self._keys
+        payload = {
+            keys.tenant: HEADS,
+            keys.document: partition,
+            keys.generation: base.generation,
+            keys.version: base.version,
+            keys.docgen: intent,
+            keys.present: list(base.past),
+        }
+        point = models.PointStruct(id=head_id(partition, document), vector={}, payload=payload)
+        return self._compile.put(partition, [point], models.Filter(must=[*self.of(partition), *self._at(base)]))
+
+    def commit(self, partition: str, document: str, base: Head, new: Head) -> Operation:
+        """Return the step that publishes *new*, if the head says *base* and the claim is the one of *new*."""
+        keys = self._keys
+        claimed = keyword(keys.docgen, new.intent)
+        assert not isinstance(claimed, bool)
+        payload = {keys.generation: new.generation, keys.version: new.version, keys.present: list(new.past)}
+        return self._set(partition, payload, self._where(partition, [document], *self._at(base), claimed))
+
+    def release(self, partition: str, document: str, intent: str) -> Operation:
+        """Return the step that ends the claim of *intent*."""
+        claimed = keyword(self._keys.docgen, intent)
+        assert not isinstance(claimed, bool)
+        return self._set(partition, {self._keys.docgen: ""}, self._where(partition, [document], claimed))
+
+    def reset(self, partition: str, generations: Mapping[str, int]) -> list[Operation]:
+        """Return the steps by which the heads that there are say the generations that a copy brings."""
+        keys = self._keys
+        documents: dict[int, list[str]] = {}
+        for document, generation in generations.items():
+            documents.setdefault(generation, []).append(document)
+        return [
+            self._set(
+                partition,
+                {keys.generation: generation, keys.version: NO_VERSION, keys.docgen: "", keys.present: []},
+                self._where(partition, some),
+            )
+            for generation, some in sorted(documents.items())
+        ]
+
+    def _set(self, partition: str, payload: dict[str, object], where: models.Filter) -> Operation:
+        change = models.SetPayload(payload=payload, filter=where, shard_key=self._compile.shard(partition))
+        return models.SetPayloadOperation(set_payload=change)
