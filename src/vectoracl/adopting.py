@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vectoracl.adapter import Adopted, Progress
-from vectoracl.errors import RefusedError, StoreError
+from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.fields import FieldType
 from vectoracl.ids import check_tenant, look_alikes
 from vectoracl.prepare import prepare
@@ -77,6 +77,7 @@ def text_in(value: object) -> str:
     return value
 
 
+@apart
 def moments(metadata: Mapping[str, Any], fields: Mapping[str, FieldType]) -> dict[str, Any]:
     """Return *metadata* with the texts of its datetime fields as datetimes. Raises: RefusedError."""
     made = dict(metadata)
@@ -222,6 +223,7 @@ def look(
 # The copy
 
 
+@apart
 def by_tenant(
     rows: Iterable[Row], record: Callable[[Row], Record], id_of: Callable[[Row], str], source: str, what: str
 ) -> Groups:

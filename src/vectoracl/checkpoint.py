@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import orjson
 
-from vectoracl.errors import ConfigError, InvalidInputError, RefusedError
+from vectoracl.errors import ConfigError, InvalidInputError, RefusedError, apart
 from vectoracl.filelock import FileLock
 from vectoracl.operations import Position
 from vectoracl.private_files import open_private, read_private, replace_atomically
@@ -48,6 +48,7 @@ class Checkpoint:
         if found is not None:
             self._read(found)
 
+    @apart
     def _read(self, found: bytes) -> None:
         """Raises: InvalidInputError if the file is no checkpoint, or that of another copy."""
         lines = found.split(b"\n")
@@ -72,11 +73,19 @@ class Checkpoint:
         self._content.update(b"\n".join(lines))
         self._torn = whole if rest else None
 
+    @apart
     def _bytes(self) -> bytes | None:
         try:
             return read_private(self.path)
         except OSError as error:
             raise ConfigError(f"The checkpoint {self.path} cannot be read: {error.strerror}.") from None
+
+    @apart
+    def _locked(self) -> FileLock:
+        try:
+            return FileLock(f"{self.path}.lock")
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -84,10 +93,7 @@ class Checkpoint:
 
         Raises: RefusedError if another copy holds it, or went on with the file since; ConfigError.
         """
-        try:
-            lock = FileLock(f"{self.path}.lock")
-        except OSError as error:
-            raise self._unwritable(error) from None
+        lock = self._locked()
         if not lock.held:
             raise RefusedError(
                 f"Another copy goes on with the checkpoint {self.path}. Wait for its end, or name another file with "
@@ -126,6 +132,7 @@ class Checkpoint:
         else:
             self._replace(orjson.dumps({"copy": 1, "binding": self._binding}) + b"\n" + line)
 
+    @apart
     def _append(self, data: bytes) -> None:
         try:
             with os.fdopen(open_private(self.path, os.O_WRONLY | os.O_APPEND), "ab") as file:
@@ -136,6 +143,7 @@ class Checkpoint:
             raise self._unwritable(error) from None
         self._content.update(data)
 
+    @apart
     def _replace(self, data: bytes) -> None:
         """Make *data* the file's whole content, in one step."""
         try:

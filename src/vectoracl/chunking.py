@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -267,10 +268,11 @@ def documents(
 
 def _files(path: Path, told: Report) -> Iterator[tuple[str, Path]]:
     """Yield the document's name and the real path of each file that may be read. Raises: InvalidInputError."""
-    try:
+    root = None
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a loop of links
         root = path.resolve(strict=True)
-    except (OSError, RuntimeError):  # RuntimeError: a loop of links
-        raise InvalidInputError(f"There is nothing to read at {str(path)!r}.", field="paths") from None
+    if root is None:
+        raise InvalidInputError(f"There is nothing to read at {str(path)!r}.", field="paths")
     if not root.is_dir():
         yield from _named(path.name, root, told)
         return

@@ -26,6 +26,7 @@ from vectoracl.errors import (
     PostureError,
     RefusedError,
     VectorACLError,
+    apart,
 )
 from vectoracl.explain import Explanation, explain_flow
 from vectoracl.fields import check_fields
@@ -83,7 +84,10 @@ class _Base:
         self._stores: dict[str, _Named] = {}
         # What is given counts also where it is falsy: a policy with no rules denies, it is not the default policy.
         self._embedder = _open_embedder(self.config) if embedder is None else embedder
-        self.policy = _open_policy(self.config.policy, self.config.tenants.shared) if policy is None else policy
+        debug = self.config.debug_errors
+        if policy is None:
+            policy = _open_policy(self.config.policy, self.config.tenants.shared, debug=debug)
+        self.policy = policy
         self.sink: Sink = _open_sink(self.config, self._base) if sink is None else sink
         self.guard = Guard(
             self.policy,
@@ -121,6 +125,7 @@ class _Base:
     def _alive(self) -> bool:
         return not self._closed
 
+    @apart
     def _named(self, name: str) -> _Named:
         """Return the store, opened but not contacted. Raises: ClosedError, ConfigError, AdapterNotFoundError."""
         if self._closed:
@@ -260,6 +265,7 @@ class VectorACL(_Base):
         named.posture = posture
         return posture
 
+    @apart
     def _posture(self, named: _Named) -> Posture:
         with self._foreign(named.config.adapter):
             port: Port = self._made(named, "port")
@@ -274,6 +280,7 @@ class VectorACL(_Base):
         """Read the real posture of every configured store, without refusing what is found."""
         return {name: self._demanded(name, self._posture(self._named(name))) for name in self.config.stores}
 
+    @apart
     def places(self, store: str) -> frozenset[str]:
         """Return where *store* is, by what the server and its address say; `places.shared` tells whether two are one.
 
@@ -297,6 +304,7 @@ class VectorACL(_Base):
         named = self._named(self._known(store))
         return recorded_operator(raw, self.guard, named.store, self.core_port, check_text(reason, "reason", 1024))
 
+    @apart
     def _operator(self, store: str | None) -> Operator:
         """Return the adapter's own operator, whose calls leave no record: `hazmat` writes those."""
         named = self._named(self._known(store))
@@ -305,7 +313,8 @@ class VectorACL(_Base):
                 f"The adapter {named.config.adapter!r} has nothing to provision and no tenants to move.",
                 field="adapter",
             )
-        return named.opened.operator()
+        with self._foreign(named.config.adapter):
+            return named.opened.operator()
 
     def server(self, store: str | None = None) -> str:
         """Describe the server of *store* (None: the default one) for reports; known after the first contact."""
@@ -319,6 +328,7 @@ class VectorACL(_Base):
         store, flow = self._explain(principal, action, document)
         return self.run(store, flow, None)
 
+    @apart
     def close(self) -> None:
         """Close every store and the audit sink; handles raise ClosedError from now on. Can be called again.
 
@@ -401,6 +411,7 @@ class AsyncVectorACL(_Base):
                     named.posture = posture
         return named
 
+    @apart
     async def _posture(self, named: _Named) -> Posture:
         with self._foreign(named.config.adapter):
             # Made and kept in the thread: a caller that is cancelled meanwhile leaves none behind that nobody closes.
@@ -424,6 +435,7 @@ class AsyncVectorACL(_Base):
         store, flow = self._explain(principal, action, document)
         return await self.arun(store, flow, None)
 
+    @apart
     async def close(self) -> None:
         """Close every store and the audit sink; see `VectorACL.close`. Raises: also ClosedError in another loop."""
         if self._closed:
@@ -541,7 +553,8 @@ def _open_embedder(config: Config) -> Embedder | None:
     return None if one is None else open_embedder(one.use, dimension=one.dimension, allow_import=one.allow_import)
 
 
-def _open_policy(config: PolicyConfig, shared: tuple[str, ...]) -> Policy:
+@apart
+def _open_policy(config: PolicyConfig, shared: tuple[str, ...], *, debug: bool = False) -> Policy:
     if config.use == "tenant":
         return TenantPolicy(tuple(check_tenant(one) for one in shared))
     if not config.allow_import:
@@ -554,8 +567,10 @@ def _open_policy(config: PolicyConfig, shared: tuple[str, ...]) -> Policy:
             found = found()
         except VectorACLError:
             raise
-        except Exception as error:
-            raise ConfigError(f"policy.use: making the policy failed ({type(error).__name__}).") from error
+        except Exception as error:  # noqa: BLE001 - raised as ours
+            said = "debug_errors = true shows what it said"
+            text = f"policy.use: making the policy failed ({type(error).__name__}); {said}."
+            raise ConfigError(text) from (error if debug else None)
     if not isinstance(found, Policy):
         raise ConfigError("policy.use names neither a Policy (version and decide) nor a callable that returns one.")
     return found

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from vectoracl.adapter import Grade
-from vectoracl.errors import ConfigError, InvalidTenantError
+from vectoracl.errors import ConfigError, InvalidTenantError, apart
 from vectoracl.ids import check_tenant
 
 DEFAULT_PATH = "vectoracl.toml"
@@ -51,6 +51,7 @@ class Secret(Model):
             raise ValueError('give a text, { env = "NAME" } or { file = "path" }')
         return self
 
+    @apart
     def reveal(self, base: Path | None = None) -> str:
         """Return the secret; *base* is the folder of relative paths. Raises: ConfigError that names the source."""
         if self.text is not None:
@@ -109,6 +110,7 @@ class TenantsConfig(Model):
         return {_tenant(tenant): store for tenant, store in value.items()}
 
 
+@apart
 def _tenant(value: str) -> str:
     try:
         return check_tenant(value)
@@ -194,6 +196,7 @@ def describe(error: ValidationError, place: str) -> ConfigError:
     return ConfigError(f"{place}: " + "; ".join(lines) + ".")
 
 
+@apart
 def read(
     config: str | os.PathLike[str] | Mapping[str, Any] | Config, *, store: str | None = None
 ) -> tuple[Config, Path]:
@@ -226,6 +229,7 @@ def read(
     return parsed, base
 
 
+@apart
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -238,6 +242,7 @@ def _toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is no valid TOML: {error}.") from None
 
 
+@apart
 def adapter_config(model: type[BaseModel], store: StoreConfig, name: str) -> BaseModel:
     """Check the adapter's part of `[stores.NAME]` by the adapter's own model. Raises: ConfigError."""
     try:

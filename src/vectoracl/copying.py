@@ -17,7 +17,15 @@ from vectoracl.adapter import Progress
 from vectoracl.census import TOLERANCE, Comparison, compare, key_of
 from vectoracl.checkpoint import Checkpoint
 from vectoracl.client import VectorACL
-from vectoracl.errors import ConfigError, InvalidInputError, RefusedError, StoreError, TooLargeError, VectorACLError
+from vectoracl.errors import (
+    ConfigError,
+    InvalidInputError,
+    RefusedError,
+    StoreError,
+    TooLargeError,
+    VectorACLError,
+    apart,
+)
 from vectoracl.hazmat import Operated
 from vectoracl.ids import check_tenant, look_alikes
 from vectoracl.operations import Position
@@ -179,6 +187,7 @@ class Copy:
                     sizes[tenant] = rows
         return sorted(sizes), sizes
 
+    @apart
     def _listed(self, store: str) -> list[tuple[str, int]]:
         adapter = self._source.acl.config.stores[store].adapter
         way = "Pass the tenants with --tenant ID or --tenants FILE (one id a line)."

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, assert_never, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from vectoracl.errors import ConfigError, InvalidInputError, StoreError
+from vectoracl.errors import ConfigError, InvalidInputError, StoreError, apart
 from vectoracl.imports import import_path
 
 Vectors = NDArray[np.float32]
@@ -270,6 +270,7 @@ class FastEmbedder:
     Raises: ConfigError if fastembed is not installed, does not know *model*, or it has another *dimension*.
     """
 
+    @apart
     def __init__(self, model: str, *, dimension: int | None = None) -> None:
         try:
             self._class: Any = importlib.import_module("fastembed").TextEmbedding
@@ -303,6 +304,7 @@ class FastEmbedder:
         made = _foreign(lambda: list(model.query_embed(list(texts))), f"The embedder {self.name!r}")
         return _array(made, len(texts), self.dimension)
 
+    @apart
     def _load(self) -> Any:
         with self._lock:
             if self._loaded is None:
@@ -377,6 +379,7 @@ def embed_checked(embedder: Embedder, texts: Sequence[str], kind: Kind, *, batch
     return made
 
 
+@apart
 def _foreign(call: Callable[[], Any], subject: str) -> Any:
     """Call code that is not ours. Raises: StoreError that does not quote what it raised."""
     try:
@@ -388,6 +391,7 @@ def _foreign(call: Callable[[], Any], subject: str) -> Any:
         raise _failed(f"{subject} failed ({type(error).__name__})") from None
 
 
+@apart
 def _array(made: Any, rows: int, dimension: int | None) -> Vectors:
     """Return *made* as float32 of shape (rows, dimension). Raises: StoreError if it is anything else."""
     if inspect.iscoroutine(made):

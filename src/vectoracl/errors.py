@@ -24,7 +24,10 @@ its exception is attached as `__cause__` only where the configuration says `debu
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 
 class VectorACLError(Exception):
@@ -196,3 +199,43 @@ def unchained(error: E, *, debug: bool = False) -> E:
         error.__cause__ = error.__context__ = None
         error.__suppress_context__ = True
     return error
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def apart(function: Callable[P, R]) -> Callable[P, R]:
+    """Raise our errors of *function* without what they were raised beside; a cause that was given stays.
+
+    For functions that turn an error into one of ours in an `except` block, and for those that call such a generator: a
+    generator's error gets the one that it handles as its context whatever it does. Works on coroutine functions too.
+    """
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def acall(*args: P.args, **kwargs: P.kwargs) -> Any:
+            try:
+                return await function(*args, **kwargs)
+            except VectorACLError as error:
+                failed = error
+            _forget(failed)
+            raise failed
+
+        return cast("Callable[P, R]", acall)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except VectorACLError as error:
+            failed = error
+        _forget(failed)
+        raise failed
+
+    return call
+
+
+def _forget(error: VectorACLError) -> None:
+    if error.__cause__ is None:
+        error.__context__ = None

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import assert_never
 
-from vectoracl.errors import ConfigError, InvalidInputError, ReservedFieldError, UnsupportedPredicateError
+from vectoracl.errors import ConfigError, InvalidInputError, ReservedFieldError, UnsupportedPredicateError, apart
 from vectoracl.predicate import (
     MAX_VALUES,
     Always,
@@ -109,6 +109,7 @@ def reserved_key(key: str) -> bool:
     return folded in _RESERVED_KEYS or folded.startswith(_RESERVED_PREFIXES)
 
 
+@apart
 def check_fields(declared: Mapping[str, str]) -> dict[str, FieldType]:
     """Return the declared metadata fields with their types.
 
@@ -157,6 +158,7 @@ def typed(name: str, kind: FieldType, value: object) -> Scalar:
     return one
 
 
+@apart
 def parse_datetime(name: str, text: str) -> datetime:
     """Read RFC 3339 text with an offset. Raises: InvalidInputError."""
     if not _MOMENT.match(text):

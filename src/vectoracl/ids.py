@@ -106,8 +106,10 @@ def check_text(value: object, field: str, limit: int = 1 << 20) -> str:
     else:
         try:
             size = len(value.encode())
-        except UnicodeEncodeError:
-            raise InvalidInputError(f"{field} holds a lone surrogate, which has no UTF-8 form.", field=field) from None
+        except UnicodeEncodeError:  # it holds the text, so it is over before another one is raised
+            size = -1
+        if size < 0:
+            raise InvalidInputError(f"{field} holds a lone surrogate, which has no UTF-8 form.", field=field)
     if size > limit:
         raise InvalidInputError(f"{field} has {size} bytes; the limit is {limit}.", field=field)
     return value

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from vectoracl.errors import ConfigError
+from vectoracl.errors import ConfigError, apart
 
 
+@apart
 def import_path(path: str, key: str) -> Any:
     """Return what "package.module:attribute" names. Raises: ConfigError that names *key*."""
     module, _, attribute = path.partition(":")
@@ -17,6 +18,9 @@ def import_path(path: str, key: str) -> Any:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{key}: {path!r} cannot be imported ({type(error).__name__}).") from error
+    except Exception as error:  # noqa: BLE001 - raised as ours
+        # What is missing is said by the cause; what a module does and says while it is imported may be anything.
+        known = isinstance(error, ImportError | AttributeError)
+        text = f"{key}: {path!r} cannot be imported ({type(error).__name__})."
+        raise ConfigError(text) from (error if known else None)
     return found

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from vectoracl.errors import DeniedError, InvalidInputError, RefusedError, StoreError, TooLargeError
+from vectoracl.errors import DeniedError, InvalidInputError, RefusedError, StoreError, TooLargeError, apart
 from vectoracl.filelock import FileLock
 from vectoracl.private_files import read_private, replace_atomically, try_replacing
 from vectoracl.records import Chunk
@@ -74,6 +74,7 @@ class Journal:
         self._kept_digest = ""
         self._lock: FileLock | None = None
 
+    @apart
     def __enter__(self) -> Journal:
         if self._path is None:
             return self
@@ -107,6 +108,7 @@ class Journal:
             field="resume",
         )
 
+    @apart
     def _read(self) -> None:
         assert self._path is not None
         # Before anything is written: a journal that cannot be kept would leave chunks that no later call skips.
@@ -154,6 +156,7 @@ class Journal:
             )
         return self._count
 
+    @apart
     def wrote(self, part: list[Chunk], report: LoadReport) -> None:
         """Keep that *part* was written. Raises: StoreError with the code "journal" if that cannot be kept."""
         report.written += len(part)
@@ -178,6 +181,7 @@ class Journal:
         why = error.strerror or type(error).__name__
         return StoreError(f"The journal {str(self._path)!r} cannot be written ({why}), {then}", code="journal")
 
+    @apart
     def finish(self) -> None:
         """Remove the journal: the stream was written to its end. Raises: StoreError with the code "journal"."""
         if self._path is None:

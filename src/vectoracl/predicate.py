@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
+from vectoracl.errors import InvalidInputError, UnsupportedPredicateError, apart
 from vectoracl.ids import check_text, plain
 from vectoracl.values import instead, native
 
@@ -60,6 +60,7 @@ def scalar(value: object, where: str = "The value of a filter") -> Scalar:
     raise InvalidInputError(f"{where} has the type {type(value).__name__}; {instead(value)}.")
 
 
+@apart
 def utc(moment: datetime, where: str) -> datetime:
     """Return *moment* in UTC, as a datetime of no subclass.
 

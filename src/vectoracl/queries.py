@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vectoracl.errors import InvalidInputError
+from vectoracl.errors import InvalidInputError, apart
 from vectoracl.ids import check_id, check_text
 from vectoracl.records import Vector
 
@@ -104,6 +104,7 @@ def check_vector(value: object, dimension: int, *, nonzero: bool, name: str = "v
     return vector
 
 
+@apart
 def _numbers(value: object, name: str) -> Vector:
     """Return *value* as a new float32 array; texts, booleans, complex and masked numbers are not taken as numbers."""
     try:

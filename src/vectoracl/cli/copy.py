@@ -14,7 +14,7 @@ from vectoracl.census import Comparison
 from vectoracl.checkpoint import Checkpoint
 from vectoracl.cli.common import CLEAN, FINDINGS, JsonOption, Steps, done, opened, out, person, plain, print_json
 from vectoracl.copying import PAGE, Copy, Plan, Report, Side
-from vectoracl.errors import InvalidInputError
+from vectoracl.errors import InvalidInputError, apart
 
 _MOST = 20
 
@@ -111,6 +111,7 @@ def copy(
     done(FINDINGS if report is not None and report.different else CLEAN)
 
 
+@apart
 def _chosen(named: list[str] | None, listed: Path | None) -> list[str] | None:
     """Return the tenants that were given, None for all. Raises: InvalidInputError."""
     if named and listed is not None:

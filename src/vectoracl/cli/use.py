@@ -26,7 +26,7 @@ from vectoracl.cli.common import (
     plain,
     print_json,
 )
-from vectoracl.errors import InvalidInputError
+from vectoracl.errors import InvalidInputError, apart
 from vectoracl.predicate import ALWAYS, Predicate
 from vectoracl.queries import Hybrid, Lexical
 from vectoracl.records import Result
@@ -124,6 +124,7 @@ def search(
     _show(result, full=full, who=who)
 
 
+@apart
 def _where(text: str | None) -> Predicate:
     """Read the filter of `--where`. Raises: InvalidInputError."""
     if text is None:

@@ -9,7 +9,7 @@ import psycopg
 from psycopg_pool import ConnectionPool
 
 from vectoracl.attempts import Attempt, Forging
-from vectoracl.errors import StoreError
+from vectoracl.errors import StoreError, apart
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connections import Connections
 from vectoracl_pgvector.failures import mapped
@@ -19,6 +19,7 @@ _ROUNDS = 25
 _K = 5
 
 
+@apart
 def attempts(config: PgvectorConfig, where: Connections, forging: Forging) -> list[Attempt]:
     """Try them on one connection of the runtime role, and on a pool of one. Raises: StoreError."""
     dsn = where.runtime()

@@ -6,7 +6,7 @@ import time
 
 from psycopg.errors import LockNotAvailable, QueryCanceled
 
-from vectoracl.errors import RefusedError, StoreError
+from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl_pgvector.mover import Mover, milliseconds
 from vectoracl_pgvector.partitions import own_partitions
 
@@ -39,6 +39,7 @@ class Demotion(Mover):
         written = ", ".join(self._mirror.columns)
         moved = 0
 
+        @apart
         def switch() -> None:
             nonlocal moved
             self._run(f"ALTER TABLE {names.table} DETACH PARTITION {own}")

@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from vectoracl.errors import ConfigError, StoreError, VectorACLError
+from vectoracl.errors import ConfigError, StoreError, VectorACLError, apart
 from vectoracl_pgvector.embedded_cluster import check, check_version, halt, launch, running
 from vectoracl_pgvector.embedded_folder import Folder, Lock, Run
 from vectoracl_pgvector.embedded_roles import create_database, create_roles
@@ -194,6 +194,7 @@ def _offers(run: Run, settings: Mapping[str, str], *, tcp: bool) -> bool:
     return (bool(run.host) or not tcp) and all(run.settings.get(name) == value for name, value in settings.items())
 
 
+@apart
 def _provision(folder: Folder, server: EmbeddedServer) -> None:
     """Make the roles and the database. It can be interrupted at any place and run again."""
     try:

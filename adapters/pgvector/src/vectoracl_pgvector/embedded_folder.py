@@ -28,7 +28,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from vectoracl.errors import ConfigError, StoreError
+from vectoracl.errors import ConfigError, StoreError, apart
 from vectoracl.private_files import make_private_folder, open_private, read_private, replace_atomically, take_folder
 
 _ORPHAN = 10.0  # seconds; without its files an initdb ends much sooner
@@ -69,6 +69,7 @@ def _unusable(path: Path, error: OSError) -> ConfigError:
 class Lock:
     """An exclusive lock on a file, which the kernel drops when the process ends."""
 
+    @apart
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
@@ -147,6 +148,7 @@ class Folder:
         """What the server says; never the text of a statement."""
         return self.cluster / "server.log"
 
+    @apart
     def prepare(self) -> None:
         """Create the folder, or check that an existing one is safe to use. Raises: ConfigError."""
         if self.path.is_file() and not self.path.is_symlink():
@@ -215,6 +217,7 @@ class Folder:
                 lock.close()
         return living
 
+    @apart
     def enter(self) -> Lock:
         """Register this process as a user. Needs the folder's lock; dropping the result ends the use."""
         try:
@@ -242,6 +245,7 @@ class Folder:
             self._write(path, kept)
         return kept.strip()
 
+    @apart
     def run(self) -> Run | None:
         """Return how the server was started last."""
         kept = self._read(self.path / "run.json")
@@ -281,6 +285,7 @@ class Folder:
         """Make the folder for a cluster in the making."""
         return Path(tempfile.mkdtemp(dir=self.path, prefix="init-"))
 
+    @apart
     def _read(self, path: Path) -> str | None:
         try:
             kept = read_private(path)
@@ -288,6 +293,7 @@ class Folder:
             raise _unusable(path, error) from None
         return None if kept is None else kept.decode()
 
+    @apart
     def _write(self, path: Path, text: str) -> None:
         """Write a file of mode 0600 that is there whole or not at all."""
         try:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
 
 import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
@@ -19,28 +16,6 @@ from vectoracl_pgvector.mirror import CONSTRAINT
 from vectoracl_pgvector.sqlstates import ADAPTER, answered
 
 _FOREIGN_FORM = re.compile(f"{FOREIGN_FORM}((?:[0-9a-f]{{2}})+)")
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def apart(function: Callable[P, R]) -> Callable[P, R]:
-    """Raise the errors of *function* without the client's own one in their chain.
-
-    `from None` keeps Python from printing it; what collects errors walks the chain all the same, and psycopg's errors
-    hold the state of their connection, password included.
-    """
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except VectorACLError as error:
-            failed = error
-        if failed.__cause__ is None:
-            failed.__context__ = None
-        raise failed
-
-    return call
 
 
 def mapped(error: BaseException, *, debug: bool, action: str = "write", writes: bool = True) -> VectorACLError:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import psycopg
 
-from vectoracl.errors import RefusedError
+from vectoracl.errors import RefusedError, apart
 from vectoracl.findings import Posture
 from vectoracl_pgvector import posture
 from vectoracl_pgvector.connect_failures import connect_failed
-from vectoracl_pgvector.failures import apart, mapped
+from vectoracl_pgvector.failures import mapped
 
 
 @apart

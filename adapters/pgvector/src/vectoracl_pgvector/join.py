@@ -15,14 +15,14 @@ from vectoracl.actions import Action
 from vectoracl.adapter import Flow, Port
 from vectoracl.client import VectorACL
 from vectoracl.drive import run
-from vectoracl.errors import InvalidInputError, PostureError, RefusedError, VectorACLError
+from vectoracl.errors import InvalidInputError, PostureError, RefusedError, VectorACLError, apart
 from vectoracl.guard import Store
 from vectoracl.ports import CORE_PORTS
 from vectoracl.principal import Principal
 from vectoracl.retriever import ScopedRetriever
 from vectoracl_pgvector.arguments import check_encoding
 from vectoracl_pgvector.binary import adapt
-from vectoracl_pgvector.failures import apart, mapped
+from vectoracl_pgvector.failures import mapped
 from vectoracl_pgvector.names import Names
 from vectoracl_pgvector.requests import Transaction
 from vectoracl_pgvector.wire import settings_statement
@@ -134,6 +134,7 @@ class JoinedPort:
         with turn:
             return self._alone(request, timeout)
 
+    @apart
     def _alone(self, request: Transaction, timeout: float | None) -> Any:
         self._check()
         try:

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from vectoracl.adapter import Adopted, Progress, TenantInfo
-from vectoracl.errors import ConfigError, VectorACLError
+from vectoracl.errors import ConfigError, VectorACLError, apart
 from vectoracl.fields import FieldType
 from vectoracl.ids import check_tenant
 from vectoracl_pgvector import adopt as adoption
@@ -19,7 +19,7 @@ from vectoracl_pgvector.arguments import connect_arguments
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connect_failures import connect_failed
 from vectoracl_pgvector.connections import Connections
-from vectoracl_pgvector.failures import apart, mapped
+from vectoracl_pgvector.failures import mapped
 from vectoracl_pgvector.mirror import marker
 from vectoracl_pgvector.names import SETTING, Names
 from vectoracl_pgvector.patience import migrate
@@ -61,6 +61,7 @@ class PgOperator:
             connection.execute("SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('vectoracl', 0))")
             yield
 
+    @apart
     def _connect(self, dsn: str) -> psycopg.Connection[Any]:
         try:
             return psycopg.connect(dsn, **connect_arguments(dsn, self._config))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vectoracl.errors import ScopeViolationError, StoreError
+from vectoracl.errors import ScopeViolationError, StoreError, apart
 from vectoracl.fields import FieldType
 from vectoracl.operations import Include
 from vectoracl.prepare import load_metadata
@@ -77,6 +77,7 @@ class Decoder:
         """Tell whether the metric can have given a score: a cosine is 1 at the most."""
         return self._metric != "cosine" or abs(score) < 1 + _ROUNDING
 
+    @apart
     def tag(self, match: Match) -> Tag:
         """Return the record's tag.
 

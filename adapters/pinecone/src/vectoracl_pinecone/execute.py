@@ -23,7 +23,7 @@ from pinecone import AsyncIndex, AsyncPinecone, Index, Pinecone, RetryConfig
 from pinecone.errors import exceptions as theirs
 
 from vectoracl.adapter import OneProcess
-from vectoracl.errors import ConfigError, StoreError, VectorACLError
+from vectoracl.errors import ConfigError, StoreError, VectorACLError, apart
 from vectoracl_pinecone import documents
 from vectoracl_pinecone.compile import FAINT
 from vectoracl_pinecone.config import PineconeConfig
@@ -63,6 +63,7 @@ Sleep = float
 Steps = Generator[AnyRequest | Sleep, Any, Any]
 
 
+@apart
 def bounded(index: AnyIndex) -> AnyIndex:
     """Return *index* without the client's own retries, which would multiply every timeout by four.
 

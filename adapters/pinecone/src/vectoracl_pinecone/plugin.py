@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from vectoracl import places, toml_text
 from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
-from vectoracl.errors import ConfigError, RefusedError
+from vectoracl.errors import ConfigError, RefusedError, apart
 from vectoracl.findings import Rule
 from vectoracl.hookspecs import hookimpl
 from vectoracl_pinecone.adapter import PineconeAdapter
@@ -91,6 +91,7 @@ def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -
 
 
 @hookimpl
+@apart
 def vectoracl_demo_place(dimension: int, say: Callable[[str], None]) -> DemoPlace:
     """Return the index that the environment names, else one in an engine that speaks Pinecone's API."""
     host = os.environ.get("VECTORACL_PINECONE_HOST")

@@ -16,7 +16,7 @@ from vectoracl import adopting
 from vectoracl.adapter import Adopted, Port, Progress
 from vectoracl.adopting import PATH, Findings, Groups, id_in, only
 from vectoracl.drive import run
-from vectoracl.errors import RefusedError, StoreError
+from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.fields import FieldType, reserved_key
 from vectoracl.prepare import dump_metadata
 from vectoracl.records import Chunk, Record
@@ -94,6 +94,7 @@ class Adoption:
 
     # What the points hold
 
+    @apart
     def _find_vector(self) -> str:
         """Return the name of the dense vector that is taken ("" where it has none). Raises: RefusedError."""
         try:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
-from vectoracl.errors import ScopeViolationError, StoreError
+from vectoracl.errors import ScopeViolationError, StoreError, apart
 from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.meaning import values_of
 from vectoracl.prepare import load_metadata
@@ -64,6 +64,7 @@ class Decoder:
             stored = next((one for one in (True, False) if stored == flag(one)), None)
         return values_of(kind, stored)
 
+    @apart
     def tag(self, point: Point) -> Tag:
         """Return the point's tag.
 

@@ -16,7 +16,7 @@ from threading import RLock
 
 from qdrant_client import QdrantClient
 
-from vectoracl.errors import ConfigError, StoreError
+from vectoracl.errors import ConfigError, StoreError, apart
 from vectoracl.private_files import close_to_others, take_folder, write_new
 from vectoracl_qdrant.config import QdrantConfig
 
@@ -81,6 +81,7 @@ def acquire(key: str) -> Local:
         return local
 
 
+@apart
 def _open(key: str) -> QdrantClient:
     kind, _, place = key.partition(":")
     if kind != "path":

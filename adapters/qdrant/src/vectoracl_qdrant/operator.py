@@ -10,7 +10,7 @@ from qdrant_client import models
 from vectoracl.adapter import Adopted, Port, Progress, Request, TenantInfo
 from vectoracl.adopting import printable
 from vectoracl.drive import run
-from vectoracl.errors import RefusedError, StoreError
+from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.fields import FieldType
 from vectoracl.ids import check_tenant
 from vectoracl_qdrant import adopt as adopts
@@ -114,6 +114,7 @@ class QdrantOperator:
             done.extend(self._adoption(adopt, progress).copy(adopted))
         return done or ["everything is in place"]
 
+    @apart
     def _apply(self, step: schema.Step) -> None:
         try:
             self._admin().apply(step)

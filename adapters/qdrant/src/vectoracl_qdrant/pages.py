@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from qdrant_client import models
 
 from vectoracl.adapter import Flow
-from vectoracl.errors import StoreError
+from vectoracl.errors import StoreError, apart
 from vectoracl.operations import Position
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import Compiled, numeric
@@ -110,6 +110,7 @@ class Pages:
             )
         ]
 
+    @apart
     def _key(self, point: models.Record) -> Key:
         keys, payload = self._config.payload, point.payload or {}
         try:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import orjson
 
-from vectoracl.errors import ScopeViolationError, StoreError
+from vectoracl.errors import ScopeViolationError, StoreError, apart
 from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.meaning import getter, values_of
 from vectoracl.prepare import check_metadata, load_metadata
@@ -98,6 +98,7 @@ class Decoder:
             case "l2":  # the server's is the square
                 return -math.sqrt(max(distance, 0.0))
 
+    @apart
     def version(self, one: Any) -> Version:
         """Return which version of its document *one* is. Raises: StoreError where it has no whole tag."""
         keys, fields = self._keys, one.properties.non_ref_props.fields
@@ -122,6 +123,7 @@ class Decoder:
         kind = TAG_FIELDS[field] if field in TAG_FIELDS else self._fields[field]
         return values_of(kind, getter(field)(hit.tag, hit.metadata or {}))
 
+    @apart
     def _value(self, field: str, stored: Any) -> str | int | float | bool:
         kind = (TAG_FIELDS[field] if field in TAG_FIELDS else self._fields[field]).element
         try:
@@ -133,6 +135,7 @@ class Decoder:
             return stored
         raise _malformed()
 
+    @apart
     def seek(self, one: Any) -> str:
         """Return the key that *one* is listed by. Raises: StoreError where it has none."""
         try:
@@ -140,6 +143,7 @@ class Decoder:
         except (KeyError, ValueError):
             raise _malformed() from None
 
+    @apart
     def metadata(self, one: Any) -> dict[str, Any]:
         """Return the object's metadata, its declared fields in their types. Raises: StoreError, InvalidInputError."""
         try:
@@ -148,6 +152,7 @@ class Decoder:
             raise _malformed() from None
         return check_metadata(orjson.loads(text), self._fields)
 
+    @apart
     def tag(self, one: Any) -> Tag:
         """Return the object's tag.
 

@@ -16,7 +16,7 @@ from vectoracl.adapter import Adopted, Progress, Request, TenantInfo
 from vectoracl.adopting import printable
 from vectoracl.algebra import EVERY
 from vectoracl.drive import run
-from vectoracl.errors import RefusedError, StoreError
+from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.fields import FieldType
 from vectoracl.ids import check_tenant
 from vectoracl_weaviate import schema, tenant_keys
@@ -93,6 +93,7 @@ class WeaviateOperator:
             done += self._adoption(adopt, progress).copy(adopted)
         return done or ["everything is in place"]
 
+    @apart
     def _apply(self, step: schema.Step) -> str:
         name = self._config.collection
         match step:

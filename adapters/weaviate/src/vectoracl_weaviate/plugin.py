@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from vectoracl import places, toml_text
 from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
-from vectoracl.errors import ConfigError, RefusedError
+from vectoracl.errors import ConfigError, RefusedError, apart
 from vectoracl.findings import Rule
 from vectoracl.hookspecs import hookimpl
 from vectoracl_weaviate.adapter import WeaviateAdapter
@@ -85,6 +85,7 @@ collection = {toml_text.value("Vectoracl" + name.capitalize())}
 
 
 @hookimpl
+@apart
 def vectoracl_demo_place(say: Callable[[str], None]) -> DemoPlace:
     """Return the server that the environment names, else start one as the conformance kit does."""
     url = os.environ.get("VECTORACL_WEAVIATE_URL")

@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from vectoracl.errors import ConfigError
+from vectoracl.errors import ConfigError, apart
 from vectoracl.private_files import make_private_folder, open_private, replace_atomically
 
 _LOOSE = stat.S_IRWXG | stat.S_IRWXO
@@ -58,6 +58,7 @@ class KeyFile:
 NO_KEYS: Final = KeyFile(None)
 
 
+@apart
 def read(path: Path) -> dict[str, str]:
     """Return the keys by tenant; a file that is not there has none. Raises: ConfigError, which quotes nothing."""
     try:
@@ -80,15 +81,19 @@ def read(path: Path) -> dict[str, str]:
     return {str(name): str(key) for name, key in keys.items()}
 
 
+@apart
+def _lock_of(path: Path) -> int:
+    try:
+        make_private_folder(path.parent)
+        return open_private(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise ConfigError(f"The lock beside the file of tenant_keys cannot be opened: {error.strerror}.") from None
+
+
 @contextmanager
 def changing(path: Path) -> Iterator[dict[str, str]]:
     """Give the keys, for one operator at a time, and write them at the end if they were changed."""
-    try:
-        make_private_folder(path.parent)
-        file = open_private(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise ConfigError(f"The lock beside the file of tenant_keys cannot be opened: {error.strerror}.") from None
-    with _exclusive(file):
+    with _exclusive(_lock_of(path)):
         keys = read(path)
         before = dict(keys)
         try:
@@ -111,6 +116,7 @@ def _exclusive(lock: int) -> Iterator[None]:
         yield
 
 
+@apart
 def write(path: Path, keys: Mapping[str, str]) -> None:
     """Replace the file in one step, readable by its owner alone. Raises: ConfigError."""
     try:
