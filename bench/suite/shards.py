@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -37,13 +38,15 @@ ROUND_TRIP = 0.001
 TEXT = "It is the scope of whoever asks that decides, and it does so before the store ranks anything at all. " * 5
 OUT = Path(__file__).resolve().parents[1] / "out"
 FIELDS = {"year": "number"}
+KEY = "VECTORACL_BENCH_WEAVIATE_KEY"
 # Without groups the server's page of metrics has a set of lines for each tenant, and takes a minute for a thousand.
 QUIET = {"QUERY_SLOW_LOG_ENABLED": "false", "PROMETHEUS_MONITORING_GROUP": "true"}
 
 
 def config(collection: str, http: int, grpc_port: int) -> dict[str, Any]:
     main = {"adapter": "weaviate", "url": f"http://127.0.0.1:{http}", "grpc_port": grpc_port,
-            "collection": collection, "dimension": DIMENSION, "index": "flat", "metadata": FIELDS}  # fmt: skip
+            "collection": collection, "dimension": DIMENSION, "index": "flat", "metadata": FIELDS,
+            "api_key": {"env": KEY}}  # fmt: skip
     return {"version": 1, "stores": {"main": main}}
 
 
@@ -56,11 +59,12 @@ def provision(made: dict[str, Any]) -> None:
 
 def client(http: int, grpc_port: int) -> Any:
     import weaviate
-    from weaviate.classes.init import AdditionalConfig, Timeout
+    from weaviate.classes.init import AdditionalConfig, Auth, Timeout
 
     return weaviate.connect_to_custom(
         http_host="127.0.0.1", http_port=http, http_secure=False, grpc_host="127.0.0.1", grpc_port=grpc_port,
-        grpc_secure=False, skip_init_checks=True, additional_config=AdditionalConfig(timeout=Timeout(query=30)),
+        grpc_secure=False, skip_init_checks=True, auth_credentials=Auth.api_key(os.environ[KEY]),
+        additional_config=AdditionalConfig(timeout=Timeout(query=30)),
     )  # fmt: skip
 
 
@@ -214,7 +218,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="more rows, more rounds, 10,000 tenants")
     full = parser.parse_args().full
-    running = servers.start(SPEC, environment=QUIET, own=True)
+    running = servers.start(SPEC, environment=QUIET, own=True, unguarded=True)
+    os.environ[KEY] = running.key
     steps: dict[str, Callable[[], dict[str, Any]]] = {
         "searches": lambda: searches(running, 4000 if full else 1000, 400 if full else 100),
         "bulk": lambda: bulk(running, 500, 20 if full else 8),

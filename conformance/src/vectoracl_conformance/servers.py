@@ -6,7 +6,8 @@
 
 It is looked for in this order: an address in the environment; a program on the PATH or in the cache; Docker, if an
 engine answers; else it is installed by its package's name, into a cache that is kept between runs and keyed by the
-version. What is started here listens on loopback, on free ports, and ends with this process (`server_guard`).
+version. What is started here ends with this process (`server_guard`), and is reached from this machine's loopback only,
+on free ports, or with a key that is drawn for it (`Running.key`).
 Nothing at hand: `MissingServerError`, whose text says what would change it. In tests `missing` turns that into "not
 run", or into a failure where VECTORACL_REQUIRE_SERVERS is 1.
 """
@@ -31,6 +32,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from vectoracl_conformance import own_network
 from vectoracl_conformance.harness import HarnessError
 
 Kind = Literal["real", "independent"]
@@ -49,11 +51,15 @@ class MissingServerError(HarnessError):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one server runs: its folder and its ports by name. In a container both are the container's."""
+    """Where one server runs: its folder and its ports by name. In a container both are the container's.
+
+    `key` is the one that it has to ask for, at every port that is not on loopback.
+    """
 
     folder: str
     ports: Mapping[str, int]
     host: str = "127.0.0.1"
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,10 @@ class ServerSpec:
     `ports` are the names of the ports that it needs, the first one being that of `url`; `published` are their numbers
     in a container of `image`. `arguments` and `environment` say how it is told its place, `ready` is the path of the
     first port that answers 200 when it serves ("" takes an open port for an answer).
+
+    `loud` says that the server listens on every address whatever it is told: it then gets a network of its own, where
+    the system has such (see `own_network`). `unguarded` are those of `ports` that ask for no key: without such a
+    network, or where nobody asked for them, they are not opened.
     """
 
     name: str
@@ -80,6 +90,8 @@ class ServerSpec:
     environment: Callable[[Place], Mapping[str, str]] = lambda _: {}
     ready: str = ""
     kind: Kind = "real"
+    loud: bool = False
+    unguarded: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +104,7 @@ class Found:
 
 @dataclass(slots=True)
 class Running:
-    """A server that serves. `close` ends it, if it was started here."""
+    """A server that serves, to whoever has `key` ("": it asks for none). `close` ends it, if it was started here."""
 
     spec: ServerSpec
     found: Found
@@ -103,6 +115,7 @@ class Running:
     guard: subprocess.Popen[str] | None = None
     folder: Path | None = None
     container: str = ""
+    key: str = ""
 
     @property
     def used(self) -> str:
@@ -250,12 +263,18 @@ def prepare(spec: ServerSpec, say: Say | None = None) -> Found:
 
 
 def start(
-    spec: ServerSpec, *, environment: Mapping[str, str] | None = None, own: bool = False, say: Say | None = None
+    spec: ServerSpec,
+    *,
+    environment: Mapping[str, str] | None = None,
+    own: bool = False,
+    unguarded: bool = False,
+    say: Say | None = None,
 ) -> Running:
     """Start a server of *spec*, or take the one whose address is given; it serves when this returns.
 
     *environment* adds settings of the product; *own* refuses an address, for those who need a server that nobody
-    else uses. Raises: MissingServerError.
+    else uses. *unguarded* asks for the spec's unguarded ports too: `Running.ports` has them where the server could be
+    given a network of its own. Raises: MissingServerError.
     """
     say = say or _say
     found = find(spec)
@@ -268,9 +287,12 @@ def start(
     if found.source == "docker":
         return _contain(spec, found, environment or {}, say)
     folder = Path(tempfile.mkdtemp(prefix=f"vectoracl-{spec.name}-"))
-    place = Place(str(folder), _free(spec.ports))
+    alone = spec.loud and own_network.possible()
+    names = [name for name in spec.ports if (alone and unguarded) or name not in spec.unguarded]
+    place = Place(str(folder), _free(names), key=secrets.token_hex(24))
     settings = {**os.environ, **spec.environment(place), **(environment or {})}
-    return _guarded(spec, found, [found.what, *spec.arguments(place)], settings, place.ports, folder, "", say)
+    command = [found.what, *spec.arguments(place)]
+    return _guarded(spec, found, command, settings, place, folder, "", say, alone=alone)
 
 
 def _given(spec: ServerSpec, found: Found) -> Running:
@@ -279,7 +301,8 @@ def _given(spec: ServerSpec, found: Found) -> Running:
         for name in spec.ports[1:]
         if (port := os.environ.get(f"{spec.address.removesuffix('_URL')}_{name.upper()}_PORT", ""))
     }
-    return Running(spec, found, found.what.rstrip("/"), ports)
+    key = os.environ.get(f"{spec.address.removesuffix('_URL')}_API_KEY", "")
+    return Running(spec, found, found.what.rstrip("/"), ports, key=key)
 
 
 def _contain(spec: ServerSpec, found: Found, more: Mapping[str, str], say: Say) -> Running:
@@ -288,12 +311,14 @@ def _contain(spec: ServerSpec, found: Found, more: Mapping[str, str], say: Say) 
     command = ["docker", "run", "--rm", "--name", name]
     for port, inside in spec.published.items():
         command += ["--publish", f"127.0.0.1:{ports[port]}:{inside}"]
-    inner = Place("/var/lib/vectoracl", dict(spec.published), "0.0.0.0")  # noqa: S104 - inside of the container
+    key = secrets.token_hex(24)
+    inner = Place("/var/lib/vectoracl", dict(spec.published), "0.0.0.0", key)  # noqa: S104 - inside of the container
     for key, value in {**spec.environment(inner), **more}.items():
         command += ["--env", f"{key}={value}"]
     command += [found.what, *spec.arguments(inner)]
     folder = Path(tempfile.mkdtemp(prefix=f"vectoracl-{spec.name}-"))
-    return _guarded(spec, found, command, dict(os.environ), ports, folder, name, say)
+    place = Place(str(folder), ports, key=key)
+    return _guarded(spec, found, command, dict(os.environ), place, folder, name, say)
 
 
 def _guarded(
@@ -301,15 +326,20 @@ def _guarded(
     found: Found,
     command: Sequence[str],
     settings: Mapping[str, str],
-    ports: Mapping[str, int],
+    place: Place,
     folder: Path,
     container: str,
     say: Say,
+    *,
+    alone: bool = False,
 ) -> Running:
     """Run *command* under a guard and wait until it serves."""
-    log = folder / "server.log"
+    log, ports = folder / "server.log", place.ports
+    # Of a network of its own those ports are carried out that are published of a container too.
+    asked = {*(spec.published or spec.ports), *spec.unguarded}
+    carried = ",".join(str(port) for name, port in ports.items() if name in asked) if alone else "-"
     guard = subprocess.Popen(  # noqa: S603 - our own module, and a program that the person who runs this has
-        [sys.executable, "-m", "vectoracl_conformance.server_guard", str(log), *command],
+        [sys.executable, "-m", "vectoracl_conformance.server_guard", str(log), carried, *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**settings, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
@@ -318,7 +348,7 @@ def _guarded(
         start_new_session=True,
     )
     url = f"http://127.0.0.1:{ports[spec.ports[0]]}"
-    running = Running(spec, found, url, ports, log=log, guard=guard, folder=folder, container=container)
+    running = Running(spec, found, url, ports, log=log, guard=guard, folder=folder, container=container, key=place.key)
     try:
         assert guard.stdout is not None
         said = guard.stdout.readline().strip()
@@ -351,7 +381,7 @@ def _await(running: Running, say: Say) -> None:
 def _serves(running: Running) -> bool:
     spec = running.spec
     try:
-        for port in spec.ports if not spec.published else spec.published:
+        for port in [name for name in spec.published or spec.ports if name in running.ports]:
             if spec.ready or port == spec.ports[0]:
                 with socket.create_connection(("127.0.0.1", running.ports[port]), 1):
                     pass

@@ -30,30 +30,41 @@ from vectoracl_weaviate.requests import Drop, Find, Groups, Merge, Put, State, T
 from vectoracl_weaviate.signing_up import SignUp, signed_up
 
 VERSION = "1.39.0"
-ROOT_KEY = "root-of-the-kit"
 _TEXTS = ("tenant", "document", "chunk_id", "label", "producer", "path")
 
 
 def _environment(place: Place) -> Mapping[str, str]:
+    """Bind what can be bound to loopback, and lock the rest, which is on every address whatever is said.
+
+    gRPC asks for the key, as REST does. The data port asks for a user and the key, but for its backups and exports, of
+    which there are none without a module for them; the metrics ask for nothing. So the server is alone in its network
+    where it can be (`loud`).
+    """
     ports = place.ports
+    watched = {"PROMETHEUS_MONITORING_ENABLED": "true", "PROMETHEUS_MONITORING_PORT": str(ports.get("metrics", 0))}
     return {
         "PERSISTENCE_DATA_PATH": f"{place.folder}/data",
         "DEFAULT_VECTORIZER_MODULE": "none",
         "CLUSTER_HOSTNAME": "node1",
         "CLUSTER_ADVERTISE_ADDR": "127.0.0.1",
-        "CLUSTER_GOSSIP_BIND_PORT": str(ports["gossip"]),
-        "CLUSTER_DATA_BIND_PORT": str(ports["data"]),
-        "RAFT_PORT": str(ports["raft"]),
-        "RAFT_INTERNAL_RPC_PORT": str(ports["raft_rpc"]),
+        "CLUSTER_BIND_ADDR": "127.0.0.1",
+        "CLUSTER_BASIC_AUTH_USERNAME": "cluster",
+        "CLUSTER_BASIC_AUTH_PASSWORD": place.key,
+        "CLUSTER_GOSSIP_BIND_PORT": str(ports.get("gossip", 7946)),
+        "CLUSTER_DATA_BIND_PORT": str(ports.get("data", 7947)),
+        "RAFT_PORT": str(ports.get("raft", 8300)),
+        "RAFT_INTERNAL_RPC_PORT": str(ports.get("raft_rpc", 8301)),
         "RAFT_BOOTSTRAP_EXPECT": "1",
         "GRPC_PORT": str(ports["grpc"]),
-        "PROMETHEUS_MONITORING_ENABLED": "true",
-        "PROMETHEUS_MONITORING_PORT": str(ports["metrics"]),
+        **(watched if "metrics" in ports else {}),
         "QUERY_SLOW_LOG_ENABLED": "true",
         "QUERY_SLOW_LOG_THRESHOLD": "1ns",
         "DISABLE_TELEMETRY": "true",
         "GO_PROFILING_DISABLE": "true",
-        "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "true",
+        "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "false",
+        "AUTHENTICATION_APIKEY_ENABLED": "true",
+        "AUTHENTICATION_APIKEY_ALLOWED_KEYS": place.key,
+        "AUTHENTICATION_APIKEY_USERS": "root",
     }
 
 
@@ -65,15 +76,9 @@ SPEC = ServerSpec(
     binary="weaviate-server",
     go="github.com/weaviate/weaviate/cmd/weaviate-server",
     image=f"cr.weaviate.io/semitechnologies/weaviate:{VERSION}",
-    published={
-        "http": 8080,
-        "grpc": 50051,
-        "metrics": 2112,
-        "gossip": 7946,
-        "data": 7947,
-        "raft": 8300,
-        "raft_rpc": 8301,
-    },
+    published={"http": 8080, "grpc": 50051},
+    loud=True,
+    unguarded=("metrics",),
     arguments=lambda place: ["--host", place.host, "--port", str(place.ports["http"]), "--scheme", "http"],
     environment=_environment,
     ready="/v1/.well-known/ready",
@@ -81,21 +86,15 @@ SPEC = ServerSpec(
 """How a Weaviate is found and started; `VECTORACL_WEAVIATE_GRPC_PORT` goes with the address (50051)."""
 
 RBAC = {
-    "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "false",
-    "AUTHENTICATION_APIKEY_ENABLED": "true",
-    "AUTHENTICATION_APIKEY_ALLOWED_KEYS": ROOT_KEY,
-    "AUTHENTICATION_APIKEY_USERS": "root",
     "AUTHORIZATION_RBAC_ENABLED": "true",
     "AUTHORIZATION_RBAC_ROOT_USERS": "root",
     "AUTHENTICATION_DB_USERS_ENABLED": "true",
 }
-"""What turns roles on, beside `SPEC`'s own environment."""
+"""What turns roles on, beside `SPEC`'s own environment: the server's key is that of the root user then."""
 
 
 class WeaviateStore(Store):
     """One collection, dropped at the end."""
-
-    root: Mapping[str, Any] = {}
 
     def __init__(self, needs: Needs, running: Running, http: httpx.Client) -> None:
         self._needs = needs
@@ -109,10 +108,15 @@ class WeaviateStore(Store):
             "collection": self.collection,
             "dimension": needs.dimension,
             "metric": needs.metric,
+            **({"api_key": running.key} if running.key else {}),
         }
         self._provision(self.config)
         self.config = {**self.config, **self._more()}
         self.single = {**self.config, "parallel": 1}
+
+    def _root(self) -> Mapping[str, Any]:
+        """Return what the operator's configuration has besides."""
+        return {}
 
     def _more(self) -> Mapping[str, Any]:
         """Return what else the configuration needs, once the collection is there."""
@@ -121,7 +125,7 @@ class WeaviateStore(Store):
     def _provision(self, own: Mapping[str, Any]) -> None:
         from vectoracl import VectorACL
 
-        config = {"version": 1, "stores": {"kit": {**own, **self.root, "metadata": dict(self._needs.metadata)}}}
+        config = {"version": 1, "stores": {"kit": {**own, **self._root(), "metadata": dict(self._needs.metadata)}}}
         with VectorACL(config) as acl:
             operator = acl.operator()
             operator.provision()
@@ -204,8 +208,8 @@ class WeaviateStore(Store):
     def wire(self) -> Wire | None:
         """Describe both ports: rows go over gRPC, marks and configuration over REST."""
         ports = self._running.ports
-        if not self._running.started_here:
-            return None  # a server that others may use counts their requests too
+        if not self._running.started_here or "metrics" not in ports:
+            return None  # a server that others may use counts their requests too, and one without metrics none
         return Wire(
             recorder=lambda: Taps(Tap.tcp("127.0.0.1", ports["http"]), Tap.tcp("127.0.0.1", ports["grpc"])),
             config=lambda host, http, grpc_port: {
@@ -222,7 +226,7 @@ class WeaviateStore(Store):
     def engine(self) -> Shards | None:
         """Return what the server's log and its metrics say of each tenant's shard."""
         running = self._running
-        if running.log is None:
+        if running.log is None or "metrics" not in running.ports:
             return None  # nobody's log can be read but that of a server that was started here
         return WeaviateShards(self.collection, running.log, running.ports["metrics"], self.ask)
 
@@ -234,12 +238,13 @@ class WeaviateStore(Store):
 class KeyedStore(WeaviateStore):
     """The same with a key for each tenant; the process's own key may read the collection's configuration alone."""
 
-    root: Mapping[str, Any] = {"operator_key": ROOT_KEY}
-
     def __init__(self, needs: Needs, running: Running, http: httpx.Client) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="keys-")
         self._keys = Path(self._folder.name) / "tenant-keys.json"
         super().__init__(needs, running, http)
+
+    def _root(self) -> Mapping[str, Any]:
+        return {"operator_key": self._running.key}
 
     def _more(self) -> Mapping[str, Any]:
         user = f"reader_{self.collection.lower()}"
@@ -248,12 +253,12 @@ class KeyedStore(WeaviateStore):
         key = self.ask("POST", f"/v1/users/db/{user}", {})["apikey"]
         self.ask("POST", f"/v1/authz/users/{user}/assign", {"roles": [user], "userType": "db"})
         self._own = str(key)
-        return {"api_key": self._own, "operator_key": ROOT_KEY, "tenant_keys": str(self._keys)}
+        return {"api_key": self._own, "operator_key": self._running.key, "tenant_keys": str(self._keys)}
 
     @property
     def secrets(self) -> Sequence[str]:  # type: ignore[override]  # they are made while it is used
         """The keys that must never be shown."""
-        return (self._own, ROOT_KEY, *tenant_keys.read(self._keys).values())
+        return (self._own, self._running.key, *tenant_keys.read(self._keys).values())
 
     def dress(self, opened: Opened) -> Opened:
         """Sign a tenant up before its first write, as an operator does: no key of the process could."""
@@ -306,7 +311,6 @@ class WeaviateHarness(Harness):
     adapter = "weaviate"
     store = "Weaviate"
     environment: Mapping[str, str] = {}
-    headers: Mapping[str, str] = {}
     kind: type[WeaviateStore] = WeaviateStore
 
     def __init__(self) -> None:
@@ -316,10 +320,11 @@ class WeaviateHarness(Harness):
     def running(self) -> Running:
         """Return the server, found or started. Raises: HarnessError."""
         if self._running is None:
-            self._running = servers.start(SPEC, environment=self.environment, own=bool(self.environment))
-            self._http = httpx.Client(
-                base_url=self._running.url, headers=dict(self.headers), timeout=60, trust_env=False
-            )
+            own = bool(self.environment)
+            self._running = servers.start(SPEC, environment=self.environment, own=own, unguarded=True)
+            key = self._running.key
+            headers = {"authorization": f"Bearer {key}"} if key else {}
+            self._http = httpx.Client(base_url=self._running.url, headers=headers, timeout=60, trust_env=False)
         return self._running
 
     def server(self) -> Server:
@@ -358,7 +363,6 @@ class KeyedHarness(WeaviateHarness):
     """A real Weaviate with roles, and a key for each tenant: `vectoracl_weaviate.conformance:rbac`."""
 
     environment = RBAC
-    headers = {"authorization": f"Bearer {ROOT_KEY}"}  # noqa: RUF012 - never changed
     kind = KeyedStore
 
 

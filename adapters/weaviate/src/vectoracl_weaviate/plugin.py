@@ -20,6 +20,8 @@ from vectoracl_weaviate.capabilities import capabilities
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.execute import AsyncWeaviatePort, WeaviatePort
 
+_DEMO_KEY = "VECTORACL_DEMO_WEAVIATE_KEY"
+
 
 @hookimpl
 def vectoracl_config_model() -> type[BaseModel]:
@@ -108,10 +110,11 @@ def vectoracl_demo_place(say: Callable[[str], None]) -> DemoPlace:
         running = start(SPEC, say=say)
     except MissingServerError as error:
         raise RefusedError(str(error)) from None
+    os.environ[_DEMO_KEY] = running.key  # not in the demo's folder: the server ends with this process
     server = f"{running.used}, weaviate-client {version('weaviate-client')}"
     note = "The server ended with the demo; VECTORACL_WEAVIATE_URL names one that stays."
     return DemoPlace(
-        {"url": running.url, "grpc_port": running.ports["grpc"]},
+        {"url": running.url, "grpc_port": running.ports["grpc"], "api_key": {"env": _DEMO_KEY}},
         kept=False,
         note=note,
         server=server,

@@ -15,7 +15,7 @@ import pytest
 import vectoracl as v
 from vectoracl_conformance import servers
 from vectoracl_conformance.servers import MissingServerError, Running
-from vectoracl_weaviate.conformance import RBAC, ROOT_KEY, SPEC
+from vectoracl_weaviate.conformance import RBAC, SPEC
 
 
 @dataclass
@@ -57,18 +57,27 @@ class Made:
                 operator.close()
 
 
-def started(environment: Mapping[str, str] | None = None, *, own: bool = False) -> Running:
+def started(environment: Mapping[str, str] | None = None, *, own: bool = False, unguarded: bool = False) -> Running:
     try:
-        return servers.start(SPEC, environment=environment, own=own)
+        return servers.start(SPEC, environment=environment, own=own, unguarded=unguarded)
     except MissingServerError as error:
         servers.missing(error, pytest.skip, pytest.fail)
         raise
 
 
 def made(
-    running: Running, *, key: str = "", provision: bool = True, metadata: Mapping[str, str] | None = None, **more: Any
+    running: Running,
+    *,
+    key: str | None = None,
+    provision: bool = True,
+    metadata: Mapping[str, str] | None = None,
+    **more: Any,
 ) -> Made:
+    """Make a collection; *key* is the one to look at it with, where the configuration has others in *more*."""
     collection = f"Test{secrets.token_hex(6)}"
+    if key is None:
+        key = running.key
+        more = {**({"api_key": key} if key else {}), **more}
     own = {"adapter": "weaviate", "url": running.url, "grpc_port": running.ports.get("grpc", 50_051),
            "collection": collection, "dimension": 8, **more}  # fmt: skip
     config = {"version": 1, "stores": {"main": {**own, "metadata": dict(metadata or {})}}}
@@ -127,9 +136,9 @@ def keyed_store(keyed_server: Running, tmp_path: Path) -> Iterator[Made]:
     """A collection with a key for each tenant; the process's own key may read its configuration alone."""
     one = made(
         keyed_server,
-        key=ROOT_KEY,
+        key=keyed_server.key,
         metadata={"year": "number"},
-        operator_key=ROOT_KEY,
+        operator_key=keyed_server.key,
         tenant_keys=str(tmp_path / "keys.json"),
     )
     user = one.collection.lower()
