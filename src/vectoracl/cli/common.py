@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 import getpass
+import os
+import re
+import shlex
+import shutil
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, ParamSpec
@@ -102,6 +106,41 @@ def one_line(text: object, width: int) -> str:
 def print_json(data: object) -> None:
     """Print *data* as JSON on standard output, in UTF-8 whatever the locale."""
     typer.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2, default=str))
+
+
+def program() -> str:
+    """Return how this command line was called, so that a printed command can be run as it stands."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py" and called.parent.name == "vectoracl":
+        return f"{Path(sys.executable).name} -m vectoracl"
+    if called.name != "vectoracl":  # tests and wrappers
+        return "vectoracl"
+    if "UV_RUN_RECURSION_DEPTH" in os.environ:  # `uv run` puts the environment on the path for its child only
+        return "uv run vectoracl"
+    found = shutil.which("vectoracl")
+    return "vectoracl" if found and Path(found).resolve() == called.resolve() else shlex.quote(str(called))
+
+
+def command_line(*parts: str, config: Path = DEFAULT_CONFIG, store: str | None = None) -> str:
+    """Return the line of a shell that runs `vectoracl` with *parts*, on *config* and its *store*."""
+    more = [*(["-c", str(config)] if config != DEFAULT_CONFIG else []), *(["--store", store] if store else [])]
+    return " ".join([program(), *(_quoted(plain(one)) for one in (*parts, *more))])
+
+
+def _quoted(part: str) -> str:
+    # Double quotes where they do: both kinds of shells know them.
+    return f'"{part}"' if re.fullmatch(r"[\w .,:?@/-]*[ ,?][\w .,:?@/-]*", part) else shlex.quote(part)
+
+
+def show_commands(console: Console, lines: Sequence[str]) -> None:
+    """Print *lines* of a shell so that they can be copied: one that is too long goes on after a backslash."""
+    for line in lines:
+        if len(line) + 2 > console.width:
+            left, found, right = line.rpartition(' "')
+            if not found:
+                left, _, right = line.rpartition(" ")
+            line = f"{left} \\\n      {found.strip()}{right}"
+        console.print(Text(f"  {line}"), soft_wrap=True)
 
 
 def done(code: int) -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -15,17 +15,30 @@ from vectoracl import plugins
 from vectoracl.adapter import DemoPlace
 from vectoracl.attempts import Forging
 from vectoracl.cli import demo_attempts, demo_run
-from vectoracl.cli.common import CLEAN, DEFAULT_CONFIG, FINDINGS, JsonOption, Steps, done, out, print_json
+from vectoracl.cli.common import (
+    CLEAN,
+    DEFAULT_CONFIG,
+    FINDINGS,
+    JsonOption,
+    Steps,
+    command_line,
+    done,
+    out,
+    print_json,
+)
 from vectoracl.cli.corpus import TenantCorpus, folder_corpus, installed_corpus
 from vectoracl.cli.demo_show import show
 from vectoracl.cli.init import template, write_new
 from vectoracl.client import VectorACL
 from vectoracl.config import read
 from vectoracl.embed import Embedder, open_embedder
-from vectoracl.errors import ConfigError, InvalidInputError, RefusedError
+from vectoracl.errors import ConfigError, InvalidInputError, RefusedError, StoreError
+from vectoracl.filelock import FileLock
 from vectoracl.findings import Posture
+from vectoracl.private_files import read_private, replace_atomically, take_folder
 
-FOLDER = Path(".vectoracl")
+FOLDER = Path(".vectoracl/demo")
+_NAME = "demo"  # of the table, collection or index
 DEFAULT = "pgvector"
 
 
@@ -56,7 +69,10 @@ def demo(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", "-c", metavar="FILE", help="Fill this configuration's store instead of the demo's own."
+            "--config",
+            "-c",
+            metavar="FILE",
+            help="Fill this configuration's store, which has to be empty or a demo's, instead of the demo's own.",
         ),
     ] = None,
     *,
@@ -64,13 +80,14 @@ def demo(
 ) -> None:
     """See it work on real text, in under a minute.
 
-    Starts a PostgreSQL of its own in ./.vectoracl/ (no root, no Docker), fills it with the documentation inside the
-    Python packages that are installed here, one tenant each, and asks as several principals: what a search without a
-    scope would have returned, beside what each of them gets. Then it tries one attack of each family on the live
+    Starts a PostgreSQL of its own in ./.vectoracl/demo/ (no root, no Docker), fills it with the documentation inside
+    the Python packages that are installed here, one tenant each, and asks as several principals: what a search without
+    a scope would have returned, beside what each of them gets. Then it tries one attack of each family on the live
     store, and says what each met. `--store` shows the same on another store: on the server that the environment names
     (VECTORACL_QDRANT_URL and so on), else on what its adapter can start here.
 
-    It can be run again. Nothing leaves this machine. Exit codes: 0 nothing foreign came back, 1 a leak, 2 not measured.
+    It can be run again. It writes into a store of its own, and changes nothing that no demo wrote. Nothing leaves this
+    machine. Exit codes: 0 nothing foreign came back, 1 a leak, 2 not measured.
     """
     start = time.perf_counter()
     with Steps(quiet=as_json) as steps:
@@ -79,15 +96,11 @@ def demo(
         steps.step("reading documents", 1, 1)
         with _prepared(config, embedder, store or DEFAULT, steps) as made:
             outcome = _run(made, corpora, k, steps, start, store=None if made.own else store or None)
-    first = demo_run.name_of(outcome.asked[0].principal)
-    given = "" if made.source == DEFAULT_CONFIG else f" -c {made.source}"
-    notes = list(made.notes)
-    if made.kept:
-        notes += [line.format(first=first, query=outcome.asked[0].query, given=given) for line in _GO_ON]
     if as_json:
         print_json(outcome.as_json())
     else:
-        show(out(), outcome, notes)
+        go_on = _go_on(made.source, outcome, None if made.own else store or None) if made.kept else []
+        show(out(), outcome, made.notes, go_on)
     done(FINDINGS if outcome.leaked else CLEAN)
 
 
@@ -99,11 +112,16 @@ def _corpora(docs: Path | None, tenants: int) -> list[TenantCorpus]:
     return found
 
 
-_GO_ON = (
-    'vectoracl search --as {first} "{query}"{given}',
-    "vectoracl explain --as {first}{given}",
-    "vectoracl check{given}",
-)
+def _go_on(source: Path, outcome: demo_run.Outcome, store: str | None) -> list[str]:
+    """Return commands that work on what the demo made."""
+    asked = min(outcome.asked, key=lambda one: len(demo_run.name_of(one.principal)) + len(one.query))
+    first = demo_run.name_of(asked.principal)
+    words = ("--hybrid",) if outcome.hybrid else ()
+    return [
+        command_line("search", "--as", first, asked.query, *words, config=source, store=store),
+        command_line("explain", "--as", first, config=source, store=store),
+        command_line("check", "--fail-on", "error", config=source, store=store),
+    ]
 
 
 class _Made(NamedTuple):
@@ -134,13 +152,14 @@ def _prepared(config: Path | None, spec: str, adapter: str, steps: Steps) -> Ite
         return
     hooks = plugins.load(adapter)
     model = open_embedder(spec, allow_import=True)  # typed by the one who runs it
-    place = _place(hooks, adapter, model.dimension, steps)
-    try:
-        source, told = _written(hooks, adapter, place, spec, model)
-        notes = (place.note, told if place.kept else "")
-        yield _Made(model, source, True, tuple(filter(None, notes)), place.kept, place.server)
-    finally:
-        place.close()
+    with _own_folder():
+        place = _place(hooks, adapter, model.dimension, steps)
+        try:
+            source, told = _written(hooks, adapter, place, spec, model)
+            notes = (place.note, told if place.kept else "")
+            yield _Made(model, source, True, tuple(filter(None, notes)), place.kept, place.server)
+        finally:
+            place.close()
 
 
 def _place(hooks: Any, adapter: str, dimension: int, steps: Steps) -> DemoPlace:
@@ -162,7 +181,7 @@ def _written(hooks: Any, adapter: str, place: DemoPlace, spec: str, model: Embed
 
     def text(folder: Path) -> str:
         # Vectors of two embedders are not comparable, so each has a table or collection of its own.
-        name = "chunks" if spec == "hashed" else f"demo_{blake2b(model.name.encode(), digest_size=4).hexdigest()}"
+        name = _NAME if spec == "hashed" else f"{_NAME}_{blake2b(model.name.encode(), digest_size=4).hexdigest()}"
         return template(
             hooks,
             settings={key: folder / one if isinstance(one, Path) else one for key, one in place.settings.items()},
@@ -173,25 +192,43 @@ def _written(hooks: Any, adapter: str, place: DemoPlace, spec: str, model: Embed
             audit=(folder / "audit.jsonl").as_posix(),
         )
 
-    _make_folder()
     here = text(FOLDER)
     if place.kept and not DEFAULT_CONFIG.exists():
         write_new(DEFAULT_CONFIG, here)
         return DEFAULT_CONFIG, f"Wrote {DEFAULT_CONFIG}; the data are in {FOLDER}/. Now you:"
-    if place.kept and DEFAULT_CONFIG.read_bytes() == here.encode():
+    if place.kept and _content(DEFAULT_CONFIG) == here.encode():
         return DEFAULT_CONFIG, f"The data are in {FOLDER}/. Now you:"
     beside = FOLDER / f"{adapter}.toml"
     write_new(beside, text(Path()), force=True)
     return beside, f"Your {DEFAULT_CONFIG} was not touched; the demo's is {beside}. Now you:"
 
 
-def _make_folder() -> None:
-    """Make the folder of the demo's data, which no commit should pick up. Raises: ConfigError."""
+def _content(path: Path) -> bytes | None:
     try:
-        FOLDER.mkdir(exist_ok=True)
-        (FOLDER / ".gitignore").write_text("*\n", encoding="utf-8")
+        return read_private(path)
+    except OSError:  # a link, or another user's: not what a demo wrote
+        return None
+
+
+@contextmanager
+def _own_folder() -> Iterator[None]:
+    """Make the folder of the demo's data, which no commit should pick up, and hold it: one demo at a time.
+
+    Raises: ConfigError, RefusedError.
+    """
+    try:
+        for folder in (FOLDER.parent, FOLDER):
+            take_folder(folder, lambda _: True)
+        replace_atomically(FOLDER / ".gitignore", b"*\n", sync=False)
+        lock = FileLock(str(FOLDER / "demo.lock"))
     except OSError as error:
-        raise ConfigError(f"The folder {FOLDER} cannot be made here: {error.strerror}.") from None
+        raise ConfigError(f"The folder {FOLDER} cannot be used: {error.strerror} ({error.filename}).") from None
+    if not lock.held:
+        raise RefusedError(f"Another demo runs in {FOLDER}. Wait for its end, or run this one in another folder.")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _run(
@@ -201,12 +238,17 @@ def _run(
     with VectorACL(source, store=store, embedder=model) as acl:
         name = acl.config.default
         steps.step("starting the store", 0, None)
+        if not made.own:  # before anything is made in a store that may be somebody's
+            with suppress(StoreError):  # there is no table yet
+                demo_run.check_own(acl, (), _tenants(acl))
         _provision(acl)
         acl.open()
+        demo_run.check_own(acl, corpora, _tenants(acl))
         steps.step("starting the store", 1, 1)
         documents, chunks = demo_run.load(acl, model, corpora, steps, prune=made.own)
         seconds = time.perf_counter() - start
-        asked = demo_run.ask(acl, model, demo_run.questions(corpora, 3), k, steps)
+        hybrid = demo_run.has_words(acl)
+        asked = demo_run.ask(acl, model, demo_run.questions(corpora, 3), k, steps, hybrid=hybrid)
         steps.step("attacking", 0, None)
         first = asked[0].principal
         other = next(one.principal for one in asked if one.principal != first)
@@ -217,8 +259,22 @@ def _run(
         adapter = acl.config.stores[name].adapter
         server = made.server or _server(acl.server(), adapter, posture)
     return demo_run.Outcome(
-        adapter, server, posture.grade, len(corpora), documents, chunks, seconds, asked, tuple(tried)
+        adapter, server, posture.grade, len(corpora), documents, chunks, seconds, asked, tuple(tried), hybrid
     )
+
+
+def _tenants(acl: VectorACL) -> list[str]:
+    """List the store's tenants, where its adapter can. Raises: StoreError, ConfigError."""
+    try:
+        operator = acl.operator()
+    except ConfigError:
+        raise
+    except RefusedError:
+        return []
+    try:
+        return [one.tenant for one in operator.tenants()]
+    finally:
+        operator.close()
 
 
 def _provision(acl: VectorACL) -> None:

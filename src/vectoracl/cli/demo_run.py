@@ -15,13 +15,17 @@ from vectoracl.cli.common import Steps
 from vectoracl.cli.corpus import TenantCorpus, demo_queries
 from vectoracl.client import VectorACL
 from vectoracl.embed import Embedder, embed_checked
+from vectoracl.errors import RefusedError
 from vectoracl.principal import Principal
+from vectoracl.queries import Hybrid
 from vectoracl.records import Chunk, Hit
 
+WRITER = "vectoracl-demo"  # the producer of every chunk that a demo wrote: nothing else is ever touched
 REASON = "The demo shows what a search without a scope would have returned."
-REPETITIONS = 5, 15  # at least, and at most
+REPETITIONS = 2, 15  # at least, and at most
 _SPENT_MS = 800.0
 _EMBED_AT_ONCE = 256
+_DELETE_AT_ONCE = 100
 _WRITING = "embedding and writing chunks"
 
 
@@ -74,6 +78,7 @@ class Outcome:
     seconds: float
     asked: tuple[Asked, ...]
     attempts: tuple[Attempt, ...]
+    hybrid: bool = False
 
     @property
     def leaked(self) -> bool:
@@ -98,6 +103,31 @@ def reader(tenant: str) -> Principal:
     return hazmat.operator_principal("reader", tenant, "vectoracl demo made this principal up")
 
 
+def writer(tenant: str) -> Principal:
+    """Return the principal that the demo writes as in *tenant*."""
+    return hazmat.operator_principal(WRITER, tenant, "vectoracl demo made this principal up")
+
+
+def check_own(acl: VectorACL, corpora: Sequence[TenantCorpus], tenants: Sequence[str]) -> None:
+    """Check that the store holds nothing but what a demo wrote; *tenants* are those that it lists.
+
+    Raises: RefusedError, with nothing written.
+    """
+    operated = hazmat.operate(acl, reason="The demo looks whether the store is its own.")
+    filled = {one.tenant for one in corpora}
+    for tenant in [*sorted(set(tenants) - filled), *sorted(filled)]:
+        if tenant in filled:  # every chunk, since this tenant's documents are replaced and removed
+            found = any(hit.tag.producer != WRITER for hit in acl.scoped(reader(tenant)).scan(include=()))
+        else:
+            found = any(hit.tag.producer != WRITER for hit in operated.read(tenant, 1).hits)
+        if found:
+            raise RefusedError(
+                f"This store holds documents of the tenant {tenant!r} that no demo wrote, so the demo was not started "
+                "and nothing was changed. Run it without -c in another folder, where it makes a store of its own; or "
+                "name a configuration whose store is empty."
+            )
+
+
 def name_of(principal: Principal) -> str:
     """Return the form that `--as` takes."""
     return f"{principal.id}@{principal.tenant}"
@@ -109,9 +139,9 @@ def load(
     """Write every document under its own tenant's principal; return the numbers of documents and chunks.
 
     A tenant that has nothing yet is written in large batches. Else each document is replaced, so a second run leaves
-    the same content; with *prune* what a former run wrote of these tenants and this one has not is deleted.
+    the same content; with *prune* what a former demo wrote of these tenants and this one has not is deleted.
     """
-    work = [(reader(one.tenant), [document_chunks(doc) for doc in one.documents]) for one in corpora]
+    work = [(writer(one.tenant), [document_chunks(doc) for doc in one.documents]) for one in corpora]
     total = sum(len(parts) for _, docs in work for parts in docs)
     written = documents = 0
     for principal, docs in work:
@@ -131,8 +161,13 @@ def load(
             steps.step(_WRITING, written, total)
         if prune:
             kept = {parts[0].document for parts in docs if parts}
-            for document in {hit.document for hit in handle.scan(include=())} - kept:
-                handle.delete(document=document)
+            gone = [
+                (hit.document, hit.id)
+                for hit in handle.scan(include=())
+                if hit.tag.producer == WRITER and hit.document not in kept
+            ]
+            for start in range(0, len(gone), _DELETE_AT_ONCE):
+                handle.delete(ids=gone[start : start + _DELETE_AT_ONCE])
     return documents, written
 
 
@@ -163,21 +198,31 @@ def questions(corpora: Sequence[TenantCorpus], principals: int) -> list[tuple[st
     return chosen
 
 
+def has_words(acl: VectorACL) -> bool:
+    """Tell whether the default store ranks by words and vector together."""
+    return "hybrid" in acl._named(acl.config.default).store.capabilities.queries  # noqa: SLF001 - as configured
+
+
 def ask(
-    acl: VectorACL, embedder: Embedder, chosen: Sequence[tuple[str, str]], k: int, steps: Steps
+    acl: VectorACL, embedder: Embedder, chosen: Sequence[tuple[str, str]], k: int, steps: Steps, *, hybrid: bool
 ) -> tuple[Asked, ...]:
-    """Ask every question past the scope (through `hazmat`) and as the principal, and time the latter."""
+    """Ask every question past the scope (through `hazmat`) and as the principal, and time the latter.
+
+    The principal's search is by words and vector where the store can match words, since the demo's own vectors are
+    not worth much alone.
+    """
     past = hazmat.unscoped(acl, reason=REASON)
     vectors = embed_checked(embedder, [query for _, query in chosen], "query")
     made = []
     for place, ((tenant, query), vector) in enumerate(zip(chosen, vectors, strict=True)):
         principal = reader(tenant)
         handle = acl.scoped(principal)
+        asked = Hybrid(query, vector) if hybrid else vector
         unscoped = _lines(past.search(vector, k=k))
         times: list[float] = []
         while len(times) < REPETITIONS[0] or (len(times) < REPETITIONS[1] and sum(times) < _SPENT_MS):
             start = time.perf_counter()
-            result = handle.search(vector, k=k)
+            result = handle.search(asked, k=k)
             times.append((time.perf_counter() - start) * 1000)
         made.append(Asked(principal, query, k, unscoped, _lines(result), statistics.median(times)))
         steps.step("asking", place + 1, len(chosen))

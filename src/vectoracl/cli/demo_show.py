@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vectoracl.attempts import Attempt
-from vectoracl.cli.common import one_line, plain
+from vectoracl.cli.common import one_line, plain, show_commands
 from vectoracl.cli.demo_run import REPETITIONS, Asked, Line, Outcome, name_of
 
 _WIDEST = 110
@@ -19,8 +19,8 @@ _OWN, _FOREIGN = "green", "red"
 _STYLE = {"refused": "green", "nothing": "green", "LEAK": "bold white on red"}
 
 
-def show(console: Console, outcome: Outcome, notes: Sequence[str]) -> None:
-    """Print the demo; *notes* say what was written where."""
+def show(console: Console, outcome: Outcome, notes: Sequence[str], commands: Sequence[str]) -> None:
+    """Print the demo; *notes* say what was written where, *commands* can be run next."""
     width = min(console.width, _WIDEST)
     console.print(_head(outcome), width=width)
     for asked in outcome.asked:
@@ -28,6 +28,7 @@ def show(console: Console, outcome: Outcome, notes: Sequence[str]) -> None:
     console.print(_sum(outcome), width=width)
     console.print(_attempts(outcome.attempts), width=width)
     console.print(_end(outcome, notes), width=width)
+    show_commands(console, commands)
 
 
 def _head(outcome: Outcome) -> Panel:
@@ -95,7 +96,8 @@ def _sum(outcome: Outcome) -> Group:
     note = Text(
         "The first questions are headings out of other tenants' texts, the last one is the same for two tenants. "
         f"Times are the median of {REPETITIONS[0]} to {REPETITIONS[1]} scoped searches, without the embedding of the "
-        "question.",
+        "question."
+        + (" They rank by words and vector together; the left side ranks by vector alone." if outcome.hybrid else ""),
         "dim",
     )
     return Group(Text(""), text, note)
