@@ -18,9 +18,9 @@ SOURCES = sorted([*SRC.rglob("*.py"), *ROOT.glob("adapters/*/src/**/*.py")])
 
 # The path of a request. A module imports only from lines above its own.
 LAYERS = [
-    "errors private_files",
+    "errors private_files installing",
     "findings ids imports extract toml_text filelock words certificates places workers values",
-    "actions principal records predicate",
+    "actions principal records predicate sources",
     "fields queries scope",
     "algebra predicate_json meaning policy prepare operations embed chunking load",
     "adapter verify census checkpoint replacing",

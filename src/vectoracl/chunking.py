@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from vectoracl.errors import InvalidInputError
-from vectoracl.extract import docstrings, html_text
-from vectoracl.ids import check_id
 from vectoracl.records import Chunk
+from vectoracl.sources import MAX_FILE_BYTES, Document, File, Report, Skipped, find, read
+
+__all__ = ["Document", "Report", "Skipped", "Span", "chunk_ids", "chunks", "document_chunks", "documents"]
 
 SIZE = 800
 SMALLEST_SIZE = 16
-MAX_FILE_BYTES = 4 << 20
 
 _FENCE = re.compile(r"\s{0,3}(```|~~~)")
 _ATX = re.compile(r"#{1,6}\s+\S")
@@ -73,16 +71,6 @@ def chunk_ids(texts: Sequence[str]) -> list[str]:
         seen[digest] += 1
         made.append(digest if seen[digest] == 1 else f"{digest}-{seen[digest]}")
     return made
-
-
-class Document(NamedTuple):
-    """A text with its name, which is the document's id."""
-
-    name: str
-    text: str
-
-    def __repr__(self) -> str:
-        return f"Document({self.name!r}, {len(self.text)} characters)"
 
 
 def document_chunks(document: Document, size: int = SIZE, overlap: int = 0) -> list[Chunk]:
@@ -230,147 +218,22 @@ def _overlapped(text: str, start: int, low: int) -> int:
     return low
 
 
-class Skipped(NamedTuple):
-    """A file or folder that was not read, and why."""
-
-    name: str
-    reason: str
-
-
-Report = Callable[[Skipped], None]
-
-
 def documents(
     paths: Iterable[str | os.PathLike[str]], *, report: Report | None = None, max_bytes: int = MAX_FILE_BYTES
 ) -> Iterator[Document]:
-    """Read the texts of files and folders: .md, .rst, .txt, .html (its text), .py (its docstrings).
+    """Read the texts of files and folders: .md, .rst, .txt, .html (its text), .py (its docstrings), .pdf, .docx.
 
-    A file is named by its file name, a file of a folder by its path from that folder on ("docs/guide/intro.md"), so
-    a name does not depend on where it is run. Inside folders, hidden files are left out, and links that lead out of
-    the folder are not followed. What is left out or cannot be read is told to *report*. All paths are found before
-    the first text is read; texts are read one by one, sorted by name.
+    They are named as `sources.find` names them. What is left out or cannot be read is told to *report*. All paths are
+    found before the first text is read; texts are read one by one, sorted by name.
 
     Raises: InvalidInputError if a path does not exist, or if two files would have the same name.
     """
     told = report or (lambda _: None)
-    found: dict[str, Path] = {}
-    seen: set[Path] = set()
-    for path in paths:
-        for name, real in sorted(_files(Path(path), told)):
-            if real in seen:
-                continue
-            seen.add(real)
-            if name in found:
-                raise InvalidInputError(f"Two files would be the document {name!r}. Read them apart.", field="paths")
-            found[name] = real
-    return _read_all(found, told, max_bytes)
+    return _read_all(find(paths, told), told, max_bytes)
 
 
-def _files(path: Path, told: Report) -> Iterator[tuple[str, Path]]:
-    """Yield the document's name and the real path of each file that may be read. Raises: InvalidInputError."""
-    root = None
-    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a loop of links
-        root = path.resolve(strict=True)
-    if root is None:
-        raise InvalidInputError(f"There is nothing to read at {str(path)!r}.", field="paths")
-    if not root.is_dir():
-        yield from _named(path.name, root, told)
-        return
-
-    def failed(error: OSError) -> None:
-        told(Skipped(str(error.filename or root), f"cannot be listed ({type(error).__name__})"))
-
-    links = []
-    for folder, folders, files in os.walk(root, onerror=failed):
-        here = Path(folder)
-        for name in sorted(folders):
-            if name.startswith(".") or (here / name).is_symlink():
-                told(Skipped(_shown(root, here / name), "is hidden" if name.startswith(".") else "is a linked folder"))
-        folders[:] = sorted(one for one in folders if not one.startswith(".") and not (here / one).is_symlink())
-        for name in sorted(files):
-            file = here / name
-            if name.startswith("."):
-                told(Skipped(_shown(root, file), "is hidden"))
-            elif file.is_symlink():
-                links.append(file)
-            else:
-                yield from _named(_shown(root, file), file, told)
-    for file in links:
-        try:
-            real = file.resolve(strict=True)
-        except (OSError, RuntimeError):
-            told(Skipped(_shown(root, file), "is a link that leads nowhere"))
-            continue
-        if real.is_relative_to(root):
-            yield from _named(_shown(root, file), real, told)
-        else:
-            told(Skipped(_shown(root, file), "is a link that leads out of the folder"))
-
-
-def _shown(root: Path, path: Path) -> str:
-    return "/".join((root.name, *path.relative_to(root).parts)).lstrip("/")
-
-
-def _named(name: str, real: Path, told: Report) -> Iterator[tuple[str, Path]]:
-    """Yield the file under the id that it has as a document, if it is a regular file of a known kind."""
-    name = unicodedata.normalize("NFC", name)  # some file systems decompose letters
-    if Path(name).suffix.lower() not in _KINDS:
-        told(Skipped(name, "is no text of a known kind"))
-        return
-    if not real.is_file():  # a pipe or a device, which would block
-        told(Skipped(name, "is no regular file"))
-        return
-    try:
-        yield check_id(name, "document"), real
-    except InvalidInputError as error:
-        told(Skipped(ascii(name), f"has a name that cannot be an id: {error.message}"))
-
-
-def _read_all(found: dict[str, Path], told: Report, max_bytes: int) -> Iterator[Document]:
-    for name, path in sorted(found.items()):
-        try:
-            with path.open("rb") as file:
-                raw = file.read(max_bytes + 1)
-        except OSError as error:
-            told(Skipped(name, f"cannot be read ({type(error).__name__})"))
-            continue
-        text, reason = _text(name, raw, max_bytes)
-        if reason:
-            told(Skipped(name, reason))
-        else:
-            yield Document(name, text)
-
-
-def _text(name: str, raw: bytes, max_bytes: int) -> tuple[str, str]:
-    """Return the text of a file, or why there is none."""
-    if len(raw) > max_bytes:
-        return "", f"is larger than {max_bytes} bytes"
-    if b"\0" in raw:
-        return "", "is binary"
-    try:
-        text = _KINDS[Path(name).suffix.lower()](raw, name)
-    except UnicodeDecodeError:
-        return "", "is not UTF-8"
-    except InvalidInputError as error:
-        return "", error.message
-    return (text, "") if text.strip() else ("", "holds no text")
-
-
-def _plain(raw: bytes, _: str) -> str:
-    return raw.decode("utf-8-sig")
-
-
-def _html(raw: bytes, _: str) -> str:
-    # A character reference may name a NUL's neighbours or a lone surrogate; neither can be stored.
-    return html_text(raw.decode("utf-8-sig")).encode("utf-8", "ignore").decode().replace("\0", "")
-
-
-def _python(raw: bytes, name: str) -> str:
-    return docstrings(raw, name)
-
-
-_KINDS: dict[str, Callable[[bytes, str], str]] = {
-    **dict.fromkeys((".md", ".markdown", ".rst", ".txt"), _plain),
-    **dict.fromkeys((".html", ".htm"), _html),
-    ".py": _python,
-}
+def _read_all(found: Sequence[File], told: Report, max_bytes: int) -> Iterator[Document]:
+    for file in found:
+        document = read(file, told, max_bytes)
+        if document is not None:
+            yield document

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from vectoracl.cli import adapters, check, conformance, copy, demo, init, store, use
+from vectoracl.cli import adapters, check, conformance, copy, demo, documents, ingest, init, store, use
 from vectoracl.cli.common import EXIT_CODES, command
 
 app = typer.Typer(
@@ -67,7 +67,13 @@ _add(
     "vectoracl demo --json",
 )
 _add("init", init.init, _USE, "vectoracl init", "vectoracl init --adapter memory -c tests/vectoracl.toml")
-_add("ingest", use.ingest, _USE, "vectoracl ingest --as you@acme docs/ README.md")
+_add(
+    "ingest",
+    ingest.ingest,
+    _USE,
+    "vectoracl ingest --as you@acme docs/ README.md",
+    "vectoracl ingest --as you@acme --metadata year=2024 --prune handbook/",
+)
 _add(
     "search",
     use.search,
@@ -108,6 +114,17 @@ _add(
     "vectoracl copy --from pg.toml --to qdrant.toml --dry-run",
     "vectoracl copy --from pg.toml --to qdrant.toml",
     "vectoracl copy --from pg.toml --to qdrant.toml --tenant acme --overwrite",
+)
+
+of_documents = typer.Typer(help="See which documents a tenant has, and delete some.", no_args_is_help=True)
+app.add_typer(of_documents, name="documents", rich_help_panel=_USE)
+_add("list", documents.listed, "Commands", "vectoracl documents list --as you@acme", to=of_documents)
+_add(
+    "delete",
+    documents.delete,
+    "Commands",
+    "vectoracl documents delete --as you@acme docs/old.md",
+    to=of_documents,
 )
 
 tenants = typer.Typer(

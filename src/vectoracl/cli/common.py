@@ -38,6 +38,7 @@ CLEAN = 0
 FINDINGS = 1
 NOT_MEASURED = 2
 INTERRUPTED = 130
+_LISTED = 20
 
 EXIT_CODES = (
     "[dim]Exit codes: 0 clean, 1 findings, 2 not done or not measured (wrong input, no server), 130 interrupted.[/dim]"
@@ -266,10 +267,32 @@ class Steps:
         count = f"{done_:,}" if total is None else f"{done_:,}/{total:,}"
         self._bars.update(task, completed=done_, total=total, count="" if total in (None, 1) and done_ < 2 else count)
 
+    def pause(self) -> None:
+        """Take the bars away, so that a question can be asked."""
+        self._bars.stop()
+
     @property
     def report(self) -> Report:
         """The same as a callable."""
         return self.step
+
+
+def confirmed(what: str, names: Sequence[str], *, yes: bool) -> bool:
+    """Show *names* and ask whether to do *what*; with *yes* it is agreed, and without a person it is not."""
+    if yes:
+        return True
+    console = err()
+    for name in names[:_LISTED]:
+        console.print(Text(f"  {one_line(name, 200)}"), soft_wrap=True)
+    if len(names) > _LISTED:
+        console.print(Text(f"  … and {len(names) - _LISTED:,} more", "dim"))
+    if not interactive():
+        console.print(Text(f"{what}? It was not done: pass --yes to do it without being asked."), soft_wrap=True)
+        return False
+    if typer.confirm(f"{what}?", err=True):
+        return True
+    console.print("Nothing was deleted.")
+    return False
 
 
 def interactive() -> bool:

@@ -1,8 +1,7 @@
-"""`ingest`, `search` and `explain`: the store as one principal has it."""
+"""`search` and `explain`: the store as one principal has it."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -11,80 +10,25 @@ from rich.table import Table
 from rich.text import Text
 
 from vectoracl.actions import ALL_ACTIONS
-from vectoracl.chunking import SIZE, Skipped, document_chunks, documents
 from vectoracl.cli.common import (
     DEFAULT_CONFIG,
     AsOption,
     ConfigOption,
     JsonOption,
-    Steps,
     StoreOption,
+    command_line,
     one_line,
     opened,
     operator,
     out,
     plain,
     print_json,
+    show_commands,
 )
 from vectoracl.errors import InvalidInputError, apart
 from vectoracl.predicate import ALWAYS, Predicate
 from vectoracl.queries import Hybrid, Lexical
 from vectoracl.records import Result
-
-_NEAR = 'vectoracl search --as {who} "…"'
-
-
-def ingest(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(metavar="PATH…", help="Files or folders: .md .rst .txt, .html (its text), .py (docstrings)."),
-    ],
-    who: AsOption,
-    size: Annotated[int, typer.Option("--size", help="The most characters of a chunk.", min=16)] = SIZE,
-    config: ConfigOption = DEFAULT_CONFIG,
-    store: StoreOption = None,
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Chunk, embed and write files, as documents of one principal's tenant.
-
-    A document is named by its path from the given folder on. Ingesting it again replaces its content, so the command
-    can be repeated; what was removed from the folder stays stored until it is deleted.
-    """
-    principal = operator(who, "ingest")
-    skipped: list[Skipped] = []
-    written = count = 0
-    with opened(config, store) as acl, Steps(quiet=as_json) as steps:
-        handle = acl.scoped(principal)
-        found = list(documents(paths, report=skipped.append))
-        for document in found:
-            try:
-                count += handle.replace(document.name, document_chunks(document, size)).count or 0
-            except BaseException as error:  # Ctrl-C too
-                error.add_note(
-                    f"ingest: {written:,} of {len(found):,} documents were written, not {document.name!r}. The same "
-                    "command begins again and replaces them."
-                )
-                raise
-            written += 1
-            steps.step("writing documents", written, len(found))
-    if as_json:
-        left = [{"name": plain(name), "reason": reason} for name, reason in skipped]
-        print_json({"principal": who, "documents": written, "chunks": count, "skipped": left})
-        return
-    console = out()
-    console.print(Text(f"Wrote {written:,} documents in {count:,} chunks for the tenant {principal.tenant}."))
-    _tell_skipped(skipped)
-    if written:
-        console.print(Text(f"Next: {_NEAR.format(who=who)}", "dim"))
-
-
-def _tell_skipped(skipped: list[Skipped]) -> None:
-    console = out()
-    for one in skipped[:10]:
-        console.print(Text(f"left out: {plain(one.name)} {one.reason}", "yellow"))
-    if len(skipped) > 10:
-        console.print(Text(f"left out: {len(skipped) - 10:,} more (all of them with --json)", "yellow"))
 
 
 def search(
@@ -121,7 +65,7 @@ def search(
     if as_json:
         print_json(_found(who, text, k, result))
         return
-    _show(result, full=full, who=who)
+    _show(result, command_line("explain", "--as", who, config=config, store=store), full=full)
 
 
 @apart
@@ -160,11 +104,12 @@ def _found(who: str, text: str, k: int, result: Result) -> dict[str, Any]:
     }
 
 
-def _show(result: Result, *, full: bool, who: str) -> None:
+def _show(result: Result, why: str, *, full: bool) -> None:
     console = out()
     if not result:
         console.print("Nothing found.")
-        console.print(Text(f"Why? vectoracl explain --as {who}", "dim"))
+        console.print(Text("Why?", "dim"))
+        show_commands(console, [why])
         return
     table = Table(box=None, pad_edge=False, show_header=False, expand=True)
     table.add_column(justify="right", style="cyan", no_wrap=True)

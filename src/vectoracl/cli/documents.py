@@ -1,0 +1,134 @@
+"""`vectoracl documents`: what one principal's tenant holds, by document, and deleting some of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from vectoracl.cli.common import (
+    CLEAN,
+    DEFAULT_CONFIG,
+    NOT_MEASURED,
+    AsOption,
+    ConfigOption,
+    JsonOption,
+    Steps,
+    StoreOption,
+    confirmed,
+    done,
+    opened,
+    operator,
+    out,
+    plain,
+    print_json,
+)
+from vectoracl.errors import InvalidInputError
+from vectoracl.ids import check_id
+from vectoracl.predicate import F
+
+_MOST = 50
+
+
+@dataclass(slots=True)
+class _Listed:
+    chunks: int = 0
+    written: float = 0.0
+
+
+def listed(
+    who: AsOption,
+    config: ConfigOption = DEFAULT_CONFIG,
+    store: StoreOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List the documents that a principal sees, with their chunks and when they were written.
+
+    It reads through the tenant's chunks, without their texts.
+    """
+    principal = operator(who, "documents list")
+    found: dict[str, _Listed] = {}
+    with opened(config, store) as acl, Steps(quiet=as_json) as steps:
+        for place, hit in enumerate(acl.scoped(principal).scan(include=())):
+            one = found.setdefault(hit.document, _Listed())
+            one.chunks += 1
+            one.written = max(one.written, hit.tag.time)
+            if place % 500 == 0:
+                steps.step("reading chunks", place + 1, None)
+    if as_json:
+        print_json(
+            {
+                "principal": who,
+                "documents": [
+                    {"document": name, "chunks": one.chunks, "written": _moment(one.written)}
+                    for name, one in sorted(found.items())
+                ],
+            }
+        )
+        return
+    console = out()
+    if not found:
+        console.print(Text(f"{plain(who)} sees no documents."))
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("document", overflow="fold")
+    table.add_column("chunks", justify="right")
+    table.add_column("written", no_wrap=True)
+    for name, one in sorted(found.items())[:_MOST]:
+        table.add_row(Text(plain(name), "bold"), f"{one.chunks:,}", _moment(one.written))
+    console.print(table)
+    if len(found) > _MOST:
+        console.print(Text(f"… and {len(found) - _MOST:,} more documents (all of them with --json)", "dim"))
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds > 0 else ""
+
+
+def delete(
+    names: Annotated[
+        list[str], typer.Argument(metavar="DOCUMENT…", help="The documents, as `documents list` has them.")
+    ],
+    who: AsOption,
+    config: ConfigOption = DEFAULT_CONFIG,
+    store: StoreOption = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete documents of a principal's tenant, with all of their chunks. It asks first; there is no way back.
+
+    All of them have to be there: a document of another tenant reads like one that does not exist. Exit codes: 0
+    deleted, 2 nothing was deleted.
+    """
+    principal = operator(who, "documents delete")
+    wanted = list(dict.fromkeys(check_id(one, "document") for one in names))
+    with opened(config, store) as acl:
+        handle = acl.scoped(principal)
+        absent = [one for one in wanted if not handle.page(F["@document"] == one, size=1, include=()).hits]
+        if absent:
+            raise InvalidInputError(
+                f"There is no document {', '.join(repr(plain(one)) for one in absent)} that {plain(who)} sees, so "
+                "nothing was deleted. `vectoracl documents list` shows those that there are.",
+                field="document",
+            )
+        if not confirmed(f"Delete {len(wanted):,} documents of the tenant {principal.tenant}", wanted, yes=yes):
+            done(NOT_MEASURED)
+        deleted: list[str] = []
+        try:
+            for one in wanted:
+                handle.delete(document=one)
+                deleted.append(one)
+        except BaseException as error:  # Ctrl-C too
+            error.add_note(f"documents delete: {len(deleted):,} of {len(wanted):,} documents were deleted before.")
+            raise
+    if as_json:
+        print_json({"principal": who, "deleted": [plain(one) for one in deleted]})
+    else:
+        out().print(Text(f"Deleted {len(deleted):,} documents."))
+    done(CLEAN)

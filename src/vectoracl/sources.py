@@ -1,0 +1,269 @@
+"""Files into texts: which files there are at the given paths, what each is called, and what it says."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import unicodedata
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vectoracl.errors import InvalidInputError
+from vectoracl.extract import docstrings, html_text
+from vectoracl.ids import check_id
+from vectoracl.installing import cure
+
+MAX_FILE_BYTES = 4 << 20
+MAX_BINARY_BYTES = 64 << 20  # of a PDF or DOCX, most of which is pictures
+_MAX_UNPACKED_BYTES = 512 << 20
+
+
+class Document(NamedTuple):
+    """A text with its name, which is the document's id."""
+
+    name: str
+    text: str
+
+    def __repr__(self) -> str:
+        return f"Document({self.name!r}, {len(self.text)} characters)"
+
+
+class Skipped(NamedTuple):
+    """A file or folder that was not read, and why."""
+
+    name: str
+    reason: str
+
+
+class Failed(Skipped):
+    """One that should have been read and could not be."""
+
+    __slots__ = ()
+
+
+class File(NamedTuple):
+    """A file that can be read: the document's name, the real path, and the given folder or file that it came from."""
+
+    name: str
+    path: Path
+    root: Path
+
+
+Report = Callable[[Skipped], None]
+
+
+def find(paths: Iterable[str | os.PathLike[str]], report: Report, *, apart: bool = False) -> list[File]:
+    """Return the files of known kinds at *paths*, sorted by name, each once whatever it was called.
+
+    A file is named by its file name, a file of a folder by its path from that folder on ("docs/guide/intro.md"), so a
+    name does not depend on where it is run. Where two files would have one name, with *apart* all are named by their
+    path from the folder that holds all *paths*. Inside folders, hidden files are left out, and links that lead out of
+    the folder are not followed. What is left out is told to *report*.
+
+    Raises: InvalidInputError if a path does not exist, or if two files would have the same name.
+    """
+    roots = _roots(paths)
+    labels = {root: root.name for root in roots}
+    found, twice = _named_files(roots, labels, report)
+    if twice and apart:
+        base = os.path.commonpath([root.parent for root in roots])
+        labels = {root: root.relative_to(base).as_posix() for root in roots}
+        found, twice = _named_files(roots, labels, lambda _: None)
+    if twice:
+        raise InvalidInputError(f"Two files would be the document {twice!r}. Read them apart.", field="paths")
+    return sorted(found.values())
+
+
+def _roots(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Return the real paths, outer ones before what is in them. Raises: InvalidInputError."""
+    roots: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        try:
+            root = Path(path).resolve(strict=True)
+            known = root.stat()
+        except (OSError, RuntimeError):  # RuntimeError: a loop of links
+            raise InvalidInputError(f"There is nothing to read at {str(path)!r}.", field="paths") from None
+        roots.setdefault((known.st_dev, known.st_ino), root)
+    return sorted(roots.values(), key=lambda one: (len(one.parts), one))
+
+
+def _named_files(roots: list[Path], labels: dict[Path, str], report: Report) -> tuple[dict[str, File], str]:
+    """Return the files by name, and a name that two of them would have, or ""."""
+    found: dict[str, File] = {}
+    seen: set[tuple[int, int]] = set()
+    twice = ""
+    for root in roots:
+        for name, real in sorted(_files(root, labels[root], report)):
+            known = real.stat()
+            # Not the path: a file system may not tell upper case from lower, and a file may have two names.
+            if (known.st_dev, known.st_ino) in seen:
+                continue
+            seen.add((known.st_dev, known.st_ino))
+            twice = twice or (name if name in found else "")
+            found[name] = File(name, real, root)
+    return found, twice
+
+
+def _files(root: Path, label: str, told: Report) -> Iterator[tuple[str, Path]]:
+    """Yield the document's name and the real path of each file that may be read."""
+    if not root.is_dir():
+        yield from _named(label, root, told, named=True)
+        return
+
+    def shown(path: Path) -> str:
+        return "/".join((label, *path.relative_to(root).parts)).lstrip("/")
+
+    def failed(error: OSError) -> None:
+        told(Failed(str(error.filename or root), f"cannot be listed ({type(error).__name__})"))
+
+    links = []
+    for folder, folders, files in os.walk(root, onerror=failed):
+        here = Path(folder)
+        for name in sorted(folders):
+            if name.startswith(".") or (here / name).is_symlink():
+                told(Skipped(shown(here / name), "is hidden" if name.startswith(".") else "is a linked folder"))
+        folders[:] = sorted(one for one in folders if not one.startswith(".") and not (here / one).is_symlink())
+        for name in sorted(files):
+            file = here / name
+            if name.startswith("."):
+                told(Skipped(shown(file), "is hidden"))
+            elif file.is_symlink():
+                links.append(file)
+            else:
+                yield from _named(shown(file), file, told)
+    for file in links:
+        try:
+            real = file.resolve(strict=True)
+        except (OSError, RuntimeError):
+            told(Failed(shown(file), "is a link that leads nowhere"))
+            continue
+        if real.is_relative_to(root):
+            yield from _named(shown(file), real, told)
+        else:
+            told(Skipped(shown(file), "is a link that leads out of the folder"))
+
+
+def _named(name: str, real: Path, told: Report, *, named: bool = False) -> Iterator[tuple[str, Path]]:
+    """Yield the file under the id that it has as a document, if it is a regular file of a known kind.
+
+    *named* says that a person named this very file, so that leaving it out is a failure.
+    """
+    left = Failed if named else Skipped
+    name = unicodedata.normalize("NFC", name)  # some file systems decompose letters
+    if _suffix(name) not in KINDS:
+        told(left(name, "is no text of a known kind"))
+        return
+    if not real.is_file():  # a pipe or a device, which would block
+        told(left(name, "is no regular file"))
+        return
+    try:
+        yield check_id(name, "document"), real
+    except InvalidInputError as error:
+        told(Failed(ascii(name), f"has a name that cannot be an id: {error.message}"))
+
+
+def read(file: File, report: Report, max_bytes: int = MAX_FILE_BYTES) -> Document | None:
+    """Return the text of *file*, or None if there is none, which is told to *report*."""
+    limit = max(max_bytes, MAX_BINARY_BYTES) if _suffix(file.name) in BINARY else max_bytes
+    try:
+        with file.path.open("rb") as opened:
+            raw = opened.read(limit + 1)
+    except OSError as error:
+        report(Failed(file.name, f"cannot be read ({type(error).__name__})"))
+        return None
+    text, reason = _text(file.name, raw, limit)
+    if reason:
+        report((Skipped if reason == _EMPTY else Failed)(file.name, reason))
+        return None
+    return Document(file.name, text)
+
+
+_EMPTY = "holds no text"
+
+
+def _text(name: str, raw: bytes, max_bytes: int) -> tuple[str, str]:
+    """Return the text of a file, or why there is none."""
+    kind = _suffix(name)
+    if len(raw) > max_bytes:
+        return "", f"is larger than {max_bytes} bytes"
+    if b"\0" in raw and kind not in BINARY:
+        return "", "is binary"
+    try:
+        text = KINDS[kind](raw, name)
+    except UnicodeDecodeError:
+        return "", "is not UTF-8"
+    except InvalidInputError as error:
+        return "", error.message
+    if text.strip():
+        return text, ""
+    return "", f"{_EMPTY}: a scan has to be read by OCR first" if kind == ".pdf" and raw else _EMPTY
+
+
+def _suffix(name: str) -> str:
+    return Path(name).suffix.lower()
+
+
+def _plain(raw: bytes, _: str) -> str:
+    return raw.decode("utf-8-sig")
+
+
+def _html(raw: bytes, _: str) -> str:
+    return _storable(html_text(raw.decode("utf-8-sig")))
+
+
+def _storable(text: str) -> str:
+    # A character reference may name a NUL's neighbours or a lone surrogate; neither can be stored.
+    return text.encode("utf-8", "ignore").decode().replace("\0", "")
+
+
+def _python(raw: bytes, name: str) -> str:
+    return docstrings(raw, name)
+
+
+def _converted(raw: bytes, name: str) -> str:
+    """Return a PDF or DOCX as Markdown. Raises: InvalidInputError."""
+    kind = _suffix(name)
+    converter, made = _converter(kind)
+    if kind == ".docx":
+        _check_unpacked(raw)
+    try:
+        text = converter.convert(io.BytesIO(raw), made(extension=kind)).markdown
+    except Exception as error:  # noqa: BLE001 - whatever a broken file makes of four parsers; the text may quote it
+        raise InvalidInputError(f"cannot be read as {kind[1:].upper()} ({type(error).__name__})") from None
+    return _storable(str(text))
+
+
+@lru_cache
+def _converter(kind: str) -> tuple[Any, Any]:
+    """Return the converter for *kind* alone: MarkItDown itself would hand out what it cannot read as plain text."""
+    try:
+        from markitdown import StreamInfo, converters  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        raise InvalidInputError(f"needs a package that is not installed: {cure('vectoracl', 'documents')}") from None
+    for name in ("pdfminer", "pdfplumber"):  # a remark on every odd font
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return (converters.PdfConverter if kind == ".pdf" else converters.DocxConverter)(), StreamInfo
+
+
+def _check_unpacked(raw: bytes) -> None:
+    """Refuse an archive that unpacks to more than memory should hold. Raises: InvalidInputError."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            size = sum(one.file_size for one in archive.infolist())
+    except zipfile.BadZipFile:
+        raise InvalidInputError("cannot be read as DOCX (BadZipFile)") from None
+    if size > _MAX_UNPACKED_BYTES:
+        raise InvalidInputError(f"unpacks to more than {_MAX_UNPACKED_BYTES:,} bytes")
+
+
+BINARY = frozenset({".pdf", ".docx"})
+KINDS: dict[str, Callable[[bytes, str], str]] = {
+    **dict.fromkeys((".md", ".markdown", ".rst", ".txt"), _plain),
+    **dict.fromkeys((".html", ".htm"), _html),
+    ".py": _python,
+    **dict.fromkeys(BINARY, _converted),
+}
