@@ -141,7 +141,7 @@ def on_tenant(
     raises.
     """
     name = acl.store_of(tenant) if store is None else store
-    operator = acl._operator(name)  # noqa: SLF001 - hazmat is the owner's own back door, and writes the record
+    operator = unrecorded(acl.operator(name))  # the record of this call names what is done
 
     def body(_: str) -> Flow[T]:
         yield from ()  # an operator's work is no request: it is blocking, and done here
