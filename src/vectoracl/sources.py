@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vectoracl.errors import InvalidInputError
+from vectoracl.errors import InvalidInputError, apart
 from vectoracl.extract import docstrings, html_text
 from vectoracl.ids import check_id
 from vectoracl.installing import cure
@@ -78,6 +78,7 @@ def find(paths: Iterable[str | os.PathLike[str]], report: Report, *, apart: bool
     return sorted(found.values())
 
 
+@apart
 def _roots(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Return the real paths, outer ones before what is in them. Raises: InvalidInputError."""
     roots: dict[tuple[int, int], Path] = {}
@@ -224,6 +225,7 @@ def _python(raw: bytes, name: str) -> str:
     return docstrings(raw, name)
 
 
+@apart
 def _converted(raw: bytes, name: str) -> str:
     """Return a PDF or DOCX as Markdown. Raises: InvalidInputError."""
     kind = _suffix(name)
@@ -238,6 +240,7 @@ def _converted(raw: bytes, name: str) -> str:
 
 
 @lru_cache
+@apart
 def _converter(kind: str) -> tuple[Any, Any]:
     """Return the converter for *kind* alone: MarkItDown itself would hand out what it cannot read as plain text."""
     try:
@@ -249,6 +252,7 @@ def _converter(kind: str) -> tuple[Any, Any]:
     return (converters.PdfConverter if kind == ".pdf" else converters.DocxConverter)(), StreamInfo
 
 
+@apart
 def _check_unpacked(raw: bytes) -> None:
     """Refuse an archive that unpacks to more than memory should hold. Raises: InvalidInputError."""
     try:
