@@ -230,8 +230,11 @@ class Walk:
 
     def _alike(self, other: Other) -> bool:
         """On a database that others made, where an application reads many tables: what looks like the governed one."""
-        tenant = self.graph.look.target.tenant.column
-        known = bool(tenant) and tenant in other.columns
+        target = self.graph.look.target
+        if target.foreign and other.vectors and other.kind in "rp":
+            return False  # a table with vectors is looked at, and graded, by itself
+        # Other tables of the same tenants are usual in an application; PG100 names them.
+        known = not target.foreign and bool(target.tenant_column) and target.tenant_column in other.columns
         return other.kind == "m" or other.vectors or bool(other.shared) or known
 
     def _revoke_table(self, other: Other) -> str:
