@@ -314,3 +314,47 @@ def test_the_table_is_dated_and_whole() -> None:
     assert len(table["servers"]) >= 3
     assert "vector" in table["extensions"]
     assert len(table["leakproof"]) > 200
+
+
+# --- managed services
+SERVICES = Path(__file__).parents[1] / "tools" / "services"
+AS_AUTHENTICATED = "GRANT authenticated TO vectoracl_runtime;"
+
+
+@pytest.mark.parametrize(
+    ("service", "more"),
+    [("supabase", ""), ("supabase", AS_AUTHENTICATED), ("rds", "")],
+    ids=["supabase", "supabase, as its role", "rds"],
+)
+def test_a_fresh_managed_service_serves_at_engine(ground: Ground, service: str, more: str) -> None:
+    found, _ = ground.dig((SERVICES / f"{service}.sql").read_text() + more)
+    assert found.grade == "engine", lowering(found)
+
+
+def test_a_service_is_recognised_by_body_and_owner(ground: Ground) -> None:
+    fresh = (SERVICES / "supabase.sql").read_text()
+    changed = fresh + (
+        "CREATE OR REPLACE FUNCTION graphql.get_schema_version() RETURNS int SECURITY DEFINER LANGUAGE sql AS "
+        "'SELECT count(*)::int FROM vectoracl.chunks'; GRANT USAGE ON SCHEMA graphql TO PUBLIC;"
+    )
+    assert "graphql.get_schema_version()" in {subject for _, subject in lowering(ground.dig(changed)[0])}
+    moved = fresh + "ALTER FUNCTION graphql.increment_schema_version() OWNER TO CURRENT_USER;"
+    assert "graphql.increment_schema_version()" in {subject for _, subject in lowering(ground.dig(moved)[0])}
+
+
+def test_a_service_that_is_not_known_takes_a_handful_of_entries(ground: Ground) -> None:
+    """What the table does not know, of Supabase's next release say, is accepted by patterns."""
+    newer = (SERVICES / "supabase.sql").read_text().replace("end;\n$$;", "null; end;\n$$;") + (
+        "CREATE FUNCTION graphql.resolve(q text) RETURNS text SECURITY DEFINER LANGUAGE plpgsql AS 'BEGIN RETURN q; END';"
+        "GRANT USAGE ON SCHEMA graphql, realtime TO PUBLIC; CREATE TABLE realtime.tenants (name text);"
+        "GRANT SELECT ON realtime.tenants TO PUBLIC;"
+    )
+    assert ground.dig(newer)[0].grade == "none"
+    entries = (
+        Accept("PG131", "graphql.*", "of pg_graphql, read by us"),
+        Accept("PG073", "graphql.*", "of pg_graphql, read by us"),
+        Accept("PG074", "graphql.*", "of pg_graphql, read by us"),
+        Accept("PG130", "realtime.*", "holds the service's own names"),
+    )
+    found, _ = ground.dig(newer, target=replace(TARGET, accept=entries))
+    assert found.grade == "engine", lowering(found)

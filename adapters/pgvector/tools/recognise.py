@@ -4,7 +4,8 @@
 
 Each DSN is a superuser's, of an empty server that has the extensions' files; several servers add up (their versions are
 kept side by side). A service's file is the SQL that the service runs in a fresh database; it is run in a scratch
-database, and the SECURITY DEFINER functions that it leaves outside extensions are recorded with their owners.
+database and rolled back, and the SECURITY DEFINER functions that it leaves outside extensions are recorded with their
+owners.
 """
 
 from __future__ import annotations
@@ -84,9 +85,10 @@ def extension(table: dict[str, dict[str, dict[str, list[str]]]], dsn: str, name:
 
 def definers(dsn: str, script: str) -> list[dict[str, str]]:
     """Record the SECURITY DEFINER functions that a service's script leaves."""
-    with scratch(dsn) as connection:
+    # Rolled back, as roles are the whole server's.
+    with scratch(dsn) as connection, connection.transaction(force_rollback=True):
         connection.execute(script.encode())
-        connection.execute(SAFE_PATH.replace("true", "false"))
+        connection.execute(SAFE_PATH)
         rows = connection.execute(DEFINERS).fetchall()
     return [dict(zip(("owner", "schema", "name", "digest"), row, strict=True)) for row in rows]
 

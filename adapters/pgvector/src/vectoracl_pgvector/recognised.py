@@ -60,7 +60,7 @@ def function(one: Function, graph: Graph) -> bool:
     if one.extension:
         ours = owner.superuser or one.owner == one.extension_owner
         return ours and one.identity in _of_extension(one.extension)
-    return (owner.name, one.schema, one.name, one.identity) in _of_services()
+    return owner.superuser and (owner.name, one.schema, one.name, one.identity) in _of_services()
 
 
 def leakproof(one: Function) -> bool:
