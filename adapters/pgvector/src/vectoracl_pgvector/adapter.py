@@ -20,6 +20,7 @@ from vectoracl_pgvector.capabilities import capabilities
 from vectoracl_pgvector.compile import MAX_EF, PgCompiler
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.decode import IN_SHARED, Decoder
+from vectoracl_pgvector.extension import Extension
 from vectoracl_pgvector.names import SAFE_PATH
 from vectoracl_pgvector.requests import RankAll, Row, Statement, Transaction
 
@@ -29,16 +30,29 @@ _HALF_MAX = 65504.0
 class PgvectorAdapter:
     """Each operation is one transaction in one round trip; a search that came up short is asked again, exactly."""
 
-    def __init__(self, config: PgvectorConfig, fields: Mapping[str, FieldType]) -> None:
+    def __init__(
+        self, config: PgvectorConfig, fields: Mapping[str, FieldType], extension: Extension | None = None
+    ) -> None:
         self.config = config
+        self.extension = extension or Extension(config)
+        self._fields = fields
         self._capabilities = capabilities(config)
-        self._compile = PgCompiler(config, fields)
+        self._compiler = PgCompiler(self.extension.config, fields)
+        self._compiled_for = self.extension.schema
         self._decode = Decoder(config, fields)
 
     @property
     def capabilities(self) -> Capabilities:
         """What this adapter can do."""
         return self._capabilities
+
+    @property
+    def _compile(self) -> PgCompiler:
+        """The compiler, with the names as the first contact (the posture's) has found them."""
+        schema = self.extension.schema
+        if schema != self._compiled_for:
+            self._compiler, self._compiled_for = PgCompiler(self.extension.config, self._fields), schema
+        return self._compiler
 
     def search(self, operation: Search) -> Flow[Found]:
         """Rank inside the scope.

@@ -25,7 +25,7 @@ from vectoracl.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record
 from vectoracl_pgvector.adopt_source import SCOPE, find
 from vectoracl_pgvector.binary import adapt
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.names import Names, literal, quote
+from vectoracl_pgvector.names import EXTENSION_SCHEMA, Names, literal, quote
 from vectoracl_pgvector.requests import VectorsParam, load_vector
 
 Connection = psycopg.Connection[Any]
@@ -120,7 +120,7 @@ class _Adoption:
                 after = rows[-1].place
 
     def _oid(self, kind: str) -> int:
-        name = f"{quote(self._config.extension_schema)}.{quote(kind)}"
+        name = f"{quote(self._config.extension_schema or EXTENSION_SCHEMA)}.{quote(kind)}"
         row = self._connection.execute(
             "SELECT pg_catalog.to_regtype(%s)::pg_catalog.oid::int8", (name,), prepare=False
         ).fetchone()

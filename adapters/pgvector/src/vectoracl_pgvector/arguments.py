@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from typing import Any
 
 import psycopg
@@ -30,6 +32,22 @@ def connect_arguments(dsn: str, config: PgvectorConfig) -> dict[str, Any]:
         **{key: value for key, value in wanted.items() if key not in given},
         "client_encoding": "UTF8",
     }
+
+
+def session_arguments(dsn: str, config: PgvectorConfig, **settings: str) -> dict[str, Any]:
+    """Return `connect_arguments` with *settings* for the whole session: for connections that nobody else ever gets.
+
+    They go beside the options of the dsn, or of PGOPTIONS where it has none. A pooler may refuse them.
+    """
+    arguments = connect_arguments(dsn, config)
+    given = psycopg.conninfo.conninfo_to_dict(dsn).get("options") or os.environ.get("PGOPTIONS", "")
+    ours = " ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items())
+    return {**arguments, "options": f"{given} {ours}".strip()}
+
+
+def _escaped(value: str) -> str:
+    """Return *value* as the server splits options: at white space that no backslash stands before."""
+    return re.sub(r"([\\\s])", r"\\\1", value)
 
 
 def check_encoding(connection: Connection[Any] | AsyncConnection[Any]) -> None:

@@ -127,6 +127,7 @@ class PgvectorConfig(Model):
     `demote_stall` is how many seconds the copying of a tenant's rows back to the shared partition may take, for which
     everybody waits; a demotion that needs longer is refused. The locks and the commit around it come on top.
     `accept` names findings of `vectoracl check` that do not lower the grade, each with its reason.
+    `extension_schema` is where pgvector is installed; it is found where that is left out.
     `ef_search` is the default effort of an HNSW search (1 to 1000); `pool_max` bounds the connections of a process.
     """
 
@@ -136,7 +137,7 @@ class PgvectorConfig(Model):
     schema_name: Identifier = Field(default="vectoracl", alias="schema")
     table: TableName = "chunks"
     columns: Columns = Columns()
-    extension_schema: Identifier = "public"
+    extension_schema: Identifier | None = None
     owner_role: Identifier = "vectoracl_owner"
     runtime_role: Identifier = "vectoracl_runtime"
     dimension: int = Field(ge=1, le=16_000)

@@ -15,20 +15,21 @@ from typing import Any, Protocol, Self
 
 import psycopg
 from psycopg import AsyncConnection, Connection
-from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
-from vectoracl.errors import ClosedError, PostureError, StoreError, VectorACLError
+from vectoracl.errors import ClosedError, StoreError, VectorACLError
 from vectoracl_pgvector.arguments import Pool, check_encoding, connect_arguments, connect_errors
 from vectoracl_pgvector.binary import adapt
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connect_failures import connect_failed, refusal
+from vectoracl_pgvector.extension import Extension
 from vectoracl_pgvector.failures import interrupted, mapped, no_connection, refused_pooler
 from vectoracl_pgvector.liveness import aborrow, arecover, borrow, limited, recover
-from vectoracl_pgvector.names import Names
-from vectoracl_pgvector.requests import RankAll, Transaction
+from vectoracl_pgvector.names import SAFE_PATH, Names
+from vectoracl_pgvector.requests import RankAll, Statement, Transaction
 from vectoracl_pgvector.wire import BEGIN, apipeline, pipeline
 
+# By itself: PgBouncer in statement mode lets a whole transaction pass that is sent behind one Sync.
 _PROBE = f"{BEGIN} READ ONLY"
 # What PgBouncer says to BEGIN in statement mode, and, later, when it lost its server: so it is asked for at first only.
 _PROTOCOL_VIOLATION = "08P01"
@@ -57,8 +58,9 @@ class Source(Protocol):
 class _Settings:
     """What both ports share."""
 
-    def __init__(self, config: PgvectorConfig, *, debug: bool) -> None:
+    def __init__(self, config: PgvectorConfig, extension: Extension, *, debug: bool) -> None:
         self.config = config
+        self.extension = extension
         self.debug = debug
         self.names = Names.of(config)
         self.oid = 0
@@ -85,20 +87,6 @@ class _Settings:
         if os.getpid() != self.pid:
             raise ClosedError("A connection pool is not used across a fork: call connect() in the child process.")
 
-    @property
-    def oid_query(self) -> str:
-        return f"SELECT {self.names.vector_oid}"
-
-    def set_oid(self, row: Any) -> int:
-        """Keep the vector type's oid. Raises: PostureError where the extension is missing."""
-        if row is None or row[0] is None:
-            raise PostureError(
-                f"The database has no type {self.names.vector_type_raw!r} in the schema "
-                f"{self.config.extension_schema!r}. Run `vectoracl provision`, or CREATE EXTENSION vector."
-            )
-        self.oid = int(row[0])
-        return self.oid
-
 
 class PgPort(_Settings):
     """Performs requests on a pool of sync connections, its own or the application's."""
@@ -106,13 +94,14 @@ class PgPort(_Settings):
     def __init__(
         self,
         config: PgvectorConfig,
+        extension: Extension,
         source: Source,
         owner: Source,
         *,
         debug: bool,
         pool: ConnectionPool[Any] | None = None,
     ) -> None:
-        super().__init__(config, debug=debug)
+        super().__init__(config, extension, debug=debug)
         self._owner = owner
         self._own = pool is None
         self._pool = pool if pool is not None else self._open(source())
@@ -158,9 +147,9 @@ class PgPort(_Settings):
         return pool
 
     def _first(self, connection: Connection[Any]) -> None:
-        """Look up the vector type and see that a transaction is possible. Raises: PostureError."""
-        with connection.cursor(row_factory=tuple_row) as cursor:
-            self.set_oid(cursor.execute(self.oid_query).fetchone())
+        """Find the extension and see that a transaction is possible. Raises: PostureError."""
+        (rows,) = pipeline(connection, self.extension.request(), None)
+        self.oid = self.extension.learn(rows)
         refused = False
         try:
             connection.execute(_PROBE, prepare=False)
@@ -232,13 +221,14 @@ class AsyncPgPort(_Settings):
     def __init__(
         self,
         config: PgvectorConfig,
+        extension: Extension,
         source: Source,
         owner: Source,
         *,
         debug: bool,
         pool: AsyncConnectionPool[Any] | None = None,
     ) -> None:
-        super().__init__(config, debug=debug)
+        super().__init__(config, extension, debug=debug)
         self._source = source
         self._owner = owner
         self._own = pool is None
@@ -302,9 +292,9 @@ class AsyncPgPort(_Settings):
         return pool
 
     async def _first(self, connection: AsyncConnection[Any]) -> None:
-        """Look up the vector type and see that a transaction is possible. Raises: PostureError."""
-        async with connection.cursor(row_factory=tuple_row) as cursor:
-            self.set_oid(await (await cursor.execute(self.oid_query)).fetchone())
+        """Find the extension and see that a transaction is possible. Raises: PostureError."""
+        (rows,) = await apipeline(connection, self.extension.request(), None)
+        self.oid = self.extension.learn(rows)
         refused = False
         try:
             await connection.execute(_PROBE, prepare=False)
@@ -381,12 +371,21 @@ def rank_all(dsn: str, settings: _Settings, request: RankAll, timeout: float | N
         failed = connect_failed(dsn, error, debug=settings.debug)
     if failed is not None:
         raise failed
+    found = settings.extension
     with connection:
-        adapt(connection, settings.set_oid(connection.execute(settings.oid_query).fetchone()))
-        tenants = connection.execute(f"SELECT tenant_id FROM {settings.names.tenants} ORDER BY 1").fetchall()
-        rows: list[Any] = []
+        rows, tenants = pipeline(
+            connection,
+            Transaction(
+                None,
+                (found.asked(), Statement(f"SELECT tenant_id FROM {settings.names.tenants} ORDER BY 1")),
+                (SAFE_PATH,),
+            ),
+            timeout,
+        )
+        adapt(connection, found.learn(rows))
+        ranked: list[Any] = []
         for (tenant,) in tenants:
             scope = (*request.settings, ("vectoracl.tenant", tenant))
             one = Transaction(tenant, (request.statement,), scope)
-            rows.extend(pipeline(connection, one, timeout)[0])
-    return rows
+            ranked.extend(pipeline(connection, one, timeout)[0])
+    return ranked

@@ -22,10 +22,11 @@ from vectoracl.principal import Principal
 from vectoracl.retriever import ScopedRetriever
 from vectoracl_pgvector.arguments import check_encoding
 from vectoracl_pgvector.binary import adapt
+from vectoracl_pgvector.extension import Extension
 from vectoracl_pgvector.failures import mapped
 from vectoracl_pgvector.names import Names
 from vectoracl_pgvector.requests import Transaction
-from vectoracl_pgvector.wire import settings_statement
+from vectoracl_pgvector.wire import settings_of, settings_statement
 
 T = TypeVar("T")
 # It runs before the search_path is ours, so its operators are named in full too.
@@ -116,10 +117,11 @@ class JoinedPort:
 
     def __init__(self, connection: psycopg.Connection[Any], store: Store) -> None:
         self._connection = connection
-        config = getattr(store.adapter, "config", None)
-        if config is None:
+        extension = getattr(store.adapter, "extension", None)
+        if not isinstance(extension, Extension):
             raise RefusedError("join() needs a store of the pgvector adapter.")
-        self._names = Names.of(config)
+        self._extension = extension
+        self._names = Names.of(extension.config)
 
     def close(self) -> None:
         """Nothing of this is ours to close."""
@@ -157,8 +159,9 @@ class JoinedPort:
 
     def _perform(self, request: Transaction, timeout: float | None) -> tuple[Any, ...]:
         names = self._names
-        setting = settings_statement(request, timeout)
-        wanted = [name for name, _ in request.settings] + (["statement_timeout"] if timeout is not None else [])
+        settings = settings_of(request, timeout)
+        setting = settings_statement(settings)
+        wanted = [name for name, _ in settings]
         reads = ", ".join("pg_catalog.current_setting(%s, true)" for _ in wanted)
         # NULL resets a setting to its default, for those that did not exist before.
         restore = ", ".join("pg_catalog.set_config(%s, %s::text, true)" for _ in wanted)
@@ -181,11 +184,12 @@ class JoinedPort:
         # The savepoint undoes a failed statement and its settings, so that the caller's transaction stays usable.
         with self._connection.transaction(), self._cursor() as plain:
             before = plain.execute(f"SELECT {reads}", wanted, prepare=False).fetchone() or ()
-            kind = plain.execute(f"SELECT {names.vector_oid}", prepare=False).fetchone()
             plain.execute(setting.sql, setting.params, prepare=False)
+            asked = self._extension.asked()
+            oid = self._extension.learn(plain.execute(asked.sql, asked.params, prepare=False).fetchall())
             for statement in request.statements:
                 with self._cursor(binary=statement.binary) as cursor:
-                    adapt(cursor, int(kind[0]) if kind else 0)
+                    adapt(cursor, oid)
                     cursor.execute(statement.sql, statement.params or None, prepare=False)
                     replies.append(cursor.fetchall() if statement.rows else cursor.rowcount)
             values = [part for name, value in zip(wanted, before, strict=True) for part in (name, value)]

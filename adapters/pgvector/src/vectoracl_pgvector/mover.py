@@ -15,7 +15,7 @@ from vectoracl.adapter import Progress
 from vectoracl.errors import RefusedError
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.mirror import CONSTRAINT, TRIGGERS, Mirror, marker_prefix
-from vectoracl_pgvector.names import SETTING, quote
+from vectoracl_pgvector.names import NO_JIT, SETTING, quote
 
 Connection = psycopg.Connection[Any]
 
@@ -78,6 +78,7 @@ class Mover:
     def _transaction(self, lock: float, **settings: str) -> Iterator[None]:
         """Run one transaction in the tenant's scope; each wait for a lock ends after *lock* seconds."""
         wanted = {SETTING: self._tenant, "search_path": "pg_catalog", "lock_timeout": milliseconds(lock)}
+        wanted |= dict((NO_JIT,))
         wanted |= {"vectoracl." + name: value for name, value in settings.items()}
         with self._connection.transaction():
             calls = ", ".join("pg_catalog.set_config(%s, %s, true)" for _ in wanted)

@@ -11,6 +11,8 @@ from vectoracl_pgvector.config import Columns, PgvectorConfig
 SETTING = "vectoracl.tenant"
 # Named last, pg_temp is searched last: left out, it comes first for types and tables, before PostgreSQL's own.
 SAFE_PATH = ("search_path", "pg_catalog, pg_temp")
+NO_JIT = ("jit", "off")
+EXTENSION_SCHEMA = "public"  # where the extension goes if nobody says where
 _OPERATOR = {"cosine": "<=>", "inner": "<#>", "l2": "<->"}
 _OPCLASS = {"cosine": "cosine_ops", "inner": "ip_ops", "l2": "l2_ops"}
 _SAFE = re.compile(r"[a-z0-9_]{1,32}\Z")
@@ -45,7 +47,6 @@ class Names:
     tenants: str
     versions: str
     vector_type: str
-    vector_type_raw: str
     operator: str
     opclass: str
     text_search: str
@@ -57,7 +58,7 @@ class Names:
     def of(cls, config: PgvectorConfig) -> Names:
         """Quote the names of *config*."""
         schema = quote(config.schema_name)
-        extension = quote(config.extension_schema)
+        extension = quote(config.extension_schema or EXTENSION_SCHEMA)
         quoted = {key: quote(name) for key, name in config.columns.model_dump().items()}
         columns = Columns.model_construct(_fields_set=None, **quoted)
         return cls(
@@ -67,7 +68,6 @@ class Names:
             tenants=f"{schema}.{quote(config.table + '_tenants')}",
             versions=f"{schema}.{quote(config.table + '_version')}",
             vector_type=f"{extension}.{quote(config.type)}",
-            vector_type_raw=config.type,
             operator=f"OPERATOR({extension}.{_OPERATOR[config.metric]})",
             opclass=f"{extension}.{config.type}_{_OPCLASS[config.metric]}",
             text_search=_text_search(config.text_search),
@@ -80,11 +80,6 @@ class Names:
     def written(self) -> tuple[str, ...]:
         """Return the quoted columns that are written: all but the one that PostgreSQL generates."""
         return tuple(name for key, name in self.c.model_dump().items() if key != "lexemes")
-
-    @property
-    def vector_oid(self) -> str:
-        """Return SQL for the oid of the vector type, NULL where the extension is missing."""
-        return f"pg_catalog.to_regtype({literal(self.vector_type)})::pg_catalog.oid"
 
     def partition_name(self, tenant: str) -> str:
         """Return the unquoted name of *tenant*'s own partition: injective, at most 63 bytes.

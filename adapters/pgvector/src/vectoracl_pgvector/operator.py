@@ -15,13 +15,14 @@ from vectoracl.fields import FieldType
 from vectoracl.ids import check_tenant
 from vectoracl_pgvector import adopt as adoption
 from vectoracl_pgvector import move, schema
-from vectoracl_pgvector.arguments import connect_arguments
+from vectoracl_pgvector.arguments import connect_arguments, session_arguments
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.connect_failures import connect_failed
+from vectoracl_pgvector.connect_failures import cause_of, connect_failed
 from vectoracl_pgvector.connections import Connections
+from vectoracl_pgvector.extension import Extension
 from vectoracl_pgvector.failures import mapped
 from vectoracl_pgvector.mirror import marker
-from vectoracl_pgvector.names import SETTING, Names
+from vectoracl_pgvector.names import EXTENSION_SCHEMA, NO_JIT, SETTING, Names, quote
 from vectoracl_pgvector.patience import migrate
 
 _MINIMUM_EXTENSION = (0, 8, 4)
@@ -41,7 +42,9 @@ class PgOperator:
         self._config = config
         self._fields = fields
         self._where = where
+        self._extension = Extension(config)
         self._names = Names.of(config)
+        self._found = False
         self._connection: psycopg.Connection[Any] | None = None
 
     @contextmanager
@@ -50,6 +53,7 @@ class PgOperator:
         if self._connection is None or self._connection.closed:
             self._connection = self._connect(self._where.owner())
         try:
+            self._find(self._connection)
             yield self._connection
         except psycopg.Error as error:
             raise mapped(error, debug=False, action="provision") from None
@@ -58,13 +62,33 @@ class PgOperator:
     def _alone(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
         """Hold a transaction in which nobody else provisions: PostgreSQL fails two GRANTs on one object at a time."""
         with connection.transaction():
-            connection.execute("SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('vectoracl', 0))")
+            connection.execute(
+                "SELECT pg_catalog.set_config('jit', 'off', true), "
+                "pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('vectoracl', 0))"
+            )
             yield
+
+    def _find(self, connection: psycopg.Connection[Any]) -> None:
+        """Take the names as the database has them, where the extension is there. Raises: PostureError."""
+        if self._found:
+            return
+        asked = self._extension.asked()
+        rows = connection.execute(asked.sql, asked.params, prepare=False).fetchall()
+        if rows:
+            self._extension.learn(rows)
+            self._config = self._extension.config
+            self._names = Names.of(self._config)
+            self._found = True
 
     @apart
     def _connect(self, dsn: str) -> psycopg.Connection[Any]:
         try:
-            return psycopg.connect(dsn, **connect_arguments(dsn, self._config))
+            try:
+                return psycopg.connect(dsn, **session_arguments(dsn, self._config, jit="off"))
+            except psycopg.OperationalError as error:
+                if cause_of(error).code != "startup_parameter":
+                    raise
+            return psycopg.connect(dsn, **connect_arguments(dsn, self._config))  # a pooler that takes no options
         except (psycopg.Error, OSError) as error:
             raise connect_failed(dsn, error, debug=False) from None
 
@@ -103,7 +127,7 @@ class PgOperator:
         if row is None:
             raise ConfigError(
                 'The database has no extension "vector". As a superuser: '
-                f"CREATE EXTENSION vector WITH SCHEMA {self._config.extension_schema}; "
+                f"CREATE EXTENSION vector WITH SCHEMA {quote(self._config.extension_schema or EXTENSION_SCHEMA)}; "
                 "(`vectoracl provision --sql` prints all that a superuser runs.)"
             )
         version = tuple(int(part) for part in row[0].split(".")[:3])
@@ -111,6 +135,19 @@ class PgOperator:
             raise ConfigError(
                 f"The extension vector is {row[0]}; 0.8.4 is needed (earlier ones can corrupt an HNSW index). "
                 "Update it: ALTER EXTENSION vector UPDATE;"
+            )
+        row = connection.execute(
+            "SELECT space.nspname, pg_catalog.has_schema_privilege(one.oid, space.oid, 'USAGE') "
+            "FROM pg_catalog.pg_extension AS found JOIN pg_catalog.pg_namespace AS space "
+            "ON space.oid = found.extnamespace JOIN pg_catalog.pg_roles AS one ON one.rolname = %s "
+            "WHERE found.extname = 'vector'",
+            (self._config.runtime_role,),
+        ).fetchone()
+        if row is not None and not row[1]:
+            raise ConfigError(
+                f"The extension vector is in the schema {quote(row[0])}, which {self._config.runtime_role} may not "
+                "use. As the schema's owner: "
+                f"GRANT USAGE ON SCHEMA {quote(row[0])} TO {quote(self._config.runtime_role)};"
             )
         owner = connection.execute("SELECT current_user").fetchone()
         if owner is not None and owner[0] != self._config.owner_role:
@@ -128,12 +165,17 @@ class PgOperator:
         found = []
         with self._owner() as connection:
             move.release(connection, self._config)
-            names = connection.execute(f"SELECT tenant_id FROM {self._names.tenants} ORDER BY 1").fetchall()
+            with connection.transaction():
+                connection.execute("SELECT pg_catalog.set_config(%s, %s, true)", NO_JIT)
+                names = connection.execute(f"SELECT tenant_id FROM {self._names.tenants} ORDER BY 1").fetchall()
             own = move.own_partitions(connection, self._config)
             markers, alive = move.unfinished(connection, self._config)
             for (tenant,) in names:
                 with connection.transaction():
-                    connection.execute("SELECT pg_catalog.set_config(%s, %s, true)", (SETTING, tenant))
+                    connection.execute(
+                        "SELECT pg_catalog.set_config(%s, %s, true), pg_catalog.set_config(%s, %s, true)",
+                        (SETTING, tenant, *NO_JIT),
+                    )
                     row = connection.execute(
                         f"SELECT count(*) FROM {self._names.table} WHERE {self._names.c.tenant} = %s", (tenant,)
                     ).fetchone()

@@ -19,6 +19,7 @@ from vectoracl_pgvector.capabilities import capabilities
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connections import Connections
 from vectoracl_pgvector.execute import AsyncPgPort, PgPort
+from vectoracl_pgvector.extension import Extension
 from vectoracl_pgvector.names import Names
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def vectoracl_describe() -> Capabilities:
 def vectoracl_open(config: PgvectorConfig, context: OpenContext) -> Opened:
     """Return the adapter; nothing is contacted before the first use."""
     where = Connections(config, Path(context.base))
+    extension = Extension(config)
     debug = context.debug_errors
     client: Any = context.client
     if client is not None and not isinstance(client, ConnectionPool | AsyncConnectionPool):
@@ -48,11 +50,11 @@ def vectoracl_open(config: PgvectorConfig, context: OpenContext) -> Opened:
 
     def port() -> Port:
         pool = client if isinstance(client, ConnectionPool) else None
-        return PgPort(config, where.runtime, where.owner, debug=debug, pool=pool)
+        return PgPort(config, extension, where.runtime, where.owner, debug=debug, pool=pool)
 
     def aport() -> AsyncPort:
         pool = client if isinstance(client, AsyncConnectionPool) else None
-        return AsyncPgPort(config, where.runtime, where.owner, debug=debug, pool=pool)
+        return AsyncPgPort(config, extension, where.runtime, where.owner, debug=debug, pool=pool)
 
     def operator() -> Any:
         from vectoracl_pgvector.operator import PgOperator
@@ -64,7 +66,7 @@ def vectoracl_open(config: PgvectorConfig, context: OpenContext) -> Opened:
 
         return places.places(port, Names.of(config))
 
-    return Opened(PgvectorAdapter(config, context.fields), port, aport, operator, where.describe, places)
+    return Opened(PgvectorAdapter(config, context.fields, extension), port, aport, operator, where.describe, places)
 
 
 @hookimpl

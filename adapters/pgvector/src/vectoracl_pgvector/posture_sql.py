@@ -217,7 +217,11 @@ SELECT n.nspname::text, c.relname::text,
                                  AND d.deptype = 'e' AND e.extname = 'vector'))
  ORDER BY 1, 2"""
 
-SAFE_PATH: Final = "SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)"
+# Without just-in-time compilation, which would take seconds here (`wire.settings_of`).
+SAFE_PATH: Final = (
+    "SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), "
+    "pg_catalog.set_config('jit', 'off', true)"
+)
 
 # Copies that a move left (mirror.py), unless a mover is alive: it holds a lock, which goes with its session.
 MOVES: Final = f"""SELECT c.relname::text,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.names import SETTING, Names, literal, quote
+from vectoracl_pgvector.names import EXTENSION_SCHEMA, SETTING, Names, literal, quote
 
 VERSION = 3
 COMMANDS = ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -32,8 +32,29 @@ def roles(config: PgvectorConfig) -> Iterator[str]:
             f"CREATE ROLE {quote(role)} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOINHERIT; "
             "END IF; END $$;"
         )
-    yield f"CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA {quote(config.extension_schema)};"
+    place = config.extension_schema or EXTENSION_SCHEMA
+    if place != EXTENSION_SCHEMA:
+        yield f"CREATE SCHEMA IF NOT EXISTS {quote(place)};"
+    yield f"CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA {quote(place)};"
+    yield _use_extension(config, place)
     yield f"CREATE SCHEMA IF NOT EXISTS {quote(config.schema_name)} AUTHORIZATION {quote(config.owner_role)};"
+
+
+def _use_extension(config: PgvectorConfig, place: str) -> str:
+    """Return what lets both roles use the extension where it really is, and stops where that is not *place*."""
+    moved = (
+        "the extension vector is in the schema %: set extension_schema to that in the configuration of the store, and "
+        "print this again"
+    )
+    return (
+        "DO $$ DECLARE there name; one name; BEGIN "
+        "SELECT nspname INTO there FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n "
+        "ON n.oid = e.extnamespace WHERE e.extname = 'vector'; "
+        f"IF there <> {literal(place)} THEN RAISE EXCEPTION {literal(moved)}, there; END IF; "
+        f"FOREACH one IN ARRAY ARRAY[{literal(config.owner_role)}, {literal(config.runtime_role)}]::name[] LOOP "
+        "IF NOT pg_catalog.has_schema_privilege(one, there, 'USAGE') THEN "
+        "EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I', there, one); END IF; END LOOP; END $$;"
+    )
 
 
 def migrations(config: PgvectorConfig) -> Iterator[str]:

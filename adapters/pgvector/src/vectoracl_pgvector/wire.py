@@ -26,6 +26,7 @@ from psycopg.waiting import Ready, Wait
 
 from vectoracl_pgvector.binary import adapt
 from vectoracl_pgvector.liveness import GRACE, HungUpError
+from vectoracl_pgvector.names import NO_JIT
 from vectoracl_pgvector.requests import RankAll, Statement, Transaction
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
@@ -44,11 +45,20 @@ def _settings_sql(count: int) -> str:
     return "SELECT " + ", ".join(["pg_catalog.set_config(%s, %s, true)"] * count)
 
 
-def settings_statement(request: Transaction | RankAll, timeout: float | None) -> Statement:
-    """Return the one statement that sets the scope, and a limit for the server, for this transaction only."""
-    settings = list(request.settings)
+def settings_of(request: Transaction | RankAll, timeout: float | None) -> list[tuple[str, str]]:
+    """Return what is set for this transaction only: the scope, a limit for the server, and no compilation of plans.
+
+    PostgreSQL's just-in-time compilation (on by default in Debian's) costs up to seconds a statement, for statements
+    that take milliseconds: the estimates of row-level security and of the catalog's functions are far too high.
+    """
+    settings = [*request.settings, NO_JIT]
     if timeout is not None:  # at most 86,400 seconds (`arguments.MAX_TIMEOUT`), so it fits 31 bits
         settings.append(("statement_timeout", str(max(1, math.ceil(timeout * 1000)))))
+    return settings
+
+
+def settings_statement(settings: Sequence[tuple[str, str]]) -> Statement:
+    """Return the one statement that sets *settings*, until the transaction ends."""
     return Statement(_settings_sql(len(settings)), tuple([part for pair in settings for part in pair]))
 
 
@@ -97,9 +107,8 @@ def transact(connection: _AnyConnection, request: Transaction, timeout: float | 
     """
     # Whatever cannot be sent is found out before anything is.
     context: Any = _Ours(connection, oid) if oid else connection
-    messages: list[_Message] = [_BEGIN_READING if request.read_only else _BEGIN_WRITING]
-    if request.settings or timeout is not None:
-        messages.append(_settings_message(settings_statement(request, timeout)))
+    settings = _settings_message(settings_statement(settings_of(request, timeout)))
+    messages: list[_Message] = [_BEGIN_READING if request.read_only else _BEGIN_WRITING, settings]
     before = len(messages)
     messages += [_message(context, one) for one in request.statements]
     messages.append(_COMMIT)

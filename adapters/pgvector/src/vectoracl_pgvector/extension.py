@@ -1,0 +1,89 @@
+"""Where the extension `vector` is in a database: found in the catalogs, so that no name has to be guessed.
+
+Every name of ours is qualified, so the schema has to be known before the first statement that names a vector. It is
+asked for at the first contact; `extension_schema` in the configuration only has to agree. The catalogs are read by
+anybody; `to_regtype` would fail in a schema without USAGE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from vectoracl.errors import PostureError
+from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.names import EXTENSION_SCHEMA, SAFE_PATH, quote
+from vectoracl_pgvector.requests import Statement, Transaction
+
+_FIND: Final = (
+    "SELECT space.nspname::pg_catalog.text, kind.oid::pg_catalog.int8, "
+    "pg_catalog.has_schema_privilege(space.oid, 'USAGE'), CURRENT_USER::pg_catalog.text "
+    "FROM pg_catalog.pg_extension AS one "
+    "JOIN pg_catalog.pg_namespace AS space ON space.oid OPERATOR(pg_catalog.=) one.extnamespace "
+    "LEFT JOIN pg_catalog.pg_type AS kind ON kind.typnamespace OPERATOR(pg_catalog.=) space.oid "
+    "AND kind.typname OPERATOR(pg_catalog.=) %s::pg_catalog.name "
+    "WHERE one.extname OPERATOR(pg_catalog.=) 'vector'"
+)
+
+
+class Extension:
+    """The schema of the extension, as one store's configuration says it or its database does; `schema` None: unknown.
+
+    The adapter, which writes the names, and the ports, which learn them, share one.
+    """
+
+    __slots__ = ("_config", "schema")
+
+    def __init__(self, config: PgvectorConfig) -> None:
+        self._config = config
+        self.schema = config.extension_schema
+
+    @property
+    def config(self) -> PgvectorConfig:
+        """The configuration with the schema in it, where it is known."""
+        if self.schema is None or self.schema == self._config.extension_schema:
+            return self._config
+        return self._config.model_copy(update={"extension_schema": self.schema})
+
+    def asked(self) -> Statement:
+        """Return the statement whose rows `learn` takes."""
+        return Statement(_FIND, (self._config.type,))
+
+    def request(self) -> Transaction:
+        """Return the request of a first contact."""
+        return Transaction(None, (self.asked(),), (SAFE_PATH,))
+
+    def learn(self, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Keep where the extension is; return the oid of the vector type. Raises: PostureError, which says what to do.
+
+        The role is the one that asked.
+        """
+        said, kind = self._config.extension_schema, self._config.type
+        if not rows:
+            raise PostureError(
+                'The database has no extension "vector". As a superuser: CREATE EXTENSION vector WITH SCHEMA '
+                f"{quote(said or EXTENSION_SCHEMA)}; (`vectoracl provision --sql` prints all that a superuser runs.)"
+            )
+        schema, oid, usable, role = rows[0]
+        if said is not None and said != schema:
+            raise PostureError(
+                f"The extension vector is in the schema {quote(schema)}, and extension_schema says {quote(said)}. Set "
+                f'extension_schema = "{schema}" in the store\'s configuration, or leave it out: it is found.'
+            )
+        if "%" in schema:
+            raise PostureError(
+                f"The extension vector is in the schema {quote(schema)}, whose name has a %, which is not supported. "
+                "Rename the schema."
+            )
+        if not usable:
+            raise PostureError(
+                f"The extension vector is in the schema {quote(schema)}, which {role} may not use. As the schema's "
+                f"owner: GRANT USAGE ON SCHEMA {quote(schema)} TO {quote(role)};"
+            )
+        if oid is None:
+            raise PostureError(
+                f"The extension vector of this database has no type {kind} (halfvec came with pgvector 0.7.0). Install "
+                "a newer one on the server, then: ALTER EXTENSION vector UPDATE;"
+            )
+        self.schema = schema
+        return int(oid)
