@@ -531,7 +531,7 @@ def test_an_old_extension_is_said(provisioned: Any) -> None:
     with psycopg.connect(store.bootstrap, autocommit=True) as boss:
         boss.execute("UPDATE pg_catalog.pg_extension SET extversion = '0.7.4' WHERE extname = 'vector'")
     with v.connect(store.config) as acl:
-        with pytest.raises(v.ConfigError, match=r"vector is 0\.7\.4; 0\.8\.4 is needed.*ALTER EXTENSION vector UPDATE"):
+        with pytest.raises(v.ConfigError, match=r"vector is 0\.7\.4; 0\.8\.0 is needed.*ALTER EXTENSION vector UPDATE"):
             acl.operator().provision()
         (posture,) = acl.check().values()
         said = [one for one in posture.findings if "0.7.4" in one.message]

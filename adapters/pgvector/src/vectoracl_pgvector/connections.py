@@ -46,6 +46,10 @@ class Connections:
             )
         return self._embedded("owner")
 
+    def given(self) -> list[str]:
+        """Return the connection strings that the configuration gives. Raises: ConfigError."""
+        return [one.reveal(self._base) for one in (self._config.dsn, self._config.owner_dsn) if one is not None]
+
     def bootstrap(self) -> str | None:
         """Return a superuser's connection string where there is one: the embedded server's."""
         return self._embedded("bootstrap") if self._config.embedded is not None else None

@@ -26,6 +26,7 @@ from vectoracl_pgvector.extension import Extension
 from vectoracl_pgvector.failures import interrupted, mapped, no_connection, refused_pooler
 from vectoracl_pgvector.liveness import aborrow, arecover, borrow, limited, recover
 from vectoracl_pgvector.names import SAFE_PATH, Names
+from vectoracl_pgvector.owner import connect_owner
 from vectoracl_pgvector.requests import RankAll, Statement, Transaction
 from vectoracl_pgvector.wire import BEGIN, apipeline, pipeline
 
@@ -364,13 +365,7 @@ class AsyncPgPort(_Settings):
 
 def rank_all(dsn: str, settings: _Settings, request: RankAll, timeout: float | None) -> list[Any]:
     """Run the statement under every tenant's own scope, as the owner, which may list tenants and not read past RLS."""
-    failed = None
-    try:
-        connection = psycopg.connect(dsn, **connect_arguments(dsn, settings.config))
-    except (psycopg.Error, OSError) as error:
-        failed = connect_failed(dsn, error, debug=settings.debug)
-    if failed is not None:
-        raise failed
+    connection = connect_owner(dsn, settings.config)
     found = settings.extension
     with connection:
         rows, tenants = pipeline(

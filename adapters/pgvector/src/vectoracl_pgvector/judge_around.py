@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from vectoracl.findings import Finding
@@ -132,9 +131,12 @@ def extensions(look: Look) -> Iterator[Finding]:
     for extension in look.read("extensions", Extension):
         name = ident(extension.name)
         if extension.name == "vector":
-            parts = tuple(int(n) for n in re.findall(r"\d+", extension.version)[:3])
-            if parts < versions.PGVECTOR_AT_LEAST:
-                yield found("PG093", "vector", f"pgvector is {extension.version}.", f"ALTER EXTENSION {name} UPDATE;")
+            holes = versions.pgvector_holes(extension.version, wide=look.server is None or look.server.wide)
+            if versions.parts(extension.version) < versions.PGVECTOR_NEEDED:
+                holes = ["it has no iterative scans, which every search uses", *holes]
+            if holes:
+                text = f"pgvector is {extension.version}: {'; '.join(holes)}."
+                yield found("PG093", "vector", text, f"ALTER EXTENSION {name} UPDATE;")
         if extension.name in versions.OUTSIDE_EXTENSIONS and extension.usable:
             yield found("PG084", extension.name, f"{look.role} may use the extension {extension.name}.",
                          f"DROP EXTENSION {name};")  # fmt: skip

@@ -30,8 +30,9 @@ from vectoracl_pgvector.demotion import Demotion
 from vectoracl_pgvector.mover import PATIENCE, Connection, Mover, Patience
 from vectoracl_pgvector.partitions import own_partitions
 from vectoracl_pgvector.promotion import Promotion
+from vectoracl_pgvector.removal import Removal
 
-__all__ = ["PATIENCE", "Patience", "demote", "own_partitions", "promote", "release", "unfinished"]
+__all__ = ["PATIENCE", "Patience", "demote", "own_partitions", "promote", "release", "remove", "unfinished"]
 
 
 def promote(
@@ -76,6 +77,23 @@ def demote(
     move = Demotion(connection, config, tenant, progress, patience, step)
     with move.alone():
         return move.demote()
+
+
+def remove(
+    connection: Connection,
+    config: PgvectorConfig,
+    tenant: str,
+    *,
+    patience: Patience = PATIENCE,
+    step: Callable[[str], None] | None = None,
+) -> list[str]:
+    """Remove *tenant* with all that is there of it; return what was done. Can be repeated: see `removal`.
+
+    Raises: RefusedError (a move is under way, or somebody holds on to the table for longer than *patience*).
+    """
+    move = Removal(connection, config, tenant, None, patience, step)
+    with move.alone(known=False):
+        return move.remove()
 
 
 def unfinished(connection: Connection, config: PgvectorConfig) -> tuple[frozenset[str], bool]:

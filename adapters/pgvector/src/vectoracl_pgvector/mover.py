@@ -219,6 +219,16 @@ class Mover:
 
     # --- what both directions need
 
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        """Keep the tenant's writers waiting, over several transactions."""
+        with self._transaction(self._patience.lock * 5):
+            self._run("SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended(%s, 0))", (self._key,))
+        try:
+            yield
+        finally:
+            self._unlock(self._key)
+
     def _count(self, table: str) -> int:
         sql = f"SELECT count(*) FROM {table} WHERE {self._names.c.tenant} = %s::text"
         with self._transaction(self._patience.total):

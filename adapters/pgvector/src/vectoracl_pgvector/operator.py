@@ -14,23 +14,16 @@ from vectoracl.errors import ConfigError, VectorACLError, apart
 from vectoracl.fields import FieldType
 from vectoracl.ids import check_tenant
 from vectoracl_pgvector import adopt as adoption
-from vectoracl_pgvector import move, schema
-from vectoracl_pgvector.arguments import connect_arguments, session_arguments
+from vectoracl_pgvector import move, schema, versions
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.connect_failures import cause_of, connect_failed
 from vectoracl_pgvector.connections import Connections
 from vectoracl_pgvector.extension import Extension
 from vectoracl_pgvector.failures import mapped
 from vectoracl_pgvector.mirror import marker
-from vectoracl_pgvector.names import EXTENSION_SCHEMA, NO_JIT, SETTING, Names, quote
+from vectoracl_pgvector.names import EXTENSION_SCHEMA, NO_JIT, SETTING, Names, literal, quote
+from vectoracl_pgvector.owner import connect, connect_owner, standing
 from vectoracl_pgvector.patience import migrate
 
-_MINIMUM_EXTENSION = (0, 8, 4)
-_LOCKS = (
-    "-- While a statement waits for a table, everybody waits behind it. If this part ends with 55P03, nothing was\n"
-    "-- changed: run it again when no long transaction is open.\n"
-    f"SET LOCAL lock_timeout = '{schema.LOCK_TIMEOUT}s';"
-)
 _MOVING = "a move is under way, and this tenant has an unfinished one: list again when it has ended"
 _BROKEN_OFF = "a move was broken off; this finishes it, and demote instead of promote takes it back"
 
@@ -51,10 +44,15 @@ class PgOperator:
     def _owner(self) -> Iterator[psycopg.Connection[Any]]:
         """Give the owner's connection (autocommit), opened at first use; the client's errors come out as ours."""
         if self._connection is None or self._connection.closed:
-            self._connection = self._connect(self._where.owner())
-        try:
+            self._connection = connect_owner(self._where.owner(), self._config)
+        with self._mapping():
             self._find(self._connection)
             yield self._connection
+
+    @contextmanager
+    def _mapping(self) -> Iterator[None]:
+        try:
+            yield
         except psycopg.Error as error:
             raise mapped(error, debug=False, action="provision") from None
 
@@ -81,48 +79,75 @@ class PgOperator:
             self._found = True
 
     @apart
-    def _connect(self, dsn: str) -> psycopg.Connection[Any]:
-        try:
-            try:
-                return psycopg.connect(dsn, **session_arguments(dsn, self._config, jit="off"))
-            except psycopg.OperationalError as error:
-                if cause_of(error).code != "startup_parameter":
-                    raise
-            return psycopg.connect(dsn, **connect_arguments(dsn, self._config))  # a pooler that takes no options
-        except (psycopg.Error, OSError) as error:
-            raise connect_failed(dsn, error, debug=False) from None
-
-    @apart
     def plan(self, *, adopt: str | None = None) -> str:
-        """Return the SQL of `provision`: what a superuser runs once, then what the owner runs, in one transaction."""
+        """Return the SQL of `provision` as one script: what an administrator does, then what the owner does.
+
+        Who runs it need not be the owner: it sets the role.
+        """
         if adopt is not None:
             with self._owner() as connection:
                 return adoption.plan(connection, self._config, adopt, self._fields)
-        lines = ["-- As a superuser, once:", *schema.roles(self._config), ""]
-        lines += [f"-- As {self._config.owner_role}:", "BEGIN;", _LOCKS, *schema.migrations(self._config), "COMMIT;"]
-        return "\n".join(lines) + "\n"
+        return schema.script(self._config)
 
     @apart
     def provision(
         self, *, adopt: str | None = None, progress: Progress | None = None, adopted: Adopted | None = None
     ) -> list[str]:
         """Create or update the schema; with *adopt*, then copy that table into it. Can be run again at any time."""
-        done = []
         bootstrap = self._where.bootstrap()
-        if bootstrap is not None:
-            with self._connect(bootstrap) as connection, self._alone(connection):
-                for statement in schema.roles(self._config):
-                    connection.execute(statement)
-            done.append("roles, extension and schema are there")
+        done = self._roles(self._where.owner() if bootstrap is None else bootstrap)
         with self._owner() as connection:
-            self._check_server(connection)
+            done += self._check_server(connection)
             migrate(connection, schema.migrations(self._config), lambda: self._alone(connection), self._names)
             done.append(f"schema version {schema.VERSION} is in place: {self._names.table}")
             if adopt is not None:
                 done += adoption.adopt(connection, self._config, self._fields, adopt, progress, adopted)
         return done
 
-    def _check_server(self, connection: psycopg.Connection[Any]) -> None:
+    @apart
+    def _roles(self, dsn: str) -> list[str]:
+        """Make roles, extension and schema where *dsn* is that of a role which may, and return what was done."""
+        with self._mapping(), connect(dsn, self._config) as connection:
+            who = standing(connection, self._config)
+            if who.role == self._config.owner_role or not who.maker:
+                return []
+            self._find(connection)
+            made = self._missing_roles(connection)
+            with self._alone(connection):
+                for statement in schema.roles(self._config):
+                    connection.execute(statement)
+                without = [role for role in made if not self._password(connection, role)]
+        done = ["roles, extension and schema are there"]
+        if without:
+            done.append(
+                f"{' and '.join(without)} have no password yet: set one with \\password in psql, or let them in by a "
+                "rule of pg_hba.conf that needs none"
+            )
+        return done
+
+    def _missing_roles(self, connection: psycopg.Connection[Any]) -> list[str]:
+        wanted = [self._config.owner_role, self._config.runtime_role]
+        there = connection.execute(
+            "SELECT rolname FROM pg_catalog.pg_roles WHERE rolname = ANY(%s)", (wanted,)
+        ).fetchall()
+        return [role for role in wanted if (role,) not in there]
+
+    def _password(self, connection: psycopg.Connection[Any], role: str) -> bool:
+        """Give the new *role* the password that the configuration connects it with; tell whether there is one.
+
+        Only its SCRAM verifier is sent, so that the password cannot turn up in the server's log.
+        """
+        for dsn in self._where.given():
+            parts = psycopg.conninfo.conninfo_to_dict(dsn)
+            if parts.get("user") == role and parts.get("password"):
+                secret = str(parts["password"]).encode()
+                verifier = connection.pgconn.encrypt_password(secret, role.encode(), b"scram-sha-256").decode()
+                connection.execute(f"ALTER ROLE {quote(role)} PASSWORD {literal(verifier)}")
+                return True
+        return False
+
+    def _check_server(self, connection: psycopg.Connection[Any]) -> list[str]:
+        """Refuse a server that cannot serve; return what is worth a warning. Raises: ConfigError."""
         row = connection.execute("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector'").fetchone()
         if row is None:
             raise ConfigError(
@@ -130,11 +155,11 @@ class PgOperator:
                 f"CREATE EXTENSION vector WITH SCHEMA {quote(self._config.extension_schema or EXTENSION_SCHEMA)}; "
                 "(`vectoracl provision --sql` prints all that a superuser runs.)"
             )
-        version = tuple(int(part) for part in row[0].split(".")[:3])
-        if version < _MINIMUM_EXTENSION:
+        version = row[0]
+        if versions.parts(version) < versions.PGVECTOR_NEEDED:
             raise ConfigError(
-                f"The extension vector is {row[0]}; 0.8.4 is needed (earlier ones can corrupt an HNSW index). "
-                "Update it: ALTER EXTENSION vector UPDATE;"
+                f"The extension vector is {version}; 0.8.0 is needed (every search uses its iterative scans). Install "
+                "a newer one on the server, then, as the extension's owner: ALTER EXTENSION vector UPDATE;"
             )
         row = connection.execute(
             "SELECT space.nspname, pg_catalog.has_schema_privilege(one.oid, space.oid, 'USAGE') "
@@ -149,11 +174,9 @@ class PgOperator:
                 "use. As the schema's owner: "
                 f"GRANT USAGE ON SCHEMA {quote(row[0])} TO {quote(self._config.runtime_role)};"
             )
-        owner = connection.execute("SELECT current_user").fetchone()
-        if owner is not None and owner[0] != self._config.owner_role:
-            raise ConfigError(
-                f"owner_dsn connects as {owner[0]!r} but owner_role is {self._config.owner_role!r}: use one."
-            )
+        wide = connection.execute("SELECT pg_catalog.version() !~ '32-bit'").fetchone()
+        holes = versions.pgvector_holes(version, wide=bool(wide and wide[0]))
+        return [f"warning: pgvector is {version}: {one}. ALTER EXTENSION vector UPDATE" for one in holes]
 
     @apart
     def tenants(self) -> list[TenantInfo]:
@@ -222,6 +245,12 @@ class PgOperator:
         with self._owner() as connection:
             patience = replace(move.PATIENCE, stall=self._config.demote_stall)
             return move.demote(connection, self._config, check_tenant(tenant), progress, patience=patience)
+
+    @apart
+    def remove(self, tenant: str) -> list[str]:
+        """Delete *tenant* with its rows, its partition and its name; its writers wait meanwhile. Can be repeated."""
+        with self._owner() as connection:
+            return move.remove(connection, self._config, check_tenant(tenant))
 
     def close(self) -> None:
         """Close the owner's connection."""

@@ -15,6 +15,7 @@ class Server(NamedTuple):  # noqa: D101 - the names say it, here and below
     today: str
     tenant_preset: bool
     row_security: str
+    wide: bool = True
 
 
 class Role(NamedTuple):  # noqa: D101

@@ -35,7 +35,7 @@ SELECT pg_catalog.current_setting('server_version_num')::integer, pg_catalog.cur
        pg_catalog.current_database()::text, session_user::text, coalesce(%(role)s::name, current_user)::text,
        EXISTS (SELECT FROM me), CURRENT_DATE::text,
        coalesce(pg_catalog.current_setting(%(setting)s, true), '') <> '',
-       pg_catalog.current_setting('row_security')"""
+       pg_catalog.current_setting('row_security'), pg_catalog.version() !~ '32-bit'"""
 )
 
 ROLES: Final = (

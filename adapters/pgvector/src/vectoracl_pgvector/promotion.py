@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from psycopg.errors import LockNotAvailable, OperationalError
 
 from vectoracl.errors import RefusedError, StoreError
-from vectoracl_pgvector import schema
+from vectoracl_pgvector import schema, versions
 from vectoracl_pgvector.mirror import CONSTRAINT
 from vectoracl_pgvector.mover import Mover, milliseconds
 from vectoracl_pgvector.names import quote
@@ -104,7 +102,7 @@ class Promotion(Mover):
         self._progress("building the vector index", 0, None)
         with self._giving_up(), self._session(lock_timeout=milliseconds(self._patience.total)):
             try:
-                with self._session(maintenance_work_mem=self._memory()):
+                with self._session(maintenance_work_mem=self._memory(), **self._workers()):
                     self._run(build)
             except OperationalError as error:
                 # Class 53: no memory. Parallel builds use /dev/shm, of which a container often has 64 MB only.
@@ -113,6 +111,13 @@ class Promotion(Mover):
                 self._run(f"DROP INDEX IF EXISTS {index}")
                 with self._session(max_parallel_maintenance_workers="0"):
                     self._run(build)
+
+    def _workers(self) -> dict[str, str]:
+        """Forbid parallel workers to a pgvector whose parallel build reads what it must not (CVE-2026-3172)."""
+        version = self._one("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector'")
+        if versions.parts(version) < versions.PGVECTOR_SERIAL_BEFORE:
+            return {"max_parallel_maintenance_workers": "0"}
+        return {}
 
     def _memory(self) -> str:
         """Return maintenance_work_mem for the build: what the graph needs, 1 GB at most, never less than is set."""
@@ -142,16 +147,6 @@ class Promotion(Mover):
                         raise
             except LockNotAvailable:
                 pause = self._rest(pause, deadline)
-
-    @contextmanager
-    def _paused(self) -> Iterator[None]:
-        """Keep the tenant's writers waiting, over several transactions."""
-        with self._transaction(self._patience.lock * 5):
-            self._run("SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended(%s, 0))", (self._key,))
-        try:
-            yield
-        finally:
-            self._unlock(self._key)
 
     def _swap(self) -> int:
         names, mirror = self._names, self._mirror

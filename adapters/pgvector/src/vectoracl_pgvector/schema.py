@@ -25,7 +25,7 @@ TENANT_NOT_EMPTY = f"NULLIF({TENANT_NOW}, '')"
 
 
 def roles(config: PgvectorConfig) -> Iterator[str]:
-    """Yield what a superuser runs once: the two roles, the extension and the schema's owner. Passwords are not set."""
+    """Yield what a superuser or administrator runs once: roles, extension and the owner's schema; no passwords."""
     for role in (config.owner_role, config.runtime_role):
         yield (
             f"DO $$ BEGIN IF NOT EXISTS (SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = {literal(role)}) THEN "
@@ -37,7 +37,51 @@ def roles(config: PgvectorConfig) -> Iterator[str]:
         yield f"CREATE SCHEMA IF NOT EXISTS {quote(place)};"
     yield f"CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA {quote(place)};"
     yield _use_extension(config, place)
+    yield _become_owner(config)
     yield f"CREATE SCHEMA IF NOT EXISTS {quote(config.schema_name)} AUTHORIZATION {quote(config.owner_role)};"
+
+
+def script(config: PgvectorConfig) -> str:
+    """Return everything as one script for psql: roles and extension, then the tables as the owner."""
+    owner, runtime = quote(config.owner_role), quote(config.runtime_role)
+    return "\n".join([
+        "-- Run all of it: psql -v ON_ERROR_STOP=1 -f FILE, as a superuser or as the administrator of a managed server",
+        "-- (CREATEROLE and CREATE on the database; the extension has to be there, or one that it may create).",
+        *roles(config),
+        "",
+        "-- The roles have no passwords yet. In psql, which asks for them and sends only what is made of them:",
+        f"--   \\password {config.owner_role}",
+        f"--   \\password {config.runtime_role}",
+        "",
+        f"-- As {config.owner_role}; who may not become it connects as it and begins here:",
+        f"SET ROLE {owner};",
+        "BEGIN;",
+        "-- While a statement waits for a table, everybody waits behind it. If this part ends with 55P03, nothing was",
+        "-- changed: run it again when no long transaction is open.",
+        f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s';",
+        *migrations(config),
+        "COMMIT;",
+        "RESET ROLE;",
+        f"-- {runtime} serves. An administrator who need not be {owner} again: REVOKE {owner} FROM CURRENT_USER;",
+        "",
+    ])  # fmt: skip
+
+
+def _become_owner(config: PgvectorConfig) -> str:
+    """Return what lets an administrator without SUPERUSER make a schema for the owner, and run the rest as it.
+
+    Who creates a role may grant it. Since PostgreSQL 16 that includes no SET ROLE, so it is granted.
+    """
+    owner = literal(config.owner_role)
+    return (
+        f"DO $$ BEGIN IF current_user = {owner} OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = "
+        "current_user) THEN RETURN; END IF; "
+        "IF pg_catalog.current_setting('server_version_num')::int4 >= 160000 THEN "
+        f"IF NOT pg_catalog.pg_has_role({owner}, 'SET') THEN EXECUTE pg_catalog.format("
+        f"'GRANT %I TO CURRENT_USER WITH INHERIT FALSE, SET TRUE', {owner}); END IF; "
+        f"ELSIF NOT pg_catalog.pg_has_role({owner}, 'MEMBER') THEN "
+        f"EXECUTE pg_catalog.format('GRANT %I TO CURRENT_USER', {owner}); END IF; END $$;"
+    )
 
 
 def _use_extension(config: PgvectorConfig, place: str) -> str:
@@ -53,7 +97,10 @@ def _use_extension(config: PgvectorConfig, place: str) -> str:
         f"IF there <> {literal(place)} THEN RAISE EXCEPTION {literal(moved)}, there; END IF; "
         f"FOREACH one IN ARRAY ARRAY[{literal(config.owner_role)}, {literal(config.runtime_role)}]::name[] LOOP "
         "IF NOT pg_catalog.has_schema_privilege(one, there, 'USAGE') THEN "
-        "EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I', there, one); END IF; END LOOP; END $$;"
+        "EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I', there, one); END IF; "
+        "IF NOT pg_catalog.has_database_privilege(one, pg_catalog.current_database(), 'CONNECT') THEN "
+        "EXECUTE pg_catalog.format('GRANT CONNECT ON DATABASE %I TO %I', pg_catalog.current_database(), one); END IF; "
+        "END LOOP; END $$;"
     )
 
 
@@ -220,8 +267,20 @@ def _tenants(config: PgvectorConfig, names: Names) -> Iterator[str]:
     for name, kind, command, roles, clause in policies:
         yield f"DROP POLICY IF EXISTS {name} ON {table};"
         yield f"CREATE POLICY {name} ON {table} AS {kind} FOR {command} TO {roles} {clause};"
+    name, policy = forget_policy(config)
+    yield f"DROP POLICY IF EXISTS {name} ON {table};"
+    yield policy
     yield f"REVOKE ALL ON {table} FROM PUBLIC, {runtime};"
     yield f"GRANT SELECT, INSERT ON {table} TO {runtime};"
+
+
+def forget_policy(config: PgvectorConfig) -> tuple[str, str]:
+    """Return the policy, by name and SQL, by which the owner takes a tenant off the list under that tenant's scope."""
+    name = "vectoracl_owner_forgets"
+    return name, (
+        f"CREATE POLICY {name} ON {Names.of(config).tenants} AS PERMISSIVE FOR DELETE TO {quote(config.owner_role)} "
+        f"USING (tenant_id = {TENANT_NOW});"
+    )
 
 
 def vector_index(config: PgvectorConfig, table: str, name: str) -> str:

@@ -6,6 +6,7 @@ https://github.com/pgvector/pgvector/blob/master/CHANGELOG.md . Read for the rel
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 # Past row-level security: identifier -> {major: first minor that is fixed}. A major that is missing is not affected.
@@ -31,7 +32,19 @@ END_OF_LIFE: Final[dict[int, str]] = {
     18: "2030-11-14",
 }
 OLDEST_MAJOR: Final = 13
+PGVECTOR_NEEDED: Final = (0, 8, 0)  # iterative scans
 PGVECTOR_AT_LEAST: Final = (0, 8, 4)
+PGVECTOR_SERIAL_BEFORE: Final = (0, 8, 2)  # our own index builds use no parallel workers (CVE-2026-3172)
+# Of pgvector: from, fixed in, 32-bit servers only, and what it is (issues 959, 1006 and the changelog).
+PGVECTOR_HOLES: Final[tuple[tuple[tuple[int, ...], tuple[int, ...], bool, str], ...]] = (
+    ((0, 6, 0), (0, 8, 2), False,
+     "CVE-2026-3172: whoever may build an HNSW index with parallel workers can read memory of other relations or crash "
+     "the server; fixed in 0.8.2, and vectoracl builds its indexes without parallel workers until then"),
+    ((0, 0, 0), (0, 8, 6), True,
+     "CVE-2026-18022: whoever may build an IVFFlat index on a 32-bit server can write out of bounds; fixed in 0.8.6"),
+    ((0, 5, 0), (0, 8, 4), False,
+     "VACUUM beside writers can damage an HNSW index, whose searches then miss hits; fixed in 0.8.3 and 0.8.4"),
+)  # fmt: skip
 
 # Reach past grants, by membership. The last ones are the administrators of managed services.
 STRONG_PREDEFINED: Final = frozenset({
@@ -47,6 +60,17 @@ OUTSIDE_EXTENSIONS: Final = frozenset({
     "dblink", "postgres_fdw", "file_fdw", "oracle_fdw", "mysql_fdw", "tds_fdw", "multicorn", "adminpack",
     "plpython3u", "plpythonu", "plperlu", "pltclu", "plsh", "http", "pg_net", "pgsql_http", "pg_background",
 })  # fmt: skip
+
+
+def parts(version: str) -> tuple[int, ...]:
+    """Return a version of pgvector as numbers."""
+    return tuple(int(one) for one in re.findall(r"\d+", version)[:3])
+
+
+def pgvector_holes(version: str, *, wide: bool) -> list[str]:
+    """Return what is known to be wrong with *version* of pgvector; *wide*: the server is a 64-bit one."""
+    number = parts(version)
+    return [text for since, fixed, narrow, text in PGVECTOR_HOLES if since <= number < fixed and not (narrow and wide)]
 
 
 def affected(number: int, fixed: dict[int, int]) -> bool:

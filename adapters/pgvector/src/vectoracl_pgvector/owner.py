@@ -1,0 +1,82 @@
+"""Connections that act as the owner: as the owner itself, or as a stronger role that becomes it at once.
+
+A superuser, and the administrator of a managed server, may stand in `owner_dsn`. Such a connection is opened anew as
+the owner's (`SET ROLE`, by a start-up option, so that it can never be forgotten or left on a pooler's connection): the
+policies bind the owner, and would not bind a superuser.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from vectoracl.errors import ConfigError, apart
+from vectoracl_pgvector.arguments import connect_arguments, session_arguments
+from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.connect_failures import cause_of, connect_failed
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who a connection is: its role, whether it may make roles, and whether it may become the owner."""
+
+    role: str
+    maker: bool
+    owner_exists: bool
+    may_become: bool
+
+
+@apart
+def connect(dsn: str, config: PgvectorConfig, **settings: str) -> Connection:
+    """Connect (autocommit) without just-in-time compilation. Raises: StoreError.
+
+    *settings* hold for the session; without any, a pooler that takes no options is connected to all the same.
+    """
+    try:
+        try:
+            return psycopg.connect(dsn, **session_arguments(dsn, config, jit="off", **settings))
+        except psycopg.OperationalError as error:
+            if settings or cause_of(error).code != "startup_parameter":
+                raise
+        return psycopg.connect(dsn, **connect_arguments(dsn, config))
+    except (psycopg.Error, OSError) as error:
+        raise connect_failed(dsn, error, debug=False) from None
+
+
+def standing(connection: Connection, config: PgvectorConfig) -> Standing:
+    """Return who *connection* is."""
+    # Until PostgreSQL 15 a member may always SET ROLE; since 16 that is a right of its own.
+    right = "SET" if connection.info.server_version >= 160_000 else "MEMBER"
+    row = connection.execute(
+        "SELECT me.rolname::text, me.rolsuper OR me.rolcreaterole, there.oid IS NOT NULL, "
+        "there.oid IS NOT NULL AND pg_catalog.pg_has_role(me.oid, there.oid, %s) FROM pg_catalog.pg_roles AS me "
+        "LEFT JOIN pg_catalog.pg_roles AS there ON there.rolname = %s WHERE me.rolname = current_user",
+        (right, config.owner_role),
+    ).fetchone()
+    assert row is not None
+    return Standing(*row)
+
+
+def connect_owner(dsn: str, config: PgvectorConfig) -> Connection:
+    """Connect as the owner, or as who may become it, and become it. Raises: ConfigError, StoreError."""
+    connection = connect(dsn, config)
+    try:
+        who = standing(connection, config)
+    except BaseException:
+        connection.close()
+        raise
+    if who.role == config.owner_role:
+        return connection
+    connection.close()
+    if not who.may_become:
+        missing = "" if who.owner_exists else ", which does not exist"
+        raise ConfigError(
+            f"owner_dsn connects as {who.role!r}, and owner_role is {config.owner_role!r}{missing}. Connect as that "
+            f'role; or as one that may become it (GRANT "{config.owner_role}" TO "{who.role}"); or set owner_role = '
+            f'"{who.role}". `vectoracl provision --sql` prints what makes the roles.'
+        )
+    return connect(dsn, config, role=config.owner_role)

@@ -1,0 +1,98 @@
+"""A tenant leaves: its rows, its partition, what a broken-off move left of it, and its name in the list and statistics.
+
+Its writers wait meanwhile. The rows and the partition go in one transaction; the name goes in a second one, together
+with the statistics that name it, so that a tenant is listed for as long as anything of it may be left, and calling it
+again finishes. What stays is what PostgreSQL keeps outside of tables: the write-ahead log, backups, and dead bytes in
+pages until they are used again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from psycopg.errors import LockNotAvailable
+
+from vectoracl_pgvector import schema
+from vectoracl_pgvector.mover import Mover
+from vectoracl_pgvector.names import SETTING
+from vectoracl_pgvector.partitions import own_partitions
+
+
+class Removal(Mover):
+    """One removal of one tenant."""
+
+    def remove(self) -> list[str]:
+        """See the module's text; no lines where there was nothing of the tenant."""
+        done: list[str] = []
+        if any(marker == self._mirror.marker for _, marker in self._copies()):
+            _, done = self._clean(keep=False)
+        self._allow_forgetting()
+        deadline, pause = time.monotonic() + self._patience.total, 0.1
+        while True:
+            self._calm(deadline)
+            try:
+                with self._paused():
+                    return [*done, *self._gone()]
+            except LockNotAvailable:
+                pause = self._rest(pause, deadline)
+
+    def _gone(self) -> list[str]:
+        names = self._names
+        own = own_partitions(self._connection, self._config).get(self._tenant)
+        listed = self._one(f"SELECT true FROM {names.tenants} WHERE tenant_id = %s", (self._tenant,))
+        with self._transaction(self._patience.lock * 5):
+            rows = self._one(f"SELECT count(*) FROM {names.table} WHERE {names.c.tenant} = %s::text", (self._tenant,))
+            if not (rows or own or listed):
+                return []
+            self._run(f"DELETE FROM ONLY {names.default} WHERE {names.c.tenant} = %s::text", (self._tenant,))
+            if own is not None:
+                self._locked(lambda: self._all([f"DROP TABLE {own}"]), names.default, own)
+        # An emptied table of many pages is cut to few, so that the statistics below see what is left of it.
+        self._run(f"VACUUM {names.default}")
+        with self._transaction(self._patience.total):
+            self._run(f"DELETE FROM {names.tenants} WHERE tenant_id = %s", (self._tenant,))
+            self._forget_statistics()
+        for table in (names.default, names.tenants):
+            self._run(f"VACUUM {table}")
+        where = "" if own is None else f", and its partition {own}"
+        return [f"{self._tenant!r} was removed: {rows} rows{where}"]
+
+    def _forget_statistics(self) -> None:
+        """Make the statistics of the tables without the tenant, in the transaction in which it goes.
+
+        ANALYZE leaves the old ones of a table in which it finds no row, so there is one, which nobody else ever sees.
+        """
+        names, c = self._names, self._names.c
+        someone = f"removed-{secrets.token_hex(8)}"
+        self._run("SELECT pg_catalog.set_config(%s, %s, true)", (SETTING, someone))
+        self._run(f"INSERT INTO {names.tenants} (tenant_id) VALUES (%s)", (someone,))
+        self._run(
+            f"INSERT INTO {names.default} ({', '.join(names.written)}) VALUES (%s, '-', 0, '-', '-', 0, 0, '', '', 0, "
+            f"0, '', '{{}}', pg_catalog.array_fill(1::real, ARRAY[%s])::{names.vector_type})",
+            (someone, self._config.dimension),
+        )
+        for table in (names.default, names.tenants, *self._analyzed_parent()):
+            self._run(f"ANALYZE {table}")
+        self._run(f"DELETE FROM {names.tenants} WHERE tenant_id = %s", (someone,))
+        self._run(f"DELETE FROM {names.default} WHERE {c.tenant} = %s", (someone,))
+
+    def _analyzed_parent(self) -> list[str]:
+        """Return the parent where somebody has made statistics of it: PostgreSQL does not by itself."""
+        made = self._one(
+            "SELECT reltuples >= 0 AND (reltuples > 0 OR pg_catalog.current_setting('server_version_num')::int4 "
+            ">= 140000) FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)",
+            (self._names.table,),
+        )
+        only = "ONLY " if self._connection.info.server_version >= 180_000 else ""
+        return [only + self._names.table] if made else []
+
+    def _allow_forgetting(self) -> None:
+        """Add the policy by which the owner deletes from the list of tenants; stores of before have none."""
+        name, policy = schema.forget_policy(self._config)
+        there = self._one(
+            "SELECT true FROM pg_catalog.pg_policy WHERE polrelid = pg_catalog.to_regclass(%s) AND polname = %s",
+            (self._names.tenants, name),
+        )
+        if not there:
+            self._short(lambda: (policy,))
