@@ -68,7 +68,8 @@ class PgCompiler:
         c = self.names.c
         text = c.text if "text" in include else "NULL::text"
         metadata = f"{c.metadata}::text" if "metadata" in include else "NULL::text"
-        vector = c.vector if "vector" in include else f"NULL::{self.names.vector_type}"
+        # Cast, since the table may be of the other type by now, under yesterday's configuration (`retype`).
+        vector = f"{c.vector if 'vector' in include else 'NULL'}::{self.names.vector_type}"
         return (
             f"{shared or self._shared}, {self._tag}, {text} AS returned_text, {metadata} AS returned_metadata, "
             f"{vector} AS returned_vector"

@@ -145,7 +145,11 @@ def expected_columns(look: Look) -> Iterator[Finding]:
         elif column.type_name not in ({"text", "varchar"} if kind == "text" else {kind}):
             yield found(
                 "PG113", f"{at}.{name}", f"{name} is of type {column.type_text}; the configuration needs {kind}.",
-                advice("Correct the configuration, or copy the rows into a store of the right type (vectoracl copy)."),
+                advice(
+                    "Correct the configuration, or run `vectoracl provision`, which changes the column."
+                    if {column.type_name, kind} == {"vector", "halfvec"} else
+                    "Correct the configuration, or copy the rows into a store of the right type (vectoracl copy)."
+                ),
             )  # fmt: skip
         elif dimension is not None and column.modifier not in (-1, dimension):
             yield found(

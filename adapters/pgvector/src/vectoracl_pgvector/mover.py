@@ -202,9 +202,10 @@ class Mover:
             (names.default, list(TRIGGERS)),
         )
         kept = keep and triggers == len(TRIGGERS) and [row[1] for row in found] == [mirror.marker]
-        kept = kept and not self._one(  # one from before a column was added cannot be attached
+        kept = kept and not self._one(  # one from before a column was added, or changed, cannot be attached
             "SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass(%s) AND attnum > 0 "
-            "AND NOT attisdropped AND attname NOT IN (SELECT attname FROM pg_catalog.pg_attribute "
+            "AND NOT attisdropped AND (attname, atttypid, atttypmod) NOT IN "
+            "(SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute "
             "WHERE attrelid = pg_catalog.to_regclass(%s) AND NOT attisdropped)",
             (names.table, mirror.copy),
         )

@@ -14,7 +14,7 @@ from vectoracl.errors import ConfigError, VectorACLError, apart
 from vectoracl.fields import FieldType
 from vectoracl.ids import check_tenant
 from vectoracl_pgvector import adopt as adoption
-from vectoracl_pgvector import move, schema, versions
+from vectoracl_pgvector import move, retype, schema, versions
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connections import Connections
 from vectoracl_pgvector.extension import Extension
@@ -98,7 +98,19 @@ class PgOperator:
         done = self._roles(self._where.owner() if bootstrap is None else bootstrap)
         with self._owner() as connection:
             done += self._check_server(connection)
-            migrate(connection, schema.migrations(self._config), lambda: self._alone(connection), self._names)
+            changed = retype.pending(connection, self._config)
+            if changed:
+                retype.check_calm(connection, self._config)
+            try:
+                migrate(connection, schema.migrations(self._config), lambda: self._alone(connection), self._names)
+            except psycopg.Error as error:
+                refused = retype.explained(error)
+                if refused is None:
+                    raise
+                raise refused from None
+            if changed:
+                done.append(f"the vectors are of the type {self._config.type} now")
+            done += retype.build_indexes(connection, self._config, progress)
             done.append(f"schema version {schema.VERSION} is in place: {self._names.table}")
             if adopt is not None:
                 done += adoption.adopt(connection, self._config, self._fields, adopt, progress, adopted)

@@ -37,7 +37,7 @@ class Promotion(Mover):
                 )
             self._short(mirror.create)
         rows = self._fill()
-        self._index()
+        self.build_index()
         self._outlive()
         self._progress("comparing", 0, rows)
         with self._transaction(self._patience.total):
@@ -54,7 +54,7 @@ class Promotion(Mover):
         moved = self._switch()
         for table in (mirror.copy, names.default):
             self._run(f"ANALYZE {table}")
-        index = "an HNSW index" if self._config.indexable else "no vector index (too many dimensions for one)"
+        index = "an HNSW index" if self._config.indexable else f"no vector index ({self._too_many()})"
         return [*done, f"{self._tenant!r} has a partition of its own with {index}: {moved} rows in {mirror.copy}"]
 
     def _fill(self) -> int:
@@ -84,7 +84,7 @@ class Promotion(Mover):
                 return copied
             after = tuple(row[1:])
 
-    def _index(self) -> None:
+    def build_index(self) -> None:
         """Build the copy's HNSW index while the triggers go on; an invalid one, of an interrupted build, goes first."""
         if not self._config.indexable:
             return
@@ -111,6 +111,14 @@ class Promotion(Mover):
                 self._run(f"DROP INDEX IF EXISTS {index}")
                 with self._session(max_parallel_maintenance_workers="0"):
                     self._run(build)
+
+    def _too_many(self) -> str:
+        if self._config.type == "vector" and self._config.dimension <= 4000:
+            return (
+                'vector has none beyond 2,000 dimensions; set type = "halfvec" and run `vectoracl provision`, which '
+                "changes the table"
+            )
+        return "pgvector has none for so many dimensions"
 
     def _workers(self) -> dict[str, str]:
         """Forbid parallel workers to a pgvector whose parallel build reads what it must not (CVE-2026-3172)."""

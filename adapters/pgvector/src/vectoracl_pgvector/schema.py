@@ -61,6 +61,8 @@ def script(config: PgvectorConfig) -> str:
         f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s';",
         *migrations(config),
         "COMMIT;",
+        "-- Where this changed vector to halfvec, or back, tenants' own partitions have no vector index now and are",
+        "-- searched exactly: `vectoracl provision` builds them, beside readers and writers.",
         "RESET ROLE;",
         f"-- {runtime} serves. An administrator who need not be {owner} again: REVOKE {owner} FROM CURRENT_USER;",
         "",
@@ -114,6 +116,12 @@ def migrations(config: PgvectorConfig) -> Iterator[str]:
         f"DO $$ BEGIN IF pg_catalog.to_regnamespace({literal(names.schema)}) IS NULL THEN "
         f"CREATE SCHEMA {names.schema}; END IF; END $$;"
     )
+    # What follows needs both tables for itself. In the order of a write, so that none is caught in between.
+    yield (
+        f"DO $$ BEGIN IF pg_catalog.to_regclass({literal(names.tenants)}) IS NOT NULL "
+        f"AND pg_catalog.to_regclass({literal(names.table)}) IS NOT NULL THEN "
+        f"LOCK TABLE {names.tenants}, {names.table} IN ACCESS EXCLUSIVE MODE; END IF; END $$;"
+    )
     yield f"REVOKE ALL ON SCHEMA {names.schema} FROM PUBLIC;"
     yield f"GRANT USAGE ON SCHEMA {names.schema} TO {runtime};"
     yield (
@@ -136,6 +144,7 @@ def migrations(config: PgvectorConfig) -> Iterator[str]:
         f") PARTITION BY LIST ({c.tenant});"
     )
     yield f"CREATE TABLE IF NOT EXISTS {names.default} PARTITION OF {names.table} DEFAULT;"
+    yield _retype(config, names)
     yield f"ALTER TABLE {names.table} ALTER COLUMN {c.vector} SET STORAGE {_storage(config)};"
     yield f"ALTER TABLE {names.default} ALTER COLUMN {c.vector} SET STORAGE {_storage(config)};"
     if config.lexical:
@@ -160,6 +169,41 @@ def migrations(config: PgvectorConfig) -> Iterator[str]:
     )
     yield f"REVOKE ALL ON {names.versions} FROM PUBLIC, {runtime};"
     yield f"INSERT INTO {names.versions} (version) VALUES ({VERSION}) ON CONFLICT DO NOTHING;"
+
+
+NO_DIRECTION = "vectoracl:zero_in_half"  # the cast of this text fails, and with it everything that was changed
+
+
+def _retype(config: PgvectorConfig, names: Names) -> str:
+    """Return what changes the type of an existing table's vectors to the configuration's; see `retype`.
+
+    Row-level security does not hide rows from a rewrite. What halfvec cannot hold makes all of it fail: too large a
+    number by its own cast, and with the cosine a vector that would be zero.
+    """
+    c, type_ = names.c, names.vector_type
+    cast = f"{c.vector}::{type_}({config.dimension})"
+    if config.type == "halfvec" and config.metric == "cosine":
+        norm = f"{type_.rpartition('.')[0]}.l2_norm({c.vector}::{type_})"
+        fails = f"({literal(NO_DIRECTION)} || pg_catalog.left({c.document}, 0))::{type_}"
+        cast = f"CASE WHEN {norm} = 0 THEN {fails} ELSE {cast} END"
+    table, column = f"pg_catalog.to_regclass({literal(names.table)})", literal(config.columns.vector)
+    return (
+        "DO $$ DECLARE one record; BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_attribute AS a "
+        f"JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid WHERE a.attrelid = {table} AND a.attname = {column} "
+        "AND NOT a.attisdropped AND t.typname IN ('vector', 'halfvec') "
+        f"AND t.typname <> {literal(config.type)} AND a.atttypmod = {config.dimension}) THEN "
+        "FOR one IN SELECT space.nspname, kind.relname FROM pg_catalog.pg_index AS x "
+        "JOIN pg_catalog.pg_class AS kind ON kind.oid = x.indexrelid "
+        "JOIN pg_catalog.pg_namespace AS space ON space.oid = kind.relnamespace "
+        "JOIN pg_catalog.pg_am AS method ON method.oid = kind.relam "
+        "JOIN pg_catalog.pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = ANY(x.indkey) "
+        f"WHERE a.attname = {column} AND method.amname IN ('hnsw', 'ivfflat') AND (x.indrelid = {table} "
+        f"OR x.indrelid IN (SELECT link.inhrelid FROM pg_catalog.pg_inherits AS link WHERE link.inhparent = {table})) "
+        "ORDER BY kind.relkind LOOP "
+        "EXECUTE pg_catalog.format('DROP INDEX IF EXISTS %I.%I', one.nspname, one.relname); END LOOP; "
+        f"ALTER TABLE {names.table} ALTER COLUMN {c.vector} TYPE {type_}({config.dimension}) USING {cast}; "
+        "END IF; END $$;"
+    )
 
 
 def _lexemes(config: PgvectorConfig, names: Names) -> Iterator[str]:

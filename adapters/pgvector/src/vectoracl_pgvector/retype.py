@@ -1,0 +1,86 @@
+"""The vectors of an existing table in the other type, from `vector` to `halfvec` or back, by `vectoracl provision`.
+
+halfvec can be indexed up to 4,000 dimensions, vector up to 2,000. PostgreSQL rewrites the table and its partitions in
+one transaction, and everybody waits for it; nothing is lost, and a process that still has the other type in its
+configuration goes on, since every vector is cast on its way in and out. The vector indexes of the old type go with it;
+those of the new one are built afterwards, beside readers and writers. Until then their tenants are searched exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from vectoracl.adapter import Progress
+from vectoracl.errors import RefusedError, VectorACLError
+from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.mover import PATIENCE, Mover
+from vectoracl_pgvector.names import Names, literal
+from vectoracl_pgvector.partitions import own_partitions
+from vectoracl_pgvector.promotion import Promotion
+from vectoracl_pgvector.schema import NO_DIRECTION
+
+
+def pending(connection: psycopg.Connection[Any], config: PgvectorConfig) -> bool:
+    """Tell whether the table's vectors are of the other type than the configuration's."""
+    row = connection.execute(
+        "SELECT true FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid "
+        "WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attname = %s AND t.typname IN ('vector', 'halfvec') "
+        "AND t.typname <> %s",
+        (Names.of(config).table, config.columns.vector, config.type),
+    ).fetchone()
+    return row is not None
+
+
+def check_calm(connection: psycopg.Connection[Any], config: PgvectorConfig) -> None:
+    """Raise RefusedError where a move is under way: its copy is of the old type."""
+    if Mover(connection, config, "", None, PATIENCE, None).unfinished()[1]:
+        raise RefusedError(
+            "A move of a tenant is under way, so the type was not changed; call it again when it has ended."
+        )
+
+
+def explained(error: psycopg.Error) -> VectorACLError | None:
+    """Return why the vectors do not fit the new type, if that is what *error* says; nothing was changed then."""
+    said = error.diag.message_primary or ""
+    if error.sqlstate == "22003":
+        why = "A number of a vector is beyond ±65504, the range of halfvec"
+    elif error.sqlstate == "22P02" and NO_DIRECTION in said:
+        why = "A vector is zero in half precision, and the cosine needs a direction"
+    else:
+        return None
+    return RefusedError(
+        f'{why}, so nothing was changed. Keep type = "vector", or scale the embedder\'s vectors and write them again.',
+        field="type",
+    )
+
+
+def build_indexes(connection: psycopg.Connection[Any], config: PgvectorConfig, progress: Progress | None) -> list[str]:
+    """Build the vector index of each tenant's partition that has none, beside readers and writers; return a line each.
+
+    Raises: RefusedError if a move is under way.
+    """
+    if not config.indexable:
+        return []
+    names = Names.of(config)
+    done = []
+    for tenant, partition in sorted(own_partitions(connection, config).items()):
+        if partition != names.partition(tenant) or _indexed(connection, config, partition):
+            continue
+        one = Promotion(connection, config, tenant, progress, PATIENCE, None)
+        with one.alone():
+            one.build_index()
+        done.append(f"{tenant!r} has a vector index again: {partition}")
+    return done
+
+
+def _indexed(connection: psycopg.Connection[Any], config: PgvectorConfig, partition: str) -> bool:
+    row = connection.execute(
+        "SELECT true FROM pg_catalog.pg_index AS x JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid "
+        "JOIN pg_catalog.pg_am AS m ON m.oid = i.relam JOIN pg_catalog.pg_attribute AS a ON a.attrelid = x.indrelid "
+        f"WHERE x.indrelid = pg_catalog.to_regclass({literal(partition)}) AND x.indisvalid AND m.amname = 'hnsw' "
+        "AND a.attname = %s AND a.attnum = ANY(x.indkey)",
+        (config.columns.vector,),
+    ).fetchone()
+    return row is not None
