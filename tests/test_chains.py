@@ -382,7 +382,7 @@ def test_apart_takes_the_chain_away():
 
 # Generators cannot take the chain away: the block that they serve is still handling the error when they raise. Who uses
 # them is `apart`, or are flows, whose errors `Guard.failure` looks through.
-GENERATORS = {"client.py": {"_foreign"}, "operator.py": {"_owner"}, "mover.py": {"_giving_up"}}
+GENERATORS = {"client.py": {"_foreign"}, "operator.py": {"_owner", "_mapping"}, "mover.py": {"_giving_up"}}
 # What is raised here is not ours, or is ended by whoever calls: the command line, the kit's harnesses and mutants.
 OTHERS = {
     "__init__.py",
