@@ -21,7 +21,7 @@ LAYERS = [
     "errors private_files installing",
     "findings ids imports extract toml_text filelock words certificates places workers values",
     "actions principal records predicate sources",
-    "fields queries scope",
+    "fields queries scope returned",
     "algebra predicate_json meaning policy prepare operations embed chunking load",
     "adapter verify census checkpoint replacing",
     "drive audit adopting",

@@ -8,6 +8,7 @@ What was permitted and then refused by the rows themselves (a chunk outside of w
 outcome that has no form in JSON is replaced by {"decision", "outcome": "unwritable", "why"}; outcomes that could not be
 written for so long that they were too many to keep, by {"outcome": "lost", "lost": how many}.
 That of an adoption has "there", "tenants" and "refused" too (`hazmat.adopt`), and `returned` is what was copied.
+With `[audit] returned = "hashed"` that of a read of chunks has "ids": {"key", "hashes", "more"} (see `returned`).
 Neither holds query text, chunk text, metadata or vectors.
 """
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self, TypeVar
 from vectoracl.actions import ALL_ACTIONS, Action, check_action, check_actions
 from vectoracl.adapter import GRADES, AsyncPort, Flow, Grade, OpenContext, Opened, Operator, Port
 from vectoracl.audit import JsonlSink, MemorySink, Sink
-from vectoracl.config import Config, PolicyConfig, StoreConfig, adapter_config, read
+from vectoracl.config import AuditConfig, Config, PolicyConfig, StoreConfig, adapter_config, read
 from vectoracl.drive import arun, run, wrapped
 from vectoracl.embed import Embedder, open_embedder
 from vectoracl.errors import (
@@ -42,6 +42,7 @@ from vectoracl.ports import CORE_PORTS, AsyncCorePort, CorePort
 from vectoracl.predicate import ALWAYS
 from vectoracl.principal import Principal, check_principal
 from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
+from vectoracl.returned import ReturnedIds
 
 T = TypeVar("T")
 _MAX_HELPERS = 32
@@ -95,6 +96,7 @@ class _Base:
             self._route,
             debug=self.config.debug_errors,
             decision_ttl=self.config.policy.decision_ttl,
+            returned=_open_returned(self.config.audit, self._base),
         )
         self.core_port = CorePort(self.policy, self.sink, self._embedder, debug=self.config.debug_errors)
 
@@ -574,6 +576,10 @@ def _open_policy(config: PolicyConfig, shared: tuple[str, ...], *, debug: bool =
     if not isinstance(found, Policy):
         raise ConfigError("policy.use names neither a Policy (version and decide) nor a callable that returns one.")
     return found
+
+
+def _open_returned(config: AuditConfig, base: Path) -> ReturnedIds | None:
+    return None if config.key is None else ReturnedIds(config.key.reveal(base))
 
 
 def _open_sink(config: Config, base: Path) -> Sink:

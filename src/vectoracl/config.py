@@ -138,16 +138,22 @@ class PolicyConfig(Model):
 
 
 class AuditConfig(Model):
-    """`[audit]`: where decisions are recorded."""
+    """`[audit]`: where decisions are recorded, and with returned = "hashed" what reads returned (see `returned`)."""
 
     sink: Literal["memory", "jsonl"] = "memory"
     path: Path | None = None
     fsync: StrictBool = False
+    returned: Literal["none", "hashed"] = "none"
+    key: Secret | None = None
 
     @model_validator(mode="after")
     def _path(self) -> AuditConfig:
         if (self.sink == "jsonl") != (self.path is not None):
             raise ValueError('a path goes with sink = "jsonl", and only with it')
+        if (self.returned == "hashed") != (self.key is not None):
+            raise ValueError('a key goes with returned = "hashed", and only with it')
+        if self.key is not None and self.key.text is not None:
+            raise ValueError('key is { env = "NAME" } or { file = "path" }: it is not written into the configuration')
         return self
 
 

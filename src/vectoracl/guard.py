@@ -40,6 +40,8 @@ from vectoracl.ports import Decide, LateRecordError, PolicyFailedError, ReadVers
 from vectoracl.predicate import Always, And, Not, Or, Predicate
 from vectoracl.prepare import name_store
 from vectoracl.principal import Principal
+from vectoracl.records import Hit
+from vectoracl.returned import ReturnedIds
 from vectoracl.scope import Grant, Scope
 
 T = TypeVar("T")
@@ -116,6 +118,7 @@ class Guard:
         decision_ttl: float = DECISION_TTL,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        returned: ReturnedIds | None = None,
     ) -> None:
         self.policy = policy
         self.sink = sink
@@ -124,6 +127,7 @@ class Guard:
         self.decision_ttl = decision_ttl
         self.clock = clock
         self.monotonic = monotonic
+        self.returned = returned
         self._seen = (-math.inf, 0.0)
         self._plans: OrderedDict[tuple[Asker, Action, str], Plan] = OrderedDict()
         self._lock = Lock()
@@ -324,8 +328,11 @@ class Guard:
         *,
         empty: Callable[[str], T],
         size: Callable[[T], int | None],
+        hits: Callable[[T], Iterable[Hit]] | None = None,
     ) -> Flow[T]:
         """Run *body* with the plan and the decision's id, in the one order; *empty* makes the answer of no scope.
+
+        *hits* are the chunks of a result, for the outcome's keyed hashes where config asks for them.
 
         Raises: DeniedError; StoreError with the code "audit" if the record cannot be kept; what *body* raises.
         """
@@ -336,7 +343,7 @@ class Guard:
         record = self._identified(plan)
         decision_id: str = record["id"]
         yield from self.record(record)
-        outcome, returned = "cancelled", None
+        outcome, returned, ids = "cancelled", None, None
         try:
             if plan.refusal is not None:
                 raise plan.refusal
@@ -351,12 +358,14 @@ class Guard:
             if self._may_end(asker, plan):
                 flow = self._while_it_holds(flow, asker, action, store, plan, decision_id)
             result = yield from flow
+            if self.returned is not None and hits is not None:
+                ids = self.returned.of(hits(result))
             outcome, returned = "ok", size(result)
             return result
         except Exception as error:  # noqa: BLE001 - raised as ours, behind the block
             outcome, failed = self.failure(error, store, decision_id)
         finally:
-            self._noted(decision_id, outcome, returned, started)
+            self._noted(decision_id, outcome, returned, started, ids)
         raise failed
 
     def failure(self, error: Exception, store: Store, decision_id: str) -> tuple[str, VectorACLError]:
@@ -440,9 +449,19 @@ class Guard:
             raise denied(action, decision_id, ("what may be touched changed while the call was under way; call again",))
         return again
 
-    def _noted(self, decision_id: str, outcome: str, returned: int | None, started: int) -> None:
+    def _noted(
+        self,
+        decision_id: str,
+        outcome: str,
+        returned: int | None,
+        started: int,
+        ids: Mapping[str, Any] | None = None,
+    ) -> None:
         spent = (time.perf_counter_ns() - started) // 1000 / 1000
-        self.note({"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent})
+        made: dict[str, Any] = {"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent}
+        if ids is not None:
+            made["ids"] = ids
+        self.note(made)
 
     def note(self, outcome: Mapping[str, Any]) -> None:
         """Keep what became of a decision; never raises."""

@@ -21,7 +21,7 @@ from vectoracl.operations import Position, Rows
 from vectoracl.ports import EmbedQueries
 from vectoracl.principal import Principal
 from vectoracl.queries import VectorQuery, check_query, check_vector
-from vectoracl.records import Record, Result
+from vectoracl.records import Hit, Record, Result
 from vectoracl.transfer import recorded
 
 T = TypeVar("T")
@@ -39,6 +39,10 @@ def operator_principal(id: str, tenant: str, reason: str) -> Principal:  # noqa:
     It is marked as such (`kind` "operator") in the record of every decision. Raises: InvalidInputError.
     """
     return Principal(id, tenant, kind="operator", authenticated_by=f"operator: {_reason(reason)}")
+
+
+def _hits(result: Result) -> Sequence[Hit]:
+    return result.hits
 
 
 class Unscoped:
@@ -71,7 +75,7 @@ class Unscoped:
             found = yield from named.store.adapter.unscoped(resolved, k)
             return Result(found.hits, complete=found.complete, shortfall=found.shortfall, decision_id=decision_id)
 
-        flow = recorded(acl.guard, named.store, "unscoped", self._reason, ["*"], body, size=len)
+        flow = recorded(acl.guard, named.store, "unscoped", self._reason, ["*"], body, size=len, hits=_hits)
         core = acl.core_port
         return run(flow, {"store": named.port, "audit": core, "embedder": core}, timeout=named.config.timeout)
 

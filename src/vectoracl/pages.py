@@ -98,7 +98,11 @@ def page(
     def empty(decision_id: str) -> Page:
         return Page((), None, decision_id)
 
-    return (yield from guard.guarded(asker, "scan", store, body, empty=empty, size=lambda one: len(one.hits)))
+    return (
+        yield from guard.guarded(
+            asker, "scan", store, body, empty=empty, size=lambda one: len(one.hits), hits=lambda one: one.hits
+        )
+    )
 
 
 def _lives(store: Store, leg: Leg, version: _Version, rows: Rows, decision_id: str) -> Flow[bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any, Literal, TypeVar
 
@@ -191,6 +191,7 @@ def search(
             lambda plan, decision_id: _search_legs(store, plan, ask, single, decision_id),
             empty=lambda decision_id: Result((), complete=True, decision_id=decision_id),
             size=len,
+            hits=lambda result: result.hits,
         )
         return [result]
 
@@ -236,7 +237,10 @@ def search(
     def size(results: list[Result]) -> int:
         return sum(len(one) for one in results)
 
-    return (yield from guard.guarded(asker, "search", store, body, empty=empty, size=size))
+    def hits(results: list[Result]) -> Iterable[Hit]:
+        return (hit for one in results for hit in one)
+
+    return (yield from guard.guarded(asker, "search", store, body, empty=empty, size=size, hits=hits))
 
 
 def _text_of(query: object) -> str | None:
@@ -279,7 +283,10 @@ def fetch(guard: Guard, store: Store, asker: Asker, refs: tuple[ChunkRef, ...], 
 
         return stripped(sorted((hit for one in found for hit in one.hits), key=place), include)
 
-    return (yield from guard.guarded(asker, "fetch", store, body, empty=lambda _: [], size=len))
+    def hits(found: list[Hit]) -> list[Hit]:
+        return found
+
+    return (yield from guard.guarded(asker, "fetch", store, body, empty=lambda _: [], size=len, hits=hits))
 
 
 def count(guard: Guard, store: Store, asker: Asker, where: Predicate) -> Flow[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from vectoracl.adapter import Flow
@@ -20,7 +20,7 @@ from vectoracl.operations import Count, Delete, Include, Position, Rows, Scan, U
 from vectoracl.predicate import ALWAYS
 from vectoracl.prepare import check_metadata, check_tagged
 from vectoracl.queries import check_vector
-from vectoracl.records import Record
+from vectoracl.records import Hit, Record
 from vectoracl.verify import counted, verify
 
 T = TypeVar("T")
@@ -38,6 +38,7 @@ def recorded(
     size: Callable[[T], int | None],
     reached: Callable[[], Mapping[str, Any]] = dict,
     door: str = "hazmat",
+    hits: Callable[[T], Iterable[Hit]] | None = None,
 ) -> Flow[T]:
     """Run *body* with the id of a record that says *action*, through which *door*, and *reason*; note the outcome.
 
@@ -61,15 +62,19 @@ def recorded(
     started = time.perf_counter_ns()
     yield from guard.record(record)
     outcome, returned = "cancelled", None
+    more: Mapping[str, Any] = {}
     try:
         result = yield from body(decision_id)
+        if guard.returned is not None and hits is not None:
+            more = {"ids": guard.returned.of(hits(result))}
         outcome, returned = "ok", size(result)
         return result
     except Exception as error:  # noqa: BLE001 - raised as ours, behind the block
         outcome, failed = guard.failure(error, store, decision_id)
     finally:
         spent = (time.perf_counter_ns() - started) // 1000 / 1000
-        guard.note({"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent, **reached()})
+        said = {"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent}
+        guard.note({**said, **more, **reached()})
     raise failed
 
 
