@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vectoracl import adopting
 from vectoracl.adapter import Adopted
 from vectoracl.adopting import Checks, Findings
 from vectoracl.errors import InvalidTenantError, RefusedError
-from vectoracl.fields import FieldType
+from vectoracl.fields import FieldType, reserved_key
 from vectoracl.records import Chunk
 
 CHECKS = Checks({"year": FieldType.NUMBER}, 2, "cosine", time=7.0)
@@ -131,7 +134,7 @@ def test_a_copy_says_how_far_it_came():
     def write(tenant, records):
         if tenant == "a" and records[0].tag.chunk == "e":
             raise OSError
-        return len(records) if tenant == "a" else 0
+        return (len(records), 0) if tenant == "a" else (0, 0)
 
     with pytest.raises(OSError):
         adopting.copy(rows, groups, write, adopted, lambda *step: steps.append(step), 1)
@@ -144,3 +147,32 @@ def test_a_copy_says_how_far_it_came():
     error = adopting.differs("memory", "old", "2 chunks", sorted(different))
     assert (error.code, error.sent, error.adapter) == ("adopt_differs", "unknown", "memory")
     assert "2 chunks of 1 tenants differ from old: 'a'. " in error.message
+
+
+@settings(max_examples=200)
+@given(
+    st.dictionaries(
+        st.sampled_from(["a", "tenant_id", "Tenant_ID", "@x", "#y", "namespace", "vectoracl_z", "adopted_a"]),
+        st.one_of(st.none(), st.integers(0, 9)),
+    )
+)
+def test_metadata_of_any_names_is_taken_whole(found):
+    """No value is lost but null, no key is the framework's, and what was renamed is said."""
+    checks = Checks({}, 3, "cosine")
+    made = checks.metadata(found)
+    kept = {key: value for key, value in found.items() if value is not None}
+    assert sorted(made.values()) == sorted(kept.values())
+    assert not [key for key in made if reserved_key(key)]
+    assert {checks.renamed.get(key, key) for key in kept} == set(made)
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sampled_from(["a", "b", "text"]), max_size=4), st.lists(st.booleans(), min_size=4, max_size=4))
+def test_a_text_is_found_at_any_depth_of_json(keys, as_text):
+    value = "THE TEXT"
+    for key, packed in zip(reversed(keys), as_text, strict=False):
+        value = {key: value, "other": None}
+        if packed:
+            value = json.dumps(value)
+    said = "->>".join(["column", *keys])
+    assert adopting.text_at(value, adopting.steps(said)[1:]) == "THE TEXT"

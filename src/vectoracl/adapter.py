@@ -317,13 +317,15 @@ class Adopted:
     """How far an adoption came, for its record; also where it was refused or broken off.
 
     `tenants` were found in the source, with `refused` rows that cannot be taken as they are (one that is refused for
-    two reasons counts twice; nothing is copied then). `copied` rows are written for sure, `there` were there already.
+    two reasons counts twice; nothing is copied then). `copied` rows are written for sure, `there` were there already,
+    and `changed` were there, had changed in the source since, and were written again.
     """
 
     tenants: int = 0
     refused: int = 0
     copied: int = 0
     there: int = 0
+    changed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

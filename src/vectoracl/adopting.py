@@ -8,9 +8,10 @@ id, never by its content.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -18,13 +19,15 @@ import numpy as np
 
 from vectoracl.adapter import Adopted, Progress
 from vectoracl.errors import RefusedError, StoreError, apart
-from vectoracl.fields import FieldType
+from vectoracl.fields import FieldType, reserved_key
 from vectoracl.ids import check_tenant, look_alikes
 from vectoracl.prepare import prepare
 from vectoracl.records import Chunk, Record, Tag, Vector
 
 PATH = "adopt"
-"""The ingestion path in the tag of a row that was taken over."""
+"""The ingestion path in the tag of a row that was taken over, before it said from where; see `path_of`."""
+RENAMED = "adopted_"
+"""What a metadata key that is a name of the framework gets in front of it."""
 PRODUCER = "operator"
 SHOWN = 20
 """How many ids, or tenants, a list for people has at most."""
@@ -73,7 +76,7 @@ def id_in(value: object) -> str | None:
 def text_in(value: object) -> str:
     """Return *value* if it is a text. Raises: RefusedError."""
     if not isinstance(value, str):
-        raise RefusedError("The text is no text.")
+        raise RefusedError(f"The text is not a string, but {type(value).__name__}.")
     return value
 
 
@@ -90,22 +93,98 @@ def moments(metadata: Mapping[str, Any], fields: Mapping[str, FieldType]) -> dic
     return made
 
 
+def path_of(source: str) -> str:
+    """Return the ingestion path in the tag of a row that was taken over from *source*."""
+    return f"{PATH}:{source}"
+
+
+def was_adopted(path: object, source: str) -> bool:
+    """Tell whether a row with this *path* in its tag is as an adoption of *source* wrote it.
+
+    A row of an earlier version does not say its source.
+    """
+    return path in (PATH, path_of(source))
+
+
+def from_another(path: object, source: str) -> bool:
+    """Tell whether a row with this *path* in its tag was taken over from another source than *source*."""
+    return isinstance(path, str) and path.startswith(f"{PATH}:") and path != path_of(source)
+
+
+def steps(said: str) -> tuple[str, ...]:
+    """Return the names in `name->>key->>key`: where a text lies inside JSON."""
+    return tuple(part.strip().removeprefix("'").removesuffix("'") for part in said.split("->>"))
+
+
+@apart
+def text_at(value: object, keys: Sequence[str]) -> str | None:
+    """Return the text in *value* at *keys*; JSON that is kept as a text is read. None: there is none.
+
+    Raises: RefusedError for what is not a text, or not JSON.
+    """
+    for key in keys:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise RefusedError(f"The JSON that should hold the text under {key!r} cannot be read.") from None
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(key)
+    return None if value is None else text_in(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """The checks of `upsert`, for rows that are taken over at *time*."""
+    """The checks of `upsert`, for rows of *source* that are taken over at *time*.
+
+    *prefix* comes in front of each chunk's and each document's id, so that rows of two sources with the same numbers
+    stay apart. `renamed` fills with the metadata keys that are names of the framework, and what they became.
+    """
 
     fields: Mapping[str, FieldType]
     dimension: int
     metric: str
     time: float = field(default_factory=time.time)
+    source: str = ""
+    prefix: str = ""
+    renamed: dict[str, str] = field(default_factory=dict)
+
+    def metadata(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Return *found* without the keys that are null, and with other names for those that are the framework's.
+
+        Raises: RefusedError where the other name is there already.
+        """
+        made: dict[str, Any] = {}
+        for key, value in found.items():
+            if value is None:
+                continue
+            name = key
+            if isinstance(key, str) and reserved_key(key):
+                name = RENAMED + key.strip()
+                if name in found:
+                    raise RefusedError(f"The key {key!r} is a name of the framework, and {name!r} is there already.")
+                self.renamed[key] = name
+            made[name] = value
+        return made
 
     def record(self, tenant: str, chunk: Chunk) -> Record:
         """Return *chunk* as a record of *tenant*. Raises: RefusedError with the reason."""
         nonzero = self.metric == "cosine"
+        if self.prefix:
+            chunk = replace(chunk, id=self.prefix + chunk.id, document=self.prefix + chunk.document)
         (ready,) = prepare([chunk], self.fields, self.dimension, nonzero=nonzero, limit=1)
         assert ready.vector is not None
-        tag = Tag(tenant, ready.chunk.document, ready.chunk.id, producer=PRODUCER, path=PATH, time=self.time)
+        path = path_of(self.source) if self.source else PATH
+        tag = Tag(tenant, ready.chunk.document, ready.chunk.id, producer=PRODUCER, path=path, time=self.time)
         return Record(tag, ready.chunk.text, ready.vector, ready.metadata)
+
+    def described(self) -> Iterator[str]:
+        """Yield what the checks did to names, for a plan."""
+        if self.prefix:
+            yield f"prefix      {self.prefix!a} in front of the ids of chunks and documents"
+        for key, name in sorted(self.renamed.items()):
+            yield f"renamed     the metadata key {key!a} is a name of the framework: {name!a}"
 
     def alike(self, ours: Vector, theirs: Vector) -> bool:
         """Whether the two vectors are the same one, as far as a store keeps it: under the cosine up to its length."""
@@ -151,6 +230,16 @@ class Findings:
         """Refuse rows that would be one chunk."""
         self.refuse(f"The same tenant, document and {self.chunk} as another {self.row}.", ids, count)
 
+    def refuse_taken(self, ids: Sequence[str]) -> None:
+        """Refuse rows whose ids are those of rows that were adopted from another source."""
+        if ids:
+            self.refuse(
+                "The same tenant and document as rows that were adopted from another source. Keep them apart: "
+                '[stores.NAME.adopt] prefix = "articles/" (in front of the ids of chunks and documents).',
+                ids,
+                len(ids),
+            )
+
     def refuse_look_alikes(self, known: Iterable[str]) -> None:
         """Refuse tenants that a person could take for each other, among the found ones or with one of *known*."""
         for group in look_alikes({*known, *self.tenants}):
@@ -183,11 +272,12 @@ class Findings:
             listed = "\n".join(f"  {line}" for line in self.lines())
             raise RefusedError(f"{what} adopted and nothing was copied. Mend these {self.row}s first:\n{listed}")
 
-    def report(self, source: str, copied: int, there: int, compared: str) -> str:
+    def report(self, source: str, adopted: Adopted, compared: str) -> str:
         """Say what was done."""
+        changed = f", {adopted.changed} brought up to date" if adopted.changed else ""
         return (
-            f"adopted {source}: {copied} {self.row}s copied, {there} were there already; {compared} of "
-            f"{len(self.tenants)} tenants agree; {source} is as it was"
+            f"adopted {source}: {adopted.copied} {self.row}s copied{changed}, {adopted.there} were there already; "
+            f"{compared} of {len(self.tenants)} tenants agree; {source} is as it was"
         )
 
 
@@ -199,22 +289,32 @@ def look(
     identity: Callable[[Tag], Hashable],
     progress: Progress,
     total: int | None = None,
+    taken: Callable[[str, Sequence[Record]], Collection[Record]] | None = None,
 ) -> int:
-    """Check every row into *findings*; return how many there are. Two rows with one *identity* would be one chunk."""
+    """Check every row into *findings*; return how many there are. Two rows with one *identity* would be one chunk.
+
+    *taken* returns those of a tenant's records whose place is taken by a row from another source.
+    """
     seen: set[Hashable] = set()
     count = 0
     for rows in batches:
+        groups: dict[str, list[Record]] = {}
         for row in rows:
             try:
-                tag = record(row).tag
+                made = record(row)
             except RefusedError as error:
                 findings.refuse(error.message, [id_of(row)])
                 continue
+            tag = made.tag
+            groups.setdefault(tag.tenant, []).append(made)
             findings.take(tag.tenant)
             ours = identity(tag)
             if ours in seen:
                 findings.refuse_same([id_of(row)])
             seen.add(ours)
+        if taken is not None:
+            for tenant, records in groups.items():
+                findings.refuse_taken([f"{one.tag.document!a} {one.tag.chunk!a}" for one in taken(tenant, records)])
         count += len(rows)
         progress(f"checking {findings.row}s", count, None if total is None else max(total, count))
     return count
@@ -244,19 +344,23 @@ def by_tenant(
 def copy(
     batches: Iterable[Collection[Row]],
     groups: Callable[[Collection[Row]], Groups],
-    write: Callable[[str, Sequence[Record]], int],
+    write: Callable[[str, Sequence[Record]], tuple[int, int]],
     adopted: Adopted,
     progress: Progress,
     total: int,
 ) -> None:
-    """Write every row by *write*, which returns how many are new; *adopted* is kept up to date meanwhile."""
-    done = new = 0
+    """Write every row by *write*, which returns how many are new and how many it brought up to date.
+
+    *adopted* is kept up to date meanwhile.
+    """
+    done = 0
     for rows in batches:
         for tenant, records in groups(rows):
-            new += write(tenant, records)
-            adopted.copied = new
+            new, changed = write(tenant, records)
+            adopted.copied += new
+            adopted.changed += changed
         done += len(rows)
-        adopted.there = done - new
+        adopted.there = done - adopted.copied - adopted.changed
         progress("copying", done, max(total, done))
 
 

@@ -196,6 +196,7 @@ def adopt(
         return {
             "returned": adopted.copied,
             "there": adopted.there,
+            "changed": adopted.changed,
             "tenants": adopted.tenants,
             "refused": adopted.refused,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def test_each_namespace_is_a_tenant(store: Provisioned) -> None:
         ([old(1, "acme"), old(2, " ")], "No tenant"),
         ([old(1, "acme*")], "wildcard"),
         ([old(1, "acme", document_id="d")], "Several keys may be the document"),
-        ([old(1, "acme", **{"@label": "x"})], "name of the framework"),
+        ([old(1, "acme", **{"@label": "x", "adopted_@label": "y"})], "name of the framework"),
         ([old(1, "acme", year="2001")], "number"),
     ],
 )
@@ -130,3 +131,42 @@ def test_a_namespace_that_is_not_there_is_said(store: Provisioned) -> None:
         with pytest.raises(v.RefusedError, match="'old'"):
             operator.plan(adopt="elsewhere")
         operator.close()
+
+
+def test_records_that_changed_since_are_brought_up_to_date(store: Provisioned) -> None:
+    put(store, "old", *(old(i, "acme") for i in range(6)))
+    adopt(store, "old")
+    with v.connect(store.config) as acl:
+        acl.scoped(testing.principal("alice", "acme")).upsert([v.Chunk("r0", "doc 0", "ours", np.ones(8))])
+    put(store, "old", old(0, "acme", text="theirs"), old(1, "acme", text="theirs"), old(2, "acme", year=7))
+    assert "0 records copied, 2 brought up to date, 4 were there" in adopt(store, "old")[1][0]
+    assert "0 records copied, 6 were there" in adopt(store, "old")[1][0]
+    with v.connect(store.config) as acl:
+        hits = acl.scoped(testing.principal("alice", "acme")).fetch(["r0", "r1", "r2"])
+        assert [(hit.text, hit.metadata.get("year")) for hit in hits] == [
+            ("ours", None), ("theirs", 2001), ("text 2", 7)
+        ]  # fmt: skip
+
+
+def test_two_namespaces_with_the_same_ids_stay_apart(store: Provisioned) -> None:
+    for name in ("one", "two"):
+        put(store, name, *(old(i, "acme", text=f"{name} {i}") for i in range(3)))
+    adopt(store, "one")
+    assert "prefix = " in str(adopt(store, "two")[1])
+    assert "3 records copied" in adopt(store, "two", adopt={"prefix": "two/"})[1][0]
+    assert "0 records copied, 3 were there" in adopt(store, "two", adopt={"prefix": "two/"})[1][0]
+    with v.connect(store.config) as acl:
+        hits = acl.scoped(testing.principal("alice", "acme")).fetch(["r1", "two/r1"])
+        assert [hit.text for hit in hits] == ["one 1", "two 1"]
+
+
+def test_a_text_inside_json_and_names_of_the_framework(store: Provisioned) -> None:
+    node = json.dumps({"text": "THE TEXT"})
+    put(store, "old", {"id": "r", "metadata": {"tenant_id": "acme", "_node_content": node, "Namespace": "n"}})
+    plan, done = adopt(store, "old")
+    assert "_node_content->>text" in plan
+    assert "'Namespace' is a name of the framework: 'adopted_Namespace'" in plan
+    assert "1 records copied" in done[0]
+    with v.connect(store.config) as acl:
+        (hit,) = acl.scoped(testing.principal("alice", "acme")).fetch(["r"])
+        assert (hit.text, hit.metadata) == ("THE TEXT", {"_node_content": node, "adopted_Namespace": "n"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import uuid
 
@@ -140,7 +141,8 @@ def test_an_adoption_leaves_a_record_with_its_numbers(into, old):
                 assert name == bad
     assert [one["action"] for one in sink.records] == ["hazmat.adopt"] * 3
     numbers = [tuple(one[key] for key in ("returned", "there", "tenants", "refused")) for one in sink.outcomes]
-    assert numbers == [(30, 0, 2, 0), (0, 30, 2, 0), (0, 0, 2, 1)]
+    # The other collection has the same ids as the first one, so every object of it is refused.
+    assert numbers == [(30, 0, 2, 0), (0, 30, 2, 0), (0, 0, 2, 30)]
 
 
 def test_each_tenant_of_a_multi_tenant_collection_is_a_tenant(into, old):
@@ -233,7 +235,7 @@ def test_what_alone_is_wrong_with_it_is_said(into, old, stores):
     assert into.tenants() == {}
     with into.operator(adopt={"tenant": "tenant_id", "leave_out": ["org_id"]}) as operator:
         operator.provision(adopt=two)
-    with into.operator(adopt={"leave_out": ["other"]}) as operator:
+    with into.operator(adopt={"leave_out": ["other"], "prefix": "points/"}) as operator:
         operator.provision(adopt=points)
     with into.operator(adopt={"tenant": "nowhere"}) as operator, pytest.raises(RefusedError, match="'nowhere'"):
         operator.plan(adopt=two)
@@ -274,3 +276,48 @@ def test_with_keys_each_adopted_tenant_gets_its_own(keyed_store):
             assert acl.scoped(testing.principal("u", "x1")).count() == 5
     finally:
         old.close()
+
+
+def test_objects_that_changed_since_are_brought_up_to_date(into, old):
+    name = old.fill([(None, flat(i)) for i in range(12)])
+    first, third = (str(uuid.UUID(int=i + 1)) for i in (0, 3))
+    with into.operator() as operator:
+        operator.provision(adopt=name)
+        with v.connect(into.config) as acl:
+            acl.scoped(BOB).upsert([v.Chunk(first, "d0", "ours", [1.0] * 8)])
+        for id_ in (first, third):
+            into.ask("PATCH", f"/v1/objects/{name}/{id_}", {"class": name, "properties": {"text": "theirs"}})
+        assert "0 objects copied, 1 brought up to date, 11 were there" in operator.provision(adopt=name)[-1]
+        assert "0 objects copied, 12 were there" in operator.provision(adopt=name)[-1]
+    with v.connect(into.config) as acl:
+        assert [hit.text for hit in acl.scoped(BOB).fetch([first, third])] == ["ours", "theirs"]
+
+
+def test_two_collections_with_the_same_ids_stay_apart(into, old):
+    one = old.fill([(None, flat(i)) for i in range(4)])
+    two = old.fill([(None, {**flat(i), "text": f"other {i}"}) for i in range(4)])
+    first = str(uuid.UUID(int=1))
+    with into.operator() as operator:
+        operator.provision(adopt=one)
+    with into.operator() as operator, pytest.raises(RefusedError, match="prefix = "):
+        operator.provision(adopt=two)
+    with into.operator(adopt={"prefix": "two/"}) as operator:
+        assert "4 objects copied" in operator.provision(adopt=two)[-1]
+    with v.connect(into.config) as acl:
+        hits = acl.scoped(BOB).fetch([first, f"two/{first}"])
+        assert [hit.text for hit in hits] == ["text 0 apple", "other 0"]
+
+
+def test_a_text_inside_json(into, old):
+    node = json.dumps({"text": "THE TEXT"})
+    properties = [("tenant_id", "text"), ("_node_content", "text"), ("namespace", "text")]
+    held = {"tenant_id": "beta", "_node_content": node, "namespace": "n"}
+    name = old.fill([(None, held)], properties=properties)
+    with into.operator() as operator:
+        plan = operator.plan(adopt=name)
+        assert "text        _node_content->>text" in plan
+        assert "'namespace' is a name of the framework: 'adopted_namespace'" in plan
+        assert "1 objects copied" in operator.provision(adopt=name)[-1]
+    with v.connect(into.config) as acl:
+        (hit,) = acl.scoped(BOB).fetch([str(uuid.UUID(int=1))])
+        assert (hit.text, hit.metadata) == ("THE TEXT", {"_node_content": node, "adopted_namespace": "n"})

@@ -7,7 +7,8 @@ no default tenant. What a row may hold is what `upsert` would take, by the same 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from vectoracl.fields import FieldType
 from vectoracl.prepare import check_metadata, dump_metadata
 from vectoracl.queries import check_vector
 from vectoracl.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record
-from vectoracl_pgvector.adopt_source import SCOPE, find
+from vectoracl_pgvector.adopt_source import HELPER, SCOPE, find
 from vectoracl_pgvector.binary import adapt
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import EXTENSION_SCHEMA, Names, literal, quote
@@ -93,7 +94,10 @@ class _Adoption:
         self._names = Names.of(config)
         self._source = find(connection, config, source)
         self._half = config.type == "halfvec"
-        self._checks = adopting.Checks(fields, config.dimension, config.metric)
+        self._matched: Counter[str] = Counter()  # by tenant: adopted rows that were found for a row of the source
+        self._checks = adopting.Checks(
+            fields, config.dimension, config.metric, source=self._source.table, prefix=config.adopt.prefix
+        )
 
     # --- reading
 
@@ -136,8 +140,9 @@ class _Adoption:
         if row.vector is None:
             raise RefusedError("No vector.")
         metadata = check_metadata(self._metadata(row), self._fields)
+        text = adopting.text_at(row.text, self._source.text_keys)
         vector = load_vector(row.vector, half=self._source.vector_type == "halfvec")
-        made = Chunk(row.chunk, row.document, row.text or "", vector, metadata=metadata)
+        made = Chunk(row.chunk, row.document, text or "", vector, metadata=metadata)
         record = self._checks.record(tenant, made)
         if self._half:
             with np.errstate(over="ignore"):
@@ -149,7 +154,7 @@ class _Adoption:
         return record
 
     def _metadata(self, row: _Row) -> dict[str, Any]:
-        """Join the metadata and the other columns; a column that is NULL is a key that is not there."""
+        """Join the metadata and the other columns; what is NULL, or null, is a key that is not there."""
         found = _load(row.metadata) if row.metadata is not None else {}
         if found is None:
             found = {}
@@ -158,11 +163,13 @@ class _Adoption:
         for part in (self._source.tenant, self._source.document):
             if part is not None and part.key is not None and part.column == self._source.metadata:
                 found.pop(part.key, None)
+        if len(self._source.text_keys) == 1 and self._source.text == self._source.metadata:
+            found.pop(self._source.text_keys[0], None)
         extra = {key: value for key, value in (_load(row.extra) or {}).items() if value is not None}
         both = found.keys() & extra.keys()
         if both:
             raise RefusedError(f"The key {min(both)!r} is both a column and in the metadata: leave one out.")
-        return {**found, **extra}
+        return self._checks.metadata({**found, **extra})
 
     # --- checking
 
@@ -172,15 +179,23 @@ class _Adoption:
         seen = 0
         total = self._estimate()
         for rows in self._read():
+            keys: dict[tuple[str, str, str], str] = {}
+            groups: dict[str, list[Record]] = {}
             for row in rows:
                 key = _shown(row.key)
                 if row.tenant is not None:
                     findings.show(row.tenant, key)
                     findings.take(row.tenant)
                 try:
-                    self._record(row)
+                    record = self._record(row)
                 except RefusedError as error:
                     findings.refuse(error.message, [key])
+                else:
+                    keys[record.tag.tenant, record.tag.document, record.tag.chunk] = key
+                    groups.setdefault(record.tag.tenant, []).append(record)
+            for tenant, records in groups.items():
+                taken = self._taken(tenant, records)
+                findings.refuse_taken([keys[tenant, one.tag.document, one.tag.chunk] for one in taken])
             seen += len(rows)
             self._progress("checking rows", seen, max(total, seen))
         self._look_alikes(findings)
@@ -193,6 +208,29 @@ class _Adoption:
             (list(self._source.leaves),),
         ).fetchone()
         return int(row[0] or 0) if row else 0
+
+    def _taken(self, tenant: str, records: Sequence[Record]) -> list[Record]:
+        """Return those of *records* whose documents hold rows that were adopted from another source."""
+        c = self._names.c
+        documents = sorted({record.tag.document for record in records})
+        with self._connection.transaction():
+            if self._there_is_a_table():
+                self._connection.execute(SCOPE, (tenant,), prepare=False)
+                rows = self._connection.execute(
+                    f"SELECT DISTINCT {c.document}, {c.path} FROM {self._names.table} WHERE {c.tenant} = %s::text "
+                    f"AND {c.document} = ANY (%s::text[])",
+                    (tenant, documents),
+                    prepare=False,
+                ).fetchall()
+            else:
+                rows = []
+        taken = {document for document, path in rows if adopting.from_another(path, self._source.table)}
+        return [record for record in records if record.tag.document in taken]
+
+    def _there_is_a_table(self) -> bool:
+        """Tell whether the governed table is there: a plan is made before it is provisioned, too."""
+        row = self._connection.execute("SELECT pg_catalog.to_regclass(%s)", (self._names.table,)).fetchone()
+        return row is not None and row[0] is not None
 
     def _look_alikes(self, findings: Findings) -> None:
         """Refuse tenants that a person could take for each other, in the table or with one that is in the store."""
@@ -225,7 +263,7 @@ class _Adoption:
         yield f"-- tenant      {source.tenant}"
         yield f"-- document    {source.document or f'{source.chunk} (each chunk is a document of its own)'}"
         yield f"-- chunk id    {source.chunk}"
-        yield f"-- text        {source.text or 'none: left empty'}"
+        yield f"-- text        {'->>'.join((source.text, *source.text_keys)) if source.text else 'none: left empty'}"
         rounded = " (rounded to half precision)" if self._half and source.vector_type == "vector" else ""
         yield f"-- vector      {source.vector}{rounded}"
         metadata = [f"all of {source.metadata}"] if source.metadata else []
@@ -233,12 +271,13 @@ class _Adoption:
         for column in source.left_out:
             yield f"-- left out    {column.name} ({column.type})"
         findings = self._look()
+        yield from (f"-- {line}" for line in self._checks.described())
         yield from (f"-- {line}" for line in findings.summary(sum(findings.tenants.values())))
         yield "-- For each part of the table, in batches; each tenant's rows are written under its own scope:"
         for leaf in source.leaves:
             yield f"SELECT {source.select()} FROM ONLY {leaf} AS source WHERE source.ctid > $1 ORDER BY ctid LIMIT $2;"
         yield SCOPE.replace("%s", "$1") + ";"
-        for statement in (self._known, self._insert):
+        for statement in (self._known, self._insert, self._update):
             first, *rest = statement.split("%s")
             yield first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1)) + ";"
 
@@ -255,7 +294,7 @@ class _Adoption:
         written = ", ".join(c[name] for name in _ORDER)
         return (
             f"INSERT INTO {names.table} ({written}) SELECT new.tenant, new.document, 0, new.chunk, "
-            f"{literal(DEFAULT_LABEL)}, 0, {NEVER_EXPIRES!r}, {literal(PRODUCER)}, {literal(PATH)}, %s::float8, 0, "
+            f"{literal(DEFAULT_LABEL)}, 0, {NEVER_EXPIRES!r}, {literal(PRODUCER)}, %s::text, %s::float8, 0, "
             "new.text, new.metadata, new.vector FROM (SELECT %s::text AS tenant, one.* FROM unnest(%s::text[], "
             f"%s::text[], %s::text[], %s::jsonb[], %s::{names.vector_type}[]) "
             "AS one(document, chunk, text, metadata, vector)) AS new "
@@ -264,32 +303,60 @@ class _Adoption:
             f"AND there.{c['document']} = new.document AND there.{c['generation']} > 0) ON CONFLICT DO NOTHING"
         )
 
+    @property
+    def _update(self) -> str:
+        """Bring up to date what an adoption of this source wrote and nothing else has written since."""
+        names = self._names
+        c = names.c
+        return (
+            f"UPDATE {names.table} AS there SET {c.text} = new.text, {c.metadata} = new.metadata, "
+            f"{c.vector} = new.vector, {c.path} = %s::text, {c.time} = %s::float8 FROM "
+            "(SELECT %s::text AS tenant, one.* FROM unnest(%s::text[], "
+            f"%s::text[], %s::text[], %s::jsonb[], %s::{names.vector_type}[]) "
+            "AS one(document, chunk, text, metadata, vector)) AS new "
+            f"WHERE there.{c.tenant} = new.tenant AND there.{c.document} = new.document AND there.{c.generation} = 0 "
+            f"AND there.{c.chunk} = new.chunk AND there.{c.path} = ANY (%s::text[]) AND (there.{c.text} <> new.text "
+            # As text, since operators of a type in another schema are not on the search path.
+            f"OR there.{c.metadata}::text <> new.metadata::text OR there.{c.vector}::text <> new.vector::text)"
+        )
+
     def copy(self, adopted: Adopted) -> list[str]:
         """See `adopt`."""
         source = self._source.table
         findings = self._look()
         findings.settle(adopted, f"{source} was not")
         total = sum(findings.tenants.values())
-        read = new = 0
+        read = 0
         for rows in self._read():
-            new += self._write(rows)
+            new, changed = self._write(rows)
             read += len(rows)
-            adopted.copied, adopted.there = new, read - new
+            adopted.copied += new
+            adopted.changed += changed
+            adopted.there = read - adopted.copied - adopted.changed
             self._progress("copying", read, max(total, read))
-        self._verify()
-        done = [findings.report(source, new, read - new, "counts, keys, texts and vectors")]
+        self._verify(total)
+        done = [findings.report(source, adopted, "keys, texts, metadata and vectors")]
+        done += self._gone(findings)
+        done += self._drop_helper()
         large = sorted(tenant for tenant, count in findings.tenants.items() if count > self._config.promote_rows)
         if large:
             done.append(f"worth a partition of their own (vectoracl tenants promote): {', '.join(map(ascii, large))}")
         return done
 
-    def _write(self, rows: list[_Row]) -> int:
-        """Write one batch in one transaction, each tenant's rows under its own scope; return how many are new."""
-        groups = adopting.by_tenant(
+    def _groups(self, rows: Collection[_Row]) -> adopting.Groups:
+        return adopting.by_tenant(
             rows, self._record, lambda row: _shown(row.key), self._source.table, "row with the key"
         )
+
+    def _write(self, rows: list[_Row]) -> tuple[int, int]:
+        """Write one batch in one transaction, each tenant's rows under its own scope; return how many are new.
+
+        The second number is how many were there, as an adoption left them, and were brought up to date.
+        """
+        groups = self._groups(rows)
         oid = self._oid(self._config.type)
-        new = 0
+        mine = [PATH, adopting.path_of(self._source.table)]
+        new = changed = 0
         with self._connection.transaction():
             for tenant, records in groups:
                 cursor = self._connection.cursor()
@@ -309,40 +376,94 @@ class _Adoption:
                     [dump_metadata(record.metadata).decode() for record in records],
                     VectorsParam(np.stack([record.vector for record in records]), half=self._half),
                 )
-                cursor.execute(self._insert, (self._checks.time, tenant, *arrays), prepare=False)
-                new += cursor.rowcount
-        return new
+                values = (mine[1], self._checks.time, tenant, *arrays)
+                cursor.execute(self._insert, values, prepare=False)
+                inserted = cursor.rowcount
+                new += inserted
+                if inserted < len(records):
+                    cursor.execute(self._update, (*values, mine), prepare=False)
+                    changed += cursor.rowcount
+        return new, changed
 
-    def _verify(self) -> None:
-        """Compare counts and sums over keys, texts and vectors, tenant by tenant. Raises: StoreError."""
-        self._progress("verifying", 0, None)
-        source, names = self._source, self._names
-        c = names.c
-        cast = f"{names.vector_type}({self._config.dimension})"
-        text = "''" if source.text is None else f"COALESCE(source.{quote(source.text)}::text, '')"
-        theirs = _sum(source.document_sql, source.chunk_sql, text, f"source.{quote(source.vector)}::{cast}")
-        ours = _sum(c.document, c.chunk, c.text, c.vector)
-        expected = self._connection.execute(
-            f"SELECT {source.tenant.sql}, count(*), {theirs} FROM {source.table} AS source GROUP BY 1"
-        ).fetchall()
-        different = []
-        for tenant, *numbers in expected:
+    def _verify(self, total: int) -> None:
+        """Compare every row's text, metadata and vector with its copy. Raises: StoreError."""
+        self._matched.clear()
+        different, _ = adopting.compare(self._read(), self._groups, self._differing, self._progress, total)
+        if different:
+            what = f"{sum(different.values())} rows"
+            raise adopting.differs("pgvector", self._source.table, what, sorted(different))
+
+    def _differing(self, tenant: str, records: Sequence[Record]) -> int:
+        """Return how many of *records* have no copy that is the same; what was written here since is left as it is."""
+        c = self._names.c
+        with self._connection.transaction():
+            cursor = self._connection.cursor(binary=True)
+            adapt(cursor, self._oid(self._config.type))
+            cursor.execute(SCOPE, (tenant,), prepare=False)
+            cursor.execute(
+                f"SELECT {c.document}, {c.chunk}, {c.generation}, {c.path}, {c.text}, {c.metadata}::text, {c.vector} "
+                f"FROM {self._names.table} WHERE {c.tenant} = %s::text AND {c.document} = ANY (%s::text[])",
+                (tenant, sorted({record.tag.document for record in records})),
+                prepare=False,
+            )
+            rows = cursor.fetchall()
+        replaced = {row[0] for row in rows if row[2] > 0}
+        there = {(row[0], row[1]): row[3:] for row in rows}
+        mine = adopting.path_of(self._source.table)
+        here = [there.get((record.tag.document, record.tag.chunk)) for record in records]
+        self._matched[tenant] += sum(copy is not None and copy[0] == mine for copy in here)
+        return sum(
+            not self._same(record, there.get((record.tag.document, record.tag.chunk)))
+            for record in records
+            if record.tag.document not in replaced
+        )
+
+    def _same(self, record: Record, copy: Sequence[Any] | None) -> bool:
+        if copy is None:
+            return False
+        path, text, metadata, vector = copy
+        if not adopting.was_adopted(path, self._source.table):
+            return not adopting.from_another(path, self._source.table)  # written here since: what the store is for
+        if text != record.text or _load(metadata) != json.loads(dump_metadata(record.metadata)):
+            return False
+        ours = record.vector if not self._half else record.vector.astype(np.float16).astype(np.float32)
+        return self._checks.alike(ours, load_vector(vector, half=self._half))
+
+    def _gone(self, findings: Findings) -> Iterator[str]:
+        """Yield, for each tenant, how many adopted rows have none in the source any more."""
+        c = self._names.c
+        for tenant in sorted(findings.tenants):
             with self._connection.transaction():
-                self._connection.execute(SCOPE, (tenant or "",), prepare=False)
+                self._connection.execute(SCOPE, (tenant,), prepare=False)
                 row = self._connection.execute(
-                    f"SELECT count(*), {ours} FROM {names.table} WHERE {c.tenant} = %s::text AND {c.path} = %s::text",
-                    (tenant, PATH),
+                    f"SELECT count(*) FROM {self._names.table} WHERE {c.tenant} = %s::text AND {c.path} = %s::text",
+                    (tenant, adopting.path_of(self._source.table)),
                     prepare=False,
                 ).fetchone()
-            if row is None or list(row) != numbers:
-                different.append(tenant)
-        if different:
-            raise adopting.differs("pgvector", source.table, "the rows", different)
+            over = (row[0] if row is not None else 0) - self._matched[tenant]
+            if over > 0:
+                yield (
+                    f"{over} chunks of {tenant!a} were adopted from {self._source.table} and have no row there any "
+                    "more: delete them by their ids if they are to go here too"
+                )
 
-
-def _sum(document: str, chunk: str, text: str, vector: str) -> str:
-    parts = " || ".join(f"length({part})::text || ':' || {part}" for part in (document, chunk, text))
-    return f"COALESCE(sum(hashtextextended({parts} || ({vector})::text, 0)::numeric), 0)"
+    def _drop_helper(self) -> Iterator[str]:
+        """Remove the policy by which the owner role may read the source; yield what was done, or what to run."""
+        table = self._source.table
+        there = self._connection.execute(
+            "SELECT 1 FROM pg_catalog.pg_policy WHERE polrelid = pg_catalog.to_regclass(%s) AND polname = %s",
+            (table, HELPER),
+        ).fetchone()
+        if there is None:
+            return
+        statement = f"DROP POLICY {HELPER} ON {table}"
+        try:
+            with self._connection.transaction():
+                self._connection.execute(statement, prepare=False)
+        except psycopg.errors.InsufficientPrivilege:
+            yield f"now remove the policy that let the rows be read, as the owner of {table}: {statement};"
+        else:
+            yield f"removed the policy {HELPER} of {table}"
 
 
 def _shown(key: list[str]) -> str:

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from vectoracl.adopting import DOCUMENT, TENANT
+from vectoracl.adopting import DOCUMENT, TENANT, steps
 from vectoracl.errors import RefusedError
-from vectoracl.fields import reserved_key
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import SETTING, Names, literal, quote
 from vectoracl_pgvector.tenant_field import LESS_TELLING, METADATA, parse
 
+HELPER = "vectoracl_adopt"
+"""The policy that lets the owner role read a table with row-level security, while it is adopted."""
 _CHUNK = ("chunk_id", "id", "uuid", "langchain_id")
 _TEXT = ("text", "content", "body", "chunk", "page_content", "chunk_text")
 _VECTOR = ("embedding", "vector")
@@ -75,6 +76,7 @@ class Source:
     document: Part | None
     chunk: str
     text: str | None
+    text_keys: tuple[str, ...]
     metadata: str | None
     vector: str
     vector_type: str
@@ -188,7 +190,7 @@ def _readable(connection: psycopg.Connection[Any], config: PgvectorConfig, oid: 
     if active and (restricted or not opened):
         raise RefusedError(
             f"Row-level security of {full} may hide rows from {config.owner_role}, and a copy that lacks them would "
-            f"pass for whole. As its owner: CREATE POLICY vectoracl_adopt ON {full} FOR SELECT TO {role} USING (true); "
+            f"pass for whole. As its owner: CREATE POLICY {HELPER} ON {full} FOR SELECT TO {role} USING (true); "
             "(restrictive policies have to go, or copy from a table without them)."
         )
 
@@ -232,26 +234,34 @@ class _Finder:
         vector = self._vector()
         metadata = self._metadata()
         tenant = self._part("tenant", said.tenant) or self._tenant(metadata)
-        text = self._text(metadata)
+        text, text_keys = self._text(metadata)
         document = self._part("document", said.document) or self._document(tenant, text)
         chunk = self._chunk(tenant, document)
-        used = {vector, metadata, text, chunk, tenant.column if tenant.key is None else None}
+        used = {vector, metadata, chunk, tenant.column if tenant.key is None else None}
+        if not text_keys:
+            used.add(text)
         if document is not None and document.key is None:
             used.add(document.column)
         rest = [one for name, one in self._columns.items() if name not in used and name not in said.leave_out]
         extra = tuple(one.name for one in rest if one.plain)
         left_out = (*(one for one in rest if not one.plain), *(self._columns[name] for name in said.leave_out))
-        for name in extra:
-            if reserved_key(name):
-                raise RefusedError(
-                    f"{self._table}.{name} cannot become metadata: the name is one of the framework's. Say what it is, "
-                    f'or leave it out: [stores.NAME.adopt] leave_out = ["{name}"]'
-                )
         if any("%" in name for name in (self._table, *self._columns, tenant.key or "", str(document))):
             raise RefusedError(f"{self._table} has a % in a name, which is not supported; rename it, or use a copy.")
         type_ = self._columns[vector].kind
         return Source(
-            self._table, leaves, tenant, document, chunk, text, metadata, vector, type_, self._key, extra, left_out
+            self._table,
+            leaves,
+            tenant,
+            document,
+            chunk,
+            text,
+            text_keys,
+            metadata,
+            vector,
+            type_,
+            self._key,
+            extra,
+            left_out,
         )
 
     def _known(self, name: str, role: str) -> Column:
@@ -319,16 +329,11 @@ class _Finder:
         if found is not None:
             return Part(found)
         if metadata is not None:
-            rows = self._connection.execute(
-                f"SELECT one.key FROM unnest(%s::text[]) AS one(key) WHERE EXISTS (SELECT 1 FROM {self._table} "
-                f"AS source WHERE jsonb_typeof({quote(metadata)}::jsonb) = 'object' "
-                f"AND {quote(metadata)}::jsonb ? one.key) ORDER BY 1",
-                (list(TENANT),),
-            ).fetchall()
-            if len(rows) > 1:
-                self._ambiguous("tenant", [f"{metadata}->>{row[0]}" for row in rows])
-            if rows:
-                return Part(metadata, rows[0][0])
+            keys = self._keys_in(metadata, TENANT)
+            if len(keys) > 1:
+                self._ambiguous("tenant", [f"{metadata}->>{key}" for key in keys])
+            if keys:
+                return Part(metadata, keys[0])
         less = [name for name in LESS_TELLING if name in self._columns]
         hint = f" If it is {less[0]}, which may mean something else, say that." if less else ""
         raise RefusedError(
@@ -337,13 +342,42 @@ class _Finder:
             "There is no default."
         )
 
-    def _text(self, metadata: str | None) -> str | None:
+    def _text(self, metadata: str | None) -> tuple[str | None, tuple[str, ...]]:
+        """Return the column with the text, and the keys inside of it where that is JSON."""
         kinds = frozenset({"text", "varchar", "bpchar"})
-        found = self._choose("text", self._config.adopt.text, _TEXT, kinds)
+        said = self._config.adopt.text
+        if said is not None and said not in self._columns and "->>" in said:
+            column, *keys = steps(said)
+            if self._known(column, "text").kind not in {*kinds, "json", "jsonb"}:
+                raise RefusedError(f"adopt.text: the column {column!r} holds no JSON.")
+            return column, tuple(keys)
+        found = self._choose("text", said, _TEXT, kinds)
         # langchain_pg_embedding keeps the text of a chunk in `document`.
         if found is None and metadata == "cmetadata" and "document" in self._columns:
-            return "document"
-        return found
+            return "document", ()
+        if found is None and metadata is not None:
+            return self._text_in(metadata)
+        return found, ()
+
+    def _text_in(self, metadata: str) -> tuple[str | None, tuple[str, ...]]:
+        """Return where the text lies in the JSON column *metadata*, by the keys that are usual."""
+        usual = {**{key: (key,) for key in _TEXT}, "data": ("data",), "_node_content": ("_node_content", "text")}
+        keys = self._keys_in(metadata, tuple(usual))
+        if len(keys) > 1:
+            keys = [key for key in keys if key != "_node_content"] or keys
+        if len(keys) > 1:
+            self._ambiguous("text", [f"{metadata}->>{key}" for key in keys])
+        return (metadata, usual[keys[0]]) if keys else (None, ())
+
+    def _keys_in(self, metadata: str, keys: tuple[str, ...]) -> list[str]:
+        """Return those of *keys* that a row's JSON object in the column *metadata* has."""
+        rows = self._connection.execute(
+            f"SELECT one.key FROM unnest(%s::text[]) AS one(key) WHERE EXISTS (SELECT 1 FROM {self._table} "
+            f"AS source WHERE jsonb_typeof({quote(metadata)}::jsonb) = 'object' "
+            f"AND {quote(metadata)}::jsonb ? one.key) ORDER BY 1",
+            (list(keys),),
+        ).fetchall()
+        return [row[0] for row in rows]
 
     def _document(self, tenant: Part, text: str | None) -> Part | None:
         names = tuple(name for name in DOCUMENT if name not in (tenant.column, text))

@@ -76,8 +76,10 @@ class Columns(Model):
 class AdoptColumns(Model):
     """`[stores.NAME.adopt]`: what an existing table's columns hold, where `provision --adopt` cannot tell by itself.
 
-    Each is a column's name; `tenant` and `document` may also be a key of a JSON column, written `column->>key`.
-    `leave_out` names columns that are not copied; all others that are not named become metadata.
+    Each is a column's name; `tenant` and `document` may also be a key of a JSON column, written `column->>key`, and
+    `text` may lie deeper, also in JSON that is kept as a text (`metadata_->>_node_content->>text`).
+    `leave_out` names columns that are not copied; all others that are not named become metadata. `prefix` comes in
+    front of the ids of chunks and documents, for tables whose ids are the same numbers.
     """
 
     tenant: str | None = None
@@ -87,6 +89,7 @@ class AdoptColumns(Model):
     metadata: str | None = None
     vector: str | None = None
     leave_out: tuple[str, ...] = ()
+    prefix: str = Field(default="", max_length=64)
 
 
 class AcceptEntry(Model):

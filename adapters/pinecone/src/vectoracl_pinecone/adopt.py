@@ -18,7 +18,7 @@ from vectoracl.adapter import Adopted, Port, Progress
 from vectoracl.adopting import Findings, Groups
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError
-from vectoracl.fields import FieldType, reserved_key
+from vectoracl.fields import FieldType
 from vectoracl.operations import Upsert
 from vectoracl.predicate import ALWAYS
 from vectoracl.prepare import check_metadata
@@ -57,7 +57,9 @@ class Adoption:
         self._progress = progress or (lambda *_: None)
         self._adapter = PineconeAdapter(config, fields)
         self._compile = PineconeCompiler(config, fields)
-        self._checks = adopting.Checks(fields, config.dimension, config.metric)
+        self._checks = adopting.Checks(
+            fields, config.dimension, config.metric, source=source, prefix=config.adopt.prefix
+        )
         found = port.execute(Describe(), None)
         prefix = config.namespace_prefix
         self._known = {tenant for name in found.namespaces if (tenant := tenant_of(prefix, name)) is not None}
@@ -123,15 +125,17 @@ class Adoption:
         if not isinstance(document, str):
             raise RefusedError("The document is no text.")
         parts["document"] = key or ""
-        key = self._part(metadata, chosen.text, _TEXT, "text")
-        text = adopting.text_in(metadata.pop(key) if key is not None else "")
-        parts["text"] = key or ""
+        said, *keys = adopting.steps(chosen.text or "")
+        key = self._part(metadata, said or None, _TEXT, "text")
+        if key is None and not said and "_node_content" in metadata:
+            key, keys = "_node_content", ["text"]  # LlamaIndex keeps the whole node as JSON
+        held = "" if key is None else metadata[key] if keys else metadata.pop(key)
+        text = adopting.text_at(held, keys) or ""
+        parts["text"] = "->>".join((key, *keys)) if key else ""
         if not match.values:
             raise RefusedError("No dense vector.")
-        strange = [name for name in metadata if reserved_key(name)]
-        if strange:
-            raise RefusedError(f"The key {min(strange)!r} is a name of the framework.")
-        chunk = Plain(match.id, document, text, match.values, metadata=check_metadata(metadata, self._fields))
+        checked = check_metadata(self._checks.metadata(metadata), self._fields)
+        chunk = Plain(match.id, document, text, match.values, metadata=checked)
         made = self._checks.record(tenant, chunk)
         self._compile.records_of([made], NO_VERSION)  # with the tag it may be more than Pinecone keeps
         return made, parts
@@ -159,6 +163,7 @@ class Adoption:
             lambda tag: (tag.tenant, tag.document, tag.chunk),
             self._progress,
             total,
+            taken=self._taken,
         )
         findings.refuse_look_alikes(self._known)
         return findings, keys
@@ -171,6 +176,7 @@ class Adoption:
             named = sorted(key for key in keys[what] if key)
             fallback = {"tenant": "the namespace", "document": "the record's id", "text": "left empty"}[what]
             lines.append(f"{what:<11} {', '.join(named) or fallback}")
+        lines += self._checks.described()
         lines += findings.summary(sum(findings.tenants.values()), self._compile.namespace)
         # A line break inside of a name would end the comment it stands in.
         return "".join(f"# {line.encode('unicode_escape').decode()}\n" for line in lines)
@@ -190,7 +196,7 @@ class Adoption:
         adopting.copy(self._read(), self._groups, self._write, adopted, self._progress, total)
         self._verify(total)
         compared = "ids, texts, metadata and vectors"
-        done = [findings.report(self._named, adopted.copied, adopted.there, compared)]
+        done = [findings.report(self._named, adopted, compared)]
         if DEFAULT_NAMESPACE in self._namespaces:
             done.append(
                 "look at the copies, then delete the records of the default namespace: until then nothing is served"
@@ -200,21 +206,45 @@ class Adoption:
     def _groups(self, items: Collection[Item]) -> Groups:
         return adopting.by_tenant(items, self._record, _id_of, self._named, "record")
 
-    def _write(self, tenant: str, records: Sequence[Record]) -> int:
-        """Write those of one tenant's records that are not there; return how many.
+    def _taken(self, tenant: str, records: Sequence[Record]) -> list[Record]:
+        """Return those of *records* whose ids are those of chunks that were adopted from another namespace."""
+        rows, key = self._rows(tenant, records), self._config.keys.path
+        paths = {id_: (row.metadata or {}).get(key) for id_, row in rows.items()}
+        return [one for one in records if adopting.from_another(paths.get(self._wanted(one).id), self._source)]
+
+    def _wanted(self, record: Record) -> Any:
+        return self._compile.records_of([record], NO_VERSION)[0]
+
+    def _rows(self, tenant: str, records: Sequence[Record]) -> dict[str, Match]:
+        """Return the copies that are there, of documents that were not replaced since, by their ids."""
+        found: dict[str, Match] = {}
+        ids = [self._wanted(one).id for one in records]
+        for start in range(0, len(ids), _BATCH // 2):
+            some = tuple(ids[start : start + _BATCH // 2])
+            rows = self._port.execute(SourceRows(self._compile.namespace(tenant), some), None)
+            found |= {row.id: row for row in rows}
+        return found
+
+    def _write(self, tenant: str, records: Sequence[Record]) -> tuple[int, int]:
+        """Write what is not there yet, and again what changed in the source since; return how many of each.
 
         A document that was replaced since lives in a later generation; its old chunks do not come back.
         """
         ports = {"store": self._port}
-        missing = []
+        rows = self._rows(tenant, records)
+        new, changed = [], []
         for document in sorted({record.tag.document for record in records}):
-            there = run(self._adapter.listed(tenant, document_prefix(document)), ports)
+            there = set(run(self._adapter.listed(tenant, document_prefix(document)), ports))
             if any(taken_apart(one).generation for one in there):
                 continue
-            missing += [one for one in records if one.tag.document == document and id_of(one.tag) not in set(there)]
-        for batch in self._compile.batches(missing):
+            for record in records:
+                if record.tag.document == document and id_of(record.tag) not in there:
+                    new.append(record)
+                elif record.tag.document == document and not self._alike(record, rows.get(self._wanted(record).id)):
+                    changed.append(record)
+        for batch in self._compile.batches([*new, *changed]):
             run(self._adapter.upsert(Upsert(tenant, ALWAYS, tuple(batch))), ports)
-        return len(missing)
+        return len(new), len(changed)
 
     def _verify(self, total: int) -> None:
         """Read every record again, here and there, and compare. Raises: StoreError."""
@@ -236,15 +266,19 @@ class Adoption:
         if id_of(made.tag) not in (ids := run(self._adapter.listed(tenant, document_prefix(made.tag.document)),
                                               {"store": self._port})):  # fmt: skip
             return any(taken_apart(one).generation for one in ids)
-        (wanted,) = self._compile.records_of([made], NO_VERSION)
-        rows = self._port.execute(SourceRows(self._compile.namespace(tenant), (wanted.id,)), None)
-        if len(rows) != 1:
+        return self._alike(made, self._rows(tenant, [made]).get(self._wanted(made).id))
+
+    def _alike(self, made: Record, copy: Match | None) -> bool:
+        """Whether *copy* is as *made*; what was written here since is what the store is for."""
+        if copy is None:
             return False
-        keys, has = self._config.keys, dict(rows[0].metadata or {})
+        keys, has, wanted = self._config.keys, dict(copy.metadata or {}), self._wanted(made)
+        if not adopting.was_adopted(has.get(keys.path), self._source):
+            return not adopting.from_another(has.get(keys.path), self._source)
         same = all(
             has.get(key) == wanted.metadata[key] for key in (keys.tenant, keys.document, keys.text, keys.metadata)
         )
-        return same and np.allclose(rows[0].values or [], wanted.values, rtol=1e-4, atol=1e-5)
+        return same and np.allclose(copy.values or [], wanted.values, rtol=1e-4, atol=1e-5)
 
 
 def _id_of(item: Item) -> str:

@@ -88,11 +88,16 @@ class Keys(Model):
 
 
 class Adopt(Model):
-    """`[stores.NAME.adopt]`: the metadata keys of existing records, where they are not found by their names."""
+    """`[stores.NAME.adopt]`: the metadata keys of existing records, where they are not found by their names.
+
+    `text` may lie in JSON that is kept as a text: `_node_content->>text`. `prefix` comes in front of the ids of chunks
+    and documents, for namespaces whose ids are the same.
+    """
 
     tenant: str | None = Field(default=None, min_length=1)
     document: str | None = Field(default=None, min_length=1)
     text: str | None = Field(default=None, min_length=1)
+    prefix: str = Field(default="", max_length=64)
 
 
 class PineconeConfig(Model):

@@ -17,7 +17,7 @@ from vectoracl.adapter import Adopted, Port, Progress
 from vectoracl.adopting import PATH, Findings, Groups, id_in, only
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, apart
-from vectoracl.fields import FieldType, reserved_key
+from vectoracl.fields import FieldType
 from vectoracl.prepare import dump_metadata
 from vectoracl.records import Chunk, Record
 from vectoracl_qdrant.compile import QdrantCompiler
@@ -87,7 +87,9 @@ class Adoption:
         pages = Pages(config, self._compile)
         self._versions = Versions(config, self._compile, Decoder(config, fields), pages)
         self._pages = pages
-        self._checks = adopting.Checks(fields, config.dimension, config.metric)
+        self._checks = adopting.Checks(
+            fields, config.dimension, config.metric, source=source, prefix=config.adopt.prefix
+        )
         self._vector = self._find_vector()
         self._mapping = self._find()
         self._total = 0
@@ -146,7 +148,10 @@ class Adoption:
                 f"No key of {self._source} is known to hold the tenant. Say which: [stores.NAME.adopt] tenant = "
                 '"…" (a payload key, or a path such as "metadata.tenant_id").'
             )
-        text = said.text or self._first("text", known(_TEXT, {metadata, tenant, said.document, said.chunk}))
+        usual = known(_TEXT, {metadata, tenant, said.document, said.chunk})
+        if not usual and "_node_content" in paths:
+            usual = ["_node_content->>text"]  # LlamaIndex keeps the whole node as JSON
+        text = said.text or self._first("text", usual)
         document = said.document or self._one(
             "document", known(adopting.DOCUMENT, {metadata, tenant, text, said.chunk})
         )
@@ -171,12 +176,14 @@ class Adoption:
         document = chunk if said.document is None else id_in(_at(payload, said.document))
         if document is None:
             raise RefusedError("No document.")
-        text = None if said.text is None else _at(payload, said.text)
-        text = "" if text is None else adopting.text_in(text)
+        text = None
+        if said.text is not None:
+            path, *keys = adopting.steps(said.text)
+            text = adopting.text_at(_at(payload, path), keys)
         vector = point.vector.get(self._vector) if isinstance(point.vector, dict) else point.vector
         if vector is None:
             raise RefusedError("No vector.")
-        made = Chunk(chunk, document, text, np.asarray(vector, np.float32), metadata=self._metadata(payload))
+        made = Chunk(chunk, document, text or "", np.asarray(vector, np.float32), metadata=self._metadata(payload))
         return self._checks.record(tenant, made)
 
     def _metadata(self, payload: dict[str, Any]) -> dict[str, Any]:
@@ -194,11 +201,7 @@ class Adoption:
         both = inner.keys() & extra.keys()
         if both:
             raise RefusedError(f"The key {min(both)!r} is both at the top and in the metadata: leave one out.")
-        for key in extra:
-            if reserved_key(key):
-                raise RefusedError(f"The key {key!r} is a name of the framework's: say what it is, or leave it out.")
-        joined = {key: one for key, one in {**inner, **extra}.items() if one is not None}
-        return adopting.moments(joined, self._fields)
+        return adopting.moments(self._checks.metadata({**inner, **extra}), self._fields)
 
     # Reading and checking
 
@@ -224,7 +227,7 @@ class Adoption:
                     findings.tenants.setdefault(tenant, 0)  # it may look like another one
                 raise
 
-        self._total = adopting.look(findings, self._read(), record, _id, id_of, self._progress)
+        self._total = adopting.look(findings, self._read(), record, _id, id_of, self._progress, taken=self._taken)
         findings.refuse_look_alikes(self._known)
         return findings
 
@@ -242,6 +245,7 @@ class Adoption:
         if self._config.adopt.leave_out:
             yield f"left out    {', '.join(self._config.adopt.leave_out)}"
         findings = self._look()
+        yield from self._checks.described()
         yield from findings.summary(self._total)
 
     # The copy
@@ -258,7 +262,7 @@ class Adoption:
         adopting.copy(self._read(), self._groups, self._write, adopted, self._progress, self._total)
         self._verify()
         compared = "the texts, metadata and vectors"
-        lines = [findings.report(self._source, adopted.copied, adopted.there, compared)]
+        lines = [findings.report(self._source, adopted, compared)]
         large = sorted(name for name, count in findings.tenants.items() if count >= self._config.promote_rows)
         if large and self._config.tiers:
             lines.append(f"worth a shard of their own (vectoracl tenants promote): {', '.join(map(ascii, large))}")
@@ -280,16 +284,24 @@ class Adoption:
         heads = run(self._versions.current(tenant, documents), {"store": self._port})
         return {document for document, head in heads.items() if head.place != (0, NO_VERSION)}
 
-    def _write(self, tenant: str, records: Sequence[Record]) -> int:
-        """Write what is not there yet; return how many are new."""
-        there, replaced = self._there(tenant, records, content=False), self._replaced(tenant, records)
-        new = [one for one in records if id_of(one.tag) not in there and one.tag.document not in replaced]
-        if not new:
-            return 0
-        points = self._compile.points(new, self._compile.words_of(new), NO_VERSION)
-        # A chunk that somebody writes in this moment is not overwritten: it was not written by this path.
-        self._port.execute(self._compile.upsert(tenant, points, keyword(self._config.payload.path, PATH)), None)
-        return len(new)
+    def _taken(self, tenant: str, records: Sequence[Record]) -> list[Record]:
+        """Return those of *records* whose ids are those of chunks that were adopted from another source."""
+        there, key = self._there(tenant, records, content=False), self._config.payload.path
+        paths = {id_: (point.payload or {}).get(key) for id_, point in there.items()}
+        return [one for one in records if adopting.from_another(paths.get(id_of(one.tag)), self._source)]
+
+    def _write(self, tenant: str, records: Sequence[Record]) -> tuple[int, int]:
+        """Write what is not there yet, and again what changed in the source since; return how many of each."""
+        there, replaced = self._there(tenant, records, content=True), self._replaced(tenant, records)
+        kept = [one for one in records if one.tag.document not in replaced]
+        new = [one for one in kept if id_of(one.tag) not in there]
+        changed = [one for one in kept if id_of(one.tag) in there and not self._same(one, there[id_of(one.tag)])]
+        if new or changed:
+            points = self._compile.points([*new, *changed], self._compile.words_of([*new, *changed]), NO_VERSION)
+            # A chunk that somebody writes in this moment is not overwritten: it was not written by this path.
+            ours = keyword(self._config.payload.path, PATH, adopting.path_of(self._source))
+            self._port.execute(self._compile.upsert(tenant, points, ours), None)
+        return len(new), len(changed)
 
     def _verify(self) -> None:
         """Compare text, metadata and vector of every point with its copy. Raises: StoreError."""
@@ -308,8 +320,9 @@ class Adoption:
         if copy is None:
             return False
         keys, payload = self._config.payload, copy.payload or {}
-        if payload.get(keys.path) != PATH:
-            return True  # written here since, which is what the store is for
+        if not adopting.was_adopted(payload.get(keys.path), self._source):
+            # Written here since, which is what the store is for.
+            return not adopting.from_another(payload.get(keys.path), self._source)
         if payload.get(keys.text) != record.text:
             return False
         if payload.get(keys.metadata) != dump_metadata(record.metadata).decode():

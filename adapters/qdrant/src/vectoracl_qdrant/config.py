@@ -82,6 +82,8 @@ class AdoptKeys(Model):
     Each is a payload key, or a path of keys with dots between them (`metadata.tenant_id`); `vector` is the name of a
     dense vector ("" for the unnamed one). `metadata` is an object of which every key becomes metadata; so does every
     other key at the top that is not named, unless it is in `leave_out`. Without `chunk` a point's id is the chunk's.
+    `text` may lie in JSON that is kept as a text: `_node_content->>text`. `prefix` comes in front of the ids of chunks
+    and documents, for collections whose ids are the same numbers.
     """
 
     tenant: str | None = Field(default=None, min_length=1)
@@ -91,6 +93,7 @@ class AdoptKeys(Model):
     metadata: str | None = Field(default=None, min_length=1)
     vector: str | None = None
     leave_out: tuple[str, ...] = ()
+    prefix: str = Field(default="", max_length=64)
 
 
 class QdrantConfig(Model):

@@ -16,10 +16,10 @@ import numpy as np
 
 from vectoracl import adopting
 from vectoracl.adapter import Adopted, Port, Progress
-from vectoracl.adopting import PATH, SHOWN, Findings, Groups, only
+from vectoracl.adopting import SHOWN, Findings, Groups, only
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, TooLargeError
-from vectoracl.fields import FieldType, reserved_key
+from vectoracl.fields import FieldType
 from vectoracl.operations import Include, Upsert
 from vectoracl.predicate import ALWAYS
 from vectoracl.prepare import dump_metadata
@@ -83,11 +83,13 @@ class Adoption:
         self._compile = WeaviateCompiler(config, fields)
         self._decode = Decoder(config, fields)
         self._adapter = WeaviateAdapter(config, fields)
-        self._checks = adopting.Checks(fields, config.dimension, config.metric)
         found = admin.ask("GET", f"/v1/schema/{quote(source, safe='')}", absent=None)
         if found is None:
             raise RefusedError(f"There is no collection {source!a} that these credentials can read.")
         self._source = str(found["class"])  # as the server spells it, which may not be how it was asked for
+        self._checks = adopting.Checks(
+            fields, config.dimension, config.metric, source=self._source, prefix=config.adopt.prefix
+        )
         if self._source == config.collection:
             raise RefusedError("That collection is this store's own: name the one that is to be copied in.")
         self._types = {one["name"]: one["dataType"][0] for one in found.get("properties") or ()}
@@ -121,9 +123,10 @@ class Adoption:
     def _find(self, *, multi: bool) -> Names:
         """Return the mapping: what the configuration says, else well-known names. Raises: RefusedError."""
         said = self._config.adopt
+        self._text, *self._text_keys = adopting.steps(said.text or "")
         unknown = [
             name
-            for name in (said.tenant, said.document, said.chunk, said.text, *said.leave_out)
+            for name in (said.tenant, said.document, said.chunk, self._text or None, *said.leave_out)
             if name is not None and name not in self._types
         ]
         if unknown:
@@ -134,7 +137,7 @@ class Adoption:
                 f"The property {min(references)!a} of {self._source} is a reference, which a chunk cannot hold. To "
                 f'copy the objects without it: [stores.NAME.adopt] leave_out = ["{min(references)}"].'
             )
-        taken: set[str | None] = {said.tenant, said.document, said.chunk, said.text, *said.leave_out}
+        taken: set[str | None] = {said.tenant, said.document, said.chunk, self._text or None, *said.leave_out}
 
         def one(what: str, chosen: str | None, known: Sequence[str]) -> str | None:
             if chosen is not None:
@@ -150,7 +153,9 @@ class Adoption:
                 f"{self._source} is not multi-tenant, and no property of it is known to hold the tenant. Say which: "
                 '[stores.NAME.adopt] tenant = "…".'
             )
-        text = one("text", said.text, adopting.TEXT)
+        text = one("text", self._text or None, adopting.TEXT)
+        if text is None and "_node_content" in self._types and "_node_content" not in taken:
+            text, self._text_keys = "_node_content", ["text"]  # LlamaIndex keeps the whole node as JSON
         document = one("document", said.document, _DOCUMENT)
         return Names(tenant, document, one("chunk", said.chunk, _CHUNK), text)
 
@@ -181,7 +186,7 @@ class Adoption:
         document = chunk if names.document is None else _id(held.get(names.document))
         if document is None:
             raise RefusedError("No document.")
-        text = adopting.text_in("" if names.text is None else held.get(names.text, ""))
+        text = adopting.text_at("" if names.text is None else held.get(names.text, ""), self._text_keys) or ""
         vector = (one.get("vectors") or {}).get(self._vector) if self._vector else one.get("vector")
         if not vector or isinstance(vector[0], list):
             raise RefusedError("No dense vector.")
@@ -193,13 +198,10 @@ class Adoption:
     def _metadata(self, held: Mapping[str, Any]) -> dict[str, Any]:
         """Return every other property; one that is null is one that is not there."""
         left = {*self._names, *self._config.adopt.leave_out}
+        if self._text_keys:
+            left.discard(self._names.text)
         found = {key: value for key, value in held.items() if key not in left}
-        for key in found:
-            if reserved_key(key):
-                raise RefusedError(
-                    f"The property {key!a} is a name of the framework's: say what it is, or leave it out."
-                )
-        return adopting.moments(found, self._fields)
+        return adopting.moments(self._checks.metadata(found), self._fields)
 
     # Reading and checking
 
@@ -222,7 +224,13 @@ class Adoption:
         """Check every object."""
         findings = Findings("object")
         self._total = adopting.look(
-            findings, self._read(), self._record, _id_of, lambda tag: (tag.tenant, id_of(tag)), self._progress
+            findings,
+            self._read(),
+            self._record,
+            _id_of,
+            lambda tag: (tag.tenant, id_of(tag)),
+            self._progress,
+            taken=self._taken,
         )
         empty = {part for part in self._parts if part is not None} if self._names.tenant is None else set()
         findings.refuse_look_alikes({*self._known, *empty})
@@ -235,12 +243,13 @@ class Adoption:
         yield f"tenant      {names.tenant or 'the tenant of the collection'}"
         yield f"document    {names.document or 'each chunk is a document of its own'}"
         yield f"chunk id    {names.chunk or 'the id of the object'}"
-        yield f"text        {names.text or 'none: left empty'}"
+        yield f"text        {'->>'.join((names.text, *self._text_keys)) if names.text else 'none: left empty'}"
         yield f"vector      {self._vector or 'the unnamed one'}"
         yield "metadata    every other property"
         if self._config.adopt.leave_out:
             yield f"left out    {', '.join(self._config.adopt.leave_out)}"
         findings = self._look()
+        yield from self._checks.described()
         yield from findings.summary(self._total, tenant_name)
 
     # The copy
@@ -260,7 +269,7 @@ class Adoption:
         adopting.copy(self._read(), self._groups, self._write, adopted, self._progress, self._total)
         self._verify()
         compared = "the texts, metadata and vectors"
-        return [findings.report(self._source, adopted.copied, adopted.there, compared)]
+        return [findings.report(self._source, adopted, compared)]
 
     def _groups(self, items: Collection[Item]) -> Groups:
         return adopting.by_tenant(items, self._record, _id_of, self._source, "object")
@@ -287,13 +296,23 @@ class Adoption:
                 break
         return found
 
-    def _write(self, tenant: str, records: Sequence[Record]) -> int:
-        """Write what is not there yet; return how many are new."""
-        there, replaced = self._there(tenant, records, content=False), self._replaced(tenant, records)
-        new = [one for one in records if id_of(one.tag) not in there and one.tag.document not in replaced]
-        if new:
-            self._upsert(tenant, new)
-        return len(new)
+    def _taken(self, tenant: str, records: Sequence[Record]) -> list[Record]:
+        """Return those of *records* whose ids are those of chunks that were adopted from another source."""
+        if tenant_name(tenant) not in self._states:
+            return []  # it is not there yet
+        there = self._there(tenant, records, content=True)
+        paths = {id_: self._decode.rows([copy])[0][1].tag.path for id_, copy in there.items()}
+        return [one for one in records if adopting.from_another(paths.get(id_of(one.tag)), self._source)]
+
+    def _write(self, tenant: str, records: Sequence[Record]) -> tuple[int, int]:
+        """Write what is not there yet, and again what changed in the source since; return how many of each."""
+        there, replaced = self._there(tenant, records, content=True), self._replaced(tenant, records)
+        kept = [one for one in records if one.tag.document not in replaced]
+        new = [one for one in kept if id_of(one.tag) not in there]
+        changed = [one for one in kept if id_of(one.tag) in there and not self._same(one, there[id_of(one.tag)])]
+        if new or changed:
+            self._upsert(tenant, [*new, *changed])
+        return len(new), len(changed)
 
     def _upsert(self, tenant: str, records: Sequence[Record]) -> None:
         try:
@@ -329,8 +348,9 @@ class Adoption:
         if copy is None:
             return False
         ((_, hit, _),) = self._decode.rows([copy])
-        if hit.tag.path != PATH:
-            return True  # written here since, which is what the store is for
+        if not adopting.was_adopted(hit.tag.path, self._source):
+            # Written here since, which is what the store is for.
+            return not adopting.from_another(hit.tag.path, self._source)
         if hit.text != record.text or hit.vector is None or hit.metadata is None:
             return False
         if dump_metadata(hit.metadata) != dump_metadata(record.metadata):

@@ -85,7 +85,8 @@ class AdoptProperties(Model):
 
     Each is a property's name; `vector` is the name of a vector ("" for the unnamed one). `tenant` is for a collection
     without tenants of its own, or for one whose tenants' names are not the tenants' ids. Every other property becomes
-    metadata, unless it is in `leave_out`. Without `chunk` an object's id is the chunk's.
+    metadata, unless it is in `leave_out`. Without `chunk` an object's id is the chunk's. `text` may lie in JSON that is
+    kept as a text: `_node_content->>text`. `prefix` comes in front of the ids of chunks and documents.
     """
 
     tenant: str | None = Field(default=None, min_length=1)
@@ -94,6 +95,7 @@ class AdoptProperties(Model):
     text: str | None = Field(default=None, min_length=1)
     vector: str | None = None
     leave_out: tuple[str, ...] = ()
+    prefix: str = Field(default="", max_length=64)
 
 
 class WeaviateConfig(Model):
