@@ -182,7 +182,7 @@ def test_without_the_kit_or_an_address_it_says_what_to_do(here, monkeypatch, sto
     monkeypatch.setitem(sys.modules, "vectoracl_conformance.servers", None)
     result = CliRunner().invoke(app, ["demo", "--docs", "docs", "--store", store])
     assert result.exit_code == 2
-    assert 'pip install "vectoracl[conformance]"' in result.stderr
+    assert "conformance" in result.stderr.partition("pip install")[2]
     assert f"VECTORACL_{store.upper()}_" in result.stderr
 
 
@@ -204,7 +204,7 @@ def test_on_a_store_that_is_gone_with_the_process_no_next_command_is_shown(here)
 def test_a_store_that_there_is_no_adapter_for(here):
     result = CliRunner().invoke(app, ["demo", "--docs", "docs", "--store", "milvus"])
     assert result.exit_code == 2
-    assert 'pip install "vectoracl-milvus"' in result.stderr
+    assert "vectoracl-milvus" not in result.stderr
     assert not (here / ".vectoracl").exists()
 
 

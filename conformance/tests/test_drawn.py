@@ -58,5 +58,5 @@ def test_the_rows_are_the_same_for_the_same_seed_and_miss_each_field_somewhere()
 def test_without_hypothesis_it_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "vectoracl_conformance.drawn")
     monkeypatch.setitem(sys.modules, "hypothesis", None)
-    with pytest.raises(ImportError, match=r"pip install 'vectoracl-conformance\[hypothesis\]'"):
+    with pytest.raises(ImportError, match="pip install hypothesis"):
         importlib.import_module("vectoracl_conformance.drawn")

@@ -276,7 +276,7 @@ class FastEmbedder:
             self._class: Any = importlib.import_module("fastembed").TextEmbedding
         except (ImportError, AttributeError):
             raise ConfigError(
-                f'{KEY} = "fastembed:…" needs a package that is not installed: pip install "vectoracl[fastembed]"'
+                f'{KEY} = "fastembed:…" needs a package that is not installed: pip install "fastembed>=0.7"'
             ) from None
         known = {str(one["model"]).lower(): one for one in self._class.list_supported_models()}
         if model.lower() not in known:

@@ -110,7 +110,7 @@ class ConfigError(RefusedError):
 
 
 class AdapterNotFoundError(ConfigError):
-    """No installed distribution provides the adapter, or two claim it; `.install` is the line to type."""
+    """No installed distribution provides the adapter, or two claim it; `.install` is the line, if one is known."""
 
     code = "adapter_not_found"
     install: str = ""

@@ -1,56 +1,49 @@
-"""How a missing package is installed: said in one place, since it depends on where vectoracl itself came from."""
+"""How one of our own packages is installed, said in one place: none of them is on a package index yet.
+
+A line that names one there would install whatever a stranger registers under that name.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+import re
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-# Nothing of ours is on a package index yet: a line that names it there would install what a stranger registers.
-_PARTS = {
+FOLDERS = {
     "vectoracl-pgvector": "adapters/pgvector",
     "vectoracl-qdrant": "adapters/qdrant",
     "vectoracl-weaviate": "adapters/weaviate",
     "vectoracl-pinecone": "adapters/pinecone",
     "vectoracl-conformance": "conformance",
 }
-OURS = frozenset({"vectoracl", *_PARTS})
 
 
 def checkout() -> Path | None:
-    """Return the folder of the checkout that vectoracl runs from, None where it was installed from a wheel."""
-    try:
-        found = distribution("vectoracl")
-    except PackageNotFoundError:
-        return None
-    root = _direct(found)
-    if root is not None and all((root / part / "pyproject.toml").is_file() for part in _PARTS.values()):
-        return root
+    """Return the folder of the checkout that vectoracl was installed from, None where it came from a wheel."""
+    place = None
+    with contextlib.suppress(PackageNotFoundError, ValueError, AttributeError):
+        # PEP 610
+        url = urlparse(json.loads(distribution("vectoracl").read_text("direct_url.json") or "{}").get("url", ""))
+        if url.scheme == "file" and re.search(r"\.(whl|tar\.gz)$", url.path) is None:
+            place = Path(unquote(url.path))
+    if place is not None and all((place / folder / "pyproject.toml").is_file() for folder in FOLDERS.values()):
+        return place
     return None
 
 
-def _direct(found: Distribution) -> Path | None:
-    """Return the folder that the distribution was installed from, by its `direct_url.json` (PEP 610)."""
-    try:
-        url = urlparse(json.loads(found.read_text("direct_url.json") or "{}").get("url", ""))
-    except (ValueError, AttributeError):
-        return None
-    return Path(unquote(url.path)) if url.scheme == "file" else None
-
-
-def cure(package: str, extra: str = "") -> str:
-    """Return how to install *package*, one of ours, with *extra*: a line for a checkout, or where wheels come from.
-
-    An adapter's own extra, such as `embedded`, is passed as `cure("vectoracl-pgvector", "embedded")`.
-    """
-    bracket = f"[{extra}]" if extra else ""
+def line(package: str) -> str:
+    """Return the line that installs *package*, one of ours."""
     root = checkout()
     if root is not None:
-        where = root / _PARTS.get(package, "")
-        return f'pip install -e "{where}{bracket}" (in a project of uv: uv sync --all-packages --all-extras)'
-    wheel = f"{package.replace('-', '_')}-….whl"
-    return (
-        f'pip install "./{wheel}{bracket}", a wheel that you build in a checkout of vectoracl with '
-        "`uv build --all-packages` (the packages are not published yet)"
-    )
+        return f'pip install -e "{root / FOLDERS[package]}"'
+    return f"pip install ./{package.replace('-', '_')}-0.1.0-py3-none-any.whl"
+
+
+def cure(package: str) -> str:
+    """Return what to say where *package*, one of ours, is missing."""
+    if checkout() is not None:
+        return f"{line(package)} (with uv, in the checkout: uv sync)"
+    return f"{line(package)}, a wheel that `uv build --all-packages` makes in a checkout of vectoracl"

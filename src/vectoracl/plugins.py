@@ -10,14 +10,15 @@ from typing import Any
 
 import pluggy
 
+from vectoracl import installing
 from vectoracl.errors import AdapterNotFoundError
 from vectoracl.hookspecs import PROJECT, AdapterSpec
 
 _FIRST_PARTY = {
-    "pgvector": "vectoracl[pgvector]",
-    "qdrant": "vectoracl[qdrant]",
-    "pinecone": "vectoracl[pinecone]",
-    "weaviate": "vectoracl[weaviate]",
+    "pgvector": "vectoracl-pgvector",
+    "qdrant": "vectoracl-qdrant",
+    "pinecone": "vectoracl-pinecone",
+    "weaviate": "vectoracl-weaviate",
 }
 
 
@@ -59,11 +60,10 @@ def load(adapter: str, distribution: str | None = None) -> Any:
         if distribution is None and near and near[0] != adapter:
             # No line to install: a mistyped name is what somebody else may have registered.
             raise AdapterNotFoundError(f"There is no adapter {adapter!r}; do you mean {near[0]!r}?", adapter=adapter)
-        package = distribution or _FIRST_PARTY.get(adapter, f"vectoracl-{adapter}")
-        line = f'pip install "{package}"'
+        line, cure = _to_install(adapter, distribution)
         known = ", ".join(sorted({one.adapter for one in installed()})) or "none"
         raise AdapterNotFoundError(
-            f"No installed distribution provides the adapter {adapter!r} (installed: {known}). To install it: {line}",
+            f"No installed distribution provides the adapter {adapter!r} (installed: {known}). {cure}",
             install=line,
             adapter=adapter,
         )
@@ -96,6 +96,17 @@ def load(adapter: str, distribution: str | None = None) -> Any:
         if not getattr(manager.hook, hook).get_hookimpls():
             raise AdapterNotFoundError(f"The plugin of {adapter!r} does not implement {hook}.", adapter=adapter)
     return manager.hook
+
+
+def _to_install(adapter: str, distribution: str | None) -> tuple[str, str]:
+    """Return the line that installs the adapter, "" where no name is certain, and what to say."""
+    package = distribution or _FIRST_PARTY.get(adapter, "")
+    if package in installing.FOLDERS:
+        return installing.line(package), f"To install it: {installing.cure(package)}"
+    if distribution is not None:  # named by whoever wrote the configuration
+        line = f'pip install "{distribution}"'
+        return line, f"To install it: {line}"
+    return "", "Install the distribution that provides it; its documentation has the name, which is not guessed here."
 
 
 def _same(one: str, other: str) -> bool:

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from vectoracl.errors import InvalidInputError, apart
 from vectoracl.extract import docstrings, html_text
 from vectoracl.ids import check_id
-from vectoracl.installing import cure
 
 MAX_FILE_BYTES = 4 << 20
 MAX_BINARY_BYTES = 64 << 20  # of a PDF or DOCX, most of which is pictures
@@ -246,7 +245,7 @@ def _converter(kind: str) -> tuple[Any, Any]:
     try:
         from markitdown import StreamInfo, converters  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
-        raise InvalidInputError(f"needs a package that is not installed: {cure('vectoracl', 'documents')}") from None
+        raise InvalidInputError('needs a package that is not installed: pip install "markitdown[docx,pdf]"') from None
     for name in ("pdfminer", "pdfplumber"):  # a remark on every odd font
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return (converters.PdfConverter if kind == ".pdf" else converters.DocxConverter)(), StreamInfo

@@ -45,7 +45,7 @@ else:
     try:
         vectoracl.connect({"version": 1, "stores": {"main": {"adapter": "pgvector"}}})
     except vectoracl.AdapterNotFoundError as error:
-        assert error.install == 'pip install "vectoracl[pgvector]"', error.install
+        assert error.install == "pip install ./vectoracl_pgvector-0.1.0-py3-none-any.whl", error.install
     else:
         raise AssertionError("a missing adapter has to be refused")
 

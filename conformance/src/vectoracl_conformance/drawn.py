@@ -22,9 +22,7 @@ from vectoracl.records import Vector
 try:
     from hypothesis import strategies as st
 except ImportError as error:
-    raise ImportError(
-        "vectoracl_conformance.drawn needs Hypothesis: pip install 'vectoracl-conformance[hypothesis]'"
-    ) from error
+    raise ImportError("vectoracl_conformance.drawn needs Hypothesis: pip install hypothesis") from error
 
 FIELDS: Final[Mapping[str, str]] = {
     "year": "number",

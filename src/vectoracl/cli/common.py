@@ -117,9 +117,19 @@ def program() -> str:
     if called.name != "vectoracl":  # tests and wrappers
         return "vectoracl"
     if "UV_RUN_RECURSION_DEPTH" in os.environ:  # `uv run` puts the environment on the path for its child only
-        return "uv run vectoracl"
+        return f"{_uv()} run vectoracl"
     found = shutil.which("vectoracl")
     return "vectoracl" if found and Path(found).resolve() == called.resolve() else shlex.quote(str(called))
+
+
+def _uv() -> str:
+    """Return how uv itself was called: it says where it is, and is perhaps not on the path."""
+    uv = Path(os.environ.get("UV", "uv"))
+    if shutil.which("uv") is not None and Path(str(shutil.which("uv"))).resolve() == uv.resolve():
+        return "uv"
+    if not uv.is_absolute():
+        return "uv"
+    return shlex.quote(str(uv.relative_to(Path.cwd()) if uv.is_relative_to(Path.cwd()) else uv))
 
 
 def command_line(*parts: str, config: Path = DEFAULT_CONFIG, store: str | None = None) -> str:

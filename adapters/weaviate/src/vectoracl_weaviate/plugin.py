@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from vectoracl import places, toml_text
+from vectoracl import installing, places, toml_text
 from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
 from vectoracl.errors import ConfigError, RefusedError, apart
 from vectoracl.findings import Rule
@@ -104,7 +104,7 @@ def vectoracl_demo_place(say: Callable[[str], None]) -> DemoPlace:
     except ImportError:
         raise RefusedError(
             "No Weaviate was named: set VECTORACL_WEAVIATE_URL to the address of one, or install what finds, starts or "
-            'builds one for you: pip install "vectoracl[conformance]"'
+            f"builds one for you: {installing.cure('vectoracl-conformance')}"
         ) from None
     try:
         running = start(SPEC, say=say)
