@@ -41,7 +41,7 @@ def test_json_has_exactly_the_documented_keys(report, tmp_path):
     write_json(report, tmp_path / "r.json")
     data = json.loads((tmp_path / "r.json").read_text())
     assert list(data) == [
-        "verdict", "evidence", "grades", "adapter", "store", "server", "decoys", "checks", "mutants",
+        "verdict", "evidence", "grades", "adapter", "store", "server", "run", "decoys", "checks", "mutants",
     ]  # fmt: skip
     assert data["verdict"] == "not conformant"
     assert data["evidence"] is None
@@ -125,6 +125,7 @@ SHAPE = {
     "adapter": str,
     "store": str,
     "server": {"kind": {"real", "independent", "in-process"}, "version": str},
+    "run": {"date": str, "versions": dict, "host": str},
     "decoys": int,
     "checks": [
         {

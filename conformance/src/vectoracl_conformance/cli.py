@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from vectoracl.private_files import try_output
 from vectoracl_conformance.corpus import DECOYS
 from vectoracl_conformance.report import print_table, write_html, write_json, write_junit
 from vectoracl_conformance.runner import TIMEOUT, Ask, run
@@ -94,6 +95,15 @@ def conformance(
         timing=timing,
         python=python,
     )
+
+    for path in (json_path, junit, html):
+        try:
+            if path is not None:
+                try_output(path)
+        except OSError as error:
+            aside.print(f"The report {path} cannot be written, so nothing was run: {error.strerror}.", style="red",
+                        markup=False, soft_wrap=True)  # fmt: skip
+            raise typer.Exit(2) from None
 
     def watch(event: dict[str, Any]) -> None:
         if event["event"] == "mutant":

@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vectoracl.private_files import write_output
 from vectoracl_conformance.checks import CHECKS
+from vectoracl_conformance.run_facts import EVIDENCE, told
 from vectoracl_conformance.runner import Report
 from vectoracl_conformance.verdict import GRADES, MISSING, MODES, PROVISIONAL, REQUIRED, Noted
 
@@ -55,7 +57,8 @@ def wrong(report: Report) -> list[Noted]:
 
 def write_json(report: Report, path: Path) -> None:
     """Write the machine's report."""
-    path.write_text(json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n"
+    write_output(path, text.encode("utf-8", "replace"))
 
 
 def print_table(report: Report, console: Console) -> None:
@@ -97,10 +100,12 @@ def print_table(report: Report, console: Console) -> None:
         server, adapter = report.about.get("server", {}), report.about.get("adapter", report.ask.name)
         who = f"{adapter} on {server.get('version', '?')} ({server.get('kind', '?')})"
         console.print(Text(f"\n{who}, {report.ask.decoys} decoys, seed {report.seed}", "dim"), soft_wrap=True)
+        console.print(Text(told(report.run), "dim"), soft_wrap=True)
     for grade in GRADES if report.about and not report.ask.only else ():
         state = report.judged.grades[grade]
         reason = report.reasons.get(grade, "")
         console.print(Text.assemble((f"  {grade:4}", "bold"), (state, _COLOURS[state]), f"  {reason}"), soft_wrap=True)
+        console.print(Text(f"      looks at {EVIDENCE[grade]}", "dim"), soft_wrap=True)
     if report.problem:
         console.print(Text(report.problem, "red"), soft_wrap=True)
     verdict = report.judged.verdict
@@ -122,7 +127,11 @@ def write_junit(report: Report, path: Path) -> None:
         failures=str(len(failed)),
         errors=str(len(bad) - len(failed)),
         time=f"{sum(note.seconds for note in report.judged.checks):.3f}",
+        timestamp=report.run["date"],
     )
+    properties = ET.SubElement(suite, "properties")
+    for name, value in {"host": report.run["host"], **report.run["versions"]}.items():
+        ET.SubElement(properties, "property", name=name, value=_clean(str(value)))
     for note in report.judged.checks:
         case = ET.SubElement(
             suite, "testcase", classname=f"conformance.{note.id}", name=f"{note.mode}", time=f"{note.seconds:.3f}"
@@ -131,7 +140,7 @@ def write_junit(report: Report, path: Path) -> None:
             kind = "failure" if note in failed else "error"
             text = "\n".join(f"{heading}: {one}" for heading, one in story(note))
             ET.SubElement(case, kind, message=_clean(f"{note.outcome}: {note.reason}")).text = _clean(text)
-    ET.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
+    write_output(path, ET.tostring(suite, encoding="utf-8", xml_declaration=True))
 
 
 def _clean(text: str) -> str:
@@ -168,24 +177,24 @@ def html(report: Report) -> str:
     by_place = {(note.id, note.mode): note for note in report.judged.checks}
     for id_ in dict.fromkeys(note.id for note in report.judged.checks):
         check = CHECKS.get(id_)
-        told = f"<details><summary>{escape(title(id_))}</summary>"
+        more = f"<details><summary>{escape(title(id_))}</summary>"
         if check is not None:
-            told += f"<dl><dt>Attack</dt><dd>{escape(check.attack)}</dd>"
-            told += f"<dt>Breach</dt><dd>{escape(check.breach)}</dd></dl>"
-        told += "</details>"
+            more += f"<dl><dt>Attack</dt><dd>{escape(check.attack)}</dd>"
+            more += f"<dt>Breach</dt><dd>{escape(check.breach)}</dd></dl>"
+        more += "</details>"
         for note in (by_place[id_, mode] for mode in MODES):
             if note.outcome == "passed" and note.reason:
-                told += f"<p>{note.mode}: {escape(note.reason)}</p>"
+                more += f"<p>{note.mode}: {escape(note.reason)}</p>"
             if note in wrong(report):
                 lines = "".join(
                     f"<dt>{escape(head)}</dt><dd><code>{escape(text)}</code></dd>" for head, text in story(note)
                 )
-                told += f"<p>{note.mode}</p><dl>{lines}</dl>"
+                more += f"<p>{note.mode}</p><dl>{lines}</dl>"
         cells = "".join(f"<td>{_span(by_place[id_, mode].outcome)}</td>" for mode in MODES)
-        rows.append(f'<tr id="{id_}"><th scope="row">{id_}</th><td>{told}</td>{cells}</tr>')
+        rows.append(f'<tr id="{id_}"><th scope="row">{id_}</th><td>{more}</td>{cells}</tr>')
     grades = "".join(
         f"<tr><th scope=row>{grade}</th><td>{_span(report.judged.grades[grade])}</td>"
-        f"<td>{escape(report.reasons.get(grade, ''))}</td></tr>"
+        f"<td>{escape(report.reasons.get(grade, ''))}</td><td>{escape(EVIDENCE[grade])}</td></tr>"
         for grade in GRADES
     )
     mutants = "".join(
@@ -207,6 +216,7 @@ def html(report: Report) -> str:
         f"<p>{escape(str(report.about.get('adapter', report.ask.name)))} on {escape(str(server.get('version', '?')))} "
         f"({escape(str(server.get('kind', '?')))}); {report.ask.decoys} decoys, seed {report.seed}, "
         f"kit {escape(str(report.about.get('kit', '?')))}.</p><p>{escape(report.problem)}</p>"
+        f"<p>{escape(told(report.run))}</p>"
         f"<h2>Evidence</h2><table>{grades}</table>"
         f"<h2>Checks</h2><table><tr><th></th><th>check</th><th>sync</th><th>async</th></tr>{''.join(rows)}</table>{matrix}</html>"
     )
@@ -214,4 +224,4 @@ def html(report: Report) -> str:
 
 def write_html(report: Report, path: Path) -> None:
     """Write the page."""
-    path.write_text(html(report), encoding="utf-8")
+    write_output(path, html(report).encode("utf-8", "replace"))

@@ -17,6 +17,7 @@ from vectoracl_conformance.crew import Crew
 from vectoracl_conformance.engine import Options
 from vectoracl_conformance.lines import Lines, Settling, say
 from vectoracl_conformance.outside.mirror import Place, noted
+from vectoracl_conformance.run_facts import run_facts
 from vectoracl_conformance.verdict import GRADES, MODES, EvidenceState, Judged, Noted, judge
 
 TIMEOUT = 600.0
@@ -60,6 +61,7 @@ class Report:
     mutants: list[dict[str, Any]]
     seed: int
     problem: str = ""
+    run: dict[str, Any] = field(default_factory=run_facts)
 
     @property
     def exit_code(self) -> int:
@@ -77,6 +79,7 @@ class Report:
             "adapter": self.about.get("adapter", self.ask.name),
             "store": self.about.get("store", ""),
             "server": self.about.get("server", {"kind": "", "version": ""}),
+            "run": self.run,
             "decoys": self.ask.decoys,
             "checks": [
                 {

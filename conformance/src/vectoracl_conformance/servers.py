@@ -19,6 +19,7 @@ import importlib
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -444,7 +445,12 @@ def _run(command: Sequence[str], more: Mapping[str, str], spec: ServerSpec, say:
     say(f"installing {spec.name} {spec.version}: {' '.join(command)} (minutes; once, it is kept in {cache()})")
     with tempfile.TemporaryFile() as out:
         process = subprocess.Popen(  # noqa: S603 - a package's installer, by the name in the spec
-            command, env={**os.environ, **more}, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            command,
+            env={**os.environ, **more},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             while True:
@@ -457,14 +463,26 @@ def _run(command: Sequence[str], more: Mapping[str, str], spec: ServerSpec, say:
                         raise MissingServerError(f"Installing {spec.name} took more than {INSTALLING:g} s.") from None
                     say(f"installing {spec.name}, {spent:.0f} s")
         except BaseException:
-            process.terminate()
-            process.wait()
+            _end(process)
             raise
         if code:
             out.seek(0)
             text = out.read().decode(errors="replace").strip().splitlines()
             raise MissingServerError(f"Installing {spec.name} failed: {' | '.join(text[-3:])[-600:]}")
     say(f"installed {spec.name} in {time.monotonic() - begun:.0f} s")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End *process* with all that it started: compilers go on otherwise, for minutes."""
+    for sign in (signal.SIGTERM, signal.SIGKILL if os.name == "posix" else signal.SIGTERM):
+        with contextlib.suppress(OSError):
+            if os.name == "posix":
+                os.killpg(process.pid, sign)
+            else:
+                process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+    process.wait()
 
 
 @contextmanager
