@@ -143,7 +143,7 @@ class Walk:
             if not usable(other.schema_users, self.actors):
                 continue
             readable = usable(other.readers, self.actors) or other.owner in self.actors
-            if readable or (other.refs and usable(other.writers, self.actors)):
+            if readable or ((other.refs or other.catalogs) and usable(other.writers, self.actors)):
                 reads.setdefault(other.oid, (other, self.actors))
         done: set[tuple[int, frozenset[int]]] = set()
         todo = [(other, roles, other) for other, roles in reads.values()]
@@ -171,7 +171,7 @@ class Walk:
     def _seen(
         self, other: Other, roles: frozenset[int], entry: Other
     ) -> tuple[Finding | None, list[tuple[Other, frozenset[int]]]]:
-        if other.kind == "v" or (other.refs and other.kind != "m"):
+        if other.kind == "v" or ((other.refs or other.catalogs) and other.kind != "m"):
             # A view with security_invoker reads as the session's role, also inside a view of somebody else.
             runs_as = self.actors if other.invoker else self.graph.closure([other.owner])
             return self._view(other, runs_as, entry)
@@ -183,6 +183,12 @@ class Walk:
         more: list[tuple[Other, frozenset[int]]] = []
         readable = view.kind != "v" and usable(view.readers, self.actors)
         finding = self._copy(view, self.actors, entry) if readable else None
+        if view.catalogs and not runs_as <= self.actors and not recognised.relation(view, self.graph):
+            finding = found(
+                "PG132", entry.at,
+                f"{entry.at} reads {', '.join(view.catalogs)} as {self.graph.name(view.owner)}, which PostgreSQL keeps "
+                "from the runtime role.", self._revoke_table(entry),
+            )  # fmt: skip
         for ref in view.refs:
             if ref in self.graph.relations:
                 more.append((self.graph.relations[ref], runs_as))
@@ -235,7 +241,7 @@ class Walk:
             return False  # a table with vectors is looked at, and graded, by itself
         # Other tables of the same tenants are usual in an application; PG100 names them.
         known = not target.foreign and bool(target.tenant_column) and target.tenant_column in other.columns
-        return other.kind == "m" or other.vectors or bool(other.shared) or known
+        return other.kind in "mt" or other.vectors or bool(other.shared) or known
 
     def _revoke_table(self, other: Other) -> str:
         return _revoke(

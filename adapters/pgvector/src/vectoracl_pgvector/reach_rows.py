@@ -73,7 +73,7 @@ class Other(NamedTuple):
     columns: list[str]
     shared: list[str]
     refs: list[int]
-    calls: bool
+    catalogs: list[str]
 
     @property
     def at(self) -> str:

@@ -117,7 +117,8 @@ def _relation_grantees(privileges: str) -> str:
 
 
 # Relations outside the tree that somebody beside their owner may use, or that belong to a role whose rights are lent,
-# and all that views among them read. `content`: whether a column can hold text, documents or vectors.
+# and all that views among them read (of the catalogs, which leave no dependency, those that PUBLIC may not read).
+# `content`: the columns that can hold text, documents or vectors.
 _CANDIDATES: Final = f""",
   lenders AS (SELECT p.proowner AS oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_roles r ON r.oid = p.proowner
                WHERE p.prosecdef AND NOT r.rolsuper
@@ -129,7 +130,7 @@ _CANDIDATES: Final = f""",
               AND d.refobjid <> w.ev_class
             WHERE w.oid >= {_FIRST_NORMAL}),
   used AS (SELECT c.oid FROM pg_catalog.pg_class c
-            WHERE c.oid >= {_FIRST_NORMAL} AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'
+            WHERE c.oid >= {_FIRST_NORMAL} AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 't') AND c.relpersistence <> 't'
               AND c.oid NOT IN (SELECT oid FROM tree)
               AND (c.relowner IN (SELECT oid FROM lenders)
                    OR c.relacl IS NOT NULL AND EXISTS (SELECT FROM pg_catalog.aclexplode(c.relacl) acl
@@ -171,9 +172,12 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, c.relow
                 AND t.typcategory NOT IN ('B', 'D', 'T', 'N', 'I') AND a.attname NOT IN ('id', 'name', %(tenant)s)
               ORDER BY 1),
        ARRAY(SELECT ref::bigint FROM refs WHERE refs.rel = c.oid ORDER BY 1),
-       EXISTS (SELECT FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_depend d
-                   ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
-                WHERE w.ev_class = c.oid AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass)
+       ARRAY(SELECT DISTINCT k.relname::text FROM pg_catalog.pg_rewrite w
+              CROSS JOIN LATERAL pg_catalog.regexp_matches(w.ev_action::text, ':relid (\\d+)', 'g') m
+               JOIN pg_catalog.pg_class k ON k.oid = m[1]::oid AND k.oid < {_FIRST_NORMAL}
+              WHERE w.ev_class = c.oid AND w.oid >= {_FIRST_NORMAL}
+                AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(k.relacl) acl
+                                 WHERE acl.grantee = 0 AND acl.privilege_type = 'SELECT') ORDER BY 1)
   FROM cand JOIN pg_catalog.pg_class c ON c.oid = cand.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_catalog.pg_depend x ON x.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND x.objid = c.oid
         AND x.deptype = 'e' AND x.objsubid = 0

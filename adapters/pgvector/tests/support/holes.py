@@ -235,6 +235,16 @@ HOLES = (
     Hole("pg_statistic by a role", "CREATE ROLE readers; GRANT readers TO vectoracl_runtime; GRANT SELECT ON "
          "pg_catalog.pg_statistic TO readers", "SET LOCAL ROLE readers; SELECT stavalues1::text FROM pg_statistic WHERE "
          "starelid = (SELECT oid FROM pg_class WHERE relname = 'chunks_default')"),
+    Hole("view of a superuser over pg_statistic", OPEN + "CREATE VIEW x.v AS SELECT stavalues1::text AS a FROM "
+         "pg_statistic WHERE starelid = 'vectoracl.chunks_default'::regclass; GRANT SELECT ON x.v TO PUBLIC",
+         "SELECT a FROM x.v"),
+    Hole("rule over pg_statistic", OPEN + "CREATE TABLE x.t (a int); GRANT INSERT ON x.t TO vectoracl_runtime; CREATE RULE "
+         "r AS ON INSERT TO x.t DO INSTEAD SELECT stavalues1::text AS a FROM pg_statistic WHERE starelid = "
+         "'vectoracl.chunks_default'::regclass", "INSERT INTO x.t VALUES (1)"),
+    Hole("the pages of long texts", "UPDATE vectoracl.chunks SET content = (SELECT string_agg('evil' || md5(i::text), '') "
+         "FROM generate_series(1, 4000) i); DO $$ DECLARE t text; BEGIN SELECT reltoastrelid::regclass::text INTO t FROM "
+         "pg_class WHERE oid = 'vectoracl.chunks_default'::regclass; EXECUTE format('GRANT SELECT ON %s TO "
+         "vectoracl_runtime', t); GRANT USAGE ON SCHEMA pg_toast TO vectoracl_runtime; END $$"),
     Hole("pg_authid", "GRANT SELECT ON pg_catalog.pg_authid TO vectoracl_runtime"),
     Hole("pg_largeobject", "SELECT lo_from_bytea(4711, convert_to(string_agg(content, ';'), 'UTF8')) FROM "
          "vectoracl.chunks; GRANT SELECT ON pg_catalog.pg_largeobject TO vectoracl_runtime",
