@@ -91,12 +91,14 @@ def tenant_column(look: Look) -> Iterator[Finding]:
         yield from _json_tenant(look, table, column)
         return
     subject, name = f"{at}.{column.name}", ident(column.name)
+    # Where policies hold, such a row is seen by nobody, or by sessions without a scope: not a way to another tenant.
+    bound = look.target.foreign and bool(look.tenant_bounds)
     if not column.not_null:
-        yield found("PG061", subject, "Rows without a tenant are accepted.",
-                     f"ALTER TABLE {sql} ALTER COLUMN {name} SET NOT NULL;")  # fmt: skip
-    if column.type_name in _TEXT_TYPES and not any("<> ''" in c for c in column.checks) and _empty_is_seen(look):
-        yield found("PG062", subject, "Rows with the empty string as tenant are accepted.",
-                     f"ALTER TABLE {sql} ADD CHECK ({name} <> '');")  # fmt: skip
+        fix = f"ALTER TABLE {sql} ALTER COLUMN {name} SET NOT NULL;"
+        yield found("PG069" if bound else "PG061", subject, "Rows without a tenant are accepted.", fix)
+    if column.type_name in _TEXT_TYPES and not any("<> ''" in c for c in column.checks):
+        fix = f"ALTER TABLE {sql} ADD CHECK ({name} <> '');"
+        yield found("PG069" if bound else "PG062", subject, "Rows with the empty string as tenant are accepted.", fix)
     # A default that is the session's own tenant tags a row with the scope that it is written under.
     if column.default is not None and not column.generated and not settings_in(column.default):
         yield found("PG063", subject, "Rows that name no tenant get one by default.",
@@ -107,12 +109,6 @@ def tenant_column(look: Look) -> Iterator[Finding]:
             advice("Drop the policies and keys of the column, run the next line, and create them again:")
             + f'\nALTER TABLE {sql} ALTER COLUMN {name} TYPE text COLLATE "C";',
         )  # fmt: skip
-
-
-def _empty_is_seen(look: Look) -> bool:
-    """Whether a row with the empty string could be seen: not where every policy takes an empty setting for none."""
-    bounds = look.tenant_bounds
-    return not look.target.foreign or not bounds or any(bound.lenient for bound in bounds)
 
 
 def _json_tenant(look: Look, table: Relation, column: Column) -> Iterator[Finding]:

@@ -127,19 +127,22 @@ def _constant_comparison(tokens: _Tokens) -> Bound:
 
 def _value(tokens: _Tokens, *, nullif: bool) -> Bound:
     """What the tenant column is compared with."""
-    for arrow in ("->>", "->"):  # a key of the claims that the setting holds
-        json = _split(_bare(tokens), arrow)
-        if len(json) == 2 and _is_literal(json[1]):
-            return _value(json[0], nullif=nullif)
-    tokens, harmless = _uncast(tokens)
-    if not harmless or not tokens:
-        return Bound(Binding.OPAQUE)
-    head = tokens[0].upper()
-    if head == "SELECT":  # ( SELECT current_setting(...) AS current_setting ): an InitPlan, the same value
+    tokens = _bare(tokens)
+    if tokens and tokens[0].upper() == "SELECT":  # ( SELECT current_setting(…) AS current_setting ): the same value
         parts = _split(tokens[1:], "AS")
         if len(parts) != 2 or len(parts[1]) != 1:
             return Bound(Binding.OPAQUE)  # FROM, WHERE or UNION: it may give something else than the one expression
         return _value(parts[0], nullif=nullif)
+    for arrow in ("->>", "->"):  # a key of the claims that the setting holds
+        json = _split(tokens, arrow)
+        if len(json) == 2 and _is_literal(json[1]):
+            return _value(json[0], nullif=nullif)
+    bare, harmless = _uncast(tokens)
+    if not harmless or not bare:
+        return Bound(Binding.OPAQUE)
+    if bare != tokens:
+        return _value(bare, nullif=nullif)
+    head = tokens[0].upper()
     if len(tokens) == 1:
         if head in _ROLE_WORDS:
             return Bound(Binding.ROLE)
@@ -210,10 +213,15 @@ def _split(tokens: _Tokens, separator: str) -> list[_Tokens]:
 def _uncast(tokens: _Tokens, allowed: set[str] = _HARMLESS_CASTS) -> tuple[_Tokens, bool]:
     """Take off casts; False where one of them is not *allowed*, since it can make two tenants equal."""
     tokens, harmless = _bare(tokens), True
-    while len(parts := _split(tokens, "::")) > 1:
+    # An operator at this depth binds looser than a cast, so a cast behind it is its right side's.
+    while len(parts := _split(tokens, "::")) > 1 and not _has_arrow(tokens):
         harmless = harmless and all(" ".join(part).lower() in allowed for part in parts[1:])
         tokens = _bare(parts[0])
     return tokens, harmless
+
+
+def _has_arrow(tokens: _Tokens) -> bool:
+    return any(len(_split(tokens, arrow)) > 1 for arrow in ("->>", "->"))
 
 
 def _call(tokens: _Tokens) -> tuple[str, list[_Tokens]] | None:
@@ -227,9 +235,7 @@ def _call(tokens: _Tokens) -> tuple[str, list[_Tokens]] | None:
 
 def _is_tenant(tokens: _Tokens, tenant: TenantField) -> bool:
     """Tell whether *tokens* are the tenant's column, or its key of a JSON column, and nothing that could be more."""
-    tokens, harmless = _bare(tokens), True
-    if len(_split(tokens, "->>")) == 1:  # an arrow at this depth binds looser than a cast
-        tokens, harmless = _uncast(tokens, _COLUMN_CASTS if tenant.key is None else _KEY_CASTS)
+    tokens, harmless = _uncast(tokens, _COLUMN_CASTS if tenant.key is None else _KEY_CASTS)
     if tenant.key is not None:
         sides = _split(tokens, "->>")
         if len(sides) != 2 or not _is_literal(sides[1]):

@@ -167,9 +167,9 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
      "Whether an id is taken is asked over all tenants: an insert of another tenant's id fails (23505, or the policy's "
      "refusal after ON CONFLICT DO UPDATE) and so tells that it exists. Random ids tell nothing; ids that are made "
      "from the content, or chosen by users, do, and block each other."),
-    ("PG069", "The JSON column need not name a tenant", _N, False,
-     "A row whose JSON names no tenant belongs to nobody: no policy shows it and no deletion finds it. A check "
-     "constraint makes the write fail instead."),
+    ("PG069", "Rows that name no tenant are accepted", _N, False,
+     "A row without a tenant, or with an empty one, belongs to nobody: no tenant's policy shows it and no deletion "
+     "finds it. A constraint makes the write fail instead."),
     # --- ways round the policy
     ("PG070", "A view reads the table with rights that bypass the policy", _E, True,
      "A view without security_invoker runs as its owner. This owner bypasses row security, so the view shows "

@@ -216,6 +216,7 @@ class _Script:
     def _column(self) -> Iterator[str]:
         look = self._look
         name, ids = self._tenant, {f.rule.id for f in self._findings}
+        fixes = " ".join(f.fix for f in self._findings if f.rule.id in ("PG061", "PG062", "PG069"))
         now = f"NULLIF(current_setting({literal(look.target.setting)}, true), '')"
         if look.tenant.key is not None:
             if "PG069" in ids:
@@ -224,9 +225,9 @@ class _Script:
         if "PG063" in ids:
             cast = "" if self._is_text else f"::{look.type_text}"
             yield f"ALTER TABLE {self._sql} ALTER COLUMN {name} SET DEFAULT {now}{cast};  -- the tenant that is set"
-        if self._missing() or "PG061" in ids:
+        if self._missing() or " SET NOT NULL" in fixes:
             yield f"ALTER TABLE {self._sql} ALTER COLUMN {name} SET NOT NULL;"
-        if self._missing() or "PG062" in ids:
+        if self._missing() or " ADD CHECK " in fixes:
             yield f"ALTER TABLE {self._sql} ADD CHECK ({name} <> '');"
 
     def _owned(self) -> list[Relation]:
