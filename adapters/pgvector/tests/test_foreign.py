@@ -141,9 +141,14 @@ def test_the_printed_script_secures_a_real_layout(foreign: Callable[..., Foreign
         assert set(objects) <= set(boss.execute(_OBJECTS).fetchall())  # no key, index or column is dropped
     after = base.check(layout.tenant)[layout.table]
     assert ids(after, "error", "warning") <= layout.left, script
-    assert after.grade == "engine", (after.findings, script)
     for rule in ids(after):
         assert rule in script or rule in _BY_DESIGN, (rule, script)
+    isolated(base, layout, base.app)
+    for finding in after.findings:
+        if finding.rule.id == "PG100":  # another table of the tenants', of which the script only speaks
+            base.run(finding.fix)
+    after = base.check(layout.tenant)[layout.table]
+    assert after.grade == "engine", (after.findings, script)
     isolated(base, layout, base.app)
     again = script_of({layout.table: after})
     base.run(again)  # it can be run again
@@ -301,6 +306,8 @@ def test_a_guess_is_said_and_proves_nothing(foreign: Callable[..., Foreign], lay
     assert "PG111" in ids(guessed)
     assert "a guess" in dict(guessed.facts)["tenant column"]
     base.run(script_of(base.check(layout.tenant)))
+    if "PG100" in layout.left:
+        base.run(next(f.fix for f in base.check(layout.tenant)[layout.table].findings if f.rule.id == "PG100"))
     guessed = base.check()[layout.table]  # the constraint and the policies name a JSON key
     assert dict(guessed.facts)["tenant column"].startswith(layout.tenant + " (a guess")
     assert guessed.grade == "none"

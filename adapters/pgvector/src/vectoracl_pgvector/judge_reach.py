@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from vectoracl.findings import Finding
 from vectoracl_pgvector import proofs, recognised, versions
 from vectoracl_pgvector.posture_look import Look, found
-from vectoracl_pgvector.posture_rows import Extension
+from vectoracl_pgvector.posture_rows import Extension, ForeignKey
 from vectoracl_pgvector.reach_graph import PUBLIC, Graph, usable
 from vectoracl_pgvector.reach_rows import Function, Other
 from vectoracl_pgvector.sql_text import advice, ident, role
@@ -239,9 +239,19 @@ class Walk:
         target = self.graph.look.target
         if target.foreign and other.vectors and other.kind in "rp":
             return False  # a table with vectors is looked at, and graded, by itself
+        if target.foreign and other.kind in "rp" and self._referred_to(other):
+            return False  # a list that the governed rows refer to (a collection, a kind), and no code fills it
         # Other tables of the same tenants are usual in an application; PG100 names them.
         known = not target.foreign and bool(target.tenant_column) and target.tenant_column in other.columns
         return other.kind in "mt" or other.vectors or bool(other.shared) or known
+
+    def _referred_to(self, other: Other) -> bool:
+        """Whether the governed table has a foreign key to *other*, which holds no tenant's column."""
+        return any(
+            key.direction == "out" and (key.to_schema, key.to_table) == (other.schema, other.name)
+            for key in self.graph.look.read("foreign_keys", ForeignKey)
+            if not key.to_has_tenant
+        )
 
     def _revoke_table(self, other: Other) -> str:
         return _revoke(

@@ -23,6 +23,7 @@ from vectoracl_pgvector.reach_rows import (
     RoleRow,
     Trigger,
 )
+from vectoracl_pgvector.tenant_field import TenantField, keys_in
 
 PUBLIC = 0
 _STRONG = versions.STRONG_PREDEFINED | versions.STATISTICS_PREDEFINED
@@ -157,8 +158,8 @@ class Graph:
     def _tells_apart(self, expression: str | None, other: Other) -> bool:
         if expression is None:
             return False
-        for column in other.columns:
-            bound = bind(expression, column)
+        for field in (*map(TenantField, other.columns), *keys_in(expression, other.columns)):
+            bound = bind(expression, field)
             if bound is not None and bound.binding in _BOUND:
                 settings = {self.look.target.setting} if bound.binding is Binding.SETTING else set(bound.settings)
                 return bound.settings == settings

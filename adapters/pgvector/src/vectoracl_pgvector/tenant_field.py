@@ -57,7 +57,7 @@ def candidates(kinds: Mapping[str, str], expressions: Iterable[str] = ()) -> lis
     less = [TenantField(lowered[name]) for name in LESS_TELLING if name in lowered]
     json = [lowered[name] for name in METADATA if name in lowered and kinds[lowered[name]] in JSON_KINDS]
     json += [name for name, kind in kinds.items() if kind in JSON_KINDS and name not in json]
-    keyed = [field for text in expressions for field in _keys_in(text, json)]
+    keyed = [field for text in expressions for field in keys_in(text, json)]
     by_key = sorted(dict.fromkeys(keyed), key=lambda field: _rank(field.key or ""))
     telling = [field for field in by_key if field.key in TENANT]
     rest = [field for field in by_key if field.key not in TENANT]
@@ -69,7 +69,8 @@ def _rank(key: str) -> int:
     return TENANT.index(key) if key in TENANT else len(TENANT)
 
 
-def _keys_in(text: str, columns: Iterable[str]) -> Iterable[TenantField]:
+def keys_in(text: str, columns: Iterable[str]) -> Iterable[TenantField]:
+    """Yield the keys of JSON columns that an SQL expression names."""
     for column in columns:
         quoted = re.escape(ident(column))
         pattern = rf"(?:{quoted}|(?<![\w\"]){re.escape(column)}(?![\w\"]))\)?\s*(?:::jsonb?\s*)?->>\s*'((?:[^']|'')+)'"

@@ -123,7 +123,7 @@ PLAIN = Layout(
     "SELECT DISTINCT tenant_id FROM public.recent",
     as_app=False,
     change="UPDATE public.chunks SET tenant_id = %(t)s::text",
-    left=frozenset({"PG067", "PG100"}),
+    left=frozenset({"PG067", "PG100", "PG130"}),
 )
 PARTITIONED = Layout(
     "partitioned",
