@@ -580,6 +580,17 @@ def test_versions(db: Database, number: int, today: str, expected: set[str], gra
     assert all(f.fix.startswith("-- ") for f in found.findings)
 
 
+def test_an_embedded_server_has_no_finding_that_nobody_can_fix(db: Database) -> None:
+    rows = with_server(db.rows(), 180004)
+    assert "PG091" in ids(judge(TARGET, rows))
+    found = judge(replace(TARGET, embedded=True), rows)
+    assert "PG091" not in ids(found)
+    assert "18.6" in dict(found.facts)["embedded server"]
+    older = judge(replace(TARGET, embedded=True), with_server(rows, 170000))
+    assert "PG090" in ids(older)  # a published way past the policies: a dsn to another server is the cure
+    assert older.grade == "none"
+
+
 def test_what_cannot_be_read_lowers(db: Database) -> None:
     rows = db.rows()
     for name in rows.keys() - {"search_path"}:
