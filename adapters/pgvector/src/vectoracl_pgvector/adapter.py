@@ -142,6 +142,7 @@ class PgvectorAdapter:
             config.columns.tenant,
             expected=schema.expected(config),
             embedded=config.embedded is not None,
+            backup_roles=(config.owner_role, *config.backup_roles),
             accept=tuple(entry.plain() for entry in config.accept),
         )
         asked = postures.queries(target)

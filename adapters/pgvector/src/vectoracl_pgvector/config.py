@@ -130,6 +130,7 @@ class PgvectorConfig(Model):
     `demote_stall` is how many seconds the copying of a tenant's rows back to the shared partition may take, for which
     everybody waits; a demotion that needs longer is refused. The locks and the commit around it come on top.
     `accept` names findings of `vectoracl check` that do not lower the grade, each with its reason.
+    `backup_roles` names the roles, or patterns of them, that may dump or restore everything; `check` reports others.
     `extension_schema` is where pgvector is installed; it is found where that is left out.
     `ef_search` is the default effort of an HNSW search (1 to 1000); `pool_max` bounds the connections of a process.
     """
@@ -143,6 +144,7 @@ class PgvectorConfig(Model):
     extension_schema: Identifier | None = None
     owner_role: Identifier = "vectoracl_owner"
     runtime_role: Identifier = "vectoracl_runtime"
+    backup_roles: tuple[str, ...] = ()
     dimension: int = Field(ge=1, le=16_000)
     type: Literal["vector", "halfvec"] = "vector"
     metric: Literal["cosine", "inner", "l2"] = "cosine"

@@ -19,6 +19,7 @@ from vectoracl_pgvector.judge_around import (
     server_versions,
     views,
 )
+from vectoracl_pgvector.judge_backups import backups
 from vectoracl_pgvector.judge_policies import policies, related, row_security
 from vectoracl_pgvector.judge_reach import reach
 from vectoracl_pgvector.judge_role import role_itself, session
@@ -54,7 +55,7 @@ def _all(look: Look) -> Iterator[Finding]:
     if look.server is not None and not look.server.role_exists:
         yield found("PG029", look.role, f"There is no role {look.role}.", f"CREATE ROLE {ident(look.role)} LOGIN;")
         return
-    for topic in (role_itself, session, server_versions, extensions, around_schema, logs):
+    for topic in (role_itself, session, server_versions, extensions, around_schema, logs, backups):
         yield from topic(look)
     if look.table is None:
         if "relations" not in look.missing:

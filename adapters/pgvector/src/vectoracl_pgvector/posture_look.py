@@ -40,6 +40,8 @@ class Target:
     # Of a configured store: (column, type, dimension or None) as the configuration has them.
     expected: tuple[tuple[str, str, int | None], ...] = field(default=(), compare=False)
     embedded: bool = field(default=False, compare=False)
+    # Roles, or patterns of them, that may dump or restore everything; None where no configuration could name any.
+    backup_roles: tuple[str, ...] | None = field(default=None, compare=False)
 
     @property
     def tenant(self) -> TenantField:

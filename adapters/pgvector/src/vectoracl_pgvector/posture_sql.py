@@ -12,6 +12,7 @@ from typing import Final
 
 from vectoracl_pgvector import posture_parts as parts
 from vectoracl_pgvector import reach_sql
+from vectoracl_pgvector.judge_backups import POWERFUL
 from vectoracl_pgvector.mirror import CONSTRAINT, UNFINISHED
 from vectoracl_pgvector.posture_table_sql import (
     ALL_COLUMNS,
@@ -267,5 +268,6 @@ STATEMENTS: Final[tuple[tuple[str, str], ...]] = (
     ("related", RELATED),
     ("large_objects", LARGE_OBJECTS),
     ("moves", MOVES),
+    ("powerful", POWERFUL),
     *reach_sql.STATEMENTS,
 )

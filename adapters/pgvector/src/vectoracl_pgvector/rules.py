@@ -6,6 +6,7 @@
     PG05x        grants                        PG10x  related tables and side channels
     PG06x        tenant column and keys        PG11x  what could not be read, or is not as expected
     PG13x        reach                         PG12x  moves between tiers
+    PG14x        backups
 
 `lowers` is True where the database itself would then answer with, change or let someone reach another tenant's
 rows: the grade falls to "none". Existence oracles and side channels are warnings; they do not lower it.
@@ -271,6 +272,10 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
      "stays in step, which makes each of its writes a little slower. One that was broken off in its last moment keeps "
      "its tenant from writing."),
     # --- reach: whose rights the runtime role has, and what those could read
+    ("PG140", "A role may dump or restore everything, and the configuration does not name it", _W, False,
+     "No policy binds superusers, roles with BYPASSRLS or REPLICATION, those that read the server's files, and the "
+     "table's owner, who can take row-level security off. Backups need one of them; each other one is a way past "
+     "isolation that nobody watches. `backup_roles` names those that are meant."),
     ("PG130", "A readable relation can hold copies of governed rows", _E, True,
      "The role can read a table or materialized view that has text, documents or vectors, and no policy that is proved "
      "to bind it to the tenant. A copy keeps nothing of the policies of where it came from, whatever its columns are "

@@ -1,0 +1,65 @@
+"""Roles that may dump or restore everything: no policy binds them, so the configuration has to name them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Final
+
+from vectoracl.findings import Finding
+from vectoracl_pgvector import posture_parts as parts
+from vectoracl_pgvector.posture_look import Look, found
+from vectoracl_pgvector.sql_text import advice, ident
+
+# The administrators that a managed service keeps for itself; their customers can neither change nor use them.
+SERVICE_ROLES: Final = frozenset({
+    "rdsadmin", "cloudsqladmin", "cloudsqlagent", "alloydbadmin", "azuresu", "supabase_admin", "cloud_admin",
+})  # fmt: skip
+
+# Who may log in and act as one that no policy binds. The role that made the cluster (oid 10) is always there, as a
+# superuser; the runtime role has findings of its own.
+POWERFUL: Final = (
+    parts.REACH
+    + parts.TREE
+    + """,
+  able AS (SELECT r.oid, r.rolname, r.rolsuper, r.rolreplication,
+                  ARRAY(SELECT s.rolname::text FROM pg_catalog.pg_roles s
+                         WHERE (s.rolsuper OR s.rolbypassrls OR s.rolname IN
+                               ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files'))
+                           AND pg_catalog.pg_has_role(r.oid, s.oid, 'MEMBER') ORDER BY 1) AS through,
+                  EXISTS (SELECT FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
+                           WHERE pg_catalog.pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owns
+             FROM pg_catalog.pg_roles r
+            WHERE r.rolcanlogin AND r.oid <> 10 AND r.oid NOT IN (SELECT oid FROM me))
+SELECT rolname::text, rolsuper, rolreplication, through, owns FROM able
+ WHERE rolsuper OR rolreplication OR owns OR through <> '{}' ORDER BY 1"""
+)
+
+
+def backups(look: Look) -> Iterator[Finding]:
+    """Judge who may dump or restore everything, where a configuration could name him."""
+    named = look.target.backup_roles
+    if named is None:
+        return
+    for role, superuser, replication, through, owns in look.rows.get("powerful", []):
+        if role in SERVICE_ROLES or any(fnmatchcase(role, pattern) for pattern in named):
+            continue
+        powers = []
+        if superuser:
+            powers.append("is a superuser")
+        elif role in through:
+            powers.append("has BYPASSRLS")
+        elif through:
+            powers.append(f"can act as {', '.join(through)}")
+        if replication:
+            powers.append("has REPLICATION")
+        if owns and not superuser:
+            powers.append("owns the table, or can act as its owner, and so can take row-level security off")
+        yield found(
+            "PG140", role, f"{role} {', and '.join(powers)}.",
+            advice(
+                f'Where {role} makes or restores backups, or operates the server, say so: backup_roles = ["{role}"] in '
+                f"the store's configuration. Else take the power away, for example: ALTER ROLE {ident(role)} "
+                "NOSUPERUSER NOBYPASSRLS NOREPLICATION;"
+            ),
+        )  # fmt: skip
