@@ -128,7 +128,6 @@ class Guard:
         self.clock = clock
         self.monotonic = monotonic
         self.returned = returned
-        self._seen = (-math.inf, 0.0)
         self._plans: OrderedDict[tuple[Asker, Action, str], Plan] = OrderedDict()
         self._lock = Lock()
         self._stamped = 0.0
@@ -145,21 +144,14 @@ class Guard:
     def now(self) -> tuple[float, float]:
         """Return the time by the wall clock (POSIX seconds) and by the monotonic one.
 
-        The wall clock never goes back here: where the system's does, it goes on from what it said before, so that
-        nothing that has expired is valid again. A clock that says no number reads as the end of time.
+        A clock that says no number reads as the end of time. One that is set back keeps no decision alive: `_holds`.
         """
         tick = self.monotonic()
         try:
             told = float(self.clock())
         except Exception:  # noqa: BLE001 - without a clock nothing is known to be valid
             return math.inf, tick
-        if not math.isfinite(told):
-            return math.inf, tick
-        last, at = self._seen
-        if told >= last:
-            self._seen = (told, tick)
-            return told, tick
-        return last + max(tick - at, 0.0), tick
+        return (told if math.isfinite(told) else math.inf), tick
 
     def plan(self, asker: Asker, action: Action, store: Store) -> Flow[Plan]:
         """Decide *action* for *asker*, from the cache where the decision still holds.
