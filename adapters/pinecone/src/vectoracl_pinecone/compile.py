@@ -89,7 +89,7 @@ class PineconeCompiler:
         )
 
     def rival(self, document: str, generation: int, version: str) -> Compiled:
-        """Return that another replacement than *version* wrote the record, of this generation or a later one."""
+        """Return that somebody else than *version* wrote the record, into this generation or a later one."""
         return every(
             [
                 self.documents([document]),
@@ -97,6 +97,10 @@ class PineconeCompiler:
                 {self._keys.version: {"$ne": version}},
             ]
         )
+
+    def replaced_by_another(self, document: str, generation: int, version: str) -> Compiled:
+        """Return that the record is of another replacement of this generation; an upsert may have followed into it."""
+        return every([self.rival(document, generation, version), {self._keys.version: {"$ne": NO_VERSION}}])
 
     def records(self, ids: Iterable[str]) -> Compiled:
         """Return that the record has one of *ids*."""
@@ -194,6 +198,11 @@ class PineconeCompiler:
         if where is EVERY:
             return Remove(partition, self.namespace(partition), ids=tuple(ids))
         return Remove(partition, self.namespace(partition), filter=_filter(every([where, self.records(ids)])))
+
+    def remove_all(self, partition: str, where: Compiled) -> Remove:
+        """Compile a delete of the records that pass *where*, in one request; EVERY is all of the tenant's."""
+        own = every([where, {self._keys.tenant: {"$eq": partition}}])
+        return Remove(partition, self.namespace(partition), filter=_filter(own))
 
     def settle(self, partition: str, lsn: int | None, seen: Compiled, gone: Compiled) -> Settle:
         """Compile the wait for a write; NONE as *seen* or *gone* is nothing to wait for."""

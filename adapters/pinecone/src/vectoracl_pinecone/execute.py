@@ -34,6 +34,7 @@ from vectoracl_pinecone.requests import (
     AnyRequest,
     Describe,
     Done,
+    Drop,
     FetchBy,
     Listing,
     Match,
@@ -99,6 +100,8 @@ def call(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequest
 
 def perform(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequest, timeout: float) -> Any:
     """Make the call; only `call`, which has looked at the namespace, may do so."""
+    if isinstance(request, Drop):
+        return index.delete_namespace(name=request.namespace, timeout=timeout)
     if kind == "document":
         return documents.call(index, config, request, timeout)
     match request:
@@ -212,7 +215,7 @@ def reply_of(config: PineconeConfig, kind: str, request: AnyRequest, answer: Any
             return bool(answer.items if kind == "document" else answer.vectors)
         case Schema():
             return None if answer is None else documents.stats_of(answer, config)
-        case Settle():
+        case Settle() | Drop():
             return None
     assert_never(request)
 
@@ -337,7 +340,7 @@ class PineconePort(_Process):
         try:
             return self._driven(request, deadline)
         except Exception as error:  # noqa: BLE001 - raised as ours, below
-            failed = mapped(error, write=isinstance(request, Put | Remove), debug=self._debug)
+            failed = mapped(error, write=isinstance(request, Put | Remove | Drop), debug=self._debug)
         raise failed
 
     def _driven(self, request: AnyRequest, deadline: float) -> Any:
@@ -404,7 +407,7 @@ class AsyncPineconePort(_Process):
                 index = self._index or await self._open()
                 return await self._driven(index, request, deadline)
         except Exception as error:  # noqa: BLE001 - raised as ours, below
-            failed = mapped(error, write=isinstance(request, Put | Remove), debug=self._debug)
+            failed = mapped(error, write=isinstance(request, Put | Remove | Drop), debug=self._debug)
         raise failed
 
     async def _driven(self, index: AsyncIndex, request: AnyRequest, deadline: float) -> Any:

@@ -9,15 +9,16 @@ from typing import Any, TypeVar
 from vectoracl.adapter import Adopted, Port, Progress, Request, TenantInfo
 from vectoracl.errors import PostureError, RefusedError, StoreError
 from vectoracl.fields import FieldType
+from vectoracl.ids import check_tenant
 from vectoracl_pinecone import schema
 from vectoracl_pinecone.adopt import Adoption
-from vectoracl_pinecone.compile import PineconeCompiler
+from vectoracl_pinecone.compile import EVERY, PineconeCompiler
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import Decoder
 from vectoracl_pinecone.execute import create
 from vectoracl_pinecone.names import tenant_of
 from vectoracl_pinecone.posture import compared
-from vectoracl_pinecone.requests import Describe, Query, Stats
+from vectoracl_pinecone.requests import Describe, Drop, Query, Stats
 
 R = TypeVar("R")
 _NO_TIERS = "Every tenant of a Pinecone store has a namespace of its own already."
@@ -138,6 +139,32 @@ class PineconeOperator:
     def demote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:  # noqa: ARG002 - the contract's
         """Raises: RefusedError."""
         raise RefusedError(_NO_TIERS)
+
+    def remove(self, tenant: str) -> list[str]:
+        """Delete the namespace of *tenant* with every record in it, whatever its generation."""
+        namespace = self._compile.namespace(check_tenant(tenant))
+        found = self._found()
+        if found is None:
+            return []
+        # The statistics may be behind, so the records are asked for too.
+        listed = self._ask(self._compile.listing(tenant)).matches
+        if not listed and namespace not in found.namespaces:
+            return []
+        try:
+            self._ask(Drop(tenant, namespace))
+        except StoreError as error:
+            if error.code not in ("not_offered", "not_provisioned", "rejected"):
+                raise
+            return self._emptied(tenant)
+        return [f"removed the namespace of the tenant {tenant} with its records"]
+
+    def _emptied(self, tenant: str) -> list[str]:
+        """Delete every record of a namespace, on a server that cannot delete namespaces; it has no empty ones."""
+        number = 0
+        while listed := self._ask(self._compile.listing(tenant)).matches:
+            self._ask(self._compile.remove(tenant, [one.id for one in listed], EVERY))
+            number += len(listed)
+        return [f"removed {number:,} records of the tenant {tenant}"] if number else []
 
     def close(self) -> None:
         """Close the connections."""

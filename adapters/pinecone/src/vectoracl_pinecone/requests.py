@@ -127,6 +127,19 @@ class Remove(Request[Done]):
 
 
 @dataclass(frozen=True, slots=True)
+class Drop(Request[None]):
+    """Delete the namespace with every record in it; for operators only. Not every server has it."""
+
+    partition: str
+    namespace: str
+
+    @property
+    def writes(self) -> bool:
+        """It does."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
 class Settle(Request[None]):
     """Wait until a query has seen the log position `lsn`; without one, until `seen` matches and `gone` does not."""
 
@@ -211,5 +224,5 @@ class SourceRows(Request[tuple[Match, ...]]):
 
 Standing = Describe | Schema | MayRead | MayRank | MayWrite | Stray | SourceIds | SourceRows
 """What is not a handle's: it names no tenant, and no flow of an operation makes it."""
-AnyRequest = Query | Listing | FetchBy | Put | Remove | Settle | Standing
-Scoped = Query | Listing | FetchBy | Put | Remove | Settle
+AnyRequest = Query | Listing | FetchBy | Put | Remove | Drop | Settle | Standing
+Scoped = Query | Listing | FetchBy | Put | Remove | Drop | Settle

@@ -176,7 +176,7 @@ class Writer:
                     yield from self._remove(partition, taken, EVERY)
                     raise _taken()
                 if not operation.records:
-                    yield from self._remove(partition, old, EVERY)
+                    yield from self._remove_all(partition, old, self._compile.documents([document]))
                     return 0
                 generation = max((taken_apart(one).generation for one in old), default=-1) + step
                 records = at_generation(operation.records, generation)
@@ -184,6 +184,8 @@ class Writer:
                 yield from self._write(partition, puts, self._compile.written(records[-1], version))
                 mine = _ids(records)
                 rival = yield from self.rival(partition, document, generation, version)
+                if rival == "same" and not (yield from self._contested(partition, document, generation, version)):
+                    rival = None
                 if rival == "newer":
                     taken, mine = mine, []
                     yield from self._remove(partition, sorted(taken), EVERY)
@@ -218,25 +220,48 @@ class Writer:
             found = yield from self._compile.query(partition, self._compile.newer({document: generation}), 1)
         return "newer" if found else "same"
 
+    def _contested(self, partition: str, document: str, generation: int, version: str) -> Flow[bool]:
+        """Tell whether another replacement took *generation* too, and not only an upsert that follows this one."""
+        other = self._compile.replaced_by_another(document, generation, version)
+        return bool((yield from self._compile.query(partition, other, 1)))
+
     def delete(self, operation: Delete) -> Flow[int | None]:
-        """Find out which records are meant, then delete those of them that are still so."""
+        """Count the records that are meant, then delete them in one request, by what they are and not by their ids.
+
+        An upsert that comes between the two is before the delete or after it, whole. Deleted by the ids that were
+        counted, a batch would lose those of its records that were there before, and keep the others.
+        """
         partition = operation.partition
         where = self._compile.scope(operation.scope)
+        selected: Compiled = EVERY
         if operation.where is not None:
             where = self._compile.scope(operation.scope, operation.where)
         if where is NONE:
             return 0
         if operation.refs is not None:
-            meant = yield from self._named(operation)
+            meant, selected = (yield from self._named(operation)), self._compile.refs(operation.refs)
         elif operation.document is not None:
             meant = yield from self._pages.ids(partition, document_prefix(operation.document))
+            selected = self._compile.documents([operation.document])
         else:
             ids = yield from self._pages.matching(partition, where)
-            yield from self._remove(partition, ids, where)
+            yield from self._remove_all(partition, ids, where)
             return len(ids)
         ids = yield from self._pages.passing(partition, meant, where)
-        yield from self._remove(partition, ids, where)
+        if operation.refs is not None and len(operation.refs) > MAX_IDS:  # more than a filter should hold
+            yield from self._remove(partition, ids, where)
+        else:
+            yield from self._remove_all(partition, ids, every([where, selected]))
         return len(ids)
+
+    def _remove_all(self, partition: str, ids: Sequence[str], where: Compiled) -> Flow[None]:
+        """Delete all that pass *where* in one request, if there are any: *ids* are those that were found."""
+        if not ids:
+            return
+        yield from self._compile.remove_all(partition, where)
+        if self._config.wait_visible:
+            gone = every([where, self._compile.records(ids[-1:])])
+            yield from self._compile.settle(partition, None, NONE, gone)
 
     def _named(self, operation: Delete) -> Flow[list[str]]:
         """Return the ids of the records that a delete names, whatever the scope."""

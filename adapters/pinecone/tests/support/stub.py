@@ -151,6 +151,12 @@ class Stub:
             total = sum(one["vectorCount"] for one in counts.values())
             body = {"namespaces": counts, "dimension": self.dimension, "metric": self.metric, "totalVectorCount": total}
             return Answer(200, body)
+        if parts[0] == "namespaces" and one.method == "DELETE" and "namespaces" in self.offers:
+            name = unquote(parts[1])
+            self._space(name)
+            if self.spaces.pop(name, None) is None:
+                return Answer(404, {"error": {"code": "NOT_FOUND", "message": "no such namespace"}})
+            return Answer(202, {})
         if parts[0] == "namespaces" and parts[2:3] == ["documents"]:
             return self._documents(unquote(parts[1]), parts[3], one.body)
         if self.kind == "vector" and parts[0] in ("query", "vectors"):

@@ -1,0 +1,178 @@
+"""Writers of one document that meet, in every order of their requests, over a model of an index that keeps up."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vectoracl.drive import confined, run
+from vectoracl.fields import check_fields
+from vectoracl.operations import ChunkRef, Delete, Replace, Scan, Upsert
+from vectoracl.predicate import ALWAYS, Eq
+from vectoracl.records import Record, Tag
+from vectoracl_conformance.interleave import Ended, World, frozen, moments, outcomes, schedules
+from vectoracl_pinecone.adapter import PineconeAdapter
+from vectoracl_pinecone.config import PineconeConfig
+from vectoracl_pinecone.requests import Done, Listing, Match, Page, Put, Query, Remove
+
+from pinecone_support.stub import passes
+
+TENANT = "acme"
+FIELDS = check_fields({"by": "keyword"})
+CONFIG = PineconeConfig.model_validate({"api_key": "none", "index": "i", "dimension": 2})
+TEXT: Any = frozenset({"text", "metadata"})
+
+
+class Model:
+    """The records of one namespace; each request is one indivisible thing."""
+
+    def __init__(self, records: dict[str, Any] | None = None) -> None:
+        self.records = dict(records or {})
+
+    def __call__(self, request: Any) -> Any:
+        match request:
+            case Put(records=some):
+                self.records.update((one.id, one.metadata) for one in some)
+                return Done()
+            case Remove(ids=ids, filter=where):
+                gone = ids if ids is not None else [one for one in self.records if passes(where, self.records[one])]
+                for one in gone:
+                    self.records.pop(one, None)
+                return Done()
+            case Listing(prefix=prefix, token=token, limit=limit):
+                ids = sorted(one for one in self.records if one.startswith(prefix or "") and one > (token or ""))
+                return Page(tuple(map(Match, ids[:limit])), ids[limit - 1] if len(ids) > limit else None)
+            case Query(filter=where, top_k=top):
+                ids = [one for one in sorted(self.records) if where is None or passes(where, self.records[one])]
+                return tuple(Match(one, 1.0, self.records[one]) for one in ids[:top])
+        raise AssertionError(type(request).__name__)
+
+    def execute(self, request: Any, _: float | None) -> Any:
+        return self(request)
+
+    parallel = 1
+
+    def close(self) -> None:
+        pass
+
+
+def adapter() -> PineconeAdapter:
+    return PineconeAdapter(CONFIG, FIELDS)
+
+
+def records(writer: str, *chunks: str) -> tuple[Record, ...]:
+    time = float(zlib.crc32(repr((writer, chunks)).encode()))
+    return tuple(
+        Record(
+            Tag(TENANT, "d", one, producer=writer, path="upsert", time=time, position=place),
+            writer,
+            np.array([1.0, float(place)], np.float32),
+            {"by": writer},
+        )
+        for place, one in enumerate(chunks)
+    )
+
+
+def drive(model: Model, flow: Any) -> Any:
+    return run(flow, {"store": model})
+
+
+def upsert(writer: str, *chunks: str) -> tuple[Any, Any]:
+    return (
+        lambda: adapter().upsert(Upsert(TENANT, ALWAYS, records(writer, *chunks))),
+        lambda state: {**state, **dict.fromkeys(chunks, writer)},
+    )
+
+
+def replace(writer: str, *chunks: str) -> tuple[Any, Any]:
+    return (
+        lambda: adapter().replace(Replace(TENANT, ALWAYS, "d", records(writer, *chunks))),
+        lambda _: dict.fromkeys(chunks, writer),
+    )
+
+
+def delete(keep: Callable[[str, str], bool], **selector: Any) -> tuple[Any, Any]:
+    return (
+        lambda: adapter().delete(Delete(TENANT, ALWAYS, **selector)),
+        lambda state: {chunk: text for chunk, text in state.items() if keep(chunk, text)},
+    )
+
+
+WRITES: dict[str, Callable[[int], tuple[Any, Any]]] = {
+    "upsert": lambda n: upsert(f"u{n}", "b", f"y{n}"),
+    "replace": lambda n: replace(f"r{n}", "a", "b", f"x{n}"),
+    "delete ids": lambda _: delete(
+        lambda chunk, _: chunk not in ("b", "y0"), refs=(ChunkRef("b", "d"), ChunkRef("y0", "d"))
+    ),
+    "delete bare ids": lambda _: delete(
+        lambda chunk, _: chunk not in ("b", "y0"), refs=(ChunkRef("b"), ChunkRef("y0"))
+    ),
+    "delete document": lambda _: delete(lambda *_: False, document="d"),
+    "delete where": lambda _: delete(lambda _, text: text not in ("old", "u0"), where=Eq("by", "old") | Eq("by", "u0")),
+    "clear": lambda _: delete(lambda *_: False, where=ALWAYS),
+    "replace with nothing": lambda _: (lambda: adapter().replace(Replace(TENANT, ALWAYS, "d", ())), lambda _: {}),
+}
+STARTS: dict[str, tuple[tuple[Any, Any], ...]] = {
+    "absent": (),
+    "added": (upsert("old", "a", "b"),),
+    "replaced": (replace("older", "a"), replace("old", "a", "b")),
+}
+
+
+def visible(model: Model) -> dict[str, str]:
+    hits = drive(model, adapter().scan(Scan(TENANT, ALWAYS, ALWAYS, 100, None, TEXT))).hits
+    assert len({hit.id for hit in hits}) == len(hits), hits
+    return {hit.id: hit.text for hit in hits}
+
+
+class Meeting:
+    def __init__(self, start: str, names: Sequence[str], *, watched: bool) -> None:
+        self.first = self.model = Model()
+        self.begin: dict[str, str] = {}
+        for make, effect in STARTS[start]:
+            drive(self.first, make())
+            self.begin = effect(self.begin)
+        self.writes = [WRITES[name](number) for number, name in enumerate(names)]
+        self.effects = [effect for _, effect in self.writes]
+        self.seen = moments(self.begin, self.effects) if watched else None
+
+    def __call__(self) -> World:
+        self.model = Model(self.first.records)
+        return World([confined(make(), TENANT) for make, _ in self.writes], self.model, self.look)
+
+    def look(self) -> None:
+        if self.seen is not None:
+            state = visible(self.model)
+            assert frozen(state) in self.seen, state
+
+    def judge(self, ended: Ended) -> None:
+        assert [actor.ended for actor in ended] == ["done"] * len(ended)
+        state = visible(self.model)
+        assert frozen(state) in outcomes(self.begin, self.effects, ended), (state, ended.schedule)
+
+
+PAIRS = [pair for pair in combinations_with_replacement(WRITES, 2) if {"upsert", "replace"} & set(pair)]
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("names", PAIRS, ids=" and ".join)
+def test_two_writers_in_every_order(names: tuple[str, str], start: str) -> None:
+    """What is there at the end is what some order of the two gives; without replacements, at every moment too."""
+    meeting = Meeting(start, names, watched=not any(name == "replace" for name in names))
+    # Two replacements that took one number go again, each by a step that is its own: too many orders to try each.
+    for ended in schedules(meeting, sample=200 if names == ("replace", "replace") else None):
+        meeting.judge(ended)
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("name", [name for name in WRITES if name.startswith(("delete", "clear"))])
+def test_an_upsert_a_delete_and_another_writer(name: str, start: str) -> None:
+    for third in ("upsert", "delete document", "clear"):
+        meeting = Meeting(start, ("upsert", name, third), watched=True)
+        for ended in schedules(meeting, sample=40):
+            meeting.judge(ended)
