@@ -137,6 +137,14 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST, tags=THOROUGH)
+def cluster(session: nox.Session) -> None:
+    """A cluster of three Weaviate nodes: replicas, consistency levels, and a node that is down."""
+    install(session, stores=("weaviate",))
+    ready(session, "weaviate")
+    session.run("pytest", "-q", "adapters/weaviate/tests/test_cluster.py", env={"VECTORACL_CLUSTER": "1"})
+
+
+@nox.session(python=OLDEST, tags=THOROUGH)
 def lowest(session: nox.Session) -> None:
     """The quick tests with the lowest version that each of our distributions declares of what it imports."""
     install(session, "--resolution", "lowest-direct", tests=False)

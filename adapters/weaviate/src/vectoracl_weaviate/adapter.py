@@ -40,6 +40,7 @@ _DEEP = "the best documents were not all found within the deepest ranking"
 
 
 _HIDDEN = "objects that do not match are too many to look behind: run `vectoracl provision`"
+_STALE = "one replica of the tenant answered, which may lack what others have"
 _LOOKS = 8
 _STRANGE = 100
 """How many objects of writers that did not know a field are looked at before all are compared."""
@@ -86,6 +87,7 @@ class WeaviateAdapter:
         self._capabilities = capabilities(config)
         self._compile = WeaviateCompiler(config, fields)
         self._decode = Decoder(config, fields)
+        self._replicas = config.replication_factor or 1
 
     @property
     def capabilities(self) -> Capabilities:
@@ -112,6 +114,8 @@ class WeaviateAdapter:
                 if whole and self.config.index != "flat" and not isinstance(operation.query, Lexical):
                     visible = yield from self._number(operation.partition, condition, quick=True)
                     shortfall = _SHORT if min(operation.k, visible) > len(hits) else None
+        if shortfall is None and self._replicas > 1:
+            shortfall = _STALE  # whatever consistency is asked for: see the guide
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
         return Found(_plain(hits, operation.include), shortfall is None, shortfall)
@@ -712,7 +716,11 @@ class WeaviateAdapter:
 
     def posture(self) -> Flow[Posture]:
         """Read the collection's configuration, and what the keys may do."""
-        return (yield from postures.look(self.config, self._fields))
+        return (yield from postures.look(self.config, self._fields, self._learn))
+
+    def _learn(self, replicas: int) -> None:
+        """Keep how many replicas there really are: the server's default may be more than one."""
+        self._replicas = max(replicas, self.config.replication_factor or 1)
 
     def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
         """Rank over all tenants, one after the other: no request of Weaviate reaches two of them."""

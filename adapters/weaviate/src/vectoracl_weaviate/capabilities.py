@@ -14,6 +14,7 @@ def capabilities(config: WeaviateConfig) -> Capabilities:
     a replacement is declared atomic, although readers see one version (`adapter.WeaviateAdapter.replace`). BM25's
     statistics are those of the tenant's shard.
     """
+    whole = (config.replication_factor or 1) == 1
     return Capabilities(
         grade="engine" if config.tenant_keys is None else "credential",
         metric=config.metric,
@@ -25,7 +26,7 @@ def capabilities(config: WeaviateConfig) -> Capabilities:
         exact=config.index == "flat",
         atomic_upsert=False,
         atomic_replace=False,
-        visible="eventual" if config.async_indexing else "immediate",
+        visible="immediate" if whole and not config.async_indexing else "eventual",
         max_batch=config.max_batch,
         max_k=config.max_k,
         deadlines="client",

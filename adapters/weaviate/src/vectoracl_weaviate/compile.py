@@ -42,6 +42,11 @@ from vectoracl_weaviate.requests import Create, Drop, Find, Groups, Merge, Put, 
 NO_MARK = "-"
 NO_VERSION = ""
 _TAG_BYTES = 4096
+_LEVELS: Mapping[str, Any] = {
+    "one": base_pb2.CONSISTENCY_LEVEL_ONE,
+    "quorum": base_pb2.CONSISTENCY_LEVEL_QUORUM,
+    "all": base_pb2.CONSISTENCY_LEVEL_ALL,
+}
 
 
 class WeaviateCompiler:
@@ -51,6 +56,7 @@ class WeaviateCompiler:
         self._config = config
         self._fields = fields
         self._keys = config.properties
+        self._level = {} if config.consistency is None else {"consistency_level": _LEVELS[config.consistency]}
         self._predicates = Compiler(config.properties, fields)
         keys = config.properties
         self.versions = (keys.document, keys.generation, keys.version, keys.pending, keys.committed)
@@ -162,6 +168,7 @@ class WeaviateCompiler:
             uses_123_api=True,
             uses_125_api=True,
             uses_127_api=True,
+            **self._level,
             **more,
         )
         if where is not EVERY:
@@ -306,7 +313,7 @@ class WeaviateCompiler:
         """Compile the writing of *records*, whose tags have their generation, each with its version's name."""
         tenant = _name(partition)
         objects = [self._object(tenant, record, version, pending) for record, version in records]
-        return Put(partition, batch_pb2.BatchObjectsRequest(objects=objects))
+        return Put(partition, batch_pb2.BatchObjectsRequest(objects=objects, **self._level))
 
     def _vector(self, vector: Vector) -> base_pb2.Vectors:
         return base_pb2.Vectors(
@@ -370,7 +377,7 @@ class WeaviateCompiler:
         return Drop(
             partition,
             batch_delete_pb2.BatchDeleteRequest(
-                collection=self._config.collection, tenant=_name(partition), filters=where
+                collection=self._config.collection, tenant=_name(partition), filters=where, **self._level
             ),
         )
 

@@ -98,6 +98,33 @@ class AdoptProperties(Model):
     prefix: str = Field(default="", max_length=64)
 
 
+class Node(Model):
+    """One more address of the same cluster: REST, and gRPC on the same host where no other is named."""
+
+    url: str = Field(min_length=1)
+    grpc_host: str | None = Field(default=None, min_length=1)
+    grpc_port: int = Field(default=50_051, ge=1, le=65_535)
+
+    @property
+    def grpc_target(self) -> str:
+        """Host and port of gRPC."""
+        return _target(self.grpc_host or urlsplit(self.url).hostname or "", self.grpc_port)
+
+
+def _target(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _check_url(url: str) -> str:
+    """Return the scheme of *url*. Raises: ValueError where it is more or less than an address."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.rstrip("/") or parts.query:
+        raise ValueError("url must be http://host:port or https://host:port")
+    if parts.username or parts.password:
+        raise ValueError("url must hold no credentials; use api_key")
+    return parts.scheme
+
+
 class WeaviateConfig(Model):
     """`[stores.NAME]` with adapter = "weaviate".
 
@@ -112,11 +139,17 @@ class WeaviateConfig(Model):
     `async_indexing` says that the server does so, which makes writes visible to searches only after a while.
     `new_tenants` is whether the first write of a tenant creates it ("create"), or whether the operator does.
     `page` bounds the objects of one answer of a listing, `max_request_bytes` one request.
+    `nodes` are further addresses of the same cluster, tried in turn where one does not answer. `replication_factor` is
+    how many nodes keep each tenant (None: the server's default, when the collection is created). `consistency` is how
+    many of them a write, and the reading of an object, waits for (None: the server's default).
     """
 
     url: str = Field(min_length=1)
     grpc_host: str | None = Field(default=None, min_length=1)
     grpc_port: int = Field(default=50_051, ge=1, le=65_535)
+    nodes: tuple[Node, ...] = Field(default=(), max_length=64)
+    replication_factor: int | None = Field(default=None, ge=1, le=64)
+    consistency: Literal["one", "quorum", "all"] | None = None
     ca_file: Path | None = None
     api_key: Secret | None = None
     operator_key: Secret | None = None
@@ -142,12 +175,10 @@ class WeaviateConfig(Model):
 
     @model_validator(mode="after")
     def _whole(self) -> WeaviateConfig:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.rstrip("/") or parts.query:
-            raise ValueError("url must be http://host:port or https://host:port")
-        if parts.username or parts.password:
-            raise ValueError("url must hold no credentials; use api_key")
-        if self.ca_file is not None and parts.scheme != "https":
+        scheme = _check_url(self.url)
+        if {_check_url(one.url) for one in self.nodes} - {scheme}:
+            raise ValueError("the addresses of one cluster are all http or all https")
+        if self.ca_file is not None and scheme != "https":
             raise ValueError("ca_file goes with an https url, and only with it")
         if self.index == "dynamic" and not self.async_indexing:
             raise ValueError('index = "dynamic" needs a server with ASYNC_INDEXING: set async_indexing = true')
@@ -163,8 +194,12 @@ class WeaviateConfig(Model):
     @property
     def grpc_target(self) -> str:
         """Host and port of gRPC."""
-        host = self.grpc_host or urlsplit(self.url).hostname or ""
-        return f"[{host}]:{self.grpc_port}" if ":" in host else f"{host}:{self.grpc_port}"
+        return _target(self.grpc_host or urlsplit(self.url).hostname or "", self.grpc_port)
+
+    @property
+    def addresses(self) -> tuple[tuple[str, str], ...]:
+        """The REST address and the gRPC target of each node that is known."""
+        return ((self.url, self.grpc_target), *((one.url, one.grpc_target) for one in self.nodes))
 
     @property
     def anonymous(self) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, assert_never
@@ -24,7 +25,7 @@ from vectoracl.adapter import OneProcess
 from vectoracl.certificates import Authority, authority
 from vectoracl.errors import StoreError, VectorACLError
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.failures import ADAPTER, mapped, not_served, status
+from vectoracl_weaviate.failures import ADAPTER, down, mapped, not_served, status, unreplicated
 from vectoracl_weaviate.names import tenant_name
 from vectoracl_weaviate.requests import (
     About,
@@ -108,7 +109,8 @@ def compiled(config: WeaviateConfig, request: AnyRequest) -> Rest | Call:
             return Call("TenantsGet", tenants_pb2.TenantsGetRequest(collection=name), _states)
         case Merge(tenant=tenant, id=id_, properties=properties):
             body = {"class": name, "id": id_, "tenant": tenant, "properties": dict(properties)}
-            return Rest("PATCH", f"/v1/objects/{name}/{quote(id_, safe='')}", body, _merged)
+            level = "" if config.consistency is None else f"?consistency_level={config.consistency.upper()}"
+            return Rest("PATCH", f"/v1/objects/{name}/{quote(id_, safe='')}{level}", body, _merged)
         case Create(tenant=tenant):
             body_ = [{"name": tenant, "activityStatus": "HOT"}]
             return Rest("POST", f"/v1/schema/{name}/tenants", body_, lambda answer: _done(answer, write=True))
@@ -136,6 +138,8 @@ def _groups(answer: Any) -> list[tuple[Any, int]]:
 
 def _written(answer: Any, number: int) -> None:
     if answer.errors:
+        if any(down(one.error) for one in answer.errors):
+            raise unreplicated(write=True)
         refused = len({one.index for one in answer.errors})
         kept = "none was written" if refused == number else "the others were written"
         raise StoreError(
@@ -187,6 +191,16 @@ class _Process(OneProcess):
         self._authority = authority(base, config.ca_file)
         self._keys = NO_KEYS if config.tenant_keys is None else KeyFile(base / config.tenant_keys)
         self.parallel = config.parallel
+        self._at = 0  # which of the addresses is asked: the next one, when it does not answer
+
+    def _moved(self, at: int, failed: VectorACLError, deadline: float) -> bool:
+        """Turn to the next address where the one *at* did not answer; tell whether *failed* can be asked there."""
+        number = len(self._config.addresses)
+        if number == 1 or not isinstance(failed, StoreError) or failed.code not in ("unavailable", "timeout"):
+            return False
+        if self._at == at:  # another call may have been first
+            self._at = (at + 1) % number
+        return failed.sent == "no" and time.monotonic() < deadline
 
     def _key(self, request: AnyRequest) -> str | None:
         """Return the key that *request* is sent with. Raises: StoreError for a tenant that has none."""
@@ -217,10 +231,10 @@ class _Process(OneProcess):
             return None
         return grpc.ssl_channel_credentials(None if self._authority is None else self._authority.pem)
 
-    def _web(self) -> dict[str, Any]:
-        """Return what the two web clients are made with."""
+    def _web(self, url: str) -> dict[str, Any]:
+        """Return what the web clients are made with."""
         return {
-            "base_url": self._config.url,
+            "base_url": url,
             "trust_env": False,
             "verify": _verify(self._authority),
             "limits": httpx.Limits(max_connections=self._config.parallel),
@@ -230,47 +244,64 @@ class _Process(OneProcess):
         return mapped(error, write=isinstance(request, _WRITES), debug=self._debug)
 
 
+class _Line(NamedTuple):
+    """The connections to one address."""
+
+    channel: Any
+    stub: Any
+    http: Any
+
+
 class WeaviatePort(_Process):
     """Performs requests for as many threads as like."""
 
     def __init__(self, config: WeaviateConfig, base: Path, *, debug: bool) -> None:
         super().__init__(config, base, debug=debug)
+        self._lines = [self._line(url, target) for url, target in config.addresses]
+
+    def _line(self, url: str, target: str) -> _Line:
         credentials = self._credentials()
-        target = config.grpc_target
-        self._channel = (
+        channel = (
             grpc.insecure_channel(target, options=_OPTIONS)
             if credentials is None
             else grpc.secure_channel(target, credentials, options=_OPTIONS)
         )
-        self._stub = weaviate_pb2_grpc.WeaviateStub(self._channel)  # type: ignore[no-untyped-call]  # generated
-        self._http = httpx.Client(**self._web())
+        stub = weaviate_pb2_grpc.WeaviateStub(channel)  # type: ignore[no-untyped-call]  # generated
+        return _Line(channel, stub, httpx.Client(**self._web(url)))
 
     def execute(self, request: Any, timeout: float | None) -> Any:
-        """Perform *request*."""
+        """Perform *request*, at the next address where one does not answer and nothing was sent."""
         self._check()
-        try:
-            if isinstance(request, Keys):
-                return self._keys.tenants()
-            key = self._key(request)
-            headers, seconds = self._headers(key), self._seconds(timeout)
-            call = compiled(self._config, request)
-            if isinstance(call, Call):
-                method = getattr(self._stub, call.method)
-                return call.reply(method(call.message, timeout=seconds, metadata=tuple(headers.items())))
-            return call.reply(
-                self._http.request(call.method, call.path, json=call.body, headers=headers, timeout=seconds)
-            )
-        except Exception as error:  # noqa: BLE001 - raised as ours, below
-            failed = self._failed(error, request)
+        deadline = time.monotonic() + self._seconds(timeout)
+        for _ in self._lines:
+            at = self._at
+            try:
+                return self._once(self._lines[at], request, max(deadline - time.monotonic(), 1e-6))
+            except Exception as error:  # noqa: BLE001 - raised as ours, below
+                failed = self._failed(error, request)
+            if not self._moved(at, failed, deadline):
+                break
         raise failed
+
+    def _once(self, line: _Line, request: Any, seconds: float) -> Any:
+        if isinstance(request, Keys):
+            return self._keys.tenants()
+        headers = self._headers(self._key(request))
+        call = compiled(self._config, request)
+        if isinstance(call, Call):
+            method = getattr(line.stub, call.method)
+            return call.reply(method(call.message, timeout=seconds, metadata=tuple(headers.items())))
+        answer = line.http.request(call.method, call.path, json=call.body, headers=headers, timeout=seconds)
+        return call.reply(answer)
 
     def close(self) -> None:
         """Close the connections."""
         if not self._closed:
             self._closed = True
             if os.getpid() == self._pid:
-                self._channel.close()
-                self._http.close()
+                for line in self._lines:
+                    line.channel.close()
+                    line.http.close()
 
 
 class AsyncWeaviatePort(_Process):
@@ -278,51 +309,59 @@ class AsyncWeaviatePort(_Process):
 
     def __init__(self, config: WeaviateConfig, base: Path, *, debug: bool) -> None:
         super().__init__(config, base, debug=debug)
-        self._channel: Any = None
-        self._stub: Any = None
-        self._http: httpx.AsyncClient | None = None
+        self._lines: list[_Line] = []
 
-    def _connect(self) -> tuple[Any, httpx.AsyncClient]:
-        if self._http is None:
-            credentials = self._credentials()
-            target = self._config.grpc_target
-            self._channel = (
-                grpc.aio.insecure_channel(target, options=_OPTIONS)
-                if credentials is None
-                else grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
-            )
-            self._stub = weaviate_pb2_grpc.WeaviateStub(self._channel)  # type: ignore[no-untyped-call]  # generated
-            self._http = httpx.AsyncClient(**self._web())
-        return self._stub, self._http
+    def _connect(self) -> list[_Line]:
+        if not self._lines:
+            self._lines = [self._line(url, target) for url, target in self._config.addresses]
+        return self._lines
+
+    def _line(self, url: str, target: str) -> _Line:
+        credentials = self._credentials()
+        channel = (
+            grpc.aio.insecure_channel(target, options=_OPTIONS)
+            if credentials is None
+            else grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+        )
+        stub = weaviate_pb2_grpc.WeaviateStub(channel)  # type: ignore[no-untyped-call]  # generated
+        return _Line(channel, stub, httpx.AsyncClient(**self._web(url)))
 
     async def execute(self, request: Any, timeout: float | None) -> Any:
-        """Perform *request*."""
+        """Perform *request*, at the next address where one does not answer and nothing was sent."""
         self._check()
-        try:
-            if isinstance(request, Keys):
-                return self._keys.tenants()
-            key = self._key(request)
-            headers, seconds = self._headers(key), self._seconds(timeout)
-            call = compiled(self._config, request)
-            stub, http = self._connect()
-            async with asyncio.timeout(seconds):
-                if isinstance(call, Call):
-                    method: Callable[..., Awaitable[Any]] = getattr(stub, call.method)
-                    return call.reply(await method(call.message, timeout=seconds, metadata=tuple(headers.items())))
-                return call.reply(
-                    await http.request(call.method, call.path, json=call.body, headers=headers, timeout=seconds)
-                )
-        except Exception as error:  # noqa: BLE001 - raised as ours, below
-            failed = self._failed(error, request)
+        deadline = time.monotonic() + self._seconds(timeout)
+        for _ in self._config.addresses:
+            at = self._at
+            try:
+                return await self._once(at, request, max(deadline - time.monotonic(), 1e-6))
+            except Exception as error:  # noqa: BLE001 - raised as ours, below
+                failed = self._failed(error, request)
+            if not self._moved(at, failed, deadline):
+                break
         raise failed
+
+    async def _once(self, at: int, request: Any, seconds: float) -> Any:
+        if isinstance(request, Keys):
+            return self._keys.tenants()
+        headers = self._headers(self._key(request))
+        call = compiled(self._config, request)
+        line = self._connect()[at]
+        async with asyncio.timeout(seconds):
+            if isinstance(call, Call):
+                method: Callable[..., Awaitable[Any]] = getattr(line.stub, call.method)
+                return call.reply(await method(call.message, timeout=seconds, metadata=tuple(headers.items())))
+            return call.reply(
+                await line.http.request(call.method, call.path, json=call.body, headers=headers, timeout=seconds)
+            )
 
     async def close(self) -> None:
         """Close the connections."""
         if not self._closed:
             self._closed = True
-            if os.getpid() == self._pid and self._http is not None:
-                await self._channel.close()
-                await self._http.aclose()
+            if os.getpid() == self._pid:
+                for line in self._lines:
+                    await line.channel.close()
+                    await line.http.aclose()
 
 
 class Administrator:

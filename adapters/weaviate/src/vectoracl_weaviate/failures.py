@@ -49,9 +49,13 @@ def mapped(error: BaseException, *, write: bool, debug: bool) -> VectorACLError:
 def _mapped(error: BaseException, *, write: bool) -> StoreError:
     if isinstance(error, grpc.RpcError):
         code = error.code() if hasattr(error, "code") else None
+        details = str(error.details() or "") if hasattr(error, "details") else ""
         if code is grpc.StatusCode.UNAVAILABLE:
-            return StoreError(_NO_GRPC, code="unavailable", adapter=ADAPTER, sent="unknown" if write else "no",
+            unknown = write and "failed to connect" not in details
+            return StoreError(_NO_GRPC, code="unavailable", adapter=ADAPTER, sent="unknown" if unknown else "no",
                               retryable=True)  # fmt: skip
+        if code is grpc.StatusCode.UNKNOWN and down(details):
+            return unreplicated(write=write)
         made = status(_CODES.get(code, 500), write=write)
         if write and code is grpc.StatusCode.UNKNOWN:
             made.sent = "unknown"  # it may be anything
@@ -72,6 +76,24 @@ def _mapped(error: BaseException, *, write: bool) -> StoreError:
         # Of the message classes and the client, before anything is sent.
         return StoreError(_REJECTED, code="rejected", adapter=ADAPTER, sent="no")
     return StoreError(f"The Weaviate client failed ({type(error).__name__}).", code="client", adapter=ADAPTER)
+
+
+_DOWN = ("cannot achieve consistency level", "cannot reach enough replicas", "connection refused", "no replica found",
+         "failed to connect", "is not ready", "unable to resolve node name", "no such host")  # fmt: skip
+
+
+def down(said: str) -> bool:
+    """Tell whether the server *said* that another of its nodes does not answer: it has no code for that."""
+    return any(one in said for one in _DOWN)
+
+
+def unreplicated(*, write: bool) -> StoreError:
+    """Return the error of a request for which too few nodes answer."""
+    text = (
+        "A node of the Weaviate cluster does not answer, and fewer are left than `consistency` waits for. Ask again "
+        "when it is back."
+    )
+    return StoreError(text, code="unavailable", adapter=ADAPTER, sent="unknown" if write else "no", retryable=True)
 
 
 def status(number: int, *, write: bool) -> StoreError:

@@ -7,7 +7,7 @@ where also every key reaches its own tenant alone, else "none".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
@@ -41,9 +41,15 @@ class Looked:
     keys: int = 0
 
 
-def look(config: WeaviateConfig, fields: Mapping[str, FieldType]) -> Flow[Posture]:
-    """Read the collection's configuration and the rights of keys; changes nothing, touches no objects."""
+def look(
+    config: WeaviateConfig, fields: Mapping[str, FieldType], learn: Callable[[int], None] = lambda _: None
+) -> Flow[Posture]:
+    """Read the collection's configuration and the rights of keys; changes nothing, touches no objects.
+
+    *learn* is told how many replicas each tenant has.
+    """
     found = yield from Describe()
+    learn(schema.replicas(found))
     about = yield from About()
     rights: dict[str | None, Mapping[str, Any] | None] = {}
     names: Sequence[str] = ()
@@ -90,6 +96,7 @@ def _findings(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: L
         yield from _tenancy(name, looked.found)
         yield from _properties(config, fields, looked.found)
         yield from _vector(config, looked.found)
+        yield from _replicas(config, looked.found)
         stopwords = (looked.found.get("invertedIndexConfig") or {}).get("stopwords") or {}
         if stopwords.get("preset") not in (None, "none") or stopwords.get("additions"):
             fix = f'PUT /v1/schema/{name} with invertedIndexConfig.stopwords = {{"preset": "none"}}'
@@ -150,6 +157,16 @@ def _vector(config: WeaviateConfig, found: Mapping[str, Any]) -> Iterator[Findin
         message = f"the index is {has.get('vectorIndexType')}, not {config.index}"
         rule = rules.VECTOR if config.index == "flat" else rules.INDEX
         yield Finding(rule, subject, message, f'set index = "{has.get("vectorIndexType")}", or provision another')
+
+
+def _replicas(config: WeaviateConfig, found: Mapping[str, Any]) -> Iterator[Finding]:
+    there, wanted = schema.replicas(found), config.replication_factor
+    if wanted is not None and there != wanted:
+        fix = f"set replication_factor = {there}, or move the collection's replicas on the server"
+        yield Finding(rules.REPLICAS, config.collection, f"each tenant is kept by {there} nodes, not {wanted}", fix)
+    elif wanted is None and there > 1:
+        fix = f"set replication_factor = {there}"
+        yield Finding(rules.REPLICAS, config.collection, f"each tenant is kept by {there} nodes", fix)
 
 
 def _rights(config: WeaviateConfig, looked: Looked) -> Iterator[Finding]:

@@ -125,3 +125,11 @@ STALE_KEY = RULES.add(
     "A key that the server does not know serves nobody: that tenant reads as if it were not there.",
     lowers=False,
 )
+REPLICAS = RULES.add(
+    "WV017",
+    "The collection has as many replicas as the configuration says",
+    "warning",
+    "With more than one replica a result is never known to be complete; with fewer than configured a node that is lost "
+    "takes its tenants with it.",
+    lowers=False,
+)

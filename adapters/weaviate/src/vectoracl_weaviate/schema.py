@@ -105,14 +105,21 @@ def vector_index(config: WeaviateConfig) -> dict[str, Any]:
 
 def collection(config: WeaviateConfig, fields: Mapping[str, FieldType]) -> dict[str, Any]:
     """Return the collection as it is created: a shard for each tenant, none of them made or woken by a request."""
+    factor = config.replication_factor
     return {
         "class": config.collection,
+        **({} if factor is None else {"replicationConfig": {"factor": factor}}),
         "multiTenancyConfig": {"enabled": True, "autoTenantCreation": False, "autoTenantActivation": False},
         "vectorConfig": {config.vector: vector_index(config)},
         # A word of the text is a word: none is left out of BM25.
         "invertedIndexConfig": {"stopwords": {"preset": "none"}},
         "properties": [{"name": name, **body} for name, body in properties(config, fields).items()],
     }
+
+
+def replicas(found: Mapping[str, Any] | None) -> int:
+    """Return how many nodes keep each tenant of the collection that was *found*."""
+    return int(((found or {}).get("replicationConfig") or {}).get("factor") or 1)
 
 
 def steps(config: WeaviateConfig, fields: Mapping[str, FieldType], found: Mapping[str, Any] | None) -> Iterator[Step]:

@@ -1,0 +1,115 @@
+"""A cluster of three nodes: replicas, consistency, and a node that is down."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import numpy as np
+import pytest
+
+import vectoracl as v
+from vectoracl import Chunk, F
+from vectoracl.errors import StoreError
+from vectoracl.testing import principal
+from vectoracl_conformance import servers
+
+from weaviate_support.cluster import cluster
+
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(os.environ.get("VECTORACL_CLUSTER") != "1", reason="not run: nox -s cluster starts three nodes"),
+]
+E = np.eye(4, dtype=np.float32)
+WHO = principal("u", "acme")
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
+    try:
+        with cluster(tmp_path_factory.mktemp("cluster")) as running:
+            yield running
+    except servers.MissingServerError as error:
+        servers.missing(error, pytest.skip, pytest.fail)
+        raise
+
+
+def config(nodes, name, **more):
+    settings = nodes.settings(collection=name, replication_factor=3, metadata={"lang": "keyword"}, **more)
+    return {"version": 1, "stores": {"main": settings}}
+
+
+def provisioned(made):
+    with v.VectorACL(made) as acl:
+        operator = acl.operator()
+        operator.provision()
+        operator.close()
+    return made
+
+
+def soon(ask):
+    """Ask until the nodes that are left have chosen a leader; meanwhile each answer is one that says to ask again."""
+    end = time.monotonic() + 120
+    while True:
+        try:
+            return ask()
+        except StoreError as error:
+            if error.code not in ("unavailable", "timeout") or time.monotonic() > end:
+                raise
+
+
+def chunks(count, name="c"):
+    return [Chunk(f"{name}{i}", "d", "word", E[i % 4], metadata={"lang": ("en", "fr")[i % 2]}) for i in range(count)]
+
+
+@pytest.mark.parametrize("consistency", ["one", "quorum", "all"])
+def test_a_result_is_not_complete_where_that_cannot_be_known(nodes, consistency):
+    made = provisioned(config(nodes, f"Complete{consistency.capitalize()}", consistency=consistency))
+    with v.connect(made) as acl:
+        docs = acl.scoped(WHO)
+        docs.upsert(chunks(8))
+        found = docs.search(E[0], 20, where=F.lang != "fr")
+        assert len(found) == 4
+        assert not found.complete
+        assert "replica" in found.shortfall
+        assert {one.rule.id for one in acl.check()["main"].findings}.isdisjoint({"WV017"})
+    unsaid = {**made["stores"]["main"]}
+    unsaid.pop("replication_factor")
+    with v.connect({"version": 1, "stores": {"main": unsaid}}) as acl:
+        assert "WV017" in {one.rule.id for one in acl.check()["main"].findings}
+        assert acl.scoped(WHO).search(E[0], 20).complete is False, "learnt from the collection"
+
+
+def test_a_node_that_is_down_is_unavailable_or_gone_around(nodes):
+    quorum = provisioned(config(nodes, "DownQuorum", consistency="quorum"))
+    every = provisioned(config(nodes, "DownAll", consistency="all"))
+    for made in (quorum, every):
+        with v.connect(made) as acl:
+            acl.scoped(WHO).upsert(chunks(8))
+    alone = {**quorum, "stores": {"main": {**quorum["stores"]["main"], "nodes": []}}}
+    with v.connect(quorum) as known, v.connect(every) as strict, v.connect(alone) as lone:
+        for acl in (known, strict, lone):
+            assert acl.scoped(WHO).count() == 8
+        nodes.end(0)  # the first address of all three
+        try:
+            with pytest.raises(StoreError) as caught:
+                lone.scoped(WHO).search(E[0], 3)
+            assert (caught.value.code, caught.value.retryable) == ("unavailable", True)
+            docs = known.scoped(WHO)
+            assert len(soon(lambda: docs.search(E[0], 20, timeout=10))) == 8
+            assert soon(lambda: docs.count(F.lang == "en")) == 4
+            assert soon(lambda: docs.upsert(chunks(4, "more"))).count == 4
+            assert soon(lambda: asyncio.run(asked(quorum))) == 12
+            # "all" are the nodes that are known to be up: this is refused only until the others have noticed.
+            assert soon(lambda: strict.scoped(WHO).upsert(chunks(4, "more"))).count == 4
+        finally:
+            nodes.begin(0)
+        assert soon(lambda: lone.scoped(WHO).fetch([("d", "more0")]))[0].id == "more0", (
+            "a reading of two finds what one missed"
+        )
+
+
+async def asked(made):
+    async with v.aconnect(made) as acl:
+        return len(await acl.scoped(WHO).search(E[0], 20))
