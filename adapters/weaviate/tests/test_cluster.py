@@ -105,9 +105,10 @@ def test_a_node_that_is_down_is_unavailable_or_gone_around(nodes):
             assert soon(lambda: strict.scoped(WHO).upsert(chunks(4, "more"))).count == 4
         finally:
             nodes.begin(0)
-        assert soon(lambda: lone.scoped(WHO).fetch([("d", "more0")]))[0].id == "more0", (
-            "a reading of two finds what one missed"
-        )
+        # The node that was down lacks what was written meanwhile until it has caught up, and says that it may.
+        found = soon(lambda: lone.scoped(WHO).search(E[0], 20))
+        assert len(found) in range(8, 13)
+        assert not found.complete
 
 
 async def asked(made):

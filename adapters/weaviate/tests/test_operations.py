@@ -451,7 +451,9 @@ def test_a_tenants_life(store):
         with pytest.raises(RefusedError, match="shard of its own"):
             operator.promote("acme")
         assert "removed the tenant acme" in operator.remove("acme")[0]
-        assert operator.remove("acme") == ["there is no such tenant"]
+        assert operator.remove("acme") == []
+        assert store.tenants() == {}
+        assert "acme" not in str(store.ask("GET", f"/v1/schema/{store.collection}"))
         with pytest.raises(RefusedError, match="no such tenant"):
             operator.activate("acme")
         assert docs.count() == 0
