@@ -54,7 +54,13 @@ ConfigArgument = Annotated[
 StoreOption = Annotated[
     str | None, typer.Option("--store", metavar="NAME", help="The store, where the configuration names several.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON object on standard output, also for an error; a wrong option or argument is told as text.",
+    ),
+]
 AsOption = Annotated[
     str,
     typer.Option(

@@ -219,7 +219,11 @@ def demote(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Move a tenant back to the part that small tenants share, while reads and writes go on."""
+    """Move a tenant back to the part that small tenants share, where the store has such parts (pgvector).
+
+    Everybody's reads and writes wait while its rows are copied: `demote_stall` seconds at the most, else it is rolled
+    back. Stores that keep a part for each tenant, or have no way back, refuse it and say so.
+    """
     with Steps(quiet=as_json) as steps:
 
         def act(operator: Operator) -> list[str]:
