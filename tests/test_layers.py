@@ -20,7 +20,7 @@ SOURCES = sorted([*SRC.rglob("*.py"), *ROOT.glob("adapters/*/src/**/*.py")])
 LAYERS = [
     "errors private_files installing",
     "findings ids imports extract toml_text filelock words certificates places workers values",
-    "actions principal records predicate sources",
+    "actions principal records predicate sources minilm",
     "fields queries scope returned",
     "algebra predicate_json meaning policy prepare operations embed chunking load",
     "adapter verify census checkpoint replacing",

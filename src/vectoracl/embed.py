@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vectoracl.errors import ConfigError, InvalidInputError, StoreError, apart
 from vectoracl.imports import import_path
+from vectoracl.minilm import MiniLM
 
 Vectors = NDArray[np.float32]
 Kind = Literal["document", "query"]
@@ -326,7 +327,7 @@ class FastEmbedder:
 def open_embedder(spec: str, *, dimension: int | None = None, allow_import: bool = False) -> Embedder:
     """Return the embedder that `[embedder]` names.
 
-    *spec* is "hashed", "hashed:256", "fastembed:MODEL", or with *allow_import* "package.module:attribute".
+    *spec* is "hashed", "hashed:256", "minilm", "fastembed:MODEL", or with *allow_import* "package.module:attribute".
 
     Raises: ConfigError that says what to write; StoreError if an embedder of the application fails when it is opened.
     """
@@ -335,8 +336,12 @@ def open_embedder(spec: str, *, dimension: int | None = None, allow_import: bool
         return HashedEmbedder(_hashed_dimension(spec, rest, dimension))
     if kind == "fastembed" and rest:
         return FastEmbedder(rest, dimension=dimension)
+    if spec == "minilm":
+        return CallableEmbedder(MiniLM(), path=spec, dimension=dimension)
     if kind == "fastembed" or not rest:
-        raise ConfigError(f'{KEY} is "hashed", "hashed:256", "fastembed:MODEL" or "package.module:attribute".')
+        raise ConfigError(
+            f'{KEY} is "hashed", "hashed:256", "minilm", "fastembed:MODEL" or "package.module:attribute".'
+        )
     if not allow_import:
         raise ConfigError(
             f"{KEY} names an import path, which runs code. Where that is meant, say so beside it: allow_import = true."
