@@ -19,7 +19,7 @@ SOURCES = sorted([*SRC.rglob("*.py"), *ROOT.glob("adapters/*/src/**/*.py")])
 # The path of a request. A module imports only from lines above its own.
 LAYERS = [
     "errors private_files installing",
-    "findings ids imports extract toml_text filelock words certificates places workers values",
+    "findings ids imports extract toml_text filelock words certificates places workers values notes",
     "actions principal records predicate sources minilm",
     "fields queries scope returned",
     "algebra predicate_json meaning policy prepare operations embed chunking load",
@@ -28,7 +28,7 @@ LAYERS = [
     "config hookspecs",
     "ports plugins",
     "guard",
-    "arguments",
+    "arguments embedding",
     "reads writes transfer",
     "pages facets operating",
     "handle",

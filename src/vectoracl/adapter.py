@@ -350,7 +350,8 @@ class OpenContext:
 
     `name` is the store's name in config, `fields` the declared metadata, `base` the folder against which relative
     paths of the config are read, `debug_errors` whether clients' exceptions are attached as causes, `client` what the
-    application passed to `connect(clients=…)` for this store (pgvector: its own pool).
+    application passed to `connect(clients=…)` for this store (pgvector: its own pool). `embedder` is the identity of
+    the configured embedder, which `provision` keeps in the store (`notes.learned`) and the posture returns.
     """
 
     name: str
@@ -358,6 +359,7 @@ class OpenContext:
     base: str
     debug_errors: bool = False
     client: Any = None
+    embedder: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
@@ -16,9 +17,9 @@ from typing import Any, Literal, Self, TypeVar
 from vectoracl.actions import ALL_ACTIONS, Action, check_action, check_actions
 from vectoracl.adapter import GRADES, AsyncPort, Flow, Grade, OpenContext, Opened, Operator, Port
 from vectoracl.audit import JsonlSink, MemorySink, Sink
-from vectoracl.config import AuditConfig, Config, PolicyConfig, StoreConfig, adapter_config, read
+from vectoracl.config import EMBEDDER_TIMEOUT, AuditConfig, Config, PolicyConfig, StoreConfig, adapter_config, read
 from vectoracl.drive import arun, run, wrapped
-from vectoracl.embed import Embedder, open_embedder
+from vectoracl.embed import Embedder, identity_of, open_embedder
 from vectoracl.errors import (
     ClosedError,
     ConfigError,
@@ -30,7 +31,7 @@ from vectoracl.errors import (
 )
 from vectoracl.explain import Explanation, explain_flow
 from vectoracl.fields import check_fields
-from vectoracl.findings import Posture, demand
+from vectoracl.findings import Posture, demand, judged
 from vectoracl.guard import Asker, Guard, Store
 from vectoracl.handle import Life
 from vectoracl.ids import check_tenant, check_text
@@ -38,7 +39,7 @@ from vectoracl.imports import import_path
 from vectoracl.operating import recorded_operator
 from vectoracl.plugins import load
 from vectoracl.policy import Policy, TenantPolicy
-from vectoracl.ports import CORE_PORTS, AsyncCorePort, CorePort
+from vectoracl.ports import CORE_PORTS, EMBEDDING, AsyncCorePort, CorePort
 from vectoracl.predicate import ALWAYS
 from vectoracl.principal import Principal, check_principal
 from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
@@ -85,6 +86,7 @@ class _Base:
         self._stores: dict[str, _Named] = {}
         # What is given counts also where it is falsy: a policy with no rules denies, it is not the default policy.
         self._embedder = _open_embedder(self.config) if embedder is None else embedder
+        self.embedder_identity = None if self._embedder is None else identity_of(self._embedder)
         debug = self.config.debug_errors
         if policy is None:
             policy = _open_policy(self.config.policy, self.config.tenants.shared, debug=debug)
@@ -98,7 +100,13 @@ class _Base:
             decision_ttl=self.config.policy.decision_ttl,
             returned=_open_returned(self.config.audit, self._base),
         )
-        self.core_port = CorePort(self.policy, self.sink, self._embedder, debug=self.config.debug_errors)
+        self.core_port = CorePort(
+            self.policy,
+            self.sink,
+            self._embedder,
+            debug=self.config.debug_errors,
+            embedder_timeout=EMBEDDER_TIMEOUT if self.config.embedder is None else self.config.embedder.timeout,
+        )
 
     def __repr__(self) -> str:
         stores = ", ".join(f"{name} ({one.adapter})" for name, one in self.config.stores.items())
@@ -144,7 +152,14 @@ class _Base:
                 hooks = load(config.adapter, config.distribution)
                 fields = check_fields(config.metadata)
                 model = adapter_config(hooks.vectoracl_config_model(), config, name)
-                context = OpenContext(name, fields, str(self._base), self.config.debug_errors, self._clients.get(name))
+                context = OpenContext(
+                    name,
+                    fields,
+                    str(self._base),
+                    self.config.debug_errors,
+                    self._clients.get(name),
+                    self.embedder_identity,
+                )
                 with self._foreign(config.adapter):
                     opened: Opened = hooks.vectoracl_open(config=model, context=context)
                 can = opened.adapter.capabilities
@@ -153,9 +168,14 @@ class _Base:
                         f"The embedder makes vectors of {self._embedder.dimension} numbers and the store {name!r} "
                         f"holds {can.dimension}. Set both to the same."
                     )
-                named = _Named(Store(name, config.adapter, opened.adapter, fields), opened, config)
+                kept = partial(self._kept_embedder, name)
+                named = _Named(Store(name, config.adapter, opened.adapter, fields, kept), opened, config)
                 self._stores[name] = named
         return named
+
+    def _kept_embedder(self, name: str) -> str | None:
+        posture = self._stores[name].posture
+        return None if posture is None else posture.embedder
 
     def _made(self, named: _Named, kind: Literal["port", "aport"]) -> Any:
         """Return the port of *named*, made once for all threads. Raises: ClosedError."""
@@ -240,8 +260,9 @@ class VectorACL(_Base):
         named = self._stores.get(store.name)
         if named is None or named.posture is None or self._closed:
             named = self._ready(store.name)
-        limit = named.config.timeout if timeout is None else timeout
-        return run(flow, named.ports, timeout=limit, pool=self._threads)
+        if timeout is None:
+            return run(flow, named.ports, timeout=named.config.timeout, pool=self._threads, apart=EMBEDDING)
+        return run(flow, named.ports, timeout=timeout, pool=self._threads)
 
     def _threads(self) -> ThreadPoolExecutor:
         """Return the threads that several partitions are asked by, made when a call first needs them."""
@@ -271,7 +292,8 @@ class VectorACL(_Base):
     def _posture(self, named: _Named) -> Posture:
         with self._foreign(named.config.adapter):
             port: Port = self._made(named, "port")
-            return run(named.store.adapter.posture(), {"store": port}, timeout=named.config.timeout)
+            found = run(named.store.adapter.posture(), {"store": port}, timeout=named.config.timeout)
+            return judged(found, named.store.name, self.embedder_identity)
 
     def open(self) -> Self:
         """Contact the default store and check its posture now. Raises: StoreError, PostureError."""
@@ -398,7 +420,9 @@ class AsyncVectorACL(_Base):
     async def arun(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
         """Drive *flow* on *store*; the handles call this."""
         named = await self._ready(store.name)
-        return await arun(flow, named.aports, timeout=named.config.timeout if timeout is None else timeout)
+        if timeout is None:
+            return await arun(flow, named.aports, timeout=named.config.timeout, apart=EMBEDDING)
+        return await arun(flow, named.aports, timeout=timeout)
 
     async def _ready(self, name: str) -> _Named:
         named = self._named(name)
@@ -418,7 +442,8 @@ class AsyncVectorACL(_Base):
         with self._foreign(named.config.adapter):
             # Made and kept in the thread: a caller that is cancelled meanwhile leaves none behind that nobody closes.
             aport: Any = named.aport or await asyncio.to_thread(self._made, named, "aport")
-            return await arun(named.store.adapter.posture(), {"store": aport}, timeout=named.config.timeout)
+            found = await arun(named.store.adapter.posture(), {"store": aport}, timeout=named.config.timeout)
+            return judged(found, named.store.name, self.embedder_identity)
 
     async def open(self) -> Self:
         """Contact the default store and check its posture now. Raises: StoreError, PostureError."""

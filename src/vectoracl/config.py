@@ -25,6 +25,8 @@ from vectoracl.errors import ConfigError, InvalidTenantError, apart
 from vectoracl.ids import check_tenant
 
 DEFAULT_PATH = "vectoracl.toml"
+EMBEDDER_TIMEOUT = 300.0
+"""How many seconds an embedder has for a batch of texts, if nothing else is configured."""
 
 
 class Model(BaseModel):
@@ -119,11 +121,15 @@ def _tenant(value: str) -> str:
 
 
 class EmbedderConfig(Model):
-    """`[embedder]`: "hashed", "hashed:256", "fastembed:MODEL" or, with allow_import, "package.module:attribute"."""
+    """`[embedder]`: "hashed", "hashed:256", "fastembed:MODEL" or, with allow_import, "package.module:attribute".
+
+    `timeout` is in seconds for each batch of up to 64 texts; the store's time limit does not count them.
+    """
 
     use: str
     dimension: int | None = Field(default=None, ge=1, le=65_536)
     allow_import: StrictBool = False
+    timeout: float | None = Field(default=EMBEDDER_TIMEOUT, gt=0, le=86_400, allow_inf_nan=False)
 
 
 class PolicyConfig(Model):

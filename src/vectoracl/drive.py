@@ -27,16 +27,23 @@ def _left(deadline: float | None) -> float | None:
     return left
 
 
+def _later(deadline: float | None, started: float) -> float | None:
+    """Return *deadline*, later by what has passed since *started*."""
+    return None if deadline is None else deadline + (time.monotonic() - started)
+
+
 def run(
     flow: AnyFlow[R],
     ports: Mapping[str, Port],
     *,
     timeout: float | None = None,
     pool: Callable[[], Executor] | None = None,
+    apart: frozenset[str] = frozenset(),
 ) -> R:
     """Drive *flow* to its end with sync *ports*; *timeout* is in seconds for the whole flow.
 
-    *pool* returns the threads that perform the further legs of a tuple; without it they are made for each tuple.
+    What the ports named by *apart* take does not count: they have limits of their own. *pool* returns the threads that
+    perform the further legs of a tuple; without it they are made for each tuple.
     An error of a port is thrown into the flow. Anything that is no Exception (KeyboardInterrupt) closes the flow and
     is re-raised. Raises: what the flow raises.
     """
@@ -53,6 +60,12 @@ def run(
         try:
             if isinstance(step, tuple):
                 value = _legs(step, ports, deadline, pool)
+            elif step.port in apart:
+                started = time.monotonic()
+                try:
+                    value = ports[step.port].execute(step, None)
+                finally:
+                    deadline = _later(deadline, started)
             else:
                 value = ports[step.port].execute(step, _left(deadline))
         except Exception as caught:  # noqa: BLE001 - whatever a port raises belongs to the flow
@@ -62,7 +75,13 @@ def run(
             raise
 
 
-async def arun(flow: AnyFlow[R], ports: Mapping[str, AsyncPort], *, timeout: float | None = None) -> R:
+async def arun(
+    flow: AnyFlow[R],
+    ports: Mapping[str, AsyncPort],
+    *,
+    timeout: float | None = None,
+    apart: frozenset[str] = frozenset(),
+) -> R:
     """Drive *flow* to its end with async *ports*; the same as `run`. Cancellation closes the flow and is re-raised."""
     deadline = None if timeout is None else time.monotonic() + timeout
     value: Any = None
@@ -76,6 +95,12 @@ async def arun(flow: AnyFlow[R], ports: Mapping[str, AsyncPort], *, timeout: flo
         try:
             if isinstance(step, tuple):
                 value = await _alegs(step, ports, deadline)
+            elif step.port in apart:
+                started = time.monotonic()
+                try:
+                    value = await ports[step.port].execute(step, None)
+                finally:
+                    deadline = _later(deadline, started)
             else:
                 value = await ports[step.port].execute(step, _left(deadline))
         except Exception as caught:  # noqa: BLE001 - whatever a port raises belongs to the flow

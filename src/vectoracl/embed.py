@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
 import importlib
 import inspect
 import math
 import re
 import threading
+import time
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from queue import Empty, SimpleQueue
 from typing import Any, Literal, Protocol, assert_never, runtime_checkable
 
 import numpy as np
@@ -34,7 +37,9 @@ class Embedder(Protocol):
     """What turns texts into vectors of `dimension` numbers, one row for each text.
 
     `name` is the identity, with the dimension and every parameter that changes a vector: scores of two stores are
-    comparable only if their embedders' names are equal.
+    comparable only if their embedders' names are equal. One with an attribute `identity`, a text, is known by that
+    instead: it stays the same where a class or a module is renamed, and says what a name does not (the revision of a
+    model, whether its vectors are normalised).
     """
 
     name: str
@@ -47,6 +52,21 @@ class Embedder(Protocol):
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Return an array of shape (len(texts), dimension) for texts that are searched for."""
         ...
+
+
+MAX_IDENTITY = 500
+
+
+def identity_of(embedder: Any) -> str:
+    """Return the identity of *embedder*: what it declares as `identity`, else its name.
+
+    Raises: ConfigError where that is no text of 1 to 500 characters in one line.
+    """
+    declared = getattr(embedder, "identity", None)
+    found = embedder.name if declared is None else declared
+    if not isinstance(found, str) or not 1 <= len(found) <= MAX_IDENTITY or not found.isprintable():
+        raise ConfigError(f"An embedder's identity is a text of 1 to {MAX_IDENTITY} characters in one line.")
+    return str(found)
 
 
 # Function words say nothing about what a text is about. The list is a constant: frequencies counted over stored
@@ -217,8 +237,9 @@ class CallableEmbedder:
     """An embedder of the application, by an import path: a class, an object or a function.
 
     A class is called without arguments. An object has `embed_documents(texts)` and `embed_queries(texts)`, or
-    `embed_query(text)` for one. A function takes a list of texts and embeds documents and queries alike. *dimension*
-    is needed only where the object has no `dimension`; without either, one word is embedded to find out.
+    `embed_query(text)` for one. A function takes a list of texts and embeds documents and queries alike. `identity`
+    says which embedder it is (see `Embedder`), else its import path and dimension do. *dimension* is needed only where
+    the object has no `dimension`; without either, one word is embedded to find out.
 
     Raises: ConfigError if *target* is none of these or has another dimension; StoreError if it fails.
     """
@@ -249,6 +270,7 @@ class CallableEmbedder:
         self.dimension: int = found
         label = getattr(target, "name", None)
         self.name = f"{path}:{label}:{found}" if isinstance(label, str) and label else f"{path}:{found}"
+        self.identity: str | None = getattr(target, "identity", None)
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
         """Return one row for each of *texts*."""
@@ -363,11 +385,23 @@ def _hashed_dimension(spec: str, rest: str, dimension: int | None) -> int:
     return found
 
 
-def embed_checked(embedder: Embedder, texts: Sequence[str], kind: Kind, *, batch: int = BATCH) -> Vectors:
+def embed_checked(
+    embedder: Embedder,
+    texts: Sequence[str],
+    kind: Kind,
+    *,
+    batch: int = BATCH,
+    limit: float | None = None,
+    within: float | None = None,
+) -> Vectors:
     """Embed *texts* in batches and return a new float32 array of shape (len(texts), dimension), all finite.
 
-    Raises: StoreError with the code "embedder" and `sent` "no" for whatever an embedder raises or returns otherwise.
-    It quotes neither a text nor the embedder's own message, which may quote one.
+    *limit* is in seconds for each batch, *within* for all of them. An embedder that is not ours is called in a thread
+    then, which cannot be ended: where it does not come back in time it goes on there, and its answer is dropped.
+
+    Raises: StoreError with the code "timeout" where *within* is over, with the code "embedder" where *limit* is, and
+    for whatever an embedder raises or returns otherwise; `sent` is "no". It quotes neither a text nor the embedder's
+    own message, which may quote one.
     """
     match kind:
         case "document":
@@ -378,9 +412,50 @@ def embed_checked(embedder: Embedder, texts: Sequence[str], kind: Kind, *, batch
             assert_never(kind)
     subject = f"The embedder {embedder.name!r}"
     made = np.empty((len(texts), embedder.dimension), np.float32)
+    deadline = None if within is None else time.monotonic() + within
     for start in range(0, len(texts), batch):
         part = list(texts[start : start + batch])
-        made[start : start + len(part)] = _array(_foreign(lambda: embed(part), subject), len(part), embedder.dimension)  # noqa: B023 - called at once
+        left = None if deadline is None else deadline - time.monotonic()
+        found = _called(embedder, partial(_foreign, partial(embed, part), subject), limit, left)
+        if found is _LATE:
+            if left is not None and (limit is None or left <= limit):
+                raise StoreError(
+                    "The time limit was reached while texts were embedded; nothing was sent.", code="timeout", sent="no"
+                )
+            raise _failed(
+                f"{subject} did not embed {len(part)} texts within {limit:g} s. Give it more time "
+                "([embedder] timeout), or find out why it hangs"
+            )
+        made[start : start + len(part)] = _array(found, len(part), embedder.dimension)
+    return made
+
+
+_LATE: Any = object()
+
+
+def _called(embedder: Embedder, call: Callable[[], Any], limit: float | None, left: float | None) -> Any:
+    """Return what *call* returns, or _LATE where it takes longer than *limit* or than what is *left*."""
+    most = min((one for one in (limit, left) if one is not None), default=None)
+    if most is not None and most <= 0:
+        return _LATE
+    if most is None or type(embedder) is HashedEmbedder:
+        return call()
+    answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+
+    def answer() -> None:
+        try:
+            answers.put((call(), None))
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
+            answers.put((None, error))
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(answer,), name="vectoracl-embedder", daemon=True).start()
+    try:
+        made, error = answers.get(timeout=most)
+    except Empty:
+        return _LATE
+    if error is not None:
+        raise error
     return made
 
 

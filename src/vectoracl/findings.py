@@ -61,13 +61,15 @@ class Posture:
 
     `grade` is one of "none", "predicate", "partition", "engine", "credential" (weakest first). `facts` holds what
     was read (versions, role, counts), as strings, for people and reports. `script` is what to run, in this order, as
-    (title, text), where a store can be changed by a script; several postures can share a part.
+    (title, text), where a store can be changed by a script; several postures can share a part. `embedder`
+    is the identity of the embedder whose vectors the store holds, where it keeps it.
     """
 
     grade: str
     findings: tuple[Finding, ...]
     facts: tuple[tuple[str, str], ...] = ()
     script: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
+    embedder: str | None = None
 
 
 CORE_RULES = Rules()
@@ -78,6 +80,17 @@ MINIMUM_GRADE = CORE_RULES.add(
     "The configuration demands an isolation grade (`minimum_grade`) that the store does not have as it is set up now, "
     "so that `connect` refuses to serve. Either something lowers the grade, and is another finding, or the adapter "
     "cannot reach that grade at all.",
+    lowers=False,
+)
+
+
+EMBEDDER = CORE_RULES.add(
+    "VA002",
+    "The configured embedder is not the one whose vectors the store holds",
+    "error",
+    "Vectors of two embedders cannot be compared, also where they are of one length: what is searched for is then not "
+    "found. Texts are refused, for reading and for writing, before they are embedded. Vectors that the caller gives "
+    "are not compared.",
     lowers=False,
 )
 
@@ -95,3 +108,17 @@ def demand(posture: Posture, demanded: str | None, store: str, grades: Sequence[
         f"-- {cure[0].upper()}{cure[1:]}; or lower minimum_grade in the configuration.",
     )
     return replace(posture, findings=(*posture.findings, made))
+
+
+def judged(posture: Posture, store: str, embedder: str | None) -> Posture:
+    """Return *posture* with a finding where the store keeps another embedder than *embedder*, the configured one."""
+    if embedder is None or posture.embedder in (None, embedder):
+        return posture
+    found = Finding(
+        EMBEDDER,
+        store,
+        f"the store holds vectors of {posture.embedder!r}, and the configured embedder is {embedder!r}",
+        "configure the store's embedder, or embed into a new place: "
+        "vectoracl copy --reembed --from OLD.toml --to NEW.toml",
+    )
+    return replace(posture, findings=(*posture.findings, found))

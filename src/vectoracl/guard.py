@@ -83,12 +83,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """One configured store, as the flows see it."""
+    """One configured store, as the flows see it; `embedder` returns the identity that it keeps, once it is known."""
 
     name: str
     adapter_name: str
     adapter: Adapter
     fields: Mapping[str, FieldType]
+    embedder: Callable[[], str | None] = lambda: None
 
     @property
     def capabilities(self) -> Capabilities:

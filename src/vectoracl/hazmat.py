@@ -14,11 +14,12 @@ from vectoracl import transfer
 from vectoracl.adapter import Adopted, Flow, Operator, Progress
 from vectoracl.client import VectorACL
 from vectoracl.drive import run
+from vectoracl.embedding import embedded
 from vectoracl.errors import InvalidInputError
 from vectoracl.guard import Store
 from vectoracl.operating import unrecorded
 from vectoracl.operations import Position, Rows
-from vectoracl.ports import EmbedQueries
+from vectoracl.ports import EMBEDDING, EmbedQueries
 from vectoracl.principal import Principal
 from vectoracl.queries import VectorQuery, check_query, check_vector
 from vectoracl.records import Hit, Record, Result
@@ -70,14 +71,15 @@ class Unscoped:
         def body(decision_id: str) -> Flow[Result]:
             resolved = checked
             if isinstance(resolved, str):
-                (vector,) = yield from EmbedQueries((resolved,))
+                (vector,) = yield from embedded(EmbedQueries, (resolved,), named.store)
                 resolved = VectorQuery(check_vector(vector, can.dimension, nonzero=can.metric == "cosine"))
             found = yield from named.store.adapter.unscoped(resolved, k)
             return Result(found.hits, complete=found.complete, shortfall=found.shortfall, decision_id=decision_id)
 
         flow = recorded(acl.guard, named.store, "unscoped", self._reason, ["*"], body, size=len, hits=_hits)
         core = acl.core_port
-        return run(flow, {"store": named.port, "audit": core, "embedder": core}, timeout=named.config.timeout)
+        ports = {"store": named.port, "audit": core, "embedder": core}
+        return run(flow, ports, timeout=named.config.timeout, apart=EMBEDDING)
 
 
 class Operated:

@@ -15,11 +15,14 @@ from typing import Any
 
 import orjson
 
+from vectoracl.embed import BATCH
 from vectoracl.errors import DeniedError, InvalidInputError, RefusedError, StoreError, TooLargeError, apart
 from vectoracl.filelock import FileLock
 from vectoracl.private_files import read_private, replace_atomically, try_replacing
 from vectoracl.records import Chunk
 
+_PATIENCE = 4.0
+"""How many seconds a piece of texts may well take."""
 LoadProgress = Callable[[int], None]
 _END: Any = object()
 
@@ -234,15 +237,34 @@ def batches(stream: Iterable[Chunk], size: int, journal: Journal, report: LoadRe
 
 
 class Pieces:
-    """Cuts batches into pieces that fit one request of the store, where their size was left to us."""
+    """Cuts batches into pieces, where their size was left to us.
+
+    A piece fits one request of the store, and takes the embedder a few seconds, so that progress is heard of and little
+    is lost where it ends.
+    """
 
     def __init__(self, *, automatic: bool) -> None:
         self._automatic = automatic
         self._most = sys.maxsize
+        self._embeddable = BATCH
 
     def of(self, part: list[Chunk]) -> list[list[Chunk]]:
         """Return *part* in pieces of the size that fitted last."""
-        return [part[start : start + self._most] for start in range(0, len(part), min(self._most, len(part)))]
+        most = min(self._most, len(part))
+        if self._automatic and any(chunk.vector is None for chunk in part):
+            most = min(most, self._embeddable)
+        return [part[start : start + most] for start in range(0, len(part), most)]
+
+    def wrote(self, piece: list[Chunk], seconds: float, left: list[list[Chunk]]) -> list[list[Chunk]]:
+        """Learn from how long *piece* took; return the pieces that are *left*, cut again."""
+        before = self._embeddable
+        if seconds > 2 * _PATIENCE:
+            self._embeddable = max(1, len(piece) // 2)
+        elif seconds < _PATIENCE / 2 and len(piece) >= self._embeddable:
+            self._embeddable = 2 * len(piece)
+        if self._embeddable == before or not left:
+            return left
+        return self.of([chunk for one in left for chunk in one])
 
     def smaller(self, piece: list[Chunk], error: TooLargeError) -> list[list[Chunk]]:
         """Return *piece*, which did not fit, in two. Raises: *error* where it cannot or must not be cut."""

@@ -12,8 +12,9 @@ from typing import Any, ClassVar, assert_never
 from vectoracl.actions import Action
 from vectoracl.adapter import Request
 from vectoracl.audit import AuditRecord, JsonlSink, MemorySink, Sink
-from vectoracl.embed import Embedder, embed_checked
+from vectoracl.embed import Embedder, Kind, embed_checked, identity_of
 from vectoracl.errors import ConfigError, StoreError, caused
+from vectoracl.notes import other_embedder
 from vectoracl.policy import Decision, Policy, TenantPolicy
 from vectoracl.principal import Principal
 from vectoracl.records import Vector
@@ -60,18 +61,22 @@ class WriteRecord(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class EmbedQueries(Request[Sequence[Vector]]):
-    """Embed texts that are searched for."""
+    """Embed texts that are searched for in `store`, which keeps the embedder of the identity `kept` (None: unknown)."""
 
     port: ClassVar[str] = "embedder"
     texts: tuple[str, ...]
+    store: str = ""
+    kept: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedDocuments(Request[Sequence[Vector]]):
-    """Embed texts that are stored."""
+    """Embed texts that are stored in `store`; see `EmbedQueries`."""
 
     port: ClassVar[str] = "embedder"
     texts: tuple[str, ...]
+    store: str = ""
+    kept: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,8 @@ class Sleep(Request[None]):
 
 CoreRequest = ReadVersion | Decide | WriteRecord | EmbedQueries | EmbedDocuments | Sleep
 CORE_PORTS = ("policy", "audit", "embedder", "clock")
+EMBEDDING = frozenset({"embedder"})
+"""The port whose time is not the store's: it has a limit of its own, `[embedder] timeout`."""
 
 
 _LATE_POLICY = "The policy did not decide within the time limit, so nothing was sent."
@@ -98,10 +105,20 @@ class CorePort:
 
     parallel = 1
 
-    def __init__(self, policy: Policy, sink: Sink, embedder: Embedder | None, *, debug: bool = False) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        sink: Sink,
+        embedder: Embedder | None,
+        *,
+        debug: bool = False,
+        embedder_timeout: float | None = None,
+    ) -> None:
         self._policy = policy
         self._sink = sink
         self._embedder = embedder
+        self._embedder_timeout = embedder_timeout
+        self._identity = None if embedder is None else identity_of(embedder)
         self._debug = debug
         self.workers = Workers()
 
@@ -121,13 +138,21 @@ class CorePort:
                 aside = timeout is not None and not self.policy_is_quick()
                 return answer(self._aside(asking, timeout, _LATE_POLICY) if aside else asking())
             case EmbedQueries(texts=texts):
-                return embed_checked(self.embedder(), texts, "query")
+                return self._embed(request, texts, "query", timeout)
             case EmbedDocuments(texts=texts):
-                return embed_checked(self.embedder(), texts, "document")
+                return self._embed(request, texts, "document", timeout)
             case Sleep(seconds=seconds):
                 time.sleep(seconds if timeout is None else min(seconds, timeout))
                 return None
         assert_never(request)
+
+    def _embed(
+        self, request: EmbedQueries | EmbedDocuments, texts: Sequence[str], kind: Kind, timeout: float | None
+    ) -> Any:
+        embedder = self.embedder()
+        if request.kept is not None and self._identity is not None and request.kept != self._identity:
+            raise other_embedder(request.store, request.kept, self._identity)
+        return embed_checked(embedder, texts, kind, limit=self._embedder_timeout, within=timeout)
 
     def embedder(self) -> Embedder:
         """Return the configured embedder. Raises: ConfigError with what to add."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 from vectoracl.adapter import Flow
 from vectoracl.arguments import Ask
 from vectoracl.drive import confined, side_by_side
+from vectoracl.embedding import embedded
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
 from vectoracl.guard import Asker, Guard, Leg, Plan, Store, retried
 from vectoracl.operations import MAX_FETCHED, ChunkRef, Count, Fetch, Found, Include, Rows, Search
@@ -200,7 +201,7 @@ def search(
             _mergeable(store, plan, one)
         texts = [_text_of(one) for one in checked]
         wanted = tuple(text for text in texts if text is not None)
-        vectors = iter((yield from EmbedQueries(wanted)) if wanted else ())
+        vectors = iter((yield from embedded(EmbedQueries, wanted, store)))
         results: list[Result] = []
         flows: list[Flow[Result]] = []
         for one, text in zip(checked, texts, strict=True):

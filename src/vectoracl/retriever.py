@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -213,7 +214,8 @@ class ScopedRetriever(Handle):
     ) -> LoadReport:
         """Write a stream of any length in batches, in bounded memory; each batch is written whole or not at all.
 
-        *batch* None is 500 chunks, or as many as the store takes at once.
+        *batch* None is 500 chunks, or as many as the store takes at once; of texts that have to be embedded, as many as
+        take a few seconds.
 
         *resume* is the path of a small journal: if the file exists, the chunks that it says were written are skipped
         (and checked to be the same ones). *progress* is called with the number written after each batch. If it is
@@ -228,13 +230,14 @@ class ScopedRetriever(Handle):
             for part in batches(stream, self._batch(batch), journal, report):
                 left = pieces.of(part)
                 while left:
-                    piece = left.pop(0)
+                    piece, started = left.pop(0), time.monotonic()
                     try:
                         with report.interruptible(journal):
                             self._run(self._upsert(piece, "load"))
                     except TooLargeError as error:
                         left[:0] = pieces.smaller(piece, error)
                         continue
+                    left = pieces.wrote(piece, time.monotonic() - started, left)
                     with report.interruptible(journal, sending=False):
                         journal.wrote(piece, report)
                         if progress is not None:
@@ -411,13 +414,14 @@ class AsyncScopedRetriever(Handle):
             for part in batches(stream, size, journal, report):
                 left = pieces.of(part)
                 while left:
-                    piece = left.pop(0)
+                    piece, started = left.pop(0), time.monotonic()
                     try:
                         with report.interruptible(journal):
                             await self._arun(self._upsert(piece, "load"))
                     except TooLargeError as error:
                         left[:0] = pieces.smaller(piece, error)
                         continue
+                    left = pieces.wrote(piece, time.monotonic() - started, left)
                     with report.interruptible(journal, sending=False):
                         journal.wrote(piece, report)
                         if progress is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from vectoracl.actions import Action
 from vectoracl.adapter import Flow
 from vectoracl.drive import confined
+from vectoracl.embedding import embedded
 from vectoracl.errors import DeniedError, RefusedError, UnsupportedPredicateError
 from vectoracl.fields import fields_of
 from vectoracl.guard import Asker, Guard, Leg, Plan, Store, denied, retried
@@ -32,11 +33,11 @@ def _one_leg(plan: Plan, asker: Asker) -> Leg:
 
 
 def _vectors(store: Store, prepared: Sequence[Prepared]) -> Flow[list[Vector | None]]:
-    """Embed the texts of the chunks without a vector, in one request."""
+    """Embed the texts of the chunks without a vector."""
     texts = tuple(one.chunk.text for one in prepared if one.vector is None)
     if not texts:
         return [one.vector for one in prepared]
-    made = iter((yield from EmbedDocuments(texts)))
+    made = iter((yield from embedded(EmbedDocuments, texts, store)))
     can = store.capabilities
     nonzero = can.metric == "cosine"
     return [

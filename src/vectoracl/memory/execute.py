@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from threading import RLock
 from typing import Any, Literal, NamedTuple, TypeVar
+from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -83,8 +85,11 @@ class Row(NamedTuple):
 class Shelf:
     """The rows: a dictionary for each partition, by (document, generation, chunk id)."""
 
-    def __init__(self, metric: Literal["cosine", "inner", "l2"]) -> None:
+    def __init__(self, metric: Literal["cosine", "inner", "l2"], dimension: int) -> None:
         self.metric = metric
+        self.dimension = dimension
+        self.place = f"process {os.getpid()}, {uuid4().hex}"
+        self.embedder: str | None = None
         self.lock = RLock()
         self.partitions: dict[str, dict[Key, Row]] = {}
 
@@ -93,16 +98,29 @@ _NAMED: WeakValueDictionary[str, Shelf] = WeakValueDictionary()
 _NAMING = RLock()
 
 
-def shelf_of(metric: Literal["cosine", "inner", "l2"], name: str | None) -> Shelf:
-    """Return a new shelf, or the one of *name*. Raises: InvalidInputError if that one ranks by another metric."""
+def shelf_of(
+    metric: Literal["cosine", "inner", "l2"], dimension: int, name: str | None, embedder: str | None = None
+) -> Shelf:
+    """Return a new shelf, or the one of *name*; it keeps the first *embedder* that it is opened with.
+
+    Raises: InvalidInputError if the one of that name ranks by another metric or holds vectors of another dimension.
+    """
     if name is None:
-        return Shelf(metric)
-    with _NAMING:
-        shelf = _NAMED.get(name)
-        if shelf is None:
-            shelf = _NAMED[name] = Shelf(metric)
+        shelf = Shelf(metric, dimension)
+    else:
+        with _NAMING:
+            found = _NAMED.get(name)
+            shelf = _NAMED[name] = Shelf(metric, dimension) if found is None else found
     if shelf.metric != metric:
         raise InvalidInputError(f"The memory store {name!r} ranks by {shelf.metric}, not by {metric}.", field="metric")
+    if shelf.dimension != dimension:
+        raise InvalidInputError(
+            f"The memory store {name!r} holds vectors of {shelf.dimension} numbers, not of {dimension}. Set dimension "
+            f"= {shelf.dimension}, or give the other store another name.",
+            field="dimension",
+        )
+    with shelf.lock:
+        shelf.embedder = shelf.embedder or embedder
     return shelf
 
 
@@ -136,7 +154,7 @@ class MemoryPort:
         with self._shelf.lock:
             match request:
                 case Look():
-                    return Posture("partition", (), (("store", "memory"),))
+                    return Posture("partition", (), (("store", "memory"),), embedder=self._shelf.embedder)
                 case RankAll(query=query, k=k):
                     rows = [row for part in self._shelf.partitions.values() for row in part.values()]
                     return Found(_handed(self._rank(rows, query, frozenset({"text", "metadata"}))[:k]))

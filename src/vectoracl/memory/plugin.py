@@ -31,13 +31,14 @@ def vectoracl_describe() -> Capabilities:
 @hookimpl
 def vectoracl_open(config: MemoryConfig, context: OpenContext) -> Opened:
     """Open a store that lives as long as a VectorACL that opened it."""
-    shelf = shelf_of(config.metric, config.name)
+    shelf = shelf_of(config.metric, config.dimension, config.name, context.embedder)
     return Opened(
         MemoryAdapter(config, context.fields),
         lambda: MemoryPort(shelf),
         lambda: AsyncMemoryPort(MemoryPort(shelf)),
         lambda: MemoryOperator(shelf),
         server=lambda: "memory (in-process)",
+        places=lambda _: frozenset({shelf.place}),
     )
 
 

@@ -16,7 +16,7 @@ class MemoryStore(Store):
 
     def __init__(self, needs: Needs, name: str = "") -> None:
         name = name or str(uuid.uuid4())
-        self._shelf = shelf_of(needs.metric, name)
+        self._shelf = shelf_of(needs.metric, needs.dimension, name)
         self.config = {"adapter": "memory", "dimension": needs.dimension, "metric": needs.metric, "name": name}
         self.single = self.config
 

@@ -1,0 +1,38 @@
+"""The flow that embeds texts for one store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vectoracl.adapter import Flow
+from vectoracl.embed import BATCH
+from vectoracl.errors import StoreError
+from vectoracl.guard import Store
+from vectoracl.ports import EmbedDocuments, EmbedQueries
+from vectoracl.records import Vector
+
+
+def embedded(kind: type[EmbedQueries | EmbedDocuments], texts: Sequence[str], store: Store) -> Flow[list[Vector]]:
+    """Embed *texts* in batches, a request each, so that a time limit that counts them is looked at in between.
+
+    Raises: RefusedError where *store* keeps another embedder; StoreError. Nothing was sent to the store then.
+    """
+    made: list[Vector] = []
+    for start in range(0, len(texts), BATCH):
+        try:
+            made.extend((yield from kind(tuple(texts[start : start + BATCH]), store.name, store.embedder())))
+        except StoreError as error:
+            if error.code != "timeout":
+                raise
+            raise _out_of_time(len(made), len(texts)) from None
+    return made
+
+
+def _out_of_time(made: int, wanted: int) -> StoreError:
+    return StoreError(
+        f"The time limit of the call was reached while texts were embedded ({made:,} of {wanted:,} were done); nothing "
+        "was sent to the store. timeout= counts the whole call: pass a longer one, or none. Without it embedding has "
+        "the limit of [embedder] timeout, for each batch, and the store its own.",
+        code="timeout",
+        sent="no",
+    )
