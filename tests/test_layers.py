@@ -30,7 +30,7 @@ LAYERS = [
     "guard",
     "arguments embedding",
     "reads writes transfer",
-    "pages facets operating",
+    "pages facets operating load",
     "handle",
     "explain retriever memory",
     "client",
