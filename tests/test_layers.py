@@ -24,7 +24,7 @@ LAYERS = [
     "fields queries scope returned",
     "algebra predicate_json meaning policy prepare operations embed chunking load",
     "adapter verify census checkpoint replacing",
-    "drive audit adopting",
+    "drive audit adopting journal",
     "config hookspecs",
     "ports plugins",
     "guard",

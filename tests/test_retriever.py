@@ -444,7 +444,7 @@ def test_an_interrupted_load_says_what_was_written_and_resumes_exactly(acl, who,
     before = len(port.operations)
     report = docs.load(stream(50, chunk), batch=10, resume=journal)
     assert (report.written, report.skipped) == (20, 30)
-    written = [record.tag.chunk for one in port.operations[before:] for record in one.records]
+    written = [record.tag.chunk for one in port.operations[before:] for record in getattr(one, "records", ())]
     assert written == [f"c{number:03}" for number in range(30, 50)]
     assert docs.count() == 50
     assert not journal.exists()

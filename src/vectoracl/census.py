@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -122,6 +122,11 @@ def _tag(hit: Hit) -> list[Any]:
 
 def _metadata(hit: Hit) -> Any:
     return _number(orjson.loads(dump_metadata(hit.metadata or {})))
+
+
+def equal_metadata(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether two checked mappings are stored alike."""
+    return bool(_number(orjson.loads(dump_metadata(one))) == _number(orjson.loads(dump_metadata(other))))
 
 
 def _number(value: Any) -> Any:

@@ -120,6 +120,9 @@ class _Base:
             return id(self), store
         return self._base, config.adapter, own
 
+    def _own_place(self, store: str) -> frozenset[str]:
+        return frozenset({f"by its configuration: {self.place(store)!r}"})
+
     def store_of(self, tenant: str) -> str:
         """Return the name of the store that *tenant* lives in, by configuration. Raises: InvalidTenantError."""
         return self._route(check_tenant(tenant))
@@ -315,6 +318,10 @@ class VectorACL(_Base):
             port: Port = self._made(named, "port")
             return frozenset(f"{named.config.adapter}: {one}" for one in named.opened.places(port))
 
+    def places_for_journal(self, store: str) -> frozenset[str]:
+        """Return where *store* is for the journal of a load; never nothing. Raises: StoreError."""
+        return self.places(store) or self._own_place(store)
+
     def operator(self, store: str | None = None, *, reason: str = "acl.operator()") -> Operator:
         """Return what an operator does to *store* (None: the default one), with the operator's own credentials.
 
@@ -454,6 +461,21 @@ class AsyncVectorACL(_Base):
         """Read the real posture of every configured store; see `VectorACL.check`."""
         self._check_loop()
         return {name: self._demanded(name, await self._posture(self._named(name))) for name in self.config.stores}
+
+    async def places_for_journal(self, store: str) -> frozenset[str]:
+        """See `VectorACL.places_for_journal`."""
+        named = self._named(store)
+
+        def found() -> frozenset[str]:
+            with self._foreign(named.config.adapter):
+                port = named.opened.port()
+                try:
+                    places = named.opened.places(port)
+                finally:
+                    port.close()
+            return frozenset(f"{named.config.adapter}: {one}" for one in places)
+
+        return await asyncio.to_thread(found) or self._own_place(store)
 
     async def explain(
         self, principal: Principal, action: Action = "search", *, document: str | None = None

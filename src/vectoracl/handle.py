@@ -8,10 +8,11 @@ from typing import Any, Protocol, Self, TypeVar
 from vectoracl import arguments, facets, pages, reads, writes
 from vectoracl.actions import Action, check_actions
 from vectoracl.adapter import Flow
-from vectoracl.errors import ClosedError, InvalidInputError
+from vectoracl.errors import ClosedError, DeniedError, InvalidInputError, UnsupportedPredicateError
 from vectoracl.guard import Asker, Guard, Store
 from vectoracl.ids import check_id
-from vectoracl.operations import MAX_FACETS, ChunkRef
+from vectoracl.journal import Journal
+from vectoracl.operations import MAX_FACETS, ChunkRef, Include
 from vectoracl.predicate import ALWAYS, Predicate, check_predicate, conjunction
 from vectoracl.prepare import Prepared, prepare
 from vectoracl.queries import Query
@@ -19,6 +20,7 @@ from vectoracl.records import Chunk, Facet, Hit, Page, Result, Written
 
 T = TypeVar("T")
 UNSET: Any = object()
+_LOOKED_AT = 500
 Ids = Iterable[str | tuple[str, str]]
 
 
@@ -134,6 +136,40 @@ class Handle:
     def _upsert(self, chunks: Iterable[Chunk], path: str = "upsert") -> tuple[Store, Flow[Written]]:
         store, prepared = self._prepared(chunks)
         return store, writes.upsert(self._guard, store, self._asker, prepared, path)
+
+    def _where(self) -> Any:
+        """Return what says where a store is. Raises: InvalidInputError where the driver cannot."""
+        found = getattr(self._driver, "places_for_journal", None)
+        if found is None:
+            raise InvalidInputError(
+                "A load in a transaction of yours keeps no journal: what it says is written may be rolled back. Leave "
+                "resume out.",
+                field="resume",
+            )
+        return found
+
+    def _embedder(self) -> str | None:
+        return getattr(self._driver, "embedder_identity", None)
+
+    def _look(self, chunks: Sequence[Chunk], journal: Journal) -> tuple[Store, Flow[bool]]:
+        """Look whether *chunks* are in the store as a load wrote them; False also where nobody may look."""
+        store = self._open()
+
+        def flow() -> Flow[bool]:
+            for start in range(0, len(chunks), _LOOKED_AT):
+                _, prepared = self._prepared(chunks[start : start + _LOOKED_AT])
+                refs = tuple(ChunkRef(one.chunk.id, one.chunk.document) for one in prepared)
+                given = any(one.vector is not None for one in prepared)
+                include: Include = arguments.INCLUDE | {"vector"} if given else arguments.INCLUDE
+                try:
+                    hits = yield from reads.fetch(self._guard, store, self._asker, refs, include)
+                except (DeniedError, UnsupportedPredicateError):
+                    return False
+                if not journal.fits(prepared, hits, self._asker.principal.tenant, store.capabilities):
+                    return False
+            return True
+
+        return store, flow()
 
     def _replace(self, document: str, chunks: Iterable[Chunk]) -> tuple[Store, Flow[Written]]:
         document = check_id(document, "document")

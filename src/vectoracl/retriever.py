@@ -16,7 +16,8 @@ from vectoracl.adapter import Flow
 from vectoracl.errors import ClosedError, InvalidInputError, TooLargeError
 from vectoracl.guard import Store
 from vectoracl.handle import UNSET, Handle, Ids
-from vectoracl.load import Journal, LoadProgress, LoadReport, Pieces, batches
+from vectoracl.journal import Journal
+from vectoracl.load import LoadProgress, LoadReport, Pieces, batches
 from vectoracl.predicate import ALWAYS, Predicate
 from vectoracl.queries import Query
 from vectoracl.records import Chunk, Facet, Hit, Page, Result, Written
@@ -217,18 +218,29 @@ class ScopedRetriever(Handle):
         *batch* None is 500 chunks, or as many as the store takes at once; of texts that have to be embedded, as many as
         take a few seconds.
 
-        *resume* is the path of a small journal: if the file exists, the chunks that it says were written are skipped
-        (and checked to be the same ones). *progress* is called with the number written after each batch. If it is
-        interrupted, the exception carries a note with what was written, and `error.written` where it is ours.
+        *resume* is the path of a small journal: if the file exists, the chunks that it says were written are skipped,
+        after a look at whether the store really has them with their content. What it has not, what was corrected in the
+        stream since, and what this principal may not read (so that it cannot be looked at) is written again.
+        *progress* is called with the number written after each batch. If it is interrupted, the exception carries a
+        note with what was written, and `error.written` where it is ours.
 
-        Raises: as `upsert`; InvalidInputError if the journal belongs to another stream or another load goes on with
-        it; StoreError with the code "journal" if it cannot be written any more.
+        Raises: as `upsert`; InvalidInputError if the journal belongs to another stream, tenant or store, or if another
+        load goes on with it; StoreError with the code "journal" if it cannot be written any more.
         """
         report = LoadReport()
-        with Journal(resume, self._asker.principal.tenant) as journal:
+        size = self._batch(batch)
+        places = frozenset[str]() if resume is None else self._places()
+        with Journal(resume, self._asker.principal.tenant, places, self._embedder()) as journal:
             pieces = Pieces(automatic=batch is None)
-            for part in batches(stream, self._batch(batch), journal, report):
-                left = pieces.of(part)
+            for part in batches(stream, size, journal, report):
+                if part.known:
+                    with report.interruptible(journal, sending=False):
+                        there = self._run(self._look(part.chunks, journal))
+                    if there:
+                        journal.skipped(part.chunks)
+                        report.skipped += len(part.chunks)
+                        continue
+                left = pieces.of(part.chunks)
                 while left:
                     piece, started = left.pop(0), time.monotonic()
                     try:
@@ -239,7 +251,8 @@ class ScopedRetriever(Handle):
                         continue
                     left = pieces.wrote(piece, time.monotonic() - started, left)
                     with report.interruptible(journal, sending=False):
-                        journal.wrote(piece, report)
+                        report.wrote(piece)
+                        journal.wrote(piece)
                         if progress is not None:
                             progress(report.written)
             with report.interruptible(journal, sending=False):
@@ -248,6 +261,9 @@ class ScopedRetriever(Handle):
 
     def _batch(self, batch: int | None) -> int:
         return _batch(batch, self._open().capabilities.max_batch)
+
+    def _places(self) -> frozenset[str]:
+        return self._where()(self._open().name)  # type: ignore[no-any-return]
 
 
 class AsyncScopedRetriever(Handle):
@@ -409,10 +425,18 @@ class AsyncScopedRetriever(Handle):
         """See `ScopedRetriever.load`; *progress* may be a coroutine function."""
         report = LoadReport()
         size = _batch(batch, self._open().capabilities.max_batch)
-        with Journal(resume, self._asker.principal.tenant) as journal:
+        places = frozenset[str]() if resume is None else await self._places()
+        with Journal(resume, self._asker.principal.tenant, places, self._embedder()) as journal:
             pieces = Pieces(automatic=batch is None)
             for part in batches(stream, size, journal, report):
-                left = pieces.of(part)
+                if part.known:
+                    with report.interruptible(journal, sending=False):
+                        there = await self._arun(self._look(part.chunks, journal))
+                    if there:
+                        journal.skipped(part.chunks)
+                        report.skipped += len(part.chunks)
+                        continue
+                left = pieces.of(part.chunks)
                 while left:
                     piece, started = left.pop(0), time.monotonic()
                     try:
@@ -423,7 +447,8 @@ class AsyncScopedRetriever(Handle):
                         continue
                     left = pieces.wrote(piece, time.monotonic() - started, left)
                     with report.interruptible(journal, sending=False):
-                        journal.wrote(piece, report)
+                        report.wrote(piece)
+                        journal.wrote(piece)
                         if progress is not None:
                             waiting = progress(report.written)
                             if waiting is not None:
@@ -431,6 +456,9 @@ class AsyncScopedRetriever(Handle):
             with report.interruptible(journal, sending=False):
                 journal.finish()
         return report
+
+    async def _places(self) -> frozenset[str]:
+        return await self._where()(self._open().name)  # type: ignore[no-any-return]
 
 
 def _queries(queries: object) -> tuple[Query, ...]:

@@ -1,0 +1,305 @@
+"""The journal of a load: which chunks of a stream are written, where, and with which content.
+
+A file of lines, for this user alone. The first says for which tenant and which store it is; each further one counts the
+chunks of a batch, with a digest of their ids and one of their content. A line is written behind the batch that it
+speaks of, so the store may be a batch ahead of it and never behind; the last one may be cut off by a crash, and then
+does not count.
+
+What the file says is not believed alone: where the content is still the same, the chunks are looked for in the store
+before they are skipped (`fits`), since that may have been emptied, restored or written to by others meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from vectoracl.adapter import Capabilities
+from vectoracl.census import TOLERANCE, equal_metadata, vector_difference
+from vectoracl.errors import InvalidInputError, StoreError, apart
+from vectoracl.filelock import FileLock
+from vectoracl.prepare import Prepared
+from vectoracl.private_files import open_private, read_private, replace_atomically, try_replacing
+from vectoracl.records import Chunk, Hit
+
+_FORMAT = 2
+_PAUSE = 1.0
+_SMALL = 500  # up to so many lines the file is replaced, which leaves no half of a line behind
+PATH = "load"
+"""What the tag of a chunk says of how it came in."""
+
+
+class Entry(NamedTuple):
+    """A batch that was written: how many chunks, and the digests of their ids and of their content."""
+
+    chunks: int
+    ids: str
+    content: str
+
+
+class Journal:
+    """The file at a path; without a path nothing is kept. Two loads never share one.
+
+    While a load runs it holds a lock on the file PATH.lock beside it, which it removes at its end. *places* are the
+    texts that say where the store is (`VectorACL.places`), *embedder* is the identity of the one that makes vectors.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        tenant: str,
+        places: Iterable[str] = (),
+        embedder: str | None = None,
+    ) -> None:
+        self._path = None if path is None else Path(path)
+        self._tenant = _digest([tenant])
+        self._places = sorted(_digest([one]) for one in places)
+        self._embedder = embedder or ""
+        self._lock: FileLock | None = None
+        self._done: list[Entry] = []
+        self._rest: list[Entry] = []  # of an earlier load, still to come in the stream
+        self._kept = 0  # chunks that the file has
+        self._count = 0  # chunks of the stream that are in the store
+        self._whole = False  # whether the file is what is done, so that a line can be added
+        self._stale = False
+        self._saved = 0.0
+
+    @apart
+    def __enter__(self) -> Journal:
+        if self._path is None:
+            return self
+        try:
+            self._lock = FileLock(self._lock_path())
+            if not self._lock.held:
+                raise InvalidInputError(
+                    f"Another load goes on with the journal {str(self._path)!r}. Wait for its end, or pass another "
+                    "journal to each load.",
+                    field="resume",
+                )
+        except (OSError, ValueError) as error:
+            raise self._unfit(error) from None
+        try:
+            self._read()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Keep the file: it is what a later call resumes from. The lock ends."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def _lock_path(self) -> str:
+        # A journal that is a link is refused, but first it is said if a load goes on with what the link names.
+        named = os.path.realpath(self._path or "") + ".lock"
+        return named if Path(named).exists() else f"{self._path}.lock"
+
+    def _unfit(self, error: Exception) -> InvalidInputError:
+        why = getattr(error, "strerror", None) or "it is no path of a file"
+        return InvalidInputError(
+            f"The journal {str(self._path)!r} cannot be written: {why}. Pass a file in a folder that exists, on a "
+            "file system with locks.",
+            field="resume",
+        )
+
+    @apart
+    def _read(self) -> None:
+        assert self._path is not None
+        # Before anything is written: a journal that cannot be kept would leave chunks that no later call skips.
+        try:
+            kept = read_private(self._path)
+            try_replacing(self._path)
+        except OSError as error:
+            raise self._unfit(error) from None
+        if kept is None:
+            return
+        try:
+            head, *lines = [orjson.loads(line) for line in kept.split(b"\n")[:-1]]  # the last one may be cut off
+            if head["load"] != _FORMAT:
+                raise ValueError("another format")
+            tenant, places = head["tenant"], set(head["places"])
+            self._rest = [_entry(line) for line in lines]
+        except (ValueError, KeyError, TypeError):
+            older = b'"written"' in kept[:200] and b'"digest"' in kept
+            what = "is of an older version, which did not keep what was written" if older else "is no journal of a load"
+            raise InvalidInputError(
+                f"{self._path} {what}. Remove it to start from the beginning: chunks that are there are written again, "
+                "which is safe.",
+                field="resume",
+            ) from None
+        if tenant != self._tenant:
+            raise self._foreign("its tenant is not that of this handle")
+        if places.isdisjoint(self._places):
+            raise InvalidInputError(
+                f"The journal {self._path} belongs to another store, or to one of another process. Remove it to load "
+                "the whole stream into this one.",
+                field="resume",
+            )
+        self._kept = sum(one.chunks for one in self._rest)
+
+    def _foreign(self, why: str) -> InvalidInputError:
+        return InvalidInputError(
+            f"The journal {self._path} belongs to another stream or tenant: {why}. Remove it to start from the "
+            "beginning.",
+            field="resume",
+        )
+
+    def begun(self) -> Iterator[Entry]:
+        """Yield the batches that an earlier load has written, in the order of the stream."""
+        yield from list(self._rest)
+
+    def compare(self, entry: Entry, chunks: Sequence[Chunk]) -> bool:
+        """Tell whether *chunks* have the content that *entry* speaks of. Raises: InvalidInputError for other ids."""
+        found = self._entry_of(chunks)
+        if (found.chunks, found.ids) != (entry.chunks, entry.ids):
+            first = self._count + 1
+            raise self._foreign(
+                f"the chunks {first:,} to {first + entry.chunks - 1:,} that it has are not those of this one"
+            )
+        return found.content == entry.content
+
+    def _entry_of(self, chunks: Sequence[Chunk]) -> Entry:
+        ids = hashlib.blake2b(digest_size=16)
+        content = hashlib.blake2b(digest_size=16)
+        for chunk in chunks:
+            for part in (chunk.document, chunk.id):
+                _add(ids, part)
+            for one in (chunk.text, chunk.position, _json(chunk.metadata), _vector(chunk.vector, self._embedder)):
+                _add(content, one)
+        return Entry(len(chunks), ids.hexdigest(), content.hexdigest())
+
+    def fits(self, prepared: Sequence[Prepared], hits: Iterable[Hit], tenant: str, can: Capabilities) -> bool:
+        """Tell whether *hits*, what the store has of these chunks, are these chunks as a load wrote them."""
+        there = {(hit.document, hit.id): hit for hit in hits if hit.tenant == tenant}
+        return all(_same(one, there.get((one.chunk.document, one.chunk.id)), can) for one in prepared)
+
+    def skipped(self, chunks: Sequence[Chunk]) -> None:
+        """Keep that *chunks* of an earlier load are there."""
+        self._done.append(self._entry_of(chunks))
+        self._count += len(chunks)
+
+    def wrote(self, chunks: Sequence[Chunk]) -> None:
+        """Keep that *chunks* were written. Raises: StoreError with the code "journal" if that cannot be kept."""
+        entry = self._entry_of(chunks)
+        self._done.append(entry)
+        self._count += len(chunks)
+        if self._path is None:
+            return
+        if self._rest:
+            self._stale = True  # the file is brought up to date when the whole entry was written again
+        else:
+            self._save(entry)
+
+    def passed(self) -> None:
+        """Keep that all chunks of the entry that came last are there; raises as `wrote`."""
+        self._rest.pop(0)
+        if self._stale and (not self._rest or time.monotonic() - self._saved > _PAUSE):
+            self._save(None)
+
+    @apart
+    def _save(self, added: Entry | None) -> None:
+        assert self._path is not None
+        try:
+            if self._whole and added is not None and len(self._done) > _SMALL:
+                with os.fdopen(open_private(self._path, os.O_WRONLY | os.O_APPEND), "ab") as file:
+                    file.write(_line(added))
+            else:
+                head = orjson.dumps({"load": _FORMAT, "tenant": self._tenant, "places": self._places}) + b"\n"
+                lines = [_line(one) for one in (*self._done, *self._rest)]
+                replace_atomically(self._path, b"".join([head, *lines]), sync=False)
+        except OSError as error:
+            raise self._failed(
+                error,
+                f"so it says {self._kept:,} chunks of the stream where {self._count:,} are in the store, and the load "
+                f"ended here. Make room and go on: the last {self._count - self._kept:,} are then written again, "
+                "which is safe.",
+            ) from None
+        self._whole = not self._rest
+        self._stale, self._saved = False, time.monotonic()
+        self._kept = self._count + sum(one.chunks for one in self._rest)
+
+    def _failed(self, error: OSError, then: str) -> StoreError:
+        why = error.strerror or type(error).__name__
+        return StoreError(f"The journal {str(self._path)!r} cannot be written ({why}), {then}", code="journal")
+
+    @apart
+    def finish(self) -> None:
+        """Remove the journal: the stream was written to its end. Raises: StoreError with the code "journal"."""
+        if self._path is None:
+            return
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._failed(error, "but every chunk of the stream is in the store: remove it by hand.") from None
+
+    def advice(self) -> str:
+        """Say how to go on."""
+        if self._path is None:
+            return "Pass resume=PATH to be able to go on where it stopped."
+        return f"Call load() again with the same stream and resume={str(self._path)!r} to go on."
+
+
+def _entry(line: Any) -> Entry:
+    """Raises: TypeError, ValueError if *line* is not as `_line` writes one."""
+    chunks, ids, content = line
+    if type(chunks) is not int or chunks < 1 or type(ids) is not str or type(content) is not str:
+        raise ValueError("no entry")
+    return Entry(chunks, ids, content)
+
+
+def _line(entry: Entry) -> bytes:
+    return orjson.dumps([*entry]) + b"\n"
+
+
+def _digest(parts: Iterable[object]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        _add(digest, part)
+    return digest.hexdigest()
+
+
+def _add(digest: Any, part: object) -> None:
+    raw = part if isinstance(part, bytes) else str(part).encode(errors="surrogatepass")
+    digest.update(len(raw).to_bytes(8, "big") + raw)
+
+
+def _json(metadata: object) -> bytes:
+    """Return *metadata* in one form; whatever has none is written again, and refused there if it has to be."""
+    try:
+        return orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY, default=repr)
+    except TypeError:
+        return repr(metadata).encode(errors="surrogatepass")
+
+
+def _vector(vector: object, embedder: str) -> bytes:
+    """Return a given *vector* as bytes, or who will make one."""
+    if vector is None:
+        return b"embedded by " + embedder.encode(errors="surrogatepass")
+    try:
+        return b"given " + np.asarray(vector, np.float32).tobytes()
+    except (TypeError, ValueError):
+        return b"unknown " + repr(vector).encode(errors="surrogatepass")
+
+
+def _same(prepared: Prepared, hit: Hit | None, can: Capabilities) -> bool:
+    chunk = prepared.chunk
+    if hit is None or hit.tag.path != PATH or (hit.text, hit.position) != (chunk.text, chunk.position):
+        return False
+    if not equal_metadata(hit.metadata or {}, prepared.metadata):
+        return False
+    if prepared.vector is None:
+        return True
+    return hit.vector is not None and (
+        vector_difference(prepared.vector, hit.vector, can.metric) <= TOLERANCE[can.vectors]
+    )
