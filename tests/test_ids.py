@@ -8,8 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vectoracl import InvalidInputError, InvalidPrincipalError, InvalidTenantError
-from vectoracl.ids import MAX_ID_BYTES, MAX_TENANT_BYTES, check_id, check_principal_id, check_tenant, check_text
+from vectoracl import InvalidInputError, InvalidPrincipalError, InvalidTenantError, ids
+from vectoracl import identifier_tables as tables
+from vectoracl.fields import reserved_key
+from vectoracl.ids import (
+    MAX_ID_BYTES,
+    MAX_TENANT_BYTES,
+    _ranges,
+    check_id,
+    check_principal_id,
+    check_tenant,
+    check_text,
+    look_alikes,
+)
 
 CHECKS = {
     "tenant": (check_tenant, InvalidTenantError),
@@ -143,3 +154,127 @@ def test_text_loses_the_behaviour_of_a_subclass_too():
 def test_text_refused(bad):
     with pytest.raises(InvalidInputError):
         check_text(bad, "text", 10)
+
+
+HIDDEN = ["ㅤ", "️", "͏", "ᅟ", "ᅠ", "⠀", "󠄀", "̸", "￼", "឴", "᠋", "\u200c", "\u200d", "\ufeff", "\xad"]
+
+
+@pytest.mark.parametrize("hidden", HIDDEN, ids=ascii)
+def test_what_nobody_sees_is_in_no_tenant_s_and_no_principal_s_id(hidden):
+    for value in (f"ac{hidden}me", f"acme{hidden}", f"{hidden}acme", f"می{hidden}خواهم", f"क्{hidden}ष", f"☺{hidden}☺"):
+        with pytest.raises(InvalidTenantError):
+            check_tenant(value)
+        with pytest.raises(InvalidPrincipalError):
+            check_principal_id(value)
+
+
+@pytest.mark.parametrize("hidden", HIDDEN, ids=ascii)
+def test_look_alikes_with_what_nobody_sees_are_noticed(hidden):
+    assert look_alikes(["acme", f"ac{hidden}me", "globex"]) == [sorted(["acme", f"ac{hidden}me"])]
+
+
+IGNORABLE = [code for first, last in _ranges(tables.IGNORABLE) for code in range(first, last + 1)]
+
+
+@given(st.sampled_from(IGNORABLE), st.text("abcé漢", max_size=3), st.text("abcé漢", max_size=3))
+def test_nothing_ignorable_by_default_is_in_an_id_of_rights(code, before, after):
+    with pytest.raises(InvalidTenantError):
+        check_tenant(f"{before}{chr(code)}{after}")
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_an_id_of_rights_holds_only_what_the_standard_allows(text):
+    allowed = {code for first, last in _ranges(tables.ALLOWED) for code in (first, last)}
+    try:
+        assert check_tenant(text) == text
+    except InvalidTenantError:
+        return
+    for char in text:
+        assert char.isascii() or char.isalnum() or unicodedata.category(char)[0] == "M" or ord(char) in allowed
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "acme",
+        "Acme Corp",
+        "a-b_c.d:e@f/g",
+        "org/42",
+        "user@example.com",
+        "müller",
+        "株式会社",
+        "данные",
+        "عربي",
+        "हिन्दी",
+        "a~b+c",
+    ],
+)
+def test_the_ids_that_people_have_are_still_taken(value):
+    assert check_tenant(value) == value
+    assert check_principal_id(value) == value
+
+
+NAMES = [
+    "می\u200cخواهم.pdf",  # Persian: the non-joiner between letters that would join
+    "خانه\u200cها",
+    "क्\u200dष",  # Indic: a joiner behind a virama
+    "ක්\u200dරි",
+    "क्\u200cष",
+    "👨\u200d👩\u200d👧 photos",  # a family of emoji
+    "👩🏽\u200d💻",
+    "❤\ufe0f\u200d🔥",
+    "☺\ufe0f notes",
+    "1\ufe0f\u20e3 first",
+    "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    "葛\U000e0100城",
+    "ᠠ\u180b",
+    "read:*",
+    "100% Remote",
+    "why?",
+    "naïve café",
+]
+
+
+@pytest.mark.parametrize("value", NAMES, ids=ascii)
+def test_documents_groups_and_roles_take_what_people_have(value):
+    assert check_id(value, "document") == value
+    assert check_principal_id(value, "groups") == value
+    assert check_principal_id(value, "roles") == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a\u200db", "a\u200cb", "\u200dabc", "abc\u200d", "漢\u200d字", "a\ufe0fb", "\ufe0fa", "a\U000e0100"]
+    + ["a\U000e0067", "ac\u3164me", "a\u034fb", "🏴a\U000e0067"],
+    ids=ascii,
+)
+def test_what_is_invisible_where_it_stands_is_in_no_name(value):
+    with pytest.raises(InvalidInputError):
+        check_id(value, "document")
+    with pytest.raises(InvalidPrincipalError):
+        check_principal_id(value, "groups")
+
+
+@pytest.mark.parametrize("value", ["*", "%", "?", "**", "*?%"])
+def test_a_wildcard_alone_is_no_group(value):
+    for field in ("groups", "roles"):
+        with pytest.raises(InvalidPrincipalError, match="wildcard"):
+            check_principal_id(value, field)
+
+
+def test_a_metadata_key_that_looks_like_one_of_ours_is_reserved():
+    for hidden in HIDDEN:
+        assert reserved_key(f"tenant{hidden}_id"), ascii(hidden)
+
+
+def test_the_tables_are_those_of_a_version_of_the_standard():
+    assert tables.UNICODE == "15.0.0"
+    assert sum(last - first + 1 for first, last in _ranges(tables.ALLOWED)) == 112_087
+    assert len(IGNORABLE) == 4174
+
+
+def test_a_check_of_ascii_looks_at_no_table(monkeypatch):
+    monkeypatch.setattr(ids, "_first_problem", None)
+    monkeypatch.setattr(ids, "_patterns", None)
+    assert check_tenant("acme-42") == "acme-42"
+    assert check_id("read:*", "document") == "read:*"

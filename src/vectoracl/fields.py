@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from vectoracl.errors import ConfigError, InvalidInputError, ReservedFieldError, UnsupportedPredicateError, apart
+from vectoracl.ids import invisible
 from vectoracl.predicate import (
     MAX_VALUES,
     Always,
@@ -101,10 +102,7 @@ def reserved_key(key: str) -> bool:
     """Tell whether a metadata key, in any case, means the framework's tag."""
     if not key.isascii():
         # Wide letters and invisible characters are for a person the same name.
-        visible = (
-            char for char in unicodedata.normalize("NFKC", key) if unicodedata.category(char) not in ("Cf", "Cc")
-        )
-        key = "".join(visible)
+        key = "".join(char for char in unicodedata.normalize("NFKC", key) if not invisible(char))
     folded = key.casefold().strip()
     return folded in _RESERVED_KEYS or folded.startswith(_RESERVED_PREFIXES)
 
