@@ -206,7 +206,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("decomposed", {"tenant_id": "e\u0301"}, "normal form C"),
     ("wildcard", {"tenant_id": "*"}, "wildcard"),
     ("case", {"tenant_id": "ACME"}, "look alike: 'ACME', 'acme'"),
-    ("width", {"tenant_id": "\uff41cme"}, "look alike"),
+    ("width", {"tenant_id": "\uff41cme"}, "UTS 39"),
     ("no vector", {"embedding": None}, "No vector."),
     ("zero vector", {"embedding": "[0,0,0]"}, "zero"),
     ("no document", {"doc_id": None}, "No document."),
