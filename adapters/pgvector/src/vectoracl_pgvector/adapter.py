@@ -144,6 +144,7 @@ class PgvectorAdapter:
             embedded=config.embedded is not None,
             backup_roles=(config.owner_role, *config.backup_roles),
             accept=tuple(entry.plain() for entry in config.accept),
+            vector_column=config.columns.vector,
         )
         asked = postures.queries(target)
         statements = tuple(Statement(sql, params or (), binary=False) for _, sql, params in asked)

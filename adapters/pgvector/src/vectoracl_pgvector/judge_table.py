@@ -138,6 +138,11 @@ def expected_columns(look: Look) -> Iterator[Finding]:
                 advice("Run `vectoracl provision`, which adds what a later version needs; or correct the name under "
                        "columns in the configuration."),
             )  # fmt: skip
+        elif {column.type_name, kind} == {"vector", "halfvec"} and column.modifier in (-1, dimension):
+            yield found(
+                "PG115", f"{at}.{name}", f"{name} is of type {column.type_text}; the configuration says {kind}.",
+                advice(f"Run `vectoracl provision`, which changes the column, or set type = {column.type_name!r}."),
+            )  # fmt: skip
         elif column.type_name not in ({"text", "varchar"} if kind == "text" else {kind}):
             yield found(
                 "PG113", f"{at}.{name}", f"{name} is of type {column.type_text}; the configuration needs {kind}.",

@@ -14,7 +14,7 @@ from vectoracl.errors import ConfigError, VectorACLError, apart
 from vectoracl.fields import FieldType
 from vectoracl.ids import check_tenant
 from vectoracl_pgvector import adopt as adoption
-from vectoracl_pgvector import move, retype, schema, versions
+from vectoracl_pgvector import move, retype, schema, vector_column, versions
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connections import Connections
 from vectoracl_pgvector.extension import Extension
@@ -31,7 +31,17 @@ _BROKEN_OFF = "a move was broken off; this finishes it, and demote instead of pr
 class PgOperator:
     """Owner's work on one configured store."""
 
-    def __init__(self, config: PgvectorConfig, fields: Mapping[str, FieldType], where: Connections) -> None:
+    def __init__(
+        self,
+        config: PgvectorConfig,
+        fields: Mapping[str, FieldType],
+        where: Connections,
+        *,
+        store: str = "",
+        embedder: str | None = None,
+    ) -> None:
+        self._store = store
+        self._embedder = embedder
         self._config = config
         self._fields = fields
         self._where = where
@@ -78,6 +88,10 @@ class PgOperator:
             self._names = Names.of(self._config)
             self._found = True
 
+    def _migrations(self) -> Iterator[str]:
+        yield from schema.migrations(self._config)
+        yield from vector_column.keep(self._config, self._embedder)
+
     @apart
     def plan(self, *, adopt: str | None = None) -> str:
         """Return the SQL of `provision` as one script: what an administrator does, then what the owner does.
@@ -87,7 +101,11 @@ class PgOperator:
         if adopt is not None:
             with self._owner() as connection:
                 return adoption.plan(connection, self._config, adopt, self._fields)
-        return schema.script(self._config)
+        kept = "".join(
+            f"\nSET ROLE {quote(self._config.owner_role)};\n{one}\nRESET ROLE;\n"
+            for one in vector_column.keep(self._config, self._embedder)
+        )
+        return schema.script(self._config) + kept
 
     @apart
     def provision(
@@ -98,11 +116,12 @@ class PgOperator:
         done = self._roles(self._where.owner() if bootstrap is None else bootstrap)
         with self._owner() as connection:
             done += self._check_server(connection)
+            vector_column.check(connection, self._config, self._store, self._embedder)
             changed = retype.pending(connection, self._config)
             if changed:
                 retype.check_calm(connection, self._config)
             try:
-                migrate(connection, schema.migrations(self._config), lambda: self._alone(connection), self._names)
+                migrate(connection, self._migrations(), lambda: self._alone(connection), self._names)
             except psycopg.Error as error:
                 refused = retype.explained(error)
                 if refused is None:

@@ -59,7 +59,7 @@ def vectoracl_open(config: PgvectorConfig, context: OpenContext) -> Opened:
     def operator() -> Any:
         from vectoracl_pgvector.operator import PgOperator
 
-        return PgOperator(config, context.fields, where)
+        return PgOperator(config, context.fields, where, store=context.name, embedder=context.embedder)
 
     def places(port: Port) -> frozenset[str]:
         from vectoracl_pgvector import places

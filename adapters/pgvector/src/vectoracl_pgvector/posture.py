@@ -37,6 +37,7 @@ def queries(target: Target) -> tuple[_Statement, ...]:
         "column": target.tenant.column,
         "setting": target.setting,
         "role": target.runtime_role,
+        "vector": target.vector_column,
     }
     return tuple((name, sql, params if "%(" in sql else None) for name, sql in STATEMENTS)
 

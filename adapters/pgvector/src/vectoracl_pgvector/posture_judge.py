@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from vectoracl import notes
 from vectoracl.findings import Finding, Posture
 from vectoracl_pgvector import versions
 from vectoracl_pgvector.accepted import apart
@@ -47,7 +48,9 @@ def judge(target: Target, rows: Mapping[str, list[tuple[Any, ...]]]) -> Posture:
         (f"accepted {number}", f"{finding.rule.id} {finding.subject}: {entry.reason}")
         for number, (finding, entry) in enumerate(accepted, 1)
     )
-    return Posture(_grade(look, findings), findings, _facts(look) + facts, script(look, findings))
+    (comment,) = (look.rows.get("notes") or [(None,)])[0]
+    embedder = notes.embedder_of(notes.read(comment))
+    return Posture(_grade(look, findings), findings, _facts(look) + facts, script(look, findings), embedder)
 
 
 def _all(look: Look) -> Iterator[Finding]:

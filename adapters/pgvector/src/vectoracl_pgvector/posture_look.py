@@ -42,6 +42,7 @@ class Target:
     embedded: bool = field(default=False, compare=False)
     # Roles, or patterns of them, that may dump or restore everything; None where no configuration could name any.
     backup_roles: tuple[str, ...] | None = field(default=None, compare=False)
+    vector_column: str = field(default="", compare=False)
 
     @property
     def tenant(self) -> TenantField:

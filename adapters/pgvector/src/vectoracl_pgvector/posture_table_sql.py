@@ -90,6 +90,16 @@ SELECT a.attname::text, t.typname::text, pg_catalog.format_type(a.atttypid, a.at
  WHERE a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"""
 )
 
+# What the vectors' column says of itself (`vector_column`).
+NOTES: Final = (
+    parts.REACH
+    + parts.TREE
+    + """
+SELECT pg_catalog.col_description(a.attrelid, a.attnum)
+  FROM target JOIN pg_catalog.pg_attribute a ON a.attrelid = target.oid
+ WHERE a.attname = %(vector)s AND NOT a.attisdropped AND a.attnum > 0"""
+)
+
 INDEXES: Final = (
     parts.REACH
     + parts.TREE

@@ -264,8 +264,11 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
      "suggests it. If it is another one, every other line of this report is about the wrong thing."),
     ("PG112", "A column is missing", _E, False,
      "The configuration names a column that the table does not have, so that operations fail."),
-    ("PG113", "A column has another type or dimension than the configuration", _E, False,
+    ("PG113", "A column has another type or dimension than the configuration", _E, True,
      "Writes and searches fail, or rank by numbers that another embedder made."),
+    ("PG115", "The vectors are of the other precision than the configuration", _W, False,
+     "Vectors are cast between single and half precision on their way in and out. Nothing fails, and what is kept is "
+     "rounded, or takes twice the room, other than the configuration says."),
     # --- moves between tiers
     ("PG120", "A move of a tenant was broken off", _W, False,
      "The process that moved a tenant is gone. Nothing is lost: the tenant is served from where it was, and the copy "

@@ -1,0 +1,61 @@
+"""The vector column as it is: its type and dimension, and whose vectors it holds, which its comment says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+
+from vectoracl import notes
+from vectoracl.errors import RefusedError
+from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.names import Names, literal
+
+_FOUND = """
+SELECT t.typname::text, a.atttypmod, pg_catalog.col_description(a.attrelid, a.attnum)
+  FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+ WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attname = %s AND NOT a.attisdropped"""
+
+
+def check(connection: psycopg.Connection[Any], config: PgvectorConfig, store: str, embedder: str | None) -> None:
+    """Refuse to provision over a column that holds other vectors than the configured ones; changes nothing.
+
+    Raises: RefusedError with the cure; nothing where there is no such table yet.
+    """
+    names = Names.of(config)
+    found = connection.execute(_FOUND, (names.table, config.columns.vector)).fetchone()
+    if found is None:
+        return
+    kind, modifier, comment = found
+    # Between vector and halfvec of one dimension `retype` changes the column.
+    if kind not in ("vector", "halfvec") or modifier not in (config.dimension, -1):
+        holds = f"{kind}({modifier})" if modifier > 0 else kind
+        raise RefusedError(
+            f"The column {config.columns.vector} of {names.table} is of type {holds}, and the configuration says "
+            f"{config.type}({config.dimension}). Set the dimension to that of the table, or name another table and copy "
+            "the chunks there (vectoracl copy --reembed).",
+            field="dimension",
+        )
+    notes.learned(store, notes.embedder_of(notes.read(comment)), embedder)
+
+
+def keep(config: PgvectorConfig, embedder: str | None) -> Iterator[str]:
+    """Yield the statement that adds *embedder* to the column's comment, and leaves one that is there as it is."""
+    if embedder is None:
+        return
+    names = Names.of(config)
+    line = notes.written(None, {notes.EMBEDDER: embedder, notes.DIMENSION: config.dimension})
+    column = f"{names.table}.{names.c.vector}"
+    yield (
+        "DO $vectoracl$ DECLARE kept text := (SELECT pg_catalog.col_description(attrelid, attnum) FROM "
+        f"pg_catalog.pg_attribute WHERE attrelid = {literal(names.table)}::regclass AND attname = "
+        f"{literal(config.columns.vector)}); BEGIN IF kept IS NULL OR pg_catalog.strpos(kept, '[vectoracl] ') = 0 THEN "
+        f"EXECUTE pg_catalog.format({literal(f'COMMENT ON COLUMN {escaped(column)} IS %L')}, "
+        f"pg_catalog.concat_ws(E'\\n', kept, {literal(line)})); END IF; END $vectoracl$;"
+    )
+
+
+def escaped(text: str) -> str:
+    """Return *text* as it has to stand in the pattern of `format`."""
+    return text.replace("%", "%%")
