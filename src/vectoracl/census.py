@@ -77,9 +77,19 @@ def key_of(hit: Hit) -> Position:
 
 
 def compare(
-    tenant: str, source: Read, target: Read, *, metric: Metric, tolerance: float, size: int, seen: Callable[[int], None]
+    tenant: str,
+    source: Read,
+    target: Read,
+    *,
+    metric: Metric,
+    tolerance: float | None,
+    size: int,
+    seen: Callable[[int], None],
 ) -> Comparison:
-    """Compare what *source* and *target* give, *size* rows at a time; *seen* hears of each row of the source."""
+    """Compare what *source* and *target* give, *size* rows at a time; *seen* hears of each row of the source.
+
+    With *tolerance* None vectors are not compared, since another embedder made those of the target.
+    """
     result = Comparison(tenant)
     digests = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
     left, right = rows(source, size, "The source"), rows(target, size, "The target")
@@ -140,7 +150,7 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _pair(result: Comparison, mine: Hit, theirs: Hit, metric: Metric, tolerance: float) -> None:
+def _pair(result: Comparison, mine: Hit, theirs: Hit, metric: Metric, tolerance: float | None) -> None:
     named = zip(mine.tag._fields, _tag(mine), _tag(theirs), strict=True)
     parts = [name for name, one, other in named if one != other]
     if mine.text != theirs.text:
@@ -148,10 +158,11 @@ def _pair(result: Comparison, mine: Hit, theirs: Hit, metric: Metric, tolerance:
     if _metadata(mine) != _metadata(theirs):
         parts.append("metadata")
     assert mine.vector is not None and theirs.vector is not None  # noqa: PT018 - the reading flow demands them
-    difference = vector_difference(mine.vector, theirs.vector, metric)
-    result.vector_difference = max(result.vector_difference, difference)
-    if not difference <= tolerance:
-        parts.append("vector")
+    if tolerance is not None:
+        difference = vector_difference(mine.vector, theirs.vector, metric)
+        result.vector_difference = max(result.vector_difference, difference)
+        if not difference <= tolerance:
+            parts.append("vector")
     if parts:
         result.different += 1
         result.example(key_of(mine), f"{', '.join(parts)} {'differs' if len(parts) == 1 else 'differ'}")

@@ -28,6 +28,7 @@ from vectoracl.errors import (
 )
 from vectoracl.hazmat import Operated
 from vectoracl.ids import check_tenant, look_alikes
+from vectoracl.notes import other_embedder
 from vectoracl.operations import Position
 from vectoracl.places import shared
 from vectoracl.records import Hit, Record
@@ -98,6 +99,7 @@ class Copy:
 
     *different_stores* is a person's word that the two are different stores where what the server and its address say
     (`VectorACL.places`) shows one; it stands in every record of the copy. Equal settings are one store all the same.
+    With *reembed* the target's embedder makes the vectors again, from the texts; dimension and metric may differ then.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Copy:
         progress: Progress | None = None,
         batch: int = PAGE,
         different_stores: bool = False,
+        reembed: bool = False,
     ) -> None:
         self._source = source
         self._target = target
@@ -117,6 +120,7 @@ class Copy:
             f"{reason}; the stores are said to be different (--different-stores)" if different_stores else reason
         )
         self._different = different_stores
+        self._reembed = reembed
         self._checkpoint = checkpoint
         self._progress = progress or (lambda _what, _done, _total: None)
         self._batch = batch
@@ -149,7 +153,7 @@ class Copy:
             notes.update(dict.fromkeys(self._check(source, target)))
             rows = sizes[tenant] if tenant in sizes else _counted(source, tenant)
             move = Move(tenant, source, target, rows, self._state(tenant, target))
-            if (move.state == "there" or (move.state == "verify" and overwrite)) and not self._same(move):
+            if self._other_rows(move, overwrite=overwrite):
                 if overwrite:
                     move = replace(move, state="anew")
                 else:
@@ -259,11 +263,12 @@ class Copy:
         """Refuse stores between which a copy is not exact; yield what will be otherwise all the same."""
         one, other = source.store, target.store
         can, will = one.capabilities, other.capabilities
-        for what, mine, theirs in (("dimension", can.dimension, will.dimension), ("metric", can.metric, will.metric)):
+        vectors = (("dimension", can.dimension, will.dimension), ("metric", can.metric, will.metric))
+        for what, mine, theirs in () if self._reembed else vectors:
             if mine != theirs:
                 raise RefusedError(
                     f"The source {one.name!r} has the {what} {mine} and the target {other.name!r} {theirs}. Vectors "
-                    f"are copied as they are: set the target's {what} to {mine}.",
+                    f"are copied as they are: set the target's {what} to {mine}, or embed the texts again (--reembed).",
                     field=what,
                 )
         if dict(one.fields) != dict(other.fields):
@@ -279,7 +284,7 @@ class Copy:
                 f"[stores.{one.name}.metadata]: filters have to mean the same in both.",
                 field="metadata",
             )
-        self._check_embedders()
+        yield from self._check_embedders(source, target)
         if "scan" not in can.operations:
             raise RefusedError(f"The adapter {one.adapter_name!r} cannot scan, so nothing can be copied out of it.")
         if not will.verbatim or "upsert" not in will.operations:
@@ -298,12 +303,26 @@ class Copy:
         if can.visible == "immediate" and will.visible == "eventual":
             yield f"what is written to {other.name!r} is visible a little later"
 
-    def _check_embedders(self) -> None:
-        one, other = self._source.acl.config.embedder, self._target.acl.config.embedder
-        if one is not None and other is not None and (one.use, one.dimension) != (other.use, other.dimension):
+    def _check_embedders(self, source: Operated, target: Operated) -> Iterator[str]:
+        one, other = source.embedder, target.embedder
+        if self._reembed:
+            configured = self._target.acl.embedder_identity
+            if configured is None:
+                raise RefusedError(
+                    "The target has no embedder to make the vectors with: add [embedder] to its configuration.",
+                    field="embedder",
+                )
+            if other != configured:
+                raise other_embedder(target.store.name, str(other), configured)
+            yield f"vectors are made again from the texts, by {configured!r}"
+            return
+        mine, theirs = self._source.acl.config.embedder, self._target.acl.config.embedder
+        said = mine is None or theirs is None or (mine.use, mine.dimension) == (theirs.use, theirs.dimension)
+        if not said or (None not in (one, other) and one != other):
             raise RefusedError(
-                f"The source's embedder is {one.use!r} and the target's {other.use!r}. Vectors of two embedders are "
-                f"not comparable: set use = {one.use!r} under [embedder] of the target, or ingest anew instead.",
+                f"The source's embedder is {one!r} and the target's {other!r}. Vectors of two embedders are not "
+                "comparable: configure the source's embedder in the target, in the same words, or embed the texts "
+                "again (--reembed).",
                 field="embedder",
             )
 
@@ -320,6 +339,12 @@ class Copy:
             reached = self._checkpoint.reached(tenant)
             return "resume" if reached.state == "begun" else "verify"
         return "there" if target.read(tenant, 1).hits else "copy"
+
+    def _other_rows(self, move: Move, *, overwrite: bool) -> bool:
+        """Tell whether the target holds rows that the copy would not have written; who made its vectors is not seen."""
+        if self._reembed:
+            return move.state == "there"
+        return (move.state == "there" or (move.state == "verify" and overwrite)) and not self._same(move)
 
     def _same(self, move: Move) -> bool:
         return self._compared(move, "comparing what is there").same
@@ -395,7 +420,7 @@ class Copy:
         while start < len(hits):
             part = hits[start : start + size]
             try:
-                move.target.write(move.tenant, [_record(hit) for hit in part])
+                move.target.write(move.tenant, self._records(move, part))
             except InvalidInputError as error:
                 if isinstance(error, TooLargeError) and len(part) > 1:
                     size = len(part) // 2
@@ -407,6 +432,20 @@ class Copy:
                 raise
             yield part
             start += len(part)
+
+    def _records(self, move: Move, hits: Sequence[Hit]) -> list[Record]:
+        records = [_record(hit) for hit in hits]
+        if not self._reembed:
+            return records
+        empty = next((one.tag for one in records if not one.text.strip()), None)
+        if empty is not None:
+            raise RefusedError(
+                f"The chunk {empty.chunk!r} of the document {empty.document!r} has no text, so its vector cannot be "
+                "made again. Delete it in the source, or write its tenant into the target by your own means.",
+                field="text",
+            )
+        vectors = move.target.embed([one.text for one in records])
+        return [one._replace(vector=vector) for one, vector in zip(records, vectors, strict=True)]
 
     def _settled(self, move: Move, before: int, total: int | None) -> Comparison:
         """Compare; where the target shows writes later, again until it does."""
@@ -430,7 +469,7 @@ class Copy:
             reading(move.source),  # type: ignore[arg-type]  # a page of rows
             reading(move.target),  # type: ignore[arg-type]  # likewise
             metric=can.metric,
-            tolerance=TOLERANCE["half" if half else "single"],
+            tolerance=None if self._reembed else TOLERANCE["half" if half else "single"],
             size=self._batch,
             seen=lambda rows: self._progress(
                 doing, before + rows, None if total is None else max(total, before + rows)

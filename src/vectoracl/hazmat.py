@@ -19,10 +19,10 @@ from vectoracl.errors import InvalidInputError
 from vectoracl.guard import Store
 from vectoracl.operating import unrecorded
 from vectoracl.operations import Position, Rows
-from vectoracl.ports import EMBEDDING, EmbedQueries
+from vectoracl.ports import EMBEDDING, EmbedDocuments, EmbedQueries
 from vectoracl.principal import Principal
 from vectoracl.queries import VectorQuery, check_query, check_vector
-from vectoracl.records import Hit, Record, Result
+from vectoracl.records import Hit, Record, Result, Vector
 from vectoracl.transfer import recorded
 
 T = TypeVar("T")
@@ -103,6 +103,17 @@ class Operated:
 
     def _run(self, flow: Flow[T]) -> T:
         return self._acl.run(self.store, flow, None)
+
+    @property
+    def embedder(self) -> str | None:
+        """The identity of the embedder whose vectors the store holds: what it keeps, else the configured one."""
+        return self.store.embedder() or self._acl.embedder_identity
+
+    def embed(self, texts: Sequence[str]) -> list[Vector]:
+        """Embed *texts*. Raises: RefusedError where the store keeps another embedder; StoreError."""
+        can = self.store.capabilities
+        made = self._run(embedded(EmbedDocuments, texts, self.store))
+        return [check_vector(one, can.dimension, nonzero=can.metric == "cosine", name="embedding") for one in made]
 
     def read(self, tenant: str, size: int, after: Position | None = None) -> Rows:
         """Return a page of *tenant*'s rows, whole, in the order of document, generation and chunk id.

@@ -58,6 +58,12 @@ def copy(
             help="You know that they are two stores, though both seem to reach one place. It is recorded in the audit.",
         ),
     ] = False,
+    reembed: Annotated[
+        bool,
+        typer.Option(
+            "--reembed", help="Make the vectors again from the texts, by the embedder of --to; dimension may differ."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan, or why it is refused. Writes nothing.")
     ] = False,
@@ -67,7 +73,8 @@ def copy(
 
     Vectors, texts, metadata and every part of the tags stay as they are, so policies mean the same afterwards. It is
     refused as a whole where that cannot be: other dimension, metric, metadata fields or embedder; rows of a tenant that
-    are in the target already; tenants that look alike. The source is only read.
+    are in the target already; tenants that look alike. The source is only read. With --reembed the vectors are made
+    again, from the texts, by the embedder of --to: the way to another one.
 
     Ctrl-C and crashes are no harm: the same command goes on where it stopped. At the end both stores are read and
     compared, row by row. Reads and writes go past the policy, and are recorded as such in both configurations' audit.
@@ -85,7 +92,8 @@ def copy(
         )
     reason = f"vectoracl copy, run by {person()} at the command line"
     path = target.with_name(target.name + ".copy") if checkpoint is None else checkpoint
-    kept = Checkpoint(path, [str(source.resolve()), str(target.resolve()), from_store or "", to_store or ""])
+    parts = [str(source.resolve()), str(target.resolve()), from_store or "", to_store or ""]
+    kept = Checkpoint(path, [*parts, "reembed"] if reembed else parts)
     with (
         opened(source, from_store, contact=False) as one,
         opened(target, to_store, contact=False) as other,
@@ -99,6 +107,7 @@ def copy(
             progress=steps.report,
             batch=batch,
             different_stores=different_stores,
+            reembed=reembed,
         )
         steps.step("planning", 0, None)
         plan = work.plan(chosen, named=bool(tenant), overwrite=overwrite)

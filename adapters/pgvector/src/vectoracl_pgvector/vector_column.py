@@ -33,8 +33,8 @@ def check(connection: psycopg.Connection[Any], config: PgvectorConfig, store: st
         holds = f"{kind}({modifier})" if modifier > 0 else kind
         raise RefusedError(
             f"The column {config.columns.vector} of {names.table} is of type {holds}, and the configuration says "
-            f"{config.type}({config.dimension}). Set the dimension to that of the table, or name another table and copy "
-            "the chunks there (vectoracl copy --reembed).",
+            f"{config.type}({config.dimension}). Set the dimension to that of the table, or name another table and "
+            "copy the chunks there (vectoracl copy --reembed).",
             field="dimension",
         )
     notes.learned(store, notes.embedder_of(notes.read(comment)), embedder)
