@@ -48,6 +48,7 @@ from vectoracl_qdrant.schema import (
     CreateShard,
     CreateWords,
     DropShard,
+    KeepEmbedder,
     Step,
     UpdateCollection,
     UpdateWords,
@@ -509,6 +510,8 @@ def _apply(client: QdrantClient, step: Step) -> None:
                 hnsw_config=step.hnsw,
                 strict_mode_config=step.strict,
             )
+        case KeepEmbedder():
+            client.update_collection(step.name, metadata=step.metadata)
         case CreateShard():
             state = models.ReplicaState.PARTIAL if step.partial else None
             client.create_shard_key(step.name, step.key, initial_state=state)

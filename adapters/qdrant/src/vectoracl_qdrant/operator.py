@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from qdrant_client import models
 
+from vectoracl import notes
 from vectoracl.adapter import Adopted, Port, Progress, Request, TenantInfo
 from vectoracl.adopting import printable
 from vectoracl.drive import run
@@ -40,7 +41,12 @@ class QdrantOperator:
         fields: Mapping[str, FieldType],
         port: Callable[[], Port],
         administrator: Callable[[], Administrator],
+        *,
+        store: str = "",
+        embedder: str | None = None,
     ) -> None:
+        self._name = store
+        self._embedder = embedder
         self._config = config
         self._fields = fields
         self._compile = QdrantCompiler(config, fields)
@@ -77,13 +83,24 @@ class QdrantOperator:
 
     def _steps(self) -> list[schema.Step]:
         found = self._found()
+        other = None if found is None else schema.other_vectors(self._config, found)
+        if other is not None:
+            raise RefusedError(
+                f"The collection {self._config.collection} is not as it is configured: {other}. Configure what it "
+                "holds, or name another collection and copy the chunks there (vectoracl copy, with --reembed for "
+                "another dimension).",
+                field="dimension",
+            )
+        kept = None if found is None else schema.kept_embedder(found)
+        embedder = notes.learned(self._name, kept, self._embedder)
         sharded = True
         if found is not None and self._config.tiers:
             cluster = self._admin().cluster()
             if not cluster.custom:
                 raise RefusedError(tiers.NOT_CUSTOM)
             sharded = self._config.shared_shard in cluster.states
-        return list(schema.steps(self._config, self._fields, found, sharded=sharded))
+        steps = list(schema.steps(self._config, self._fields, found, sharded=sharded))
+        return steps if embedder is None else [*steps, schema.KeepEmbedder(self._config.collection, embedder)]
 
     def plan(self, *, adopt: str | None = None) -> str:
         """Return the HTTP requests that `provision` would make now, and what would be adopted; changes nothing."""

@@ -69,7 +69,10 @@ def vectoracl_open(config: QdrantConfig, context: OpenContext) -> Opened:
     def operator() -> Any:
         from vectoracl_qdrant.operator import QdrantOperator
 
-        return QdrantOperator(config, context.fields, port, lambda: Administrator(sync(), config))
+        administrator = lambda: Administrator(sync(), config)  # noqa: E731 - opened when it is needed
+        return QdrantOperator(
+            config, context.fields, port, administrator, store=context.name, embedder=context.embedder
+        )
 
     def places(port: Port) -> frozenset[str]:
         if config.local:

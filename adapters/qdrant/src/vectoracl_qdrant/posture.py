@@ -69,7 +69,8 @@ def judge(
     if found is not None:
         facts.append(("points", str(found.points_count)))
         facts.append(("indexes", str(len(found.payload_schema))))
-    return Posture(grade, findings, tuple(facts))
+    kept = None if found is None else schema.kept_embedder(found)
+    return Posture(grade, findings, tuple(facts), embedder=kept)
 
 
 def _findings(
@@ -109,11 +110,14 @@ def _findings(
 
 
 def _vectors(config: QdrantConfig, found: models.CollectionInfo) -> Iterator[Finding]:
-    has, distance = schema.dense(config, found), schema.DISTANCE[config.metric]
-    if has is None or (has.size, has.distance) != (config.dimension, distance):
-        what = "vector" if config.vector is None else f"vector {config.vector!r}"
-        message = f"it does not hold one {what} of {config.dimension} numbers by {distance.value}"
-        yield _finding(rules.VECTORS, config.collection, message, "name another collection and provision it")
+    message, has = schema.other_vectors(config, found), schema.dense(config, found)
+    if message is not None:
+        fix = "configure what it holds, or name another collection, provision it and copy there (vectoracl copy)"
+        yield _finding(rules.VECTORS, config.collection, message, fix)
+    if (has is not None and has.quantization_config is not None) or found.config.quantization_config is not None:
+        yield _finding(
+            rules.QUANTISED, config.collection, "its vectors are quantised", "remove quantization_config, or accept it"
+        )
 
 
 def _version(text: str | None) -> tuple[int, int] | None:

@@ -145,3 +145,11 @@ MARKS = RULES.add(
     "`vectoracl provision`.",
     lowers=True,
 )
+QUANTISED = RULES.add(
+    "QD031",
+    "Vectors are ranked by their own numbers",
+    "note",
+    "The collection keeps a coarser form of its vectors and may rank by it, so that scores and their order are not "
+    "exactly those of the vectors. It opens nothing.",
+    lowers=False,
+)

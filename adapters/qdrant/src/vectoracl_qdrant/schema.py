@@ -9,6 +9,7 @@ import orjson
 from pydantic import BaseModel
 from qdrant_client import models
 
+from vectoracl import notes
 from vectoracl.fields import FieldType
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.names import field_path
@@ -92,8 +93,30 @@ class CreateIndex:
     params: IndexParams
 
 
+@dataclass(frozen=True, slots=True)
+class KeepEmbedder:
+    """Write into the collection's metadata whose vectors it holds; what else is there stays."""
+
+    name: str
+    embedder: str
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """Return the part of the metadata that is ours."""
+        return {METADATA: {notes.EMBEDDER: self.embedder}}
+
+
+METADATA = "vectoracl"
 Step = (
-    CreateCollection | CreateShard | DropShard | CopyTenant | UpdateCollection | CreateWords | UpdateWords | CreateIndex
+    KeepEmbedder
+    | CreateCollection
+    | CreateShard
+    | DropShard
+    | CopyTenant
+    | UpdateCollection
+    | CreateWords
+    | UpdateWords
+    | CreateIndex
 )
 
 
@@ -109,6 +132,27 @@ def dense(config: QdrantConfig, found: models.CollectionInfo) -> models.VectorPa
     if isinstance(has, models.VectorParams):
         return has if config.vector is None else None
     return None if has is None or config.vector is None else has.get(config.vector)
+
+
+def kept_embedder(found: models.CollectionInfo) -> str | None:
+    """Return the identity of the embedder that the collection's metadata name."""
+    ours = (found.config.metadata or {}).get(METADATA)
+    return notes.embedder_of(ours) if isinstance(ours, dict) else None
+
+
+def other_vectors(config: QdrantConfig, found: models.CollectionInfo) -> str | None:
+    """Say which vectors the collection was *found* to hold, where they are not the configured ones."""
+    has, what = dense(config, found), "vector" if config.vector is None else f"vector {config.vector!r}"
+    wanted = f"one {what} of {config.dimension} numbers by {DISTANCE[config.metric].value}"
+    if has is None:
+        return f"it does not hold {wanted}"
+    if has.multivector_config is not None:
+        return f"it holds several vectors a point under that name, not {wanted}"
+    if has.datatype not in (None, models.Datatype.FLOAT32):
+        return f"its numbers are {has.datatype.value}, not float32: scores would be rounded in silence"
+    if (has.size, has.distance) != (config.dimension, DISTANCE[config.metric]):
+        return f"it holds vectors of {has.size} numbers by {has.distance.value}, not {wanted}"
+    return None
 
 
 def words(config: QdrantConfig) -> models.SparseVectorParams:
@@ -248,6 +292,8 @@ def text_of(step: Step) -> str:
         case UpdateCollection():
             body = {"hnsw_config": _dump(step.hnsw), "strict_mode_config": _dump(step.strict)}
             return f"PATCH /collections/{step.name}\n{_json(body)}"
+        case KeepEmbedder():
+            return f"PATCH /collections/{step.name}\n{_json({'metadata': step.metadata})}"
         case CreateShard():
             key = {"shard_key": step.key, **({"initial_state": "Partial"} if step.partial else {})}
             return f"PUT /collections/{step.name}/shards\n{_json(key)}"
