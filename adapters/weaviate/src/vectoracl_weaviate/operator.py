@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from vectoracl import notes
 from vectoracl.adapter import Adopted, Progress, Request, TenantInfo
 from vectoracl.adopting import printable
 from vectoracl.algebra import EVERY
@@ -38,7 +39,18 @@ _WORDS = {"active": "HOT", "inactive": "COLD", "offloaded": "FROZEN"}
 class WeaviateOperator:
     """Operator's work on one configured store."""
 
-    def __init__(self, config: WeaviateConfig, fields: Mapping[str, FieldType], base: Path, *, debug: bool) -> None:
+    def __init__(
+        self,
+        config: WeaviateConfig,
+        fields: Mapping[str, FieldType],
+        base: Path,
+        *,
+        debug: bool,
+        store: str = "",
+        embedder: str | None = None,
+    ) -> None:
+        self._store = store
+        self._embedder = embedder
         self._config = config
         self._fields = fields
         self._base = base
@@ -59,7 +71,17 @@ class WeaviateOperator:
                 f"The collection {self._config.collection} is not multi-tenant, which cannot be changed. Configure "
                 f"another name and copy it in: vectoracl provision --adopt {self._config.collection}"
             )
-        return list(schema.steps(self._config, self._fields, found))
+        if found is not None:
+            other = schema.other_vectors(self._config, found)
+            if other is not None:
+                raise RefusedError(
+                    f"The collection {self._config.collection} is not as it is configured: {other}. Configure what it "
+                    "holds, or name another collection and copy the chunks there (vectoracl copy, with --reembed for "
+                    "another dimension).",
+                    field="dimension",
+                )
+            notes.learned(self._store, notes.embedder_of(schema.kept(found)), self._embedder)
+        return list(schema.steps(self._config, self._fields, found, self._embedder))
 
     def plan(self, *, adopt: str | None = None) -> str:
         """Return the HTTP requests that `provision` would make now, and what would be adopted; changes nothing."""

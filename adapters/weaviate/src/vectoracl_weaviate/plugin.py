@@ -51,7 +51,9 @@ def vectoracl_open(config: WeaviateConfig, context: OpenContext) -> Opened:
     def operator() -> Any:
         from vectoracl_weaviate.operator import WeaviateOperator
 
-        return WeaviateOperator(config, context.fields, base, debug=debug)
+        return WeaviateOperator(
+            config, context.fields, base, debug=debug, store=context.name, embedder=context.embedder
+        )
 
     def server() -> str:
         return f"Weaviate server, weaviate-client {version('weaviate-client')}"

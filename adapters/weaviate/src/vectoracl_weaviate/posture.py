@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from vectoracl import notes
 from vectoracl.adapter import Flow
 from vectoracl.errors import StoreError
 from vectoracl.fields import FieldType
@@ -85,7 +86,8 @@ def judge(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Looke
     ]
     if config.tenant_keys is not None:
         facts.append(("tenants' keys", f"{looked.keys}, of which {len(looked.rights) - 1} were looked at"))
-    return Posture(grade, findings, tuple(facts))
+    kept = None if looked.found is None else notes.embedder_of(schema.kept(looked.found))
+    return Posture(grade, findings, tuple(facts), embedder=kept)
 
 
 def _findings(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Looked) -> Iterator[Finding]:
@@ -147,12 +149,12 @@ def _vector(config: WeaviateConfig, found: Mapping[str, Any]) -> Iterator[Findin
     if has is None:
         yield Finding(rules.VECTOR, subject, "there is no such vector", "name another collection and provision it")
         return
-    settings = has.get("vectorIndexConfig") or {}
-    inner = settings.get("hnsw") or {} if has.get("vectorIndexType") == "dynamic" else {}
-    distances = {settings.get("distance"), inner.get("distance")} - {None}
-    if distances != {schema.DISTANCE[config.metric]} or settings.get("skip"):
-        message = f"it is not ranked by {schema.DISTANCE[config.metric]}"
-        yield Finding(rules.VECTOR, subject, message, "name another collection and provision it")
+    message = schema.other_vectors(config, found)
+    if message is not None:
+        fix = "configure what it holds, or name another collection, provision it and copy there (vectoracl copy)"
+        yield Finding(rules.VECTOR, subject, message, fix)
+    if schema.compressed(config, found):
+        yield Finding(rules.COMPRESSED, subject, "its vectors are compressed", "accept it, or provision another")
     if has.get("vectorIndexType") != wanted["vectorIndexType"]:
         message = f"the index is {has.get('vectorIndexType')}, not {config.index}"
         rule = rules.VECTOR if config.index == "flat" else rules.INDEX

@@ -133,3 +133,11 @@ REPLICAS = RULES.add(
     "takes its tenants with it.",
     lowers=False,
 )
+COMPRESSED = RULES.add(
+    "WV031",
+    "Vectors are ranked by their own numbers",
+    "note",
+    "The index ranks by a coarser form of the vectors (PQ, BQ, SQ or RQ), so that scores and their order may not be "
+    "exactly those of the vectors. It opens nothing.",
+    lowers=False,
+)

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from vectoracl import notes
 from vectoracl.fields import FieldType
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.names import property_of
@@ -103,12 +104,50 @@ def vector_index(config: WeaviateConfig) -> dict[str, Any]:
     return {"vectorizer": {"none": {}}, "vectorIndexType": config.index, "vectorIndexConfig": settings}
 
 
-def collection(config: WeaviateConfig, fields: Mapping[str, FieldType]) -> dict[str, Any]:
+def kept(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the collection's description says of its vectors."""
+    return notes.read(found.get("description"))
+
+
+def description(config: WeaviateConfig, found: str | None, embedder: str | None) -> str:
+    """Return the description with whose the vectors are, and their dimension, which no setting of Weaviate has."""
+    before = notes.read(found)
+    return notes.written(
+        found,
+        {**before, notes.DIMENSION: config.dimension, **({} if embedder is None else {notes.EMBEDDER: embedder})},
+    )
+
+
+def other_vectors(config: WeaviateConfig, found: Mapping[str, Any]) -> str | None:
+    """Say which vectors the collection was *found* to hold, where they are not the configured ones."""
+    dimension = kept(found).get(notes.DIMENSION, config.dimension)
+    if dimension != config.dimension:
+        return f"it holds vectors of {dimension} numbers, and dimension is {config.dimension}"
+    has = (found.get("vectorConfig") or {}).get(config.vector)
+    if has is None:
+        return f"there is no vector {config.vector!r}"
+    settings = has.get("vectorIndexConfig") or {}
+    inner = settings.get("hnsw") or {} if has.get("vectorIndexType") == "dynamic" else {}
+    distances = {settings.get("distance"), inner.get("distance")} - {None}
+    if distances != {DISTANCE[config.metric]} or settings.get("skip"):
+        return f"it is not ranked by {DISTANCE[config.metric]}"
+    return None
+
+
+def compressed(config: WeaviateConfig, found: Mapping[str, Any]) -> bool:
+    """Tell whether the vectors are ranked by a coarser form of theirs."""
+    settings = ((found.get("vectorConfig") or {}).get(config.vector) or {}).get("vectorIndexConfig") or {}
+    parts = [settings, settings.get("hnsw") or {}, settings.get("flat") or {}]
+    return any((part.get(kind) or {}).get("enabled") for part in parts for kind in ("pq", "bq", "sq", "rq"))
+
+
+def collection(config: WeaviateConfig, fields: Mapping[str, FieldType], embedder: str | None = None) -> dict[str, Any]:
     """Return the collection as it is created: a shard for each tenant, none of them made or woken by a request."""
     factor = config.replication_factor
     return {
         "class": config.collection,
         **({} if factor is None else {"replicationConfig": {"factor": factor}}),
+        "description": description(config, None, embedder),
         "multiTenancyConfig": {"enabled": True, "autoTenantCreation": False, "autoTenantActivation": False},
         "vectorConfig": {config.vector: vector_index(config)},
         # A word of the text is a word: none is left out of BM25.
@@ -122,17 +161,25 @@ def replicas(found: Mapping[str, Any] | None) -> int:
     return int(((found or {}).get("replicationConfig") or {}).get("factor") or 1)
 
 
-def steps(config: WeaviateConfig, fields: Mapping[str, FieldType], found: Mapping[str, Any] | None) -> Iterator[Step]:
+def steps(
+    config: WeaviateConfig,
+    fields: Mapping[str, FieldType],
+    found: Mapping[str, Any] | None,
+    embedder: str | None = None,
+) -> Iterator[Step]:
     """Yield what is left to do, given the collection as it was *found* (None: there is none)."""
     if found is None:
-        yield CreateCollection(collection(config, fields))
+        yield CreateCollection(collection(config, fields, embedder))
         return
+    changed = dict(found)
     tenancy = found.get("multiTenancyConfig") or {}
     if tenancy.get("enabled") and (tenancy.get("autoTenantCreation") or tenancy.get("autoTenantActivation")):
-        yield UpdateCollection({
-            **found,
-            "multiTenancyConfig": {**tenancy, "autoTenantCreation": False, "autoTenantActivation": False},
-        })  # fmt: skip
+        changed["multiTenancyConfig"] = {**tenancy, "autoTenantCreation": False, "autoTenantActivation": False}
+    said = description(config, found.get("description"), embedder)
+    if notes.read(said) != kept(found):
+        changed["description"] = said
+    if changed != dict(found):
+        yield UpdateCollection(changed)
     there = {one["name"] for one in found.get("properties") or ()}
     of = {property_of(name, kind): name for name, kind in fields.items()}
     for name, body in properties(config, fields).items():
