@@ -93,6 +93,11 @@ def nobody(prefix: str) -> str:
     return f"{prefix}nobody-"
 
 
+def about(prefix: str) -> str:
+    """Return the namespace of what the store keeps of itself; no tenant's, for the same reason."""
+    return f"{prefix}about-"
+
+
 def _sorted_name(raw: bytes) -> str:
     """Return *raw* in characters that sort as its bytes do (base32, with digits before letters)."""
     return base64.b32encode(raw).decode().rstrip("=").translate(_SORTED_HEX)

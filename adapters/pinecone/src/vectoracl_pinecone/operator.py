@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vectoracl import notes
 from vectoracl.adapter import Adopted, Port, Progress, Request, TenantInfo
+from vectoracl.drive import run
 from vectoracl.errors import PostureError, RefusedError, StoreError
 from vectoracl.fields import FieldType
 from vectoracl.ids import check_tenant
@@ -17,8 +19,8 @@ from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import Decoder
 from vectoracl_pinecone.execute import create
 from vectoracl_pinecone.names import tenant_of
-from vectoracl_pinecone.posture import compared
-from vectoracl_pinecone.requests import Describe, Drop, Query, Stats
+from vectoracl_pinecone.posture import compared, keeping, kept_embedder
+from vectoracl_pinecone.requests import Describe, Drop, MayRead, Query, Stats
 
 R = TypeVar("R")
 _NO_TIERS = "Every tenant of a Pinecone store has a namespace of its own already."
@@ -35,7 +37,11 @@ class PineconeOperator:
         port: Callable[[], Port],
         *,
         debug: bool = False,
+        store: str = "",
+        embedder: str | None = None,
     ) -> None:
+        self._name = store
+        self._embedder = embedder
         self._config = config
         self._fields = fields
         self._compile = PineconeCompiler(config, fields)
@@ -97,12 +103,25 @@ class PineconeOperator:
             return self._adoption(adopt, progress).copy(adopted)
         if found is not None:
             self._strangers(found)
-            return ["the index is there; namespaces come with their first record"]
+            return ["the index is there; namespaces come with their first record", *self._keep()]
         step = schema.index(self._config)
         if progress is not None:
             progress("creating the index", 0, 1)
         create(self._config, self._base, step, debug=self._debug)
-        return [schema.text_of(step).splitlines()[0]]
+        return [schema.text_of(step).splitlines()[0], *self._keep()]
+
+    def _keep(self) -> list[str]:
+        """Keep the configured embedder in the index. Raises: RefusedError where it keeps another."""
+        if self._embedder is None:
+            return []
+        self._ask(MayRead())  # opens the port
+        assert self._port is not None
+        kept = run(kept_embedder(self._config), {"store": self._port})
+        wanted = notes.learned(self._name, kept, self._embedder)
+        if wanted is None:
+            return []
+        self._ask(keeping(self._config, wanted))
+        return [f"the index keeps its embedder, {wanted!r}"]
 
     def _adoption(self, source: str, progress: Progress | None) -> Adoption:
         found = self._found()

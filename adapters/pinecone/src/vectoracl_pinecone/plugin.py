@@ -54,7 +54,9 @@ def vectoracl_open(config: PineconeConfig, context: OpenContext) -> Opened:
     def operator() -> Any:
         from vectoracl_pinecone.operator import PineconeOperator
 
-        return PineconeOperator(config, context.fields, base, port, debug=debug)
+        return PineconeOperator(
+            config, context.fields, base, port, debug=debug, store=context.name, embedder=context.embedder
+        )
 
     def found(port: Port) -> frozenset[str]:
         assert isinstance(port, PineconePort)

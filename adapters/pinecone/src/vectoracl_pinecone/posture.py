@@ -10,12 +10,14 @@ from importlib.metadata import version
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from vectoracl import notes
 from vectoracl.adapter import Flow
 from vectoracl.errors import StoreError
 from vectoracl.findings import Finding, Posture, Rule
 from vectoracl_pinecone import rules
 from vectoracl_pinecone.config import PineconeConfig
-from vectoracl_pinecone.requests import MayRank, MayRead, MayWrite, Schema, Stats, Stray
+from vectoracl_pinecone.names import about
+from vectoracl_pinecone.requests import MayRank, MayRead, MayWrite, Put, Query, Record, Schema, Stats, Stray
 from vectoracl_pinecone.schema import METRICS
 
 _PROVISION = "vectoracl provision"
@@ -63,7 +65,31 @@ def look(config: PineconeConfig) -> Flow[Posture]:
         if error.code not in ("unauthorized", "not_provisioned"):
             raise
         seen = seen._replace(writes=error.code == "not_provisioned")
-    return judge(config, seen)
+    return judge(config, seen._replace(embedder=(yield from kept_embedder(config))))
+
+
+def kept_embedder(config: PineconeConfig) -> Flow[str | None]:
+    """Return the identity of the embedder that the index keeps, in a record that no tenant's namespace holds."""
+    direction = [1.0] + [0.0] * (config.dimension - 1)
+    try:
+        found = yield from Query(None, about(config.namespace_prefix), direction, 1, None, metadata=True)
+    except StoreError as error:
+        if error.code not in ("not_provisioned", "rejected"):
+            raise
+        return None
+    said = [notes.read((one.metadata or {}).get(config.keys.metadata)) for one in found if one.id == ABOUT]
+    return notes.embedder_of(said[0]) if said else None
+
+
+def keeping(config: PineconeConfig, embedder: str) -> Put:
+    """Return the request that keeps *embedder*."""
+    line = notes.written(None, {notes.EMBEDDER: embedder})
+    direction = [1.0] + [0.0] * (config.dimension - 1)
+    return Put(None, about(config.namespace_prefix), (Record(ABOUT, direction, {config.keys.metadata: line}),))
+
+
+ABOUT = "about"
+"""The id of the record that says whose vectors the index holds."""
 
 
 class Seen(NamedTuple):
@@ -76,6 +102,7 @@ class Seen(NamedTuple):
     words: bool = True
     stray: bool = False
     writes: bool = True
+    embedder: str | None = None
 
 
 def judge(config: PineconeConfig, seen: Seen) -> Posture:
@@ -85,7 +112,7 @@ def judge(config: PineconeConfig, seen: Seen) -> Posture:
     facts = [("index", config.index or config.host or ""), ("client", f"pinecone {version('pinecone')}")]
     if seen.schema is not None:
         facts.append(("kind", f"{seen.schema.kind} index"))
-    return Posture(grade, findings, tuple(facts))
+    return Posture(grade, findings, tuple(facts), embedder=seen.embedder)
 
 
 def _findings(config: PineconeConfig, seen: Seen) -> Iterator[Finding]:
