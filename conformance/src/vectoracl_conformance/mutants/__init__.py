@@ -5,8 +5,9 @@ from vectoracl_conformance.mutants.core import CORE
 from vectoracl_conformance.mutants.devices import DEVICES
 from vectoracl_conformance.mutants.reading import READING
 from vectoracl_conformance.mutants.sessions import SESSIONS
+from vectoracl_conformance.mutants.versions import VERSIONS
 from vectoracl_conformance.mutants.words import WORDS
 from vectoracl_conformance.mutants.writing import WRITING
 
-GENERAL = (*READING, *BESIDE, *WORDS, *WRITING, *SESSIONS, *CORE, *DEVICES)
+GENERAL = (*READING, *BESIDE, *VERSIONS, *WORDS, *WRITING, *SESSIONS, *CORE, *DEVICES)
 __all__ = ["GENERAL"]

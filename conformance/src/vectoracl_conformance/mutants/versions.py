@@ -1,0 +1,46 @@
+"""Mutants of scans over documents that change: what tells two versions apart is lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+from vectoracl.adapter import Flow
+from vectoracl.operations import Replace, Upsert
+from vectoracl_conformance.harness import Mutant
+from vectoracl_conformance.mutants.broken import Broken, wrapped
+
+Written = TypeVar("Written", Upsert, Replace)
+
+
+class OneTime(Broken):
+    """Every chunk says that it was written at one moment, so a document that was written again looks like the old."""
+
+    def upsert(self, operation: Upsert) -> Flow[int]:
+        """Write."""
+        return (yield from self.inner.upsert(_timeless(operation)))
+
+    def replace(self, operation: Replace) -> Flow[int]:
+        """Replace."""
+        return (yield from self.inner.replace(_timeless(operation)))
+
+
+def _timeless(operation: Written) -> Written:
+    records = tuple([one._replace(tag=one.tag._replace(time=1.0)) for one in operation.records])
+    return replace(operation, records=records)
+
+
+VERSIONS = (
+    Mutant("the time of writing is lost", "a document that was written again is not told", "R17", wrapped(OneTime)),
+    Mutant(
+        "a scan goes on in another version",
+        "the rest of a document comes from the version that is there by then",
+        "R17",
+        patches=(("vectoracl.pages:_Version", "takes", lambda _: _goes_on),),
+    ),
+)
+
+
+def _goes_on(self: object, hit: object) -> bool:
+    self.last = self.last._replace(generation=hit.tag.generation, chunk=hit.id)  # type: ignore[attr-defined]
+    return True
