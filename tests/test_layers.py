@@ -22,7 +22,7 @@ LAYERS = [
     "findings ids imports extract toml_text filelock words certificates places workers values notes",
     "actions principal records predicate sources minilm",
     "fields queries scope returned",
-    "algebra predicate_json meaning policy prepare operations embed chunking load",
+    "algebra predicate_json meaning policy prepare operations embed chunking",
     "adapter verify census checkpoint replacing",
     "drive audit adopting journal",
     "config hookspecs",

@@ -66,7 +66,7 @@ def test_an_existing_store_learns_its_embedder_at_the_next_provision(store: Stor
             with pytest.raises(RefusedError, match="copy --reembed"):
                 call()
         assert len(docs.search([1.0] * 8)) == 1
-        assert "VA001" in {one.rule.id for one in acl.check()["main"].findings}
+        assert "VA002" in {one.rule.id for one in acl.check()["main"].findings}
     with pytest.raises(RefusedError, match="copy --reembed"):
         provision(store.config, One())
     with connect(store.config) as acl:
