@@ -22,6 +22,7 @@ from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.decode import IN_SHARED, Decoder
 from vectoracl_pgvector.extension import Extension
 from vectoracl_pgvector.names import SAFE_PATH
+from vectoracl_pgvector.reach_sql import SINCE
 from vectoracl_pgvector.requests import RankAll, Row, Statement, Transaction
 
 _HALF_MAX = 65504.0
@@ -147,7 +148,9 @@ class PgvectorAdapter:
             vector_column=config.columns.vector,
         )
         asked = postures.queries(target)
-        statements = tuple(Statement(sql, params or (), binary=False) for _, sql, params in asked)
+        statements = tuple(
+            Statement(sql, params or (), binary=False, since=SINCE.get(name, 0)) for name, sql, params in asked
+        )
         replies = yield from Transaction(None, statements)
         return postures.judge(target, {name: rows for (name, _, _), rows in zip(asked, replies, strict=True)})
 

@@ -165,7 +165,7 @@ class JoinedPort:
         reads = ", ".join("pg_catalog.current_setting(%s, true)" for _ in wanted)
         # NULL resets a setting to its default, for those that did not exist before.
         restore = ", ".join("pg_catalog.set_config(%s, %s::text, true)" for _ in wanted)
-        replies = []
+        replies: list[Any] = []
         # First a statement of the caller's own transaction: psycopg opens it here if none is open yet, so that the
         # block below is a savepoint in it, and not a transaction that would be committed at its end.
         with self._cursor() as first:
@@ -188,6 +188,9 @@ class JoinedPort:
             asked = self._extension.asked()
             oid = self._extension.learn(plain.execute(asked.sql, asked.params, prepare=False).fetchall())
             for statement in request.statements:
+                if statement.since > self._connection.info.server_version:
+                    replies.append([])
+                    continue
                 with self._cursor(binary=statement.binary) as cursor:
                     adapt(cursor, oid)
                     cursor.execute(statement.sql, statement.params or None, prepare=False)

@@ -20,6 +20,7 @@ from vectoracl_pgvector.policy_text import Binding, bind, settings_in
 from vectoracl_pgvector.posture_judge import judge
 from vectoracl_pgvector.posture_look import Target
 from vectoracl_pgvector.posture_sql import DISCOVER, SAFE_PATH, STATEMENTS
+from vectoracl_pgvector.reach_sql import SINCE
 from vectoracl_pgvector.tenant_field import TenantField, candidates, parse
 
 __all__ = ["Target", "adiscover", "alook", "discover", "judge", "look", "queries"]
@@ -42,24 +43,31 @@ def queries(target: Target) -> tuple[_Statement, ...]:
     return tuple((name, sql, params if "%(" in sql else None) for name, sql in STATEMENTS)
 
 
+def _for(server: int, target: Target) -> tuple[tuple[_Statement, ...], _Rows]:
+    """Return the statements for a server of this version, and the answers of those that it is too old for."""
+    statements = queries(target)
+    late = {name for name, since in SINCE.items() if since > server}
+    return tuple(one for one in statements if one[0] not in late), {name: [] for name in late}
+
+
 def look(conn: psycopg.Connection[Any], target: Target) -> Posture:
     """Read and judge. Changes nothing: what it sets is rolled back, also inside a transaction of the caller.
 
     Raises: psycopg.OperationalError if the connection fails. A statement that the server refuses is a finding.
     """
-    statements = queries(target)
-    rows: _Rows
+    statements, rows = _for(conn.info.server_version, target)
+    late = dict(rows)
     try:
         with conn.transaction(force_rollback=True), conn.pipeline():
             cursors = [
                 (name, conn.cursor(row_factory=tuple_row).execute(sql, params, prepare=False))
                 for name, sql, params in statements
             ]
-            rows = {name: cursor.fetchall() for name, cursor in cursors}
+            rows |= {name: cursor.fetchall() for name, cursor in cursors}
     except psycopg.OperationalError:
         raise
     except psycopg.Error:
-        rows = {}
+        rows = late
         for name, sql, params in statements[1:]:
             try:
                 with conn.transaction(force_rollback=True):
@@ -74,19 +82,19 @@ def look(conn: psycopg.Connection[Any], target: Target) -> Posture:
 
 async def alook(conn: psycopg.AsyncConnection[Any], target: Target) -> Posture:
     """`look` for asyncio."""
-    statements = queries(target)
-    rows: _Rows
+    statements, rows = _for(conn.info.server_version, target)
+    late = dict(rows)
     try:
         async with conn.transaction(force_rollback=True), conn.pipeline():
             cursors = [
                 (name, await conn.cursor(row_factory=tuple_row).execute(sql, params, prepare=False))
                 for name, sql, params in statements
             ]
-            rows = {name: await cursor.fetchall() for name, cursor in cursors}
+            rows |= {name: await cursor.fetchall() for name, cursor in cursors}
     except psycopg.OperationalError:
         raise
     except psycopg.Error:
-        rows = {}
+        rows = late
         for name, sql, params in statements[1:]:
             try:
                 async with conn.transaction(force_rollback=True):

@@ -286,12 +286,9 @@ SELECT x.kind, x.schema, x.name, x.privilege_type, x.grantee::bigint FROM (
    WHERE c.oid < {_FIRST_NORMAL} AND t.attacl IS NOT NULL AND a.grantee <> c.relowner) x
  WHERE NOT (x.schema = 'information_schema' AND x.grantee = 0 AND x.privilege_type = 'SELECT') ORDER BY 1, 2, 3, 4, 5"""
 
-# pg_parameter_acl came with PostgreSQL 15, so a statement may not name it. ts_stat runs a query that is given as text.
-PARAMETERS: Final = """SELECT CASE WHEN pg_catalog.to_regclass('pg_catalog.pg_parameter_acl') IS NULL THEN '{}'::text[]
-  ELSE ARRAY(SELECT w.word FROM pg_catalog.ts_stat($q$
-         SELECT pg_catalog.array_to_tsvector(ARRAY[x.grantee::text || ' ' || a.parname || ' ' || x.privilege_type])
-           FROM pg_catalog.pg_parameter_acl a CROSS JOIN LATERAL pg_catalog.aclexplode(a.paracl) x
-         $q$) w ORDER BY 1) END"""
+# pg_parameter_acl came with PostgreSQL 15: an older server is not asked (see SINCE).
+PARAMETERS: Final = """SELECT ARRAY(SELECT x.grantee::text || ' ' || a.parname || ' ' || x.privilege_type
+  FROM pg_catalog.pg_parameter_acl a CROSS JOIN LATERAL pg_catalog.aclexplode(a.paracl) x ORDER BY 1)"""
 
 # Servers, wrappers and languages that lead out of the database, and who may use them.
 OUTSIDE: Final = f"""SELECT 'server', s.srvname::text,
@@ -382,3 +379,6 @@ STATEMENTS: Final[tuple[tuple[str, str], ...]] = (
     ("reach_outside", OUTSIDE),
     ("reach_owned", OWNED),
 )
+
+SINCE: Final = {"reach_parameters": 150_000}
+"""The oldest server, as `server_version` counts, that can be asked; an older one has nothing of that kind."""

@@ -20,13 +20,14 @@ class Statement:
     """One SQL statement with `%s` placeholders; names in it come from `names.Names`, values only from `params`.
 
     The reply is its rows, or its row count where `rows` is False; `binary` False asks for text, which every type of
-    the catalogue has.
+    the catalogue has. A server older than `since` (as `server_version` counts) is not asked, and the reply has no rows.
     """
 
     sql: str
     params: tuple[Any, ...] | Mapping[str, Any] = ()
     rows: bool = True
     binary: bool = True
+    since: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,16 +110,18 @@ def transact(connection: _AnyConnection, request: Transaction, timeout: float | 
     settings = _settings_message(settings_statement(settings_of(request, timeout)))
     messages: list[_Message] = [_BEGIN_READING if request.read_only else _BEGIN_WRITING, settings]
     before = len(messages)
-    messages += [_message(context, one) for one in request.statements]
-    messages.append(_COMMIT)
     pgconn = connection.pgconn
+    asked = [one.since <= pgconn.server_version for one in request.statements]
+    messages += [_message(context, one) for one, sent in zip(request.statements, asked, strict=True) if sent]
+    messages.append(_COMMIT)
     _send(pgconn, messages)
     until = None if timeout is None else time.monotonic() + timeout + GRACE
     results = yield from _exchange(pgconn, len(messages), until)
     if results[-1].command_status != b"COMMIT":
         raise psycopg.InternalError("the transaction was not committed")
+    answers = iter(results[before:-1])
     return tuple(
-        _reply(context, one, result) for one, result in zip(request.statements, results[before:-1], strict=True)
+        _reply(context, one, next(answers)) if sent else [] for one, sent in zip(request.statements, asked, strict=True)
     )
 
 
