@@ -118,7 +118,8 @@ def test_what_is_asked_before_serving_does_not_name_a_tenant(store: Provisioned)
             pass
         asked = [(one.path, {**one.params, **(one.body or {})}.get("namespace", "")) for one in server.asked]
     nobody = "vectoracl-nobody-"
-    assert asked == [("/query", nobody), ("/vectors/list", ""), ("/vectors/delete", nobody)]
+    itself = ("/query", "vectoracl-about-")  # what the index keeps of itself
+    assert asked == [("/query", nobody), ("/vectors/list", ""), ("/vectors/delete", nobody), itself]
 
 
 def test_the_plan_of_an_index_that_is_not_there() -> None:
