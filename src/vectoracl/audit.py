@@ -3,7 +3,10 @@
 A record is one JSON object, keys sorted: {"id", "time", "action", "permit", "reasons", "policy", "store",
 "partitions", "scope", "principal": {"id", "tenant", "kind", "by"}}; `scope` is a digest of the scope's JSON form.
 An outcome is {"decision", "outcome", "returned", "ms"}; `outcome` is "ok", "empty", "denied", "violation",
-"cancelled", "explained" (decided and not acted upon) or "error:CODE", also where the scope has no form on the store.
+"cancelled", "rolled_back", "unknown", "explained" (decided and not acted upon) or "error:CODE", also where the scope
+has no form on the store.
+A write in the caller's own transaction is "ok" when that was committed, "rolled_back" when it, or a savepoint around
+the write, was not, and "unknown" where nobody can tell (the connection was lost, or the sink closed before).
 What was permitted and then refused by the rows themselves (a chunk outside of what may be written) is "denied" too. An
 outcome that has no form in JSON is replaced by {"decision", "outcome": "unwritable", "why"}; outcomes that could not be
 written for so long that they were too many to keep, by {"outcome": "lost", "lost": how many}.

@@ -379,6 +379,7 @@ class VectorACL(_Base):
         if self._helpers is not None:
             self._helpers.shutdown(wait=False)
         self.core_port.close()
+        self.guard.settle_rest()
         with ending.of("The audit sink"):
             self.sink.close()
         ending.finish()
@@ -503,6 +504,7 @@ class AsyncVectorACL(_Base):
                 with ending.of(f"The store {named.store.name!r}"):
                     await named.aport.close()
         self.core_port.close()
+        self.guard.settle_rest()
         with ending.of("The audit sink"):
             if self.core_port.sink_is_quick():
                 self.sink.close()

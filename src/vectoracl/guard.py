@@ -6,6 +6,7 @@ be written, nothing is sent; an empty scope never reaches a store.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import logging
@@ -132,6 +133,7 @@ class Guard:
         self._plans: OrderedDict[tuple[Asker, Action, str], Plan] = OrderedDict()
         self._lock = Lock()
         self._stamped = 0.0
+        self._held: dict[str, Mapping[str, Any]] = {}
 
     def stamp(self) -> float:
         """Return the time of a write, in POSIX seconds: now, but later than every earlier one of this process.
@@ -462,6 +464,27 @@ class Guard:
             self.sink.note(outcome)
         except Exception as error:  # noqa: BLE001 - a sink that breaks its promise must not hide a result or an error
             _log.error("audit sink failed to note an outcome: %s", type(error).__name__)
+
+    def hold(self, outcome: Mapping[str, Any]) -> None:
+        """Keep *outcome*, of a write in the caller's own transaction, until `settle` says how that ended."""
+        self._held[outcome["decision"]] = outcome
+
+    def settle(self, decision_id: str, ended: str) -> None:
+        """Note the outcome that was held for this decision, once, as *ended*; never raises."""
+        held = self._held.pop(decision_id, None)
+        if held is not None:
+            self.note({**held, "outcome": ended})
+
+    def settle_rest(self) -> None:
+        """Note what is still held as "unknown": the audit sink is about to be closed; never raises."""
+        for decision_id in list(self._held):
+            self.settle(decision_id, "unknown")
+
+    def noting(self, sink: Sink) -> Guard:
+        """Return the same guard, with the same cache, which notes outcomes in *sink*."""
+        made = copy.copy(self)
+        made.sink = sink
+        return made
 
 
 def _digest(granted: Iterable[tuple[str, Predicate]]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self, TypeVar
 from vectoracl import arguments, facets, pages, reads, writes
 from vectoracl.actions import Action, check_actions
 from vectoracl.adapter import Flow
+from vectoracl.audit import Sink
 from vectoracl.errors import ClosedError, DeniedError, InvalidInputError, UnsupportedPredicateError
 from vectoracl.guard import Asker, Guard, Store
 from vectoracl.ids import check_id
@@ -90,10 +91,14 @@ class Handle:
         asker = Asker(self._asker.principal, kept, conjunction((self._asker.narrow, checked)))
         return type(self)(self._guard, self._store, self._driver, asker, Life(self._life.open))
 
-    def driven_by(self, driver: Any) -> Self:
-        """Return the same handle, driven by *driver*: for adapters that work inside the caller's own transaction."""
+    def driven_by(self, driver: Any, sink: Sink | None = None) -> Self:
+        """Return the same handle, driven by *driver*: for adapters that work inside the caller's own transaction.
+
+        Outcomes are noted in *sink*, where one is given; it may keep them back until that transaction has ended.
+        """
         self._open()
-        return type(self)(self._guard, self._store, driver, self._asker, Life(self._life.open))
+        guard = self._guard if sink is None else self._guard.noting(sink)
+        return type(self)(guard, self._store, driver, self._asker, Life(self._life.open))
 
     def _open(self) -> Store:
         if not self._life.open():
