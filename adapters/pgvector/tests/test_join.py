@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -259,3 +260,111 @@ def test_a_joined_handle_is_bound_to_its_connection_and_ends_with_the_acl(acl: v
     acl.close()
     with psycopg.connect(store.runtime) as connection, pytest.raises(v.ClosedError):
         join(acl, ANN, connection)
+
+
+def test_async_checks_the_same_and_commits_with_the_callers_work(acl: v.VectorACL, store: Any) -> None:
+    async def main() -> None:
+        async with v.aconnect(store.config) as aacl, await psycopg.AsyncConnection.connect(store.runtime) as connection:
+            await connection.execute("SELECT set_config('vectoracl.tenant', 'beta', true)")
+            docs = join(aacl, ANN, connection)
+            await docs.upsert([Chunk("c", "d", "mine", ONE, metadata={"year": 1999})])
+            assert [hit.id for hit in await docs.search(ONE)] == ["c"]
+            assert (await docs.fetch(["c"], include={"vector"}))[0].vector is not None
+            assert acl.scoped(ANN).count() == 0
+            with pytest.raises(v.DeniedError):
+                await docs.narrow(v.F.year > 2000).upsert([Chunk("c", "d", "x", ONE, metadata={"year": 2001})])
+            tenant = await (await connection.execute("SELECT current_setting('vectoracl.tenant')")).fetchone()
+            assert tenant == ("beta",)
+            await connection.commit()
+            assert acl.scoped(ANN).count() == 1
+            seen = await asyncio.gather(*(join(aacl, who, connection).search(ONE) for who in [ANN, BOB] * 5))
+            assert [[hit.id for hit in hits] for hits in seen] == [["c"], ["foreign"]] * 5
+            await connection.rollback()
+            await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+            with pytest.raises(v.RefusedError, match="READ COMMITTED"):
+                await docs.delete(document="d")
+            with pytest.raises(psycopg.Error):
+                await connection.execute("SELECT nonsense")
+            with pytest.raises(v.RefusedError, match="failed"):
+                await docs.count()
+            await connection.rollback()
+            await connection.set_autocommit(True)
+            with pytest.raises(v.RefusedError, match="autocommit"):
+                await docs.count()
+            for role in (store.owner, store.bootstrap):
+                async with await psycopg.AsyncConnection.connect(role) as strong:
+                    with pytest.raises(v.PostureError):
+                        await join(aacl, ANN, strong).count()
+
+    asyncio.run(main())
+
+
+def test_sqlalchemy_async(acl: v.VectorACL, store: Any) -> None:
+    sqlalchemy = pytest.importorskip("sqlalchemy.ext.asyncio")
+    url = store.runtime.replace("postgresql://", "postgresql+psycopg://", 1)
+
+    async def main() -> None:
+        engine = sqlalchemy.create_async_engine(url)
+        maker = sqlalchemy.async_sessionmaker(engine)
+        async with v.aconnect(store.config) as aacl:
+            async with engine.begin() as connection:
+                await join(aacl, ANN, connection).upsert([Chunk("a", "d", "x", ONE)])
+                assert not aacl.sink.outcomes  # type: ignore[attr-defined]
+            with pytest.raises(ZeroDivisionError):
+                async with maker.begin() as session:
+                    await join(aacl, ANN, session).upsert([Chunk("b", "d", "x", ONE)])
+                    raise ZeroDivisionError
+            async with maker() as session:
+                docs = join(aacl, ANN, session)
+                await docs.upsert([Chunk("c", "d", "x", ONE)])
+                assert await docs.count() == 2
+                await session.commit()
+            found = [one["outcome"] for one in aacl.sink.outcomes]  # type: ignore[attr-defined]
+            assert found == ["ok", "rolled_back", "ok", "ok"]
+            for opener in (engine, maker):
+                with pytest.raises(v.InvalidInputError, match="async with"):
+                    join(aacl, ANN, opener)
+        await engine.dispose()
+
+    asyncio.run(main())
+    assert acl.scoped(ANN).count() == 2
+
+
+def test_what_opens_connections_is_refused_with_the_cure(acl: v.VectorACL, store: Any) -> None:
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    orm = pytest.importorskip("sqlalchemy.orm")
+    aio = pytest.importorskip("sqlalchemy.ext.asyncio")
+    pool = pytest.importorskip("psycopg_pool")
+    url = store.runtime.replace("postgresql://", "postgresql+psycopg://", 1)
+    engine, aengine = sqlalchemy.create_engine(url), aio.create_async_engine(url)
+    openers = [
+        engine, engine.execution_options(isolation_level="SERIALIZABLE"), engine.pool, aengine,
+        orm.sessionmaker(engine), aio.async_sessionmaker(aengine),
+        pool.ConnectionPool(store.runtime, open=False), pool.AsyncConnectionPool(store.runtime, open=False),
+    ]  # fmt: skip
+    others = [sqlalchemy.MetaData(), orm.sessionmaker, None, store.runtime, acl]
+    aacl = v.aconnect(store.config)
+    for each in (acl, aacl):
+        for one in openers:
+            with pytest.raises(
+                v.InvalidInputError, match=r"Pass a connection or session: (async )?with .* as "
+            ) as told:
+                join(each, ANN, one)
+            assert told.value.field == "connection"
+        for other in others:
+            with pytest.raises(v.InvalidInputError):
+                join(each, ANN, other)
+    with psycopg.connect(store.runtime) as connection, pytest.raises(v.InvalidInputError, match=r"vectoracl\.connect"):
+        join(aacl, ANN, connection)
+    with engine.connect() as connection, pytest.raises(v.InvalidInputError, match=r"vectoracl\.connect"):
+        join(aacl, ANN, connection)
+    with pytest.raises(v.InvalidInputError, match=r"vectoracl\.aconnect"):
+        join(acl, ANN, aio.AsyncSession(aengine))
+    assert engine.pool.checkedout() == 0
+    engine.dispose()
+    fairy = engine.raw_connection()  # which is a connection
+    join(acl, ANN, fairy).upsert([Chunk("c", "d", "x", ONE)])
+    fairy.commit()
+    fairy.close()
+    assert acl.scoped(ANN).count() == 1
+    engine.dispose()

@@ -1,0 +1,113 @@
+"""The statements of an operation in the caller's transaction, and what is checked: pure, for both kinds of connection.
+
+A generator yields a `Step` and is sent the rows of its reply, or the count of rows where it has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from psycopg.pq import TransactionStatus
+
+from vectoracl.errors import PostureError, RefusedError
+from vectoracl_pgvector.extension import Extension
+from vectoracl_pgvector.names import Names
+from vectoracl_pgvector.requests import Transaction
+from vectoracl_pgvector.wire import settings_of, settings_statement
+
+R = TypeVar("R")
+Steps = Generator["Step", Any, R]
+
+# It runs before the search_path is ours, so its operators are named in full too.
+_BYPASS = (
+    "SELECT rolsuper OR rolbypassrls OR pg_catalog.pg_has_role(rolname, "
+    "(SELECT relowner FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(%s)), "
+    "'MEMBER'), pg_catalog.current_setting('transaction_isolation') FROM pg_catalog.pg_roles "
+    "WHERE rolname OPERATOR(pg_catalog.=) current_user"
+)
+# The whole transaction's id, and the newest of this session's: that of the savepoint, which may be rolled back alone.
+_WRITTEN_BY = (
+    "SELECT pg_catalog.txid_current(), (SELECT l.transactionid::text::int8 FROM pg_catalog.pg_locks l "
+    "WHERE l.locktype = 'transactionid' AND l.granted AND l.pid = pg_catalog.pg_backend_pid() "
+    "ORDER BY pg_catalog.age(l.transactionid) LIMIT 1)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One statement. With `oid`, pgvector's types and arrays are adapted."""
+
+    sql: str
+    params: Any = None
+    rows: bool = True
+    binary: bool = False
+    oid: int | None = None
+
+
+def check_state(status: TransactionStatus, *, autocommit: bool) -> None:
+    """Refuse a connection whose transaction cannot be joined. Raises: RefusedError."""
+    if status == TransactionStatus.INERROR:
+        raise RefusedError("The transaction on this connection has failed; roll it back first.")
+    if status not in (TransactionStatus.INTRANS, TransactionStatus.IDLE):
+        raise RefusedError("The connection is busy or broken.")
+    if status == TransactionStatus.IDLE and autocommit:
+        raise RefusedError(
+            "The connection is in autocommit mode without a transaction: open one, for example with "
+            "`with connection.transaction():`, or `async with` for an async one."
+        )
+
+
+def before(request: Transaction, names: Names) -> Steps[None]:
+    """Check the role and the isolation level. Raises: PostureError, RefusedError.
+
+    It is a statement of the caller's own transaction: psycopg opens it here if none is open yet, so that what follows
+    is a savepoint in it, and not a transaction that would be committed at its end.
+    """
+    rows = yield Step(_BYPASS, (names.table,))
+    if not rows or rows[0][0] is not False:
+        raise PostureError(
+            "The role of this connection goes around row-level security (SUPERUSER, BYPASSRLS, or a member of the "
+            "table's owner). Connect as the runtime role."
+        )
+    if not request.read_only and rows[0][1] != "read committed":
+        # A snapshot from before the document's lock does not show the generation that others have written since.
+        raise RefusedError(
+            f"The transaction is {rows[0][1].upper()}; writes in it could mix two generations of a document. "
+            "Use READ COMMITTED, or write by acl.scoped()."
+        )
+
+
+def inside(
+    request: Transaction, extension: Extension, version: int, timeout: float | None
+) -> Steps[tuple[Any, int | None]]:
+    """Perform *request* in the savepoint: set the scope, run the statements, restore what was set.
+
+    Statements that need a newer server than *version* have no rows, as in `wire.pipeline`.
+
+    Returns the replies and, of a request that writes, the id of the transaction or savepoint that wrote.
+    """
+    settings = settings_of(request, timeout)
+    setting = settings_statement(settings)
+    wanted = [name for name, _ in settings]
+    reads = ", ".join("pg_catalog.current_setting(%s, true)" for _ in wanted)
+    was = (yield Step(f"SELECT {reads}", wanted))[0]
+    yield Step(setting.sql, setting.params)
+    asked = extension.asked()
+    oid = extension.learn((yield Step(asked.sql, asked.params)))
+    replies: list[Any] = []
+    for one in request.statements:
+        if one.since > version:
+            replies.append([])
+            continue
+        replies.append((yield Step(one.sql, one.params or None, rows=bool(one.rows), binary=one.binary, oid=oid)))
+    writer = None
+    if not request.read_only:
+        ((whole, newest),) = yield Step(_WRITTEN_BY)
+        # The lock's id has 32 bits, and a savepoint's comes after that of its transaction.
+        writer = whole if newest is None else whole + ((newest - whole) & 0xFFFFFFFF)
+    # NULL resets a setting to its default, for those that did not exist before.
+    restore = ", ".join("pg_catalog.set_config(%s, %s::text, true)" for _ in wanted)
+    yield Step(f"SELECT {restore}", [part for name, value in zip(wanted, was, strict=True) for part in (name, value)])
+    return tuple(replies), writer
