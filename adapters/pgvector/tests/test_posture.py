@@ -24,6 +24,7 @@ from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.embedded_identity import Identity
 from vectoracl_pgvector.embedded_programs import programs_for
 from vectoracl_pgvector.posture import Target, discover, judge, look, queries
+from vectoracl_pgvector.posture_rows import Relation
 from vectoracl_pgvector.rules import RULES
 
 pytestmark = pytest.mark.server
@@ -376,10 +377,10 @@ CASES = [
 
 # Mended by a person, not by a statement: the fix is a comment, or says what has to be dropped first.
 ADVICE = {"PG008", "PG027", "PG028", "PG039", "PG041", "PG068", "PG085", "PG090", "PG091", "PG092", "PG103", "PG105",
-          "PG106", "PG110", "PG111", "PG112", "PG113", "PG115", "PG120", "PG140"}  # fmt: skip
+          "PG106", "PG107", "PG110", "PG111", "PG112", "PG113", "PG115", "PG120", "PG140"}  # fmt: skip
 REACH = {f"PG13{n}" for n in range(10)}  # test_reach.py
 OWN_TEST = {"PG008", "PG027", "PG028", "PG039", "PG053", "PG064", "PG084", "PG086", "PG090", "PG091", "PG092",
-            "PG106", "PG110", "PG112", "PG113", "PG115", "PG120", "PG140", *REACH}  # fmt: skip
+            "PG106", "PG107", "PG110", "PG112", "PG113", "PG115", "PG120", "PG140", *REACH}  # fmt: skip
 
 
 def test_every_rule_has_a_test_and_reads_well() -> None:
@@ -578,6 +579,23 @@ def test_versions(db: Database, number: int, today: str, expected: set[str], gra
     assert ids(found) - ALWAYS == expected
     assert found.grade == grade
     assert all(f.fix.startswith("-- ") for f in found.findings)
+
+
+@pytest.mark.parametrize("count", [0, 299, 300, 5000])
+def test_many_partitions_are_a_note_that_lowers_nothing(db: Database, count: int) -> None:
+    rows = db.rows()
+    before = judge(TARGET, rows)
+    children = [row for row in rows["relations"] if Relation(*row).is_partition]
+    parts = [(100_000 + n, *children[0][1:3], f"part_{n}", *children[0][4:]) for n in range(count - len(children))]
+    found = judge(TARGET, {**rows, "relations": rows["relations"] + parts})
+    assert found.grade == before.grade
+    said = of(found, "PG107")
+    assert len(said) == (count >= 300)
+    for finding in said:
+        assert (finding.rule.severity, finding.rule.lowers) == ("note", False)
+        assert f"{count:,} partitions" in finding.message
+        assert "WHERE" in finding.fix
+    assert "PG107" not in ids(before)
 
 
 def test_an_embedded_server_has_no_finding_that_nobody_can_fix(db: Database) -> None:

@@ -221,7 +221,9 @@ class JoinedPort(_Port):
             self._drive(before(request, self._names))
             # The savepoint undoes a failed statement and its settings: the caller's transaction stays usable.
             with self._connection.transaction():
-                replies, writer = self._drive(inside(request, self._extension, self._connection.info.server_version, timeout))
+                replies, writer = self._drive(
+                    inside(request, self._extension, self._connection.info.server_version, timeout)
+                )
         except Exception as error:  # noqa: BLE001 - every error of the client is wrapped here
             raise mapped(error, debug=False) from None
         _note_written(self._connection, writer)
@@ -264,7 +266,9 @@ class AsyncJoinedPort(_Port):
             self._check(self._connection)
             await self._drive(before(request, self._names))
             async with self._connection.transaction():
-                replies, writer = await self._drive(inside(request, self._extension, self._connection.info.server_version, timeout))
+                replies, writer = await self._drive(
+                    inside(request, self._extension, self._connection.info.server_version, timeout)
+                )
         except Exception as error:  # noqa: BLE001 - every error of the client is wrapped here
             raise mapped(error, debug=False) from None
         _note_written(self._connection, writer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Final
 
 from vectoracl.findings import Finding
 from vectoracl_pgvector.policy_text import Binding, bind, settings_in
@@ -16,6 +17,8 @@ from vectoracl_pgvector.tenant_field import JSON_KINDS
 _TEXT_TYPES = {"text", "varchar", "bpchar", "citext", "name"}
 
 
+# From here on planning a statement over all of them takes tens of milliseconds.
+MANY_PARTITIONS: Final = 300
 _SAY = advice("Name the tenant's column, or column->>key of a JSON column, with --tenant-column.")
 _ACTIONS = {"r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
@@ -270,6 +273,22 @@ def indexes(look: Look) -> Iterator[Finding]:
             advice("Keep it until something replaces it: partitions by tenant, each with an index (`vectoracl "
                    "provision --adopt` makes them), or a partial index for each large tenant. Then it can go."),
         )  # fmt: skip
+
+
+def planning(look: Look) -> Iterator[Finding]:
+    """Say that statements without the tenant's predicate are slow, where there are many partitions."""
+    table = look.table
+    if table is None or table.kind != "p" or look.tenant.column is None:
+        return
+    parts = [child for child in look.children if child.is_partition]
+    if len(parts) < MANY_PARTITIONS:
+        return
+    yield found(
+        "PG107", place_of(table), f"{place_of(table)} has {len(parts):,} partitions. A statement that does not compare "
+        f"{look.tenant} with a value is planned over all of them, and locks them all.",
+        advice(f"In your own SQL, also in a join, compare the tenant in the statement too: WHERE {look.tenant.sql} = "
+               "'TENANT', for each such table. Demote small tenants (`vectoracl tenants list` advises)."),
+    )  # fmt: skip
 
 
 def _one_tenant(look: Look, relation: Relation) -> bool:

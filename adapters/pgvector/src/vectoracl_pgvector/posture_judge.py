@@ -24,7 +24,16 @@ from vectoracl_pgvector.judge_backups import backups
 from vectoracl_pgvector.judge_policies import policies, related, row_security
 from vectoracl_pgvector.judge_reach import reach
 from vectoracl_pgvector.judge_role import role_itself, session
-from vectoracl_pgvector.judge_table import catalog, expected_columns, foreign_keys, grants, indexes, keys, tenant_column
+from vectoracl_pgvector.judge_table import (
+    catalog,
+    expected_columns,
+    foreign_keys,
+    grants,
+    indexes,
+    keys,
+    planning,
+    tenant_column,
+)
 from vectoracl_pgvector.policy_text import Binding
 from vectoracl_pgvector.posture_look import Look, Target, dotted, found, place_of
 from vectoracl_pgvector.posture_rows import Extension
@@ -74,7 +83,7 @@ def _all(look: Look) -> Iterator[Finding]:
         )  # fmt: skip
     for topic in (
         row_security, policies, grants, tenant_column, expected_columns, keys, foreign_keys, views, functions,
-        code_it_runs, copies, related, indexes, catalog, moves,
+        code_it_runs, copies, related, indexes, catalog, planning, moves,
     ):  # fmt: skip
         yield from topic(look)
 

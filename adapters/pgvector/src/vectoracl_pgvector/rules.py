@@ -255,6 +255,11 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
     ("PG106", "The catalog shows sizes and tenants", _N, False,
      "Every role that can connect reads row estimates of all tables, and of partitions their names and bounds: "
      "who the tenants are and how much each has. It matters where strangers can run SQL."),
+    ("PG107", "SQL without the tenant's predicate plans every partition", _N, False,
+     "The policy's setting is read when a statement starts, so the planner has to look at each partition, and lock it, "
+     "unless the statement itself compares the tenant column with a constant or parameter. Rows stay safe; joins and "
+     "queries of the application's own, in the transaction of `join` for example, get slow with hundreds of "
+     "partitions. vectoracl's own statements have the predicate."),
     # --- what could not be read
     ("PG110", "A part of the posture could not be read", _N, True,
      "The catalog refused a query of this check. What cannot be read cannot be trusted, so the grade falls."),
