@@ -74,10 +74,10 @@ def seen(config, tenant="acme"):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("tenant", ["acme", "somebody-else"])
 def test_a_store_with_documents_of_a_person_is_refused_and_stays_as_it_was(here, store, tenant):
-    if store == "memory" and tenant != "acme":
-        pytest.skip("it lists no tenants")
     config = configured(here, store)
-    with VectorACL(config):  # a store in memory lives as long as somebody has it open
+    with VectorACL(config) as held:
+        if store == "memory":
+            held.open()  # such a store lives as long as somebody has it open
         if store != "memory":
             run("provision", "-c", config)
         run("ingest", "--as", f"me@{tenant}", "own", "-c", config)

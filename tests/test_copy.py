@@ -319,7 +319,17 @@ def test_a_tenant_that_is_not_there_is_refused(pair, tmp_path):
         copying(source, target, tmp_path).plan(["acme", "acmee"], named=True)
 
 
-def test_a_store_that_cannot_list_says_what_to_pass(pair, tmp_path):
+@pytest.fixture
+def listless(monkeypatch):
+    """A store whose operator cannot be had, so that nobody tells its tenants."""
+
+    def refused(*_, **__):
+        raise RefusedError("there is no operator")
+
+    monkeypatch.setattr(v.VectorACL, "operator", refused)
+
+
+def test_a_store_that_cannot_list_says_what_to_pass(pair, tmp_path, listless):
     source, target, _, _ = pair
     with pytest.raises(RefusedError, match="--tenants FILE"):
         copying(source, target, tmp_path).plan(None)
@@ -487,7 +497,7 @@ def test_the_command(files, pair, tmp_path):
     assert "2 of 2 tenants the same" in again.stdout
 
 
-def test_the_command_refuses_with_two(files, pair):
+def test_the_command_refuses_with_two(files, pair, listless):
     assert "cannot list tenants" in command(files).stderr
     assert command(files).exit_code == 2
     assert command(files, "--tenant", "acme", "--tenants", "-").exit_code == 2

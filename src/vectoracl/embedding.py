@@ -19,12 +19,15 @@ def embedded(kind: type[EmbedQueries | EmbedDocuments], texts: Sequence[str], st
     """
     made: list[Vector] = []
     for start in range(0, len(texts), BATCH):
+        late = False
         try:
             made.extend((yield from kind(tuple(texts[start : start + BATCH]), store.name, store.embedder())))
         except StoreError as error:
             if error.code != "timeout":
                 raise
-            raise _out_of_time(len(made), len(texts)) from None
+            late = True
+        if late:  # behind the block, so that the error of the port is not its context
+            raise _out_of_time(len(made), len(texts))
     return made
 
 
