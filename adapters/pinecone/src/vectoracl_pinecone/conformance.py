@@ -258,8 +258,12 @@ def _is_data(request: HttpRequest) -> bool | None:
     """Tell what reaches tenants' rows; what the posture tries is in no tenant's namespace, and is told by its form."""
     path, asked = _asked(request)
     asked = asked or {}
-    if str(asked.get("namespace", "")).endswith("-nobody-") and path in ("/query", "/vectors/delete"):
-        return False
+    namespace = str(asked.get("namespace", ""))
+    if "-t-" not in namespace:  # which every tenant's namespace has
+        if namespace.endswith("-nobody-") and path in ("/query", "/vectors/delete"):
+            return False
+        if namespace.endswith("-about-") and path == "/query" and asked.get("topK") == 1:
+            return False  # what the index keeps of itself: its embedder
     if path == "/vectors/list" and not asked.get("namespace") and asked.get("limit") == "1":
         return False
     known = ("/query", "/vectors/list", "/vectors/fetch", "/vectors/fetch_by_metadata", "/vectors/upsert",
