@@ -172,7 +172,8 @@ def durations(session: nox.Session) -> None:
 @nox.parametrize(
     "store",
     [
-        nox.param(store, id=store, tags=[] if store in ("memory", "pgvector-pgbouncer") else THOROUGH)
+        # The tests of pgvector and Pinecone run the whole kit themselves: `nox -s slow` certifies those two.
+        nox.param(store, id=store, tags=THOROUGH if store in ("qdrant", "weaviate", "weaviate-rbac") else [])
         for store in CERTIFIED
     ],
 )

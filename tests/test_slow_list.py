@@ -33,11 +33,14 @@ def test_the_parts_are_disjoint_and_whole(pytester, monkeypatch):
     for speed, passed in {"all": 4, "quick": 1, "slow": 3}.items():
         run = pytester.inline_run("-p", "no:randomly", f"--speed={speed}", plugins=[slow_tests])
         run.assertoutcome(passed=passed)
+    monkeypatch.setattr(slow_tests, "slow_tests", lambda: frozenset({path.name}))
+    pytester.inline_run("-p", "no:randomly", "--speed=slow", plugins=[slow_tests]).assertoutcome(passed=4)
 
 
 def test_listed_tests_exist():
     for test in slow_tests.slow_tests():
         path, *names = test.split("::")
+        assert (ROOT / path).is_file(), test
         text = (ROOT / path).read_text(encoding="utf-8")
         for name in names:
             assert re.search(rf"^\s*(async def|def|class) {re.escape(name)}\b", text, re.MULTILINE), test

@@ -1,8 +1,8 @@
 """A pytest plugin that splits the tests by their measured time: `pytest -p slow_tests --speed quick`.
 
-`slow.txt` lists the tests whose cases take long together. `uv run nox` leaves them out, `nox -s slow` and `.ci/run`
-run them; a test that is not listed is quick, so that no test is in neither part. `nox -s durations` measures and
-writes the list.
+`slow.txt` lists the tests whose cases take long together, and files of such. `uv run nox` leaves them out, `nox -s
+slow` and `.ci/run` run them; a test that is not listed is quick, so that no test is in neither part. `nox -s durations`
+measures and writes the list.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ LIST = Path(__file__).with_name("slow.txt")
 
 
 def slow_tests() -> frozenset[str]:
-    """Return the listed tests as `path::name`, without the parameters of a case."""
+    """Return the listed tests as `path::name`, without the parameters of a case, and the listed files."""
     lines = LIST.read_text(encoding="utf-8").splitlines()
     return frozenset(line.split()[-1] for line in lines if line.strip() and not line.startswith("#"))
 
 
-def test_of(nodeid: str) -> str:
-    """Return the test that a case belongs to: its node id without the parameters."""
-    return nodeid.partition("[")[0]
+def is_listed(nodeid: str, listed: frozenset[str]) -> bool:
+    """Tell whether the test that a case belongs to, or its file, is *listed*."""
+    return nodeid.partition("[")[0] in listed or nodeid.partition("::")[0] in listed
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,8 +38,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if speed == "all":
         return
     listed = slow_tests()
-    kept = [item for item in items if (test_of(item.nodeid) in listed) == (speed == "slow")]
-    left = [item for item in items if (test_of(item.nodeid) in listed) != (speed == "slow")]
+    kept = [item for item in items if is_listed(item.nodeid, listed) == (speed == "slow")]
+    left = [item for item in items if is_listed(item.nodeid, listed) != (speed == "slow")]
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = kept
