@@ -64,7 +64,7 @@ def test_an_old_pgvector_says_what_to_do() -> None:
     request = next(flow)
     assert ("hnsw.iterative_scan", "strict_order") in request.settings  # what the server will not know
     reply = mapped(psycopg.errors.lookup("42602")("canary"), debug=False)
-    with pytest.raises(StoreError, match=r"pgvector 0\.8\.4 or later .* ALTER EXTENSION vector UPDATE") as caught:
+    with pytest.raises(StoreError, match=r"pgvector 0\.8\.0 or later .* ALTER EXTENSION vector UPDATE") as caught:
         flow.throw(reply)
     assert (caught.value.code, caught.value.sent, caught.value.retryable) == ("pgvector_version", "no", False)
     assert "canary" not in str(caught.value)
