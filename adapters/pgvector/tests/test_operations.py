@@ -244,7 +244,7 @@ def test_a_setting_that_the_extension_lacks(acl: v.VectorACL, monkeypatch: pytes
     docs.upsert(rows(12))
     assert len(docs.search(np.ones(8))) == 10  # the extension is loaded into the connection, its prefix reserved
     monkeypatch.setattr(PgCompiler, "_effort", staticmethod(lambda effort: (("hnsw.of_later", "strict_order"),)))
-    with pytest.raises(v.StoreError, match=r"pgvector 0\.8\.4 or later .* ALTER EXTENSION vector UPDATE") as caught:
+    with pytest.raises(v.StoreError, match=r"pgvector 0\.8\.0 or later .* ALTER EXTENSION vector UPDATE") as caught:
         docs.search(np.ones(8))
     assert (caught.value.code, caught.value.sent) == ("pgvector_version", "no")
 
