@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -507,7 +508,9 @@ def test_wrong_connections_are_one_clear_error_without_the_password(store: Any) 
 
     canary = "c4n4ry-s3cret"
     parts = conninfo_to_dict(store.runtime)
-    for wrong in ({"password": canary}, {"dbname": "nowhere", "password": canary}, {"port": "1", "password": canary}):
+    said = ("refused the login", "refused the login", "Nothing listens there")
+    wrongs = ({"password": canary}, {"dbname": "nowhere", "password": canary}, {"port": "1", "password": canary})
+    for wrong, words in zip(wrongs, said, strict=True):
         dsn = make_conninfo(**{**parts, **wrong})
         main = {**store.config["stores"]["main"], "dsn": dsn, "connect_timeout": 2}
         with pytest.raises(v.StoreError) as failed:
@@ -515,6 +518,6 @@ def test_wrong_connections_are_one_clear_error_without_the_password(store: Any) 
         shown = f"{failed.value} {failed.value!r} {failed.value.__cause__} {failed.value.__dict__}"
         assert canary not in shown
         assert failed.value.sent == "no"
-        assert "did not accept" in str(failed.value)
+        assert re.search(words, str(failed.value)), str(failed.value)
     with pytest.raises(v.StoreError, match="no valid connection string"):
         v.connect({**store.config, "stores": {"main": {**main, "dsn": "no dsn at all"}}})
