@@ -1,7 +1,7 @@
 """Every check of the project, a session each: `uv run nox` runs the quick ones, `nox -l` lists all.
 
 `.ci/run` runs the quick ones and then those with the tag `thorough`: the slow tests, the newest Python, every store's
-certification, the wheels, the lowest versions. The others are run by hand.
+certification, the wheels. The others are run by hand.
 """
 
 from __future__ import annotations
@@ -107,9 +107,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=newest(), tags=THOROUGH)
 def tests_newest(session: nox.Session) -> None:
-    """All of the core's tests on the newest Python."""
+    """The core's quick tests on the newest Python."""
     install(session, *group("lint"))
-    run_tests(session, "all", "core")
+    run_tests(session, "quick", "core")
 
 
 @nox.session
@@ -144,7 +144,7 @@ def cluster(session: nox.Session) -> None:
     session.run("pytest", "-q", "adapters/weaviate/tests/test_cluster.py", env={"VECTORACL_CLUSTER": "1"})
 
 
-@nox.session(python=OLDEST, tags=THOROUGH)
+@nox.session(python=OLDEST)
 def lowest(session: nox.Session) -> None:
     """The quick tests with the lowest version that each of our distributions declares of what it imports."""
     install(session, "--resolution", "lowest-direct", tests=False)
@@ -173,7 +173,7 @@ def durations(session: nox.Session) -> None:
     "store",
     [
         # The tests of pgvector and Pinecone run the whole kit themselves: `nox -s slow` certifies those two.
-        nox.param(store, id=store, tags=THOROUGH if store in ("qdrant", "weaviate", "weaviate-rbac") else [])
+        nox.param(store, id=store, tags=THOROUGH if store in ("qdrant", "weaviate") else [])
         for store in CERTIFIED
     ],
 )
