@@ -51,6 +51,7 @@ async def r17(t: Trial) -> None:
         own = lab.tenant()
         handle = lab.handle(own)
         await lab.plant(own, [*_version(lab, "d", "old"), *_version(lab, "e", "other")])
+        lab.store.settle()
         first = await handle.page(size=2)
         t.control(
             [(hit.document, hit.text) for hit in first.hits] == [("d", "old")] * 2 and first.after is not None,
@@ -58,6 +59,7 @@ async def r17(t: Trial) -> None:
             first.hits,
         )
         await change(handle)
+        lab.store.settle()
         hits = [*first.hits, *await _rest(handle, first.after)]
         texts = {hit.text for hit in hits if hit.document == "d"}
         t.attack(texts == {"old"}, f"{name} between two pages", texts, "chunks of two versions come in one scan")
