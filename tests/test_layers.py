@@ -19,7 +19,7 @@ SOURCES = sorted([*SRC.rglob("*.py"), *ROOT.glob("adapters/*/src/**/*.py")])
 # The path of a request. A module imports only from lines above its own.
 LAYERS = [
     "errors private_files installing identifier_tables",
-    "findings ids imports extract toml_text filelock words certificates places workers values notes",
+    "findings ids imports extract toml_text filelock words certificates connect_causes places workers values notes",
     "actions principal records predicate sources minilm",
     "fields queries scope returned",
     "algebra predicate_json meaning policy prepare operations embed chunking",
