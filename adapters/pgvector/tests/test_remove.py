@@ -51,9 +51,10 @@ def mentions(store: Any, name: str = NAME) -> list[str]:
 
 
 def analyzed(store: Any) -> None:
+    """What autovacuum does at some time: the catalogs have statistics too, of the partitions' names."""
     with psycopg.connect(store.bootstrap, autocommit=True) as boss:
-        for table in ("chunks", "chunks_default", "chunks_tenants"):
-            boss.execute(f"ANALYZE vectoracl.{table}")
+        boss.execute("ANALYZE")
+        boss.execute("ANALYZE vectoracl.chunks")
 
 
 @pytest.mark.parametrize("tier", ["shared", "own"])
@@ -180,6 +181,7 @@ def test_what_a_broken_off_move_left_goes_too(provisioned: Any) -> None:
                 finally:
                     owner.pgconn.finish()
             assert "pg_catalog.pg_trigger" in mentions(store) or "pg_catalog.pg_class" in mentions(store)
+            analyzed(store)
             operator: Any = acl.operator()
             assert len(operator.remove(NAME)) == 2
             operator.close()
@@ -209,6 +211,45 @@ def test_an_unfinished_move_of_another_tenant_is_left_alone(provisioned: Any) ->
         assert (beta.tenant, beta.rows, beta.advice) == ("beta", 200, "promote")
         assert any("resumed" in line for line in operator.promote("beta"))
         operator.close()
+
+
+def test_statistics_that_are_made_at_the_same_moment_do_not_keep_the_name(provisioned: Any) -> None:
+    store = provisioned()
+    tables = [f"pg_catalog.{one}" for one in ("pg_class", "pg_type", "pg_constraint", "pg_proc", "pg_description")]
+    tables += ["vectoracl.chunks_default", "vectoracl.chunks_tenants"]
+
+    def analyze() -> None:
+        with psycopg.connect(store.bootstrap, autocommit=True) as boss:
+            for table in tables:
+                boss.execute(f"ANALYZE {table}")
+
+    with v.connect(store.config) as acl:
+        fill(acl, BETA, documents=1)
+        for _ in range(3):
+            fill(acl, GONE, documents=1)
+            crowd = Crowd()
+            for number in range(2):
+                crowd.add(f"analyze {number}", analyze)
+            with crowd, owner_of(store) as owner:
+                move.promote(owner, store.pg, NAME)
+                assert len(move.remove(owner, store.pg, NAME, patience=Patience(total=60))) == 1
+            assert mentions(store) == []
+
+
+def test_an_owner_who_may_not_analyze_the_catalogs_says_who_has_to(provisioned: Any) -> None:
+    store = provisioned()
+    with psycopg.connect(store.bootstrap, autocommit=True) as boss:
+        boss.execute(f'ALTER DATABASE "{boss.info.dbname}" OWNER TO CURRENT_USER'.encode())
+        boss.execute(f'GRANT CONNECT, TEMPORARY ON DATABASE "{boss.info.dbname}" TO vectoracl_owner'.encode())
+    with v.connect(store.config) as acl, owner_of(store) as owner:
+        fill(acl, GONE, documents=1)
+        move.promote(owner, store.pg, NAME)
+        analyzed(store)
+        _, line = move.remove(owner, store.pg, NAME)
+        with psycopg.connect(store.bootstrap, autocommit=True) as boss:
+            for statement in line.partition("at once: ")[2].split(";"):
+                boss.execute(statement.encode())
+        assert mentions(store) == []
 
 
 @pytest.mark.parametrize("tier", ["shared", "own"])

@@ -56,7 +56,33 @@ class Removal(Mover):
         for table in (names.default, names.tenants):
             self._run(f"VACUUM {table}")
         where = "" if own is None else f", and its partition {own}"
-        return [f"{self._tenant!r} was removed: {rows} rows{where}"]
+        return [f"{self._tenant!r} was removed: {rows} rows{where}", *self._forget_in_catalogs()]
+
+    def _forget_in_catalogs(self) -> list[str]:
+        """Make the statistics of the catalogs anew where autovacuum sampled the names of the tenant's partition.
+
+        Runs after everything is dropped. ANALYZE waits for another one of the same table, which may have sampled before
+        the drop, so that the last statistics are of after it. Only the database's owner may; else a line says who.
+        """
+        for catalog in self._catalogs_that_name_it():
+            self._run(f"ANALYZE pg_catalog.{catalog}")  # without the right: a warning, and nothing is done
+        left = [f"ANALYZE pg_catalog.{catalog};" for catalog in self._catalogs_that_name_it()]
+        if not left:
+            return []
+        return [
+            "statistics of PostgreSQL's catalogs still hold the name of its partition, which every role can read until "
+            f"autovacuum makes them anew; the owner of the database removes it at once: {' '.join(left)}"
+        ]
+
+    def _catalogs_that_name_it(self) -> list[str]:
+        # Names of indexes and constraints are cut to 63 bytes in the middle, so the beginning has to do.
+        stem = self._names.partition_name(self._tenant)[: max(28, len(self._config.table) + 4)]
+        rows = self._run(
+            "SELECT DISTINCT tablename FROM pg_catalog.pg_stats WHERE schemaname = 'pg_catalog' AND pg_catalog.strpos("
+            "pg_catalog.concat(most_common_vals, histogram_bounds), %s) > 0 ORDER BY 1",
+            (stem,),
+        )
+        return [str(row[0]) for row in rows]
 
     def _forget_statistics(self) -> None:
         """Make the statistics of the tables without the tenant, in the transaction in which it goes.
