@@ -10,6 +10,8 @@ the write, was not, and "unknown" where nobody can tell (the connection was lost
 What was permitted and then refused by the rows themselves (a chunk outside of what may be written) is "denied" too. An
 outcome that has no form in JSON is replaced by {"decision", "outcome": "unwritable", "why"}; outcomes that could not be
 written for so long that they were too many to keep, by {"outcome": "lost", "lost": how many}.
+Where a store is looked at and the configuration accepts findings (`accept`), a record with the action
+"connect.accepted" or "check.accepted" names them and why, in `reasons`; without it the store is not served.
 That of an adoption has "there", "tenants" and "refused" too (`hazmat.adopt`), and `returned` is what was copied.
 With `[audit] returned = "hashed"` that of a read of chunks has "ids": {"key", "hashes", "more"} (see `returned`).
 Neither holds query text, chunk text, metadata or vectors.

@@ -44,6 +44,7 @@ from vectoracl.predicate import ALWAYS
 from vectoracl.principal import Principal, check_principal
 from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
 from vectoracl.returned import ReturnedIds
+from vectoracl.transfer import accepting
 
 T = TypeVar("T")
 _MAX_HELPERS = 32
@@ -287,9 +288,14 @@ class VectorACL(_Base):
         posture = self._posture(named)
         assert named.port is not None
         self._demand(named, posture)
+        self._accepting(named, "connect", posture)
         named.ports = {**dict.fromkeys(CORE_PORTS, self.core_port), "store": named.port}
         named.posture = posture
         return posture
+
+    def _accepting(self, named: _Named, door: str, posture: Posture) -> None:
+        flow = accepting(self.guard, named.store, door, posture)
+        run(flow, {"audit": self.core_port}, timeout=named.config.timeout)
 
     @apart
     def _posture(self, named: _Named) -> Posture:
@@ -304,8 +310,14 @@ class VectorACL(_Base):
         return self
 
     def check(self) -> dict[str, Posture]:
-        """Read the real posture of every configured store, without refusing what is found."""
-        return {name: self._demanded(name, self._posture(self._named(name))) for name in self.config.stores}
+        """Read the real posture of every configured store, without refusing what is found.
+
+        Findings that the configuration accepts, and that so lower nothing, are recorded. Raises: StoreError.
+        """
+        found = {name: self._demanded(name, self._posture(self._named(name))) for name in self.config.stores}
+        for name, posture in found.items():
+            self._accepting(self._named(name), "check", posture)
+        return found
 
     @apart
     def places(self, store: str) -> frozenset[str]:
@@ -440,10 +452,15 @@ class AsyncVectorACL(_Base):
                 if named.posture is None:
                     posture = await self._posture(named)
                     self._demand(named, posture)
+                    await self._accepting(named, "connect", posture)
                     assert named.aport is not None
                     named.aports = {**dict.fromkeys(CORE_PORTS, self._core_async), "store": named.aport}
                     named.posture = posture
         return named
+
+    async def _accepting(self, named: _Named, door: str, posture: Posture) -> None:
+        flow = accepting(self.guard, named.store, door, posture)
+        await arun(flow, {"audit": self._core_async}, timeout=named.config.timeout)
 
     @apart
     async def _posture(self, named: _Named) -> Posture:
@@ -461,7 +478,10 @@ class AsyncVectorACL(_Base):
     async def check(self) -> dict[str, Posture]:
         """Read the real posture of every configured store; see `VectorACL.check`."""
         self._check_loop()
-        return {name: self._demanded(name, await self._posture(self._named(name))) for name in self.config.stores}
+        found = {name: self._demanded(name, await self._posture(self._named(name))) for name in self.config.stores}
+        for name, posture in found.items():
+            await self._accepting(self._named(name), "check", posture)
+        return found
 
     async def places_for_journal(self, store: str) -> frozenset[str]:
         """See `VectorACL.places_for_journal`."""

@@ -62,7 +62,8 @@ class Posture:
     `grade` is one of "none", "predicate", "partition", "engine", "credential" (weakest first). `facts` holds what
     was read (versions, role, counts), as strings, for people and reports. `script` is what to run, in this order, as
     (title, text), where a store can be changed by a script; several postures can share a part. `embedder`
-    is the identity of the embedder whose vectors the store holds, where it keeps it.
+    is the identity of the embedder whose vectors the store holds, where it keeps it. `accepted` are findings that the
+    configuration accepts, each with its reason: they lower nothing, and are not among `findings`.
     """
 
     grade: str
@@ -70,6 +71,12 @@ class Posture:
     facts: tuple[tuple[str, str], ...] = ()
     script: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
     embedder: str | None = None
+    accepted: tuple[tuple[Finding, str], ...] = ()
+
+    @property
+    def acceptances(self) -> tuple[str, ...]:
+        """What is accepted and why, a line each, as reports and the audit record say it."""
+        return tuple(f"{finding.rule.id} {finding.subject}: {reason}" for finding, reason in self.accepted)
 
 
 CORE_RULES = Rules()

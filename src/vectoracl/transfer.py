@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from vectoracl.adapter import Flow
 from vectoracl.drive import confined
 from vectoracl.errors import InvalidInputError, StoreError, UnsupportedPredicateError
+from vectoracl.findings import Posture
 from vectoracl.guard import Guard, Store, retried
 from vectoracl.ids import check_id, check_tenant, check_text
 from vectoracl.operations import Count, Delete, Include, Position, Rows, Scan, Upsert
@@ -31,7 +32,7 @@ def recorded(
     guard: Guard,
     store: Store,
     action: str,
-    reason: str,
+    reason: str | Sequence[str],
     partitions: Sequence[str],
     body: Callable[[str], Flow[T]],
     *,
@@ -52,7 +53,7 @@ def recorded(
         "time": guard.now()[0],
         "action": f"{door}.{action}",
         "permit": True,
-        "reasons": [reason],
+        "reasons": [reason] if isinstance(reason, str) else list(reason),
         "policy": "none",
         "store": store.name,
         "partitions": list(partitions),
@@ -76,6 +77,21 @@ def recorded(
         said = {"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent}
         guard.note({**said, **more, **reached()})
     raise failed
+
+
+def accepting(guard: Guard, store: Store, door: str, posture: Posture) -> Flow[None]:
+    """Record which findings of *posture* are accepted, and so lower nothing, where it is read by *door*; else nothing.
+
+    Raises: StoreError with the code "audit" if the record cannot be kept.
+    """
+    if not posture.accepted:
+        return
+
+    def body(_: str) -> Flow[None]:
+        yield from ()
+
+    said, count = posture.acceptances, len(posture.accepted)
+    yield from recorded(guard, store, "accepted", said, ["*"], body, size=lambda _: count, door=door)
 
 
 def read_page(guard: Guard, store: Store, reason: str, partition: str, size: int, after: Position | None) -> Flow[Rows]:

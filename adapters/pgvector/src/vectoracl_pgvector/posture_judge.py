@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from vectoracl import notes
@@ -53,13 +54,12 @@ def judge(target: Target, rows: Mapping[str, list[tuple[Any, ...]]]) -> Posture:
         for one in unused
     ]  # fmt: skip
     findings = tuple(sorted(stay, key=lambda f: (f.rule.id, f.subject, f.message)))
-    facts = tuple(
-        (f"accepted {number}", f"{finding.rule.id} {finding.subject}: {entry.reason}")
-        for number, (finding, entry) in enumerate(accepted, 1)
-    )
     (comment,) = (look.rows.get("notes") or [(None,)])[0]
     embedder = notes.embedder_of(notes.read(comment))
-    return Posture(_grade(look, findings), findings, _facts(look) + facts, script(look, findings), embedder)
+    taken = tuple((finding, entry.reason) for finding, entry in accepted)
+    found_ = Posture(_grade(look, findings), findings, _facts(look), script(look, findings), embedder, taken)
+    facts = tuple((f"accepted {number}", text) for number, text in enumerate(found_.acceptances, 1))
+    return replace(found_, facts=found_.facts + facts)
 
 
 def _all(look: Look) -> Iterator[Finding]:
