@@ -40,6 +40,13 @@ def binaries(major: int) -> Path | None:
     return debian if debian.exists() else None
 
 
+def preloaded(programs: Path) -> list[str]:
+    """The options of a server whose extensions have to be loaded when it starts, as far as they are installed."""
+    there = [name for name in ("pg_cron", "pgaudit") if (programs.parent / "lib" / f"{name}.so").exists()]
+    options = [f"-c shared_preload_libraries={','.join(there)}"] if there else []
+    return options + (["-c cron.database_name=ground"] if "pg_cron" in there else [])
+
+
 class Ground:
     """A provisioned database with rows of two tenants. Each hole is dug in a transaction that is rolled back."""
 
@@ -81,7 +88,7 @@ def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
         pytest.skip(f"not run: PostgreSQL {request.param} is not installed")
     folder = Path(tempfile.mkdtemp(prefix="vr"))
     try:
-        _, where = start_cluster(folder, programs)
+        _, where = start_cluster(folder, programs, *preloaded(programs))
         with psycopg.connect(f"{where} user=boss dbname=postgres", autocommit=True) as boss:
             boss.execute("CREATE DATABASE ground")
         with psycopg.connect(f"{where} user=boss dbname=ground", autocommit=True) as boss:
@@ -306,6 +313,50 @@ def test_a_recognised_extension_is_one_by_its_digests(ground: Ground) -> None:
         reached, _ = ground.dig(f"CREATE EXTENSION {outside}")
         expected = {("PG138", f"extension {outside}")} if outside == "dblink" else set()
         assert expected <= lowering(reached)
+
+
+# What Supabase, RDS and their like offer and Debian packages, as an ordinary installation leaves it, with what it gets.
+OFFERED: dict[str, tuple[str, set[tuple[str, str]]]] = {
+    "pg_cron": ("GRANT USAGE ON SCHEMA cron TO PUBLIC", set()),
+    "pgaudit": ("", set()),
+    "pg_partman": ("", set()),
+    "pg_repack": ("", set()),
+    "pg_stat_statements": ("", set()),
+    "pg_trgm": ("", set()),
+    "hypopg": ("", set()),
+    "postgis": ("", set()),
+    "pgrouting": ("", set()),
+    "hll": ("", set()),
+    "ip4r": ("", set()),
+    "plpgsql_check": ("", set()),
+    "rum": ("", set()),
+    "prefix": ("", set()),
+    "plperl": ("", set()),
+    "plpython3u": ("", set()),
+    "postgres_fdw": ("", set()),
+    "dblink": ("", {("PG138", "extension dblink")}),
+    "postgres_fdw, granted": ("GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO vectoracl_runtime",
+                              {("PG138", "foreign-data wrapper postgres_fdw")}),
+    "plpython3u, used": ("CREATE FUNCTION x.f() RETURNS text LANGUAGE plpython3u AS 'return 1'",
+                         {("PG133", "x.f()")}),
+    "set_user, granted": ("GRANT EXECUTE ON FUNCTION set_user(text) TO vectoracl_runtime",
+                          {("PG134", "public.set_user(text)")}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OFFERED.items(), ids=OFFERED)
+def test_extensions_that_managed_services_offer(ground: Ground, case: tuple[str, tuple[str, set[Any]]]) -> None:
+    if ground.major != 15:
+        pytest.skip("not run: Debian's server has the extensions")
+    name, (more, expected) = case
+    name = name.partition(",")[0]
+    with psycopg.connect(f"{ground.where} user=boss dbname=ground") as boss:
+        row = boss.execute("SELECT FROM pg_available_extensions WHERE name = %s", [name]).fetchone()
+    if row is None:
+        pytest.skip(f"not run: the extension {name} is not installed")
+    found, _ = ground.dig(f"{OPEN}CREATE EXTENSION {name} CASCADE; {more}")
+    assert (lowering(found) >= expected) if expected else (lowering(found) == set())
+    assert found.grade == ("none" if expected else "engine")
 
 
 def test_the_table_is_dated_and_whole() -> None:

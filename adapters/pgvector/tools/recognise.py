@@ -1,11 +1,15 @@
 """Make `recognised.json`: what the extensions of a server, and the scripts of managed services, create.
 
     python adapters/pgvector/tools/recognise.py DSN [DSN ...] [--service NAME=FILE.sql ...]
+    python adapters/pgvector/tools/recognise.py DSN --add EXTENSION [--add EXTENSION ...]
 
 Each DSN is a superuser's, of an empty server that has the extensions' files; several servers add up (their versions are
 kept side by side). A service's file is the SQL that the service runs in a fresh database; it is run in a scratch
 database and rolled back, and the SECURITY DEFINER functions that it leaves outside extensions are recorded with their
 owners.
+
+With --add the table stays and gets these extensions. Being in it means that the native code is the makers', and that
+somebody has read what an ordinary role can do with it: a new one is added by name, never with all that a server has.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import argparse
 import datetime as dt
 import json
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -46,7 +51,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dsn", nargs="+")
     parser.add_argument("--service", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--add", action="append", default=[], metavar="EXTENSION")
     given = parser.parse_args()
+    if given.add:
+        table = json.loads(TABLE.read_text(encoding="utf-8"))
+        for name in given.add:
+            extension(table["extensions"], given.dsn[0], name)
+        written(table)
+        return
     table = {"date": "", "servers": [], "extensions": {}, "services": {}, "leakproof": []}
     leakproof: set[int] = set()
     for dsn in given.dsn:
@@ -60,8 +72,13 @@ def main() -> None:
     for service in given.service:
         name, _, file = service.partition("=")
         table["services"][name] = definers(given.dsn[0], Path(file).read_text(encoding="utf-8"))
-    table["date"] = dt.datetime.now(dt.UTC).date().isoformat()
     table["leakproof"] = sorted(leakproof)
+    written(table)
+
+
+def written(table: dict[str, Any]) -> None:
+    """Write *table* with today's date."""
+    table["date"] = dt.datetime.now(dt.UTC).date().isoformat()
     TABLE.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     print(f"{TABLE}: {len(table['extensions'])} extensions, {len(table['services'])} services")
 
