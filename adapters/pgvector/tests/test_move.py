@@ -507,6 +507,37 @@ def test_a_mover_that_dies_in_its_last_moment_keeps_nobody_from_writing(store: A
     operator.close()
 
 
+def test_a_mover_that_dies_while_the_tenants_are_listed_keeps_nobody_from_writing(
+    store: Any, acl: v.VectorACL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(acl, ACME, 2, 5)
+    victim = owner_of(store)
+
+    def step(sql: str) -> None:
+        if "VALIDATE CONSTRAINT" in sql:
+            victim.close()
+            raise _KilledError
+
+    with pytest.raises(_KilledError):
+        move.promote(victim, store.pg, "acme", step=step)
+    alive = owner_of(store)
+    key = f"vectoracl-move:vectoracl:{store.pg.schema_name}.{store.pg.table}"
+    alive.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (key,))
+    look = move.own_partitions
+
+    def look_after_its_death(*args: Any) -> Any:
+        alive.execute("SELECT pg_advisory_unlock_all()")
+        return look(*args)
+
+    monkeypatch.setattr(move, "own_partitions", look_after_its_death)
+    operator = acl.operator()
+    (listed,) = operator.tenants()
+    assert listed.advice == "promote"
+    acl.scoped(ACME).upsert([v.Chunk("new", "new", "", np.ones(8, np.float32))])
+    operator.close()
+    alive.close()
+
+
 def test_a_mover_whose_connection_is_lost_releases_the_tenant_itself(
     store: Any, acl: v.VectorACL, monkeypatch: Any
 ) -> None:

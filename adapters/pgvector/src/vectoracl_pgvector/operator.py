@@ -224,6 +224,8 @@ class PgOperator:
                 names = connection.execute(f"SELECT tenant_id FROM {self._names.tenants} ORDER BY 1").fetchall()
             own = move.own_partitions(connection, self._config)
             markers, alive = move.unfinished(connection, self._config)
+            if markers and not alive:  # the mover may have died since the first look
+                move.release(connection, self._config)
             for (tenant,) in names:
                 with connection.transaction():
                     connection.execute(
