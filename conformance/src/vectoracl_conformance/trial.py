@@ -6,7 +6,7 @@ reach its assertion and counts as not run.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from vectoracl.errors import RefusedError, ScopeViolationError
@@ -57,8 +57,13 @@ class Trial:
             raise Breach(attacked, str(back), why)
 
     def same(self, right: object, got: object, attacked: str, why: str) -> None:
-        """Judge an attack by equality."""
-        self.attack(right == got, attacked, f"{short(got)} instead of {short(right)}", why)
+        """Judge an attack by equality; of two mappings the report shows what differs."""
+        shown_got, shown_right = got, right
+        if isinstance(right, Mapping) and isinstance(got, Mapping):
+            differs = [key for key in {**right, **got} if key not in right or key not in got or right[key] != got[key]]
+            shown_got = {key: got[key] for key in differs if key in got}
+            shown_right = {key: right[key] for key in differs if key in right}
+        self.attack(right == got, attacked, f"{short(shown_got)} instead of {short(shown_right)}", why)
 
     async def refused(
         self,
