@@ -27,14 +27,14 @@ Cause = Literal[
 class Address:
     """Where a client connects, as messages say it: never a key, a user's name or a path.
 
-    `setting` is the key of the configuration that names it, `limit` the one that says how long to wait, and `trust`
+    `setting` is the key of the configuration that names it, `limit` those that say how long to wait, and `trust`
     says how the server's certificate gets trusted.
     """
 
     store: str
     where: str
     setting: str
-    limit: str = "request_timeout"
+    limit: str = "timeout and request_timeout"
     trust: str = "Name the authority that signed it as ca_file"
 
 
@@ -56,7 +56,7 @@ _TEXTS: Final[Mapping[Cause, tuple[str, str]]] = {
     "slow": (
         "timeout",
         "{store} did not answer in time ({where}). If it never does, check the host and the port in {setting}, and "
-        "whether a firewall drops the packets; {limit} says how long to wait.",
+        "whether a firewall drops the packets. How long to wait is set by {limit}.",
     ),
     "untrusted": (
         "untrusted",

@@ -334,7 +334,8 @@ class Rpc(grpc.RpcError):  # type: ignore[misc]
 
 
 def http(status: int) -> UnexpectedResponse:
-    return UnexpectedResponse(status, "x", b"a secret filter", httpx.Headers())
+    said = b'{"status": {"error": "a secret filter"}, "time": 0.0}'
+    return UnexpectedResponse(status, "x", said, httpx.Headers())
 
 
 @pytest.mark.parametrize(
@@ -378,7 +379,7 @@ def test_a_server_that_is_not_there() -> None:
     }
     with v.VectorACL(config) as acl, pytest.raises(v.StoreError) as error:
         acl.scoped(ALICE).count()
-    assert error.value.code == "unavailable"
+    assert error.value.code == "unreachable"
     assert "hidden" not in str(error.value)
 
 

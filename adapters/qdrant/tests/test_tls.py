@@ -138,7 +138,7 @@ def test_a_certificate_that_nobody_named_is_refused_and_said(ca: trustme.CA, tmp
                 assert (caught.value.code, caught.value.sent) == ("untrusted", "no")
     with rpc(ca) as port, pytest.raises(StoreError) as caught:
         asked(config(6333, ca_file="ca.pem", grpc=True, grpc_port=port), tmp_path)
-    assert caught.value.code == "unavailable"  # gRPC does not say why
+    assert (caught.value.code, caught.value.sent) == ("untrusted", "no")
 
 
 def test_a_file_that_holds_no_certificate_is_a_wrong_config(tmp_path: Path) -> None:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from typer.testing import CliRunner
+
+import vectoracl
+from vectoracl import toml_text
+from vectoracl.cli.app import app
+
+SECRET: Final = "key-canary-77"  # noqa: S105 - which it is not
+"""For what no message may show."""
 
 
 @contextmanager
@@ -78,3 +91,60 @@ def http(status: int, body: str = "", kind: str = "application/json", **headers:
     sent = body.encode()
     head = f"HTTP/1.1 {status} -\r\ncontent-type: {kind}\r\ncontent-length: {len(sent)}\r\nconnection: close\r\n{more}"
     return f"{head}\r\n".encode() + sent
+
+
+def first_contacts(settings: Mapping[str, Any], folder: Path) -> dict[str, tuple[str, str]]:
+    """Return what each first contact with a store of *settings* fails with: its code and its message, by its name.
+
+    Nothing that it says or carries has `SECRET` in it. Raises: AssertionError.
+    """
+    config = {"version": 1, "stores": {"main": dict(settings)}}
+    file = folder / "vectoracl.toml"
+    file.write_text(f"version = 1\n[stores.main]\n{toml_text.lines(settings)}\n")
+
+    async def asynchronous() -> None:
+        async with vectoracl.aconnect(config) as acl:
+            await acl.open()
+
+    async def check() -> None:
+        async with vectoracl.AsyncVectorACL(config) as acl:
+            await acl.check()
+
+    def operator() -> None:
+        with vectoracl.VectorACL(config) as acl:
+            acl.operator().provision()
+
+    def checked() -> None:
+        with vectoracl.VectorACL(config) as acl:
+            acl.check()
+
+    ways: dict[str, Callable[[], object]] = {
+        "connect": lambda: vectoracl.connect(config).close(),
+        "aconnect": lambda: asyncio.run(asynchronous()),
+        "check": checked,
+        "acheck": lambda: asyncio.run(check()),
+        "provision": operator,
+    }
+    made = {name: _failure(way) for name, way in ways.items()}
+    for command in ("check", "provision"):
+        ran = CliRunner().invoke(app, [command, "-c", str(file), "--json"])
+        assert SECRET not in ran.output, "a secret is printed"
+        assert ran.exit_code == 2, ran.output
+        error = json.loads(ran.stdout)["error"]
+        made[f"vectoracl {command}"] = (error["code"], error["message"])
+    return made
+
+
+def _failure(way: Callable[[], object]) -> tuple[str, str]:
+    failed: vectoracl.VectorACLError | None = None
+    try:
+        way()
+    except vectoracl.VectorACLError as error:
+        failed = error
+    assert failed is not None, "it did not fail"
+    assert getattr(failed, "sent", "no") == "no", "nothing was written"
+    one: BaseException | None = failed
+    while one is not None:
+        assert SECRET not in f"{one!r} {one} {vars(one)}", "a secret is in an error"
+        one = one.__cause__ or one.__context__
+    return failed.code, failed.message

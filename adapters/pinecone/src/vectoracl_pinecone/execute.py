@@ -23,11 +23,12 @@ from pinecone import AsyncIndex, AsyncPinecone, Index, Pinecone, RetryConfig
 from pinecone.errors import exceptions as theirs
 
 from vectoracl.adapter import OneProcess
+from vectoracl.connect_causes import Address
 from vectoracl.errors import ConfigError, StoreError, VectorACLError, apart
 from vectoracl_pinecone import documents
 from vectoracl_pinecone.compile import FAINT
 from vectoracl_pinecone.config import PineconeConfig
-from vectoracl_pinecone.failures import ADAPTER, mapped, quiet
+from vectoracl_pinecone.failures import ADAPTER, mapped, quiet, server_of
 from vectoracl_pinecone.names import DEFAULT_NAMESPACE, check_namespace, nobody
 from vectoracl_pinecone.requests import (
     ANY_WORD,
@@ -292,6 +293,7 @@ class _Process(OneProcess):
         self._base = base
         self._debug = debug
         self._kind: str = config.kind or "vector"
+        self._server = server_of(config, config.host)
         self.parallel = config.parallel
 
     def _deadline(self, request: Any, timeout: float | None) -> float:
@@ -306,6 +308,10 @@ class _Process(OneProcess):
             raise StoreError("The time limit was reached before the request was sent.", code="timeout", sent="no")
         return left
 
+    def _failed(self, error: Exception, request: Any, *, opened: bool = True) -> VectorACLError:
+        at = self._server.data if opened and not isinstance(request, Schema) else self._server.control
+        return mapped(error, write=isinstance(request, Put | Remove | Drop), debug=self._debug, at=at)
+
     def _arguments(self) -> dict[str, Any]:
         return {"api_key": self._config.api_key.reveal(self._base), "timeout": self._config.request_timeout}
 
@@ -317,16 +323,18 @@ class PineconePort(_Process):
         super().__init__(config, base, debug=debug)
         self._own = client is None
         self._index: Index = self._opened() if client is None else client
+        self._server = server_of(config, self._index.host)
         bounded(self._index)
 
     def _opened(self) -> Index:
         config = self._config
         host = config.host
         if host is None or (config.kind is None and config.index is not None):
-            found = _made(lambda: _described(config, self._arguments()), debug=self._debug)
+            found = _made(lambda: _described(config, self._arguments()), self._server.control, debug=self._debug)
             host = host or found.host
             self._kind = config.kind or documents.kind_of(found, config)
-        return _made(lambda: Index(host=host, **self._arguments()), debug=self._debug)  # type: ignore[no-any-return]
+        made = lambda: Index(host=host, **self._arguments())  # noqa: E731 - made where its errors are ours
+        return _made(made, self._server.data, debug=self._debug)  # type: ignore[no-any-return]
 
     @property
     def host(self) -> str:
@@ -340,7 +348,7 @@ class PineconePort(_Process):
         try:
             return self._driven(request, deadline)
         except Exception as error:  # noqa: BLE001 - raised as ours, below
-            failed = mapped(error, write=isinstance(request, Put | Remove | Drop), debug=self._debug)
+            failed = self._failed(error, request)
         raise failed
 
     def _driven(self, request: AnyRequest, deadline: float) -> Any:
@@ -393,8 +401,10 @@ class AsyncPineconePort(_Process):
                     found = await _adescribed(config, self._arguments())
                     host = host or found.host
                     self._kind = config.kind or documents.kind_of(found, config)
-                made: AsyncIndex = _made(lambda: AsyncIndex(host=host or "", **self._arguments()), debug=self._debug)
+                make = lambda: AsyncIndex(host=host or "", **self._arguments())  # noqa: E731 - likewise
+                made: AsyncIndex = _made(make, self._server.data, debug=self._debug)
                 bounded(made)
+                self._server = server_of(config, host)
                 self._index = made
             return self._index
 
@@ -407,7 +417,7 @@ class AsyncPineconePort(_Process):
                 index = self._index or await self._open()
                 return await self._driven(index, request, deadline)
         except Exception as error:  # noqa: BLE001 - raised as ours, below
-            failed = mapped(error, write=isinstance(request, Put | Remove | Drop), debug=self._debug)
+            failed = self._failed(error, request, opened=self._index is not None)
         raise failed
 
     async def _driven(self, index: AsyncIndex, request: AnyRequest, deadline: float) -> Any:
@@ -480,12 +490,12 @@ def create(config: PineconeConfig, base: Path, step: CreateIndex, *, debug: bool
         finally:
             client.close()
     except Exception as error:  # noqa: BLE001 - raised as ours, below
-        failed = mapped(error, write=True, debug=debug)
+        failed = mapped(error, write=True, debug=debug, at=server_of(config, config.host).control)
     if failed is not None:
         raise failed
 
 
-def _made(make: Callable[[], Any], *, debug: bool) -> Any:
+def _made(make: Callable[[], Any], at: Address, *, debug: bool) -> Any:
     """Return a new client; what it does not like of its arguments comes out as ours, without them."""
     try:
         with warnings.catch_warnings():
@@ -498,7 +508,7 @@ def _made(make: Callable[[], Any], *, debug: bool) -> Any:
         failed: VectorACLError = ConfigError("The Pinecone client does not accept api_key, host or control_host.")
         failed.__cause__ = error if debug else None
     except Exception as error:  # noqa: BLE001 - raised as ours, below
-        failed = mapped(error, write=False, debug=debug)
+        failed = mapped(error, write=False, debug=debug, at=at)
     raise failed
 
 

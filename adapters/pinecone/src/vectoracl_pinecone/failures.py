@@ -6,11 +6,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal
+from typing import Final, Literal, NamedTuple
 
 from pinecone.errors import exceptions as theirs
 
+from vectoracl.connect_causes import Address, before_sending, cause_of, failed, host_and_port
 from vectoracl.errors import StoreError, VectorACLError, caused
+from vectoracl_pinecone.config import PineconeConfig
 
 ADAPTER = "pinecone"
 _ours: ContextVar[bool] = ContextVar("vectoracl_pinecone_call", default=False)
@@ -45,53 +47,79 @@ _REJECTED = (
     "does not know. Run `vectoracl check`."
 )
 _UNAUTHORIZED = (
-    "Pinecone refused the API key, or the key may not do this: reading takes the role DataPlaneViewer, writing "
-    "DataPlaneEditor, `provision` ControlPlaneEditor."
+    "Pinecone refused the API key, or the key may not do this ({where}). Check api_key and its role: reading takes the "
+    "role DataPlaneViewer, writing DataPlaneEditor, `provision` ControlPlaneEditor."
 )
 
 
-def mapped(error: BaseException, *, write: bool, debug: bool) -> VectorACLError:
-    """Return *error* as ours.
+_PORTS: Final = {"http": 80, "https": 443, "": 443}
+_TRUST: Final = "Its authority has to be one that this machine trusts, or that SSL_CERT_FILE names"
+
+
+class Server(NamedTuple):
+    """What messages say of the addresses of the index and of the control plane, which knows the indexes."""
+
+    data: Address
+    control: Address
+
+
+def server_of(config: PineconeConfig, host: str | None) -> Server:
+    """Return what messages say of the configured server; *host* is the address of the index, where it is known."""
+    index, control = host or "an unknown host", config.control_host or "https://api.pinecone.io"
+    return Server(
+        Address("Pinecone", host_and_port(index, _PORTS), "index" if config.host is None else "host", trust=_TRUST),
+        Address("Pinecone", f"{host_and_port(control, _PORTS)}, control plane", "control_host", trust=_TRUST),
+    )
+
+
+def mapped(error: BaseException, *, write: bool, debug: bool, at: Address) -> VectorACLError:
+    """Return *error* as ours; *at* is where the request went.
 
     Raise it after the `except` block, not in it: there Python would attach *error* as its `__context__`.
     """
     if isinstance(error, VectorACLError):
         return error
-    return caused(_mapped(error, write=write), error, debug=debug)
+    return caused(_mapped(error, at, write=write), error, debug=debug)
 
 
-def _mapped(error: BaseException, *, write: bool) -> StoreError:
+def _mapped(error: BaseException, at: Address, *, write: bool) -> StoreError:
     if isinstance(error, theirs.ApiError):
-        return _status(error.status_code, write=write)
-    if isinstance(error, theirs.PineconeTimeoutError | TimeoutError):
-        return _status(408, write=write)
-    if isinstance(error, theirs.PineconeConnectionError):
-        return _connection(error, write=write)
+        return _answered(error, at, write=write)
     if isinstance(error, theirs.ResponseParsingError):
-        text = "Pinecone answered something that its client cannot read."
-        return StoreError(text, code="malformed", adapter=ADAPTER, sent="unknown" if write else "no")
+        return _unreadable(error, at, write=write)
     if isinstance(error, theirs.PineconeValueError | theirs.PineconeTypeError | ValueError | TypeError):
         # The client's own checks, before anything is sent.
         return StoreError(_REJECTED, code="rejected", adapter=ADAPTER, sent="no")
-    if isinstance(error, OSError):
-        return _status(503, write=write)
+    cause = cause_of(error)
+    if cause is not None:
+        return failed(cause, at, adapter=ADAPTER, write=write, sent=not before_sending(error))
+    if isinstance(error, theirs.PineconeConnectionError | OSError):
+        return _status(503, at, write=write)
     return StoreError(f"The Pinecone client failed ({type(error).__name__}).", code="client", adapter=ADAPTER)
 
 
-def _connection(error: BaseException, *, write: bool) -> StoreError:
-    """Tell apart, by the class of httpx's error behind it, what never reached the server."""
-    cause = error.__cause__
-    if cause is not None and type(cause).__name__ in ("ConnectError", "ProxyError", "LocalProtocolError"):
-        text = "No connection to Pinecone could be made. Check the network, and that `host` is the index's address."
-        return StoreError(text, code="unavailable", adapter=ADAPTER, sent="no", retryable=True)
-    return _status(503, write=write)
+def _answered(error: theirs.ApiError, at: Address, *, write: bool) -> StoreError:
+    """Return the error of an answer over HTTP, which may be that of something else than Pinecone."""
+    text = str(error.message or "").lstrip()
+    if 300 <= error.status_code < 400 or (error.status_code in (404, 405) and text.startswith("<")):
+        return failed("foreign", at, adapter=ADAPTER)
+    if error.status_code == 400 and error.body is None and "HTTPS" in text:
+        return failed("encrypted", at, adapter=ADAPTER)
+    return _status(error.status_code, at, write=write)
 
 
-def _status(status: int, *, write: bool) -> StoreError:
+def _unreadable(error: theirs.ResponseParsingError, at: Address, *, write: bool) -> StoreError:
+    if "DecodeError" in str(error):  # msgspec's name, somewhere in the chain, for what is no JSON at all
+        return failed("foreign", at, adapter=ADAPTER, write=write)
+    text = f"An answer came that the Pinecone client cannot read ({at.where}). Check that Pinecone answers there."
+    return StoreError(text, code="malformed", adapter=ADAPTER, sent="unknown" if write else "no")
+
+
+def _status(status: int, at: Address, *, write: bool) -> StoreError:
     """Return the error of an HTTP status."""
     unknown: _Sent = "unknown" if write else "no"
     if status in (401, 403):
-        return StoreError(_UNAUTHORIZED, code="unauthorized", adapter=ADAPTER, sent="no")
+        return StoreError(_UNAUTHORIZED.format(where=at.where), code="unauthorized", adapter=ADAPTER, sent="no")
     if status == 402:
         return StoreError(
             "Pinecone says that the project has to be paid for.", code="quota", adapter=ADAPTER, sent="no"
@@ -99,7 +127,7 @@ def _status(status: int, *, write: bool) -> StoreError:
     if status == 404:
         return StoreError(NOT_PROVISIONED, code="not_provisioned", adapter=ADAPTER, sent="no")
     if status in (408, 504):
-        return StoreError("Pinecone did not answer in time.", code="timeout", adapter=ADAPTER, sent=unknown)
+        return failed("slow", at, adapter=ADAPTER, write=write)
     if status == 413:
         text = "Pinecone says that the request is too large. Write fewer chunks a call."
         return StoreError(text, code="too_large", adapter=ADAPTER, sent="no")
@@ -111,5 +139,5 @@ def _status(status: int, *, write: bool) -> StoreError:
         return StoreError(text, code="not_offered", adapter=ADAPTER, sent="no")
     if 400 <= status < 500:
         return StoreError(_REJECTED, code="rejected", adapter=ADAPTER, sent="no")
-    text = f"Pinecone is not able to serve this now (status {status})."
+    text = f"Pinecone, or what stands before it, is not able to serve this now ({at.where}; status {status})."
     return StoreError(text, code="unavailable", adapter=ADAPTER, sent=unknown, retryable=True)

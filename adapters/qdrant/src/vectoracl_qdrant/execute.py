@@ -26,7 +26,7 @@ from vectoracl.errors import ConfigError, StoreError, VectorACLError
 from vectoracl_qdrant import local as locals_
 from vectoracl_qdrant.compile import shard_key
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.failures import mapped, not_provisioned
+from vectoracl_qdrant.failures import mapped, not_provisioned, server_of, slow
 from vectoracl_qdrant.names import HEADS
 from vectoracl_qdrant.requests import (
     AnyRequest,
@@ -317,6 +317,7 @@ class QdrantPort(_Process):
     def __init__(self, config: QdrantConfig, base: Path, *, debug: bool, client: QdrantClient | None = None) -> None:
         super().__init__(config, debug=debug)
         self._own = client is None
+        self._server = server_of(config, given=client is not None)
         _check_given(config, client)
         self._client = client or _made(lambda: QdrantClient(**connect_arguments(config, base)), debug=debug)
 
@@ -326,7 +327,7 @@ class QdrantPort(_Process):
         try:
             return reply_of(request, call(self._client, self._config, request, timeout))
         except Exception as error:  # noqa: BLE001 - raised as ours, below
-            failed = mapped(error, write=isinstance(request, Write), debug=self._debug)
+            failed = mapped(error, write=isinstance(request, Write), debug=self._debug, server=self._server)
         raise failed
 
     def administer(self, work: Callable[[QdrantClient], None]) -> None:
@@ -335,7 +336,7 @@ class QdrantPort(_Process):
         try:
             work(self._client)
         except Exception as error:  # noqa: BLE001 - raised as ours, below
-            failed = mapped(error, write=True, debug=self._debug)
+            failed = mapped(error, write=True, debug=self._debug, server=self._server)
         else:
             return
         raise failed
@@ -356,6 +357,7 @@ class AsyncQdrantPort(_Process):
     ) -> None:
         super().__init__(config, debug=debug)
         self._own = client is None
+        self._server = server_of(config, given=client is not None)
         _check_given(config, client)
         self._client = client or _made(lambda: AsyncQdrantClient(**connect_arguments(config, base)), debug=debug)
 
@@ -365,8 +367,10 @@ class AsyncQdrantPort(_Process):
         try:
             async with asyncio.timeout(timeout):
                 return reply_of(request, await call(self._client, self._config, request, timeout))
+        except TimeoutError:
+            failed: VectorACLError = slow(self._server, rpc=self._config.grpc, write=isinstance(request, Write))
         except Exception as error:  # noqa: BLE001 - raised as ours, below
-            failed = mapped(error, write=isinstance(request, Write), debug=self._debug)
+            failed = mapped(error, write=isinstance(request, Write), debug=self._debug, server=self._server)
         raise failed
 
     async def close(self) -> None:

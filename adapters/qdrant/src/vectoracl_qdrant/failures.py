@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from typing import Literal
+from typing import Final, Literal, NamedTuple
 
 import grpc  # type: ignore[import-untyped]
+from pydantic import ValidationError
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from vectoracl.certificates import UNTRUSTED, untrusted
+from vectoracl.connect_causes import (
+    Address,
+    before_sending,
+    cause_of,
+    cause_of_grpc,
+    failed,
+    host_and_port,
+    sent_by_grpc,
+)
 from vectoracl.errors import StoreError, VectorACLError, caused
+from vectoracl_qdrant.config import QdrantConfig
 
 ADAPTER = "qdrant"
 # httpx logs every address; the client logs what it retries.
@@ -23,6 +34,13 @@ _REJECTED = (
     "Qdrant refused the request: strict mode, a missing payload index, or vectors of another size. "
     "Run `vectoracl check`."
 )
+_KEYS: Final = {
+    "none": "Qdrant asks for a key, and none is configured ({where}). Set api_key.",
+    "api_key": "Qdrant refused the key, or it does not reach this collection ({where}). Check api_key, how "
+    "long it is valid, and what it gives access to.",
+    "the client's": "Qdrant refused the credentials of the client that was passed, or they do not reach this "
+    "collection. Give it another key.",
+}
 _CODES: dict[grpc.StatusCode, int] = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
@@ -37,67 +55,144 @@ _CODES: dict[grpc.StatusCode, int] = {
 }
 
 
-def mapped(error: BaseException, *, write: bool, debug: bool, missing: bool = False) -> VectorACLError:
+class Server(NamedTuple):
+    """What messages say of the server: its addresses, and which key is sent."""
+
+    rest: Address
+    rpc: Address
+    key: Literal["api_key", "none", "the client's"]
+
+
+_UNKNOWN: Final = Address("Qdrant", "the configured address", "url")
+UNKNOWN: Final = Server(_UNKNOWN, _UNKNOWN, "api_key")
+
+
+def server_of(config: QdrantConfig, *, given: bool = False) -> Server:
+    """Return what messages say of the configured server; *given*: a client that was passed knows its own address."""
+    if given:
+        address = Address("Qdrant", "the address of the client that was passed", "it", "timeout")
+        return Server(address, address, "the client's")
+    if config.url is None:
+        return UNKNOWN
+    rest = host_and_port(config.url, 6333)
+    rpc = f"{rest.rpartition(':')[0] or rest}:{config.grpc_port}, gRPC"
+    key: Literal["api_key", "none"] = "none" if config.api_key is None else "api_key"
+    return Server(Address("Qdrant", rest, "url"), Address("Qdrant", rpc, "url and grpc_port"), key)
+
+
+def mapped(
+    error: BaseException, *, write: bool, debug: bool, missing: bool = False, server: Server = UNKNOWN
+) -> VectorACLError:
     """Return *error* as ours; *missing* is whether the collection is known not to be there.
 
     Raise it after the `except` block, not in it: there Python would attach *error* as its `__context__`.
     """
     if isinstance(error, VectorACLError):
         return error
-    return caused(not_provisioned() if missing else _mapped(error, write=write), error, debug=debug)
+    made = not_provisioned() if missing else _mapped(error, server, write=write)
+    return caused(made, error, debug=debug)
 
 
-def _mapped(error: BaseException, *, write: bool) -> StoreError:
+def slow(server: Server, *, rpc: bool, write: bool) -> StoreError:
+    """Return the error of a request that was not answered in time."""
+    return failed("slow", server.rpc if rpc else server.rest, adapter=ADAPTER, write=write)
+
+
+def _mapped(error: BaseException, server: Server, *, write: bool) -> StoreError:
     if isinstance(error, ResourceExhaustedResponse):
-        made = _status(429, write=write)
+        made = _status(429, server.rest, server.key, write=write)
         made.retry_after = float(error.retry_after_s)
         return made
     if isinstance(error, UnexpectedResponse):
-        return _status(error.status_code or 500, write=write)
+        return _answered(error, server, write=write)
     if isinstance(error, grpc.RpcError):
-        code = error.code() if hasattr(error, "code") else None
-        return _status(_CODES.get(code, 500) if code is not None else 500, write=write)
-    if isinstance(error, TimeoutError):
-        return _status(408, write=write)
-    if isinstance(error, ResponseHandlingException):
-        return _transport(error.source)
-    if isinstance(error, OSError):
-        return _status(503, write=write)
+        return _rpc(error, server, write=write)
+    if isinstance(error, ResponseHandlingException) and isinstance(error.source, ValidationError):
+        return _malformed(server.rest, write=write)
+    cause = cause_of(error)
+    if cause is not None:
+        return failed(cause, server.rest, adapter=ADAPTER, write=write, sent=not before_sending(error))
+    if isinstance(error, ResponseHandlingException | OSError):
+        return _no_answer(error, server, write=write)
+    if isinstance(error, json.JSONDecodeError):  # of an answer, in which no JSON came
+        return failed("foreign", server.rest, adapter=ADAPTER, write=write)
+    if isinstance(error, AssertionError) and "returned None" in str(error):  # of an answer, without what it is about
+        return _malformed(server.rest, write=write)
     if isinstance(error, ValueError | TypeError | AssertionError):
         # The client's own checks, before anything is sent, and all that local mode ever says.
         return StoreError(_REJECTED, code="rejected", adapter=ADAPTER, sent="no")
     return StoreError(f"The Qdrant client failed ({type(error).__name__}).", code="client", adapter=ADAPTER)
 
 
-def _transport(source: BaseException) -> StoreError:
-    """Return the error of an HTTP exchange, told apart by its kind: httpx's classes, whose names say which."""
-    if untrusted(source):
-        return StoreError(UNTRUSTED, code="untrusted", adapter=ADAPTER, sent="no")
-    kind = type(source).__name__
-    if kind in ("ConnectError", "ConnectTimeout", "PoolTimeout"):
-        text = "No connection to Qdrant could be made. Check that the server runs and that `url` is its address."
-        return StoreError(text, code="unavailable", adapter=ADAPTER, sent="no", retryable=True)
-    if "Timeout" in kind:
-        return _status(408, write=True)
-    return _status(503, write=True)
+def _no_answer(error: BaseException, server: Server, *, write: bool) -> StoreError:
+    """Return the error of an exchange of which is only known that it failed."""
+    if not before_sending(error):
+        return _status(503, server.rest, server.key, write=write)
+    text = (
+        f"No connection to Qdrant could be made ({server.rest.where}). Check that the server runs, and that "
+        f"{server.rest.setting} is its address."
+    )
+    return StoreError(text, code="unavailable", adapter=ADAPTER, sent="no", retryable=True)
 
 
-def _status(status: int, *, write: bool) -> StoreError:
+def _rpc(error: grpc.RpcError, server: Server, *, write: bool) -> StoreError:
+    code = error.code() if hasattr(error, "code") else None
+    if code is grpc.StatusCode.UNAVAILABLE:
+        details = str(error.details() or "") if hasattr(error, "details") else ""
+        cause = cause_of_grpc(details)
+        if cause is not None:
+            return failed(cause, server.rpc, adapter=ADAPTER, write=write, sent=sent_by_grpc(details))
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        text = (
+            f"What answers there is not Qdrant, or an older one that does not know this request ({server.rpc.where}). "
+            f"Check the host and the port in {server.rpc.setting}."
+        )
+        return StoreError(text, code="foreign", adapter=ADAPTER, sent="no")
+    return _status(_CODES.get(code, 500) if code is not None else 500, server.rpc, server.key, write=write)
+
+
+def _answered(error: UnexpectedResponse, server: Server, *, write: bool) -> StoreError:
+    """Return the error of an answer over HTTP, which may be that of something else than Qdrant."""
+    status, at = error.status_code or 500, server.rest
+    if status in (301, 302, 303, 307, 308, 404, 405) and not _ours(error.content):
+        return failed("foreign", at, adapter=ADAPTER)
+    if status == 400 and b"HTTPS" in error.content:
+        return failed("encrypted", at, adapter=ADAPTER)
+    return _status(status, at, server.key, write=write)
+
+
+def _ours(content: bytes) -> bool:
+    """Tell whether *content* has the form of Qdrant's own errors."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and isinstance(found.get("status"), dict)
+
+
+def _malformed(at: Address, *, write: bool) -> StoreError:
+    text = (
+        f"An answer came that the client of Qdrant cannot read ({at.where}). Check that it is Qdrant that answers "
+        f"there, and whether the versions of client and server go together."
+    )
+    return StoreError(text, code="malformed", adapter=ADAPTER, sent="unknown" if write else "no")
+
+
+def _status(status: int, at: Address, key: str, *, write: bool) -> StoreError:
     """Return the error of an HTTP status, or of the gRPC code that stands for it."""
     unknown: _Sent = "unknown" if write else "no"
     if status in (401, 403):
-        text = "Qdrant refused the credentials, or they do not reach this collection."
-        return StoreError(text, code="unauthorized", adapter=ADAPTER, sent="no")
+        return StoreError(_KEYS[key].format(where=at.where), code="unauthorized", adapter=ADAPTER, sent="no")
     if status == 404:
         return not_provisioned()
     if status in (408, 504):
-        return StoreError("Qdrant did not answer in time.", code="timeout", adapter=ADAPTER, sent=unknown)
+        return failed("slow", at, adapter=ADAPTER, write=write)
     if status == 429:
         text = "Qdrant's rate limit is reached; try again later (`retry_after` seconds, where it says so)."
         return StoreError(text, code="rate_limited", adapter=ADAPTER, sent="no", retryable=True)
     if 400 <= status < 500:
         return StoreError(_REJECTED, code="rejected", adapter=ADAPTER, sent="no")
-    text = f"Qdrant is not able to serve this now (status {status})."
+    text = f"Qdrant, or what stands before it, is not able to serve this now ({at.where}; status {status})."
     return StoreError(text, code="unavailable", adapter=ADAPTER, sent=unknown, retryable=True)
 
 
