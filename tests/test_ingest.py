@@ -204,7 +204,7 @@ def test_prune_forgets_only_what_came_from_the_folder_and_is_gone(here):
     assert "a/one.md" in said.stderr
     assert "--yes" in said.stderr
     assert texts(here) == before
-    assert "Deleted 1 documents" in ingest("a", "--prune", "--yes").stdout
+    assert "Deleted 1 document " in ingest("a", "--prune", "--yes").stdout
     assert texts(here) == {name: text for name, text in before.items() if name != "a/one.md"}
     found = json.loads(ingest("a", "--prune", "--json").stdout)
     assert found["forgotten"] == []

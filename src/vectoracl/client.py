@@ -314,10 +314,14 @@ class VectorACL(_Base):
 
         Findings that the configuration accepts, and that so lower nothing, are recorded. Raises: StoreError.
         """
-        found = {name: self._demanded(name, self._posture(self._named(name))) for name in self.config.stores}
-        for name, posture in found.items():
-            self._accepting(self._named(name), "check", posture)
-        return found
+        return {name: self.check_store(name) for name in self.config.stores}
+
+    def check_store(self, store: str) -> Posture:
+        """Read the real posture of *store* alone; see `check`. Raises: StoreError, ConfigError."""
+        name = self._known(store)
+        posture = self._demanded(name, self._posture(self._named(name)))
+        self._accepting(self._named(name), "check", posture)
+        return posture
 
     @apart
     def places(self, store: str) -> frozenset[str]:
@@ -477,11 +481,15 @@ class AsyncVectorACL(_Base):
 
     async def check(self) -> dict[str, Posture]:
         """Read the real posture of every configured store; see `VectorACL.check`."""
+        return {name: await self.check_store(name) for name in self.config.stores}
+
+    async def check_store(self, store: str) -> Posture:
+        """Read the real posture of *store* alone; see `VectorACL.check_store`."""
         self._check_loop()
-        found = {name: self._demanded(name, await self._posture(self._named(name))) for name in self.config.stores}
-        for name, posture in found.items():
-            await self._accepting(self._named(name), "check", posture)
-        return found
+        name = self._known(store)
+        posture = self._demanded(name, await self._posture(self._named(name)))
+        await self._accepting(self._named(name), "check", posture)
+        return posture
 
     async def places_for_journal(self, store: str) -> frozenset[str]:
         """See `VectorACL.places_for_journal`."""

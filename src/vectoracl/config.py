@@ -247,8 +247,10 @@ def _toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"There is no configuration at {path}. `vectoracl init` writes one.") from None
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(f"The configuration {path} cannot be read.") from None
+    except OSError as error:
+        raise ConfigError(f"The configuration {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"The configuration {path} cannot be read: it is not UTF-8 text.") from None
     except tomllib.TOMLDecodeError as error:
         # The decoder's text gives line and column and quotes a character at most.
         raise ConfigError(f"{path} is no valid TOML: {error}.") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,8 @@ from vectoracl_conformance.report import print_table, write_html, write_json, wr
 from vectoracl_conformance.runner import TIMEOUT, Ask, run
 from vectoracl_conformance.verdict import REQUIRED
 
+SILENT = 5.0  # seconds
+
 
 def _listed(values: list[str] | None) -> list[str]:
     return [one.strip() for value in values or [] for one in value.split(",") if one.strip()]
@@ -23,7 +26,10 @@ def _listed(values: list[str] | None) -> list[str]:
 def conformance(
     name: Annotated[str, typer.Argument(metavar="NAME | MODULE:HARNESS", help="An installed adapter, or a harness.")],
     only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="ID", help="Run these checks only (W3, or R1,R2).")
+        list[str] | None,
+        typer.Option(
+            "--only", metavar="ID", help="Run these checks only (W3, or R1,R2); the exit code is then 1 or 2."
+        ),
     ] = None,
     decoys: Annotated[
         int, typer.Option("--decoys", min=50, max=100_000, help="Foreign chunks nearer than each own one.")
@@ -71,7 +77,7 @@ def conformance(
 ) -> None:
     """Certify an adapter: attack it, and say with what evidence it held.
 
-    Exit codes: 0 conformant, 1 not conformant, 2 could not be measured.
+    Exit codes: 0 conformant, 1 not conformant, 2 could not be measured, or not all of it.
     """
     console, aside = Console(highlight=False), Console(stderr=True, highlight=False)
     chosen = _listed(only)
@@ -105,11 +111,14 @@ def conformance(
                         markup=False, soft_wrap=True)  # fmt: skip
             raise typer.Exit(2) from None
 
+    told = [-SILENT]  # a pipe gets the first check, and then one every few seconds
+
     def watch(event: dict[str, Any]) -> None:
         if event["event"] == "mutant":
             died = " ".join(event["died_by"]) or "lives"
             aside.print(f"mutant {event['done']} of {event['total']}, {event['name']}: {died}", style="dim")
-        elif event["event"] == "note" and aside.is_terminal:
+        elif event["event"] == "note" and (aside.is_terminal or time.monotonic() >= told[0] + SILENT):
+            told[0] = time.monotonic()
             aside.print(f"{event['id']} {event['mode']}: {event['outcome']}", style="dim")
 
         elif event["event"] == "kept":
@@ -135,7 +144,9 @@ def register(app: typer.Typer, **given: Any) -> None:
     app.command("conformance", **given)(conformance)
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
 app.command("conformance")(conformance)
 
 

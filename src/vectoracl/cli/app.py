@@ -18,7 +18,7 @@ from vectoracl.cli.common import EXIT_CODES, command
 app = typer.Typer(
     name="vectoracl",
     help="Permission-aware vector retrieval: who may see which chunks, answered before the store ranks.\n\n"
-    "New here? `vectoracl demo` shows it on real text in under a minute.",
+    "New here? `vectoracl demo` shows it on real text in about a minute.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     add_completion=False,
@@ -128,7 +128,7 @@ _add(
 )
 
 tenants = typer.Typer(
-    help="See how large the tenants are, move the large ones, and lead each through its life.", no_args_is_help=True
+    help="See how large the tenants are; move, create, deactivate and remove them.", no_args_is_help=True
 )
 app.add_typer(tenants, name="tenants", rich_help_panel=_OPERATE)
 _add("list", store.tenants_list, "Commands", "vectoracl tenants list", to=tenants)

@@ -20,7 +20,6 @@ from vectoracl.cli.common import (
     ConfigArgument,
     ConfigOption,
     JsonOption,
-    StoreOption,
     colored,
     config_path,
     done,
@@ -35,6 +34,7 @@ from vectoracl.findings import CORE_RULES, PREFIXES, Posture, Rule
 from vectoracl.plugins import load
 
 _WIDEST = 110
+DEFAULT_ADAPTER = "pgvector"
 
 
 class Level(StrEnum):
@@ -57,7 +57,12 @@ class Format(StrEnum):
 def check(
     argument: ConfigArgument = None,
     config: ConfigOption = DEFAULT_CONFIG,
-    store: StoreOption = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store", metavar="NAME", help="Look at this store only.", show_default="all of the configuration's"
+        ),
+    ] = None,
     dsn: Annotated[
         str | None,
         typer.Option(
@@ -74,7 +79,11 @@ def check(
     ] = None,
     role: Annotated[
         str | None,
-        typer.Option("--role", help="With --dsn: judge this role, if the application connects as another one."),
+        typer.Option(
+            "--role",
+            metavar="ROLE",
+            help="With --dsn: judge this role, where the application connects as another than the dsn's.",
+        ),
     ] = None,
     tenant_column: Annotated[
         str | None,
@@ -85,15 +94,22 @@ def check(
             "column is guessed, and a guess proves nothing: the grade is none.",
         ),
     ] = None,
-    adapter: Annotated[str, typer.Option("--adapter", help="With --dsn or --explain: whose rules.")] = "pgvector",
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            "--adapter", metavar="NAME", help="With --dsn or --explain: whose rules.", show_default="pgvector, or by ID"
+        ),
+    ] = None,
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="ID", help="Explain one rule, e.g. PG001.")
     ] = None,
     fail_on: Annotated[
         Level,
-        typer.Option("--fail-on", help="The exit code is 1 from this severity on. Notes are what is so by design."),
+        typer.Option("--fail-on", help="The exit code is 1 from this severity on. Notes tell what is so by design."),
     ] = Level.WARNING,
-    form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TEXT,
+    form: Annotated[
+        Format, typer.Option("--format", help="How to print: json as --json, sarif for code scanners, sql as a script.")
+    ] = Format.TEXT,
     *,
     as_json: JsonOption = False,
 ) -> None:
@@ -104,20 +120,29 @@ def check(
 
     --format sql prints one script for each table, in an order in which it can be run, and says what it leaves to you.
 
-    Exit codes: 0 nothing to fix, 1 findings, 2 could not be measured.
+    Exit codes: 0 nothing to fix, 1 findings (see --fail-on), 2 could not be measured.
     """
+    if as_json and form not in (Format.TEXT, Format.JSON):
+        raise InvalidInputError(f"Pass --json or --format {form.value}, not both.", field="format")
     form = Format.JSON if as_json else form
     if explain is not None:
-        _explain(explain, adapter, form)
+        _explain(explain, adapter or DEFAULT_ADAPTER, form)
         return
+    if adapter is not None and dsn is None:
+        raise InvalidInputError(
+            "--adapter goes with --dsn or --explain; a configuration names its own.", field="adapter"
+        )
     if dsn is None and (table, role, tenant_column) != (None, None, None):
         raise InvalidInputError(
             "--table, --role and --tenant-column go with --dsn; a configuration names its own.", field="dsn"
         )
-    if dsn is not None and (argument is not None or config != DEFAULT_CONFIG):
-        raise InvalidInputError("Give either a configuration or --dsn (VECTORACL_CHECK_DSN), not both.", field="dsn")
+    if dsn is not None and (argument is not None or config != DEFAULT_CONFIG or store is not None):
+        raise InvalidInputError(
+            "Give either a configuration with its --store, or --dsn (VECTORACL_CHECK_DSN), not both.", field="dsn"
+        )
     rules: list[Rule] = []
     if dsn is not None:
+        adapter = adapter or DEFAULT_ADAPTER
         hooks = load(adapter)
         found: Mapping[str, Posture] | None = hooks.vectoracl_inspect(
             dsn=dsn, table=table, role=role, tenant_column=tenant_column
@@ -136,10 +161,8 @@ def check(
 
 def _configured(config: Path, store: str | None) -> tuple[Mapping[str, Posture], list[Rule]]:
     with opened(config, store, contact=False) as acl:
-        found = acl.check()
+        found = acl.check() if store is None else {store: acl.check_store(store)}
         names = {acl.config.stores[name].adapter for name in found}
-    if store is not None:
-        found = {store: found[store]}
     return found, [rule for name in sorted(names) for rule in _rules(name)]
 
 

@@ -9,6 +9,8 @@ import re
 import shlex
 import shutil
 import sys
+import threading
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +30,7 @@ from vectoracl.config import DEFAULT_PATH
 from vectoracl.errors import (
     DeniedError,
     InvalidInputError,
+    RefusedError,
     ScopeViolationError,
     StoreError,
     VectorACLError,
@@ -45,20 +48,38 @@ EXIT_CODES = (
 )
 
 ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration.", show_default=f"./{DEFAULT_PATH}")
+    Path,
+    typer.Option("--config", "-c", metavar="FILE", help="The configuration to use.", show_default=f"./{DEFAULT_PATH}"),
 ]
 ConfigArgument = Annotated[
     Path | None,
     typer.Argument(metavar="CONFIG", help=f"The configuration; the same as -c. (default: ./{DEFAULT_PATH})"),
 ]
 StoreOption = Annotated[
-    str | None, typer.Option("--store", metavar="NAME", help="The store, where the configuration names several.")
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="NAME",
+        help="The store of a tenant to which the configuration gives none.",
+        show_default="its default store",
+    ),
+]
+OperatedOption = Annotated[
+    str | None,
+    typer.Option("--store", metavar="NAME", help="The store to operate.", show_default="the configuration's default"),
+]
+HomeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="NAME", help="The store to act in.", show_default="where the configuration puts the tenant"
+    ),
 ]
 JsonOption = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="Print one JSON object on standard output, also for an error; a wrong option or argument is told as text.",
+        help="Print one JSON object on standard output, also for an error, and no progress. What is wrong with an "
+        "option or argument itself is told as text, on standard error.",
     ),
 ]
 AsOption = Annotated[
@@ -67,7 +88,7 @@ AsOption = Annotated[
         "--as",
         metavar="ID@TENANT",
         help="The principal to act as; its tenant is what follows the last @. You hold the store's credentials "
-        "anyway; the audit record says that it was an operator at the command line.",
+        "anyway; the audit record says that an operator at the command line asked.",
     ),
 ]
 DEFAULT_CONFIG = Path(DEFAULT_PATH)
@@ -160,6 +181,11 @@ def show_commands(console: Console, lines: Sequence[str]) -> None:
         console.print(Text(f"  {line}"), soft_wrap=True)
 
 
+def counted(number: int, one: str) -> str:
+    """Return *number* with its noun: "1 document", "2 documents"."""
+    return f"{number:,} {one}" + ("" if number == 1 else "s")
+
+
 def done(code: int) -> NoReturn:
     """End the command with *code*."""
     raise typer.Exit(code)
@@ -207,8 +233,8 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             report(error, as_json=as_json)
             raise typer.Exit(FINDINGS if isinstance(error, ScopeViolationError) else NOT_MEASURED) from None
         except (KeyboardInterrupt, typer.Abort) as stop:  # Abort: Ctrl-C, or the end of input, at a question
-            for line in ("Interrupted.", *getattr(stop, "__notes__", ())):
-                err().print(Text(plain(line)), soft_wrap=True)
+            said = " ".join(plain(one) for one in ("Interrupted.", *getattr(stop, "__notes__", ())))
+            err().print(Text(said), soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
 
     return run
@@ -236,7 +262,9 @@ def person() -> str:
 
 
 def config_path(option: Path, argument: Path | None) -> Path:
-    """Return the configuration's path, given as an argument or by -c."""
+    """Return the configuration's path, given as an argument or by -c. Raises: InvalidInputError if by both."""
+    if argument is not None and option not in (DEFAULT_CONFIG, argument):
+        raise InvalidInputError("Give the configuration once, as an argument or with -c.", field="config")
     return option if argument is None else argument
 
 
@@ -250,11 +278,39 @@ def opened(config: Path, store: str | None = None, *, contact: bool = True) -> I
         yield acl
 
 
+@contextmanager
+def opened_for(principal: Principal, config: Path, store: str | None) -> Iterator[VectorACL]:
+    """Open *config* for *principal*, whose tenant's store alone is contacted; close it at the end.
+
+    Raises: InvalidInputError if *store* is not where the configuration keeps the tenant.
+    """
+    with opened(config, store, contact=False) as acl:
+        home = acl.store_of(principal.tenant)
+        if store not in (None, home):
+            raise InvalidInputError(
+                f"The configuration keeps the tenant {plain(principal.tenant)} in the store {plain(home)!r}, so it is "
+                f"neither read nor written in {plain(store)!r}. Leave --store out.",
+                field="store",
+            )
+        if home == acl.config.default:
+            acl.open()
+        yield acl
+
+
 class Steps:
-    """Progress on standard error: bars on a terminal, nothing in a pipe."""
+    """Progress on standard error: bars on a terminal, plain lines in a pipe, nothing if *quiet*.
+
+    In a pipe each step is told when it begins, and again every `EVERY` seconds for as long as it takes, also while
+    nothing is counted: a thread says so, because a model or a server may keep the main one waiting.
+    """
+
+    EVERY = 5.0
 
     def __init__(self, *, quiet: bool) -> None:
         console = err()
+        # FORCE_COLOR makes rich call a pipe a terminal, and a dumb one shows no bars.
+        bars = sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal
+        self._lines = not quiet and not bars
         self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -264,19 +320,45 @@ class Steps:
             console=console,
             transient=True,
             expand=True,
-            disable=quiet or not console.is_terminal,
+            disable=quiet or not bars,
         )
         self._tasks: dict[str, Any] = {}
+        self._now: tuple[str, float, int, int | None] | None = None  # the step, its beginning, and how far it is
+        self._stopped = threading.Event()
+        self._teller = threading.Thread(target=self._tell, name="vectoracl-progress", daemon=True)
 
     def __enter__(self) -> Steps:
         self._bars.start()
+        if self._lines:
+            self._teller.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        self.pause()
+
+    def _tell(self) -> None:
+        while not self._stopped.wait(self.EVERY):
+            now = self._now
+            if now is not None and (now[3] is None or now[2] < now[3]):
+                self._say(now)
+
+    @staticmethod
+    def _say(now: tuple[str, float, int, int | None]) -> None:
+        what, began, done_, total = now
+        count = "" if total in (None, 1) and done_ < 2 else f": {done_:,}" + ("" if total is None else f" of {total:,}")
+        seconds = time.monotonic() - began
+        typer.echo(f"{one_line(what, 200)}{count}" + (f" ({seconds:.0f} s)" if seconds >= 1 else " …"), err=True)
 
     def step(self, what: str, done_: int, total: int | None) -> None:
         """Show that of *what*, *done_* units of *total* are done (None: unknown). Fits `adapter.Progress`."""
+        if self._lines:
+            before, self._now = self._now, (what, time.monotonic(), done_, total)
+            if before is not None and before[0] == what:
+                self._now = (what, before[1], done_, total)
+            elif what not in self._tasks:
+                self._tasks[what] = None
+                self._say(self._now)
+            return
         task = self._tasks.get(what)
         if task is None:
             task = self._tasks[what] = self._bars.add_task(plain(what), total=total, count="")
@@ -284,8 +366,9 @@ class Steps:
         self._bars.update(task, completed=done_, total=total, count="" if total in (None, 1) and done_ < 2 else count)
 
     def pause(self) -> None:
-        """Take the bars away, so that a question can be asked."""
+        """End the bars and lines, so that a question can be asked."""
         self._bars.stop()
+        self._stopped.set()
 
     @property
     def report(self) -> Report:
@@ -293,10 +376,15 @@ class Steps:
         return self.step
 
 
-def confirmed(what: str, names: Sequence[str], *, yes: bool) -> bool:
-    """Show *names* and ask whether to do *what*; with *yes* it is agreed, and without a person it is not."""
+def confirmed(what: str, names: Sequence[str], *, yes: bool, as_json: bool = False) -> bool:
+    """Show *names* and ask whether to do *what*; with *yes* it is agreed, and without a person it is not.
+
+    Raises: RefusedError with *as_json*, where a script gets an object and not a question.
+    """
     if yes:
         return True
+    if as_json:
+        raise unasked(what)
     console = err()
     for name in names[:_LISTED]:
         console.print(Text(f"  {one_line(name, 200)}"), soft_wrap=True)
@@ -309,6 +397,11 @@ def confirmed(what: str, names: Sequence[str], *, yes: bool) -> bool:
         return True
     console.print("Nothing was deleted.")
     return False
+
+
+def unasked(what: str) -> RefusedError:
+    """Return the error of a command with --json that would have to ask a person whether to do *what*."""
+    return RefusedError(f"{what}? With --json nobody is asked, so it was not done: pass --yes to do it.", field="yes")
 
 
 def interactive() -> bool:

@@ -23,7 +23,13 @@ def copy(
     source: Annotated[Path, typer.Option("--from", metavar="FILE", help="The configuration to copy from.")],
     target: Annotated[Path, typer.Option("--to", metavar="FILE", help="The configuration to copy to.")],
     from_store: Annotated[
-        str | None, typer.Option("--from-store", metavar="NAME", help="Only this store of --from.")
+        str | None,
+        typer.Option(
+            "--from-store",
+            metavar="NAME",
+            help="Only this store of --from.",
+            show_default="all",
+        ),
     ] = None,
     to_store: Annotated[str | None, typer.Option("--to-store", metavar="NAME", help="Into this store of --to.")] = None,
     tenant: Annotated[
@@ -40,10 +46,13 @@ def copy(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            "--checkpoint", metavar="FILE", help="How far the copy came. \\[default: beside --to, NAME.toml.copy]"
+            "--checkpoint",
+            metavar="FILE",
+            help="The file that keeps how far the copy came.",
+            show_default="beside --to, NAME.toml.copy",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", help="Rows a request at most.", min=1, max=10_000)] = PAGE,
+    batch: Annotated[int, typer.Option("--batch", help="Rows in one request at most.", min=1, max=10_000)] = PAGE,
     *,
     overwrite: Annotated[
         bool,
@@ -79,7 +88,8 @@ def copy(
     Ctrl-C and crashes are no harm: the same command goes on where it stopped. At the end both stores are read and
     compared, row by row. Reads and writes go past the policy, and are recorded as such in both configurations' audit.
 
-    Exit codes: 0 copied and the same, 1 copied and something differs, 2 refused or stopped.
+    Exit codes: 0 copied and the same (with --dry-run: it could be copied), 1 copied and something differs, 2 refused,
+    or stopped by an error.
     """
     chosen = _chosen(tenant, tenants)
     if overwrite and not tenant:

@@ -40,23 +40,28 @@ from vectoracl.private_files import read_private, replace_atomically, take_folde
 FOLDER = Path(".vectoracl/demo")
 _NAME = "demo"  # of the table, collection or index
 DEFAULT = "pgvector"
+EMBEDDER = "hashed"
 
 
 def demo(
     docs: Annotated[
         Path | None,
-        typer.Option("--docs", metavar="FOLDER", help="Use the texts of this folder: a tenant per subfolder."),
+        typer.Option(
+            "--docs", metavar="FOLDER", help="Use the texts of this folder, which has a subfolder for each tenant."
+        ),
     ] = None,
     embedder: Annotated[
         str,
         typer.Option(
             "--embedder",
             metavar="SPEC",
-            help='"hashed" (no model, no network), "fastembed:MODEL", or "package.module:attribute" of your own.',
+            help='"hashed" or "hashed:256" (no model, no network), "minilm" (extra `minilm`), "fastembed:MODEL" (extra '
+            '`fastembed`; it is downloaded), or "package.module:attribute" of your own. Without -c.',
+            show_default="hashed",
         ),
-    ] = "hashed",
+    ] = "",
     tenants: Annotated[int, typer.Option("--tenants", help="How many tenants at most.", min=2, max=1000)] = 10,
-    k: Annotated[int, typer.Option("-k", help="How many chunks to ask for.", min=1, max=50)] = 5,
+    k: Annotated[int, typer.Option("-k", help="How many chunks to ask for at a time.", min=1, max=50)] = 5,
     store: Annotated[
         str,
         typer.Option(
@@ -78,23 +83,26 @@ def demo(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """See it work on real text, in under a minute.
+    """See it work on real text: about a minute on the default store.
 
     Starts a PostgreSQL of its own in ./.vectoracl/demo/ (no root, no Docker), fills it with the documentation inside
     the Python packages that are installed here, one tenant each, and asks as several principals: what a search without
     a scope would have returned, beside what each of them gets. Then it tries one attack of each family on the live
     store, and says what each met. `--store` shows the same on another store: on the server that the environment names
-    (VECTORACL_QDRANT_URL and so on), else on what its adapter can start here.
+    (VECTORACL_QDRANT_URL and so on), else on what its adapter can start here (Weaviate is compiled first, which takes
+    minutes, once).
 
-    It can be run again. It writes into a store of its own, and changes nothing that no demo wrote. Nothing leaves this
-    machine. Exit codes: 0 nothing foreign came back, 1 a leak, 2 not measured.
+    It can be run again. It writes into a store of its own, and changes nothing that no demo wrote. Texts leave this
+    machine only for a server that you name. Exit codes: 0 nothing foreign came back, 1 a leak, 2 not measured.
     """
+    if config is not None and embedder:
+        raise InvalidInputError("--embedder is for a demo without -c: a configuration names its own.", field="embedder")
     start = time.perf_counter()
     with Steps(quiet=as_json) as steps:
         steps.step("reading documents", 0, None)
         corpora = _corpora(docs, tenants)
         steps.step("reading documents", 1, 1)
-        with _prepared(config, embedder, store or DEFAULT, steps) as made:
+        with _prepared(config, embedder or EMBEDDER, store or DEFAULT, steps) as made:
             outcome = _run(made, corpora, k, steps, start, store=None if made.own else store or None)
     if as_json:
         print_json(outcome.as_json())

@@ -20,8 +20,9 @@ from vectoracl.cli.common import (
     Steps,
     StoreOption,
     confirmed,
+    counted,
     done,
-    opened,
+    opened_for,
     operator,
     out,
     plain,
@@ -53,7 +54,7 @@ def listed(
     """
     principal = operator(who, "documents list")
     found: dict[str, _Listed] = {}
-    with opened(config, store) as acl, Steps(quiet=as_json) as steps:
+    with opened_for(principal, config, store) as acl, Steps(quiet=as_json) as steps:
         for place, hit in enumerate(acl.scoped(principal).scan(include=())):
             one = found.setdefault(hit.document, _Listed())
             one.chunks += 1
@@ -103,12 +104,12 @@ def delete(
 ) -> None:
     """Delete documents of a principal's tenant, with all of their chunks. It asks first; there is no way back.
 
-    All of them have to be there: a document of another tenant reads like one that does not exist. Exit codes: 0
-    deleted, 2 nothing was deleted.
+    All of them have to be there, or nothing is deleted: a document of another tenant reads like one that does not
+    exist. Exit codes: 0 all were deleted, 2 not all: a message says if some were.
     """
     principal = operator(who, "documents delete")
     wanted = list(dict.fromkeys(check_id(one, "document") for one in names))
-    with opened(config, store) as acl:
+    with opened_for(principal, config, store) as acl:
         handle = acl.scoped(principal)
         absent = [one for one in wanted if not handle.page(F["@document"] == one, size=1, include=()).hits]
         if absent:
@@ -117,7 +118,12 @@ def delete(
                 "nothing was deleted. `vectoracl documents list` shows those that there are.",
                 field="document",
             )
-        if not confirmed(f"Delete {len(wanted):,} documents of the tenant {principal.tenant}", wanted, yes=yes):
+        if not confirmed(
+            f"Delete {counted(len(wanted), 'document')} of the tenant {principal.tenant}",
+            wanted,
+            yes=yes,
+            as_json=as_json,
+        ):
             done(NOT_MEASURED)
         deleted: list[str] = []
         try:
@@ -130,5 +136,5 @@ def delete(
     if as_json:
         print_json({"principal": who, "deleted": [plain(one) for one in deleted]})
     else:
-        out().print(Text(f"Deleted {len(deleted):,} documents."))
+        out().print(Text(f"Deleted {counted(len(deleted), 'document')}."))
     done(CLEAN)

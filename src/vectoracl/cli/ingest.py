@@ -24,9 +24,10 @@ from vectoracl.cli.common import (
     StoreOption,
     command_line,
     confirmed,
+    counted,
     done,
     one_line,
-    opened,
+    opened_for,
     operator,
     out,
     plain,
@@ -54,7 +55,7 @@ def ingest(
         ),
     ],
     who: AsOption,
-    size: Annotated[int, typer.Option("--size", help="The most characters of a chunk.", min=16)] = SIZE,
+    size: Annotated[int, typer.Option("--size", help="The most characters in a chunk.", min=16)] = SIZE,
     metadata: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,7 +86,10 @@ def ingest(
     ] = False,
     prune: Annotated[
         bool,
-        typer.Option("--prune", help="Then delete documents of these folders whose file is gone. It asks first."),
+        typer.Option(
+            "--prune",
+            help="Then delete the tenant's documents that came from these folders and whose file is gone. Asks first.",
+        ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --prune: do not ask.")] = False,
     as_json: JsonOption = False,
@@ -96,7 +100,8 @@ def ingest(
     by their path from the folder that holds both. Ingesting a file again replaces its document. A document that came
     from another file is never replaced without --overwrite, and then nothing is written.
 
-    Exit codes: 0 all was written, 1 a file could not be read and the others were written, 2 nothing was written.
+    Exit codes: 0 all was written; 1 the rest was written, but a file could not be read or --prune was not agreed to; 2
+    nothing was written, or it stopped at an error, which says how much was.
     """
     principal = operator(who, "ingest")
     skipped: list[Skipped] = []
@@ -105,10 +110,9 @@ def ingest(
         files = _under(find(paths, skipped.append, apart=True), under)
         steps.step("finding files", 1, 1)
         steps.step("opening the store", 0, None)
-        with opened(config, store) as acl:
+        with opened_for(principal, config, store) as acl:
             steps.step("opening the store", 1, 1)
-            name = acl.store_of(principal.tenant) if store is None else store
-            given = _metadata(metadata or [], acl.config.stores[name].metadata)
+            given = _metadata(metadata or [], acl.config.stores[acl.store_of(principal.tenant)].metadata)
             handle = acl.scoped(principal)
             marks = {file.name: _mark(file, source) for file in files}
             if not overwrite:
@@ -116,22 +120,25 @@ def ingest(
             written, count, words = _write(handle, files, marks, given, size, skipped, steps)
             gone = _gone(handle, files, source, skipped) if prune else []
             steps.pause()
-            forgotten = _forget(handle, gone, yes=yes)
+            forgotten = _forget(handle, gone, yes=yes, as_json=as_json)
     failed = [one for one in skipped if isinstance(one, Failed)]
     if as_json:
         left = [{"name": plain(one.name), "reason": one.reason} for one in skipped]
-        more = {"forgotten": [plain(one) for one in forgotten]} if prune else {}
+        more = {"gone": [plain(one) for one in gone], "forgotten": [plain(one) for one in forgotten]} if prune else {}
         print_json({"principal": who, "documents": written, "chunks": count, "skipped": left, **more})
     else:
         console = out()
-        console.print(Text(f"Wrote {written:,} documents in {count:,} chunks for the tenant {principal.tenant}."))
+        wrote = f"Wrote {counted(written, 'document')} in {counted(count, 'chunk')}"
+        console.print(Text(f"{wrote} for the tenant {principal.tenant}."))
         if prune:
-            console.print(Text(f"Deleted {len(forgotten):,} documents whose file is gone."))
+            console.print(Text(f"Deleted {counted(len(forgotten), 'document')} whose file is gone."))
         _tell_skipped([*failed, *(one for one in skipped if not isinstance(one, Failed))])
         if written:
             console.print(Text("Next:", "dim"))
             show_commands(console, [command_line("search", "--as", who, words, config=config, store=store)])
-    done((FINDINGS if written else NOT_MEASURED) if failed or len(gone) != len(forgotten) else CLEAN)
+    if not written:
+        done(NOT_MEASURED)
+    done(FINDINGS if failed or len(gone) != len(forgotten) else CLEAN)
 
 
 def _under(files: Sequence[File], prefix: str) -> list[File]:
@@ -224,6 +231,7 @@ def _write(
     """Write the files one by one; return the numbers of documents and chunks, and words that one of them holds."""
     written = count = 0
     words = ""
+    steps.step("writing documents", 0, len(files))
     for place, file in enumerate(files):
         try:
             document = read(file, skipped.append)
@@ -278,9 +286,11 @@ def _gone(handle: ScopedRetriever, files: Sequence[File], source: str, skipped: 
     return sorted(gone)
 
 
-def _forget(handle: ScopedRetriever, gone: Sequence[str], *, yes: bool) -> list[str]:
+def _forget(handle: ScopedRetriever, gone: Sequence[str], *, yes: bool, as_json: bool) -> list[str]:
     """Delete the documents *gone* once the person agrees; return those that were deleted."""
-    if not gone or not confirmed(f"Delete {len(gone):,} documents whose file is gone", gone, yes=yes):
+    if gone and as_json and not yes:
+        return []  # the report of what was written is not given up for it; the exit code says that it was not done
+    if not gone or not confirmed(f"Delete {counted(len(gone), 'document')} whose file is gone", gone, yes=yes):
         return []
     for name in gone:
         handle.delete(document=name)

@@ -10,7 +10,16 @@ import typer
 from rich.text import Text
 
 from vectoracl import plugins, toml_text
-from vectoracl.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, out, plain, print_json
+from vectoracl.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    command_line,
+    out,
+    plain,
+    print_json,
+    show_commands,
+)
 from vectoracl.errors import ConfigError, RefusedError
 from vectoracl.private_files import replace_atomically
 from vectoracl.private_files import write_new as write_new_file
@@ -86,7 +95,7 @@ def write_new(path: Path, text: str, *, force: bool = False) -> None:
 def init(
     config: ConfigOption = DEFAULT_CONFIG,
     adapter: Annotated[
-        str, typer.Option("--adapter", metavar="NAME", help="The store to write the example for: pgvector, qdrant, …")
+        str, typer.Option("--adapter", metavar="NAME", help="The store to write the example for.")
     ] = "pgvector",
     *,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
@@ -94,8 +103,9 @@ def init(
 ) -> None:
     """Write a commented configuration to start from.
 
-    For pgvector the example uses an embedded PostgreSQL, so that `provision`, `ingest` and `search` work at once.
-    `vectoracl adapters` lists what is installed.
+    For pgvector the example uses an embedded PostgreSQL (extra `embedded`), for qdrant a folder, so that `provision`,
+    `ingest` and `search` work at once; for the others it says where the server's address goes. `vectoracl adapters`
+    lists what is installed.
     """
     write_new(config, template(plugins.load(adapter)), force=force)
     if as_json:
@@ -104,5 +114,5 @@ def init(
     console = out()
     console.print(Text.assemble("Wrote ", (plain(config), "bold"), "."))
     if adapter != "memory":  # which has nothing to provision
-        given = "" if config == DEFAULT_CONFIG else f" -c {plain(config)}"
-        console.print(Text(f"Next: vectoracl provision{given}", "dim"))
+        console.print(Text("Next:", "dim"))
+        show_commands(console, [command_line("provision", config=config)])

@@ -20,9 +20,10 @@ from vectoracl.cli.common import (
     NOT_MEASURED,
     ConfigArgument,
     ConfigOption,
+    HomeOption,
     JsonOption,
+    OperatedOption,
     Steps,
-    StoreOption,
     config_path,
     done,
     err,
@@ -33,6 +34,7 @@ from vectoracl.cli.common import (
     person,
     plain,
     print_json,
+    unasked,
 )
 from vectoracl.client import VectorACL
 from vectoracl.errors import RefusedError
@@ -55,21 +57,26 @@ def operating(config: Path, store: str | None) -> Iterator[tuple[VectorACL, Oper
 def provision(
     argument: ConfigArgument = None,
     config: ConfigOption = DEFAULT_CONFIG,
-    store: StoreOption = None,
+    store: OperatedOption = None,
     adopt: Annotated[
         str | None,
-        typer.Option("--adopt", metavar="TABLE", help="Then copy this existing table in: it is read, never changed."),
+        typer.Option(
+            "--adopt",
+            metavar="TABLE",
+            help="Then copy this existing table, collection or index in; it is read and never changed.",
+        ),
     ] = None,
     *,
     sql: Annotated[bool, typer.Option("--sql", help="Print what would be run, and run nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --adopt: do not ask after the plan.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Create or update what a store needs: roles, schema, table, policies. It can be run again at any time.
+    """Create or update what a store needs (roles, table and policies; collection; index). It can be run again.
 
-    `--sql` prints it as text that a database administrator can read, change and run; nothing is contacted that the
-    plan does not need. `--adopt TABLE` plans, prints the plan, asks, and copies in batches; what it copied is recorded
-    in the audit, and nothing is copied where that cannot be.
+    `--sql` prints it as text that an administrator can read: of PostgreSQL a script that can be changed and run, of
+    other stores their requests. The store is contacted to see what it has, and not changed. `--adopt TABLE` plans,
+    prints the plan, asks, and copies in batches; what it copied is recorded in the audit, and nothing is copied where
+    that cannot be.
     """
     with operating(config_path(config, argument), store) as (acl, operator):
         if sql or adopt is not None:
@@ -79,7 +86,7 @@ def provision(
                 return
             if not as_json:
                 out().print(Text(plan.rstrip()), soft_wrap=True)
-            _consent(yes=yes)
+            _consent(yes=yes, as_json=as_json)
         with Steps(quiet=as_json) as steps:
             steps.step("provisioning", 0, None)
             if adopt is None:
@@ -97,10 +104,12 @@ def _print_plan(plan: str, *, as_json: bool) -> None:
         typer.echo(plan.rstrip())  # as it is: no wrapping and no colour, so that it can be piped into psql
 
 
-def _consent(*, yes: bool) -> None:
-    """Ask whether the plan is to be run; without a person and without --yes, it is not."""
+def _consent(*, yes: bool, as_json: bool) -> None:
+    """Ask whether the plan is to be run; without a person and without --yes, it is not. Raises: RefusedError."""
     if yes:
         return
+    if as_json:
+        raise unasked("Run this plan (--sql prints it)")
     if not interactive():
         err().print(Text("Nothing was done: pass --yes to run this plan without being asked."), soft_wrap=True)
         done(NOT_MEASURED)
@@ -123,7 +132,7 @@ def _tell(lines: list[str], *, as_json: bool, stays: str = "") -> None:
 def tenants_list(
     argument: ConfigArgument = None,
     config: ConfigOption = DEFAULT_CONFIG,
-    store: StoreOption = None,
+    store: OperatedOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
@@ -199,11 +208,15 @@ def _on_tenant(
 def promote(
     tenant: TenantArgument,
     config: ConfigOption = DEFAULT_CONFIG,
-    store: StoreOption = None,
+    store: HomeOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a tenant a physical part of its own, while reads and writes go on."""
+    """Give a tenant a physical part of its own, while reads and writes go on, where tenants can share one.
+
+    That is a partition with an index of its own (pgvector), or a shard of its own (Qdrant, on a cluster that was set
+    up for it). Stores that keep a part for each tenant anyway refuse it and say so.
+    """
     with Steps(quiet=as_json) as steps:
 
         def act(operator: Operator) -> list[str]:
@@ -215,7 +228,7 @@ def promote(
 def demote(
     tenant: TenantArgument,
     config: ConfigOption = DEFAULT_CONFIG,
-    store: StoreOption = None,
+    store: HomeOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
@@ -257,51 +270,54 @@ def _remover(operator: Operator) -> TenantRemover:
 def create(
     tenant: TenantArgument,
     config: ConfigOption = DEFAULT_CONFIG,
-    store: StoreOption = None,
+    store: HomeOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Create a tenant, with a key of its own where the store has keys for tenants."""
+    """Create a tenant in a store that keeps a part for each (Weaviate), with a key of its own where it has such keys.
+
+    Elsewhere a tenant begins with its first write, and this is refused.
+    """
     _on_tenant(config, store, tenant, "create", lambda one: _keeper(one).create(tenant), as_json=as_json)
 
 
 def deactivate(
     tenant: TenantArgument,
     config: ConfigOption = DEFAULT_CONFIG,
-    store: StoreOption = None,
+    store: HomeOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Stop serving a tenant: it reads as if it were not there. Its chunks stay on the server's disk."""
+    """Stop serving a tenant: it reads as if it were not there. Its chunks stay on the server's disk (Weaviate)."""
     _on_tenant(config, store, tenant, "deactivate", lambda one: _keeper(one).deactivate(tenant), as_json=as_json)
 
 
 def offload(
     tenant: TenantArgument,
     config: ConfigOption = DEFAULT_CONFIG,
-    store: StoreOption = None,
+    store: HomeOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Stop serving a tenant and move its chunks to cheaper storage, where the store has such."""
+    """Stop serving a tenant and move its chunks to cheaper storage, where the server has such (Weaviate)."""
     _on_tenant(config, store, tenant, "offload", lambda one: _keeper(one).offload(tenant), as_json=as_json)
 
 
 def activate(
     tenant: TenantArgument,
     config: ConfigOption = DEFAULT_CONFIG,
-    store: StoreOption = None,
+    store: HomeOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve a tenant again that was deactivated or offloaded."""
+    """Serve a tenant again that was deactivated or offloaded (Weaviate)."""
     _on_tenant(config, store, tenant, "activate", lambda one: _keeper(one).activate(tenant), as_json=as_json)
 
 
 def remove(
     tenant: TenantArgument,
     config: ConfigOption = DEFAULT_CONFIG,
-    store: StoreOption = None,
+    store: HomeOption = None,
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
@@ -322,6 +338,8 @@ def remove(
         check_tenant(tenant)
         if yes:
             return
+        if as_json:
+            raise unasked(f"Delete the tenant {one_line(tenant, 60)}")
         if not interactive():
             err().print(Text("Nothing was done: pass --yes to remove a tenant without being asked."), soft_wrap=True)
             done(NOT_MEASURED)

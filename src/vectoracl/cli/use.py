@@ -18,7 +18,7 @@ from vectoracl.cli.common import (
     StoreOption,
     command_line,
     one_line,
-    opened,
+    opened_for,
     operator,
     out,
     plain,
@@ -34,7 +34,7 @@ from vectoracl.records import Result
 def search(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for.")],
     who: AsOption,
-    k: Annotated[int, typer.Option("-k", help="How many chunks.", min=1)] = 5,
+    k: Annotated[int, typer.Option("-k", help="How many chunks at most.", min=1)] = 5,
     where: Annotated[
         str | None,
         typer.Option(
@@ -48,19 +48,25 @@ def search(
     store: StoreOption = None,
     *,
     lexical: Annotated[
-        bool, typer.Option("--lexical", help="Match words instead: only chunks that hold one of them.")
+        bool,
+        typer.Option(
+            "--lexical", help="Rank by words instead of by vector: only chunks that hold one of them are found."
+        ),
     ] = False,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse the ranking by words and by vector.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Print the whole text of each chunk.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Search as one principal: only what it may see is ranked."""
+    """Search as one principal: only what it may see is ranked. By vector, unless --lexical or --hybrid is given.
+
+    The exit code is 0 also where nothing is found.
+    """
     principal = operator(who, "search")
     narrowed = _where(where)
     if lexical and hybrid:
         raise InvalidInputError("Pass --lexical or --hybrid, not both.", field="hybrid")
     query = Lexical(text) if lexical else Hybrid(text) if hybrid else text
-    with opened(config, store) as acl:
+    with opened_for(principal, config, store) as acl:
         result = acl.scoped(principal).search(query, k, where=narrowed)
     if as_json:
         print_json(_found(who, text, k, result))
@@ -142,7 +148,7 @@ def explain(
     tenant's document reads like one that does not exist.
     """
     principal = operator(who, "explain")
-    with opened(config, store) as acl:
+    with opened_for(principal, config, store) as acl:
         found = acl.explain(principal, action, document=document)  # type: ignore[arg-type]  # explain() checks it
     if as_json:
         print_json(
