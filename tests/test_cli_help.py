@@ -136,6 +136,7 @@ CALLS = {
     "adapters": [],
     "provision": ["--adopt", "public.documents"],
     "copy": ["--from", "vectoracl.toml", "--to", "nothing.toml"],
+    "audit find": ["--as", "ann@acme", "--document", "docs/a.md"],
     "documents list": ["--as", "ann@acme"],
     "documents delete": ["--as", "ann@acme", "docs/a.md"],
     "tenants list": [],
@@ -222,7 +223,7 @@ def test_an_ingest_that_writes_nothing_is_no_success(here):
 def test_what_does_not_go_together_is_refused_and_not_ignored(here, call):
     result = run(*call)
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: ")
+    assert result.stderr.startswith("error: ") != ("--json" in call)
 
 
 @pytest.mark.parametrize(

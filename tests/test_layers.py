@@ -24,7 +24,7 @@ LAYERS = [
     "fields queries scope returned",
     "algebra predicate_json meaning policy prepare operations embed chunking",
     "adapter verify census checkpoint replacing",
-    "drive audit adopting journal",
+    "drive audit audit_search adopting journal",
     "config hookspecs",
     "ports plugins",
     "guard",

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from vectoracl.cli import adapters, check, conformance, copy, demo, documents, ingest, init, store, use
+from vectoracl.cli import adapters, audit, check, conformance, copy, demo, documents, ingest, init, store, use
 from vectoracl.cli.common import EXIT_CODES, command
 
 app = typer.Typer(
@@ -125,6 +125,17 @@ _add(
     "Commands",
     "vectoracl documents delete --as you@acme docs/old.md",
     to=of_documents,
+)
+
+of_audit = typer.Typer(help="Look into the audit records.", no_args_is_help=True)
+app.add_typer(of_audit, name="audit", rich_help_panel=_LOOK)
+_add(
+    "find",
+    audit.find_reads,
+    "Commands",
+    "vectoracl audit find --as auditor@acme --document docs/salaries.md",
+    "vectoracl audit find --as auditor@acme --document old.md --chunk c1 --file audit.jsonl.1.gz --file audit.jsonl",
+    to=of_audit,
 )
 
 tenants = typer.Typer(

@@ -1,0 +1,165 @@
+"""Which recorded reads returned a certain chunk: a search of audit files for the keyed hashes of `returned`.
+
+A read is a decision of one of `READS` that was permitted. It *can be judged* if its outcome is in the files too and
+says what it returned under a key that is given. The others are counted, by why they cannot be, so that "nobody read it"
+is never said of reads of which it is not known.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from vectoracl.errors import InvalidInputError, apart
+from vectoracl.returned import key_id, returned_hash
+
+READS = frozenset({"search", "fetch", "scan", "hazmat.unscoped"})
+"""The actions of records whose operation returns chunks."""
+_NOTHING_RETURNED = ("empty", "denied", "violation", "cancelled", "explained")
+_LONGEST = 8_000_000  # bytes of a line: 10,000 hashes are about 700,000
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A recorded read that returned at least one of the chunks: its decision, and which of them, by id.
+
+    `record` is the decision's record, None where the files have its outcome only (the rest was rotated away).
+    """
+
+    decision: str
+    record: Mapping[str, Any] | None
+    chunks: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Search:
+    """What a search of audit files found: the reads, how many were judged, and why the others could not be."""
+
+    reads: list[Read] = field(default_factory=list)
+    judged: int = 0
+    without_hashes: int = 0
+    """Reads that were recorded while `returned = "hashed"` was off."""
+    other_key: dict[str, int] = field(default_factory=dict)
+    """Reads under a key that was not given, by the key's id."""
+    without_outcome: int = 0
+    """Reads whose outcome is not in the files, or could not be written: of a killed process, or still under way."""
+    cut: int = 0
+    """Reads that returned more chunks than an outcome holds, and none of those that it holds is looked for."""
+    unreadable: int = 0
+    """Lines that are not a record: of a disk that was full."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every read in the files could be judged."""
+        return not (self.without_hashes or self.other_key or self.without_outcome or self.cut or self.unreadable)
+
+
+def sizes(files: Sequence[Path]) -> list[tuple[Path, int]]:
+    """Return *files* with how long they are now, so that what is recorded from now on is left out.
+
+    Raises: InvalidInputError for one that is not there.
+    """
+    return [(one, _size(one)) for one in files]
+
+
+@apart
+def _size(path: Path) -> int:
+    try:
+        if not path.is_file():
+            raise InvalidInputError(f"There is no audit file {path}.", field="file")
+        return path.stat().st_size
+    except OSError as error:
+        raise InvalidInputError(f"The audit file {path} cannot be read: {error.strerror}.", field="file") from None
+
+
+def find(
+    files: Iterable[tuple[Path, int]], keys: Sequence[str], tenant: str, document: str, chunks: Sequence[str]
+) -> Search:
+    """Look in *files*, oldest first and each up to its size, for reads that returned any of *chunks* of *document*.
+
+    A file whose name ends in ".gz" is unpacked and read to its end. *keys* are the key of the configuration and those
+    that were used before it. Raises: ConfigError for a key that is too short; InvalidInputError.
+    """
+    wanted = {key_id(key): {returned_hash(key, tenant, document, one): one for one in chunks} for key in keys}
+    found = Search()
+    pending: dict[str, Mapping[str, Any]] = {}
+    for path, size in files:
+        for line in _lines(path, size):
+            _take(line, wanted, pending, found)
+    found.without_outcome += len(pending)
+    return found
+
+
+def _take(
+    line: bytes, wanted: Mapping[str, Mapping[str, str]], pending: dict[str, Mapping[str, Any]], found: Search
+) -> None:
+    """Judge one line: a decision waits for its outcome, an outcome is looked into."""
+    try:
+        data = orjson.loads(line)
+        record, outcome = data.get("decision"), data.get("outcome")
+        if record is not None and record["action"] in READS and record["permit"]:
+            pending[str(record["id"])] = record
+        elif outcome is not None:
+            _judge(outcome, wanted, pending, found)
+    except (orjson.JSONDecodeError, AttributeError, TypeError, KeyError):
+        found.unreadable += 1
+
+
+def _judge(
+    outcome: Mapping[str, Any],
+    wanted: Mapping[str, Mapping[str, str]],
+    pending: dict[str, Mapping[str, Any]],
+    found: Search,
+) -> None:
+    decision, how = str(outcome.get("decision")), outcome["outcome"]
+    record, ids = pending.pop(decision, None), outcome.get("ids")
+    if ids is None:
+        if record is None:
+            return  # a write, a count, …; or a read whose decision was rotated away, which hashes would have told
+        if how == "ok":
+            found.without_hashes += 1
+        elif how in _NOTHING_RETURNED or how.startswith("error:"):
+            found.judged += 1
+        else:
+            found.without_outcome += 1
+        return
+    hashes = wanted.get(ids["key"])
+    if hashes is None:
+        found.other_key[str(ids["key"])] = found.other_key.get(str(ids["key"]), 0) + 1
+        return
+    chunks = tuple(hashes[one] for one in ids["hashes"] if one in hashes)
+    if ids["more"] and len(chunks) < len(hashes):
+        found.cut += 1
+    else:
+        found.judged += 1
+    if chunks:
+        found.reads.append(Read(decision, record, chunks))
+
+
+def _lines(path: Path, size: int) -> Iterator[bytes]:
+    """Yield the lines of *path*, of the first *size* bytes. Raises: InvalidInputError."""
+    why = ""
+    try:
+        with _opened(path) as file:
+            left = size if path.suffix != ".gz" else None
+            while left is None or left > 0:
+                line = file.readline(_LONGEST)
+                if not line:
+                    return
+                if left is not None:
+                    left -= len(line)
+                if line.strip():
+                    yield line
+            return
+    except (OSError, EOFError) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+    raise InvalidInputError(f"The audit file {path} cannot be read: {why}.", field="file")
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
