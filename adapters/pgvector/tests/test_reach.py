@@ -17,6 +17,7 @@ from vectoracl_pgvector import posture, posture_look, proofs, recognised, schema
 from vectoracl_pgvector.accepted import ACCEPTABLE, Accept
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.posture import Target
+from vectoracl_pgvector.posture_rows import Relation
 
 from pgvector_support.clusters import binaries, start_cluster, stop_cluster
 from pgvector_support.holes import HOLES, OPEN, Hole, combinations
@@ -106,6 +107,29 @@ def test_a_provisioned_database_needs_no_entry(ground: Ground) -> None:
     assert found.grade == "engine", lowering(found)
     assert "acme" in seen
     assert "evil" not in seen
+
+
+def test_parts_of_one_value_and_policies_alike_are_told(ground: Ground) -> None:
+    make = "".join(
+        f"CREATE TABLE vectoracl.part_{n} PARTITION OF vectoracl.chunks FOR VALUES IN ({values});"
+        for n, values in enumerate(("'one'", "'{CONST two'", "'three', 'four'", "NULL"))
+    )
+    protect = " ".join(" ".join(schema.protection(CONFIG, f"vectoracl.part_{n}")) for n in range(4))
+    with psycopg.connect(f"{ground.where} user=boss dbname=ground") as conn:
+        conn.execute((make + protect).encode())
+        conn.execute(posture.SAFE_PATH)
+        rows = {
+            name: conn.execute(sql, params).fetchall()
+            for name, sql, params in posture.queries(TARGET)
+            if name in ("relations", "policies")
+        }
+        conn.rollback()
+    parts = {one.name: one.one_value for one in (Relation(*row) for row in rows["relations"])}
+    assert parts == {
+        "chunks": False, "chunks_default": False, "part_0": True, "part_1": True, "part_2": False, "part_3": False
+    }  # fmt: skip
+    (alike,) = {len(row[0]) for row in rows["policies"] if "select" in row[1]}
+    assert alike == 6, "one row for all relations"
 
 
 def check_hole(ground: Ground, hole: Hole) -> None:

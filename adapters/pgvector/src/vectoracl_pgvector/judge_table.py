@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
@@ -296,16 +295,10 @@ def _one_tenant(look: Look, relation: Relation) -> bool:
     parent = next(
         (r for r in look.relations if (r.schema, r.name) == (relation.parent_schema, relation.parent_name)), None
     )
-    if parent is None or relation.bound is None or parent.partition_key is None:
+    if parent is None or not relation.is_partition or parent.partition_key is None:
         return False
     key = parent.partition_key.replace('"', "")
-    values = re.fullmatch(r"FOR VALUES IN \(((?:'(?:[^']|'')*')|[-\w.]+)\)", relation.bound)
-    if (
-        look.tenant.key is None
-        and key == f"LIST ({look.tenant.column})"
-        and values is not None
-        and values.group(1) != "NULL"
-    ):
+    if relation.one_value and look.tenant.key is None and key == f"LIST ({look.tenant.column})":
         return True
     return _one_tenant(look, parent)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 from vectoracl_pgvector.tenant_field import TenantField
 
@@ -56,7 +57,12 @@ def bind(expression: str | None, tenant: TenantField | str) -> Bound | None:
     """Judge one policy expression; None where there is none (PostgreSQL then lets the policy permit nothing)."""
     if expression is None:
         return None
-    field = TenantField(tenant) if isinstance(tenant, str) else tenant
+    return _judged(expression, TenantField(tenant) if isinstance(tenant, str) else tenant)
+
+
+# The policies of thousands of partitions are of a few texts, and each text is asked about by several topics.
+@lru_cache(maxsize=1024)
+def _judged(expression: str, field: TenantField) -> Bound:
     tokens = _tokens(expression)
     if tokens is None:
         return Bound(Binding.OPAQUE if field.column in expression else Binding.LOOSE)

@@ -100,10 +100,12 @@ class Look:
 
     @cached_property
     def policies(self) -> dict[int, list[Policy]]:
-        """Policies by table."""
+        """Policies by table; what partitions have alike is one object."""
         found: dict[int, list[Policy]] = defaultdict(list)
-        for policy in self.read("policies", Policy):
-            found[policy.oid].append(policy)
+        for relations, *rest in self.rows.get("policies", []):
+            policy = Policy(*rest)
+            for oid in relations:
+                found[oid].append(policy)
         return found
 
     @cached_property

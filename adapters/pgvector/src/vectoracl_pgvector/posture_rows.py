@@ -52,14 +52,15 @@ class Relation(NamedTuple):  # noqa: D101
     forced: bool
     owner: str
     is_partition: bool
-    bound: str | None
+    one_value: bool  # a part of a list, for one value that is not NULL
     partition_key: str | None
     parent_schema: str | None
     parent_name: str | None
 
 
-class Policy(NamedTuple):  # noqa: D101
-    oid: int
+class Policy(NamedTuple):
+    """A policy that one or many relations have, word for word."""
+
     name: str
     permissive: bool
     command: str  # r, a, w, d, *

@@ -6,34 +6,56 @@ from typing import Final
 
 from vectoracl_pgvector import posture_parts as parts
 
+# Whether a part is of one value is read from the stored bound: printing it would open thousands of relations.
 RELATIONS: Final = (
     parts.REACH
     + parts.TREE
     + """
 SELECT c.oid::bigint, tree.place, n.nspname::text, c.relname::text, c.relkind::text, c.relrowsecurity,
        c.relforcerowsecurity, pg_catalog.pg_get_userbyid(c.relowner)::text, c.relispartition,
-       pg_catalog.pg_get_expr(c.relpartbound, c.oid), pg_catalog.pg_get_partkeydef(c.oid),
-       (SELECT pp.nspname::text FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
-          JOIN pg_catalog.pg_namespace pp ON pp.oid = p.relnamespace WHERE i.inhrelid = c.oid
-         ORDER BY i.inhseqno LIMIT 1),
-       (SELECT p.relname::text FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
-         WHERE i.inhrelid = c.oid ORDER BY i.inhseqno LIMIT 1)
+       coalesce(c.relpartbound::text ~ ':strategy l :is_default false ' AND c.relpartbound::text !~ '[{]CONST.*[{]CONST'
+                AND c.relpartbound::text ~ ':constisnull false', false), pg_catalog.pg_get_partkeydef(c.oid),
+       pn.nspname::text, p.relname::text
   FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN LATERAL (SELECT h.inhparent FROM pg_catalog.pg_inherits h WHERE h.inhrelid = c.oid ORDER BY h.inhseqno LIMIT 1)
+       i ON true
+  LEFT JOIN pg_catalog.pg_class p ON p.oid = i.inhparent LEFT JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
  ORDER BY tree.place = 'target' DESC, tree.place, 3, 4"""
 )
 
+# One row a policy that several relations have alike, as partitions do: thousands of them are of a few texts. What
+# `pg_get_expr` prints depends on the tree of the expression, on the names of the relation's columns and, for a whole row,
+# on the relation. Before version 17 the tree also says where in its statement each part stood.
 POLICIES: Final = (
     parts.REACH
     + parts.TREE
     + parts.RELATED
-    + """
-SELECT p.polrelid::bigint, p.polname::text, p.polpermissive, p.polcmd::text,
+    + """,
+  shape AS (SELECT a.attrelid, pg_catalog.md5(pg_catalog.string_agg(a.attnum || ' ' || a.attname, ',' ORDER BY a.attnum))
+                   AS names FROM pg_catalog.pg_attribute a
+             WHERE a.attnum > 0 AND (a.attrelid IN (SELECT oid FROM tree) OR a.attrelid IN (SELECT oid FROM related))
+             GROUP BY a.attrelid),
+  keyed AS (SELECT p.oid, p.polrelid, pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.concat_ws(' ',
+                     pg_catalog.octet_length(p.polname::text), p.polname, p.polpermissive, p.polcmd, p.polroles,
+                     shape.names, CASE WHEN x.whole > 0 THEN p.polrelid END, x.size, x.trees), 'UTF8')) AS key
+              FROM pg_catalog.pg_policy p LEFT JOIN shape ON shape.attrelid = p.polrelid
+             CROSS JOIN LATERAL (SELECT t.size, t.trees, pg_catalog.strpos(t.trees, ':varattno 0 ') AS whole
+                                   FROM (SELECT (p.polqual IS NULL)::text || (p.polwithcheck IS NULL) AS size,
+                                                CASE WHEN pg_catalog.current_setting('server_version_num')::integer
+                                                          >= 170000 THEN pg_catalog.concat_ws(' ', p.polqual,
+                                                p.polwithcheck) ELSE pg_catalog.regexp_replace(pg_catalog.concat_ws(' ',
+                                                p.polqual, p.polwithcheck), ':location -?[0-9]+', '', 'g') END AS trees
+                                           OFFSET 0) t
+                                 OFFSET 0) x
+             WHERE p.polrelid IN (SELECT oid FROM tree) OR p.polrelid IN (SELECT oid FROM related)),
+  alike AS (SELECT pg_catalog.min(oid) AS one, pg_catalog.array_agg(polrelid::bigint ORDER BY polrelid) AS relations
+              FROM keyed GROUP BY key)
+SELECT alike.relations, p.polname::text, p.polpermissive, p.polcmd::text,
        pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid),
        ARRAY(SELECT CASE WHEN o = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(o)::text END
                FROM pg_catalog.unnest(p.polroles) o ORDER BY 1),
        0 = ANY (p.polroles) OR EXISTS (SELECT FROM reach WHERE reach.oid = ANY (p.polroles))
-  FROM pg_catalog.pg_policy p
- WHERE p.polrelid IN (SELECT oid FROM tree) OR p.polrelid IN (SELECT oid FROM related) ORDER BY 1, 2"""
+  FROM alike JOIN pg_catalog.pg_policy p ON p.oid = alike.one ORDER BY 2, 1"""
 )
 
 GRANTS: Final = (
@@ -119,7 +141,8 @@ SELECT i.indrelid::bigint, n.nspname::text, c.relname::text, am.amname::text, i.
        pg_catalog.pg_get_indexdef(i.indexrelid)
   FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_am am ON am.oid = c.relam
- WHERE i.indrelid IN (SELECT oid FROM tree WHERE place <> 'parent') ORDER BY 1, 2, 3"""
+ WHERE i.indrelid IN (SELECT oid FROM tree WHERE place <> 'parent')
+   AND (am.amname IN ('hnsw', 'ivfflat') OR NOT c.relispartition) ORDER BY 1, 2, 3"""
 )
 
 FOREIGN_KEYS: Final = (
