@@ -70,7 +70,7 @@ def test_nobody_is_reported_where_there_is_nobody(site: Any) -> None:
     assert reported(site[1]) == {}, "the superuser that made the cluster, and the owner, are not"
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from([*POWERS, *HARMLESS]), st.booleans()), min_size=1, max_size=5))
 def test_each_that_may_is_reported_unless_it_is_named(site: Any, drawn: list[tuple[str, bool]]) -> None:
     plain, config = site

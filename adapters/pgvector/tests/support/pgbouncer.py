@@ -24,6 +24,8 @@ from vectoracl_pgvector.embedded import EmbeddedServer
 from vectoracl_pgvector.embedded_folder import ROLES, Folder
 from vectoracl_pgvector.embedded_identity import identity_for
 
+from pgvector_support.processes import begin, end
+
 
 @dataclass(frozen=True, slots=True)
 class PgBouncer:
@@ -84,25 +86,12 @@ def start_pgbouncer(server: EmbeddedServer, mode: str = "transaction", **setting
             (folder / name).write_text("\n".join(content) + "\n")
             identity.give(folder / name)
         identity.give(folder)
-        process = subprocess.Popen(
-            [program, "pgbouncer.ini"],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            **identity.arguments(),
-        )
+        process = begin([program, "pgbouncer.ini"], folder, identity)
         try:
             _wait(process, port, folder / "pgbouncer.log")
             yield PgBouncer(server, port, mode, process.pid, folder / "pgbouncer.log")
         finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

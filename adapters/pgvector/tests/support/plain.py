@@ -8,7 +8,6 @@ from __future__ import annotations
 import secrets
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +21,8 @@ from psycopg.pq import PGconn, Ping
 
 from vectoracl_pgvector.embedded_identity import identity_for
 from vectoracl_pgvector.embedded_programs import Programs, programs_for
+
+from pgvector_support.processes import begin, end
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 _DEBIAN_VECTOR = Path("/usr/share/postgresql/15/extension/vector.control")
@@ -76,15 +77,8 @@ def start_plain(kind: str) -> Iterator[Plain]:
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])
         options = {"port": str(port), "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
-        process = subprocess.Popen(
-            [str(programs.folder / "postgres"), "-D", ".", *(f"--{name}={value}" for name, value in options.items())],
-            cwd=stage / "cluster",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            **identity.arguments(),
-        )
+        command = [str(programs.folder / "postgres"), "-D", ".", *(f"--{name}={one}" for name, one in options.items())]
+        process = begin(command, stage / "cluster", identity)
         try:
             until = time.monotonic() + 60
             where = f"host=127.0.0.1 port={port} dbname=postgres user=boss connect_timeout=2".encode()
@@ -94,11 +88,6 @@ def start_plain(kind: str) -> Iterator[Plain]:
                 time.sleep(0.05)
             yield Plain(kind, port, programs.folder, secret)
         finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
