@@ -15,8 +15,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
-import numpy as np
-
 from vectoracl import AsyncVectorACL, Policy, Principal, VectorACL
 from vectoracl.adapter import Adapter, Opened
 from vectoracl.audit import MemorySink
@@ -29,6 +27,7 @@ from vectoracl.transfer import write_rows
 from vectoracl_conformance import corpus as corpora
 from vectoracl_conformance.corpus import Corpus
 from vectoracl_conformance.harness import Store
+from vectoracl_conformance.nearly import Nearly
 from vectoracl_conformance.oracle import Oracle
 from vectoracl_conformance.tape import Tape, recorded
 
@@ -319,7 +318,7 @@ class Lab:
                 row.tag.position,
                 row.text,
                 sorted((name, repr(value)) for name, value in row.metadata.items()),
-                np.round(row.vector, 4).tolist(),
+                Nearly(row.vector, 1e-4),
             )
             for row in self.census()
             if not tenants or row.tag.tenant in tenants

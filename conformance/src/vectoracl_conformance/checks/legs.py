@@ -17,6 +17,7 @@ from vectoracl.queries import RRF_K, Hybrid, Lexical
 from vectoracl.records import Chunk, Hit, Record
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.lab import Handle, Lab
+from vectoracl_conformance.nearly import Nearly
 from vectoracl_conformance.oracle import Key, key
 from vectoracl_conformance.tape import words
 from vectoracl_conformance.trial import Trial, Unsupported
@@ -72,8 +73,8 @@ def _keys(rows: Sequence[Record | Hit] | Any) -> list[Key]:
     return sorted(key(row) for row in rows)
 
 
-def _scored(hits: Any) -> list[tuple[Key, float]]:
-    return [(key(hit), round(hit.score, 4)) for hit in hits]
+def _scored(hits: Any) -> list[tuple[Key, Nearly]]:
+    return [(key(hit), Nearly(hit.score, 1e-4)) for hit in hits]
 
 
 @check(
@@ -222,10 +223,10 @@ async def _partitions(t: Trial, field: _Field, kinds: Any, *, comparable: bool) 
             hits = await handle.search(Lexical(field.both), 50)
             right = _keys([*field.holders(field.own, field.both), *field.holders(field.twin, field.both)])
             t.same(right, _keys(hits), "a lexical query over two tenants", "the rows of both that hold the word")
-            scores: dict[str, set[float]] = {}
+            scores: dict[str, list[float]] = {}
             for hit in hits:
-                scores.setdefault(hit.text or "", set()).add(round(hit.score, 4))
-            apart = {text: some for text, some in scores.items() if len(some) > 1}
+                scores.setdefault(hit.text or "", []).append(hit.score)
+            apart = {text: some for text, some in scores.items() if max(some) - min(some) > 1e-4}
             t.attack(not apart, "one text in two tenants", apart, "declared comparable, and its scores differ")
         if "hybrid" in kinds:
             owned = [*lab.oracle().of(field.own), *lab.oracle().of(field.twin)]

@@ -15,6 +15,7 @@ from vectoracl.records import Chunk, Hit, Record, Result
 from vectoracl.scope import Grant, Scope
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.corpus import CANARY, DIMENSION, chunk
+from vectoracl_conformance.nearly import Nearly
 from vectoracl_conformance.oracle import Directions, Key, Oracle, key
 from vectoracl_conformance.tape import arrays, words
 from vectoracl_conformance.trial import Trial, Unsupported, short
@@ -22,7 +23,7 @@ from vectoracl_conformance.trial import Trial, Unsupported, short
 
 def found(result: Any) -> list[tuple[Any, ...]]:
     """Return what of a result has to be equal between two calls."""
-    return [(hit.tenant, hit.document, hit.id, round(hit.score, 5), hit.text) for hit in result]
+    return [(hit.tenant, hit.document, hit.id, Nearly(hit.score, 1e-5), hit.text) for hit in result]
 
 
 @check(
@@ -121,8 +122,8 @@ async def _grouped(t: Trial, oracle: Oracle, tenant: str) -> None:
     for (_, document, _), score in oracle.rank(oracle.of(tenant), lab.corpus.centre).rows:
         best.setdefault(document, score)
     result = await handle.search(lab.corpus.centre, 2, group_by="document")
-    got = [(hit.document, round(hit.score, 3)) for hit in result]
-    right = [(document, round(score, 3)) for document, score in list(best.items())[:2]]
+    got = [(hit.document, Nearly(hit.score, 1e-3)) for hit in result]
+    right = [(document, Nearly(score, 1e-3)) for document, score in list(best.items())[:2]]
     t.same(right, got, "search grouped by document", "the best chunk of each of the two best own documents")
 
 
