@@ -97,7 +97,7 @@ class QdrantAdapter:
             where = compiled.rows(operation.partition, *conditions, more)
             if where is None:
                 return []
-            return (yield from self._pages.all(compiled.listing(operation.partition, where, operation.include)))
+            return (yield from self._versions.listed(compiled.listing(operation.partition, where, operation.include)))
 
         return Rows(self._decode.listed((yield from self._versions.steady(operation.partition, ask))))
 
@@ -118,7 +118,9 @@ class QdrantAdapter:
 
         def ask(visible: Compiled) -> Flow[Sequence[Any]]:
             where = self._compile.rows(partition, *conditions, visible)
-            return [] if where is None else (yield from self._pages.keys(partition, where, more=more))
+            return (
+                [] if where is None else (yield from self._versions.listed(self._pages.listing(partition, where, more)))
+            )
 
         return (yield from self._versions.steady(partition, ask))
 
@@ -142,7 +144,9 @@ class QdrantAdapter:
                 return Rows([])
             rows = yield from self._pages.all(compiled.listing(operation.partition, where, operation.include))
             stale = yield from self._versions.stale(operation.partition, rows)
-            if len(rows) == len(keys[: operation.size]) and not stale:
+            # What was read twice was there all the time in between: rows that were written anew are of another version.
+            same = set(map(self._versions.stamp, rows)) == set(map(self._versions.stamp, keys[: operation.size]))
+            if same and not stale:
                 return Rows(self._decode.listed(rows), more=len(keys) > operation.size)
             # Between the keys and their rows a document was replaced or deleted.
         raise restless()

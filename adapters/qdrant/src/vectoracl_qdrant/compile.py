@@ -39,11 +39,11 @@ class QdrantCompiler:
         self._keys = config.payload
         self._predicates = Compiler(config.payload, fields)
         keys = config.payload
-        self.versions = (keys.document, keys.generation, keys.pending, keys.version)
+        self.versions = (keys.document, keys.generation, keys.pending, keys.version, keys.time)
         """The payload that tells versions of documents apart; part of every reading request."""
         self.names = (*self.versions, keys.chunk)
         self._tag = (
-            keys.tenant, *self.names, keys.label, keys.rev, keys.expires, keys.producer, keys.path, keys.time,
+            keys.tenant, *self.names, keys.label, keys.rev, keys.expires, keys.producer, keys.path,
             keys.position,
         )  # fmt: skip
 

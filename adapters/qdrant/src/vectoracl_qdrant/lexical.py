@@ -102,7 +102,9 @@ class WordSearch:
         assert where is not None
         listing = self._compile.listing(operation.partition, where, operation.include)
         rows = yield from self._pages.all(listing)
-        if len(rows) != len(points) or (yield from self._versions.stale(operation.partition, rows)):
+        if set(map(self._versions.stamp, rows)) != set(map(self._versions.stamp, points)):
+            return None
+        if (yield from self._versions.stale(operation.partition, rows)):
             return None
         return {str(row.id): row for row in rows}
 

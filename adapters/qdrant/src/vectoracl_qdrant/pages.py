@@ -50,9 +50,15 @@ class Pages:
         self, partition: str, where: models.Filter, most: int | None = None, *, more: tuple[str, ...] = ()
     ) -> Flow[list[models.Record]]:
         """Return the versions (not the content, but *more*) of all points that pass *where*, or of the first *most*."""
+        return (yield from self.all(self.listing(partition, where, more, most), most))
+
+    def listing(
+        self, partition: str, where: models.Filter, more: tuple[str, ...] = (), most: int | None = None
+    ) -> Scroll:
+        """Return the first page of a listing of versions, with the payload *more*."""
         limit = self._config.page if most is None else min(most, self._config.page)
         payload = (*self._compile.versions, *(one for one in more if one not in self._compile.versions))
-        return (yield from self.all(Scroll(partition, where, limit, payload), most))
+        return Scroll(partition, where, limit, payload)
 
     def next(
         self, partition: str, conditions: Sequence[Compiled], after: Position | None, number: int

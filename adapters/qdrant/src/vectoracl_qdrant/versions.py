@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from qdrant_client import models
@@ -35,6 +36,8 @@ _HEADLESS_MARK = re.compile(r"\d+:")
 Ask = Callable[[Compiled], Flow[Sequence[Any]]]
 Version = tuple[str, int, str]
 """A document, and a generation and the name of a version of it."""
+Stamp = tuple[str, float | None]
+"""A point's id, and when it was written."""
 Seen = dict[tuple[int, str], str | None]
 """Versions of one document that are there, with a mark on each."""
 
@@ -75,6 +78,53 @@ class Versions:
                 return points
             hidden -= wrongly
         raise restless()
+
+    def listed(self, first: Scroll) -> Flow[list[models.Record]]:
+        """Return all points of a listing; those of one document were there at one moment.
+
+        A document may be deleted and written again between two pages of it, which begins at the same generation and the
+        same ids. Then it has rows of several times of writing, as one has that was written bit by bit: of such ones the
+        keys are read once more. Where nothing differs all of it was there in between; the others are asked for again.
+        """
+        settled: list[models.Record] = []
+        asked = first
+        for _ in range(ROUNDS):
+            page = yield from asked
+            if page.offset is None:
+                return [*settled, *page.points]
+            points = [*page.points, *(yield from self._pages.all(replace(asked, offset=page.offset)))]
+            several = self._several_times(points)
+            now = (yield from self._stamps(asked, several)) if several else {}
+            moved = {name for name, stamps in several.items() if now.get(name) != stamps}
+            settled.extend(point for point in points if self.of(point)[0] not in moved)
+            if not moved:
+                return settled
+            asked = self._of_documents(first, moved)
+        raise restless()
+
+    def _several_times(self, points: Iterable[Point]) -> dict[str, set[Stamp]]:
+        """Return the stamps of the documents among *points* whose rows were not all written at one time."""
+        found: dict[str, set[Stamp]] = {}
+        for point in points:
+            found.setdefault(self.of(point)[0], set()).add(self.stamp(point))
+        return {name: stamps for name, stamps in found.items() if len({time for _, time in stamps}) > 1}
+
+    def _stamps(self, asked: Scroll, documents: Iterable[str]) -> Flow[dict[str, set[Stamp]]]:
+        keys = replace(self._of_documents(asked, documents), payload=self._compile.versions, vectors=False)
+        found: dict[str, set[Stamp]] = {}
+        for point in (yield from self._pages.all(keys)):
+            found.setdefault(self.of(point)[0], set()).add(self.stamp(point))
+        return found
+
+    def _of_documents(self, first: Scroll, documents: Iterable[str]) -> Scroll:
+        """Return *first* with one more condition beside those that it has."""
+        own = self._compile.documents(documents)
+        assert not isinstance(own, bool)
+        return replace(first, filter=models.Filter(must=[first.filter, own]))
+
+    def stamp(self, point: Point) -> Stamp:
+        """Return what no other point has, before or after it: its id, and when it was written."""
+        return str(point.id), (point.payload or {}).get(self._config.payload.time)
 
     def _published(self, partition: str, hidden: frozenset[Version]) -> Flow[frozenset[Version]]:
         """Return those of *hidden* that are published now."""
