@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vectoracl.adapter import Capabilities, Flow, together
+from vectoracl.adapter import Capabilities, Flow
 from vectoracl.errors import StoreError, UnsupportedPredicateError
 from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
@@ -18,11 +18,10 @@ from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import Decoder
 from vectoracl_pinecone.lexical import WordSearch
 from vectoracl_pinecone.names import tenant_of
-from vectoracl_pinecone.pages import Pages
+from vectoracl_pinecone.pages import ROUNDS, Pages, restless
 from vectoracl_pinecone.requests import Describe, Match, Query
 from vectoracl_pinecone.writes import Writer
 
-_SIDE_BY_SIDE = 64
 _SHORT = "the index returned fewer hits than the scope holds"
 
 
@@ -114,21 +113,12 @@ class PineconeAdapter:
         self, partition: str, where: Compiled, vector: list[float], k: int, *, values: bool
     ) -> Flow[list[Match]]:
         """Rank for more hits than one reply holds: ids first, then their records, by the same vector and scope."""
-        best = yield from self._compile.query(partition, where, k, vector)
-        ids = [match.id for match in best]
-        size = self._compile.per_reply(values=values)
-        asked = [
-            self._compile.query(
-                partition, every([where, self._compile.records(ids[start : start + size])]), size, vector, rows=True,
-                values=values,
-            )
-            for start in range(0, len(ids), size)
-        ]  # fmt: skip
-        found: list[Match] = []
-        for start in range(0, len(asked), _SIDE_BY_SIDE):
-            for matches in (yield from together(*asked[start : start + _SIDE_BY_SIDE])):
-                found.extend(matches)
-        return found
+        for _ in range(ROUNDS):
+            best = yield from self._compile.query(partition, where, k, vector)
+            found = yield from self._pages.rows(partition, [match.id for match in best], where, vector, values=values)
+            if (yield from self._pages.one_moment(partition, found)):
+                return found
+        raise restless()
 
     def _shortfall(
         self, partition: str, where: Compiled, vector: list[float], matches: Sequence[Match]
@@ -152,6 +142,13 @@ class PineconeAdapter:
         first = yield from self._compile.query(partition, where, size, rows=True, values=values)
         if len(first) < size:
             return list(first)
+        for _ in range(ROUNDS):
+            found = yield from self._many(partition, where, values=values)
+            if (yield from self._pages.one_moment(partition, found)):
+                return found
+        raise restless()
+
+    def _many(self, partition: str, where: Compiled, *, values: bool) -> Flow[list[Match]]:
         if where is not EVERY and self._offers_fetch_by is not False:
             try:
                 return (yield from self._fetched_by(partition, where))

@@ -106,6 +106,10 @@ class PineconeCompiler:
         """Return that the record has one of *ids*."""
         return among(self._keys.record, list(ids), negated=False, always=True)
 
+    def stamped(self, ids: Mapping[float, Sequence[str]]) -> Compiled:
+        """Return that the record has one of *ids*, and was written at the time under which that is."""
+        return some([every([self.records(some_), {self._keys.time: {"$eq": time}}]) for time, some_ in ids.items()])
+
     def others(self, ids: Iterable[str]) -> Compiled:
         """Return that the record has none of *ids*."""
         return among(self._keys.record, list(ids), negated=True, always=True)

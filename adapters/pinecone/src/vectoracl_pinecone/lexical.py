@@ -112,12 +112,16 @@ class WordSearch:
         return Found(hits, shortfall is None, shortfall)
 
     def _rows(self, asked: _Asked, ids: Sequence[str], known: dict[str, Match]) -> Flow[dict[str, Match] | None]:
-        """Return the whole records of *ids*, which are asked for inside the scope again; None if one is gone."""
+        """Return the whole records of *ids*, asked for inside the scope again; None if one is gone, or written anew."""
         wanted = [one for one in ids if one not in known]
         rows = yield from self._pages.rows(asked.partition, wanted, asked.where, values=asked.values)
         if len(rows) != len(wanted):
             return None
-        return {**known, **{row.id: row for row in rows}}
+        found = {**known, **{row.id: row for row in rows}}
+        if wanted or len(ids) > self._compile.per_reply(values=asked.values):  # else all came in one request
+            same = yield from self._pages.one_moment(asked.partition, [found[id_] for id_ in ids])
+            return found if same else None
+        return found
 
     def _shortfall(self, operation: Search, asked: _Asked, best: Ranked) -> Flow[str | None]:
         """Return why there are fewer hits than there could be, if there are: the index is asked for any other."""

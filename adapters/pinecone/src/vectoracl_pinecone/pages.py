@@ -8,7 +8,7 @@ pass the filter, and lists again where some did not come: what was replaced mean
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
 from typing import Literal, NamedTuple
 
@@ -22,9 +22,11 @@ from vectoracl_pinecone.decode import ADAPTER, Decoder, malformed
 from vectoracl_pinecone.names import Parts, name_part, parts
 from vectoracl_pinecone.requests import Match
 
-_ROUNDS = 6
+ROUNDS = 6
 _SIDE_BY_SIDE = 64
 _REMEMBERED = 4096
+_TIMES = 64
+"""How many times of writing one filter asks for."""
 Key = tuple[str, int, str]
 
 
@@ -73,11 +75,13 @@ class Pages:
                 kept.update(match.id for match in matches)
         return [one for one in ids if one in kept]
 
-    def rows(self, partition: str, ids: Sequence[str], where: Compiled, *, values: bool) -> Flow[list[Match]]:
-        """Return the whole records of those of *ids* that pass *where*."""
+    def rows(
+        self, partition: str, ids: Sequence[str], where: Compiled, vector: list[float] | None = None, *, values: bool
+    ) -> Flow[list[Match]]:
+        """Return the whole records of those of *ids* that pass *where*, with their scores by *vector*."""
         asked = [
             self._compile.query(
-                partition, every([where, self._compile.records(some)]), len(some), rows=True, values=values
+                partition, every([where, self._compile.records(some)]), len(some), vector, rows=True, values=values
             )
             for some in _slices(ids, self._compile.per_reply(values=values))
         ]
@@ -87,6 +91,25 @@ class Pages:
                 found.extend(matches)
         return found
 
+    def one_moment(self, partition: str, rows: Iterable[Match]) -> Flow[bool]:
+        """Tell whether those of *rows* that are of one document were all there at one moment, and so of one version.
+
+        A document that is deleted and written again between two requests begins at the same ids. Then there are rows of
+        several times of writing, as there are of one that was written bit by bit; the index is asked which of such ones
+        are still as they came: what is there behind them all was there when the last of them was read.
+        """
+        times: dict[str, dict[float, list[str]]] = {}
+        for row in rows:
+            tag = self._decode.tag(row)
+            times.setdefault(tag.document, {}).setdefault(tag.time, []).append(row.id)
+        unsure = [(time, id_) for own in times.values() if len(own) > 1 for time, ids in own.items() for id_ in ids]
+        for part in _stamps(sorted(unsure)):
+            number = sum(map(len, part.values()))
+            there = yield from self._compile.query(partition, self._compile.stamped(part), number)
+            if len(there) < number:
+                return False
+        return True
+
     def matching(self, partition: str, where: Compiled) -> Flow[list[str]]:
         """Return the ids of all records that pass *where*, exactly: by listing, and asking which of them pass.
 
@@ -95,7 +118,7 @@ class Pages:
         if where is NONE:
             return []
         before = yield from self.ids(partition)
-        for _ in range(_ROUNDS):
+        for _ in range(ROUNDS):
             kept = yield from self.passing(partition, before, where)
             if where is EVERY or len(kept) == len(before):
                 return kept
@@ -111,17 +134,29 @@ class Pages:
         self, partition: str, where: Compiled, after: Position | None, number: int, *, values: bool
     ) -> Flow[list[Match]]:
         """Return the *number* next whole records after *after* that pass *where*, in key order."""
+        for _ in range(ROUNDS):
+            found, requests = yield from self._next(partition, where, after, number, values=values)
+            if requests < 2 or (yield from self.one_moment(partition, found)):
+                return found
+        raise restless()
+
+    def _next(
+        self, partition: str, where: Compiled, after: Position | None, number: int, *, values: bool
+    ) -> Flow[tuple[list[Match], int]]:
+        """Return the next whole records, and in how many requests they came."""
         found: list[Match] = []
+        requests = 0
         token = self._remembered(partition, after)
         limit = min(number, MAX_LISTED)
         while True:
-            block, rows = yield from self._block(
+            block, rows, made = yield from self._block(
                 partition, where, token, limit, after, number - len(found), values=values
             )
             found.extend(rows)
+            requests += made
             self._remember(partition, block.token, rows)
             if len(found) >= number or block.next is None:
-                return found[:number]
+                return found[:number], requests
             token = block.next
             if len(rows) * 4 < len(block.ids):
                 limit = min(limit * 4, MAX_LISTED)
@@ -136,41 +171,42 @@ class Pages:
         number: int,
         *,
         values: bool,
-    ) -> Flow[tuple[Block, list[Match]]]:
+    ) -> Flow[tuple[Block, list[Match], int]]:
         block = yield from self._listed(partition, token, limit)
-        for _ in range(_ROUNDS):
-            rows, asked = yield from self._of(partition, where, block.ids, after, number, values=values)
+        for _ in range(ROUNDS):
+            rows, asked, requests = yield from self._of(partition, where, block.ids, after, number, values=values)
             if len(rows) == asked:
-                return block, rows
+                return block, rows, requests
             again = yield from self._listed(partition, token, limit)
             if again == block:
-                return block, rows
+                return block, rows, requests
             block = again  # a document was replaced or deleted between its ids and its records
         raise restless()
 
     def _of(
         self, partition: str, where: Compiled, ids: Sequence[str], after: Position | None, number: int, *, values: bool
-    ) -> Flow[tuple[list[Match], int]]:
-        """Return up to *number* of the records of *ids*, and how many ids were asked for.
+    ) -> Flow[tuple[list[Match], int, int]]:
+        """Return up to *number* of the records of *ids*, how many ids were asked for, and in how many requests.
 
         They are asked for in slices no longer than what is still wanted, while most of them pass.
         """
         left = [one for one in ids if not _before(one, after)]
         least = None if after is None else (after.document, after.generation, after.chunk)
         rows: list[Match] = []
-        asked, wide = 0, 0
+        asked, wide, requests = 0, 0, 0
         while left and len(rows) < number:
             size = max(number - len(rows), wide)
             size = _whole(left, size)
             some, left = left[:size], left[size:]
             asked += size
+            requests += -(-size // self._compile.per_reply(values=values))
             came = yield from self.rows(partition, some, where, values=values)
             keyed = sorted(((self._key(match), match) for match in came), key=lambda one: one[0])
             rows.extend(match for key, match in keyed if least is None or key > least)
             wide = min(2 * size, self._config.page) if len(came) * 4 < size else 0
             if any(_cut(one) for one in some):
                 asked -= sum(1 for key, _ in keyed if least is not None and key <= least)
-        return rows, asked
+        return rows, asked, requests
 
     def _listed(self, partition: str, token: str | None, limit: int) -> Flow[Block]:
         """Return a page of ids, and what follows while it is of the same order as the last one."""
@@ -209,6 +245,20 @@ class Pages:
 def _slices(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     for start in range(0, len(ids), size):
         yield ids[start : start + size]
+
+
+def _stamps(pairs: Sequence[tuple[float, str]]) -> Iterator[dict[float, list[str]]]:
+    """Yield times of writing and ids in parts that one filter takes; *pairs* are sorted."""
+    part: dict[float, list[str]] = {}
+    number = 0
+    for time, id_ in pairs:
+        if number == MAX_IDS or (len(part) == _TIMES and time not in part):
+            yield part
+            part, number = {}, 0
+        part.setdefault(time, []).append(id_)
+        number += 1
+    if part:
+        yield part
 
 
 def taken_apart(id_: str) -> Parts:
