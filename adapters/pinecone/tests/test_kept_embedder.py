@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
 import pytest
 
-from vectoracl import Chunk, RefusedError, VectorACL, connect, testing
+from vectoracl import Chunk, RefusedError, VectorACL, aconnect, connect, testing
 
 from pinecone_support.stores import Provisioned
 
@@ -26,6 +27,13 @@ class One:
 
 class Other(One):
     name = "other:8"
+
+
+class Never(Other):
+    def embed_documents(self, _: Any) -> Any:
+        raise AssertionError("it is asked for vectors that cannot be compared")
+
+    embed_queries = embed_documents
 
 
 def provision(config: Any, embedder: Any = None) -> list[str]:
@@ -60,3 +68,32 @@ def test_an_existing_store_learns_its_embedder_at_the_next_provision(store: Prov
         operator.close()
     with pytest.raises(RefusedError, match="copy --reembed"):
         provision(store.config, Other())
+
+
+def test_two_configurations_with_embedders_of_one_length_meet_in_one_store_for_asyncio(store: Provisioned) -> None:
+    """Whichever comes second is refused with the cure before anything is embedded or sent; its own vectors are not."""
+    provision(store.config, One())
+
+    async def first() -> None:
+        async with aconnect(store.config, embedder=One()) as acl:
+            await acl.scoped(WRITER).upsert([Chunk("a", "d", "text")])
+
+    async def second() -> None:
+        async with aconnect(store.config, embedder=Never()) as acl:
+            docs = acl.scoped(WRITER)
+            for call in (
+                lambda: docs.search("text"),
+                lambda: docs.upsert([Chunk("b", "d", "text")]),
+                lambda: docs.replace("d", [Chunk("b", "d", "text")]),
+                lambda: docs.load([Chunk("b", "d", "text")]),
+            ):
+                with pytest.raises(RefusedError, match="copy --reembed") as failed:
+                    await call()
+                assert "'one:8'" in str(failed.value)
+                assert "'other:8'" in str(failed.value)
+            assert [hit.id for hit in await docs.search([1.0] * 8)] == ["a"]
+            assert "VA002" in {one.rule.id for one in (await acl.check())["main"].findings}
+            assert await docs.count() == 1
+
+    asyncio.run(first())
+    asyncio.run(second())
