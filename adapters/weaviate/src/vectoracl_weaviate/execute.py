@@ -24,8 +24,9 @@ from weaviate.proto.v1 import tenants_pb2, weaviate_pb2_grpc
 from vectoracl.adapter import OneProcess
 from vectoracl.certificates import Authority, authority
 from vectoracl.errors import StoreError, VectorACLError
+from vectoracl_weaviate.answers import ADAPTER, ServerSaid, error_of, meant
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.failures import ADAPTER, down, mapped, not_served, status, unreplicated
+from vectoracl_weaviate.failures import mapped, not_served, status
 from vectoracl_weaviate.names import tenant_name
 from vectoracl_weaviate.requests import (
     About,
@@ -68,6 +69,8 @@ _OPTIONS = [
     # Not shared with other channels of the process: closing one has to close its connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]
+_SAID = 2000
+"""How much is read of what the server says of a refusal."""
 _WRITES = (Put, Drop, Merge, Create)
 
 
@@ -138,17 +141,20 @@ def _groups(answer: Any) -> list[tuple[Any, int]]:
 
 def _written(answer: Any, number: int) -> None:
     if answer.errors:
-        if any(down(one.error) for one in answer.errors):
-            raise unreplicated(write=True)
+        said = [one.error for one in answer.errors]
+        answers = [meant(one) for one in said]
+        gone = next((one for one in answers if one.code == "unavailable"), None)
+        if gone is not None:
+            raise error_of(gone, write=True) from ServerSaid(said[0])
         refused = len({one.index for one in answer.errors})
         kept = "none was written" if refused == number else "the others were written"
         raise StoreError(
-            f"Weaviate refused {refused} of {number} chunks of a batch; {kept}.",
+            f"Weaviate refused {refused} of {number} chunks of a batch; {kept}. {answers[0].text}",
             code="rejected",
             adapter=ADAPTER,
             sent="no" if refused == number else "unknown",
             written=number - refused,
-        )
+        ) from ServerSaid(said[0])
 
 
 def _states(answer: Any) -> dict[str, TenantState]:
@@ -164,7 +170,7 @@ def _merged(answer: httpx.Response) -> bool:
 
 def _done(answer: httpx.Response, *, write: bool) -> None:
     if answer.status_code >= 300:
-        raise status(answer.status_code, write=write)
+        raise status(answer.status_code, write=write, said=answer.text[:_SAID]) from ServerSaid(answer.text[:_SAID])
 
 
 def _json(answer: httpx.Response) -> Any:

@@ -8,13 +8,11 @@ import grpc  # type: ignore[import-untyped]
 import httpx
 
 from vectoracl.certificates import UNTRUSTED, untrusted
-from vectoracl.errors import StoreError, VectorACLError, caused
+from vectoracl.errors import StoreError, VectorACLError, caused, unchained
+from vectoracl_weaviate.answers import ADAPTER, NOT_PROVISIONED, NOT_SERVED, UNKNOWN, error_of, meant
 
-ADAPTER = "weaviate"
-NOT_SERVED = "The tenant is not served here: it does not exist, or is not active. See `vectoracl tenants`."
 _Sent = Literal["no", "unknown"]
-_NOT_PROVISIONED = "The collection is not there. Run `vectoracl provision`."
-_REJECTED = "Weaviate refused the request: a missing property, or vectors of another size. Run `vectoracl check`."
+_UNSENT = "The Weaviate client cannot send this request ({}): a value of it is not one that Weaviate has."
 _NO_GRPC = (
     "Weaviate does not answer over gRPC. Check that the server runs, and that `grpc_port`, and `grpc_host` where it is "
     "not that of `url`, are its own."
@@ -42,7 +40,7 @@ def mapped(error: BaseException, *, write: bool, debug: bool) -> VectorACLError:
     Raise it after the `except` block, not in it: there Python would attach *error* as its `__context__`.
     """
     if isinstance(error, VectorACLError):
-        return error
+        return unchained(error, debug=debug)
     return caused(_mapped(error, write=write), error, debug=debug)
 
 
@@ -54,9 +52,7 @@ def _mapped(error: BaseException, *, write: bool) -> StoreError:
             unknown = write and "failed to connect" not in details
             return StoreError(_NO_GRPC, code="unavailable", adapter=ADAPTER, sent="unknown" if unknown else "no",
                               retryable=True)  # fmt: skip
-        if code is grpc.StatusCode.UNKNOWN and down(details):
-            return unreplicated(write=write)
-        made = status(_CODES.get(code, 500), write=write)
+        made = status(_CODES.get(code, 500), write=write, said=details)
         if write and code is grpc.StatusCode.UNKNOWN:
             made.sent = "unknown"  # it may be anything
         return made
@@ -74,43 +70,26 @@ def _mapped(error: BaseException, *, write: bool) -> StoreError:
         return status(503, write=write)
     if isinstance(error, ValueError | TypeError):
         # Of the message classes and the client, before anything is sent.
-        return StoreError(_REJECTED, code="rejected", adapter=ADAPTER, sent="no")
+        return StoreError(_UNSENT.format(type(error).__name__), code="rejected", adapter=ADAPTER, sent="no")
     return StoreError(f"The Weaviate client failed ({type(error).__name__}).", code="client", adapter=ADAPTER)
 
 
-_DOWN = ("cannot achieve consistency level", "cannot reach enough replicas", "connection refused", "no replica found",
-         "failed to connect", "is not ready", "unable to resolve node name", "no such host")  # fmt: skip
-
-
-def down(said: str) -> bool:
-    """Tell whether the server *said* that another of its nodes does not answer: it has no code for that."""
-    return any(one in said for one in _DOWN)
-
-
-def unreplicated(*, write: bool) -> StoreError:
-    """Return the error of a request for which too few nodes answer."""
-    text = (
-        "A node of the Weaviate cluster does not answer, and fewer are left than `consistency` waits for. Ask again "
-        "when it is back."
-    )
-    return StoreError(text, code="unavailable", adapter=ADAPTER, sent="unknown" if write else "no", retryable=True)
-
-
-def status(number: int, *, write: bool) -> StoreError:
-    """Return the error of an HTTP status, or of the gRPC code that stands for it."""
+def status(number: int, *, write: bool, said: str = "") -> StoreError:
+    """Return the error of an HTTP status, or of the gRPC code that stands for it, and of what the server *said*."""
     unknown: _Sent = "unknown" if write else "no"
     if number in (401, 403):
         text = "Weaviate refused the credentials, or they do not reach this collection or tenant."
         return StoreError(text, code="unauthorized", adapter=ADAPTER, sent="no")
     if number == 404:
-        return StoreError(_NOT_PROVISIONED, code="not_provisioned", adapter=ADAPTER, sent="no")
+        return error_of(NOT_PROVISIONED, write=write)
     if number in (408, 504):
         return StoreError("Weaviate did not answer in time.", code="timeout", adapter=ADAPTER, sent=unknown)
     if number == 429:
         text = "Weaviate's limit of requests or of their size is reached."
         return StoreError(text, code="rate_limited", adapter=ADAPTER, sent="no", retryable=True)
-    if 400 <= number < 500:
-        return StoreError(_REJECTED, code="rejected", adapter=ADAPTER, sent="no")
+    answer = meant(said)
+    if 400 <= number < 500 or answer is not UNKNOWN:
+        return error_of(answer, write=write)
     text = f"Weaviate is not able to serve this now (status {number})."
     return StoreError(text, code="unavailable", adapter=ADAPTER, sent=unknown, retryable=True)
 

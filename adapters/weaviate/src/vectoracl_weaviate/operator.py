@@ -22,6 +22,7 @@ from vectoracl.fields import FieldType
 from vectoracl.ids import check_tenant
 from vectoracl_weaviate import schema, tenant_keys
 from vectoracl_weaviate.adopt import Adoption
+from vectoracl_weaviate.answers import EXISTS, NO_ASYNC_INDEXING, NOT_PROVISIONED, UNSETTLED, error_of
 from vectoracl_weaviate.backfill import backfill
 from vectoracl_weaviate.compile import WeaviateCompiler
 from vectoracl_weaviate.config import WeaviateConfig
@@ -33,6 +34,7 @@ from vectoracl_weaviate.requests import Describe, State, Tenants, TenantState
 _NO_TIERS = (
     "Every tenant of a Weaviate store has a shard of its own already. To let one rest: vectoracl tenants deactivate."
 )
+_ATTEMPTS = 3
 _WORDS = {"active": "HOT", "inactive": "COLD", "offloaded": "FROZEN"}
 
 
@@ -99,12 +101,7 @@ class WeaviateOperator:
 
         With *adopt* the objects of that collection, which is only read, are then copied in.
         """
-        done = []
-        steps = self._steps()
-        for number, step in enumerate(steps):
-            if progress is not None:
-                progress("provisioning", number, len(steps))
-            done.append(self._apply(step))
+        done = self._brought_about(progress)
         done += self._repaired(progress)
         keyless = self._keyless()
         for number, name in enumerate(keyless):
@@ -115,6 +112,25 @@ class WeaviateOperator:
             done += self._adoption(adopt, progress).copy(adopted)
         return done or ["everything is in place"]
 
+    def _brought_about(self, progress: Progress | None) -> list[str]:
+        """Do what is left of the steps, and look again where somebody else did one of them meanwhile.
+
+        A node of a cluster also says so of what it did itself, when it asked twice because its leader was lost.
+        """
+        done: list[str] = []
+        for attempt in range(_ATTEMPTS):
+            try:
+                steps = self._steps()
+                for number, step in enumerate(steps):
+                    if progress is not None:
+                        progress("provisioning", number, len(steps))
+                    done.append(self._apply(step))
+                break
+            except StoreError as error:
+                if error.code != EXISTS.code or attempt == _ATTEMPTS - 1:
+                    raise
+        return done
+
     @apart
     def _apply(self, step: schema.Step) -> str:
         name = self._config.collection
@@ -123,18 +139,24 @@ class WeaviateOperator:
                 try:
                     self._admin.ask("POST", "/v1/schema", body)
                 except StoreError as error:
-                    if error.code == "rejected" and self._config.index == "dynamic":
-                        raise RefusedError(
-                            'Weaviate refused the collection. index = "dynamic" needs a server that runs with '
-                            'ASYNC_INDEXING=true; "hnsw" and "flat" need nothing.',
-                            field="index",
-                        ) from None
+                    if error.code == NO_ASYNC_INDEXING.code:
+                        raise RefusedError(NO_ASYNC_INDEXING.text, field="index") from None
                     raise
             case schema.UpdateCollection(body=body):
-                self._admin.ask("PUT", f"/v1/schema/{name}", body)
+                self._change_schema("PUT", f"/v1/schema/{name}", body)
             case schema.AddProperty(body=body):
-                self._admin.ask("POST", f"/v1/schema/{name}/properties", body)
+                self._change_schema("POST", f"/v1/schema/{name}/properties", body)
         return schema.text_of(step, name).splitlines()[0]
+
+    @apart
+    def _change_schema(self, method: str, path: str, body: Any) -> Any:
+        """Change a collection that the leader of the cluster has just said to be there."""
+        try:
+            return self._admin.ask(method, path, body)
+        except StoreError as error:
+            if error.code != NOT_PROVISIONED.code:
+                raise
+            raise error_of(UNSETTLED, write=True) from error.__cause__
 
     def _repaired(self, progress: Progress | None) -> list[str]:
         """Repair the objects of processes that did not know a field as it is declared now.
@@ -200,7 +222,7 @@ class WeaviateOperator:
         name = self._name(tenant)
         done = []
         if self._state(name) is None:
-            self._admin.ask("POST", self._path, [{"name": name, "activityStatus": "HOT"}])
+            self._change_schema("POST", self._path, [{"name": name, "activityStatus": "HOT"}])
             done.append(f"created the tenant {tenant}")
         done += self._give_key(name)
         return done or ["it is there already"]
@@ -228,7 +250,7 @@ class WeaviateOperator:
         name = self._name(tenant)
         done = []
         if self._state(name) is not None:
-            self._admin.ask("DELETE", self._path, [name])
+            self._change_schema("DELETE", self._path, [name])
             done.append(f"removed the tenant {tenant} with its chunks")
         done += self._take_key(name)
         return done
@@ -251,7 +273,7 @@ class WeaviateOperator:
             raise RefusedError("There is no such tenant. To make it: vectoracl tenants create.", field="tenant")
         if state == to:
             return [f"it is {to} already"]
-        self._admin.ask("PUT", self._path, [{"name": name, "activityStatus": _WORDS[to]}])
+        self._change_schema("PUT", self._path, [{"name": name, "activityStatus": _WORDS[to]}])
         return [f"the tenant {tenant} is {to}"]
 
     # Keys

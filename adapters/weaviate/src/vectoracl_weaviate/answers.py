@@ -1,0 +1,151 @@
+"""What Weaviate's own words mean, each with words of ours and what to do.
+
+The server has one status, 422, and one gRPC code, UNKNOWN, for most of what it does not do: from a wrong filter to a
+node that is down. Only its text tells them apart. The text quotes objects and addresses: it is recognised and never
+shown, except as the cause with `debug_errors`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from vectoracl.errors import StoreError
+
+ADAPTER: Final = "weaviate"
+NOT_SERVED: Final = "The tenant is not served here: it does not exist, or is not active. See `vectoracl tenants`."
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One kind of answer: the code of the error, its text, whether to try again, and whether a write may have begun."""
+
+    code: str
+    text: str
+    retryable: bool = False
+    begun: bool = False
+
+
+UNREPLICATED: Final = Answer(
+    "unavailable",
+    "A node of the Weaviate cluster does not answer, and fewer are left than `consistency` waits for. Ask again when "
+    "it is back.",
+    retryable=True,
+    begun=True,
+)
+UNSETTLED: Final = Answer(
+    "unavailable",
+    "The nodes of the Weaviate cluster do not agree yet: one of them was just lost, or has just come back and has not "
+    "caught up. Try again.",
+    retryable=True,
+    begun=True,
+)
+NOT_PROVISIONED: Final = Answer(
+    "not_provisioned",
+    "The collection is not there; right after it was made, one node of a cluster may not know it yet. Run `vectoracl "
+    "provision`.",
+)
+EXISTS: Final = Answer(
+    "conflict", "It is there already: another `vectoracl provision` made it meanwhile. Run it again.", retryable=True
+)
+NO_ASYNC_INDEXING: Final = Answer(
+    "no_async_indexing",
+    'Weaviate refused the collection. index = "dynamic" needs a server that runs with ASYNC_INDEXING=true; "hnsw" and '
+    '"flat" need nothing.',
+)
+UNKNOWN: Final = Answer(
+    "rejected",
+    "Weaviate refused the request, with a reason that vectoracl does not know. It is in the server's log, and in the "
+    "error's cause with debug_errors = true; `vectoracl check` compares the collection with the configuration.",
+)
+
+# The first that is found counts. What the other nodes said comes first: it is often quoted inside of something else.
+_ANSWERS: Final[tuple[tuple[str, Answer], ...]] = (
+    (
+        r"cannot achieve consistency level|cannot reach enough replicas|connection refused|no replica found"
+        r"|failed to connect|unable to resolve node name|no such host",
+        UNREPLICATED,
+    ),
+    (
+        r"enough (weaviate nodes|storage replicas|replicas)",
+        Answer("unavailable", "The Weaviate cluster has fewer nodes now than replication_factor asks for. Try again "
+               "when the others are up, or configure as many as there are.", retryable=True),
+    ),
+    (
+        r"leader not found|not the leader|leadership (lost|transfer)|deadline exceeded|context canceled"
+        r"|rpc error: code = (Canceled|Unavailable|DeadlineExceeded|Aborted)|client connection is closing"
+        r"|store not open|is not ready|already shutdown|shutting down|timed out enqueuing|snapshot restored while"
+        r"|transport (shutdown|is closing)|append pipeline closed|changed concurrently|transitional state"
+        r"|connection reset|broken pipe|i/o timeout|movement in progress|version increment failed",
+        UNSETTLED,
+    ),
+    # The flows ask what state the tenant is in, and raise this where it is served all the same.
+    (
+        r"tenant not (found|active)|tenant .{0,80} (not found|not active)|shard not found",
+        Answer("rejected", "The tenant is there, and the node of Weaviate that answered does not serve it yet. Try "
+               "again.", retryable=True),
+    ),
+    (
+        r'could not find class|class not found|class \\*"\w*\\*": not found|class \S* not present in schema',
+        NOT_PROVISIONED,
+    ),
+    (r"already exists|already in use", EXISTS),
+    (r"async indexing is enabled", NO_ASYNC_INDEXING),
+    (
+        r"vector lengths don't match|vector dimensions do not match|vector with length",
+        Answer("rejected", "The vectors have another dimension than those that the tenant holds. Configure the "
+               "dimension and the embedder of those, or re-embed (vectoracl copy --reembed); `vectoracl check` names "
+               "both dimensions."),
+    ),
+    (
+        r"does not have named vector|have configuration for vector|target vectors? .{0,80}not found",
+        Answer("rejected", "The collection has no vector of the configured name. `vectoracl check` names those that it "
+               "has."),
+    ),
+    (
+        r"no such prop|property .{0,80} (does not exist|not found)|IndexFilterable|inverted index|data type filter"
+        r"|invalid .{0,40} filter",
+        Answer("rejected", "A property of the collection is missing, or has another type or no index for the filter. "
+               "`vectoracl check` names it; `vectoracl provision` adds what is missing."),
+    ),
+    (
+        r"read-?only",
+        Answer("unavailable", "Weaviate has made the tenant's shard read-only, as it does when its disk is nearly "
+               "full. Free space, then set the shard to READY.", retryable=True, begun=True),
+    ),
+    (
+        r"not enough memory|memory mappings",
+        Answer("unavailable", "Weaviate has too little memory left for this. Free some, or try again later.",
+               retryable=True, begun=True),
+    ),
+    (
+        r"multi-tenancy is not enabled|multi-tenancy disabled",
+        Answer("rejected", "The collection is not multi-tenant, which cannot be changed. Configure another name and "
+               "copy it in: vectoracl provision --adopt"),
+    ),
+)  # fmt: skip
+_COMPILED: Final = tuple((re.compile(pattern, re.IGNORECASE | re.DOTALL), answer) for pattern, answer in _ANSWERS)
+
+
+class ServerSaid(Exception):  # noqa: N818 - not an error of ours, but the cause of one
+    """The server's own text: only ever the cause of an error, with `debug_errors`."""
+
+
+def meant(said: str) -> Answer:
+    """Return what the server *said*."""
+    for pattern, answer in _COMPILED:
+        if pattern.search(said):
+            return answer
+    return UNKNOWN
+
+
+def error_of(answer: Answer, *, write: bool) -> StoreError:
+    """Return the error of *answer*; a *write* that has begun may be applied in part."""
+    return StoreError(
+        answer.text,
+        code=answer.code,
+        adapter=ADAPTER,
+        sent="unknown" if write and answer.begun else "no",
+        retryable=answer.retryable,
+    )
