@@ -90,9 +90,10 @@ def test_a_result_is_not_complete_where_that_cannot_be_known(nodes, consistency)
         assert acl.scoped(WHO).search(E[0], 20).complete is False, "learnt from the collection"
 
 
-def test_a_node_that_is_down_is_unavailable_or_gone_around(nodes):
-    quorum = provisioned(config(nodes, "DownQuorum", consistency="quorum"))
-    every = provisioned(config(nodes, "DownAll", consistency="all"))
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "stopped"])
+def test_a_node_that_is_down_is_unavailable_or_gone_around(nodes, killed):
+    quorum = provisioned(config(nodes, f"DownQuorum{killed}", consistency="quorum"))
+    every = provisioned(config(nodes, f"DownAll{killed}", consistency="all"))
     for made in (quorum, every):
         with v.connect(made) as acl:
             soon(lambda acl=acl: acl.scoped(WHO).upsert(chunks(8)))
@@ -101,10 +102,12 @@ def test_a_node_that_is_down_is_unavailable_or_gone_around(nodes):
     with v.connect(quorum) as known, v.connect(every) as strict, v.connect(alone) as lone:
         for acl in (known, strict, lone):
             until(acl.scoped(WHO).count, 8)
-        nodes.end(0)  # the first address of all three
+        nodes.end(0, killed=killed)  # the first address of all three
         try:
             with pytest.raises(StoreError) as caught:
-                lone.scoped(WHO).search(E[0], 3)
+                for _ in range(1000):  # one that is asked to stop still answers for a while
+                    lone.scoped(WHO).search(E[0], 3)
+                    time.sleep(0.05)
             assert (caught.value.code, caught.value.retryable) == ("unavailable", True)
             docs = known.scoped(WHO)
             until(lambda: len(docs.search(E[0], 20, timeout=10)), 8)
@@ -116,14 +119,17 @@ def test_a_node_that_is_down_is_unavailable_or_gone_around(nodes):
         finally:
             nodes.begin(0)
         # The node that was down lacks what was written meanwhile until it has caught up, and says that it may.
-        caught_up(lone.scoped(WHO), 8, {one.id for one in (*chunks(8), *chunks(4, "more"))})
+        known = {one.id for one in (*chunks(8), *chunks(4, "more"))}
+        caught_up(lone.scoped(WHO), v.Lexical("word"), known)
+        # Weaviate 1.39 does not keep all of its vector index when it is killed, and says nothing of it: we do.
+        caught_up(lone.scoped(WHO), E[0], known, at_least=0 if killed else 8)
 
 
-def caught_up(docs, at_least, known):
+def caught_up(docs, query, known, at_least=8):
     """Ask until *at_least* hits come; every answer says that it may lack some, and holds only what is *known*."""
     end = time.monotonic() + 120
     while True:
-        found = soon(lambda: docs.search(E[0], 20))
+        found = soon(lambda: docs.search(query, 20))
         assert not found.complete
         assert found.shortfall
         assert {hit.id for hit in found} <= known

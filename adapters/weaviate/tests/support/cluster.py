@@ -69,10 +69,11 @@ class Cluster:
                 raise servers.MissingServerError(f"The cluster did not form: {said}")
             time.sleep(0.3)
 
-    def end(self, index: int) -> None:
-        """End one node, at once."""
+    def end(self, index: int, *, killed: bool) -> None:
+        """End one node: at once, or as a service manager asks it to."""
         (self.folder / f"node{index}").unlink()
-        os.kill(int((self.folder / f"node{index}.pid").read_text()), signal.SIGKILL)
+        how = signal.SIGKILL if killed else signal.SIGTERM
+        os.kill(int((self.folder / f"node{index}.pid").read_text()), how)
 
     def begin(self, index: int) -> None:
         """Start one node again, and wait until all are one cluster."""
