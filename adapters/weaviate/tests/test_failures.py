@@ -38,13 +38,13 @@ def test_no_server_is_said_soon(stores):
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
     store = stores()
-    for settings in ({"url": f"http://127.0.0.1:{port}"}, {"grpc_port": port}):
+    for settings, named in (({"url": f"http://127.0.0.1:{port}"}, "`url`"), ({"grpc_port": port}, "`grpc_port`")):
         begun = time.monotonic()
         with pytest.raises(StoreError) as caught, v.connect(store.with_(**settings)) as acl:
             acl.scoped(principal("u", "acme")).count()
         assert caught.value.code == "unavailable"
         assert str(port) not in str(caught.value)
-        assert "grpc_port" in str(caught.value)
+        assert named in str(caught.value)
         assert time.monotonic() - begun < 10  # the official client's own methods wait 63 s here
 
 

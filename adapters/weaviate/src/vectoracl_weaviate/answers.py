@@ -60,6 +60,22 @@ UNKNOWN: Final = Answer(
     "error's cause with debug_errors = true; `vectoracl check` compares the collection with the configuration.",
 )
 
+NO_KEY: Final = Answer(
+    "unauthorized",
+    "Weaviate asks for a key, and none was sent. Configure `api_key` (or `tenant_keys`), and `operator_key` for what "
+    "an operator does.",
+)
+WRONG_KEY: Final = Answer(
+    "unauthorized",
+    "Weaviate refused the credentials: it does not know the key. Check `api_key`, `operator_key` or the file of "
+    "`tenant_keys`, and that the key was not revoked or rotated.",
+)
+NO_RIGHTS: Final = Answer(
+    "unauthorized",
+    "Weaviate refused the credentials: it knows the key, whose roles do not reach this collection or tenant, or do not "
+    "allow this. Give its user a role that does; `vectoracl provision` needs an operator's (`operator_key`).",
+)
+
 # The first that is found counts. What the other nodes said comes first: it is often quoted inside of something else.
 _ANSWERS: Final[tuple[tuple[str, Answer], ...]] = (
     (
@@ -140,10 +156,10 @@ def meant(said: str) -> Answer:
     return UNKNOWN
 
 
-def error_of(answer: Answer, *, write: bool) -> StoreError:
-    """Return the error of *answer*; a *write* that has begun may be applied in part."""
+def error_of(answer: Answer, *, write: bool, at: str = "`url`") -> StoreError:
+    """Return the error of *answer*, about the setting *at*; a *write* that has begun may be applied in part."""
     return StoreError(
-        answer.text,
+        answer.text.replace("{at}", at),
         code=answer.code,
         adapter=ADAPTER,
         sent="unknown" if write and answer.begun else "no",

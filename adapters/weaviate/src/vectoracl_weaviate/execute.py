@@ -26,6 +26,7 @@ from vectoracl.certificates import Authority, authority
 from vectoracl.errors import StoreError, VectorACLError
 from vectoracl_weaviate.answers import ADAPTER, ServerSaid, error_of, meant
 from vectoracl_weaviate.config import WeaviateConfig
+from vectoracl_weaviate.connect_failures import GRPC, NOT_WEAVIATE, URL
 from vectoracl_weaviate.failures import mapped, not_served, status
 from vectoracl_weaviate.names import tenant_name
 from vectoracl_weaviate.requests import (
@@ -71,6 +72,7 @@ _OPTIONS = [
 ]
 _SAID = 2000
 """How much is read of what the server says of a refusal."""
+_OVER_REST = (Merge, Create, Describe, About, Rights)
 _WRITES = (Put, Drop, Merge, Create)
 
 
@@ -120,7 +122,7 @@ def compiled(config: WeaviateConfig, request: AnyRequest) -> Rest | Call:
         case Describe():
             return Rest("GET", f"/v1/schema/{name}", None, _maybe)
         case About():
-            return Rest("GET", "/v1/meta", None, _json)
+            return Rest("GET", "/v1/meta", None, _about)
         case Rights():
             return Rest("GET", "/v1/users/own-info", None, _maybe)
         case Keys():
@@ -175,11 +177,26 @@ def _done(answer: httpx.Response, *, write: bool) -> None:
 
 def _json(answer: httpx.Response) -> Any:
     _done(answer, write=False)
-    return answer.json()
+    try:
+        found = answer.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise error_of(NOT_WEAVIATE, write=False) from ServerSaid(answer.text[:_SAID])
+    return found
 
 
 def _maybe(answer: httpx.Response) -> Any:
+    if answer.status_code == 404 and answer.text.lstrip()[:1] not in ("", "{"):  # Weaviate says nothing, or in JSON
+        raise error_of(NOT_WEAVIATE, write=False) from ServerSaid(answer.text[:_SAID])
     return None if answer.status_code == 404 else _json(answer)
+
+
+def _about(answer: httpx.Response) -> Any:
+    found = {} if answer.status_code == 404 else _json(answer)
+    if "version" not in found:
+        raise error_of(NOT_WEAVIATE, write=False) from ServerSaid(answer.text[:_SAID])
+    return found
 
 
 def _verify(trusted: Authority | None) -> ssl.SSLContext | bool:
@@ -247,7 +264,8 @@ class _Process(OneProcess):
         }
 
     def _failed(self, error: BaseException, request: Any) -> VectorACLError:
-        return mapped(error, write=isinstance(request, _WRITES), debug=self._debug)
+        at = URL if isinstance(request, _OVER_REST) else GRPC
+        return mapped(error, write=isinstance(request, _WRITES), debug=self._debug, at=at)
 
 
 class _Line(NamedTuple):
@@ -380,7 +398,7 @@ class Administrator:
         self._http = httpx.Client(
             base_url=config.url,
             headers=headers,
-            timeout=max(60.0, config.request_timeout),
+            timeout=httpx.Timeout(max(60.0, config.request_timeout), connect=config.request_timeout),
             trust_env=False,
             verify=_verify(authority(base, config.ca_file)),
         )

@@ -5,18 +5,24 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import grpc  # type: ignore[import-untyped]
-import httpx
 
-from vectoracl.certificates import UNTRUSTED, untrusted
 from vectoracl.errors import StoreError, VectorACLError, caused, unchained
-from vectoracl_weaviate.answers import ADAPTER, NOT_PROVISIONED, NOT_SERVED, UNKNOWN, error_of, meant
+from vectoracl_weaviate.answers import (
+    ADAPTER,
+    NO_KEY,
+    NO_RIGHTS,
+    NOT_PROVISIONED,
+    NOT_SERVED,
+    UNKNOWN,
+    WRONG_KEY,
+    error_of,
+    meant,
+)
+from vectoracl_weaviate.connect_failures import GRPC, NOT_WEAVIATE, PLAIN, URL, of_grpc, of_http, of_timeout
 
 _Sent = Literal["no", "unknown"]
+_ANONYMOUS = "anonymous access not enabled"
 _UNSENT = "The Weaviate client cannot send this request ({}): a value of it is not one that Weaviate has."
-_NO_GRPC = (
-    "Weaviate does not answer over gRPC. Check that the server runs, and that `grpc_port`, and `grpc_host` where it is "
-    "not that of `url`, are its own."
-)
 _CODES: dict[Any, int] = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
@@ -34,56 +40,54 @@ _CODES: dict[Any, int] = {
 }
 
 
-def mapped(error: BaseException, *, write: bool, debug: bool) -> VectorACLError:
-    """Return *error* as ours.
+def mapped(error: BaseException, *, write: bool, debug: bool, at: str = URL) -> VectorACLError:
+    """Return *error* as ours; *at* is the setting with the address that was asked.
 
     Raise it after the `except` block, not in it: there Python would attach *error* as its `__context__`.
     """
     if isinstance(error, VectorACLError):
         return unchained(error, debug=debug)
-    return caused(_mapped(error, write=write), error, debug=debug)
+    return caused(_mapped(error, write=write, at=at), error, debug=debug)
 
 
-def _mapped(error: BaseException, *, write: bool) -> StoreError:
+def _mapped(error: BaseException, *, write: bool, at: str) -> StoreError:
     if isinstance(error, grpc.RpcError):
         code = error.code() if hasattr(error, "code") else None
         details = str(error.details() or "") if hasattr(error, "details") else ""
         if code is grpc.StatusCode.UNAVAILABLE:
-            unknown = write and "failed to connect" not in details
-            return StoreError(_NO_GRPC, code="unavailable", adapter=ADAPTER, sent="unknown" if unknown else "no",
-                              retryable=True)  # fmt: skip
-        made = status(_CODES.get(code, 500), write=write, said=details)
+            made = error_of(of_grpc(details), write=write, at=GRPC)
+            made.sent = "unknown" if write and "failed to connect" not in details else "no"
+            return made
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            return error_of(NOT_WEAVIATE, write=write, at=GRPC)
+        made = status(_CODES.get(code, 500), write=write, said=details, at=GRPC)
         if write and code is grpc.StatusCode.UNKNOWN:
             made.sent = "unknown"  # it may be anything
         return made
-    if untrusted(error):
-        return StoreError(UNTRUSTED, code="untrusted", adapter=ADAPTER, sent="no")
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
-        text = (
-            "No connection to Weaviate could be made. Check that the server runs and that `url` and `grpc_port` are "
-            "where."
-        )
-        return StoreError(text, code="unavailable", adapter=ADAPTER, sent="no", retryable=True)
-    if isinstance(error, TimeoutError | httpx.TimeoutException):
-        return status(408, write=write)
-    if isinstance(error, OSError | httpx.TransportError):
-        return status(503, write=write)
+    answer = of_http(error)
+    if answer is not None:
+        return error_of(answer, write=write, at=at)
     if isinstance(error, ValueError | TypeError):
         # Of the message classes and the client, before anything is sent.
         return StoreError(_UNSENT.format(type(error).__name__), code="rejected", adapter=ADAPTER, sent="no")
     return StoreError(f"The Weaviate client failed ({type(error).__name__}).", code="client", adapter=ADAPTER)
 
 
-def status(number: int, *, write: bool, said: str = "") -> StoreError:
+def status(number: int, *, write: bool, said: str = "", at: str = URL) -> StoreError:
     """Return the error of an HTTP status, or of the gRPC code that stands for it, and of what the server *said*."""
     unknown: _Sent = "unknown" if write else "no"
-    if number in (401, 403):
-        text = "Weaviate refused the credentials, or they do not reach this collection or tenant."
-        return StoreError(text, code="unauthorized", adapter=ADAPTER, sent="no")
+    if number == 401:
+        return error_of(NO_KEY if _ANONYMOUS in said.lower() else WRONG_KEY, write=write)
+    if number == 403:
+        return error_of(NO_RIGHTS, write=write)
+    if 300 <= number < 400:
+        return error_of(NOT_WEAVIATE, write=write, at=at)
+    if number == 400 and "HTTP request to an HTTPS server" in said:
+        return error_of(PLAIN, write=write, at=at)
     if number == 404:
         return error_of(NOT_PROVISIONED, write=write)
     if number in (408, 504):
-        return StoreError("Weaviate did not answer in time.", code="timeout", adapter=ADAPTER, sent=unknown)
+        return error_of(of_timeout(), write=write, at=at)
     if number == 429:
         text = "Weaviate's limit of requests or of their size is reached."
         return StoreError(text, code="rate_limited", adapter=ADAPTER, sent="no", retryable=True)

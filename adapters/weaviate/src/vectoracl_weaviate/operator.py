@@ -29,7 +29,7 @@ from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.decode import Decoder
 from vectoracl_weaviate.execute import Administrator, WeaviatePort
 from vectoracl_weaviate.names import readable, tenant_name
-from vectoracl_weaviate.requests import Describe, State, Tenants, TenantState
+from vectoracl_weaviate.requests import About, Describe, State, Tenants, TenantState
 
 _NO_TIERS = (
     "Every tenant of a Weaviate store has a shard of its own already. To let one rest: vectoracl tenants deactivate."
@@ -68,6 +68,8 @@ class WeaviateOperator:
 
     def _steps(self) -> list[schema.Step]:
         found = self._ask(Describe())
+        if found is None:
+            self._ask(About())  # whatever is not Weaviate has no such collection either
         if found is not None and not (found.get("multiTenancyConfig") or {}).get("enabled"):
             raise RefusedError(
                 f"The collection {self._config.collection} is not multi-tenant, which cannot be changed. Configure "
