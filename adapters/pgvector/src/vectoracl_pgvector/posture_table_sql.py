@@ -17,22 +17,23 @@ SELECT c.oid::bigint, tree.place, n.nspname::text, c.relname::text, c.relkind::t
                 AND c.relpartbound::text ~ ':constisnull false', false), pg_catalog.pg_get_partkeydef(c.oid),
        pn.nspname::text, p.relname::text
   FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  LEFT JOIN LATERAL (SELECT h.inhparent FROM pg_catalog.pg_inherits h WHERE h.inhrelid = c.oid ORDER BY h.inhseqno LIMIT 1)
-       i ON true
+  LEFT JOIN LATERAL (SELECT h.inhparent FROM pg_catalog.pg_inherits h
+                      WHERE h.inhrelid = c.oid ORDER BY h.inhseqno LIMIT 1) i ON true
   LEFT JOIN pg_catalog.pg_class p ON p.oid = i.inhparent LEFT JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
  ORDER BY tree.place = 'target' DESC, tree.place, 3, 4"""
 )
 
 # One row a policy that several relations have alike, as partitions do: thousands of them are of a few texts. What
-# `pg_get_expr` prints depends on the tree of the expression, on the names of the relation's columns and, for a whole row,
-# on the relation. Before version 17 the tree also says where in its statement each part stood.
+# `pg_get_expr` prints depends on the tree of the expression, on the names of the relation's columns and, for a whole
+# row, on the relation. Before version 17 the tree also says where in its statement each part stood.
 POLICIES: Final = (
     parts.REACH
     + parts.TREE
     + parts.RELATED
     + """,
-  shape AS (SELECT a.attrelid, pg_catalog.md5(pg_catalog.string_agg(a.attnum || ' ' || a.attname, ',' ORDER BY a.attnum))
-                   AS names FROM pg_catalog.pg_attribute a
+  shape AS (SELECT a.attrelid,
+                   pg_catalog.md5(pg_catalog.string_agg(a.attnum || ' ' || a.attname, ',' ORDER BY a.attnum)) AS names
+              FROM pg_catalog.pg_attribute a
              WHERE a.attnum > 0 AND (a.attrelid IN (SELECT oid FROM tree) OR a.attrelid IN (SELECT oid FROM related))
              GROUP BY a.attrelid),
   keyed AS (SELECT p.oid, p.polrelid, pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.concat_ws(' ',
