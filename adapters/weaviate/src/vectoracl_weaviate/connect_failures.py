@@ -103,7 +103,7 @@ def of_http(error: BaseException) -> Answer | None:
         return _NO_ANSWER_TO_CONNECT
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return _TIMEOUT
-    if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
+    if isinstance(error, httpx.RemoteProtocolError) and "illegal" in str(error):  # no HTTP
         return NOT_WEAVIATE
     if not isinstance(error, OSError | httpx.TransportError):
         return None
