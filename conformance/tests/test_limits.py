@@ -1,0 +1,48 @@
+"""A check has so many seconds: one that takes longer is said to, whatever it makes of being cut off."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from vectoracl_conformance import engine
+from vectoracl_conformance.checks.registry import Check
+
+
+async def sleep(trial):
+    await asyncio.sleep(30)
+
+
+async def sleep_on(trial):
+    try:
+        await asyncio.sleep(30)
+    except asyncio.CancelledError:
+        await asyncio.sleep(0)
+
+
+async def cancel(trial):
+    trial.attacks = trial.controls = 1
+    raise asyncio.CancelledError
+
+
+def limited(body, limit):
+    lab = SimpleNamespace(tape=[], mode="async")
+    check = Check("R1", "a check", "an attack", "a breach", body)
+    options = engine.Options("memory", limit=limit)
+    return asyncio.run(engine._limited(engine.perform(check, lab, options), "R1", options))
+
+
+@pytest.mark.parametrize("body", [sleep, sleep_on])
+def test_a_check_that_takes_too_long_was_not_run_and_says_why(body):
+    note = limited(body, 0.05)
+    assert note.outcome == "not run"
+    assert note.reason == "it took longer than 0.05 s; give it more with --timeout"
+    assert "--only R1" in note.reproduce
+
+
+def test_what_an_adapter_cancels_is_not_a_limit_that_was_passed():
+    note = limited(cancel, 30)
+    assert note.outcome == "not run"
+    assert "CancelledError" in note.reason
