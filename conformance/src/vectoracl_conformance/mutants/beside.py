@@ -100,6 +100,24 @@ class DeletesApart(Broken):
         return gone if self.inner.capabilities.delete_counts else None
 
 
+class CountsApartLater(CountsApart):
+    """The same, of a store that says that it shows writes later: that is no reason to count what is outside."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Declare it."""
+        return replace(super().capabilities, visible="eventual")
+
+
+class DeletesApartLater(DeletesApart):
+    """The same, of a store that says that it shows writes later."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Declare it."""
+        return replace(super().capabilities, visible="eventual")
+
+
 def _mutant(kind: type[Broken], name: str, breaks: str) -> Mutant:
     return Mutant(name, breaks, "R16", wrapped(kind))
 
@@ -108,4 +126,6 @@ BESIDE = (
     _mutant(CountsApart, "negated counts of two moments", "what is outside is looked up before the rest is counted"),
     _mutant(FacetsApart, "negated facets of two moments", "what is outside is looked up before values are counted"),
     _mutant(DeletesApart, "negated deletes of two moments", "what is outside is looked up before the rest is deleted"),
+    _mutant(CountsApartLater, "negated counts of two moments, shown later", "as above, and visible is eventual"),
+    _mutant(DeletesApartLater, "negated deletes of two moments, shown later", "as above, and visible is eventual"),
 )
