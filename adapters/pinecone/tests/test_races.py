@@ -122,8 +122,8 @@ def test_an_upsert_that_meets_a_replacement_leaves_nothing_in_the_generation_tha
         here.run(here.replace("new", "late"))
         assert upsert.go() == 1 + others
         assert [row for row in here.rows() if row[0] == "d"] == [
-            ("d", "late", 2, "upserted"),
-            ("d", "new", 2, "replaced"),
+            ("d", "late", 3, "upserted"),
+            ("d", "new", 3, "replaced"),
         ]
         assert len(here.rows()) == 2 + others
 
@@ -149,7 +149,7 @@ def test_a_replacement_that_comes_after_the_second_look_takes_the_chunk_away() -
         replacement = here.stopped(here.replace("new"), puts)
         assert here.run(here.upsert("late")) == 1
         replacement.go()
-        assert [row[1:3] for row in here.rows()] == [("new", 1)]
+        assert [row[1:3] for row in here.rows()] == [("new", 2)]
 
 
 def test_an_upsert_that_meets_replacements_for_ever_says_so_and_leaves_nothing_behind() -> None:
@@ -177,7 +177,7 @@ def test_an_upsert_does_not_overwrite_what_a_replacement_put_out_of_its_scope() 
         with pytest.raises(StoreError, match="may not overwrite") as failed:
             upsert.go()
         assert (failed.value.code, failed.value.sent, failed.value.written) == ("conflict", "unknown", 0)
-        assert here.rows() == [("d", "c", 1, "replaced")]
+        assert here.rows() == [("d", "c", 2, "replaced")]
         with pytest.raises(DeniedError):
             here.run(here.upsert("c", scope=narrow, year=2025))
 
@@ -215,7 +215,7 @@ def test_replacements_that_meet_leave_one_of_them(kind: str) -> None:
         second = here.stopped(here.replace("b", "c"), puts)
         first.perform()
         second.perform()
-        assert second.go() == 2  # both took generation 1: it goes again, and is the newer one
+        assert second.go() == 2  # both took the same generation: it goes again, and is the newer one
         assert first.go() == 1
         assert [row[1] for row in here.rows()] in (["a"], ["b", "c"])
 
@@ -352,7 +352,7 @@ def test_what_a_replacement_took_back_is_not_counted_as_written() -> None:
                     self.removed += request.ids or ()
                     return Done()
                 case Listing():
-                    others = (Match(record_id("acme", "d", 0, "other")),) if self.mine else ()
+                    others = (Match(record_id("acme", "d", 1, "other")),) if self.mine else ()
                     return Page((*(Match(one) for one in self.mine), *others), None)
                 case Query() if "acl_label" in str(request.filter):
                     return (Match("x"),)

@@ -178,7 +178,8 @@ class Writer:
                 if not operation.records:
                     yield from self._remove_all(partition, old, self._compile.documents([document]))
                     return 0
-                generation = max((taken_apart(one).generation for one in old), default=-1) + step
+                # Never 0, also of a document that is not there: that is where an upsert writes which sees none either.
+                generation = max((taken_apart(one).generation for one in old), default=0) + step
                 records = at_generation(operation.records, generation)
                 puts = self._puts(partition, records, version)
                 yield from self._write(partition, puts, self._compile.written(records[-1], version))
