@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import vectoracl
-from vectoracl import Chunk, Principal, RefusedError, hazmat
+from vectoracl import Chunk, InvalidTenantError, Principal, RefusedError, hazmat
 from vectoracl.audit import MemorySink
 from vectoracl.cli import app
 from vectoracl.cli import store as commands
@@ -134,3 +134,65 @@ def test_it_can_be_done_from_python(acl):
     )
     assert lines == ["removed the tenant acme with 3 chunks"]
     assert names(acl) == ["globex"]
+
+
+# --- ids that a former version took
+
+
+FORMER = ("acme\u3164", "a*b", "100%", "x" * 300)
+
+
+@pytest.fixture
+def former(acl, monkeypatch):
+    """Tenants whose ids were allowed once; they are written as a former version would have."""
+    with monkeypatch.context() as patch:
+        patch.setattr("vectoracl.ids._strict_problem", lambda *_: None)
+        for tenant in FORMER:
+            handle(acl, tenant).upsert([Chunk("c", "d", "text", [1, 1])])
+    return acl
+
+
+def test_a_tenant_whose_id_is_refused_now_is_listed_and_removed_by_what_is_shown(former):
+    rows = {one["tenant"]: one["shown"] for one in json.loads(run("list", "--json").stdout)["tenants"]}
+    assert set(rows) == {"acme", "globex", *FORMER}
+    assert (rows["acme"], rows["acme\u3164"], rows["a*b"]) == ("acme", "acme%E3%85%A4", "a%2Ab")
+    assert len(set(rows.values())) == len(rows)
+    shown = run("list", env={"COLUMNS": "900"}).stdout
+    assert all(one in shown for one in rows.values())
+    for tenant in FORMER:
+        assert "removed the tenant" in run("remove", rows[tenant], "--yes").stdout
+        assert tenant not in names(former)
+    assert names(former) == ["acme", "globex"]
+    assert handle(former, "acme").count() == 3
+
+
+def test_it_is_removed_by_its_exact_id_too_and_nothing_else_is_done_to_it(former):
+    for tenant in ("acme\u3164", "100%"):
+        for action in ("promote", "demote"):
+            assert "tenant id" in run(action, tenant, code=2).stderr
+        with pytest.raises(InvalidTenantError):
+            handle(former, tenant)
+        run("remove", tenant, "--yes")
+        assert tenant not in names(former)
+        assert "tenant id" in run("remove", tenant, "--yes", code=2).stderr  # it is there no more
+
+
+def test_a_name_that_can_mean_two_tenants_removes_neither(former, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("vectoracl.ids._strict_problem", lambda *_: None)
+        handle(former, "a%2Ab").upsert([Chunk("c", "d", "text", [1, 1])])
+    before = names(former)
+    assert "a%252Ab" in run("remove", "a%2Ab", "--yes", code=2).stderr
+    assert names(former) == before
+    run("remove", "a%252Ab", "--yes")
+    run("remove", "a%2Ab", "--yes")
+    assert names(former) == [one for one in before if one not in ("a*b", "a%2Ab")]
+
+
+def test_the_operator_removes_it_and_records_it(former):
+    operator = former.operator(reason="a former tenant goes")
+    with pytest.raises(InvalidTenantError):
+        operator.remove("b*c")
+    operator.remove("a*b")
+    assert former.sink.records[-1]["partitions"] == ["a*b"]
+    assert "a*b" not in names(former)

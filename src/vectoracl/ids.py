@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
+from urllib.parse import quote
 
 from vectoracl import identifier_tables as tables
 from vectoracl.errors import InvalidInputError, InvalidPrincipalError, InvalidTenantError
@@ -175,6 +176,28 @@ def check_tenant(value: object) -> str:
     if problem is None and isinstance(value, str):
         return plain(value)
     raise InvalidTenantError(f"The tenant id {problem}. Pass the id exactly as it was verified.", field="tenant")
+
+
+def stored_tenant(value: object, names: Callable[[], Iterable[str]]) -> str:
+    """Return *value* if it is a tenant id, or one of *names*: those that a store holds, asked for only then.
+
+    A store may hold tenants that a former version took and that this one refuses. They are not read or written; to
+    remove them they have to be named. Raises: InvalidTenantError.
+    """
+    if isinstance(value, str) and _strict_problem(value, MAX_TENANT_BYTES) is not None and value in set(names()):
+        return value
+    return check_tenant(value)
+
+
+def shown_tenant(tenant: str) -> str:
+    """Return how the command line shows and takes *tenant*: as it is, or percent-encoded if it is no tenant id now.
+
+    What is encoded holds a "%", which no tenant id does, so that it names one tenant only, and nothing invisible.
+    """
+    if _strict_problem(tenant, MAX_TENANT_BYTES) is None:
+        return tenant
+    encoded = quote(tenant, safe="", errors="surrogatepass")
+    return encoded if "%" in encoded else f"%{ord(tenant[0]):02X}{tenant[1:]}"
 
 
 def check_principal_id(value: object, field: str = "id") -> str:

@@ -10,7 +10,7 @@ from typing import Any, cast
 from vectoracl.adapter import Flow, Operator, Port
 from vectoracl.drive import run
 from vectoracl.guard import Guard, Store
-from vectoracl.ids import check_tenant
+from vectoracl.ids import check_tenant, stored_tenant
 from vectoracl.transfer import recorded
 
 UNRECORDED = frozenset({"close"})
@@ -46,7 +46,11 @@ class RecordedOperator:
         @functools.wraps(method)
         def call(*args: Any, **given: Any) -> Any:
             tenant = inspect.signature(method).bind(*args, **given).arguments.get("tenant")
-            partitions = ["*"] if tenant is None else [check_tenant(tenant)]
+            if name == "remove" and tenant is not None:  # also one that a former version took
+                stored_tenant(tenant, lambda: [one.tenant for one in self._raw.tenants()])
+                partitions = [tenant]
+            else:
+                partitions = ["*"] if tenant is None else [check_tenant(tenant)]
 
             def body(_: str) -> Flow[Any]:
                 yield from ()  # an operator's work is no request: it is blocking, and done here

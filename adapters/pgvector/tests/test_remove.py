@@ -329,3 +329,27 @@ def test_the_command(provisioned: Any, tmp_path: Any, monkeypatch: pytest.Monkey
     assert "40 rows" in result.output
     assert mentions(store) == []
     assert CliRunner().invoke(app, ["tenants", "remove", NAME, "--yes"]).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["gone\u3164", "a*b"])
+def test_a_tenant_whose_id_is_refused_now_is_listed_and_removed(store: Any, monkeypatch: Any, name: str) -> None:
+    """A former version took it. It is neither read nor written any more, and nothing else is done to it."""
+    with v.connect(store.config) as acl:
+        with monkeypatch.context() as patch:
+            patch.setattr("vectoracl.ids._strict_problem", lambda *_: None)
+            acl.scoped(testing.principal("guy", name)).upsert(chunks("g", 3))
+        acl.scoped(BETA).upsert(chunks("b", 2))
+        operator = acl.operator()
+        assert {one.tenant: one.rows for one in operator.tenants()} == {name: 3, "beta": 2}
+        for act in (operator.promote, operator.demote, acl.store_of):
+            with pytest.raises(v.InvalidTenantError):
+                act(name)
+        with pytest.raises(v.InvalidTenantError):
+            operator.remove("never*was")
+        assert name in operator.remove(name)[0]
+        assert [one.tenant for one in operator.tenants()] == ["beta"]
+        assert acl.scoped(BETA).count() == 2
+        assert mentions(store, name) == []
+        with pytest.raises(v.InvalidTenantError):
+            operator.remove(name)  # it is there no more
+        operator.close()

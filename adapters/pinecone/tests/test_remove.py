@@ -63,3 +63,23 @@ def test_a_removed_tenant_leaves_nothing(kind: str, tenant: str, offered: bool) 
         with pytest.raises(InvalidTenantError):
             operator.remove("*")
         operator.close()
+
+
+@pytest.mark.parametrize("tenant", ["gone\u3164", "a*b", "ü*" * 90], ids=["hex", "also hex", "digest"])
+def test_a_tenant_whose_id_is_refused_now_is_listed_and_removed(monkeypatch: pytest.MonkeyPatch, tenant: str) -> None:
+    """A former version took it. It is neither read nor written any more, and nothing else is done to it."""
+    with stub(kind="vector", dimension=2) as server:
+        made = config(host=server.host, kind="vector")
+        with monkeypatch.context() as patch:
+            patch.setattr("vectoracl.ids._strict_problem", lambda *_: None)
+            assert write(server, made, tenant, 3) == 3
+        assert write(server, made, "other", 2) == 2
+        operator = PineconeOperator(made, FIELDS, Path(), lambda: PineconePort(made, Path(), debug=True))
+        assert {one.tenant: one.rows for one in operator.tenants()} == {tenant: 3, "other": 2}
+        with pytest.raises(InvalidTenantError):
+            operator.remove("never*was")
+        assert tenant in operator.remove(tenant)[0]
+        assert [(one.tenant, one.rows) for one in operator.tenants()] == [("other", 2)]
+        with pytest.raises(InvalidTenantError):
+            operator.remove(tenant)  # it is there no more
+        operator.close()

@@ -404,3 +404,26 @@ def test_the_server_takes_every_step_and_provisioning_ends() -> None:
         operator.close()
         assert rules_of(next(iter(acl.check().values()))) <= {"QD012"}
     store.close()
+
+
+@pytest.mark.parametrize("name", ["gone\u3164", "a*b"])
+def test_a_tenant_whose_id_is_refused_now_is_listed_and_removed(
+    store: Provisioned, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A former version took it. It is neither read nor written any more, and nothing else is done to it."""
+    chunk = v.Chunk("c", "d", "text", np.ones(8))
+    with v.connect(store.config) as acl:
+        with monkeypatch.context() as patch:
+            patch.setattr("vectoracl.ids._strict_problem", lambda *_: None)
+            acl.scoped(v.Principal("u", name, authenticated_by="test")).upsert([chunk])
+        acl.scoped(OTHER).upsert([chunk])
+        operator = acl.operator()
+        assert {one.tenant: one.rows for one in operator.tenants()} == {name: 1, OTHER.tenant: 1}
+        with pytest.raises(v.InvalidTenantError):
+            operator.remove("never*was")
+        assert operator.remove(name) == [f"removed the chunks of the tenant {name}"]
+        assert [one.tenant for one in operator.tenants()] == [OTHER.tenant]
+        assert acl.scoped(OTHER).count() == 1
+        with pytest.raises(v.InvalidTenantError):
+            operator.remove(name)  # it is there no more
+        operator.close()

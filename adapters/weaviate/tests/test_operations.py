@@ -515,3 +515,38 @@ def test_asyncio_is_the_same(store):
             assert (await ghost.count()) == 0
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("name", ["gone\u3164", "a*b"])
+def test_a_tenant_whose_id_is_refused_now_is_listed_and_removed(store, monkeypatch, name):
+    """A former version took it. It is neither read nor written any more, and nothing else is done to it."""
+    with v.connect(store.config) as acl, store.operator() as operator:
+        with monkeypatch.context() as patch:
+            patch.setattr("vectoracl.ids._strict_problem", lambda *_: None)
+            acl.scoped(principal("u", name)).upsert([Chunk("1", "d", "", E[0])])
+        acl.scoped(principal("u", "other")).upsert([Chunk("1", "d", "", E[0])])
+        assert {one.tenant: one.rows for one in operator.tenants()} == {name: 1, "other": 1}
+        for act in (operator.create, operator.deactivate, operator.activate):
+            with pytest.raises(v.InvalidTenantError):
+                act(name)
+        with pytest.raises(v.InvalidTenantError):
+            operator.remove("never*was")
+        assert name in operator.remove(name)[0]
+        assert [one.tenant for one in operator.tenants()] == ["other"]
+        assert acl.scoped(principal("u", "other")).count() == 1
+        with pytest.raises(v.InvalidTenantError):
+            operator.remove(name)  # it is there no more
+
+
+def test_a_tenant_that_says_no_id_is_removed_by_what_is_listed(store):
+    """Its name is a hash and it holds nothing, so that it is listed by that name, in brackets."""
+    with store.operator() as operator:
+        operator.create("an empty one, é")
+        operator.create("(t_plain)")
+        operator.create("plain")
+        listed = sorted(one.tenant for one in operator.tenants())
+        assert [one for one in listed if one.startswith("(")] == sorted(one for one in listed if one != "plain")
+        for one in listed:
+            assert operator.remove(one)
+            assert operator.remove(one) == []
+        assert operator.tenants() == []

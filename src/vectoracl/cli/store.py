@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -37,8 +38,9 @@ from vectoracl.cli.common import (
     unasked,
 )
 from vectoracl.client import VectorACL
+from vectoracl.config import read
 from vectoracl.errors import RefusedError
-from vectoracl.ids import check_tenant
+from vectoracl.ids import check_tenant, shown_tenant
 
 TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's id, exactly as it was verified.")]
 
@@ -143,11 +145,14 @@ def tenants_list(
     """
     with operating(config_path(config, argument), store) as (_, operator):
         found = operator.tenants()
+    # One that is not served now, and not moved either.
+    found = [replace(one, advice="", note=_FORMER) if shown_tenant(one.tenant) != one.tenant else one for one in found]
     advised = [one for one in found if one.advice]
     if as_json:
         rows = [
             {
                 "tenant": one.tenant,
+                "shown": shown_tenant(one.tenant),
                 "rows": one.rows if one.state == "active" else None,
                 "tier": one.tier,
                 "state": one.state,
@@ -178,7 +183,7 @@ def _show(found: list[TenantInfo]) -> None:
         if one.note:
             advice.append(f"{': ' if one.advice else ''}{plain(one.note)}", "dim")
         rows = f"{one.rows:,}" if one.state == "active" else "–"
-        table.add_row(Text(plain(one.tenant), "bold"), rows, one.tier, one.state, advice)
+        table.add_row(Text(plain(shown_tenant(one.tenant)), "bold"), rows, one.tier, one.state, advice)
     console.print(table)
 
 
@@ -314,6 +319,30 @@ def activate(
     _on_tenant(config, store, tenant, "activate", lambda one: _keeper(one).activate(tenant), as_json=as_json)
 
 
+_FORMER = "no id of a tenant any more: it is not served, and can be removed by the name that stands here"
+
+
+def _meant(tenant: str, config: Path, store: str | None) -> tuple[str, str | None]:
+    """Return the tenant that `tenants list` shows as *tenant*, with its store where its id does not say that.
+
+    Raises: InvalidTenantError if *tenant* is no tenant id, and none that the store holds is shown so.
+    """
+    if shown_tenant(tenant) == tenant:
+        return tenant, store
+    with operating(config, store) as (_, operator):
+        names = {one.tenant for one in operator.tenants()}
+    meant = sorted(name for name in names if tenant in (name, shown_tenant(name)))
+    if not meant:
+        check_tenant(tenant)
+    if len(meant) != 1:
+        raise RefusedError(
+            f"Two tenants can be meant, so nothing was removed. Name one of them as `tenants list` shows it: "
+            f"{', '.join(shown_tenant(name) for name in meant)}.",
+            field="tenant",
+        )
+    return meant[0], store or read(config)[0].default
+
+
 def remove(
     tenant: TenantArgument,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -325,9 +354,12 @@ def remove(
     """Delete a tenant: its chunks, its key, and its name in the store. It asks first; there is no way back.
 
     After an interruption, run it again: it finishes. A tenant of which the store holds nothing is refused (exit code
-    2). A write of the tenant that comes later makes it again where tenants begin with their first write, so take its
+    2). A tenant whose id a former version took and this one refuses is named as `tenants list` shows it. A write of
+    the tenant that comes later makes it again where tenants begin with their first write, so take its
     principals away first.
     """
+    tenant, store = _meant(tenant, config, store)
+    shown = one_line(shown_tenant(tenant), 60)
 
     def ask(acl: VectorACL, name: str) -> None:
         operator = acl.operator(name)
@@ -335,15 +367,14 @@ def remove(
             _remover(operator)  # a question about what cannot be done is not asked
         finally:
             operator.close()
-        check_tenant(tenant)
         if yes:
             return
         if as_json:
-            raise unasked(f"Delete the tenant {one_line(tenant, 60)}")
+            raise unasked(f"Delete the tenant {shown}")
         if not interactive():
             err().print(Text("Nothing was done: pass --yes to remove a tenant without being asked."), soft_wrap=True)
             done(NOT_MEASURED)
-        asked = f"Delete the tenant {one_line(tenant, 60)} with all of its chunks from the store {one_line(name, 60)}?"
+        asked = f"Delete the tenant {shown} with all of its chunks from the store {one_line(name, 60)}?"
         if not typer.confirm(asked, err=True):
             err().print("Nothing was done.")
             done(NOT_MEASURED)
@@ -352,7 +383,7 @@ def remove(
         lines = _remover(operator).remove(tenant)
         if not lines:
             raise RefusedError(
-                f"The store holds nothing of the tenant {one_line(tenant, 60)}, so nothing was removed. "
+                f"The store holds nothing of the tenant {shown}, so nothing was removed. "
                 "`vectoracl tenants list` shows the tenants that there are.",
                 field="tenant",
             )

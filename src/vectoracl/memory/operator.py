@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vectoracl.adapter import Adopted, Progress, TenantInfo
 from vectoracl.errors import RefusedError
-from vectoracl.ids import check_tenant
+from vectoracl.ids import stored_tenant
 from vectoracl.memory.execute import Shelf
 
 _NO_TIERS = "A store in memory keeps each tenant in a part of its own already."
@@ -49,7 +49,7 @@ class MemoryOperator:
 
     def remove(self, tenant: str) -> list[str]:
         """Delete *tenant* with all of its rows."""
-        check_tenant(tenant)
+        tenant = stored_tenant(tenant, lambda: self._shelf.partitions)
         with self._shelf.lock:
             rows = self._shelf.partitions.pop(tenant, None)
         return [] if rows is None else [f"removed the tenant {tenant} with {len(rows):,} chunks"]

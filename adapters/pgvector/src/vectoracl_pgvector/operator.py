@@ -12,7 +12,7 @@ import psycopg
 from vectoracl.adapter import Adopted, Progress, TenantInfo
 from vectoracl.errors import ConfigError, VectorACLError, apart
 from vectoracl.fields import FieldType
-from vectoracl.ids import check_tenant
+from vectoracl.ids import check_tenant, stored_tenant
 from vectoracl_pgvector import adopt as adoption
 from vectoracl_pgvector import move, retype, schema, vector_column, versions
 from vectoracl_pgvector.config import PgvectorConfig
@@ -221,12 +221,12 @@ class PgOperator:
             move.release(connection, self._config)
             with connection.transaction():
                 connection.execute("SELECT pg_catalog.set_config(%s, %s, true)", NO_JIT)
-                names = connection.execute(f"SELECT tenant_id FROM {self._names.tenants} ORDER BY 1").fetchall()
+                names = self._listed(connection)
             own = move.own_partitions(connection, self._config)
             markers, alive = move.unfinished(connection, self._config)
             if markers and not alive:  # the mover may have died since the first look
                 move.release(connection, self._config)
-            for (tenant,) in names:
+            for tenant in names:
                 with connection.transaction():
                     connection.execute(
                         "SELECT pg_catalog.set_config(%s, %s, true), pg_catalog.set_config(%s, %s, true)",
@@ -243,6 +243,10 @@ class PgOperator:
                     advice, note = ("", _MOVING) if alive else ("promote", _BROKEN_OFF)
                     found.append(TenantInfo(tenant, rows, tier, advice, note=note))
         return found
+
+    def _listed(self, connection: psycopg.Connection[Any]) -> list[str]:
+        found = connection.execute(f"SELECT tenant_id FROM {self._names.tenants} ORDER BY 1").fetchall()
+        return [str(tenant) for (tenant,) in found]
 
     def _advice(self, rows: int, tier: str) -> str:
         """Advise a move past the threshold, with a gap so that no tenant goes to and fro."""
@@ -283,7 +287,7 @@ class PgOperator:
     def remove(self, tenant: str) -> list[str]:
         """Delete *tenant* with its rows, its partition and its name; its writers wait meanwhile. Can be repeated."""
         with self._owner() as connection:
-            return move.remove(connection, self._config, check_tenant(tenant))
+            return move.remove(connection, self._config, stored_tenant(tenant, lambda: self._listed(connection)))
 
     def close(self) -> None:
         """Close the owner's connection."""

@@ -11,7 +11,7 @@ from vectoracl.adapter import Adopted, Port, Progress, Request, TenantInfo
 from vectoracl.drive import run
 from vectoracl.errors import PostureError, RefusedError, StoreError
 from vectoracl.fields import FieldType
-from vectoracl.ids import check_tenant
+from vectoracl.ids import stored_tenant
 from vectoracl_pinecone import schema
 from vectoracl_pinecone.adopt import Adoption
 from vectoracl_pinecone.compile import EVERY, PineconeCompiler
@@ -161,7 +161,8 @@ class PineconeOperator:
 
     def remove(self, tenant: str) -> list[str]:
         """Delete the namespace of *tenant* with every record in it, whatever its generation."""
-        namespace = self._compile.namespace(check_tenant(tenant))
+        tenant = stored_tenant(tenant, lambda: [one.tenant for one in self.tenants()])
+        namespace = self._compile.namespace(tenant)
         found = self._found()
         if found is None:
             return []

@@ -13,7 +13,7 @@ from vectoracl.adopting import printable
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.fields import FieldType
-from vectoracl.ids import check_tenant
+from vectoracl.ids import check_tenant, stored_tenant
 from vectoracl_qdrant import adopt as adopts
 from vectoracl_qdrant import schema, tiers
 from vectoracl_qdrant import words as words_
@@ -217,9 +217,10 @@ class QdrantOperator:
 
     def remove(self, tenant: str) -> list[str]:
         """Delete *tenant*: every point of it in every shard, whatever version, and the shard that is named after it."""
-        check_tenant(tenant)
         if self._found() is None:
+            check_tenant(tenant)
             return []
+        tenant = stored_tenant(tenant, lambda: self._ask(Tenants(schema.query_limit(self._config))))
         where, done = self._heads.everything(tenant), []
         cluster = self._admin().cluster() if self._config.tiers else tiers.Cluster(custom=False)
         # The shard first: while it is there, reads and writes of the tenant go to it.

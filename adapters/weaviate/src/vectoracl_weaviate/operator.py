@@ -19,7 +19,7 @@ from vectoracl.algebra import EVERY
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.fields import FieldType
-from vectoracl.ids import check_tenant
+from vectoracl.ids import check_tenant, stored_tenant
 from vectoracl_weaviate import schema, tenant_keys
 from vectoracl_weaviate.adopt import Adoption
 from vectoracl_weaviate.answers import EXISTS, NO_ASYNC_INDEXING, NOT_PROVISIONED, UNSETTLED, error_of
@@ -249,7 +249,7 @@ class WeaviateOperator:
 
     def remove(self, tenant: str) -> list[str]:
         """Delete *tenant* with every object of it, its key, its user and its role; no lines where there is nothing."""
-        name = self._name(tenant)
+        name = self._stored(tenant)
         done = []
         if self._state(name) is not None:
             self._change_schema("DELETE", self._path, [name])
@@ -263,6 +263,16 @@ class WeaviateOperator:
 
     def _name(self, tenant: str) -> str:
         return tenant_name(check_tenant(tenant))
+
+    def _stored(self, tenant: str) -> str:
+        """Return the name of a tenant that is to be removed: by its id, or as `tenants` shows one that has none.
+
+        A name that is a hash and holds no object says nothing of its id, and stands in brackets there.
+        """
+        tenant = stored_tenant(tenant, lambda: [one.tenant for one in self.tenants()])
+        name, inner = tenant_name(tenant), tenant[1:-1]
+        bare = tenant == f"({inner})" and readable(inner) is None and self._state(name) is None
+        return inner if bare and inner in self._ask(Tenants()) else name
 
     def _state(self, name: str) -> TenantState | None:
         state: TenantState | None = self._ask(State(None, name))
