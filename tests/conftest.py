@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 import signal
+import tempfile
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,9 @@ from vectoracl.audit import MemorySink
 # A job in the background ignores Ctrl-C, and its children inherit that; tests of Ctrl-C send one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests leave nothing in the home of whoever runs them.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="vectoracl-state-")
 
 # A busy machine is slow, not wrong. In CI the examples are the same in each run; elsewhere they are new ones.
 settings.register_profile(

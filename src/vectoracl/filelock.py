@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vectoracl.private_files import open_private
+from vectoracl.private_files import open_private, read_private
 
 fcntl: Any
 try:
@@ -16,12 +16,30 @@ except ImportError:  # Windows: the file itself is the lock there, and one that 
     fcntl = None
 
 
-class FileLock:
-    """Tries to hold *path* at once; `held` says whether it did. Raises: OSError where there can be no lock."""
+_LONGEST = 1_000
 
-    def __init__(self, path: str) -> None:
+
+class FileLock:
+    """Tries to hold *path* at once; `held` says whether it did. Raises: OSError where there can be no lock.
+
+    Whoever holds it leaves *words* in the file, and `holder` is what the one that does had left.
+    """
+
+    def __init__(self, path: str, words: str = "") -> None:
         self._path = path
         self._file = -1
+        self.holder = ""
+        self._try()
+        if self.held:
+            data = words.encode()
+            os.truncate(self._file, 0)
+            os.write(self._file, data)
+        else:
+            with contextlib.suppress(OSError, ValueError):  # it ended meanwhile, or has left nothing yet
+                self.holder = (read_private(path) or b"").decode()[:_LONGEST]
+
+    def _try(self) -> None:
+        path = self._path
         exclusive = os.O_EXCL if fcntl is None else 0
         while True:
             try:

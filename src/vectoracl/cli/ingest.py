@@ -34,6 +34,7 @@ from vectoracl.cli.common import (
     print_json,
     show_commands,
 )
+from vectoracl.cli.ingest_lock import alone
 from vectoracl.errors import InvalidInputError, RefusedError
 from vectoracl.fields import FieldType, typed
 from vectoracl.ids import check_id
@@ -43,6 +44,7 @@ from vectoracl.sources import Failed, File, Skipped, find, read
 
 MARK = "ingested_from"  # the metadata key that says, by digests, from which root and file a document came
 _SHOWN = 10
+_FEW = 10  # documents that --prune deletes without --prune-many, however many there are
 
 
 def ingest(
@@ -91,6 +93,13 @@ def ingest(
             help="Then delete the tenant's documents that came from these folders and whose file is gone. Asks first.",
         ),
     ] = False,
+    prune_many: Annotated[
+        bool,
+        typer.Option(
+            "--prune-many",
+            help=f"With --prune: also if that is more than {_FEW} documents and more than half of the tenant's.",
+        ),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --prune: do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -98,7 +107,8 @@ def ingest(
 
     A file is named by its file name, a file of a folder by its path from that folder on; where two would have one name,
     by their path from the folder that holds both. Ingesting a file again replaces its document. A document that came
-    from another file is never replaced without --overwrite, and then nothing is written.
+    from another file is never replaced without --overwrite, and then nothing is written. One `ingest` writes to a
+    tenant at a time, as far as one user on one machine can tell: another one is refused.
 
     Exit codes: 0 all was written; 1 the rest was written, but a file could not be read or --prune was not agreed to; 2
     nothing was written, or it stopped at an error, which says how much was.
@@ -115,12 +125,13 @@ def ingest(
             given = _metadata(metadata or [], acl.config.stores[acl.store_of(principal.tenant)].metadata)
             handle = acl.scoped(principal)
             marks = {file.name: _mark(file, source) for file in files}
-            if not overwrite:
-                _check_origins(handle, marks, steps)
-            written, count, words = _write(handle, files, marks, given, size, skipped, steps)
-            gone = _gone(handle, files, source, skipped) if prune else []
-            steps.pause()
-            forgotten = _forget(handle, gone, yes=yes, as_json=as_json)
+            with alone(acl.places_for_journal(acl.store_of(principal.tenant)), principal.tenant):
+                if not overwrite:
+                    _check_origins(handle, marks, steps)
+                written, count, words = _write(handle, files, marks, given, size, skipped, steps)
+                gone = _gone(handle, files, source, skipped, many=prune_many) if prune else []
+                steps.pause()
+                forgotten = _forget(handle, gone, yes=yes, as_json=as_json)
     failed = [one for one in skipped if isinstance(one, Failed)]
     if as_json:
         left = [{"name": plain(one.name), "reason": one.reason} for one in skipped]
@@ -258,10 +269,12 @@ def _words(text: str) -> str:
     return " ".join([one for one in found if len(one) > 1][:4])[:60] or "…"
 
 
-def _gone(handle: ScopedRetriever, files: Sequence[File], source: str, skipped: Sequence[Skipped]) -> list[str]:
+def _gone(
+    handle: ScopedRetriever, files: Sequence[File], source: str, skipped: Sequence[Skipped], *, many: bool
+) -> list[str]:
     """Return the documents that came from the roots of *files* and have no file any more.
 
-    Raises: RefusedError where that is not known for certain.
+    Raises: RefusedError where that is not known for certain, or without *many* they are most of the tenant's.
     """
     failed = [one for one in skipped if isinstance(one, Failed)]
     if failed:
@@ -278,11 +291,18 @@ def _gone(handle: ScopedRetriever, files: Sequence[File], source: str, skipped: 
         )
     roots = {_root(file.root, source) for file in files}
     kept = {file.name for file in files}
-    gone = set()
+    gone, every = set(), set()
     for hit in handle.scan(include=("metadata",)):
+        every.add(hit.document)
         mark = str((hit.metadata or {}).get(MARK, ""))
         if mark.partition("-")[0] in roots and hit.document not in kept:
             gone.add(hit.document)
+    if len(gone) > _FEW and len(gone) * 2 > len(every) and not many:
+        raise RefusedError(
+            f"--prune would delete {len(gone):,} of the {len(every):,} documents that there are now, as if most of the "
+            "files had gone: the documents were written and none was deleted. If they have, pass --prune-many as well.",
+            field="prune",
+        )
     return sorted(gone)
 
 
