@@ -182,9 +182,21 @@ def test_it_is_what_it_was(acl, keeper):
 
 @pytest.mark.parametrize("tenant", ["", "a*", " a", "\u200b", 7])
 def test_a_tenant_that_is_none_is_refused_before_anything(acl, keeper, tenant):
+    for act in ("create", "promote", "offload"):
+        with pytest.raises(InvalidTenantError):
+            getattr(acl.operator(), act)(tenant)
+    assert (keeper.done, len(acl.sink.records)) == ([], 0)
+
+
+@pytest.mark.parametrize("tenant", ["", "a*", " a", "\u200b"])
+def test_one_that_is_no_tenant_id_is_removed_only_if_it_is_listed(acl, keeper, tenant):
+    """A former version may have taken it. That it was looked for is recorded like any look at the tenants."""
     with pytest.raises(InvalidTenantError):
         acl.operator().remove(tenant)
-    assert (keeper.done, len(acl.sink.records)) == ([], 0)
+    assert ([name for name, *_ in keeper.done], [one["action"] for one in acl.sink.records]) == (
+        ["tenants"],
+        ["operator.tenants"],
+    )
 
 
 @pytest.mark.parametrize("reason", ["", " ", None, 7, "\ud800"])

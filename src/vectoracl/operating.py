@@ -47,7 +47,7 @@ class RecordedOperator:
         def call(*args: Any, **given: Any) -> Any:
             tenant = inspect.signature(method).bind(*args, **given).arguments.get("tenant")
             if name == "remove" and tenant is not None:  # also one that a former version took
-                stored_tenant(tenant, lambda: [one.tenant for one in self._raw.tenants()])
+                stored_tenant(tenant, lambda: [one.tenant for one in self._of("tenants")()])
                 partitions = [tenant]
             else:
                 partitions = ["*"] if tenant is None else [check_tenant(tenant)]
