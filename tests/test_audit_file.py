@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import logging
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vectoracl
-from vectoracl import ConfigError, StoreError
+from vectoracl import ConfigError, StoreError, audit, testing
 from vectoracl.audit import JsonlSink, MemorySink
 
 MODE = stat.S_IMODE
@@ -327,3 +328,58 @@ def test_a_sink_that_breaks_its_promise_is_logged(api, who, caplog):
     assert len(acl.records) == 2
     assert "failed to note" in caplog.text
     assert "canary" not in caplog.text
+
+
+def full_pipe(path):
+    """A pipe that somebody reads from, so that it opens, and that takes nothing more."""
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 65536)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x")
+    os.close(writer)
+    return reader
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes with a name")
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_disk_that_does_not_answer_is_cut_off_by_the_timeout(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(audit, "_CLOSING", 0.3)
+    reader = full_pipe(tmp_path / "audit")
+    config = {"version": 1, "stores": {"main": {"adapter": "memory", "dimension": 4}}}
+    sink = JsonlSink(tmp_path / "audit")
+    try:
+        before = time.monotonic()
+        if kind == "sync":
+            acl = vectoracl.connect(config, sink=sink)
+            with pytest.raises(StoreError, match="within the time limit") as caught:
+                acl.scoped(testing.principal("ann", "acme")).count(timeout=0.3)
+            with pytest.raises(StoreError, match="does not end"):
+                acl.close()
+        else:
+
+            async def main():
+                acl = vectoracl.aconnect(config, sink=sink)
+                try:
+                    await acl.scoped(testing.principal("ann", "acme")).count(timeout=0.3)
+                finally:
+                    with pytest.raises(StoreError, match="does not end"):
+                        await acl.close()
+
+            with pytest.raises(StoreError, match="within the time limit") as caught:
+                asyncio.run(main())
+        assert (caught.value.code, caught.value.sent) == ("timeout", "no")
+        assert time.monotonic() - before < 5
+    finally:  # with the reader gone the write ends, and the thread with it
+        os.close(reader)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes with a name")
+def test_a_pipe_that_nobody_reads_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "audit")
+    with pytest.raises(ConfigError, match="nobody reads this pipe"):
+        JsonlSink(tmp_path / "audit")

@@ -45,6 +45,7 @@ except ImportError:  # Windows has no such lock
 _log = logging.getLogger("vectoracl")
 _MOST_NOTED = 10_000
 _CLOSING = 10.0
+_STUCK = "a write to it does not end"
 AuditRecord = Mapping[str, Any]
 
 
@@ -173,24 +174,19 @@ class JsonlSink:
 
         Raises: StoreError with the code "audit" if outcomes could not be written, with how many.
         """
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            why = None
-            try:
-                self._append(b"", time.monotonic() + _CLOSING)
-            except OSError as error:
-                why = _why(error)
-            for file in (self._file, self._reader):
-                if file >= 0:
-                    try:
-                        os.close(file)
-                    except OSError as error:
-                        why = why or _why(error)
-            self._file = self._reader = -1
+        if not self._lock.acquire(timeout=_CLOSING):
+            why: str | None = _STUCK
             lost = len(self._noted)
-            self._noted.clear()
+        else:
+            try:
+                if self._closed:
+                    return
+                self._closed = True
+                why = self._ended()
+                lost = len(self._noted)
+                self._noted.clear()
+            finally:
+                self._lock.release()
         if why is not None:
             raise StoreError(
                 f"The audit file {self._path} could not be written to its end ({why}): the outcomes of {lost:,} "
@@ -198,6 +194,34 @@ class JsonlSink:
                 code="audit",
                 sent="no",
             )
+
+    def _ended(self) -> str | None:
+        """Write what is noted and close the file; return why that did not go well.
+
+        In a thread, which a disk or pipe that does not answer keeps, and the file with it.
+        """
+        failed: list[str] = []
+
+        def end() -> None:
+            try:
+                self._append(b"", time.monotonic() + _CLOSING)
+            except OSError as error:
+                failed.append(_why(error))
+
+        if self._noted:
+            thread = threading.Thread(target=end, name="vectoracl-audit", daemon=True)
+            thread.start()
+            thread.join(_CLOSING + 1)
+            if thread.is_alive():
+                return _STUCK
+        for file in (self._file, self._reader):
+            if file >= 0:
+                try:
+                    os.close(file)
+                except OSError as error:
+                    failed.append(_why(error))
+        self._file = self._reader = -1
+        return failed[0] if failed else None
 
     def _append(self, line: bytes, deadline: float | None) -> None:
         """Append what is noted and *line*. Raises: OSError; what was written whole is then not kept for later.

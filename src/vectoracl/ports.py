@@ -127,8 +127,8 @@ class CorePort:
         match request:
             case WriteRecord(record=record):
                 call = self.recording(record, timeout)
-                # The file's own lock is waited for within the limit, so the usual sinks need no thread.
-                aside = timeout is not None and not self.sink_is_quick() and not isinstance(self._sink, JsonlSink)
+                # A disk, a pipe or a network's file system that does not answer holds up whoever writes to it.
+                aside = timeout is not None and not self.sink_is_quick()
                 failed: Exception | None = self._aside(call, timeout, _LATE_SINK) if aside else call()
                 if failed is not None:
                     raise failed

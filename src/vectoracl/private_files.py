@@ -27,15 +27,16 @@ _DEVICES = ("/dev", "/dev/fd", "/proc/self/fd")  # only the system makes links t
 def open_private(path: str | Path, flags: int, *, regular: bool = True) -> int:
     """Open *path* and return its descriptor; a file that is made has mode 0600, one that was there gets it.
 
-    *flags* are those of `os.open`. With *regular*, a pipe, a device or a folder is refused, and without waiting for
-    the other end of a pipe.
+    *flags* are those of `os.open`. With *regular*, a pipe, a device or a folder is refused. Nothing waits for the other
+    end of a pipe: one that nobody reads is refused.
     """
     if not _SAFE & getattr(os, "O_NOFOLLOW", 0) and os.path.islink(path):  # noqa: PTH114 - a str is enough
         raise _link(path)
-    wait = getattr(os, "O_NONBLOCK", 0) if regular else 0
     try:
-        file = os.open(path, flags & ~os.O_TRUNC | _SAFE | wait, 0o600)
+        file = os.open(path, flags & ~os.O_TRUNC | _SAFE | getattr(os, "O_NONBLOCK", 0), 0o600)
     except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "nobody reads this pipe", str(path)) from None
         if error.errno == errno.ELOOP or Path(path).is_symlink():
             raise _link(path) from None
         raise
@@ -43,6 +44,8 @@ def open_private(path: str | Path, flags: int, *, regular: bool = True) -> int:
         _check(file, path, regular=regular, reading=flags & (os.O_WRONLY | os.O_RDWR) == 0)
         if flags & os.O_TRUNC:
             os.ftruncate(file, 0)
+        if not regular and POSIX:
+            os.set_blocking(file, True)  # what is written goes there whole
     except BaseException:
         os.close(file)
         raise
