@@ -21,6 +21,7 @@ from vectoracl_pgvector.posture_rows import Relation
 
 from pgvector_support.clusters import binaries, start_cluster, stop_cluster
 from pgvector_support.holes import HOLES, OPEN, Hole, combinations
+from pgvector_support.more_holes import MORE_HOLES
 
 pytestmark = pytest.mark.server
 CONFIG = PgvectorConfig(dsn="postgresql://unused", dimension=3)
@@ -136,7 +137,10 @@ def check_hole(ground: Ground, hole: Hole) -> None:
     if ground.major < hole.since:
         pytest.skip(f"not run: of PostgreSQL {hole.since}")
     exploit = hole.exploit if ground.xml or "_to_xml" not in hole.setup + (hole.exploit or "") else None
-    found, seen = ground.dig(hole.setup, exploit)
+    try:
+        found, seen = ground.dig(hole.setup, exploit)
+    except psycopg.errors.FeatureNotSupported as error:  # such as ICU, without which the wheel's servers are built
+        pytest.skip(f"not run: {error.diag.message_primary}")
     if exploit is not None:
         assert "evil" in seen, f"the hole is none: {seen[:300]}"
     assert found.grade == "none"
@@ -147,7 +151,7 @@ def check_hole(ground: Ground, hole: Hole) -> None:
         assert one.fix.startswith("-- ") or one.fix.endswith(";")
 
 
-@pytest.mark.parametrize("hole", HOLES, ids=lambda hole: hole.name)
+@pytest.mark.parametrize("hole", [*HOLES, *MORE_HOLES], ids=lambda hole: hole.name)
 def test_a_hole_is_found_and_lowers_the_grade(ground: Ground, hole: Hole) -> None:
     check_hole(ground, hole)
 
@@ -205,6 +209,8 @@ HARMLESS = {
     "auditor; GRANT SET ON PARAMETER log_statement TO auditor; GRANT pg_monitor TO auditor",
     "event trigger of an invoker": OPEN + "CREATE FUNCTION x.e() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; "
     "CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION x.e()",
+    "restrictive policy that computes": "CREATE POLICY more ON vectoracl.chunks AS RESTRICTIVE FOR SELECT USING (expires > "
+    "extract(epoch FROM now()))",
     "large object of somebody else": "SELECT lo_from_bytea(4711, 'secret')",
 }  # fmt: skip
 

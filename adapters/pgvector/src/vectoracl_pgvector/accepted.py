@@ -13,7 +13,7 @@ from vectoracl.findings import Finding
 # table, its policies or the runtime role itself is mended, not accepted.
 ACCEPTABLE: Final = frozenset({
     "PG009", "PG037", "PG052", "PG070", "PG071", "PG072", "PG073", "PG074", "PG080", "PG081", "PG083", "PG085",
-    *(f"PG13{n}" for n in range(9)),
+    *(f"PG13{n}" for n in range(9)), "PG141",
 })  # fmt: skip
 
 

@@ -125,6 +125,13 @@ def _policies_of(look: Look, relation: Relation) -> Iterator[Finding]:
         )  # fmt: skip
     for policy in look.policies[relation.oid]:
         bounds = [b for b in (look.bound(policy.using, policy), look.bound(policy.check, policy)) if b]
+        if policy.applies and policy.volatile:
+            yield found(
+                "PG035", f"{place_of(relation)}.{policy.name}",
+                f"Policy {policy.name} calls {policy.volatile}, which can do more than compare: it is called for rows "
+                "of every tenant, and can keep or pass on what it sees.",
+                f"DROP POLICY {ident(policy.name)} ON {table};",
+            )  # fmt: skip
         mend = f"ALTER POLICY {ident(policy.name)} ON {table} {clauses(policy.command, look.condition())};"
         names = frozenset().union(*(b.settings for b in bounds))
         if policy.applies and names and look.target.setting not in names:

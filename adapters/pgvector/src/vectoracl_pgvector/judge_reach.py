@@ -17,6 +17,7 @@ from vectoracl_pgvector.reach_graph import PUBLIC, Graph, usable
 from vectoracl_pgvector.reach_rows import Function, Other
 from vectoracl_pgvector.sql_text import advice, ident, role
 
+FIRST_NORMAL = 16384  # OIDs below are of what PostgreSQL itself brings
 _LENDING = ("PG070", "PG071", "PG072", "PG074")
 
 
@@ -41,6 +42,8 @@ def _besides(graph: Graph, before: list[Finding]) -> Iterator[Finding]:
             yield finding
     yield from _native(graph)
     yield from _leakproof(graph)
+    if walk.strict:
+        yield from _triggers(graph)
     yield from _policies(graph, before)
     yield from _system(graph, walk.actors)
     yield from _parameters(graph, walk.actors)
@@ -308,6 +311,19 @@ def _leakproof(graph: Graph) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def _triggers(graph: Graph) -> Iterator[Finding]:
+    """Triggers of the table, with the rights of whoever writes, whose function sees each row and is not proved."""
+    for trigger in graph.triggers:
+        if not trigger.on_tree or trigger.definer or trigger.function < FIRST_NORMAL:
+            continue  # what runs as its owner is judged with the other functions
+        if not proofs.computes_only(trigger.language, trigger.source, ""):
+            at = f"{trigger.schema}.{trigger.table}.{trigger.name}"
+            yield found(
+                "PG141", at, f"The trigger {at} gets every row that is written, and what its function does with them "
+                "is not proved.", f"DROP TRIGGER {ident(trigger.name)} ON {ident(trigger.schema, trigger.table)};",
+            )  # fmt: skip
+
+
 def _policies(graph: Graph, before: Iterable[Finding]) -> Iterator[Finding]:
     known = {finding.subject for finding in before if finding.rule.id == "PG035"}
     for code in graph.code:
@@ -331,9 +347,11 @@ def _system(graph: Graph, actors: frozenset[int]) -> Iterator[Finding]:
             continue
         if one.kind == "function" and one.schema == "pg_catalog" and one.name.partition("(")[0] in files:
             continue  # PG012 says it
-        at = f"{one.schema}.{one.name}"
+        at = f"{one.schema}.{one.name}" if one.name else one.schema
         schema, name = ident(one.schema), one.name
-        if one.kind == "function":
+        if one.kind == "schema":
+            sql = f"REVOKE {one.privilege} ON SCHEMA {schema}"
+        elif one.kind == "function":
             bare, _, rest = name.partition("(")
             sql = f"REVOKE {one.privilege} ON FUNCTION {schema}.{ident(bare)}({rest}"
         else:
@@ -375,7 +393,7 @@ def _members(graph: Graph) -> Iterator[Finding]:
 
 
 def _predefined(graph: Graph, oid: int) -> bool:
-    return oid < 16384 and graph.name(oid).startswith("pg_")
+    return oid < FIRST_NORMAL and graph.name(oid).startswith("pg_")
 
 
 def _owned(graph: Graph) -> Iterator[Finding]:

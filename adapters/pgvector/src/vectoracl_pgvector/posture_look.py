@@ -144,6 +144,8 @@ class Look:
     def bound(self, expression: str | None, policy: Policy) -> Bound | None:
         """Judge a condition; a constant tenant in a policy of this role alone is bound by the role."""
         found = bind(expression, self.tenant)
+        if found is not None and policy.volatile:
+            return Bound(Binding.OPAQUE)  # it is asked about rows of every tenant, and may keep or tell what it sees
         if found is not None and found.binding is Binding.FIXED and policy.roles == [self.role]:
             return Bound(Binding.ROLE)
         return found

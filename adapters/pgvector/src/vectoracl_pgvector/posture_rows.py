@@ -68,6 +68,7 @@ class Policy(NamedTuple):
     check: str | None
     roles: list[str]
     applies: bool
+    volatile: str = ""  # a function that it calls and that can do more than compute
 
 
 class Grant(NamedTuple):  # noqa: D101

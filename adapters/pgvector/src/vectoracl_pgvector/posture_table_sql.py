@@ -55,7 +55,10 @@ SELECT alike.relations, p.polname::text, p.polpermissive, p.polcmd::text,
        pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid),
        ARRAY(SELECT CASE WHEN o = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(o)::text END
                FROM pg_catalog.unnest(p.polroles) o ORDER BY 1),
-       0 = ANY (p.polroles) OR EXISTS (SELECT FROM reach WHERE reach.oid = ANY (p.polroles))
+       0 = ANY (p.polroles) OR EXISTS (SELECT FROM reach WHERE reach.oid = ANY (p.polroles)),
+       coalesce((SELECT pg_catalog.min(q.proname::text) FROM pg_catalog.regexp_matches(
+                          pg_catalog.concat(p.polqual, p.polwithcheck), ':(?:funcid|opfuncid) (\\d+)', 'g') m
+                   JOIN pg_catalog.pg_proc q ON q.oid = m[1]::oid AND q.provolatile = 'v'), '')
   FROM alike JOIN pg_catalog.pg_policy p ON p.oid = alike.one ORDER BY 2, 1"""
 )
 

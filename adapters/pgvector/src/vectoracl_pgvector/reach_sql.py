@@ -213,7 +213,8 @@ SELECT y.polrelid::bigint, y.polname::text, y.polpermissive, y.polcmd::text,
   FROM pg_catalog.pg_policy y JOIN cand ON cand.oid = y.polrelid ORDER BY 1, 2"""
 )
 
-# Policies that name anything beside their table and what PostgreSQL brings: an operator, function, type or relation.
+# Policies that name anything beside their table and what PostgreSQL brings: an operator, function, type or relation;
+# and those outside the tree that call a volatile function (`POLICIES` says it of the tree's).
 POLICY_CODE: Final = (
     parts.REACH
     + parts.TREE
@@ -226,7 +227,13 @@ SELECT DISTINCT y.polrelid::bigint, y.polname::text, y.polrelid IN (SELECT oid F
  WHERE (y.polrelid IN (SELECT oid FROM cand) OR y.polrelid IN (SELECT oid FROM tree))
    AND NOT (d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = y.polrelid)
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.typtype = 'e' AND t.oid = d.refobjid
-                      AND d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass) ORDER BY 1, 2, 4"""
+                      AND d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass)
+UNION
+SELECT y.polrelid::bigint, y.polname::text, false, 'function ' || q.proname::text
+  FROM pg_catalog.pg_policy y CROSS JOIN LATERAL pg_catalog.regexp_matches(
+         pg_catalog.concat(y.polqual, y.polwithcheck), ':(?:funcid|opfuncid) (\\d+)', 'g') m
+  JOIN pg_catalog.pg_proc q ON q.oid = m[1]::oid AND q.provolatile = 'v'
+ WHERE y.polrelid IN (SELECT oid FROM cand) ORDER BY 1, 2, 4"""
 )
 
 # Triggers whose function runs as its owner, with who can make them fire (a cascade of a foreign key counts); and of the
@@ -269,6 +276,14 @@ SELECT x.kind, x.schema, x.name, x.privilege_type, x.grantee::bigint FROM (
    CROSS JOIN LATERAL ({_EXPLODE.format("coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))")}
                        EXCEPT {_EXPLODE.format("i.initprivs")}) a
    WHERE i.classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND i.objsubid = 0 AND a.grantee <> p.proowner
+  UNION ALL
+  SELECT 'schema', n.nspname::text, '', a.*
+    FROM pg_catalog.pg_namespace n
+    LEFT JOIN pg_catalog.pg_init_privs i ON i.classoid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+          AND i.objoid = n.oid AND i.objsubid = 0
+   CROSS JOIN LATERAL ({_EXPLODE.format("n.nspacl")} EXCEPT {_EXPLODE.format("i.initprivs")}) a
+   WHERE n.oid < {_FIRST_NORMAL} AND n.nspname <> 'public' AND n.nspacl IS NOT NULL AND a.grantee <> n.nspowner
+     AND a.privilege_type = 'CREATE'
   UNION ALL
   SELECT 'relation', n.nspname::text, c.relname::text, a.*
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

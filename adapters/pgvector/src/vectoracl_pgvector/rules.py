@@ -314,6 +314,9 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
     ("PG138", "A foreign table or server is usable by the runtime role", _E, True,
      "A foreign server is reached with other credentials, and it can be this very server: there the session's tenant "
      "is not known and other policies hold."),
+    ("PG141", "A trigger of the table runs code that is not proved harmless", _E, True,
+     "It gets every row of every tenant that is written, and can pass it on without keeping it in a table: by NOTIFY, "
+     "to a log, to another server. Counted on tables that vectoracl provisioned, where such triggers are not usual."),
     ("PG139", "An entry of accept covers nothing", _N, False,
      "What it accepted is gone or has another name. Left in place, it could cover something else one day."),
 )  # fmt: skip
