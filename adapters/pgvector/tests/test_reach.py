@@ -402,6 +402,27 @@ def test_a_fresh_managed_service_serves_at_engine(ground: Ground, service: str, 
     assert found.grade == "engine", lowering(found)
 
 
+AUTH = """CREATE SCHEMA auth; GRANT USAGE ON SCHEMA auth TO PUBLIC; CREATE FUNCTION auth.uid() RETURNS uuid STABLE LANGUAGE
+sql AS $$ SELECT (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid $$; CREATE TABLE
+public.docs (id uuid PRIMARY KEY, user_id uuid NOT NULL, body text); ALTER TABLE public.docs ENABLE ROW LEVEL SECURITY,
+FORCE ROW LEVEL SECURITY; CREATE POLICY own ON public.docs USING ({0}) WITH CHECK ({0}); GRANT SELECT, INSERT, UPDATE,
+DELETE ON public.docs TO vectoracl_runtime; REVOKE ALL ON vectoracl.chunks_tenants FROM vectoracl_runtime;"""
+
+
+def test_a_policy_that_calls_a_helper_of_supabase_is_told_what_to_write(ground: Ground) -> None:
+    target = Target("public", "docs", "user_id", "request.jwt.claims", foreign=True)
+    found, _ = ground.dig(AUTH.format("auth.uid() = user_id"), target=target)
+    assert found.grade == "none"
+    (fix,) = {one.fix for one in found.findings if one.rule.id == "PG035"}
+    after, _ = ground.dig(AUTH.format("auth.uid() = user_id") + fix, target=target)
+    assert after.grade == "engine", lowering(after)
+    claim = "user_id = (auth.jwt() ->> 'org')::uuid"
+    jwt = "CREATE SCHEMA auth; CREATE FUNCTION auth.jwt() RETURNS jsonb STABLE LANGUAGE sql AS $$ SELECT '{{}}'::jsonb $$;"
+    found, _ = ground.dig(AUTH.replace("CREATE SCHEMA auth;", jwt, 1).format(claim), target=target)
+    assert found.grade == "none"
+    assert any("user_metadata" in one.fix for one in found.findings if one.rule.id == "PG035")
+
+
 def test_a_service_is_recognised_by_body_and_owner(ground: Ground) -> None:
     fresh = (SERVICES / "supabase.sql").read_text()
     changed = fresh + (

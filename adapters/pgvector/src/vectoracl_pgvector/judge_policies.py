@@ -121,7 +121,8 @@ def _policies_of(look: Look, relation: Relation) -> Iterator[Finding]:
             weak.rule, f"{place_of(relation)}.{policy.name}",
             f"The {'WITH CHECK' if weak.side == 'check' else 'USING'} condition of policy {policy.name} on "
             f"{place_of(relation)} {said} more than the tenant's rows, and no restrictive policy narrows it.",
-            f"ALTER POLICY {ident(policy.name)} ON {table} {clauses(policy.command, look.condition())};",
+            _of_token(look, policy, table)
+            or f"ALTER POLICY {ident(policy.name)} ON {table} {clauses(policy.command, look.condition())};",
         )  # fmt: skip
     for policy in look.policies[relation.oid]:
         bounds = [b for b in (look.bound(policy.using, policy), look.bound(policy.check, policy)) if b]
@@ -154,6 +155,22 @@ def _policies_of(look: Look, relation: Relation) -> Iterator[Finding]:
                 "PG038", f"{place_of(relation)}.{policy.name}",
                 f"Policy {policy.name} reads the setting without NULLIF(current_setting(…, true), '').", mend,
             )  # fmt: skip
+
+
+def _of_token(look: Look, policy: Policy, table: str) -> str:
+    """What to write in the place of Supabase's helpers, whose bodies are not part of the policy; empty without one."""
+    text = f"{policy.using} {policy.check}"
+    claims = "NULLIF(current_setting('request.jwt.claims', true), '')::jsonb"
+    if "auth.uid()" in text:
+        cast = "" if look.type_text.startswith(("text", "character varying")) else f"::{look.type_text}"
+        condition = f"{look.tenant.sql} = ({claims} ->> 'sub'){cast}"
+        return f"ALTER POLICY {ident(policy.name)} ON {table} {clauses(policy.command, condition)};"
+    if "auth.jwt()" in text:
+        return advice(
+            f"Write what auth.jwt() reads in its place: {look.tenant.sql} = {claims} ->> 'CLAIM' (-> 'app_metadata' "
+            "before it, if the claim is there), with a claim that the user cannot change: nothing of user_metadata."
+        )
+    return ""
 
 
 def weak_policies(look: Look, policies: list[Policy]) -> Iterator[_Weak]:

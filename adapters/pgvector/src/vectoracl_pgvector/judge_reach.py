@@ -44,6 +44,7 @@ def _besides(graph: Graph, before: list[Finding]) -> Iterator[Finding]:
     yield from _leakproof(graph)
     if walk.strict:
         yield from _triggers(graph)
+        yield from _rules(graph)
     yield from _policies(graph, before)
     yield from _system(graph, walk.actors)
     yield from _parameters(graph, walk.actors)
@@ -322,6 +323,16 @@ def _triggers(graph: Graph) -> Iterator[Finding]:
                 "PG141", at, f"The trigger {at} gets every row that is written, and what its function does with them "
                 "is not proved.", f"DROP TRIGGER {ident(trigger.name)} ON {ident(trigger.schema, trigger.table)};",
             )  # fmt: skip
+
+
+def _rules(graph: Graph) -> Iterator[Finding]:
+    """Rules of the table: they act as its owner, and can answer with what that role reads, a copy for example."""
+    for schema, table, name in graph.look.rows.get("rewrite_rules", []):
+        at = f"{schema}.{table}.{name}"
+        yield found(
+            "PG132", at, f"The rule {at} acts as the owner of the table whenever a tenant writes, and what it does is "
+            "not proved.", f"DROP RULE {ident(name)} ON {ident(schema, table)};",
+        )  # fmt: skip
 
 
 def _policies(graph: Graph, before: Iterable[Finding]) -> Iterator[Finding]:
