@@ -137,6 +137,8 @@ def typed(name: str, kind: FieldType, value: object) -> Scalar:
 
     Raises: InvalidInputError if the type differs (nothing is coerced: True is no number, "1" is none either).
     """
+    if isinstance(value, list | tuple):
+        raise InvalidInputError(f"The field {name!r} holds a {kind.value}, not {type(value).__name__}.", field=name)
     one = scalar(value, f"The value for {name!r}")
     match kind:
         case FieldType.KEYWORD | FieldType.KEYWORDS:

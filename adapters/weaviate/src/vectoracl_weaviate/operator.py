@@ -84,8 +84,21 @@ class WeaviateOperator:
                     "another dimension).",
                     field="dimension",
                 )
+            self._check_properties(found)
             notes.learned(self._store, notes.embedder_of(schema.kept(found)), self._embedder)
         return list(schema.steps(self._config, self._fields, found, self._embedder))
+
+    def _check_properties(self, found: Mapping[str, Any]) -> None:
+        """Refuse a collection with a property that cannot become what it has to be. Raises: RefusedError."""
+        there = {one["name"]: one for one in found.get("properties") or ()}
+        for name, wanted in schema.properties(self._config, self._fields).items():
+            wrong = schema.misfit(wanted, there[name]) if name in there else None
+            if wrong is not None:
+                raise RefusedError(
+                    f"The property {name} of the collection {self._config.collection} is not as it has to be: {wrong}. "
+                    "That cannot be changed: name another collection, provision it, and copy the chunks there "
+                    "(vectoracl copy)."
+                )
 
     def plan(self, *, adopt: str | None = None) -> str:
         """Return the HTTP requests that `provision` would make now, and what would be adopted; changes nothing."""

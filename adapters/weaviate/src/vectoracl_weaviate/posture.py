@@ -133,26 +133,25 @@ def _properties(config: WeaviateConfig, fields: Mapping[str, FieldType], found: 
     for name, wanted in schema.properties(config, fields).items():
         subject, has = f"{config.collection}.{name}", there.get(name)
         if has is None:
-            yield Finding(rules.PROPERTY, subject, "there is no such property", _PROVISION)
-        elif wanted["indexFilterable"] and has.get("tokenization") != wanted.get("tokenization"):
-            message = f"its tokenization is {has.get('tokenization') or 'the default'}"
-            yield Finding(rules.TOKENS, subject, message, "name another collection and provision it")
-        elif not schema.fits(wanted, has):
-            message = f"it is not a {wanted['dataType'][0]} with the index that is needed"
-            yield Finding(rules.PROPERTY, subject, message, "name another collection and provision it")
+            parts = ["there is no such property", schema.other_type(name, fields, found)]
+            yield Finding(rules.PROPERTY, subject, "; ".join(filter(None, parts)), _PROVISION)
+            continue
+        message = schema.misfit(wanted, has)
+        if message is not None:
+            rule = rules.TOKENS if "tokenization" in message and wanted["indexFilterable"] else rules.PROPERTY
+            yield Finding(rule, subject, message, "name another collection and provision it")
 
 
 def _vector(config: WeaviateConfig, found: Mapping[str, Any]) -> Iterator[Finding]:
     has = (found.get("vectorConfig") or {}).get(config.vector)
     subject = f"{config.collection}.{config.vector}"
     wanted = schema.vector_index(config)
-    if has is None:
-        yield Finding(rules.VECTOR, subject, "there is no such vector", "name another collection and provision it")
-        return
     message = schema.other_vectors(config, found)
     if message is not None:
         fix = "configure what it holds, or name another collection, provision it and copy there (vectoracl copy)"
         yield Finding(rules.VECTOR, subject, message, fix)
+    if has is None:
+        return
     if schema.compressed(config, found):
         yield Finding(rules.COMPRESSED, subject, "its vectors are compressed", "accept it, or provision another")
     if has.get("vectorIndexType") != wanted["vectorIndexType"]:

@@ -125,12 +125,16 @@ def other_vectors(config: WeaviateConfig, found: Mapping[str, Any]) -> str | Non
         return f"it holds vectors of {dimension} numbers, and dimension is {config.dimension}"
     has = (found.get("vectorConfig") or {}).get(config.vector)
     if has is None:
-        return f"there is no vector {config.vector!r}"
+        names = ", ".join(repr(name) for name in sorted(found.get("vectorConfig") or ())) or "none that has a name"
+        return f"there is no vector {config.vector!r}; it has {names}"
     settings = has.get("vectorIndexConfig") or {}
     inner = settings.get("hnsw") or {} if has.get("vectorIndexType") == "dynamic" else {}
     distances = {settings.get("distance"), inner.get("distance")} - {None}
-    if distances != {DISTANCE[config.metric]} or settings.get("skip"):
-        return f"it is not ranked by {DISTANCE[config.metric]}"
+    if distances != {DISTANCE[config.metric]}:
+        by = ", ".join(sorted(map(str, distances))) or "nothing"
+        return f"it is ranked by {by}, and metric is {config.metric} ({DISTANCE[config.metric]})"
+    if settings.get("skip"):
+        return f"its vectors are in no index, and metric is {config.metric}"
     return None
 
 
@@ -187,10 +191,29 @@ def steps(
             yield AddProperty(name, {"name": name, **body}, of.get(name))
 
 
-def fits(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    """Tell whether the property that was *found* serves as the wanted one: type, tokenization, indexes."""
-    keys = ("dataType", "indexFilterable", "indexSearchable", "tokenization")
-    return all(found.get(key) == wanted[key] for key in keys if key in wanted and not _moot(key, wanted))
+def misfit(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+    """Say how the property that was *found* is not the wanted one: by type, tokenization or indexes; None: it is."""
+    for key in ("dataType", "tokenization", "indexFilterable", "indexSearchable"):
+        if key in wanted and not _moot(key, wanted) and found.get(key) != wanted[key]:
+            return f"its {key} is {_plain(found.get(key))}, and {_plain(wanted[key])} is needed"
+    return None
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return {None: "the default", True: "on", False: "off"}.get(value, str(value))
+
+
+def other_type(name: str, fields: Mapping[str, FieldType], found: Mapping[str, Any]) -> str | None:
+    """Say of which other type the collection that was *found* holds the metadata field of the property *name*."""
+    there = {one["name"] for one in found.get("properties") or ()}
+    for field, kind in fields.items():
+        if property_of(field, kind) == name:
+            held = [other for other in FieldType if other is not kind and property_of(field, other) in there]
+            if held:
+                return f"it holds {field!r} as {held[0].value}, and it is declared as {kind.value}"
+    return None
 
 
 def _moot(key: str, wanted: Mapping[str, Any]) -> bool:
