@@ -17,6 +17,7 @@ from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.execute import _done, _written
 from vectoracl_weaviate.failures import mapped
 from vectoracl_weaviate.operator import WeaviateOperator
+from vectoracl_weaviate.requests import Find, Tally
 
 E = np.eye(8, dtype=np.float32)
 WHO = principal("u", "acme")
@@ -162,3 +163,31 @@ def test_a_node_that_has_not_heard_of_the_collection_is_asked_again(store, tmp_p
     assert "caught up" in caught.value.message
     assert operator.create("acme") == ["created the tenant acme"]
     operator.close()
+
+
+class _Behind:
+    """A port to a node that does not know the collection; what the leader answers it passes on."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def execute(self, request, timeout):
+        if isinstance(request, Find | Tally):
+            raise answers.error_of(answers.meant("could not find class Test in schema"), write=False)
+        return self.inner.execute(request, timeout)
+
+
+def test_a_node_that_is_behind_its_leader_is_unavailable(store, monkeypatch):
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(WHO)
+        docs.upsert([Chunk("1", "d", "", E[0])])
+        ports = acl._stores["main"].ports
+        monkeypatch.setitem(ports, "store", _Behind(ports["store"]))
+        for ask in (docs.count, lambda: docs.search(E[0]), lambda: docs.upsert([Chunk("2", "d", "", E[0])]),
+                    lambda: docs.delete(ids=[("d", "1")])):  # fmt: skip
+            with pytest.raises(StoreError) as caught:
+                ask()
+            assert (caught.value.code, caught.value.retryable, caught.value.sent) == ("unavailable", True, "no")

@@ -19,6 +19,7 @@ from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.records import Facet, Hit, Record, Vector
 from vectoracl.replacing import at_generation, version_of
 from vectoracl_weaviate import posture as postures
+from vectoracl_weaviate.answers import NOT_PROVISIONED, UNSETTLED, error_of
 from vectoracl_weaviate.capabilities import capabilities
 from vectoracl_weaviate.compile import NO_VERSION, WeaviateCompiler
 from vectoracl_weaviate.compile_predicate import Compiled, Condition, every
@@ -46,6 +47,8 @@ _STRANGE = 100
 """How many objects of writers that did not know a field are looked at before all are compared."""
 _DROPPED = 100
 """How many compared objects go in one call: the fewer, the sooner after they were compared."""
+_DOUBTFUL = ("rejected", NOT_PROVISIONED.code)
+"""What a tenant may be refused with that is not there, or that the one node that answers does not know yet."""
 _METADATA: Final[Include] = frozenset({"metadata"})
 
 
@@ -76,6 +79,11 @@ _Marks = dict[Number, str]
 
 def _quiet(marks: _Marks) -> bool:
     return len(marks) < 2 and not any(marks.values())
+
+
+def _behind(refused: StoreError) -> StoreError:
+    """Return the error of a node that does not know a collection of which the cluster's leader knows the tenants."""
+    return error_of(UNSETTLED, write=refused.sent == "unknown")
 
 
 class WeaviateAdapter:
@@ -405,9 +413,12 @@ class WeaviateAdapter:
             raise refused
         if refused.code == "tenant_not_served":
             return empty
-        if refused.code != "rejected":
+        if refused.code not in _DOUBTFUL:
             raise refused
-        if (yield from self._state(partition, refused)) == "active":
+        state = yield from self._state(partition, refused)
+        if refused.code == NOT_PROVISIONED.code:
+            raise _behind(refused)
+        if state == "active":
             # Made or activated by somebody between the two; whatever else was refused is refused again.
             return (yield from make())
         return empty
@@ -443,9 +454,11 @@ class WeaviateAdapter:
             return (yield from confined(make(), partition))
         except StoreError as error:
             refused = error
-        if refused.code != "rejected":
+        if refused.code not in _DOUBTFUL:
             raise refused
         state = yield from self._state(partition, refused)
+        if refused.code == NOT_PROVISIONED.code:
+            raise _behind(refused)
         if refused.sent != "no":
             raise refused if state == "active" else not_served(refused.sent)
         if state != "active":
