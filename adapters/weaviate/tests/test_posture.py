@@ -92,7 +92,7 @@ def test_a_collection_without_tenants_is_refused_and_left_as_it_is(stores):
         ("label", {"tokenization": "word"}, "WV006"),
         ("document", {"tokenization": "lowercase"}, "WV006"),
         ("m_kw_lang", {"tokenization": "trigram"}, "WV006"),
-        ("m_num_year", {"dataType": ["text"], "tokenization": "field"}, "WV006"),
+        ("m_num_year", {"dataType": ["text"], "tokenization": "field"}, "WV005"),
         ("m_num_year", {"dataType": ["int"]}, "WV005"),
         ("seek", {"indexFilterable": False}, "WV005"),
         ("present", None, "WV005"),
