@@ -125,7 +125,9 @@ def test_an_error_of_the_store_is_no_outcome(here, monkeypatch):
 def test_a_folder_without_tenants_is_told_in_a_line(here, folder):
     result = CliRunner().invoke(app, ["demo", "--docs", folder])
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: ")
+    *progress, told = result.stderr.splitlines()
+    assert progress in ([], ["reading documents …"])
+    assert told.startswith("error: ")
     assert not (here / "vectoracl.toml").exists()
 
 
