@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from vectoracl import arguments, facets, pages, reads, writes
 from vectoracl.actions import Action, check_actions
@@ -23,22 +23,6 @@ T = TypeVar("T")
 UNSET: Any = object()
 _LOOKED_AT = 500
 Ids = Iterable[str | tuple[str, str]]
-
-
-class Driver(Protocol):
-    """What runs the flows of sync handles."""
-
-    def run(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
-        """Drive *flow* on *store*; *timeout* in seconds, None for the store's own."""
-        ...
-
-
-class AsyncDriver(Protocol):
-    """What runs the flows of async handles."""
-
-    async def arun(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
-        """Drive *flow* on *store*."""
-        ...
 
 
 class Life:

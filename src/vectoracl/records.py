@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 Vector = NDArray[np.float32]
 _LENGTH = struct.Struct(">Q").pack
 DEFAULT_LABEL = "default"
-STAGED_LABEL = "#staged"
 NEVER_EXPIRES = 253_402_300_799.0  # 9999-12-31T23:59:59Z, so that `expires > now` has a value to compare on every store
 
 

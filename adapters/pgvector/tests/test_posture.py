@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from vectoracl.findings import Posture
-from vectoracl_pgvector import posture, versions
+from vectoracl_pgvector import posture
 from vectoracl_pgvector import schema as schema_sql
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.posture import Target, discover, judge, look, queries
@@ -769,4 +769,3 @@ def test_queries_are_fixed_in_number_and_pure() -> None:
     assert len(queries(TARGET)) == len(queries(Target("x", "y", "", "z.z", "r"))) == 43
     assert queries(TARGET) == queries(TARGET)
     assert all("%" not in sql for _, sql, params in queries(TARGET) if params is None), "it is sent as it stands"
-    assert versions.PGVECTOR_AT_LEAST == (0, 8, 4)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import importlib
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -282,15 +282,3 @@ def run_mutant(harness: Harness, mutant: Mutant, options: Options) -> Kill:
         tuple(f"{note.id}: {note.reason}" for note in died),
         mutant.modes[0],
     )
-
-
-def run_mutants(
-    harness: Harness, mutants: Sequence[Mutant], options: Options, watch: Callable[[Kill], None] = lambda _: None
-) -> list[Kill]:
-    """Run all *mutants*."""
-    kills = []
-    for mutant in mutants:
-        kill = run_mutant(harness, mutant, options)
-        kills.append(kill)
-        watch(kill)
-    return kills

@@ -31,9 +31,6 @@ SAME = (0.8, 1.25)
 SHOWS = 1.5
 
 
-_Break = Callable[[Opened, Store], Opened]
-
-
 class RanksEveryone(PostFilter):
     """The control whose time follows the foreign rows."""
 

@@ -7,8 +7,8 @@ This file decides alone. It takes outcomes as they were noted and counts everyth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 Outcome = Literal["passed", "failed", "known deviation", "unsupported, verified", "not run", "abstained"]
 Verdict = Literal["conformant", "not conformant", "not measured"]
@@ -49,10 +49,6 @@ class Noted:
     reproduce: str = ""
     controls: int = 0
     attacks: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it for the report."""
-        return asdict(self)
 
 
 @dataclass(slots=True)

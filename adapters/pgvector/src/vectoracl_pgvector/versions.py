@@ -33,7 +33,6 @@ END_OF_LIFE: Final[dict[int, str]] = {
 }
 OLDEST_MAJOR: Final = 13
 PGVECTOR_NEEDED: Final = (0, 8, 0)  # iterative scans
-PGVECTOR_AT_LEAST: Final = (0, 8, 4)
 PGVECTOR_SERIAL_BEFORE: Final = (0, 8, 2)  # our own index builds use no parallel workers (CVE-2026-3172)
 # Of pgvector: from, fixed in, 32-bit servers only, and what it is (issues 959, 1006 and the changelog).
 PGVECTOR_HOLES: Final[tuple[tuple[tuple[int, ...], tuple[int, ...], bool, str], ...]] = (

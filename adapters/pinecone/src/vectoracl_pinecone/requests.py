@@ -225,4 +225,3 @@ class SourceRows(Request[tuple[Match, ...]]):
 Standing = Describe | Schema | MayRead | MayRank | MayWrite | Stray | SourceIds | SourceRows
 """What is not a handle's: it names no tenant, and no flow of an operation makes it."""
 AnyRequest = Query | Listing | FetchBy | Put | Remove | Drop | Settle | Standing
-Scoped = Query | Listing | FetchBy | Put | Remove | Drop | Settle

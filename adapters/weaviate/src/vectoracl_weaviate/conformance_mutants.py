@@ -12,7 +12,6 @@ from vectoracl_weaviate.compile_predicate import Filters
 from vectoracl_weaviate.conformance import WeaviateStore
 from vectoracl_weaviate.requests import Create, Drop, Find, Groups, Tally
 
-_COMPILE = "vectoracl_weaviate.compile:WeaviateCompiler"
 _ADAPTER = "vectoracl_weaviate.adapter:WeaviateAdapter"
 _PREDICATES = "vectoracl_weaviate.compile_predicate:Compiler"
 

@@ -461,11 +461,3 @@ def _columns(body: bytes) -> Sequence[bytes]:
 def _params(bind: _Step, source: _Step) -> tuple[Param, ...]:
     types = source.types + (0,) * max(0, len(bind.raw) - len(source.types))
     return tuple(param(data, kind, binary=binary) for (data, binary), kind in zip(bind.raw, types, strict=False))
-
-
-def first_tokens(sql: str) -> list[Token]:
-    """Return the tokens of the one statement in *sql*. Raises: TokenError if there is not exactly one."""
-    parts = statements(sql)
-    if len(parts) != 1:
-        raise TokenError(f"{len(parts)} statements in one text")
-    return parts[0]
