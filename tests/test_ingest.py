@@ -92,6 +92,18 @@ def test_a_document_of_another_file_is_not_replaced_and_the_cures_work(here):
     ingest("a/README.md", code=2)  # it is the other file's now
 
 
+def test_a_file_is_the_same_one_however_its_folder_was_named(here):
+    ingest("a/README.md", "b/README.md")
+    ingest("a")  # the folder that the first one lies in gives it the same name
+    (Path("a") / "README.md").write_text("more about cats")
+    ingest("a", "b")
+    assert texts(here) == {"a/README.md": "more about cats", "b/README.md": "about dogs"}
+    Path("a/README.md").rename("gone")
+    (Path("a") / "other.md").write_text("other")
+    ingest("a", "--prune", "--yes")
+    assert set(texts(here)) == {"a/other.md", "b/README.md"}
+
+
 def test_what_the_application_wrote_is_not_replaced(here):
     here.scoped(WHO).replace("README.md", [Chunk("c", "README.md", "the application's")])
     ingest("a/README.md", code=2)

@@ -175,6 +175,11 @@ def _mark(file: File, source: str) -> str:
     return f"{_root(file.root, source)}-{_digest('name', f'{source}/{file.root.name}/{below}')}"
 
 
+def _same_file(left: str, right: str) -> bool:
+    """Tell whether two marks name one file. Their roots may differ: a file is read alone, or with its folder."""
+    return left.rpartition("-")[2] == right.rpartition("-")[2]
+
+
 def _metadata(given: Sequence[str], declared: Mapping[str, str]) -> dict[str, Any]:
     """Read `--metadata KEY=VALUE`, each value as the type that is declared. Raises: InvalidInputError."""
     made: dict[str, Any] = {}
@@ -216,7 +221,7 @@ def _check_origins(handle: ScopedRetriever, marks: Mapping[str, str], steps: Ste
     foreign = []
     for place, (name, mark) in enumerate(marks.items()):
         found = handle.page(F["@document"] == name, size=1, include=("metadata",)).hits
-        if found and (found[0].metadata or {}).get(MARK) != mark:
+        if found and not _same_file(str((found[0].metadata or {}).get(MARK, "")), mark):
             foreign.append(name)
         steps.step("looking for what is there", place + 1, len(marks))
     if foreign:
