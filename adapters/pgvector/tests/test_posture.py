@@ -300,7 +300,7 @@ CASES = [
          "ON vectoracl.chunks FOR EACH ROW EXECUTE FUNCTION vectoracl.t()", grade="engine"),
     Case("PG076", "CREATE TABLE vectoracl.copy (LIKE vectoracl.chunks); ALTER TABLE vectoracl.copy ENABLE ROW LEVEL "
          "SECURITY, FORCE ROW LEVEL SECURITY; CREATE RULE r AS ON INSERT TO vectoracl.chunks DO ALSO "
-         "INSERT INTO vectoracl.copy SELECT new.*", grade="engine"),
+         "INSERT INTO vectoracl.copy SELECT new.*", grade="none"),
     Case("PG077", "CREATE PUBLICATION p FOR TABLE vectoracl.chunks_1", grade="engine"),
     Case("PG077", "CREATE PUBLICATION p FOR ALL TABLES"),
     Case("PG077", "CREATE PUBLICATION p FOR TABLES IN SCHEMA vectoracl"),
