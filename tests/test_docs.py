@@ -11,6 +11,8 @@ import pytest
 import typer
 from markdown_it import MarkdownIt
 
+from vectoracl.plugins import load
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 NEEDS_SERVER = {"pgvector.md"}  # run by adapters/pgvector/tests/test_docs.py
@@ -172,3 +174,24 @@ def test_every_method_of_a_handle_and_every_helper_of_testing_is_in_a_page_by_na
     missing = [name for name in names if not re.search(rf"\.{name}\(|`{name}`", text)]
     missing += [f"testing.{name}" for name in helpers if not name.startswith("_") and f"testing.{name}" not in text]
     assert missing == []
+
+
+@pytest.mark.parametrize("adapter", ["memory", "pgvector", "qdrant", "weaviate", "pinecone"])
+def test_every_key_of_an_adapter_is_on_the_page_of_the_configuration(adapter: str) -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    section = page.split(f'\n### adapter = "{adapter}"\n')[1].split("\n##")[0]
+    fields = {field.alias or name: field for name, field in load(adapter).vectoracl_config_model().model_fields.items()}
+    named = {key.removesuffix(".*") for key in re.findall(r"`([a-z_]+(?:\.\*)?)`", section)}
+    assert fields.keys() - named == set()
+    for line in section.splitlines():
+        cells = re.split(r"(?<!\\)\|", line)
+        if len(cells) != 5:
+            continue
+        keys, defaults = (re.findall(r"`([^`]+)`", cells[column]) for column in (1, 3))
+        assert {key.removesuffix(".*") for key in keys} <= fields.keys()
+        if len(keys) == len(defaults):
+            for key, default in zip(keys, defaults, strict=True):
+                known = fields.get(key)
+                if known is not None and isinstance(known.default, str | int | float):
+                    value = str(known.default).lower() if isinstance(known.default, bool) else known.default
+                    assert default in {str(value), f"{value:g}" if isinstance(value, float) else ""}, key
