@@ -222,6 +222,15 @@ def test_prune_forgets_only_what_came_from_the_folder_and_is_gone(here):
     assert found["forgotten"] == []
 
 
+@pytest.mark.parametrize("more", [(), ("--source", "handbook")])
+def test_prune_keeps_what_came_from_a_file_that_is_there_under_another_name(here, more):
+    (Path("a") / "one.md").write_text("one")
+    ingest("a", "--under", "v1", *more)
+    Path("a/one.md").unlink()
+    assert "Deleted 1 document " in ingest("a", "--under", "v2", "--prune", "--yes", *more).stdout
+    assert sorted(texts(here)) == ["v1/a/README.md", "v2/a/README.md"]
+
+
 def test_prune_asks(here, monkeypatch):
     (Path("a") / "one.md").write_text("one")
     ingest("a")

@@ -129,7 +129,7 @@ def ingest(
                 if not overwrite:
                     _check_origins(handle, marks, steps)
                 written, count, words = _write(handle, files, marks, given, size, skipped, steps)
-                gone = _gone(handle, files, source, skipped, many=prune_many) if prune else []
+                gone = _gone(handle, files, marks, under, source, skipped, many=prune_many) if prune else []
                 steps.pause()
                 forgotten = _forget(handle, gone, yes=yes, as_json=as_json)
     failed = [one for one in skipped if isinstance(one, Failed)]
@@ -275,9 +275,18 @@ def _words(text: str) -> str:
 
 
 def _gone(
-    handle: ScopedRetriever, files: Sequence[File], source: str, skipped: Sequence[Skipped], *, many: bool
+    handle: ScopedRetriever,
+    files: Sequence[File],
+    marks: Mapping[str, str],
+    under: str,
+    source: str,
+    skipped: Sequence[Skipped],
+    *,
+    many: bool,
 ) -> list[str]:
     """Return the documents that came from the roots of *files* and have no file any more.
+
+    One that was read from a file of *files* with another `--under` has one.
 
     Raises: RefusedError where that is not known for certain, or without *many* they are most of the tenant's.
     """
@@ -295,12 +304,16 @@ def _gone(
             field="prune",
         )
     roots = {_root(file.root, source) for file in files}
-    kept = {file.name for file in files}
+    prefix = f"{under.rstrip('/')}/" if under else ""
+    names: dict[str, list[str]] = {}
+    for name, mark in marks.items():
+        names.setdefault(mark, []).append(name.removeprefix(prefix))
     gone, every = set(), set()
     for hit in handle.scan(include=("metadata",)):
         every.add(hit.document)
         mark = str((hit.metadata or {}).get(MARK, ""))
-        if mark.partition("-")[0] in roots and hit.document not in kept:
+        there = any(f"/{hit.document}".endswith(f"/{name}") for name in names.get(mark, ()))
+        if mark.partition("-")[0] in roots and hit.document not in marks and not there:
             gone.add(hit.document)
     if len(gone) > _FEW and len(gone) * 2 > len(every) and not many:
         raise RefusedError(
