@@ -69,13 +69,11 @@ class QdrantAdapter:
         shortfall = None
         for _ in range(AGAIN):
             points = yield from self._versions.steady(operation.partition, ask)
-            if self.config.local or operation.group_by is not None or len(points) >= operation.k:
+            if self.config.local:
                 break
             # A server ranks first and reads the payload then: what is replaced in between drops out of its answer, so
             # a short one is asked for again before the graph is blamed.
-            where = compiled.rows(operation.partition, scope)
-            visible = [] if where is None else (yield from self._pages.keys(operation.partition, where, operation.k))
-            shortfall = _SHORT if len(visible) > len(points) else None
+            shortfall = _SHORT if (yield from self._versions.missed(operation, scope, points)) else None
             if shortfall is None:
                 break
         hits = self._decode.ranked(points)

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from qdrant_client import models
 
 from vectoracl.adapter import Flow
-from vectoracl.algebra import EVERY
 from vectoracl.memory.lexical import fused
 from vectoracl.operations import Found, Search
 from vectoracl.queries import HybridQuery, Lexical
@@ -84,7 +83,7 @@ class WordSearch:
                 best = [(score, rows[str(point.id)]) for score, point in best]
             shortfall = _CUT if state["cut"] else None
             if vector is not None and shortfall is None:
-                shortfall = yield from self._shortfall(operation, scope, len(best))
+                shortfall = yield from self._shortfall(operation, scope, [point for _, point in best])
                 if shortfall is not None and turn < AGAIN:
                     continue  # see `adapter.QdrantAdapter.search`
             break
@@ -108,13 +107,10 @@ class WordSearch:
             return None
         return {str(row.id): row for row in rows}
 
-    def _shortfall(self, operation: Search, scope: Compiled, found: int) -> Flow[str | None]:
+    def _shortfall(self, operation: Search, scope: Compiled, points: Sequence[Any]) -> Flow[str | None]:
         """Return why there are fewer hits than there could be: a graph may lose some, on a server."""
-        if self._config.local or operation.group_by is not None or found >= operation.k:
-            return None
-        where = self._compile.rows(operation.partition, scope, EVERY)
-        visible = [] if where is None else (yield from self._pages.keys(operation.partition, where, operation.k))
-        return _SHORT if len(visible) > found else None
+        missed = not self._config.local and (yield from self._versions.missed(operation, scope, points))
+        return _SHORT if missed else None
 
     def _best(
         self, operation: Search, words: models.SparseVector, vector: Vector | None, where: models.Filter

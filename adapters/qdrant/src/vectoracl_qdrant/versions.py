@@ -10,6 +10,7 @@ point", and its published version is the highest that is not undecided.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -19,8 +20,9 @@ from qdrant_client import models
 from vectoracl.adapter import Flow, together
 from vectoracl.algebra import EVERY
 from vectoracl.errors import StoreError
+from vectoracl.operations import Search
 from vectoracl_qdrant.compile import QdrantCompiler
-from vectoracl_qdrant.compile_predicate import Compiled
+from vectoracl_qdrant.compile_predicate import Compiled, none
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.decode import ADAPTER, Decoder, Point
 from vectoracl_qdrant.heads import Head, Heads
@@ -78,6 +80,31 @@ class Versions:
                 return points
             hidden -= wrongly
         raise restless()
+
+    def missed(self, operation: Search, scope: Compiled, points: Sequence[Point]) -> Flow[bool]:
+        """Tell whether there is more in *scope* than *points*, the answer to *operation*, where they are too few.
+
+        With groups they are too few documents, or too few of a document.
+        """
+        partition = operation.partition
+        if operation.group_by is None:
+            return len(points) < operation.k and (yield from self._more(partition, len(points), scope))
+        numbers = Counter(self.of(point)[0] for point in points)
+        if len(numbers) < operation.k:
+            others = none(self._compile.documents(numbers))
+            if (yield from self._more(partition, 0, scope, others)):
+                return True
+        few = {name: number for name, number in numbers.items() if number < operation.per_group}
+        return bool(few) and (yield from self._more(partition, sum(few.values()), scope, self._compile.documents(few)))
+
+    def _more(self, partition: str, number: int, *conditions: Compiled) -> Flow[bool]:
+        """Tell whether more than *number* points of published versions meet *conditions*."""
+
+        def ask(visible: Compiled) -> Flow[Sequence[Any]]:
+            where = self._compile.rows(partition, *conditions, visible)
+            return [] if where is None else (yield from self._pages.keys(partition, where, number + 1))
+
+        return len((yield from self.steady(partition, ask))) > number
 
     def listed(self, first: Scroll) -> Flow[list[models.Record]]:
         """Return all points of a listing; those of one document were there at one moment.
