@@ -62,8 +62,8 @@ class PineconeAdapter:
         else:
             matches = yield from self._best(partition, where, vector, k, values=values)
         shortfall = None
-        if len(matches) < k and operation.group_by is None and self.config.check_complete:
-            shortfall = yield from self._shortfall(partition, where, vector, matches)
+        if self.config.check_complete and (operation.group_by is not None or len(matches) < k):
+            shortfall = yield from self._shortfall(operation, where, vector, matches)
         hits = self._decode.ranked(matches, operation.include)
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
@@ -121,12 +121,14 @@ class PineconeAdapter:
         raise restless()
 
     def _shortfall(
-        self, partition: str, where: Compiled, vector: list[float], matches: Sequence[Match]
+        self, operation: Search, where: Compiled, vector: list[float], matches: Sequence[Match]
     ) -> Flow[str | None]:
         """Say why there are fewer hits than the scope holds, if there are: the index is asked for any other record."""
-        others = every([where, self._compile.others(match.id for match in matches)])
-        more = yield from self._compile.query(partition, others, 1, vector)
-        return _SHORT if more else None
+        found = [(self._decode.tag(match).document, match.id) for match in matches]
+        for others in self._compile.missing(operation, found):
+            if (yield from self._compile.query(operation.partition, every([where, others]), 1, vector)):
+                return _SHORT
+        return None
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:
         """Return chunks by id, which are conditions beside the scope, inside the tenant's namespace."""

@@ -15,7 +15,7 @@ import orjson
 from vectoracl.algebra import EVERY, NONE
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.fields import FieldType
-from vectoracl.operations import ChunkRef, named
+from vectoracl.operations import ChunkRef, Search, named
 from vectoracl.predicate import Predicate
 from vectoracl.prepare import dump_metadata
 from vectoracl.records import Record as Chunk
@@ -113,6 +113,28 @@ class PineconeCompiler:
     def others(self, ids: Iterable[str]) -> Compiled:
         """Return that the record has none of *ids*."""
         return among(self._keys.record, list(ids), negated=True, always=True)
+
+    def missing(self, operation: Search, found: Sequence[tuple[str, str]]) -> list[Compiled]:
+        """Return what a record passes that would be in the answer too, a filter each; none where that is full.
+
+        *found* are the documents and ids of the records in it.
+        """
+        if operation.group_by is None:
+            return [self.others(id_ for _, id_ in found)] if len(found) < operation.k else []
+        groups: dict[str, list[str]] = {}
+        for document, id_ in found:
+            groups.setdefault(document, []).append(id_)
+        asked = [self.other_documents(groups)] if len(groups) < operation.k else []
+        part: list[str] = []
+        ids: list[str] = []
+        for document, own in [*groups.items(), ("", [])]:
+            if part and (not document or len(ids) + len(own) > MAX_IDS):
+                asked.append(every([self.documents(part), self.others(ids)]))
+                part, ids = [], []
+            if len(own) < operation.per_group:
+                part.append(document)
+                ids.extend(own)
+        return asked
 
     def written(self, chunk: Chunk, version: str) -> Compiled:
         """Return that the record is this chunk as it was just written."""

@@ -105,7 +105,8 @@ class WordSearch:
         if shortfall is None and cut:
             shortfall = _CUT
         if shortfall is None and self._config.check_complete:
-            shortfall = yield from self._shortfall(operation, asked, best)
+            found = [(self._decode.tag(rows[id_]).document, id_) for _, id_ in best]
+            shortfall = yield from self._shortfall(operation, asked, found)
         hits = self._decode.scored([(score, rows[id_]) for score, id_ in best], operation.include)
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
@@ -123,17 +124,18 @@ class WordSearch:
             return found if same else None
         return found
 
-    def _shortfall(self, operation: Search, asked: _Asked, best: Ranked) -> Flow[str | None]:
+    def _shortfall(self, operation: Search, asked: _Asked, found: Sequence[tuple[str, str]]) -> Flow[str | None]:
         """Return why there are fewer hits than there could be, if there are: the index is asked for any other."""
-        if len(best) >= operation.k or operation.group_by is not None:
-            return None
-        rest = every([asked.where, self._compile.others(id_ for _, id_ in best)])
-        if asked.vector is not None:
-            more = yield from self._compile.query(asked.partition, rest, 1, asked.vector)
-        else:
-            rest = every([rest, self._compile.holds(asked.places)])
-            more = yield from self._compile.by_words(asked.partition, rest, 1, asked.places)
-        return _SHORT if more else None
+        for others in self._compile.missing(operation, found):
+            rest = every([asked.where, others])
+            if asked.vector is not None:
+                more = yield from self._compile.query(asked.partition, rest, 1, asked.vector)
+            else:
+                rest = every([rest, self._compile.holds(asked.places)])
+                more = yield from self._compile.by_words(asked.partition, rest, 1, asked.places)
+            if more:
+                return _SHORT
+        return None
 
     # Legs
 
