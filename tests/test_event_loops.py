@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import vectoracl
 from vectoracl import testing
+from vectoracl.audit import JsonlSink
 
 CONFIG: dict[str, Any] = {"version": 1, "stores": {"main": {"adapter": "memory", "dimension": 3}}}
 ALICE = testing.principal("alice", "acme")
@@ -39,3 +42,46 @@ def test_what_was_never_used_is_closed_anywhere() -> None:
     acl = vectoracl.aconnect(CONFIG)
     asyncio.run(acl.close())
     asyncio.run(acl.close())
+
+
+@pytest.mark.parametrize("at", ["a port is made", "the sink is closed"])
+def test_a_close_that_is_cancelled_leaves_nothing_open(at: str, tmp_path: Path) -> None:
+    held, go = threading.Event(), threading.Event()
+
+    class Slow(JsonlSink):
+        def close(self) -> None:
+            if at == "the sink is closed":
+                held.set()
+                assert go.wait(10)
+            super().close()
+
+    def make(acl: Any) -> None:
+        with acl._making:
+            held.set()
+            assert go.wait(10)
+
+    async def use() -> None:
+        acl = vectoracl.aconnect(CONFIG, sink=Slow(tmp_path / "audit.jsonl"))
+        await acl.scoped(ALICE).count()
+        maker = threading.Thread(target=make, args=(acl,))
+        if at == "a port is made":
+            maker.start()
+            held.wait(10)
+        closing = asyncio.create_task(acl.close())
+        await asyncio.sleep(0.01)
+        await asyncio.to_thread(held.wait, 10)
+        for _ in range(2):
+            closing.cancel()
+            await asyncio.sleep(0.01)
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        if maker.ident is not None:
+            maker.join()
+        port: Any = acl._stores["main"].aport
+        with pytest.raises(vectoracl.ClosedError):
+            await port.execute(None, None)
+
+    asyncio.run(use())
+    lines = (tmp_path / "audit.jsonl").read_text().splitlines()
+    assert ['"outcome":"ok"' in line for line in lines] == [False, True]

@@ -524,9 +524,10 @@ class AsyncVectorACL(_Base):
         if self._stores:
             self._check_loop()
         self._closed = True
-        if self._stores:  # whoever is making a port finishes it first; in a thread, since that may take a while
-            await asyncio.to_thread(self._shut)
         ending = _Ending(debug=self.config.debug_errors)
+        if self._stores:  # whoever is making a port finishes it first; in a thread, since that may take a while
+            with ending.of("A port that was being made"):
+                await _to_its_end(self._shut)
         for named in self._stores.values():
             if named.aport is not None:
                 with ending.of(f"The store {named.store.name!r}"):
@@ -537,7 +538,7 @@ class AsyncVectorACL(_Base):
             if self.core_port.sink_is_quick():
                 self.sink.close()
             else:
-                await asyncio.to_thread(self.sink.close)
+                await _to_its_end(self.sink.close)
         ending.finish()
 
     async def __aenter__(self) -> Self:
@@ -586,6 +587,24 @@ def aconnect(
 ) -> AsyncVectorACL:
     """Return the asyncio form of `connect`, opened on first use (or by `await acl.open()`). Raises: ConfigError."""
     return AsyncVectorACL(config, store=store, policy=policy, sink=sink, embedder=embedder, clients=clients)
+
+
+async def _to_its_end(work: Callable[[], object]) -> None:
+    """Do *work* in a thread, to its end also where the caller is cancelled meanwhile; that is raised then."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    failed = task.exception()
+    if cancelled is None:
+        task.result()
+        return
+    if failed is not None:
+        cancelled.add_note(f"and then: {type(failed).__name__}")
+    raise cancelled
 
 
 class _Ending:
