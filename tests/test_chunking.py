@@ -195,7 +195,7 @@ def test_what_cannot_be_read_is_reported(docs):
     found, skipped = read(docs, max_bytes=2000)
     assert sorted(found) == ["docs/code.py", "docs/exact.txt", "docs/guide/a.rst", "docs/index.md", "docs/page.html"]
     assert skipped == {
-        "docs/image.png": "is no text of a known kind",
+        "docs/image.png": "is not a text of a known kind",
         "docs/binary.txt": "is binary",
         "docs/latin.txt": "is not UTF-8",
         "docs/large.txt": "is larger than 2000 bytes",
@@ -206,7 +206,7 @@ def test_what_cannot_be_read_is_reported(docs):
         "'docs/bad\\u200bname.txt'": skipped["'docs/bad\\u200bname.txt'"],
         "docs/.hidden.md": "is hidden",
         "docs/.git": "is hidden",
-        "docs/pipe.txt": "is no regular file",
+        "docs/pipe.txt": "is not a regular file",
     }
     assert "cannot be an id" in skipped["'docs/bad\\u200bname.txt'"]
 

@@ -125,7 +125,7 @@ def test_ingest_tells_what_it_left_out(here):
     (here / "docs").mkdir()
     (here / "docs" / "picture.png").write_bytes(b"\0\1")
     assert ingested(here, intro="Text.")["skipped"] == [
-        {"name": "docs/picture.png", "reason": "is no text of a known kind"}
+        {"name": "docs/picture.png", "reason": "is not a text of a known kind"}
     ]
     assert "left out: docs/picture.png" in run("ingest", "--as", "ann@acme", "docs").stdout
 

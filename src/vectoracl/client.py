@@ -224,7 +224,7 @@ class _Base:
         )
         error = PostureError(
             f"The store {named.store.name!r} reaches the isolation grade {posture.grade!r}; {demanded!r} is demanded."
-            f"{listed}\nRun `vectoracl check` for what mends it."
+            f"{listed}\n`vectoracl check` prints how to fix it."
         )
         error.findings = tuple(lowering)
         raise error

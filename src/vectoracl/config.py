@@ -253,7 +253,7 @@ def _toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"The configuration {path} cannot be read: it is not UTF-8 text.") from None
     except tomllib.TOMLDecodeError as error:
         # The decoder's text gives line and column and quotes a character at most.
-        raise ConfigError(f"{path} is no valid TOML: {error}.") from None
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
 
 
 @apart

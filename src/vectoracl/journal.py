@@ -106,7 +106,7 @@ class Journal:
         return named if Path(named).exists() else f"{self._path}.lock"
 
     def _unfit(self, error: Exception) -> InvalidInputError:
-        why = getattr(error, "strerror", None) or "it is no path of a file"
+        why = getattr(error, "strerror", None) or "it is not the path of a file"
         return InvalidInputError(
             f"The journal {str(self._path)!r} cannot be written: {why}. Pass a file in a folder that exists, on a "
             "file system with locks.",
@@ -132,7 +132,7 @@ class Journal:
             self._rest = [_entry(line) for line in lines]
         except (ValueError, KeyError, TypeError):
             older = b'"written"' in kept[:200] and b'"digest"' in kept
-            what = "is of an older version, which did not keep what was written" if older else "is no journal of a load"
+            what = "is of an older version, which kept no content" if older else "is not the journal of a load"
             raise InvalidInputError(
                 f"{self._path} {what}. Remove it to start from the beginning: chunks that are there are written again, "
                 "which is safe.",

@@ -57,7 +57,7 @@ def _check(file: int, path: str | Path, *, regular: bool, reading: bool) -> None
     found = os.fstat(file)
     if not stat.S_ISREG(found.st_mode):
         if regular:
-            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         return
     if not POSIX:
         return
@@ -120,7 +120,7 @@ def _replaceable(place: Path) -> None:
     if stat.S_ISLNK(found.st_mode):
         raise _link(place)
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "it is no ordinary file", str(place))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(place))
 
 
 def _write_beside(place: Path, data: bytes, *, sync: bool) -> Path:
@@ -191,7 +191,7 @@ def _folder(path: Path) -> os.stat_result:
     if stat.S_ISLNK(found.st_mode):
         raise OSError(errno.ELOOP, "it is a link, which is not followed: name the folder itself", str(path))
     if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, "it is no folder", str(path))
+        raise NotADirectoryError(errno.ENOTDIR, "it is not a folder", str(path))
     return found
 
 
@@ -245,7 +245,7 @@ def close_to_others(path: str | Path) -> None:
         raise OSError(errno.ELOOP, "there is a link in it, which is not followed", str(place))
     folder = stat.S_ISDIR(found.st_mode)
     if not folder and not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "there is something in it that is no file", str(place))
+        raise OSError(errno.EINVAL, "it holds something that is not a file", str(place))
     if POSIX:
         if found.st_uid != os.geteuid():
             raise PermissionError(errno.EPERM, f"something in it belongs to the user id {found.st_uid}", str(place))

@@ -155,10 +155,10 @@ def _named(name: str, real: Path, told: Report, *, named: bool = False) -> Itera
     left = Failed if named else Skipped
     name = unicodedata.normalize("NFC", name)  # some file systems decompose letters
     if _suffix(name) not in KINDS:
-        told(left(name, "is no text of a known kind"))
+        told(left(name, "is not a text of a known kind"))
         return
     if not real.is_file():  # a pipe or a device, which would block
-        told(left(name, "is no regular file"))
+        told(left(name, "is not a regular file"))
         return
     try:
         yield check_id(name, "document"), real

@@ -79,7 +79,7 @@ JsonOption = Annotated[
     typer.Option(
         "--json",
         help="Print one JSON object on standard output, also for an error, and no progress. What is wrong with an "
-        "option or argument itself is told as text, on standard error.",
+        "option or argument itself is printed as text, on standard error.",
     ),
 ]
 AsOption = Annotated[

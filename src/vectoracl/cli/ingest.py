@@ -194,7 +194,7 @@ def _metadata(given: Sequence[str], declared: Mapping[str, str]) -> dict[str, An
         if kind is not None and kind.is_list:
             made.setdefault(key, []).append(value)
         elif key in made:
-            raise InvalidInputError(f"--metadata gives {key!r} twice, and it is no list.", field=key)
+            raise InvalidInputError(f"--metadata gives {key!r} twice, and it is not a list.", field=key)
         else:
             made[key] = value
     return made

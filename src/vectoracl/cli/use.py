@@ -82,7 +82,7 @@ def _where(text: str | None) -> Predicate:
     try:
         data = orjson.loads(text)
     except (orjson.JSONDecodeError, UnicodeEncodeError):
-        raise InvalidInputError("--where is no valid JSON.", field="where") from None
+        raise InvalidInputError("--where is not valid JSON.", field="where") from None
     return Predicate.from_dict(data)
 
 

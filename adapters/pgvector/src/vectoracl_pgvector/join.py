@@ -109,7 +109,7 @@ class _Noting:
 
 
 def _unusable(error: Exception) -> RefusedError:
-    return RefusedError(f"The connection cannot be used any more ({type(error).__name__}).")
+    return RefusedError(f"The connection can no longer be used ({type(error).__name__}).")
 
 
 class _Joined:
