@@ -192,7 +192,7 @@ def test_a_collection_with_shards_of_its_own_needs_tiers() -> None:
 
 def test_every_rule_has_its_own_id_and_says_why() -> None:
     rules = vectoracl_rules()
-    assert len({one.id for one in rules}) == len(rules) == 19
+    assert len({one.id for one in rules}) == len(rules) == 20
     assert all(one.explanation.endswith(".") for one in rules)
 
 

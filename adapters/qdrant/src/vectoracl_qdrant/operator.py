@@ -23,6 +23,7 @@ from vectoracl_qdrant.execute import Administrator
 from vectoracl_qdrant.heads import Heads
 from vectoracl_qdrant.names import HEADS, shard_of
 from vectoracl_qdrant.pages import Pages
+from vectoracl_qdrant.posture import paths_held
 from vectoracl_qdrant.requests import Describe, Scroll, Tenants, Write
 
 R = TypeVar("R")
@@ -91,6 +92,8 @@ class QdrantOperator:
                 "another dimension).",
                 field="dimension",
             )
+        if found is not None:
+            self._check_fields(found)
         kept = None if found is None else schema.kept_embedder(found)
         embedder = notes.learned(self._name, kept, self._embedder)
         sharded = True
@@ -101,6 +104,17 @@ class QdrantOperator:
             sharded = self._config.shared_shard in cluster.states
         steps = list(schema.steps(self._config, self._fields, found, sharded=sharded))
         return steps if embedder is None else [*steps, schema.KeepEmbedder(self._config.collection, embedder)]
+
+    def _check_fields(self, found: models.CollectionInfo) -> None:
+        """Refuse declared fields of which chunks hold values of another type. Raises: RefusedError."""
+        held = run(paths_held(self._config, self._fields, found), {"store": self._store()})
+        wrong = "; ".join(schema.held_otherwise(self._config, self._fields, held))
+        if wrong:
+            raise RefusedError(
+                f"In the collection {self._config.collection} {wrong}. Declare it as it was, or write those documents "
+                "again under the new declaration, and provision then.",
+                field="metadata",
+            )
 
     def plan(self, *, adopt: str | None = None) -> str:
         """Return the HTTP requests that `provision` would make now, and what would be adopted; changes nothing."""

@@ -47,7 +47,20 @@ def look(config: QdrantConfig, fields: Mapping[str, FieldType]) -> Flow[Posture]
         except StoreError as error:
             if error.code != "rejected":
                 raise
-    return judge(config, fields, found, untagged=untagged, server=server)
+    held = yield from paths_held(config, fields, found)
+    return judge(config, fields, found, untagged=untagged, server=server, held=held)
+
+
+def paths_held(
+    config: QdrantConfig, fields: Mapping[str, FieldType], found: models.CollectionInfo
+) -> Flow[frozenset[str]]:
+    """Return the paths at which points have values: by a server's indexes, in local mode by a point that matters."""
+    if not config.local:
+        return schema.indexed_paths(found)
+    if not fields:
+        return frozenset()
+    page = yield from Scroll(None, schema.lies_otherwise(config, fields), 1, (config.payload.fields,))
+    return frozenset().union(*(schema.paths_of(config, point.payload or {}) for point in page.points))
 
 
 def judge(
@@ -57,12 +70,13 @@ def judge(
     *,
     untagged: bool | None,
     server: str | None = None,
+    held: frozenset[str] = frozenset(),
 ) -> Posture:
     """Judge what was found (None: no collection); *untagged* is whether there is a point without a tenant.
 
-    *server* is the version that the server says it has.
+    *server* is the version that the server says it has, *held* the paths at which points have values of fields.
     """
-    findings = tuple(_findings(config, fields, found, untagged, server))
+    findings = (*_findings(config, fields, found, untagged, server), *_fields(config, fields, held))
     grade = "none" if any(one.rule.lowers for one in findings) else "predicate"
     facts = [("collection", config.collection), ("client", f"qdrant-client {version('qdrant-client')}")]
     facts.append(("place", "local mode" if config.local else f"server {server or 'of an unknown version'}"))
@@ -109,6 +123,12 @@ def _findings(
         yield _finding(rules.PLAIN, name, "the address is http and not of this machine", 'set url = "https://…"')
 
 
+def _fields(config: QdrantConfig, fields: Mapping[str, FieldType], held: frozenset[str]) -> Iterator[Finding]:
+    for message in schema.held_otherwise(config, fields, held):
+        fix = "declare the field as it was, or write those documents again"
+        yield _finding(rules.FIELD, config.collection, message, fix)
+
+
 def _vectors(config: QdrantConfig, found: models.CollectionInfo) -> Iterator[Finding]:
     message, has = schema.other_vectors(config, found), schema.dense(config, found)
     if message is not None:
@@ -139,7 +159,9 @@ def _words(config: QdrantConfig, found: models.CollectionInfo, server: str | Non
     name = f"{config.collection}.{config.words}"
     has = (found.config.params.sparse_vectors or {}).get(config.words)
     if has is None:
-        yield _finding(rules.WORDS, name, "there is no such sparse vector", f"{_PROVISION}, or set words = false")
+        others = ", ".join(repr(one) for one in sorted(found.config.params.sparse_vectors or ()))
+        message = "there is no such sparse vector" + (f"; there is {others}" if others else "")
+        yield _finding(rules.WORDS, name, message, f"{_PROVISION}, or set words = false")
         return
     if not schema.weighs(has):
         if config.idf:
@@ -155,10 +177,6 @@ def _server(config: QdrantConfig, fields: Mapping[str, FieldType], found: models
     name, tenant = config.collection, config.payload.tenant
     wanted = schema.indexes(config, fields)
     there = found.payload_schema
-    if tenant not in there or not schema.same_index(wanted[tenant], there[tenant]):
-        yield _finding(
-            rules.TENANT_INDEX, f"{name}.{tenant}", "there is no keyword index with is_tenant on it", _PROVISION
-        )
     if found.config.hnsw_config.m != 0:
         yield _finding(rules.GLOBAL_GRAPH, name, f"m is {found.config.hnsw_config.m}", _PROVISION)
     custom = found.config.params.sharding_method == models.ShardingMethod.CUSTOM
@@ -173,10 +191,11 @@ def _server(config: QdrantConfig, fields: Mapping[str, FieldType], found: models
             yield _finding(rules.EXACT, name, "search_allow_exact is not false", _PROVISION)
         if strict.unindexed_filtering_retrieve is not False or strict.unindexed_filtering_update is not False:
             yield _finding(rules.UNINDEXED, name, "filters on keys without an index are allowed", _PROVISION)
+    special = {tenant: rules.TENANT_INDEX, config.payload.pending: rules.MARKS}
     for key, params in wanted.items():
-        if key != tenant and (key not in there or not schema.same_index(params, there[key])):
-            rule = rules.MARKS if key == config.payload.pending else rules.INDEX
-            yield _finding(rule, f"{name}.{key}", f"there is no {params.type.value} index on it", _PROVISION)
+        wrong = schema.misfit(params, there.get(key))
+        if wrong is not None:
+            yield _finding(special.get(key, rules.INDEX), f"{name}.{key}", wrong, _PROVISION)
 
 
 def _finding(rule: Rule, subject: str, message: str, fix: str) -> Finding:

@@ -145,6 +145,14 @@ MARKS = RULES.add(
     "`vectoracl provision`.",
     lowers=True,
 )
+FIELD = RULES.add(
+    "QD019",
+    "Every declared field holds values of its type only",
+    "error",
+    "What is stored as another type than the declared one is no value: no filter finds it, and a negated one returns "
+    "it. The chunks have to be written again under the new declaration.",
+    lowers=False,
+)
 QUANTISED = RULES.add(
     "QD031",
     "Vectors are ranked by their own numbers",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -142,10 +142,10 @@ def kept_embedder(found: models.CollectionInfo) -> str | None:
 
 def other_vectors(config: QdrantConfig, found: models.CollectionInfo) -> str | None:
     """Say which vectors the collection was *found* to hold, where they are not the configured ones."""
-    has, what = dense(config, found), "vector" if config.vector is None else f"vector {config.vector!r}"
+    has, what = dense(config, found), "unnamed vector" if config.vector is None else f"vector {config.vector!r}"
     wanted = f"one {what} of {config.dimension} numbers by {DISTANCE[config.metric].value}"
     if has is None:
-        return f"it does not hold {wanted}"
+        return f"it does not hold {wanted}; it has {_named(found)}"
     if has.multivector_config is not None:
         return f"it holds several vectors a point under that name, not {wanted}"
     if has.datatype not in (None, models.Datatype.FLOAT32):
@@ -153,6 +153,14 @@ def other_vectors(config: QdrantConfig, found: models.CollectionInfo) -> str | N
     if (has.size, has.distance) != (config.dimension, DISTANCE[config.metric]):
         return f"it holds vectors of {has.size} numbers by {has.distance.value}, not {wanted}"
     return None
+
+
+def _named(found: models.CollectionInfo) -> str:
+    """Return the names of the dense vectors that the collection was *found* to hold."""
+    has = found.config.params.vectors
+    if isinstance(has, models.VectorParams):
+        return "an unnamed vector"
+    return ", ".join(f"the vector {name!r}" for name in sorted(has or ())) or "no dense vector"
 
 
 def words(config: QdrantConfig) -> models.SparseVectorParams:
@@ -270,11 +278,61 @@ def _same_strict(config: QdrantConfig, found: models.CollectionInfo) -> bool:
 
 def same_index(wanted: IndexParams, found: models.PayloadIndexInfo) -> bool:
     """Tell whether the index that was found serves as the wanted one: its type, and is_tenant."""
+    return misfit(wanted, found) is None
+
+
+def misfit(wanted: IndexParams, found: models.PayloadIndexInfo | None) -> str | None:
+    """Say how the index that was *found* (None: there is none) is not the wanted one; None: it is."""
+    of_tenant = isinstance(wanted, models.KeywordIndexParams) and wanted.is_tenant is True
+    kind = f"{wanted.type.value} index{' with is_tenant' if of_tenant else ''}"
+    if found is None:
+        return f"there is no {kind} on it"
     if found.data_type.value != wanted.type.value:
-        return False
-    if isinstance(wanted, models.KeywordIndexParams) and wanted.is_tenant:
-        return getattr(found.params, "is_tenant", None) is True
-    return True
+        return f"the index on it is {found.data_type.value}, and a {kind} is needed"
+    if of_tenant and getattr(found.params, "is_tenant", None) is not True:
+        return f"the index on it is without is_tenant, and a {kind} is needed"
+    return None
+
+
+def of_other_types(config: QdrantConfig, fields: Mapping[str, FieldType]) -> dict[str, tuple[str, FieldType]]:
+    """Return where values of a declared field lie that are of another type than its own: field and type by path."""
+    return {
+        field_path(config.payload, name, other): (name, other)
+        for name, kind in fields.items()
+        for other in FieldType
+        if other is not kind
+    }
+
+
+def held_otherwise(config: QdrantConfig, fields: Mapping[str, FieldType], paths: Collection[str]) -> Iterator[str]:
+    """Yield for each declared field of which there are values of another type, at one of *paths*, what is there."""
+    for path, (name, other) in of_other_types(config, fields).items():
+        if path in paths:
+            yield f"chunks hold {name!r} as {other.value}, and it is declared as {fields[name].value}"
+
+
+def indexed_paths(found: models.CollectionInfo) -> frozenset[str]:
+    """Return the payload paths at which points have a value, as far as indexes say."""
+    return frozenset(path for path, index in found.payload_schema.items() if index.points)
+
+
+def lies_otherwise(config: QdrantConfig, fields: Mapping[str, FieldType]) -> models.Filter:
+    """Return what passes the points that hold a value of another type than its field's; for local mode alone.
+
+    On a server it would need an index on each path.
+    """
+    paths = of_other_types(config, fields)
+    return models.Filter(
+        should=[
+            models.Filter(must_not=[models.IsEmptyCondition(is_empty=models.PayloadField(key=path))]) for path in paths
+        ]
+    )
+
+
+def paths_of(config: QdrantConfig, payload: Mapping[str, object]) -> frozenset[str]:
+    """Return the paths at which the *payload* of a point has a field's value."""
+    held = payload.get(config.payload.fields)
+    return frozenset(f"{config.payload.fields}.{key}" for key in held) if isinstance(held, Mapping) else frozenset()
 
 
 def text_of(step: Step) -> str:
