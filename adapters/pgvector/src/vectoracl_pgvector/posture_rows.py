@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Server(NamedTuple):  # noqa: D101 - the names say it, here and below
+class Server(NamedTuple):
     number: int
     version: str
     database: str
@@ -18,7 +18,7 @@ class Server(NamedTuple):  # noqa: D101 - the names say it, here and below
     wide: bool = True
 
 
-class Role(NamedTuple):  # noqa: D101
+class Role(NamedTuple):
     name: str
     is_runtime: bool
     is_session: bool
@@ -30,19 +30,19 @@ class Role(NamedTuple):  # noqa: D101
     owns: bool
 
 
-class Application(NamedTuple):  # noqa: D101
+class Application(NamedTuple):
     bootstrap: bool  # the role that initdb made, which stays a superuser
     owns_database: bool
     createdb: bool
     schema_usage: bool
 
 
-class Membership(NamedTuple):  # noqa: D101
+class Membership(NamedTuple):
     group: str
     member: str
 
 
-class Relation(NamedTuple):  # noqa: D101
+class Relation(NamedTuple):
     oid: int
     place: str  # "target", "parent" or "child"
     schema: str
@@ -71,7 +71,7 @@ class Policy(NamedTuple):
     volatile: str = ""  # a function that it calls and that can do more than compute
 
 
-class Grant(NamedTuple):  # noqa: D101
+class Grant(NamedTuple):
     oid: int
     place: str
     column: str | None
@@ -80,7 +80,7 @@ class Grant(NamedTuple):  # noqa: D101
     grantable: bool
 
 
-class Column(NamedTuple):  # noqa: D101
+class Column(NamedTuple):
     name: str
     type_name: str
     type_text: str
@@ -91,7 +91,7 @@ class Column(NamedTuple):  # noqa: D101
     checks: list[str]
 
 
-class AnyColumn(NamedTuple):  # noqa: D101
+class AnyColumn(NamedTuple):
     name: str
     type_name: str
     type_text: str
@@ -103,7 +103,7 @@ class AnyColumn(NamedTuple):  # noqa: D101
     sequence: str | None
 
 
-class Index(NamedTuple):  # noqa: D101
+class Index(NamedTuple):
     oid: int
     schema: str
     name: str
@@ -119,7 +119,7 @@ class Index(NamedTuple):  # noqa: D101
     definition: str
 
 
-class ForeignKey(NamedTuple):  # noqa: D101
+class ForeignKey(NamedTuple):
     name: str
     direction: str  # "in" or "out"
     schema: str
@@ -135,7 +135,7 @@ class ForeignKey(NamedTuple):  # noqa: D101
     to_unique: list[str]
 
 
-class View(NamedTuple):  # noqa: D101
+class View(NamedTuple):
     schema: str
     name: str
     kind: str
@@ -145,7 +145,7 @@ class View(NamedTuple):  # noqa: D101
     grantees: list[str]
 
 
-class Function(NamedTuple):  # noqa: D101
+class Function(NamedTuple):
     schema: str
     name: str
     arguments: str
@@ -158,7 +158,7 @@ class Function(NamedTuple):  # noqa: D101
     grantees: list[str]
 
 
-class Code(NamedTuple):  # noqa: D101
+class Code(NamedTuple):
     kind: str
     name: str
     table_schema: str
@@ -172,7 +172,7 @@ class Code(NamedTuple):  # noqa: D101
     table_owner: str
 
 
-class Publication(NamedTuple):  # noqa: D101
+class Publication(NamedTuple):
     name: str
     all_tables: bool
     named_schemas: list[str]
@@ -180,13 +180,13 @@ class Publication(NamedTuple):  # noqa: D101
     schema: str
 
 
-class DefaultGrant(NamedTuple):  # noqa: D101
+class DefaultGrant(NamedTuple):
     creator: str
     schema: str | None
     grantee: str | None
 
 
-class Extension(NamedTuple):  # noqa: D101
+class Extension(NamedTuple):
     name: str
     version: str
     schema: str
@@ -194,7 +194,7 @@ class Extension(NamedTuple):  # noqa: D101
     statements_readable: bool
 
 
-class Setting(NamedTuple):  # noqa: D101
+class Setting(NamedTuple):
     name: str
     value: str
     role: str | None
@@ -202,12 +202,12 @@ class Setting(NamedTuple):  # noqa: D101
     rank: int
 
 
-class Move(NamedTuple):  # noqa: D101
+class Move(NamedTuple):
     copy: str
     blocks: bool
 
 
-class Related(NamedTuple):  # noqa: D101
+class Related(NamedTuple):
     oid: int
     schema: str
     name: str

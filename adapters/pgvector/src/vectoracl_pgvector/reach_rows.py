@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class RoleRow(NamedTuple):  # noqa: D101 - the names say it, here and below
+class RoleRow(NamedTuple):
     oid: int
     name: str
     superuser: bool
@@ -14,7 +14,7 @@ class RoleRow(NamedTuple):  # noqa: D101 - the names say it, here and below
     replication: bool
 
 
-class Function(NamedTuple):  # noqa: D101
+class Function(NamedTuple):
     oid: int
     schema: str
     name: str
@@ -45,7 +45,7 @@ class Function(NamedTuple):  # noqa: D101
         return f"{self.schema}.{self.name}({self.arguments})"
 
 
-class Native(NamedTuple):  # noqa: D101
+class Native(NamedTuple):
     extension: str
     version: str
     owned_by_superuser: bool
@@ -91,7 +91,7 @@ class Node(NamedTuple):
     refs: list[int]
 
 
-class OtherPolicy(NamedTuple):  # noqa: D101
+class OtherPolicy(NamedTuple):
     oid: int
     name: str
     permissive: bool
@@ -101,14 +101,14 @@ class OtherPolicy(NamedTuple):  # noqa: D101
     roles: list[int]
 
 
-class PolicyCode(NamedTuple):  # noqa: D101
+class PolicyCode(NamedTuple):
     oid: int
     policy: str
     in_tree: bool
     uses: str
 
 
-class Trigger(NamedTuple):  # noqa: D101
+class Trigger(NamedTuple):
     function: int
     schema: str
     table: str
@@ -120,7 +120,7 @@ class Trigger(NamedTuple):  # noqa: D101
     source: str
 
 
-class Privilege(NamedTuple):  # noqa: D101
+class Privilege(NamedTuple):
     kind: str
     schema: str
     name: str
@@ -128,12 +128,12 @@ class Privilege(NamedTuple):  # noqa: D101
     grantee: int
 
 
-class Outside(NamedTuple):  # noqa: D101
+class Outside(NamedTuple):
     kind: str
     name: str
     grantees: list[int]
 
 
-class Owned(NamedTuple):  # noqa: D101
+class Owned(NamedTuple):
     what: str
     used_by: str
