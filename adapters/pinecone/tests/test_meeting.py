@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from vectoracl.drive import confined, run
+from vectoracl.errors import DeniedError, StoreError
 from vectoracl.fields import check_fields
 from vectoracl.operations import ChunkRef, Delete, Replace, Scan, Upsert
 from vectoracl.predicate import ALWAYS, Eq
@@ -145,3 +146,36 @@ def test_an_upsert_a_delete_and_another_writer(name: str, start: str) -> None:
         meeting = Meeting(start, ("upsert", name, third), watched=True)
         for ended in schedules(meeting, sample=40):
             meeting.judge(ended)
+
+
+@pytest.mark.parametrize("chunks", [(), ("x",), ("a", "x")], ids=["nothing", "another", "both"])
+@pytest.mark.parametrize("replaced", [False, True], ids=["first", "again"])
+def test_a_narrowed_replacement_takes_no_chunk_that_it_may_not_touch(chunks: tuple[str, ...], replaced: bool) -> None:
+    """Another writer adds one between any two of its requests, and that is acknowledged."""
+    moments = 0
+    while True:
+        model = Model()
+        begin = replace if replaced else upsert
+        drive(model, begin("ann", "a", "b")[0]())
+        flow = adapter().replace(Replace(TENANT, Eq("by", "ann"), "d", records("ann", *chunks)))
+        reply: Any = None
+        refused = False
+        turn = 0
+        try:
+            while True:
+                step = flow.send(reply)
+                if turn == moments:
+                    drive(model, upsert("bob", "z")[0]())
+                reply = tuple(map(model, step)) if isinstance(step, tuple) else model(step)
+                turn += 1
+        except StopIteration:
+            pass
+        except (DeniedError, StoreError):
+            refused = True
+        if turn <= moments:
+            break
+        rows = drive(model, adapter().scan(Scan(TENANT, ALWAYS, ALWAYS, 10, None, TEXT))).hits
+        kept = {hit.id for hit in rows}
+        assert kept == ({"a", "b", "z"} if refused else {*chunks, "z"}), moments
+        moments += 1
+    assert moments >= 2

@@ -361,3 +361,18 @@ def test_the_model_is_the_clients_local_mode(names: tuple[str, str]) -> None:
             list(schedules(world, sample=3, seed=7))
             pictures.append(seen)
         assert pictures[0] == pictures[1]
+
+
+def test_a_narrowed_handle_that_empties_a_document_takes_no_chunk_that_it_may_not_touch() -> None:
+    """Another writer adds one between the look and the delete, and that is acknowledged."""
+    model = Model()
+    drive(model, upsert("ann", "a", "b")[0]())
+    flow = ADAPTER.replace(Replace(TENANT, Eq("by", "ann"), "d", ()))
+    step = next(flow)
+    while not isinstance(step, Write):
+        step = flow.send(tuple(map(model, step)) if isinstance(step, tuple) else model(step))
+    drive(model, upsert("bob", "z")[0]())
+    model(step)
+    with pytest.raises(StopIteration):
+        flow.send(None)
+    assert [hit.id for hit in drive(model, ADAPTER.scan(Scan(TENANT, ALWAYS, ALWAYS, 10, None, TEXT))).hits] == ["z"]

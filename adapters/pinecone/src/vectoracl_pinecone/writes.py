@@ -157,7 +157,8 @@ class Writer:
         """Make a new generation of one document: the new one is written before the old one goes.
 
         A replacement that met another one of the same document gives way to the newer, or goes again if it cannot be
-        told which is.
+        told which is. What is outside of the scope is looked for again when the new one is written: an upsert that
+        comes after that look finds the new generation, and follows it.
         """
         check_tagged(operation.records, operation.partition)
         partition, document = operation.partition, operation.document
@@ -176,7 +177,8 @@ class Writer:
                     yield from self._remove(partition, taken, EVERY)
                     raise _taken()
                 if not operation.records:
-                    yield from self._remove_all(partition, old, self._compile.documents([document]))
+                    own = every([self._compile.documents([document]), self._compile.scope(operation.scope)])
+                    yield from self._remove_all(partition, old, own)
                     return 0
                 # Never 0, also of a document that is not there: that is where an upsert writes which sees none either.
                 generation = max((taken_apart(one).generation for one in old), default=0) + step
@@ -194,6 +196,10 @@ class Writer:
                 # Listed again: another one may have written a generation below this one meanwhile, and be done.
                 now = yield from self._pages.ids(partition, document_prefix(document))
                 below = [one for one in now if taken_apart(one).generation < generation]
+                if (yield from self._any(partition, below, outside)):
+                    taken, mine = mine, []
+                    yield from self._remove(partition, taken, EVERY)
+                    raise _taken()
                 yield from self._remove(partition, below, EVERY)
                 if rival is None:
                     return len(records)

@@ -152,9 +152,9 @@ class Writer:
         if any(page.points for page in looked.probed):
             raise _denied("replace")
         if not operation.records:
-            where = compiled.rows(partition, name)
-            assert where is not None
-            yield from compiled.delete(partition, where)
+            where = compiled.rows(partition, name, scope)
+            if where is not None:
+                yield from compiled.delete(partition, where)
             return 0
         base, version = looked.head, version_name(version_of(operation.records))
         new = base.next(version, looked.next)
