@@ -311,14 +311,16 @@ def test_ctrl_c_in_a_call_stays_ctrl_c_and_leaves_the_store_usable(store):
 
         presser = threading.Thread(target=press, daemon=True)
         presser.start()
+        place = 0
         with pytest.raises(KeyboardInterrupt):
             for place in range(100_000):
                 docs.upsert([Chunk(f"{place}-{i}", "d", "", E[i % 8]) for i in range(100)])
         ended.set()
         presser.join()
-        before = docs.count()
         docs.upsert([Chunk("after", "e", "", E[0])])
-        assert docs.count() == before + 1
+        # The rest of the batch that was cut off may still be written, but only that.
+        assert docs.count(F["@document"] == "e") == 1
+        assert docs.count() <= place * 100 + 101
 
 
 def test_cancelled_tasks_leave_nothing_that_sticks(store):
