@@ -51,7 +51,7 @@ def test_an_address_without_encryption_is_said_but_for_this_machine() -> None:
 
 
 def test_every_rule_can_be_found() -> None:
-    assert {rule.id for rule in vectoracl_rules()} == {f"PC00{number}" for number in range(1, 10)}
+    assert {rule.id for rule in vectoracl_rules()} == {f"PC{number:03}" for number in range(1, 11)}
 
 
 def test_a_live_index(store: Provisioned) -> None:

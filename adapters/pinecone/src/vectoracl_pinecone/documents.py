@@ -10,10 +10,10 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from pinecone import DenseVectorField, SparseValues
+from pinecone import DenseVectorField, SparseValues, SparseVectorField
 from pinecone.models.documents.score_by import DenseVectorQuery, SparseVectorQuery
 
-from vectoracl.errors import ConfigError, StoreError
+from vectoracl.errors import StoreError
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.names import DEFAULT_NAMESPACE, nobody
 from vectoracl_pinecone.requests import (
@@ -41,32 +41,27 @@ from vectoracl_pinecone.requests import (
 )
 
 _VECTOR_INDEX_FIELD = "_values"
+_VECTOR_INDEX_FIELDS = frozenset({_VECTOR_INDEX_FIELD, "_sparse_values"})
 _ALL_FIELDS = ["*"]
 _READ = ("tenant", "document", "chunk", "generation", "label", "rev", "expires", "producer", "path", "time", "position",
          "text", "metadata")  # fmt: skip
 
 
-def kind_of(found: Any, config: PineconeConfig) -> str:
-    """Tell from an index's description whether it is a vector index or a document index.
-
-    A vector index is described with the one dense field `_values`. Raises: ConfigError where a document index has not
-    the configured vector field.
-    """
-    fields: Mapping[str, Any] = found.schema.fields
-    if _VECTOR_INDEX_FIELD in fields:
-        return "vector"
-    if not isinstance(fields.get(config.vector_field), DenseVectorField):
-        raise ConfigError(
-            f"The index is a document index without a dense vector field {config.vector_field!r}: set vector_field."
-        )
-    return "document"
+def kind_of(found: Any) -> str:
+    """Tell from an index's description whether it is a vector index, whose fields are reserved, or a document index."""
+    return "vector" if _VECTOR_INDEX_FIELDS & set(found.schema.fields) else "document"
 
 
 def stats_of(found: Any, config: PineconeConfig) -> Stats:
     """Return an index's description, as the control plane gives it."""
-    kind = kind_of(found, config)
-    vector = found.schema.fields[_VECTOR_INDEX_FIELD if kind == "vector" else config.vector_field]
-    return Stats(getattr(vector, "dimension", None), getattr(vector, "metric", None), 0, {}, kind, found.name)
+    fields: Mapping[str, Any] = found.schema.fields
+    kind = kind_of(found)
+    vector = fields.get(_VECTOR_INDEX_FIELD if kind == "vector" else config.vector_field)
+    dense = tuple(sorted(name for name, one in fields.items() if isinstance(one, DenseVectorField)))
+    sparse = tuple(sorted(name for name, one in fields.items() if isinstance(one, SparseVectorField)))
+    return Stats(
+        getattr(vector, "dimension", None), getattr(vector, "metric", None), 0, {}, kind, found.name, dense, sparse
+    )
 
 
 def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float) -> Any:

@@ -332,7 +332,7 @@ class PineconePort(_Process):
         if host is None or (config.kind is None and config.index is not None):
             found = _made(lambda: _described(config, self._arguments()), self._server.control, debug=self._debug)
             host = host or found.host
-            self._kind = config.kind or documents.kind_of(found, config)
+            self._kind = config.kind or documents.kind_of(found)
         made = lambda: Index(host=host, **self._arguments())  # noqa: E731 - made where its errors are ours
         return _made(made, self._server.data, debug=self._debug)  # type: ignore[no-any-return]
 
@@ -400,7 +400,7 @@ class AsyncPineconePort(_Process):
                 if host is None or (config.kind is None and config.index is not None):
                     found = await _adescribed(config, self._arguments())
                     host = host or found.host
-                    self._kind = config.kind or documents.kind_of(found, config)
+                    self._kind = config.kind or documents.kind_of(found)
                 make = lambda: AsyncIndex(host=host or "", **self._arguments())  # noqa: E731 - likewise
                 made: AsyncIndex = _made(make, self._server.data, debug=self._debug)
                 bounded(made)

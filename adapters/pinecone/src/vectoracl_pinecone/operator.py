@@ -20,7 +20,7 @@ from vectoracl_pinecone.decode import Decoder
 from vectoracl_pinecone.execute import create
 from vectoracl_pinecone.names import tenant_of
 from vectoracl_pinecone.posture import compared, keeping, kept_embedder
-from vectoracl_pinecone.requests import Describe, Drop, MayRead, Query, Stats
+from vectoracl_pinecone.requests import Describe, Drop, MayRead, Query, Schema, Stats
 
 R = TypeVar("R")
 _NO_TIERS = "Every tenant of a Pinecone store has a namespace of its own already."
@@ -74,13 +74,32 @@ class PineconeOperator:
             return "# The index is there; namespaces come with their first record.\n" + self._strangers(found)
         return schema.text_of(schema.index(self._config)) + "\n"
 
-    def _strangers(self, found: Stats) -> str:
-        """Say which namespaces are no tenant's. Raises: PostureError for an index of another dimension or metric."""
-        wrong = [one for one in compared(self._config, "index", found) if one.rule.lowers]
+    def _compare(self, found: Stats) -> None:
+        """Compare the index with the configuration, by what it says of itself and what the control plane says of it.
+
+        Raises: PostureError for an index of another kind, vector field, dimension or metric.
+        """
+        known = self._known()
+        some = [one for one in (known, found) if one is not None]
+        judged = [one for stats in some for one in compared(self._config, "index", stats) if one.rule.lowers]
+        wrong = list({one.message: one for one in judged}.values())
         if wrong:
             error = PostureError("The index is another one: " + "; ".join(one.message for one in wrong) + ".")
             error.findings = tuple(wrong)
             raise error
+
+    def _known(self) -> Stats | None:
+        """Return what the control plane says of the index; None where it is not named, or not the key's affair."""
+        try:
+            return self._ask(Schema())
+        except StoreError as error:
+            if error.code not in ("unauthorized", "not_provisioned"):
+                raise
+            return None
+
+    def _strangers(self, found: Stats) -> str:
+        """Say which namespaces are no tenant's. Raises: PostureError for an index that is another one."""
+        self._compare(found)
         prefix = self._config.namespace_prefix
         others = [name for name in found.namespaces if not name.startswith(prefix)]
         if not others:

@@ -5,7 +5,7 @@ The grade is "partition" where the index can be served from and its default name
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ from vectoracl_pinecone import rules
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.names import about
 from vectoracl_pinecone.requests import MayRank, MayRead, MayWrite, Put, Query, Record, Schema, Stats, Stray
-from vectoracl_pinecone.schema import METRICS
+from vectoracl_pinecone.schema import METRICS, VECTOR_FIELD
 
 _PROVISION = "vectoracl provision"
 _HERE: Final = ("localhost", "127.0.0.1", "::1")
@@ -38,6 +38,8 @@ def look(config: PineconeConfig) -> Flow[Posture]:
             return judge(config, seen._replace(missing=True))
         if error.code != "unauthorized":  # a key of the data plane alone: the index answers for itself
             raise
+    if other_fields(config, seen.schema) is not None:
+        return judge(config, seen)  # whatever else is asked is asked in the wrong form
     try:
         yield from MayRead()
     except StoreError as error:
@@ -57,7 +59,12 @@ def look(config: PineconeConfig) -> Flow[Posture]:
             if error.code != "rejected":
                 raise
             seen = seen._replace(words=False)
-    seen = seen._replace(stray=(yield from Stray()))
+    try:
+        seen = seen._replace(stray=(yield from Stray()))
+    except StoreError as error:
+        if error.code not in ("rejected", "not_provisioned"):
+            raise
+        return judge(config, seen._replace(answers=False))
     try:
         yield from MayWrite()
     except StoreError as error:
@@ -102,6 +109,7 @@ class Seen(NamedTuple):
     words: bool = True
     stray: bool = False
     writes: bool = True
+    answers: bool = True
     embedder: str | None = None
 
 
@@ -120,12 +128,16 @@ def _findings(config: PineconeConfig, seen: Seen) -> Iterator[Finding]:
     if seen.refused:
         yield _finding(rules.KEY, name, "the API key was refused", "check api_key, and the role of the key")
     elif seen.missing:
-        yield _finding(rules.MISSING, name, "there is no such index", _PROVISION)
+        other = "" if seen.schema is not None else f", or it is no {config.kind or 'vector'} index"
+        yield _finding(rules.MISSING, name, f"there is no such index{other}", _PROVISION)
     else:
         yield from compared(config, name, seen.schema, dimension=seen.dimension)
         if not seen.words:
             fix = "an index with the metric dotproduct" if config.kind == "vector" else "an index with the sparse field"
             yield _finding(rules.WORDS, name, "it refuses a query by words", f"name {fix}, or set lexical = false")
+        if not seen.answers:
+            message = f"it refuses the requests of a {config.kind or 'vector'} index"
+            yield _finding(rules.FIELDS, name, message, "set kind to that of the index, or index beside host")
         if seen.stray:
             yield _finding(
                 rules.DEFAULT,
@@ -141,7 +153,17 @@ def _findings(config: PineconeConfig, seen: Seen) -> Iterator[Finding]:
 
 def compared(config: PineconeConfig, name: str, found: Stats | None, *, dimension: bool = True) -> Iterator[Finding]:
     """Compare the configuration with what an index says of itself; *dimension*: a vector of that size was taken."""
-    other = "name another index and provision it"
+    other = "configure what it holds, or name another index, provision it and copy there (vectoracl copy)"
+    fields = other_fields(config, found)
+    if fields is not None:
+        yield _finding(rules.FIELDS, name, fields, other)
+        return
+    if found is not None and found.kind == "document" and found.dense is not None and config.lexical:
+        words = config.words_field
+        if words not in found.sparse:
+            message = f"it has no sparse vector field {words!r}; it has {_named(found.sparse)}"
+            fix = f"{other}; a sparse field cannot be added later"
+            yield _finding(rules.WORDS, name, message, fix)
     if found is not None and found.dimension is not None and found.dimension != config.dimension:
         message = f"it holds vectors of {found.dimension} numbers, and dimension is {config.dimension}"
         yield _finding(rules.DIMENSION, name, message, other)
@@ -154,6 +176,25 @@ def compared(config: PineconeConfig, name: str, found: Stats | None, *, dimensio
         yield _finding(rules.UNKNOWN_METRIC, name, message, "set index beside host, or run `vectoracl provision`")
     elif found.metric != wanted:
         yield _finding(rules.METRIC, name, f"it ranks by {found.metric}, and the configuration says {wanted}", other)
+
+
+def other_fields(config: PineconeConfig, found: Stats | None) -> str | None:
+    """Say of which other kind the index was *found* to be, or in which other fields it holds vectors."""
+    if found is None or found.dense is None:
+        return None
+    if config.kind is not None and config.kind != found.kind:
+        return f"it is a {found.kind} index, and kind is {config.kind}"
+    wanted = VECTOR_FIELD if found.kind == "vector" else config.vector_field
+    if wanted in found.dense:
+        return None
+    if found.kind == "vector":
+        return f"it holds sparse vectors alone, and dense ones of {config.dimension} numbers are needed"
+    held = f"dense vectors in {_named(found.dense)} and sparse ones in {_named(found.sparse)}"
+    return f"it holds {held}, and vector_field is {wanted!r}"
+
+
+def _named(fields: Sequence[str]) -> str:
+    return ", ".join(repr(one) for one in fields) or "none"
 
 
 def _finding(rule: Rule, subject: str, message: str, fix: str) -> Finding:

@@ -152,7 +152,10 @@ class Settle(Request[None]):
 
 
 class Stats(NamedTuple):
-    """What the index says of itself; `namespaces` maps names to numbers of records, "" is the default one."""
+    """What the index says of itself; `namespaces` maps names to numbers of records, "" is the default one.
+
+    `dense` and `sparse` are the names of its vector fields; None where only the index itself was asked.
+    """
 
     dimension: int | None
     metric: str | None
@@ -160,6 +163,8 @@ class Stats(NamedTuple):
     namespaces: Mapping[str, int]
     kind: str = "vector"
     name: str | None = None
+    dense: tuple[str, ...] | None = None
+    sparse: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

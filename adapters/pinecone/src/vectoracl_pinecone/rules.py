@@ -75,3 +75,11 @@ WORDS = RULES.add(
     "sparse vector field that words_field names, which cannot be added later.",
     lowers=True,
 )
+FIELDS = RULES.add(
+    "PC010",
+    "The index is of the configured kind, with the configured vector field",
+    "error",
+    "A vector index and a document index are served by different requests, and a document index holds its vectors in "
+    "the fields that it was created with: every request of the other kind, or to another field, fails.",
+    lowers=True,
+)
