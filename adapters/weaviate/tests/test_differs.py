@@ -141,6 +141,7 @@ def test_a_field_that_was_declared_as_another_type(stores, has, declared):
     if refused:
         assert "'f'" in refused
         assert declared in refused
+        assert findings(config) == (grade, said), "nothing was changed"
     else:  # every value that is there is one of the new type, too
         with v.connect(config) as acl:
             docs = acl.scoped(WHO)

@@ -56,6 +56,23 @@ def backfill(
     return done
 
 
+def compare(compiled: WeaviateCompiler, decode: Decoder, page: int, name: str, fields: Sequence[str]) -> Flow[None]:
+    """Read every object that `backfill` would repair, and change nothing.
+
+    Raises: InvalidInputError where a value is of another type than the declared one.
+    """
+    after: Compiled = EVERY
+    while fields:
+        where = every([compiled.strange(*fields), after])
+        objects = yield from compiled.listing_of(name, where, page, compiled.repairable)
+        for one in objects:
+            if decode.strange(one, fields):
+                decode.metadata(one)
+        if len(objects) < page:
+            return
+        after = compiled.after(max(map(decode.seek, objects)))
+
+
 def _repair(compiled: WeaviateCompiler, decode: Decoder, name: str, left: dict[str, Mapping[str, Any]]) -> Flow[None]:
     """Repair the objects that had the metadata *left* when they were read, until each still has it afterwards."""
     for _ in range(_ROUNDS):

@@ -23,7 +23,7 @@ from vectoracl.ids import check_tenant, stored_tenant
 from vectoracl_weaviate import schema, tenant_keys
 from vectoracl_weaviate.adopt import Adoption
 from vectoracl_weaviate.answers import EXISTS, NO_ASYNC_INDEXING, NOT_PROVISIONED, UNSETTLED, error_of
-from vectoracl_weaviate.backfill import backfill
+from vectoracl_weaviate.backfill import backfill, compare
 from vectoracl_weaviate.compile import WeaviateCompiler
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.decode import Decoder
@@ -136,6 +136,7 @@ class WeaviateOperator:
         for attempt in range(_ATTEMPTS):
             try:
                 steps = self._steps()
+                self._compare([step.field for step in steps if isinstance(step, schema.AddProperty) and step.field])
                 for number, step in enumerate(steps):
                     if progress is not None:
                         progress("provisioning", number, len(steps))
@@ -145,6 +146,17 @@ class WeaviateOperator:
                 if error.code != EXISTS.code or attempt == _ATTEMPTS - 1:
                     raise
         return done
+
+    def _compare(self, fields: list[str]) -> None:
+        """Refuse the *fields* of which objects hold values of another type, before they get their properties.
+
+        A property cannot be taken away again, and where it is there the check sees no difference any more. Raises:
+        InvalidInputError.
+        """
+        for name, state in (self._ask(Tenants()) if fields else {}).items():
+            if state == "active":
+                flow = compare(self._compile, self._decode, self._config.page, name, sorted(fields))
+                run(flow, {"store": self._port})
 
     @apart
     def _apply(self, step: schema.Step) -> str:
