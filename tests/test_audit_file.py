@@ -383,3 +383,15 @@ def test_a_pipe_that_nobody_reads_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "audit")
     with pytest.raises(ConfigError, match="nobody reads this pipe"):
         JsonlSink(tmp_path / "audit")
+
+
+@pytest.mark.parametrize("timeout", [None, 10.0])
+def test_a_sink_that_is_made_of_this_one_needs_no_more_than_the_protocol(path, api, who, timeout):
+    class Marked(JsonlSink):
+        def write(self, record):
+            super().write({**record, "by": "the application"})
+
+    acl = api.connect(sink=Marked(path))
+    acl.scoped(who()).count(timeout=timeout)
+    acl.close()
+    assert [orjson.loads(line)["decision"]["by"] for line in path.read_bytes().splitlines()[:1]] == ["the application"]

@@ -188,7 +188,7 @@ class CorePort:
 
         def keep() -> StoreError | None:
             try:
-                if isinstance(self._sink, JsonlSink):
+                if type(self._sink) is JsonlSink:  # one that was made of it may take a record and no more
                     self._sink.write(record, timeout=timeout)
                 else:
                     self._sink.write(record)
