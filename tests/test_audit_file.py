@@ -211,7 +211,7 @@ def test_a_lock_that_another_process_holds(api, who, path):
     acl.close()
     # The thread of the one that was late may get the lock in its last moment; then its outcome is there too.
     assert sorted(ids(path)) == sorted(ids(path, "outcome"))
-    assert len(ids(path)) in ((1, 2) if api.is_async else (1,))
+    assert len(ids(path)) in (1, 2)
 
 
 def test_an_event_loop_goes_on_while_the_file_is_locked(path):
