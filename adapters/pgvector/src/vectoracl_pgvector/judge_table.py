@@ -10,6 +10,7 @@ from vectoracl.findings import Finding
 from vectoracl_pgvector.policy_text import Binding, bind, settings_in
 from vectoracl_pgvector.posture_look import Look, found, grantee_name, listed, place_of
 from vectoracl_pgvector.posture_rows import Column, ForeignKey, Index, Relation
+from vectoracl_pgvector.schema import fits
 from vectoracl_pgvector.sql_text import advice, columns, ident, literal, role
 from vectoracl_pgvector.tenant_field import JSON_KINDS
 
@@ -145,7 +146,7 @@ def expected_columns(look: Look) -> Iterator[Finding]:
                 "PG115", f"{at}.{name}", f"{name} is of type {column.type_text}; the configuration says {kind}.",
                 advice(f"Run `vectoracl provision`, which changes the column, or set type = {column.type_name!r}."),
             )  # fmt: skip
-        elif column.type_name not in ({"text", "varchar"} if kind == "text" else {kind}):
+        elif not fits(column.type_name, kind):
             yield found(
                 "PG113", f"{at}.{name}", f"{name} is of type {column.type_text}; the configuration needs {kind}.",
                 advice(

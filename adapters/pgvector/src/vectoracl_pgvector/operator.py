@@ -116,6 +116,7 @@ class PgOperator:
         done = self._roles(self._where.owner() if bootstrap is None else bootstrap)
         with self._owner() as connection:
             done += self._check_server(connection)
+            vector_column.check_columns(connection, self._config)
             vector_column.check(connection, self._config, self._store, self._embedder)
             changed = retype.pending(connection, self._config)
             if changed:

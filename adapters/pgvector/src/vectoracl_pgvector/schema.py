@@ -351,3 +351,8 @@ def expected(config: PgvectorConfig) -> tuple[tuple[str, str, int | None], ...]:
     return tuple(
         (name, kinds.get(key, "text"), config.dimension if key == "vector" else None) for key, name in columns.items()
     )
+
+
+def fits(has: str, wanted: str) -> bool:
+    """Tell whether a column of the type *has* serves as one of the type *wanted* (bare names, as in `expected`)."""
+    return has in ({"text", "varchar"} if wanted == "text" else {wanted})

@@ -11,11 +11,43 @@ from vectoracl import notes
 from vectoracl.errors import RefusedError
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import Names, literal
+from vectoracl_pgvector.schema import expected, fits
 
 _FOUND = """
 SELECT t.typname::text, a.atttypmod, pg_catalog.col_description(a.attrelid, a.attnum)
   FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
  WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attname = %s AND NOT a.attisdropped"""
+
+
+_COLUMNS = """
+SELECT a.attname::text, t.typname::text, pg_catalog.format_type(a.atttypid, a.atttypmod)
+  FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+ WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
+
+
+def check_columns(connection: psycopg.Connection[Any], config: PgvectorConfig) -> None:
+    """Refuse to provision over a table whose other columns are missing or of other types; changes nothing.
+
+    Raises: RefusedError with what is there and what is needed; nothing where there is no such table yet.
+    """
+    table = Names.of(config).table
+    there = {name: (kind, text) for name, kind, text in connection.execute(_COLUMNS, (table,)).fetchall()}
+    if not there:
+        return
+    added = (config.columns.lexemes,)  # by `provision` itself
+    wrong = []
+    for name, wanted, _ in expected(config):
+        has = there.get(name)
+        if has is None and name not in added:
+            wrong.append(f"has no column {name}")
+        elif has is not None and wanted not in ("vector", "halfvec") and not fits(has[0], wanted):
+            wrong.append(f"has the column {name} of type {has[1]}, and {wanted} is needed")
+    if wrong:
+        raise RefusedError(
+            f"The table {table} {'; it '.join(wrong)}. Correct the names under columns in the configuration, or name "
+            "another table and copy the chunks there (vectoracl copy).",
+            field="columns",
+        )
 
 
 def check(connection: psycopg.Connection[Any], config: PgvectorConfig, store: str, embedder: str | None) -> None:
