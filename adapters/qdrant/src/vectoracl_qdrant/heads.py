@@ -3,7 +3,8 @@
 Qdrant has no transaction, and a condition on the point itself is the only one that a write can have. So what has to be
 decided once is decided on one point for each document that was ever replaced: a replacement claims the head while it
 still says what was found, and commits by a write that needs the claim and the same version. Another one's claim takes
-it away, another one's commit changes the version, so of several there is one that commits. A head has no vector and no
+it away, another one's commit changes the version, so of several there is one that commits. A claim says whether it is
+of a replacement that may not take every chunk: an upsert that meets one takes it away. A head has no vector and no
 text, and lies in a group that is no tenant's, where no search, scroll or count of a tenant comes; a condition names the
 tenant beside it. It stays when its document is deleted: what is left of an older version is known as such for good.
 """
@@ -24,6 +25,7 @@ from vectoracl_qdrant.requests import Operation, Scroll
 _REMEMBERED = 32
 """How many commits a head remembers: a writer that is further behind does not learn what became of its own."""
 _ABSENT = -1
+_NARROWED = "n:"
 
 
 class Head(NamedTuple):
@@ -47,15 +49,21 @@ class Head(NamedTuple):
         """Whether a replacement has claimed it that is not committed."""
         return self.intent not in ("", self.version)
 
+    @property
+    def narrowed(self) -> bool:
+        """Whether the replacement that has claimed it may not take every chunk."""
+        return self.intent.startswith(_NARROWED)
+
     def shows(self, generation: int, version: str) -> bool:
         """Tell whether a point of *generation* and *version* is of the published version."""
         if named(version) or named(self.version):
             return (generation, version) == self.place
         return generation == self.place[0]
 
-    def next(self, version: str, generation: int) -> Head:
-        """Return the head as it is when *version* has been committed in *generation*."""
-        return Head(generation, version, version, (*self.past, _entry(generation, version))[-_REMEMBERED:])
+    def next(self, version: str, generation: int, *, narrowed: bool = False) -> Head:
+        """Return the head that a replacement with *version* in *generation* commits, with the claim that it makes."""
+        intent = _NARROWED + version if narrowed else version
+        return Head(generation, version, intent, (*self.past, _entry(generation, version))[-_REMEMBERED:])
 
     def committed(self, new: Head) -> bool | None:
         """Tell whether *new* was committed; None where that is too long ago to be known."""
@@ -137,7 +145,13 @@ class Heads:
         keys = self._keys
         claimed = keyword(keys.docgen, new.intent)
         assert not isinstance(claimed, bool)
-        payload = {keys.generation: new.generation, keys.version: new.version, keys.present: list(new.past)}
+        payload: dict[str, object] = {
+            keys.generation: new.generation,
+            keys.version: new.version,
+            keys.present: list(new.past),
+        }
+        if new.narrowed:
+            payload[keys.docgen] = new.version
         return self._set(partition, payload, self._where(partition, [document], *self._at(base), claimed))
 
     def release(self, partition: str, document: str, intent: str) -> Operation:

@@ -9,6 +9,10 @@ published version: nothing that a reader sees, or that a later write makes visib
 An upsert writes with a mark of its own, and takes it off when the head says that no replacement has come between, or is
 under way. Where one has, it writes again into the new version: what was left in the old one is never seen, marked as it
 is, and goes.
+
+A replacement by a handle that may not take every chunk looks once more for such chunks after it has claimed the head,
+and then commits, in a request of its own. An upsert takes such a claim away before it is acknowledged. So either the
+replacement sees the chunk that was added, or it has no claim to commit by, or the upsert follows it.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from vectoracl_qdrant.compile_predicate import Compiled, none
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.decode import ADAPTER
 from vectoracl_qdrant.heads import Head
-from vectoracl_qdrant.names import NO_VERSION, id_of, version_name
+from vectoracl_qdrant.names import NO_VERSION, id_of, named, version_name
 from vectoracl_qdrant.requests import Operation, Scroll, Write
 from vectoracl_qdrant.versions import ROUNDS, Versions
 
@@ -66,6 +70,10 @@ class Writer:
                 raise _taken(written)
             yield from self._put(partition, records, heads, mark, scope)
             now = yield from self._versions.current(partition, _documents(records))
+            claims = self._narrowed(partition, heads, now)
+            if claims:
+                yield from Write(partition, claims)
+                now = yield from self._versions.current(partition, _documents(records))
             moved = {name for name, head in now.items() if head.place != heads[name].place}
             yield from self._settle(partition, records, heads, now, mark)
             if (yield from self._outside(partition, scope, ids)):
@@ -96,6 +104,17 @@ class Writer:
         some = [record for record, _ in placed]
         points = self._compile.points(some, self._compile.words_of(some), [version for _, version in placed], mark)
         yield from self._compile.upsert(partition, points, scope)
+
+    def _narrowed(self, partition: str, heads: Mapping[str, Head], now: Mapping[str, Head]) -> tuple[Operation, ...]:
+        """Return the steps that end the claims of replacements that may not take what was added.
+
+        A claim that comes later is one of a replacement that looks later, and sees it.
+        """
+        return tuple(
+            self._heads.release(partition, name, head.intent)
+            for name, head in sorted(now.items())
+            if head.narrowed and head.place == heads[name].place
+        )
 
     def _settle(
         self, partition: str, records: Sequence[Record], heads: Mapping[str, Head], now: Mapping[str, Head], mark: str
@@ -140,7 +159,8 @@ class Writer:
         """Make a new version of one document, in two requests after one that looks and before one that looks again.
 
         Raises: DeniedError if the document has chunks outside of the scope; StoreError with the code "conflict" if
-        another one has replaced it, or begun to, after this one looked: then nothing of this one is left.
+        another one has replaced it, or begun to, or has added a chunk outside of the scope, after this one looked:
+        then nothing of this one is left.
         """
         check_tagged(operation.records, operation.partition)
         compiled, partition, document = self._compile, operation.partition, operation.document
@@ -157,8 +177,16 @@ class Writer:
                 yield from compiled.delete(partition, where)
             return 0
         base, version = looked.head, version_name(version_of(operation.records))
-        new = base.next(version, looked.next)
-        yield from Write(partition, self._published(operation, base, new))
+        new = base.next(version, looked.next, narrowed=outside is not None)
+        steps, commit = self._prepared(operation, base, new), self._heads.commit(partition, document, base, new)
+        added = False
+        if outside is None:
+            yield from Write(partition, (*steps, commit))
+        else:
+            yield from Write(partition, steps)
+            added = yield from self._outside(partition, scope, name, *self._of(base))
+            if not added:
+                yield from Write(partition, (commit,))
         head = yield from self._versions.head(partition, document)
         committed = head.committed(new)
         end = self._published_alone if committed else self._withdrawn
@@ -171,22 +199,27 @@ class Writer:
                 adapter=ADAPTER,
             )
         if not committed:
-            raise _lost()
+            raise _added() if added else _lost()
         return len(operation.records)
 
-    def _published(self, operation: Replace, base: Head, new: Head) -> tuple[Operation, ...]:
-        """Return the steps that publish *new* in the place of *base*, if nobody else does meanwhile."""
+    def _prepared(self, operation: Replace, base: Head, new: Head) -> tuple[Operation, ...]:
+        """Return the steps after which *new* can be committed in the place of *base*."""
         compiled, partition, document = self._compile, operation.partition, operation.document
         records = at_generation(operation.records, new.generation)
         points = compiled.points(records, compiled.words_of(records), new.version, new.version)
         whole = compiled.rows(partition)
         assert whole is not None
         return (
-            self._heads.claim(partition, document, base, new.version),
+            self._heads.claim(partition, document, base, new.intent),
             compiled.mark(partition, new.version, *self._others(document, new)),
             compiled.put(partition, points, whole),
-            self._heads.commit(partition, document, base, new),
         )
+
+    def _of(self, head: Head) -> tuple[Compiled, ...]:
+        """Return that the point is of the version that *head* shows; without a name the generation is all there is."""
+        generation, version = head.place
+        own = self._compile.generations(gte=generation, lte=generation)
+        return (own, self._compile.exactly(version)) if named(version) else (own,)
 
     def _others(self, document: str, new: Head) -> tuple[Compiled, ...]:
         """Return that the point is of *document* and of another version, but not of one that came after *new*."""
@@ -209,17 +242,18 @@ class Writer:
     def _withdrawn(self, partition: str, document: str, new: Head, head: Head) -> tuple[Operation, ...]:
         """Return the steps that leave nothing of *new*, which was not published.
 
-        Its marks go from the published version, as *head* says it, if no replacement of that had begun: one that did
+        Its marks go from the published version, as *head* says it, if no other one of that had begun: one that did
         may have put its own marks there before these, and needs them. Others go with the points they are on.
         """
         compiled, name = self._compile, self._compile.documents([document])
         own = compiled.generations(gte=new.generation, lte=new.generation)
         generation, version = head.place
+        contended = head.contended and head.intent != new.intent
         there = (compiled.generations(gte=generation, lte=generation), compiled.exactly(version))
         return (
             *compiled.drop(partition, name, own, compiled.exactly(new.version)),
-            *(() if head.contended else compiled.unmark(partition, new.version, name, *there)),
-            self._heads.release(partition, document, new.version),
+            *(() if contended else compiled.unmark(partition, new.version, name, *there)),
+            self._heads.release(partition, document, new.intent),
         )
 
 
@@ -245,6 +279,19 @@ def _lost() -> StoreError:
     error = StoreError(
         "Another writer replaced the same document at the same time; nothing of this version is left. If it shall be "
         "the document nevertheless, replace it again.",
+        code="conflict",
+        adapter=ADAPTER,
+        sent="no",
+    )
+    error.undone = True
+    return error
+
+
+def _added() -> StoreError:
+    """Return the error of a replacement that met a chunk outside of its scope, and of which nothing is left."""
+    error = StoreError(
+        "Another writer added a chunk outside of what this handle may write to the document at the same time; nothing "
+        "of this version is left.",
         code="conflict",
         adapter=ADAPTER,
         sent="no",
