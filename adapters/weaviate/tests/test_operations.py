@@ -18,11 +18,13 @@ from vectoracl.facets import summed
 from vectoracl.fields import FieldType, check_fields, check_filter
 from vectoracl.meaning import getter, matches, tallied, values_of
 from vectoracl.operations import Facets, Replace, Search
+from vectoracl.predicate import Eq, Not
 from vectoracl.queries import RRF_K, VectorQuery
 from vectoracl.records import Record, Tag
 from vectoracl.testing import principal
 from vectoracl_conformance.drawn import FIELDS, predicate, rows
 from vectoracl_weaviate.names import tenant_name
+from vectoracl_weaviate.requests import Merge
 
 from weaviate_support.stores import made
 
@@ -389,6 +391,58 @@ def test_a_replacement_whose_deciding_object_is_deleted_meanwhile_is_no_success(
             steps += 1
         port.close()
         assert seen == {True, False}
+
+
+@pytest.mark.parametrize("chunks", [(), ("x",), ("a", "x")], ids=["nothing", "another", "both"])
+@pytest.mark.parametrize("scope", [Eq("lang", "own"), Not(Eq("lang", "other"))], ids=["equal", "not equal"])
+def test_a_narrowed_replacement_takes_no_chunk_that_is_added_before_it_is_decided(stores, chunks, scope):
+    """Another writer adds one between any two of its requests, and that is acknowledged."""
+
+    def committing(step):
+        return isinstance(step, Merge) and step.properties.get("committed") is True
+
+    with v.connect(stores(metadata={"lang": "keyword"}, index="flat").config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        adapter, port = acl._named("main").opened.adapter, acl._named("main").opened.port()
+        seen, moment, reached = set(), 0, True
+        while reached:
+            name = f"d{moment}"
+            docs.upsert([Chunk(one, name, "old", E[0], metadata={"lang": "own"}) for one in "ab"])
+            records = tuple(
+                Record(Tag("acme", name, one, producer="u", path="replace", time=1.0), "new", E[1], {"lang": "own"})
+                for one in chunks
+            )
+            flow, reply, turn, reached = adapter.replace(Replace("acme", scope, name, records)), None, 0, False
+            outcome = "done"
+            try:
+                while True:
+                    step = flow.send(reply)
+                    # What is added at the very moment of the decision is not seen: the server has no such condition.
+                    if turn == moment and not committing(step):
+                        docs.upsert([Chunk("z", name, "other", E[2], metadata={"lang": "other"})])
+                        reached = True
+                    elif turn == moment:
+                        moment, reached, outcome = moment + 1, True, "skipped"
+                        break
+                    turn += 1
+                    reply = tuple(port.execute(one, 10) for one in step) if isinstance(step, tuple) else (
+                        port.execute(step, 10))  # fmt: skip
+            except StopIteration:
+                pass
+            except DeniedError:
+                outcome = "denied"
+            except StoreError as error:
+                outcome = error.code if error.undone and error.sent == "no" else "in doubt"
+            if outcome == "skipped":
+                continue
+            left = {hit.id: hit.text for hit in docs.scan(F["@document"] == name)}
+            added = {"z": "other"} if reached else {}
+            old = {"a": "old", "b": "old", **added}
+            assert left == ({**dict.fromkeys(chunks, "new"), **added} if outcome == "done" else old), moment
+            seen.add(outcome)
+            moment += 1
+        port.close()
+        assert seen == ({"denied", "conflict", "done"} if chunks else {"denied", "done"})
 
 
 def test_a_delete_goes_past_the_servers_limit(stores):

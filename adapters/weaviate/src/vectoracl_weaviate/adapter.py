@@ -609,17 +609,21 @@ class WeaviateAdapter:
 
     def _clear(self, operation: Replace) -> Flow[int]:
         compiled, partition = self._compile, operation.partition
-        name = compiled.documents([operation.document])
-        if (yield from self._outside(partition, compiled.condition(operation.scope), name)):
+        name, scope = compiled.documents([operation.document]), compiled.condition(operation.scope)
+        if (yield from self._outside(partition, scope, name)):
             raise _denied("replace")
-        if (yield from compiled.tally(partition, name)):  # read first: a tenant that is not there is noticed here
+        if scope.test is not None:  # what is added meanwhile may be outside of it
+            if every([scope.rows, name]) is not NONE:
+                yield from (self._delete if scope.fixed else self._delete_compared)(partition, scope, name)
+        elif (yield from compiled.tally(partition, name)):  # read first: a tenant that is not there is noticed here
             yield from self._drop(partition, name)
         return 0
 
     def _replace(self, operation: Replace) -> Flow[int]:
         compiled, partition, document = self._compile, operation.partition, operation.document
         name = compiled.documents([document])
-        if (yield from self._outside(partition, compiled.condition(operation.scope), name)):
+        scope = compiled.condition(operation.scope)
+        if (yield from self._outside(partition, scope, name)):
             raise _denied("replace")
         objects, _ = yield from self._document(partition, document)
         version = version_of(operation.records)
@@ -635,6 +639,9 @@ class WeaviateAdapter:
         late = sorted(one.id for one in objects if one.number < mine and one.id not in marked)
         yield from self._each([compiled.mark(partition, one, mark) for one in late])
         superseded = published is not None and published > mine
+        if not superseded and (yield from self._outside(partition, scope, compiled.before(document, mine))):
+            yield from self._drop(partition, compiled.exactly(document, mine))
+            raise _added()
         if not superseded and not (yield from compiled.commit(partition, new[0])):
             # The deciding object is gone: a newer replacement took it away, or a delete of that chunk did.
             _, published = yield from self._document(partition, document)
@@ -753,6 +760,19 @@ class WeaviateAdapter:
 def _restless(sent: Literal["no", "unknown"] = "no") -> StoreError:
     text = "A document was replaced again and again meanwhile; ask again."
     return StoreError(text, code="replacing", adapter=ADAPTER, sent=sent, retryable=True)
+
+
+def _added() -> StoreError:
+    """Return the error of a replacement that met a chunk outside of its scope, and of which nothing is left."""
+    error = StoreError(
+        "Another writer added a chunk outside of what this handle may write to the document at the same time; nothing "
+        "of this version is left.",
+        code="conflict",
+        adapter=ADAPTER,
+        sent="no",
+    )
+    error.undone = True
+    return error
 
 
 def _incomplete(failed: int) -> StoreError:
