@@ -76,7 +76,8 @@ def test_a_limit_of_the_caller_counts_the_whole_call(opened, who):
     assert time.monotonic() - started < 1.2
     assert (caught.value.code, caught.value.sent, port.requests) == ("timeout", "no", [])
     assert "timeout=" in str(caught.value)
-    with pytest.raises(StoreError, match="while texts were embedded"):
+    # On a busy machine that is over before the embedder is asked.
+    with pytest.raises(StoreError, match=r"while texts were embedded|before the request was sent"):
         docs.search("a text", timeout=0.001)
     assert docs.upsert(chunks(10), timeout=20).count == 10
 

@@ -401,9 +401,16 @@ def test_documents_are_listed_and_deleted(here):
     assert list(texts(here)) == ["b/README.md"]
 
 
-def test_the_next_command_that_ingest_prints_works(here):
+def test_the_next_command_that_ingest_prints_works(here, monkeypatch):
     config = Path("other place.toml")
     config.write_text(Path("vectoracl.toml").read_text())
+    monkeypatch.setattr(vectoracl.VectorACL, "keeps", lambda *_: True)  # the test keeps the store while commands end
     shown = ingest("a", "-c", config, env={"COLUMNS": "80"}).stdout.replace("\\\n", " ")
     (line,) = [one.strip() for one in shown.splitlines() if one.strip().startswith("vectoracl ")]
     assert "about cats" in run(*shlex.split(line)[1:]).stdout
+
+
+def test_what_only_the_commands_memory_holds_is_not_shown_as_there(here):
+    shown = ingest("a").stdout
+    assert "Next:" not in shown
+    assert "in the memory of the command" in shown

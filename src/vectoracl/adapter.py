@@ -368,7 +368,8 @@ class Opened:
 
     `server` describes the store for reports (filled after the first contact). `places` says where the rows are, given
     the store's port, as texts of which two stores share one only if they are the same: what the server says of itself
-    where it does (see `places`, also for replicas). It raises what the port raises.
+    where it does (see `places`, also for replicas). It raises what the port raises. `kept` says whether the rows are
+    there after the process: a store in its memory is not.
     """
 
     adapter: Adapter
@@ -377,6 +378,7 @@ class Opened:
     operator: Callable[[], Operator] | None = None
     server: Callable[[], str] = field(default=lambda: "unknown")
     places: Callable[[Port], frozenset[str]] = field(default=lambda _: frozenset())
+    kept: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,10 @@ class _Base:
         """Return the name of the store that *tenant* lives in, by configuration. Raises: InvalidTenantError."""
         return self._route(check_tenant(tenant))
 
+    def keeps(self, store: str) -> bool:
+        """Tell whether the rows of *store* are there after this process. Raises: ClosedError, ConfigError."""
+        return self._named(self._known(store)).opened.kept
+
     def _route(self, tenant: str) -> str:
         return self.config.tenants.store.get(tenant, self.config.default)
 

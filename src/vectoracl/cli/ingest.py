@@ -130,6 +130,7 @@ def ingest(
                     _check_origins(handle, marks, steps)
                 written, count, words = _write(handle, files, marks, given, size, skipped, steps)
                 gone = _gone(handle, files, marks, under, source, skipped, many=prune_many) if prune else []
+                kept = acl.keeps(acl.store_of(principal.tenant))
                 steps.pause()
                 forgotten = _forget(handle, gone, yes=yes, as_json=as_json)
     failed = [one for one in skipped if isinstance(one, Failed)]
@@ -144,7 +145,9 @@ def ingest(
         if prune:
             console.print(Text(f"Deleted {counted(len(forgotten), 'document')} whose file is gone."))
         _tell_skipped([*failed, *(one for one in skipped if not isinstance(one, Failed))])
-        if written:
+        if written and not kept:
+            console.print(Text("This store is in the memory of the command, so nothing of it is there any more."))
+        elif written:
             console.print(Text("Next:", "dim"))
             show_commands(console, [command_line("search", "--as", who, words, config=config, store=store)])
     if not written:

@@ -39,6 +39,7 @@ def vectoracl_open(config: MemoryConfig, context: OpenContext) -> Opened:
         lambda: MemoryOperator(shelf),
         server=lambda: "memory (in-process)",
         places=lambda _: frozenset({shelf.place}),
+        kept=False,
     )
 
 

@@ -80,7 +80,8 @@ def vectoracl_open(config: QdrantConfig, context: OpenContext) -> Opened:
         assert isinstance(port, QdrantPort)
         return Administrator(port, config).places()
 
-    return Opened(QdrantAdapter(config, context.fields), port, aport, operator, lambda: _server(config), places)
+    adapter = QdrantAdapter(config, context.fields)
+    return Opened(adapter, port, aport, operator, lambda: _server(config), places, kept=not config.memory)
 
 
 def _server(config: QdrantConfig) -> str:
