@@ -231,7 +231,7 @@ def test_what_does_not_go_together_is_refused_and_not_ignored(here, call):
     [
         (lambda path: path.mkdir(), "cannot be read: Is a directory"),
         (lambda path: path.write_bytes(b"\xff\xfe"), "is not UTF-8"),
-        (lambda path: path.write_text("version = 1\n[stores.x\n"), "no valid TOML"),
+        (lambda path: path.write_text("version = 1\n[stores.x\n"), "not valid TOML"),
         (lambda path: path.write_text("version = 1\nstorez = 1\n"), "storez: is not a known key"),
     ],
 )
