@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from vectoracl.errors import StoreError
 from vectoracl.prepare import dump_metadata
 from vectoracl.records import Record
 
@@ -27,3 +28,16 @@ def version_of(records: Sequence[Record]) -> str:
 def at_generation(records: Sequence[Record], generation: int) -> list[Record]:
     """Return *records* with *generation* in their tags."""
     return [record._replace(tag=record.tag._replace(generation=generation)) for record in records]
+
+
+def added_outside(adapter: str) -> StoreError:
+    """Return the error of a replacement that met a chunk outside of its scope, and of which nothing is left."""
+    error = StoreError(
+        "Another writer added a chunk outside of what this handle may write to the document at the same time; nothing "
+        "of this version is left.",
+        code="conflict",
+        adapter=adapter,
+        sent="no",
+    )
+    error.undone = True
+    return error

@@ -24,7 +24,7 @@ from vectoracl.errors import DeniedError, StoreError
 from vectoracl.operations import Replace, Upsert
 from vectoracl.prepare import check_tagged
 from vectoracl.records import Record
-from vectoracl.replacing import at_generation, version_of
+from vectoracl.replacing import added_outside, at_generation, version_of
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import Compiled, none
 from vectoracl_qdrant.config import QdrantConfig
@@ -199,7 +199,7 @@ class Writer:
                 adapter=ADAPTER,
             )
         if not committed:
-            raise _added() if added else _lost()
+            raise added_outside(ADAPTER) if added else _lost()
         return len(operation.records)
 
     def _prepared(self, operation: Replace, base: Head, new: Head) -> tuple[Operation, ...]:
@@ -279,19 +279,6 @@ def _lost() -> StoreError:
     error = StoreError(
         "Another writer replaced the same document at the same time; nothing of this version is left. If it shall be "
         "the document nevertheless, replace it again.",
-        code="conflict",
-        adapter=ADAPTER,
-        sent="no",
-    )
-    error.undone = True
-    return error
-
-
-def _added() -> StoreError:
-    """Return the error of a replacement that met a chunk outside of its scope, and of which nothing is left."""
-    error = StoreError(
-        "Another writer added a chunk outside of what this handle may write to the document at the same time; nothing "
-        "of this version is left.",
         code="conflict",
         adapter=ADAPTER,
         sent="no",

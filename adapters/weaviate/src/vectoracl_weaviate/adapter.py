@@ -17,7 +17,7 @@ from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Include, R
 from vectoracl.prepare import check_tagged
 from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.records import Facet, Hit, Record, Vector
-from vectoracl.replacing import at_generation, version_of
+from vectoracl.replacing import added_outside, at_generation, version_of
 from vectoracl_weaviate import posture as postures
 from vectoracl_weaviate.answers import NOT_PROVISIONED, UNSETTLED, error_of
 from vectoracl_weaviate.capabilities import capabilities
@@ -641,7 +641,7 @@ class WeaviateAdapter:
         superseded = published is not None and published > mine
         if not superseded and (yield from self._outside(partition, scope, compiled.before(document, mine))):
             yield from self._drop(partition, compiled.exactly(document, mine))
-            raise _added()
+            raise added_outside(ADAPTER)
         if not superseded and not (yield from compiled.commit(partition, new[0])):
             # The deciding object is gone: a newer replacement took it away, or a delete of that chunk did.
             _, published = yield from self._document(partition, document)
@@ -760,19 +760,6 @@ class WeaviateAdapter:
 def _restless(sent: Literal["no", "unknown"] = "no") -> StoreError:
     text = "A document was replaced again and again meanwhile; ask again."
     return StoreError(text, code="replacing", adapter=ADAPTER, sent=sent, retryable=True)
-
-
-def _added() -> StoreError:
-    """Return the error of a replacement that met a chunk outside of its scope, and of which nothing is left."""
-    error = StoreError(
-        "Another writer added a chunk outside of what this handle may write to the document at the same time; nothing "
-        "of this version is left.",
-        code="conflict",
-        adapter=ADAPTER,
-        sent="no",
-    )
-    error.undone = True
-    return error
 
 
 def _incomplete(failed: int) -> StoreError:
