@@ -202,9 +202,13 @@ def test_every_command_that_is_printed_works_as_printed(here, store, columns, be
 def test_a_command_is_printed_as_it_was_called(monkeypatch, called, prefix):
     monkeypatch.setattr(sys, "argv", [called])
     monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
+    monkeypatch.delenv("UV", raising=False)  # the tests themselves may be run by one that is not on the path
     assert common.command_line("check") == f"{prefix} check"
     monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
     assert common.command_line("check").startswith("uv run vectoracl") == called.endswith("bin/vectoracl")
+    monkeypatch.setenv("UV", str(Path.cwd() / ".tools" / "uv"))
+    ours = common.command_line("check").startswith(".tools/uv run vectoracl")
+    assert ours == called.endswith("bin/vectoracl")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the shell's way of reading a line")
