@@ -10,6 +10,8 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import nox
@@ -274,6 +276,22 @@ def constraints(session: nox.Session) -> None:
     text = session.run(*command, external=True, silent=True)
     head = "# The versions that the nox sessions install; written by `nox -s constraints`.\n"
     CONSTRAINTS.write_text(head + str(text), encoding="utf-8")
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Look up each version of `constraints.txt` in the OSV database of vulnerabilities. Needs a network."""
+    host = "https://api.osv.dev/"
+    try:
+        with urllib.request.urlopen(host, timeout=20):
+            pass
+    except urllib.error.HTTPError:
+        pass  # it answers
+    except OSError as error:
+        session.error(f"NOT AUDITED: this session needs a network, and {host} cannot be reached ({error})")
+    session.install(*group("audit"), *pins())
+    options = ("--no-deps", "--disable-pip", "--vulnerability-service", "osv", "--progress-spinner", "off")
+    session.run("pip-audit", "--requirement", str(CONSTRAINTS), *options, *session.posargs)
 
 
 @nox.session
