@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent
 CONSTRAINTS = ROOT / "constraints.txt"
 OLDEST = "3.11"
 STORES = ("pgvector", "qdrant", "pinecone", "weaviate")
+DISTRIBUTIONS = ("vectoracl", "vectoracl-conformance", *(f"vectoracl-{store}" for store in STORES))
 CERTIFIED = ("memory", *STORES, "pgvector-pgbouncer", "weaviate-rbac")
 
 nox.options.default_venv_backend = "uv"
@@ -265,6 +266,30 @@ def packages(session: nox.Session) -> None:
         with session.chdir(work):
             session.run(str(python), "-I", str(check), want, external=True)
     session.log("wheels: all passed")
+
+
+@nox.session(venv_backend="none")
+def build(session: nox.Session) -> None:
+    """Build what a release consists of: dist/NAME/ with a wheel and a source archive, dist/sbom/NAME.cdx.json.
+
+    `nox -s build -- 0.1.0` refuses to build another version.
+    """
+    dist = ROOT / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    (dist / "sbom").mkdir(parents=True)
+    for name in DISTRIBUTIONS:
+        folder = dist / name
+        options = ("--out-dir", str(folder), "--no-create-gitignore", "--quiet", *build_pins())
+        session.run("uv", "build", "--package", name, *options, external=True)
+        sbom = dist / "sbom" / f"{name}.cdx.json"
+        options = ("--format", "cyclonedx1.5", "--output-file", str(sbom), "--quiet")
+        session.run("uv", "export", "--package", name, "--no-dev", *options, external=True, silent=True)
+        files = sorted(path.name for path in folder.iterdir())
+        for wanted in session.posargs:
+            stem = f"{name.replace('-', '_')}-{wanted}"
+            if files != [f"{stem}-py3-none-any.whl", f"{stem}.tar.gz"]:
+                session.error(f"the release is to be {wanted}, but {name} was built as {', '.join(files)}")
+        session.log(f"{name}: {', '.join(files)}")
 
 
 @nox.session(venv_backend="none")
