@@ -109,9 +109,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Mypy, strict, over every distribution."""
+    """Mypy, strict, over every distribution, and the contracts on imports."""
     install(session, "nox", *group("lint"))
     session.run("mypy")
+    session.run("lint-imports")
 
 
 @nox.session(python=OLDEST)
