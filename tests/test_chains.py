@@ -382,21 +382,37 @@ def test_apart_takes_the_chain_away():
 
 # Generators cannot take the chain away: the block that they serve is still handling the error when they raise. Who uses
 # them is `apart`, or are flows, whose errors `Guard.failure` looks through.
-GENERATORS = {"client.py": {"_foreign"}, "operator.py": {"_owner", "_mapping"}, "mover.py": {"_giving_up"}}
+GENERATORS = {
+    "src/vectoracl/client.py": {"_foreign"},
+    "adapters/qdrant/src/vectoracl_qdrant/operator.py": {"_owner", "_mapping"},
+    "adapters/weaviate/src/vectoracl_weaviate/operator.py": {"_owner", "_mapping"},
+    "adapters/pinecone/src/vectoracl_pinecone/operator.py": {"_owner", "_mapping"},
+    "adapters/pgvector/src/vectoracl_pgvector/operator.py": {"_owner", "_mapping"},
+    "adapters/pgvector/src/vectoracl_pgvector/mover.py": {"_giving_up"},
+}
 # What is raised here is not ours, or is ended by whoever calls: the command line, the kit's harnesses and mutants.
 OTHERS = {
-    "__init__.py",
-    "__main__.py",
-    "private_files.py",
-    "testing.py",
-    "liveness.py",
-    "wire.py",
-    "common.py",
-    "demo.py",
+    "src/vectoracl/__init__.py",
+    "src/vectoracl/__main__.py",
+    "src/vectoracl/private_files.py",
+    "src/vectoracl/testing.py",
+    "src/vectoracl/cli/common.py",
+    "src/vectoracl/cli/demo.py",
+    "src/vectoracl/cli/init.py",
+    "src/vectoracl/cli/conformance.py",
+    "adapters/pgvector/src/vectoracl_pgvector/liveness.py",
+    "adapters/pgvector/src/vectoracl_pgvector/wire.py",
+    "adapters/pgvector/src/vectoracl_pgvector/conformance.py",
+    "adapters/pgvector/src/vectoracl_pgvector/conformance_mutants.py",
+    "adapters/qdrant/src/vectoracl_qdrant/conformance.py",
+    "adapters/qdrant/src/vectoracl_qdrant/conformance_mutants.py",
+    "adapters/pinecone/src/vectoracl_pinecone/conformance.py",
+    "adapters/pinecone/src/vectoracl_pinecone/conformance_mutants.py",
+    "adapters/weaviate/src/vectoracl_weaviate/conformance.py",
+    "adapters/weaviate/src/vectoracl_weaviate/conformance_mutants.py",
 }
-OTHERS |= {"init.py", "conformance.py", "conformance_mutants.py"}
 # The traceback of code that cannot be imported is what its author needs, and no data was touched yet.
-IMPORTS = {"plugins.py"}
+IMPORTS = {"src/vectoracl/plugins.py"}
 
 
 def raising(tree):
@@ -429,13 +445,19 @@ def raising(tree):
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_what_is_raised_in_an_except_block_is_apart(path):
-    if path.name in OTHERS | IMPORTS:
+    name = path.relative_to(ROOT).as_posix()
+    if name in OTHERS | IMPORTS:
         return
     for function, line in raising(ast.parse(path.read_text(encoding="utf-8"))):
         assert function is not None, f"{path}:{line}"
         marks = {ast.unparse(one) for one in function.decorator_list}
-        known = function.name in GENERATORS.get(path.name, ())
+        known = function.name in GENERATORS.get(name, ())
         assert known or "apart" in marks, f"{path}:{line}: put @apart on {function.name}, or raise after the block"
+
+
+def test_the_exceptions_exist():
+    for name in {*GENERATORS, *OTHERS, *IMPORTS}:
+        assert (ROOT / name).is_file(), name
 
 
 def test_the_rule_is_not_empty():
