@@ -394,7 +394,7 @@ GENERATORS = {
 OTHERS = {
     "src/vectoracl/__init__.py",
     "src/vectoracl/__main__.py",
-    "src/vectoracl/private_files.py",
+    "src/vectoracl/_util/private_files.py",
     "src/vectoracl/testing.py",
     "src/vectoracl/cli/common.py",
     "src/vectoracl/cli/demo.py",

@@ -15,9 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 from vectoracl import VectorACL, VectorACLError
+from vectoracl._util.file_lock import FileLock
 from vectoracl.cli import app, common, demo_run
 from vectoracl.cli.demo import FOLDER
-from vectoracl.filelock import FileLock
 
 OTHER = {"qdrant": 'path = "mine"\ncollection = "mine"\n', "pgvector": 'embedded = "mine"\n', "memory": 'name = "{}"\n'}
 PROSE = "# {0}\n\nHow to install the kettle and the {0}.\n\nPitch it cold."

@@ -9,9 +9,9 @@ import pytest
 import vectoracl as v
 from tests.test_copy import TENANTS, command, copying, everything, files, pair  # noqa: F401 - fixtures
 from vectoracl import Chunk, VectorACL, testing
+from vectoracl._util.file_lock import FileLock
 from vectoracl.checkpoint import Checkpoint
 from vectoracl.errors import InvalidInputError, RefusedError, StoreError
-from vectoracl.filelock import FileLock
 from vectoracl.operations import Position
 
 HEAD = orjson.dumps({"copy": 1, "binding": "x"})

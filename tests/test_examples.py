@@ -95,12 +95,12 @@ def test_any_store(name: str, tmp_path: Path) -> None:
 
 def addressed(text: str, config: dict[str, object]) -> str:
     """Return *text* with the keys of its store that say where it is replaced by those of *config*."""
-    from vectoracl import toml_text
+    from vectoracl._util import toml
 
     where = ("url", "grpc_port", "index", "host", "api_key", "collection", "namespace_prefix", "negation")
     kept = [line for line in text.splitlines() if line.partition(" = ")[0] not in where]
     place = kept.index("dimension = 384")
-    return "\n".join([*kept[:place], toml_text.lines({k: v for k, v in config.items() if k in where}), *kept[place:]])
+    return "\n".join([*kept[:place], toml.lines({k: v for k, v in config.items() if k in where}), *kept[place:]])
 
 
 def run(config: Path, command: list[str]) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vectoracl import installing, plugins
+from vectoracl import plugins
+from vectoracl._util import install_hints
 from vectoracl.errors import AdapterNotFoundError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,15 +29,15 @@ def test_no_line_anywhere_installs_one_of_ours_by_name():
     assert found == []
 
 
-@pytest.mark.parametrize("package", sorted(installing.FOLDERS))
+@pytest.mark.parametrize("package", sorted(install_hints.FOLDERS))
 def test_in_a_checkout_the_line_names_its_folder(package):
-    root = installing.checkout()
+    root = install_hints.checkout()
     if root is None:
         pytest.skip("installed from a wheel")
-    line = installing.line(package)
+    line = install_hints.line(package)
     folder = Path(line.split('"')[1])
     assert tomllib.loads((folder / "pyproject.toml").read_text())["project"]["name"] == package
-    assert line in installing.cure(package)
+    assert line in install_hints.cure(package)
 
 
 @pytest.mark.parametrize(
@@ -49,10 +50,10 @@ def test_from_a_wheel_the_line_names_a_wheel(monkeypatch, direct):
         def read_text(self, _):
             return direct
 
-    monkeypatch.setattr(installing, "distribution", lambda _: Found())
-    assert installing.checkout() is None
-    for package in installing.FOLDERS:
-        assert re.search(r"pip install \./[a-z_]+-0\.1\.0-py3-none-any\.whl", installing.cure(package))
+    monkeypatch.setattr(install_hints, "distribution", lambda _: Found())
+    assert install_hints.checkout() is None
+    for package in install_hints.FOLDERS:
+        assert re.search(r"pip install \./[a-z_]+-0\.1\.0-py3-none-any\.whl", install_hints.cure(package))
 
 
 def test_a_missing_adapter_of_ours_has_a_line_and_a_strangers_has_none(monkeypatch):

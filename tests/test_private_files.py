@@ -15,11 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from vectoracl import Chunk, Principal, VectorACL, VectorACLError
-from vectoracl.checkpoint import Checkpoint
-from vectoracl.cli import app
-from vectoracl.copying import Copy, Side
-from vectoracl.filelock import FileLock
-from vectoracl.private_files import (
+from vectoracl._util.file_lock import FileLock
+from vectoracl._util.private_files import (
     close_to_others,
     make_private_folder,
     open_private,
@@ -27,6 +24,9 @@ from vectoracl.private_files import (
     take_folder,
     write_output,
 )
+from vectoracl.checkpoint import Checkpoint
+from vectoracl.cli import app
+from vectoracl.copying import Copy, Side
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes and links of POSIX")
 opened: set[str] | None = None

@@ -562,7 +562,9 @@ def test_two_loads_never_share_a_journal(acl, who, chunk, tmp_path, config):
 
 def test_the_lock_of_a_load_ends_with_it_and_with_its_process(acl, who, chunk, tmp_path):
     journal = tmp_path / "journal.json"
-    code = f"from vectoracl.filelock import FileLock; import os; assert FileLock({str(journal)!r} + '.lock').held; "
+    code = (
+        f"from vectoracl._util.file_lock import FileLock; import os; assert FileLock({str(journal)!r} + '.lock').held; "
+    )
     subprocess.run([sys.executable, "-c", code + "os._exit(0)"], check=True, timeout=60)
     assert (tmp_path / "journal.json.lock").exists()
     begun(acl, who, chunk, journal)

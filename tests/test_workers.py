@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from vectoracl import workers
-from vectoracl.workers import LateError, Workers
+from vectoracl._util import worker_threads
+from vectoracl._util.worker_threads import LateError, Workers
 
 HANGS = """
 import threading, vectoracl
@@ -51,7 +51,7 @@ def test_calls_that_hang_leave_threads_for_others() -> None:
             made.call(hang, 1.0)
         assert hanging.acquire(timeout=10)
 
-    callers = [threading.Thread(target=hangs) for _ in range(workers._MOST - 1)]
+    callers = [threading.Thread(target=hangs) for _ in range(worker_threads._MOST - 1)]
     for one in callers:
         one.start()
     for one in callers:
@@ -100,7 +100,7 @@ def used_by_many() -> None:
         one.start()
     for one in callers:
         one.join()
-    assert 1 <= len(alive()) <= workers._MOST
+    assert 1 <= len(alive()) <= worker_threads._MOST
     assert all(one.daemon for one in alive())
 
 

@@ -33,8 +33,8 @@ from typing import Any, Protocol
 
 import orjson
 
+from vectoracl._util.private_files import make_private_folder, open_private
 from vectoracl.errors import ConfigError, StoreError
-from vectoracl.private_files import make_private_folder, open_private
 
 fcntl: Any
 try:

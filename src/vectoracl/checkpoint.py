@@ -12,10 +12,10 @@ from typing import Any, Literal, get_args
 
 import orjson
 
+from vectoracl._util.file_lock import FileLock
+from vectoracl._util.private_files import open_private, read_private, replace_atomically
 from vectoracl.errors import ConfigError, InvalidInputError, RefusedError, apart
-from vectoracl.filelock import FileLock
 from vectoracl.operations import Position
-from vectoracl.private_files import open_private, read_private, replace_atomically
 
 State = Literal["begun", "copied", "verified"]
 

@@ -14,6 +14,7 @@ from threading import RLock
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
+from vectoracl._util.import_path import import_path
 from vectoracl.actions import ALL_ACTIONS, Action, check_action, check_actions
 from vectoracl.adapter import GRADES, AsyncPort, Flow, Grade, OpenContext, Opened, Operator, Port
 from vectoracl.audit import JsonlSink, MemorySink, Sink
@@ -35,7 +36,6 @@ from vectoracl.findings import Posture, demand, judged
 from vectoracl.guard import Asker, Guard, Store
 from vectoracl.handle import Life
 from vectoracl.ids import check_tenant, check_text
-from vectoracl.imports import import_path
 from vectoracl.operating import recorded_operator
 from vectoracl.plugins import load
 from vectoracl.policy import Policy, TenantPolicy

@@ -20,8 +20,8 @@ from typing import Any, Literal, Protocol, assert_never, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from vectoracl._util.import_path import import_path
 from vectoracl.errors import ConfigError, InvalidInputError, StoreError, apart
-from vectoracl.imports import import_path
 from vectoracl.minilm import MiniLM
 
 Vectors = NDArray[np.float32]

@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from vectoracl._util.file_lock import FileLock
+from vectoracl._util.private_files import open_private, read_private, replace_atomically, try_replacing
 from vectoracl.adapter import Capabilities
 from vectoracl.census import TOLERANCE, equal_metadata, vector_difference
 from vectoracl.errors import InvalidInputError, StoreError, apart
-from vectoracl.filelock import FileLock
 from vectoracl.prepare import Prepared
-from vectoracl.private_files import open_private, read_private, replace_atomically, try_replacing
 from vectoracl.records import Chunk, Hit
 
 _FORMAT = 2

@@ -10,7 +10,7 @@ from typing import Any
 
 import pluggy
 
-from vectoracl import installing
+from vectoracl._util import install_hints
 from vectoracl.errors import AdapterNotFoundError
 from vectoracl.hookspecs import PROJECT, AdapterSpec
 
@@ -101,8 +101,8 @@ def load(adapter: str, distribution: str | None = None) -> Any:
 def _to_install(adapter: str, distribution: str | None) -> tuple[str, str]:
     """Return the line that installs the adapter, "" where no name is certain, and what to say."""
     package = distribution or _FIRST_PARTY.get(adapter, "")
-    if package in installing.FOLDERS:
-        return installing.line(package), f"To install it: {installing.cure(package)}"
+    if package in install_hints.FOLDERS:
+        return install_hints.line(package), f"To install it: {install_hints.cure(package)}"
     if distribution is not None:  # named by whoever wrote the configuration
         line = f'pip install "{distribution}"'
         return line, f"To install it: {line}"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, assert_never
 
+from vectoracl._util.worker_threads import LateError, Workers
 from vectoracl.actions import Action
 from vectoracl.adapter import Request
 from vectoracl.audit import AuditRecord, JsonlSink, MemorySink, Sink
@@ -18,7 +19,6 @@ from vectoracl.notes import other_embedder
 from vectoracl.policy import Decision, Policy, TenantPolicy
 from vectoracl.principal import Principal
 from vectoracl.records import Vector
-from vectoracl.workers import LateError, Workers
 
 _log = logging.getLogger("vectoracl")
 

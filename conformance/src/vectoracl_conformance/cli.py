@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from vectoracl.private_files import try_output
+from vectoracl._util.private_files import try_output
 from vectoracl_conformance.corpus import DECOYS
 from vectoracl_conformance.report import print_table, write_html, write_json, write_junit
 from vectoracl_conformance.runner import TIMEOUT, Ask, run

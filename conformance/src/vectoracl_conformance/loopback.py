@@ -16,7 +16,7 @@ from typing import Any, Final
 from typer.testing import CliRunner
 
 import vectoracl
-from vectoracl import toml_text
+from vectoracl._util import toml
 from vectoracl.cli.app import app
 
 SECRET: Final = "key-canary-77"  # noqa: S105 - which it is not
@@ -100,7 +100,7 @@ def first_contacts(settings: Mapping[str, Any], folder: Path) -> dict[str, tuple
     """
     config = {"version": 1, "stores": {"main": dict(settings)}}
     file = folder / "vectoracl.toml"
-    file.write_text(f"version = 1\n[stores.main]\n{toml_text.lines(settings)}\n")
+    file.write_text(f"version = 1\n[stores.main]\n{toml.lines(settings)}\n")
 
     async def asynchronous() -> None:
         async with vectoracl.aconnect(config) as acl:

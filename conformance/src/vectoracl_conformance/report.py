@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vectoracl.private_files import write_output
+from vectoracl._util.private_files import write_output
 from vectoracl_conformance.checks import CHECKS
 from vectoracl_conformance.run_facts import EVIDENCE, told
 from vectoracl_conformance.runner import Report

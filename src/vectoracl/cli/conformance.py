@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vectoracl import installing
+from vectoracl._util import install_hints
 from vectoracl.errors import ConfigError
 
 
@@ -20,6 +20,6 @@ def conformance(context: typer.Context) -> None:
         if error.name is None or not error.name.startswith("vectoracl_conformance"):
             raise
         raise ConfigError(
-            f"The conformance kit is not installed. To install it: {installing.cure('vectoracl-conformance')}"
+            f"The conformance kit is not installed. To install it: {install_hints.cure('vectoracl-conformance')}"
         ) from None
     app(context.args, prog_name="vectoracl conformance")

@@ -12,6 +12,8 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from vectoracl import plugins
+from vectoracl._util.file_lock import FileLock
+from vectoracl._util.private_files import read_private, replace_atomically, take_folder
 from vectoracl.adapter import DemoPlace
 from vectoracl.attempts import Forging
 from vectoracl.cli import demo_attempts, demo_run
@@ -33,9 +35,7 @@ from vectoracl.client import VectorACL
 from vectoracl.config import read
 from vectoracl.embed import Embedder, open_embedder
 from vectoracl.errors import ConfigError, InvalidInputError, RefusedError, StoreError
-from vectoracl.filelock import FileLock
 from vectoracl.findings import Posture
-from vectoracl.private_files import read_private, replace_atomically, take_folder
 
 FOLDER = Path(".vectoracl/demo")
 _NAME = "demo"  # of the table, collection or index

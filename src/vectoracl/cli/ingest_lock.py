@@ -12,10 +12,10 @@ from pathlib import Path
 
 import typer
 
+from vectoracl._util.file_lock import FileLock
+from vectoracl._util.private_files import take_folder
 from vectoracl.cli.common import one_line, person
 from vectoracl.errors import RefusedError, apart
-from vectoracl.filelock import FileLock
-from vectoracl.private_files import take_folder
 
 
 def folder() -> Path:

@@ -9,7 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from vectoracl import plugins, toml_text
+from vectoracl import plugins
+from vectoracl._util import toml
+from vectoracl._util.private_files import replace_atomically
+from vectoracl._util.private_files import write_new as write_new_file
 from vectoracl.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -21,8 +24,6 @@ from vectoracl.cli.common import (
     show_commands,
 )
 from vectoracl.errors import ConfigError, RefusedError
-from vectoracl.private_files import replace_atomically
-from vectoracl.private_files import write_new as write_new_file
 
 _HEAD = """\
 # The configuration of vectoracl. Unknown keys are errors, so a misspelt one cannot switch a protection off.
@@ -75,9 +76,9 @@ def template(
     if store is None:
         raise RefusedError("This adapter has no example of a configuration; its documentation shows one.")
     values = {
-        "embedder": toml_text.value(embedder),
+        "embedder": toml.value(embedder),
         "allow_import": "allow_import = true\n" if allow_import else "",
-        "audit": toml_text.value(audit),
+        "audit": toml.value(audit),
     }
     return _HEAD + str(store) + _TAIL.format(**values)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from vectoracl import toml_text
+from vectoracl._util import toml
 from vectoracl.adapter import Capabilities, DemoPlace, OpenContext, Opened
 from vectoracl.hookspecs import hookimpl
 from vectoracl.memory.adapter import MemoryAdapter, capabilities
@@ -48,7 +48,7 @@ def vectoracl_template(settings: Mapping[str, Any], dimension: int) -> str:
     """Return `[stores.main]` as commented TOML."""
     return (
         '[stores.main]\nadapter = "memory"              # lives as long as the process: for tests\n'
-        f'dimension = {dimension}\nmetric = "cosine"               # or "inner", "l2"\n{toml_text.lines(settings)}'
+        f'dimension = {dimension}\nmetric = "cosine"               # or "inner", "l2"\n{toml.lines(settings)}'
     )
 
 

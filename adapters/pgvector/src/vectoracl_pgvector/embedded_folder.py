@@ -28,8 +28,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from vectoracl._util.private_files import (
+    make_private_folder,
+    open_private,
+    read_private,
+    replace_atomically,
+    take_folder,
+)
 from vectoracl.errors import ConfigError, StoreError, apart
-from vectoracl.private_files import make_private_folder, open_private, read_private, replace_atomically, take_folder
 
 _ORPHAN = 10.0  # seconds; without its files an initdb ends much sooner
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from pydantic import BaseModel
 
-from vectoracl import toml_text
+from vectoracl._util import toml
 from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
 from vectoracl.errors import ConfigError
 from vectoracl.findings import Posture, Rule
@@ -99,16 +99,16 @@ def vectoracl_attempts(config: PgvectorConfig, context: OpenContext, forging: Fo
 def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -> str:
     """Return `[stores.main]` as commented TOML."""
     return f"""\
-{toml_text.store_head("pgvector", dimension)}\
+{toml.store_head("pgvector", dimension)}\
 
 # A PostgreSQL of your own, started when it is needed and kept in this folder. Good for development and tests.
-{toml_text.lines(settings or {"embedded": ".vectoracl/pg"})}
+{toml.lines(settings or {"embedded": ".vectoracl/pg"})}
 # A server that exists, instead of `embedded`: as a role that owns nothing (no SUPERUSER, no BYPASSRLS).
 # dsn = {{ env = "VECTORACL_DSN" }}
 # The owner, for `vectoracl provision` and `vectoracl tenants` only. Not needed to serve.
 # owner_dsn = {{ env = "VECTORACL_OWNER_DSN" }}
 schema = "vectoracl"
-table = {toml_text.value(name)}
+table = {toml.value(name)}
 """
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from pinecone import AsyncIndex, Index
 from pydantic import BaseModel
 
-from vectoracl import installing, places, toml_text
+from vectoracl import places
+from vectoracl._util import install_hints, toml
 from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
 from vectoracl.errors import ConfigError, RefusedError, apart
 from vectoracl.findings import Rule
@@ -84,10 +85,10 @@ def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -
     """Return `[stores.main]` as commented TOML."""
     usual = {"index": f"vectoracl-{name.replace('_', '-')}", "api_key": {"env": "PINECONE_API_KEY"}}
     return f"""\
-{toml_text.store_head("pinecone", dimension)}\
+{toml.store_head("pinecone", dimension)}\
 
 # The index by its name; or host = "…", its own address, with which nothing is looked up.
-{toml_text.lines(settings or usual)}\
+{toml.lines(settings or usual)}\
 # wait_visible = 10               # seconds that a write waits until readers see it
 """
 
@@ -107,7 +108,7 @@ def vectoracl_demo_place(dimension: int, say: Callable[[str], None]) -> DemoPlac
     except ImportError:
         raise RefusedError(
             "No index was named: set VECTORACL_PINECONE_HOST to its address and VECTORACL_PINECONE_API_KEY, or install "
-            f"what starts an independent engine for you: {installing.cure('vectoracl-conformance')}"
+            f"what starts an independent engine for you: {install_hints.cure('vectoracl-conformance')}"
         ) from None
     say("starting needledb")
     try:

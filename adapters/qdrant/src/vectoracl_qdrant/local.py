@@ -16,8 +16,8 @@ from threading import RLock
 
 from qdrant_client import QdrantClient
 
+from vectoracl._util.private_files import close_to_others, take_folder, write_new
 from vectoracl.errors import ConfigError, StoreError, apart
-from vectoracl.private_files import close_to_others, take_folder, write_new
 from vectoracl_qdrant.config import QdrantConfig
 
 _ENTRIES = ("meta.json", ".lock", "collection")

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from vectoracl import toml_text
+from vectoracl._util import toml
 from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
 from vectoracl.errors import ConfigError
 from vectoracl.findings import Rule
@@ -101,12 +101,12 @@ def vectoracl_rules() -> Sequence[Rule]:
 def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -> str:
     """Return `[stores.main]` as commented TOML."""
     return f"""\
-{toml_text.store_head("qdrant", dimension)}\
-collection = {toml_text.value("vectoracl_" + name)}
+{toml.store_head("qdrant", dimension)}\
+collection = {toml.value("vectoracl_" + name)}
 
 # Either a folder, which one process at a time may use and which enforces nothing: for a start without a server.
 # Or the address of a server (REST; grpc = true for gRPC).
-{toml_text.lines(settings or {"path": ".vectoracl/qdrant"})}\
+{toml.lines(settings or {"path": ".vectoracl/qdrant"})}\
 # url = "http://localhost:6333"
 # api_key = {{ env = "VECTORACL_QDRANT_API_KEY" }}
 """

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from vectoracl import installing, places, toml_text
+from vectoracl import places
+from vectoracl._util import install_hints, toml
 from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
 from vectoracl.errors import ConfigError, RefusedError, apart
 from vectoracl.findings import Rule
@@ -76,11 +77,11 @@ def vectoracl_rules() -> Sequence[Rule]:
 def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -> str:
     """Return `[stores.main]` as commented TOML."""
     return f"""\
-{toml_text.store_head("weaviate", dimension)}\
-collection = {toml_text.value("Vectoracl" + name.capitalize())}
+{toml.store_head("weaviate", dimension)}\
+collection = {toml.value("Vectoracl" + name.capitalize())}
 
 # The REST address, and the port of gRPC on the same host.
-{toml_text.lines(settings or {"url": "http://localhost:8080", "grpc_port": 50_051})}\
+{toml.lines(settings or {"url": "http://localhost:8080", "grpc_port": 50_051})}\
 # api_key = {{ env = "VECTORACL_WEAVIATE_API_KEY" }}
 # A key for each tenant, where the server has roles turned on: `vectoracl provision` writes them to this file.
 # tenant_keys = "weaviate-keys.json"
@@ -106,7 +107,7 @@ def vectoracl_demo_place(say: Callable[[str], None]) -> DemoPlace:
     except ImportError:
         raise RefusedError(
             "No Weaviate was named: set VECTORACL_WEAVIATE_URL to the address of one, or install what finds, starts or "
-            f"builds one for you: {installing.cure('vectoracl-conformance')}"
+            f"builds one for you: {install_hints.cure('vectoracl-conformance')}"
         ) from None
     try:
         running = start(SPEC, say=say)

@@ -17,8 +17,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
+from vectoracl._util.private_files import make_private_folder, open_private, replace_atomically
 from vectoracl.errors import ConfigError, apart
-from vectoracl.private_files import make_private_folder, open_private, replace_atomically
 
 _LOOSE = stat.S_IRWXG | stat.S_IRWXO
 

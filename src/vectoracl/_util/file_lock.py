@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vectoracl.private_files import open_private, read_private
+from vectoracl._util.private_files import open_private, read_private
 
 fcntl: Any
 try:
