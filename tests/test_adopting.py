@@ -15,7 +15,7 @@ from vectoracl.adapter import Adopted
 from vectoracl.adopting import Checks, Findings
 from vectoracl.errors import InvalidTenantError, RefusedError
 from vectoracl.fields import FieldType, reserved_key
-from vectoracl.records import Chunk
+from vectoracl.model.records import Chunk
 
 CHECKS = Checks({"year": FieldType.NUMBER}, 2, "cosine", time=7.0)
 

@@ -23,8 +23,8 @@ from vectoracl import (
     VectorACLError,
 )
 from vectoracl.fields import check_fields
+from vectoracl.model.queries import check_vector
 from vectoracl.prepare import check_metadata
-from vectoracl.queries import check_vector
 
 V = [1.0, 0.0, 0.0]
 

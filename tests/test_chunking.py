@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vectoracl.chunking import Document, chunk_ids, chunks, document_chunks, documents
 from vectoracl.errors import InvalidInputError
 from vectoracl.extract import docstrings, html_text
-from vectoracl.ids import check_id
+from vectoracl.model.identifiers import check_id
 
 TITLES = ["# Title", "Title\n=====", "====\nOver\n====", "```python\ncode = 1\n\n# no heading\n```", "~~~", "---"]
 PROSE = ["word", "a. b! c?", "x" * 90, "e\u0301" * 30, "👩\u200d💻" * 20, "検索。" * 25, "- item"]

@@ -23,9 +23,9 @@ from vectoracl.errors import (
     TooLargeError,
     UnsupportedPredicateError,
 )
+from vectoracl.model.records import Record, Tag
 from vectoracl.operations import Delete, Position
 from vectoracl.predicate import ALWAYS
-from vectoracl.records import Record, Tag
 
 REASON = "a test of the copy"
 FIELDS = {"year": "number", "when": "datetime", "tags": "keyword[]"}

@@ -15,7 +15,7 @@ import vectoracl as v
 from vectoracl import Chunk, hazmat, testing
 from vectoracl.checkpoint import Checkpoint
 from vectoracl.copying import Copy, Side
-from vectoracl.records import Record, Tag
+from vectoracl.model.records import Record, Tag
 
 pytest.importorskip("vectoracl_conformance")
 

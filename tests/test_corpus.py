@@ -10,7 +10,7 @@ from vectoracl.chunking import Skipped, chunks, document_chunks
 from vectoracl.cli.corpus import GENERIC_QUERIES, demo_queries, folder_corpus, installed_corpus
 from vectoracl.embed import HashedEmbedder
 from vectoracl.errors import InvalidInputError, InvalidTenantError
-from vectoracl.ids import check_id, check_tenant, check_text
+from vectoracl.model.identifiers import check_id, check_tenant, check_text
 
 
 @pytest.fixture(scope="module")

@@ -184,8 +184,8 @@ scalars = st.one_of(st.text(max_size=3), st.integers(-3, 3), st.sampled_from([0.
 def test_values_are_what_equality_says(rows, kind):
     """For every row and value: it is counted if, and only if, the filter by this value matches the row."""
     from vectoracl.meaning import matches
+    from vectoracl.model.records import Tag
     from vectoracl.predicate import ContainsAny, Eq
-    from vectoracl.records import Tag
 
     tag = Tag("t", "d", "c")
     found = dict(tallied((values_of(kind, row) for row in rows), MAX_FACETS))

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vectoracl import InvalidInputError, InvalidPrincipalError, InvalidTenantError, ids
-from vectoracl import identifier_tables as tables
+from vectoracl import InvalidInputError, InvalidPrincipalError, InvalidTenantError
 from vectoracl.fields import reserved_key
-from vectoracl.ids import (
+from vectoracl.model import identifier_tables as tables
+from vectoracl.model import identifiers
+from vectoracl.model.identifiers import (
     MAX_ID_BYTES,
     MAX_TENANT_BYTES,
     _ranges,
@@ -276,7 +277,7 @@ def test_the_tables_are_those_of_a_version_of_the_standard():
 
 
 def test_a_check_of_ascii_looks_at_no_table(monkeypatch):
-    monkeypatch.setattr(ids, "_first_problem", None)
-    monkeypatch.setattr(ids, "_patterns", None)
+    monkeypatch.setattr(identifiers, "_first_problem", None)
+    monkeypatch.setattr(identifiers, "_patterns", None)
     assert check_tenant("acme-42") == "acme-42"
     assert check_id("read:*", "document") == "read:*"

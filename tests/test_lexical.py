@@ -5,7 +5,7 @@ import pytest
 from vectoracl import Chunk, Hybrid, Lexical, VectorACL
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
 from vectoracl.memory.lexical import bm25, fused, words
-from vectoracl.queries import MAX_QUERY_WORDS
+from vectoracl.model.queries import MAX_QUERY_WORDS
 from vectoracl.testing import principal
 
 TEXTS = {"c1": "the cat sat", "c2": "cat cat dog", "c3": "nothing of the kind"}

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vectoracl import Chunk, InvalidInputError, connect, journal, testing
-from vectoracl.actions import ALL_ACTIONS
+from vectoracl.model.actions import ALL_ACTIONS
 
 FIELDS = {"lang": "keyword", "seen": "datetime"}
 

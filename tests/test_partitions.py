@@ -9,9 +9,9 @@ import pytest
 
 import vectoracl as v
 from vectoracl import Chunk, F, Hybrid, testing
+from vectoracl.model.records import Hit, Tag
 from vectoracl.operations import Found
 from vectoracl.reads import Ask, merge
-from vectoracl.records import Hit, Tag
 
 TENANTS = ("own", "s1", "s2", "s3")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vectoracl.fields import SHORT_NAMES, FieldType, check_fields, declarable
+from vectoracl.model.records import Record, Tag
 from vectoracl.operations import ChunkRef, named
-from vectoracl.records import Record, Tag
 from vectoracl.replacing import at_generation, version_of
 
 TAG = Tag("acme", "d", "c", producer="ann", time=1.5)

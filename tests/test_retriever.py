@@ -652,7 +652,7 @@ def test_a_load_ends_when_the_principal_expires(api, who, chunk, clock):
 
 
 def test_unequal_keys_of_stored_chunks():
-    from vectoracl.records import docgen, stored_key
+    from vectoracl.model.records import docgen, stored_key
 
     parts = ["a", "ab", "b", "bc", "", "1:a", "a:1", "0"]
     keys = {(t, d, g, c): stored_key(t, d, g, c) for t in parts for d in parts for g in (0, 1, 10) for c in parts}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vectoracl import F, Like, ScopeViolationError
+from vectoracl.model.records import Hit, Tag
 from vectoracl.operations import Found, Rows
-from vectoracl.records import Hit, Tag
 
 V = [1.0, 0.0, 0.0]
 

@@ -146,7 +146,7 @@ FORMER = ("acme\u3164", "a*b", "100%", "x" * 300)
 def former(acl, monkeypatch):
     """Tenants whose ids were allowed once; they are written as a former version would have."""
     with monkeypatch.context() as patch:
-        patch.setattr("vectoracl.ids._strict_problem", lambda *_: None)
+        patch.setattr("vectoracl.model.identifiers._strict_problem", lambda *_: None)
         for tenant in FORMER:
             handle(acl, tenant).upsert([Chunk("c", "d", "text", [1, 1])])
     return acl
@@ -179,7 +179,7 @@ def test_it_is_removed_by_its_exact_id_too_and_nothing_else_is_done_to_it(former
 
 def test_a_name_that_can_mean_two_tenants_removes_neither(former, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("vectoracl.ids._strict_problem", lambda *_: None)
+        patch.setattr("vectoracl.model.identifiers._strict_problem", lambda *_: None)
         handle(former, "a%2Ab").upsert([Chunk("c", "d", "text", [1, 1])])
     before = names(former)
     assert "a%252Ab" in run("remove", "a%2Ab", "--yes", code=2).stderr

@@ -29,8 +29,8 @@ from vectoracl import (
 )
 from vectoracl import predicate as p
 from vectoracl.audit import JsonlSink
-from vectoracl.records import Facet
-from vectoracl.values import native
+from vectoracl.model.records import Facet
+from vectoracl.model.values import native
 
 V = [1.0, 0.0, 0.0]
 
@@ -195,7 +195,7 @@ def test_everything_else_is_refused_with_what_to_write(api, case):
 def test_a_copy_follows_the_rule(config):
     """What was written past the gate is checked when it is copied."""
     import vectoracl
-    from vectoracl.records import Record, Tag
+    from vectoracl.model.records import Record, Tag
 
     with vectoracl.connect(config) as acl:
         door = hazmat.operate(acl, reason="a test of the rule")

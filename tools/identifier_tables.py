@@ -1,4 +1,4 @@
-"""Write `src/vectoracl/identifier_tables.py` from the Unicode standard, as ICU knows it.
+"""Write `src/vectoracl/model/identifier_tables.py` from the Unicode standard, as ICU knows it.
 
 Run: python tools/identifier_tables.py [VERSION OF ICU, default 72] (Debian: apt-get install libicu72). The library is
 asked for the properties of every code point, so the table is that of the standard's files: UTS 39

@@ -11,8 +11,8 @@ from vectoracl.client import VectorACL, _Named
 from vectoracl.config import StoreConfig
 from vectoracl.findings import Posture
 from vectoracl.guard import Store
+from vectoracl.model.records import Hit, Tag
 from vectoracl.operations import Found, Search
-from vectoracl.records import Hit, Tag
 
 DIMENSION = 128
 HITS = 10

@@ -26,7 +26,7 @@ from qdrant_client import QdrantClient, models
 
 import vectoracl
 from vectoracl import Chunk, testing
-from vectoracl.records import Record, Tag
+from vectoracl.model.records import Record, Tag
 from vectoracl_qdrant import execute, local, words
 from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler
 from vectoracl_qdrant.config import QdrantConfig

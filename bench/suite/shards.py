@@ -149,7 +149,7 @@ def bulk(running: Running, batch: int, rounds: int) -> dict[str, Any]:
         collection = raw_client.collections.use("BenchBulk")
         collection.tenants.create("raw")
         raw = collection.with_tenant("raw")
-        from vectoracl.records import Record, Tag
+        from vectoracl.model.records import Record, Tag
 
         # What the raw client is given was made beforehand: building it is no cost of its.
         objects = []

@@ -8,7 +8,6 @@ import typing
 
 if typing.TYPE_CHECKING:
     from vectoracl import hazmat, testing
-    from vectoracl.actions import ALL_ACTIONS, READ, WRITE, Action
     from vectoracl.client import AsyncVectorACL, VectorACL, aconnect, connect
     from vectoracl.config import Config
     from vectoracl.errors import (
@@ -33,16 +32,17 @@ if typing.TYPE_CHECKING:
     from vectoracl.fields import FieldType
     from vectoracl.findings import Finding, Posture, Rule
     from vectoracl.load import LoadReport
+    from vectoracl.model.actions import ALL_ACTIONS, READ, WRITE, Action
+    from vectoracl.model.principal import Principal
+    from vectoracl.model.queries import Hybrid, Lexical, Like
+    from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Tag, Written
     from vectoracl.policy import Decision, Policy, TenantPolicy
     from vectoracl.predicate import ALWAYS, NEVER, F, Predicate
-    from vectoracl.principal import Principal
-    from vectoracl.queries import Hybrid, Lexical, Like
-    from vectoracl.records import Chunk, Facet, Hit, Page, Result, Tag, Written
     from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
     from vectoracl.scope import Grant, Scope
 else:
     _NAMES = {
-        "actions": "ALL_ACTIONS READ WRITE Action",
+        "model.actions": "ALL_ACTIONS READ WRITE Action",
         "client": "AsyncVectorACL VectorACL aconnect connect",
         "config": "Config",
         "errors": (
@@ -56,9 +56,9 @@ else:
         "load": "LoadReport",
         "policy": "Decision Policy TenantPolicy",
         "predicate": "ALWAYS NEVER F Predicate",
-        "principal": "Principal",
-        "queries": "Hybrid Lexical Like",
-        "records": "Chunk Facet Hit Page Result Tag Written",
+        "model.principal": "Principal",
+        "model.queries": "Hybrid Lexical Like",
+        "model.records": "Chunk Facet Hit Page Result Tag Written",
         "retriever": "AsyncScopedRetriever ScopedRetriever",
         "scope": "Grant Scope",
     }

@@ -20,9 +20,9 @@ import numpy as np
 from vectoracl.adapter import Adopted, Progress
 from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.fields import FieldType, reserved_key
-from vectoracl.ids import check_tenant, look_alikes
+from vectoracl.model.identifiers import check_tenant, look_alikes
+from vectoracl.model.records import Chunk, Record, Tag, Vector
 from vectoracl.prepare import prepare
-from vectoracl.records import Chunk, Record, Tag, Vector
 
 PATH = "adopt"
 """The ingestion path in the tag of a row that was taken over, before it said from where; see `path_of`."""

@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
 from vectoracl.fields import TAG_FIELDS, FieldType, check_filter
 from vectoracl.guard import Store, check_supported
-from vectoracl.ids import check_id, plain
+from vectoracl.model.identifiers import check_id, plain
+from vectoracl.model.values import native
 from vectoracl.operations import ChunkRef, Include
 from vectoracl.predicate import ALWAYS, Predicate, check_predicate
-from vectoracl.values import native
 
 INCLUDE: Include = frozenset({"text", "metadata"})
 _INCLUDABLE: Include = frozenset({"text", "metadata", "vector"})

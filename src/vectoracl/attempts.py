@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vectoracl.client import VectorACL
-from vectoracl.principal import Principal
+from vectoracl.model.principal import Principal
 
 Outcome = Literal["refused", "nothing", "LEAK"]
 

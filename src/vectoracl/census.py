@@ -11,9 +11,9 @@ import numpy as np
 import orjson
 
 from vectoracl.errors import StoreError
+from vectoracl.model.records import Hit, Vector
 from vectoracl.operations import Position, Rows
 from vectoracl.prepare import dump_metadata
-from vectoracl.records import Hit, Vector
 
 Read = Callable[[int, Position | None], Rows]
 Metric = Literal["cosine", "inner", "l2"]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from vectoracl.errors import InvalidInputError
-from vectoracl.records import Chunk
+from vectoracl.model.records import Chunk
 from vectoracl.sources import MAX_FILE_BYTES, Document, File, Report, Skipped, find, read
 
 __all__ = ["Document", "Report", "Skipped", "Span", "chunk_ids", "chunks", "document_chunks", "documents"]

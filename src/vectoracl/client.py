@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from vectoracl._util.import_path import import_path
-from vectoracl.actions import ALL_ACTIONS, Action, check_action, check_actions
 from vectoracl.adapter import GRADES, AsyncPort, Flow, Grade, OpenContext, Opened, Operator, Port
 from vectoracl.audit import JsonlSink, MemorySink, Sink
 from vectoracl.config import EMBEDDER_TIMEOUT, AuditConfig, Config, PolicyConfig, StoreConfig, adapter_config, read
@@ -35,13 +34,14 @@ from vectoracl.fields import check_fields
 from vectoracl.findings import Posture, demand, judged
 from vectoracl.guard import Asker, Guard, Store
 from vectoracl.handle import Life
-from vectoracl.ids import check_tenant, check_text
+from vectoracl.model.actions import ALL_ACTIONS, Action, check_action, check_actions
+from vectoracl.model.identifiers import check_tenant, check_text
+from vectoracl.model.principal import Principal, check_principal
 from vectoracl.operating import recorded_operator
 from vectoracl.plugins import load
 from vectoracl.policy import Policy, TenantPolicy
 from vectoracl.ports import CORE_PORTS, EMBEDDING, AsyncCorePort, CorePort
 from vectoracl.predicate import ALWAYS
-from vectoracl.principal import Principal, check_principal
 from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
 from vectoracl.returned import ReturnedIds
 from vectoracl.transfer import accepting

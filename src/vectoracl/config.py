@@ -22,7 +22,7 @@ from pydantic import (
 
 from vectoracl.adapter import Grade
 from vectoracl.errors import ConfigError, InvalidTenantError, apart
-from vectoracl.ids import check_tenant
+from vectoracl.model.identifiers import check_tenant
 
 DEFAULT_PATH = "vectoracl.toml"
 EMBEDDER_TIMEOUT = 300.0

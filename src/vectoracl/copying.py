@@ -27,11 +27,11 @@ from vectoracl.errors import (
     apart,
 )
 from vectoracl.hazmat import Operated
-from vectoracl.ids import check_tenant, look_alikes
+from vectoracl.model.identifiers import check_tenant, look_alikes
+from vectoracl.model.records import Hit, Record
 from vectoracl.notes import other_embedder
 from vectoracl.operations import Position
 from vectoracl.places import shared
-from vectoracl.records import Hit, Record
 
 PAGE = 500
 _SETTLE = 60.0  # seconds that an eventually consistent target gets until its rows have to be visible

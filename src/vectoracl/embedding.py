@@ -8,8 +8,8 @@ from vectoracl.adapter import Flow
 from vectoracl.embed import BATCH
 from vectoracl.errors import StoreError
 from vectoracl.guard import Store
+from vectoracl.model.records import Vector
 from vectoracl.ports import EmbedDocuments, EmbedQueries
-from vectoracl.records import Vector
 
 
 def embedded(kind: type[EmbedQueries | EmbedDocuments], texts: Sequence[str], store: Store) -> Flow[list[Vector]]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from vectoracl import reads
-from vectoracl.actions import READ, Action
 from vectoracl.adapter import Flow
 from vectoracl.errors import DeniedError, UnsupportedPredicateError
 from vectoracl.fields import check_scope_predicate
 from vectoracl.guard import Asker, Guard, Store
-from vectoracl.ids import check_id
+from vectoracl.model.actions import READ, Action
+from vectoracl.model.identifiers import check_id
 from vectoracl.predicate import ALWAYS, F
 
 

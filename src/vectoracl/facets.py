@@ -11,10 +11,10 @@ from vectoracl.errors import StoreError, UnsupportedPredicateError
 from vectoracl.fields import FieldType
 from vectoracl.guard import Asker, Guard, Leg, Plan, Store, retried
 from vectoracl.meaning import one_value
+from vectoracl.model.records import Facet
+from vectoracl.model.values import native
 from vectoracl.operations import MAX_FACETS, Facets
 from vectoracl.predicate import Predicate
-from vectoracl.records import Facet
-from vectoracl.values import native
 from vectoracl.verify import counted
 
 

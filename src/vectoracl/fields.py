@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from vectoracl.errors import ConfigError, InvalidInputError, ReservedFieldError, UnsupportedPredicateError, apart
-from vectoracl.ids import invisible
+from vectoracl.model.identifiers import invisible
 from vectoracl.predicate import (
     MAX_VALUES,
     Always,

@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 
 import orjson
 
-from vectoracl.actions import READ, Action
 from vectoracl.adapter import Adapter, Capabilities, Flow
 from vectoracl.audit import Sink
 from vectoracl.drive import close_flow, wrapped
@@ -36,12 +35,13 @@ from vectoracl.errors import (
 )
 from vectoracl.fields import FieldType, check_scope_predicate, fields_of
 from vectoracl.meaning import Test, compile_test
+from vectoracl.model.actions import READ, Action
+from vectoracl.model.principal import Principal
+from vectoracl.model.records import Hit
 from vectoracl.policy import Decision, Policy, TenantPolicy
 from vectoracl.ports import Decide, LateRecordError, PolicyFailedError, ReadVersion, Sleep, WriteRecord
 from vectoracl.predicate import Always, And, Not, Or, Predicate
 from vectoracl.prepare import name_store
-from vectoracl.principal import Principal
-from vectoracl.records import Hit
 from vectoracl.returned import ReturnedIds
 from vectoracl.scope import Grant, Scope
 

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self, TypeVar
 
 from vectoracl import arguments, facets, pages, reads, writes
-from vectoracl.actions import Action, check_actions
 from vectoracl.adapter import Flow
 from vectoracl.audit import Sink
 from vectoracl.errors import ClosedError, DeniedError, InvalidInputError, UnsupportedPredicateError
 from vectoracl.guard import Asker, Guard, Store
-from vectoracl.ids import check_id
 from vectoracl.journal import Journal
+from vectoracl.model.actions import Action, check_actions
+from vectoracl.model.identifiers import check_id
+from vectoracl.model.queries import Query
+from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Written
 from vectoracl.operations import MAX_FACETS, ChunkRef, Include
 from vectoracl.predicate import ALWAYS, Predicate, check_predicate, conjunction
 from vectoracl.prepare import Prepared, prepare
-from vectoracl.queries import Query
-from vectoracl.records import Chunk, Facet, Hit, Page, Result, Written
 
 T = TypeVar("T")
 UNSET: Any = object()

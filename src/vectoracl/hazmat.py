@@ -17,12 +17,12 @@ from vectoracl.drive import run
 from vectoracl.embedding import embedded
 from vectoracl.errors import InvalidInputError
 from vectoracl.guard import Store
+from vectoracl.model.principal import Principal
+from vectoracl.model.queries import VectorQuery, check_query, check_vector
+from vectoracl.model.records import Hit, Record, Result, Vector
 from vectoracl.operating import unrecorded
 from vectoracl.operations import Position, Rows
 from vectoracl.ports import EMBEDDING, EmbedDocuments, EmbedQueries
-from vectoracl.principal import Principal
-from vectoracl.queries import VectorQuery, check_query, check_vector
-from vectoracl.records import Hit, Record, Result, Vector
 from vectoracl.transfer import recorded
 
 T = TypeVar("T")

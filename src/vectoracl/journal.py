@@ -27,8 +27,8 @@ from vectoracl._util.private_files import open_private, read_private, replace_at
 from vectoracl.adapter import Capabilities
 from vectoracl.census import TOLERANCE, equal_metadata, vector_difference
 from vectoracl.errors import InvalidInputError, StoreError, apart
+from vectoracl.model.records import Chunk, Hit
 from vectoracl.prepare import Prepared
-from vectoracl.records import Chunk, Hit
 
 _FORMAT = 2
 _PAUSE = 1.0

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from vectoracl.embed import BATCH
 from vectoracl.errors import DeniedError, InvalidInputError, RefusedError, StoreError, TooLargeError
 from vectoracl.journal import Journal
-from vectoracl.records import Chunk
+from vectoracl.model.records import Chunk
 
 _PATIENCE = 4.0
 """How many seconds a piece of texts may well take."""

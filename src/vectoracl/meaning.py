@@ -13,6 +13,7 @@ from typing import Any
 
 from vectoracl.errors import InvalidInputError
 from vectoracl.fields import FieldType
+from vectoracl.model.records import Facet, Tag
 from vectoracl.predicate import (
     MAX_EXACT_INT,
     Always,
@@ -28,7 +29,6 @@ from vectoracl.predicate import (
     Range,
     Scalar,
 )
-from vectoracl.records import Facet, Tag
 
 Row = tuple[Tag, Mapping[str, Any]]
 Test = Callable[[Tag, Mapping[str, Any]], bool]

@@ -10,7 +10,7 @@ from typing import Any, cast
 from vectoracl.adapter import Flow, Operator, Port
 from vectoracl.drive import run
 from vectoracl.guard import Guard, Store
-from vectoracl.ids import check_tenant, stored_tenant
+from vectoracl.model.identifiers import check_tenant, stored_tenant
 from vectoracl.transfer import recorded
 
 UNRECORDED = frozenset({"close"})

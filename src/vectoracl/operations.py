@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from vectoracl.model.queries import ResolvedQuery
+from vectoracl.model.records import Hit, Record
 from vectoracl.predicate import Predicate
-from vectoracl.queries import ResolvedQuery
-from vectoracl.records import Hit, Record
 
 Include = frozenset[Literal["text", "metadata", "vector"]]
 

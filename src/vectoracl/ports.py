@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, assert_never
 
 from vectoracl._util.worker_threads import LateError, Workers
-from vectoracl.actions import Action
 from vectoracl.adapter import Request
 from vectoracl.audit import AuditRecord, JsonlSink, MemorySink, Sink
 from vectoracl.embed import Embedder, Kind, embed_checked, identity_of
 from vectoracl.errors import ConfigError, StoreError, caused
+from vectoracl.model.actions import Action
+from vectoracl.model.principal import Principal
+from vectoracl.model.records import Vector
 from vectoracl.notes import other_embedder
 from vectoracl.policy import Decision, Policy, TenantPolicy
-from vectoracl.principal import Principal
-from vectoracl.records import Vector
 
 _log = logging.getLogger("vectoracl")
 

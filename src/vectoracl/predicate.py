@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError, apart
-from vectoracl.ids import check_text, plain
-from vectoracl.values import instead, native
+from vectoracl.model.identifiers import check_text, plain
+from vectoracl.model.values import instead, native
 
 if TYPE_CHECKING:
     from vectoracl.fields import FieldType

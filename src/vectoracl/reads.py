@@ -12,10 +12,7 @@ from vectoracl.drive import confined, side_by_side
 from vectoracl.embedding import embedded
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
 from vectoracl.guard import Asker, Guard, Leg, Plan, Store, retried
-from vectoracl.operations import MAX_FETCHED, ChunkRef, Count, Fetch, Found, Include, Rows, Search
-from vectoracl.ports import EmbedQueries
-from vectoracl.predicate import Predicate
-from vectoracl.queries import (
+from vectoracl.model.queries import (
     Hybrid,
     HybridQuery,
     Lexical,
@@ -26,7 +23,10 @@ from vectoracl.queries import (
     check_query,
     check_vector,
 )
-from vectoracl.records import Hit, Result
+from vectoracl.model.records import Hit, Result
+from vectoracl.operations import MAX_FETCHED, ChunkRef, Count, Fetch, Found, Include, Rows, Search
+from vectoracl.ports import EmbedQueries
+from vectoracl.predicate import Predicate
 from vectoracl.verify import counted, verify
 
 T = TypeVar("T")

@@ -9,8 +9,8 @@ import hashlib
 from collections.abc import Sequence
 
 from vectoracl.errors import StoreError
+from vectoracl.model.records import Record
 from vectoracl.prepare import dump_metadata
-from vectoracl.records import Record
 
 
 def version_of(records: Sequence[Record]) -> str:

@@ -18,9 +18,9 @@ from vectoracl.guard import Store
 from vectoracl.handle import UNSET, Handle, Ids
 from vectoracl.journal import Journal
 from vectoracl.load import LoadProgress, LoadReport, Pieces, batches
+from vectoracl.model.queries import Query
+from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Written
 from vectoracl.predicate import ALWAYS, Predicate
-from vectoracl.queries import Query
-from vectoracl.records import Chunk, Facet, Hit, Page, Result, Written
 
 T = TypeVar("T")
 _BATCH = 500

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from vectoracl.errors import ConfigError
-from vectoracl.records import Hit
+from vectoracl.model.records import Hit
 
 MIN_KEY_BYTES = 32
 MOST_IDS = 10_000

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vectoracl.errors import InvalidInputError
-from vectoracl.ids import check_tenant
+from vectoracl.model.identifiers import check_tenant
 from vectoracl.predicate import Never, Predicate, check_predicate, conjunction, disjunction
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from vectoracl.errors import InvalidInputError, apart
 from vectoracl.extract import docstrings, html_text
-from vectoracl.ids import check_id
+from vectoracl.model.identifiers import check_id
 
 MAX_FILE_BYTES = 4 << 20
 MAX_BINARY_BYTES = 64 << 20  # of a PDF or DOCX, most of which is pictures

@@ -16,12 +16,12 @@ from vectoracl.drive import confined
 from vectoracl.errors import InvalidInputError, StoreError, UnsupportedPredicateError
 from vectoracl.findings import Posture
 from vectoracl.guard import Guard, Store, retried
-from vectoracl.ids import check_id, check_tenant, check_text
+from vectoracl.model.identifiers import check_id, check_tenant, check_text
+from vectoracl.model.queries import check_vector
+from vectoracl.model.records import Hit, Record
 from vectoracl.operations import Count, Delete, Include, Position, Rows, Scan, Upsert
 from vectoracl.predicate import ALWAYS
 from vectoracl.prepare import check_metadata, check_tagged
-from vectoracl.queries import check_vector
-from vectoracl.records import Hit, Record
 from vectoracl.verify import counted, verify
 
 T = TypeVar("T")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from vectoracl.errors import ScopeViolationError, StoreError
 from vectoracl.meaning import Test
-from vectoracl.records import Hit
-from vectoracl.values import native
+from vectoracl.model.records import Hit
+from vectoracl.model.values import native
 
 _log = logging.getLogger("vectoracl")
 

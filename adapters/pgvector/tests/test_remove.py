@@ -336,7 +336,7 @@ def test_a_tenant_whose_id_is_refused_now_is_listed_and_removed(store: Any, monk
     """A former version took it. It is neither read nor written any more, and nothing else is done to it."""
     with v.connect(store.config) as acl:
         with monkeypatch.context() as patch:
-            patch.setattr("vectoracl.ids._strict_problem", lambda *_: None)
+            patch.setattr("vectoracl.model.identifiers._strict_problem", lambda *_: None)
             acl.scoped(testing.principal("guy", name)).upsert(chunks("g", 3))
         acl.scoped(BETA).upsert(chunks("b", 2))
         operator = acl.operator()

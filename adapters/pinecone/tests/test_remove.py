@@ -10,9 +10,9 @@ import pytest
 
 from vectoracl.drive import run
 from vectoracl.errors import InvalidTenantError
+from vectoracl.model.records import Record, Tag
 from vectoracl.operations import Count, Upsert
 from vectoracl.predicate import ALWAYS
-from vectoracl.records import Record, Tag
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.execute import PineconePort
 from vectoracl_pinecone.operator import PineconeOperator
@@ -71,7 +71,7 @@ def test_a_tenant_whose_id_is_refused_now_is_listed_and_removed(monkeypatch: pyt
     with stub(kind="vector", dimension=2) as server:
         made = config(host=server.host, kind="vector")
         with monkeypatch.context() as patch:
-            patch.setattr("vectoracl.ids._strict_problem", lambda *_: None)
+            patch.setattr("vectoracl.model.identifiers._strict_problem", lambda *_: None)
             assert write(server, made, tenant, 3) == 3
         assert write(server, made, "other", 2) == 2
         operator = PineconeOperator(made, FIELDS, Path(), lambda: PineconePort(made, Path(), debug=True))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import vectoracl as v
 from vectoracl import Chunk, F, Hybrid, Lexical, hazmat, testing, words
 from vectoracl.memory.lexical import fused
-from vectoracl.queries import RRF_K
+from vectoracl.model.queries import RRF_K
 from vectoracl_conformance.drawn import unit
 from vectoracl_pinecone import lexical
 from vectoracl_pinecone.compile import FAINT

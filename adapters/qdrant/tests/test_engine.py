@@ -21,8 +21,8 @@ from vectoracl import F
 from vectoracl.algebra import EVERY
 from vectoracl.fields import check_fields, check_scope_predicate
 from vectoracl.meaning import compile_test
+from vectoracl.model.records import Record, Tag
 from vectoracl.prepare import prepare, record_of
-from vectoracl.records import Record, Tag
 from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.names import id_of, order_of

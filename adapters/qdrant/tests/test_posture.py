@@ -414,7 +414,7 @@ def test_a_tenant_whose_id_is_refused_now_is_listed_and_removed(
     chunk = v.Chunk("c", "d", "text", np.ones(8))
     with v.connect(store.config) as acl:
         with monkeypatch.context() as patch:
-            patch.setattr("vectoracl.ids._strict_problem", lambda *_: None)
+            patch.setattr("vectoracl.model.identifiers._strict_problem", lambda *_: None)
             acl.scoped(v.Principal("u", name, authenticated_by="test")).upsert([chunk])
         acl.scoped(OTHER).upsert([chunk])
         operator = acl.operator()

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vectoracl.errors import VectorACLError
-from vectoracl.ids import check_tenant
-from vectoracl.records import Tag
+from vectoracl.model.identifiers import check_tenant
+from vectoracl.model.records import Tag
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.names import barred, id_of, readable, seek_key, tenant_name, unbarred
 

@@ -17,10 +17,10 @@ from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedP
 from vectoracl.facets import summed
 from vectoracl.fields import FieldType, check_fields, check_filter
 from vectoracl.meaning import getter, matches, tallied, values_of
+from vectoracl.model.queries import RRF_K, VectorQuery
+from vectoracl.model.records import Record, Tag
 from vectoracl.operations import Facets, Replace, Search
 from vectoracl.predicate import Eq, Not
-from vectoracl.queries import RRF_K, VectorQuery
-from vectoracl.records import Record, Tag
 from vectoracl.testing import principal
 from vectoracl_conformance.drawn import FIELDS, predicate, rows
 from vectoracl_weaviate.names import tenant_name
@@ -576,7 +576,7 @@ def test_a_tenant_whose_id_is_refused_now_is_listed_and_removed(store, monkeypat
     """A former version took it. It is neither read nor written any more, and nothing else is done to it."""
     with v.connect(store.config) as acl, store.operator() as operator:
         with monkeypatch.context() as patch:
-            patch.setattr("vectoracl.ids._strict_problem", lambda *_: None)
+            patch.setattr("vectoracl.model.identifiers._strict_problem", lambda *_: None)
             acl.scoped(principal("u", name)).upsert([Chunk("1", "d", "", E[0])])
         acl.scoped(principal("u", "other")).upsert([Chunk("1", "d", "", E[0])])
         assert {one.tenant: one.rows for one in operator.tenants()} == {name: 1, "other": 1}

@@ -16,7 +16,7 @@ import vectoracl as v
 from vectoracl import Chunk
 from vectoracl.algebra import EVERY
 from vectoracl.errors import ConfigError, RefusedError, StoreError
-from vectoracl.records import Record, Tag
+from vectoracl.model.records import Record, Tag
 from vectoracl.testing import principal
 from vectoracl_weaviate import tenant_keys
 from vectoracl_weaviate.compile import WeaviateCompiler

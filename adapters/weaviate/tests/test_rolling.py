@@ -19,7 +19,7 @@ from vectoracl.errors import InvalidInputError
 from vectoracl.facets import summed
 from vectoracl.fields import FieldType
 from vectoracl.meaning import getter, matches, tallied, values_of
-from vectoracl.records import Tag
+from vectoracl.model.records import Tag
 from vectoracl.testing import principal
 from vectoracl_weaviate import compile as compiling
 from vectoracl_weaviate.names import barred, known, present

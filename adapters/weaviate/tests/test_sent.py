@@ -10,8 +10,8 @@ from vectoracl import ALWAYS, Chunk
 from vectoracl.drive import confined, run
 from vectoracl.errors import StoreError
 from vectoracl.guard import retried
+from vectoracl.model.records import Record, Tag
 from vectoracl.operations import Count, Delete, Facets, Replace, Upsert
-from vectoracl.records import Record, Tag
 from vectoracl.testing import principal
 from vectoracl_weaviate.adapter import WeaviateAdapter
 from vectoracl_weaviate.config import WeaviateConfig

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vectoracl.records import Chunk, Vector
+from vectoracl.model.records import Chunk, Vector
 
 DIMENSION = 16
 FIELDS: Mapping[str, str] = {

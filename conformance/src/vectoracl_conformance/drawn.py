@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from vectoracl import Chunk, F, Predicate
-from vectoracl.records import Vector
+from vectoracl.model.records import Vector
 
 try:
     from hypothesis import strategies as st

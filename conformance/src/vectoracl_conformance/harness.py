@@ -22,7 +22,7 @@ from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from vectoracl.adapter import Opened
-from vectoracl.records import Record
+from vectoracl.model.records import Record
 from vectoracl_conformance.evidence.wire import Wire
 
 GROUP = "vectoracl.conformance"

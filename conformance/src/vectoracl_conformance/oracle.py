@@ -12,9 +12,9 @@ import numpy as np
 
 from vectoracl.fields import FieldType
 from vectoracl.meaning import compile_test, getter, tallied, values_of
+from vectoracl.model.records import Facet, Hit, Record, Vector
 from vectoracl.operations import MAX_FACETS
 from vectoracl.predicate import ALWAYS, Predicate
-from vectoracl.records import Facet, Hit, Record, Vector
 from vectoracl_conformance.corpus import FIELDS
 
 Key = tuple[str, str, str]

@@ -35,7 +35,7 @@ from vectoracl.errors import (
     StoreError,
     VectorACLError,
 )
-from vectoracl.principal import Principal
+from vectoracl.model.principal import Principal
 
 CLEAN = 0
 FINDINGS = 1

@@ -19,7 +19,7 @@ from vectoracl.chunking import SIZE, Document, Report, chunks, documents
 from vectoracl.embed import FUNCTION_WORDS
 from vectoracl.errors import InvalidInputError
 from vectoracl.extract import docstrings
-from vectoracl.ids import check_id, check_tenant
+from vectoracl.model.identifiers import check_id, check_tenant
 
 GENERIC_QUERIES = (
     "how do I install it",

@@ -15,9 +15,9 @@ from vectoracl.client import VectorACL
 from vectoracl.config import adapter_config
 from vectoracl.errors import InvalidInputError, ScopeViolationError, StoreError, VectorACLError
 from vectoracl.fields import check_fields
+from vectoracl.model.records import Record, Tag
 from vectoracl.operations import Delete, Upsert
 from vectoracl.predicate import ALWAYS, F, Predicate
-from vectoracl.records import Record, Tag
 
 _Try = Callable[[VectorACL, Forging], Attempt]
 _ROUNDS = 25

@@ -16,9 +16,9 @@ from vectoracl.cli.corpus import TenantCorpus, demo_queries
 from vectoracl.client import VectorACL
 from vectoracl.embed import Embedder, embed_checked
 from vectoracl.errors import RefusedError
-from vectoracl.principal import Principal
-from vectoracl.queries import Hybrid
-from vectoracl.records import Chunk, Hit
+from vectoracl.model.principal import Principal
+from vectoracl.model.queries import Hybrid
+from vectoracl.model.records import Chunk, Hit
 
 WRITER = "vectoracl-demo"  # the producer of every chunk that a demo wrote: nothing else is ever touched
 REASON = "The demo shows what a search without a scope would have returned."

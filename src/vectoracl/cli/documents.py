@@ -29,7 +29,7 @@ from vectoracl.cli.common import (
     print_json,
 )
 from vectoracl.errors import InvalidInputError
-from vectoracl.ids import check_id
+from vectoracl.model.identifiers import check_id
 from vectoracl.predicate import F
 
 _MOST = 50

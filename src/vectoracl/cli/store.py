@@ -40,7 +40,7 @@ from vectoracl.cli.common import (
 from vectoracl.client import VectorACL
 from vectoracl.config import read
 from vectoracl.errors import RefusedError
-from vectoracl.ids import check_tenant, shown_tenant
+from vectoracl.model.identifiers import check_tenant, shown_tenant
 
 TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's id, exactly as it was verified.")]
 

@@ -9,7 +9,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from vectoracl.actions import ALL_ACTIONS
 from vectoracl.cli.common import (
     DEFAULT_CONFIG,
     AsOption,
@@ -26,9 +25,10 @@ from vectoracl.cli.common import (
     show_commands,
 )
 from vectoracl.errors import InvalidInputError, apart
+from vectoracl.model.actions import ALL_ACTIONS
+from vectoracl.model.queries import Hybrid, Lexical
+from vectoracl.model.records import Result
 from vectoracl.predicate import ALWAYS, Predicate
-from vectoracl.queries import Hybrid, Lexical
-from vectoracl.records import Result
 
 
 def search(

@@ -9,10 +9,10 @@ from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.findings import Posture
 from vectoracl.memory.config import MemoryConfig
 from vectoracl.memory.execute import Look, Perform, RankAll
+from vectoracl.model.queries import ResolvedQuery
+from vectoracl.model.records import Facet
 from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.prepare import check_tagged
-from vectoracl.queries import ResolvedQuery
-from vectoracl.records import Facet
 
 
 def capabilities(config: MemoryConfig) -> Capabilities:

@@ -19,6 +19,8 @@ from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
 from vectoracl.meaning import compile_test, getter, tallied, values_of
 from vectoracl.memory import lexical
+from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
+from vectoracl.model.records import Facet, Hit, Tag, Vector, hit_of
 from vectoracl.operations import (
     ChunkRef,
     Count,
@@ -35,8 +37,6 @@ from vectoracl.operations import (
     Upsert,
 )
 from vectoracl.predicate import Predicate
-from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
-from vectoracl.records import Facet, Hit, Tag, Vector, hit_of
 
 R = TypeVar("R")
 Key = tuple[str, int, str]

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from vectoracl.queries import RRF_K
+from vectoracl.model.queries import RRF_K
 from vectoracl.words import K1, B, words
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from vectoracl.adapter import Adopted, Progress, TenantInfo
 from vectoracl.errors import RefusedError
-from vectoracl.ids import stored_tenant
 from vectoracl.memory.execute import Shelf
+from vectoracl.model.identifiers import stored_tenant
 
 _NO_TIERS = "A store in memory keeps each tenant in a part of its own already."
 _NOTHING = "a store in memory needs nothing"

@@ -10,10 +10,10 @@ from vectoracl.adapter import Capabilities, Flow
 from vectoracl.errors import InvalidInputError, RefusedError, StoreError, UnsupportedPredicateError
 from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
+from vectoracl.model.queries import Lexical, ResolvedQuery, VectorQuery
+from vectoracl.model.records import Facet, Record, Vector
 from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.prepare import check_tagged
-from vectoracl.queries import Lexical, ResolvedQuery, VectorQuery
-from vectoracl.records import Facet, Record, Vector
 from vectoracl_pgvector import posture as postures
 from vectoracl_pgvector import schema
 from vectoracl_pgvector.capabilities import capabilities

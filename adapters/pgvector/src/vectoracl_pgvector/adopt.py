@@ -20,9 +20,9 @@ from vectoracl.adapter import Adopted, Progress
 from vectoracl.adopting import PATH, PRODUCER, SHOWN, Findings, printable
 from vectoracl.errors import InvalidInputError, RefusedError
 from vectoracl.fields import FieldType
+from vectoracl.model.queries import check_vector
+from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record
 from vectoracl.prepare import check_metadata, dump_metadata
-from vectoracl.queries import check_vector
-from vectoracl.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record
 from vectoracl_pgvector.adopt_source import HELPER, SCOPE, find
 from vectoracl_pgvector.binary import adapt
 from vectoracl_pgvector.config import PgvectorConfig

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vectoracl.queries import RRF_K
+from vectoracl.model.queries import RRF_K
 from vectoracl_pgvector.names import Names
 
 # Of ts_rank: divide by 1 + the logarithm of the chunk's length, so that a long chunk does not win by its length.

@@ -25,7 +25,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from vectoracl.errors import VectorACLError
-from vectoracl.records import Record, Tag
+from vectoracl.model.records import Record, Tag
 from vectoracl_conformance.evidence import SqlScope, Tap, Wire, pg, sql_judge
 from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant, Needs, Server, Store, Weakening
 from vectoracl_pgvector.conformance_engine import PgEngine, wait_alone

@@ -13,8 +13,8 @@ from typing import Any
 
 from vectoracl.adapter import Flow
 from vectoracl.findings import Posture
+from vectoracl.model.records import Facet
 from vectoracl.operations import Count, Facets, Found, Search
-from vectoracl.records import Facet
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.mutants.broken import Broken, wrapped
 from vectoracl_pgvector.requests import Statement, Transaction

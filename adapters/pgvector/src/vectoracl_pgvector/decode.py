@@ -8,8 +8,8 @@ from typing import Literal
 import orjson
 
 from vectoracl.fields import TAG_FIELDS, FieldType
+from vectoracl.model.records import Facet, Hit, Tag
 from vectoracl.prepare import load_metadata
-from vectoracl.records import Facet, Hit, Tag
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.requests import Row, load_vector
 

@@ -12,7 +12,7 @@ import psycopg
 from vectoracl.adapter import Adopted, Progress, TenantInfo
 from vectoracl.errors import ConfigError, VectorACLError, apart
 from vectoracl.fields import FieldType
-from vectoracl.ids import check_tenant, stored_tenant
+from vectoracl.model.identifiers import check_tenant, stored_tenant
 from vectoracl_pgvector import adopt as adoption
 from vectoracl_pgvector import move, retype, schema, vector_column, versions
 from vectoracl_pgvector.config import PgvectorConfig

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectoracl.adapter import Request
-from vectoracl.records import Vector
+from vectoracl.model.records import Vector
 
 Row = tuple[Any, ...]
 

@@ -8,8 +8,8 @@ from vectoracl.adapter import Capabilities, Flow
 from vectoracl.errors import StoreError, UnsupportedPredicateError
 from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
+from vectoracl.model.queries import ResolvedQuery, VectorQuery
 from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
-from vectoracl.queries import ResolvedQuery, VectorQuery
 from vectoracl_pinecone import posture as postures
 from vectoracl_pinecone.capabilities import capabilities
 from vectoracl_pinecone.compile import EVERY, NONE, PineconeCompiler, numbers

@@ -15,11 +15,11 @@ import orjson
 from vectoracl.algebra import EVERY, NONE
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.fields import FieldType
+from vectoracl.model.records import Record as Chunk
+from vectoracl.model.records import Vector
 from vectoracl.operations import ChunkRef, Search, named
 from vectoracl.predicate import Predicate
 from vectoracl.prepare import dump_metadata
-from vectoracl.records import Record as Chunk
-from vectoracl.records import Vector
 from vectoracl.words import weights
 from vectoracl_pinecone.compile_predicate import Compiled, Compiler, among, every, exists, some
 from vectoracl_pinecone.config import MAX_REQUEST_BYTES, MAX_UPSERT, PineconeConfig

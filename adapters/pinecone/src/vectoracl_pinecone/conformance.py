@@ -27,7 +27,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import numpy as np
 
-from vectoracl.records import Record, Tag
+from vectoracl.model.records import Record, Tag
 from vectoracl_conformance.evidence.exchanges import Decoded
 from vectoracl_conformance.evidence.http1 import HttpRequest, HttpResponse, decoder
 from vectoracl_conformance.evidence.sessions import Session

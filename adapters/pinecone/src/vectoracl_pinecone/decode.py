@@ -12,9 +12,9 @@ import numpy as np
 
 from vectoracl.errors import ScopeViolationError, StoreError, apart
 from vectoracl.fields import FieldType
+from vectoracl.model.records import Hit, Tag, hit_of
 from vectoracl.operations import Include
 from vectoracl.prepare import load_metadata
-from vectoracl.records import Hit, Tag, hit_of
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.names import id_of
 from vectoracl_pinecone.requests import Match

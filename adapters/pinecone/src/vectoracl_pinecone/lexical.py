@@ -20,8 +20,8 @@ from typing import NamedTuple
 from vectoracl import words as words_
 from vectoracl.adapter import Flow, together
 from vectoracl.memory.lexical import fused
+from vectoracl.model.queries import HybridQuery, Lexical
 from vectoracl.operations import Found, Search
-from vectoracl.queries import HybridQuery, Lexical
 from vectoracl_pinecone.compile import NONE, PineconeCompiler, numbers
 from vectoracl_pinecone.compile_predicate import Compiled, every
 from vectoracl_pinecone.config import PineconeConfig

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from vectoracl.errors import RefusedError
 from vectoracl.fields import SHORT_NAMES, FieldType, declarable
-from vectoracl.records import Tag, stored_key
+from vectoracl.model.records import Tag, stored_key
 from vectoracl_pinecone.config import Keys
 
 DEFAULT_NAMESPACE = "__default__"

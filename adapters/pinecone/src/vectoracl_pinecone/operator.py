@@ -11,7 +11,7 @@ from vectoracl.adapter import Adopted, Port, Progress, Request, TenantInfo
 from vectoracl.drive import run
 from vectoracl.errors import PostureError, RefusedError, StoreError
 from vectoracl.fields import FieldType
-from vectoracl.ids import stored_tenant
+from vectoracl.model.identifiers import stored_tenant
 from vectoracl_pinecone import schema
 from vectoracl_pinecone.adopt import Adoption
 from vectoracl_pinecone.compile import EVERY, PineconeCompiler

@@ -11,9 +11,9 @@ from typing import Literal
 
 from vectoracl.adapter import Flow, together
 from vectoracl.errors import DeniedError, RefusedError, StoreError
+from vectoracl.model.records import Record
 from vectoracl.operations import Delete, Replace, Upsert
 from vectoracl.prepare import check_tagged
-from vectoracl.records import Record
 from vectoracl.replacing import at_generation, version_of
 from vectoracl_pinecone.compile import EVERY, MAX_IDS, NO_VERSION, NONE, PineconeCompiler
 from vectoracl_pinecone.compile_predicate import Compiled, every

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from vectoracl.fields import FieldType
+from vectoracl.model.records import Record, Tag
 from vectoracl.operations import Search
 from vectoracl.prepare import load_metadata
-from vectoracl.records import Record, Tag
 from vectoracl_conformance.harness import Harness, Mutant, Needs, Server, Store, Weakening
 from vectoracl_pinecone.conformance import namespace
 from vectoracl_pinecone.conformance_mutants import Bent, Past, _mutant

@@ -12,9 +12,9 @@ from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
 from vectoracl.meaning import tallied
+from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
+from vectoracl.model.records import Facet
 from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
-from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
-from vectoracl.records import Facet
 from vectoracl_qdrant import posture as postures
 from vectoracl_qdrant.capabilities import capabilities
 from vectoracl_qdrant.compile import QdrantCompiler

@@ -18,8 +18,8 @@ from vectoracl.adopting import PATH, Findings, Groups, id_in, only
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.fields import FieldType
+from vectoracl.model.records import Chunk, Record
 from vectoracl.prepare import dump_metadata
-from vectoracl.records import Chunk, Record
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import keyword
 from vectoracl_qdrant.config import QdrantConfig

@@ -26,7 +26,7 @@ import httpx
 import numpy as np
 from qdrant_client import QdrantClient, models
 
-from vectoracl.records import Record, Tag
+from vectoracl.model.records import Record, Tag
 from vectoracl_conformance import servers
 from vectoracl_conformance.evidence import Tap, Taps, Wire
 from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant, Needs, Server, Store, Weakening

@@ -11,8 +11,8 @@ from qdrant_client import models
 from vectoracl.errors import ScopeViolationError, StoreError, apart
 from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.meaning import values_of
+from vectoracl.model.records import Hit, Tag, hit_of
 from vectoracl.prepare import load_metadata
-from vectoracl.records import Hit, Tag, hit_of
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.names import NO_VERSION, field_key, flag, id_of
 

@@ -15,9 +15,9 @@ from qdrant_client import models
 
 from vectoracl.adapter import Flow
 from vectoracl.memory.lexical import fused
+from vectoracl.model.queries import HybridQuery, Lexical
+from vectoracl.model.records import Vector
 from vectoracl.operations import Found, Search
-from vectoracl.queries import HybridQuery, Lexical
-from vectoracl.records import Vector
 from vectoracl_qdrant import words as words_
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import Compiled

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from vectoracl.fields import SHORT_NAMES, FieldType, datetime_text, declarable
-from vectoracl.records import Tag, stored_key
+from vectoracl.model.records import Tag, stored_key
 from vectoracl_qdrant.config import Payload
 
 _ORDER_BYTES = 6  # 48 bits: exact in a double, which the server compares by

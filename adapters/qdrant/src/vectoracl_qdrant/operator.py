@@ -13,7 +13,7 @@ from vectoracl.adopting import printable
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.fields import FieldType
-from vectoracl.ids import check_tenant, stored_tenant
+from vectoracl.model.identifiers import check_tenant, stored_tenant
 from vectoracl_qdrant import adopt as adopts
 from vectoracl_qdrant import schema, tiers
 from vectoracl_qdrant import words as words_

@@ -21,9 +21,9 @@ from collections.abc import Mapping, Sequence
 
 from vectoracl.adapter import Flow
 from vectoracl.errors import DeniedError, StoreError
+from vectoracl.model.records import Record
 from vectoracl.operations import Replace, Upsert
 from vectoracl.prepare import check_tagged
-from vectoracl.records import Record
 from vectoracl.replacing import added_outside, at_generation, version_of
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import Compiled, none

@@ -13,10 +13,10 @@ from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedP
 from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.findings import Posture
 from vectoracl.meaning import tallied
+from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
+from vectoracl.model.records import Facet, Hit, Record, Vector
 from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Include, Replace, Rows, Scan, Search, Upsert
 from vectoracl.prepare import check_tagged
-from vectoracl.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
-from vectoracl.records import Facet, Hit, Record, Vector
 from vectoracl.replacing import added_outside, at_generation, version_of
 from vectoracl_weaviate import posture as postures
 from vectoracl_weaviate.answers import NOT_PROVISIONED, UNSETTLED, error_of

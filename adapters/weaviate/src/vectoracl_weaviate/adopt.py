@@ -20,10 +20,10 @@ from vectoracl.adopting import SHOWN, Findings, Groups, only
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, TooLargeError
 from vectoracl.fields import FieldType
+from vectoracl.model.records import Chunk, Record
 from vectoracl.operations import Include, Upsert
 from vectoracl.predicate import ALWAYS
 from vectoracl.prepare import dump_metadata
-from vectoracl.records import Chunk, Record
 from vectoracl_weaviate.adapter import WeaviateAdapter
 from vectoracl_weaviate.compile import WeaviateCompiler
 from vectoracl_weaviate.compile_predicate import every

@@ -15,10 +15,10 @@ from weaviate.proto.v1 import aggregate_pb2, base_pb2, base_search_pb2, batch_de
 from vectoracl.algebra import EVERY, NONE
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.fields import TAG_FIELDS, FieldType, datetime_text
+from vectoracl.model.records import Record, Vector, docgen
 from vectoracl.operations import ChunkRef, Delete, Include, named
 from vectoracl.predicate import Predicate
 from vectoracl.prepare import dump_metadata
-from vectoracl.records import Record, Vector, docgen
 from vectoracl_weaviate.compile_predicate import (
     Compiled,
     Compiler,

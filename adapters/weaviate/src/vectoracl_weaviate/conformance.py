@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 
 from vectoracl.adapter import Opened
-from vectoracl.records import Record, Tag
+from vectoracl.model.records import Record, Tag
 from vectoracl_conformance import servers
 from vectoracl_conformance.evidence import Tap, Taps, Wire
 from vectoracl_conformance.harness import Harness, HarnessError, Mutant, Needs, Server, Shards, Store, Weakening

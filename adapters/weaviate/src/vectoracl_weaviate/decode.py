@@ -13,8 +13,8 @@ import orjson
 from vectoracl.errors import ScopeViolationError, StoreError, apart
 from vectoracl.fields import TAG_FIELDS, FieldType
 from vectoracl.meaning import getter, values_of
+from vectoracl.model.records import Facet, Hit, Tag, Vector, hit_of
 from vectoracl.prepare import check_metadata, load_metadata
-from vectoracl.records import Facet, Hit, Tag, Vector, hit_of
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.names import barred, id_of, known, unbarred
 

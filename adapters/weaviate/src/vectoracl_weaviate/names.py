@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vectoracl.fields import SHORT_NAMES, FieldType, declarable
-from vectoracl.records import Tag, stored_key
+from vectoracl.model.records import Tag, stored_key
 
 _SAFE = re.compile(r"[A-Za-z0-9_-]{1,62}\Z")
 _HASH_BYTES = 30  # 60 hex digits: 62 characters with the prefix

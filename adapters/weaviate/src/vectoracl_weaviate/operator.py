@@ -19,7 +19,7 @@ from vectoracl.algebra import EVERY
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.fields import FieldType
-from vectoracl.ids import check_tenant, stored_tenant
+from vectoracl.model.identifiers import check_tenant, stored_tenant
 from vectoracl_weaviate import schema, tenant_keys
 from vectoracl_weaviate.adopt import Adoption
 from vectoracl_weaviate.answers import EXISTS, NO_ASYNC_INDEXING, NOT_PROVISIONED, UNSETTLED, error_of

@@ -14,8 +14,8 @@ from vectoracl.errors import (
     InvalidPrincipalError,
     InvalidTenantError,
 )
+from vectoracl.model.records import Chunk
 from vectoracl.predicate import F
-from vectoracl.records import Chunk
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.lab import user
 from vectoracl_conformance.oracle import key

@@ -16,9 +16,9 @@ from vectoracl.errors import (
     UntaggedWriteError,
     VectorACLError,
 )
+from vectoracl.model.records import Chunk, Record, Tag
 from vectoracl.operations import Replace, Upsert
 from vectoracl.predicate import ALWAYS, F
-from vectoracl.records import Chunk, Record, Tag
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.lab import Lab
 from vectoracl_conformance.oracle import key

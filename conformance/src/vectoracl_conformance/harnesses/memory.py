@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from vectoracl.memory.execute import Perform, shelf_of
-from vectoracl.records import Record
+from vectoracl.model.records import Record
 from vectoracl_conformance.harness import Harness, Needs, Server, Store
 
 

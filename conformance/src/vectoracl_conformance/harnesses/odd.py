@@ -18,6 +18,7 @@ import numpy as np
 
 from vectoracl.adapter import Adapter, AsyncPort, Capabilities, Flow, Opened, Port
 from vectoracl.errors import StoreError
+from vectoracl.model.records import Facet, Hit, Record, Tag
 from vectoracl.operations import (
     ChunkRef,
     Count,
@@ -33,7 +34,6 @@ from vectoracl.operations import (
     Upsert,
 )
 from vectoracl.operations import Replace as ReplaceOperation
-from vectoracl.records import Facet, Hit, Record, Tag
 from vectoracl_conformance.corpus import DIMENSION, FIELDS
 from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryHarness, MemoryStore

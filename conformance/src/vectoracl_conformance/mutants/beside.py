@@ -7,9 +7,9 @@ from dataclasses import replace
 from vectoracl.adapter import Adapter, Capabilities, Flow
 from vectoracl.fields import FieldType
 from vectoracl.meaning import compile_test, getter, tallied, values_of
+from vectoracl.model.records import Facet, Hit
 from vectoracl.operations import ChunkRef, Count, Delete, Facets, Position, Scan
 from vectoracl.predicate import ALWAYS, And, Not, Or, Predicate
-from vectoracl.records import Facet, Hit
 from vectoracl_conformance.corpus import FIELDS
 from vectoracl_conformance.harness import Mutant
 from vectoracl_conformance.mutants.broken import Broken, Nap, wrapped

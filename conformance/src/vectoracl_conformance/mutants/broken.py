@@ -18,6 +18,8 @@ from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.fields import FieldType
 from vectoracl.findings import Posture
 from vectoracl.meaning import compile_test, getter, tallied, values_of
+from vectoracl.model.queries import ResolvedQuery, VectorQuery
+from vectoracl.model.records import Facet, Hit, Record, Tag
 from vectoracl.operations import (
     Count,
     Delete,
@@ -32,8 +34,6 @@ from vectoracl.operations import (
     Search,
     Upsert,
 )
-from vectoracl.queries import ResolvedQuery, VectorQuery
-from vectoracl.records import Facet, Hit, Record, Tag
 from vectoracl_conformance.corpus import FIELDS
 from vectoracl_conformance.harness import Store
 from vectoracl_conformance.oracle import Oracle, key

@@ -63,13 +63,13 @@ CORE = (
         "any tenant's name",
         "blank, NUL and wildcard names are accepted",
         "P1",
-        patches=(("vectoracl.principal", "check_tenant", _accept),),
+        patches=(("vectoracl.model.principal", "check_tenant", _accept),),
     ),
     Mutant(
         "expiry forgotten",
         "an expired principal is answered",
         "P5",
-        patches=(("vectoracl.principal:Principal", "expired", lambda _: lambda _self, _now: False),),
+        patches=(("vectoracl.model.principal:Principal", "expired", lambda _: lambda _self, _now: False),),
     ),
     Mutant(
         "handles never close",
@@ -91,7 +91,7 @@ CORE = (
         "hits show their text",
         "a repr holds stored text",
         "X1",
-        patches=(("vectoracl.records:Hit", "__repr__", lambda _: lambda self: f"Hit({self.text})"),),
+        patches=(("vectoracl.model.records:Hit", "__repr__", lambda _: lambda self: f"Hit({self.text})"),),
     ),
     Mutant(
         "a deaf recorder",

@@ -33,7 +33,7 @@ KIT = b"vectoracl_conformance"
 # Tests, their runners, coverage and this kit leave their names in the environment.
 _TELLING = re.compile(r"PYTEST|CONFORMANCE|_KIT\b|TOX|NOX|COVERAGE|^COV_|^CI$|GITHUB|^UV_RUN|VIRTUAL_ENV_PROMPT|^_$")
 _MODULES = {
-    "vectoracl.records": {"Facet", "Hit", "Tag", "Result", "Page", "Written", "Record", "Chunk"},
+    "vectoracl.model.records": {"Facet", "Hit", "Tag", "Result", "Page", "Written", "Record", "Chunk"},
     "vectoracl.operations": {"Found", "Rows"},
     "vectoracl.adapter": {"Capabilities"},
     "vectoracl.predicate": None,

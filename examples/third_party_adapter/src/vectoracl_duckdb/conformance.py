@@ -7,8 +7,8 @@ import duckdb
 import numpy as np
 
 from vectoracl.fields import check_fields
+from vectoracl.model.records import Record, Tag
 from vectoracl.prepare import load_metadata
-from vectoracl.records import Record, Tag
 from vectoracl_conformance.harness import Harness, Needs, Server, Store, Weakening
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from urllib.parse import quote
 
-from vectoracl import identifier_tables as tables
 from vectoracl.errors import InvalidInputError, InvalidPrincipalError, InvalidTenantError
+from vectoracl.model import identifier_tables as tables
 
 MAX_TENANT_BYTES = 256
 MAX_ID_BYTES = 512

@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from vectoracl.errors import InvalidInputError, InvalidPrincipalError, apart
-from vectoracl.ids import check_principal_id, check_tenant, check_text, plain
-from vectoracl.values import native
+from vectoracl.model.identifiers import check_principal_id, check_tenant, check_text, plain
+from vectoracl.model.values import native
 
 Kind = Literal["user", "service", "agent", "operator"]
 AttributeValue = str | int | float | bool | tuple[str, ...]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vectoracl.errors import InvalidInputError, apart
-from vectoracl.ids import check_id, check_text
-from vectoracl.records import Vector
+from vectoracl.model.identifiers import check_id, check_text
+from vectoracl.model.records import Vector
 
 MAX_QUERY_BYTES = 1 << 16
 MAX_QUERY_WORDS = 1_000

@@ -1,0 +1,1 @@
+"""Values without I/O: identifiers, actions, principals, records and queries."""
