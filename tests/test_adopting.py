@@ -14,7 +14,7 @@ from vectoracl import adopting
 from vectoracl.adapter import Adopted
 from vectoracl.adopting import Checks, Findings
 from vectoracl.errors import InvalidTenantError, RefusedError
-from vectoracl.fields import FieldType, reserved_key
+from vectoracl.filters.validation import FieldType, reserved_key
 from vectoracl.model.records import Chunk
 
 CHECKS = Checks({"year": FieldType.NUMBER}, 2, "cosine", time=7.0)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vectoracl.algebra import EVERY, NONE, Algebra, bounds, kind_of, numbers, texts
 from vectoracl.errors import UnsupportedPredicateError
-from vectoracl.fields import FieldType
-from vectoracl.predicate import ALWAYS, NEVER, And, Eq, Missing, Not, Or, Predicate, Range
+from vectoracl.filters.boolean_compiler import EVERY, NONE, Algebra, bounds, kind_of, numbers, texts
+from vectoracl.filters.predicate import ALWAYS, NEVER, And, Eq, Missing, Not, Or, Predicate, Range
+from vectoracl.filters.validation import FieldType
 
 # A condition is a function of the row, and the text of how it was made.
 WORDS = Algebra(

@@ -22,7 +22,7 @@ from vectoracl import (
     UnsupportedPredicateError,
     VectorACLError,
 )
-from vectoracl.fields import check_fields
+from vectoracl.filters.validation import check_fields
 from vectoracl.model.queries import check_vector
 from vectoracl.prepare import check_metadata
 

@@ -299,7 +299,7 @@ def test_files_and_parsers(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(file)
     fails(JsonlSink, tmp_path / "link")
     fails(JsonlSink, file / "below")
-    fails(vectoracl.fields.check_fields, {"x": CANARY})
+    fails(vectoracl.filters.validation.check_fields, {"x": CANARY})
     module = tmp_path / "broken_policy.py"
     module.write_text(f"def policy():\n    raise RuntimeError({CANARY!r})\n")
     monkeypatch.syspath_prepend(tmp_path)

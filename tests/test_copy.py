@@ -23,9 +23,9 @@ from vectoracl.errors import (
     TooLargeError,
     UnsupportedPredicateError,
 )
+from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Record, Tag
 from vectoracl.operations import Delete, Position
-from vectoracl.predicate import ALWAYS
 
 REASON = "a test of the copy"
 FIELDS = {"year": "number", "when": "datetime", "tags": "keyword[]"}

@@ -17,8 +17,8 @@ import pytest
 import vectoracl
 from vectoracl import F, InvalidInputError, RefusedError, StoreError, VectorACL, VectorACLError, hazmat, testing
 from vectoracl.audit import JsonlSink
+from vectoracl.filters.predicate import ALWAYS
 from vectoracl.operations import Found, Rows
-from vectoracl.predicate import ALWAYS
 
 V = [1.0, 0.0, 0.0]
 CANARY = "canary"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import vectoracl as v
 from vectoracl import ALWAYS, Chunk, F, Facet, InvalidInputError, StoreError, UnsupportedPredicateError, testing
 from vectoracl.facets import summed
-from vectoracl.fields import FieldType
-from vectoracl.meaning import tallied, values_of
+from vectoracl.filters.semantics import tallied, values_of
+from vectoracl.filters.validation import FieldType
 from vectoracl.operations import MAX_FACETS
 from vectoracl.policy import Decision
 from vectoracl.scope import Grant, Scope
@@ -183,9 +183,9 @@ scalars = st.one_of(st.text(max_size=3), st.integers(-3, 3), st.sampled_from([0.
 @given(st.lists(st.one_of(st.none(), scalars, st.lists(scalars, max_size=4)), max_size=12), st.sampled_from(FieldType))
 def test_values_are_what_equality_says(rows, kind):
     """For every row and value: it is counted if, and only if, the filter by this value matches the row."""
-    from vectoracl.meaning import matches
+    from vectoracl.filters.predicate import ContainsAny, Eq
+    from vectoracl.filters.semantics import matches
     from vectoracl.model.records import Tag
-    from vectoracl.predicate import ContainsAny, Eq
 
     tag = Tag("t", "d", "c")
     found = dict(tallied((values_of(kind, row) for row in rows), MAX_FACETS))

@@ -10,8 +10,8 @@ import vectoracl
 from vectoracl import Chunk, F, InvalidInputError, Like, Predicate
 from vectoracl.drive import run
 from vectoracl.errors import StoreError
+from vectoracl.filters.predicate import Eq
 from vectoracl.guard import retried
-from vectoracl.predicate import Eq
 from vectoracl.testing import principal
 
 CONFIG: dict[str, Any] = {

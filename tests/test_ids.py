@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vectoracl import InvalidInputError, InvalidPrincipalError, InvalidTenantError
-from vectoracl.fields import reserved_key
+from vectoracl.filters.validation import reserved_key
 from vectoracl.model import identifier_tables as tables
 from vectoracl.model import identifiers
 from vectoracl.model.identifiers import (

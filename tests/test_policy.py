@@ -25,8 +25,8 @@ from vectoracl import (
     Tag,
     TenantPolicy,
 )
-from vectoracl import predicate as p
-from vectoracl.meaning import matches
+from vectoracl.filters import predicate as p
+from vectoracl.filters.semantics import matches
 
 V = [1.0, 0.0, 0.0]
 

@@ -22,9 +22,9 @@ from vectoracl import (
     Tag,
     UnsupportedPredicateError,
 )
-from vectoracl import predicate as p
-from vectoracl.fields import MAX_NODES, check_fields, check_filter, check_scope_predicate
-from vectoracl.meaning import matches
+from vectoracl.filters import predicate as p
+from vectoracl.filters.semantics import matches
+from vectoracl.filters.validation import MAX_NODES, check_fields, check_filter, check_scope_predicate
 
 FIELDS = check_fields(
     {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vectoracl.fields import SHORT_NAMES, FieldType, check_fields, declarable
+from vectoracl.filters.validation import SHORT_NAMES, FieldType, check_fields, declarable
 from vectoracl.model.records import Record, Tag
 from vectoracl.operations import ChunkRef, named
 from vectoracl.replacing import at_generation, version_of

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from vectoracl import F, StoreError, VectorACL, hazmat, testing
-from vectoracl.fields import FieldType, datetime_text
+from vectoracl.filters.validation import FieldType, datetime_text
 from vectoracl.operations import Found, Rows
 from vectoracl.prepare import load_metadata
 

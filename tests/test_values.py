@@ -27,8 +27,8 @@ from vectoracl import (
     VectorACLError,
     hazmat,
 )
-from vectoracl import predicate as p
 from vectoracl.audit import JsonlSink
+from vectoracl.filters import predicate as p
 from vectoracl.model.records import Facet
 from vectoracl.model.values import native
 

@@ -24,7 +24,7 @@ from proxy import proxy
 
 import vectoracl
 from vectoracl import Chunk, F, testing
-from vectoracl.fields import check_fields
+from vectoracl.filters.validation import check_fields
 from vectoracl_conformance import servers
 from vectoracl_conformance.servers import Running
 from vectoracl_weaviate.compile import NO_VERSION, WeaviateCompiler

@@ -10,7 +10,7 @@ from hypothesis import find, given
 
 import vectoracl
 from vectoracl import testing
-from vectoracl.predicate import ContainsAny, Eq, In, Missing, Not, Or, Range
+from vectoracl.filters.predicate import ContainsAny, Eq, In, Missing, Not, Or, Range
 from vectoracl_conformance.drawn import FIELDS, predicate, rows
 
 STORE = {"adapter": "memory", "dimension": 8, "metadata": FIELDS}

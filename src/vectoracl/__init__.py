@@ -29,7 +29,8 @@ if typing.TYPE_CHECKING:
         VectorACLError,
     )
     from vectoracl.explain import Explanation
-    from vectoracl.fields import FieldType
+    from vectoracl.filters.predicate import ALWAYS, NEVER, F, Predicate
+    from vectoracl.filters.validation import FieldType
     from vectoracl.findings import Finding, Posture, Rule
     from vectoracl.load import LoadReport
     from vectoracl.model.actions import ALL_ACTIONS, READ, WRITE, Action
@@ -37,7 +38,6 @@ if typing.TYPE_CHECKING:
     from vectoracl.model.queries import Hybrid, Lexical, Like
     from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Tag, Written
     from vectoracl.policy import Decision, Policy, TenantPolicy
-    from vectoracl.predicate import ALWAYS, NEVER, F, Predicate
     from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
     from vectoracl.scope import Grant, Scope
 else:
@@ -51,11 +51,11 @@ else:
             "TooLargeError UnsupportedPredicateError UntaggedWriteError VectorACLError"
         ),
         "explain": "Explanation",
-        "fields": "FieldType",
+        "filters.validation": "FieldType",
         "findings": "Finding Posture Rule",
         "load": "LoadReport",
         "policy": "Decision Policy TenantPolicy",
-        "predicate": "ALWAYS NEVER F Predicate",
+        "filters.predicate": "ALWAYS NEVER F Predicate",
         "model.principal": "Principal",
         "model.queries": "Hybrid Lexical Like",
         "model.records": "Chunk Facet Hit Page Result Tag Written",

@@ -19,7 +19,7 @@ import numpy as np
 
 from vectoracl.adapter import Adopted, Progress
 from vectoracl.errors import RefusedError, StoreError, apart
-from vectoracl.fields import FieldType, reserved_key
+from vectoracl.filters.validation import FieldType, reserved_key
 from vectoracl.model.identifiers import check_tenant, look_alikes
 from vectoracl.model.records import Chunk, Record, Tag, Vector
 from vectoracl.prepare import prepare

@@ -30,7 +30,8 @@ from vectoracl.errors import (
     apart,
 )
 from vectoracl.explain import Explanation, explain_flow
-from vectoracl.fields import check_fields
+from vectoracl.filters.predicate import ALWAYS
+from vectoracl.filters.validation import check_fields
 from vectoracl.findings import Posture, demand, judged
 from vectoracl.guard import Asker, Guard, Store
 from vectoracl.handle import Life
@@ -41,7 +42,6 @@ from vectoracl.operating import recorded_operator
 from vectoracl.plugins import load
 from vectoracl.policy import Policy, TenantPolicy
 from vectoracl.ports import CORE_PORTS, EMBEDDING, AsyncCorePort, CorePort
-from vectoracl.predicate import ALWAYS
 from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
 from vectoracl.returned import ReturnedIds
 from vectoracl.transfer import accepting

@@ -9,11 +9,11 @@ from typing import Any
 from vectoracl import reads
 from vectoracl.adapter import Flow
 from vectoracl.errors import DeniedError, UnsupportedPredicateError
-from vectoracl.fields import check_scope_predicate
+from vectoracl.filters.predicate import ALWAYS, F
+from vectoracl.filters.validation import check_scope_predicate
 from vectoracl.guard import Asker, Guard, Store
 from vectoracl.model.actions import READ, Action
 from vectoracl.model.identifiers import check_id
-from vectoracl.predicate import ALWAYS, F
 
 
 @dataclass(frozen=True, slots=True)

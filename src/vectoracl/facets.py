@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from vectoracl.adapter import Flow
 from vectoracl.drive import confined, side_by_side
 from vectoracl.errors import StoreError, UnsupportedPredicateError
-from vectoracl.fields import FieldType
+from vectoracl.filters.predicate import Predicate
+from vectoracl.filters.semantics import one_value
+from vectoracl.filters.validation import FieldType
 from vectoracl.guard import Asker, Guard, Leg, Plan, Store, retried
-from vectoracl.meaning import one_value
 from vectoracl.model.records import Facet
 from vectoracl.model.values import native
 from vectoracl.operations import MAX_FACETS, Facets
-from vectoracl.predicate import Predicate
 from vectoracl.verify import counted
 
 

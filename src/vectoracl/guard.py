@@ -33,14 +33,14 @@ from vectoracl.errors import (
     VectorACLError,
     unchained,
 )
-from vectoracl.fields import FieldType, check_scope_predicate, fields_of
-from vectoracl.meaning import Test, compile_test
+from vectoracl.filters.predicate import Always, And, Not, Or, Predicate
+from vectoracl.filters.semantics import Test, compile_test
+from vectoracl.filters.validation import FieldType, check_scope_predicate, fields_of
 from vectoracl.model.actions import READ, Action
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Hit
 from vectoracl.policy import Decision, Policy, TenantPolicy
 from vectoracl.ports import Decide, LateRecordError, PolicyFailedError, ReadVersion, Sleep, WriteRecord
-from vectoracl.predicate import Always, And, Not, Or, Predicate
 from vectoracl.prepare import name_store
 from vectoracl.returned import ReturnedIds
 from vectoracl.scope import Grant, Scope

@@ -9,6 +9,7 @@ from vectoracl import arguments, facets, pages, reads, writes
 from vectoracl.adapter import Flow
 from vectoracl.audit import Sink
 from vectoracl.errors import ClosedError, DeniedError, InvalidInputError, UnsupportedPredicateError
+from vectoracl.filters.predicate import ALWAYS, Predicate, check_predicate, conjunction
 from vectoracl.guard import Asker, Guard, Store
 from vectoracl.journal import Journal
 from vectoracl.model.actions import Action, check_actions
@@ -16,7 +17,6 @@ from vectoracl.model.identifiers import check_id
 from vectoracl.model.queries import Query
 from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Written
 from vectoracl.operations import MAX_FACETS, ChunkRef, Include
-from vectoracl.predicate import ALWAYS, Predicate, check_predicate, conjunction
 from vectoracl.prepare import Prepared, prepare
 
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from vectoracl.filters.predicate import Predicate
 from vectoracl.model.queries import ResolvedQuery
 from vectoracl.model.records import Hit, Record
-from vectoracl.predicate import Predicate
 
 Include = frozenset[Literal["text", "metadata", "vector"]]
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.actions import READ, Action
 from vectoracl.model.identifiers import check_tenant
 from vectoracl.model.principal import Principal
-from vectoracl.predicate import ALWAYS
 from vectoracl.scope import NOTHING, Grant, Scope
 
 

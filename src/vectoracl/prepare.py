@@ -15,12 +15,12 @@ import numpy as np
 import orjson
 
 from vectoracl.errors import InvalidInputError, ReservedFieldError, StoreError, UntaggedWriteError, VectorACLError
-from vectoracl.fields import FieldType, datetime_text, reserved_key, typed
+from vectoracl.filters.predicate import MAX_EXACT_INT
+from vectoracl.filters.validation import FieldType, datetime_text, reserved_key, typed
 from vectoracl.model.identifiers import check_id, check_text
 from vectoracl.model.queries import check_vector
 from vectoracl.model.records import Chunk, Record, Tag, Vector
 from vectoracl.model.values import instead, native
-from vectoracl.predicate import MAX_EXACT_INT
 
 MAX_METADATA_BYTES = 32_768
 MAX_KEY_BYTES = 128

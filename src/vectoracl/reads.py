@@ -11,6 +11,7 @@ from vectoracl.arguments import Ask
 from vectoracl.drive import confined, side_by_side
 from vectoracl.embedding import embedded
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
+from vectoracl.filters.predicate import Predicate
 from vectoracl.guard import Asker, Guard, Leg, Plan, Store, retried
 from vectoracl.model.queries import (
     Hybrid,
@@ -26,7 +27,6 @@ from vectoracl.model.queries import (
 from vectoracl.model.records import Hit, Result
 from vectoracl.operations import MAX_FETCHED, ChunkRef, Count, Fetch, Found, Include, Rows, Search
 from vectoracl.ports import EmbedQueries
-from vectoracl.predicate import Predicate
 from vectoracl.verify import counted, verify
 
 T = TypeVar("T")

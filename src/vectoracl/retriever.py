@@ -14,13 +14,13 @@ from typing import Literal, Self, TypeVar
 from vectoracl import arguments
 from vectoracl.adapter import Flow
 from vectoracl.errors import ClosedError, InvalidInputError, TooLargeError
+from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.guard import Store
 from vectoracl.handle import UNSET, Handle, Ids
 from vectoracl.journal import Journal
 from vectoracl.load import LoadProgress, LoadReport, Pieces, batches
 from vectoracl.model.queries import Query
 from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Written
-from vectoracl.predicate import ALWAYS, Predicate
 
 T = TypeVar("T")
 _BATCH = 500

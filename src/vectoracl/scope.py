@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vectoracl.errors import InvalidInputError
+from vectoracl.filters.predicate import Never, Predicate, check_predicate, conjunction, disjunction
 from vectoracl.model.identifiers import check_tenant
-from vectoracl.predicate import Never, Predicate, check_predicate, conjunction, disjunction
 
 
 @dataclass(frozen=True, slots=True)

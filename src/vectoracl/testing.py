@@ -8,9 +8,9 @@ from typing import Any
 
 from vectoracl.client import VectorACL
 from vectoracl.errors import ScopeViolationError, UnsupportedPredicateError
+from vectoracl.filters.predicate import F
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Hit
-from vectoracl.predicate import F
 from vectoracl.retriever import ScopedRetriever
 
 

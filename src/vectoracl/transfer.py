@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 from vectoracl.adapter import Flow
 from vectoracl.drive import confined
 from vectoracl.errors import InvalidInputError, StoreError, UnsupportedPredicateError
+from vectoracl.filters.predicate import ALWAYS
 from vectoracl.findings import Posture
 from vectoracl.guard import Guard, Store, retried
 from vectoracl.model.identifiers import check_id, check_tenant, check_text
 from vectoracl.model.queries import check_vector
 from vectoracl.model.records import Hit, Record
 from vectoracl.operations import Count, Delete, Include, Position, Rows, Scan, Upsert
-from vectoracl.predicate import ALWAYS
 from vectoracl.prepare import check_metadata, check_tagged
 from vectoracl.verify import counted, verify
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from vectoracl.errors import ScopeViolationError, StoreError
-from vectoracl.meaning import Test
+from vectoracl.filters.semantics import Test
 from vectoracl.model.records import Hit
 from vectoracl.model.values import native
 

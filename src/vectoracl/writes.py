@@ -9,14 +9,14 @@ from vectoracl.adapter import Flow
 from vectoracl.drive import confined
 from vectoracl.embedding import embedded
 from vectoracl.errors import DeniedError, RefusedError, UnsupportedPredicateError
-from vectoracl.fields import fields_of
+from vectoracl.filters.predicate import Predicate
+from vectoracl.filters.validation import fields_of
 from vectoracl.guard import Asker, Guard, Leg, Plan, Store, denied, retried
 from vectoracl.model.actions import Action
 from vectoracl.model.queries import check_vector
 from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record, Tag, Vector, Written
 from vectoracl.operations import ChunkRef, Delete, Replace, Upsert
 from vectoracl.ports import EmbedDocuments
-from vectoracl.predicate import Predicate
 from vectoracl.prepare import Prepared, check_tagged, record_of
 from vectoracl.verify import counted
 

@@ -15,7 +15,7 @@ import vectoracl as v
 from vectoracl import Chunk, F, hazmat, testing
 from vectoracl.audit import MemorySink
 from vectoracl.errors import RefusedError, StoreError
-from vectoracl.fields import check_fields
+from vectoracl.filters.validation import check_fields
 from vectoracl.model.identifiers import skeleton
 from vectoracl_pgvector import adopt as adoption
 from vectoracl_pgvector.config import PgvectorConfig

@@ -7,10 +7,10 @@ import psycopg
 import pytest
 
 from vectoracl.errors import RefusedError, StoreError, UntaggedWriteError
+from vectoracl.filters.predicate import ALWAYS, F
 from vectoracl.model.queries import VectorQuery
 from vectoracl.model.records import Record, Tag
 from vectoracl.operations import Delete, Replace, Search, Upsert
-from vectoracl.predicate import ALWAYS, F
 from vectoracl_pgvector.adapter import PgvectorAdapter
 from vectoracl_pgvector.compile import PgCompiler
 from vectoracl_pgvector.config import PgvectorConfig

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import Chunk, F, testing
+from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Record, Tag
 from vectoracl.operations import Delete, Facets, Replace, Upsert
-from vectoracl.predicate import ALWAYS
 from vectoracl_pgvector.compile import PgCompiler
 from vectoracl_pgvector.requests import Transaction
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import Chunk, F, testing
+from vectoracl.filters.predicate import ALWAYS, Eq, In, Missing, Not, Predicate, Range, conjunction, disjunction
 from vectoracl.policy import Decision
-from vectoracl.predicate import ALWAYS, Eq, In, Missing, Not, Predicate, Range, conjunction, disjunction
 from vectoracl.scope import Grant, Scope
 
 ALICE = testing.principal("alice", "acme")

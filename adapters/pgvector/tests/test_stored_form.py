@@ -13,7 +13,7 @@ import pytest
 import vectoracl as v
 from vectoracl import Chunk, F, testing
 from vectoracl.errors import StoreError
-from vectoracl.fields import FieldType, datetime_text
+from vectoracl.filters.validation import FieldType, datetime_text
 from vectoracl.prepare import load_metadata
 from vectoracl_pgvector import join
 from vectoracl_pgvector.compile_predicate import is_moment

@@ -11,11 +11,11 @@ import pytest
 from vectoracl.adapter import Flow
 from vectoracl.drive import confined, run
 from vectoracl.errors import StoreError
-from vectoracl.fields import check_fields
+from vectoracl.filters.predicate import ALWAYS, Eq, Not
+from vectoracl.filters.validation import check_fields
 from vectoracl.model.queries import VectorQuery
 from vectoracl.model.records import Record, Tag
 from vectoracl.operations import ChunkRef, Delete, Fetch, Scan, Search, Upsert
-from vectoracl.predicate import ALWAYS, Eq, Not
 from vectoracl_conformance.interleave import World, schedules
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.config import PineconeConfig

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from vectoracl.drive import run
+from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.queries import HybridQuery, VectorQuery
 from vectoracl.model.records import Record, Tag
 from vectoracl.operations import Found, Replace, Search, Upsert
-from vectoracl.predicate import ALWAYS
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.requests import Rank, RankGroups, RankLegs, Write

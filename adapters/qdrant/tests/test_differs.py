@@ -17,7 +17,7 @@ import vectoracl as v
 from vectoracl import Chunk
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError
-from vectoracl.fields import FieldType, check_fields
+from vectoracl.filters.validation import FieldType, check_fields
 from vectoracl.testing import principal
 from vectoracl_qdrant import posture, schema
 from vectoracl_qdrant.config import QdrantConfig

@@ -17,8 +17,8 @@ from qdrant_client import models
 from qdrant_client.conversions.conversion import RestToGrpc
 
 from vectoracl.errors import ScopeViolationError, StoreError
+from vectoracl.filters.predicate import ALWAYS
 from vectoracl.operations import Count, Facets
-from vectoracl.predicate import ALWAYS
 from vectoracl_qdrant.conformance import QdrantStore
 from vectoracl_qdrant.execute import call
 from vectoracl_qdrant.names import HEADS, head_id

@@ -17,11 +17,11 @@ from qdrant_client import QdrantClient
 
 from vectoracl.drive import confined, run
 from vectoracl.errors import DeniedError, StoreError
-from vectoracl.fields import check_fields
+from vectoracl.filters.predicate import ALWAYS, Eq, Or
+from vectoracl.filters.validation import check_fields
 from vectoracl.model.queries import VectorQuery
 from vectoracl.model.records import Record, Tag
 from vectoracl.operations import ChunkRef, Count, Delete, Facets, Fetch, Replace, Scan, Search, Upsert
-from vectoracl.predicate import ALWAYS, Eq, Or
 from vectoracl.replacing import at_generation
 from vectoracl_conformance.interleave import Ended, World, deaths, frozen, moments, outcomes, schedules
 from vectoracl_qdrant import schema

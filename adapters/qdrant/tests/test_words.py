@@ -14,11 +14,11 @@ from qdrant_client import QdrantClient, models
 import vectoracl as v
 from vectoracl import Chunk, F, Hybrid, Lexical, testing
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
-from vectoracl.fields import check_fields
+from vectoracl.filters.predicate import ALWAYS
+from vectoracl.filters.validation import check_fields
 from vectoracl.model.queries import RRF_K, HybridQuery
 from vectoracl.model.records import Record, Tag
 from vectoracl.operations import Search
-from vectoracl.predicate import ALWAYS
 from vectoracl.words import place, words
 from vectoracl_conformance.drawn import unit
 from vectoracl_qdrant import words as words_

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 import vectoracl as v
 from vectoracl import ALWAYS, Chunk, F, Hybrid, Lexical
 from vectoracl.errors import DeniedError, StoreError
-from vectoracl.fields import check_fields, check_filter
+from vectoracl.filters.validation import check_fields, check_filter
 from vectoracl.testing import principal
 from vectoracl_conformance.drawn import FIELDS as DRAWN
 from vectoracl_conformance.drawn import predicate

@@ -15,12 +15,12 @@ from vectoracl import ALWAYS, Chunk, F, Hybrid, Lexical, Like
 from vectoracl.drive import run
 from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
 from vectoracl.facets import summed
-from vectoracl.fields import FieldType, check_fields, check_filter
-from vectoracl.meaning import getter, matches, tallied, values_of
+from vectoracl.filters.predicate import Eq, Not
+from vectoracl.filters.semantics import getter, matches, tallied, values_of
+from vectoracl.filters.validation import FieldType, check_fields, check_filter
 from vectoracl.model.queries import RRF_K, VectorQuery
 from vectoracl.model.records import Record, Tag
 from vectoracl.operations import Facets, Replace, Search
-from vectoracl.predicate import Eq, Not
 from vectoracl.testing import principal
 from vectoracl_conformance.drawn import FIELDS, predicate, rows
 from vectoracl_weaviate.names import tenant_name

@@ -14,8 +14,8 @@ from weaviate.proto.v1 import weaviate_pb2_grpc
 
 import vectoracl as v
 from vectoracl import Chunk
-from vectoracl.algebra import EVERY
 from vectoracl.errors import ConfigError, RefusedError, StoreError
+from vectoracl.filters.boolean_compiler import EVERY
 from vectoracl.model.records import Record, Tag
 from vectoracl.testing import principal
 from vectoracl_weaviate import tenant_keys

@@ -17,8 +17,8 @@ import vectoracl as v
 from vectoracl import ALWAYS, Chunk, F
 from vectoracl.errors import InvalidInputError
 from vectoracl.facets import summed
-from vectoracl.fields import FieldType
-from vectoracl.meaning import getter, matches, tallied, values_of
+from vectoracl.filters.semantics import getter, matches, tallied, values_of
+from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Tag
 from vectoracl.testing import principal
 from vectoracl_weaviate import compile as compiling

@@ -19,10 +19,10 @@ from vectoracl import AsyncVectorACL, Policy, Principal, VectorACL
 from vectoracl.adapter import Adapter, Opened
 from vectoracl.audit import MemorySink
 from vectoracl.drive import arun, confined, run
+from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.records import Chunk, Facet, Hit, Page, Record, Result, Vector, Written
 from vectoracl.operations import Operation
 from vectoracl.ports import AsyncCorePort
-from vectoracl.predicate import ALWAYS, Predicate
 from vectoracl.transfer import write_rows
 from vectoracl_conformance import corpus as corpora
 from vectoracl_conformance.corpus import Corpus

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
+from vectoracl.filters.predicate import F
 from vectoracl.model.queries import Hybrid, Lexical
 from vectoracl.model.records import Chunk
-from vectoracl.predicate import F
 from vectoracl_conformance.corpus import CANARY, K
 from vectoracl_conformance.evidence.graded import Graded
 from vectoracl_conformance.evidence.questions import Canary, Question

@@ -28,9 +28,9 @@ from vectoracl.cli.common import (
 )
 from vectoracl.config import Config, Secret, read
 from vectoracl.errors import ConfigError, InvalidInputError
+from vectoracl.filters.predicate import F
 from vectoracl.model.identifiers import check_id
 from vectoracl.model.principal import Principal
-from vectoracl.predicate import F
 
 _MOST = 50
 

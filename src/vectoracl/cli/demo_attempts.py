@@ -14,10 +14,10 @@ from vectoracl.attempts import Attempt, Forging
 from vectoracl.client import VectorACL
 from vectoracl.config import adapter_config
 from vectoracl.errors import InvalidInputError, ScopeViolationError, StoreError, VectorACLError
-from vectoracl.fields import check_fields
+from vectoracl.filters.predicate import ALWAYS, F, Predicate
+from vectoracl.filters.validation import check_fields
 from vectoracl.model.records import Record, Tag
 from vectoracl.operations import Delete, Upsert
-from vectoracl.predicate import ALWAYS, F, Predicate
 
 _Try = Callable[[VectorACL, Forging], Attempt]
 _ROUNDS = 25

@@ -29,8 +29,8 @@ from vectoracl.cli.common import (
     print_json,
 )
 from vectoracl.errors import InvalidInputError
+from vectoracl.filters.predicate import F
 from vectoracl.model.identifiers import check_id
-from vectoracl.predicate import F
 
 _MOST = 50
 

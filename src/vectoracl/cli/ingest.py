@@ -36,9 +36,9 @@ from vectoracl.cli.common import (
 )
 from vectoracl.cli.ingest_lock import alone
 from vectoracl.errors import InvalidInputError, RefusedError
-from vectoracl.fields import FieldType, typed
+from vectoracl.filters.predicate import F
+from vectoracl.filters.validation import FieldType, typed
 from vectoracl.model.identifiers import check_id
-from vectoracl.predicate import F
 from vectoracl.retriever import ScopedRetriever
 from vectoracl.sources import Failed, File, Skipped, find, read
 

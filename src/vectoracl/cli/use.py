@@ -25,10 +25,10 @@ from vectoracl.cli.common import (
     show_commands,
 )
 from vectoracl.errors import InvalidInputError, apart
+from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.actions import ALL_ACTIONS
 from vectoracl.model.queries import Hybrid, Lexical
 from vectoracl.model.records import Result
-from vectoracl.predicate import ALWAYS, Predicate
 
 
 def search(

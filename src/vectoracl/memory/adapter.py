@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vectoracl.adapter import Capabilities, Flow
-from vectoracl.fields import TAG_FIELDS, FieldType
+from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.findings import Posture
 from vectoracl.memory.config import MemoryConfig
 from vectoracl.memory.execute import Look, Perform, RankAll

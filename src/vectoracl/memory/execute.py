@@ -15,9 +15,10 @@ import numpy as np
 
 from vectoracl.adapter import Request
 from vectoracl.errors import ClosedError, DeniedError, InvalidInputError
-from vectoracl.fields import FieldType
+from vectoracl.filters.predicate import Predicate
+from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
+from vectoracl.filters.validation import FieldType
 from vectoracl.findings import Posture
-from vectoracl.meaning import compile_test, getter, tallied, values_of
 from vectoracl.memory import lexical
 from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet, Hit, Tag, Vector, hit_of
@@ -36,7 +37,6 @@ from vectoracl.operations import (
     Search,
     Upsert,
 )
-from vectoracl.predicate import Predicate
 
 R = TypeVar("R")
 Key = tuple[str, int, str]

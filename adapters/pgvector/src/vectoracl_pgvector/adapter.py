@@ -8,7 +8,7 @@ import numpy as np
 
 from vectoracl.adapter import Capabilities, Flow
 from vectoracl.errors import InvalidInputError, RefusedError, StoreError, UnsupportedPredicateError
-from vectoracl.fields import FieldType
+from vectoracl.filters.validation import FieldType
 from vectoracl.findings import Posture
 from vectoracl.model.queries import Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet, Record, Vector

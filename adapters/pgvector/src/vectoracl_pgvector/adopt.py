@@ -19,7 +19,7 @@ from vectoracl import adopting
 from vectoracl.adapter import Adopted, Progress
 from vectoracl.adopting import PATH, PRODUCER, SHOWN, Findings, printable
 from vectoracl.errors import InvalidInputError, RefusedError
-from vectoracl.fields import FieldType
+from vectoracl.filters.validation import FieldType
 from vectoracl.model.queries import check_vector
 from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record
 from vectoracl.prepare import check_metadata, dump_metadata

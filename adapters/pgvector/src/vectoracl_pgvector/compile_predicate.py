@@ -17,8 +17,21 @@ from typing import Any, NamedTuple, assert_never
 import orjson
 
 from vectoracl.errors import UnsupportedPredicateError
-from vectoracl.fields import TAG_FIELDS, FieldType, datetime_text
-from vectoracl.predicate import Always, And, ContainsAny, Eq, In, Missing, Never, Not, Or, Predicate, Range, Scalar
+from vectoracl.filters.predicate import (
+    Always,
+    And,
+    ContainsAny,
+    Eq,
+    In,
+    Missing,
+    Never,
+    Not,
+    Or,
+    Predicate,
+    Range,
+    Scalar,
+)
+from vectoracl.filters.validation import TAG_FIELDS, FieldType, datetime_text
 from vectoracl_pgvector.names import Names, literal
 
 Sql = tuple[str, tuple[Any, ...]]

@@ -7,7 +7,7 @@ from typing import Literal
 
 import orjson
 
-from vectoracl.fields import TAG_FIELDS, FieldType
+from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.records import Facet, Hit, Tag
 from vectoracl.prepare import load_metadata
 from vectoracl_pgvector.config import PgvectorConfig

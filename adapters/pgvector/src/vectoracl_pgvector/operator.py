@@ -11,7 +11,7 @@ import psycopg
 
 from vectoracl.adapter import Adopted, Progress, TenantInfo
 from vectoracl.errors import ConfigError, VectorACLError, apart
-from vectoracl.fields import FieldType
+from vectoracl.filters.validation import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant
 from vectoracl_pgvector import adopt as adoption
 from vectoracl_pgvector import move, retype, schema, vector_column, versions

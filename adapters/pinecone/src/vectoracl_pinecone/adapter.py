@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from vectoracl.adapter import Capabilities, Flow
 from vectoracl.errors import StoreError, UnsupportedPredicateError
-from vectoracl.fields import FieldType
+from vectoracl.filters.validation import FieldType
 from vectoracl.findings import Posture
 from vectoracl.model.queries import ResolvedQuery, VectorQuery
 from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert

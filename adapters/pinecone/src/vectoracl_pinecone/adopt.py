@@ -18,11 +18,11 @@ from vectoracl.adapter import Adopted, Port, Progress
 from vectoracl.adopting import Findings, Groups
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError
-from vectoracl.fields import FieldType
+from vectoracl.filters.predicate import ALWAYS
+from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Chunk as Plain
 from vectoracl.model.records import Record
 from vectoracl.operations import Upsert
-from vectoracl.predicate import ALWAYS
 from vectoracl.prepare import check_metadata
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.compile import NO_VERSION, PineconeCompiler

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from vectoracl.algebra import EVERY, NONE
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
-from vectoracl.fields import FieldType
+from vectoracl.filters.boolean_compiler import EVERY, NONE
+from vectoracl.filters.predicate import Predicate
+from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Record as Chunk
 from vectoracl.model.records import Vector
 from vectoracl.operations import ChunkRef, Search, named
-from vectoracl.predicate import Predicate
 from vectoracl.prepare import dump_metadata
 from vectoracl.words import weights
 from vectoracl_pinecone.compile_predicate import Compiled, Compiler, among, every, exists, some

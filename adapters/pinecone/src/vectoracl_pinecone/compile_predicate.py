@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, assert_never
 
-from vectoracl.algebra import Algebra, bounds, kind_of, numbers, texts
 from vectoracl.errors import UnsupportedPredicateError
-from vectoracl.fields import TAG_FIELDS, FieldType
-from vectoracl.predicate import ContainsAny, Eq, In, Missing, Predicate, Range, Scalar
+from vectoracl.filters.boolean_compiler import Algebra, bounds, kind_of, numbers, texts
+from vectoracl.filters.predicate import ContainsAny, Eq, In, Missing, Predicate, Range, Scalar
+from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.names import field_key, flag, moment, moment_keys, number_text, present_key
 from vectoracl_pinecone.requests import Filter

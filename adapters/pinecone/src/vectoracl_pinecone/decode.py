@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vectoracl.errors import ScopeViolationError, StoreError, apart
-from vectoracl.fields import FieldType
+from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Hit, Tag, hit_of
 from vectoracl.operations import Include
 from vectoracl.prepare import load_metadata

@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from vectoracl.errors import RefusedError
-from vectoracl.fields import SHORT_NAMES, FieldType, declarable
+from vectoracl.filters.validation import SHORT_NAMES, FieldType, declarable
 from vectoracl.model.records import Tag, stored_key
 from vectoracl_pinecone.config import Keys
 

@@ -10,7 +10,7 @@ from vectoracl import notes
 from vectoracl.adapter import Adopted, Port, Progress, Request, TenantInfo
 from vectoracl.drive import run
 from vectoracl.errors import PostureError, RefusedError, StoreError
-from vectoracl.fields import FieldType
+from vectoracl.filters.validation import FieldType
 from vectoracl.model.identifiers import stored_tenant
 from vectoracl_pinecone import schema
 from vectoracl_pinecone.adopt import Adoption

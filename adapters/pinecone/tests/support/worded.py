@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vectoracl.fields import FieldType
+from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Record, Tag
 from vectoracl.operations import Search
 from vectoracl.prepare import load_metadata

@@ -9,9 +9,9 @@ from qdrant_client import models
 
 from vectoracl.adapter import Capabilities, Flow
 from vectoracl.errors import UnsupportedPredicateError
-from vectoracl.fields import FieldType
+from vectoracl.filters.semantics import tallied
+from vectoracl.filters.validation import FieldType
 from vectoracl.findings import Posture
-from vectoracl.meaning import tallied
 from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet
 from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert

@@ -17,7 +17,7 @@ from vectoracl.adapter import Adopted, Port, Progress
 from vectoracl.adopting import PATH, Findings, Groups, id_in, only
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, apart
-from vectoracl.fields import FieldType
+from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Chunk, Record
 from vectoracl.prepare import dump_metadata
 from vectoracl_qdrant.compile import QdrantCompiler

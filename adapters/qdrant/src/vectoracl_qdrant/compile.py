@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from qdrant_client import models
 
-from vectoracl.algebra import EVERY, NONE
 from vectoracl.errors import RefusedError, TooLargeError
-from vectoracl.fields import TAG_FIELDS, FieldType
+from vectoracl.filters.boolean_compiler import EVERY, NONE
+from vectoracl.filters.predicate import Predicate
+from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.queries import VectorQuery
 from vectoracl.model.records import Record, Vector, docgen
 from vectoracl.operations import ChunkRef, Delete, Include, Search
 from vectoracl.operations import named as refs_by_document
-from vectoracl.predicate import Predicate
 from vectoracl.prepare import dump_metadata
 from vectoracl_qdrant import words as words_
 from vectoracl_qdrant.compile_predicate import Compiled, Compiler, every, keyword, none, numeric, some

@@ -14,10 +14,10 @@ from typing import assert_never
 
 from qdrant_client import models
 
-from vectoracl.algebra import NONE, Algebra, bounds, kind_of, numbers, texts
 from vectoracl.errors import UnsupportedPredicateError
-from vectoracl.fields import TAG_FIELDS, FieldType
-from vectoracl.predicate import ContainsAny, Eq, In, Missing, Predicate, Range, Scalar
+from vectoracl.filters.boolean_compiler import NONE, Algebra, bounds, kind_of, numbers, texts
+from vectoracl.filters.predicate import ContainsAny, Eq, In, Missing, Predicate, Range, Scalar
+from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl_qdrant.config import Payload
 from vectoracl_qdrant.names import field_path, flag
 

@@ -9,8 +9,8 @@ import numpy as np
 from qdrant_client import models
 
 from vectoracl.errors import ScopeViolationError, StoreError, apart
-from vectoracl.fields import TAG_FIELDS, FieldType
-from vectoracl.meaning import values_of
+from vectoracl.filters.semantics import values_of
+from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.records import Hit, Tag, hit_of
 from vectoracl.prepare import load_metadata
 from vectoracl_qdrant.config import QdrantConfig

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from vectoracl.fields import SHORT_NAMES, FieldType, datetime_text, declarable
+from vectoracl.filters.validation import SHORT_NAMES, FieldType, datetime_text, declarable
 from vectoracl.model.records import Tag, stored_key
 from vectoracl_qdrant.config import Payload
 

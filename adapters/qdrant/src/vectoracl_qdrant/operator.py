@@ -12,7 +12,7 @@ from vectoracl.adapter import Adopted, Port, Progress, Request, TenantInfo
 from vectoracl.adopting import printable
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, apart
-from vectoracl.fields import FieldType
+from vectoracl.filters.validation import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant
 from vectoracl_qdrant import adopt as adopts
 from vectoracl_qdrant import schema, tiers

@@ -15,7 +15,7 @@ from qdrant_client import models
 
 from vectoracl.adapter import Flow
 from vectoracl.errors import StoreError
-from vectoracl.fields import FieldType
+from vectoracl.filters.validation import FieldType
 from vectoracl.findings import Finding, Posture, Rule
 from vectoracl_qdrant import rules, schema
 from vectoracl_qdrant.config import QdrantConfig

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from qdrant_client import models
 
 from vectoracl.adapter import Flow, together
-from vectoracl.algebra import EVERY
 from vectoracl.errors import StoreError
+from vectoracl.filters.boolean_compiler import EVERY
 from vectoracl.operations import Search
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import Compiled, none

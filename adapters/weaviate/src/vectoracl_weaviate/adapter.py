@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, assert_never
 
 from vectoracl.adapter import Capabilities, Flow, Request, together
-from vectoracl.algebra import EVERY, NONE
 from vectoracl.drive import confined
 from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
-from vectoracl.fields import TAG_FIELDS, FieldType
+from vectoracl.filters.boolean_compiler import EVERY, NONE
+from vectoracl.filters.semantics import tallied
+from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.findings import Posture
-from vectoracl.meaning import tallied
 from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet, Hit, Record, Vector
 from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Include, Replace, Rows, Scan, Search, Upsert

@@ -19,10 +19,10 @@ from vectoracl.adapter import Adopted, Port, Progress
 from vectoracl.adopting import SHOWN, Findings, Groups, only
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, TooLargeError
-from vectoracl.fields import FieldType
+from vectoracl.filters.predicate import ALWAYS
+from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Chunk, Record
 from vectoracl.operations import Include, Upsert
-from vectoracl.predicate import ALWAYS
 from vectoracl.prepare import dump_metadata
 from vectoracl_weaviate.adapter import WeaviateAdapter
 from vectoracl_weaviate.compile import WeaviateCompiler

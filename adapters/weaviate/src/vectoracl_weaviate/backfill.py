@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vectoracl.adapter import Flow, Progress, Request, together
-from vectoracl.algebra import EVERY
 from vectoracl.errors import StoreError
+from vectoracl.filters.boolean_compiler import EVERY
 from vectoracl_weaviate.compile import WeaviateCompiler
 from vectoracl_weaviate.compile_predicate import Compiled, every
 from vectoracl_weaviate.decode import ADAPTER, Decoder

@@ -25,12 +25,25 @@ from typing import Any, NamedTuple, assert_never
 
 from weaviate.proto.v1 import base_pb2
 
-from vectoracl import algebra
-from vectoracl.algebra import NONE, Algebra, bounds, kind_of
 from vectoracl.errors import UnsupportedPredicateError
-from vectoracl.fields import TAG_FIELDS, FieldType, datetime_text, fields_of
-from vectoracl.meaning import Test, compile_test
-from vectoracl.predicate import Always, And, ContainsAny, Eq, In, Missing, Never, Not, Or, Predicate, Range, Scalar
+from vectoracl.filters import boolean_compiler
+from vectoracl.filters.boolean_compiler import NONE, Algebra, bounds, kind_of
+from vectoracl.filters.predicate import (
+    Always,
+    And,
+    ContainsAny,
+    Eq,
+    In,
+    Missing,
+    Never,
+    Not,
+    Or,
+    Predicate,
+    Range,
+    Scalar,
+)
+from vectoracl.filters.semantics import Test, compile_test
+from vectoracl.filters.validation import TAG_FIELDS, FieldType, datetime_text, fields_of
 from vectoracl_weaviate.config import Properties
 from vectoracl_weaviate.names import barred, known, property_of
 
@@ -236,11 +249,11 @@ class Compiler:
         path, kind = self._path(name)
         match kind:
             case FieldType.KEYWORD | FieldType.KEYWORDS:
-                return keyword(path, *algebra.texts(values))
+                return keyword(path, *boolean_compiler.texts(values))
             case FieldType.BOOLEAN:
                 return some([_boolean(path, one) for one in dict.fromkeys(values) if isinstance(one, bool)])
             case FieldType.NUMBER | FieldType.NUMBERS:
-                return numbers(path, [float(one) for one in algebra.numbers(values)])
+                return numbers(path, [float(one) for one in boolean_compiler.numbers(values)])
             case FieldType.DATETIME:
                 return _texts(path, [datetime_text(one) for one in values if isinstance(one, datetime)])
             case _:

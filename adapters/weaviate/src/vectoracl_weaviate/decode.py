@@ -11,8 +11,8 @@ import numpy as np
 import orjson
 
 from vectoracl.errors import ScopeViolationError, StoreError, apart
-from vectoracl.fields import TAG_FIELDS, FieldType
-from vectoracl.meaning import getter, values_of
+from vectoracl.filters.semantics import getter, values_of
+from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.records import Facet, Hit, Tag, Vector, hit_of
 from vectoracl.prepare import check_metadata, load_metadata
 from vectoracl_weaviate.config import WeaviateConfig

@@ -15,10 +15,10 @@ from urllib.parse import quote
 from vectoracl import notes
 from vectoracl.adapter import Adopted, Progress, Request, TenantInfo
 from vectoracl.adopting import printable
-from vectoracl.algebra import EVERY
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, apart
-from vectoracl.fields import FieldType
+from vectoracl.filters.boolean_compiler import EVERY
+from vectoracl.filters.validation import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant
 from vectoracl_weaviate import schema, tenant_keys
 from vectoracl_weaviate.adopt import Adoption

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from vectoracl import notes
 from vectoracl.adapter import Flow
 from vectoracl.errors import StoreError
-from vectoracl.fields import FieldType
+from vectoracl.filters.validation import FieldType
 from vectoracl.findings import Finding, Posture
 from vectoracl_weaviate import rules, schema
 from vectoracl_weaviate.config import WeaviateConfig

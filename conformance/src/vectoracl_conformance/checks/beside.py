@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from vectoracl.errors import DeniedError, StoreError, UnsupportedPredicateError
+from vectoracl.filters.predicate import ALWAYS, F, Predicate
 from vectoracl.model.records import Chunk, Hit, Vector
-from vectoracl.predicate import ALWAYS, F, Predicate
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.lab import Handle, Lab
 from vectoracl_conformance.trial import Trial, Unsupported

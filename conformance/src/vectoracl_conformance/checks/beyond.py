@@ -16,12 +16,12 @@ import numpy as np
 
 from vectoracl.adapter import GRADES
 from vectoracl.errors import DeniedError, InvalidInputError, PostureError, UnsupportedPredicateError
+from vectoracl.filters.predicate import ALWAYS, NODES, Eq, F, Predicate
 from vectoracl.findings import Posture
 from vectoracl.model.actions import ALL_ACTIONS
 from vectoracl.model.queries import Hybrid, HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Chunk, Record, Result, Tag
 from vectoracl.operations import Count, Operation, Position, Scan, Search, Upsert
-from vectoracl.predicate import ALWAYS, NODES, Eq, F, Predicate
 from vectoracl_conformance.checks.read import filters
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.corpus import CANARY, Corpus
@@ -301,7 +301,7 @@ async def _refuse() -> None:
 
 
 def _ordered() -> Predicate:
-    from vectoracl.predicate import Range
+    from vectoracl.filters.predicate import Range
 
     return Range("lang", gt=1)
 

@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 from vectoracl.errors import UnsupportedPredicateError
+from vectoracl.filters.predicate import ALWAYS, F, Predicate
 from vectoracl.model.queries import RRF_K, Hybrid, Lexical
 from vectoracl.model.records import Chunk, Hit, Record
-from vectoracl.predicate import ALWAYS, F, Predicate
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.lab import Handle, Lab
 from vectoracl_conformance.nearly import Nearly

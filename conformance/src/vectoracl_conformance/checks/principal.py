@@ -14,8 +14,8 @@ from vectoracl.errors import (
     InvalidPrincipalError,
     InvalidTenantError,
 )
+from vectoracl.filters.predicate import F
 from vectoracl.model.records import Chunk
-from vectoracl.predicate import F
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.lab import user
 from vectoracl_conformance.oracle import key

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Chunk, Hit
-from vectoracl.predicate import ALWAYS
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.lab import Handle, Lab
 from vectoracl_conformance.trial import Trial

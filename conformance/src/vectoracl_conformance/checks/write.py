@@ -16,9 +16,9 @@ from vectoracl.errors import (
     UntaggedWriteError,
     VectorACLError,
 )
+from vectoracl.filters.predicate import ALWAYS, F
 from vectoracl.model.records import Chunk, Record, Tag
 from vectoracl.operations import Replace, Upsert
-from vectoracl.predicate import ALWAYS, F
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.lab import Lab
 from vectoracl_conformance.oracle import key

@@ -15,9 +15,9 @@ from typing import Any
 from vectoracl.adapter import Adapter, Capabilities, Flow, Opened, Request
 from vectoracl.drive import arun, run
 from vectoracl.errors import UnsupportedPredicateError
-from vectoracl.fields import FieldType
+from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
+from vectoracl.filters.validation import FieldType
 from vectoracl.findings import Posture
-from vectoracl.meaning import compile_test, getter, tallied, values_of
 from vectoracl.model.queries import ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet, Hit, Record, Tag
 from vectoracl.operations import (

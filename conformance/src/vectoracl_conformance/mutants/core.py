@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from vectoracl.fields import TAG_FIELDS
+from vectoracl.filters.validation import TAG_FIELDS
 from vectoracl.operations import Found
 from vectoracl_conformance.harness import Mutant
 
@@ -45,7 +45,7 @@ CORE = (
         "tag fields in filters",
         "a caller may filter by any field of the tag",
         "R7",
-        patches=(("vectoracl.fields", "CALLER_TAG_FIELDS", lambda _: frozenset(TAG_FIELDS)),),
+        patches=(("vectoracl.filters.validation", "CALLER_TAG_FIELDS", lambda _: frozenset(TAG_FIELDS)),),
     ),
     Mutant(
         "cursors of others",

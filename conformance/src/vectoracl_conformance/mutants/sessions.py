@@ -9,10 +9,10 @@ from typing import Any
 
 from vectoracl.adapter import GRADES, Adapter, Flow, Opened
 from vectoracl.errors import StoreError
+from vectoracl.filters.predicate import ALWAYS
 from vectoracl.findings import Posture
 from vectoracl.model.records import Facet, Record, Tag
 from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Operation, Replace, Rows, Scan, Search, Upsert
-from vectoracl.predicate import ALWAYS
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.mutants.broken import Broken, CheatPort, Elsewhere, Nap, flow_of, forged, wrapped
 

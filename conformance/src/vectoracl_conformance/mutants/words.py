@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from vectoracl.adapter import Capabilities, Flow
-from vectoracl.meaning import compile_test
+from vectoracl.filters.semantics import compile_test
 from vectoracl.memory.lexical import bm25
 from vectoracl.model.queries import RRF_K, HybridQuery, VectorQuery
 from vectoracl.model.records import Hit, Record

@@ -7,9 +7,9 @@ from typing import Any
 
 from vectoracl.adapter import Flow
 from vectoracl.errors import StoreError
+from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Record, Tag
 from vectoracl.operations import ChunkRef, Delete, Replace, Upsert
-from vectoracl.predicate import ALWAYS
 from vectoracl_conformance.harness import Mutant
 from vectoracl_conformance.mutants.broken import Broken, Elsewhere, Nap, wrapped
 

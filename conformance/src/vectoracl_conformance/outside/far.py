@@ -36,7 +36,7 @@ _MODULES = {
     "vectoracl.model.records": {"Facet", "Hit", "Tag", "Result", "Page", "Written", "Record", "Chunk"},
     "vectoracl.operations": {"Found", "Rows"},
     "vectoracl.adapter": {"Capabilities"},
-    "vectoracl.predicate": None,
+    "vectoracl.filters.predicate": None,
     "datetime": {"datetime", "timezone", "timedelta"},
     "builtins": {"set", "frozenset", "mappingproxy"},
     "types": {"MappingProxyType"},

@@ -19,11 +19,11 @@ import numpy as np
 
 from vectoracl.adapter import Capabilities, Opened
 from vectoracl.errors import VectorACLError
+from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Hit, Record
 from vectoracl.operations import Delete, Operation, Upsert
 from vectoracl.operations import Replace as ReplaceOperation
-from vectoracl.predicate import ALWAYS, Predicate
 from vectoracl_conformance.corpus import DIMENSION, FIELDS, Corpus, build
 from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryStore

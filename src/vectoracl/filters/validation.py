@@ -10,8 +10,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from vectoracl.errors import ConfigError, InvalidInputError, ReservedFieldError, UnsupportedPredicateError, apart
-from vectoracl.model.identifiers import invisible
-from vectoracl.predicate import (
+from vectoracl.filters.predicate import (
     MAX_VALUES,
     Always,
     And,
@@ -28,6 +27,7 @@ from vectoracl.predicate import (
     scalar,
     utc,
 )
+from vectoracl.model.identifiers import invisible
 
 
 class FieldType(StrEnum):

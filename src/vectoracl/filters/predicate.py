@@ -20,7 +20,7 @@ from vectoracl.model.identifiers import check_text, plain
 from vectoracl.model.values import instead, native
 
 if TYPE_CHECKING:
-    from vectoracl.fields import FieldType
+    from vectoracl.filters.validation import FieldType
 
 Scalar = str | int | float | bool | datetime
 MAX_DEPTH = 32
@@ -112,7 +112,7 @@ class Predicate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, for example {"and": [{"field": "year", "op": "gte", "value": 2020}]}."""
-        from vectoracl.predicate_json import to_dict
+        from vectoracl.filters.json_form import to_dict
 
         return to_dict(self)
 
@@ -122,14 +122,14 @@ class Predicate:
 
         Raises: InvalidInputError with the place that is wrong.
         """
-        from vectoracl.predicate_json import from_dict
+        from vectoracl.filters.json_form import from_dict
 
         return from_dict(data)
 
     @staticmethod
     def json_schema(fields: Mapping[str, FieldType]) -> dict[str, Any]:
         """Return the JSON schema (2020-12) of the JSON form over *fields*, for an API or for a model's tool."""
-        from vectoracl.predicate_json import json_schema
+        from vectoracl.filters.json_form import json_schema
 
         return json_schema(fields)
 

@@ -7,8 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from vectoracl.errors import InvalidInputError
-from vectoracl.fields import MOMENT_PATTERN, FieldType, datetime_text, parse_datetime
-from vectoracl.predicate import (
+from vectoracl.filters.predicate import (
     ALWAYS,
     MAX_DEPTH,
     MAX_EXACT_INT,
@@ -29,6 +28,7 @@ from vectoracl.predicate import (
     conjunction,
     disjunction,
 )
+from vectoracl.filters.validation import MOMENT_PATTERN, FieldType, datetime_text, parse_datetime
 
 _COMPARE = ("eq", "ne", "lt", "lte", "gt", "gte", "contains")
 _LISTS = ("in", "not_in", "contains_any", "contains_all")

@@ -12,9 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from vectoracl.errors import InvalidInputError
-from vectoracl.fields import FieldType
-from vectoracl.model.records import Facet, Tag
-from vectoracl.predicate import (
+from vectoracl.filters.predicate import (
     MAX_EXACT_INT,
     Always,
     And,
@@ -29,6 +27,8 @@ from vectoracl.predicate import (
     Range,
     Scalar,
 )
+from vectoracl.filters.validation import FieldType
+from vectoracl.model.records import Facet, Tag
 
 Row = tuple[Tag, Mapping[str, Any]]
 Test = Callable[[Tag, Mapping[str, Any]], bool]

@@ -1,0 +1,1 @@
+"""Predicates: their nodes, validation, JSON form, reference semantics and compilation."""
