@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import ALWAYS, Chunk, F, Facet, InvalidInputError, StoreError, UnsupportedPredicateError, testing
+from vectoracl.access.policy import Decision
+from vectoracl.access.scope import Grant, Scope
 from vectoracl.facets import summed
 from vectoracl.filters.semantics import tallied, values_of
 from vectoracl.filters.validation import FieldType
 from vectoracl.operations import MAX_FACETS
-from vectoracl.policy import Decision
-from vectoracl.scope import Grant, Scope
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 

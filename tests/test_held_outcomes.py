@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vectoracl.access.policy import TenantPolicy
 from vectoracl.audit import MemorySink
 from vectoracl.guard import Guard
-from vectoracl.policy import TenantPolicy
 
 
 def guard_and_sink() -> tuple[Guard, MemorySink]:

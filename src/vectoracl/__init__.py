@@ -8,6 +8,8 @@ import typing
 
 if typing.TYPE_CHECKING:
     from vectoracl import hazmat, testing
+    from vectoracl.access.policy import Decision, Policy, TenantPolicy
+    from vectoracl.access.scope import Grant, Scope
     from vectoracl.client import AsyncVectorACL, VectorACL, aconnect, connect
     from vectoracl.config import Config
     from vectoracl.errors import (
@@ -37,9 +39,7 @@ if typing.TYPE_CHECKING:
     from vectoracl.model.principal import Principal
     from vectoracl.model.queries import Hybrid, Lexical, Like
     from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Tag, Written
-    from vectoracl.policy import Decision, Policy, TenantPolicy
     from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
-    from vectoracl.scope import Grant, Scope
 else:
     _NAMES = {
         "model.actions": "ALL_ACTIONS READ WRITE Action",
@@ -54,13 +54,13 @@ else:
         "filters.validation": "FieldType",
         "findings": "Finding Posture Rule",
         "load": "LoadReport",
-        "policy": "Decision Policy TenantPolicy",
+        "access.policy": "Decision Policy TenantPolicy",
         "filters.predicate": "ALWAYS NEVER F Predicate",
         "model.principal": "Principal",
         "model.queries": "Hybrid Lexical Like",
         "model.records": "Chunk Facet Hit Page Result Tag Written",
         "retriever": "AsyncScopedRetriever ScopedRetriever",
-        "scope": "Grant Scope",
+        "access.scope": "Grant Scope",
     }
     _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 

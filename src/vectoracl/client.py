@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from vectoracl._util.import_path import import_path
+from vectoracl.access.policy import Policy, TenantPolicy
 from vectoracl.adapter import GRADES, AsyncPort, Flow, Grade, OpenContext, Opened, Operator, Port
 from vectoracl.audit import JsonlSink, MemorySink, Sink
 from vectoracl.config import EMBEDDER_TIMEOUT, AuditConfig, Config, PolicyConfig, StoreConfig, adapter_config, read
@@ -40,7 +41,6 @@ from vectoracl.model.identifiers import check_tenant, check_text
 from vectoracl.model.principal import Principal, check_principal
 from vectoracl.operating import recorded_operator
 from vectoracl.plugins import load
-from vectoracl.policy import Policy, TenantPolicy
 from vectoracl.ports import CORE_PORTS, EMBEDDING, AsyncCorePort, CorePort
 from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
 from vectoracl.returned import ReturnedIds

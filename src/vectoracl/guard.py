@@ -21,6 +21,8 @@ from typing import Any, TypeVar
 
 import orjson
 
+from vectoracl.access.policy import Decision, Policy, TenantPolicy
+from vectoracl.access.scope import Grant, Scope
 from vectoracl.adapter import Adapter, Capabilities, Flow
 from vectoracl.audit import Sink
 from vectoracl.drive import close_flow, wrapped
@@ -39,11 +41,9 @@ from vectoracl.filters.validation import FieldType, check_scope_predicate, field
 from vectoracl.model.actions import READ, Action
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Hit
-from vectoracl.policy import Decision, Policy, TenantPolicy
 from vectoracl.ports import Decide, LateRecordError, PolicyFailedError, ReadVersion, Sleep, WriteRecord
 from vectoracl.prepare import name_store
 from vectoracl.returned import ReturnedIds
-from vectoracl.scope import Grant, Scope
 
 T = TypeVar("T")
 _log = logging.getLogger("vectoracl")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, assert_never
 
 from vectoracl._util.worker_threads import LateError, Workers
+from vectoracl.access.policy import Decision, Policy, TenantPolicy
 from vectoracl.adapter import Request
 from vectoracl.audit import AuditRecord, JsonlSink, MemorySink, Sink
 from vectoracl.embed import Embedder, Kind, embed_checked, identity_of
@@ -18,7 +19,6 @@ from vectoracl.model.actions import Action
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Vector
 from vectoracl.notes import other_embedder
-from vectoracl.policy import Decision, Policy, TenantPolicy
 
 _log = logging.getLogger("vectoracl")
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import Chunk, F, testing
+from vectoracl.access.policy import Decision
+from vectoracl.access.scope import Grant, Scope
 from vectoracl.filters.predicate import ALWAYS, Eq, In, Missing, Not, Predicate, Range, conjunction, disjunction
-from vectoracl.policy import Decision
-from vectoracl.scope import Grant, Scope
 
 ALICE = testing.principal("alice", "acme")
 METADATA: list[dict[str, Any]] = [

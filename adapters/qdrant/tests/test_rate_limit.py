@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from qdrant_client import models
 
+from vectoracl.access.policy import TenantPolicy
 from vectoracl.audit import MemorySink
 from vectoracl.drive import run
 from vectoracl.errors import StoreError
 from vectoracl.guard import LONGEST_PAUSE, retried
-from vectoracl.policy import TenantPolicy
 from vectoracl.ports import CorePort
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.execute import QdrantPort

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from vectoracl.access.policy import Decision
+from vectoracl.access.scope import Grant, Scope
 from vectoracl.errors import InvalidInputError, ReservedFieldError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS, Eq, F, Missing, Not, Predicate
 from vectoracl.model.principal import Principal
 from vectoracl.model.queries import Hybrid, Lexical, Like
 from vectoracl.model.records import Chunk, Hit, Record, Result
-from vectoracl.policy import Decision
-from vectoracl.scope import Grant, Scope
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.corpus import CANARY, DIMENSION, chunk
 from vectoracl_conformance.nearly import Nearly

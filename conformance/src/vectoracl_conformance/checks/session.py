@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from vectoracl.access.policy import Decision, TenantPolicy
 from vectoracl.errors import DeniedError, StoreError, VectorACLError
 from vectoracl.filters.predicate import ALWAYS, F
 from vectoracl.model.principal import Principal
 from vectoracl.model.queries import HybridQuery, VectorQuery
 from vectoracl.operations import Fetch, Search
-from vectoracl.policy import Decision, TenantPolicy
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.oracle import Oracle, key
 from vectoracl_conformance.trial import Trial

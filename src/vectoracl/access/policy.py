@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from vectoracl.access.scope import NOTHING, Grant, Scope
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.actions import READ, Action
 from vectoracl.model.identifiers import check_tenant
 from vectoracl.model.principal import Principal
-from vectoracl.scope import NOTHING, Grant, Scope
 
 
 @dataclass(frozen=True, slots=True)
