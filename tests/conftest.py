@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 
 import vectoracl
 from vectoracl import Chunk, Principal
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 
 # A job in the background ignores Ctrl-C, and its children inherit that; tests of Ctrl-C send one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

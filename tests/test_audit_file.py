@@ -20,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vectoracl
-from vectoracl import ConfigError, StoreError, audit, testing
-from vectoracl.audit import JsonlSink, MemorySink
+from vectoracl import ConfigError, StoreError, testing
+from vectoracl.audit import sinks as audit
+from vectoracl.audit.sinks import JsonlSink, MemorySink
 
 MODE = stat.S_IMODE
 
@@ -277,7 +278,7 @@ class Picky:
     def __init__(self, monkeypatch):
         self.open = False
         self._write = os.write
-        monkeypatch.setattr("vectoracl.audit.os.write", self)
+        monkeypatch.setattr("vectoracl.audit.sinks.os.write", self)
 
     def __call__(self, file, data):
         if not self.open and b'"outcome"' in data:
@@ -300,7 +301,7 @@ def test_decisions_go_on_where_outcomes_cannot(path, monkeypatch, caplog):
 
 
 def test_outcomes_that_are_too_many_to_keep_are_counted(path, monkeypatch, caplog):
-    monkeypatch.setattr("vectoracl.audit._MOST_NOTED", 3)
+    monkeypatch.setattr("vectoracl.audit.sinks._MOST_NOTED", 3)
     sink, disk = JsonlSink(path), Picky(monkeypatch)
     for number in range(10):
         sink.note({"decision": str(number)})

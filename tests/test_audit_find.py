@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 import vectoracl
 from vectoracl import Chunk, DeniedError, InvalidInputError, Principal, hazmat
-from vectoracl.audit_search import find, sizes
+from vectoracl.audit.returned_hashes import key_id
+from vectoracl.audit.search import find, sizes
 from vectoracl.cli import app
-from vectoracl.returned import key_id
 
 KEY = "k" * 16 + "0123456789abcdef"
 OTHER = "another key, of at least 32 bytes"
@@ -179,7 +179,7 @@ def test_without_a_key_it_says_what_is_missing(here):
 
 
 def test_an_outcome_that_was_cut_is_judged_only_where_it_names_all(tmp_path):
-    from vectoracl.returned import returned_hash
+    from vectoracl.audit.returned_hashes import returned_hash
 
     record = {"id": "1", "action": "search", "permit": True, "principal": {"id": "a"}, "time": 1.0}
     hashes = [returned_hash(KEY, "t", "d", "c1")]

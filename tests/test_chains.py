@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import vectoracl
 from vectoracl import ALWAYS, Chunk, F, InvalidInputError, Predicate, Principal, VectorACLError, hazmat
-from vectoracl.audit import JsonlSink, MemorySink
+from vectoracl.audit.sinks import JsonlSink, MemorySink
 from vectoracl.errors import apart
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -320,7 +320,7 @@ def test_a_full_disk_is_not_in_the_chain(tmp_path, monkeypatch):
     def full(file, data):
         raise OSError(errno.ENOSPC, CANARY)
 
-    monkeypatch.setattr("vectoracl.audit.os.write", full)
+    monkeypatch.setattr("vectoracl.audit.sinks.os.write", full)
     fails(acl.scoped(person()).count)
     assert isinstance(sink, JsonlSink)
 

@@ -533,7 +533,7 @@ def test_without_a_record_nothing_is_adopted(here, monkeypatch):
     def full(_self, _record):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vectoracl.audit.MemorySink.write", full)
+    monkeypatch.setattr("vectoracl.audit.sinks.MemorySink.write", full)
     run("provision", "--adopt", "public.docs", "--yes", code=2)
     assert [what for what, *_ in one.asked] == ["plan", "close"]
 
@@ -637,7 +637,7 @@ def test_without_a_record_no_tenant_is_removed(here, monkeypatch):
     def full(_self, _record):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vectoracl.audit.MemorySink.write", full)
+    monkeypatch.setattr("vectoracl.audit.sinks.MemorySink.write", full)
     run("tenants", "remove", "acme", "--yes", code=2)
     assert set(keeper.asked) == {("close",)}
 

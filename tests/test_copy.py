@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import vectoracl as v
 from vectoracl import Chunk, hazmat, testing
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 from vectoracl.census import vector_difference
 from vectoracl.checkpoint import Checkpoint
 from vectoracl.cli.app import app

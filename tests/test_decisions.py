@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import vectoracl
 from vectoracl import ALWAYS, Chunk, ConfigError, Decision, DeniedError, F, Grant, Principal, Scope, StoreError, testing
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 
 V = [1.0, 0.0, 0.0]
 DOCUMENTS = ("a", "b", "c")

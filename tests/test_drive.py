@@ -16,7 +16,7 @@ import vectoracl
 from vectoracl import DeniedError, RefusedError, ScopeViolationError, StoreError, VectorACLError
 from vectoracl.access.policy import TenantPolicy
 from vectoracl.adapter import Request, Threaded, together
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 from vectoracl.drive import arun, confined, run, side_by_side
 from vectoracl.guard import LONGEST_PAUSE, retried
 from vectoracl.model.records import NEVER_EXPIRES, Hit, Tag

@@ -11,7 +11,7 @@ import pytest
 
 import vectoracl
 from vectoracl import testing
-from vectoracl.audit import JsonlSink
+from vectoracl.audit.sinks import JsonlSink
 
 CONFIG: dict[str, Any] = {"version": 1, "stores": {"main": {"adapter": "memory", "dimension": 3}}}
 ALICE = testing.principal("alice", "acme")

@@ -16,7 +16,7 @@ import pytest
 
 import vectoracl
 from vectoracl import F, InvalidInputError, RefusedError, StoreError, VectorACL, VectorACLError, hazmat, testing
-from vectoracl.audit import JsonlSink
+from vectoracl.audit.sinks import JsonlSink
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.operations import Found, Rows
 
@@ -60,7 +60,7 @@ def test_two_processes_append_whole_lines(tmp_path):
     code = textwrap.dedent(
         f"""
         import sys
-        from vectoracl.audit import JsonlSink
+        from vectoracl.audit.sinks import JsonlSink
         sink = JsonlSink({str(path)!r})
         for number in range(300):
             sink.write({{"id": f"{{sys.argv[1]}}-{{number}}", "pad": "x" * 500}})
@@ -83,7 +83,7 @@ class Disk:
     def __init__(self, monkeypatch):
         self.room = 10**9
         self._write = os.write
-        monkeypatch.setattr("vectoracl.audit.os.write", self)
+        monkeypatch.setattr("vectoracl.audit.sinks.os.write", self)
 
     def __call__(self, file, data):
         if self.room <= 0:

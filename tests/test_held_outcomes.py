@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vectoracl.access.policy import TenantPolicy
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 from vectoracl.guard import Guard
 
 

@@ -10,7 +10,7 @@ import pytest
 import vectoracl
 from vectoracl import InvalidInputError, InvalidTenantError, StoreError, hazmat
 from vectoracl.adapter import Adopted, Operator, TenantInfo, TenantKeeper, TenantRemover
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 
 CONFIG = {"version": 1, "stores": {"main": {"adapter": "memory", "dimension": 3}}}
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import vectoracl
 from vectoracl import Chunk, ConfigError, DeniedError, F, Like, Principal, hazmat
-from vectoracl.audit import JsonlSink
-from vectoracl.returned import ReturnedIds, key_id, returned_hash
+from vectoracl.audit.returned_hashes import ReturnedIds, key_id, returned_hash
+from vectoracl.audit.sinks import JsonlSink
 
 V = [1.0, 0.0, 0.0]
 KEY = "k" * 16 + "0123456789abcdef"
@@ -153,7 +153,7 @@ def test_it_is_the_hmac_that_is_documented():
 
 
 def test_a_large_result_is_bounded(monkeypatch):
-    monkeypatch.setattr("vectoracl.returned.MOST_IDS", 3)
+    monkeypatch.setattr("vectoracl.audit.returned_hashes.MOST_IDS", 3)
     hits = [vectoracl.Hit(f"c{n % 5}", "d", 1.0, "acme", 0, None, None, None, None) for n in range(20)]
     found = ReturnedIds(KEY).of(hits)
     assert (found["hashes"], found["more"]) == (of(hits)[:3], 2)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import vectoracl
 from vectoracl import Chunk, InvalidTenantError, Principal, RefusedError, hazmat
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 from vectoracl.cli import app
 from vectoracl.cli import store as commands
 from vectoracl.memory.operator import MemoryOperator

@@ -27,7 +27,7 @@ from vectoracl import (
     VectorACLError,
     hazmat,
 )
-from vectoracl.audit import JsonlSink
+from vectoracl.audit.sinks import JsonlSink
 from vectoracl.filters import predicate as p
 from vectoracl.model.records import Facet
 from vectoracl.model.values import native

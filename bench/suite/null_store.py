@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vectoracl.adapter import Capabilities, Flow, Opened, Request
-from vectoracl.audit import Sink
+from vectoracl.audit.sinks import Sink
 from vectoracl.client import VectorACL, _Named
 from vectoracl.config import StoreConfig
 from vectoracl.findings import Posture

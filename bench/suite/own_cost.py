@@ -13,7 +13,7 @@ from measure import Timing, interleaved
 from null_store import DIMENSION, null_acl
 
 from vectoracl import testing
-from vectoracl.audit import JsonlSink
+from vectoracl.audit.sinks import JsonlSink
 
 BATCH = 200
 

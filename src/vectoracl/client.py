@@ -17,7 +17,8 @@ from typing import Any, Literal, Self, TypeVar
 from vectoracl._util.import_path import import_path
 from vectoracl.access.policy import Policy, TenantPolicy
 from vectoracl.adapter import GRADES, AsyncPort, Flow, Grade, OpenContext, Opened, Operator, Port
-from vectoracl.audit import JsonlSink, MemorySink, Sink
+from vectoracl.audit.returned_hashes import ReturnedIds
+from vectoracl.audit.sinks import JsonlSink, MemorySink, Sink
 from vectoracl.config import EMBEDDER_TIMEOUT, AuditConfig, Config, PolicyConfig, StoreConfig, adapter_config, read
 from vectoracl.drive import arun, run, wrapped
 from vectoracl.embed import Embedder, identity_of, open_embedder
@@ -43,7 +44,6 @@ from vectoracl.operating import recorded_operator
 from vectoracl.plugins import load
 from vectoracl.ports import CORE_PORTS, EMBEDDING, AsyncCorePort, CorePort
 from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
-from vectoracl.returned import ReturnedIds
 from vectoracl.transfer import accepting
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 
 from vectoracl import arguments, facets, pages, reads, writes
 from vectoracl.adapter import Flow
-from vectoracl.audit import Sink
+from vectoracl.audit.sinks import Sink
 from vectoracl.errors import ClosedError, DeniedError, InvalidInputError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS, Predicate, check_predicate, conjunction
 from vectoracl.guard import Asker, Guard, Store

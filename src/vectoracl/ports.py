@@ -12,7 +12,7 @@ from typing import Any, ClassVar, assert_never
 from vectoracl._util.worker_threads import LateError, Workers
 from vectoracl.access.policy import Decision, Policy, TenantPolicy
 from vectoracl.adapter import Request
-from vectoracl.audit import AuditRecord, JsonlSink, MemorySink, Sink
+from vectoracl.audit.sinks import AuditRecord, JsonlSink, MemorySink, Sink
 from vectoracl.embed import Embedder, Kind, embed_checked, identity_of
 from vectoracl.errors import ConfigError, StoreError, caused
 from vectoracl.model.actions import Action

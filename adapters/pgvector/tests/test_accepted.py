@@ -10,7 +10,7 @@ import pytest
 
 import vectoracl as v
 from vectoracl import testing
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 from vectoracl.errors import StoreError
 
 pytestmark = pytest.mark.server

@@ -13,7 +13,7 @@ import pytest
 
 import vectoracl as v
 from vectoracl import Chunk, F, hazmat, testing
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl.filters.validation import check_fields
 from vectoracl.model.identifiers import skeleton

@@ -19,7 +19,7 @@ from psycopg_pool import ConnectionPool
 
 import vectoracl as v
 from vectoracl import Chunk, F, testing
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 
 from pgvector_support.driven import KINDS, Driven, everything
 from pgvector_support.proxy import Proxy

@@ -27,7 +27,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 import vectoracl as v
 from vectoracl import Chunk, F, testing
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 from vectoracl_pgvector.requests import Statement, Transaction
 
 from pgvector_support.driven import KINDS, Driven

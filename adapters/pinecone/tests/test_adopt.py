@@ -10,7 +10,7 @@ import pytest
 
 import vectoracl as v
 from vectoracl import hazmat, testing
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 
 from pinecone_support.stores import Provisioned
 

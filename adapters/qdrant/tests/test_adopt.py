@@ -13,7 +13,7 @@ from qdrant_client import QdrantClient, models
 
 import vectoracl as v
 from vectoracl import F, Hybrid, Lexical, hazmat, testing
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl_conformance.drawn import unit
 

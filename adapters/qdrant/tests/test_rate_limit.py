@@ -14,7 +14,7 @@ import pytest
 from qdrant_client import models
 
 from vectoracl.access.policy import TenantPolicy
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 from vectoracl.drive import run
 from vectoracl.errors import StoreError
 from vectoracl.guard import LONGEST_PAUSE, retried

@@ -11,7 +11,7 @@ import pytest
 
 import vectoracl as v
 from vectoracl import F, Lexical, hazmat, testing
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl_weaviate import tenant_keys
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from vectoracl import AsyncVectorACL, Policy, Principal, VectorACL
 from vectoracl.adapter import Adapter, Opened
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 from vectoracl.drive import arun, confined, run
 from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.records import Chunk, Facet, Hit, Page, Record, Result, Vector, Written

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from vectoracl.audit_search import Read, Search, find, sizes
+from vectoracl.audit.search import Read, Search, find, sizes
 from vectoracl.cli.common import (
     CLEAN,
     DEFAULT_CONFIG,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import vectoracl as v
-from vectoracl.audit import MemorySink
+from vectoracl.audit.sinks import MemorySink
 from vectoracl_pgvector.requests import Transaction
 
 KINDS = ("sync", "async")

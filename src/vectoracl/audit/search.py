@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import orjson
 
+from vectoracl.audit.returned_hashes import key_id, returned_hash
 from vectoracl.errors import InvalidInputError, apart
-from vectoracl.returned import key_id, returned_hash
 
 READS = frozenset({"search", "fetch", "scan", "hazmat.unscoped"})
 """The actions of records whose operation returns chunks."""

@@ -1,0 +1,1 @@
+"""Audit records: where decisions are recorded, and how records are searched."""
