@@ -22,8 +22,8 @@ from retrieval_questions import OTHER, SAME
 
 import vectoracl
 from vectoracl import Hybrid, Lexical, Principal
-from vectoracl.chunking import Document, document_chunks
-from vectoracl.embed import open_embedder
+from vectoracl.text.chunking import Document, document_chunks
+from vectoracl.text.embedders import open_embedder
 
 WHO = Principal("bench", "python", authenticated_by="bench")
 K = 10

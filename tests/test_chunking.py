@@ -7,10 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vectoracl.chunking import Document, chunk_ids, chunks, document_chunks, documents
 from vectoracl.errors import InvalidInputError
-from vectoracl.extract import docstrings, html_text
 from vectoracl.model.identifiers import check_id
+from vectoracl.text.chunking import Document, chunk_ids, chunks, document_chunks, documents
+from vectoracl.text.extract import docstrings, html_text
 
 TITLES = ["# Title", "Title\n=====", "====\nOver\n====", "```python\ncode = 1\n\n# no heading\n```", "~~~", "---"]
 PROSE = ["word", "a. b! c?", "x" * 90, "e\u0301" * 30, "👩\u200d💻" * 20, "検索。" * 25, "- item"]
@@ -126,7 +126,7 @@ def test_chunks_of_a_document():
     assert first.vector is None
     assert "same words" not in repr(document)
     code = (
-        "from vectoracl.chunking import *;"
+        "from vectoracl.text.chunking import *;"
         f"print([c.id for c in document_chunks(Document('guide.md', {document.text!r}), 140)])"
     )
     done = subprocess.run(

@@ -15,8 +15,8 @@ from vectoracl import Chunk, Principal, VectorACL
 from vectoracl.attempts import Attempt, Forging
 from vectoracl.cli import app, demo_attempts, demo_run
 from vectoracl.cli.demo import FOLDER
-from vectoracl.embed import open_embedder
 from vectoracl.memory import adapter as memory
+from vectoracl.text.embedders import open_embedder
 
 CONFIG = """
 version = 1

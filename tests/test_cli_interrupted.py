@@ -26,7 +26,7 @@ allow_import = true
 # An embedder that takes its time, and says on standard error when it begins.
 SLOW = """
 import sys, time
-from vectoracl.embed import HashedEmbedder
+from vectoracl.text.embedders import HashedEmbedder
 class Slow(HashedEmbedder):
     def embed_documents(self, texts):
         print("EMBEDDING", file=sys.stderr, flush=True)

@@ -14,8 +14,8 @@ from vectoracl import Chunk, testing
 from vectoracl.checkpoint import Checkpoint
 from vectoracl.cli.app import app
 from vectoracl.copying import Copy, Side
-from vectoracl.embed import HashedEmbedder
 from vectoracl.errors import RefusedError
+from vectoracl.text.embedders import HashedEmbedder
 
 
 def config(dimension, embedder=None, *, metric="cosine", name=None):

@@ -6,11 +6,11 @@ import time
 import numpy as np
 import pytest
 
-from vectoracl.chunking import Skipped, chunks, document_chunks
 from vectoracl.cli.corpus import GENERIC_QUERIES, demo_queries, folder_corpus, installed_corpus
-from vectoracl.embed import HashedEmbedder
 from vectoracl.errors import InvalidInputError, InvalidTenantError
 from vectoracl.model.identifiers import check_id, check_tenant, check_text
+from vectoracl.text.chunking import Skipped, chunks, document_chunks
+from vectoracl.text.embedders import HashedEmbedder
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vectoracl.chunking import document_chunks
 from vectoracl.cli.corpus import installed_corpus
-from vectoracl.embed import (
+from vectoracl.errors import ConfigError, InvalidInputError, StoreError
+from vectoracl.text.chunking import document_chunks
+from vectoracl.text.embedders import (
     CallableEmbedder,
     Embedder,
     FastEmbedder,
@@ -20,7 +21,6 @@ from vectoracl.embed import (
     embed_checked,
     open_embedder,
 )
-from vectoracl.errors import ConfigError, InvalidInputError, StoreError
 
 SECRET = "the merger closes on friday"
 TEXTS = ["How to install the package", "naïve café, Straße", "=> ::", "", "検索拡張生成", "a" * 5000, "word " * 3000]
@@ -57,7 +57,7 @@ def test_no_text_changes_the_vector_of_another(text, others, dimension):
 def test_the_bits_are_pinned_and_do_not_depend_on_the_process():
     assert digest(HashedEmbedder().embed_documents(TEXTS)) == DIGEST
     code = (
-        "import hashlib, sys, numpy as np; from vectoracl.embed import HashedEmbedder;"
+        "import hashlib, sys, numpy as np; from vectoracl.text.embedders import HashedEmbedder;"
         f"v = HashedEmbedder().embed_documents({TEXTS!r});"
         "print(hashlib.blake2b(np.ascontiguousarray(v, '<f4').tobytes(), digest_size=16).hexdigest())"
     )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vectoracl import Chunk, ConfigError, Hybrid, RefusedError, connect, notes, testing
-from vectoracl.embed import CallableEmbedder, identity_of
+from vectoracl.text.embedders import CallableEmbedder, identity_of
 
 
 class One:

@@ -18,7 +18,7 @@ import vectoracl
 from vectoracl import Chunk, InvalidInputError, Principal
 from vectoracl.cli import app, common
 from vectoracl.cli.ingest import MARK
-from vectoracl.sources import Failed, File, find, read
+from vectoracl.text.sources import Failed, File, find, read
 
 CONFIG = """
 version = 1
@@ -344,7 +344,7 @@ def test_pdf_and_docx(here):
 
 def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypatch):
     pytest.importorskip("markitdown", reason="not run: the extra `documents` is not installed")
-    monkeypatch.setattr("vectoracl.sources._MAX_UNPACKED_BYTES", 1_000_000)
+    monkeypatch.setattr("vectoracl.text.sources._MAX_UNPACKED_BYTES", 1_000_000)
     (tmp_path / "bomb.docx").write_bytes(docx("x" * 2_000_000))
     told = []
     assert read(File("bomb.docx", tmp_path / "bomb.docx", tmp_path), told.append) is None
@@ -354,7 +354,7 @@ def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypat
 def test_without_the_extra_it_says_what_to_install(here, monkeypatch):
     import sys
 
-    from vectoracl import sources
+    from vectoracl.text import sources
 
     sources._converter.cache_clear()
     monkeypatch.setitem(sys.modules, "markitdown", None)

@@ -92,7 +92,7 @@ def test_where_there_can_be_no_lock_the_work_goes_on_and_says_so(tmp_path, monke
 SLOW = """
 import os, sys, time
 from pathlib import Path
-from vectoracl.embed import HashedEmbedder
+from vectoracl.text.embedders import HashedEmbedder
 class Slow(HashedEmbedder):
     def embed_documents(self, texts):
         if not hasattr(self, "said"):

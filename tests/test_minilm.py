@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vectoracl import ConfigError
-from vectoracl.embed import embed_checked, open_embedder
+from vectoracl.text.embedders import embed_checked, open_embedder
 
 
 def test_it_ranks_by_meaning():

@@ -21,7 +21,6 @@ from vectoracl.audit.returned_hashes import ReturnedIds
 from vectoracl.audit.sinks import JsonlSink, MemorySink, Sink
 from vectoracl.config import EMBEDDER_TIMEOUT, AuditConfig, Config, PolicyConfig, StoreConfig, adapter_config, read
 from vectoracl.drive import arun, run, wrapped
-from vectoracl.embed import Embedder, identity_of, open_embedder
 from vectoracl.errors import (
     ClosedError,
     ConfigError,
@@ -44,6 +43,7 @@ from vectoracl.operating import recorded_operator
 from vectoracl.plugins import load
 from vectoracl.ports import CORE_PORTS, EMBEDDING, AsyncCorePort, CorePort
 from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
+from vectoracl.text.embedders import Embedder, identity_of, open_embedder
 from vectoracl.transfer import accepting
 
 T = TypeVar("T")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vectoracl.adapter import Flow
-from vectoracl.embed import BATCH
 from vectoracl.errors import StoreError
 from vectoracl.guard import Store
 from vectoracl.model.records import Vector
 from vectoracl.ports import EmbedDocuments, EmbedQueries
+from vectoracl.text.embedders import BATCH
 
 
 def embedded(kind: type[EmbedQueries | EmbedDocuments], texts: Sequence[str], store: Store) -> Flow[list[Vector]]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
-from vectoracl.embed import BATCH
 from vectoracl.errors import DeniedError, InvalidInputError, RefusedError, StoreError, TooLargeError
 from vectoracl.journal import Journal
 from vectoracl.model.records import Chunk
+from vectoracl.text.embedders import BATCH
 
 _PATIENCE = 4.0
 """How many seconds a piece of texts may well take."""

@@ -17,9 +17,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import vectoracl as v
-from vectoracl import Chunk, F, Hybrid, Lexical, hazmat, testing, words
+from vectoracl import Chunk, F, Hybrid, Lexical, hazmat, testing
 from vectoracl.memory.lexical import fused
 from vectoracl.model.queries import RRF_K
+from vectoracl.text import sparse_words
 from vectoracl_conformance.drawn import unit
 from vectoracl_pinecone import lexical
 from vectoracl_pinecone.compile import FAINT
@@ -62,8 +63,8 @@ def rows(count: int, seed: int = 1) -> list[Chunk]:
 
 
 def score(query: str, text: str) -> float:
-    held = words.weights(text)
-    return round(sum(held.get(one, 0.0) for one in words.places(query)), 4)
+    held = sparse_words.weights(text)
+    return round(sum(held.get(one, 0.0) for one in sparse_words.places(query)), 4)
 
 
 def expected(chunks: list[Chunk], query: str) -> list[tuple[float, str, str]]:
@@ -198,7 +199,7 @@ def test_a_leg_by_words_in_a_vector_index_has_a_vector_that_cannot_matter() -> N
             one.body for one in server.asked if one.body and "sparseVector" in one.body and one.body["topK"] == 4
         ]
         assert body["vector"] == [FAINT, *[0.0] * 7]
-        assert body["sparseVector"] == {"indices": words.places("apple"), "values": [1.0]}
+        assert body["sparseVector"] == {"indices": sparse_words.places("apple"), "values": [1.0]}
         # Of vectors as large as float32 gets short of overflowing, against the smallest difference of two scores.
         assert FAINT * 1e20 < 1e-4 / 1000
 
@@ -211,7 +212,7 @@ def test_what_is_written_of_a_text_is_its_own(kind: str) -> None:
         mine, theirs = (server.spaces[f"vectoracl-t-{name}"] for name in ("acme", "beta"))
         by_chunk = {one["metadata"]["acl_chunk"]: one for one in mine.values()}
         (other,) = theirs.values()
-        held = words.weights("apple apple pear")
+        held = sparse_words.weights("apple apple pear")
         assert by_chunk["c"]["sparse"] == other["sparse"] == {"indices": list(held), "values": list(held.values())}
         assert by_chunk["c"]["metadata"]["acl_words"] == [f"{one:08x}" for one in held]
         assert by_chunk["n"].get("sparse") is None

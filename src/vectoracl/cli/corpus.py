@@ -15,11 +15,11 @@ from importlib.metadata import Distribution, PackagePath, distributions
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from vectoracl.chunking import SIZE, Document, Report, chunks, documents
-from vectoracl.embed import FUNCTION_WORDS
 from vectoracl.errors import InvalidInputError
-from vectoracl.extract import docstrings
 from vectoracl.model.identifiers import check_id, check_tenant
+from vectoracl.text.chunking import SIZE, Document, Report, chunks, documents
+from vectoracl.text.embedders import FUNCTION_WORDS
+from vectoracl.text.extract import docstrings
 
 GENERIC_QUERIES = (
     "how do I install it",

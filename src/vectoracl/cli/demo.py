@@ -33,9 +33,9 @@ from vectoracl.cli.demo_show import show
 from vectoracl.cli.init import template, write_new
 from vectoracl.client import VectorACL
 from vectoracl.config import read
-from vectoracl.embed import Embedder, open_embedder
 from vectoracl.errors import ConfigError, InvalidInputError, RefusedError, StoreError
 from vectoracl.findings import Posture
+from vectoracl.text.embedders import Embedder, open_embedder
 
 FOLDER = Path(".vectoracl/demo")
 _NAME = "demo"  # of the table, collection or index

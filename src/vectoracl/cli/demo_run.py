@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 from vectoracl import hazmat
 from vectoracl.attempts import Attempt
-from vectoracl.chunking import document_chunks
 from vectoracl.cli.common import Steps
 from vectoracl.cli.corpus import TenantCorpus, demo_queries
 from vectoracl.client import VectorACL
-from vectoracl.embed import Embedder, embed_checked
 from vectoracl.errors import RefusedError
 from vectoracl.model.principal import Principal
 from vectoracl.model.queries import Hybrid
 from vectoracl.model.records import Chunk, Hit
+from vectoracl.text.chunking import document_chunks
+from vectoracl.text.embedders import Embedder, embed_checked
 
 WRITER = "vectoracl-demo"  # the producer of every chunk that a demo wrote: nothing else is ever touched
 REASON = "The demo shows what a search without a scope would have returned."

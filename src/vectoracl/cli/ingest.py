@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from vectoracl.chunking import SIZE, document_chunks
 from vectoracl.cli.common import (
     CLEAN,
     DEFAULT_CONFIG,
@@ -40,7 +39,8 @@ from vectoracl.filters.predicate import F
 from vectoracl.filters.validation import FieldType, typed
 from vectoracl.model.identifiers import check_id
 from vectoracl.retriever import ScopedRetriever
-from vectoracl.sources import Failed, File, Skipped, find, read
+from vectoracl.text.chunking import SIZE, document_chunks
+from vectoracl.text.sources import Failed, File, Skipped, find, read
 
 MARK = "ingested_from"  # the metadata key that says, by digests, from which root and file a document came
 _SHOWN = 10

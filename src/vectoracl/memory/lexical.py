@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from vectoracl.model.queries import RRF_K
-from vectoracl.words import K1, B, words
+from vectoracl.text.sparse_words import K1, B, words
 
 
 def bm25(query: str, texts: Sequence[str]) -> dict[int, float]:

@@ -20,7 +20,7 @@ from vectoracl.model.records import Record as Chunk
 from vectoracl.model.records import Vector
 from vectoracl.operations import ChunkRef, Search, named
 from vectoracl.prepare import dump_metadata
-from vectoracl.words import weights
+from vectoracl.text.sparse_words import weights
 from vectoracl_pinecone.compile_predicate import Compiled, Compiler, among, every, exists, some
 from vectoracl_pinecone.config import MAX_REQUEST_BYTES, MAX_UPSERT, PineconeConfig
 from vectoracl_pinecone.names import filterable, id_of, namespace_of

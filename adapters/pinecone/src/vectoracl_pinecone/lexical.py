@@ -1,10 +1,10 @@
 """Searches by words, and by words and vector: scoped legs, fused here. Flows; pure.
 
-The words of a text are a sparse vector of it (`vectoracl.words`), and their places are in its metadata too. A leg by
-words asks for the records that hold one of the query's places, as one more operand of the `$and` that has the scope:
-which rows come is then the filter's matter, as in every other query, and does not rest on how Pinecone ranks. The
-sparse product only says which of them come first, where more hold a word than are read. The score itself is computed
-here, from the text that came back, so it is exact whatever is added to Pinecone's own.
+The words of a text are a sparse vector of it (`vectoracl.text.sparse_words`), and their places are in its metadata too.
+A leg by words asks for the records that hold one of the query's places, as one more operand of the `$and` that has the
+scope: which rows come is then the filter's matter, as in every other query, and does not rest on how Pinecone ranks.
+The sparse product only says which of them come first, where more hold a word than are read. The score itself is
+computed here, from the text that came back, so it is exact whatever is added to Pinecone's own.
 
 Pinecone would add both products of a query into one score; we fuse two legs by rank, as on every store
 (`queries.RRF_K`). Ties are broken by document and chunk, which record ids are in the order of. A leg is never cut
@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vectoracl import words as words_
 from vectoracl.adapter import Flow, together
 from vectoracl.memory.lexical import fused
 from vectoracl.model.queries import HybridQuery, Lexical
 from vectoracl.operations import Found, Search
+from vectoracl.text import sparse_words as words_
 from vectoracl_pinecone.compile import NONE, PineconeCompiler, numbers
 from vectoracl_pinecone.compile_predicate import Compiled, every
 from vectoracl_pinecone.config import PineconeConfig

@@ -136,7 +136,7 @@ class Elsewhere(_Leg):
         text = getattr(operation.query, "text", None)
         if text is None:
             return found
-        from vectoracl.words import places
+        from vectoracl.text.sparse_words import places
 
         for tenant in self.tenants():
             if tenant != operation.partition:

@@ -1,4 +1,4 @@
-"""Texts as Qdrant's sparse vectors (see `vectoracl.words`).
+"""Texts as Qdrant's sparse vectors (see `vectoracl.text.sparse_words`).
 
 The inverse document frequency is the server's part, over the rows of the query's own scope
 (`compile.QdrantCompiler.words`). Places are 32 bits, which is what Qdrant stores.
@@ -10,18 +10,18 @@ from collections.abc import Sequence
 
 from qdrant_client import models
 
-from vectoracl import words
+from vectoracl.text import sparse_words
 
 
 def stored(text: str) -> models.SparseVector | None:
     """Return what is stored of a chunk's *text*; None where it has no word."""
-    made = words.weights(text)
+    made = sparse_words.weights(text)
     return models.SparseVector(indices=list(made), values=list(made.values())) if made else None
 
 
 def wanted(text: str) -> models.SparseVector | None:
     """Return what is asked for by *text*: each of its words once; None where it has no word."""
-    order = words.places(text)
+    order = sparse_words.places(text)
     return models.SparseVector(indices=order, values=[1.0] * len(order)) if order else None
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from vectoracl._util.import_path import import_path
 from vectoracl.errors import ConfigError, InvalidInputError, StoreError, apart
-from vectoracl.minilm import MiniLM
+from vectoracl.text.minilm import MiniLM
 
 Vectors = NDArray[np.float32]
 Kind = Literal["document", "query"]

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vectoracl.errors import InvalidInputError, apart
-from vectoracl.extract import docstrings, html_text
 from vectoracl.model.identifiers import check_id
+from vectoracl.text.extract import docstrings, html_text
 
 MAX_FILE_BYTES = 4 << 20
 MAX_BINARY_BYTES = 64 << 20  # of a PDF or DOCX, most of which is pictures

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from vectoracl.errors import InvalidInputError
 from vectoracl.model.records import Chunk
-from vectoracl.sources import MAX_FILE_BYTES, Document, File, Report, Skipped, find, read
+from vectoracl.text.sources import MAX_FILE_BYTES, Document, File, Report, Skipped, find, read
 
 __all__ = ["Document", "Report", "Skipped", "Span", "chunk_ids", "chunks", "document_chunks", "documents"]
 

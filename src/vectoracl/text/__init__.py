@@ -1,0 +1,1 @@
+"""Texts: from files, into chunks, into vectors and into sparse words."""
