@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vectoracl import adopting
-from vectoracl.adapter import Adopted
-from vectoracl.adopting import Checks, Findings
+from vectoracl.adapter_api import adoption
+from vectoracl.adapter_api.adoption import Checks, Findings
+from vectoracl.adapter_api.contract import Adopted
 from vectoracl.errors import InvalidTenantError, RefusedError
 from vectoracl.filters.validation import FieldType, reserved_key
 from vectoracl.model.records import Chunk
@@ -26,7 +26,7 @@ def row(tenant, chunk="c", document="d", vector=(1, 0)):
 
 def record(one):
     tenant, chunk = one
-    return CHECKS.record(adopting.tenant_in(tenant), chunk)
+    return CHECKS.record(adoption.tenant_in(tenant), chunk)
 
 
 def quiet(*_):
@@ -36,39 +36,39 @@ def quiet(*_):
 def look(rows):
     findings = Findings("row")
     identity = lambda tag: (tag.tenant, tag.document, tag.chunk)  # noqa: E731
-    total = adopting.look(findings, [rows], record, lambda one: one[1].id, identity, quiet)
+    total = adoption.look(findings, [rows], record, lambda one: one[1].id, identity, quiet)
     return findings, total
 
 
 def test_one_name_is_taken_and_two_are_refused_with_the_line_to_write():
-    assert adopting.only("text", [], "keys of old") is None
-    assert adopting.only("text", ["body"], "keys of old") == "body"
+    assert adoption.only("text", [], "keys of old") is None
+    assert adoption.only("text", ["body"], "keys of old") == "body"
     with pytest.raises(RefusedError, match=r'keys of old could .* body, page\. .*text = "body"'):
-        adopting.only("text", ["body", "page"], "keys of old")
+        adoption.only("text", ["body", "page"], "keys of old")
 
 
 @pytest.mark.parametrize("value", [None, "", " \t", 7, True, ["acme"]])
 def test_there_is_no_default_tenant(value):
     with pytest.raises(RefusedError, match=r"^No tenant\."):
-        adopting.tenant_in(value)
+        adoption.tenant_in(value)
 
 
 def test_a_tenant_has_the_form_of_one():
-    assert adopting.tenant_in("acme") == "acme"
+    assert adoption.tenant_in("acme") == "acme"
     with pytest.raises(InvalidTenantError):
-        adopting.tenant_in("acme*")
+        adoption.tenant_in("acme*")
 
 
 def test_an_id_is_a_text_or_a_whole_number():
-    assert [adopting.id_in(one) for one in ("a", 7, True, 1.0, None)] == ["a", "7", None, None, None]
+    assert [adoption.id_in(one) for one in ("a", 7, True, 1.0, None)] == ["a", "7", None, None, None]
 
 
 def test_texts_of_datetime_fields_become_datetimes():
     fields = {"when": FieldType.DATETIME}
-    made = adopting.moments({"when": "2024-01-02T03:04:05+00:00", "other": "2024-01-02"}, fields)
+    made = adoption.moments({"when": "2024-01-02T03:04:05+00:00", "other": "2024-01-02"}, fields)
     assert made == {"when": datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), "other": "2024-01-02"}
     with pytest.raises(RefusedError, match="'when' holds no date"):
-        adopting.moments({"when": "soon"}, fields)
+        adoption.moments({"when": "soon"}, fields)
 
 
 def test_a_record_carries_the_path_and_the_time_of_the_adoption():
@@ -129,7 +129,7 @@ def test_a_copy_says_how_far_it_came():
     rows = [[row("b"), row("a")], [row("a", "e")]]
 
     def groups(batch):
-        return adopting.by_tenant(batch, record, lambda one: one[1].id, "old", "row")
+        return adoption.by_tenant(batch, record, lambda one: one[1].id, "old", "row")
 
     def write(tenant, records):
         if tenant == "a" and records[0].tag.chunk == "e":
@@ -137,14 +137,14 @@ def test_a_copy_says_how_far_it_came():
         return (len(records), 0) if tenant == "a" else (0, 0)
 
     with pytest.raises(OSError):
-        adopting.copy(rows, groups, write, adopted, lambda *step: steps.append(step), 1)
+        adoption.copy(rows, groups, write, adopted, lambda *step: steps.append(step), 1)
     assert (adopted.copied, adopted.there) == (1, 1)
     assert steps == [("copying", 2, 2)]
     with pytest.raises(RefusedError, match=r"old was changed while it was copied; the row c is refused: No tenant\."):
         groups([row(None)])
-    different, seen = adopting.compare(rows, groups, lambda tenant, some: len(some) * (tenant == "a"), quiet, 3)
+    different, seen = adoption.compare(rows, groups, lambda tenant, some: len(some) * (tenant == "a"), quiet, 3)
     assert (different, seen) == ({"a": 2}, 3)
-    error = adopting.differs("memory", "old", "2 chunks", sorted(different))
+    error = adoption.differs("memory", "old", "2 chunks", sorted(different))
     assert (error.code, error.sent, error.adapter) == ("adopt_differs", "unknown", "memory")
     assert "2 chunks of 1 tenants differ from old: 'a'. " in error.message
 
@@ -175,4 +175,4 @@ def test_a_text_is_found_at_any_depth_of_json(keys, as_text):
         if packed:
             value = json.dumps(value)
     said = "->>".join(["column", *keys])
-    assert adopting.text_at(value, adopting.steps(said)[1:]) == "THE TEXT"
+    assert adoption.text_at(value, adoption.steps(said)[1:]) == "THE TEXT"

@@ -22,9 +22,9 @@ from vectoracl import (
     UnsupportedPredicateError,
     VectorACLError,
 )
+from vectoracl.adapter_api.chunk_validation import check_metadata
 from vectoracl.filters.validation import check_fields
 from vectoracl.model.queries import check_vector
-from vectoracl.prepare import check_metadata
 
 V = [1.0, 0.0, 0.0]
 

@@ -412,7 +412,7 @@ OTHERS = {
     "adapters/weaviate/src/vectoracl_weaviate/conformance_mutants.py",
 }
 # The traceback of code that cannot be imported is what its author needs, and no data was touched yet.
-IMPORTS = {"src/vectoracl/plugins.py"}
+IMPORTS = {"src/vectoracl/adapter_api/loading.py"}
 
 
 def raising(tree):

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 import vectoracl
-from vectoracl import Chunk, Finding, Posture, Principal, Rule, StoreError, plugins
+from vectoracl import Chunk, Finding, Posture, Principal, Rule, StoreError
+from vectoracl.adapter_api import loading
 from vectoracl.cli import app
 from vectoracl.cli.common import one_line, plain
 from vectoracl.cli.init import template
@@ -83,18 +84,18 @@ def test_init_overwrites_only_when_told(here):
 
 
 def test_a_template_quotes_what_it_is_given():
-    text = template(plugins.load("pgvector"), embedder='a"b\\c\nd', settings={"embedded": "x # y"})
+    text = template(loading.load("pgvector"), embedder='a"b\\c\nd', settings={"embedded": "x # y"})
     read = tomllib.loads(text)
     assert read["embedder"]["use"] == 'a"b\\c\nd'
     assert read["stores"]["main"]["embedded"] == "x # y"
 
 
-@pytest.mark.parametrize("name", sorted({one.adapter for one in plugins.installed()} - {"duckdb"}))
+@pytest.mark.parametrize("name", sorted({one.adapter for one in loading.installed()} - {"duckdb"}))
 def test_init_writes_what_the_adapter_reads(tmp_path, name):
     path = tmp_path / "vectoracl.toml"
     run("init", "--adapter", name, "-c", str(path))
     parsed, _ = read(path)
-    hooks = plugins.load(name)
+    hooks = loading.load(name)
     adapter_config(hooks.vectoracl_config_model(), parsed.stores["main"], "main")
     assert parsed.stores["main"].adapter == name
 
@@ -383,7 +384,7 @@ def test_adapters_lists_what_is_installed():
 
 
 def test_a_broken_adapter_does_not_hide_the_others(monkeypatch):
-    real = plugins.load
+    real = loading.load
 
     def load(name, distribution=None):
         if name == "memory":
@@ -411,7 +412,7 @@ class Operator:
         return ["done"]
 
     def tenants(self):
-        return [vectoracl.adapter.TenantInfo("acme", 10, "shared"), *self.more]
+        return [vectoracl.adapter_api.contract.TenantInfo("acme", 10, "shared"), *self.more]
 
     more = ()
 
@@ -540,10 +541,12 @@ def test_without_a_record_nothing_is_adopted(here, monkeypatch):
 
 def test_tenants(operator):
     assert "acme" in run("tenants", "list").stdout
-    operator.more = [vectoracl.adapter.TenantInfo("globex", 90_000, "shared", "promote")]
+    operator.more = [vectoracl.adapter_api.contract.TenantInfo("globex", 90_000, "shared", "promote")]
     assert "vectoracl tenants promote globex" in run("tenants", "list", code=1).stdout
     assert run_json("tenants", "list", code=1)["tenants"][1]["advice"] == "promote"
-    operator.more = [vectoracl.adapter.TenantInfo("globex", 9, "shared", "promote", note="it was broken off")]
+    operator.more = [
+        vectoracl.adapter_api.contract.TenantInfo("globex", 9, "shared", "promote", note="it was broken off")
+    ]
     shown = " ".join(run("tenants", "list", code=1).stdout.split())
     assert "vectoracl tenants promote globex" in shown
     assert "broken off" in shown
@@ -649,7 +652,7 @@ def test_a_store_without_parts_for_tenants_says_what_to_do(operator):
 
 
 def test_a_tenant_that_is_not_served_has_no_count(operator):
-    operator.more = [vectoracl.adapter.TenantInfo("globex", 0, "own", state="inactive")]
+    operator.more = [vectoracl.adapter_api.contract.TenantInfo("globex", 0, "own", state="inactive")]
     assert "–" in run("tenants", "list").stdout
     row = run_json("tenants", "list")["tenants"][1]
     assert (row["rows"], row["state"]) == (None, "inactive")

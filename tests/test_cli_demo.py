@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vectoracl import Chunk, Principal, VectorACL
-from vectoracl.attempts import Attempt, Forging
+from vectoracl.adapter_api.demo_attacks import Attempt, Forging
 from vectoracl.cli import app, demo_attempts, demo_run
 from vectoracl.cli.demo import FOLDER
 from vectoracl.memory import adapter as memory

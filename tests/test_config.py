@@ -12,8 +12,8 @@ import pytest
 
 import vectoracl
 from vectoracl import AdapterNotFoundError, Config, ConfigError, PostureError, RefusedError, VectorACLError
+from vectoracl.adapter_api.loading import installed, load
 from vectoracl.config import Secret, read
-from vectoracl.plugins import installed, load
 
 CANARY = "canary-pa55word"
 MEMORY = {"adapter": "memory", "dimension": 3}
@@ -141,7 +141,10 @@ def test_two_distributions_that_claim_one_adapter(tmp_path, monkeypatch):
         ("raise ImportError('canary-pa55word')", "cannot be imported"),
         ("import a_module_that_is_missing", "cannot be imported"),
         ("x = 1", "does not implement"),
-        ("from vectoracl.hookspecs import hookimpl\n@hookimpl\ndef vectoracl_nothing(): pass", "does not fit"),
+        (
+            "from vectoracl.adapter_api.hookspecs import hookimpl\n@hookimpl\ndef vectoracl_nothing(): pass",
+            "does not fit",
+        ),
     ],
 )
 def test_a_plugin_that_is_none(tmp_path, monkeypatch, source, match):
@@ -156,9 +159,9 @@ def test_a_plugin_that_is_none(tmp_path, monkeypatch, source, match):
 
 LEAKY = """
 from pydantic import BaseModel, ConfigDict
-from vectoracl.adapter import Opened
+from vectoracl.adapter_api.contract import Opened
 from vectoracl.config import Model, Secret
-from vectoracl.hookspecs import hookimpl
+from vectoracl.adapter_api.hookspecs import hookimpl
 from vectoracl.memory.adapter import MemoryAdapter, capabilities
 from vectoracl.memory.config import MemoryConfig
 from vectoracl.memory import plugin as memory

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trustme
 
-from vectoracl import connect_causes as causes
+from vectoracl.adapter_api import connect_failures as causes
 from vectoracl_conformance.loopback import closed_port, http, listener, unanswered
 
 SECRET = "pw-canary-77"

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import vectoracl as v
 from vectoracl import Chunk, hazmat, testing
+from vectoracl.adapter_api.operations import Delete, Position
 from vectoracl.audit.sinks import MemorySink
 from vectoracl.census import vector_difference
 from vectoracl.checkpoint import Checkpoint
@@ -25,7 +26,6 @@ from vectoracl.errors import (
 )
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import Delete, Position
 
 REASON = "a test of the copy"
 FIELDS = {"year": "number", "when": "datetime", "tags": "keyword[]"}

@@ -10,9 +10,9 @@ import vectoracl as v
 from tests.test_copy import TENANTS, command, copying, everything, files, pair  # noqa: F401 - fixtures
 from vectoracl import Chunk, VectorACL, testing
 from vectoracl._util.file_lock import FileLock
+from vectoracl.adapter_api.operations import Position
 from vectoracl.checkpoint import Checkpoint
 from vectoracl.errors import InvalidInputError, RefusedError, StoreError
-from vectoracl.operations import Position
 
 HEAD = orjson.dumps({"copy": 1, "binding": "x"})
 

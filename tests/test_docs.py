@@ -11,7 +11,7 @@ import pytest
 import typer
 from markdown_it import MarkdownIt
 
-from vectoracl.plugins import load
+from vectoracl.adapter_api.loading import load
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -90,8 +90,8 @@ def beside(rows: dict[str, list[str]], *, first: str) -> str:
 
 
 def described() -> dict[str, dict[str, object]]:
+    from vectoracl.adapter_api.loading import load
     from vectoracl.cli.adapters import described as of
-    from vectoracl.plugins import load
 
     found = {}
     for store in STORES:

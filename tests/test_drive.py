@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 import vectoracl
 from vectoracl import DeniedError, RefusedError, ScopeViolationError, StoreError, VectorACLError
 from vectoracl.access.policy import TenantPolicy
-from vectoracl.adapter import Request, Threaded, together
+from vectoracl.adapter_api.contract import Request, Threaded, together
+from vectoracl.adapter_api.operations import Found
 from vectoracl.audit.sinks import MemorySink
 from vectoracl.drive import arun, confined, run, side_by_side
 from vectoracl.guard import LONGEST_PAUSE, retried
 from vectoracl.model.records import NEVER_EXPIRES, Hit, Tag
-from vectoracl.operations import Found
 from vectoracl.ports import Sleep
 
 V = [1.0, 0.0, 0.0]

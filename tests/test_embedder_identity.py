@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vectoracl import Chunk, ConfigError, Hybrid, RefusedError, connect, notes, testing
+from vectoracl import Chunk, ConfigError, Hybrid, RefusedError, connect, testing
+from vectoracl.adapter_api import store_notes
 from vectoracl.text.embedders import CallableEmbedder, identity_of
 
 
@@ -96,28 +97,28 @@ def test_an_application_s_embedder_may_declare_its_identity():
 
 @given(st.text(max_size=200), st.text(min_size=1, max_size=50))
 def test_notes_leave_what_else_is_written_as_it_is(text, identity):
-    once = notes.written(text, {"embedder": identity, "dimension": 3})
-    assert notes.read(once) == {"embedder": identity, "dimension": 3}
-    assert notes.written(once, {"embedder": identity, "dimension": 3}) == once
-    again = notes.written(once, {"embedder": "b"})
-    assert notes.read(again) == {"embedder": "b"}
+    once = store_notes.written(text, {"embedder": identity, "dimension": 3})
+    assert store_notes.read(once) == {"embedder": identity, "dimension": 3}
+    assert store_notes.written(once, {"embedder": identity, "dimension": 3}) == once
+    again = store_notes.written(once, {"embedder": "b"})
+    assert store_notes.read(again) == {"embedder": "b"}
     mine = [line for line in text.split("\n") if line and not line.startswith("[vectoracl] ")]
     assert again.split("\n")[: len(mine)] == mine
 
 
 @pytest.mark.parametrize("text", [None, "", "a table", "[vectoracl] ", "[vectoracl] [1]", "[vectoracl] {", 7])
 def test_what_holds_no_notes_has_none(text):
-    assert notes.read(text) == {}
-    assert notes.embedder_of({"embedder": 7}) is None
+    assert store_notes.read(text) == {}
+    assert store_notes.embedder_of({"embedder": 7}) is None
 
 
 def test_what_provision_has_to_write():
-    assert notes.learned("main", None, None) is None
-    assert notes.learned("main", "a", None) is None
-    assert notes.learned("main", "a", "a") is None
-    assert notes.learned("main", None, "a") == "a"
+    assert store_notes.learned("main", None, None) is None
+    assert store_notes.learned("main", "a", None) is None
+    assert store_notes.learned("main", "a", "a") is None
+    assert store_notes.learned("main", None, "a") == "a"
     with pytest.raises(RefusedError, match="copy --reembed"):
-        notes.learned("main", "a", "b")
+        store_notes.learned("main", "a", "b")
 
 
 def test_a_named_memory_store_of_another_dimension_is_refused(config):

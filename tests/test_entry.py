@@ -54,7 +54,7 @@ def test_without_ctrl_c_it_is_the_command_line():
 
 def test_importing_the_package_loads_nothing_else_until_it_is_used():
     code = (
-        "import sys, vectoracl; before = set(sys.modules); vectoracl.connect; vectoracl.adapter.Operator; "
+        "import sys, vectoracl; before = set(sys.modules); vectoracl.connect; vectoracl.adapter_api.contract.Operator; "
         "print(*sorted(one for one in before if one.split('.')[0] in ('vectoracl', 'numpy', 'pydantic', 'typer')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)

@@ -16,9 +16,9 @@ import pytest
 
 import vectoracl
 from vectoracl import F, InvalidInputError, RefusedError, StoreError, VectorACL, VectorACLError, hazmat, testing
+from vectoracl.adapter_api.operations import Found, Rows
 from vectoracl.audit.sinks import JsonlSink
 from vectoracl.filters.predicate import ALWAYS
-from vectoracl.operations import Found, Rows
 
 V = [1.0, 0.0, 0.0]
 CANARY = "canary"

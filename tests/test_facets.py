@@ -13,10 +13,10 @@ import vectoracl as v
 from vectoracl import ALWAYS, Chunk, F, Facet, InvalidInputError, StoreError, UnsupportedPredicateError, testing
 from vectoracl.access.policy import Decision
 from vectoracl.access.scope import Grant, Scope
+from vectoracl.adapter_api.operations import MAX_FACETS
 from vectoracl.facets import summed
 from vectoracl.filters.semantics import tallied, values_of
 from vectoracl.filters.validation import FieldType
-from vectoracl.operations import MAX_FACETS
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from vectoracl.adapter_api.loading import load
+from vectoracl.adapter_api.posture import CORE_RULES, PREFIXES, Finding, Posture, Rule, demand
 from vectoracl.cli import rules_page
 from vectoracl.cli.render_findings import (
     Report,
@@ -19,8 +21,6 @@ from vectoracl.cli.render_findings import (
     render_script,
     render_text,
 )
-from vectoracl.findings import CORE_RULES, PREFIXES, Finding, Posture, Rule, demand
-from vectoracl.plugins import load
 
 OPEN = Rule("XX001", "Row-level security is not enabled", "error", True, "Anybody reads everything.")
 LATE = Rule("XX002", "The server lacks security fixes", "warning", False, "Known holes stay open.")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vectoracl import plugins
 from vectoracl._util import install_hints
+from vectoracl.adapter_api import loading
 from vectoracl.errors import AdapterNotFoundError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,12 +57,12 @@ def test_from_a_wheel_the_line_names_a_wheel(monkeypatch, direct):
 
 
 def test_a_missing_adapter_of_ours_has_a_line_and_a_strangers_has_none(monkeypatch):
-    monkeypatch.setattr(plugins, "entry_points", lambda **_: ())
+    monkeypatch.setattr(loading, "entry_points", lambda **_: ())
     for adapter in ("pgvector", "qdrant", "weaviate", "pinecone"):
         with pytest.raises(AdapterNotFoundError) as caught:
-            plugins.load(adapter)
+            loading.load(adapter)
         assert caught.value.install in str(caught.value)
         assert not OURS.search(caught.value.install)
     with pytest.raises(AdapterNotFoundError) as caught:
-        plugins.load("milvus")
+        loading.load("milvus")
     assert (caught.value.install, "pip" in str(caught.value)) == ("", False)

@@ -9,7 +9,7 @@ import pytest
 
 import vectoracl
 from vectoracl import InvalidInputError, InvalidTenantError, StoreError, hazmat
-from vectoracl.adapter import Adopted, Operator, TenantInfo, TenantKeeper, TenantRemover
+from vectoracl.adapter_api.contract import Adopted, Operator, TenantInfo, TenantKeeper, TenantRemover
 from vectoracl.audit.sinks import MemorySink
 
 CONFIG = {"version": 1, "stores": {"main": {"adapter": "memory", "dimension": 3}}}

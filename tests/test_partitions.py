@@ -9,8 +9,8 @@ import pytest
 
 import vectoracl as v
 from vectoracl import Chunk, F, Hybrid, testing
+from vectoracl.adapter_api.operations import Found
 from vectoracl.model.records import Hit, Tag
-from vectoracl.operations import Found
 from vectoracl.reads import Ask, merge
 
 TENANTS = ("own", "s1", "s2", "s3")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vectoracl.places import address, original, replica, shared
+from vectoracl.adapter_api.store_identity import address, original, replica, shared
 
 
 @pytest.mark.parametrize(

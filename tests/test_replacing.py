@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vectoracl.adapter_api.generations import at_generation, version_of
+from vectoracl.adapter_api.operations import ChunkRef, named
 from vectoracl.filters.validation import SHORT_NAMES, FieldType, check_fields, declarable
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import ChunkRef, named
-from vectoracl.replacing import at_generation, version_of
 
 TAG = Tag("acme", "d", "c", producer="ann", time=1.5)
 ROW = Record(TAG, "text", np.ones(3, np.float32), {"a": 1})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vectoracl import F, Like, ScopeViolationError
+from vectoracl.adapter_api.operations import Found, Rows
 from vectoracl.model.records import Hit, Tag
-from vectoracl.operations import Found, Rows
 
 V = [1.0, 0.0, 0.0]
 

@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from vectoracl import F, StoreError, VectorACL, hazmat, testing
+from vectoracl.adapter_api.chunk_validation import load_metadata
+from vectoracl.adapter_api.operations import Found, Rows
 from vectoracl.filters.validation import FieldType, datetime_text
-from vectoracl.operations import Found, Rows
-from vectoracl.prepare import load_metadata
 
 V = [1.0, 0.0, 0.0]
 FIELDS = {"seen": FieldType.DATETIME, "lang": FieldType.KEYWORD}

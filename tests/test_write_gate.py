@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vectoracl import UntaggedWriteError, VectorACL, hazmat
+from vectoracl.adapter_api.chunk_validation import check_tagged
 from vectoracl.model.records import Record, Tag
-from vectoracl.prepare import check_tagged
 
 PARTS = ("", None)
 GOOD = Tag("acme", "doc", "c1")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vectoracl.adapter import Capabilities, Flow, Opened, Request
+from vectoracl.adapter_api.contract import Capabilities, Flow, Opened, Request
+from vectoracl.adapter_api.operations import Found, Search
+from vectoracl.adapter_api.posture import Posture
 from vectoracl.audit.sinks import Sink
 from vectoracl.client import VectorACL, _Named
 from vectoracl.config import StoreConfig
-from vectoracl.findings import Posture
 from vectoracl.guard import Store
 from vectoracl.model.records import Hit, Tag
-from vectoracl.operations import Found, Search
 
 DIMENSION = 128
 HITS = 10

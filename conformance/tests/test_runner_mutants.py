@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vectoracl.plugins import Installed
+from vectoracl.adapter_api.loading import Installed
 from vectoracl_conformance import runner
 from vectoracl_conformance.runner import Ask, collected, run
 from vectoracl_conformance.verdict import Noted

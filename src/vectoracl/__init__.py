@@ -10,6 +10,7 @@ if typing.TYPE_CHECKING:
     from vectoracl import hazmat, testing
     from vectoracl.access.policy import Decision, Policy, TenantPolicy
     from vectoracl.access.scope import Grant, Scope
+    from vectoracl.adapter_api.posture import Finding, Posture, Rule
     from vectoracl.client import AsyncVectorACL, VectorACL, aconnect, connect
     from vectoracl.config import Config
     from vectoracl.errors import (
@@ -33,7 +34,6 @@ if typing.TYPE_CHECKING:
     from vectoracl.explain import Explanation
     from vectoracl.filters.predicate import ALWAYS, NEVER, F, Predicate
     from vectoracl.filters.validation import FieldType
-    from vectoracl.findings import Finding, Posture, Rule
     from vectoracl.load import LoadReport
     from vectoracl.model.actions import ALL_ACTIONS, READ, WRITE, Action
     from vectoracl.model.principal import Principal
@@ -52,7 +52,7 @@ else:
         ),
         "explain": "Explanation",
         "filters.validation": "FieldType",
-        "findings": "Finding Posture Rule",
+        "adapter_api.posture": "Finding Posture Rule",
         "load": "LoadReport",
         "access.policy": "Decision Policy TenantPolicy",
         "filters.predicate": "ALWAYS NEVER F Predicate",

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
+from vectoracl.adapter_api.operations import ChunkRef, Include
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS, Predicate, check_predicate
 from vectoracl.filters.validation import TAG_FIELDS, FieldType, check_filter
 from vectoracl.guard import Store, check_supported
 from vectoracl.model.identifiers import check_id, plain
 from vectoracl.model.values import native
-from vectoracl.operations import ChunkRef, Include
 
 INCLUDE: Include = frozenset({"text", "metadata"})
 _INCLUDABLE: Include = frozenset({"text", "metadata", "vector"})

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
+from vectoracl.adapter_api.chunk_validation import dump_metadata
+from vectoracl.adapter_api.operations import Position, Rows
 from vectoracl.errors import StoreError
 from vectoracl.model.records import Hit, Vector
-from vectoracl.operations import Position, Rows
-from vectoracl.prepare import dump_metadata
 
 Read = Callable[[int, Position | None], Rows]
 Metric = Literal["cosine", "inner", "l2"]

@@ -14,8 +14,8 @@ import orjson
 
 from vectoracl._util.file_lock import FileLock
 from vectoracl._util.private_files import open_private, read_private, replace_atomically
+from vectoracl.adapter_api.operations import Position
 from vectoracl.errors import ConfigError, InvalidInputError, RefusedError, apart
-from vectoracl.operations import Position
 
 State = Literal["begun", "copied", "verified"]
 

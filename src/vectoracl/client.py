@@ -16,7 +16,9 @@ from typing import Any, Literal, Self, TypeVar
 
 from vectoracl._util.import_path import import_path
 from vectoracl.access.policy import Policy, TenantPolicy
-from vectoracl.adapter import GRADES, AsyncPort, Flow, Grade, OpenContext, Opened, Operator, Port
+from vectoracl.adapter_api.contract import GRADES, AsyncPort, Flow, Grade, OpenContext, Opened, Operator, Port
+from vectoracl.adapter_api.loading import load
+from vectoracl.adapter_api.posture import Posture, demand, judged
 from vectoracl.audit.returned_hashes import ReturnedIds
 from vectoracl.audit.sinks import JsonlSink, MemorySink, Sink
 from vectoracl.config import EMBEDDER_TIMEOUT, AuditConfig, Config, PolicyConfig, StoreConfig, adapter_config, read
@@ -33,14 +35,12 @@ from vectoracl.errors import (
 from vectoracl.explain import Explanation, explain_flow
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.filters.validation import check_fields
-from vectoracl.findings import Posture, demand, judged
 from vectoracl.guard import Asker, Guard, Store
 from vectoracl.handle import Life
 from vectoracl.model.actions import ALL_ACTIONS, Action, check_action, check_actions
 from vectoracl.model.identifiers import check_tenant, check_text
 from vectoracl.model.principal import Principal, check_principal
 from vectoracl.operating import recorded_operator
-from vectoracl.plugins import load
 from vectoracl.ports import CORE_PORTS, EMBEDDING, AsyncCorePort, CorePort
 from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
 from vectoracl.text.embedders import Embedder, identity_of, open_embedder

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from vectoracl.adapter import Grade
+from vectoracl.adapter_api.contract import Grade
 from vectoracl.errors import ConfigError, InvalidTenantError, apart
 from vectoracl.model.identifiers import check_tenant
 

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from vectoracl import hazmat
-from vectoracl.adapter import Progress
+from vectoracl.adapter_api.contract import Progress
+from vectoracl.adapter_api.operations import Position
+from vectoracl.adapter_api.store_identity import shared
+from vectoracl.adapter_api.store_notes import other_embedder
 from vectoracl.census import TOLERANCE, Comparison, compare, key_of
 from vectoracl.checkpoint import Checkpoint
 from vectoracl.client import VectorACL
@@ -29,9 +32,6 @@ from vectoracl.errors import (
 from vectoracl.hazmat import Operated
 from vectoracl.model.identifiers import check_tenant, look_alikes
 from vectoracl.model.records import Hit, Record
-from vectoracl.notes import other_embedder
-from vectoracl.operations import Position
-from vectoracl.places import shared
 
 PAGE = 500
 _SETTLE = 60.0  # seconds that an eventually consistent target gets until its rows have to be visible

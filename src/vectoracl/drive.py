@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from vectoracl.adapter import AsyncPort, Flow, Port, Request, Step
+from vectoracl.adapter_api.contract import AsyncPort, Flow, Port, Request, Step
 from vectoracl.errors import RefusedError, StoreError, VectorACLError
 
 R = TypeVar("R")

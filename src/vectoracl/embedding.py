@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api.contract import Flow
 from vectoracl.errors import StoreError
 from vectoracl.guard import Store
 from vectoracl.model.records import Vector

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vectoracl import reads
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api.contract import Flow
 from vectoracl.errors import DeniedError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS, F
 from vectoracl.filters.validation import check_scope_predicate

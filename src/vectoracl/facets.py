@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api.contract import Flow
+from vectoracl.adapter_api.operations import MAX_FACETS, Facets
 from vectoracl.drive import confined, side_by_side
 from vectoracl.errors import StoreError, UnsupportedPredicateError
 from vectoracl.filters.predicate import Predicate
@@ -14,7 +15,6 @@ from vectoracl.filters.validation import FieldType
 from vectoracl.guard import Asker, Guard, Leg, Plan, Store, retried
 from vectoracl.model.records import Facet
 from vectoracl.model.values import native
-from vectoracl.operations import MAX_FACETS, Facets
 from vectoracl.verify import counted
 
 

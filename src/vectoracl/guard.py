@@ -23,7 +23,8 @@ import orjson
 
 from vectoracl.access.policy import Decision, Policy, TenantPolicy
 from vectoracl.access.scope import Grant, Scope
-from vectoracl.adapter import Adapter, Capabilities, Flow
+from vectoracl.adapter_api.chunk_validation import name_store
+from vectoracl.adapter_api.contract import Adapter, Capabilities, Flow
 from vectoracl.audit.returned_hashes import ReturnedIds
 from vectoracl.audit.sinks import Sink
 from vectoracl.drive import close_flow, wrapped
@@ -43,7 +44,6 @@ from vectoracl.model.actions import READ, Action
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Hit
 from vectoracl.ports import Decide, LateRecordError, PolicyFailedError, ReadVersion, Sleep, WriteRecord
-from vectoracl.prepare import name_store
 
 T = TypeVar("T")
 _log = logging.getLogger("vectoracl")

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self, TypeVar
 
 from vectoracl import arguments, facets, pages, reads, writes
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api.chunk_validation import Prepared, prepare
+from vectoracl.adapter_api.contract import Flow
+from vectoracl.adapter_api.operations import MAX_FACETS, ChunkRef, Include
 from vectoracl.audit.sinks import Sink
 from vectoracl.errors import ClosedError, DeniedError, InvalidInputError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS, Predicate, check_predicate, conjunction
@@ -16,8 +18,6 @@ from vectoracl.model.actions import Action, check_actions
 from vectoracl.model.identifiers import check_id
 from vectoracl.model.queries import Query
 from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Written
-from vectoracl.operations import MAX_FACETS, ChunkRef, Include
-from vectoracl.prepare import Prepared, prepare
 
 T = TypeVar("T")
 UNSET: Any = object()

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from vectoracl import transfer
-from vectoracl.adapter import Adopted, Flow, Operator, Progress
+from vectoracl.adapter_api.contract import Adopted, Flow, Operator, Progress
+from vectoracl.adapter_api.operations import Position, Rows
 from vectoracl.client import VectorACL
 from vectoracl.drive import run
 from vectoracl.embedding import embedded
@@ -21,7 +22,6 @@ from vectoracl.model.principal import Principal
 from vectoracl.model.queries import VectorQuery, check_query, check_vector
 from vectoracl.model.records import Hit, Record, Result, Vector
 from vectoracl.operating import unrecorded
-from vectoracl.operations import Position, Rows
 from vectoracl.ports import EMBEDDING, EmbedDocuments, EmbedQueries
 from vectoracl.transfer import recorded
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
-from vectoracl.adapter import Flow, Operator, Port
+from vectoracl.adapter_api.contract import Flow, Operator, Port
 from vectoracl.drive import run
 from vectoracl.guard import Guard, Store
 from vectoracl.model.identifiers import check_tenant, stored_tenant

@@ -11,13 +11,13 @@ from typing import Any, ClassVar, assert_never
 
 from vectoracl._util.worker_threads import LateError, Workers
 from vectoracl.access.policy import Decision, Policy, TenantPolicy
-from vectoracl.adapter import Request
+from vectoracl.adapter_api.contract import Request
+from vectoracl.adapter_api.store_notes import other_embedder
 from vectoracl.audit.sinks import AuditRecord, JsonlSink, MemorySink, Sink
 from vectoracl.errors import ConfigError, StoreError, caused
 from vectoracl.model.actions import Action
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Vector
-from vectoracl.notes import other_embedder
 from vectoracl.text.embedders import Embedder, Kind, embed_checked, identity_of
 
 _log = logging.getLogger("vectoracl")

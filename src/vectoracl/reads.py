@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any, Literal, TypeVar
 
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api.contract import Flow
+from vectoracl.adapter_api.operations import MAX_FETCHED, ChunkRef, Count, Fetch, Found, Include, Rows, Search
 from vectoracl.arguments import Ask
 from vectoracl.drive import confined, side_by_side
 from vectoracl.embedding import embedded
@@ -25,7 +26,6 @@ from vectoracl.model.queries import (
     check_vector,
 )
 from vectoracl.model.records import Hit, Result
-from vectoracl.operations import MAX_FETCHED, ChunkRef, Count, Fetch, Found, Include, Rows, Search
 from vectoracl.ports import EmbedQueries
 from vectoracl.verify import counted, verify
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 from vectoracl import arguments
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api.contract import Flow
 from vectoracl.errors import ClosedError, InvalidInputError, TooLargeError
 from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.guard import Store

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api.chunk_validation import Prepared, check_tagged, record_of
+from vectoracl.adapter_api.contract import Flow
+from vectoracl.adapter_api.operations import ChunkRef, Delete, Replace, Upsert
 from vectoracl.drive import confined
 from vectoracl.embedding import embedded
 from vectoracl.errors import DeniedError, RefusedError, UnsupportedPredicateError
@@ -15,9 +17,7 @@ from vectoracl.guard import Asker, Guard, Leg, Plan, Store, denied, retried
 from vectoracl.model.actions import Action
 from vectoracl.model.queries import check_vector
 from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record, Tag, Vector, Written
-from vectoracl.operations import ChunkRef, Delete, Replace, Upsert
 from vectoracl.ports import EmbedDocuments
-from vectoracl.prepare import Prepared, check_tagged, record_of
 from vectoracl.verify import counted
 
 _STORES_OWN = frozenset({"@generation", "@docgen"})

@@ -31,7 +31,7 @@ with vectoracl.connect(config) as acl:
     assert [hit.tenant for hit in found] == ["acme"], found
 
 if "pgvector" in extras:
-    names = {one.adapter for one in vectoracl.plugins.installed()}
+    names = {one.adapter for one in vectoracl.adapter_api.loading.installed()}
     assert names == {"memory", "pgvector"}, names
     importlib.import_module("vectoracl_pgvector.plugin")
 elif "qdrant" in extras:

@@ -6,11 +6,11 @@ import numpy as np
 import psycopg
 import pytest
 
+from vectoracl.adapter_api.operations import Delete, Replace, Search, Upsert
 from vectoracl.errors import RefusedError, StoreError, UntaggedWriteError
 from vectoracl.filters.predicate import ALWAYS, F
 from vectoracl.model.queries import VectorQuery
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import Delete, Replace, Search, Upsert
 from vectoracl_pgvector.adapter import PgvectorAdapter
 from vectoracl_pgvector.compile import PgCompiler
 from vectoracl_pgvector.config import PgvectorConfig

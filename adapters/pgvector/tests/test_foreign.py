@@ -12,9 +12,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from vectoracl.adapter_api.posture import Posture
 from vectoracl.cli.render_findings import Report, render_script
 from vectoracl.errors import RefusedError
-from vectoracl.findings import Posture
 from vectoracl_pgvector.embedded import EmbeddedServer
 from vectoracl_pgvector.foreign import inspect
 

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from vectoracl.findings import Posture
+from vectoracl.adapter_api.posture import Posture
 from vectoracl_pgvector.embedded import EmbeddedServer
 from vectoracl_pgvector.foreign import inspect
 

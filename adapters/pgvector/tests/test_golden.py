@@ -13,11 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vectoracl.adapter_api.operations import (
+    ChunkRef,
+    Count,
+    Delete,
+    Facets,
+    Fetch,
+    Position,
+    Replace,
+    Scan,
+    Search,
+    Upsert,
+)
 from vectoracl.filters.predicate import ALWAYS, And, Eq, F, Predicate
 from vectoracl.filters.validation import FieldType, check_filter
 from vectoracl.model.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import ChunkRef, Count, Delete, Facets, Fetch, Position, Replace, Scan, Search, Upsert
 from vectoracl_pgvector.adapter import PgvectorAdapter
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.conformance import PgStore

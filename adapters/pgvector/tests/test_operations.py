@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import Chunk, F, testing
+from vectoracl.adapter_api.operations import Delete, Facets, Replace, Upsert
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import Delete, Facets, Replace, Upsert
 from vectoracl_pgvector.compile import PgCompiler
 from vectoracl_pgvector.requests import Transaction
 
@@ -207,7 +207,7 @@ def test_metadata_comes_back_as_it_was_written(acl: v.VectorACL) -> None:
 
 
 def test_a_date_that_was_written_by_hand_is_refused_by_name(store: Any, acl: v.VectorACL) -> None:
-    from vectoracl.prepare import STORED_MOMENT
+    from vectoracl.adapter_api.chunk_validation import STORED_MOMENT
     from vectoracl_pgvector.names import Names
 
     names, docs = Names.of(store.pg), acl.scoped(ALICE)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from vectoracl.findings import Posture
+from vectoracl.adapter_api.posture import Posture
 from vectoracl_pgvector import posture
 from vectoracl_pgvector import schema as schema_sql
 from vectoracl_pgvector.config import PgvectorConfig

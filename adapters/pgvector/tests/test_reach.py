@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from vectoracl.findings import Posture
+from vectoracl.adapter_api.posture import Posture
 from vectoracl_pgvector import posture, posture_look, proofs, recognised, schema
 from vectoracl_pgvector.accepted import ACCEPTABLE, Accept
 from vectoracl_pgvector.config import PgvectorConfig

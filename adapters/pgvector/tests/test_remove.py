@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import vectoracl as v
 from vectoracl import Chunk, testing
-from vectoracl.adapter import TenantRemover
+from vectoracl.adapter_api.contract import TenantRemover
 from vectoracl.cli import app
 from vectoracl_pgvector import move
 from vectoracl_pgvector.mover import Patience

@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import vectoracl as v
 from vectoracl import Chunk, Hybrid, Lexical, testing
-from vectoracl.places import shared
+from vectoracl.adapter_api.store_identity import shared
 from vectoracl_pgvector.embedded_folder import Folder
 from vectoracl_pgvector.embedded_identity import identity_for
 from vectoracl_pgvector.embedded_programs import installed, programs_for

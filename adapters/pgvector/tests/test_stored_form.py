@@ -12,9 +12,9 @@ import pytest
 
 import vectoracl as v
 from vectoracl import Chunk, F, testing
+from vectoracl.adapter_api.chunk_validation import load_metadata
 from vectoracl.errors import StoreError
 from vectoracl.filters.validation import FieldType, datetime_text
-from vectoracl.prepare import load_metadata
 from vectoracl_pgvector import join
 from vectoracl_pgvector.compile_predicate import is_moment
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vectoracl.adapter_api.operations import Found, Search, Upsert
 from vectoracl.drive import run
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import Found, Search, Upsert
 from vectoracl_pinecone import compile as compiled
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.config import PineconeConfig

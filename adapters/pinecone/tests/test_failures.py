@@ -17,8 +17,8 @@ from pinecone import AsyncIndex, Index
 
 import vectoracl as v
 from vectoracl import Chunk, F, testing
+from vectoracl.adapter_api.operations import Replace, Upsert
 from vectoracl.errors import RefusedError, StoreError, UntaggedWriteError
-from vectoracl.operations import Replace, Upsert
 from vectoracl_pinecone import names
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.compile import PineconeCompiler

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from vectoracl.adapter_api.operations import Upsert
 from vectoracl.drive import arun, run
 from vectoracl.filters.predicate import ALWAYS
-from vectoracl.operations import Upsert
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.compile import PineconeCompiler
 from vectoracl_pinecone.execute import AsyncPineconePort, PineconePort

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vectoracl.adapter_api.operations import ChunkRef, Delete, Replace, Scan, Upsert
 from vectoracl.drive import confined, run
 from vectoracl.errors import DeniedError, StoreError
 from vectoracl.filters.predicate import ALWAYS, Eq
 from vectoracl.filters.validation import check_fields
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import ChunkRef, Delete, Replace, Scan, Upsert
 from vectoracl_conformance.interleave import Ended, World, frozen, moments, outcomes, schedules
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.config import PineconeConfig

@@ -299,7 +299,7 @@ def test_a_search_for_more_than_there_is_asks_whether_there_is_more(acl: v.Vecto
 
 def test_an_index_that_loses_rows_is_said() -> None:
     from vectoracl import ALWAYS
-    from vectoracl.operations import Search
+    from vectoracl.adapter_api.operations import Search
     from vectoracl_pinecone.adapter import PineconeAdapter
     from vectoracl_pinecone.requests import Match
 

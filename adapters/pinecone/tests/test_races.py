@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from vectoracl import F
+from vectoracl.adapter_api.operations import Delete, Replace, Scan, Upsert
 from vectoracl.drive import run
 from vectoracl.errors import ClosedError, DeniedError, StoreError
 from vectoracl.filters.predicate import ALWAYS, Eq, Predicate
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import Delete, Replace, Scan, Upsert
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.execute import PineconePort

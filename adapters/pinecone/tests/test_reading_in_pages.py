@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api.contract import Flow
+from vectoracl.adapter_api.operations import ChunkRef, Delete, Fetch, Scan, Search, Upsert
 from vectoracl.drive import confined, run
 from vectoracl.errors import StoreError
 from vectoracl.filters.predicate import ALWAYS, Eq, Not
 from vectoracl.filters.validation import check_fields
 from vectoracl.model.queries import VectorQuery
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import ChunkRef, Delete, Fetch, Scan, Search, Upsert
 from vectoracl_conformance.interleave import World, schedules
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.config import PineconeConfig

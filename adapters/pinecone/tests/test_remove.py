@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vectoracl.adapter_api.operations import Count, Upsert
 from vectoracl.drive import run
 from vectoracl.errors import InvalidTenantError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import Count, Upsert
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.execute import PineconePort
 from vectoracl_pinecone.operator import PineconeOperator

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vectoracl.adapter_api.operations import Found, Replace, Search, Upsert
 from vectoracl.drive import run
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.queries import HybridQuery, VectorQuery
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import Found, Replace, Search, Upsert
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.requests import Rank, RankGroups, RankLegs, Write

@@ -18,11 +18,11 @@ pytest.importorskip("qdrant_edge", reason="not run: pip install qdrant-edge-py")
 
 import vectoracl as v
 from vectoracl import F
+from vectoracl.adapter_api.chunk_validation import prepare, record_of
 from vectoracl.filters.boolean_compiler import EVERY
 from vectoracl.filters.semantics import compile_test
 from vectoracl.filters.validation import check_fields, check_scope_predicate
 from vectoracl.model.records import Record, Tag
-from vectoracl.prepare import prepare, record_of
 from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.names import id_of, order_of

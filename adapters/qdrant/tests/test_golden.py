@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from qdrant_client import models
 from qdrant_client.conversions.conversion import RestToGrpc
 
+from vectoracl.adapter_api.operations import Count, Facets
 from vectoracl.errors import ScopeViolationError, StoreError
 from vectoracl.filters.predicate import ALWAYS
-from vectoracl.operations import Count, Facets
 from vectoracl_qdrant.conformance import QdrantStore
 from vectoracl_qdrant.execute import call
 from vectoracl_qdrant.names import HEADS, head_id
@@ -213,7 +213,7 @@ def test_a_point_of_somebody_else_is_an_error_and_not_a_hit() -> None:
 
 
 def test_a_short_answer_of_the_vector_index_is_said() -> None:
-    from vectoracl.operations import Search
+    from vectoracl.adapter_api.operations import Search
 
     from qdrant_support.shapes import TEXT
 

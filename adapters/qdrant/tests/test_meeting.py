@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
+from vectoracl.adapter_api.generations import at_generation
+from vectoracl.adapter_api.operations import ChunkRef, Count, Delete, Facets, Fetch, Replace, Scan, Search, Upsert
 from vectoracl.drive import confined, run
 from vectoracl.errors import DeniedError, StoreError
 from vectoracl.filters.predicate import ALWAYS, Eq, Or
 from vectoracl.filters.validation import check_fields
 from vectoracl.model.queries import VectorQuery
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import ChunkRef, Count, Delete, Facets, Fetch, Replace, Scan, Search, Upsert
-from vectoracl.replacing import at_generation
 from vectoracl_conformance.interleave import Ended, World, deaths, frozen, moments, outcomes, schedules
 from vectoracl_qdrant import schema
 from vectoracl_qdrant.adapter import QdrantAdapter

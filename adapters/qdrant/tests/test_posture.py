@@ -16,8 +16,8 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 import vectoracl as v
 from vectoracl import testing
+from vectoracl.adapter_api.posture import Posture
 from vectoracl.filters.validation import check_fields
-from vectoracl.findings import Posture
 from vectoracl_qdrant import execute, schema
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.failures import mapped

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api.contract import Flow
+from vectoracl.adapter_api.operations import ChunkRef, Count, Delete, Facets, Fetch, Replace, Scan, Search, Upsert
 from vectoracl.drive import confined, run
 from vectoracl.errors import StoreError
 from vectoracl.filters.predicate import ALWAYS, Eq, Not
 from vectoracl.filters.validation import check_fields
 from vectoracl.model.queries import HybridQuery
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import ChunkRef, Count, Delete, Facets, Fetch, Replace, Scan, Search, Upsert
 from vectoracl_conformance.interleave import World, schedules
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.config import QdrantConfig

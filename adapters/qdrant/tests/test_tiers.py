@@ -12,10 +12,10 @@ from qdrant_client import models
 
 import vectoracl as v
 from vectoracl import testing
+from vectoracl.adapter_api.operations import Count, Delete, Replace, Search, Upsert
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.queries import HybridQuery, Lexical
-from vectoracl.operations import Count, Delete, Replace, Search, Upsert
 from vectoracl_conformance.drawn import unit
 from vectoracl_qdrant import operator as operators
 from vectoracl_qdrant import schema, tiers

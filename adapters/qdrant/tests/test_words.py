@@ -13,12 +13,12 @@ from qdrant_client import QdrantClient, models
 
 import vectoracl as v
 from vectoracl import Chunk, F, Hybrid, Lexical, testing
+from vectoracl.adapter_api.operations import Search
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.filters.validation import check_fields
 from vectoracl.model.queries import RRF_K, HybridQuery
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import Search
 from vectoracl.text.sparse_words import place, words
 from vectoracl_conformance.drawn import unit
 from vectoracl_qdrant import words as words_

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
+from vectoracl.adapter_api.operations import Replace, Upsert
 from vectoracl.errors import RefusedError, StoreError, UntaggedWriteError
 from vectoracl.filters.boolean_compiler import EVERY, NONE
 from vectoracl.filters.predicate import ALWAYS
-from vectoracl.operations import Replace, Upsert
 from vectoracl_weaviate.compile import _name
 from vectoracl_weaviate.conformance import WeaviateStore
 from vectoracl_weaviate.conformance_wire import _message_carries

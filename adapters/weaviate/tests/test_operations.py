@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import ALWAYS, Chunk, F, Hybrid, Lexical, Like
+from vectoracl.adapter_api.operations import Facets, Replace, Search
 from vectoracl.drive import run
 from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
 from vectoracl.facets import summed
@@ -20,7 +21,6 @@ from vectoracl.filters.semantics import getter, matches, tallied, values_of
 from vectoracl.filters.validation import FieldType, check_fields, check_filter
 from vectoracl.model.queries import RRF_K, VectorQuery
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import Facets, Replace, Search
 from vectoracl.testing import principal
 from vectoracl_conformance.drawn import FIELDS, predicate, rows
 from vectoracl_weaviate.names import tenant_name

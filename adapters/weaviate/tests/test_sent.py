@@ -7,11 +7,11 @@ import pytest
 
 import vectoracl as v
 from vectoracl import ALWAYS, Chunk
+from vectoracl.adapter_api.operations import Count, Delete, Facets, Replace, Upsert
 from vectoracl.drive import confined, run
 from vectoracl.errors import StoreError
 from vectoracl.guard import retried
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import Count, Delete, Facets, Replace, Upsert
 from vectoracl.testing import principal
 from vectoracl_weaviate.adapter import WeaviateAdapter
 from vectoracl_weaviate.config import WeaviateConfig

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
-from vectoracl.adapter import Opened
+from vectoracl.adapter_api.contract import Opened
 from vectoracl.errors import PostureError, ScopeViolationError, VectorACLError
 from vectoracl_conformance.checks import CHECKS, Check
 from vectoracl_conformance.corpus import DECOYS, DIMENSION, FIELDS, Corpus, build

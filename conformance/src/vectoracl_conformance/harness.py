@@ -21,7 +21,7 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from vectoracl.adapter import Opened
+from vectoracl.adapter_api.contract import Opened
 from vectoracl.model.records import Record
 from vectoracl_conformance.evidence.wire import Wire
 
@@ -160,7 +160,8 @@ class Store(ABC):
     def census(self) -> Sequence[Record]:
         """Read every row of the store, of all tenants, without the adapter's code; vectors may be normalised.
 
-        Metadata has its declared types, datetimes as aware datetimes (`vectoracl.prepare.load_metadata` reads them).
+        Metadata has its declared types, datetimes as aware datetimes
+        (`vectoracl.adapter_api.chunk_validation.load_metadata` reads them).
         """
 
     def parts(self) -> frozenset[str] | None:

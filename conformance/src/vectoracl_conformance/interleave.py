@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any, Literal
 
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api.contract import Flow
 from vectoracl.errors import StoreError, VectorACLError
 
 State = Mapping[str, str]

@@ -16,12 +16,12 @@ from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from vectoracl import AsyncVectorACL, Policy, Principal, VectorACL
-from vectoracl.adapter import Adapter, Opened
+from vectoracl.adapter_api.contract import Adapter, Opened
+from vectoracl.adapter_api.operations import Operation
 from vectoracl.audit.sinks import MemorySink
 from vectoracl.drive import arun, confined, run
 from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.records import Chunk, Facet, Hit, Page, Record, Result, Vector, Written
-from vectoracl.operations import Operation
 from vectoracl.ports import AsyncCorePort
 from vectoracl.transfer import write_rows
 from vectoracl_conformance import corpus as corpora

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from vectoracl.plugins import installed
+from vectoracl.adapter_api.loading import installed
 from vectoracl_conformance.corpus import DECOYS
 from vectoracl_conformance.crew import Crew
 from vectoracl_conformance.engine import Options

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vectoracl.adapter import AsyncPort, Opened, Port
+from vectoracl.adapter_api.contract import AsyncPort, Opened, Port
 
 
 class Event(NamedTuple):

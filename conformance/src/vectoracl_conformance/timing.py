@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from vectoracl.adapter import Opened
+from vectoracl.adapter_api.contract import Opened
 from vectoracl_conformance import corpus as corpora
 from vectoracl_conformance.corpus import DIMENSION, FIELDS, Corpus, K, build
 from vectoracl_conformance.engine import Options

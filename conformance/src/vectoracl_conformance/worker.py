@@ -37,7 +37,7 @@ class Teller:
 
 def described(harness: Harness) -> dict[str, Any]:
     """Return what the report says about who was measured."""
-    from vectoracl.plugins import installed
+    from vectoracl.adapter_api.loading import installed
 
     server = harness.server()
     versions = [

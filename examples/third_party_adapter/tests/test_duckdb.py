@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import Chunk, F, hazmat, testing
+from vectoracl.adapter_api.operations import Count
 from vectoracl.filters.predicate import ALWAYS
-from vectoracl.operations import Count
 
 FIELDS = {
     "year": "number",

@@ -7,10 +7,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from vectoracl.adapter import Capabilities
+from vectoracl.adapter_api.contract import Capabilities
+from vectoracl.adapter_api.loading import Installed, installed, load
 from vectoracl.cli.common import CLEAN, FINDINGS, JsonOption, done, out, plain, print_json
 from vectoracl.errors import VectorACLError
-from vectoracl.plugins import Installed, installed, load
 
 
 def adapters(*, as_json: JsonOption = False) -> None:

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vectoracl.adapter_api.loading import load
+from vectoracl.adapter_api.posture import CORE_RULES, PREFIXES, Posture, Rule
 from vectoracl.cli import render_findings
 from vectoracl.cli.common import (
     CLEAN,
@@ -30,8 +32,6 @@ from vectoracl.cli.common import (
 )
 from vectoracl.cli.render_findings import Report
 from vectoracl.errors import InvalidInputError, RefusedError
-from vectoracl.findings import CORE_RULES, PREFIXES, Posture, Rule
-from vectoracl.plugins import load
 
 _WIDEST = 110
 DEFAULT_ADAPTER = "pgvector"

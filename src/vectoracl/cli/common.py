@@ -24,7 +24,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from vectoracl import hazmat
-from vectoracl.adapter import Progress as Report
+from vectoracl.adapter_api.contract import Progress as Report
 from vectoracl.client import VectorACL
 from vectoracl.config import DEFAULT_PATH
 from vectoracl.errors import (

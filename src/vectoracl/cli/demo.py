@@ -11,11 +11,12 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from vectoracl import plugins
 from vectoracl._util.file_lock import FileLock
 from vectoracl._util.private_files import read_private, replace_atomically, take_folder
-from vectoracl.adapter import DemoPlace
-from vectoracl.attempts import Forging
+from vectoracl.adapter_api import loading
+from vectoracl.adapter_api.contract import DemoPlace
+from vectoracl.adapter_api.demo_attacks import Forging
+from vectoracl.adapter_api.posture import Posture
 from vectoracl.cli import demo_attempts, demo_run
 from vectoracl.cli.common import (
     CLEAN,
@@ -34,7 +35,6 @@ from vectoracl.cli.init import template, write_new
 from vectoracl.client import VectorACL
 from vectoracl.config import read
 from vectoracl.errors import ConfigError, InvalidInputError, RefusedError, StoreError
-from vectoracl.findings import Posture
 from vectoracl.text.embedders import Embedder, open_embedder
 
 FOLDER = Path(".vectoracl/demo")
@@ -158,7 +158,7 @@ def _prepared(config: Path | None, spec: str, adapter: str, steps: Steps) -> Ite
         model = open_embedder(one.use, dimension=one.dimension, allow_import=one.allow_import)
         yield _Made(model, config)
         return
-    hooks = plugins.load(adapter)
+    hooks = loading.load(adapter)
     model = open_embedder(spec, allow_import=True)  # typed by the one who runs it
     with _own_folder():
         place = _place(hooks, adapter, model.dimension, steps)

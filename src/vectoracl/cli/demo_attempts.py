@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from vectoracl import plugins
-from vectoracl.adapter import Flow, OpenContext
-from vectoracl.attempts import Attempt, Forging
+from vectoracl.adapter_api import loading
+from vectoracl.adapter_api.contract import Flow, OpenContext
+from vectoracl.adapter_api.demo_attacks import Attempt, Forging
+from vectoracl.adapter_api.operations import Delete, Upsert
 from vectoracl.client import VectorACL
 from vectoracl.config import adapter_config
 from vectoracl.errors import InvalidInputError, ScopeViolationError, StoreError, VectorACLError
 from vectoracl.filters.predicate import ALWAYS, F, Predicate
 from vectoracl.filters.validation import check_fields
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import Delete, Upsert
 
 _Try = Callable[[VectorACL, Forging], Attempt]
 _ROUNDS = 25
@@ -57,7 +57,7 @@ def _met(attempt: _Try, attack: str, acl: VectorACL, forging: Forging) -> Attemp
 def _of_adapter(acl: VectorACL, forging: Forging, base: Path) -> Sequence[Attempt]:
     name = acl.config.default
     store = acl.config.stores[name]
-    hooks = plugins.load(store.adapter, store.distribution)
+    hooks = loading.load(store.adapter, store.distribution)
     config = adapter_config(hooks.vectoracl_config_model(), store, name)
     context = OpenContext(name, check_fields(store.metadata), str(base), acl.config.debug_errors)
     made: Sequence[Attempt] | None = hooks.vectoracl_attempts(config=config, context=context, forging=forging)

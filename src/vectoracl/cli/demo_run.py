@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vectoracl import hazmat
-from vectoracl.attempts import Attempt
+from vectoracl.adapter_api.demo_attacks import Attempt
 from vectoracl.cli.common import Steps
 from vectoracl.cli.corpus import TenantCorpus, demo_queries
 from vectoracl.client import VectorACL

@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from vectoracl.attempts import Attempt
+from vectoracl.adapter_api.demo_attacks import Attempt
 from vectoracl.cli.common import one_line, plain, show_commands
 from vectoracl.cli.demo_run import REPETITIONS, Asked, Line, Outcome, name_of
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from vectoracl import plugins
 from vectoracl._util import toml
 from vectoracl._util.private_files import replace_atomically
 from vectoracl._util.private_files import write_new as write_new_file
+from vectoracl.adapter_api import loading
 from vectoracl.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -108,7 +108,7 @@ def init(
     `ingest` and `search` work at once; for the others it says where the server's address goes. `vectoracl adapters`
     lists what is installed.
     """
-    write_new(config, template(plugins.load(adapter)), force=force)
+    write_new(config, template(loading.load(adapter)), force=force)
     if as_json:
         print_json({"written": plain(config), "adapter": plain(adapter)})
         return

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from vectoracl.findings import CORE_RULES, PREFIXES, Rule
-from vectoracl.plugins import load
+from vectoracl.adapter_api.loading import load
+from vectoracl.adapter_api.posture import CORE_RULES, PREFIXES, Rule
 
 _HEAD = """\
 # The rules of `vectoracl check`

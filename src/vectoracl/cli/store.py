@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vectoracl import hazmat
-from vectoracl.adapter import Operator, TenantInfo, TenantKeeper, TenantRemover
+from vectoracl.adapter_api.contract import Operator, TenantInfo, TenantKeeper, TenantRemover
 from vectoracl.cli.common import (
     CLEAN,
     DEFAULT_CONFIG,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vectoracl.adapter import Capabilities, Flow
+from vectoracl.adapter_api.chunk_validation import check_tagged
+from vectoracl.adapter_api.contract import Capabilities, Flow
+from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.adapter_api.posture import Posture
 from vectoracl.filters.validation import TAG_FIELDS, FieldType
-from vectoracl.findings import Posture
 from vectoracl.memory.config import MemoryConfig
 from vectoracl.memory.execute import Look, Perform, RankAll
 from vectoracl.model.queries import ResolvedQuery
 from vectoracl.model.records import Facet
-from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
-from vectoracl.prepare import check_tagged
 
 
 def capabilities(config: MemoryConfig) -> Capabilities:

@@ -13,16 +13,8 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from vectoracl.adapter import Request
-from vectoracl.errors import ClosedError, DeniedError, InvalidInputError
-from vectoracl.filters.predicate import Predicate
-from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
-from vectoracl.filters.validation import FieldType
-from vectoracl.findings import Posture
-from vectoracl.memory import lexical
-from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
-from vectoracl.model.records import Facet, Hit, Tag, Vector, hit_of
-from vectoracl.operations import (
+from vectoracl.adapter_api.contract import Request
+from vectoracl.adapter_api.operations import (
     ChunkRef,
     Count,
     Delete,
@@ -37,6 +29,14 @@ from vectoracl.operations import (
     Search,
     Upsert,
 )
+from vectoracl.adapter_api.posture import Posture
+from vectoracl.errors import ClosedError, DeniedError, InvalidInputError
+from vectoracl.filters.predicate import Predicate
+from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
+from vectoracl.filters.validation import FieldType
+from vectoracl.memory import lexical
+from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
+from vectoracl.model.records import Facet, Hit, Tag, Vector, hit_of
 
 R = TypeVar("R")
 Key = tuple[str, int, str]

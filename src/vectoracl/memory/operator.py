@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vectoracl.adapter import Adopted, Progress, TenantInfo
+from vectoracl.adapter_api.contract import Adopted, Progress, TenantInfo
 from vectoracl.errors import RefusedError
 from vectoracl.memory.execute import Shelf
 from vectoracl.model.identifiers import stored_tenant

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from vectoracl._util import toml
-from vectoracl.adapter import Capabilities, DemoPlace, OpenContext, Opened
-from vectoracl.hookspecs import hookimpl
+from vectoracl.adapter_api.contract import Capabilities, DemoPlace, OpenContext, Opened
+from vectoracl.adapter_api.hookspecs import hookimpl
 from vectoracl.memory.adapter import MemoryAdapter, capabilities
 from vectoracl.memory.config import MemoryConfig
 from vectoracl.memory.execute import AsyncMemoryPort, MemoryPort, shelf_of

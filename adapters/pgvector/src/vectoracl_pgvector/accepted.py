@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from vectoracl.findings import Finding
+from vectoracl.adapter_api.posture import Finding
 
 # Rules about what could not be proved, or about a way round that only its owner can weigh. What is a fact about the
 # table, its policies or the runtime role itself is mended, not accepted.

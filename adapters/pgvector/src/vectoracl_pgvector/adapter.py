@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vectoracl.adapter import Capabilities, Flow
+from vectoracl.adapter_api.chunk_validation import check_tagged
+from vectoracl.adapter_api.contract import Capabilities, Flow
+from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import InvalidInputError, RefusedError, StoreError, UnsupportedPredicateError
 from vectoracl.filters.validation import FieldType
-from vectoracl.findings import Posture
 from vectoracl.model.queries import Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet, Record, Vector
-from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
-from vectoracl.prepare import check_tagged
 from vectoracl_pgvector import posture as postures
 from vectoracl_pgvector import schema
 from vectoracl_pgvector.capabilities import capabilities

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import psycopg
 
-from vectoracl import adopting
-from vectoracl.adapter import Adopted, Progress
-from vectoracl.adopting import PATH, PRODUCER, SHOWN, Findings, printable
+from vectoracl.adapter_api import adoption
+from vectoracl.adapter_api.adoption import PATH, PRODUCER, SHOWN, Findings, printable
+from vectoracl.adapter_api.chunk_validation import check_metadata, dump_metadata
+from vectoracl.adapter_api.contract import Adopted, Progress
 from vectoracl.errors import InvalidInputError, RefusedError
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.queries import check_vector
 from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record
-from vectoracl.prepare import check_metadata, dump_metadata
 from vectoracl_pgvector.adopt_source import HELPER, SCOPE, find
 from vectoracl_pgvector.binary import adapt
 from vectoracl_pgvector.config import PgvectorConfig
@@ -95,7 +95,7 @@ class _Adoption:
         self._source = find(connection, config, source)
         self._half = config.type == "halfvec"
         self._matched: Counter[str] = Counter()  # by tenant: adopted rows that were found for a row of the source
-        self._checks = adopting.Checks(
+        self._checks = adoption.Checks(
             fields, config.dimension, config.metric, source=self._source.table, prefix=config.adopt.prefix
         )
 
@@ -134,13 +134,13 @@ class _Adoption:
 
     def _record(self, row: _Row) -> Record:
         """Return *row* as a chunk that `upsert` would take. Raises: RefusedError with the reason."""
-        tenant = adopting.tenant_in(row.tenant)
+        tenant = adoption.tenant_in(row.tenant)
         if row.chunk is None or row.document is None:
             raise RefusedError(f"No {'chunk id' if row.chunk is None else 'document'}.")
         if row.vector is None:
             raise RefusedError("No vector.")
         metadata = check_metadata(self._metadata(row), self._fields)
-        text = adopting.text_at(row.text, self._source.text_keys)
+        text = adoption.text_at(row.text, self._source.text_keys)
         vector = load_vector(row.vector, half=self._source.vector_type == "halfvec")
         made = Chunk(row.chunk, row.document, text or "", vector, metadata=metadata)
         record = self._checks.record(tenant, made)
@@ -224,7 +224,7 @@ class _Adoption:
                 ).fetchall()
             else:
                 rows = []
-        taken = {document for document, path in rows if adopting.from_another(path, self._source.table)}
+        taken = {document for document, path in rows if adoption.from_another(path, self._source.table)}
         return [record for record in records if record.tag.document in taken]
 
     def _there_is_a_table(self) -> bool:
@@ -343,8 +343,8 @@ class _Adoption:
             done.append(f"worth a partition of their own (vectoracl tenants promote): {', '.join(map(ascii, large))}")
         return done
 
-    def _groups(self, rows: Collection[_Row]) -> adopting.Groups:
-        return adopting.by_tenant(
+    def _groups(self, rows: Collection[_Row]) -> adoption.Groups:
+        return adoption.by_tenant(
             rows, self._record, lambda row: _shown(row.key), self._source.table, "row with the key"
         )
 
@@ -355,7 +355,7 @@ class _Adoption:
         """
         groups = self._groups(rows)
         oid = self._oid(self._config.type)
-        mine = [PATH, adopting.path_of(self._source.table)]
+        mine = [PATH, adoption.path_of(self._source.table)]
         new = changed = 0
         with self._connection.transaction():
             for tenant, records in groups:
@@ -388,10 +388,10 @@ class _Adoption:
     def _verify(self, total: int) -> None:
         """Compare every row's text, metadata and vector with its copy. Raises: StoreError."""
         self._matched.clear()
-        different, _ = adopting.compare(self._read(), self._groups, self._differing, self._progress, total)
+        different, _ = adoption.compare(self._read(), self._groups, self._differing, self._progress, total)
         if different:
             what = f"{sum(different.values())} rows"
-            raise adopting.differs("pgvector", self._source.table, what, sorted(different))
+            raise adoption.differs("pgvector", self._source.table, what, sorted(different))
 
     def _differing(self, tenant: str, records: Sequence[Record]) -> int:
         """Return how many of *records* have no copy that is the same; what was written here since is left as it is."""
@@ -409,7 +409,7 @@ class _Adoption:
             rows = cursor.fetchall()
         replaced = {row[0] for row in rows if row[2] > 0}
         there = {(row[0], row[1]): row[3:] for row in rows}
-        mine = adopting.path_of(self._source.table)
+        mine = adoption.path_of(self._source.table)
         here = [there.get((record.tag.document, record.tag.chunk)) for record in records]
         self._matched[tenant] += sum(copy is not None and copy[0] == mine for copy in here)
         return sum(
@@ -422,8 +422,8 @@ class _Adoption:
         if copy is None:
             return False
         path, text, metadata, vector = copy
-        if not adopting.was_adopted(path, self._source.table):
-            return not adopting.from_another(path, self._source.table)  # written here since: what the store is for
+        if not adoption.was_adopted(path, self._source.table):
+            return not adoption.from_another(path, self._source.table)  # written here since: what the store is for
         if text != record.text or _load(metadata) != json.loads(dump_metadata(record.metadata)):
             return False
         ours = record.vector if not self._half else record.vector.astype(np.float16).astype(np.float32)
@@ -437,7 +437,7 @@ class _Adoption:
                 self._connection.execute(SCOPE, (tenant,), prepare=False)
                 row = self._connection.execute(
                     f"SELECT count(*) FROM {self._names.table} WHERE {c.tenant} = %s::text AND {c.path} = %s::text",
-                    (tenant, adopting.path_of(self._source.table)),
+                    (tenant, adoption.path_of(self._source.table)),
                     prepare=False,
                 ).fetchone()
             over = (row[0] if row is not None else 0) - self._matched[tenant]

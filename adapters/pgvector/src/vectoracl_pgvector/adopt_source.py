@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from vectoracl.adopting import DOCUMENT, TENANT, steps
+from vectoracl.adapter_api.adoption import DOCUMENT, TENANT, steps
 from vectoracl.errors import RefusedError
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import SETTING, Names, literal, quote

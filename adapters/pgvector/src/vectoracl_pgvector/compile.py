@@ -10,12 +10,23 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from vectoracl.adapter_api.chunk_validation import dump_metadata
+from vectoracl.adapter_api.operations import (
+    ChunkRef,
+    Count,
+    Delete,
+    Facets,
+    Fetch,
+    Include,
+    Replace,
+    Scan,
+    Search,
+    Upsert,
+)
 from vectoracl.filters.predicate import Always, Predicate
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Record, Vector
-from vectoracl.operations import ChunkRef, Count, Delete, Facets, Fetch, Include, Replace, Scan, Search, Upsert
-from vectoracl.prepare import dump_metadata
 from vectoracl_pgvector.compile_predicate import Compiler, Sql
 from vectoracl_pgvector.compile_words import Near, Ranking, Rows, hybrid, lexical
 from vectoracl_pgvector.config import PgvectorConfig

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from vectoracl.adapter import Flow
-from vectoracl.findings import Posture
+from vectoracl.adapter_api.contract import Flow
+from vectoracl.adapter_api.operations import Count, Facets, Found, Search
+from vectoracl.adapter_api.posture import Posture
 from vectoracl.model.records import Facet
-from vectoracl.operations import Count, Facets, Found, Search
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.mutants.broken import Broken, wrapped
 from vectoracl_pgvector.requests import Statement, Transaction

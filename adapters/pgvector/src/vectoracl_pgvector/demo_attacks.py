@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg_pool import ConnectionPool
 
-from vectoracl.attempts import Attempt, Forging
+from vectoracl.adapter_api.demo_attacks import Attempt, Forging
 from vectoracl.errors import StoreError, apart
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connections import Connections

@@ -7,8 +7,8 @@ import re
 import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
+from vectoracl.adapter_api.chunk_validation import stored_form
 from vectoracl.errors import ClosedError, DeniedError, PostureError, StoreError, VectorACLError, caused
-from vectoracl.prepare import stored_form
 from vectoracl_pgvector.compile_predicate import FOREIGN_FORM
 from vectoracl_pgvector.limits import limit
 from vectoracl_pgvector.liveness import HungUpError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import psycopg
 
+from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import RefusedError, apart
-from vectoracl.findings import Posture
 from vectoracl_pgvector import posture
 from vectoracl_pgvector.connect_failures import connect_failed
 from vectoracl_pgvector.failures import mapped

@@ -14,7 +14,7 @@ import psycopg
 from psycopg.pq import Format
 from psycopg.rows import tuple_row
 
-from vectoracl.adapter import AsyncPort, Flow, Port
+from vectoracl.adapter_api.contract import AsyncPort, Flow, Port
 from vectoracl.client import AsyncVectorACL, VectorACL
 from vectoracl.drive import arun, run
 from vectoracl.errors import InvalidInputError, RefusedError, VectorACLError, apart

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vectoracl.findings import Finding
+from vectoracl.adapter_api.posture import Finding
 from vectoracl_pgvector import versions
 from vectoracl_pgvector.posture_look import Look, database_of, found, grantee_name, grantee_names, new_owner
 from vectoracl_pgvector.posture_rows import Code, DefaultGrant, Extension, Function, Move, Publication, Setting, View

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Final
 
-from vectoracl.findings import Finding
+from vectoracl.adapter_api.posture import Finding
 from vectoracl_pgvector import posture_parts as parts
 from vectoracl_pgvector.posture_look import Look, found
 from vectoracl_pgvector.sql_text import advice, ident

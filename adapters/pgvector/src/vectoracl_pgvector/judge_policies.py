@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from vectoracl.findings import Finding
+from vectoracl.adapter_api.posture import Finding
 from vectoracl_pgvector.policy_text import Binding, Bound
 from vectoracl_pgvector.posture_look import Look, found, listed, place_of
 from vectoracl_pgvector.posture_rows import Policy, Related, Relation

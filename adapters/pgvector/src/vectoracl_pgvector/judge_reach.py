@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from vectoracl.findings import Finding
+from vectoracl.adapter_api.posture import Finding
 from vectoracl_pgvector import proofs, recognised, versions
 from vectoracl_pgvector.posture_look import Look, found
 from vectoracl_pgvector.posture_rows import Extension, ForeignKey

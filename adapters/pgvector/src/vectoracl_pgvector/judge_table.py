@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from vectoracl.findings import Finding
+from vectoracl.adapter_api.posture import Finding
 from vectoracl_pgvector.policy_text import Binding, bind, settings_in
 from vectoracl_pgvector.posture_look import Look, found, grantee_name, listed, place_of
 from vectoracl_pgvector.posture_rows import Column, ForeignKey, Index, Relation

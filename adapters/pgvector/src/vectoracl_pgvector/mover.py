@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg.errors import LockNotAvailable
 
-from vectoracl.adapter import Progress
+from vectoracl.adapter_api.contract import Progress
 from vectoracl.errors import RefusedError
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.mirror import CONSTRAINT, TRIGGERS, Mirror, marker_prefix

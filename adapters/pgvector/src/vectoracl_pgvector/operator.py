@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from vectoracl.adapter import Adopted, Progress, TenantInfo
+from vectoracl.adapter_api.contract import Adopted, Progress, TenantInfo
 from vectoracl.errors import ConfigError, VectorACLError, apart
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant

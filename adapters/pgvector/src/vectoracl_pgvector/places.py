@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from vectoracl.adapter import Port
+from vectoracl.adapter_api.contract import Port
+from vectoracl.adapter_api.store_identity import original, replica
 from vectoracl.errors import StoreError
-from vectoracl.places import original, replica
 from vectoracl_pgvector.names import SAFE_PATH, Names
 from vectoracl_pgvector.requests import Statement, Transaction
 

@@ -10,10 +10,10 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from pydantic import BaseModel
 
 from vectoracl._util import toml
-from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
+from vectoracl.adapter_api.contract import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
+from vectoracl.adapter_api.hookspecs import hookimpl
+from vectoracl.adapter_api.posture import Posture, Rule
 from vectoracl.errors import ConfigError
-from vectoracl.findings import Posture, Rule
-from vectoracl.hookspecs import hookimpl
 from vectoracl_pgvector.adapter import PgvectorAdapter
 from vectoracl_pgvector.capabilities import capabilities
 from vectoracl_pgvector.config import PgvectorConfig
@@ -23,7 +23,7 @@ from vectoracl_pgvector.extension import Extension
 from vectoracl_pgvector.names import Names
 
 if TYPE_CHECKING:
-    from vectoracl.attempts import Attempt, Forging
+    from vectoracl.adapter_api.demo_attacks import Attempt, Forging
 
 
 @hookimpl

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from vectoracl.findings import Posture
+from vectoracl.adapter_api.posture import Posture
 from vectoracl_pgvector.policy_text import Binding, bind, settings_in
 from vectoracl_pgvector.posture_judge import judge
 from vectoracl_pgvector.posture_look import Target

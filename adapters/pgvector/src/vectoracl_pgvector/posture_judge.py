@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from vectoracl import notes
-from vectoracl.findings import Finding, Posture
+from vectoracl.adapter_api import store_notes
+from vectoracl.adapter_api.posture import Finding, Posture
 from vectoracl_pgvector import versions
 from vectoracl_pgvector.accepted import apart
 from vectoracl_pgvector.judge_around import (
@@ -55,7 +55,7 @@ def judge(target: Target, rows: Mapping[str, list[tuple[Any, ...]]]) -> Posture:
     ]  # fmt: skip
     findings = tuple(sorted(stay, key=lambda f: (f.rule.id, f.subject, f.message)))
     (comment,) = (look.rows.get("notes") or [(None,)])[0]
-    embedder = notes.embedder_of(notes.read(comment))
+    embedder = store_notes.embedder_of(store_notes.read(comment))
     taken = tuple((finding, entry.reason) for finding, entry in accepted)
     found_ = Posture(_grade(look, findings), findings, _facts(look), script(look, findings), embedder, taken)
     facts = tuple((f"accepted {number}", text) for number, text in enumerate(found_.acceptances, 1))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-from vectoracl.findings import Finding
+from vectoracl.adapter_api.posture import Finding
 from vectoracl_pgvector.accepted import Accept
 from vectoracl_pgvector.policy_text import Binding, Bound, bind
 from vectoracl_pgvector.posture_rows import AnyColumn, Column, Grant, Policy, Relation, Role, Server

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vectoracl.adapter import Request
+from vectoracl.adapter_api.contract import Request
 from vectoracl.model.records import Vector
 
 Row = tuple[Any, ...]

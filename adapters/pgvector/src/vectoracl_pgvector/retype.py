@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from vectoracl.adapter import Progress
+from vectoracl.adapter_api.contract import Progress
 from vectoracl.errors import RefusedError, VectorACLError
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.mover import PATIENCE, Mover

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from vectoracl.findings import Rule, Severity
+from vectoracl.adapter_api.posture import Rule, Severity
 
 _E: Final[Severity] = "error"
 _W: Final[Severity] = "warning"

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from vectoracl.findings import Finding
+from vectoracl.adapter_api.posture import Finding
 from vectoracl_pgvector import versions
 from vectoracl_pgvector.judge_policies import weak_policies
 from vectoracl_pgvector.posture_look import Look, database_of, place_of

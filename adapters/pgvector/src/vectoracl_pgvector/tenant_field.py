@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from vectoracl.adopting import TENANT
+from vectoracl.adapter_api.adoption import TENANT
 from vectoracl_pgvector.sql_text import ident, literal
 
 JSON_KINDS = frozenset({"json", "jsonb"})

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from vectoracl import notes
+from vectoracl.adapter_api import store_notes
 from vectoracl.errors import RefusedError
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import Names, literal
@@ -69,7 +69,7 @@ def check(connection: psycopg.Connection[Any], config: PgvectorConfig, store: st
             "copy the chunks there (vectoracl copy --reembed).",
             field="dimension",
         )
-    notes.learned(store, notes.embedder_of(notes.read(comment)), embedder)
+    store_notes.learned(store, store_notes.embedder_of(store_notes.read(comment)), embedder)
 
 
 def keep(config: PgvectorConfig, embedder: str | None) -> Iterator[str]:
@@ -77,7 +77,7 @@ def keep(config: PgvectorConfig, embedder: str | None) -> Iterator[str]:
     if embedder is None:
         return
     names = Names.of(config)
-    line = notes.written(None, {notes.EMBEDDER: embedder, notes.DIMENSION: config.dimension})
+    line = store_notes.written(None, {store_notes.EMBEDDER: embedder, store_notes.DIMENSION: config.dimension})
     column = f"{names.table}.{names.c.vector}"
     yield (
         "DO $vectoracl$ DECLARE kept text := (SELECT pg_catalog.col_description(attrelid, attnum) FROM "

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vectoracl.adapter import Capabilities, Flow
+from vectoracl.adapter_api.contract import Capabilities, Flow
+from vectoracl.adapter_api.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import StoreError, UnsupportedPredicateError
 from vectoracl.filters.validation import FieldType
-from vectoracl.findings import Posture
 from vectoracl.model.queries import ResolvedQuery, VectorQuery
-from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl_pinecone import posture as postures
 from vectoracl_pinecone.capabilities import capabilities
 from vectoracl_pinecone.compile import EVERY, NONE, PineconeCompiler, numbers

@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from vectoracl import adopting
-from vectoracl.adapter import Adopted, Port, Progress
-from vectoracl.adopting import Findings, Groups
+from vectoracl.adapter_api import adoption
+from vectoracl.adapter_api.adoption import Findings, Groups
+from vectoracl.adapter_api.chunk_validation import check_metadata
+from vectoracl.adapter_api.contract import Adopted, Port, Progress
+from vectoracl.adapter_api.operations import Upsert
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Chunk as Plain
 from vectoracl.model.records import Record
-from vectoracl.operations import Upsert
-from vectoracl.prepare import check_metadata
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.compile import NO_VERSION, PineconeCompiler
 from vectoracl_pinecone.config import PineconeConfig
@@ -57,7 +57,7 @@ class Adoption:
         self._progress = progress or (lambda *_: None)
         self._adapter = PineconeAdapter(config, fields)
         self._compile = PineconeCompiler(config, fields)
-        self._checks = adopting.Checks(
+        self._checks = adoption.Checks(
             fields, config.dimension, config.metric, source=source, prefix=config.adopt.prefix
         )
         found = port.execute(Describe(), None)
@@ -114,23 +114,23 @@ class Adoption:
         if self._source == EVERY_NAMESPACE:
             tenant: Any = namespace
         else:
-            key = self._part(metadata, chosen.tenant, adopting.TENANT, "tenant")
+            key = self._part(metadata, chosen.tenant, adoption.TENANT, "tenant")
             tenant = metadata.pop(key, None) if key is not None else None
             parts["tenant"] = key or ""
         if isinstance(tenant, float) and tenant.is_integer():
             tenant = str(int(tenant))
-        tenant = adopting.tenant_in(tenant)
-        key = self._part(metadata, chosen.document, adopting.DOCUMENT, "document")
+        tenant = adoption.tenant_in(tenant)
+        key = self._part(metadata, chosen.document, adoption.DOCUMENT, "document")
         document = metadata.pop(key) if key is not None else match.id
         if not isinstance(document, str):
             raise RefusedError("The document is no text.")
         parts["document"] = key or ""
-        said, *keys = adopting.steps(chosen.text or "")
+        said, *keys = adoption.steps(chosen.text or "")
         key = self._part(metadata, said or None, _TEXT, "text")
         if key is None and not said and "_node_content" in metadata:
             key, keys = "_node_content", ["text"]  # LlamaIndex keeps the whole node as JSON
         held = "" if key is None else metadata[key] if keys else metadata.pop(key)
-        text = adopting.text_at(held, keys) or ""
+        text = adoption.text_at(held, keys) or ""
         parts["text"] = "->>".join((key, *keys)) if key else ""
         if not match.values:
             raise RefusedError("No dense vector.")
@@ -155,7 +155,7 @@ class Adoption:
             return made
 
         total = sum(self._namespaces.values())
-        adopting.look(
+        adoption.look(
             findings,
             self._read(),
             record,
@@ -193,7 +193,7 @@ class Adoption:
         adopted = adopted or Adopted()
         findings.settle(adopted, "Nothing was")
         total = sum(findings.tenants.values())
-        adopting.copy(self._read(), self._groups, self._write, adopted, self._progress, total)
+        adoption.copy(self._read(), self._groups, self._write, adopted, self._progress, total)
         self._verify(total)
         compared = "ids, texts, metadata and vectors"
         done = [findings.report(self._named, adopted, compared)]
@@ -204,13 +204,13 @@ class Adoption:
         return done
 
     def _groups(self, items: Collection[Item]) -> Groups:
-        return adopting.by_tenant(items, self._record, _id_of, self._named, "record")
+        return adoption.by_tenant(items, self._record, _id_of, self._named, "record")
 
     def _taken(self, tenant: str, records: Sequence[Record]) -> list[Record]:
         """Return those of *records* whose ids are those of chunks that were adopted from another namespace."""
         rows, key = self._rows(tenant, records), self._config.keys.path
         paths = {id_: (row.metadata or {}).get(key) for id_, row in rows.items()}
-        return [one for one in records if adopting.from_another(paths.get(self._wanted(one).id), self._source)]
+        return [one for one in records if adoption.from_another(paths.get(self._wanted(one).id), self._source)]
 
     def _wanted(self, record: Record) -> Any:
         return self._compile.records_of([record], NO_VERSION)[0]
@@ -248,7 +248,7 @@ class Adoption:
 
     def _verify(self, total: int) -> None:
         """Read every record again, here and there, and compare. Raises: StoreError."""
-        different, seen = adopting.compare(self._read(), self._groups, self._differing, self._progress, total)
+        different, seen = adoption.compare(self._read(), self._groups, self._differing, self._progress, total)
         differ = sum(different.values())
         if differ or seen != total:
             raise StoreError(
@@ -273,8 +273,8 @@ class Adoption:
         if copy is None:
             return False
         keys, has, wanted = self._config.keys, dict(copy.metadata or {}), self._wanted(made)
-        if not adopting.was_adopted(has.get(keys.path), self._source):
-            return not adopting.from_another(has.get(keys.path), self._source)
+        if not adoption.was_adopted(has.get(keys.path), self._source):
+            return not adoption.from_another(has.get(keys.path), self._source)
         same = all(
             has.get(key) == wanted.metadata[key] for key in (keys.tenant, keys.document, keys.text, keys.metadata)
         )

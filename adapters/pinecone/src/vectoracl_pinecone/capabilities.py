@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vectoracl.adapter import Capabilities
+from vectoracl.adapter_api.contract import Capabilities
 from vectoracl_pinecone.config import PineconeConfig
 
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import orjson
 
+from vectoracl.adapter_api.chunk_validation import dump_metadata
+from vectoracl.adapter_api.operations import ChunkRef, Search, named
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.filters.boolean_compiler import EVERY, NONE
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Record as Chunk
 from vectoracl.model.records import Vector
-from vectoracl.operations import ChunkRef, Search, named
-from vectoracl.prepare import dump_metadata
 from vectoracl.text.sparse_words import weights
 from vectoracl_pinecone.compile_predicate import Compiled, Compiler, among, every, exists, some
 from vectoracl_pinecone.config import MAX_REQUEST_BYTES, MAX_UPSERT, PineconeConfig

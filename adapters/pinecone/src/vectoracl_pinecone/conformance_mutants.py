@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vectoracl.adapter import Adapter, Flow, Opened, Request
+from vectoracl.adapter_api.contract import Adapter, Flow, Opened, Request
+from vectoracl.adapter_api.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import StoreError
 from vectoracl.filters.boolean_compiler import EVERY
 from vectoracl.filters.predicate import ALWAYS, Always
-from vectoracl.findings import Posture
-from vectoracl.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.mutants.broken import Broken, forged
 from vectoracl_pinecone.compile import PineconeCompiler

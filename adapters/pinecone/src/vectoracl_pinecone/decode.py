@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from vectoracl.adapter_api.chunk_validation import load_metadata
+from vectoracl.adapter_api.operations import Include
 from vectoracl.errors import ScopeViolationError, StoreError, apart
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Hit, Tag, hit_of
-from vectoracl.operations import Include
-from vectoracl.prepare import load_metadata
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.names import id_of
 from vectoracl_pinecone.requests import Match

@@ -22,8 +22,8 @@ from typing import Any, assert_never
 from pinecone import AsyncIndex, AsyncPinecone, Index, Pinecone, RetryConfig
 from pinecone.errors import exceptions as theirs
 
-from vectoracl.adapter import OneProcess
-from vectoracl.connect_causes import Address
+from vectoracl.adapter_api.connect_failures import Address
+from vectoracl.adapter_api.contract import OneProcess
 from vectoracl.errors import ConfigError, StoreError, VectorACLError, apart
 from vectoracl_pinecone import documents
 from vectoracl_pinecone.compile import FAINT

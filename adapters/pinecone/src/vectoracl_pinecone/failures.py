@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 
 from pinecone.errors import exceptions as theirs
 
-from vectoracl.connect_causes import Address, before_sending, cause_of, failed, host_and_port
+from vectoracl.adapter_api.connect_failures import Address, before_sending, cause_of, failed, host_and_port
 from vectoracl.errors import StoreError, VectorACLError, caused
 from vectoracl_pinecone.config import PineconeConfig
 

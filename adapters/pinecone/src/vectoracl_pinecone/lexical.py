@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vectoracl.adapter import Flow, together
+from vectoracl.adapter_api.contract import Flow, together
+from vectoracl.adapter_api.operations import Found, Search
 from vectoracl.memory.lexical import fused
 from vectoracl.model.queries import HybridQuery, Lexical
-from vectoracl.operations import Found, Search
 from vectoracl.text import sparse_words as words_
 from vectoracl_pinecone.compile import NONE, PineconeCompiler, numbers
 from vectoracl_pinecone.compile_predicate import Compiled, every

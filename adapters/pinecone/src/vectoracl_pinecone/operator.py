@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vectoracl import notes
-from vectoracl.adapter import Adopted, Port, Progress, Request, TenantInfo
+from vectoracl.adapter_api import store_notes
+from vectoracl.adapter_api.contract import Adopted, Port, Progress, Request, TenantInfo
 from vectoracl.drive import run
 from vectoracl.errors import PostureError, RefusedError, StoreError
 from vectoracl.filters.validation import FieldType
@@ -136,7 +136,7 @@ class PineconeOperator:
         self._ask(MayRead())  # opens the port
         assert self._port is not None
         kept = run(kept_embedder(self._config), {"store": self._port})
-        wanted = notes.learned(self._name, kept, self._embedder)
+        wanted = store_notes.learned(self._name, kept, self._embedder)
         if wanted is None:
             return []
         self._ask(keeping(self._config, wanted))

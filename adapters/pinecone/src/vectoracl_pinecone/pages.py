@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
 from typing import Literal, NamedTuple
 
-from vectoracl.adapter import Flow, together
+from vectoracl.adapter_api.contract import Flow, together
+from vectoracl.adapter_api.operations import Position
 from vectoracl.errors import StoreError
-from vectoracl.operations import Position
 from vectoracl_pinecone.compile import EVERY, MAX_IDS, MAX_LISTED, NONE, PineconeCompiler
 from vectoracl_pinecone.compile_predicate import Compiled, every
 from vectoracl_pinecone.config import PineconeConfig

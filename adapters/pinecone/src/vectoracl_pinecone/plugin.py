@@ -11,12 +11,12 @@ from typing import Any
 from pinecone import AsyncIndex, Index
 from pydantic import BaseModel
 
-from vectoracl import places
 from vectoracl._util import install_hints, toml
-from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
+from vectoracl.adapter_api import store_identity
+from vectoracl.adapter_api.contract import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
+from vectoracl.adapter_api.hookspecs import hookimpl
+from vectoracl.adapter_api.posture import Rule
 from vectoracl.errors import ConfigError, RefusedError, apart
-from vectoracl.findings import Rule
-from vectoracl.hookspecs import hookimpl
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.capabilities import capabilities
 from vectoracl_pinecone.config import PineconeConfig
@@ -62,7 +62,7 @@ def vectoracl_open(config: PineconeConfig, context: OpenContext) -> Opened:
     def found(port: Port) -> frozenset[str]:
         assert isinstance(port, PineconePort)
         return frozenset(
-            {f"{places.address(port.host, {'http': 80, 'https': 443, '': 443})}/{config.namespace_prefix}"}
+            {f"{store_identity.address(port.host, {'http': 80, 'https': 443, '': 443})}/{config.namespace_prefix}"}
         )
 
     return Opened(PineconeAdapter(config, context.fields), port, aport, operator, _server, found)

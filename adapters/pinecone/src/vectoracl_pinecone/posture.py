@@ -10,10 +10,10 @@ from importlib.metadata import version
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from vectoracl import notes
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api import store_notes
+from vectoracl.adapter_api.contract import Flow
+from vectoracl.adapter_api.posture import Finding, Posture, Rule
 from vectoracl.errors import StoreError
-from vectoracl.findings import Finding, Posture, Rule
 from vectoracl_pinecone import rules
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.names import about
@@ -84,13 +84,13 @@ def kept_embedder(config: PineconeConfig) -> Flow[str | None]:
         if error.code not in ("not_provisioned", "rejected"):
             raise
         return None
-    said = [notes.read((one.metadata or {}).get(config.keys.metadata)) for one in found if one.id == ABOUT]
-    return notes.embedder_of(said[0]) if said else None
+    said = [store_notes.read((one.metadata or {}).get(config.keys.metadata)) for one in found if one.id == ABOUT]
+    return store_notes.embedder_of(said[0]) if said else None
 
 
 def keeping(config: PineconeConfig, embedder: str) -> Put:
     """Return the request that keeps *embedder*."""
-    line = notes.written(None, {notes.EMBEDDER: embedder})
+    line = store_notes.written(None, {store_notes.EMBEDDER: embedder})
     direction = [1.0] + [0.0] * (config.dimension - 1)
     return Put(None, about(config.namespace_prefix), (Record(ABOUT, direction, {config.keys.metadata: line}),))
 

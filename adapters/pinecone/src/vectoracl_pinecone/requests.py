@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vectoracl.adapter import Request
+from vectoracl.adapter_api.contract import Request
 
 Filter = Mapping[str, Any]
 

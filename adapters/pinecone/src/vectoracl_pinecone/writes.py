@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from vectoracl.adapter import Flow, together
+from vectoracl.adapter_api.chunk_validation import check_tagged
+from vectoracl.adapter_api.contract import Flow, together
+from vectoracl.adapter_api.generations import at_generation, version_of
+from vectoracl.adapter_api.operations import Delete, Replace, Upsert
 from vectoracl.errors import DeniedError, RefusedError, StoreError
 from vectoracl.model.records import Record
-from vectoracl.operations import Delete, Replace, Upsert
-from vectoracl.prepare import check_tagged
-from vectoracl.replacing import at_generation, version_of
 from vectoracl_pinecone.compile import EVERY, MAX_IDS, NO_VERSION, NONE, PineconeCompiler
 from vectoracl_pinecone.compile_predicate import Compiled, every
 from vectoracl_pinecone.config import PineconeConfig

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from vectoracl import ALWAYS, NEVER, F
+from vectoracl.adapter_api.operations import ChunkRef, Count, Delete, Fetch, Position, Replace, Scan, Search, Upsert
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.validation import check_fields, check_scope_predicate
 from vectoracl.model.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import ChunkRef, Count, Delete, Fetch, Position, Replace, Scan, Search, Upsert
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.config import PineconeConfig
 

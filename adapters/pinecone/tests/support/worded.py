@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from vectoracl.adapter_api.chunk_validation import load_metadata
+from vectoracl.adapter_api.operations import Search
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import Search
-from vectoracl.prepare import load_metadata
 from vectoracl_conformance.harness import Harness, Mutant, Needs, Server, Store, Weakening
 from vectoracl_pinecone.conformance import namespace
 from vectoracl_pinecone.conformance_mutants import Bent, Past, _mutant

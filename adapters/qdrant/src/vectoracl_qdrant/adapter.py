@@ -7,14 +7,14 @@ from typing import Any
 
 from qdrant_client import models
 
-from vectoracl.adapter import Capabilities, Flow
+from vectoracl.adapter_api.contract import Capabilities, Flow
+from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.filters.semantics import tallied
 from vectoracl.filters.validation import FieldType
-from vectoracl.findings import Posture
 from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet
-from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl_qdrant import posture as postures
 from vectoracl_qdrant.capabilities import capabilities
 from vectoracl_qdrant.compile import QdrantCompiler

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from qdrant_client import models
 
-from vectoracl import adopting
-from vectoracl.adapter import Adopted, Port, Progress
-from vectoracl.adopting import PATH, Findings, Groups, id_in, only
+from vectoracl.adapter_api import adoption
+from vectoracl.adapter_api.adoption import PATH, Findings, Groups, id_in, only
+from vectoracl.adapter_api.chunk_validation import dump_metadata
+from vectoracl.adapter_api.contract import Adopted, Port, Progress
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Chunk, Record
-from vectoracl.prepare import dump_metadata
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import keyword
 from vectoracl_qdrant.config import QdrantConfig
@@ -33,7 +33,7 @@ _LOOK = 1000  # points by whose keys the mapping is found
 _TENANT = ("tenant_id", "tenant", "group_id", "org_id", "organization_id", "organisation_id", "account_id",
            "workspace_id", "customer_id")  # fmt: skip
 _CHUNK = ("chunk_id",)
-_TEXT = (*adopting.TEXT, "document")
+_TEXT = (*adoption.TEXT, "document")
 _METADATA = ("metadata", "meta")
 
 
@@ -87,7 +87,7 @@ class Adoption:
         pages = Pages(config, self._compile)
         self._versions = Versions(config, self._compile, Decoder(config, fields), pages)
         self._pages = pages
-        self._checks = adopting.Checks(
+        self._checks = adoption.Checks(
             fields, config.dimension, config.metric, source=source, prefix=config.adopt.prefix
         )
         self._vector = self._find_vector()
@@ -153,7 +153,7 @@ class Adoption:
             usual = ["_node_content->>text"]  # LlamaIndex keeps the whole node as JSON
         text = said.text or self._first("text", usual)
         document = said.document or self._one(
-            "document", known(adopting.DOCUMENT, {metadata, tenant, text, said.chunk})
+            "document", known(adoption.DOCUMENT, {metadata, tenant, text, said.chunk})
         )
         chunk = said.chunk or self._one("chunk", known(_CHUNK, {metadata, tenant, text, document}))
         return Keys(tenant, document, chunk, text, metadata)
@@ -169,7 +169,7 @@ class Adoption:
         """Return *point* as a chunk that `upsert` would take. Raises: RefusedError with the reason."""
         payload = dict(point.payload or {})
         said = self._mapping
-        tenant = adopting.tenant_in(id_in(_at(payload, said.tenant)))
+        tenant = adoption.tenant_in(id_in(_at(payload, said.tenant)))
         chunk = str(point.id) if said.chunk is None else id_in(_at(payload, said.chunk))
         if chunk is None:
             raise RefusedError("No chunk id.")
@@ -178,8 +178,8 @@ class Adoption:
             raise RefusedError("No document.")
         text = None
         if said.text is not None:
-            path, *keys = adopting.steps(said.text)
-            text = adopting.text_at(_at(payload, path), keys)
+            path, *keys = adoption.steps(said.text)
+            text = adoption.text_at(_at(payload, path), keys)
         vector = point.vector.get(self._vector) if isinstance(point.vector, dict) else point.vector
         if vector is None:
             raise RefusedError("No vector.")
@@ -201,7 +201,7 @@ class Adoption:
         both = inner.keys() & extra.keys()
         if both:
             raise RefusedError(f"The key {min(both)!r} is both at the top and in the metadata: leave one out.")
-        return adopting.moments(self._checks.metadata({**inner, **extra}), self._fields)
+        return adoption.moments(self._checks.metadata({**inner, **extra}), self._fields)
 
     # Reading and checking
 
@@ -227,7 +227,7 @@ class Adoption:
                     findings.tenants.setdefault(tenant, 0)  # it may look like another one
                 raise
 
-        self._total = adopting.look(findings, self._read(), record, _id, id_of, self._progress, taken=self._taken)
+        self._total = adoption.look(findings, self._read(), record, _id, id_of, self._progress, taken=self._taken)
         findings.refuse_look_alikes(self._known)
         return findings
 
@@ -259,7 +259,7 @@ class Adoption:
         findings = self._look()
         adopted = adopted or Adopted()
         findings.settle(adopted, f"{self._source} was not")
-        adopting.copy(self._read(), self._groups, self._write, adopted, self._progress, self._total)
+        adoption.copy(self._read(), self._groups, self._write, adopted, self._progress, self._total)
         self._verify()
         compared = "the texts, metadata and vectors"
         lines = [findings.report(self._source, adopted, compared)]
@@ -269,7 +269,7 @@ class Adoption:
         return lines
 
     def _groups(self, points: Collection[models.Record]) -> Groups:
-        return adopting.by_tenant(points, self._record, _id, self._source, "point")
+        return adoption.by_tenant(points, self._record, _id, self._source, "point")
 
     def _there(self, tenant: str, records: Sequence[Record], *, content: bool) -> dict[str, models.Record]:
         where = self._compile.rows(tenant, self._compile.ids(id_of(record.tag) for record in records))
@@ -288,7 +288,7 @@ class Adoption:
         """Return those of *records* whose ids are those of chunks that were adopted from another source."""
         there, key = self._there(tenant, records, content=False), self._config.payload.path
         paths = {id_: (point.payload or {}).get(key) for id_, point in there.items()}
-        return [one for one in records if adopting.from_another(paths.get(id_of(one.tag)), self._source)]
+        return [one for one in records if adoption.from_another(paths.get(id_of(one.tag)), self._source)]
 
     def _write(self, tenant: str, records: Sequence[Record]) -> tuple[int, int]:
         """Write what is not there yet, and again what changed in the source since; return how many of each."""
@@ -299,16 +299,16 @@ class Adoption:
         if new or changed:
             points = self._compile.points([*new, *changed], self._compile.words_of([*new, *changed]), NO_VERSION)
             # A chunk that somebody writes in this moment is not overwritten: it was not written by this path.
-            ours = keyword(self._config.payload.path, PATH, adopting.path_of(self._source))
+            ours = keyword(self._config.payload.path, PATH, adoption.path_of(self._source))
             self._port.execute(self._compile.upsert(tenant, points, ours), None)
         return len(new), len(changed)
 
     def _verify(self) -> None:
         """Compare text, metadata and vector of every point with its copy. Raises: StoreError."""
-        different, _ = adopting.compare(self._read(), self._groups, self._differing, self._progress, self._total)
+        different, _ = adoption.compare(self._read(), self._groups, self._differing, self._progress, self._total)
         if different:
             what = f"{sum(different.values())} chunks"
-            raise adopting.differs(ADAPTER, self._source, what, sorted(different))
+            raise adoption.differs(ADAPTER, self._source, what, sorted(different))
 
     def _differing(self, tenant: str, records: Sequence[Record]) -> int:
         """Return how many of *records* have no copy that is the same."""
@@ -320,9 +320,9 @@ class Adoption:
         if copy is None:
             return False
         keys, payload = self._config.payload, copy.payload or {}
-        if not adopting.was_adopted(payload.get(keys.path), self._source):
+        if not adoption.was_adopted(payload.get(keys.path), self._source):
             # Written here since, which is what the store is for.
-            return not adopting.from_another(payload.get(keys.path), self._source)
+            return not adoption.from_another(payload.get(keys.path), self._source)
         if payload.get(keys.text) != record.text:
             return False
         if payload.get(keys.metadata) != dump_metadata(record.metadata).decode():

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from qdrant_client import models
 
+from vectoracl.adapter_api.chunk_validation import dump_metadata
+from vectoracl.adapter_api.operations import ChunkRef, Delete, Include, Search
+from vectoracl.adapter_api.operations import named as refs_by_document
 from vectoracl.errors import RefusedError, TooLargeError
 from vectoracl.filters.boolean_compiler import EVERY, NONE
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.queries import VectorQuery
 from vectoracl.model.records import Record, Vector, docgen
-from vectoracl.operations import ChunkRef, Delete, Include, Search
-from vectoracl.operations import named as refs_by_document
-from vectoracl.prepare import dump_metadata
 from vectoracl_qdrant import words as words_
 from vectoracl_qdrant.compile_predicate import Compiled, Compiler, every, keyword, none, numeric, some
 from vectoracl_qdrant.config import QdrantConfig

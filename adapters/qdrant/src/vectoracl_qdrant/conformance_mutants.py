@@ -11,9 +11,9 @@ from typing import Any
 
 from qdrant_client import models
 
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api.contract import Flow
+from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.model.records import Facet
-from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl_conformance.harness import Mutant
 from vectoracl_conformance.mutants.broken import Broken, wrapped
 from vectoracl_qdrant.requests import Rank, RankGroups, RankLegs, RankWords, Scroll, Write

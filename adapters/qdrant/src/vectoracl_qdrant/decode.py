@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
+from vectoracl.adapter_api.chunk_validation import load_metadata
 from vectoracl.errors import ScopeViolationError, StoreError, apart
 from vectoracl.filters.semantics import values_of
 from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.records import Hit, Tag, hit_of
-from vectoracl.prepare import load_metadata
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.names import NO_VERSION, field_key, flag, id_of
 

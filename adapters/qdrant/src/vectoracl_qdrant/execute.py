@@ -19,9 +19,9 @@ from typing import Any, assert_never
 
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
-from vectoracl import places
-from vectoracl.adapter import OneProcess
-from vectoracl.certificates import authority
+from vectoracl.adapter_api import store_identity as places
+from vectoracl.adapter_api.contract import OneProcess
+from vectoracl.adapter_api.tls import authority
 from vectoracl.errors import ConfigError, StoreError, VectorACLError
 from vectoracl_qdrant import local as locals_
 from vectoracl_qdrant.compile import shard_key

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from vectoracl.connect_causes import (
+from vectoracl.adapter_api.connect_failures import (
     Address,
     before_sending,
     cause_of,

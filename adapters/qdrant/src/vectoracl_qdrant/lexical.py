@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from qdrant_client import models
 
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api.contract import Flow
+from vectoracl.adapter_api.operations import Found, Search
 from vectoracl.memory.lexical import fused
 from vectoracl.model.queries import HybridQuery, Lexical
 from vectoracl.model.records import Vector
-from vectoracl.operations import Found, Search
 from vectoracl_qdrant import words as words_
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import Compiled

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from qdrant_client import models
 
-from vectoracl import notes
-from vectoracl.adapter import Adopted, Port, Progress, Request, TenantInfo
-from vectoracl.adopting import printable
+from vectoracl.adapter_api import store_notes
+from vectoracl.adapter_api.adoption import printable
+from vectoracl.adapter_api.contract import Adopted, Port, Progress, Request, TenantInfo
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.filters.validation import FieldType
@@ -95,7 +95,7 @@ class QdrantOperator:
         if found is not None:
             self._check_fields(found)
         kept = None if found is None else schema.kept_embedder(found)
-        embedder = notes.learned(self._name, kept, self._embedder)
+        embedder = store_notes.learned(self._name, kept, self._embedder)
         sharded = True
         if found is not None and self._config.tiers:
             cluster = self._admin().cluster()

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 
 from qdrant_client import models
 
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api.contract import Flow
+from vectoracl.adapter_api.operations import Position
 from vectoracl.errors import StoreError, apart
-from vectoracl.operations import Position
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import Compiled, numeric
 from vectoracl_qdrant.config import QdrantConfig

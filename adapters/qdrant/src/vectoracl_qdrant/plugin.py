@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
 from vectoracl._util import toml
-from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
+from vectoracl.adapter_api.contract import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
+from vectoracl.adapter_api.hookspecs import hookimpl
+from vectoracl.adapter_api.posture import Rule
 from vectoracl.errors import ConfigError
-from vectoracl.findings import Rule
-from vectoracl.hookspecs import hookimpl
 from vectoracl_qdrant import local
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.capabilities import capabilities

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from qdrant_client import models
 
-from vectoracl.adapter import Request
+from vectoracl.adapter_api.contract import Request
 
 
 class Points(NamedTuple):

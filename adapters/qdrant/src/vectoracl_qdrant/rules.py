@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from vectoracl.findings import Rules
+from vectoracl.adapter_api.posture import Rules
 
 RULES: Final = Rules()
 

@@ -9,7 +9,7 @@ import orjson
 from pydantic import BaseModel
 from qdrant_client import models
 
-from vectoracl import notes
+from vectoracl.adapter_api import store_notes
 from vectoracl.filters.validation import FieldType
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.names import field_path
@@ -103,7 +103,7 @@ class KeepEmbedder:
     @property
     def metadata(self) -> dict[str, object]:
         """Return the part of the metadata that is ours."""
-        return {METADATA: {notes.EMBEDDER: self.embedder}}
+        return {METADATA: {store_notes.EMBEDDER: self.embedder}}
 
 
 METADATA = "vectoracl"
@@ -137,7 +137,7 @@ def dense(config: QdrantConfig, found: models.CollectionInfo) -> models.VectorPa
 def kept_embedder(found: models.CollectionInfo) -> str | None:
     """Return the identity of the embedder that the collection's metadata name."""
     ours = (found.config.metadata or {}).get(METADATA)
-    return notes.embedder_of(ours) if isinstance(ours, dict) else None
+    return store_notes.embedder_of(ours) if isinstance(ours, dict) else None
 
 
 def other_vectors(config: QdrantConfig, found: models.CollectionInfo) -> str | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
-from vectoracl.adapter import Progress
+from vectoracl.adapter_api.contract import Progress
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.names import shard_of

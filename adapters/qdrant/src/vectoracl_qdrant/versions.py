@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 from qdrant_client import models
 
-from vectoracl.adapter import Flow, together
+from vectoracl.adapter_api.contract import Flow, together
+from vectoracl.adapter_api.operations import Search
 from vectoracl.errors import StoreError
 from vectoracl.filters.boolean_compiler import EVERY
-from vectoracl.operations import Search
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import Compiled, none
 from vectoracl_qdrant.config import QdrantConfig

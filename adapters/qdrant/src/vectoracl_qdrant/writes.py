@@ -19,12 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api.chunk_validation import check_tagged
+from vectoracl.adapter_api.contract import Flow
+from vectoracl.adapter_api.generations import added_outside, at_generation, version_of
+from vectoracl.adapter_api.operations import Replace, Upsert
 from vectoracl.errors import DeniedError, StoreError
 from vectoracl.model.records import Record
-from vectoracl.operations import Replace, Upsert
-from vectoracl.prepare import check_tagged
-from vectoracl.replacing import added_outside, at_generation, version_of
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import Compiled, none
 from vectoracl_qdrant.config import QdrantConfig

@@ -10,12 +10,23 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 
 from vectoracl import ALWAYS, NEVER, F
-from vectoracl.adapter import Request
+from vectoracl.adapter_api.contract import Request
+from vectoracl.adapter_api.operations import (
+    ChunkRef,
+    Count,
+    Delete,
+    Facets,
+    Fetch,
+    Position,
+    Replace,
+    Scan,
+    Search,
+    Upsert,
+)
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.validation import check_fields, check_scope_predicate
 from vectoracl.model.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import ChunkRef, Count, Delete, Facets, Fetch, Position, Replace, Scan, Search, Upsert
 from vectoracl_qdrant import schema
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler

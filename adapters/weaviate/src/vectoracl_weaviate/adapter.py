@@ -6,18 +6,30 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, assert_never
 
-from vectoracl.adapter import Capabilities, Flow, Request, together
+from vectoracl.adapter_api.chunk_validation import check_tagged
+from vectoracl.adapter_api.contract import Capabilities, Flow, Request, together
+from vectoracl.adapter_api.generations import added_outside, at_generation, version_of
+from vectoracl.adapter_api.operations import (
+    Count,
+    Delete,
+    Facets,
+    Fetch,
+    Found,
+    Include,
+    Replace,
+    Rows,
+    Scan,
+    Search,
+    Upsert,
+)
+from vectoracl.adapter_api.posture import Posture
 from vectoracl.drive import confined
 from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
 from vectoracl.filters.boolean_compiler import EVERY, NONE
 from vectoracl.filters.semantics import tallied
 from vectoracl.filters.validation import TAG_FIELDS, FieldType
-from vectoracl.findings import Posture
 from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet, Hit, Record, Vector
-from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Include, Replace, Rows, Scan, Search, Upsert
-from vectoracl.prepare import check_tagged
-from vectoracl.replacing import added_outside, at_generation, version_of
 from vectoracl_weaviate import posture as postures
 from vectoracl_weaviate.answers import NOT_PROVISIONED, UNSETTLED, error_of
 from vectoracl_weaviate.capabilities import capabilities

@@ -14,16 +14,16 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 
-from vectoracl import adopting
-from vectoracl.adapter import Adopted, Port, Progress
-from vectoracl.adopting import SHOWN, Findings, Groups, only
+from vectoracl.adapter_api import adoption
+from vectoracl.adapter_api.adoption import SHOWN, Findings, Groups, only
+from vectoracl.adapter_api.chunk_validation import dump_metadata
+from vectoracl.adapter_api.contract import Adopted, Port, Progress
+from vectoracl.adapter_api.operations import Include, Upsert
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, TooLargeError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Chunk, Record
-from vectoracl.operations import Include, Upsert
-from vectoracl.prepare import dump_metadata
 from vectoracl_weaviate.adapter import WeaviateAdapter
 from vectoracl_weaviate.compile import WeaviateCompiler
 from vectoracl_weaviate.compile_predicate import every
@@ -87,7 +87,7 @@ class Adoption:
         if found is None:
             raise RefusedError(f"There is no collection {source!a} that these credentials can read.")
         self._source = str(found["class"])  # as the server spells it, which may not be how it was asked for
-        self._checks = adopting.Checks(
+        self._checks = adoption.Checks(
             fields, config.dimension, config.metric, source=self._source, prefix=config.adopt.prefix
         )
         if self._source == config.collection:
@@ -123,7 +123,7 @@ class Adoption:
     def _find(self, *, multi: bool) -> Names:
         """Return the mapping: what the configuration says, else well-known names. Raises: RefusedError."""
         said = self._config.adopt
-        self._text, *self._text_keys = adopting.steps(said.text or "")
+        self._text, *self._text_keys = adoption.steps(said.text or "")
         unknown = [
             name
             for name in (said.tenant, said.document, said.chunk, self._text or None, *said.leave_out)
@@ -153,7 +153,7 @@ class Adoption:
                 f"{self._source} is not multi-tenant, and no property of it is known to hold the tenant. Say which: "
                 '[stores.NAME.adopt] tenant = "…".'
             )
-        text = one("text", self._text or None, adopting.TEXT)
+        text = one("text", self._text or None, adoption.TEXT)
         if text is None and "_node_content" in self._types and "_node_content" not in taken:
             text, self._text_keys = "_node_content", ["text"]  # LlamaIndex keeps the whole node as JSON
         document = one("document", said.document, _DOCUMENT)
@@ -177,7 +177,7 @@ class Adoption:
         """Return an object as a chunk that `upsert` would take. Raises: RefusedError with the reason."""
         part, one = item
         names, held = self._names, {key: value for key, value in (one["properties"] or {}).items() if value is not None}
-        tenant = adopting.tenant_in(part if names.tenant is None else _id(held.get(names.tenant)))
+        tenant = adoption.tenant_in(part if names.tenant is None else _id(held.get(names.tenant)))
         if self._states.get(tenant_name(tenant), "active") != "active":
             raise RefusedError(f"The tenant {tenant!a} is not active here: vectoracl tenants activate.")
         chunk = str(one["id"]) if names.chunk is None else _id(held.get(names.chunk))
@@ -186,7 +186,7 @@ class Adoption:
         document = chunk if names.document is None else _id(held.get(names.document))
         if document is None:
             raise RefusedError("No document.")
-        text = adopting.text_at("" if names.text is None else held.get(names.text, ""), self._text_keys) or ""
+        text = adoption.text_at("" if names.text is None else held.get(names.text, ""), self._text_keys) or ""
         vector = (one.get("vectors") or {}).get(self._vector) if self._vector else one.get("vector")
         if not vector or isinstance(vector[0], list):
             raise RefusedError("No dense vector.")
@@ -201,7 +201,7 @@ class Adoption:
         if self._text_keys:
             left.discard(self._names.text)
         found = {key: value for key, value in held.items() if key not in left}
-        return adopting.moments(self._checks.metadata(found), self._fields)
+        return adoption.moments(self._checks.metadata(found), self._fields)
 
     # Reading and checking
 
@@ -223,7 +223,7 @@ class Adoption:
     def _look(self) -> Findings:
         """Check every object."""
         findings = Findings("object")
-        self._total = adopting.look(
+        self._total = adoption.look(
             findings,
             self._read(),
             self._record,
@@ -266,13 +266,13 @@ class Adoption:
         for number, tenant in enumerate(sorted(findings.tenants)):
             self._create(tenant)
             self._progress("creating tenants", number + 1, len(findings.tenants))
-        adopting.copy(self._read(), self._groups, self._write, adopted, self._progress, self._total)
+        adoption.copy(self._read(), self._groups, self._write, adopted, self._progress, self._total)
         self._verify()
         compared = "the texts, metadata and vectors"
         return [findings.report(self._source, adopted, compared)]
 
     def _groups(self, items: Collection[Item]) -> Groups:
-        return adopting.by_tenant(items, self._record, _id_of, self._source, "object")
+        return adoption.by_tenant(items, self._record, _id_of, self._source, "object")
 
     def _there(self, tenant: str, records: Sequence[Record], *, content: bool) -> dict[str, Any]:
         """Return the copies of *records* that are there, by their ids."""
@@ -302,7 +302,7 @@ class Adoption:
             return []  # it is not there yet
         there = self._there(tenant, records, content=True)
         paths = {id_: self._decode.rows([copy])[0][1].tag.path for id_, copy in there.items()}
-        return [one for one in records if adopting.from_another(paths.get(id_of(one.tag)), self._source)]
+        return [one for one in records if adoption.from_another(paths.get(id_of(one.tag)), self._source)]
 
     def _write(self, tenant: str, records: Sequence[Record]) -> tuple[int, int]:
         """Write what is not there yet, and again what changed in the source since; return how many of each."""
@@ -326,7 +326,7 @@ class Adoption:
 
     def _verify(self) -> None:
         """Count, and compare text, metadata and vector of every object with its copy. Raises: StoreError."""
-        different, done = adopting.compare(self._read(), self._groups, self._differing, self._progress, self._total)
+        different, done = adoption.compare(self._read(), self._groups, self._differing, self._progress, self._total)
         if different or done != self._total:
             listed = ", ".join(ascii(tenant) for tenant in sorted(different)[:SHOWN])
             raise StoreError(
@@ -348,9 +348,9 @@ class Adoption:
         if copy is None:
             return False
         ((_, hit, _),) = self._decode.rows([copy])
-        if not adopting.was_adopted(hit.tag.path, self._source):
+        if not adoption.was_adopted(hit.tag.path, self._source):
             # Written here since, which is what the store is for.
-            return not adopting.from_another(hit.tag.path, self._source)
+            return not adoption.from_another(hit.tag.path, self._source)
         if hit.text != record.text or hit.vector is None or hit.metadata is None:
             return False
         if dump_metadata(hit.metadata) != dump_metadata(record.metadata):
@@ -366,4 +366,4 @@ def _id(value: Any) -> str | None:
     """Return *value* as an id; a number is one too, and Weaviate writes an int of JSON as a float."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)
-    return adopting.id_in(value)
+    return adoption.id_in(value)

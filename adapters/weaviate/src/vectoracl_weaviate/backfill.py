@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vectoracl.adapter import Flow, Progress, Request, together
+from vectoracl.adapter_api.contract import Flow, Progress, Request, together
 from vectoracl.errors import StoreError
 from vectoracl.filters.boolean_compiler import EVERY
 from vectoracl_weaviate.compile import WeaviateCompiler

@@ -12,13 +12,13 @@ from typing import Any, assert_never
 import numpy as np
 from weaviate.proto.v1 import aggregate_pb2, base_pb2, base_search_pb2, batch_delete_pb2, batch_pb2, search_get_pb2
 
+from vectoracl.adapter_api.chunk_validation import dump_metadata
+from vectoracl.adapter_api.operations import ChunkRef, Delete, Include, named
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.filters.boolean_compiler import EVERY, NONE
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.validation import TAG_FIELDS, FieldType, datetime_text
 from vectoracl.model.records import Record, Vector, docgen
-from vectoracl.operations import ChunkRef, Delete, Include, named
-from vectoracl.prepare import dump_metadata
 from vectoracl_weaviate.compile_predicate import (
     Compiled,
     Compiler,

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from vectoracl.adapter import Opened
+from vectoracl.adapter_api.contract import Opened
 from vectoracl.model.records import Record, Tag
 from vectoracl_conformance import servers
 from vectoracl_conformance.evidence import Tap, Taps, Wire

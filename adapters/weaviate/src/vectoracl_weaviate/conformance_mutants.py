@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from vectoracl.adapter import Opened
+from vectoracl.adapter_api.contract import Opened
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_weaviate.compile_predicate import Filters
 from vectoracl_weaviate.conformance import WeaviateStore

@@ -14,7 +14,7 @@ from typing import Final
 
 import httpx
 
-from vectoracl.certificates import UNTRUSTED
+from vectoracl.adapter_api.tls import UNTRUSTED
 from vectoracl_weaviate.answers import Answer
 
 URL: Final = "`url`"

@@ -10,11 +10,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import orjson
 
+from vectoracl.adapter_api.chunk_validation import check_metadata, load_metadata
 from vectoracl.errors import ScopeViolationError, StoreError, apart
 from vectoracl.filters.semantics import getter, values_of
 from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.records import Facet, Hit, Tag, Vector, hit_of
-from vectoracl.prepare import check_metadata, load_metadata
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.names import barred, id_of, known, unbarred
 

@@ -21,8 +21,8 @@ import grpc  # type: ignore[import-untyped]
 import httpx
 from weaviate.proto.v1 import tenants_pb2, weaviate_pb2_grpc
 
-from vectoracl.adapter import OneProcess
-from vectoracl.certificates import Authority, authority
+from vectoracl.adapter_api.contract import OneProcess
+from vectoracl.adapter_api.tls import Authority, authority
 from vectoracl.errors import StoreError, VectorACLError
 from vectoracl_weaviate.answers import ADAPTER, ServerSaid, error_of, meant
 from vectoracl_weaviate.config import WeaviateConfig

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from vectoracl import notes
-from vectoracl.adapter import Adopted, Progress, Request, TenantInfo
-from vectoracl.adopting import printable
+from vectoracl.adapter_api import store_notes
+from vectoracl.adapter_api.adoption import printable
+from vectoracl.adapter_api.contract import Adopted, Progress, Request, TenantInfo
 from vectoracl.drive import run
 from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.filters.boolean_compiler import EVERY
@@ -85,7 +85,7 @@ class WeaviateOperator:
                     field="dimension",
                 )
             self._check_properties(found)
-            notes.learned(self._store, notes.embedder_of(schema.kept(found)), self._embedder)
+            store_notes.learned(self._store, store_notes.embedder_of(schema.kept(found)), self._embedder)
         return list(schema.steps(self._config, self._fields, found, self._embedder))
 
     def _check_properties(self, found: Mapping[str, Any]) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from vectoracl import places
 from vectoracl._util import install_hints, toml
-from vectoracl.adapter import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
+from vectoracl.adapter_api import store_identity
+from vectoracl.adapter_api.contract import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
+from vectoracl.adapter_api.hookspecs import hookimpl
+from vectoracl.adapter_api.posture import Rule
 from vectoracl.errors import ConfigError, RefusedError, apart
-from vectoracl.findings import Rule
-from vectoracl.hookspecs import hookimpl
 from vectoracl_weaviate.adapter import WeaviateAdapter
 from vectoracl_weaviate.capabilities import capabilities
 from vectoracl_weaviate.config import WeaviateConfig
@@ -60,7 +60,7 @@ def vectoracl_open(config: WeaviateConfig, context: OpenContext) -> Opened:
         return f"Weaviate server, weaviate-client {version('weaviate-client')}"
 
     def found(_: Port) -> frozenset[str]:
-        return frozenset({f"{places.address(config.url, {'http': 80, 'https': 443})}/{config.collection}"})
+        return frozenset({f"{store_identity.address(config.url, {'http': 80, 'https': 443})}/{config.collection}"})
 
     return Opened(WeaviateAdapter(config, context.fields), port, aport, operator, server, found)
 

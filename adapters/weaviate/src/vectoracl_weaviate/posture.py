@@ -13,11 +13,11 @@ from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from vectoracl import notes
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api import store_notes
+from vectoracl.adapter_api.contract import Flow
+from vectoracl.adapter_api.posture import Finding, Posture
 from vectoracl.errors import StoreError
 from vectoracl.filters.validation import FieldType
-from vectoracl.findings import Finding, Posture
 from vectoracl_weaviate import rules, schema
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.requests import About, Describe, Keys, Rights
@@ -86,7 +86,7 @@ def judge(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Looke
     ]
     if config.tenant_keys is not None:
         facts.append(("tenants' keys", f"{looked.keys}, of which {len(looked.rights) - 1} were looked at"))
-    kept = None if looked.found is None else notes.embedder_of(schema.kept(looked.found))
+    kept = None if looked.found is None else store_notes.embedder_of(schema.kept(looked.found))
     return Posture(grade, findings, tuple(facts), embedder=kept)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from vectoracl.adapter_api.operations import Search
 from vectoracl.model.queries import RRF_K
 from vectoracl.model.records import Hit
-from vectoracl.operations import Search
 
 _LEAST = 50
 _DEEPER = 4

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from weaviate.proto.v1 import aggregate_pb2, batch_delete_pb2, batch_pb2, search_get_pb2
 
-from vectoracl.adapter import Request
+from vectoracl.adapter_api.contract import Request
 
 TenantState = Literal["active", "inactive", "offloaded", "changing"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from vectoracl import notes
+from vectoracl.adapter_api import store_notes
 from vectoracl.filters.validation import FieldType
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.names import property_of
@@ -106,21 +106,25 @@ def vector_index(config: WeaviateConfig) -> dict[str, Any]:
 
 def kept(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the collection's description says of its vectors."""
-    return notes.read(found.get("description"))
+    return store_notes.read(found.get("description"))
 
 
 def description(config: WeaviateConfig, found: str | None, embedder: str | None) -> str:
     """Return the description with whose the vectors are, and their dimension, which no setting of Weaviate has."""
-    before = notes.read(found)
-    return notes.written(
+    before = store_notes.read(found)
+    return store_notes.written(
         found,
-        {**before, notes.DIMENSION: config.dimension, **({} if embedder is None else {notes.EMBEDDER: embedder})},
+        {
+            **before,
+            store_notes.DIMENSION: config.dimension,
+            **({} if embedder is None else {store_notes.EMBEDDER: embedder}),
+        },
     )
 
 
 def other_vectors(config: WeaviateConfig, found: Mapping[str, Any]) -> str | None:
     """Say which vectors the collection was *found* to hold, where they are not the configured ones."""
-    dimension = kept(found).get(notes.DIMENSION, config.dimension)
+    dimension = kept(found).get(store_notes.DIMENSION, config.dimension)
     if dimension != config.dimension:
         return f"it holds vectors of {dimension} numbers, and dimension is {config.dimension}"
     has = (found.get("vectorConfig") or {}).get(config.vector)
@@ -180,7 +184,7 @@ def steps(
     if tenancy.get("enabled") and (tenancy.get("autoTenantCreation") or tenancy.get("autoTenantActivation")):
         changed["multiTenancyConfig"] = {**tenancy, "autoTenantCreation": False, "autoTenantActivation": False}
     said = description(config, found.get("description"), embedder)
-    if notes.read(said) != kept(found):
+    if store_notes.read(said) != kept(found):
         changed["description"] = said
     if changed != dict(found):
         yield UpdateCollection(changed)

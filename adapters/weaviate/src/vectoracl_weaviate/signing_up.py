@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vectoracl.adapter import Adapter, Flow, Opened
-from vectoracl.operations import Replace, Upsert
-from vectoracl.prepare import check_tagged
+from vectoracl.adapter_api.chunk_validation import check_tagged
+from vectoracl.adapter_api.contract import Adapter, Flow, Opened
+from vectoracl.adapter_api.operations import Replace, Upsert
 from vectoracl_weaviate import tenant_keys
 from vectoracl_weaviate.names import tenant_name
 

@@ -10,12 +10,23 @@ import numpy as np
 from weaviate.proto.v1 import search_get_pb2
 
 from vectoracl import ALWAYS, NEVER, F
-from vectoracl.adapter import Request
+from vectoracl.adapter_api.contract import Request
+from vectoracl.adapter_api.operations import (
+    ChunkRef,
+    Count,
+    Delete,
+    Facets,
+    Fetch,
+    Position,
+    Replace,
+    Scan,
+    Search,
+    Upsert,
+)
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.validation import check_fields, check_scope_predicate
 from vectoracl.model.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import ChunkRef, Count, Delete, Facets, Fetch, Position, Replace, Scan, Search, Upsert
 from vectoracl_weaviate.adapter import WeaviateAdapter
 from vectoracl_weaviate.compile import NO_MARK, NO_VERSION, WeaviateCompiler
 from vectoracl_weaviate.config import WeaviateConfig

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from vectoracl.adapter import GRADES
+from vectoracl.adapter_api.contract import GRADES
+from vectoracl.adapter_api.operations import Count, Operation, Position, Scan, Search, Upsert
+from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import DeniedError, InvalidInputError, PostureError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS, NODES, Eq, F, Predicate
-from vectoracl.findings import Posture
 from vectoracl.model.actions import ALL_ACTIONS
 from vectoracl.model.queries import Hybrid, HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Chunk, Record, Result, Tag
-from vectoracl.operations import Count, Operation, Position, Scan, Search, Upsert
 from vectoracl_conformance.checks.read import filters
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.corpus import CANARY, Corpus

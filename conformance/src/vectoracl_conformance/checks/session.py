@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from vectoracl.access.policy import Decision, TenantPolicy
+from vectoracl.adapter_api.operations import Fetch, Search
 from vectoracl.errors import DeniedError, StoreError, VectorACLError
 from vectoracl.filters.predicate import ALWAYS, F
 from vectoracl.model.principal import Principal
 from vectoracl.model.queries import HybridQuery, VectorQuery
-from vectoracl.operations import Fetch, Search
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.oracle import Oracle, key
 from vectoracl_conformance.trial import Trial

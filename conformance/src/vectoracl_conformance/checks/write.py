@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vectoracl.adapter_api.operations import Replace, Upsert
 from vectoracl.errors import (
     DeniedError,
     InvalidInputError,
@@ -18,7 +19,6 @@ from vectoracl.errors import (
 )
 from vectoracl.filters.predicate import ALWAYS, F
 from vectoracl.model.records import Chunk, Record, Tag
-from vectoracl.operations import Replace, Upsert
 from vectoracl_conformance.checks.registry import check
 from vectoracl_conformance.lab import Lab
 from vectoracl_conformance.oracle import key

@@ -16,10 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from vectoracl.adapter import Adapter, AsyncPort, Capabilities, Flow, Opened, Port
-from vectoracl.errors import StoreError
-from vectoracl.model.records import Facet, Hit, Record, Tag
-from vectoracl.operations import (
+from vectoracl.adapter_api.contract import Adapter, AsyncPort, Capabilities, Flow, Opened, Port
+from vectoracl.adapter_api.operations import (
     ChunkRef,
     Count,
     Delete,
@@ -33,7 +31,9 @@ from vectoracl.operations import (
     Search,
     Upsert,
 )
-from vectoracl.operations import Replace as ReplaceOperation
+from vectoracl.adapter_api.operations import Replace as ReplaceOperation
+from vectoracl.errors import StoreError
+from vectoracl.model.records import Facet, Hit, Record, Tag
 from vectoracl_conformance.corpus import DIMENSION, FIELDS
 from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryHarness, MemoryStore

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vectoracl.adapter import Adapter, Capabilities, Flow
+from vectoracl.adapter_api.contract import Adapter, Capabilities, Flow
+from vectoracl.adapter_api.operations import ChunkRef, Count, Delete, Facets, Position, Scan
 from vectoracl.filters.predicate import ALWAYS, And, Not, Or, Predicate
 from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Facet, Hit
-from vectoracl.operations import ChunkRef, Count, Delete, Facets, Position, Scan
 from vectoracl_conformance.corpus import FIELDS
 from vectoracl_conformance.harness import Mutant
 from vectoracl_conformance.mutants.broken import Broken, Nap, wrapped

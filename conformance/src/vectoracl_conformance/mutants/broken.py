@@ -12,15 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vectoracl.adapter import Adapter, Capabilities, Flow, Opened, Request
-from vectoracl.drive import arun, run
-from vectoracl.errors import UnsupportedPredicateError
-from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
-from vectoracl.filters.validation import FieldType
-from vectoracl.findings import Posture
-from vectoracl.model.queries import ResolvedQuery, VectorQuery
-from vectoracl.model.records import Facet, Hit, Record, Tag
-from vectoracl.operations import (
+from vectoracl.adapter_api.contract import Adapter, Capabilities, Flow, Opened, Request
+from vectoracl.adapter_api.operations import (
     Count,
     Delete,
     Facets,
@@ -34,6 +27,13 @@ from vectoracl.operations import (
     Search,
     Upsert,
 )
+from vectoracl.adapter_api.posture import Posture
+from vectoracl.drive import arun, run
+from vectoracl.errors import UnsupportedPredicateError
+from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
+from vectoracl.filters.validation import FieldType
+from vectoracl.model.queries import ResolvedQuery, VectorQuery
+from vectoracl.model.records import Facet, Hit, Record, Tag
 from vectoracl_conformance.corpus import FIELDS
 from vectoracl_conformance.harness import Store
 from vectoracl_conformance.oracle import Oracle, key

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+from vectoracl.adapter_api.operations import Found
 from vectoracl.filters.validation import TAG_FIELDS
-from vectoracl.operations import Found
 from vectoracl_conformance.harness import Mutant
 
 

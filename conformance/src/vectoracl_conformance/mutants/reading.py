@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from vectoracl.adapter import Adapter, Capabilities, Flow, Opened
+from vectoracl.adapter_api.contract import Adapter, Capabilities, Flow, Opened
+from vectoracl.adapter_api.operations import Count, Facets, Fetch, Found, Rows, Scan, Search
 from vectoracl.filters.predicate import ALWAYS, Always, Eq, Missing, Not, Predicate
 from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
 from vectoracl.filters.validation import FieldType, fields_of
 from vectoracl.model.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Facet, Hit
-from vectoracl.operations import Count, Facets, Fetch, Found, Rows, Scan, Search
 from vectoracl_conformance.corpus import FIELDS
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.mutants.broken import (

@@ -7,12 +7,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from vectoracl.adapter import GRADES, Adapter, Flow, Opened
+from vectoracl.adapter_api.contract import GRADES, Adapter, Flow, Opened
+from vectoracl.adapter_api.operations import (
+    Count,
+    Delete,
+    Facets,
+    Fetch,
+    Found,
+    Operation,
+    Replace,
+    Rows,
+    Scan,
+    Search,
+    Upsert,
+)
+from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import StoreError
 from vectoracl.filters.predicate import ALWAYS
-from vectoracl.findings import Posture
 from vectoracl.model.records import Facet, Record, Tag
-from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Operation, Replace, Rows, Scan, Search, Upsert
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.mutants.broken import Broken, CheatPort, Elsewhere, Nap, flow_of, forged, wrapped
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
-from vectoracl.adapter import Flow
-from vectoracl.operations import Replace, Upsert
+from vectoracl.adapter_api.contract import Flow
+from vectoracl.adapter_api.operations import Replace, Upsert
 from vectoracl_conformance.harness import Mutant
 from vectoracl_conformance.mutants.broken import Broken, wrapped
 

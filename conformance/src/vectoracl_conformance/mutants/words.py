@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from vectoracl.adapter import Capabilities, Flow
+from vectoracl.adapter_api.contract import Capabilities, Flow
+from vectoracl.adapter_api.operations import Found, Include, Position, Scan, Search
 from vectoracl.filters.semantics import compile_test
 from vectoracl.memory.lexical import bm25
 from vectoracl.model.queries import RRF_K, HybridQuery, VectorQuery
 from vectoracl.model.records import Hit, Record
-from vectoracl.operations import Found, Include, Position, Scan, Search
 from vectoracl_conformance.harness import Mutant
 from vectoracl_conformance.mutants.broken import Broken, forged, hit_of, wrapped
 from vectoracl_conformance.oracle import Oracle, key

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from vectoracl.adapter import Flow
+from vectoracl.adapter_api.contract import Flow
+from vectoracl.adapter_api.operations import ChunkRef, Delete, Replace, Upsert
 from vectoracl.errors import StoreError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Record, Tag
-from vectoracl.operations import ChunkRef, Delete, Replace, Upsert
 from vectoracl_conformance.harness import Mutant
 from vectoracl_conformance.mutants.broken import Broken, Elsewhere, Nap, wrapped
 
@@ -95,7 +95,7 @@ class Nowhere(Broken):
 
 
 def _count(partition: str) -> Any:
-    from vectoracl.operations import Count
+    from vectoracl.adapter_api.operations import Count
 
     return Count(partition, ALWAYS, ALWAYS)
 

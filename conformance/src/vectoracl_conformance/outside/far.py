@@ -34,8 +34,8 @@ KIT = b"vectoracl_conformance"
 _TELLING = re.compile(r"PYTEST|CONFORMANCE|_KIT\b|TOX|NOX|COVERAGE|^COV_|^CI$|GITHUB|^UV_RUN|VIRTUAL_ENV_PROMPT|^_$")
 _MODULES = {
     "vectoracl.model.records": {"Facet", "Hit", "Tag", "Result", "Page", "Written", "Record", "Chunk"},
-    "vectoracl.operations": {"Found", "Rows"},
-    "vectoracl.adapter": {"Capabilities"},
+    "vectoracl.adapter_api.operations": {"Found", "Rows"},
+    "vectoracl.adapter_api.contract": {"Capabilities"},
     "vectoracl.filters.predicate": None,
     "datetime": {"datetime", "timezone", "timedelta"},
     "builtins": {"set", "frozenset", "mappingproxy"},

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vectoracl.adapter import Capabilities, Opened
+from vectoracl.adapter_api.contract import Capabilities, Opened
+from vectoracl.adapter_api.operations import Delete, Operation, Upsert
+from vectoracl.adapter_api.operations import Replace as ReplaceOperation
 from vectoracl.errors import VectorACLError
 from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Hit, Record
-from vectoracl.operations import Delete, Operation, Upsert
-from vectoracl.operations import Replace as ReplaceOperation
 from vectoracl_conformance.corpus import DIMENSION, FIELDS, Corpus, build
 from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryStore
@@ -285,7 +285,7 @@ def _differs(hit: Hit, row: Record) -> str | None:
 
 
 def _memory_capabilities(memory: MemoryStore) -> Capabilities:
-    from vectoracl.plugins import load
+    from vectoracl.adapter_api.loading import load
 
     found: Capabilities = load(str(memory.config["adapter"])).vectoracl_describe()
     return replace(found, dimension=DIMENSION)

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from orjson import Fragment, dumps
 
-from vectoracl.adapter import Capabilities, Flow, Request
+from vectoracl.adapter_api.chunk_validation import check_tagged, dump_metadata, load_metadata
+from vectoracl.adapter_api.contract import Capabilities, Flow, Request
+from vectoracl.adapter_api.operations import Count, Delete, Fetch, Found, Operation, Replace, Rows, Scan, Search, Upsert
+from vectoracl.adapter_api.posture import Finding, Posture, Rule
 from vectoracl.errors import RefusedError, UnsupportedPredicateError
 from vectoracl.filters.predicate import Always, And, ContainsAny, Eq, In, Missing, Never, Not, Or, Predicate, Range
 from vectoracl.filters.validation import FieldType
-from vectoracl.findings import Finding, Posture, Rule
 from vectoracl.model.queries import ResolvedQuery, VectorQuery
 from vectoracl.model.records import Hit, Tag
-from vectoracl.operations import Count, Delete, Fetch, Found, Operation, Replace, Rows, Scan, Search, Upsert
-from vectoracl.prepare import check_tagged, dump_metadata, load_metadata
 
 Row = tuple[Any, ...]
 Statement = tuple[str, Row]

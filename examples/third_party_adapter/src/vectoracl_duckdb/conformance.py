@@ -6,9 +6,9 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from vectoracl.adapter_api.chunk_validation import load_metadata
 from vectoracl.filters.validation import check_fields
 from vectoracl.model.records import Record, Tag
-from vectoracl.prepare import load_metadata
 from vectoracl_conformance.harness import Harness, Needs, Server, Store, Weakening
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import duckdb
 
-from vectoracl.adapter import Capabilities, OpenContext, Opened, Threaded
+from vectoracl.adapter_api.contract import Capabilities, OpenContext, Opened, Threaded
+from vectoracl.adapter_api.hookspecs import hookimpl
 from vectoracl.config import Model
 from vectoracl.errors import DeniedError, StoreError
-from vectoracl.hookspecs import hookimpl
 from vectoracl_duckdb.adapter import DuckAdapter, Row, Transaction
 
 _WRITING = threading.Lock()  # one process has a file open for writing, so its writers take turns here

@@ -14,14 +14,14 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
+from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import ClosedError
 from vectoracl.filters.predicate import NODES, Predicate
 from vectoracl.filters.validation import FieldType
-from vectoracl.findings import Posture
 from vectoracl.model.actions import ALL_ACTIONS, Action
 from vectoracl.model.queries import ResolvedQuery
 from vectoracl.model.records import Facet
-from vectoracl.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)

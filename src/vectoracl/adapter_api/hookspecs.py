@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 from pydantic import BaseModel
 
-from vectoracl.adapter import Capabilities, DemoPlace, OpenContext, Opened
-from vectoracl.findings import Posture, Rule
+from vectoracl.adapter_api.contract import Capabilities, DemoPlace, OpenContext, Opened
+from vectoracl.adapter_api.posture import Posture, Rule
 
 if TYPE_CHECKING:  # the command line's, which stands after this file in the order of imports
-    from vectoracl.attempts import Attempt, Forging
+    from vectoracl.adapter_api.demo_attacks import Attempt, Forging
 
 PROJECT = "vectoracl"
 hookspec = pluggy.HookspecMarker(PROJECT)

@@ -11,8 +11,8 @@ from typing import Any
 import pluggy
 
 from vectoracl._util import install_hints
+from vectoracl.adapter_api.hookspecs import PROJECT, AdapterSpec
 from vectoracl.errors import AdapterNotFoundError
-from vectoracl.hookspecs import PROJECT, AdapterSpec
 
 _FIRST_PARTY = {
     "pgvector": "vectoracl-pgvector",

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from vectoracl.adapter_api.chunk_validation import dump_metadata
 from vectoracl.errors import StoreError
 from vectoracl.model.records import Record
-from vectoracl.prepare import dump_metadata
 
 
 def version_of(records: Sequence[Record]) -> str:

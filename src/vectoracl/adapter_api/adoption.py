@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vectoracl.adapter import Adopted, Progress
+from vectoracl.adapter_api.chunk_validation import prepare
+from vectoracl.adapter_api.contract import Adopted, Progress
 from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.filters.validation import FieldType, reserved_key
 from vectoracl.model.identifiers import check_tenant, look_alikes
 from vectoracl.model.records import Chunk, Record, Tag, Vector
-from vectoracl.prepare import prepare
 
 PATH = "adopt"
 """The ingestion path in the tag of a row that was taken over, before it said from where; see `path_of`."""
