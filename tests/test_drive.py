@@ -18,10 +18,10 @@ from vectoracl.access.policy import TenantPolicy
 from vectoracl.adapter_api.contract import Request, Threaded, together
 from vectoracl.adapter_api.operations import Found
 from vectoracl.audit.sinks import MemorySink
-from vectoracl.drive import arun, confined, run, side_by_side
-from vectoracl.guard import LONGEST_PAUSE, retried
+from vectoracl.engine.core_ports import Sleep
+from vectoracl.engine.drivers import arun, confined, run, side_by_side
+from vectoracl.engine.pipeline import LONGEST_PAUSE, retried
 from vectoracl.model.records import NEVER_EXPIRES, Hit, Tag
-from vectoracl.ports import Sleep
 
 V = [1.0, 0.0, 0.0]
 
@@ -206,7 +206,7 @@ def test_a_leg_that_is_interrupted_interrupts_all():
 
 def test_the_deadline_is_for_the_whole_flow(drive, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("vectoracl.drive.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("vectoracl.engine.drivers.time.monotonic", lambda: now[0])
 
     def answer(request):
         now[0] += request.what

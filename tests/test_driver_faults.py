@@ -12,7 +12,7 @@ import pytest
 import vectoracl
 from vectoracl import Chunk, Principal, VectorACLError
 from vectoracl.adapter_api.posture import Posture
-from vectoracl.ports import CORE_PORTS
+from vectoracl.engine.core_ports import CORE_PORTS
 
 V = [1.0, 0.0, 0.0]
 CANARY = "canary"

@@ -14,7 +14,7 @@ from vectoracl import ALWAYS, Chunk, F, Facet, InvalidInputError, StoreError, Un
 from vectoracl.access.policy import Decision
 from vectoracl.access.scope import Grant, Scope
 from vectoracl.adapter_api.operations import MAX_FACETS
-from vectoracl.facets import summed
+from vectoracl.engine.facets import summed
 from vectoracl.filters.semantics import tallied, values_of
 from vectoracl.filters.validation import FieldType
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vectoracl.access.policy import TenantPolicy
 from vectoracl.audit.sinks import MemorySink
-from vectoracl.guard import Guard
+from vectoracl.engine.pipeline import Guard
 
 
 def guard_and_sink() -> tuple[Guard, MemorySink]:

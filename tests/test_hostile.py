@@ -8,10 +8,10 @@ import pytest
 
 import vectoracl
 from vectoracl import Chunk, F, InvalidInputError, Like, Predicate
-from vectoracl.drive import run
+from vectoracl.engine.drivers import run
+from vectoracl.engine.pipeline import retried
 from vectoracl.errors import StoreError
 from vectoracl.filters.predicate import Eq
-from vectoracl.guard import retried
 from vectoracl.testing import principal
 
 CONFIG: dict[str, Any] = {

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vectoracl import Chunk, InvalidInputError, connect, journal, testing
+from vectoracl import Chunk, InvalidInputError, connect, testing
+from vectoracl.engine import load_journal
 from vectoracl.model.actions import ALL_ACTIONS
 
 FIELDS = {"lang": "keyword", "seen": "datetime"}
@@ -176,7 +177,7 @@ def test_the_journal_is_of_this_user_alone_and_no_link_is_followed(docs, path, t
 
 
 def test_a_long_journal_grows_by_lines(docs, path, monkeypatch):
-    monkeypatch.setattr(journal, "_SMALL", 2)
+    monkeypatch.setattr(load_journal, "_SMALL", 2)
     begin(docs, path)
     lines = path.read_bytes().split(b"\n")
     assert len(lines) == 1 + 4 + 1

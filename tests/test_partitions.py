@@ -10,8 +10,8 @@ import pytest
 import vectoracl as v
 from vectoracl import Chunk, F, Hybrid, testing
 from vectoracl.adapter_api.operations import Found
+from vectoracl.engine.reads import Ask, merge
 from vectoracl.model.records import Hit, Tag
-from vectoracl.reads import Ask, merge
 
 TENANTS = ("own", "s1", "s2", "s3")
 

@@ -95,7 +95,7 @@ def trusting(api: Any) -> Any:
 def test_the_core_passes_the_gate_itself(
     trusting: Any, who: Any, chunk: Any, wrong: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vectoracl import writes
+    from vectoracl.engine import writes
 
     acl, adapter = trusting
     docs = acl.scoped(who())

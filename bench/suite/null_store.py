@@ -11,7 +11,7 @@ from vectoracl.adapter_api.posture import Posture
 from vectoracl.audit.sinks import Sink
 from vectoracl.client import VectorACL, _Named
 from vectoracl.config import StoreConfig
-from vectoracl.guard import Store
+from vectoracl.engine.pipeline import Store
 from vectoracl.model.records import Hit, Tag
 
 DIMENSION = 128

@@ -13,6 +13,7 @@ if typing.TYPE_CHECKING:
     from vectoracl.adapter_api.posture import Finding, Posture, Rule
     from vectoracl.client import AsyncVectorACL, VectorACL, aconnect, connect
     from vectoracl.config import Config
+    from vectoracl.engine.explain import Explanation
     from vectoracl.errors import (
         AdapterNotFoundError,
         ClosedError,
@@ -31,7 +32,6 @@ if typing.TYPE_CHECKING:
         UntaggedWriteError,
         VectorACLError,
     )
-    from vectoracl.explain import Explanation
     from vectoracl.filters.predicate import ALWAYS, NEVER, F, Predicate
     from vectoracl.filters.validation import FieldType
     from vectoracl.load import LoadReport
@@ -50,7 +50,7 @@ else:
             "InvalidTenantError PostureError RefusedError ReservedFieldError ScopeViolationError StoreError "
             "TooLargeError UnsupportedPredicateError UntaggedWriteError VectorACLError"
         ),
-        "explain": "Explanation",
+        "engine.explain": "Explanation",
         "filters.validation": "FieldType",
         "adapter_api.posture": "Finding Posture Rule",
         "load": "LoadReport",

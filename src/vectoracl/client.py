@@ -22,7 +22,13 @@ from vectoracl.adapter_api.posture import Posture, demand, judged
 from vectoracl.audit.returned_hashes import ReturnedIds
 from vectoracl.audit.sinks import JsonlSink, MemorySink, Sink
 from vectoracl.config import EMBEDDER_TIMEOUT, AuditConfig, Config, PolicyConfig, StoreConfig, adapter_config, read
-from vectoracl.drive import arun, run, wrapped
+from vectoracl.engine.core_ports import CORE_PORTS, EMBEDDING, AsyncCorePort, CorePort
+from vectoracl.engine.drivers import arun, run, wrapped
+from vectoracl.engine.explain import Explanation, explain_flow
+from vectoracl.engine.handle import Life
+from vectoracl.engine.operator_flows import accepting
+from vectoracl.engine.pipeline import Asker, Guard, Store
+from vectoracl.engine.recorded_operator import recorded_operator
 from vectoracl.errors import (
     ClosedError,
     ConfigError,
@@ -32,19 +38,13 @@ from vectoracl.errors import (
     VectorACLError,
     apart,
 )
-from vectoracl.explain import Explanation, explain_flow
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.filters.validation import check_fields
-from vectoracl.guard import Asker, Guard, Store
-from vectoracl.handle import Life
 from vectoracl.model.actions import ALL_ACTIONS, Action, check_action, check_actions
 from vectoracl.model.identifiers import check_tenant, check_text
 from vectoracl.model.principal import Principal, check_principal
-from vectoracl.operating import recorded_operator
-from vectoracl.ports import CORE_PORTS, EMBEDDING, AsyncCorePort, CorePort
 from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
 from vectoracl.text.embedders import Embedder, identity_of, open_embedder
-from vectoracl.transfer import accepting
 
 T = TypeVar("T")
 _MAX_HELPERS = 32

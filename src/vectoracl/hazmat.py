@@ -10,20 +10,20 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from vectoracl import transfer
 from vectoracl.adapter_api.contract import Adopted, Flow, Operator, Progress
 from vectoracl.adapter_api.operations import Position, Rows
 from vectoracl.client import VectorACL
-from vectoracl.drive import run
-from vectoracl.embedding import embedded
+from vectoracl.engine import operator_flows
+from vectoracl.engine.core_ports import EMBEDDING, EmbedDocuments, EmbedQueries
+from vectoracl.engine.drivers import run
+from vectoracl.engine.embedding import embedded
+from vectoracl.engine.operator_flows import recorded
+from vectoracl.engine.pipeline import Store
+from vectoracl.engine.recorded_operator import unrecorded
 from vectoracl.errors import InvalidInputError
-from vectoracl.guard import Store
 from vectoracl.model.principal import Principal
 from vectoracl.model.queries import VectorQuery, check_query, check_vector
 from vectoracl.model.records import Hit, Record, Result, Vector
-from vectoracl.operating import unrecorded
-from vectoracl.ports import EMBEDDING, EmbedDocuments, EmbedQueries
-from vectoracl.transfer import recorded
 
 T = TypeVar("T")
 
@@ -120,22 +120,22 @@ class Operated:
 
         Raises: UnsupportedPredicateError if the adapter cannot scan; ScopeViolationError; StoreError.
         """
-        return self._run(transfer.read_page(self._acl.guard, self.store, self._reason, tenant, size, after))
+        return self._run(operator_flows.read_page(self._acl.guard, self.store, self._reason, tenant, size, after))
 
     def write(self, tenant: str, records: Sequence[Record]) -> int:
         """Write rows of *tenant* with their tags as they are, all or none.
 
         Raises: UnsupportedPredicateError if the adapter cannot; InvalidInputError, UntaggedWriteError; StoreError.
         """
-        return self._run(transfer.write_rows(self._acl.guard, self.store, self._reason, tenant, records))
+        return self._run(operator_flows.write_rows(self._acl.guard, self.store, self._reason, tenant, records))
 
     def clear(self, tenant: str) -> int | None:
         """Delete every row of *tenant*; return how many, or None where the store cannot count. Raises: StoreError."""
-        return self._run(transfer.clear(self._acl.guard, self.store, self._reason, tenant))
+        return self._run(operator_flows.clear(self._acl.guard, self.store, self._reason, tenant))
 
     def count(self, tenant: str) -> int:
         """Count *tenant*'s rows. Raises: UnsupportedPredicateError where the store cannot count; StoreError."""
-        return self._run(transfer.count_rows(self._acl.guard, self.store, self._reason, tenant))
+        return self._run(operator_flows.count_rows(self._acl.guard, self.store, self._reason, tenant))
 
 
 def operate(acl: VectorACL, *, store: str | None = None, reason: str) -> Operated:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
+from vectoracl.engine.load_journal import Journal
 from vectoracl.errors import DeniedError, InvalidInputError, RefusedError, StoreError, TooLargeError
-from vectoracl.journal import Journal
 from vectoracl.model.records import Chunk
 from vectoracl.text.embedders import BATCH
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
-from vectoracl import arguments
 from vectoracl.adapter_api.contract import Flow
+from vectoracl.engine import arguments
+from vectoracl.engine.handle import UNSET, Handle, Ids
+from vectoracl.engine.load_journal import Journal
+from vectoracl.engine.pipeline import Store
 from vectoracl.errors import ClosedError, InvalidInputError, TooLargeError
 from vectoracl.filters.predicate import ALWAYS, Predicate
-from vectoracl.guard import Store
-from vectoracl.handle import UNSET, Handle, Ids
-from vectoracl.journal import Journal
 from vectoracl.load import LoadProgress, LoadReport, Pieces, batches
 from vectoracl.model.queries import Query
 from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Written

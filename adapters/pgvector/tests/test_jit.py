@@ -13,7 +13,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 import vectoracl as v
 from vectoracl import Chunk, F, Hybrid, Lexical, hazmat, testing
-from vectoracl.operating import unrecorded
+from vectoracl.engine.recorded_operator import unrecorded
 from vectoracl_pgvector import join, posture
 from vectoracl_pgvector.requests import Statement, Transaction
 

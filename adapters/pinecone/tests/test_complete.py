@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vectoracl.adapter_api.operations import Found, Search, Upsert
-from vectoracl.drive import run
+from vectoracl.engine.drivers import run
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Record, Tag

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from vectoracl.adapter_api.operations import Upsert
-from vectoracl.drive import arun, run
+from vectoracl.engine.drivers import arun, run
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.compile import PineconeCompiler

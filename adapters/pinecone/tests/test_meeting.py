@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vectoracl.adapter_api.operations import ChunkRef, Delete, Replace, Scan, Upsert
-from vectoracl.drive import confined, run
+from vectoracl.engine.drivers import confined, run
 from vectoracl.errors import DeniedError, StoreError
 from vectoracl.filters.predicate import ALWAYS, Eq
 from vectoracl.filters.validation import check_fields

@@ -15,7 +15,7 @@ import pytest
 
 from vectoracl import F
 from vectoracl.adapter_api.operations import Delete, Replace, Scan, Upsert
-from vectoracl.drive import run
+from vectoracl.engine.drivers import run
 from vectoracl.errors import ClosedError, DeniedError, StoreError
 from vectoracl.filters.predicate import ALWAYS, Eq, Predicate
 from vectoracl.model.records import Record, Tag

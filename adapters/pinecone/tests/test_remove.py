@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vectoracl.adapter_api.operations import Count, Upsert
-from vectoracl.drive import run
+from vectoracl.engine.drivers import run
 from vectoracl.errors import InvalidTenantError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Record, Tag

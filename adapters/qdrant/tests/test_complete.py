@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vectoracl.adapter_api.operations import Found, Replace, Search, Upsert
-from vectoracl.drive import run
+from vectoracl.engine.drivers import run
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.queries import HybridQuery, VectorQuery
 from vectoracl.model.records import Record, Tag

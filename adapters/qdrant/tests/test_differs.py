@@ -15,7 +15,7 @@ from qdrant_client import models
 
 import vectoracl as v
 from vectoracl import Chunk
-from vectoracl.drive import run
+from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError
 from vectoracl.filters.validation import FieldType, check_fields
 from vectoracl.testing import principal

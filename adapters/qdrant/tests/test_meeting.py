@@ -17,7 +17,7 @@ from qdrant_client import QdrantClient
 
 from vectoracl.adapter_api.generations import at_generation
 from vectoracl.adapter_api.operations import ChunkRef, Count, Delete, Facets, Fetch, Replace, Scan, Search, Upsert
-from vectoracl.drive import confined, run
+from vectoracl.engine.drivers import confined, run
 from vectoracl.errors import DeniedError, StoreError
 from vectoracl.filters.predicate import ALWAYS, Eq, Or
 from vectoracl.filters.validation import check_fields

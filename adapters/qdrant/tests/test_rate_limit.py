@@ -15,10 +15,10 @@ from qdrant_client import models
 
 from vectoracl.access.policy import TenantPolicy
 from vectoracl.audit.sinks import MemorySink
-from vectoracl.drive import run
+from vectoracl.engine.core_ports import CorePort
+from vectoracl.engine.drivers import run
+from vectoracl.engine.pipeline import LONGEST_PAUSE, retried
 from vectoracl.errors import StoreError
-from vectoracl.guard import LONGEST_PAUSE, retried
-from vectoracl.ports import CorePort
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.execute import QdrantPort
 from vectoracl_qdrant.requests import Scroll

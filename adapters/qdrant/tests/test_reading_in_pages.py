@@ -10,7 +10,7 @@ import pytest
 
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import ChunkRef, Count, Delete, Facets, Fetch, Replace, Scan, Search, Upsert
-from vectoracl.drive import confined, run
+from vectoracl.engine.drivers import confined, run
 from vectoracl.errors import StoreError
 from vectoracl.filters.predicate import ALWAYS, Eq, Not
 from vectoracl.filters.validation import check_fields

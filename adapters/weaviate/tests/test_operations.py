@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import vectoracl as v
 from vectoracl import ALWAYS, Chunk, F, Hybrid, Lexical, Like
 from vectoracl.adapter_api.operations import Facets, Replace, Search
-from vectoracl.drive import run
+from vectoracl.engine.drivers import run
+from vectoracl.engine.facets import summed
 from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
-from vectoracl.facets import summed
 from vectoracl.filters.predicate import Eq, Not
 from vectoracl.filters.semantics import getter, matches, tallied, values_of
 from vectoracl.filters.validation import FieldType, check_fields, check_filter

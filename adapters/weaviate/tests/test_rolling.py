@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import ALWAYS, Chunk, F
+from vectoracl.engine.facets import summed
 from vectoracl.errors import InvalidInputError
-from vectoracl.facets import summed
 from vectoracl.filters.semantics import getter, matches, tallied, values_of
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Tag

@@ -8,9 +8,9 @@ import pytest
 import vectoracl as v
 from vectoracl import ALWAYS, Chunk
 from vectoracl.adapter_api.operations import Count, Delete, Facets, Replace, Upsert
-from vectoracl.drive import confined, run
+from vectoracl.engine.drivers import confined, run
+from vectoracl.engine.pipeline import retried
 from vectoracl.errors import StoreError
-from vectoracl.guard import retried
 from vectoracl.model.records import Record, Tag
 from vectoracl.testing import principal
 from vectoracl_weaviate.adapter import WeaviateAdapter

@@ -19,11 +19,11 @@ from vectoracl import AsyncVectorACL, Policy, Principal, VectorACL
 from vectoracl.adapter_api.contract import Adapter, Opened
 from vectoracl.adapter_api.operations import Operation
 from vectoracl.audit.sinks import MemorySink
-from vectoracl.drive import arun, confined, run
+from vectoracl.engine.core_ports import AsyncCorePort
+from vectoracl.engine.drivers import arun, confined, run
+from vectoracl.engine.operator_flows import write_rows
 from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.records import Chunk, Facet, Hit, Page, Record, Result, Vector, Written
-from vectoracl.ports import AsyncCorePort
-from vectoracl.transfer import write_rows
 from vectoracl_conformance import corpus as corpora
 from vectoracl_conformance.corpus import Corpus
 from vectoracl_conformance.harness import Store

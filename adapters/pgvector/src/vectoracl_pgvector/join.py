@@ -16,12 +16,12 @@ from psycopg.rows import tuple_row
 
 from vectoracl.adapter_api.contract import AsyncPort, Flow, Port
 from vectoracl.client import AsyncVectorACL, VectorACL
-from vectoracl.drive import arun, run
+from vectoracl.engine.core_ports import CORE_PORTS, AsyncCorePort
+from vectoracl.engine.drivers import arun, run
+from vectoracl.engine.pipeline import Guard, Store
 from vectoracl.errors import InvalidInputError, RefusedError, VectorACLError, apart
-from vectoracl.guard import Guard, Store
 from vectoracl.model.actions import Action
 from vectoracl.model.principal import Principal
-from vectoracl.ports import CORE_PORTS, AsyncCorePort
 from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
 from vectoracl_pgvector.arguments import check_encoding
 from vectoracl_pgvector.binary import adapt

@@ -18,7 +18,7 @@ from vectoracl.adapter_api.adoption import Findings, Groups
 from vectoracl.adapter_api.chunk_validation import check_metadata
 from vectoracl.adapter_api.contract import Adopted, Port, Progress
 from vectoracl.adapter_api.operations import Upsert
-from vectoracl.drive import run
+from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.filters.validation import FieldType

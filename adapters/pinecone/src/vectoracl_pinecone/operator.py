@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from vectoracl.adapter_api import store_notes
 from vectoracl.adapter_api.contract import Adopted, Port, Progress, Request, TenantInfo
-from vectoracl.drive import run
+from vectoracl.engine.drivers import run
 from vectoracl.errors import PostureError, RefusedError, StoreError
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.identifiers import stored_tenant

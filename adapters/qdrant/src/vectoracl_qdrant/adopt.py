@@ -16,7 +16,7 @@ from vectoracl.adapter_api import adoption
 from vectoracl.adapter_api.adoption import PATH, Findings, Groups, id_in, only
 from vectoracl.adapter_api.chunk_validation import dump_metadata
 from vectoracl.adapter_api.contract import Adopted, Port, Progress
-from vectoracl.drive import run
+from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Chunk, Record

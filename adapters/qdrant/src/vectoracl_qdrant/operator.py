@@ -10,7 +10,7 @@ from qdrant_client import models
 from vectoracl.adapter_api import store_notes
 from vectoracl.adapter_api.adoption import printable
 from vectoracl.adapter_api.contract import Adopted, Port, Progress, Request, TenantInfo
-from vectoracl.drive import run
+from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant

@@ -23,7 +23,7 @@ from vectoracl.adapter_api.operations import (
     Upsert,
 )
 from vectoracl.adapter_api.posture import Posture
-from vectoracl.drive import confined
+from vectoracl.engine.drivers import confined
 from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
 from vectoracl.filters.boolean_compiler import EVERY, NONE
 from vectoracl.filters.semantics import tallied

@@ -19,7 +19,7 @@ from vectoracl.adapter_api.adoption import SHOWN, Findings, Groups, only
 from vectoracl.adapter_api.chunk_validation import dump_metadata
 from vectoracl.adapter_api.contract import Adopted, Port, Progress
 from vectoracl.adapter_api.operations import Include, Upsert
-from vectoracl.drive import run
+from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError, StoreError, TooLargeError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.filters.validation import FieldType

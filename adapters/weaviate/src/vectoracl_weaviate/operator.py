@@ -15,7 +15,7 @@ from urllib.parse import quote
 from vectoracl.adapter_api import store_notes
 from vectoracl.adapter_api.adoption import printable
 from vectoracl.adapter_api.contract import Adopted, Progress, Request, TenantInfo
-from vectoracl.drive import run
+from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.filters.boolean_compiler import EVERY
 from vectoracl.filters.validation import FieldType

@@ -28,7 +28,7 @@ from vectoracl.adapter_api.operations import (
     Upsert,
 )
 from vectoracl.adapter_api.posture import Posture
-from vectoracl.drive import arun, run
+from vectoracl.engine.drivers import arun, run
 from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
 from vectoracl.filters.validation import FieldType

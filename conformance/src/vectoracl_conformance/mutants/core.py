@@ -51,13 +51,13 @@ CORE = (
         "cursors of others",
         "a cursor is followed whoever it belongs to",
         "R11",
-        patches=(("vectoracl.pages", "_binding", lambda _: lambda *_args: "any"),),
+        patches=(("vectoracl.engine.paging", "_binding", lambda _: lambda *_args: "any"),),
     ),
     Mutant(
         "hits joined, not merged",
         "the hits of several partitions are not merged by score",
         "R15",
-        patches=(("vectoracl.reads", "merge", _joined),),
+        patches=(("vectoracl.engine.reads", "merge", _joined),),
     ),
     Mutant(
         "any tenant's name",
@@ -75,7 +75,7 @@ CORE = (
         "handles never close",
         "a closed handle is answered",
         "P5",
-        patches=(("vectoracl.handle:Life", "open", lambda _: lambda _self: True),),
+        patches=(("vectoracl.engine.handle:Life", "open", lambda _: lambda _self: True),),
     ),
     Mutant(
         "scan reads ahead",

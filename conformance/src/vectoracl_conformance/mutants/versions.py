@@ -36,7 +36,7 @@ VERSIONS = (
         "a scan goes on in another version",
         "the rest of a document comes from the version that is there by then",
         "R17",
-        patches=(("vectoracl.pages:_Version", "takes", lambda _: _goes_on),),
+        patches=(("vectoracl.engine.paging:_Version", "takes", lambda _: _goes_on),),
     ),
 )
 

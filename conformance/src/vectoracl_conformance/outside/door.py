@@ -82,7 +82,7 @@ def _call(number: int, claims: dict[str, Any], narrows: list[Any], name: str, ar
 
 
 def _raw(number: int, operation: Any) -> Any:
-    from vectoracl.drive import arun, confined, run
+    from vectoracl.engine.drivers import arun, confined, run
 
     client = _CLIENTS[number]
     named = client._named(client.config.default)  # noqa: SLF001 - past the core's own checks is what is asked

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable
 
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import MAX_FACETS, Facets
-from vectoracl.drive import confined, side_by_side
+from vectoracl.engine.drivers import confined, side_by_side
+from vectoracl.engine.pipeline import Asker, Guard, Leg, Plan, Store, retried
+from vectoracl.engine.second_lock import counted
 from vectoracl.errors import StoreError, UnsupportedPredicateError
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.semantics import one_value
 from vectoracl.filters.validation import FieldType
-from vectoracl.guard import Asker, Guard, Leg, Plan, Store, retried
 from vectoracl.model.records import Facet
 from vectoracl.model.values import native
-from vectoracl.verify import counted
 
 
 def facets(

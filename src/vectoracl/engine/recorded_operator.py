@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from vectoracl.adapter_api.contract import Flow, Operator, Port
-from vectoracl.drive import run
-from vectoracl.guard import Guard, Store
+from vectoracl.engine.drivers import run
+from vectoracl.engine.operator_flows import recorded
+from vectoracl.engine.pipeline import Guard, Store
 from vectoracl.model.identifiers import check_tenant, stored_tenant
-from vectoracl.transfer import recorded
 
 UNRECORDED = frozenset({"close"})
 """Methods that do nothing to the store."""

@@ -27,7 +27,8 @@ from vectoracl.adapter_api.chunk_validation import name_store
 from vectoracl.adapter_api.contract import Adapter, Capabilities, Flow
 from vectoracl.audit.returned_hashes import ReturnedIds
 from vectoracl.audit.sinks import Sink
-from vectoracl.drive import close_flow, wrapped
+from vectoracl.engine.core_ports import Decide, LateRecordError, PolicyFailedError, ReadVersion, Sleep, WriteRecord
+from vectoracl.engine.drivers import close_flow, wrapped
 from vectoracl.errors import (
     DeniedError,
     RefusedError,
@@ -43,7 +44,6 @@ from vectoracl.filters.validation import FieldType, check_scope_predicate, field
 from vectoracl.model.actions import READ, Action
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Hit
-from vectoracl.ports import Decide, LateRecordError, PolicyFailedError, ReadVersion, Sleep, WriteRecord
 
 T = TypeVar("T")
 _log = logging.getLogger("vectoracl")

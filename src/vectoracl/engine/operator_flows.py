@@ -15,14 +15,14 @@ from vectoracl.adapter_api.chunk_validation import check_metadata, check_tagged
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import Count, Delete, Include, Position, Rows, Scan, Upsert
 from vectoracl.adapter_api.posture import Posture
-from vectoracl.drive import confined
+from vectoracl.engine.drivers import confined
+from vectoracl.engine.pipeline import Guard, Store, retried
+from vectoracl.engine.second_lock import counted, verify
 from vectoracl.errors import InvalidInputError, StoreError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS
-from vectoracl.guard import Guard, Store, retried
 from vectoracl.model.identifiers import check_id, check_tenant, check_text
 from vectoracl.model.queries import check_vector
 from vectoracl.model.records import Hit, Record
-from vectoracl.verify import counted, verify
 
 T = TypeVar("T")
 WHOLE: Include = frozenset({"text", "metadata", "vector"})

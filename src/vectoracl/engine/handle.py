@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self, TypeVar
 
-from vectoracl import arguments, facets, pages, reads, writes
 from vectoracl.adapter_api.chunk_validation import Prepared, prepare
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import MAX_FACETS, ChunkRef, Include
 from vectoracl.audit.sinks import Sink
+from vectoracl.engine import arguments, facets, paging, reads, writes
+from vectoracl.engine.load_journal import Journal
+from vectoracl.engine.pipeline import Asker, Guard, Store
 from vectoracl.errors import ClosedError, DeniedError, InvalidInputError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS, Predicate, check_predicate, conjunction
-from vectoracl.guard import Asker, Guard, Store
-from vectoracl.journal import Journal
 from vectoracl.model.actions import Action, check_actions
 from vectoracl.model.identifiers import check_id
 from vectoracl.model.queries import Query
@@ -113,7 +113,7 @@ class Handle:
     def _page(self, where: object, size: int, after: str | None, include: object) -> tuple[Store, Flow[Page]]:
         store = self._open()
         checked = arguments.check_where(store, where)
-        return store, pages.page(
+        return store, paging.page(
             self._guard, store, self._asker, checked, size, after, arguments.check_include(include)
         )
 

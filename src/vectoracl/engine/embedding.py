@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vectoracl.adapter_api.contract import Flow
+from vectoracl.engine.core_ports import EmbedDocuments, EmbedQueries
+from vectoracl.engine.pipeline import Store
 from vectoracl.errors import StoreError
-from vectoracl.guard import Store
 from vectoracl.model.records import Vector
-from vectoracl.ports import EmbedDocuments, EmbedQueries
 from vectoracl.text.embedders import BATCH
 
 

@@ -20,13 +20,13 @@ import orjson
 
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import ChunkRef, Fetch, Include, Position, Rows, Scan
-from vectoracl.arguments import MAX_CURSOR, MAX_PAGE, integer
+from vectoracl.engine.arguments import MAX_CURSOR, MAX_PAGE, integer
+from vectoracl.engine.pipeline import Asker, Guard, Leg, Plan, Store
+from vectoracl.engine.reads import included, locked, stripped
 from vectoracl.errors import InvalidInputError
 from vectoracl.filters.predicate import And, Eq, In, Predicate
-from vectoracl.guard import Asker, Guard, Leg, Plan, Store
 from vectoracl.model.identifiers import check_id
 from vectoracl.model.records import Hit, Page
-from vectoracl.reads import included, locked, stripped
 
 _TIMES = 32
 """How many times of writing a cursor remembers of one version."""

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from vectoracl.adapter_api.operations import ChunkRef, Include
+from vectoracl.engine.pipeline import Store, check_supported
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS, Predicate, check_predicate
 from vectoracl.filters.validation import TAG_FIELDS, FieldType, check_filter
-from vectoracl.guard import Store, check_supported
 from vectoracl.model.identifiers import check_id, plain
 from vectoracl.model.values import native
 

@@ -6,12 +6,12 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-from vectoracl import reads
 from vectoracl.adapter_api.contract import Flow
+from vectoracl.engine import reads
+from vectoracl.engine.pipeline import Asker, Guard, Store
 from vectoracl.errors import DeniedError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS, F
 from vectoracl.filters.validation import check_scope_predicate
-from vectoracl.guard import Asker, Guard, Store
 from vectoracl.model.actions import READ, Action
 from vectoracl.model.identifiers import check_id
 

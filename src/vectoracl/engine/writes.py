@@ -8,17 +8,17 @@ from typing import Any
 from vectoracl.adapter_api.chunk_validation import Prepared, check_tagged, record_of
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import ChunkRef, Delete, Replace, Upsert
-from vectoracl.drive import confined
-from vectoracl.embedding import embedded
+from vectoracl.engine.core_ports import EmbedDocuments
+from vectoracl.engine.drivers import confined
+from vectoracl.engine.embedding import embedded
+from vectoracl.engine.pipeline import Asker, Guard, Leg, Plan, Store, denied, retried
+from vectoracl.engine.second_lock import counted
 from vectoracl.errors import DeniedError, RefusedError, UnsupportedPredicateError
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.validation import fields_of
-from vectoracl.guard import Asker, Guard, Leg, Plan, Store, denied, retried
 from vectoracl.model.actions import Action
 from vectoracl.model.queries import check_vector
 from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record, Tag, Vector, Written
-from vectoracl.ports import EmbedDocuments
-from vectoracl.verify import counted
 
 _STORES_OWN = frozenset({"@generation", "@docgen"})
 

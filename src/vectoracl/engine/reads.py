@@ -8,12 +8,14 @@ from typing import Any, Literal, TypeVar
 
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import MAX_FETCHED, ChunkRef, Count, Fetch, Found, Include, Rows, Search
-from vectoracl.arguments import Ask
-from vectoracl.drive import confined, side_by_side
-from vectoracl.embedding import embedded
+from vectoracl.engine.arguments import Ask
+from vectoracl.engine.core_ports import EmbedQueries
+from vectoracl.engine.drivers import confined, side_by_side
+from vectoracl.engine.embedding import embedded
+from vectoracl.engine.pipeline import Asker, Guard, Leg, Plan, Store, retried
+from vectoracl.engine.second_lock import counted, verify
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
 from vectoracl.filters.predicate import Predicate
-from vectoracl.guard import Asker, Guard, Leg, Plan, Store, retried
 from vectoracl.model.queries import (
     Hybrid,
     HybridQuery,
@@ -26,8 +28,6 @@ from vectoracl.model.queries import (
     check_vector,
 )
 from vectoracl.model.records import Hit, Result
-from vectoracl.ports import EmbedQueries
-from vectoracl.verify import counted, verify
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""The request pipeline, its drivers and the flows of every operation."""
