@@ -194,7 +194,7 @@ def test_opening_and_closing(api, monkeypatch, step):
             operator=foreign._raise,
         )
 
-    monkeypatch.setattr("vectoracl.client.load", lambda *_: Hooks(plugin, opened))
+    monkeypatch.setattr("vectoracl.client.connect.load", lambda *_: Hooks(plugin, opened))
     config = {"version": 1, "stores": {"main": {"adapter": "memory", "dimension": 3}}}
     if step in ("vectoracl_open", "port", "posture"):
         fails(api.connect, config)
@@ -383,7 +383,7 @@ def test_apart_takes_the_chain_away():
 # Generators cannot take the chain away: the block that they serve is still handling the error when they raise. Who uses
 # them is `apart`, or are flows, whose errors `Guard.failure` looks through.
 GENERATORS = {
-    "src/vectoracl/client.py": {"_foreign"},
+    "src/vectoracl/client/connect.py": {"_foreign"},
     "adapters/qdrant/src/vectoracl_qdrant/operator.py": {"_owner", "_mapping"},
     "adapters/weaviate/src/vectoracl_weaviate/operator.py": {"_owner", "_mapping"},
     "adapters/pinecone/src/vectoracl_pinecone/operator.py": {"_owner", "_mapping"},

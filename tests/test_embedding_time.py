@@ -125,7 +125,7 @@ def test_a_load_of_texts_says_how_far_it_is_in_pieces_of_seconds(opened, who):
 
 
 def test_a_piece_that_took_long_is_followed_by_smaller_ones(monkeypatch):
-    from vectoracl.load import Pieces
+    from vectoracl.client.bulk_load import Pieces
 
     pieces = Pieces(automatic=True)
     whole = chunks(500)

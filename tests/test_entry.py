@@ -37,7 +37,7 @@ def test_the_installed_script_is_that_entry_point():
 @pytest.mark.parametrize(
     "module",
     ["vectoracl.cli", "vectoracl.cli.app", "typer", "rich.console", "numpy", "numpy.linalg", "pydantic",
-     "pydantic_core._pydantic_core", "orjson", "vectoracl.errors", "vectoracl.client", "vectoracl.hazmat"],
+     "pydantic_core._pydantic_core", "orjson", "vectoracl.errors", "vectoracl.client.connect", "vectoracl.hazmat"],
 )  # fmt: skip
 def test_ctrl_c_while_it_loads_is_one_line_and_130(way, module):
     code = _INTERRUPT.replace("sys.argv[1]", repr(module)) + _WAYS[way]

@@ -9,7 +9,7 @@ from vectoracl.adapter_api.contract import Capabilities, Flow, Opened, Request
 from vectoracl.adapter_api.operations import Found, Search
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.audit.sinks import Sink
-from vectoracl.client import VectorACL, _Named
+from vectoracl.client.connect import VectorACL, _Named
 from vectoracl.config import StoreConfig
 from vectoracl.engine.pipeline import Store
 from vectoracl.model.records import Hit, Tag

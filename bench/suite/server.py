@@ -51,7 +51,7 @@ class Database:
 
     def provision(self) -> None:
         """Make the schema, by the way that users take."""
-        with vectoracl.client.VectorACL(self.config()) as acl:
+        with vectoracl.client.connect.VectorACL(self.config()) as acl:
             operator = acl.operator()
             operator.provision()
             operator.close()

@@ -11,7 +11,9 @@ if typing.TYPE_CHECKING:
     from vectoracl.access.policy import Decision, Policy, TenantPolicy
     from vectoracl.access.scope import Grant, Scope
     from vectoracl.adapter_api.posture import Finding, Posture, Rule
-    from vectoracl.client import AsyncVectorACL, VectorACL, aconnect, connect
+    from vectoracl.client.bulk_load import LoadReport
+    from vectoracl.client.connect import AsyncVectorACL, VectorACL, aconnect, connect
+    from vectoracl.client.retriever import AsyncScopedRetriever, ScopedRetriever
     from vectoracl.config import Config
     from vectoracl.engine.explain import Explanation
     from vectoracl.errors import (
@@ -34,16 +36,14 @@ if typing.TYPE_CHECKING:
     )
     from vectoracl.filters.predicate import ALWAYS, NEVER, F, Predicate
     from vectoracl.filters.validation import FieldType
-    from vectoracl.load import LoadReport
     from vectoracl.model.actions import ALL_ACTIONS, READ, WRITE, Action
     from vectoracl.model.principal import Principal
     from vectoracl.model.queries import Hybrid, Lexical, Like
     from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Tag, Written
-    from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
 else:
     _NAMES = {
         "model.actions": "ALL_ACTIONS READ WRITE Action",
-        "client": "AsyncVectorACL VectorACL aconnect connect",
+        "client.connect": "AsyncVectorACL VectorACL aconnect connect",
         "config": "Config",
         "errors": (
             "AdapterNotFoundError ClosedError ConfigError DeniedError InvalidInputError InvalidPrincipalError "
@@ -53,13 +53,13 @@ else:
         "engine.explain": "Explanation",
         "filters.validation": "FieldType",
         "adapter_api.posture": "Finding Posture Rule",
-        "load": "LoadReport",
+        "client.bulk_load": "LoadReport",
         "access.policy": "Decision Policy TenantPolicy",
         "filters.predicate": "ALWAYS NEVER F Predicate",
         "model.principal": "Principal",
         "model.queries": "Hybrid Lexical Like",
         "model.records": "Chunk Facet Hit Page Result Tag Written",
-        "retriever": "AsyncScopedRetriever ScopedRetriever",
+        "client.retriever": "AsyncScopedRetriever ScopedRetriever",
         "access.scope": "Grant Scope",
     }
     _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -19,7 +19,7 @@ from vectoracl.adapter_api.store_identity import shared
 from vectoracl.adapter_api.store_notes import other_embedder
 from vectoracl.census import TOLERANCE, Comparison, compare, key_of
 from vectoracl.checkpoint import Checkpoint
-from vectoracl.client import VectorACL
+from vectoracl.client.connect import VectorACL
 from vectoracl.errors import (
     ConfigError,
     InvalidInputError,

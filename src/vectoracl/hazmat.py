@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from vectoracl.adapter_api.contract import Adopted, Flow, Operator, Progress
 from vectoracl.adapter_api.operations import Position, Rows
-from vectoracl.client import VectorACL
+from vectoracl.client.connect import VectorACL
 from vectoracl.engine import operator_flows
 from vectoracl.engine.core_ports import EMBEDDING, EmbedDocuments, EmbedQueries
 from vectoracl.engine.drivers import run

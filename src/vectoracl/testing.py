@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from vectoracl.client import VectorACL
+from vectoracl.client.connect import VectorACL
+from vectoracl.client.retriever import ScopedRetriever
 from vectoracl.errors import ScopeViolationError, UnsupportedPredicateError
 from vectoracl.filters.predicate import F
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Hit
-from vectoracl.retriever import ScopedRetriever
 
 
 def principal(id: str = "tester", tenant: str = "test", **claims: Any) -> Principal:  # noqa: A002 - the field's name

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vectoracl.client import VectorACL
+from vectoracl.client.connect import VectorACL
 from vectoracl.model.principal import Principal
 
 Outcome = Literal["refused", "nothing", "LEAK"]

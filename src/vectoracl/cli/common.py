@@ -25,7 +25,7 @@ from rich.text import Text
 
 from vectoracl import hazmat
 from vectoracl.adapter_api.contract import Progress as Report
-from vectoracl.client import VectorACL
+from vectoracl.client.connect import VectorACL
 from vectoracl.config import DEFAULT_PATH
 from vectoracl.errors import (
     DeniedError,

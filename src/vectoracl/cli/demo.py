@@ -32,7 +32,7 @@ from vectoracl.cli.common import (
 from vectoracl.cli.corpus import TenantCorpus, folder_corpus, installed_corpus
 from vectoracl.cli.demo_show import show
 from vectoracl.cli.init import template, write_new
-from vectoracl.client import VectorACL
+from vectoracl.client.connect import VectorACL
 from vectoracl.config import read
 from vectoracl.errors import ConfigError, InvalidInputError, RefusedError, StoreError
 from vectoracl.text.embedders import Embedder, open_embedder

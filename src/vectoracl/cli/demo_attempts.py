@@ -12,7 +12,7 @@ from vectoracl.adapter_api import loading
 from vectoracl.adapter_api.contract import Flow, OpenContext
 from vectoracl.adapter_api.demo_attacks import Attempt, Forging
 from vectoracl.adapter_api.operations import Delete, Upsert
-from vectoracl.client import VectorACL
+from vectoracl.client.connect import VectorACL
 from vectoracl.config import adapter_config
 from vectoracl.errors import InvalidInputError, ScopeViolationError, StoreError, VectorACLError
 from vectoracl.filters.predicate import ALWAYS, F, Predicate

@@ -12,7 +12,7 @@ from vectoracl import hazmat
 from vectoracl.adapter_api.demo_attacks import Attempt
 from vectoracl.cli.common import Steps
 from vectoracl.cli.corpus import TenantCorpus, demo_queries
-from vectoracl.client import VectorACL
+from vectoracl.client.connect import VectorACL
 from vectoracl.errors import RefusedError
 from vectoracl.model.principal import Principal
 from vectoracl.model.queries import Hybrid

@@ -34,11 +34,11 @@ from vectoracl.cli.common import (
     show_commands,
 )
 from vectoracl.cli.ingest_lock import alone
+from vectoracl.client.retriever import ScopedRetriever
 from vectoracl.errors import InvalidInputError, RefusedError
 from vectoracl.filters.predicate import F
 from vectoracl.filters.validation import FieldType, typed
 from vectoracl.model.identifiers import check_id
-from vectoracl.retriever import ScopedRetriever
 from vectoracl.text.chunking import SIZE, document_chunks
 from vectoracl.text.sources import Failed, File, Skipped, find, read
 

@@ -37,7 +37,7 @@ from vectoracl.cli.common import (
     print_json,
     unasked,
 )
-from vectoracl.client import VectorACL
+from vectoracl.client.connect import VectorACL
 from vectoracl.config import read
 from vectoracl.errors import RefusedError
 from vectoracl.model.identifiers import check_tenant, shown_tenant

@@ -15,14 +15,14 @@ from psycopg.pq import Format
 from psycopg.rows import tuple_row
 
 from vectoracl.adapter_api.contract import AsyncPort, Flow, Port
-from vectoracl.client import AsyncVectorACL, VectorACL
+from vectoracl.client.connect import AsyncVectorACL, VectorACL
+from vectoracl.client.retriever import AsyncScopedRetriever, ScopedRetriever
 from vectoracl.engine.core_ports import CORE_PORTS, AsyncCorePort
 from vectoracl.engine.drivers import arun, run
 from vectoracl.engine.pipeline import Guard, Store
 from vectoracl.errors import InvalidInputError, RefusedError, VectorACLError, apart
 from vectoracl.model.actions import Action
 from vectoracl.model.principal import Principal
-from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
 from vectoracl_pgvector.arguments import check_encoding
 from vectoracl_pgvector.binary import adapt
 from vectoracl_pgvector.extension import Extension

@@ -82,8 +82,8 @@ CORE = (
         "a scan has all pages before it yields the first",
         "S4",
         patches=(
-            ("vectoracl.retriever:ScopedRetriever", "scan", _ahead),
-            ("vectoracl.retriever:AsyncScopedRetriever", "scan", _ahead_async),
+            ("vectoracl.client.retriever:ScopedRetriever", "scan", _ahead),
+            ("vectoracl.client.retriever:AsyncScopedRetriever", "scan", _ahead_async),
         ),
         modes=("sync", "async"),
     ),

@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 from vectoracl.adapter_api.contract import Flow
+from vectoracl.client.bulk_load import LoadProgress, LoadReport, Pieces, batches
 from vectoracl.engine import arguments
 from vectoracl.engine.handle import UNSET, Handle, Ids
 from vectoracl.engine.load_journal import Journal
 from vectoracl.engine.pipeline import Store
 from vectoracl.errors import ClosedError, InvalidInputError, TooLargeError
 from vectoracl.filters.predicate import ALWAYS, Predicate
-from vectoracl.load import LoadProgress, LoadReport, Pieces, batches
 from vectoracl.model.queries import Query
 from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Written
 

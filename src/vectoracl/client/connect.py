@@ -21,6 +21,7 @@ from vectoracl.adapter_api.loading import load
 from vectoracl.adapter_api.posture import Posture, demand, judged
 from vectoracl.audit.returned_hashes import ReturnedIds
 from vectoracl.audit.sinks import JsonlSink, MemorySink, Sink
+from vectoracl.client.retriever import AsyncScopedRetriever, ScopedRetriever
 from vectoracl.config import EMBEDDER_TIMEOUT, AuditConfig, Config, PolicyConfig, StoreConfig, adapter_config, read
 from vectoracl.engine.core_ports import CORE_PORTS, EMBEDDING, AsyncCorePort, CorePort
 from vectoracl.engine.drivers import arun, run, wrapped
@@ -43,7 +44,6 @@ from vectoracl.filters.validation import check_fields
 from vectoracl.model.actions import ALL_ACTIONS, Action, check_action, check_actions
 from vectoracl.model.identifiers import check_tenant, check_text
 from vectoracl.model.principal import Principal, check_principal
-from vectoracl.retriever import AsyncScopedRetriever, ScopedRetriever
 from vectoracl.text.embedders import Embedder, identity_of, open_embedder
 
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""What an application holds: connections, scoped retrievers and bulk loads."""
