@@ -12,10 +12,10 @@ import vectoracl as v
 from vectoracl import Chunk, hazmat, testing
 from vectoracl.adapter_api.operations import Delete, Position
 from vectoracl.audit.sinks import MemorySink
-from vectoracl.census import vector_difference
-from vectoracl.checkpoint import Checkpoint
 from vectoracl.cli.app import app
-from vectoracl.copying import Copy, Side
+from vectoracl.copying.checkpoint import Checkpoint
+from vectoracl.copying.compare import vector_difference
+from vectoracl.copying.copy import Copy, Side
 from vectoracl.errors import (
     InvalidInputError,
     RefusedError,

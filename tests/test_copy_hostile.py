@@ -11,7 +11,7 @@ from tests.test_copy import TENANTS, command, copying, everything, files, pair  
 from vectoracl import Chunk, VectorACL, testing
 from vectoracl._util.file_lock import FileLock
 from vectoracl.adapter_api.operations import Position
-from vectoracl.checkpoint import Checkpoint
+from vectoracl.copying.checkpoint import Checkpoint
 from vectoracl.errors import InvalidInputError, RefusedError, StoreError
 
 HEAD = orjson.dumps({"copy": 1, "binding": "x"})

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 import vectoracl as v
 from vectoracl import Chunk, testing
-from vectoracl.checkpoint import Checkpoint
 from vectoracl.cli.app import app
-from vectoracl.copying import Copy, Side
+from vectoracl.copying.checkpoint import Checkpoint
+from vectoracl.copying.copy import Copy, Side
 from vectoracl.errors import RefusedError
 from vectoracl.text.embedders import HashedEmbedder
 

@@ -13,8 +13,8 @@ import pytest
 
 import vectoracl as v
 from vectoracl import Chunk, hazmat, testing
-from vectoracl.checkpoint import Checkpoint
-from vectoracl.copying import Copy, Side
+from vectoracl.copying.checkpoint import Checkpoint
+from vectoracl.copying.copy import Copy, Side
 from vectoracl.model.records import Record, Tag
 
 pytest.importorskip("vectoracl_conformance")

@@ -24,9 +24,9 @@ from vectoracl._util.private_files import (
     take_folder,
     write_output,
 )
-from vectoracl.checkpoint import Checkpoint
 from vectoracl.cli import app
-from vectoracl.copying import Copy, Side
+from vectoracl.copying.checkpoint import Checkpoint
+from vectoracl.copying.copy import Copy, Side
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes and links of POSIX")
 opened: set[str] | None = None

@@ -14,8 +14,8 @@ import pytest
 
 import vectoracl as v
 from vectoracl import Chunk, testing
-from vectoracl.checkpoint import Checkpoint
-from vectoracl.copying import Copy, Plan, Side
+from vectoracl.copying.checkpoint import Checkpoint
+from vectoracl.copying.copy import Copy, Plan, Side
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl_pgvector import embedded, schema
 from vectoracl_pgvector.config import PgvectorConfig

@@ -10,10 +10,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from vectoracl.census import Comparison
-from vectoracl.checkpoint import Checkpoint
 from vectoracl.cli.common import CLEAN, FINDINGS, JsonOption, Steps, done, opened, out, person, plain, print_json
-from vectoracl.copying import PAGE, Copy, Plan, Report, Side
+from vectoracl.copying.checkpoint import Checkpoint
+from vectoracl.copying.compare import Comparison
+from vectoracl.copying.copy import PAGE, Copy, Plan, Report, Side
 from vectoracl.errors import InvalidInputError, apart
 
 _MOST = 20

@@ -1,0 +1,1 @@
+"""Copies of tenants from one store to another, compared row by row."""
