@@ -397,7 +397,7 @@ OTHERS = {
     "src/vectoracl/_util/private_files.py",
     "src/vectoracl/testing.py",
     "src/vectoracl/cli/common.py",
-    "src/vectoracl/cli/demo.py",
+    "src/vectoracl/cli/demo/command.py",
     "src/vectoracl/cli/init.py",
     "src/vectoracl/cli/conformance.py",
     "adapters/pgvector/src/vectoracl_pgvector/liveness.py",

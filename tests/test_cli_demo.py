@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from vectoracl import Chunk, Principal, VectorACL
 from vectoracl.adapter_api.demo_attacks import Attempt, Forging
-from vectoracl.cli import app, demo_attempts, demo_run
-from vectoracl.cli.demo import FOLDER
+from vectoracl.cli import app
+from vectoracl.cli.demo import attacks, run
+from vectoracl.cli.demo.command import FOLDER
 from vectoracl.memory import adapter as memory
 from vectoracl.text.embedders import open_embedder
 
@@ -103,12 +104,12 @@ def test_a_store_whose_gate_is_open_is_a_leak(here, monkeypatch):
 
 def test_a_foreign_hit_is_a_leak(here, monkeypatch):
     principal = Principal("reader", "acme", authenticated_by="test")
-    lines = (demo_run.Line("acme", "a", 0.5), demo_run.Line("globex", "b", 0.4))
-    asked = demo_run.Asked(principal, "words", 5, lines, lines, 1.0)
+    lines = (run.Line("acme", "a", 0.5), run.Line("globex", "b", 0.4))
+    asked = run.Asked(principal, "words", 5, lines, lines, 1.0)
     assert asked.as_json()["foreign_returned"] == 1
     for leak, attempts in ((True, ()), (False, (Attempt("stale connection", "…", "LEAK"),))):
         given = (asked,) if leak else ()
-        assert demo_run.Outcome("memory", "memory", "partition", 2, 2, 2, 0.1, given, attempts).leaked
+        assert run.Outcome("memory", "memory", "partition", 2, 2, 2, 0.1, given, attempts).leaked
 
 
 def test_an_error_of_the_store_is_no_outcome(here, monkeypatch):
@@ -117,7 +118,7 @@ def test_an_error_of_the_store_is_no_outcome(here, monkeypatch):
     def fail(*_):
         raise StoreError("The store is away.", sent="no")
 
-    monkeypatch.setattr(demo_attempts, "_foreign_id", fail)
+    monkeypatch.setattr(attacks, "_foreign_id", fail)
     assert json.loads(demo("--json", code=2))["error"]["code"] == "store"
 
 
@@ -155,7 +156,7 @@ def test_on_qdrant(here, monkeypatch):
     again = json.loads(on("qdrant", here, "--json"))
     assert again["chunks"] == found["chunks"]
     with VectorACL(here / "vectoracl.toml") as acl:
-        readers = [acl.scoped(demo_run.reader(tenant)) for tenant in TEXTS]
+        readers = [acl.scoped(run.reader(tenant)) for tenant in TEXTS]
         assert sum(one.count() for one in readers) == found["chunks"]  # nothing is there twice
 
 
@@ -285,9 +286,9 @@ def test_the_attacks_and_check_notice_an_open_table(here, postgresql):
         for one in (own, foreign):
             acl.scoped(one).upsert([Chunk(id=str(n), document="d", text=f"words {n}") for n in range(8)])
         vector = open_embedder("hashed:64").embed_queries(["words 3"])[0].tolist()
-        forging = Forging(own, foreign, vector, demo_attempts.reopener(acl, config))
+        forging = Forging(own, foreign, vector, attacks.reopener(acl, config))
 
-        sound = demo_attempts.attempts(acl, forging, here)
+        sound = attacks.attempts(acl, forging, here)
         assert [one.attack for one in sound] == ATTACKS
         assert {one.outcome for one in sound} == {"refused", "nothing"}
 
@@ -295,7 +296,7 @@ def test_the_attacks_and_check_notice_an_open_table(here, postgresql):
         with psycopg.connect(server.dsn("bootstrap"), autocommit=True) as connection:
             for table in ("chunks", "chunks_default"):
                 connection.execute(f"ALTER TABLE vectoracl.{table} DISABLE ROW LEVEL SECURITY")
-            leaks = {one.attack: one.outcome for one in demo_attempts.attempts(acl, forging, here)}
+            leaks = {one.attack: one.outcome for one in attacks.attempts(acl, forging, here)}
             assert leaks == {
                 "foreign id": "nothing",  # the explicit predicate still stands
                 "filter injection": "refused",

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from vectoracl import VectorACL, VectorACLError
 from vectoracl._util.file_lock import FileLock
-from vectoracl.cli import app, common, demo_run
-from vectoracl.cli.demo import FOLDER
+from vectoracl.cli import app, common
+from vectoracl.cli.demo import run as demo_run
+from vectoracl.cli.demo.command import FOLDER
 
 OTHER = {"qdrant": 'path = "mine"\ncollection = "mine"\n', "pgvector": 'embedded = "mine"\n', "memory": 'name = "{}"\n'}
 PROSE = "# {0}\n\nHow to install the kettle and the {0}.\n\nPitch it cold."

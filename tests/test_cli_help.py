@@ -98,7 +98,8 @@ def test_the_kits_command_has_the_help_options_of_the_others():
 
 
 def test_the_defaults_that_are_written_are_the_real_ones():
-    from vectoracl.cli import check, demo
+    from vectoracl.cli import check
+    from vectoracl.cli.demo import command as demo
     from vectoracl.text.chunking import SIZE
 
     shown = {

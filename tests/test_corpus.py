@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from vectoracl.cli.corpus import GENERIC_QUERIES, demo_queries, folder_corpus, installed_corpus
+from vectoracl.cli.demo.corpus import GENERIC_QUERIES, demo_queries, folder_corpus, installed_corpus
 from vectoracl.errors import InvalidInputError, InvalidTenantError
 from vectoracl.model.identifiers import check_id, check_tenant, check_text
 from vectoracl.text.chunking import Skipped, chunks, document_chunks
@@ -36,7 +36,7 @@ def test_the_installed_corpus_is_real_text_of_several_tenants(corpora):
 def test_nothing_is_imported_and_another_process_finds_the_same(corpora):
     code = (
         "import sys\n"
-        "from vectoracl.cli.corpus import *\n"
+        "from vectoracl.cli.demo.corpus import *\n"
         "before = set(sys.modules)\n"
         "made = installed_corpus(limit_tenants=6, limit_chunks_per_tenant=150)\n"
         "roots = {one.split('.')[0] for one in set(sys.modules) - before}\n"

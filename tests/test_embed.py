@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vectoracl.cli.corpus import installed_corpus
+from vectoracl.cli.demo.corpus import installed_corpus
 from vectoracl.errors import ConfigError, InvalidInputError, StoreError
 from vectoracl.text.chunking import document_chunks
 from vectoracl.text.embedders import (

@@ -11,7 +11,7 @@ import pytest
 from vectoracl.adapter_api.loading import load
 from vectoracl.adapter_api.posture import CORE_RULES, PREFIXES, Finding, Posture, Rule, demand
 from vectoracl.cli import rules_page
-from vectoracl.cli.render_findings import (
+from vectoracl.cli.posture_report import (
     Report,
     json_summary,
     render_json,

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from vectoracl.adapter_api.posture import Posture
-from vectoracl.cli.render_findings import Report, render_script
+from vectoracl.cli.posture_report import Report, render_script
 from vectoracl.errors import RefusedError
 from vectoracl_pgvector.embedded import EmbeddedServer
 from vectoracl_pgvector.foreign import inspect

@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from vectoracl.cli import adapters, audit, check, conformance, copy, demo, documents, ingest, init, store, use
+from vectoracl.cli import adapters, audit, check, conformance, copy, documents, ingest, init, store, use
 from vectoracl.cli.common import EXIT_CODES, command
+from vectoracl.cli.demo import command as demo
 
 app = typer.Typer(
     name="vectoracl",

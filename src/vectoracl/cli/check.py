@@ -14,7 +14,7 @@ import typer
 
 from vectoracl.adapter_api.loading import load
 from vectoracl.adapter_api.posture import CORE_RULES, PREFIXES, Posture, Rule
-from vectoracl.cli import render_findings
+from vectoracl.cli import posture_report
 from vectoracl.cli.common import (
     CLEAN,
     DEFAULT_CONFIG,
@@ -30,7 +30,7 @@ from vectoracl.cli.common import (
     plain,
     print_json,
 )
-from vectoracl.cli.render_findings import Report
+from vectoracl.cli.posture_report import Report
 from vectoracl.errors import InvalidInputError, RefusedError
 
 _WIDEST = 110
@@ -180,7 +180,7 @@ def _explain(identifier: str, adapter: str, form: Format) -> None:
         raise InvalidInputError(f"The adapter {adapter!r} has no rule {identifier!r}; it has {known}.", field="explain")
     if form is Format.TEXT:
         console = out()
-        text = render_findings.render_rule(rule, width=min(console.width, _WIDEST), color=colored(console))
+        text = posture_report.render_rule(rule, width=min(console.width, _WIDEST), color=colored(console))
         typer.echo(text, nl=False)
         return
     print_json(
@@ -196,18 +196,18 @@ def _explain(identifier: str, adapter: str, form: Format) -> None:
 
 
 def _print(found: Mapping[str, Posture], rules: list[Rule], form: Format) -> None:
-    report = render_findings.Report.of(found)
+    report = posture_report.Report.of(found)
     match form:
         case Format.TEXT:
             console = out()
             width = min(console.width, _WIDEST)
-            typer.echo(render_findings.render_report(report, width=width, color=colored(console)), nl=False)
+            typer.echo(posture_report.render_report(report, width=width, color=colored(console)), nl=False)
         case Format.JSON:
             print_json(_json(report))
         case Format.SARIF:
             print_json(_sarif(report, rules))
         case Format.SQL:
-            text = render_findings.render_script(report)
+            text = posture_report.render_script(report)
             if not text and report.count:
                 raise RefusedError("These stores are not changed by SQL; leave --format out.", field="format")
             typer.echo(text, nl=False)
@@ -217,13 +217,13 @@ def _json(report: Report) -> dict[str, Any]:
     stores = {}
     for name, posture in report.postures.items():
         own = replace(posture, findings=report.own[name])
-        stores[plain(name)] = json.loads(render_findings.render_json(own))
+        stores[plain(name)] = json.loads(posture_report.render_json(own))
     common = [
-        {**render_findings.json_finding(finding), "stores": [plain(name) for name in names]}
+        {**posture_report.json_finding(finding), "stores": [plain(name) for name in names]}
         for finding, names in report.common
     ]
     return {
-        "summary": render_findings.json_summary(report),
+        "summary": posture_report.json_summary(report),
         "everywhere": common,
         "stores": stores,
         "findings": report.count,
@@ -236,5 +236,5 @@ def _sarif(report: Report, rules: list[Rule]) -> dict[str, Any]:
     for name, posture in report.postures.items():
         shared = tuple(finding for finding, names in report.common if names[0] == name)
         own = replace(posture, findings=(*shared, *report.own[name]))
-        logs.append(json.loads(render_findings.render_sarif(own, version=version("vectoracl"), rules=rules)))
+        logs.append(json.loads(posture_report.render_sarif(own, version=version("vectoracl"), rules=rules)))
     return {**logs[0], "runs": [run for log in logs for run in log["runs"]]}

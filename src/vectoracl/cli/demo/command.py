@@ -17,7 +17,6 @@ from vectoracl.adapter_api import loading
 from vectoracl.adapter_api.contract import DemoPlace
 from vectoracl.adapter_api.demo_attacks import Forging
 from vectoracl.adapter_api.posture import Posture
-from vectoracl.cli import demo_attempts, demo_run
 from vectoracl.cli.common import (
     CLEAN,
     DEFAULT_CONFIG,
@@ -29,8 +28,9 @@ from vectoracl.cli.common import (
     out,
     print_json,
 )
-from vectoracl.cli.corpus import TenantCorpus, folder_corpus, installed_corpus
-from vectoracl.cli.demo_show import show
+from vectoracl.cli.demo import attacks, run
+from vectoracl.cli.demo.corpus import TenantCorpus, folder_corpus, installed_corpus
+from vectoracl.cli.demo.show import show
 from vectoracl.cli.init import template, write_new
 from vectoracl.client.connect import VectorACL
 from vectoracl.config import read
@@ -120,10 +120,10 @@ def _corpora(docs: Path | None, tenants: int) -> list[TenantCorpus]:
     return found
 
 
-def _go_on(source: Path, outcome: demo_run.Outcome, store: str | None) -> list[str]:
+def _go_on(source: Path, outcome: run.Outcome, store: str | None) -> list[str]:
     """Return commands that work on what the demo made."""
-    asked = min(outcome.asked, key=lambda one: len(demo_run.name_of(one.principal)) + len(one.query))
-    first = demo_run.name_of(asked.principal)
+    asked = min(outcome.asked, key=lambda one: len(run.name_of(one.principal)) + len(one.query))
+    first = run.name_of(asked.principal)
     words = ("--hybrid",) if outcome.hybrid else ()
     return [
         command_line("search", "--as", first, asked.query, *words, config=source, store=store),
@@ -241,32 +241,32 @@ def _own_folder() -> Iterator[None]:
 
 def _run(
     made: _Made, corpora: list[TenantCorpus], k: int, steps: Steps, start: float, *, store: str | None
-) -> demo_run.Outcome:
+) -> run.Outcome:
     model, source = made.model, made.source
     with VectorACL(source, store=store, embedder=model) as acl:
         name = acl.config.default
         steps.step("starting the store", 0, None)
         if not made.own:  # before anything is made in a store that may be somebody's
             with suppress(StoreError):  # there is no table yet
-                demo_run.check_own(acl, (), _tenants(acl))
+                run.check_own(acl, (), _tenants(acl))
         _provision(acl)
         acl.open()
-        demo_run.check_own(acl, corpora, _tenants(acl))
+        run.check_own(acl, corpora, _tenants(acl))
         steps.step("starting the store", 1, 1)
-        documents, chunks = demo_run.load(acl, model, corpora, steps, prune=made.own)
+        documents, chunks = run.load(acl, model, corpora, steps, prune=made.own)
         seconds = time.perf_counter() - start
-        hybrid = demo_run.has_words(acl)
-        asked = demo_run.ask(acl, model, demo_run.questions(corpora, 3), k, steps, hybrid=hybrid)
+        hybrid = run.has_words(acl)
+        asked = run.ask(acl, model, run.questions(corpora, 3), k, steps, hybrid=hybrid)
         steps.step("attacking", 0, None)
         first = asked[0].principal
         other = next(one.principal for one in asked if one.principal != first)
         vector = model.embed_queries([asked[0].query])[0].tolist()
-        forging = Forging(first, other, vector, demo_attempts.reopener(acl, source))
-        tried = demo_attempts.attempts(acl, forging, read(source)[1])
+        forging = Forging(first, other, vector, attacks.reopener(acl, source))
+        tried = attacks.attempts(acl, forging, read(source)[1])
         posture = acl.check()[name]
         adapter = acl.config.stores[name].adapter
         server = made.server or _server(acl.server(), adapter, posture)
-    return demo_run.Outcome(
+    return run.Outcome(
         adapter, server, posture.grade, len(corpora), documents, chunks, seconds, asked, tuple(tried), hybrid
     )
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from vectoracl.adapter_api.demo_attacks import Attempt
 from vectoracl.cli.common import one_line, plain, show_commands
-from vectoracl.cli.demo_run import REPETITIONS, Asked, Line, Outcome, name_of
+from vectoracl.cli.demo.run import REPETITIONS, Asked, Line, Outcome, name_of
 
 _WIDEST = 110
 _OWN, _FOREIGN = "green", "red"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from vectoracl import hazmat
 from vectoracl.adapter_api.demo_attacks import Attempt
 from vectoracl.cli.common import Steps
-from vectoracl.cli.corpus import TenantCorpus, demo_queries
+from vectoracl.cli.demo.corpus import TenantCorpus, demo_queries
 from vectoracl.client.connect import VectorACL
 from vectoracl.errors import RefusedError
 from vectoracl.model.principal import Principal
