@@ -15,7 +15,7 @@ from vectoracl.cli import app
 from vectoracl.cli.common import one_line, plain
 from vectoracl.cli.init import template
 from vectoracl.config import adapter_config, read
-from vectoracl.memory.execute import MemoryPort
+from vectoracl.memory.ports import MemoryPort
 
 CONFIG = """
 version = 1

@@ -14,7 +14,7 @@ from vectoracl import StoreError
 from vectoracl.cli import app
 from vectoracl.cli.common import Steps
 from vectoracl.config import DEFAULT_PATH
-from vectoracl.memory.execute import MemoryPort
+from vectoracl.memory.ports import MemoryPort
 
 CONFIG = """
 version = 1

@@ -153,7 +153,7 @@ class Recognises(MemoryHarness):
 
     def fresh(self, needs):
         from vectoracl.memory.adapter import MemoryAdapter
-        from vectoracl.memory.execute import Perform
+        from vectoracl.memory.ports import Perform
 
         right = MemoryAdapter.search
 

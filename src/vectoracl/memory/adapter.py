@@ -10,7 +10,7 @@ from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.memory.config import MemoryConfig
-from vectoracl.memory.execute import Look, Perform, RankAll
+from vectoracl.memory.ports import Look, Perform, RankAll
 from vectoracl.model.queries import ResolvedQuery
 from vectoracl.model.records import Facet
 

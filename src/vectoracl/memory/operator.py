@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vectoracl.adapter_api.contract import Adopted, Progress, TenantInfo
 from vectoracl.errors import RefusedError
-from vectoracl.memory.execute import Shelf
+from vectoracl.memory.ports import Shelf
 from vectoracl.model.identifiers import stored_tenant
 
 _NO_TIERS = "A store in memory keeps each tenant in a part of its own already."

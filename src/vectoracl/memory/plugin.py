@@ -12,8 +12,8 @@ from vectoracl.adapter_api.contract import Capabilities, DemoPlace, OpenContext,
 from vectoracl.adapter_api.hookspecs import hookimpl
 from vectoracl.memory.adapter import MemoryAdapter, capabilities
 from vectoracl.memory.config import MemoryConfig
-from vectoracl.memory.execute import AsyncMemoryPort, MemoryPort, shelf_of
 from vectoracl.memory.operator import MemoryOperator
+from vectoracl.memory.ports import AsyncMemoryPort, MemoryPort, shelf_of
 
 
 @hookimpl

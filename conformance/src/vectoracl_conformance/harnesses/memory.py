@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from vectoracl.memory.execute import Perform, shelf_of
+from vectoracl.memory.ports import Perform, shelf_of
 from vectoracl.model.records import Record
 from vectoracl_conformance.harness import Harness, Needs, Server, Store
 
