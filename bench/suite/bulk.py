@@ -21,7 +21,7 @@ from server import Database
 
 import vectoracl
 from vectoracl import Chunk, testing
-from vectoracl_pgvector.binary import adapt
+from vectoracl_pgvector.connection.binary import adapt
 from vectoracl_pgvector.requests import VectorsParam
 
 _COLUMNS = (

@@ -14,7 +14,7 @@ from vectoracl.model.records import Record, Tag
 from vectoracl_pgvector.adapter import PgvectorAdapter
 from vectoracl_pgvector.compile import PgCompiler
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.failures import mapped
+from vectoracl_pgvector.connection.failures import mapped
 
 CONFIG = PgvectorConfig.model_validate({"dsn": "unused", "dimension": 3})
 

@@ -20,8 +20,8 @@ from psycopg.errors import _sqlcodes as known  # type: ignore[attr-defined]
 import vectoracl as v
 from vectoracl import Chunk, testing
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.connect_failures import cause_of, connect_failed
-from vectoracl_pgvector.failures import mapped
+from vectoracl_pgvector.connection.connect_failures import cause_of, connect_failed
+from vectoracl_pgvector.connection.failures import mapped
 from vectoracl_pgvector.foreign import inspect
 from vectoracl_pgvector.requests import Statement, Transaction
 

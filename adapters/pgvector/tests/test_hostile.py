@@ -16,7 +16,7 @@ from psycopg_pool import ConnectionPool
 import vectoracl as v
 from vectoracl import Chunk, testing
 from vectoracl_pgvector import join, move
-from vectoracl_pgvector.connections import Connections
+from vectoracl_pgvector.connection.dsn import Connections
 from vectoracl_pgvector.embedded_programs import _complaint
 from vectoracl_pgvector.operator import PgOperator
 

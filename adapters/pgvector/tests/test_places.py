@@ -19,9 +19,9 @@ from vectoracl.copying.copy import Copy, Plan, Side
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl_pgvector import embedded, schema
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.failures import mapped
+from vectoracl_pgvector.connection.failures import mapped
 from vectoracl_pgvector.names import Names
-from vectoracl_pgvector.places import places
+from vectoracl_pgvector.store_identity import places
 
 pytestmark = pytest.mark.server
 

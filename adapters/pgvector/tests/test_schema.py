@@ -14,8 +14,9 @@ import pytest
 import vectoracl as v
 from vectoracl import Chunk, testing
 from vectoracl.errors import StoreError
-from vectoracl_pgvector import patience, schema
+from vectoracl_pgvector import schema
 from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.connection import lock_waits
 
 pytestmark = pytest.mark.server
 
@@ -152,8 +153,8 @@ def reading(store: Any) -> Iterator[psycopg.Connection[Any]]:
 
 
 def test_provision_does_not_wait_for_ever_and_nobody_behind_it(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "LOCK_TIMEOUT", 0.3)
-    monkeypatch.setattr(patience.migrate, "__kwdefaults__", {"wait": 0.3, "tries": 2})
+    monkeypatch.setattr(lock_waits, "LOCK_TIMEOUT", 0.3)
+    monkeypatch.setattr(lock_waits.migrate, "__kwdefaults__", {"wait": 0.3, "tries": 2})
     before = policies(store)
     longest = 0.0
     done = threading.Event()
@@ -185,7 +186,7 @@ def test_provision_does_not_wait_for_ever_and_nobody_behind_it(store: Any, monke
 
 
 def test_provision_tries_again_when_the_table_is_free(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience.migrate, "__kwdefaults__", {"wait": 0.2, "tries": 50})
+    monkeypatch.setattr(lock_waits.migrate, "__kwdefaults__", {"wait": 0.2, "tries": 50})
     with v.connect(store.config) as acl, reading(store) as held:
         timer = threading.Timer(1.0, held.close)
         timer.start()

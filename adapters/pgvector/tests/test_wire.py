@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
+from vectoracl_pgvector.connection.wire import BEGIN, pipeline
 from vectoracl_pgvector.requests import Statement, Transaction
-from vectoracl_pgvector.wire import BEGIN, pipeline
 
 ONE = Statement("SELECT 1")
 

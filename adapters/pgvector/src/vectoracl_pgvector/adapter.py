@@ -19,8 +19,8 @@ from vectoracl_pgvector import schema
 from vectoracl_pgvector.capabilities import capabilities
 from vectoracl_pgvector.compile import MAX_EF, PgCompiler
 from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.connection.extension import Extension
 from vectoracl_pgvector.decode import IN_SHARED, Decoder
-from vectoracl_pgvector.extension import Extension
 from vectoracl_pgvector.names import SAFE_PATH
 from vectoracl_pgvector.reach_sql import SINCE
 from vectoracl_pgvector.requests import RankAll, Row, Statement, Transaction

@@ -11,8 +11,8 @@ from psycopg_pool import ConnectionPool
 from vectoracl.adapter_api.demo_attacks import Attempt, Forging
 from vectoracl.errors import StoreError, apart
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.connections import Connections
-from vectoracl_pgvector.failures import mapped
+from vectoracl_pgvector.connection.dsn import Connections
+from vectoracl_pgvector.connection.failures import mapped
 from vectoracl_pgvector.names import SETTING, Names
 
 _ROUNDS = 25

@@ -7,8 +7,8 @@ import psycopg
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import RefusedError, apart
 from vectoracl_pgvector import posture
-from vectoracl_pgvector.connect_failures import connect_failed
-from vectoracl_pgvector.failures import mapped
+from vectoracl_pgvector.connection.connect_failures import connect_failed
+from vectoracl_pgvector.connection.failures import mapped
 
 
 @apart

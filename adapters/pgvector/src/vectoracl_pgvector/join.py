@@ -23,10 +23,10 @@ from vectoracl.engine.pipeline import Guard, Store
 from vectoracl.errors import InvalidInputError, RefusedError, VectorACLError, apart
 from vectoracl.model.actions import Action
 from vectoracl.model.principal import Principal
-from vectoracl_pgvector.arguments import check_encoding
-from vectoracl_pgvector.binary import adapt
-from vectoracl_pgvector.extension import Extension
-from vectoracl_pgvector.failures import mapped
+from vectoracl_pgvector.connection.arguments import check_encoding
+from vectoracl_pgvector.connection.binary import adapt
+from vectoracl_pgvector.connection.extension import Extension
+from vectoracl_pgvector.connection.failures import mapped
 from vectoracl_pgvector.join_connections import AnyConnection, araw, check_kind, raw
 from vectoracl_pgvector.join_outcomes import watch
 from vectoracl_pgvector.join_steps import Step, Steps, before, check_state, inside

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from psycopg.pq import TransactionStatus
 
 from vectoracl.errors import PostureError, RefusedError
-from vectoracl_pgvector.extension import Extension
+from vectoracl_pgvector.connection.extension import Extension
+from vectoracl_pgvector.connection.wire import settings_of, settings_statement
 from vectoracl_pgvector.names import Names
 from vectoracl_pgvector.requests import Transaction
-from vectoracl_pgvector.wire import settings_of, settings_statement
 
 R = TypeVar("R")
 Steps = Generator["Step", Any, R]

@@ -17,9 +17,9 @@ from vectoracl.errors import ConfigError
 from vectoracl_pgvector.adapter import PgvectorAdapter
 from vectoracl_pgvector.capabilities import capabilities
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.connections import Connections
-from vectoracl_pgvector.execute import AsyncPgPort, PgPort
-from vectoracl_pgvector.extension import Extension
+from vectoracl_pgvector.connection.dsn import Connections
+from vectoracl_pgvector.connection.extension import Extension
+from vectoracl_pgvector.connection.ports import AsyncPgPort, PgPort
 from vectoracl_pgvector.names import Names
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def vectoracl_open(config: PgvectorConfig, context: OpenContext) -> Opened:
         return PgOperator(config, context.fields, where, store=context.name, embedder=context.embedder)
 
     def places(port: Port) -> frozenset[str]:
-        from vectoracl_pgvector import places
+        from vectoracl_pgvector import store_identity as places
 
         return places.places(port, Names.of(config))
 

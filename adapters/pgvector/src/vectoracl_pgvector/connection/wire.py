@@ -24,8 +24,8 @@ from psycopg.pq import ExecStatus, Format, PipelineStatus
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.waiting import Ready, Wait
 
-from vectoracl_pgvector.binary import adapt
-from vectoracl_pgvector.liveness import GRACE, HungUpError
+from vectoracl_pgvector.connection.binary import adapt
+from vectoracl_pgvector.connection.liveness import GRACE, HungUpError
 from vectoracl_pgvector.names import NO_JIT
 from vectoracl_pgvector.requests import RankAll, Statement, Transaction
 

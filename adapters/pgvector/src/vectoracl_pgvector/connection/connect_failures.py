@@ -15,9 +15,9 @@ import psycopg
 from psycopg.errors import ConnectionTimeout
 
 from vectoracl.errors import StoreError, VectorACLError, caused
-from vectoracl_pgvector.failures import mapped
-from vectoracl_pgvector.liveness import HungUpError
-from vectoracl_pgvector.sqlstates import ADAPTER
+from vectoracl_pgvector.connection.failures import mapped
+from vectoracl_pgvector.connection.liveness import HungUpError
+from vectoracl_pgvector.connection.sqlstates import ADAPTER
 
 
 @dataclass(frozen=True, slots=True)

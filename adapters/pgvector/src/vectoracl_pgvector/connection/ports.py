@@ -18,17 +18,17 @@ from psycopg import AsyncConnection, Connection
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from vectoracl.errors import ClosedError, StoreError, VectorACLError
-from vectoracl_pgvector.arguments import Pool, check_encoding, connect_arguments, connect_errors
-from vectoracl_pgvector.binary import adapt
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.connect_failures import connect_failed, refusal
-from vectoracl_pgvector.extension import Extension
-from vectoracl_pgvector.failures import interrupted, mapped, no_connection, refused_pooler
-from vectoracl_pgvector.liveness import aborrow, arecover, borrow, limited, recover
+from vectoracl_pgvector.connection.arguments import Pool, check_encoding, connect_arguments, connect_errors
+from vectoracl_pgvector.connection.binary import adapt
+from vectoracl_pgvector.connection.connect_failures import connect_failed, refusal
+from vectoracl_pgvector.connection.extension import Extension
+from vectoracl_pgvector.connection.failures import interrupted, mapped, no_connection, refused_pooler
+from vectoracl_pgvector.connection.liveness import aborrow, arecover, borrow, limited, recover
+from vectoracl_pgvector.connection.owner import connect_owner
+from vectoracl_pgvector.connection.wire import BEGIN, apipeline, pipeline
 from vectoracl_pgvector.names import SAFE_PATH, Names
-from vectoracl_pgvector.owner import connect_owner
 from vectoracl_pgvector.requests import RankAll, Statement, Transaction
-from vectoracl_pgvector.wire import BEGIN, apipeline, pipeline
 
 # By itself: PgBouncer in statement mode lets a whole transaction pass that is sent behind one Sync.
 _PROBE = f"{BEGIN} READ ONLY"

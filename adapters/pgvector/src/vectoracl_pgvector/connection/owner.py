@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 
 from vectoracl.errors import ConfigError, apart
-from vectoracl_pgvector.arguments import connect_arguments, session_arguments
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.connect_failures import cause_of, connect_failed
+from vectoracl_pgvector.connection.arguments import connect_arguments, session_arguments
+from vectoracl_pgvector.connection.connect_failures import cause_of, connect_failed
 
 Connection = psycopg.Connection[Any]
 

@@ -10,10 +10,10 @@ from psycopg_pool import PoolClosed, PoolTimeout
 from vectoracl.adapter_api.chunk_validation import stored_form
 from vectoracl.errors import ClosedError, DeniedError, PostureError, StoreError, VectorACLError, caused
 from vectoracl_pgvector.compile_predicate import FOREIGN_FORM
-from vectoracl_pgvector.limits import limit
-from vectoracl_pgvector.liveness import HungUpError
+from vectoracl_pgvector.connection.limits import limit
+from vectoracl_pgvector.connection.liveness import HungUpError
+from vectoracl_pgvector.connection.sqlstates import ADAPTER, answered
 from vectoracl_pgvector.mirror import CONSTRAINT
-from vectoracl_pgvector.sqlstates import ADAPTER, answered
 
 _FOREIGN_FORM = re.compile(f"{FOREIGN_FORM}((?:[0-9a-f]{{2}})+)")
 

@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL: the ports, their wire format, and what can go wrong on them."""
