@@ -22,7 +22,7 @@ from vectoracl import Chunk, testing
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connection.connect_failures import cause_of, connect_failed
 from vectoracl_pgvector.connection.failures import mapped
-from vectoracl_pgvector.foreign import inspect
+from vectoracl_pgvector.posture.inspect import inspect
 from vectoracl_pgvector.requests import Statement, Transaction
 
 from pgvector_support.driven import KINDS, Driven, everything

@@ -16,7 +16,7 @@ from vectoracl.adapter_api.posture import Posture
 from vectoracl.cli.posture_report import Report, render_script
 from vectoracl.errors import RefusedError
 from vectoracl_pgvector.embedded import EmbeddedServer
-from vectoracl_pgvector.foreign import inspect
+from vectoracl_pgvector.posture.inspect import inspect
 
 from pgvector_support import layouts
 from pgvector_support.layouts import Layout

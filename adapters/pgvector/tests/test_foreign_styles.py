@@ -19,7 +19,7 @@ import pytest
 
 from vectoracl.adapter_api.posture import Posture
 from vectoracl_pgvector.embedded import EmbeddedServer
-from vectoracl_pgvector.foreign import inspect
+from vectoracl_pgvector.posture.inspect import inspect
 
 pytestmark = pytest.mark.server
 VERSIONS = {"PG090", "PG091", "PG092"}

@@ -14,7 +14,8 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 import vectoracl as v
 from vectoracl import Chunk, F, Hybrid, Lexical, hazmat, testing
 from vectoracl.engine.recorded_operator import unrecorded
-from vectoracl_pgvector import join, posture
+from vectoracl_pgvector import join
+from vectoracl_pgvector.posture import check
 from vectoracl_pgvector.requests import Statement, Transaction
 
 from pgvector_support.driven import KINDS, Driven
@@ -140,20 +141,20 @@ def test_the_operator(compiled: Any) -> None:
 
 def test_the_posture(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    real = posture.judge
+    real = check.judge
 
     def judged(target: Any, rows: Any) -> Any:
         seen.append(rows.pop("jit"))
         return real(target, rows)
 
     monkeypatch.setattr(
-        posture, "STATEMENTS", (*posture.STATEMENTS, ("jit", "SELECT current_setting('jit'), %(schema)s::text"))
+        check, "STATEMENTS", (*check.STATEMENTS, ("jit", "SELECT current_setting('jit'), %(schema)s::text"))
     )
-    monkeypatch.setattr(posture, "judge", judged)
+    monkeypatch.setattr(check, "judge", judged)
     with psycopg.connect(compiled.runtime) as connection:
-        posture.look(connection, posture.Target())
+        check.look(connection, check.Target())
         assert connection.execute("SHOW jit").fetchone() == (ON,)
-        assert posture.discover(connection)
+        assert check.discover(connection)
     for kind in KINDS:
         Driven(kind, compiled.config).close()
     assert seen == [[("off", "vectoracl")]] * 3

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vectoracl_pgvector.policy_text import Binding, bind
-from vectoracl_pgvector.tenant_field import TenantField, parse
+from vectoracl_pgvector.posture.policy_expressions import Binding, bind
+from vectoracl_pgvector.posture.tenant_field import TenantField, parse
 
 S = "current_setting('app.t'::text, true)"
 N = f"NULLIF({S}, ''::text)"

@@ -15,12 +15,12 @@ import psycopg
 import pytest
 
 from vectoracl.adapter_api.posture import Posture
-from vectoracl_pgvector import posture
 from vectoracl_pgvector import schema as schema_sql
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.posture import Target, discover, judge, look, queries
-from vectoracl_pgvector.posture_rows import Relation
-from vectoracl_pgvector.rules import RULES
+from vectoracl_pgvector.posture import check
+from vectoracl_pgvector.posture.check import Target, discover, judge, look, queries
+from vectoracl_pgvector.posture.rows import Relation
+from vectoracl_pgvector.posture.rules import RULES
 
 from pgvector_support.clusters import binaries, start_cluster, stop_cluster
 
@@ -741,7 +741,7 @@ def test_async_sees_the_same(db: Database) -> None:
     async def both() -> tuple[Posture, list[Target]]:
         dsn = f"{db.where} dbname={db.name} user={db.names['app']}"
         async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
-            return await posture.alook(conn, TARGET), await posture.adiscover(conn)
+            return await check.alook(conn, TARGET), await check.adiscover(conn)
 
     db.run("ALTER TABLE vectoracl.chunks_1 DISABLE ROW LEVEL SECURITY")
     found, targets = asyncio.run(both())

@@ -13,11 +13,12 @@ import psycopg
 import pytest
 
 from vectoracl.adapter_api.posture import Posture
-from vectoracl_pgvector import posture, posture_look, proofs, recognised, schema
+from vectoracl_pgvector import schema
 from vectoracl_pgvector.accepted import ACCEPTABLE, Accept
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.posture import Target
-from vectoracl_pgvector.posture_rows import Relation
+from vectoracl_pgvector.posture import check, function_proofs, recognised, snapshot
+from vectoracl_pgvector.posture.check import Target
+from vectoracl_pgvector.posture.rows import Relation
 
 from pgvector_support.clusters import binaries, start_cluster, stop_cluster
 from pgvector_support.holes import HOLES, OPEN, Hole, combinations
@@ -60,7 +61,7 @@ class Ground:
             conn.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
             conn.execute(setup.encode())
             conn.execute(f"SET SESSION AUTHORIZATION {role}".encode())
-            found = posture.look(conn, target)
+            found = check.look(conn, target)
             rows: list[Any] = []
             if exploit is not None:
                 conn.execute("SELECT set_config('vectoracl.tenant', 'acme', true)")
@@ -118,10 +119,10 @@ def test_parts_of_one_value_and_policies_alike_are_told(ground: Ground) -> None:
     protect = " ".join(" ".join(schema.protection(CONFIG, f"vectoracl.part_{n}")) for n in range(4))
     with psycopg.connect(f"{ground.where} user=boss dbname=ground") as conn:
         conn.execute((make + protect).encode())
-        conn.execute(posture.SAFE_PATH)
+        conn.execute(check.SAFE_PATH)
         rows = {
             name: conn.execute(sql, params).fetchall()
-            for name, sql, params in posture.queries(TARGET)
+            for name, sql, params in check.queries(TARGET)
             if name in ("relations", "policies")
         }
         conn.rollback()
@@ -244,15 +245,15 @@ CLEVER = {
 
 @pytest.mark.parametrize("case", CLEVER.values(), ids=CLEVER)
 def test_a_body_that_is_not_understood_is_not_proved(case: tuple[str, str, str]) -> None:
-    assert not proofs.computes_only(*case)
+    assert not function_proofs.computes_only(*case)
 
 
 def test_a_path_that_others_can_write_to_is_not_pinned() -> None:
-    assert proofs.pinned_to_system(["search_path=pg_catalog, pg_temp"])
-    assert proofs.pinned_to_system(['search_path=""'])
-    assert not proofs.pinned_to_system(["search_path=pg_catalog, public"])
-    assert not proofs.pinned_to_system(["statement_timeout=1s"])
-    assert not proofs.pinned_to_system([])
+    assert function_proofs.pinned_to_system(["search_path=pg_catalog, pg_temp"])
+    assert function_proofs.pinned_to_system(['search_path=""'])
+    assert not function_proofs.pinned_to_system(["search_path=pg_catalog, public"])
+    assert not function_proofs.pinned_to_system(["statement_timeout=1s"])
+    assert not function_proofs.pinned_to_system([])
 
 
 # --- accepted, recognised
@@ -305,10 +306,10 @@ def test_patterns_are_read_literally_but_for_two_signs() -> None:
         dsn="postgresql://unused", dimension=3,
         accept=[{"rule": "PG131", "object": "x.f(text[], ?)*", "reason": "looked at in May"}],
     ).accept[0].plain()  # fmt: skip
-    finding = posture_look.found("PG131", "x.f(text[], a) more", "m", "f;")
+    finding = snapshot.found("PG131", "x.f(text[], a) more", "m", "f;")
     assert entry.covers(finding)
     assert not entry.covers(replace(finding, subject="x.f(text, a)"))
-    assert not entry.covers(replace(finding, rule=posture_look.RULES["PG130"]))
+    assert not entry.covers(replace(finding, rule=snapshot.RULES["PG130"]))
 
 
 def test_what_can_be_accepted_is_a_matter_of_judgement_not_of_fact() -> None:

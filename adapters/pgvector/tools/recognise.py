@@ -23,10 +23,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from vectoracl_pgvector import reach_sql
-from vectoracl_pgvector.posture_sql import SAFE_PATH
+from vectoracl_pgvector.posture import reach_sql
+from vectoracl_pgvector.posture.sql import SAFE_PATH
 
-TABLE = Path(__file__).parent.parent / "src" / "vectoracl_pgvector" / "recognised.json"
+TABLE = Path(__file__).parent.parent / "src" / "vectoracl_pgvector" / "posture" / "recognised.json"
 # ruff: noqa: S608, T201 - the only text put in is reach_sql's own; it is a command of the maintainers
 OF_EXTENSION = f"""SELECT {reach_sql.IDENTITY} FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang

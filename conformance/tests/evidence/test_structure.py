@@ -306,7 +306,7 @@ def test_control_statements_reach_no_data(sql: str) -> None:
 
 
 def test_the_posture_reaches_catalogs_only() -> None:
-    from vectoracl_pgvector.posture_sql import STATEMENTS
+    from vectoracl_pgvector.posture.sql import STATEMENTS
 
     for name, sql in STATEMENTS:
         numbered = re.sub(r"%\((\w+)\)s", "$1", sql).replace("%%", "%")

@@ -14,7 +14,6 @@ from vectoracl.errors import InvalidInputError, RefusedError, StoreError, Unsupp
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.queries import Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet, Record, Vector
-from vectoracl_pgvector import posture as postures
 from vectoracl_pgvector import schema
 from vectoracl_pgvector.capabilities import capabilities
 from vectoracl_pgvector.compile import MAX_EF, PgCompiler
@@ -22,7 +21,8 @@ from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connection.extension import Extension
 from vectoracl_pgvector.decode import IN_SHARED, Decoder
 from vectoracl_pgvector.names import SAFE_PATH
-from vectoracl_pgvector.reach_sql import SINCE
+from vectoracl_pgvector.posture import check as postures
+from vectoracl_pgvector.posture.reach_sql import SINCE
 from vectoracl_pgvector.requests import RankAll, Row, Statement, Transaction
 
 _HALF_MAX = 65504.0

@@ -14,7 +14,7 @@ from vectoracl.adapter_api.adoption import DOCUMENT, TENANT, steps
 from vectoracl.errors import RefusedError
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import SETTING, Names, literal, quote
-from vectoracl_pgvector.tenant_field import LESS_TELLING, METADATA, parse
+from vectoracl_pgvector.posture.tenant_field import LESS_TELLING, METADATA, parse
 
 HELPER = "vectoracl_adopt"
 """The policy that lets the owner role read a table with row-level security, while it is adopted."""

@@ -14,7 +14,7 @@ from vectoracl.errors import ConfigError, VectorACLError, apart
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant
 from vectoracl_pgvector import adopt as adoption
-from vectoracl_pgvector import move, retype, schema, vector_column, versions
+from vectoracl_pgvector import move, retype, schema, vector_column
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connection.dsn import Connections
 from vectoracl_pgvector.connection.extension import Extension
@@ -23,6 +23,7 @@ from vectoracl_pgvector.connection.lock_waits import migrate
 from vectoracl_pgvector.connection.owner import connect, connect_owner, standing
 from vectoracl_pgvector.mirror import marker
 from vectoracl_pgvector.names import EXTENSION_SCHEMA, NO_JIT, SETTING, Names, literal, quote
+from vectoracl_pgvector.posture import releases
 
 _MOVING = "a move is under way, and this tenant has an unfinished one: list again when it has ended"
 _BROKEN_OFF = "a move was broken off; this finishes it, and demote instead of promote takes it back"
@@ -188,7 +189,7 @@ class PgOperator:
                 "(`vectoracl provision --sql` prints all that a superuser runs.)"
             )
         version = row[0]
-        if versions.parts(version) < versions.PGVECTOR_NEEDED:
+        if releases.parts(version) < releases.PGVECTOR_NEEDED:
             raise ConfigError(
                 f"The extension vector is {version}; 0.8.0 is needed (every search uses its iterative scans). Install "
                 "a newer one on the server, then, as the extension's owner: ALTER EXTENSION vector UPDATE;"
@@ -207,7 +208,7 @@ class PgOperator:
                 f"GRANT USAGE ON SCHEMA {quote(row[0])} TO {quote(self._config.runtime_role)};"
             )
         wide = connection.execute("SELECT pg_catalog.version() !~ '32-bit'").fetchone()
-        holes = versions.pgvector_holes(version, wide=bool(wide and wide[0]))
+        holes = releases.pgvector_holes(version, wide=bool(wide and wide[0]))
         return [f"warning: pgvector is {version}: {one}. ALTER EXTENSION vector UPDATE" for one in holes]
 
     @apart

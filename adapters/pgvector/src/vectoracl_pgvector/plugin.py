@@ -72,7 +72,7 @@ def vectoracl_open(config: PgvectorConfig, context: OpenContext) -> Opened:
 @hookimpl
 def vectoracl_rules() -> Sequence[Rule]:
     """Return every rule of the posture check."""
-    from vectoracl_pgvector.rules import RULES
+    from vectoracl_pgvector.posture.rules import RULES
 
     return tuple(RULES.values())
 
@@ -82,7 +82,7 @@ def vectoracl_inspect(
     dsn: str, table: str | None, role: str | None, tenant_column: str | None
 ) -> Mapping[str, Posture]:
     """Look at the tables of a database that vectoracl never provisioned."""
-    from vectoracl_pgvector.foreign import inspect
+    from vectoracl_pgvector.posture.inspect import inspect
 
     return inspect(dsn, table, role, tenant_column)
 

@@ -8,11 +8,12 @@ from typing import Any
 from psycopg.errors import LockNotAvailable, OperationalError
 
 from vectoracl.errors import RefusedError, StoreError
-from vectoracl_pgvector import schema, versions
+from vectoracl_pgvector import schema
 from vectoracl_pgvector.mirror import CONSTRAINT
 from vectoracl_pgvector.mover import Mover, milliseconds
 from vectoracl_pgvector.names import quote
 from vectoracl_pgvector.partitions import own_partitions
+from vectoracl_pgvector.posture import releases
 
 _BATCH = 1000
 
@@ -123,7 +124,7 @@ class Promotion(Mover):
     def _workers(self) -> dict[str, str]:
         """Forbid parallel workers to a pgvector whose parallel build reads what it must not (CVE-2026-3172)."""
         version = self._one("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector'")
-        if versions.parts(version) < versions.PGVECTOR_SERIAL_BEFORE:
+        if releases.parts(version) < releases.PGVECTOR_SERIAL_BEFORE:
             return {"max_parallel_maintenance_workers": "0"}
         return {}
 

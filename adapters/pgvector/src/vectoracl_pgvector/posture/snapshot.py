@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from vectoracl.adapter_api.posture import Finding
 from vectoracl_pgvector.accepted import Accept
-from vectoracl_pgvector.policy_text import Binding, Bound, bind
-from vectoracl_pgvector.posture_rows import AnyColumn, Column, Grant, Policy, Relation, Role, Server
-from vectoracl_pgvector.rules import RULES
-from vectoracl_pgvector.sql_text import literal
-from vectoracl_pgvector.tenant_field import TenantField, parse
+from vectoracl_pgvector.posture.fix_sql import literal
+from vectoracl_pgvector.posture.policy_expressions import Binding, Bound, bind
+from vectoracl_pgvector.posture.rows import AnyColumn, Column, Grant, Policy, Relation, Role, Server
+from vectoracl_pgvector.posture.rules import RULES
+from vectoracl_pgvector.posture.tenant_field import TenantField, parse
 
 _Row = TypeVar("_Row", bound=tuple[Any, ...])
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from vectoracl.adapter_api import store_notes
 from vectoracl.adapter_api.posture import Finding, Posture
-from vectoracl_pgvector import versions
 from vectoracl_pgvector.accepted import apart
-from vectoracl_pgvector.judge_around import (
+from vectoracl_pgvector.posture import releases
+from vectoracl_pgvector.posture.backups import backups
+from vectoracl_pgvector.posture.bypasses import (
     around_schema,
     code_it_runs,
     copies,
@@ -21,11 +22,16 @@ from vectoracl_pgvector.judge_around import (
     server_versions,
     views,
 )
-from vectoracl_pgvector.judge_backups import backups
-from vectoracl_pgvector.judge_policies import policies, related, row_security
-from vectoracl_pgvector.judge_reach import reach
-from vectoracl_pgvector.judge_role import role_itself, session
-from vectoracl_pgvector.judge_table import (
+from vectoracl_pgvector.posture.fix_sql import advice, ident
+from vectoracl_pgvector.posture.policies import policies, related, row_security
+from vectoracl_pgvector.posture.policy_expressions import Binding
+from vectoracl_pgvector.posture.reach import reach
+from vectoracl_pgvector.posture.role import role_itself, session
+from vectoracl_pgvector.posture.rows import Extension
+from vectoracl_pgvector.posture.securing import script
+from vectoracl_pgvector.posture.snapshot import Look, Target, dotted, found, place_of
+from vectoracl_pgvector.posture.sql import STATEMENTS
+from vectoracl_pgvector.posture.table import (
     catalog,
     expected_columns,
     foreign_keys,
@@ -35,12 +41,6 @@ from vectoracl_pgvector.judge_table import (
     planning,
     tenant_column,
 )
-from vectoracl_pgvector.policy_text import Binding
-from vectoracl_pgvector.posture_look import Look, Target, dotted, found, place_of
-from vectoracl_pgvector.posture_rows import Extension
-from vectoracl_pgvector.posture_sql import STATEMENTS
-from vectoracl_pgvector.securing import script
-from vectoracl_pgvector.sql_text import advice, ident
 
 
 def judge(target: Target, rows: Mapping[str, list[tuple[Any, ...]]]) -> Posture:
@@ -103,7 +103,7 @@ def _grade(look: Look, findings: Iterable[Finding]) -> str:
     alone = not any(r.reachable and not r.is_runtime for r in look.roles) and (
         look.target.runtime_role is not None or look.server.session_user == look.role
     )
-    sound = not versions.affected(look.server.number, versions.ROLE_PLAN_HOLE[1])
+    sound = not releases.affected(look.server.number, releases.ROLE_PLAN_HOLE[1])
     return "credential" if by_role and alone and sound else "engine"
 
 
@@ -113,8 +113,8 @@ def _facts(look: Look) -> tuple[tuple[str, str], ...]:
         facts += [("server", f"PostgreSQL {server.version}"), ("database", server.database), ("role", server.role)]
         if server.session_user != server.role:
             facts.append(("session user", server.session_user))
-        newest = versions.SECURITY_RELEASE.get(look.major)
-        if look.target.embedded and versions.affected(server.number, versions.SECURITY_RELEASE):
+        newest = releases.SECURITY_RELEASE.get(look.major)
+        if look.target.embedded and releases.affected(server.number, releases.SECURITY_RELEASE):
             # Nobody but its package can update it, and nobody but its own user reaches it: not a finding.
             newer = f"{look.major}.{newest} has security fixes that this one lacks; for production use a dsn"
             facts.append(("embedded server", newer))

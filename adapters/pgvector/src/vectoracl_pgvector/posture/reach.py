@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from vectoracl.adapter_api.posture import Finding
-from vectoracl_pgvector import proofs, recognised, versions
-from vectoracl_pgvector.posture_look import Look, found
-from vectoracl_pgvector.posture_rows import Extension, ForeignKey
-from vectoracl_pgvector.reach_graph import PUBLIC, Graph, usable
-from vectoracl_pgvector.reach_rows import Function, Other
-from vectoracl_pgvector.sql_text import advice, ident, role
+from vectoracl_pgvector.posture import function_proofs, recognised, releases
+from vectoracl_pgvector.posture.fix_sql import advice, ident, role
+from vectoracl_pgvector.posture.reach_graph import PUBLIC, Graph, usable
+from vectoracl_pgvector.posture.reach_rows import Function, Other
+from vectoracl_pgvector.posture.rows import Extension, ForeignKey
+from vectoracl_pgvector.posture.snapshot import Look, found
 
 FIRST_NORMAL = 16384  # OIDs below are of what PostgreSQL itself brings
 _LENDING = ("PG070", "PG071", "PG072", "PG074")
@@ -72,7 +72,7 @@ class Walk:
         """Whether code that is not proved writes something whenever the table is written."""
         for trigger in self.graph.triggers:
             if trigger.on_tree and not trigger.definer:
-                if not proofs.computes_only(trigger.language, trigger.source, ""):
+                if not function_proofs.computes_only(trigger.language, trigger.source, ""):
                     return True
             elif trigger.on_tree:
                 function = next((f for f in self.graph.functions if f.oid == trigger.function), None)
@@ -107,10 +107,10 @@ class Walk:
         )
 
     def _harmless(self, function: Function) -> bool:
-        pinned = proofs.pinned_to_system(function.settings)
+        pinned = function_proofs.pinned_to_system(function.settings)
         return (
             function.pure
-            or (pinned and proofs.computes_only(function.language, function.source, function.arguments))
+            or (pinned and function_proofs.computes_only(function.language, function.source, function.arguments))
             or self._moving(function)
             or recognised.function(function, self.graph)
         )
@@ -124,8 +124,8 @@ class Walk:
             and (function.schema, function.name) == (look.target.schema, f"{look.target.table}_moving")
             and self.graph.name(function.owner) == table.owner
             and not usable(function.executors, self.graph.runtime)
-            and proofs.pinned_to_system(function.settings)
-            and proofs.keeps_a_copy_in_step(function.source)
+            and function_proofs.pinned_to_system(function.settings)
+            and function_proofs.keeps_a_copy_in_step(function.source)
         )
 
     def code(self) -> Iterator[Finding]:
@@ -317,7 +317,7 @@ def _triggers(graph: Graph) -> Iterator[Finding]:
     for trigger in graph.triggers:
         if not trigger.on_tree or trigger.definer or trigger.function < FIRST_NORMAL:
             continue  # what runs as its owner is judged with the other functions
-        if not proofs.computes_only(trigger.language, trigger.source, ""):
+        if not function_proofs.computes_only(trigger.language, trigger.source, ""):
             at = f"{trigger.schema}.{trigger.table}.{trigger.name}"
             yield found(
                 "PG141", at, f"The trigger {at} gets every row that is written, and what its function does with them "
@@ -390,7 +390,7 @@ def _parameters(graph: Graph, actors: frozenset[int]) -> Iterator[Finding]:
 
 
 def _members(graph: Graph) -> Iterator[Finding]:
-    named = versions.STRONG_PREDEFINED | versions.STATISTICS_PREDEFINED | versions.HARMLESS_PREDEFINED
+    named = releases.STRONG_PREDEFINED | releases.STATISTICS_PREDEFINED | releases.HARMLESS_PREDEFINED
     for member in sorted(graph.runtime):
         if _predefined(graph, member):
             continue  # what a predefined role has of another is part of it
@@ -419,7 +419,7 @@ def _owned(graph: Graph) -> Iterator[Finding]:
 
 def _outside(graph: Graph, actors: frozenset[int]) -> Iterator[Finding]:
     for extension in graph.look.read("extensions", Extension):
-        if extension.name in versions.RETURNING_EXTENSIONS and extension.usable:
+        if extension.name in releases.RETURNING_EXTENSIONS and extension.usable:
             yield found(
                 "PG138", f"extension {extension.name}",
                 f"{graph.look.role} may call functions of {extension.name}, which come back to this server's data by "

@@ -16,12 +16,12 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from vectoracl.adapter_api.posture import Posture
-from vectoracl_pgvector.policy_text import Binding, bind, settings_in
-from vectoracl_pgvector.posture_judge import judge
-from vectoracl_pgvector.posture_look import Target
-from vectoracl_pgvector.posture_sql import DISCOVER, SAFE_PATH, STATEMENTS
-from vectoracl_pgvector.reach_sql import SINCE
-from vectoracl_pgvector.tenant_field import TenantField, candidates, parse
+from vectoracl_pgvector.posture.judge import judge
+from vectoracl_pgvector.posture.policy_expressions import Binding, bind, settings_in
+from vectoracl_pgvector.posture.reach_sql import SINCE
+from vectoracl_pgvector.posture.snapshot import Target
+from vectoracl_pgvector.posture.sql import DISCOVER, SAFE_PATH, STATEMENTS
+from vectoracl_pgvector.posture.tenant_field import TenantField, candidates, parse
 
 __all__ = ["Target", "adiscover", "alook", "discover", "judge", "look", "queries"]
 

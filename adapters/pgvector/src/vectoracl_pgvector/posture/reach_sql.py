@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from vectoracl_pgvector import posture_parts as parts
+from vectoracl_pgvector.posture import sql_fragments as parts
 
 _FIRST_NORMAL: Final = 16384
 

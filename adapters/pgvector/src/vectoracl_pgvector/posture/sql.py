@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from vectoracl_pgvector import posture_parts as parts
-from vectoracl_pgvector import reach_sql
-from vectoracl_pgvector.judge_backups import POWERFUL
 from vectoracl_pgvector.mirror import CONSTRAINT, UNFINISHED
-from vectoracl_pgvector.posture_table_sql import (
+from vectoracl_pgvector.posture import reach_sql
+from vectoracl_pgvector.posture import sql_fragments as parts
+from vectoracl_pgvector.posture.backups import POWERFUL
+from vectoracl_pgvector.posture.sql_table import (
     ALL_COLUMNS,
     CODE,
     COLUMNS,

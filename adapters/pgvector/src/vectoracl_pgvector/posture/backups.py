@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from vectoracl.adapter_api.posture import Finding
-from vectoracl_pgvector import posture_parts as parts
-from vectoracl_pgvector.posture_look import Look, found
-from vectoracl_pgvector.sql_text import advice, ident
+from vectoracl_pgvector.posture import sql_fragments as parts
+from vectoracl_pgvector.posture.fix_sql import advice, ident
+from vectoracl_pgvector.posture.snapshot import Look, found
 
 # The administrators that a managed service keeps for itself; their customers can neither change nor use them.
 SERVICE_ROLES: Final = frozenset({

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 
-from vectoracl_pgvector.tenant_field import TenantField
+from vectoracl_pgvector.posture.tenant_field import TenantField
 
 
 class Binding(IntEnum):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vectoracl.adapter_api.posture import Finding
-from vectoracl_pgvector import versions
-from vectoracl_pgvector.posture_look import Look, database_of, found, grantee_name, grantee_names, new_owner
-from vectoracl_pgvector.posture_rows import Code, DefaultGrant, Extension, Function, Move, Publication, Setting, View
-from vectoracl_pgvector.sql_text import advice, ident, role
+from vectoracl_pgvector.posture import releases
+from vectoracl_pgvector.posture.fix_sql import advice, ident, role
+from vectoracl_pgvector.posture.rows import Code, DefaultGrant, Extension, Function, Move, Publication, Setting, View
+from vectoracl_pgvector.posture.snapshot import Look, database_of, found, grantee_name, grantee_names, new_owner
 
 
 def views(look: Look) -> Iterator[Finding]:
@@ -131,13 +131,13 @@ def extensions(look: Look) -> Iterator[Finding]:
     for extension in look.read("extensions", Extension):
         name = ident(extension.name)
         if extension.name == "vector":
-            holes = versions.pgvector_holes(extension.version, wide=look.server is None or look.server.wide)
-            if versions.parts(extension.version) < versions.PGVECTOR_NEEDED:
+            holes = releases.pgvector_holes(extension.version, wide=look.server is None or look.server.wide)
+            if releases.parts(extension.version) < releases.PGVECTOR_NEEDED:
                 holes = ["it has no iterative scans, which every search uses", *holes]
             if holes:
                 text = f"pgvector is {extension.version}: {'; '.join(holes)}."
                 yield found("PG093", "vector", text, f"ALTER EXTENSION {name} UPDATE;")
-        if extension.name in versions.OUTSIDE_EXTENSIONS and extension.usable:
+        if extension.name in releases.OUTSIDE_EXTENSIONS and extension.usable:
             yield found("PG084", extension.name, f"{look.role} may use the extension {extension.name}.",
                          f"DROP EXTENSION {name};")  # fmt: skip
         if extension.name == "pg_stat_statements" and extension.statements_readable:
@@ -166,27 +166,27 @@ def server_versions(look: Look) -> Iterator[Finding]:
     server = look.server
     if server is None:
         return
-    newest = versions.SECURITY_RELEASE.get(look.major)
+    newest = releases.SECURITY_RELEASE.get(look.major)
     update = advice(
         f"Update the server to PostgreSQL {look.major}.{newest} or newer." if newest
-        else f"Move to a supported major version (at least PostgreSQL {versions.OLDEST_MAJOR + 2})."
+        else f"Move to a supported major version (at least PostgreSQL {releases.OLDEST_MAJOR + 2})."
     )  # fmt: skip
-    for identifier, fixed in versions.ROW_SECURITY_HOLES:
-        if versions.affected(server.number, fixed):
+    for identifier, fixed in releases.ROW_SECURITY_HOLES:
+        if releases.affected(server.number, fixed):
             yield found(
                 "PG090", f"PostgreSQL {server.version}",
                 f"{identifier} is closed in {look.major}.{fixed[look.major]}; this is {server.version}.", update,
             )  # fmt: skip
-    if look.major < versions.OLDEST_MAJOR:
+    if look.major < releases.OLDEST_MAJOR:
         yield found("PG090", f"PostgreSQL {server.version}", "This version is older than what is known here.", update)
-    elif versions.affected(server.number, versions.SECURITY_RELEASE) and not look.target.embedded:
+    elif releases.affected(server.number, releases.SECURITY_RELEASE) and not look.target.embedded:
         yield found(
             "PG091", f"PostgreSQL {server.version}",
-            f"{look.major}.{newest} closes holes that {server.version} has ({versions.SECURITY_RELEASE_CLOSES}).",
+            f"{look.major}.{newest} closes holes that {server.version} has ({releases.SECURITY_RELEASE_CLOSES}).",
             update,
         )  # fmt: skip
-    end = versions.END_OF_LIFE.get(look.major)
-    if look.major < versions.OLDEST_MAJOR or (end is not None and server.today > end):
+    end = releases.END_OF_LIFE.get(look.major)
+    if look.major < releases.OLDEST_MAJOR or (end is not None and server.today > end):
         yield found(
             "PG092", f"PostgreSQL {server.version}",
             f"Support of PostgreSQL {look.major} ended{f' on {end}' if end else ''}.",

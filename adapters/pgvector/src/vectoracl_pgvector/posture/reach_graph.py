@@ -6,11 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import cached_property
 
-from vectoracl_pgvector import versions
-from vectoracl_pgvector.policy_text import Binding, bind
-from vectoracl_pgvector.posture_look import Look
-from vectoracl_pgvector.posture_rows import Policy, Relation
-from vectoracl_pgvector.reach_rows import (
+from vectoracl_pgvector.posture import releases
+from vectoracl_pgvector.posture.policy_expressions import Binding, bind
+from vectoracl_pgvector.posture.reach_rows import (
     Function,
     Native,
     Node,
@@ -23,10 +21,12 @@ from vectoracl_pgvector.reach_rows import (
     RoleRow,
     Trigger,
 )
-from vectoracl_pgvector.tenant_field import TenantField, keys_in
+from vectoracl_pgvector.posture.rows import Policy, Relation
+from vectoracl_pgvector.posture.snapshot import Look
+from vectoracl_pgvector.posture.tenant_field import TenantField, keys_in
 
 PUBLIC = 0
-_STRONG = versions.STRONG_PREDEFINED | versions.STATISTICS_PREDEFINED
+_STRONG = releases.STRONG_PREDEFINED | releases.STATISTICS_PREDEFINED
 _BOUND = (Binding.SETTING, Binding.ROLE, Binding.NEVER)
 
 

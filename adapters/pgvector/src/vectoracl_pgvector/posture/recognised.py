@@ -13,16 +13,16 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from vectoracl_pgvector.reach_rows import Function, Native, Other
+from vectoracl_pgvector.posture.reach_rows import Function, Native, Other
 
 if TYPE_CHECKING:
-    from vectoracl_pgvector.reach_graph import Graph
+    from vectoracl_pgvector.posture.reach_graph import Graph
 
 
 @cache
 def table() -> dict[str, Any]:
     """The table: its `date`, the `servers` it was made on, `extensions`, `services` and `leakproof`."""
-    text = files("vectoracl_pgvector").joinpath("recognised.json").read_text(encoding="utf-8")
+    text = files("vectoracl_pgvector.posture").joinpath("recognised.json").read_text(encoding="utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
 

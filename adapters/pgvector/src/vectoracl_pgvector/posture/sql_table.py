@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from vectoracl_pgvector import posture_parts as parts
+from vectoracl_pgvector.posture import sql_fragments as parts
 
 # Whether a part is of one value is read from the stored bound: printing it would open thousands of relations.
 RELATIONS: Final = (

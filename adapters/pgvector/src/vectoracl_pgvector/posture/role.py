@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vectoracl.adapter_api.posture import Finding
-from vectoracl_pgvector import versions
-from vectoracl_pgvector.posture_look import Look, database_of, found, grantee_name, new_owner, place_of
-from vectoracl_pgvector.posture_rows import Membership, Role, Setting
-from vectoracl_pgvector.sql_text import advice, ident, role
+from vectoracl_pgvector.posture import releases
+from vectoracl_pgvector.posture.fix_sql import advice, ident, role
+from vectoracl_pgvector.posture.rows import Membership, Role, Setting
+from vectoracl_pgvector.posture.snapshot import Look, database_of, found, grantee_name, new_owner, place_of
 
 _OFF = {"off", "false", "no", "0", "of", "f", "n", "fa", "fal", "fals"}
 
@@ -67,9 +67,9 @@ def _members(look: Look, me: Role) -> Iterator[Finding]:
         if powers:
             message = f"{me.name} can act as {other.name}, which {' and '.join(powers)}."
             yield found("PG004", other.name, message, leave(other.name))
-        if other.name in versions.STRONG_PREDEFINED:
+        if other.name in releases.STRONG_PREDEFINED:
             yield found("PG005", other.name, f"{me.name} is a member of {other.name}.", leave(other.name))
-        if other.name in versions.STATISTICS_PREDEFINED:
+        if other.name in releases.STATISTICS_PREDEFINED:
             yield found("PG009", other.name, f"{me.name} is a member of {other.name}.", leave(other.name))
 
 

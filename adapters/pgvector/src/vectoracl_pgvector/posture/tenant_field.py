@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vectoracl.adapter_api.adoption import TENANT
-from vectoracl_pgvector.sql_text import ident, literal
+from vectoracl_pgvector.posture.fix_sql import ident, literal
 
 JSON_KINDS = frozenset({"json", "jsonb"})
 METADATA = ("metadata", "meta", "cmetadata", "langchain_metadata", "metadata_", "payload")

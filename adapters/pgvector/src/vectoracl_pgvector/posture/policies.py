@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from vectoracl.adapter_api.posture import Finding
-from vectoracl_pgvector.policy_text import Binding, Bound
-from vectoracl_pgvector.posture_look import Look, found, listed, place_of
-from vectoracl_pgvector.posture_rows import Policy, Related, Relation
-from vectoracl_pgvector.sql_text import advice, ident
+from vectoracl_pgvector.posture.fix_sql import advice, ident
+from vectoracl_pgvector.posture.policy_expressions import Binding, Bound
+from vectoracl_pgvector.posture.rows import Policy, Related, Relation
+from vectoracl_pgvector.posture.snapshot import Look, found, listed, place_of
 
 _COMMANDS = {"SELECT": "r", "INSERT": "a", "UPDATE": "w", "DELETE": "d"}
 

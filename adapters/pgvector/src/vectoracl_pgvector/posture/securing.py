@@ -18,11 +18,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 from vectoracl.adapter_api.posture import Finding
-from vectoracl_pgvector import versions
-from vectoracl_pgvector.judge_policies import weak_policies
-from vectoracl_pgvector.posture_look import Look, database_of, place_of
-from vectoracl_pgvector.posture_rows import Application, Relation, Role
-from vectoracl_pgvector.sql_text import ident, literal
+from vectoracl_pgvector.posture import releases
+from vectoracl_pgvector.posture.fix_sql import ident, literal
+from vectoracl_pgvector.posture.policies import weak_policies
+from vectoracl_pgvector.posture.rows import Application, Relation, Role
+from vectoracl_pgvector.posture.snapshot import Look, database_of, place_of
 
 LOCK_TIMEOUT = 5
 _DATA = {"SELECT": "r", "INSERT": "a", "UPDATE": "w", "DELETE": "d"}
@@ -67,7 +67,7 @@ class _Script:
 
     def _administers(self, me: Role) -> bool:
         about, roles = self._about, [r.name for r in self._look.roles if r.reachable]
-        managed = any(name in versions.STRONG_PREDEFINED and name.endswith(_MANAGED) for name in roles)
+        managed = any(name in releases.STRONG_PREDEFINED and name.endswith(_MANAGED) for name in roles)
         return about.bootstrap or me.createrole or managed or (about.owns_database and (me.superuser or me.bypassrls))
 
     def _new_owner(self) -> str:

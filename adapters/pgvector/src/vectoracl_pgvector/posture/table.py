@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from vectoracl.adapter_api.posture import Finding
-from vectoracl_pgvector.policy_text import Binding, bind, settings_in
-from vectoracl_pgvector.posture_look import Look, found, grantee_name, listed, place_of
-from vectoracl_pgvector.posture_rows import Column, ForeignKey, Index, Relation
+from vectoracl_pgvector.posture.fix_sql import advice, columns, ident, literal, role
+from vectoracl_pgvector.posture.policy_expressions import Binding, bind, settings_in
+from vectoracl_pgvector.posture.rows import Column, ForeignKey, Index, Relation
+from vectoracl_pgvector.posture.snapshot import Look, found, grantee_name, listed, place_of
+from vectoracl_pgvector.posture.tenant_field import JSON_KINDS
 from vectoracl_pgvector.schema import fits
-from vectoracl_pgvector.sql_text import advice, columns, ident, literal, role
-from vectoracl_pgvector.tenant_field import JSON_KINDS
 
 _TEXT_TYPES = {"text", "varchar", "bpchar", "citext", "name"}
 
