@@ -15,10 +15,11 @@ from psycopg_pool import ConnectionPool
 
 import vectoracl as v
 from vectoracl import Chunk, testing
-from vectoracl_pgvector import join, move
+from vectoracl_pgvector import join
 from vectoracl_pgvector.connection.dsn import Connections
 from vectoracl_pgvector.embedded_programs import _complaint
 from vectoracl_pgvector.operator import PgOperator
+from vectoracl_pgvector.tiers import move
 
 from pgvector_support.driven import KINDS, Driven
 

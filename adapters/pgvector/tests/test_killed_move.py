@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import vectoracl as v
 from vectoracl.cli import app
-from vectoracl_pgvector import move
+from vectoracl_pgvector.tiers import move
 
 from pgvector_support.moving import ACME, BETA, Crowd, History, chunks, everything, fill, leftovers, owner_of
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.server
 _CHILD = """
 import sys, time
 from vectoracl_pgvector import promotion
-from vectoracl_pgvector.mover import Mover
+from vectoracl_pgvector.tiers.base import Mover
 until, turns = sys.argv.pop(1), int(sys.argv.pop(1))
 run, promotion._BATCH = Mover._run, 40
 

@@ -18,9 +18,9 @@ from psycopg.errors import InsufficientPrivilege, QueryCanceled, SerializationFa
 import vectoracl as v
 from vectoracl import Chunk, testing
 from vectoracl.errors import RefusedError, StoreError
-from vectoracl_pgvector import move, promotion
-from vectoracl_pgvector.mirror import CONSTRAINT, Mirror
-from vectoracl_pgvector.mover import Mover
+from vectoracl_pgvector.tiers import move, promotion
+from vectoracl_pgvector.tiers.base import Mover
+from vectoracl_pgvector.tiers.shadow_copy import CONSTRAINT, Mirror
 
 from pgvector_support.moving import ACME, BETA, Crowd, History, Rows, chunks, everything, fill, leftovers, owner_of
 

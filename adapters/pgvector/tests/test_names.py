@@ -12,8 +12,9 @@ import pytest
 import vectoracl as v
 from vectoracl import Chunk, F, Hybrid, Lexical, hazmat, testing
 from vectoracl.errors import ConfigError
-from vectoracl_pgvector import move, schema
+from vectoracl_pgvector import schema
 from vectoracl_pgvector.config import _OURS, Columns, PgvectorConfig
+from vectoracl_pgvector.tiers import move
 
 ANN, BOB = testing.principal("ann", "acme"), testing.principal("bob", "beta")
 COLUMNS = tuple(Columns.model_fields)

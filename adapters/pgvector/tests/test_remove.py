@@ -14,8 +14,8 @@ import vectoracl as v
 from vectoracl import Chunk, testing
 from vectoracl.adapter_api.contract import TenantRemover
 from vectoracl.cli import app
-from vectoracl_pgvector import move
-from vectoracl_pgvector.mover import Patience
+from vectoracl_pgvector.tiers import move
+from vectoracl_pgvector.tiers.base import Patience
 
 from pgvector_support.moving import Crowd, chunks, everything, fill, leftovers, owner_of
 

@@ -10,8 +10,9 @@ import pytest
 
 import vectoracl as v
 from vectoracl import Chunk, testing
-from vectoracl_pgvector import move, schema
+from vectoracl_pgvector import schema
 from vectoracl_pgvector.config import PgvectorConfig
+from vectoracl_pgvector.tiers import move
 
 from pgvector_support.driven import KINDS, Driven
 from pgvector_support.moving import Crowd, owner_of

@@ -14,16 +14,17 @@ from vectoracl.errors import ConfigError, VectorACLError, apart
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant
 from vectoracl_pgvector import adopt as adoption
-from vectoracl_pgvector import move, retype, schema, vector_column
+from vectoracl_pgvector import schema, vector_column
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connection.dsn import Connections
 from vectoracl_pgvector.connection.extension import Extension
 from vectoracl_pgvector.connection.failures import mapped
 from vectoracl_pgvector.connection.lock_waits import migrate
 from vectoracl_pgvector.connection.owner import connect, connect_owner, standing
-from vectoracl_pgvector.mirror import marker
 from vectoracl_pgvector.names import EXTENSION_SCHEMA, NO_JIT, SETTING, Names, literal, quote
 from vectoracl_pgvector.posture import releases
+from vectoracl_pgvector.tiers import move, retype
+from vectoracl_pgvector.tiers.shadow_copy import marker
 
 _MOVING = "a move is under way, and this tenant has an unfinished one: list again when it has ended"
 _BROKEN_OFF = "a move was broken off; this finishes it, and demote instead of promote takes it back"

@@ -14,7 +14,7 @@ import psycopg
 import vectoracl as v
 from vectoracl import Chunk, testing
 from vectoracl.errors import StoreError
-from vectoracl_pgvector.mirror import CONSTRAINT
+from vectoracl_pgvector.tiers.shadow_copy import CONSTRAINT
 
 ACME = testing.principal("ann", "acme")
 BETA = testing.principal("bob", "beta")

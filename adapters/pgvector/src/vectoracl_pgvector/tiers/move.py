@@ -26,11 +26,11 @@ from collections.abc import Callable
 from vectoracl.adapter_api.contract import Progress
 from vectoracl.errors import RefusedError
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.demotion import Demotion
-from vectoracl_pgvector.mover import PATIENCE, Connection, Mover, Patience
-from vectoracl_pgvector.partitions import own_partitions
-from vectoracl_pgvector.promotion import Promotion
-from vectoracl_pgvector.removal import Removal
+from vectoracl_pgvector.tiers.base import PATIENCE, Connection, Mover, Patience
+from vectoracl_pgvector.tiers.demotion import Demotion
+from vectoracl_pgvector.tiers.partitions import own_partitions
+from vectoracl_pgvector.tiers.promotion import Promotion
+from vectoracl_pgvector.tiers.removal import Removal
 
 __all__ = ["PATIENCE", "Patience", "demote", "own_partitions", "promote", "release", "remove", "unfinished"]
 

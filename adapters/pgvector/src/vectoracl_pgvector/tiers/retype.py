@@ -15,11 +15,11 @@ import psycopg
 from vectoracl.adapter_api.contract import Progress
 from vectoracl.errors import RefusedError, VectorACLError
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.mover import PATIENCE, Mover
 from vectoracl_pgvector.names import Names, literal
-from vectoracl_pgvector.partitions import own_partitions
-from vectoracl_pgvector.promotion import Promotion
 from vectoracl_pgvector.schema import NO_DIRECTION
+from vectoracl_pgvector.tiers.base import PATIENCE, Mover
+from vectoracl_pgvector.tiers.partitions import own_partitions
+from vectoracl_pgvector.tiers.promotion import Promotion
 
 
 def pending(connection: psycopg.Connection[Any], config: PgvectorConfig) -> bool:

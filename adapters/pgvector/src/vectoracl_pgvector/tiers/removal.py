@@ -14,9 +14,9 @@ import time
 from psycopg.errors import LockNotAvailable
 
 from vectoracl_pgvector import schema
-from vectoracl_pgvector.mover import Mover
 from vectoracl_pgvector.names import SETTING
-from vectoracl_pgvector.partitions import own_partitions
+from vectoracl_pgvector.tiers.base import Mover
+from vectoracl_pgvector.tiers.partitions import own_partitions
 
 
 class Removal(Mover):

@@ -7,8 +7,8 @@ import time
 from psycopg.errors import LockNotAvailable, QueryCanceled
 
 from vectoracl.errors import RefusedError, StoreError, apart
-from vectoracl_pgvector.mover import Mover, milliseconds
-from vectoracl_pgvector.partitions import own_partitions
+from vectoracl_pgvector.tiers.base import Mover, milliseconds
+from vectoracl_pgvector.tiers.partitions import own_partitions
 
 
 class Demotion(Mover):

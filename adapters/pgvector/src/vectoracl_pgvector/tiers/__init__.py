@@ -1,0 +1,1 @@
+"""A tenant's own partition: moves there and back, removal, and the shadow copy that they fill."""
