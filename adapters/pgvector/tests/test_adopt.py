@@ -17,7 +17,7 @@ from vectoracl.audit.sinks import MemorySink
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl.filters.validation import check_fields
 from vectoracl.model.identifiers import skeleton
-from vectoracl_pgvector import adopt as adoption
+from vectoracl_pgvector.adoption import adopt as adoption
 from vectoracl_pgvector.config import PgvectorConfig
 
 pytestmark = pytest.mark.server

@@ -13,8 +13,8 @@ from vectoracl.adapter_api.contract import Adopted, Progress, TenantInfo
 from vectoracl.errors import ConfigError, VectorACLError, apart
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant
-from vectoracl_pgvector import adopt as adoption
 from vectoracl_pgvector import schema, vector_column
+from vectoracl_pgvector.adoption import adopt as adoption
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connection.dsn import Connections
 from vectoracl_pgvector.connection.extension import Extension

@@ -23,7 +23,7 @@ from vectoracl.errors import InvalidInputError, RefusedError
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.queries import check_vector
 from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record
-from vectoracl_pgvector.adopt_source import HELPER, SCOPE, find
+from vectoracl_pgvector.adoption.source_mapping import HELPER, SCOPE, find
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connection.binary import adapt
 from vectoracl_pgvector.names import EXTENSION_SCHEMA, Names, literal, quote
