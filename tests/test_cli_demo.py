@@ -270,7 +270,7 @@ def test_on_the_embedded_postgresql(here, postgresql):
 def test_the_attacks_and_check_notice_an_open_table(here, postgresql):
     import psycopg
 
-    from vectoracl_pgvector import embedded
+    from vectoracl_pgvector.embedded import server as embedded
 
     config = here / "open.toml"
     config.write_text(

@@ -52,7 +52,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "own" / "note.md").write_text("my own precious note")
     yield tmp_path
     if (tmp_path / "mine").exists() or (tmp_path / FOLDER / "pg").exists():
-        embedded = pytest.importorskip("vectoracl_pgvector.embedded")
+        embedded = pytest.importorskip("vectoracl_pgvector.embedded.server")
         for folder in (tmp_path / "mine", tmp_path / FOLDER / "pg"):
             if (folder / "cluster").exists():
                 embedded.stop(folder, mode="immediate")

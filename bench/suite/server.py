@@ -13,8 +13,8 @@ import psycopg
 from data import DIMENSION
 
 import vectoracl
-from vectoracl_pgvector import embedded
-from vectoracl_pgvector.embedded_roles import create_database
+from vectoracl_pgvector.embedded import server as embedded
+from vectoracl_pgvector.embedded.roles import create_database
 
 SETTINGS = {
     "shared_buffers": "1GB",

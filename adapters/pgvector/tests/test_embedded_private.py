@@ -9,8 +9,8 @@ import stat
 import pytest
 
 from vectoracl import VectorACLError
-from vectoracl_pgvector import embedded
-from vectoracl_pgvector.embedded_folder import Folder, Run
+from vectoracl_pgvector.embedded import server
+from vectoracl_pgvector.embedded.folder import Folder, Run
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes and links of POSIX")
 FAST = {"fsync": "off", "shared_buffers": "8MB", "max_connections": "10"}
@@ -50,10 +50,10 @@ def test_a_server_and_its_folder_are_for_one_user(tmp_path, exists):
         data.mkdir(exists, parents=True)
         data.parent.chmod(0o700)
     try:
-        embedded.start(data, settings=FAST)
+        server.start(data, settings=FAST)
         assert modes(data.parent) == {}
     finally:
-        embedded.stop(data, mode="immediate")
+        server.stop(data, mode="immediate")
     assert modes(data.parent) == {}
 
 

@@ -27,9 +27,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import vectoracl as v
 from vectoracl import Chunk, F, testing
-from vectoracl_pgvector import embedded, schema
+from vectoracl_pgvector import schema
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.embedded_folder import Folder
+from vectoracl_pgvector.embedded import server as embedded
+from vectoracl_pgvector.embedded.folder import Folder
 from vectoracl_pgvector.requests import Statement, Transaction
 
 from pgvector_support.driven import KINDS, Driven, Loop, everything

@@ -15,7 +15,7 @@ import pytest
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.cli.posture_report import Report, render_script
 from vectoracl.errors import RefusedError
-from vectoracl_pgvector.embedded import EmbeddedServer
+from vectoracl_pgvector.embedded.server import EmbeddedServer
 from vectoracl_pgvector.posture.inspect import inspect
 
 from pgvector_support import layouts

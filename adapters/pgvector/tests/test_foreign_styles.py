@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from vectoracl.adapter_api.posture import Posture
-from vectoracl_pgvector.embedded import EmbeddedServer
+from vectoracl_pgvector.embedded.server import EmbeddedServer
 from vectoracl_pgvector.posture.inspect import inspect
 
 pytestmark = pytest.mark.server

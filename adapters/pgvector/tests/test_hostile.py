@@ -17,7 +17,7 @@ import vectoracl as v
 from vectoracl import Chunk, testing
 from vectoracl_pgvector import join
 from vectoracl_pgvector.connection.dsn import Connections
-from vectoracl_pgvector.embedded_programs import _complaint
+from vectoracl_pgvector.embedded.programs import _complaint
 from vectoracl_pgvector.operator import PgOperator
 from vectoracl_pgvector.tiers import move
 

@@ -17,9 +17,10 @@ from vectoracl import Chunk, testing
 from vectoracl.copying.checkpoint import Checkpoint
 from vectoracl.copying.copy import Copy, Plan, Side
 from vectoracl.errors import RefusedError, StoreError
-from vectoracl_pgvector import embedded, schema
+from vectoracl_pgvector import schema
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connection.failures import mapped
+from vectoracl_pgvector.embedded import server as embedded
 from vectoracl_pgvector.names import Names
 from vectoracl_pgvector.store_identity import places
 

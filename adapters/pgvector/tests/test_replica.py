@@ -21,9 +21,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 import vectoracl as v
 from vectoracl import Chunk, Hybrid, Lexical, testing
 from vectoracl.adapter_api.store_identity import shared
-from vectoracl_pgvector.embedded_folder import Folder
-from vectoracl_pgvector.embedded_identity import identity_for
-from vectoracl_pgvector.embedded_programs import installed, programs_for
+from vectoracl_pgvector.embedded.folder import Folder
+from vectoracl_pgvector.embedded.identity import identity_for
+from vectoracl_pgvector.embedded.programs import installed, programs_for
 
 ANN = testing.principal("ann", "acme")
 BOB = testing.principal("bob", "beta")

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import vectoracl as v
 from vectoracl import Chunk, Hybrid, testing
 from vectoracl.cli import app
-from vectoracl_pgvector.embedded_programs import installed
+from vectoracl_pgvector.embedded.programs import installed
 
 from pgvector_support.plain import KINDS, Plain, start_plain
 

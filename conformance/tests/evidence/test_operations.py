@@ -13,7 +13,7 @@ from evidence_support.shop import CENTRE, DIMENSION, OWN, K, Level, chunks
 import vectoracl as v
 from vectoracl import F, testing
 from vectoracl_conformance.evidence import Question, Recording, SqlScope, Tap, Window, grade_structure, pg, sql_judge
-from vectoracl_pgvector.embedded import EmbeddedServer
+from vectoracl_pgvector.embedded.server import EmbeddedServer
 
 from pgvector_support.stores import Store
 

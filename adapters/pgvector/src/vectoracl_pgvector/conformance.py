@@ -312,7 +312,7 @@ class PgvectorHarness(Harness):
 
     def _start(self) -> None:
         try:
-            from vectoracl_pgvector import embedded
+            from vectoracl_pgvector.embedded import server as embedded
 
             self._folder = Path(tempfile.mkdtemp(prefix="vectoracl-kit-"))
             self._server = embedded.start(self._folder / "server", settings=_SETTINGS, tcp=True)
@@ -348,7 +348,7 @@ class PgvectorHarness(Harness):
     def close(self) -> None:
         """Stop the server that was started for this."""
         if self._server is not None:
-            from vectoracl_pgvector import embedded
+            from vectoracl_pgvector.embedded import server as embedded
 
             embedded.release(self._server)
             self._server = None

@@ -24,7 +24,7 @@ from psycopg.pq import PGconn, Ping
 
 from vectoracl_conformance.harness import HarnessError, Needs, Server, Store
 from vectoracl_pgvector.conformance import PgStore, PgvectorHarness
-from vectoracl_pgvector.embedded_identity import identity_for
+from vectoracl_pgvector.embedded.identity import identity_for
 
 _PATIENCE = 15.0
 _ADMIN = "vectoracl_kit_pooler"

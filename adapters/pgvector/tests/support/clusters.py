@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from vectoracl_pgvector.embedded_identity import Identity
-from vectoracl_pgvector.embedded_programs import programs_for
+from vectoracl_pgvector.embedded.identity import Identity
+from vectoracl_pgvector.embedded.programs import programs_for
 
 _NOBODY = 65534
 

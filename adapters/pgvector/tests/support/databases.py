@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from vectoracl_pgvector.embedded import EmbeddedServer
-from vectoracl_pgvector.embedded_roles import create_database
+from vectoracl_pgvector.embedded.roles import create_database
+from vectoracl_pgvector.embedded.server import EmbeddedServer
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vectoracl_pgvector import embedded
-from vectoracl_pgvector.embedded import EmbeddedServer
+from vectoracl_pgvector.embedded import server as embedded
+from vectoracl_pgvector.embedded.server import EmbeddedServer
 
 from pgvector_support.databases import Database, new_database
 from pgvector_support.pgbouncer import PgBouncer, start_pgbouncer

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 from psycopg.pq import PGconn, Ping
 
-from vectoracl_pgvector.embedded import EmbeddedServer
-from vectoracl_pgvector.embedded_folder import ROLES, Folder
-from vectoracl_pgvector.embedded_identity import identity_for
+from vectoracl_pgvector.embedded.folder import ROLES, Folder
+from vectoracl_pgvector.embedded.identity import identity_for
+from vectoracl_pgvector.embedded.server import EmbeddedServer
 
 from pgvector_support.processes import begin, end
 

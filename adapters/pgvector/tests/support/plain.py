@@ -19,8 +19,8 @@ import psycopg
 import pytest
 from psycopg.pq import PGconn, Ping
 
-from vectoracl_pgvector.embedded_identity import identity_for
-from vectoracl_pgvector.embedded_programs import Programs, programs_for
+from vectoracl_pgvector.embedded.identity import identity_for
+from vectoracl_pgvector.embedded.programs import Programs, programs_for
 
 from pgvector_support.processes import begin, end
 

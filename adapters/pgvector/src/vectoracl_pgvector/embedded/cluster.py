@@ -18,9 +18,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import PGconn, Ping
 
 from vectoracl.errors import ConfigError, StoreError
-from vectoracl_pgvector.embedded_folder import Folder, Run
-from vectoracl_pgvector.embedded_identity import Identity, identity_for
-from vectoracl_pgvector.embedded_programs import Programs, programs_for
+from vectoracl_pgvector.embedded.folder import Folder, Run
+from vectoracl_pgvector.embedded.identity import Identity, identity_for
+from vectoracl_pgvector.embedded.programs import Programs, programs_for
 
 _READY_SECONDS = 120.0
 # 107 bytes are what Linux allows for a socket's whole path, 103 macOS.

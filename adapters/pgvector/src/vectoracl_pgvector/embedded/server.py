@@ -27,9 +27,9 @@ from urllib.parse import quote
 import psycopg
 
 from vectoracl.errors import ConfigError, StoreError, VectorACLError, apart
-from vectoracl_pgvector.embedded_cluster import check, check_version, halt, launch, running
-from vectoracl_pgvector.embedded_folder import Folder, Lock, Run
-from vectoracl_pgvector.embedded_roles import create_database, create_roles
+from vectoracl_pgvector.embedded.cluster import check, check_version, halt, launch, running
+from vectoracl_pgvector.embedded.folder import Folder, Lock, Run
+from vectoracl_pgvector.embedded.roles import create_database, create_roles
 
 Role = Literal["bootstrap", "owner", "runtime"]
 
