@@ -1,5 +1,5 @@
 """The vectoracl adapter for PostgreSQL with pgvector."""
 
-from vectoracl_pgvector.join import join
+from vectoracl_pgvector.transaction.join import join
 
 __all__ = ["join"]

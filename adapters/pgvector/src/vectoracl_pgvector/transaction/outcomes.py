@@ -16,7 +16,7 @@ import psycopg
 from psycopg.generators import execute
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
-from vectoracl_pgvector.join_connections import AnyConnection
+from vectoracl_pgvector.transaction.connections import AnyConnection
 
 Settle = Callable[[str], None]
 _WORDS = {b"committed": "ok", b"aborted": "rolled_back"}

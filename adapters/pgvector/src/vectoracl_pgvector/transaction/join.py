@@ -27,11 +27,11 @@ from vectoracl_pgvector.connection.arguments import check_encoding
 from vectoracl_pgvector.connection.binary import adapt
 from vectoracl_pgvector.connection.extension import Extension
 from vectoracl_pgvector.connection.failures import mapped
-from vectoracl_pgvector.join_connections import AnyConnection, araw, check_kind, raw
-from vectoracl_pgvector.join_outcomes import watch
-from vectoracl_pgvector.join_steps import Step, Steps, before, check_state, inside
 from vectoracl_pgvector.names import Names
 from vectoracl_pgvector.requests import Transaction
+from vectoracl_pgvector.transaction.connections import AnyConnection, araw, check_kind, raw
+from vectoracl_pgvector.transaction.outcomes import watch
+from vectoracl_pgvector.transaction.steps import Step, Steps, before, check_state, inside
 
 T = TypeVar("T")
 # One operation at a time on a connection, whichever handles it belongs to: two would mix up each other's scopes.

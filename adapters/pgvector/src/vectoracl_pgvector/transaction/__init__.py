@@ -1,0 +1,1 @@
+"""The caller's own transaction: `join` and what it is made of."""
