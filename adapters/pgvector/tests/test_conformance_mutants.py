@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vectoracl_conformance.runner import Ask, run
-from vectoracl_pgvector.conformance_mutants import MUTANTS
+from vectoracl_pgvector.conformance.mutants import MUTANTS
 
 
 @pytest.mark.timeout(1800)

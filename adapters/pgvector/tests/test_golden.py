@@ -31,7 +31,7 @@ from vectoracl.model.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Record, Tag
 from vectoracl_pgvector.adapter import PgvectorAdapter
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.conformance import PgStore
+from vectoracl_pgvector.conformance.harness import PgStore
 from vectoracl_pgvector.requests import ArrayParam, Transaction, VectorParam, VectorsParam
 
 GOLDEN = Path(__file__).parent / "golden" / "requests.json"

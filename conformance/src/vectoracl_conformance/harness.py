@@ -28,8 +28,8 @@ from vectoracl_conformance.evidence.wire import Wire
 GROUP = "vectoracl.conformance"
 _OURS = {
     "memory": "vectoracl_conformance.harnesses.memory:harness",
-    "pgvector": "vectoracl_pgvector.conformance:harness",
-    "pgvector-pgbouncer": "vectoracl_pgvector.conformance_pooled:harness",
+    "pgvector": "vectoracl_pgvector.conformance.harness:harness",
+    "pgvector-pgbouncer": "vectoracl_pgvector.conformance.pgbouncer:harness",
     "qdrant": "vectoracl_qdrant.conformance:harness",
     "weaviate": "vectoracl_weaviate.conformance:harness",
     "weaviate-rbac": "vectoracl_weaviate.conformance:rbac",

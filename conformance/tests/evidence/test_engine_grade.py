@@ -19,7 +19,7 @@ ONE = Options(seed=3, modes=("sync",))
 
 @pytest.fixture(scope="module")
 def pgvector(server: object) -> Iterator[Harness]:  # `server` says so where none can be started
-    from vectoracl_pgvector.conformance import PgvectorHarness
+    from vectoracl_pgvector.conformance.harness import PgvectorHarness
 
     harness = PgvectorHarness()
     yield harness

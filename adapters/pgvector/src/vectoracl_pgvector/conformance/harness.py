@@ -28,7 +28,7 @@ from vectoracl.errors import VectorACLError
 from vectoracl.model.records import Record, Tag
 from vectoracl_conformance.evidence import SqlScope, Tap, Wire, pg, sql_judge
 from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant, Needs, Server, Store, Weakening
-from vectoracl_pgvector.conformance_engine import PgEngine, wait_alone
+from vectoracl_pgvector.conformance.engine_counters import PgEngine, wait_alone
 from vectoracl_pgvector.requests import Statement, Transaction
 
 _SETTINGS = {"track_functions": "all", "fsync": "off"}
@@ -341,7 +341,7 @@ class PgvectorHarness(Harness):
 
     def mutants(self) -> Sequence[Mutant]:
         """Return the faults that only PostgreSQL can have."""
-        from vectoracl_pgvector.conformance_mutants import MUTANTS
+        from vectoracl_pgvector.conformance.mutants import MUTANTS
 
         return MUTANTS
 

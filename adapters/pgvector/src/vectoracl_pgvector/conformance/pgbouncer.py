@@ -23,7 +23,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import PGconn, Ping
 
 from vectoracl_conformance.harness import HarnessError, Needs, Server, Store
-from vectoracl_pgvector.conformance import PgStore, PgvectorHarness
+from vectoracl_pgvector.conformance.harness import PgStore, PgvectorHarness
 from vectoracl_pgvector.embedded.identity import identity_for
 
 _PATIENCE = 15.0
