@@ -27,7 +27,7 @@ from qdrant_client import QdrantClient, models
 import vectoracl
 from vectoracl import Chunk, testing
 from vectoracl.model.records import Record, Tag
-from vectoracl_qdrant import execute, local, words
+from vectoracl_qdrant import local, ports, words
 from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler
 from vectoracl_qdrant.config import QdrantConfig
 
@@ -95,10 +95,10 @@ def searches(tenants: int, rows: int, rounds: int) -> dict[str, Any]:
             queries = _vectors(999, 32)
             handle.search(queries[0], K)
             sent: list[Any] = []
-            call = execute.call
-            execute.call = lambda *some: (sent.append(some[2]), call(*some))[1]  # type: ignore[assignment]
+            call = ports.call
+            ports.call = lambda *some: (sent.append(some[2]), call(*some))[1]  # type: ignore[assignment]
             handle.search(queries[0], K)
-            execute.call = call
+            ports.call = call
             (request,) = sent
 
             def raw(number: int) -> Any:
@@ -175,12 +175,12 @@ def opening(tenants: int) -> dict[str, Any]:
         with vectoracl.connect(config) as acl:
             acl.scoped(testing.principal("alice", "t0")).search(vector, 1)
             sent: list[Any] = []
-            call = execute.call
-            execute.call = lambda *some: (sent.append(some[2]), call(*some))[1]  # type: ignore[assignment]
+            call = ports.call
+            ports.call = lambda *some: (sent.append(some[2]), call(*some))[1]  # type: ignore[assignment]
             for number in range(1, 21):
                 handle = acl.scoped(testing.principal("alice", f"t{number * (tenants // 21)}"))
                 assert len(handle.search(vector, 1)) == 1
-            execute.call = call
+            ports.call = call
         client.delete_collection(collection)
     return {"tenants": tenants, "requests of the first search of a handle": len(sent) / 20}
 

@@ -19,9 +19,9 @@ from qdrant_client.conversions.conversion import RestToGrpc
 from vectoracl.adapter_api.operations import Count, Facets
 from vectoracl.errors import ScopeViolationError, StoreError
 from vectoracl.filters.predicate import ALWAYS
-from vectoracl_qdrant.conformance import QdrantStore
-from vectoracl_qdrant.execute import call
+from vectoracl_qdrant.conformance.harness import QdrantStore
 from vectoracl_qdrant.names import HEADS, head_id
+from vectoracl_qdrant.ports import call
 from vectoracl_qdrant.requests import Describe, Points, Scroll, Tenants
 
 from qdrant_support.shapes import ADAPTER, CONFIG, QUERY, TENANT, engine, flows, sent, stored

@@ -28,8 +28,8 @@ from vectoracl_qdrant import schema
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.execute import call, reply_of
 from vectoracl_qdrant.names import HEADS, point_id
+from vectoracl_qdrant.ports import call, reply_of
 from vectoracl_qdrant.requests import Write
 
 from qdrant_support.model import Model

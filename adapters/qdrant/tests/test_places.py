@@ -8,7 +8,7 @@ from typing import Any
 import vectoracl as v
 from vectoracl.errors import StoreError
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.execute import Administrator
+from vectoracl_qdrant.ports import Administrator
 
 
 class Port:

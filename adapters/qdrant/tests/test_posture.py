@@ -18,7 +18,7 @@ import vectoracl as v
 from vectoracl import testing
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.filters.validation import check_fields
-from vectoracl_qdrant import execute, schema
+from vectoracl_qdrant import ports, schema
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.failures import mapped
 from vectoracl_qdrant.local import acquire
@@ -319,7 +319,7 @@ def test_a_wrong_configuration_is_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_an_old_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execute, "installed_version", lambda _: "1.19.0")
+    monkeypatch.setattr(ports, "installed_version", lambda _: "1.19.0")
     with pytest.raises(v.ConfigError, match="is the oldest"):
         v.connect({"version": 1, "stores": {"m": {"adapter": "qdrant", "dimension": 2, "memory": True}}})
 

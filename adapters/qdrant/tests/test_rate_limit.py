@@ -20,7 +20,7 @@ from vectoracl.engine.drivers import run
 from vectoracl.engine.pipeline import LONGEST_PAUSE, retried
 from vectoracl.errors import StoreError
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.execute import QdrantPort
+from vectoracl_qdrant.ports import QdrantPort
 from vectoracl_qdrant.requests import Scroll
 
 EMPTY = {"result": {"points": [], "next_page_offset": None}, "status": "ok", "time": 0.0}

@@ -19,7 +19,7 @@ from vectoracl.model.records import Record, Tag
 from vectoracl_conformance.interleave import World, schedules
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.execute import LocalPort
+from vectoracl_qdrant.ports import LocalPort
 from vectoracl_qdrant.requests import RankLegs
 
 from qdrant_support.model import Model

@@ -21,8 +21,8 @@ from vectoracl_qdrant import operator as operators
 from vectoracl_qdrant import schema, tiers
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.execute import call
 from vectoracl_qdrant.names import shard_of
+from vectoracl_qdrant.ports import call
 from vectoracl_qdrant.requests import Scroll
 
 from qdrant_support.shapes import FIELDS, QUERY, TENANT, TEXT, records, sent

@@ -20,7 +20,7 @@ from qdrant_client import grpc as messages
 
 from vectoracl.errors import ConfigError, StoreError
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.execute import AsyncQdrantPort, QdrantPort
+from vectoracl_qdrant.ports import AsyncQdrantPort, QdrantPort
 from vectoracl_qdrant.requests import Scroll
 
 EMPTY = {"result": {"points": [], "next_page_offset": None}, "status": "ok", "time": 0.0}

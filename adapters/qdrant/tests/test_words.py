@@ -112,7 +112,7 @@ class TestOnTheEngine:
 
 
 def drive(flow: Any, client: QdrantClient, config: QdrantConfig) -> Any:
-    from vectoracl_qdrant.execute import call, reply_of
+    from vectoracl_qdrant.ports import call, reply_of
 
     reply: Any = None
     while True:

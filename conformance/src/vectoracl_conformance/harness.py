@@ -30,7 +30,7 @@ _OURS = {
     "memory": "vectoracl_conformance.harnesses.memory:harness",
     "pgvector": "vectoracl_pgvector.conformance.harness:harness",
     "pgvector-pgbouncer": "vectoracl_pgvector.conformance.pgbouncer:harness",
-    "qdrant": "vectoracl_qdrant.conformance:harness",
+    "qdrant": "vectoracl_qdrant.conformance.harness:harness",
     "weaviate": "vectoracl_weaviate.conformance:harness",
     "weaviate-rbac": "vectoracl_weaviate.conformance:rbac",
     "pinecone": "vectoracl_pinecone.conformance:harness",

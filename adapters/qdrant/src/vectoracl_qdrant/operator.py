@@ -19,10 +19,10 @@ from vectoracl_qdrant import schema, tiers
 from vectoracl_qdrant import words as words_
 from vectoracl_qdrant.compile import QdrantCompiler, shard_key
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.execute import Administrator
 from vectoracl_qdrant.heads import Heads
 from vectoracl_qdrant.names import HEADS, shard_of
 from vectoracl_qdrant.pages import Pages
+from vectoracl_qdrant.ports import Administrator
 from vectoracl_qdrant.posture import paths_held
 from vectoracl_qdrant.requests import Describe, Scroll, Tenants, Write
 

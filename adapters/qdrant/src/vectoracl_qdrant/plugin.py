@@ -20,7 +20,7 @@ from vectoracl_qdrant import local
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.capabilities import capabilities
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.execute import (
+from vectoracl_qdrant.ports import (
     Administrator,
     AsyncLocalPort,
     AsyncQdrantPort,

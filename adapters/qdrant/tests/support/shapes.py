@@ -31,7 +31,7 @@ from vectoracl_qdrant import schema
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.execute import call, reply_of
+from vectoracl_qdrant.ports import call, reply_of
 
 FIELDS = check_fields({"year": "number", "lang": "keyword", "ok": "boolean", "when": "datetime", "tags": "keyword[]"})
 CONFIG = QdrantConfig(url="http://localhost:6333", dimension=2, page=2)

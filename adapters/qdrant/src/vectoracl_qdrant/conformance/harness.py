@@ -33,7 +33,7 @@ from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant,
 from vectoracl_conformance.servers import Place, Running, ServerSpec
 from vectoracl_qdrant import local
 from vectoracl_qdrant.config import QdrantConfig
-from vectoracl_qdrant.conformance_wire import DECODE, HEADS, JUDGE, Counted, QdrantEngine
+from vectoracl_qdrant.conformance.wire_decoding import DECODE, HEADS, JUDGE, Counted, QdrantEngine
 from vectoracl_qdrant.requests import Rank, RankGroups, RankLegs, RankWords, Scroll, Write
 
 _TENANT = "group_id"
@@ -329,7 +329,7 @@ class QdrantHarness(Harness):
 
     def mutants(self) -> Sequence[Mutant]:
         """Return the faults that only a Qdrant adapter can have."""
-        from vectoracl_qdrant.conformance_mutants import mutants
+        from vectoracl_qdrant.conformance.mutants import mutants
 
         return mutants()
 
