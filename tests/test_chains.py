@@ -408,8 +408,8 @@ OTHERS = {
     "adapters/qdrant/src/vectoracl_qdrant/conformance/mutants.py",
     "adapters/pinecone/src/vectoracl_pinecone/conformance.py",
     "adapters/pinecone/src/vectoracl_pinecone/conformance_mutants.py",
-    "adapters/weaviate/src/vectoracl_weaviate/conformance.py",
-    "adapters/weaviate/src/vectoracl_weaviate/conformance_mutants.py",
+    "adapters/weaviate/src/vectoracl_weaviate/conformance/harness.py",
+    "adapters/weaviate/src/vectoracl_weaviate/conformance/mutants.py",
 }
 # The traceback of code that cannot be imported is what its author needs, and no data was touched yet.
 IMPORTS = {"src/vectoracl/adapter_api/loading.py"}

@@ -29,8 +29,8 @@ from vectoracl_conformance import servers
 from vectoracl_conformance.servers import Running
 from vectoracl_weaviate.compile import NO_VERSION, WeaviateCompiler
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.conformance import SPEC
-from vectoracl_weaviate.conformance_wire import answered
+from vectoracl_weaviate.conformance.harness import SPEC
+from vectoracl_weaviate.conformance.wire_decoding import answered
 from vectoracl_weaviate.names import tenant_name
 
 DIMENSION = 384

@@ -14,9 +14,9 @@ from vectoracl.errors import StoreError
 from vectoracl.testing import principal
 from vectoracl_weaviate import answers
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.execute import _done, _written
 from vectoracl_weaviate.failures import mapped
 from vectoracl_weaviate.operator import WeaviateOperator
+from vectoracl_weaviate.ports import _done, _written
 from vectoracl_weaviate.requests import Find, Tally
 
 E = np.eye(8, dtype=np.float32)

@@ -24,7 +24,7 @@ from vectoracl.errors import StoreError
 from vectoracl.testing import principal
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.connect_failures import GRPC, URL, of_http
-from vectoracl_weaviate.execute import AsyncWeaviatePort, WeaviatePort
+from vectoracl_weaviate.ports import AsyncWeaviatePort, WeaviatePort
 from vectoracl_weaviate.requests import Describe, Tenants
 
 from weaviate_support.tls import in_front_of

@@ -23,8 +23,8 @@ import vectoracl as v
 from vectoracl import Chunk, F
 from vectoracl.errors import ClosedError, InvalidInputError, StoreError
 from vectoracl.testing import principal
-from vectoracl_weaviate.execute import _written, compiled
 from vectoracl_weaviate.failures import mapped
+from vectoracl_weaviate.ports import _written, compiled
 from vectoracl_weaviate.requests import Find, Put, Tally
 
 from weaviate_support.shapes import COMPILER, CONFIG, TENANT, VECTOR, records

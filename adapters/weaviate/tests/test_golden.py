@@ -17,9 +17,9 @@ from vectoracl.errors import RefusedError, StoreError, UntaggedWriteError
 from vectoracl.filters.boolean_compiler import EVERY, NONE
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl_weaviate.compile import _name
-from vectoracl_weaviate.conformance import WeaviateStore
-from vectoracl_weaviate.conformance_wire import _message_carries
-from vectoracl_weaviate.execute import Call, compiled
+from vectoracl_weaviate.conformance.harness import WeaviateStore
+from vectoracl_weaviate.conformance.wire_decoding import _message_carries
+from vectoracl_weaviate.ports import Call, compiled
 from vectoracl_weaviate.requests import Dropped
 
 from weaviate_support.shapes import ADAPTER, COMPILER, CONFIG, TENANT, VECTOR, flows, records, sent

@@ -21,7 +21,7 @@ from vectoracl.testing import principal
 from vectoracl_weaviate import tenant_keys
 from vectoracl_weaviate.compile import WeaviateCompiler
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.execute import WeaviatePort, compiled
+from vectoracl_weaviate.ports import WeaviatePort, compiled
 from vectoracl_weaviate.requests import Tenants
 
 VECTOR = [1.0] * 8

@@ -14,7 +14,7 @@ from vectoracl import Chunk
 from vectoracl.testing import principal
 from vectoracl_conformance import own_network
 from vectoracl_conformance.reach import listening
-from vectoracl_weaviate.conformance import RBAC
+from vectoracl_weaviate.conformance.harness import RBAC
 
 from weaviate_support.stores import made, started
 

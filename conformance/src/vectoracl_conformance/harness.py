@@ -31,8 +31,8 @@ _OURS = {
     "pgvector": "vectoracl_pgvector.conformance.harness:harness",
     "pgvector-pgbouncer": "vectoracl_pgvector.conformance.pgbouncer:harness",
     "qdrant": "vectoracl_qdrant.conformance.harness:harness",
-    "weaviate": "vectoracl_weaviate.conformance:harness",
-    "weaviate-rbac": "vectoracl_weaviate.conformance:rbac",
+    "weaviate": "vectoracl_weaviate.conformance.harness:harness",
+    "weaviate-rbac": "vectoracl_weaviate.conformance.harness:rbac",
     "pinecone": "vectoracl_pinecone.conformance:harness",
 }
 

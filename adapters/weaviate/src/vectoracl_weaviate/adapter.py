@@ -39,7 +39,7 @@ from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.decode import ADAPTER, Decoder, Number, Ranking, Row, Version
 from vectoracl_weaviate.failures import not_served
 from vectoracl_weaviate.names import id_of, seek_key, tenant_name
-from vectoracl_weaviate.rank import deeper, first_depth, fused, grouped, leg_depth
+from vectoracl_weaviate.rank_fusion import deeper, first_depth, fused, grouped, leg_depth
 from vectoracl_weaviate.requests import Rights, Tenants, TenantState
 
 R = TypeVar("R")

@@ -29,8 +29,8 @@ from vectoracl_weaviate.compile import WeaviateCompiler
 from vectoracl_weaviate.compile_predicate import every
 from vectoracl_weaviate.config import Properties, WeaviateConfig
 from vectoracl_weaviate.decode import ADAPTER, Decoder
-from vectoracl_weaviate.execute import Administrator
 from vectoracl_weaviate.names import id_of, tenant_name
+from vectoracl_weaviate.ports import Administrator
 from vectoracl_weaviate.requests import TenantState
 
 _BATCH = 200

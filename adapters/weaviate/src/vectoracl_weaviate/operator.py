@@ -27,8 +27,8 @@ from vectoracl_weaviate.backfill import backfill, compare
 from vectoracl_weaviate.compile import WeaviateCompiler
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.decode import Decoder
-from vectoracl_weaviate.execute import Administrator, WeaviatePort
 from vectoracl_weaviate.names import readable, tenant_name
+from vectoracl_weaviate.ports import Administrator, WeaviatePort
 from vectoracl_weaviate.requests import About, Describe, State, Tenants, TenantState
 
 _NO_TIERS = (

@@ -19,7 +19,7 @@ from vectoracl.errors import ConfigError, RefusedError, apart
 from vectoracl_weaviate.adapter import WeaviateAdapter
 from vectoracl_weaviate.capabilities import capabilities
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.execute import AsyncWeaviatePort, WeaviatePort
+from vectoracl_weaviate.ports import AsyncWeaviatePort, WeaviatePort
 
 _DEMO_KEY = "VECTORACL_DEMO_WEAVIATE_KEY"
 
@@ -103,7 +103,7 @@ def vectoracl_demo_place(say: Callable[[str], None]) -> DemoPlace:
         return DemoPlace(settings)
     try:
         from vectoracl_conformance.servers import MissingServerError, start
-        from vectoracl_weaviate.conformance import SPEC
+        from vectoracl_weaviate.conformance.harness import SPEC
     except ImportError:
         raise RefusedError(
             "No Weaviate was named: set VECTORACL_WEAVIATE_URL to the address of one, or install what finds, starts or "

@@ -18,7 +18,7 @@ import httpx
 
 from vectoracl_conformance import own_network, servers
 from vectoracl_conformance.servers import Place
-from vectoracl_weaviate.conformance import SPEC
+from vectoracl_weaviate.conformance.harness import SPEC
 
 NODES = 3
 KEY = "key-of-a-cluster-of-a-test-that-nobody-else-reaches"

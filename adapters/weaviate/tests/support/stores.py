@@ -15,7 +15,7 @@ import pytest
 import vectoracl as v
 from vectoracl_conformance import servers
 from vectoracl_conformance.servers import MissingServerError, Running
-from vectoracl_weaviate.conformance import RBAC, SPEC
+from vectoracl_weaviate.conformance.harness import RBAC, SPEC
 
 
 @dataclass

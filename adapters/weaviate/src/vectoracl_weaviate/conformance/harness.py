@@ -25,9 +25,9 @@ from vectoracl_conformance.evidence import Tap, Taps, Wire
 from vectoracl_conformance.harness import Harness, HarnessError, Mutant, Needs, Server, Shards, Store, Weakening
 from vectoracl_conformance.servers import Place, Running, ServerSpec
 from vectoracl_weaviate import tenant_keys
-from vectoracl_weaviate.conformance_wire import DECODE, WeaviateShards, answered, judge_of
+from vectoracl_weaviate.conformance.create_tenant_first import SignUp, signed_up
+from vectoracl_weaviate.conformance.wire_decoding import DECODE, WeaviateShards, answered, judge_of
 from vectoracl_weaviate.requests import Drop, Find, Groups, Merge, Put, State, Tally
-from vectoracl_weaviate.signing_up import SignUp, signed_up
 
 VERSION = "1.39.0"
 _TEXTS = ("tenant", "document", "chunk_id", "label", "producer", "path")
@@ -271,7 +271,7 @@ class KeyedStore(WeaviateStore):
     def dressing(self) -> str:
         """Do likewise in another process."""
         return f"""
-from vectoracl_weaviate.signing_up import SignUp, signed_up
+from vectoracl_weaviate.conformance.create_tenant_first import SignUp, signed_up
 sign_up = SignUp({self._whole()!r})
 def dress(opened):
     return signed_up(opened, sign_up)
@@ -345,7 +345,7 @@ class WeaviateHarness(Harness):
 
     def mutants(self) -> Sequence[Mutant]:
         """Return the faults that only Weaviate can have."""
-        from vectoracl_weaviate.conformance_mutants import MUTANTS
+        from vectoracl_weaviate.conformance.mutants import MUTANTS
 
         return MUTANTS
 
@@ -360,7 +360,7 @@ class WeaviateHarness(Harness):
 
 
 class KeyedHarness(WeaviateHarness):
-    """A real Weaviate with roles, and a key for each tenant: `vectoracl_weaviate.conformance:rbac`."""
+    """A real Weaviate with roles, and a key for each tenant: `vectoracl_weaviate.conformance.harness:rbac`."""
 
     environment = RBAC
     kind = KeyedStore
