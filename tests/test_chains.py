@@ -406,8 +406,8 @@ OTHERS = {
     "adapters/pgvector/src/vectoracl_pgvector/conformance/mutants.py",
     "adapters/qdrant/src/vectoracl_qdrant/conformance/harness.py",
     "adapters/qdrant/src/vectoracl_qdrant/conformance/mutants.py",
-    "adapters/pinecone/src/vectoracl_pinecone/conformance.py",
-    "adapters/pinecone/src/vectoracl_pinecone/conformance_mutants.py",
+    "adapters/pinecone/src/vectoracl_pinecone/conformance/harness.py",
+    "adapters/pinecone/src/vectoracl_pinecone/conformance/mutants.py",
     "adapters/weaviate/src/vectoracl_weaviate/conformance/harness.py",
     "adapters/weaviate/src/vectoracl_weaviate/conformance/mutants.py",
 }

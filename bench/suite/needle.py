@@ -23,9 +23,9 @@ from proxy import proxy
 
 import vectoracl
 from vectoracl import Chunk, F, testing
-from vectoracl_pinecone.execute import bounded
 from vectoracl_pinecone.names import namespace_of
-from vectoracl_pinecone.needle import VERSION, Needle
+from vectoracl_pinecone.needledb_server import VERSION, Needle
+from vectoracl_pinecone.ports import bounded
 
 DIMENSION = 384
 ROUND_TRIP = 0.001

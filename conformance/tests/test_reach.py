@@ -140,7 +140,7 @@ def test_the_recording_tap_is_on_loopback():
 
 
 def test_needledb_is_on_loopback():
-    needle = pytest.importorskip("vectoracl_pinecone.needle")
+    needle = pytest.importorskip("vectoracl_pinecone.needledb_server")
     try:
         started = needle.Needle()
     except servers.MissingServerError as error:

@@ -22,8 +22,8 @@ from vectoracl.errors import RefusedError, StoreError, UntaggedWriteError
 from vectoracl_pinecone import names
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.compile import PineconeCompiler
-from vectoracl_pinecone.execute import AsyncPineconePort, PineconePort, bounded, call
 from vectoracl_pinecone.names import check_namespace, namespace_of
+from vectoracl_pinecone.ports import AsyncPineconePort, PineconePort, bounded, call
 from vectoracl_pinecone.requests import Listing, Put, Query, Remove
 
 from pinecone_support.shapes import config, records

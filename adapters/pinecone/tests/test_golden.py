@@ -19,7 +19,7 @@ from vectoracl.engine.drivers import arun, run
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.compile import PineconeCompiler
-from vectoracl_pinecone.execute import AsyncPineconePort, PineconePort
+from vectoracl_pinecone.ports import AsyncPineconePort, PineconePort
 from vectoracl_pinecone.requests import Record
 
 from pinecone_support.shapes import FIELDS, TENANT, config, flows, records, worded

@@ -21,8 +21,8 @@ from vectoracl.filters.predicate import ALWAYS, Eq, Predicate
 from vectoracl.model.records import Record, Tag
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.config import PineconeConfig
-from vectoracl_pinecone.execute import PineconePort
 from vectoracl_pinecone.names import record_id
+from vectoracl_pinecone.ports import PineconePort
 from vectoracl_pinecone.requests import Done, Listing, Match, Page, Put, Query, Remove, Settle
 from vectoracl_pinecone.writes import ROUNDS
 

@@ -14,8 +14,8 @@ from vectoracl.errors import InvalidTenantError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Record, Tag
 from vectoracl_pinecone.adapter import PineconeAdapter
-from vectoracl_pinecone.execute import PineconePort
 from vectoracl_pinecone.operator import PineconeOperator
+from vectoracl_pinecone.ports import PineconePort
 
 from pinecone_support.shapes import FIELDS, config
 from pinecone_support.stub import Stub, stub

@@ -6,8 +6,8 @@ from vectoracl_conformance.corpus import DIMENSION
 from vectoracl_conformance.engine import Options, run_checks, run_mutant
 from vectoracl_conformance.mutants.words import WORDS
 from vectoracl_conformance.verdict import judge
-from vectoracl_pinecone import conformance
-from vectoracl_pinecone.conformance import PineconeHarness
+from vectoracl_pinecone.conformance import harness as conformance
+from vectoracl_pinecone.conformance.harness import PineconeHarness
 
 from pinecone_support.stub import KEY, stub
 from pinecone_support.worded import MUTANTS, Open, WordedHarness

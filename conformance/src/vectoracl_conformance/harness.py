@@ -33,7 +33,7 @@ _OURS = {
     "qdrant": "vectoracl_qdrant.conformance.harness:harness",
     "weaviate": "vectoracl_weaviate.conformance.harness:harness",
     "weaviate-rbac": "vectoracl_weaviate.conformance.harness:rbac",
-    "pinecone": "vectoracl_pinecone.conformance:harness",
+    "pinecone": "vectoracl_pinecone.conformance.harness:harness",
 }
 
 

@@ -17,8 +17,8 @@ from vectoracl_pinecone.adopt import Adoption
 from vectoracl_pinecone.compile import EVERY, PineconeCompiler
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import Decoder
-from vectoracl_pinecone.execute import create
 from vectoracl_pinecone.names import tenant_of
+from vectoracl_pinecone.ports import create
 from vectoracl_pinecone.posture import compared, keeping, kept_embedder
 from vectoracl_pinecone.requests import Describe, Drop, MayRead, Query, Schema, Stats
 

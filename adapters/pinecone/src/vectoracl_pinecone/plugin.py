@@ -20,7 +20,7 @@ from vectoracl.errors import ConfigError, RefusedError, apart
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.capabilities import capabilities
 from vectoracl_pinecone.config import PineconeConfig
-from vectoracl_pinecone.execute import AsyncPineconePort, PineconePort
+from vectoracl_pinecone.ports import AsyncPineconePort, PineconePort
 
 
 @hookimpl
@@ -104,7 +104,7 @@ def vectoracl_demo_place(dimension: int, say: Callable[[str], None]) -> DemoPlac
         return DemoPlace({"host": host, "api_key": {"env": "VECTORACL_PINECONE_API_KEY"}, **apart})
     try:
         from vectoracl_conformance.servers import MissingServerError
-        from vectoracl_pinecone.needle import VERSION, Needle
+        from vectoracl_pinecone.needledb_server import VERSION, Needle
     except ImportError:
         raise RefusedError(
             "No index was named: set VECTORACL_PINECONE_HOST to its address and VECTORACL_PINECONE_API_KEY, or install "

@@ -11,7 +11,7 @@ import pytest
 
 import vectoracl as v
 from vectoracl_conformance.servers import MissingServerError, missing
-from vectoracl_pinecone.needle import Needle
+from vectoracl_pinecone.needledb_server import Needle
 
 
 @dataclass

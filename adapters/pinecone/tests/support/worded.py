@@ -18,8 +18,8 @@ from vectoracl.adapter_api.operations import Search
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Record, Tag
 from vectoracl_conformance.harness import Harness, Mutant, Needs, Server, Store, Weakening
-from vectoracl_pinecone.conformance import namespace
-from vectoracl_pinecone.conformance_mutants import Bent, Past, _mutant
+from vectoracl_pinecone.conformance.harness import namespace
+from vectoracl_pinecone.conformance.mutants import Bent, Past, _mutant
 from vectoracl_pinecone.names import namespace_of
 from vectoracl_pinecone.requests import FetchBy, Listing, Put, Query, Remove, Settle
 

@@ -35,7 +35,7 @@ from vectoracl_conformance.evidence.structure import by_carries
 from vectoracl_conformance.evidence.tap import Tap
 from vectoracl_conformance.evidence.wire import Wire
 from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant, Needs, Server, Store, Weakening
-from vectoracl_pinecone.needle import VERSION, Needle
+from vectoracl_pinecone.needledb_server import VERSION, Needle
 from vectoracl_pinecone.requests import FetchBy, Listing, Put, Query, Remove, Settle
 
 _TAG = ("tenant", "document", "chunk", "generation", "label", "rev", "expires", "producer", "path", "time", "position")
@@ -366,7 +366,7 @@ class PineconeHarness(Harness):
 
     def mutants(self) -> Sequence[Mutant]:
         """Return the faults that only Pinecone can have."""
-        from vectoracl_pinecone.conformance_mutants import MUTANTS
+        from vectoracl_pinecone.conformance.mutants import MUTANTS
 
         return MUTANTS
 

@@ -19,8 +19,8 @@ from vectoracl.filters.predicate import ALWAYS, Always
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.mutants.broken import Broken, forged
 from vectoracl_pinecone.compile import PineconeCompiler
-from vectoracl_pinecone.execute import perform, reply_of
 from vectoracl_pinecone.names import namespace_of
+from vectoracl_pinecone.ports import perform, reply_of
 from vectoracl_pinecone.requests import AnyRequest, FetchBy, Listing, Put, Query, Remove, Settle
 
 _SCOPED = (Query, Listing, FetchBy, Put, Remove, Settle)

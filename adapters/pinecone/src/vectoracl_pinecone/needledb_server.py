@@ -33,7 +33,7 @@ NEEDLEDB = ServerSpec(
 )
 _START = 120.0  # seconds; a busy machine needs more than thirty
 _TRIES = 3
-_PROGRAM = Path(__file__).with_name("needle_counted.py")
+_PROGRAM = Path(__file__).with_name("needledb_counters.py")
 
 
 class Needle:

@@ -1,0 +1,1 @@
+"""For the conformance kit: the harness and mutants. Nothing else imports it."""
