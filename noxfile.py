@@ -82,7 +82,9 @@ def install(
 def ready(session: nox.Session, store: str) -> None:
     """Install the server of *store*, if that takes minutes, before a test waits for it."""
     if store.startswith("weaviate"):
-        session.run("python", "-m", "vectoracl_conformance.servers", "vectoracl_weaviate.conformance.harness:SPEC")
+        session.run(
+            "python", "-m", "vectoracl_conformance.servers.start", "vectoracl_weaviate.conformance.harness:SPEC"
+        )
 
 
 def run_tests(session: nox.Session, speed: str, *suites: str, options: tuple[str, ...] = ()) -> None:

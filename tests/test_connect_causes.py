@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from vectoracl.adapter_api import connect_failures as causes
-from vectoracl_conformance.loopback import closed_port, http, listener, unanswered
+from vectoracl_conformance.servers.loopback import closed_port, http, listener, unanswered
 
 SECRET = "pw-canary-77"
 ALERT = b"\x15\x03\x03\x00\x02\x02\x46"

@@ -25,8 +25,8 @@ from proxy import proxy
 import vectoracl
 from vectoracl import Chunk, F, testing
 from vectoracl.filters.validation import check_fields
-from vectoracl_conformance import servers
-from vectoracl_conformance.servers import Running
+from vectoracl_conformance.servers import start as servers
+from vectoracl_conformance.servers.start import Running
 from vectoracl_weaviate.compile import NO_VERSION, WeaviateCompiler
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.conformance.harness import SPEC

@@ -10,10 +10,10 @@ import textwrap
 
 import pytest
 
-from vectoracl_conformance import own_network, servers
 from vectoracl_conformance.evidence import Tap
-from vectoracl_conformance.reach import Listening, listening, processes
-from vectoracl_conformance.servers import Place, ServerSpec
+from vectoracl_conformance.servers import own_network, start
+from vectoracl_conformance.servers.listening import Listening, listening, processes
+from vectoracl_conformance.servers.start import Place, ServerSpec
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -81,7 +81,7 @@ def test_a_server_with_a_port_that_asks_for_no_key_is_alone_in_its_network(tmp_p
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     if not own_network.possible():
         pytest.skip("not run: this machine gives no process a network of its own")
-    with servers.start(spec(tmp_path, loud=True, unguarded=("open",)), unguarded=True) as running:
+    with start.start(spec(tmp_path, loud=True, unguarded=("open",)), unguarded=True) as running:
         found = listening(running.guard.pid)
         assert any(not one.shared and one.address == "0.0.0.0" for one in found), "it does listen everywhere"
         assert not [one for one in found if one.outside]
@@ -94,7 +94,7 @@ def test_without_a_network_of_its_own_such_a_port_is_not_opened(tmp_path, monkey
     made = spec(tmp_path, loud=True, unguarded=("open",), environment=lambda place: asked.append(place) or {})
     monkeypatch.setattr(own_network, "possible", lambda: False)
     for wanted in (True, False):
-        with servers.start(made, unguarded=wanted) as running:
+        with start.start(made, unguarded=wanted) as running:
             assert "open" not in running.ports
             assert "open" not in asked[-1].ports
 
@@ -105,7 +105,7 @@ def test_each_server_gets_a_key_that_only_its_starter_knows(tmp_path, monkeypatc
     made = spec(tmp_path, environment=lambda place: places.append(place) or {})
     keys = []
     for _ in range(2):
-        with servers.start(made) as running:
+        with start.start(made) as running:
             assert running.key == places[-1].key
             keys.append(running.key)
     assert len(set(keys)) == 2
@@ -118,12 +118,12 @@ def test_containers_publish_on_loopback_only(tmp_path, monkeypatch):
 
     def guarded(spec, found, command, *rest, **more):
         commands.append(command)
-        raise servers.MissingServerError("not started")
+        raise start.MissingServerError("not started")
 
-    monkeypatch.setattr(servers, "_guarded", guarded)
-    monkeypatch.setattr(servers, "find", lambda _: servers.Found("docker", "an image"))
-    with pytest.raises(servers.MissingServerError):
-        servers.start(spec(tmp_path, image="an image", published={"http": 80}))
+    monkeypatch.setattr(start, "_guarded", guarded)
+    monkeypatch.setattr(start, "find", lambda _: start.Found("docker", "an image"))
+    with pytest.raises(start.MissingServerError):
+        start.start(spec(tmp_path, image="an image", published={"http": 80}))
     published = [one for before, one in zip(commands[0], commands[0][1:], strict=False) if before == "--publish"]
     assert published
     assert all(one.startswith("127.0.0.1:") for one in published)
@@ -143,8 +143,8 @@ def test_needledb_is_on_loopback():
     needle = pytest.importorskip("vectoracl_pinecone.needledb_server")
     try:
         started = needle.Needle()
-    except servers.MissingServerError as error:
-        servers.missing(error, pytest.skip, pytest.fail)
+    except start.MissingServerError as error:
+        start.missing(error, pytest.skip, pytest.fail)
         raise
     try:
         found = listening(os.getpid())

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from vectoracl_conformance import cli, servers
+from vectoracl_conformance import cli
 from vectoracl_conformance.run_facts import EVIDENCE, run_facts, told
+from vectoracl_conformance.servers import start
 from vectoracl_conformance.verdict import GRADES
 
 
@@ -51,7 +52,7 @@ def test_what_an_installer_started_ends_with_it(tmp_path, monkeypatch):
         "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(p.pid)); time.sleep(60)"
     )
-    monkeypatch.setattr(servers, "_TELL_EVERY", 0.2)
+    monkeypatch.setattr(start, "_TELL_EVERY", 0.2)
     pids = []
 
     def say(_):
@@ -63,7 +64,7 @@ def test_what_an_installer_started_ends_with_it(tmp_path, monkeypatch):
         name = version = "x"
 
     with pytest.raises(KeyboardInterrupt):
-        servers._run([sys.executable, "-c", code], {}, Spec(), say)
+        start._run([sys.executable, "-c", code], {}, Spec(), say)
     until = time.monotonic() + 10
     while time.monotonic() < until and _lives(pids[0]):
         time.sleep(0.05)

@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 import vectoracl as v
-from vectoracl_conformance.loopback import SECRET, closed_port, first_contacts, http, listener, unanswered
+from vectoracl_conformance.servers.loopback import SECRET, closed_port, first_contacts, http, listener, unanswered
 
 from pinecone_support.stub import Stub, stub
 

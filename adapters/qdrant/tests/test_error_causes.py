@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from vectoracl.errors import StoreError
-from vectoracl_conformance.loopback import SECRET, closed_port, first_contacts, http, listener, unanswered
+from vectoracl_conformance.servers.loopback import SECRET, closed_port, first_contacts, http, listener, unanswered
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.ports import QdrantPort
 from vectoracl_qdrant.requests import Describe

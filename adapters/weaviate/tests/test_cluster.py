@@ -13,7 +13,7 @@ import vectoracl as v
 from vectoracl import Chunk, F
 from vectoracl.errors import StoreError
 from vectoracl.testing import principal
-from vectoracl_conformance import servers
+from vectoracl_conformance.servers import start
 
 from weaviate_support.cluster import cluster
 
@@ -30,8 +30,8 @@ def nodes(tmp_path_factory):
     try:
         with cluster(tmp_path_factory.mktemp("cluster")) as running:
             yield running
-    except servers.MissingServerError as error:
-        servers.missing(error, pytest.skip, pytest.fail)
+    except start.MissingServerError as error:
+        start.missing(error, pytest.skip, pytest.fail)
         raise
 
 

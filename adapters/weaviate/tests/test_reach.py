@@ -12,8 +12,8 @@ from weaviate.proto.v1 import aggregate_pb2, search_get_pb2, tenants_pb2, weavia
 import vectoracl as v
 from vectoracl import Chunk
 from vectoracl.testing import principal
-from vectoracl_conformance import own_network
-from vectoracl_conformance.reach import listening
+from vectoracl_conformance.servers import own_network
+from vectoracl_conformance.servers.listening import listening
 from vectoracl_weaviate.conformance.harness import RBAC
 
 from weaviate_support.stores import made, started

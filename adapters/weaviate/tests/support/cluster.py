@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from vectoracl_conformance import own_network, servers
-from vectoracl_conformance.servers import Place
+from vectoracl_conformance.servers import own_network, start
+from vectoracl_conformance.servers.start import Place
 from vectoracl_weaviate.conformance.harness import SPEC
 
 NODES = 3
@@ -66,7 +66,7 @@ class Cluster:
         while not all(self.ready(one) for one in range(NODES) if (self.folder / f"node{one}").exists()):
             if time.monotonic() > end:
                 said = (self.folder / "node0.log").read_text(errors="replace")[-600:]
-                raise servers.MissingServerError(f"The cluster did not form: {said}")
+                raise start.MissingServerError(f"The cluster did not form: {said}")
             time.sleep(0.3)
 
     def end(self, index: int, *, killed: bool) -> None:
@@ -84,9 +84,9 @@ class Cluster:
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
     """Start three nodes. Raises: MissingServerError."""
-    program = servers.program(SPEC).what
+    program = start.program(SPEC).what
     names = ("http", "grpc", "gossip", "data", "raft", "raft_rpc")
-    free = servers._free([f"{name}{index}" for index in range(NODES) for name in names])
+    free = start._free([f"{name}{index}" for index in range(NODES) for name in names])
     ports = [{name: free[f"{name}{index}"] for name in names} for index in range(NODES)]
     for one in ports:
         one["raft_rpc"] = one["raft"] + 1  # where the nodes of one machine expect it of each other
@@ -107,7 +107,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     (folder / "nodes.json").chmod(0o600)
     carried = ",".join(str(one[name]) for one in ports for name in ("http", "grpc"))
     guard = subprocess.Popen(
-        [sys.executable, "-m", "vectoracl_conformance.server_guard", str(folder / "runner.log"),
+        [sys.executable, "-m", "vectoracl_conformance.servers.guard", str(folder / "runner.log"),
          carried if own_network.possible() else "-", sys.executable, "-c", RUNNER, str(folder)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

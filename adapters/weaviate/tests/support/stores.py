@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 import vectoracl as v
-from vectoracl_conformance import servers
-from vectoracl_conformance.servers import MissingServerError, Running
+from vectoracl_conformance.servers import start
+from vectoracl_conformance.servers.start import MissingServerError, Running
 from vectoracl_weaviate.conformance.harness import RBAC, SPEC
 
 
@@ -59,9 +59,9 @@ class Made:
 
 def started(environment: Mapping[str, str] | None = None, *, own: bool = False, unguarded: bool = False) -> Running:
     try:
-        return servers.start(SPEC, environment=environment, own=own, unguarded=unguarded)
+        return start.start(SPEC, environment=environment, own=own, unguarded=unguarded)
     except MissingServerError as error:
-        servers.missing(error, pytest.skip, pytest.fail)
+        start.missing(error, pytest.skip, pytest.fail)
         raise
 
 

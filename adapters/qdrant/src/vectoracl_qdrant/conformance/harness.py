@@ -27,10 +27,10 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 
 from vectoracl.model.records import Record, Tag
-from vectoracl_conformance import servers
 from vectoracl_conformance.evidence import Tap, Taps, Wire
 from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant, Needs, Server, Store, Weakening
-from vectoracl_conformance.servers import Place, Running, ServerSpec
+from vectoracl_conformance.servers import start
+from vectoracl_conformance.servers.start import Place, Running, ServerSpec
 from vectoracl_qdrant import local
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.conformance.wire_decoding import DECODE, HEADS, JUDGE, Counted, QdrantEngine
@@ -291,8 +291,8 @@ class QdrantHarness(Harness):
         if self._looked:
             return
         self._looked = True
-        if servers.find(SPEC) is not None:
-            self._running = servers.start(SPEC)
+        if start.find(SPEC) is not None:
+            self._running = start.start(SPEC)
             self._url, self._grpc_port = self._running.url, self._running.ports["grpc"]
 
     def _connect(self) -> QdrantClient:

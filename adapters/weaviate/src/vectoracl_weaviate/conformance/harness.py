@@ -1,7 +1,7 @@
 """The harness of the Weaviate adapter: a collection each, on a real server, with and without a key for each tenant.
 
-The server is found or started by `vectoracl_conformance.servers`. The census reads REST by itself, tenant by tenant,
-and shares nothing with the adapter but the default names of the properties.
+The server is found or started by `vectoracl_conformance.servers.start`. The census reads REST by itself, tenant by
+tenant, and shares nothing with the adapter but the default names of the properties.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 
 from vectoracl.adapter_api.contract import Opened
 from vectoracl.model.records import Record, Tag
-from vectoracl_conformance import servers
 from vectoracl_conformance.evidence import Tap, Taps, Wire
 from vectoracl_conformance.harness import Harness, HarnessError, Mutant, Needs, Server, Shards, Store, Weakening
-from vectoracl_conformance.servers import Place, Running, ServerSpec
+from vectoracl_conformance.servers import start
+from vectoracl_conformance.servers.start import Place, Running, ServerSpec
 from vectoracl_weaviate import tenant_keys
 from vectoracl_weaviate.conformance.create_tenant_first import SignUp, signed_up
 from vectoracl_weaviate.conformance.wire_decoding import DECODE, WeaviateShards, answered, judge_of
@@ -321,7 +321,7 @@ class WeaviateHarness(Harness):
         """Return the server, found or started. Raises: HarnessError."""
         if self._running is None:
             own = bool(self.environment)
-            self._running = servers.start(SPEC, environment=self.environment, own=own, unguarded=True)
+            self._running = start.start(SPEC, environment=self.environment, own=own, unguarded=True)
             key = self._running.key
             headers = {"authorization": f"Bearer {key}"} if key else {}
             self._http = httpx.Client(base_url=self._running.url, headers=headers, timeout=60, trust_env=False)

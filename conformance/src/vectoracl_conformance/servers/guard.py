@@ -1,6 +1,6 @@
 """Runs one server as its only child and ends it when the process that asked for it is gone, however it went.
 
-Started by `servers` as `python -m vectoracl_conformance.server_guard LOG PORTS PROGRAM ARGUMENT …`. PORTS is "-", or
+Started by `servers` as `python -m vectoracl_conformance.servers.guard LOG PORTS PROGRAM ARGUMENT …`. PORTS is "-", or
 "40123,40124": then the server gets a network of its own, of which these ports alone are carried to the loopback of this
 machine (see `own_network`). The parent holds the other end of standard input: when that closes (the parent closed it,
 crashed or was killed), the server is terminated. The guard is in a session of its own: Ctrl-C reaches the parent alone.
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 
-from vectoracl_conformance import own_network
+from vectoracl_conformance.servers import own_network
 
 PATIENCE = 10.0
 """Seconds that a server has between being asked to end and being killed."""

@@ -33,8 +33,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from vectoracl_conformance import own_network
 from vectoracl_conformance.harness import HarnessError
+from vectoracl_conformance.servers import own_network
 
 Kind = Literal["real", "independent"]
 Source = Literal["address", "program", "docker", "go", "wheel"]
@@ -340,7 +340,7 @@ def _guarded(
     asked = {*(spec.published or spec.ports), *spec.unguarded}
     carried = ",".join(str(port) for name, port in ports.items() if name in asked) if alone else "-"
     guard = subprocess.Popen(  # noqa: S603 - our own module, and a program that the person who runs this has
-        [sys.executable, "-m", "vectoracl_conformance.server_guard", str(log), carried, *command],
+        [sys.executable, "-m", "vectoracl_conformance.servers.guard", str(log), carried, *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**settings, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
