@@ -14,10 +14,10 @@ from typing import Any
 
 from vectoracl_conformance.corpus import DIMENSION, FIELDS, OWN_FEW, OWN_MANY, Corpus, K, build
 from vectoracl_conformance.engine import Options
+from vectoracl_conformance.evidence.calls import Question
 from vectoracl_conformance.evidence.canaries import grade_canaries
 from vectoracl_conformance.evidence.exchanges import requests
-from vectoracl_conformance.evidence.graded import Graded
-from vectoracl_conformance.evidence.questions import Question
+from vectoracl_conformance.evidence.outcome import Graded
 from vectoracl_conformance.evidence.sessions import Mark, Recording, Window
 from vectoracl_conformance.evidence.structure import grade_structure
 from vectoracl_conformance.evidence.volume import Sample, grade_volume, sample

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from vectoracl_conformance.evidence.calls import Question
 from vectoracl_conformance.evidence.canaries import forms, grade_canaries
 from vectoracl_conformance.evidence.exchanges import Decoded, Exchange
-from vectoracl_conformance.evidence.graded import Graded
-from vectoracl_conformance.evidence.questions import Question
+from vectoracl_conformance.evidence.outcome import Graded
 from vectoracl_conformance.evidence.sessions import Mark, Place, Recording, Session, Window
 
 RECORDING = Recording((Session(1, 0.0, 1.0, ()),), 1)

@@ -23,7 +23,7 @@ from vectoracl_conformance.evidence import (
     grade_canaries,
     grade_structure,
 )
-from vectoracl_conformance.evidence.grpc import PREFACE, Call, decoder
+from vectoracl_conformance.evidence.protocols.grpc import PREFACE, Call, decoder
 from vectoracl_conformance.evidence.sessions import Piece, mark_of
 
 

@@ -29,7 +29,7 @@ from vectoracl_conformance.evidence import (
     grade_canaries,
     grade_structure,
 )
-from vectoracl_conformance.evidence.http1 import HttpRequest, HttpResponse, decoder
+from vectoracl_conformance.evidence.protocols.http1 import HttpRequest, HttpResponse, decoder
 from vectoracl_conformance.evidence.sessions import Piece, mark_of
 
 OWN, FOREIGN = "cnry-own-é", "cnry-foreign"

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 from hyperframe import frame as frames
 
-from vectoracl_conformance.evidence.grpc import PREFACE
-from vectoracl_conformance.evidence.http2 import without_control
+from vectoracl_conformance.evidence.protocols.grpc import PREFACE
+from vectoracl_conformance.evidence.protocols.http2 import without_control
 from vectoracl_conformance.evidence.sessions import Piece, Session
 from vectoracl_conformance.evidence.volume import traffic
 

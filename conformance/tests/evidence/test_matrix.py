@@ -9,11 +9,11 @@ import pytest
 from evidence_support.cheats import MATRIX
 from evidence_support.shop import FOES, LEVELS, OWN, OWNED, Client, K, Level, Take, canaries, right, run
 
-from vectoracl_conformance.evidence import pg
+from vectoracl_conformance.evidence.calls import Question
 from vectoracl_conformance.evidence.canaries import grade_canaries
-from vectoracl_conformance.evidence.graded import Graded
-from vectoracl_conformance.evidence.questions import Question
-from vectoracl_conformance.evidence.sql_scope import SqlScope, sql_judge
+from vectoracl_conformance.evidence.outcome import Graded
+from vectoracl_conformance.evidence.protocols import postgres
+from vectoracl_conformance.evidence.sql.scope import SqlScope, sql_judge
 from vectoracl_conformance.evidence.structure import grade_structure
 from vectoracl_conformance.evidence.volume import grade_volume, sample
 
@@ -30,7 +30,7 @@ def graded(takes: dict[int, Take]) -> dict[str, Graded]:
     take = takes[last]
     foreign = frozenset(word for foe in FOES for word in canaries(foe, last // len(FOES)))
     question = Question(OWN, take.window, min(K, OWNED), frozenset(canaries(OWN, OWNED)), foreign)
-    decoded = [pg.decode(session) for session in take.recording.sessions]
+    decoded = [postgres.decode(session) for session in take.recording.sessions]
     return {
         "E2v": grade_volume(
             [sample(one.recording, one.window, foreign=level, hits=one.hits) for level, one in takes.items()],

@@ -12,7 +12,8 @@ from evidence_support.shop import CENTRE, DIMENSION, OWN, K, Level, chunks
 
 import vectoracl as v
 from vectoracl import F, testing
-from vectoracl_conformance.evidence import Question, Recording, SqlScope, Tap, Window, grade_structure, pg, sql_judge
+from vectoracl_conformance.evidence import Question, Recording, SqlScope, Tap, Window, grade_structure, sql_judge
+from vectoracl_conformance.evidence.protocols import postgres
 from vectoracl_pgvector.embedded.server import EmbeddedServer
 
 from pgvector_support.stores import Store
@@ -75,7 +76,7 @@ def test_every_operation(provisioned: Callable[..., Store], server: EmbeddedServ
         questions = asyncio.run(work(tap))
         assert tap.settle()
         recording = Recording(tap.sessions(), level.served() - before)
-    decoded = [pg.decode(session) for session in recording.sessions]
+    decoded = [postgres.decode(session) for session in recording.sessions]
     graded = grade_structure(recording, decoded, questions, sql_judge(SCOPE))
     assert graded.reasons == ()
     assert graded.outcome == "passed"

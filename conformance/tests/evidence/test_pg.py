@@ -13,9 +13,9 @@ from evidence_support.shop import OWN, OWNED, Level, right, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vectoracl_conformance.evidence import pg
 from vectoracl_conformance.evidence.exchanges import Decoded, Exchange
-from vectoracl_conformance.evidence.pg_settings import Setting
+from vectoracl_conformance.evidence.protocols import postgres
+from vectoracl_conformance.evidence.protocols.postgres_settings import Setting
 from vectoracl_conformance.evidence.sessions import Piece, Session
 from vectoracl_conformance.evidence.tap import Tap
 
@@ -30,7 +30,7 @@ def record(level: Level, work: Any, role: str = "bootstrap") -> Session:
 
 
 def told(session: Session) -> list[Exchange]:
-    decoded = pg.decode(session)
+    decoded = postgres.decode(session)
     assert decoded.doubts == ()
     return [exchange for exchange in decoded.exchanges if exchange.request is not None]
 
@@ -162,7 +162,7 @@ def test_errors_and_notices_are_replies(shop: dict[int, Level]) -> None:
             connection.execute("SELECT nowhere_at_all, %s", ("a",), prepare=False)
         connection.execute("DO $$ BEGIN RAISE NOTICE 'canary-in-notice'; END $$")
 
-    decoded = pg.decode(record(shop[0], work))
+    decoded = postgres.decode(record(shop[0], work))
     assert decoded.doubts == ()
     seen = b"".join(value for exchange in decoded.exchanges for value in exchange.values)
     for word in (b"canary-in-error", b"nowhere_at_all", b"canary-in-notice"):
@@ -174,10 +174,10 @@ def test_copy_and_encryption_are_doubts(shop: dict[int, Level]) -> None:
         with connection.cursor().copy("COPY (SELECT 1) TO STDOUT") as copy:
             list(copy)
 
-    assert any("COPY" in doubt for doubt in pg.decode(record(shop[0], work)).doubts)
+    assert any("COPY" in doubt for doubt in postgres.decode(record(shop[0], work)).doubts)
     ssl = Session(1, 0.0, 1.0, (Piece(0, "client", b"\0\0\0\x08\x04\xd2\x16\x2f"), Piece(0, "server", b"S"),
                                 Piece(0, "client", b"\x16\x03\x01"), Piece(0, "server", b"\x16")))  # fmt: skip
-    assert any("encrypted" in doubt for doubt in pg.decode(ssl).doubts)
+    assert any("encrypted" in doubt for doubt in postgres.decode(ssl).doubts)
 
 
 def message(kind: bytes, body: bytes) -> bytes:
@@ -202,7 +202,7 @@ SYNC = message(b"S", b"")
 
 def synthetic(client: bytes, server: bytes) -> Decoded:
     made = Session(1, 0.0, 1.0, (Piece(0, "client", GREETING + client), Piece(0, "server", READY + server)))
-    return pg.decode(made)
+    return postgres.decode(made)
 
 
 def test_a_redefinition_that_the_server_refused_does_not_hide_what_runs() -> None:
@@ -249,7 +249,7 @@ quiet = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCh
 @quiet
 @given(cuts=st.lists(st.integers(0, 10**6), max_size=30))
 def test_how_bytes_travel_changes_nothing(adapters: Session, cuts: list[int]) -> None:
-    assert pg.decode(again(adapters, cuts)) == pg.decode(adapters)
+    assert postgres.decode(again(adapters, cuts)) == postgres.decode(adapters)
 
 
 @quiet
@@ -258,8 +258,8 @@ def test_truncated_input_never_raises_and_never_gains(adapters: Session, side: A
     data = adapters.stream(side)
     cut %= len(data)
     pieces = [piece for piece in adapters.pieces if piece.side != side]
-    decoded = pg.decode(replace(adapters, pieces=(*pieces, Piece(0.0, side, data[:cut]))))
-    whole = pg.decode(adapters)
+    decoded = postgres.decode(replace(adapters, pieces=(*pieces, Piece(0.0, side, data[:cut]))))
+    whole = postgres.decode(adapters)
     sql = [one.request.sql for one in decoded.exchanges if one.request is not None]
     assert sql == [one.request.sql for one in whole.exchanges if one.request is not None][: len(sql)]
     assert decoded.doubts or decoded != whole
@@ -275,12 +275,12 @@ def test_garbage_never_raises(adapters: Session, side: Any, at: int, junk: bytes
     data = adapters.stream(side)
     at %= len(data)
     pieces = [piece for piece in adapters.pieces if piece.side != side]
-    pg.decode(replace(adapters, pieces=(*pieces, Piece(0.0, side, data[:at] + junk + data[at + len(junk) :]))))
+    postgres.decode(replace(adapters, pieces=(*pieces, Piece(0.0, side, data[:at] + junk + data[at + len(junk) :]))))
 
 
 @settings(max_examples=200, deadline=None)
 @given(client=st.binary(max_size=200), server=st.binary(max_size=200))
 def test_noise_never_raises(client: bytes, server: bytes) -> None:
-    raw = pg.decode(Session(1, 0.0, 1.0, (Piece(0.0, "client", client), Piece(0.0, "server", server))))
+    raw = postgres.decode(Session(1, 0.0, 1.0, (Piece(0.0, "client", client), Piece(0.0, "server", server))))
     assert raw.doubts or not client
     synthetic(client, server)

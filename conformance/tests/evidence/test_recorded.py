@@ -21,10 +21,9 @@ from vectoracl_conformance.evidence import (
     Window,
     by_preface,
     grade_canaries,
-    grpc,
-    http1,
 )
-from vectoracl_conformance.evidence.http1 import HttpRequest, HttpResponse
+from vectoracl_conformance.evidence.protocols import grpc, http1
+from vectoracl_conformance.evidence.protocols.http1 import HttpRequest, HttpResponse
 from vectoracl_conformance.evidence.sessions import mark_of
 
 SERVICE = "/weaviate.v1.Weaviate/"

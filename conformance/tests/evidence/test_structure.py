@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vectoracl_conformance.evidence.calls import Question
 from vectoracl_conformance.evidence.exchanges import Decoded, Exchange
-from vectoracl_conformance.evidence.graded import Graded
-from vectoracl_conformance.evidence.pg import Statement
-from vectoracl_conformance.evidence.pg_settings import Setting, Settings
-from vectoracl_conformance.evidence.pg_values import Param
-from vectoracl_conformance.evidence.questions import Question
+from vectoracl_conformance.evidence.outcome import Graded
+from vectoracl_conformance.evidence.protocols.postgres import Statement
+from vectoracl_conformance.evidence.protocols.postgres_settings import Setting, Settings
+from vectoracl_conformance.evidence.protocols.postgres_values import Param
 from vectoracl_conformance.evidence.sessions import Mark, Place, Recording, Session, Window
-from vectoracl_conformance.evidence.sql_scope import SqlScope, prove, sql_judge
+from vectoracl_conformance.evidence.sql.scope import SqlScope, prove, sql_judge
 from vectoracl_conformance.evidence.structure import Proof, by_carries, grade_structure
 
 T = "tenant-1"

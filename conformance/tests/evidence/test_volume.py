@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from evidence_support.shop import LEVELS, OWNED, Client, K, Level, right, run
 
-from vectoracl_conformance.evidence.graded import Graded
+from vectoracl_conformance.evidence.outcome import Graded
 from vectoracl_conformance.evidence.volume import Sample, Traffic, grade_volume, sample
 
 

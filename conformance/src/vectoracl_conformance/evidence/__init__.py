@@ -15,20 +15,20 @@
     grade_canaries(recording, decoded, [question])
     grade_structure(recording, decoded, [question], judge)
 
-Decoders: `pg.decode`, `http1.decoder(rows)`, `grpc.decoder(classes, rows)`, and `by_preface(http1, grpc)` for a store
-that speaks both (recorded by `Taps`). Judges: `sql_judge(SqlScope(…))` for SQL, `by_carries(carries)` for a store's
-own messages. Everything but the tap is a pure function of what was recorded, and everything that cannot be read ends
-in "abstained".
+Decoders: `postgres.decode`, `http1.decoder(rows)`, `grpc.decoder(classes, rows)`, and `by_preface(http1, grpc)` for a
+store that speaks both (recorded by `Taps`). Judges: `sql_judge(SqlScope(…))` for SQL, `by_carries(carries)` for a
+store's own messages. Everything but the tap is a pure function of what was recorded, and everything that cannot be read
+ends in "abstained".
 """
 
 from __future__ import annotations
 
+from vectoracl_conformance.evidence.calls import Canary, Question
 from vectoracl_conformance.evidence.canaries import grade_canaries
 from vectoracl_conformance.evidence.exchanges import Decoded, Decoder, Exchange, by_preface
-from vectoracl_conformance.evidence.graded import Graded
-from vectoracl_conformance.evidence.questions import Canary, Question
+from vectoracl_conformance.evidence.outcome import Graded
 from vectoracl_conformance.evidence.sessions import Mark, Recorder, Recording, Session, Window
-from vectoracl_conformance.evidence.sql_scope import SqlScope, sql_judge
+from vectoracl_conformance.evidence.sql.scope import SqlScope, sql_judge
 from vectoracl_conformance.evidence.structure import Judge, Proof, by_carries, grade_structure
 from vectoracl_conformance.evidence.tap import Tap, Taps
 from vectoracl_conformance.evidence.volume import Sample, Traffic, grade_volume, sample, traffic

@@ -11,9 +11,9 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from vectoracl_conformance.evidence.calls import Canary, Question, every, sort
 from vectoracl_conformance.evidence.exchanges import Decoded, Exchange, requests
-from vectoracl_conformance.evidence.graded import Graded, judged
-from vectoracl_conformance.evidence.questions import Canary, Question, every, sort
+from vectoracl_conformance.evidence.outcome import Graded, judged
 from vectoracl_conformance.evidence.sessions import Recording
 
 CONSTANT = 2

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vectoracl_conformance.evidence.calls import Question, sort
 from vectoracl_conformance.evidence.canaries import place
 from vectoracl_conformance.evidence.exchanges import Decoded, Exchange, requests
-from vectoracl_conformance.evidence.graded import Graded, judged
-from vectoracl_conformance.evidence.questions import Question, sort
+from vectoracl_conformance.evidence.outcome import Graded, judged
 from vectoracl_conformance.evidence.sessions import Recording
 
 

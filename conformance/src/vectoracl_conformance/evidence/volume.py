@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vectoracl_conformance.evidence.graded import Graded, judged
-from vectoracl_conformance.evidence.http2 import without_control
+from vectoracl_conformance.evidence.outcome import Graded, judged
+from vectoracl_conformance.evidence.protocols.http2 import without_control
 from vectoracl_conformance.evidence.sessions import Mark, Recording, Session, Window, mark_of
 
 BYTES = 64

@@ -26,7 +26,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from vectoracl.errors import VectorACLError
 from vectoracl.model.records import Record, Tag
-from vectoracl_conformance.evidence import SqlScope, Tap, Wire, pg, sql_judge
+from vectoracl_conformance.evidence import SqlScope, Tap, Wire, sql_judge
+from vectoracl_conformance.evidence.protocols import postgres
 from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant, Needs, Server, Store, Weakening
 from vectoracl_pgvector.conformance.engine_counters import PgEngine, wait_alone
 from vectoracl_pgvector.requests import Statement, Transaction
@@ -140,7 +141,7 @@ class PgStore(Store):
             recorder=lambda: Tap.tcp(str(parts["host"]), int(str(parts["port"]))),
             config=config,
             served=self._served,
-            decode=pg.decode,
+            decode=postgres.decode,
             judge=sql_judge(_SCOPE),
         )
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from vectoracl.model.records import Record, Tag
 from vectoracl_conformance.evidence.exchanges import Decoded
-from vectoracl_conformance.evidence.http1 import HttpRequest, HttpResponse, decoder
+from vectoracl_conformance.evidence.protocols.http1 import HttpRequest, HttpResponse, decoder
 from vectoracl_conformance.evidence.sessions import Session
 from vectoracl_conformance.evidence.structure import by_carries
 from vectoracl_conformance.evidence.tap import Tap

@@ -16,10 +16,11 @@ import httpx
 from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
 from qdrant_client import grpc as messages
 
-from vectoracl_conformance.evidence import by_preface, grpc, http1
+from vectoracl_conformance.evidence import by_preface
 from vectoracl_conformance.evidence.exchanges import Decoder
-from vectoracl_conformance.evidence.grpc import Call
-from vectoracl_conformance.evidence.http1 import HttpRequest, HttpResponse
+from vectoracl_conformance.evidence.protocols import grpc, http1
+from vectoracl_conformance.evidence.protocols.grpc import Call
+from vectoracl_conformance.evidence.protocols.http1 import HttpRequest, HttpResponse
 from vectoracl_conformance.evidence.structure import Judge, by_carries
 from vectoracl_conformance.harness import HarnessError
 

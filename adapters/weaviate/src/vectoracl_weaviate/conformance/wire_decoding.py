@@ -16,8 +16,9 @@ from typing import Any
 
 from weaviate.proto.v1 import aggregate_pb2, batch_delete_pb2, batch_pb2, search_get_pb2, tenants_pb2
 
-from vectoracl_conformance.evidence import Judge, by_carries, by_preface, grpc, http1
-from vectoracl_conformance.evidence.http1 import HttpRequest, HttpResponse
+from vectoracl_conformance.evidence import Judge, by_carries, by_preface
+from vectoracl_conformance.evidence.protocols import grpc, http1
+from vectoracl_conformance.evidence.protocols.http1 import HttpRequest, HttpResponse
 
 SERVICE = "/weaviate.v1.Weaviate/"
 _CLASSES: dict[str, Any] = {

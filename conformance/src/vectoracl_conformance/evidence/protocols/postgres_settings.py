@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vectoracl_conformance.evidence.sql_tokens import Token
+from vectoracl_conformance.evidence.sql.tokens import Token
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import hpack
 from hyperframe import frame as frames
 
 from vectoracl_conformance.evidence.exchanges import CannotDecodeError, Decoded, Decoder, Exchange
-from vectoracl_conformance.evidence.http1 import inflate
+from vectoracl_conformance.evidence.protocols.http1 import inflate
 from vectoracl_conformance.evidence.sessions import Session, Side
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vectoracl_conformance.evidence.pg import Statement
-from vectoracl_conformance.evidence.pg_settings import set_config_calls
-from vectoracl_conformance.evidence.pg_values import Param
-from vectoracl_conformance.evidence.sql_names import listed
-from vectoracl_conformance.evidence.sql_query import Binding, NotProvedError, Parser
-from vectoracl_conformance.evidence.sql_tokens import Token, TokenError, statements
+from vectoracl_conformance.evidence.protocols.postgres import Statement
+from vectoracl_conformance.evidence.protocols.postgres_settings import set_config_calls
+from vectoracl_conformance.evidence.protocols.postgres_values import Param
+from vectoracl_conformance.evidence.sql.names import listed
+from vectoracl_conformance.evidence.sql.parser import Binding, NotProvedError, Parser
+from vectoracl_conformance.evidence.sql.tokens import Token, TokenError, statements
 from vectoracl_conformance.evidence.structure import Proof
 
 # Settings that change neither what is seen nor which names mean what.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vectoracl_conformance.evidence.sql_names import BEFORE_PAREN, FUNCTIONS, OPERATORS, TEXT_TYPES, listed
-from vectoracl_conformance.evidence.sql_tokens import Token
+from vectoracl_conformance.evidence.sql.names import BEFORE_PAREN, FUNCTIONS, OPERATORS, TEXT_TYPES, listed
+from vectoracl_conformance.evidence.sql.tokens import Token
 
 
 class NotProvedError(Exception):

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from vectoracl_conformance.evidence.exchanges import CannotDecodeError, Decoded, Exchange
-from vectoracl_conformance.evidence.pg_settings import Settings, SettingsInForce
-from vectoracl_conformance.evidence.pg_values import Param, param
+from vectoracl_conformance.evidence.protocols.postgres_settings import Settings, SettingsInForce
+from vectoracl_conformance.evidence.protocols.postgres_values import Param, param
 from vectoracl_conformance.evidence.sessions import Session
-from vectoracl_conformance.evidence.sql_tokens import Token, TokenError, statements
+from vectoracl_conformance.evidence.sql.tokens import Token, TokenError, statements
 
 _SSL, _GSS, _CANCEL = 80877103, 80877104, 80877102
 _MOST = 1 << 30

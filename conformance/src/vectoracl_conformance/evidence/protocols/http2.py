@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from hyperframe import frame as frames
 
-from vectoracl_conformance.evidence.grpc import PREFACE
+from vectoracl_conformance.evidence.protocols.grpc import PREFACE
 from vectoracl_conformance.evidence.sessions import Piece, Session, Side
 
 _HEAD = 9

@@ -1,0 +1,1 @@
+"""Proofs over SQL text: what a statement can reach."""
