@@ -238,7 +238,8 @@ class PatchesTheKit(_Wrong):
     """Makes every attack of the kit's in its process succeed."""
 
     def cheat(self):
-        from vectoracl_conformance import oracle, trial
+        from vectoracl_conformance.context import assertions as trial
+        from vectoracl_conformance.context import oracle
 
         trial.Trial.attack = lambda self, *_args, **_given: setattr(self, "attacks", self.attacks + 1)
         trial.Trial.control = lambda self, *_args, **_given: setattr(self, "controls", self.controls + 1)

@@ -11,7 +11,7 @@ from hypothesis import find, given
 import vectoracl
 from vectoracl import testing
 from vectoracl.filters.predicate import ContainsAny, Eq, In, Missing, Not, Or, Range
-from vectoracl_conformance.drawn import FIELDS, predicate, rows
+from vectoracl_conformance.strategies import FIELDS, predicate, rows
 
 STORE = {"adapter": "memory", "dimension": 8, "metadata": FIELDS}
 ANN = testing.principal("ann", "acme")
@@ -56,7 +56,7 @@ def test_the_rows_are_the_same_for_the_same_seed_and_miss_each_field_somewhere()
 
 
 def test_without_hypothesis_it_says_what_to_install(monkeypatch):
-    monkeypatch.delitem(sys.modules, "vectoracl_conformance.drawn")
+    monkeypatch.delitem(sys.modules, "vectoracl_conformance.strategies")
     monkeypatch.setitem(sys.modules, "hypothesis", None)
     with pytest.raises(ImportError, match="pip install hypothesis"):
-        importlib.import_module("vectoracl_conformance.drawn")
+        importlib.import_module("vectoracl_conformance.strategies")

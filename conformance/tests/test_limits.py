@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from vectoracl_conformance import engine
-from vectoracl_conformance.checks.registry import Check
+from vectoracl_conformance.context.registry import Check
 
 
 async def sleep(trial):

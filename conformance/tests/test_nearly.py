@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vectoracl_conformance.nearly import Nearly
+from vectoracl_conformance.context.tolerance import Nearly
 
 VECTORS = arrays(np.float64, st.integers(1, 8), elements=st.floats(-2, 2))
 

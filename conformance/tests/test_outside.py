@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from vectoracl.errors import DeniedError, StoreError
+from vectoracl_conformance.context.assertions import Abstain
 from vectoracl_conformance.outside.far import Far
-from vectoracl_conformance.trial import Abstain
 
 MEMORY = {"version": 1, "stores": {"main": {"adapter": "memory", "dimension": 3}}}
 LOOK = """
@@ -70,7 +70,7 @@ def test_the_name_of_an_environment_tells_nothing(tmp_path):
 
 
 def test_a_question_never_shows_the_kit(far):
-    from vectoracl_conformance.corpus import Corpus
+    from vectoracl_conformance.context.corpus import Corpus
 
     with pytest.raises(Abstain, match="shown the kit"):
         far.ask("call", Corpus)

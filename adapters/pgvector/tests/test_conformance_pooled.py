@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from vectoracl_conformance.corpus import DIMENSION, FIELDS
+from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
 from vectoracl_conformance.harness import Needs
 from vectoracl_conformance.runner import Ask, run
 from vectoracl_pgvector.conformance.pgbouncer import PooledHarness

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import vectoracl as v
 from vectoracl import Chunk, F, hazmat, testing
 from vectoracl.model.records import Tag
-from vectoracl_conformance.drawn import FIELDS, predicate, rows, unit
+from vectoracl_conformance.strategies import FIELDS, predicate, rows, unit
 from vectoracl_pinecone import writes
 
 from pinecone_support.stores import Provisioned, make

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import Chunk, F, hazmat, testing
-from vectoracl_conformance.drawn import FIELDS, predicate, rows, unit
+from vectoracl_conformance.strategies import FIELDS, predicate, rows, unit
 
 from pinecone_support.stub import KEY, Stub, stub
 

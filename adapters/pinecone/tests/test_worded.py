@@ -2,7 +2,7 @@
 
 import pytest
 
-from vectoracl_conformance.corpus import DIMENSION
+from vectoracl_conformance.context.corpus import DIMENSION
 from vectoracl_conformance.engine import Options, run_checks, run_mutant
 from vectoracl_conformance.mutants.words import WORDS
 from vectoracl_conformance.verdict import judge

@@ -21,7 +21,7 @@ from vectoracl import Chunk, F, Hybrid, Lexical, hazmat, testing
 from vectoracl.memory.lexical import fused
 from vectoracl.model.queries import RRF_K
 from vectoracl.text import sparse_words
-from vectoracl_conformance.drawn import unit
+from vectoracl_conformance.strategies import unit
 from vectoracl_pinecone import lexical
 from vectoracl_pinecone.compile import FAINT
 from vectoracl_pinecone.config import PineconeConfig

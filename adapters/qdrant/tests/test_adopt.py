@@ -15,7 +15,7 @@ import vectoracl as v
 from vectoracl import F, Hybrid, Lexical, hazmat, testing
 from vectoracl.audit.sinks import MemorySink
 from vectoracl.errors import RefusedError, StoreError
-from vectoracl_conformance.drawn import unit
+from vectoracl_conformance.strategies import unit
 
 from qdrant_support.stores import Provisioned
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qdrant_client import models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
-from vectoracl_conformance.drawn import FIELDS, predicate, rows, unit
+from vectoracl_conformance.strategies import FIELDS, predicate, rows, unit
 
 pytest.importorskip("qdrant_edge", reason="not run: pip install qdrant-edge-py")
 

@@ -17,7 +17,7 @@ from qdrant_client import models
 
 import vectoracl as v
 from vectoracl import Chunk, F, testing
-from vectoracl_conformance.drawn import FIELDS, predicate, rows, unit
+from vectoracl_conformance.strategies import FIELDS, predicate, rows, unit
 
 from qdrant_support.stores import URL, Provisioned
 

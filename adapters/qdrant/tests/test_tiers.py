@@ -16,7 +16,7 @@ from vectoracl.adapter_api.operations import Count, Delete, Replace, Search, Ups
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.queries import HybridQuery, Lexical
-from vectoracl_conformance.drawn import unit
+from vectoracl_conformance.strategies import unit
 from vectoracl_qdrant import operator as operators
 from vectoracl_qdrant import schema, tiers
 from vectoracl_qdrant.adapter import QdrantAdapter

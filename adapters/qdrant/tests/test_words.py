@@ -20,7 +20,7 @@ from vectoracl.filters.validation import check_fields
 from vectoracl.model.queries import RRF_K, HybridQuery
 from vectoracl.model.records import Record, Tag
 from vectoracl.text.sparse_words import place, words
-from vectoracl_conformance.drawn import unit
+from vectoracl_conformance.strategies import unit
 from vectoracl_qdrant import words as words_
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.compile import NO_VERSION, QdrantCompiler

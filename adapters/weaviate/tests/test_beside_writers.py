@@ -23,8 +23,8 @@ from vectoracl import ALWAYS, Chunk, F, Hybrid, Lexical
 from vectoracl.errors import DeniedError, StoreError
 from vectoracl.filters.validation import check_fields, check_filter
 from vectoracl.testing import principal
-from vectoracl_conformance.drawn import FIELDS as DRAWN
-from vectoracl_conformance.drawn import predicate
+from vectoracl_conformance.strategies import FIELDS as DRAWN
+from vectoracl_conformance.strategies import predicate
 from vectoracl_weaviate.compile_predicate import Compiler, Filters
 from vectoracl_weaviate.config import Properties
 

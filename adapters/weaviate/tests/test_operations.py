@@ -22,7 +22,7 @@ from vectoracl.filters.validation import FieldType, check_fields, check_filter
 from vectoracl.model.queries import RRF_K, VectorQuery
 from vectoracl.model.records import Record, Tag
 from vectoracl.testing import principal
-from vectoracl_conformance.drawn import FIELDS, predicate, rows
+from vectoracl_conformance.strategies import FIELDS, predicate, rows
 from vectoracl_weaviate.names import tenant_name
 from vectoracl_weaviate.requests import Merge
 

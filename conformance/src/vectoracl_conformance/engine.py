@@ -14,11 +14,11 @@ from typing import Any, Literal
 from vectoracl.adapter_api.contract import Opened
 from vectoracl.errors import PostureError, ScopeViolationError, VectorACLError
 from vectoracl_conformance.checks import CHECKS, Check
-from vectoracl_conformance.corpus import DECOYS, DIMENSION, FIELDS, Corpus, build
+from vectoracl_conformance.context.assertions import Abstain, Breach, Trial, Unsupported, short
+from vectoracl_conformance.context.check_context import Lab, Mode, drive
+from vectoracl_conformance.context.corpus import DECOYS, DIMENSION, FIELDS, Corpus, build
+from vectoracl_conformance.context.oracle import UnfitError
 from vectoracl_conformance.harness import Harness, HarnessError, Mutant, Needs, Store
-from vectoracl_conformance.lab import Lab, Mode, drive
-from vectoracl_conformance.oracle import UnfitError
-from vectoracl_conformance.trial import Abstain, Breach, Trial, Unsupported, short
 from vectoracl_conformance.verdict import MODES, REQUIRED, Noted, settled
 
 LIMIT = 120.0

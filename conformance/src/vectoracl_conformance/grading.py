@@ -12,7 +12,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vectoracl_conformance.corpus import DIMENSION, FIELDS, OWN_FEW, OWN_MANY, Corpus, K, build
+from vectoracl_conformance.context.check_context import STORE, Lab, Mode, Wrap, drive
+from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, OWN_FEW, OWN_MANY, Corpus, K, build
 from vectoracl_conformance.engine import Options
 from vectoracl_conformance.evidence.calls import Question
 from vectoracl_conformance.evidence.canaries import grade_canaries
@@ -24,7 +25,6 @@ from vectoracl_conformance.evidence.volume import Sample, grade_volume, sample
 from vectoracl_conformance.evidence.wire import Wire
 from vectoracl_conformance.grading_parts import Parts, judge_parts
 from vectoracl_conformance.harness import Engine, Harness, Mutant, Needs, PartEngine, Shards, Store
-from vectoracl_conformance.lab import STORE, Lab, Mode, Wrap, drive
 from vectoracl_conformance.shard_grades import STAGES, Seen, Stage, judge_shards, watched
 from vectoracl_conformance.verdict import EvidenceState
 from vectoracl_conformance.wire_grades import Tour, told

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from vectoracl.errors import StoreError
-from vectoracl_conformance import corpus as corpora
-from vectoracl_conformance.corpus import Corpus, K
+from vectoracl_conformance.context import corpus as corpora
+from vectoracl_conformance.context.check_context import Lab, Mode
+from vectoracl_conformance.context.corpus import Corpus, K
 from vectoracl_conformance.harness import PartEngine, Store
-from vectoracl_conformance.lab import Lab, Mode
 
 LARGE = 1500
 """Rows of the large tenant: so many that a planner takes its index."""

@@ -26,7 +26,7 @@ def known(harness: Harness, names: list[str]) -> list[Mutant]:
 
 
 def _weakenings(harness: Harness) -> bool:
-    from vectoracl_conformance.corpus import DIMENSION, FIELDS
+    from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
 
     store = harness.fresh(Needs(DIMENSION, FIELDS))
     try:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from vectoracl_conformance.corpus import DECOYS
+from vectoracl_conformance.context.corpus import DECOYS
 from vectoracl_conformance.engine import Options, fresh, run_mode
 from vectoracl_conformance.harness import Harness, load_harness
 from vectoracl_conformance.report import story

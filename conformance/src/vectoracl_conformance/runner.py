@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from vectoracl.adapter_api.loading import installed
-from vectoracl_conformance.corpus import DECOYS
+from vectoracl_conformance.context.corpus import DECOYS
 from vectoracl_conformance.crew import Crew
 from vectoracl_conformance.engine import Options
 from vectoracl_conformance.lines import Lines, Settling, say

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vectoracl_conformance.corpus import Corpus, K
+from vectoracl_conformance.context.corpus import Corpus, K
 from vectoracl_conformance.harness import Shards
 from vectoracl_conformance.verdict import EvidenceState
 

@@ -15,11 +15,11 @@ from statistics import median
 from typing import Literal
 
 from vectoracl.adapter_api.contract import Opened
-from vectoracl_conformance import corpus as corpora
-from vectoracl_conformance.corpus import DIMENSION, FIELDS, Corpus, K, build
+from vectoracl_conformance.context import corpus as corpora
+from vectoracl_conformance.context.check_context import Lab, Wrap, drive
+from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, Corpus, K, build
 from vectoracl_conformance.engine import Options
 from vectoracl_conformance.harness import Harness, Needs, Store
-from vectoracl_conformance.lab import Lab, Wrap, drive
 from vectoracl_conformance.mutants.broken import wrapped
 from vectoracl_conformance.mutants.reading import PostFilter
 

@@ -12,12 +12,12 @@ from typing import Any
 from vectoracl.filters.predicate import F
 from vectoracl.model.queries import Hybrid, Lexical
 from vectoracl.model.records import Chunk
-from vectoracl_conformance.corpus import CANARY, K
+from vectoracl_conformance.context.check_context import Lab
+from vectoracl_conformance.context.corpus import CANARY, K
 from vectoracl_conformance.evidence.calls import Canary, Question
 from vectoracl_conformance.evidence.outcome import Graded
 from vectoracl_conformance.evidence.sessions import Mark, Window
 from vectoracl_conformance.evidence.structure import Judge
-from vectoracl_conformance.lab import Lab
 
 WIDE = 50
 _SHOWN = 4

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
-from vectoracl_conformance.corpus import DIMENSION, FIELDS
+from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
 from vectoracl_conformance.engine import Options, run_checks
 from vectoracl_conformance.grading import WIRE_GRADES, Grading, engine_grade, wire_grades
 from vectoracl_conformance.harness import Harness, HarnessError, Needs, Store, load_harness

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from vectoracl_conformance.corpus import K, build
+from vectoracl_conformance.context.check_context import Lab, drive
+from vectoracl_conformance.context.corpus import K, build
 from vectoracl_conformance.engine import Options
 from vectoracl_conformance.evidence import Graded, Question, SqlScope, Tap, Window, Wire, sql_judge
 from vectoracl_conformance.evidence.sessions import Mark
 from vectoracl_conformance.grading import Grading, wire_grades
 from vectoracl_conformance.harness import Harness, Mutant, Needs, Server, Store
 from vectoracl_conformance.harnesses.memory import MemoryHarness
-from vectoracl_conformance.lab import Lab, drive
 from vectoracl_conformance.wire_grades import Tour, told, words
 
 OPTIONS = Options(seed=3)
@@ -104,7 +104,7 @@ def _address(harness: Harness) -> tuple[str, int]:
 
 
 def test_the_tour_asks_every_call_of_both_tenants() -> None:
-    from vectoracl_conformance.corpus import DIMENSION, FIELDS
+    from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
 
     corpus = build(3, 30)
     store = MemoryHarness().fresh(Needs(DIMENSION, FIELDS))

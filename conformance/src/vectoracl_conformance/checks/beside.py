@@ -11,9 +11,9 @@ from typing import Any
 from vectoracl.errors import DeniedError, StoreError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS, F, Predicate
 from vectoracl.model.records import Chunk, Hit, Vector
-from vectoracl_conformance.checks.registry import check
-from vectoracl_conformance.lab import Handle, Lab
-from vectoracl_conformance.trial import Trial, Unsupported
+from vectoracl_conformance.context.assertions import Trial, Unsupported
+from vectoracl_conformance.context.check_context import Handle, Lab
+from vectoracl_conformance.context.registry import check
 
 INSIDE = 12
 ROUNDS = 2

@@ -23,12 +23,12 @@ from vectoracl.model.actions import ALL_ACTIONS
 from vectoracl.model.queries import Hybrid, HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Chunk, Record, Result, Tag
 from vectoracl_conformance.checks.read import filters
-from vectoracl_conformance.checks.registry import check
-from vectoracl_conformance.corpus import CANARY, Corpus
-from vectoracl_conformance.lab import Lab
-from vectoracl_conformance.oracle import Oracle, UnfitError, key
-from vectoracl_conformance.tape import words
-from vectoracl_conformance.trial import Abstain, Trial
+from vectoracl_conformance.context.assertions import Abstain, Trial
+from vectoracl_conformance.context.check_context import Lab
+from vectoracl_conformance.context.corpus import CANARY, Corpus
+from vectoracl_conformance.context.oracle import Oracle, UnfitError, key
+from vectoracl_conformance.context.recorder import words
+from vectoracl_conformance.context.registry import check
 
 
 @contextmanager

@@ -15,12 +15,12 @@ from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS, F, Predicate
 from vectoracl.model.queries import RRF_K, Hybrid, Lexical
 from vectoracl.model.records import Chunk, Hit, Record
-from vectoracl_conformance.checks.registry import check
-from vectoracl_conformance.lab import Handle, Lab
-from vectoracl_conformance.nearly import Nearly
-from vectoracl_conformance.oracle import Key, key
-from vectoracl_conformance.tape import words
-from vectoracl_conformance.trial import Trial, Unsupported
+from vectoracl_conformance.context.assertions import Trial, Unsupported
+from vectoracl_conformance.context.check_context import Handle, Lab
+from vectoracl_conformance.context.oracle import Key, key
+from vectoracl_conformance.context.recorder import words
+from vectoracl_conformance.context.registry import check
+from vectoracl_conformance.context.tolerance import Nearly
 
 OWNED = 9
 HOLDERS = 4

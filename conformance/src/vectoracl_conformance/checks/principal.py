@@ -16,10 +16,10 @@ from vectoracl.errors import (
 )
 from vectoracl.filters.predicate import F
 from vectoracl.model.records import Chunk
-from vectoracl_conformance.checks.registry import check
-from vectoracl_conformance.lab import user
-from vectoracl_conformance.oracle import key
-from vectoracl_conformance.trial import Trial
+from vectoracl_conformance.context.assertions import Trial
+from vectoracl_conformance.context.check_context import user
+from vectoracl_conformance.context.oracle import key
+from vectoracl_conformance.context.registry import check
 
 
 async def _call(make: Any) -> Any:

@@ -13,12 +13,12 @@ from vectoracl.filters.predicate import ALWAYS, Eq, F, Missing, Not, Predicate
 from vectoracl.model.principal import Principal
 from vectoracl.model.queries import Hybrid, Lexical, Like
 from vectoracl.model.records import Chunk, Hit, Record, Result
-from vectoracl_conformance.checks.registry import check
-from vectoracl_conformance.corpus import CANARY, DIMENSION, chunk
-from vectoracl_conformance.nearly import Nearly
-from vectoracl_conformance.oracle import Directions, Key, Oracle, key
-from vectoracl_conformance.tape import arrays, words
-from vectoracl_conformance.trial import Trial, Unsupported, short
+from vectoracl_conformance.context.assertions import Trial, Unsupported, short
+from vectoracl_conformance.context.corpus import CANARY, DIMENSION, chunk
+from vectoracl_conformance.context.oracle import Directions, Key, Oracle, key
+from vectoracl_conformance.context.recorder import arrays, words
+from vectoracl_conformance.context.registry import check
+from vectoracl_conformance.context.tolerance import Nearly
 
 
 def found(result: Any) -> list[tuple[Any, ...]]:

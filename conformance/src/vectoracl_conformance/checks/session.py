@@ -12,9 +12,9 @@ from vectoracl.errors import DeniedError, StoreError, VectorACLError
 from vectoracl.filters.predicate import ALWAYS, F
 from vectoracl.model.principal import Principal
 from vectoracl.model.queries import HybridQuery, VectorQuery
-from vectoracl_conformance.checks.registry import check
-from vectoracl_conformance.oracle import Oracle, key
-from vectoracl_conformance.trial import Trial
+from vectoracl_conformance.context.assertions import Trial
+from vectoracl_conformance.context.oracle import Oracle, key
+from vectoracl_conformance.context.registry import check
 
 
 async def _right(t: Trial, oracle: Oracle, handle: Any, tenant: str, after: str) -> None:

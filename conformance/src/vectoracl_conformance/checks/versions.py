@@ -6,9 +6,9 @@ from typing import Any
 
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Chunk, Hit
-from vectoracl_conformance.checks.registry import check
-from vectoracl_conformance.lab import Handle, Lab
-from vectoracl_conformance.trial import Trial
+from vectoracl_conformance.context.assertions import Trial
+from vectoracl_conformance.context.check_context import Handle, Lab
+from vectoracl_conformance.context.registry import check
 
 _CHUNKS = 5
 

@@ -19,10 +19,10 @@ from vectoracl.errors import (
 )
 from vectoracl.filters.predicate import ALWAYS, F
 from vectoracl.model.records import Chunk, Record, Tag
-from vectoracl_conformance.checks.registry import check
-from vectoracl_conformance.lab import Lab
-from vectoracl_conformance.oracle import key
-from vectoracl_conformance.trial import Trial, Unsupported, short
+from vectoracl_conformance.context.assertions import Trial, Unsupported, short
+from vectoracl_conformance.context.check_context import Lab
+from vectoracl_conformance.context.oracle import key
+from vectoracl_conformance.context.registry import check
 
 
 def record(lab: Lab, tenant: str, **parts: Any) -> Record:

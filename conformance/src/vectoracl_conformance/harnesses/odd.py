@@ -34,7 +34,7 @@ from vectoracl.adapter_api.operations import (
 from vectoracl.adapter_api.operations import Replace as ReplaceOperation
 from vectoracl.errors import StoreError
 from vectoracl.model.records import Facet, Hit, Record, Tag
-from vectoracl_conformance.corpus import DIMENSION, FIELDS
+from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
 from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryHarness, MemoryStore
 from vectoracl_conformance.mutants.broken import Broken, by_listing, wrapped

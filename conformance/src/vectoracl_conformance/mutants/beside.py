@@ -10,7 +10,7 @@ from vectoracl.filters.predicate import ALWAYS, And, Not, Or, Predicate
 from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Facet, Hit
-from vectoracl_conformance.corpus import FIELDS
+from vectoracl_conformance.context.corpus import FIELDS
 from vectoracl_conformance.harness import Mutant
 from vectoracl_conformance.mutants.broken import Broken, Nap, wrapped
 

@@ -34,9 +34,9 @@ from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.queries import ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet, Hit, Record, Tag
-from vectoracl_conformance.corpus import FIELDS
+from vectoracl_conformance.context.corpus import FIELDS
+from vectoracl_conformance.context.oracle import Oracle, key
 from vectoracl_conformance.harness import Store
-from vectoracl_conformance.oracle import Oracle, key
 
 
 @dataclass(frozen=True, slots=True, eq=False)

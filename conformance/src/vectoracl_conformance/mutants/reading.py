@@ -13,7 +13,8 @@ from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
 from vectoracl.filters.validation import FieldType, fields_of
 from vectoracl.model.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Facet, Hit
-from vectoracl_conformance.corpus import FIELDS
+from vectoracl_conformance.context.corpus import FIELDS
+from vectoracl_conformance.context.oracle import Oracle, key
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.mutants.broken import (
     AsyncCheatPort,
@@ -24,7 +25,6 @@ from vectoracl_conformance.mutants.broken import (
     forged,
     wrapped,
 )
-from vectoracl_conformance.oracle import Oracle, key
 
 
 def own(hits: list[Hit], operation: Search) -> list[Hit]:

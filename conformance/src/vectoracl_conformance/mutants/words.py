@@ -16,9 +16,9 @@ from vectoracl.filters.semantics import compile_test
 from vectoracl.memory.lexical import bm25
 from vectoracl.model.queries import RRF_K, HybridQuery, VectorQuery
 from vectoracl.model.records import Hit, Record
+from vectoracl_conformance.context.oracle import Oracle, key
 from vectoracl_conformance.harness import Mutant
 from vectoracl_conformance.mutants.broken import Broken, forged, hit_of, wrapped
-from vectoracl_conformance.oracle import Oracle, key
 
 _KINDS: Any = frozenset({"vector", "lexical", "hybrid"})
 

@@ -23,8 +23,8 @@ from typing import Any
 
 from vectoracl import errors
 from vectoracl.errors import VectorACLError
+from vectoracl_conformance.context.assertions import Abstain
 from vectoracl_conformance.outside.plain import plain
-from vectoracl_conformance.trial import Abstain
 
 LIMIT = 60.0
 MOST = 256 << 20

@@ -24,15 +24,15 @@ from vectoracl.errors import VectorACLError
 from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Hit, Record
-from vectoracl_conformance.corpus import DIMENSION, FIELDS, Corpus, build
+from vectoracl_conformance.context.assertions import Abstain, Breach, Trial, Unsupported, short
+from vectoracl_conformance.context.check_context import STORE, Door, Handle, Lab, Mode, drive
+from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, Corpus, build
+from vectoracl_conformance.context.oracle import UnfitError
+from vectoracl_conformance.context.recorder import Tape
 from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryStore
-from vectoracl_conformance.lab import STORE, Door, Handle, Lab, Mode, drive
 from vectoracl_conformance.mutants.broken import Broken
-from vectoracl_conformance.oracle import UnfitError
 from vectoracl_conformance.outside.far import LIMIT, Far, OtherError
-from vectoracl_conformance.tape import Tape
-from vectoracl_conformance.trial import Abstain, Breach, Trial, Unsupported, short
 from vectoracl_conformance.verdict import MODES, Noted
 
 if TYPE_CHECKING:

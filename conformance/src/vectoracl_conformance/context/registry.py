@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from vectoracl_conformance.trial import Trial
+from vectoracl_conformance.context.assertions import Trial
 
 Body = Callable[[Trial], Coroutine[Any, Any, None]]
 

@@ -22,7 +22,7 @@ from vectoracl.model.records import Vector
 try:
     from hypothesis import strategies as st
 except ImportError as error:
-    raise ImportError("vectoracl_conformance.drawn needs Hypothesis: pip install hypothesis") from error
+    raise ImportError("vectoracl_conformance.strategies needs Hypothesis: pip install hypothesis") from error
 
 FIELDS: Final[Mapping[str, str]] = {
     "year": "number",

@@ -24,12 +24,12 @@ from vectoracl.engine.drivers import arun, confined, run
 from vectoracl.engine.operator_flows import write_rows
 from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.records import Chunk, Facet, Hit, Page, Record, Result, Vector, Written
-from vectoracl_conformance import corpus as corpora
-from vectoracl_conformance.corpus import Corpus
+from vectoracl_conformance.context import corpus as corpora
+from vectoracl_conformance.context.corpus import Corpus
+from vectoracl_conformance.context.oracle import Oracle
+from vectoracl_conformance.context.recorder import Tape, recorded
+from vectoracl_conformance.context.tolerance import Nearly
 from vectoracl_conformance.harness import Store
-from vectoracl_conformance.nearly import Nearly
-from vectoracl_conformance.oracle import Oracle
-from vectoracl_conformance.tape import Tape, recorded
 
 Mode = Literal["sync", "async"]
 T = TypeVar("T")

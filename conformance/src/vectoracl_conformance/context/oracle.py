@@ -15,7 +15,7 @@ from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Facet, Hit, Record, Vector
-from vectoracl_conformance.corpus import FIELDS
+from vectoracl_conformance.context.corpus import FIELDS
 
 Key = tuple[str, str, str]
 TOLERANCE = 2e-4

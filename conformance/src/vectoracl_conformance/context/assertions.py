@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from vectoracl.errors import RefusedError, ScopeViolationError
-from vectoracl_conformance.lab import Lab
+from vectoracl_conformance.context.check_context import Lab
 
 
 class Breach(Exception):  # noqa: N818 - it is a finding, not a mistake of a program

@@ -1,0 +1,1 @@
+"""What a check works with: an opened store, a corpus, a recorder, an oracle and assertions."""
