@@ -7,8 +7,8 @@ import time
 
 from vectoracl_conformance.harness import Mutant
 from vectoracl_conformance.harnesses.memory import MemoryHarness
-from vectoracl_conformance.mutants.broken import wrapped
-from vectoracl_conformance.mutants.reading import Honest
+from vectoracl_conformance.mutants.reads import Honest
+from vectoracl_conformance.wrappers.adapter_wrapper import wrapped
 
 
 def _exit(_):

@@ -3,7 +3,7 @@
 import pytest
 
 from vectoracl_conformance.engine import Options, run_checks
-from vectoracl_conformance.harnesses.odd import ODD
+from vectoracl_conformance.harnesses.unusual import ODD
 from vectoracl_conformance.verdict import judge
 
 

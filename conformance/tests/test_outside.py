@@ -10,7 +10,7 @@ import pytest
 
 from vectoracl.errors import DeniedError, StoreError
 from vectoracl_conformance.context.assertions import Abstain
-from vectoracl_conformance.outside.far import Far
+from vectoracl_conformance.isolated.process import Far
 
 MEMORY = {"version": 1, "stores": {"main": {"adapter": "memory", "dimension": 3}}}
 LOOK = """

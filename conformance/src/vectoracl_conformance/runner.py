@@ -15,8 +15,8 @@ from vectoracl.adapter_api.loading import installed
 from vectoracl_conformance.context.corpus import DECOYS
 from vectoracl_conformance.crew import Crew
 from vectoracl_conformance.engine import Options
+from vectoracl_conformance.isolated.reference_checks import Place, noted
 from vectoracl_conformance.lines import Lines, Settling, say
-from vectoracl_conformance.outside.mirror import Place, noted
 from vectoracl_conformance.run_facts import run_facts
 from vectoracl_conformance.verdict import GRADES, MODES, EvidenceState, Judged, Noted, judge
 

@@ -20,8 +20,8 @@ from vectoracl_conformance.context.check_context import Lab, Wrap, drive
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, Corpus, K, build
 from vectoracl_conformance.engine import Options
 from vectoracl_conformance.harness import Harness, Needs, Store
-from vectoracl_conformance.mutants.broken import wrapped
-from vectoracl_conformance.mutants.reading import PostFilter
+from vectoracl_conformance.mutants.reads import PostFilter
+from vectoracl_conformance.wrappers.adapter_wrapper import wrapped
 
 FEW, MANY = 500, 20_000
 OWN = 200

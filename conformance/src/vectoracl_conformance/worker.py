@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
 from vectoracl_conformance.engine import Options, run_checks
-from vectoracl_conformance.grading import WIRE_GRADES, Grading, engine_grade, wire_grades
+from vectoracl_conformance.grades.grading import WIRE_GRADES, Grading, engine_grade, wire_grades
 from vectoracl_conformance.harness import Harness, HarnessError, Needs, Store, load_harness
 from vectoracl_conformance.killing import kill, known
 from vectoracl_conformance.timing import timing

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vectoracl_conformance.engine import Options
-from vectoracl_conformance.grading import Grading, engine_grade, wire_grades
+from vectoracl_conformance.grades.grading import Grading, engine_grade, wire_grades
 from vectoracl_conformance.harness import Harness, Mutant, Needs, Server, Store
 
 OPTIONS = Options(seed=3)

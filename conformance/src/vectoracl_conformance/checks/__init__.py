@@ -1,7 +1,16 @@
 """The checks, by stable ids. A check is one coroutine that serves sync and async; importing this collects them all."""
 
-from vectoracl_conformance.checks import beside, beyond, legs, principal, read, session, versions, write
+from vectoracl_conformance.checks import (
+    concurrent_writers,
+    lexical,
+    principal,
+    read,
+    session,
+    side_channels,
+    versions,
+    write,
+)
 from vectoracl_conformance.context.registry import CHECKS, Check
 
-MODULES = (read, legs, beside, versions, write, principal, session, beyond)
+MODULES = (read, lexical, concurrent_writers, versions, write, principal, session, side_channels)
 __all__ = ["CHECKS", "MODULES", "Check"]

@@ -26,7 +26,7 @@ from vectoracl.errors import StoreError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Facet, Record, Tag
 from vectoracl_conformance.harness import Mutant, Store
-from vectoracl_conformance.mutants.broken import Broken, CheatPort, Elsewhere, Nap, flow_of, forged, wrapped
+from vectoracl_conformance.wrappers.adapter_wrapper import Broken, CheatPort, Elsewhere, Nap, flow_of, forged, wrapped
 
 
 def moved(operation: Any, tenant: str) -> Operation:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import Replace, Upsert
 from vectoracl_conformance.harness import Mutant
-from vectoracl_conformance.mutants.broken import Broken, wrapped
+from vectoracl_conformance.wrappers.adapter_wrapper import Broken, wrapped
 
 Written = TypeVar("Written", Upsert, Replace)
 

@@ -16,7 +16,7 @@ from vectoracl.adapter_api.operations import Count, Facets, Found, Search
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.model.records import Facet
 from vectoracl_conformance.harness import Mutant, Store
-from vectoracl_conformance.mutants.broken import Broken, wrapped
+from vectoracl_conformance.wrappers.adapter_wrapper import Broken, wrapped
 from vectoracl_pgvector.requests import Statement, Transaction
 
 _SEARCH = re.compile(

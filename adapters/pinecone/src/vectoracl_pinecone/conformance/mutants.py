@@ -17,7 +17,7 @@ from vectoracl.errors import StoreError
 from vectoracl.filters.boolean_compiler import EVERY
 from vectoracl.filters.predicate import ALWAYS, Always
 from vectoracl_conformance.harness import Mutant, Store
-from vectoracl_conformance.mutants.broken import Broken, forged
+from vectoracl_conformance.wrappers.adapter_wrapper import Broken, forged
 from vectoracl_pinecone.compile import PineconeCompiler
 from vectoracl_pinecone.names import namespace_of
 from vectoracl_pinecone.ports import perform, reply_of

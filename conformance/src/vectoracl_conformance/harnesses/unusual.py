@@ -37,8 +37,8 @@ from vectoracl.model.records import Facet, Hit, Record, Tag
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
 from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryHarness, MemoryStore
-from vectoracl_conformance.mutants.broken import Broken, by_listing, wrapped
-from vectoracl_conformance.mutants.words import Worded
+from vectoracl_conformance.mutants.lexical import Worded
+from vectoracl_conformance.wrappers.adapter_wrapper import Broken, by_listing, wrapped
 
 _TURNS = 20
 LAG = 0.01
@@ -79,7 +79,7 @@ class OddStore(MemoryStore):
         """Dress it likewise in another process, which therefore holds the kit."""
         (name,) = (name for name, one in ODD.items() if one.wrap is self._wrap)
         return f"""
-from vectoracl_conformance.harnesses.odd import elsewhere
+from vectoracl_conformance.harnesses.unusual import elsewhere
 def dress(opened):
     return elsewhere({name!r}, {self.config["name"]!r}, opened)
 """

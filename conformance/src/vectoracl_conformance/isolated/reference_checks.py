@@ -31,9 +31,9 @@ from vectoracl_conformance.context.oracle import UnfitError
 from vectoracl_conformance.context.recorder import Tape
 from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryStore
-from vectoracl_conformance.mutants.broken import Broken
-from vectoracl_conformance.outside.far import LIMIT, Far, OtherError
+from vectoracl_conformance.isolated.process import LIMIT, Far, OtherError
 from vectoracl_conformance.verdict import MODES, Noted
+from vectoracl_conformance.wrappers.adapter_wrapper import Broken
 
 if TYPE_CHECKING:
     from vectoracl_conformance.engine import Options

@@ -24,7 +24,7 @@ from typing import Any
 from vectoracl import errors
 from vectoracl.errors import VectorACLError
 from vectoracl_conformance.context.assertions import Abstain
-from vectoracl_conformance.outside.plain import plain
+from vectoracl_conformance.isolated.interpreter import plain
 
 LIMIT = 60.0
 MOST = 256 << 20
@@ -87,7 +87,7 @@ class Far:
         self._limit = limit
         self._killed = _killed_for_memory()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process; a pipe could be full
-        source = (Path(__file__).parent / "door.py").read_text(encoding="utf-8")
+        source = (Path(__file__).parent / "child.py").read_text(encoding="utf-8")
         environment = {name: value for name, value in os.environ.items() if not _TELLING.search(name)}
         self._place = plain(python)
         try:

@@ -482,7 +482,7 @@ async def x5(t: Trial) -> None:
 )
 async def x6(t: Trial) -> None:
     from vectoracl_conformance.harness import Store
-    from vectoracl_conformance.outside.mirror import Place, out_of_sight
+    from vectoracl_conformance.isolated.reference_checks import Place, out_of_sight
 
     lab = t.lab
     config = lab.store.outside()

@@ -16,7 +16,7 @@ from vectoracl.model.records import Facet, Hit
 from vectoracl_conformance.context.corpus import FIELDS
 from vectoracl_conformance.context.oracle import Oracle, key
 from vectoracl_conformance.harness import Mutant, Store
-from vectoracl_conformance.mutants.broken import (
+from vectoracl_conformance.wrappers.adapter_wrapper import (
     AsyncCheatPort,
     Broken,
     CheatPort,

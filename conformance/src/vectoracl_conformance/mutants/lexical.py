@@ -18,7 +18,7 @@ from vectoracl.model.queries import RRF_K, HybridQuery, VectorQuery
 from vectoracl.model.records import Hit, Record
 from vectoracl_conformance.context.oracle import Oracle, key
 from vectoracl_conformance.harness import Mutant
-from vectoracl_conformance.mutants.broken import Broken, forged, hit_of, wrapped
+from vectoracl_conformance.wrappers.adapter_wrapper import Broken, forged, hit_of, wrapped
 
 _KINDS: Any = frozenset({"vector", "lexical", "hybrid"})
 

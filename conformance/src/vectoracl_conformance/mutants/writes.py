@@ -11,7 +11,7 @@ from vectoracl.errors import StoreError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Record, Tag
 from vectoracl_conformance.harness import Mutant
-from vectoracl_conformance.mutants.broken import Broken, Elsewhere, Nap, wrapped
+from vectoracl_conformance.wrappers.adapter_wrapper import Broken, Elsewhere, Nap, wrapped
 
 
 def _mended(record: Record, tenant: str) -> Record:

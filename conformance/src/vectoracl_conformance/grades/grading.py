@@ -23,11 +23,11 @@ from vectoracl_conformance.evidence.sessions import Mark, Recording, Window
 from vectoracl_conformance.evidence.structure import grade_structure
 from vectoracl_conformance.evidence.volume import Sample, grade_volume, sample
 from vectoracl_conformance.evidence.wire import Wire
-from vectoracl_conformance.grading_parts import Parts, judge_parts
+from vectoracl_conformance.grades.partitions import Parts, judge_parts
+from vectoracl_conformance.grades.shards import STAGES, Seen, Stage, judge_shards, watched
+from vectoracl_conformance.grades.tour import Tour, told
 from vectoracl_conformance.harness import Engine, Harness, Mutant, Needs, PartEngine, Shards, Store
-from vectoracl_conformance.shard_grades import STAGES, Seen, Stage, judge_shards, watched
 from vectoracl_conformance.verdict import EvidenceState
-from vectoracl_conformance.wire_grades import Tour, told
 
 WIRE_GRADES = ("E2v", "E2c", "E2s")
 SANITY = 8  # a right search may score a row for the output, for the order and once more if it has to ask again

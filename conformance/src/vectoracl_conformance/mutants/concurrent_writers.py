@@ -12,7 +12,7 @@ from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Facet, Hit
 from vectoracl_conformance.context.corpus import FIELDS
 from vectoracl_conformance.harness import Mutant
-from vectoracl_conformance.mutants.broken import Broken, Nap, wrapped
+from vectoracl_conformance.wrappers.adapter_wrapper import Broken, Nap, wrapped
 
 _MOMENT = 0.05
 
