@@ -230,7 +230,13 @@ def mutants(session: nox.Session) -> None:
         reports = [f"--{kind}={out / store}-mutants.{kind}" for kind in ("json", "html")]
         session.run("vectoracl", "conformance", store, how, *reports)
         page = ROOT / "docs" / "kill-matrix.md"
-        session.run("python", "-m", "vectoracl_conformance.matrix_page", str(page), str(out / f"{store}-mutants.json"))
+        session.run(
+            "python",
+            "-m",
+            "vectoracl_conformance.reporting.kill_matrix_page",
+            str(page),
+            str(out / f"{store}-mutants.json"),
+        )
 
 
 @nox.session(tags=THOROUGH)

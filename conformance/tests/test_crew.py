@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from vectoracl_conformance import runner
-from vectoracl_conformance.crew import Crew
-from vectoracl_conformance.engine import Options
 from vectoracl_conformance.harness import load_harness
-from vectoracl_conformance.killing import kill, known
-from vectoracl_conformance.runner import Ask, collected, run
+from vectoracl_conformance.running import runner
+from vectoracl_conformance.running.kill_mutant import kill, known
+from vectoracl_conformance.running.run_checks import Options
+from vectoracl_conformance.running.runner import Ask, collected, run
+from vectoracl_conformance.running.worker_pool import Crew
 
 HERE = str(Path(__file__).parent)
 NAMES = ["exits", "hangs", "open", "right"]

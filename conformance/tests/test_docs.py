@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vectoracl_conformance.checks import CHECKS
-from vectoracl_conformance.describe import markdown
+from vectoracl_conformance.reporting.checks_page import markdown
 
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 

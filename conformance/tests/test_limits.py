@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from vectoracl_conformance import engine
 from vectoracl_conformance.context.registry import Check
+from vectoracl_conformance.running import run_checks
 
 
 async def sleep(trial):
@@ -30,8 +30,8 @@ async def cancel(trial):
 def limited(body, limit):
     lab = SimpleNamespace(tape=[], mode="async")
     check = Check("R1", "a check", "an attack", "a breach", body)
-    options = engine.Options("memory", limit=limit)
-    return asyncio.run(engine._limited(engine.perform(check, lab, options), "R1", options))
+    options = run_checks.Options("memory", limit=limit)
+    return asyncio.run(run_checks._limited(run_checks.perform(check, lab, options), "R1", options))
 
 
 @pytest.mark.parametrize("body", [sleep, sleep_on])

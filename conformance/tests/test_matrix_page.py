@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vectoracl_conformance.matrix_page import HEAD, main, page
+from vectoracl_conformance.reporting.kill_matrix_page import HEAD, main, page
 
 
 def report(store: str, died: list[str]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from vectoracl_conformance.engine import Options, run_checks
 from vectoracl_conformance.harness import load_harness
+from vectoracl_conformance.running.run_checks import Options, run_checks
 from vectoracl_conformance.verdict import REQUIRED, judge
 
 

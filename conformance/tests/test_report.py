@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
-from vectoracl_conformance.report import html, print_table, write_json, write_junit
-from vectoracl_conformance.runner import Ask, collected
+from vectoracl_conformance.reporting.report import html, print_table, write_json, write_junit
+from vectoracl_conformance.running.runner import Ask, collected
 from vectoracl_conformance.verdict import MODES, REQUIRED
 
 

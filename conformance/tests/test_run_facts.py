@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vectoracl_conformance import cli
-from vectoracl_conformance.run_facts import EVIDENCE, run_facts, told
+from vectoracl_conformance.running.run_facts import EVIDENCE, run_facts, told
 from vectoracl_conformance.servers import start
 from vectoracl_conformance.verdict import GRADES
 

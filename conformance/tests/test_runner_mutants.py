@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from vectoracl.adapter_api.loading import Installed
-from vectoracl_conformance import runner
-from vectoracl_conformance.runner import Ask, collected, run
+from vectoracl_conformance.running import runner
+from vectoracl_conformance.running.runner import Ask, collected, run
 from vectoracl_conformance.verdict import Noted
 
 HERE = str(Path(__file__).parent)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vectoracl_conformance.runner import Ask, collected
-from vectoracl_conformance.timing import _turns, compared
+from vectoracl_conformance.running.runner import Ask, collected
+from vectoracl_conformance.running.timing import _turns, compared
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vectoracl_conformance.runner import Ask, run
+from vectoracl_conformance.running.runner import Ask, run
 from vectoracl_pgvector.conformance.mutants import MUTANTS
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
 from vectoracl_conformance.harness import Needs
-from vectoracl_conformance.runner import Ask, run
+from vectoracl_conformance.running.runner import Ask, run
 from vectoracl_pgvector.conformance.pgbouncer import PooledHarness
 
 from pgvector_support.pgbouncer import binary

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vectoracl_conformance.runner import Ask, run
+from vectoracl_conformance.running.runner import Ask, run
 
 
 @pytest.mark.timeout(1500)

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from vectoracl._util.private_files import try_output
 from vectoracl_conformance.context.corpus import DECOYS
-from vectoracl_conformance.report import print_table, write_html, write_json, write_junit
-from vectoracl_conformance.runner import TIMEOUT, Ask, run
+from vectoracl_conformance.reporting.report import print_table, write_html, write_json, write_junit
+from vectoracl_conformance.running.runner import TIMEOUT, Ask, run
 from vectoracl_conformance.verdict import REQUIRED
 
 SILENT = 5.0  # seconds

@@ -36,7 +36,7 @@ from vectoracl_conformance.verdict import MODES, Noted
 from vectoracl_conformance.wrappers.adapter_wrapper import Broken
 
 if TYPE_CHECKING:
-    from vectoracl_conformance.engine import Options
+    from vectoracl_conformance.running.run_checks import Options
 
 CHECKED = (
     *(f"R{number}" for number in (1, 2, 4, 5, 9, 10, 11, 12, 13, 14)),
@@ -344,7 +344,7 @@ async def _one(t: Trial, lab: FarLab, id_: str, body: Any) -> None:
 def noted(place: Place, mode: Mode, options: Options) -> Noted:
     """Perform X6 by itself, in a process that holds neither the adapter nor its harness, and note what became of it."""
     from vectoracl_conformance.checks import CHECKS
-    from vectoracl_conformance.engine import perform
+    from vectoracl_conformance.running.run_checks import perform
 
     seed = options.seed + 1 + MODES.index(mode)
     body = partial(out_of_sight, place=place, mode=mode, seed=seed, decoys=options.decoys)

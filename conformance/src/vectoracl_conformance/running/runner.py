@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from vectoracl.adapter_api.loading import installed
 from vectoracl_conformance.context.corpus import DECOYS
-from vectoracl_conformance.crew import Crew
-from vectoracl_conformance.engine import Options
 from vectoracl_conformance.isolated.reference_checks import Place, noted
-from vectoracl_conformance.lines import Lines, Settling, say
-from vectoracl_conformance.run_facts import run_facts
+from vectoracl_conformance.running.run_checks import Options
+from vectoracl_conformance.running.run_facts import run_facts
+from vectoracl_conformance.running.worker_output import Lines, Settling, say
+from vectoracl_conformance.running.worker_pool import Crew
 from vectoracl_conformance.verdict import GRADES, MODES, EvidenceState, Judged, Noted, judge
 
 TIMEOUT = 600.0
@@ -132,7 +132,7 @@ def run(ask: Ask, watch: Watch = lambda _: None) -> Report:
 
 def _start(request: dict[str, Any]) -> subprocess.Popen[str]:
     """Start a worker and hand it *request*."""
-    command = [sys.executable, "-m", "vectoracl_conformance.worker"]
+    command = [sys.executable, "-m", "vectoracl_conformance.running.worker"]
     process = subprocess.Popen(  # noqa: S603 - our own module
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
     )

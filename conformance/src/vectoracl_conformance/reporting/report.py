@@ -14,8 +14,8 @@ from rich.text import Text
 
 from vectoracl._util.private_files import write_output
 from vectoracl_conformance.checks import CHECKS
-from vectoracl_conformance.run_facts import EVIDENCE, told
-from vectoracl_conformance.runner import Report
+from vectoracl_conformance.running.run_facts import EVIDENCE, told
+from vectoracl_conformance.running.runner import Report
 from vectoracl_conformance.verdict import GRADES, MISSING, MODES, PROVISIONAL, REQUIRED, Noted
 
 _COLOURS = {

@@ -1,4 +1,4 @@
-"""The page of the kill matrix: `python -m vectoracl_conformance.matrix_page PAGE REPORT…`.
+"""The page of the kill matrix: `python -m vectoracl_conformance.reporting.kill_matrix_page PAGE REPORT…`.
 
 Each report is a JSON report with mutants. A store's part of the page is replaced by its newer report, the others stay.
 """

@@ -15,11 +15,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
-from vectoracl_conformance.engine import Options, run_checks
 from vectoracl_conformance.grades.grading import WIRE_GRADES, Grading, engine_grade, wire_grades
 from vectoracl_conformance.harness import Harness, HarnessError, Needs, Store, load_harness
-from vectoracl_conformance.killing import kill, known
-from vectoracl_conformance.timing import timing
+from vectoracl_conformance.running.kill_mutant import kill, known
+from vectoracl_conformance.running.run_checks import Options, run_checks
+from vectoracl_conformance.running.timing import timing
 
 
 class Teller:

@@ -1,0 +1,1 @@
+"""Runs: the worker process, its output, the pool of workers, and the verdict over them."""
