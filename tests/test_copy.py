@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 import vectoracl as v
 from vectoracl import Chunk, hazmat, testing
+from vectoracl.adapter_api.equality import vector_difference
 from vectoracl.adapter_api.operations import Delete, Position
 from vectoracl.audit.sinks import MemorySink
 from vectoracl.cli.app import app
 from vectoracl.copying.checkpoint import Checkpoint
-from vectoracl.copying.compare import vector_difference
 from vectoracl.copying.copy import Copy, Side
 from vectoracl.errors import (
     InvalidInputError,

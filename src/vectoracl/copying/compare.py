@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import orjson
 
 from vectoracl.adapter_api.chunk_validation import dump_metadata
+from vectoracl.adapter_api.equality import Metric, one_form, vector_difference
 from vectoracl.adapter_api.operations import Position, Rows
 from vectoracl.errors import StoreError
-from vectoracl.model.records import Hit, Vector
+from vectoracl.model.records import Hit
 
 Read = Callable[[int, Position | None], Rows]
-Metric = Literal["cosine", "inner", "l2"]
 
-TOLERANCE = {"single": 1e-5, "half": 1e-3}
-"""The largest difference of two numbers of a vector, relative to its largest one: a few units in the last place of
-float32 (2**-24) or float16 (2**-11)."""
+
 _SHOWN = 5
-_WHOLE = 2.0**63  # from here on a number has no form as a whole one in JSON of 64 bits
 
 
 @dataclass(slots=True)
@@ -127,27 +123,11 @@ def _exact(hit: Hit) -> bytes:
 
 
 def _tag(hit: Hit) -> list[Any]:
-    return [_number(part) for part in hit.tag]
+    return [one_form(part) for part in hit.tag]
 
 
 def _metadata(hit: Hit) -> Any:
-    return _number(orjson.loads(dump_metadata(hit.metadata or {})))
-
-
-def equal_metadata(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether two checked mappings are stored alike."""
-    return bool(_number(orjson.loads(dump_metadata(one))) == _number(orjson.loads(dump_metadata(other))))
-
-
-def _number(value: Any) -> Any:
-    """Return *value* with each number in one form: a store may give 3 for 3.0, and 0 for -0.0."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE:
-        return int(value)
-    if isinstance(value, list):
-        return [_number(one) for one in value]
-    if isinstance(value, dict):
-        return {name: _number(one) for name, one in value.items()}
-    return value
+    return one_form(orjson.loads(dump_metadata(hit.metadata or {})))
 
 
 def _pair(result: Comparison, mine: Hit, theirs: Hit, metric: Metric, tolerance: float | None) -> None:
@@ -166,15 +146,3 @@ def _pair(result: Comparison, mine: Hit, theirs: Hit, metric: Metric, tolerance:
     if parts:
         result.different += 1
         result.example(key_of(mine), f"{', '.join(parts)} {'differs' if len(parts) == 1 else 'differ'}")
-
-
-def vector_difference(one: Vector, other: Vector, metric: Metric) -> float:
-    """Return the largest difference of two numbers, relative to the largest number; of directions for "cosine"."""
-    if one.shape != other.shape:
-        return float("inf")
-    first, second = one.astype(np.float64), other.astype(np.float64)
-    if metric == "cosine":
-        first, second = first / np.linalg.norm(first), second / np.linalg.norm(second)
-    largest = float(np.abs(first).max(initial=0.0))
-    difference = float(np.abs(first - second).max(initial=0.0))
-    return difference if largest == 0 else difference / largest

@@ -14,12 +14,13 @@ from typing import Literal
 
 from vectoracl import hazmat
 from vectoracl.adapter_api.contract import Progress
+from vectoracl.adapter_api.equality import TOLERANCE
 from vectoracl.adapter_api.operations import Position
 from vectoracl.adapter_api.store_identity import shared
 from vectoracl.adapter_api.store_notes import other_embedder
 from vectoracl.client.connect import VectorACL
 from vectoracl.copying.checkpoint import Checkpoint
-from vectoracl.copying.compare import TOLERANCE, Comparison, compare, key_of
+from vectoracl.copying.compare import Comparison, compare, key_of
 from vectoracl.errors import (
     ConfigError,
     InvalidInputError,

@@ -26,7 +26,7 @@ from vectoracl._util.file_lock import FileLock
 from vectoracl._util.private_files import open_private, read_private, replace_atomically, try_replacing
 from vectoracl.adapter_api.chunk_validation import Prepared
 from vectoracl.adapter_api.contract import Capabilities
-from vectoracl.copying.compare import TOLERANCE, equal_metadata, vector_difference
+from vectoracl.adapter_api.equality import TOLERANCE, equal_metadata, vector_difference
 from vectoracl.errors import InvalidInputError, StoreError, apart
 from vectoracl.model.records import Chunk, Hit
 
