@@ -236,11 +236,11 @@ class Harness(ABC):
 
     @abstractmethod
     def server(self) -> Server:
-        """Describe what will answer. Raises: HarnessError if it is not there."""
+        """Describe what will answer. Raises: HarnessError or MissingServerError if it is not there."""
 
     @abstractmethod
     def fresh(self, needs: Needs) -> Store:
-        """Make an empty store. Raises: HarnessError."""
+        """Make an empty store. Raises: HarnessError or MissingServerError."""
 
     def mutants(self) -> Sequence[Mutant]:
         """Return the faults that only this store can have."""

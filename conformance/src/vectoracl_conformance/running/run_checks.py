@@ -222,7 +222,7 @@ def patched(patches: Iterable[tuple[str, str, Callable[[Any], Any]]]) -> Iterato
 
 @contextlib.contextmanager
 def fresh(harness: Harness, options: Options) -> Iterator[tuple[Store, Corpus]]:
-    """Make a fresh store with the corpus in it. Raises: HarnessError, or what the adapter raises."""
+    """Make a fresh store with the corpus in it. Raises: what the harness and the adapter raise."""
     corpus = build(options.seed, options.decoys)
     store = harness.fresh(Needs(DIMENSION, FIELDS))
     try:

@@ -20,6 +20,7 @@ from vectoracl_conformance.harness import Harness, HarnessError, Needs, Store, l
 from vectoracl_conformance.running.kill_mutant import kill, known
 from vectoracl_conformance.running.run_checks import Options, run_checks
 from vectoracl_conformance.running.timing import timing
+from vectoracl_conformance.servers.start import MissingServerError
 
 
 class Teller:
@@ -157,7 +158,7 @@ def main() -> int:
             serve(data, teller, sys.stdin)
         else:
             work(data, teller)
-    except HarnessError as error:
+    except (HarnessError, MissingServerError) as error:
         teller.tell("error", message=str(error))
         return 2
     except KeyboardInterrupt:

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from vectoracl_conformance.harness import HarnessError
+from vectoracl.errors import RefusedError
 from vectoracl_conformance.servers import own_network
 
 Kind = Literal["real", "independent"]
@@ -46,7 +46,7 @@ STARTING = 120.0
 _TELL_EVERY = 15.0
 
 
-class MissingServerError(HarnessError):
+class MissingServerError(RefusedError):
     """There is no server of this kind here; the text says what would change that."""
 
 
@@ -169,7 +169,7 @@ def required() -> bool:
     return os.environ.get(REQUIRE) == "1"
 
 
-def missing(error: HarnessError, skip: Callable[[str], object], fail: Callable[[str], object]) -> None:
+def missing(error: Exception, skip: Callable[[str], object], fail: Callable[[str], object]) -> None:
     """Report *error* by `pytest.skip` or, where servers are required, by `pytest.fail`, which are passed in."""
     (fail if required() else skip)(f"not run: {error}")
 

@@ -338,7 +338,7 @@ class PineconeHarness(Harness):
         return self._http
 
     def server(self) -> Server:
-        """Say what answers. Raises: HarnessError where nothing is at hand."""
+        """Say what answers. Raises: HarnessError or MissingServerError where nothing is available."""
         if self._host is not None:
             if not self._key:
                 raise HarnessError("VECTORACL_PINECONE_HOST is set, and VECTORACL_PINECONE_API_KEY is not.")

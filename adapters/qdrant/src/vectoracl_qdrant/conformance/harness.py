@@ -287,7 +287,7 @@ class QdrantHarness(Harness):
         self._looked = bool(self._url)
 
     def _look(self) -> None:
-        """Start a server where a program or Docker is at hand, else leave local mode. Raises: HarnessError."""
+        """Start a server where a program or Docker is at hand, else leave local mode. Raises: MissingServerError."""
         if self._looked:
             return
         self._looked = True
@@ -304,7 +304,7 @@ class QdrantHarness(Harness):
         return self._client
 
     def server(self) -> Server:
-        """Ask the server its version. Raises: HarnessError."""
+        """Ask the server its version. Raises: HarnessError or MissingServerError."""
         self._look()
         if not self._url:
             return Server("in-process", f"qdrant-client {version('qdrant-client')}, local mode")

@@ -318,7 +318,7 @@ class WeaviateHarness(Harness):
         self._http: httpx.Client | None = None
 
     def running(self) -> Running:
-        """Return the server, found or started. Raises: HarnessError."""
+        """Return the server, found or started. Raises: MissingServerError."""
         if self._running is None:
             own = bool(self.environment)
             self._running = start.start(SPEC, environment=self.environment, own=own, unguarded=True)
@@ -328,7 +328,7 @@ class WeaviateHarness(Harness):
         return self._running
 
     def server(self) -> Server:
-        """Ask the server its version. Raises: HarnessError."""
+        """Ask the server its version. Raises: HarnessError or MissingServerError."""
         running = self.running()
         assert self._http is not None
         try:
