@@ -83,7 +83,7 @@ def ready(session: nox.Session, store: str) -> None:
     """Install the server of *store*, if that takes minutes, before a test waits for it."""
     if store.startswith("weaviate"):
         session.run(
-            "python", "-m", "vectoracl_conformance.servers.start", "vectoracl_weaviate.conformance.harness:SPEC"
+            "python", "-m", "vectoracl.adapter_api.local_servers.start", "vectoracl_weaviate.conformance.harness:SPEC"
         )
 
 

@@ -182,7 +182,7 @@ def test_without_the_kit_or_an_address_it_says_what_to_do(here, monkeypatch, sto
     pytest.importorskip(f"vectoracl_{store}")
     for name in ("VECTORACL_WEAVIATE_URL", "VECTORACL_PINECONE_HOST"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setitem(sys.modules, "vectoracl_conformance.servers.start", None)
+    monkeypatch.setitem(sys.modules, "vectoracl.adapter_api.local_servers.start", None)
     result = CliRunner().invoke(app, ["demo", "--docs", "docs", "--store", store])
     assert result.exit_code == 2
     assert "conformance" in result.stderr.partition("pip install")[2]

@@ -19,8 +19,8 @@ from vectoracl.model.records import Record, Tag
 
 pytest.importorskip("vectoracl_conformance")
 
+from vectoracl.adapter_api.local_servers.start import MissingServerError
 from vectoracl_conformance.harness import HarnessError, Needs, load_harness
-from vectoracl_conformance.servers.start import MissingServerError
 
 FIELDS = {"year": "number", "lang": "keyword", "seen": "datetime", "tags": "keyword[]", "ok": "boolean"}
 DIMENSION = 24

@@ -24,9 +24,9 @@ from proxy import proxy
 
 import vectoracl
 from vectoracl import Chunk, F, testing
+from vectoracl.adapter_api.local_servers import start as servers
+from vectoracl.adapter_api.local_servers.start import Running
 from vectoracl.filters.validation import check_fields
-from vectoracl_conformance.servers import start as servers
-from vectoracl_conformance.servers.start import Running
 from vectoracl_weaviate.compile import NO_VERSION, WeaviateCompiler
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.conformance.harness import SPEC

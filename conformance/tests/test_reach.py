@@ -10,10 +10,10 @@ import textwrap
 
 import pytest
 
+from vectoracl.adapter_api.local_servers import network, start
+from vectoracl.adapter_api.local_servers.start import Place, ServerSpec
 from vectoracl_conformance.evidence import Tap
-from vectoracl_conformance.servers import own_network, start
 from vectoracl_conformance.servers.listening import Listening, listening, processes
-from vectoracl_conformance.servers.start import Place, ServerSpec
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -79,7 +79,7 @@ def test_children_are_read_too():
 
 def test_a_server_with_a_port_that_asks_for_no_key_is_alone_in_its_network(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    if not own_network.possible():
+    if not network.possible():
         pytest.skip("not run: this machine gives no process a network of its own")
     with start.start(spec(tmp_path, loud=True, unguarded=("open",)), unguarded=True) as running:
         found = listening(running.guard.pid)
@@ -92,7 +92,7 @@ def test_without_a_network_of_its_own_such_a_port_is_not_opened(tmp_path, monkey
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     asked = []
     made = spec(tmp_path, loud=True, unguarded=("open",), environment=lambda place: asked.append(place) or {})
-    monkeypatch.setattr(own_network, "possible", lambda: False)
+    monkeypatch.setattr(network, "possible", lambda: False)
     for wanted in (True, False):
         with start.start(made, unguarded=wanted) as running:
             assert "open" not in running.ports

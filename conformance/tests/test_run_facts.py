@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from vectoracl.adapter_api.local_servers import start
 from vectoracl_conformance import cli
 from vectoracl_conformance.running.run_facts import EVIDENCE, run_facts, told
-from vectoracl_conformance.servers import start
 from vectoracl_conformance.verdict import GRADES
 
 

@@ -11,9 +11,9 @@ import pytest
 
 import vectoracl as v
 from vectoracl import Chunk, F
+from vectoracl.adapter_api.local_servers import start
 from vectoracl.errors import StoreError
 from vectoracl.testing import principal
-from vectoracl_conformance.servers import start
 
 from weaviate_support.cluster import cluster
 

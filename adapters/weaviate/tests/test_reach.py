@@ -11,8 +11,8 @@ from weaviate.proto.v1 import aggregate_pb2, search_get_pb2, tenants_pb2, weavia
 
 import vectoracl as v
 from vectoracl import Chunk
+from vectoracl.adapter_api.local_servers import network
 from vectoracl.testing import principal
-from vectoracl_conformance.servers import own_network
 from vectoracl_conformance.servers.listening import listening
 from vectoracl_weaviate.conformance.harness import RBAC
 
@@ -29,8 +29,8 @@ UNLOCKED = ("/backups/can-commit", "/backups/commit", "/backups/status", "/expor
 @pytest.mark.parametrize("kind", ["tests", "roles", "kit"])
 def test_nothing_is_reachable_without_the_key(kind, alone, monkeypatch):
     if not alone:
-        monkeypatch.setattr(own_network, "possible", lambda: False)
-    elif not own_network.possible():
+        monkeypatch.setattr(network, "possible", lambda: False)
+    elif not network.possible():
         pytest.skip("not run: this machine gives no process a network of its own")
     with started(RBAC if kind == "roles" else None, own=True, unguarded=kind == "kit") as running:
         assert running.guard is not None

@@ -2,7 +2,7 @@
 
 It is not Pinecone and is never called so. `Needle` starts it in a process of its own on loopback, with a generated
 key, a folder of its own and the kit's counters (`needle_counted`). The program is found, or installed from its wheel,
-by the rules of `vectoracl_conformance.servers.start`.
+by the rules of `vectoracl.adapter_api.local_servers.start`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import httpx
 
+from vectoracl.adapter_api.local_servers.start import MissingServerError, ServerSpec, program
 from vectoracl_conformance.harness import HarnessError
-from vectoracl_conformance.servers.start import MissingServerError, ServerSpec, program
 
 VERSION = "0.1.0"
 NEEDLEDB = ServerSpec(

@@ -103,7 +103,7 @@ def vectoracl_demo_place(dimension: int, say: Callable[[str], None]) -> DemoPlac
     if host:
         return DemoPlace({"host": host, "api_key": {"env": "VECTORACL_PINECONE_API_KEY"}, **apart})
     try:
-        from vectoracl_conformance.servers.start import MissingServerError
+        from vectoracl.adapter_api.local_servers.start import MissingServerError
         from vectoracl_pinecone.needledb_server import VERSION, Needle
     except ImportError:
         raise RefusedError(

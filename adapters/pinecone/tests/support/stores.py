@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import vectoracl as v
-from vectoracl_conformance.servers.start import MissingServerError, missing
+from vectoracl.adapter_api.local_servers.start import MissingServerError, missing
 from vectoracl_pinecone.needledb_server import Needle
 
 

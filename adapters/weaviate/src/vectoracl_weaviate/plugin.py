@@ -102,7 +102,7 @@ def vectoracl_demo_place(say: Callable[[str], None]) -> DemoPlace:
             settings["api_key"] = {"env": "VECTORACL_WEAVIATE_API_KEY"}
         return DemoPlace(settings)
     try:
-        from vectoracl_conformance.servers.start import MissingServerError, start
+        from vectoracl.adapter_api.local_servers.start import MissingServerError, start
         from vectoracl_weaviate.conformance.harness import SPEC
     except ImportError:
         raise RefusedError(

@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from vectoracl_conformance.servers import own_network, start
-from vectoracl_conformance.servers.start import Place
+from vectoracl.adapter_api.local_servers import network, start
+from vectoracl.adapter_api.local_servers.start import Place
 from vectoracl_weaviate.conformance.harness import SPEC
 
 NODES = 3
@@ -107,8 +107,8 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     (folder / "nodes.json").chmod(0o600)
     carried = ",".join(str(one[name]) for one in ports for name in ("http", "grpc"))
     guard = subprocess.Popen(
-        [sys.executable, "-m", "vectoracl_conformance.servers.guard", str(folder / "runner.log"),
-         carried if own_network.possible() else "-", sys.executable, "-c", RUNNER, str(folder)],
+        [sys.executable, "-m", "vectoracl.adapter_api.local_servers.guard", str(folder / "runner.log"),
+         carried if network.possible() else "-", sys.executable, "-c", RUNNER, str(folder)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )  # fmt: skip

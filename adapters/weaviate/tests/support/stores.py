@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 import vectoracl as v
-from vectoracl_conformance.servers import start
-from vectoracl_conformance.servers.start import MissingServerError, Running
+from vectoracl.adapter_api.local_servers import start
+from vectoracl.adapter_api.local_servers.start import MissingServerError, Running
 from vectoracl_weaviate.conformance.harness import RBAC, SPEC
 
 

@@ -1,1 +1,1 @@
-"""Servers for tests: real ones, the network that they are shut in, and addresses that answer wrongly."""
+"""For tests of servers: which ports are open, and addresses on loopback that answer wrongly."""

@@ -26,11 +26,11 @@ import httpx
 import numpy as np
 from qdrant_client import QdrantClient, models
 
+from vectoracl.adapter_api.local_servers import start
+from vectoracl.adapter_api.local_servers.start import Place, Running, ServerSpec
 from vectoracl.model.records import Record, Tag
 from vectoracl_conformance.evidence import Tap, Taps, Wire
 from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant, Needs, Server, Store, Weakening
-from vectoracl_conformance.servers import start
-from vectoracl_conformance.servers.start import Place, Running, ServerSpec
 from vectoracl_qdrant import local
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.conformance.wire_decoding import DECODE, HEADS, JUDGE, Counted, QdrantEngine

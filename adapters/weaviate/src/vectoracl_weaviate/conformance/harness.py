@@ -1,7 +1,7 @@
 """The harness of the Weaviate adapter: a collection each, on a real server, with and without a key for each tenant.
 
-The server is found or started by `vectoracl_conformance.servers.start`. The census reads REST by itself, tenant by
-tenant, and shares nothing with the adapter but the default names of the properties.
+The server is found or started by `vectoracl.adapter_api.local_servers.start`. The census reads REST by itself, tenant
+by tenant, and shares nothing with the adapter but the default names of the properties.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import httpx
 import numpy as np
 
 from vectoracl.adapter_api.contract import Opened
+from vectoracl.adapter_api.local_servers import start
+from vectoracl.adapter_api.local_servers.start import Place, Running, ServerSpec
 from vectoracl.model.records import Record, Tag
 from vectoracl_conformance.evidence import Tap, Taps, Wire
 from vectoracl_conformance.harness import Harness, HarnessError, Mutant, Needs, Server, Shards, Store, Weakening
-from vectoracl_conformance.servers import start
-from vectoracl_conformance.servers.start import Place, Running, ServerSpec
 from vectoracl_weaviate import tenant_keys
 from vectoracl_weaviate.conformance.create_tenant_first import SignUp, signed_up
 from vectoracl_weaviate.conformance.wire_decoding import DECODE, WeaviateShards, answered, judge_of

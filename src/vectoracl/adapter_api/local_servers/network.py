@@ -5,7 +5,7 @@ process, and what it starts afterwards, into a network namespace (Linux; without
 the system lets one). Sockets that were made before stay in the network that they were made in, so `relay` can carry
 from loopback ports of the machine to the same ports inside.
 
-    python -m vectoracl_conformance.servers.own_network      # exits with 0 if this machine lets us
+    python -m vectoracl.adapter_api.local_servers.network      # exits with 0 if this machine lets us
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def possible() -> bool:
         return False
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "vectoracl_conformance.servers.own_network"],
+            [sys.executable, "-m", "vectoracl.adapter_api.local_servers.network"],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             capture_output=True,
             timeout=30,

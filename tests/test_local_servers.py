@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from vectoracl_conformance.servers import start as servers
-from vectoracl_conformance.servers.start import MissingServerError, ServerSpec, find, missing, start
+from vectoracl.adapter_api.local_servers import start as servers
+from vectoracl.adapter_api.local_servers.start import MissingServerError, ServerSpec, find, missing, start
 
 TINY = ServerSpec(
     "tiny",
@@ -118,7 +118,7 @@ def test_a_server_does_not_outlive_who_started_it(empty, how):
         """
         import signal, sys, time
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        from vectoracl_conformance.servers.start import ServerSpec, start
+        from vectoracl.adapter_api.local_servers.start import ServerSpec, start
         spec = ServerSpec("tiny", "1.0", "VECTORACL_TINY_URL", ("http",), binary="tiny-server", ready="/",
             arguments=lambda p: ["-m", "http.server", "--bind", "127.0.0.1", str(p.ports["http"])])
         running = start(spec)

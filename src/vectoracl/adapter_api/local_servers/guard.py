@@ -1,8 +1,8 @@
 """Runs one server as its only child and ends it when the process that asked for it is gone, however it went.
 
-Started by `servers` as `python -m vectoracl_conformance.servers.guard LOG PORTS PROGRAM ARGUMENT …`. PORTS is "-", or
-"40123,40124": then the server gets a network of its own, of which these ports alone are carried to the loopback of this
-machine (see `own_network`). The parent holds the other end of standard input: when that closes (the parent closed it,
+Started by `start` as `python -m vectoracl.adapter_api.local_servers.guard LOG PORTS PROGRAM ARGUMENT …`. PORTS is "-",
+or "40123,40124": then the server gets a separate network, of which these ports alone are carried to the loopback of
+this machine (see `network`). The parent holds the other end of standard input: when that closes (the parent closed it,
 crashed or was killed), the server is terminated. The guard is in a session of its own: Ctrl-C reaches the parent alone.
 """
 
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 
-from vectoracl_conformance.servers import own_network
+from vectoracl.adapter_api.local_servers import network
 
 PATIENCE = 10.0
 """Seconds that a server has between being asked to end and being killed."""
@@ -36,14 +36,14 @@ def main() -> int:
     carried: list[socket.socket] = []
     try:
         if ports != "-":
-            carried = own_network.listeners([int(one) for one in ports.split(",")])
-            own_network.enter()
+            carried = network.listeners([int(one) for one in ports.split(",")])
+            network.enter()
         with open(log, "ab") as out:  # noqa: PTH123 - one call, no path arithmetic
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)  # noqa: S603 - the caller's program
     except OSError as error:
         sys.stdout.write(f"error {type(error).__name__}\n")
         return 1
-    own_network.relay(carried)
+    network.relay(carried)
     sys.stdout.write(f"{child.pid}\n")
     sys.stdout.flush()
     signal.signal(signal.SIGTERM, lambda _number, _frame: threading.Thread(target=_end, args=(child,)).start())

@@ -6,7 +6,7 @@
 
 It is looked for in this order: an address in the environment; a program on the PATH or in the cache; Docker, if an
 engine answers; else it is installed by its package's name, into a cache that is kept between runs and keyed by the
-version. What is started here ends with this process (`server_guard`), and is reached from this machine's loopback only,
+version. What is started here ends with this process (`guard`), and is reached from this machine's loopback only,
 on free ports, or with a key that is drawn for it (`Running.key`).
 Nothing at hand: `MissingServerError`, whose text says what would change it. In tests `missing` turns that into "not
 run", or into a failure where VECTORACL_REQUIRE_SERVERS is 1.
@@ -33,8 +33,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from vectoracl.adapter_api.local_servers import network
 from vectoracl.errors import RefusedError
-from vectoracl_conformance.servers import own_network
 
 Kind = Literal["real", "independent"]
 Source = Literal["address", "program", "docker", "go", "wheel"]
@@ -74,7 +74,7 @@ class ServerSpec:
     first port that answers 200 when it serves ("" takes an open port for an answer).
 
     `loud` says that the server listens on every address whatever it is told: it then gets a network of its own, where
-    the system has such (see `own_network`). `unguarded` are those of `ports` that ask for no key: without such a
+    the system has such (see `network`). `unguarded` are those of `ports` that ask for no key: without such a
     network, or where nobody asked for them, they are not opened.
     """
 
@@ -288,7 +288,7 @@ def start(
     if found.source == "docker":
         return _contain(spec, found, environment or {}, say)
     folder = Path(tempfile.mkdtemp(prefix=f"vectoracl-{spec.name}-"))
-    alone = spec.loud and own_network.possible()
+    alone = spec.loud and network.possible()
     names = [name for name in spec.ports if (alone and unguarded) or name not in spec.unguarded]
     place = Place(str(folder), _free(names), key=secrets.token_hex(24))
     settings = {**os.environ, **spec.environment(place), **(environment or {})}
@@ -340,7 +340,7 @@ def _guarded(
     asked = {*(spec.published or spec.ports), *spec.unguarded}
     carried = ",".join(str(port) for name, port in ports.items() if name in asked) if alone else "-"
     guard = subprocess.Popen(  # noqa: S603 - our own module, and a program that the person who runs this has
-        [sys.executable, "-m", "vectoracl_conformance.servers.guard", str(log), carried, *command],
+        [sys.executable, "-m", "vectoracl.adapter_api.local_servers.guard", str(log), carried, *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**settings, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

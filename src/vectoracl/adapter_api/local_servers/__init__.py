@@ -1,0 +1,1 @@
+"""Real servers on this machine, for demonstrations, harnesses and tests: found, or installed and started."""
