@@ -121,7 +121,7 @@ class Api:
         if self.is_async:
             self.wait(acl.open())
         if clock is not None:
-            acl.guard.clock = clock
+            acl.pipeline.clock = clock
         return Face(self, acl)
 
     def close(self) -> None:

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vectoracl.errors import UnsupportedPredicateError
-from vectoracl.filters.boolean_compiler import EVERY, NONE, Algebra, bounds, kind_of, numbers, texts
+from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS, BooleanCompiler, bounds, kind_of, numbers, texts
 from vectoracl.filters.predicate import ALWAYS, NEVER, And, Eq, Missing, Not, Or, Predicate, Range
 from vectoracl.filters.validation import FieldType
 
 # A condition is a function of the row, and the text of how it was made.
-WORDS = Algebra(
+WORDS = BooleanCompiler(
     all_of=lambda parts: ("all", *parts),
     one_of=lambda parts: ("one", *parts),
     negated=lambda part: ("not", part),
@@ -85,11 +85,11 @@ def test_both_forms_mean_what_the_predicate_means(predicate, row):
 
 
 def test_of_nothing_all_is_every_row_and_one_of_them_is_none():
-    assert WORDS.every([]) is EVERY
-    assert WORDS.some([]) is NONE
+    assert WORDS.every([]) is ALL_ROWS
+    assert WORDS.some([]) is NO_ROWS
     assert WORDS.every([("has", "a")]) == ("has", "a")
-    assert WORDS.none(EVERY) is NONE
-    assert WORDS.none(NONE) is EVERY
+    assert WORDS.none(ALL_ROWS) is NO_ROWS
+    assert WORDS.none(NO_ROWS) is ALL_ROWS
 
 
 def test_a_part_that_cannot_be_said_is_refused_beside_a_constant_too():

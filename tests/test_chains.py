@@ -381,7 +381,7 @@ def test_apart_takes_the_chain_away():
 
 
 # Generators cannot take the chain away: the block that they serve is still handling the error when they raise. Who uses
-# them is `apart`, or are flows, whose errors `Guard.failure` looks through.
+# them is `apart`, or are flows, whose errors `Pipeline.failure` looks through.
 GENERATORS = {
     "src/vectoracl/client/connect.py": {"_foreign"},
     "adapters/qdrant/src/vectoracl_qdrant/operator.py": {"_owner", "_mapping"},

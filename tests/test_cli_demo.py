@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vectoracl import Chunk, Principal, VectorACL
-from vectoracl.adapter_api.demo_attacks import Attempt, Forging
+from vectoracl.adapter_api.demo_attacks import AttackContext, Attempt
 from vectoracl.cli import app
 from vectoracl.cli.demo import attacks, run
 from vectoracl.cli.demo.command import FOLDER
@@ -286,7 +286,7 @@ def test_the_attacks_and_check_notice_an_open_table(here, postgresql):
         for one in (own, foreign):
             acl.scoped(one).upsert([Chunk(id=str(n), document="d", text=f"words {n}") for n in range(8)])
         vector = open_embedder("hashed:64").embed_queries(["words 3"])[0].tolist()
-        forging = Forging(own, foreign, vector, attacks.reopener(acl, config))
+        forging = AttackContext(own, foreign, vector, attacks.reopener(acl, config))
 
         sound = attacks.attempts(acl, forging, here)
         assert [one.attack for one in sound] == ATTACKS

@@ -33,7 +33,7 @@ class Time:
         self.tick += seconds
 
     def of(self, acl):
-        acl.guard.clock, acl.guard.monotonic = lambda: self.wall, lambda: self.tick
+        acl.pipeline.clock, acl.pipeline.monotonic = lambda: self.wall, lambda: self.tick
         return acl
 
 
@@ -347,7 +347,7 @@ def test_a_clock_that_is_set_back_keeps_no_decision_alive(api, kind, back):
 @pytest.mark.parametrize("said", [math.nan, math.inf, -math.inf, None, "later"])
 def test_a_clock_that_says_no_time_expires_everybody(api, said):
     acl = api.connect(config())
-    acl.real.guard.clock = lambda: said
+    acl.real.pipeline.clock = lambda: said
     with pytest.raises(DeniedError, match="expired"):
         acl.scoped(Principal("ann", "acme", authenticated_by="test", expires_at=4e9)).count()
     assert acl.scoped(person("ann", "acme")).count() == 0

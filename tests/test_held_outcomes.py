@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from vectoracl.access.policy import TenantPolicy
 from vectoracl.audit.sinks import MemorySink
-from vectoracl.engine.pipeline import Guard
+from vectoracl.engine.pipeline import Pipeline
 
 
-def guard_and_sink() -> tuple[Guard, MemorySink]:
+def guard_and_sink() -> tuple[Pipeline, MemorySink]:
     sink = MemorySink()
-    return Guard(TenantPolicy(), sink, lambda partition: "main"), sink
+    return Pipeline(TenantPolicy(), sink, lambda partition: "main"), sink
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["ok", "rolled_back", "unknown"]))))

@@ -9,7 +9,7 @@ from vectoracl.adapter_api.contract import Capabilities, Flow, Opened, Request
 from vectoracl.adapter_api.operations import Found, Search
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.audit.sinks import Sink
-from vectoracl.client.connect import VectorACL, _Named
+from vectoracl.client.connect import VectorACL, _OpenStore
 from vectoracl.config import StoreConfig
 from vectoracl.engine.pipeline import Store
 from vectoracl.model.records import Hit, Tag
@@ -73,5 +73,5 @@ def null_acl(shared: tuple[str, ...] = (), *, parallel: int = 1, sink: Sink | No
     )
     opened = Opened(NullAdapter(), lambda: NullPort(("acme", *shared), parallel), lambda: None)  # type: ignore[arg-type,return-value]
     store = Store("null", "null", NullAdapter(), {})  # type: ignore[arg-type]
-    acl._stores["null"] = _Named(store, opened, StoreConfig(adapter="null"))
+    acl._stores["null"] = _OpenStore(store, opened, StoreConfig(adapter="null"))
     return acl.open()

@@ -76,7 +76,7 @@ class Unscoped:
             found = yield from named.store.adapter.unscoped(resolved, k)
             return Result(found.hits, complete=found.complete, shortfall=found.shortfall, decision_id=decision_id)
 
-        flow = recorded(acl.guard, named.store, "unscoped", self._reason, ["*"], body, size=len, hits=_hits)
+        flow = recorded(acl.pipeline, named.store, "unscoped", self._reason, ["*"], body, size=len, hits=_hits)
         core = acl.core_port
         ports = {"store": named.port, "audit": core, "embedder": core}
         return run(flow, ports, timeout=named.config.timeout, apart=EMBEDDING)
@@ -120,22 +120,22 @@ class Operated:
 
         Raises: UnsupportedPredicateError if the adapter cannot scan; ScopeViolationError; StoreError.
         """
-        return self._run(operator_flows.read_page(self._acl.guard, self.store, self._reason, tenant, size, after))
+        return self._run(operator_flows.read_page(self._acl.pipeline, self.store, self._reason, tenant, size, after))
 
     def write(self, tenant: str, records: Sequence[Record]) -> int:
         """Write rows of *tenant* with their tags as they are, all or none.
 
         Raises: UnsupportedPredicateError if the adapter cannot; InvalidInputError, UntaggedWriteError; StoreError.
         """
-        return self._run(operator_flows.write_rows(self._acl.guard, self.store, self._reason, tenant, records))
+        return self._run(operator_flows.write_rows(self._acl.pipeline, self.store, self._reason, tenant, records))
 
     def clear(self, tenant: str) -> int | None:
         """Delete every row of *tenant*; return how many, or None where the store cannot count. Raises: StoreError."""
-        return self._run(operator_flows.clear(self._acl.guard, self.store, self._reason, tenant))
+        return self._run(operator_flows.clear(self._acl.pipeline, self.store, self._reason, tenant))
 
     def count(self, tenant: str) -> int:
         """Count *tenant*'s rows. Raises: UnsupportedPredicateError where the store cannot count; StoreError."""
-        return self._run(operator_flows.count_rows(self._acl.guard, self.store, self._reason, tenant))
+        return self._run(operator_flows.count_rows(self._acl.pipeline, self.store, self._reason, tenant))
 
 
 def operate(acl: VectorACL, *, store: str | None = None, reason: str) -> Operated:
@@ -167,7 +167,7 @@ def on_tenant(
     try:
         named = acl._named(name)  # noqa: SLF001 - hazmat is the owner's own back door
         flow = recorded(
-            acl.guard, named.store, f"tenants.{action}", _reason(reason), [tenant], body, size=lambda _: None
+            acl.pipeline, named.store, f"tenants.{action}", _reason(reason), [tenant], body, size=lambda _: None
         )
         return run(flow, {"audit": acl.core_port}, timeout=None)
     finally:
@@ -215,7 +215,9 @@ def adopt(
         }
 
     # Whose rows there are is not known before all of them were read.
-    flow = recorded(acl.guard, named.store, "adopt", _reason(reason), ["*"], body, size=lambda _: None, reached=reached)
+    flow = recorded(
+        acl.pipeline, named.store, "adopt", _reason(reason), ["*"], body, size=lambda _: None, reached=reached
+    )
     return run(flow, {"audit": acl.core_port}, timeout=None)
 
 

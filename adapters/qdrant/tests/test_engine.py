@@ -19,7 +19,7 @@ pytest.importorskip("qdrant_edge", reason="not run: pip install qdrant-edge-py")
 import vectoracl as v
 from vectoracl import F
 from vectoracl.adapter_api.chunk_validation import prepare, record_of
-from vectoracl.filters.boolean_compiler import EVERY
+from vectoracl.filters.boolean_compiler import ALL_ROWS
 from vectoracl.filters.semantics import compile_test
 from vectoracl.filters.validation import check_fields, check_scope_predicate
 from vectoracl.model.records import Record, Tag
@@ -104,7 +104,7 @@ def test_the_engine_orders_by_the_number_of_the_document(shard: Shard, where: v.
 
 def test_a_search_ranks_inside_the_tenant(shard: Shard) -> None:
     query = unit(np.random.default_rng(9))
-    compiled = COMPILED.rows("acme", EVERY)
+    compiled = COMPILED.rows("acme", ALL_ROWS)
     assert compiled is not None
     got = shard.ranked(compiled, query.tolist(), 10)
     exact = sorted(

@@ -14,7 +14,7 @@ from google.protobuf.json_format import MessageToDict
 
 from vectoracl.adapter_api.operations import Replace, Upsert
 from vectoracl.errors import RefusedError, StoreError, UntaggedWriteError
-from vectoracl.filters.boolean_compiler import EVERY, NONE
+from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl_weaviate.compile import _name
 from vectoracl_weaviate.conformance.harness import WeaviateStore
@@ -62,17 +62,17 @@ def test_no_flow_can_make_a_message_without_a_tenant_or_for_everything() -> None
     with pytest.raises(RefusedError):
         _name("")
     for make in (
-        lambda: COMPILER.near("", EVERY, VECTOR, 1, frozenset()),
-        lambda: COMPILER.tally("", EVERY),
+        lambda: COMPILER.near("", ALL_ROWS, VECTOR, 1, frozenset()),
+        lambda: COMPILER.tally("", ALL_ROWS),
         lambda: COMPILER.put("", [(records(1)[0], "")]),
         lambda: COMPILER.drop("", COMPILER.whole()),
         lambda: COMPILER.state(""),
-        lambda: COMPILER.drop(TENANT, EVERY),
-        lambda: COMPILER.drop(TENANT, NONE),
-        lambda: COMPILER.near(TENANT, NONE, VECTOR, 1, frozenset()),
-        lambda: COMPILER.tally(TENANT, NONE),
-        lambda: COMPILER.groups("", EVERY, "lang", 3),
-        lambda: COMPILER.groups(TENANT, NONE, "lang", 3),
+        lambda: COMPILER.drop(TENANT, ALL_ROWS),
+        lambda: COMPILER.drop(TENANT, NO_ROWS),
+        lambda: COMPILER.near(TENANT, NO_ROWS, VECTOR, 1, frozenset()),
+        lambda: COMPILER.tally(TENANT, NO_ROWS),
+        lambda: COMPILER.groups("", ALL_ROWS, "lang", 3),
+        lambda: COMPILER.groups(TENANT, NO_ROWS, "lang", 3),
     ):
         with pytest.raises(RefusedError):
             make()

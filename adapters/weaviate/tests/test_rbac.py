@@ -15,7 +15,7 @@ from weaviate.proto.v1 import weaviate_pb2_grpc
 import vectoracl as v
 from vectoracl import Chunk
 from vectoracl.errors import ConfigError, RefusedError, StoreError
-from vectoracl.filters.boolean_compiler import EVERY
+from vectoracl.filters.boolean_compiler import ALL_ROWS
 from vectoracl.model.records import Record, Tag
 from vectoracl.testing import principal
 from vectoracl_weaviate import tenant_keys
@@ -79,8 +79,8 @@ def raw(two, key):
         with grpc.insecure_channel(config.grpc_target) as channel:
             stub, done = weaviate_pb2_grpc.WeaviateStub(channel), {}
             for request in (
-                compiler.near(tenant, EVERY, np.ones(8, np.float32), 3, frozenset()),
-                compiler.tally(tenant, EVERY),
+                compiler.near(tenant, ALL_ROWS, np.ones(8, np.float32), 3, frozenset()),
+                compiler.tally(tenant, ALL_ROWS),
                 compiler.put(tenant, [(record, "")]),
                 compiler.drop(tenant, compiler.whole()),
                 compiler.state(tenant),
@@ -212,11 +212,11 @@ def test_with_keys_for_tenants_no_request_about_objects_goes_with_the_processs_o
     )
     compiler, port = WeaviateCompiler(config, {}), WeaviatePort(config, tmp_path, debug=False)
     vector = np.ones(8, np.float32)
-    for request in (compiler.near_of("t_acme", vector, 3), compiler.tally_of("t_acme", EVERY), Tenants()):
+    for request in (compiler.near_of("t_acme", vector, 3), compiler.tally_of("t_acme", ALL_ROWS), Tenants()):
         with pytest.raises(StoreError) as caught:
             port.execute(request, 1)
         assert (caught.value.code, caught.value.sent) == ("unauthorized", "no")
     with pytest.raises(StoreError) as caught:
-        port.execute(compiler.near("acme", EVERY, vector, 3, frozenset()), 1)
+        port.execute(compiler.near("acme", ALL_ROWS, vector, 3, frozenset()), 1)
     assert caught.value.code == "tenant_not_served"
     port.close()

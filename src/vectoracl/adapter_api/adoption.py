@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vectoracl.adapter_api.chunk_validation import prepare
+from vectoracl.adapter_api.chunk_validation import validate_chunks
 from vectoracl.adapter_api.contract import Adopted, Progress
 from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.filters.validation import FieldType, reserved_key
@@ -173,7 +173,7 @@ class Checks:
         nonzero = self.metric == "cosine"
         if self.prefix:
             chunk = replace(chunk, id=self.prefix + chunk.id, document=self.prefix + chunk.document)
-        (ready,) = prepare([chunk], self.fields, self.dimension, nonzero=nonzero, limit=1)
+        (ready,) = validate_chunks([chunk], self.fields, self.dimension, nonzero=nonzero, limit=1)
         assert ready.vector is not None
         path = path_of(self.source) if self.source else PATH
         tag = Tag(tenant, ready.chunk.document, ready.chunk.id, producer=PRODUCER, path=path, time=self.time)

@@ -32,7 +32,7 @@ _STORED_MOMENT = re.compile(STORED_MOMENT, re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class ValidatedChunk:
     """A chunk whose every part but a missing vector was checked; `metadata` has its declared types.
 
     Everything here is a copy, so that nothing that the caller keeps can change it before it is written.
@@ -43,9 +43,9 @@ class Prepared:
     vector: Vector | None
 
 
-def prepare(
+def validate_chunks(
     chunks: Iterable[Chunk], fields: Mapping[str, FieldType], dimension: int, *, nonzero: bool, limit: int
-) -> tuple[Prepared, ...]:
+) -> tuple[ValidatedChunk, ...]:
     """Check *chunks*: at most *limit* of them, no two with the same document and id.
 
     Raises: InvalidInputError, ReservedFieldError; the message names the chunk's place in the call, not its content.
@@ -73,7 +73,7 @@ def prepare(
 
 def _prepare_one(
     chunk: object, place: int, fields: Mapping[str, FieldType], dimension: int, *, nonzero: bool
-) -> Prepared:
+) -> ValidatedChunk:
     if type(chunk) is not Chunk:
         raise InvalidInputError(f"Item {place} is {type(chunk).__name__}, not a Chunk.", field="chunks")
     try:
@@ -89,7 +89,7 @@ def _prepare_one(
     except (InvalidInputError, ReservedFieldError) as error:
         error.args = (f"Chunk {place} of the call: {error.message}",)
         raise
-    return Prepared(Chunk(id_, document, text, None, int.__int__(position)), metadata, vector)
+    return ValidatedChunk(Chunk(id_, document, text, None, int.__int__(position)), metadata, vector)
 
 
 def check_metadata(metadata: object, fields: Mapping[str, FieldType]) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def name_store(error: VectorACLError, store: str, adapter: str) -> None:
 
 
 def record_of(
-    prepared: Sequence[Prepared],
+    prepared: Sequence[ValidatedChunk],
     vectors: Sequence[Vector | None],
     make_tag: Callable[[Chunk], Tag],
 ) -> tuple[Record, ...]:

@@ -382,7 +382,7 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class DemoPlace:
+class DemoStore:
     """Where the demo's store is (`vectoracl_demo_place`).
 
     `settings` are keys of `[stores.main]`; a Path in them is relative to the demo's own folder. `kept` says whether the

@@ -27,8 +27,8 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Forging:
-    """What an adapter needs to try its own attacks, for which it goes around the API (`vectoracl_attempts`).
+class AttackContext:
+    """What an adapter needs to try its own attacks, for which it goes around the API (`vectoracl_demo_attacks`).
 
     `own` is the attacker, `foreign` a principal of the tenant that is attacked; both have chunks. `vector` is a query
     that both have answers to. `reopen` opens the same configuration on a client of the adapter's own making.

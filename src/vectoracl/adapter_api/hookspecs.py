@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 from pydantic import BaseModel
 
-from vectoracl.adapter_api.contract import Capabilities, DemoPlace, OpenContext, Opened
+from vectoracl.adapter_api.contract import Capabilities, DemoStore, OpenContext, Opened
 from vectoracl.adapter_api.posture import Posture, Rule
 
 if TYPE_CHECKING:  # the command line's, which stands after this file in the order of imports
-    from vectoracl.adapter_api.demo_attacks import Attempt, Forging
+    from vectoracl.adapter_api.demo_attacks import AttackContext, Attempt
 
 PROJECT = "vectoracl"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -60,7 +60,7 @@ class AdapterSpec:
         raise NotImplementedError  # likewise
 
     @hookspec(firstresult=True)
-    def vectoracl_attempts(self, config: Any, context: OpenContext, forging: Forging) -> Sequence[Attempt]:
+    def vectoracl_demo_attacks(self, config: Any, context: OpenContext, forging: AttackContext) -> Sequence[Attempt]:
         """Try what goes around the API on the live store: untagged write, other tenant's tag, stale connection.
 
         For `vectoracl demo`. Leaves nothing behind, also where an attack succeeds. Raises: StoreError.
@@ -77,7 +77,7 @@ class AdapterSpec:
         raise NotImplementedError  # likewise
 
     @hookspec(firstresult=True)
-    def vectoracl_demo_place(self, dimension: int, say: Callable[[str], None]) -> DemoPlace:
+    def vectoracl_demo_place(self, dimension: int, say: Callable[[str], None]) -> DemoStore:
         """Find or start what `vectoracl demo --store` runs on: an address in the environment first.
 
         *dimension* is that of the vectors to come; *say* hears what takes long. Raises: RefusedError with what would

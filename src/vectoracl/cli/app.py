@@ -146,11 +146,11 @@ app.add_typer(tenants, name="tenants", rich_help_panel=_OPERATE)
 _add("list", store.tenants_list, "Commands", "vectoracl tenants list", to=tenants)
 _add("promote", store.promote, "Commands", "vectoracl tenants promote acme", to=tenants)
 _add("demote", store.demote, "Commands", "vectoracl tenants demote acme", to=tenants)
-_add("create", store.create, "Life", "vectoracl tenants create acme", to=tenants)
-_add("deactivate", store.deactivate, "Life", "vectoracl tenants deactivate acme", to=tenants)
-_add("offload", store.offload, "Life", "vectoracl tenants offload acme", to=tenants)
-_add("activate", store.activate, "Life", "vectoracl tenants activate acme", to=tenants)
-_add("remove", store.remove, "Life", "vectoracl tenants remove acme", to=tenants)
+_add("create", store.create, "Lifetime", "vectoracl tenants create acme", to=tenants)
+_add("deactivate", store.deactivate, "Lifetime", "vectoracl tenants deactivate acme", to=tenants)
+_add("offload", store.offload, "Lifetime", "vectoracl tenants offload acme", to=tenants)
+_add("activate", store.activate, "Lifetime", "vectoracl tenants activate acme", to=tenants)
+_add("remove", store.remove, "Lifetime", "vectoracl tenants remove acme", to=tenants)
 
 
 def main() -> None:

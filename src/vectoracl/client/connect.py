@@ -26,9 +26,9 @@ from vectoracl.config import EMBEDDER_TIMEOUT, AuditConfig, Config, PolicyConfig
 from vectoracl.engine.core_ports import CORE_PORTS, EMBEDDING, AsyncCorePort, CorePort
 from vectoracl.engine.drivers import arun, run, wrapped
 from vectoracl.engine.explain import Explanation, explain_flow
-from vectoracl.engine.handle import Life
+from vectoracl.engine.handle import Lifetime
 from vectoracl.engine.operator_flows import accepting
-from vectoracl.engine.pipeline import Asker, Guard, Store
+from vectoracl.engine.pipeline import Caller, Pipeline, Store
 from vectoracl.engine.recorded_operator import recorded_operator
 from vectoracl.errors import (
     ClosedError,
@@ -52,7 +52,7 @@ Source = str | os.PathLike[str] | Mapping[str, Any] | Config
 
 
 @dataclass(slots=True)
-class _Named:
+class _OpenStore:
     """One configured store, opened: its flows, its ports (made at first use) and what it was found to be."""
 
     store: Store
@@ -84,7 +84,7 @@ class _Base:
         self._lock = RLock()
         self._making = RLock()  # held while a port is made, and by who closes, who must not wait for a store's answer
         self._closed = False
-        self._stores: dict[str, _Named] = {}
+        self._stores: dict[str, _OpenStore] = {}
         # What is given counts also where it is falsy: a policy with no rules denies, it is not the default policy.
         self._embedder = _open_embedder(self.config) if embedder is None else embedder
         self.embedder_identity = None if self._embedder is None else identity_of(self._embedder)
@@ -93,7 +93,7 @@ class _Base:
             policy = _open_policy(self.config.policy, self.config.tenants.shared, debug=debug)
         self.policy = policy
         self.sink: Sink = _open_sink(self.config, self._base) if sink is None else sink
-        self.guard = Guard(
+        self.pipeline = Pipeline(
             self.policy,
             self.sink,
             self._route,
@@ -144,7 +144,7 @@ class _Base:
         return not self._closed
 
     @apart
-    def _named(self, name: str) -> _Named:
+    def _named(self, name: str) -> _OpenStore:
         """Return the store, opened but not contacted. Raises: ClosedError, ConfigError, AdapterNotFoundError."""
         if self._closed:
             raise ClosedError("This VectorACL was closed.")
@@ -177,7 +177,7 @@ class _Base:
                         f"holds {can.dimension}. Set both to the same."
                     )
                 kept = partial(self._kept_embedder, name)
-                named = _Named(Store(name, config.adapter, opened.adapter, fields, kept), opened, config)
+                named = _OpenStore(Store(name, config.adapter, opened.adapter, fields, kept), opened, config)
                 self._stores[name] = named
         return named
 
@@ -185,7 +185,7 @@ class _Base:
         posture = self._stores[name].posture
         return None if posture is None else posture.embedder
 
-    def _made(self, named: _Named, kind: Literal["port", "aport"]) -> Any:
+    def _port_of(self, named: _OpenStore, kind: Literal["port", "aport"]) -> Any:
         """Return the port of *named*, made once for all threads. Raises: ClosedError."""
         with self._making:
             if self._closed:
@@ -194,7 +194,7 @@ class _Base:
                 setattr(named, kind, getattr(named.opened, kind)())
             return getattr(named, kind)
 
-    def _shut(self) -> bool:
+    def _mark_closed(self) -> bool:
         """Let nobody make a port from now on; False if that was so already."""
         with self._making:
             before, self._closed = self._closed, True
@@ -215,7 +215,7 @@ class _Base:
             )
             raise wrapped(error, message, debug=debug, code="internal") from (error if debug else None)
 
-    def _demand(self, named: _Named, posture: Posture) -> None:
+    def _demand(self, named: _OpenStore, posture: Posture) -> None:
         """Refuse a store whose real posture is weaker than what is demanded. Raises: PostureError."""
         demanded: Grade = self.config.minimum_grade or named.store.capabilities.grade
         reached = GRADES.index(posture.grade) if posture.grade in GRADES else 0
@@ -236,19 +236,19 @@ class _Base:
     def _demanded(self, name: str, posture: Posture) -> Posture:
         return demand(posture, self.config.minimum_grade, name, GRADES)
 
-    def _asker(self, principal: object, actions: Iterable[Action] | None) -> Asker:
+    def _caller(self, principal: object, actions: Iterable[Action] | None) -> Caller:
         who = check_principal(principal)
-        return Asker(who, ALL_ACTIONS if actions is None else check_actions(actions), ALWAYS)
+        return Caller(who, ALL_ACTIONS if actions is None else check_actions(actions), ALWAYS)
 
     def _handle(self, make: Callable[..., T], principal: Principal, actions: Iterable[Action] | None) -> T:
-        asker = self._asker(principal, actions)
-        name = self._route(asker.principal.tenant)
-        return make(self.guard, lambda: self._named(name).store, self, asker, Life(self._alive))
+        caller = self._caller(principal, actions)
+        name = self._route(caller.principal.tenant)
+        return make(self.pipeline, lambda: self._named(name).store, self, caller, Lifetime(self._alive))
 
     def _explain(self, principal: object, action: object, document: str | None) -> tuple[Store, Flow[Explanation]]:
-        asker = self._asker(principal, None)
-        store = self._named(self._route(asker.principal.tenant)).store
-        return store, explain_flow(self.guard, store, asker, check_action(action), document)
+        caller = self._caller(principal, None)
+        store = self._named(self._route(caller.principal.tenant)).store
+        return store, explain_flow(self.pipeline, store, caller, check_action(action), document)
 
 
 class VectorACL(_Base):
@@ -280,7 +280,7 @@ class VectorACL(_Base):
                     self._helpers = ThreadPoolExecutor(_MAX_HELPERS, thread_name_prefix="vectoracl-leg")
         return self._helpers
 
-    def _ready(self, name: str) -> _Named:
+    def _ready(self, name: str) -> _OpenStore:
         named = self._named(name)
         if named.posture is None:
             with self._lock:
@@ -288,7 +288,7 @@ class VectorACL(_Base):
                     self._look(named)
         return named
 
-    def _look(self, named: _Named) -> Posture:
+    def _look(self, named: _OpenStore) -> Posture:
         posture = self._posture(named)
         assert named.port is not None
         self._demand(named, posture)
@@ -297,14 +297,14 @@ class VectorACL(_Base):
         named.posture = posture
         return posture
 
-    def _accepting(self, named: _Named, door: str, posture: Posture) -> None:
-        flow = accepting(self.guard, named.store, door, posture)
+    def _accepting(self, named: _OpenStore, door: str, posture: Posture) -> None:
+        flow = accepting(self.pipeline, named.store, door, posture)
         run(flow, {"audit": self.core_port}, timeout=named.config.timeout)
 
     @apart
-    def _posture(self, named: _Named) -> Posture:
+    def _posture(self, named: _OpenStore) -> Posture:
         with self._foreign(named.config.adapter):
-            port: Port = self._made(named, "port")
+            port: Port = self._port_of(named, "port")
             found = run(named.store.adapter.posture(), {"store": port}, timeout=named.config.timeout)
             return judged(found, named.store.name, self.embedder_identity)
 
@@ -335,7 +335,7 @@ class VectorACL(_Base):
         """
         named = self._named(self._known(store))
         with self._foreign(named.config.adapter):
-            port: Port = self._made(named, "port")
+            port: Port = self._port_of(named, "port")
             return frozenset(f"{named.config.adapter}: {one}" for one in named.opened.places(port))
 
     def places_for_journal(self, store: str) -> frozenset[str]:
@@ -353,7 +353,7 @@ class VectorACL(_Base):
             raise InvalidInputError("The reason must be a text that says why.", field="reason")
         raw = self._operator(store)
         named = self._named(self._known(store))
-        return recorded_operator(raw, self.guard, named.store, self.core_port, check_text(reason, "reason", 1024))
+        return recorded_operator(raw, self.pipeline, named.store, self.core_port, check_text(reason, "reason", 1024))
 
     @apart
     def _operator(self, store: str | None) -> Operator:
@@ -389,7 +389,7 @@ class VectorACL(_Base):
         if os.getpid() != self._pid:  # the parent's connections and its audit file are not the child's to close
             self._closed = True
             return
-        if not self._shut():
+        if not self._mark_closed():
             return
         ending = _Ending(debug=self.config.debug_errors)
         for named in self._stores.values():
@@ -399,7 +399,7 @@ class VectorACL(_Base):
         if self._helpers is not None:
             self._helpers.shutdown(wait=False)
         self.core_port.close()
-        self.guard.settle_rest()
+        self.pipeline.settle_rest()
         with ending.of("The audit sink"):
             self.sink.close()
         ending.finish()
@@ -413,7 +413,7 @@ class VectorACL(_Base):
         try:
             self.close()
         except VectorACLError as ending:
-            _beside(ending, error)
+            _attach(ending, error)
 
 
 class AsyncVectorACL(_Base):
@@ -452,7 +452,7 @@ class AsyncVectorACL(_Base):
             return await arun(flow, named.aports, timeout=named.config.timeout, apart=EMBEDDING)
         return await arun(flow, named.aports, timeout=timeout)
 
-    async def _ready(self, name: str) -> _Named:
+    async def _ready(self, name: str) -> _OpenStore:
         named = self._named(name)
         self._check_loop()
         if named.posture is None:
@@ -466,15 +466,15 @@ class AsyncVectorACL(_Base):
                     named.posture = posture
         return named
 
-    async def _accepting(self, named: _Named, door: str, posture: Posture) -> None:
-        flow = accepting(self.guard, named.store, door, posture)
+    async def _accepting(self, named: _OpenStore, door: str, posture: Posture) -> None:
+        flow = accepting(self.pipeline, named.store, door, posture)
         await arun(flow, {"audit": self._core_async}, timeout=named.config.timeout)
 
     @apart
-    async def _posture(self, named: _Named) -> Posture:
+    async def _posture(self, named: _OpenStore) -> Posture:
         with self._foreign(named.config.adapter):
             # Made and kept in the thread: a caller that is cancelled meanwhile leaves none behind that nobody closes.
-            aport: Any = named.aport or await asyncio.to_thread(self._made, named, "aport")
+            aport: Any = named.aport or await asyncio.to_thread(self._port_of, named, "aport")
             found = await arun(named.store.adapter.posture(), {"store": aport}, timeout=named.config.timeout)
             return judged(found, named.store.name, self.embedder_identity)
 
@@ -531,13 +531,13 @@ class AsyncVectorACL(_Base):
         ending = _Ending(debug=self.config.debug_errors)
         if self._stores:  # whoever is making a port finishes it first; in a thread, since that may take a while
             with ending.of("A port that was being made"):
-                await _to_its_end(self._shut)
+                await _to_its_end(self._mark_closed)
         for named in self._stores.values():
             if named.aport is not None:
                 with ending.of(f"The store {named.store.name!r}"):
                     await named.aport.close()
         self.core_port.close()
-        self.guard.settle_rest()
+        self.pipeline.settle_rest()
         with ending.of("The audit sink"):
             if self.core_port.sink_is_quick():
                 self.sink.close()
@@ -554,7 +554,7 @@ class AsyncVectorACL(_Base):
         try:
             await self.close()
         except VectorACLError as ending:
-            _beside(ending, error)
+            _attach(ending, error)
 
 
 def connect(
@@ -643,7 +643,7 @@ class _Ending:
             raise self._first from self._first.__cause__
 
 
-def _beside(ending: VectorACLError, error: BaseException | None) -> None:
+def _attach(ending: VectorACLError, error: BaseException | None) -> None:
     """Say the error of closing by a note on *error*, which ended the block. Raises: *ending* where there is none."""
     if error is None:
         raise ending

@@ -1,6 +1,7 @@
 """The handles: what an application holds. A handle is bound to one principal and has no method that reaches others.
 
-`ScopedRetriever` and `AsyncScopedRetriever` differ in who drives: each method builds the same flow (`handle.Handle`).
+`ScopedRetriever` and `AsyncScopedRetriever` differ in who drives: each method builds the same flow
+(`handle.ScopedBase`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal, Self, TypeVar
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.client.bulk_load import LoadProgress, LoadReport, Pieces, batches
 from vectoracl.engine import arguments
-from vectoracl.engine.handle import UNSET, Handle, Ids
+from vectoracl.engine.handle import UNSET, Ids, ScopedBase
 from vectoracl.engine.load_journal import Journal
 from vectoracl.engine.pipeline import Store
 from vectoracl.errors import ClosedError, InvalidInputError, TooLargeError
@@ -26,7 +27,7 @@ T = TypeVar("T")
 _BATCH = 500
 
 
-class ScopedRetriever(Handle):
+class ScopedRetriever(ScopedBase):
     """Search and write as one principal. A plain value: it holds no connection, and policy is asked at each call.
 
     `with` is optional; it only makes later use an error.
@@ -230,7 +231,7 @@ class ScopedRetriever(Handle):
         report = LoadReport()
         size = self._batch(batch)
         places = frozenset[str]() if resume is None else self._places()
-        with Journal(resume, self._asker.principal.tenant, places, self._embedder()) as journal:
+        with Journal(resume, self._caller.principal.tenant, places, self._embedder()) as journal:
             pieces = Pieces(automatic=batch is None)
             for part in batches(stream, size, journal, report):
                 if part.known:
@@ -266,7 +267,7 @@ class ScopedRetriever(Handle):
         return self._where()(self._open().name)  # type: ignore[no-any-return]
 
 
-class AsyncScopedRetriever(Handle):
+class AsyncScopedRetriever(ScopedBase):
     """`ScopedRetriever` for asyncio: the same methods, awaited; `scan` is an async iterator."""
 
     __slots__ = ()
@@ -426,7 +427,7 @@ class AsyncScopedRetriever(Handle):
         report = LoadReport()
         size = _batch(batch, self._open().capabilities.max_batch)
         places = frozenset[str]() if resume is None else await self._places()
-        with Journal(resume, self._asker.principal.tenant, places, self._embedder()) as journal:
+        with Journal(resume, self._caller.principal.tenant, places, self._embedder()) as journal:
             pieces = Pieces(automatic=batch is None)
             for part in batches(stream, size, journal, report):
                 if part.known:

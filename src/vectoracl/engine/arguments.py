@@ -23,7 +23,7 @@ MAX_TIMEOUT = 86_400  # a day; servers count milliseconds in 31 bits
 _MAX_FLOAT = sys.float_info.max  # compared, since math.isfinite raises for an integer beyond it
 
 
-class Ask(NamedTuple):
+class SearchArguments(NamedTuple):
     """The checked arguments of a search, but for the query."""
 
     k: int
@@ -113,7 +113,7 @@ def check_ask(
     include: object,
     exact: object,
     tuning: object,
-) -> Ask:
+) -> SearchArguments:
     """Check the arguments of a search against what the store can. Raises: InvalidInputError and its kin."""
     can = store.capabilities
     if min_score is not None and (
@@ -136,7 +136,7 @@ def check_ask(
             known = ", ".join(sorted(can.tuning)) or "none"
             raise UnsupportedPredicateError(f"The store has no setting {name!r}; it has: {known}.", field="tuning")
         settings[name] = integer(value, name, *can.tuning[name])
-    return Ask(
+    return SearchArguments(
         integer(k, "k", 1, can.max_k),
         check_where(store, where),
         None if min_score is None else float(min_score),

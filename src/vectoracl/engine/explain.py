@@ -8,7 +8,7 @@ from typing import Any
 
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.engine import reads
-from vectoracl.engine.pipeline import Asker, Guard, Store
+from vectoracl.engine.pipeline import Caller, Pipeline, Store
 from vectoracl.errors import DeniedError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS, F
 from vectoracl.filters.validation import check_scope_predicate
@@ -54,22 +54,24 @@ class Explanation:
         return text
 
 
-def explain_flow(guard: Guard, store: Store, asker: Asker, action: Action, document: str | None) -> Flow[Explanation]:
+def explain_flow(
+    pipeline: Pipeline, store: Store, caller: Caller, action: Action, document: str | None
+) -> Flow[Explanation]:
     """Decide *action* and, for reads, count what is visible; each is recorded as a decision of its own.
 
     Raises: InvalidInputError; RefusedError and its kinds where the scope has no form on this store.
     """
     if document is not None:
         check_id(document, "document")
-    plan = yield from guard.explained(asker, action, store)
+    plan = yield from pipeline.explained(caller, action, store)
     decision = plan.decision
     grants = tuple((leg.partition, leg.predicate.to_dict()) for leg in plan.legs)
     visible = found = None
     if decision.permit and action in READ:
         # Who may search and not count, or a store that cannot count, leaves the numbers unknown.
         with contextlib.suppress(DeniedError, UnsupportedPredicateError):
-            visible = yield from reads.count(guard, store, asker, ALWAYS)
+            visible = yield from reads.count(pipeline, store, caller, ALWAYS)
             if document is not None:
                 where = check_scope_predicate(F["@document"] == document, store.fields)
-                found = yield from reads.count(guard, store, asker, where)
+                found = yield from reads.count(pipeline, store, caller, where)
     return Explanation(decision.permit, decision.reasons, decision.policy_version, grants, visible, document, found)

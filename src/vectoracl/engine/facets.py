@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import MAX_FACETS, Facets
 from vectoracl.engine.drivers import confined, side_by_side
-from vectoracl.engine.pipeline import Asker, Guard, Leg, Plan, Store, retried
+from vectoracl.engine.pipeline import Caller, Leg, Pipeline, Plan, Store, retried
 from vectoracl.engine.second_lock import counted
 from vectoracl.errors import StoreError, UnsupportedPredicateError
 from vectoracl.filters.predicate import Predicate
@@ -19,7 +19,7 @@ from vectoracl.model.values import native
 
 
 def facets(
-    guard: Guard, store: Store, asker: Asker, field: str, kind: FieldType, where: Predicate, limit: int
+    pipeline: Pipeline, store: Store, caller: Caller, field: str, kind: FieldType, where: Predicate, limit: int
 ) -> Flow[list[Facet]]:
     """Count by the values of *field*, exactly, over every partition; the best *limit* come back.
 
@@ -50,7 +50,7 @@ def facets(
                 )
         return summed((facet for one in found for facet in one), kind, store.adapter_name)[:limit]
 
-    return (yield from guard.guarded(asker, "scan", store, body, empty=lambda _: [], size=len))
+    return (yield from pipeline.run(caller, "scan", store, body, empty=lambda _: [], size=len))
 
 
 def summed(found: Iterable[Facet], kind: FieldType, adapter: str) -> list[Facet]:

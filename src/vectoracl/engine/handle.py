@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self, TypeVar
 
-from vectoracl.adapter_api.chunk_validation import Prepared, prepare
+from vectoracl.adapter_api.chunk_validation import ValidatedChunk, validate_chunks
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import MAX_FACETS, ChunkRef, Include
 from vectoracl.audit.sinks import Sink
 from vectoracl.engine import arguments, facets, paging, reads, writes
 from vectoracl.engine.load_journal import Journal
-from vectoracl.engine.pipeline import Asker, Guard, Store
+from vectoracl.engine.pipeline import Caller, Pipeline, Store
 from vectoracl.errors import ClosedError, DeniedError, InvalidInputError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS, Predicate, check_predicate, conjunction
 from vectoracl.model.actions import Action, check_actions
@@ -25,7 +25,7 @@ _LOOKED_AT = 500
 Ids = Iterable[str | tuple[str, str]]
 
 
-class Life:
+class Lifetime:
     """Whether a handle is open; a narrowed handle ends with the one it came from."""
 
     __slots__ = ("_ended", "_owner")
@@ -43,20 +43,22 @@ class Life:
         return not self._ended and self._owner()
 
 
-class Handle:
+class ScopedBase:
     """What both kinds of handle share: the checks of the arguments and the flows."""
 
-    __slots__ = ("_asker", "_driver", "_guard", "_life", "_store")
+    __slots__ = ("_caller", "_driver", "_life", "_pipeline", "_store")
 
-    def __init__(self, guard: Guard, store: Callable[[], Store], driver: Any, asker: Asker, life: Life) -> None:
-        self._guard = guard
+    def __init__(
+        self, pipeline: Pipeline, store: Callable[[], Store], driver: Any, caller: Caller, life: Lifetime
+    ) -> None:
+        self._pipeline = pipeline
         self._store = store
         self._driver = driver
-        self._asker = asker
+        self._caller = caller
         self._life = life
 
     def __repr__(self) -> str:
-        principal = self._asker.principal
+        principal = self._caller.principal
         return f"<{type(self).__name__} of {principal.id!r}, tenant {principal.tenant!r}>"
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -71,60 +73,62 @@ class Handle:
         """
         store = self._open()
         checked = arguments.check_where(store, check_predicate(where))
-        kept = self._asker.actions if actions is None else self._asker.actions & check_actions(actions)
-        asker = Asker(self._asker.principal, kept, conjunction((self._asker.narrow, checked)))
-        return type(self)(self._guard, self._store, self._driver, asker, Life(self._life.open))
+        kept = self._caller.actions if actions is None else self._caller.actions & check_actions(actions)
+        caller = Caller(self._caller.principal, kept, conjunction((self._caller.narrow, checked)))
+        return type(self)(self._pipeline, self._store, self._driver, caller, Lifetime(self._life.open))
 
-    def driven_by(self, driver: Any, sink: Sink | None = None) -> Self:
+    def with_driver(self, driver: Any, sink: Sink | None = None) -> Self:
         """Return the same handle, driven by *driver*: for adapters that work inside the caller's own transaction.
 
         Outcomes are noted in *sink*, where one is given; it may keep them back until that transaction has ended.
         """
         self._open()
-        guard = self._guard if sink is None else self._guard.noting(sink)
-        return type(self)(guard, self._store, driver, self._asker, Life(self._life.open))
+        pipeline = self._pipeline if sink is None else self._pipeline.noting(sink)
+        return type(self)(pipeline, self._store, driver, self._caller, Lifetime(self._life.open))
 
     def _open(self) -> Store:
         if not self._life.open():
-            raise ClosedError("This handle was closed. Ask for a new one: acl.scoped(principal).")
+            raise ClosedError("This handle was closed. SearchArguments for a new one: acl.scoped(principal).")
         return self._store()
 
     def _search(self, queries: Sequence[Query], **given: Any) -> tuple[Store, Flow[list[Result]]]:
         store = self._open()
         ask = arguments.check_ask(store, **given)
-        return store, reads.search(self._guard, store, self._asker, queries, ask)
+        return store, reads.search(self._pipeline, store, self._caller, queries, ask)
 
     def _fetch(self, ids: object, include: object) -> tuple[Store, Flow[list[Hit]]]:
         store = self._open()
         refs = arguments.check_refs(ids)
-        return store, reads.fetch(self._guard, store, self._asker, refs, arguments.check_include(include))
+        return store, reads.fetch(self._pipeline, store, self._caller, refs, arguments.check_include(include))
 
     def _count(self, where: object) -> tuple[Store, Flow[int]]:
         store = self._open()
-        return store, reads.count(self._guard, store, self._asker, arguments.check_where(store, where))
+        return store, reads.count(self._pipeline, store, self._caller, arguments.check_where(store, where))
 
     def _facets(self, field: str, where: object, limit: int) -> tuple[Store, Flow[list[Facet]]]:
         store = self._open()
         kind = arguments.check_facet(store, field)
         checked = arguments.check_where(store, where)
         kept = arguments.integer(limit, "limit", 1, MAX_FACETS)
-        return store, facets.facets(self._guard, store, self._asker, field, kind, checked, kept)
+        return store, facets.facets(self._pipeline, store, self._caller, field, kind, checked, kept)
 
     def _page(self, where: object, size: int, after: str | None, include: object) -> tuple[Store, Flow[Page]]:
         store = self._open()
         checked = arguments.check_where(store, where)
         return store, paging.page(
-            self._guard, store, self._asker, checked, size, after, arguments.check_include(include)
+            self._pipeline, store, self._caller, checked, size, after, arguments.check_include(include)
         )
 
-    def _prepared(self, chunks: Iterable[Chunk]) -> tuple[Store, tuple[Prepared, ...]]:
+    def _prepared(self, chunks: Iterable[Chunk]) -> tuple[Store, tuple[ValidatedChunk, ...]]:
         store = self._open()
         can = store.capabilities
-        return store, prepare(chunks, store.fields, can.dimension, nonzero=can.metric == "cosine", limit=can.max_batch)
+        return store, validate_chunks(
+            chunks, store.fields, can.dimension, nonzero=can.metric == "cosine", limit=can.max_batch
+        )
 
     def _upsert(self, chunks: Iterable[Chunk], path: str = "upsert") -> tuple[Store, Flow[Written]]:
         store, prepared = self._prepared(chunks)
-        return store, writes.upsert(self._guard, store, self._asker, prepared, path)
+        return store, writes.upsert(self._pipeline, store, self._caller, prepared, path)
 
     def _where(self) -> Any:
         """Return what says where a store is. Raises: InvalidInputError where the driver cannot."""
@@ -151,10 +155,10 @@ class Handle:
                 given = any(one.vector is not None for one in prepared)
                 include: Include = arguments.INCLUDE | {"vector"} if given else arguments.INCLUDE
                 try:
-                    hits = yield from reads.fetch(self._guard, store, self._asker, refs, include)
+                    hits = yield from reads.fetch(self._pipeline, store, self._caller, refs, include)
                 except (DeniedError, UnsupportedPredicateError):
                     return False
-                if not journal.fits(prepared, hits, self._asker.principal.tenant, store.capabilities):
+                if not journal.fits(prepared, hits, self._caller.principal.tenant, store.capabilities):
                     return False
             return True
 
@@ -165,7 +169,7 @@ class Handle:
         store, prepared = self._prepared(chunks)
         if any(one.chunk.document != document for one in prepared):
             raise InvalidInputError("replace() takes chunks of the one document that it names.", field="document")
-        return store, writes.replace(self._guard, store, self._asker, document, prepared)
+        return store, writes.replace(self._pipeline, store, self._caller, document, prepared)
 
     def _delete(self, ids: Any, document: Any, where: Any) -> tuple[Store, Flow[Written]]:
         store = self._open()
@@ -180,4 +184,4 @@ class Handle:
         else:
             selected = arguments.check_where(store, where)
         named = None if document is UNSET else document
-        return store, writes.delete(self._guard, store, self._asker, refs, named, selected)
+        return store, writes.delete(self._pipeline, store, self._caller, refs, named, selected)

@@ -24,7 +24,7 @@ import orjson
 
 from vectoracl._util.file_lock import FileLock
 from vectoracl._util.private_files import open_private, read_private, replace_atomically, try_replacing
-from vectoracl.adapter_api.chunk_validation import Prepared
+from vectoracl.adapter_api.chunk_validation import ValidatedChunk
 from vectoracl.adapter_api.contract import Capabilities
 from vectoracl.adapter_api.equality import TOLERANCE, equal_metadata, vector_difference
 from vectoracl.errors import InvalidInputError, StoreError, apart
@@ -179,7 +179,7 @@ class Journal:
                 _add(content, one)
         return Entry(len(chunks), ids.hexdigest(), content.hexdigest())
 
-    def fits(self, prepared: Sequence[Prepared], hits: Iterable[Hit], tenant: str, can: Capabilities) -> bool:
+    def fits(self, prepared: Sequence[ValidatedChunk], hits: Iterable[Hit], tenant: str, can: Capabilities) -> bool:
         """Tell whether *hits*, what the store has of these chunks, are these chunks as a load wrote them."""
         there = {(hit.document, hit.id): hit for hit in hits if hit.tenant == tenant}
         return all(_same(one, there.get((one.chunk.document, one.chunk.id)), can) for one in prepared)
@@ -292,7 +292,7 @@ def _vector(vector: object, embedder: str) -> bytes:
         return b"unknown " + repr(vector).encode(errors="surrogatepass")
 
 
-def _same(prepared: Prepared, hit: Hit | None, can: Capabilities) -> bool:
+def _same(prepared: ValidatedChunk, hit: Hit | None, can: Capabilities) -> bool:
     chunk = prepared.chunk
     if hit is None or hit.tag.path != PATH or (hit.text, hit.position) != (chunk.text, chunk.position):
         return False

@@ -16,7 +16,7 @@ from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import Count, Delete, Include, Position, Rows, Scan, Upsert
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.engine.drivers import confined
-from vectoracl.engine.pipeline import Guard, Store, retried
+from vectoracl.engine.pipeline import Pipeline, Store, retried
 from vectoracl.engine.second_lock import counted, verify
 from vectoracl.errors import InvalidInputError, StoreError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS
@@ -29,7 +29,7 @@ WHOLE: Include = frozenset({"text", "metadata", "vector"})
 
 
 def recorded(
-    guard: Guard,
+    pipeline: Pipeline,
     store: Store,
     action: str,
     reason: str | Sequence[str],
@@ -50,7 +50,7 @@ def recorded(
     record: Mapping[str, Any] = {
         "v": 1,
         "id": decision_id,
-        "time": guard.now()[0],
+        "time": pipeline.now()[0],
         "action": f"{door}.{action}",
         "permit": True,
         "reasons": [reason] if isinstance(reason, str) else list(reason),
@@ -61,25 +61,25 @@ def recorded(
         "principal": None,
     }
     started = time.perf_counter_ns()
-    yield from guard.record(record)
+    yield from pipeline.record(record)
     outcome, returned = "cancelled", None
     more: Mapping[str, Any] = {}
     try:
         result = yield from body(decision_id)
-        if guard.returned is not None and hits is not None:
-            more = {"ids": guard.returned.of(hits(result))}
+        if pipeline.returned is not None and hits is not None:
+            more = {"ids": pipeline.returned.of(hits(result))}
         outcome, returned = "ok", size(result)
         return result
     except Exception as error:  # noqa: BLE001 - raised as ours, behind the block
-        outcome, failed = guard.failure(error, store, decision_id)
+        outcome, failed = pipeline.failure(error, store, decision_id)
     finally:
         spent = (time.perf_counter_ns() - started) // 1000 / 1000
         said = {"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent}
-        guard.note({**said, **more, **reached()})
+        pipeline.note({**said, **more, **reached()})
     raise failed
 
 
-def accepting(guard: Guard, store: Store, door: str, posture: Posture) -> Flow[None]:
+def accepting(pipeline: Pipeline, store: Store, door: str, posture: Posture) -> Flow[None]:
     """Record which findings of *posture* are accepted, and so lower nothing, where it is read by *door*; else nothing.
 
     Raises: StoreError with the code "audit" if the record cannot be kept.
@@ -91,10 +91,12 @@ def accepting(guard: Guard, store: Store, door: str, posture: Posture) -> Flow[N
         yield from ()
 
     said, count = posture.acceptances, len(posture.accepted)
-    yield from recorded(guard, store, "accepted", said, ["*"], body, size=lambda _: count, door=door)
+    yield from recorded(pipeline, store, "accepted", said, ["*"], body, size=lambda _: count, door=door)
 
 
-def read_page(guard: Guard, store: Store, reason: str, partition: str, size: int, after: Position | None) -> Flow[Rows]:
+def read_page(
+    pipeline: Pipeline, store: Store, reason: str, partition: str, size: int, after: Position | None
+) -> Flow[Rows]:
     """Return a page of all rows of *partition*, whole, in the order of document, generation and chunk id.
 
     Raises: UnsupportedPredicateError if the adapter cannot scan; ScopeViolationError; StoreError.
@@ -116,10 +118,10 @@ def read_page(guard: Guard, store: Store, reason: str, partition: str, size: int
             )
         return rows
 
-    return (yield from recorded(guard, store, "read", reason, [partition], body, size=lambda rows: len(rows.hits)))
+    return (yield from recorded(pipeline, store, "read", reason, [partition], body, size=lambda rows: len(rows.hits)))
 
 
-def write_rows(guard: Guard, store: Store, reason: str, partition: str, records: Sequence[Record]) -> Flow[int]:
+def write_rows(pipeline: Pipeline, store: Store, reason: str, partition: str, records: Sequence[Record]) -> Flow[int]:
     """Write *records* with their tags as they are: all of them or none.
 
     Raises: UnsupportedPredicateError if the adapter does not keep tags as they are (`Capabilities.verbatim`);
@@ -142,7 +144,7 @@ def write_rows(guard: Guard, store: Store, reason: str, partition: str, records:
         written = yield from retried(lambda: confined(store.adapter.upsert(operation), partition), write=True)
         return counted(written, store.adapter_name, write=True)
 
-    return (yield from recorded(guard, store, "write", reason, [partition], body, size=lambda count: count))
+    return (yield from recorded(pipeline, store, "write", reason, [partition], body, size=lambda count: count))
 
 
 def _checked(record: Record, store: Store) -> Record:
@@ -155,7 +157,7 @@ def _checked(record: Record, store: Store) -> Record:
     return Record(tag, text, vector, check_metadata(record.metadata, store.fields))
 
 
-def clear(guard: Guard, store: Store, reason: str, partition: str) -> Flow[int | None]:
+def clear(pipeline: Pipeline, store: Store, reason: str, partition: str) -> Flow[int | None]:
     """Delete every row of *partition*; return how many, or None where the store cannot count. Raises: StoreError."""
     check_tenant(partition)
 
@@ -164,10 +166,10 @@ def clear(guard: Guard, store: Store, reason: str, partition: str) -> Flow[int |
         deleted = yield from confined(store.adapter.delete(operation), partition)
         return None if deleted is None else counted(deleted, store.adapter_name, write=True)
 
-    return (yield from recorded(guard, store, "clear", reason, [partition], body, size=lambda count: count))
+    return (yield from recorded(pipeline, store, "clear", reason, [partition], body, size=lambda count: count))
 
 
-def count_rows(guard: Guard, store: Store, reason: str, partition: str) -> Flow[int]:
+def count_rows(pipeline: Pipeline, store: Store, reason: str, partition: str) -> Flow[int]:
     """Count the rows of *partition*. Raises: UnsupportedPredicateError where the store cannot; StoreError."""
     check_tenant(partition)
     if store.capabilities.count == "none":
@@ -179,4 +181,4 @@ def count_rows(guard: Guard, store: Store, reason: str, partition: str) -> Flow[
             (yield from retried(lambda: confined(store.adapter.count(operation), partition))), store.adapter_name
         )
 
-    return (yield from recorded(guard, store, "count", reason, [partition], body, size=lambda count: count))
+    return (yield from recorded(pipeline, store, "count", reason, [partition], body, size=lambda count: count))

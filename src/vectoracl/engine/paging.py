@@ -21,7 +21,7 @@ import orjson
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import ChunkRef, Fetch, Include, Position, Rows, Scan
 from vectoracl.engine.arguments import MAX_CURSOR, MAX_PAGE, integer
-from vectoracl.engine.pipeline import Asker, Guard, Leg, Plan, Store
+from vectoracl.engine.pipeline import Caller, Leg, Pipeline, Plan, Store
 from vectoracl.engine.reads import included, locked, stripped
 from vectoracl.errors import InvalidInputError
 from vectoracl.filters.predicate import And, Eq, In, Predicate
@@ -59,13 +59,13 @@ class _Version:
 
 
 def page(
-    guard: Guard, store: Store, asker: Asker, where: Predicate, size: int, after: str | None, include: Include
+    pipeline: Pipeline, store: Store, caller: Caller, where: Predicate, size: int, after: str | None, include: Include
 ) -> Flow[Page]:
     """Return one page; the partitions come one after the other, in the order of the scope."""
     integer(size, "size", 1, MAX_PAGE)
 
     def body(plan: Plan, decision_id: str) -> Flow[Page]:
-        binding = _binding(asker, plan, where)
+        binding = _binding(caller, plan, where)
         place, version = _read_cursor(after, binding, plan)
         hits: list[Hit] = []
 
@@ -99,8 +99,8 @@ def page(
         return Page((), None, decision_id)
 
     return (
-        yield from guard.guarded(
-            asker, "scan", store, body, empty=empty, size=lambda one: len(one.hits), hits=lambda one: one.hits
+        yield from pipeline.run(
+            caller, "scan", store, body, empty=empty, size=lambda one: len(one.hits), hits=lambda one: one.hits
         )
     )
 
@@ -142,13 +142,13 @@ def _key(hit: Hit) -> Position:
     return Position(hit.document, hit.tag.generation, hit.id)
 
 
-def _binding(asker: Asker, plan: Plan, where: Predicate) -> str:
+def _binding(caller: Caller, plan: Plan, where: Predicate) -> str:
     """Return a digest of whom and what a cursor belongs to; a foreign one is refused, not followed."""
     bound = [
-        asker.principal.tenant,
+        caller.principal.tenant,
         [leg.partition for leg in plan.legs],
         where.to_dict(),
-        asker.narrow.to_dict(),
+        caller.narrow.to_dict(),
     ]
     return hashlib.blake2b(orjson.dumps(bound, option=orjson.OPT_SORT_KEYS), digest_size=9).hexdigest()
 

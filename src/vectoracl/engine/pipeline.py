@@ -99,7 +99,7 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class Caller:
     """Who asks, with what the handle leaves: an immutable part of a handle."""
 
     principal: Principal
@@ -107,7 +107,7 @@ class Asker:
     narrow: Predicate
 
 
-class Guard:
+class Pipeline:
     """Decides, with a cache by principal, action and policy version, and wraps every flow in the one order."""
 
     def __init__(
@@ -130,7 +130,7 @@ class Guard:
         self.clock = clock
         self.monotonic = monotonic
         self.returned = returned
-        self._plans: OrderedDict[tuple[Asker, Action, str], Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[Caller, Action, str], Plan] = OrderedDict()
         self._lock = Lock()
         self._stamped = 0.0
         self._held: dict[str, Mapping[str, Any]] = {}
@@ -156,26 +156,26 @@ class Guard:
             return math.inf, tick
         return (told if math.isfinite(told) else math.inf), tick
 
-    def plan(self, asker: Asker, action: Action, store: Store) -> Flow[Plan]:
+    def plan(self, caller: Caller, action: Action, store: Store) -> Flow[Plan]:
         """Decide *action* for *asker*, from the cache where the decision still holds.
 
         Raises: nothing of the policy's: what it raises is a denial, and a scope that has no form on this store (it
         spans two, it names a field that is not declared) is a plan with a refusal, so that it leaves a record too.
         """
         asked = self.now()
-        principal = asker.principal
-        if action not in asker.actions:
-            return self._compile(Decision.deny("the handle does not have this action", "handle"), asker, action, store)
+        principal = caller.principal
+        if action not in caller.actions:
+            return self._compile(Decision.deny("the handle does not have this action", "handle"), caller, action, store)
         if principal.expired(asked[0]):
-            return self._compile(Decision.deny("the principal has expired", "expiry"), asker, action, store)
-        key = (asker, action, store.name)
+            return self._compile(Decision.deny("the principal has expired", "expiry"), caller, action, store)
+        key = (caller, action, store.name)
         try:
             version = self.policy.version if self._plain_version() else (yield from ReadVersion())
             if version is not None and type(version) is not str:
                 raise TypeError(f"version is a text or None, not {type(version).__name__}")
         except Exception as error:  # noqa: BLE001 - whatever breaks in a policy is a denial
             _raise_timeout(error)
-            return self._failed(error, "unknown", asker, action, store)
+            return self._failed(error, "unknown", caller, action, store)
         kept = self._plans.get(key) if version is not None else None
         if kept is not None and kept.decision.policy_version == version and self._holds(kept, kept.asked, asked):
             return kept
@@ -185,14 +185,14 @@ class Guard:
                 raise TypeError(f"decide() returned {type(decision).__name__} that is not a Decision in all its parts")
         except Exception as error:  # noqa: BLE001 - whatever breaks in a policy is a denial
             _raise_timeout(error)
-            return self._failed(error, version, asker, action, store)
+            return self._failed(error, version, caller, action, store)
         made = self.now()
         if principal.expired(made[0]):  # while the policy was deciding
-            return self._compile(Decision.deny("the principal has expired", "expiry"), asker, action, store)
+            return self._compile(Decision.deny("the principal has expired", "expiry"), caller, action, store)
         if decision.valid_until is not None and made[0] >= decision.valid_until:
             ended = Decision.deny("the policy's decision was no longer valid", decision.policy_version)
-            return self._compile(ended, asker, action, store)
-        plan = replace(self._compile(decision, asker, action, store), asked=asked, made=made)
+            return self._compile(ended, caller, action, store)
+        plan = replace(self._compile(decision, caller, action, store), asked=asked, made=made)
         if plan.refusal is not None or version is None:
             return plan  # not kept: an error that is raised belongs to one call
         with self._lock:
@@ -221,26 +221,26 @@ class Guard:
         life = (self.decision_ttl if ttl < 0 else ttl) if valid_until is None else valid_until - since[0]
         return 0 <= wall < life and 0 <= tick < life
 
-    def _failed(self, error: Exception, version: str | None, asker: Asker, action: Action, store: Store) -> Plan:
+    def _failed(self, error: Exception, version: str | None, caller: Caller, action: Action, store: Store) -> Plan:
         """Return the plan of a policy that did not decide: a denial. What it raised is in the log."""
         said = error.error if isinstance(error, PolicyFailedError) else error
         # The policy sees a principal and an action, no chunk: its own text is the operator's to read.
         _log.warning("policy failed: %s", type(said).__name__, exc_info=(type(said), said, said.__traceback__))
-        plan = self._compile(Decision.deny("the policy failed", version), asker, action, store)
+        plan = self._compile(Decision.deny("the policy failed", version), caller, action, store)
         return replace(plan, cause=said)
 
-    def _compile(self, decision: Decision, asker: Asker, action: Action, store: Store) -> Plan:
+    def _compile(self, decision: Decision, caller: Caller, action: Action, store: Store) -> Plan:
         scope = decision.scope if decision.permit else Scope()
         legs: tuple[Leg, ...] = ()
         refusal: VectorACLError | None = None
         try:
-            scope = scope.narrowed(asker.narrow)
+            scope = scope.narrowed(caller.narrow)
             legs = tuple([self._leg(grant, store) for grant in scope.grants])
             granted: list[Any] = [(leg.partition, leg.predicate) for leg in legs]
         except VectorACLError as error:
             legs, refusal = (), error
             granted = [(grant.partition, grant.predicate) for grant in scope.grants]
-        principal = asker.principal
+        principal = caller.principal
         record = {
             "v": 1,
             "action": action,
@@ -299,13 +299,13 @@ class Guard:
         now = self.now()[0]
         return {**plan.record, "id": os.urandom(16).hex(), "time": now if math.isfinite(now) else None}
 
-    def explained(self, asker: Asker, action: Action, store: Store) -> Flow[Plan]:
+    def explained(self, caller: Caller, action: Action, store: Store) -> Flow[Plan]:
         """Decide *action* without acting on it; recorded as every decision is, with the outcome "explained".
 
         Raises: StoreError with the code "audit" if the record cannot be kept; the refusal of the plan.
         """
         started = time.perf_counter_ns()
-        plan = yield from self.plan(asker, action, store)
+        plan = yield from self.plan(caller, action, store)
         record = self._identified(plan)
         yield from self.record(record)
         outcome = "explained" if plan.refusal is None else f"error:{plan.refusal.code}"
@@ -314,9 +314,9 @@ class Guard:
             raise plan.refusal
         return plan
 
-    def guarded(
+    def run(
         self,
-        asker: Asker,
+        caller: Caller,
         action: Action,
         store: Store,
         body: Callable[[Plan, str], Flow[T]],
@@ -334,7 +334,7 @@ class Guard:
         if action not in store.capabilities.operations:
             raise UnsupportedPredicateError(f"The adapter {store.adapter_name!r} cannot {action}.", field=action)
         started = time.perf_counter_ns()
-        plan = yield from self.plan(asker, action, store)
+        plan = yield from self.plan(caller, action, store)
         record = self._identified(plan)
         decision_id: str = record["id"]
         yield from self.record(record)
@@ -350,8 +350,8 @@ class Guard:
                 outcome, returned = "empty", 0
                 return empty(decision_id)
             flow = body(plan, decision_id)
-            if self._may_end(asker, plan):
-                flow = self._while_it_holds(flow, asker, action, store, plan, decision_id)
+            if self._may_end(caller, plan):
+                flow = self._while_it_holds(flow, caller, action, store, plan, decision_id)
             result = yield from flow
             if self.returned is not None and hits is not None:
                 ids = self.returned.of(hits(result))
@@ -390,16 +390,16 @@ class Guard:
             error.__cause__ = plan.cause
         return error
 
-    def _may_end(self, asker: Asker, plan: Plan) -> bool:
+    def _may_end(self, caller: Caller, plan: Plan) -> bool:
         """Tell whether what was decided may end while the call is under way; the default policy's rules are fixed."""
         return (
             type(self.policy) is not TenantPolicy
-            or asker.principal.expires_at is not None
+            or caller.principal.expires_at is not None
             or plan.decision.valid_until is not None
         )
 
     def _while_it_holds(
-        self, flow: Flow[T], asker: Asker, action: Action, store: Store, plan: Plan, decision_id: str
+        self, flow: Flow[T], caller: Caller, action: Action, store: Store, plan: Plan, decision_id: str
     ) -> Flow[T]:
         """Pass *flow* on; before each request to the store, see that principal and decision have not ended meanwhile.
 
@@ -421,7 +421,7 @@ class Guard:
                 if isinstance(step, Sleep):
                     writing = False
                 elif not writing and any(one.port == "store" for one in requests):
-                    plan = yield from self._still(asker, action, store, plan, decision_id)
+                    plan = yield from self._still(caller, action, store, plan, decision_id)
                     writing = any(one.writes for one in requests)
                 try:
                     value = yield step
@@ -430,14 +430,14 @@ class Guard:
         finally:
             close_flow(flow)
 
-    def _still(self, asker: Asker, action: Action, store: Store, plan: Plan, decision_id: str) -> Flow[Plan]:
+    def _still(self, caller: Caller, action: Action, store: Store, plan: Plan, decision_id: str) -> Flow[Plan]:
         """Return *plan* while it holds, else a new one that grants the same. Raises: DeniedError where none does."""
         now = self.now()
-        if asker.principal.expired(now[0]):
+        if caller.principal.expired(now[0]):
             raise denied(action, decision_id, ("the principal has expired",))
         if self._holds(plan, plan.made, now, self.decision_ttl or DECISION_TTL):
             return plan
-        again = yield from self.plan(asker, action, store)
+        again = yield from self.plan(caller, action, store)
         if not again.decision.permit:
             raise self._denial(action, decision_id, again)
         if again.refusal is not None or any(again.record[one] != plan.record[one] for one in ("partitions", "scope")):
@@ -480,7 +480,7 @@ class Guard:
         for decision_id in list(self._held):
             self.settle(decision_id, "unknown")
 
-    def noting(self, sink: Sink) -> Guard:
+    def noting(self, sink: Sink) -> Pipeline:
         """Return the same guard, with the same cache, which notes outcomes in *sink*."""
         made = copy.copy(self)
         made.sink = sink

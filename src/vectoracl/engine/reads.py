@@ -8,11 +8,11 @@ from typing import Any, Literal, TypeVar
 
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import MAX_FETCHED, ChunkRef, Count, Fetch, Found, Include, Rows, Search
-from vectoracl.engine.arguments import Ask
+from vectoracl.engine.arguments import SearchArguments
 from vectoracl.engine.core_ports import EmbedQueries
 from vectoracl.engine.drivers import confined, side_by_side
 from vectoracl.engine.embedding import embedded
-from vectoracl.engine.pipeline import Asker, Guard, Leg, Plan, Store, retried
+from vectoracl.engine.pipeline import Caller, Leg, Pipeline, Plan, Store, retried
 from vectoracl.engine.second_lock import counted, verify
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
 from vectoracl.filters.predicate import Predicate
@@ -85,7 +85,7 @@ _names = itemgetter(Hit._fields.index("tenant"), Hit._fields.index("document"), 
 _score = itemgetter(Hit._fields.index("score"))
 
 
-def merge(found: Sequence[Found], ask: Ask) -> Found:
+def merge(found: Sequence[Found], ask: SearchArguments) -> Found:
     """Merge the partitions' hits by score, ties by tenant, document and id; keep the best `k` (hits or documents)."""
     if len(found) == 1:
         return found[0]
@@ -97,7 +97,7 @@ def merge(found: Sequence[Found], ask: Ask) -> Found:
     return Found(_best(hits, ask), incomplete is None, incomplete.shortfall if incomplete else None)
 
 
-def _best(hits: list[Hit], ask: Ask) -> list[Hit]:
+def _best(hits: list[Hit], ask: SearchArguments) -> list[Hit]:
     """Keep the first `k` of ordered *hits*, or the first `per_group` of each of the first `k` documents."""
     if ask.group_by is None:
         return hits[: ask.k]
@@ -109,7 +109,7 @@ def _best(hits: list[Hit], ask: Ask) -> list[Hit]:
 
 
 def _search_legs(
-    store: Store, plan: Plan, ask: Ask, query: ResolvedQuery, decision_id: str, drop: Hit | None = None
+    store: Store, plan: Plan, ask: SearchArguments, query: ResolvedQuery, decision_id: str, drop: Hit | None = None
 ) -> Flow[Result]:
     """Search every partition side by side; *drop* is the chunk that a Like query resolved to."""
     most = store.capabilities.max_k
@@ -167,11 +167,11 @@ def _resolve_like(store: Store, plan: Plan, like: Like, decision_id: str) -> Flo
 
 
 def search(
-    guard: Guard,
+    pipeline: Pipeline,
     store: Store,
-    asker: Asker,
+    caller: Caller,
     queries: Sequence[Query],
-    ask: Ask,
+    ask: SearchArguments,
 ) -> Flow[list[Result]]:
     """Search by each of *queries* under one decision; all of them or none."""
     can = store.capabilities
@@ -185,8 +185,8 @@ def search(
     if len(checked) == 1 and isinstance(checked[0], VectorQuery):
         # Nothing to embed, to resolve or to run side by side: the usual case, without the layers for the others.
         single = checked[0]
-        result = yield from guard.guarded(
-            asker,
+        result = yield from pipeline.run(
+            caller,
             "search",
             store,
             lambda plan, decision_id: _search_legs(store, plan, ask, single, decision_id),
@@ -241,7 +241,7 @@ def search(
     def hits(results: list[Result]) -> Iterable[Hit]:
         return (hit for one in results for hit in one)
 
-    return (yield from guard.guarded(asker, "search", store, body, empty=empty, size=size, hits=hits))
+    return (yield from pipeline.run(caller, "search", store, body, empty=empty, size=size, hits=hits))
 
 
 def _text_of(query: object) -> str | None:
@@ -252,7 +252,9 @@ def _text_of(query: object) -> str | None:
     return None
 
 
-def fetch(guard: Guard, store: Store, asker: Asker, refs: tuple[ChunkRef, ...], include: Include) -> Flow[list[Hit]]:
+def fetch(
+    pipeline: Pipeline, store: Store, caller: Caller, refs: tuple[ChunkRef, ...], include: Include
+) -> Flow[list[Hit]]:
     """Fetch by id over every partition, in the order of *refs*; absent and foreign ids are left out alike."""
 
     def body(plan: Plan, decision_id: str) -> Flow[list[Hit]]:
@@ -287,10 +289,10 @@ def fetch(guard: Guard, store: Store, asker: Asker, refs: tuple[ChunkRef, ...], 
     def hits(found: list[Hit]) -> list[Hit]:
         return found
 
-    return (yield from guard.guarded(asker, "fetch", store, body, empty=lambda _: [], size=len, hits=hits))
+    return (yield from pipeline.run(caller, "fetch", store, body, empty=lambda _: [], size=len, hits=hits))
 
 
-def count(guard: Guard, store: Store, asker: Asker, where: Predicate) -> Flow[int]:
+def count(pipeline: Pipeline, store: Store, caller: Caller, where: Predicate) -> Flow[int]:
     """Count exactly, over every partition."""
     if store.capabilities.count == "none":
         raise UnsupportedPredicateError(f"The adapter {store.adapter_name!r} cannot count exactly.", field="count")
@@ -303,4 +305,4 @@ def count(guard: Guard, store: Store, asker: Asker, where: Predicate) -> Flow[in
 
         return sum((yield from side_by_side([leg_flow(leg) for leg in plan.legs])))
 
-    return (yield from guard.guarded(asker, "count", store, body, empty=lambda _: 0, size=lambda total: total))
+    return (yield from pipeline.run(caller, "count", store, body, empty=lambda _: 0, size=lambda total: total))

@@ -10,7 +10,7 @@ from typing import Any, cast
 from vectoracl.adapter_api.contract import Flow, Operator, Port
 from vectoracl.engine.drivers import run
 from vectoracl.engine.operator_flows import recorded
-from vectoracl.engine.pipeline import Guard, Store
+from vectoracl.engine.pipeline import Pipeline, Store
 from vectoracl.model.identifiers import check_tenant, stored_tenant
 
 UNRECORDED = frozenset({"close"})
@@ -23,9 +23,9 @@ class RecordedOperator:
     The attributes are not listed here, so that a method which an adapter or a protocol gets later is recorded too.
     """
 
-    def __init__(self, raw: Operator, guard: Guard, store: Store, audit: Port, reason: str) -> None:
+    def __init__(self, raw: Operator, pipeline: Pipeline, store: Store, audit: Port, reason: str) -> None:
         self._raw = raw
-        self._guard = guard
+        self._pipeline = pipeline
         self._store = store
         self._audit = audit
         self._reason = reason
@@ -57,7 +57,7 @@ class RecordedOperator:
                 return method(*args, **given)
 
             flow = recorded(
-                self._guard,
+                self._pipeline,
                 self._store,
                 name,
                 self._reason,
@@ -87,13 +87,13 @@ def _kind(names: tuple[str, ...]) -> type[RecordedOperator]:
     return type("RecordedOperator", (RecordedOperator,), {name: _Passed(name) for name in names})
 
 
-def recorded_operator(raw: Operator, guard: Guard, store: Store, audit: Port, reason: str) -> Operator:
+def recorded_operator(raw: Operator, pipeline: Pipeline, store: Store, audit: Port, reason: str) -> Operator:
     """Return *raw* with a record and an outcome for each call of a public method.
 
     Each raises StoreError with the code "audit", with nothing done, where the record cannot be kept.
     """
     names = tuple(sorted(name for name in dir(raw) if not name.startswith("_")))
-    return cast("Operator", _kind(names)(raw, guard, store, audit, reason))
+    return cast("Operator", _kind(names)(raw, pipeline, store, audit, reason))
 
 
 def unrecorded(operator: Operator) -> Operator:

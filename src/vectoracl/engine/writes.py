@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vectoracl.adapter_api.chunk_validation import Prepared, check_tagged, record_of
+from vectoracl.adapter_api.chunk_validation import ValidatedChunk, check_tagged, record_of
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import ChunkRef, Delete, Replace, Upsert
 from vectoracl.engine.core_ports import EmbedDocuments
 from vectoracl.engine.drivers import confined
 from vectoracl.engine.embedding import embedded
-from vectoracl.engine.pipeline import Asker, Guard, Leg, Plan, Store, denied, retried
+from vectoracl.engine.pipeline import Caller, Leg, Pipeline, Plan, Store, denied, retried
 from vectoracl.engine.second_lock import counted
 from vectoracl.errors import DeniedError, RefusedError, UnsupportedPredicateError
 from vectoracl.filters.predicate import Predicate
@@ -23,8 +23,8 @@ from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record,
 _STORES_OWN = frozenset({"@generation", "@docgen"})
 
 
-def _one_leg(plan: Plan, asker: Asker) -> Leg:
-    legs = [leg for leg in plan.legs if leg.partition == asker.principal.tenant]
+def _one_leg(plan: Plan, caller: Caller) -> Leg:
+    legs = [leg for leg in plan.legs if leg.partition == caller.principal.tenant]
     if len(plan.legs) == 1:
         return plan.legs[0]
     if len(legs) == 1:
@@ -32,7 +32,7 @@ def _one_leg(plan: Plan, asker: Asker) -> Leg:
     raise RefusedError("The policy permits writing in several partitions and none is the principal's own; narrow it.")
 
 
-def _vectors(store: Store, prepared: Sequence[Prepared]) -> Flow[list[Vector | None]]:
+def _vectors(store: Store, prepared: Sequence[ValidatedChunk]) -> Flow[list[Vector | None]]:
     """Embed the texts of the chunks without a vector."""
     texts = tuple(one.chunk.text for one in prepared if one.vector is None)
     if not texts:
@@ -47,11 +47,11 @@ def _vectors(store: Store, prepared: Sequence[Prepared]) -> Flow[list[Vector | N
 
 
 def _records(
-    guard: Guard,
+    pipeline: Pipeline,
     store: Store,
-    asker: Asker,
+    caller: Caller,
     leg: Leg,
-    prepared: Sequence[Prepared],
+    prepared: Sequence[ValidatedChunk],
     path: str,
     action: Action,
     decision_id: str,
@@ -63,8 +63,8 @@ def _records(
             field="scope",
         )
     vectors = yield from _vectors(store, prepared)
-    now = guard.stamp()
-    producer = asker.principal.id
+    now = pipeline.stamp()
+    producer = caller.principal.id
     partition = leg.partition
 
     def make_tag(chunk: Chunk) -> Tag:
@@ -81,13 +81,13 @@ def _records(
 
 
 def upsert(
-    guard: Guard, store: Store, asker: Asker, prepared: Sequence[Prepared], path: str = "upsert"
+    pipeline: Pipeline, store: Store, caller: Caller, prepared: Sequence[ValidatedChunk], path: str = "upsert"
 ) -> Flow[Written]:
     """Write all of *prepared* or none."""
 
     def body(plan: Plan, decision_id: str) -> Flow[Written]:
-        leg = _one_leg(plan, asker)
-        records = yield from _records(guard, store, asker, leg, prepared, path, "upsert", decision_id)
+        leg = _one_leg(plan, caller)
+        records = yield from _records(pipeline, store, caller, leg, prepared, path, "upsert", decision_id)
         if not records:
             return Written(0, decision_id)
         operation = Upsert(leg.partition, leg.predicate, records)
@@ -96,26 +96,28 @@ def upsert(
         )
         return Written(counted(written, store.adapter_name, write=True), decision_id)
 
-    return (yield from _guarded(guard, store, asker, "upsert", body))
+    return (yield from _guarded(pipeline, store, caller, "upsert", body))
 
 
-def replace(guard: Guard, store: Store, asker: Asker, document: str, prepared: Sequence[Prepared]) -> Flow[Written]:
+def replace(
+    pipeline: Pipeline, store: Store, caller: Caller, document: str, prepared: Sequence[ValidatedChunk]
+) -> Flow[Written]:
     """Make *prepared* the document's whole content."""
 
     def body(plan: Plan, decision_id: str) -> Flow[Written]:
-        leg = _one_leg(plan, asker)
-        records = yield from _records(guard, store, asker, leg, prepared, "replace", "replace", decision_id)
+        leg = _one_leg(plan, caller)
+        records = yield from _records(pipeline, store, caller, leg, prepared, "replace", "replace", decision_id)
         operation = Replace(leg.partition, leg.predicate, document, records)
         written = yield from _named(decision_id, lambda: confined(store.adapter.replace(operation), leg.partition))
         return Written(counted(written, store.adapter_name, write=True), decision_id)
 
-    return (yield from _guarded(guard, store, asker, "replace", body))
+    return (yield from _guarded(pipeline, store, caller, "replace", body))
 
 
 def delete(
-    guard: Guard,
+    pipeline: Pipeline,
     store: Store,
-    asker: Asker,
+    caller: Caller,
     refs: tuple[ChunkRef, ...] | None,
     document: str | None,
     where: Predicate | None,
@@ -125,13 +127,13 @@ def delete(
     def body(plan: Plan, decision_id: str) -> Flow[Written]:
         if refs is not None and not refs:
             return Written(0, decision_id)
-        leg = _one_leg(plan, asker)
+        leg = _one_leg(plan, caller)
         operation = Delete(leg.partition, leg.predicate, refs, document, where)
         flow = confined(store.adapter.delete(operation), leg.partition)
         deleted = yield from flow
         return Written(None if deleted is None else counted(deleted, store.adapter_name, write=True), decision_id)
 
-    return (yield from _guarded(guard, store, asker, "delete", body))
+    return (yield from _guarded(pipeline, store, caller, "delete", body))
 
 
 def _named(decision_id: str, make: Callable[[], Flow[Any]]) -> Flow[Any]:
@@ -144,8 +146,8 @@ def _named(decision_id: str, make: Callable[[], Flow[Any]]) -> Flow[Any]:
 
 
 def _guarded(
-    guard: Guard, store: Store, asker: Asker, action: Action, body: Callable[[Plan, str], Flow[Written]]
+    pipeline: Pipeline, store: Store, caller: Caller, action: Action, body: Callable[[Plan, str], Flow[Written]]
 ) -> Flow[Written]:
-    return guard.guarded(
-        asker, action, store, body, empty=lambda one: Written(0, one), size=lambda written: written.count
+    return pipeline.run(
+        caller, action, store, body, empty=lambda one: Written(0, one), size=lambda written: written.count
     )

@@ -15,12 +15,12 @@ from vectoracl.filters.predicate import Always, And, Missing, Never, Not, Or, Pr
 from vectoracl.filters.validation import TAG_FIELDS, FieldType
 
 C = TypeVar("C")
-EVERY: Final = True
-NONE: Final = False
+ALL_ROWS: Final = True
+NO_ROWS: Final = False
 
 
 @dataclass(frozen=True, slots=True)
-class Algebra(Generic[C]):
+class BooleanCompiler(Generic[C]):
     """How a store says "all of these" and "one of these", of two conditions or more, and "not this"."""
 
     all_of: Callable[[list[C]], C]
@@ -30,21 +30,21 @@ class Algebra(Generic[C]):
     def every(self, parts: Iterable[C | bool]) -> C | bool:
         """Return the conjunction of *parts*, each an operand of its own; of none of them it is True."""
         parts = list(parts)
-        if any(one is NONE for one in parts):
-            return NONE
+        if any(one is NO_ROWS for one in parts):
+            return NO_ROWS
         kept = [one for one in parts if not isinstance(one, bool)]
         if not kept:
-            return EVERY
+            return ALL_ROWS
         return kept[0] if len(kept) == 1 else self.all_of(kept)
 
     def some(self, parts: Iterable[C | bool]) -> C | bool:
         """Return the disjunction of *parts*; of none of them it is False."""
         parts = list(parts)
-        if any(one is EVERY for one in parts):
-            return EVERY
+        if any(one is ALL_ROWS for one in parts):
+            return ALL_ROWS
         kept = [one for one in parts if not isinstance(one, bool)]
         if not kept:
-            return NONE
+            return NO_ROWS
         return kept[0] if len(kept) == 1 else self.one_of(kept)
 
     def none(self, part: C | bool) -> C | bool:  # noqa: FBT001 - a condition that is a constant
@@ -58,9 +58,9 @@ class Algebra(Generic[C]):
         """
         match predicate:
             case Never():
-                return NONE
+                return NO_ROWS
             case Always():
-                return EVERY
+                return ALL_ROWS
             case And(operands):
                 return self.every([self.compile(one, leaf) for one in operands])
             case Or(operands):
@@ -68,7 +68,7 @@ class Algebra(Generic[C]):
             case Not(operand):
                 return self.none(self.compile(operand, leaf))
             case Missing(name) if name in TAG_FIELDS:
-                return NONE
+                return NO_ROWS
         return leaf(predicate)
 
     def compile_pushed(

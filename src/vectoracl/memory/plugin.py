@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from vectoracl._util import toml
-from vectoracl.adapter_api.contract import Capabilities, DemoPlace, OpenContext, Opened
+from vectoracl.adapter_api.contract import Capabilities, DemoStore, OpenContext, Opened
 from vectoracl.adapter_api.hookspecs import hookimpl
 from vectoracl.memory.adapter import MemoryAdapter, capabilities
 from vectoracl.memory.config import MemoryConfig
@@ -53,6 +53,6 @@ def vectoracl_template(settings: Mapping[str, Any], dimension: int) -> str:
 
 
 @hookimpl
-def vectoracl_demo_place() -> DemoPlace:
+def vectoracl_demo_place() -> DemoStore:
     """Return that there is no place but the process."""
-    return DemoPlace({}, kept=False, note="A store in memory is gone with its process.")
+    return DemoStore({}, kept=False, note="A store in memory is gone with its process.")

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg_pool import ConnectionPool
 
-from vectoracl.adapter_api.demo_attacks import Attempt, Forging
+from vectoracl.adapter_api.demo_attacks import AttackContext, Attempt
 from vectoracl.errors import StoreError, apart
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connection.dsn import Connections
@@ -20,7 +20,7 @@ _K = 5
 
 
 @apart
-def attempts(config: PgvectorConfig, where: Connections, forging: Forging) -> list[Attempt]:
+def attempts(config: PgvectorConfig, where: Connections, forging: AttackContext) -> list[Attempt]:
     """Try them on one connection of the runtime role, and on a pool of one. Raises: StoreError."""
     dsn = where.runtime()
     try:
@@ -64,19 +64,19 @@ def _refused(attack: str, tried: str, met: Sequence[str]) -> Attempt:
     return Attempt(attack, tried, "refused" if all(met) else "LEAK", next(filter(None, met), None))
 
 
-def _untagged(connection: psycopg.Connection[Any], config: PgvectorConfig, forging: Forging) -> Attempt:
+def _untagged(connection: psycopg.Connection[Any], config: PgvectorConfig, forging: AttackContext) -> Attempt:
     # Without a tenant, and with a tenant in the row but no scope on the connection: what a script of one's own does.
     met = [_insert(connection, config, None, None), _insert(connection, config, forging.foreign.tenant, None)]
     met.append(_insert(connection, config, None, forging.own.tenant))
     return _refused("untagged write", "INSERT as the runtime role, with no scope or no tenant", met)
 
 
-def _other_tag(connection: psycopg.Connection[Any], config: PgvectorConfig, forging: Forging) -> Attempt:
+def _other_tag(connection: psycopg.Connection[Any], config: PgvectorConfig, forging: AttackContext) -> Attempt:
     met = _insert(connection, config, forging.foreign.tenant, forging.own.tenant)
     return _refused("other tenant's tag", "INSERT in one tenant's scope of a row tagged with another's", [met])
 
 
-def _stale(dsn: str, config: PgvectorConfig, forging: Forging) -> Attempt:
+def _stale(dsn: str, config: PgvectorConfig, forging: AttackContext) -> Attempt:
     """Serve one tenant many times on a pool of one connection, then use that connection without a scope."""
     names = Names.of(config)
     tried = f"SELECT without a scope on the connection that has just served another tenant {_ROUNDS} times"

@@ -10,7 +10,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from pydantic import BaseModel
 
 from vectoracl._util import toml
-from vectoracl.adapter_api.contract import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
+from vectoracl.adapter_api.contract import AsyncPort, Capabilities, DemoStore, OpenContext, Opened, Port
 from vectoracl.adapter_api.hookspecs import hookimpl
 from vectoracl.adapter_api.posture import Posture, Rule
 from vectoracl.errors import ConfigError
@@ -23,7 +23,7 @@ from vectoracl_pgvector.connection.ports import AsyncPgPort, PgPort
 from vectoracl_pgvector.names import Names
 
 if TYPE_CHECKING:
-    from vectoracl.adapter_api.demo_attacks import Attempt, Forging
+    from vectoracl.adapter_api.demo_attacks import AttackContext, Attempt
 
 
 @hookimpl
@@ -88,7 +88,7 @@ def vectoracl_inspect(
 
 
 @hookimpl
-def vectoracl_attempts(config: PgvectorConfig, context: OpenContext, forging: Forging) -> Sequence[Attempt]:
+def vectoracl_demo_attacks(config: PgvectorConfig, context: OpenContext, forging: AttackContext) -> Sequence[Attempt]:
     """Try the attacks of `vectoracl demo` that go around the API."""
     from vectoracl_pgvector.demo_attacks import attempts
 
@@ -113,6 +113,6 @@ table = {toml.value(name)}
 
 
 @hookimpl
-def vectoracl_demo_place() -> DemoPlace:
+def vectoracl_demo_place() -> DemoStore:
     """Return the folder of an embedded PostgreSQL, which is started at first use and stops with its last user."""
-    return DemoPlace({"embedded": Path("pg")})
+    return DemoStore({"embedded": Path("pg")})

@@ -12,7 +12,7 @@ from vectoracl.filters.validation import FieldType
 from vectoracl.model.queries import ResolvedQuery, VectorQuery
 from vectoracl_pinecone import posture as postures
 from vectoracl_pinecone.capabilities import capabilities
-from vectoracl_pinecone.compile import EVERY, NONE, PineconeCompiler, numbers
+from vectoracl_pinecone.compile import ALL_ROWS, NO_ROWS, PineconeCompiler, numbers
 from vectoracl_pinecone.compile_predicate import Compiled, every
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import Decoder
@@ -52,7 +52,7 @@ class PineconeAdapter:
             return (yield from self._words.search(operation, operation.query))
         vector = numbers(_vector(operation.query).vector)
         where = self._compile.scope(operation.scope, operation.where)
-        if where is NONE:
+        if where is NO_ROWS:
             return Found([])
         partition, k = operation.partition, operation.k
         values = "vector" in operation.include
@@ -89,7 +89,7 @@ class PineconeAdapter:
         first: list[Match] = []
         size = min(self._compile.per_reply(values=values), max(2 * k, k * each))
         left, whole = where, False
-        while len(documents) < k and not whole and left is not NONE:
+        while len(documents) < k and not whole and left is not NO_ROWS:
             matches = yield from self._compile.query(partition, left, size, vector, rows=True, values=values)
             whole = len(matches) < size
             for match in matches:
@@ -138,7 +138,7 @@ class PineconeAdapter:
 
     def _selected(self, partition: str, where: Compiled, *, values: bool) -> Flow[list[Match]]:
         """Return all whole records that pass *where*."""
-        if where is NONE:
+        if where is NO_ROWS:
             return []
         size = self._compile.per_reply(values=values)
         first = yield from self._compile.query(partition, where, size, rows=True, values=values)
@@ -151,7 +151,7 @@ class PineconeAdapter:
         raise restless()
 
     def _many(self, partition: str, where: Compiled, *, values: bool) -> Flow[list[Match]]:
-        if where is not EVERY and self._offers_fetch_by is not False:
+        if where is not ALL_ROWS and self._offers_fetch_by is not False:
             try:
                 return (yield from self._fetched_by(partition, where))
             except StoreError as error:
@@ -185,7 +185,7 @@ class PineconeAdapter:
     def scan(self, operation: Scan) -> Flow[Rows]:
         """Return one page in key order (see `pages`)."""
         where = self._compile.scope(operation.scope, operation.where)
-        if where is NONE:
+        if where is NO_ROWS:
             return Rows([])
         rows = yield from self._pages.next(
             operation.partition, where, operation.after, operation.size + 1, values="vector" in operation.include

@@ -15,7 +15,7 @@ import orjson
 from vectoracl.adapter_api.chunk_validation import dump_metadata
 from vectoracl.adapter_api.operations import ChunkRef, Search, named
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
-from vectoracl.filters.boolean_compiler import EVERY, NONE
+from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Record as Chunk
@@ -184,7 +184,7 @@ class PineconeCompiler:
         rows: bool = False,
         values: bool = False,
     ) -> Query:
-        """Compile a query of the records that pass *where*, which is not NONE; *rows* asks for whole records."""
+        """Compile a query of the records that pass *where*, which is not NO_ROWS; *rows* asks for whole records."""
         return Query(
             partition, self.namespace(partition), self.direction if vector is None else vector, top_k, _filter(where),
             rows, values,
@@ -221,17 +221,17 @@ class PineconeCompiler:
         """Compile a delete of those of *ids* that pass *where*. Raises: RefusedError without ids."""
         if not ids:
             raise RefusedError("A delete needs ids; there is none that means everything.")
-        if where is EVERY:
+        if where is ALL_ROWS:
             return Remove(partition, self.namespace(partition), ids=tuple(ids))
         return Remove(partition, self.namespace(partition), filter=_filter(every([where, self.records(ids)])))
 
     def remove_all(self, partition: str, where: Compiled) -> Remove:
-        """Compile a delete of the records that pass *where*, in one request; EVERY is all of the tenant's."""
+        """Compile a delete of the records that pass *where*, in one request; ALL_ROWS is all of the tenant's."""
         own = every([where, {self._keys.tenant: {"$eq": partition}}])
         return Remove(partition, self.namespace(partition), filter=_filter(own))
 
     def settle(self, partition: str, lsn: int | None, seen: Compiled, gone: Compiled) -> Settle:
-        """Compile the wait for a write; NONE as *seen* or *gone* is nothing to wait for."""
+        """Compile the wait for a write; NO_ROWS as *seen* or *gone* is nothing to wait for."""
         return Settle(
             partition,
             self.namespace(partition),
@@ -349,7 +349,7 @@ def _word(place: int) -> str:
 
 def _filter(where: Compiled) -> Filter | None:
     """Return what is sent: None for every record. Raises: RefusedError for none, which is never asked."""
-    if where is NONE:
+    if where is NO_ROWS:
         raise RefusedError("A request that can match nothing was about to be made; nothing was sent.")
     if isinstance(where, bool):
         return None
@@ -358,4 +358,4 @@ def _filter(where: Compiled) -> Filter | None:
     return where
 
 
-__all__ = ["EVERY", "MAX_IDS", "MAX_LISTED", "NONE", "NO_VERSION", "PineconeCompiler", "numbers"]
+__all__ = ["ALL_ROWS", "MAX_IDS", "MAX_LISTED", "NO_ROWS", "NO_VERSION", "PineconeCompiler", "numbers"]

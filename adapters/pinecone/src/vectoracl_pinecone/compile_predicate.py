@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, assert_never
 
 from vectoracl.errors import UnsupportedPredicateError
-from vectoracl.filters.boolean_compiler import Algebra, bounds, kind_of, numbers, texts
+from vectoracl.filters.boolean_compiler import BooleanCompiler, bounds, kind_of, numbers, texts
 from vectoracl.filters.predicate import ContainsAny, Eq, In, Missing, Predicate, Range, Scalar
 from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl_pinecone.config import PineconeConfig
@@ -23,7 +23,7 @@ from vectoracl_pinecone.requests import Filter
 Compiled = Filter | bool
 """A filter, or True (every record of the namespace) or False (none)."""
 
-_ALGEBRA: Algebra[Filter] = Algebra(
+_ALGEBRA: BooleanCompiler[Filter] = BooleanCompiler(
     all_of=lambda parts: {"$and": parts},
     one_of=lambda parts: {"$or": parts},
     negated=lambda part: {"$not": part},

@@ -22,7 +22,7 @@ from vectoracl.adapter_api.operations import Found, Search
 from vectoracl.memory.lexical import fused
 from vectoracl.model.queries import HybridQuery, Lexical
 from vectoracl.text import sparse_words as words_
-from vectoracl_pinecone.compile import NONE, PineconeCompiler, numbers
+from vectoracl_pinecone.compile import NO_ROWS, PineconeCompiler, numbers
 from vectoracl_pinecone.compile_predicate import Compiled, every
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import Decoder
@@ -92,7 +92,7 @@ class WordSearch:
         where = self._compile.scope(operation.scope, operation.where)
         words, places = frozenset(words_.words(query.text)), words_.places(query.text)
         asked = _Asked(operation.partition, where, words, places, vector, "vector" in operation.include)
-        if where is NONE or (not asked.places and vector is None):
+        if where is NO_ROWS or (not asked.places and vector is None):
             return Found([])
         for _ in range(_ROUNDS):
             best, known, cut = yield from self._best(operation, asked)

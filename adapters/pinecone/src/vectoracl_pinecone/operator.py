@@ -14,7 +14,7 @@ from vectoracl.filters.validation import FieldType
 from vectoracl.model.identifiers import stored_tenant
 from vectoracl_pinecone import schema
 from vectoracl_pinecone.adopt import Adoption
-from vectoracl_pinecone.compile import EVERY, PineconeCompiler
+from vectoracl_pinecone.compile import ALL_ROWS, PineconeCompiler
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import Decoder
 from vectoracl_pinecone.names import tenant_of
@@ -201,7 +201,7 @@ class PineconeOperator:
         """Delete every record of a namespace, on a server that cannot delete namespaces; it has no empty ones."""
         number = 0
         while listed := self._ask(self._compile.listing(tenant)).matches:
-            self._ask(self._compile.remove(tenant, [one.id for one in listed], EVERY))
+            self._ask(self._compile.remove(tenant, [one.id for one in listed], ALL_ROWS))
             number += len(listed)
         return [f"removed {number:,} records of the tenant {tenant}"] if number else []
 

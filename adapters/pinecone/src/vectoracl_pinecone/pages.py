@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from vectoracl.adapter_api.contract import Flow, together
 from vectoracl.adapter_api.operations import Position
 from vectoracl.errors import StoreError
-from vectoracl_pinecone.compile import EVERY, MAX_IDS, MAX_LISTED, NONE, PineconeCompiler
+from vectoracl_pinecone.compile import ALL_ROWS, MAX_IDS, MAX_LISTED, NO_ROWS, PineconeCompiler
 from vectoracl_pinecone.compile_predicate import Compiled, every
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import ADAPTER, Decoder, malformed
@@ -61,9 +61,9 @@ class Pages:
 
     def passing(self, partition: str, ids: Sequence[str], where: Compiled) -> Flow[list[str]]:
         """Return those of *ids* whose records are there and pass *where*."""
-        if where is NONE or not ids:
+        if where is NO_ROWS or not ids:
             return []
-        if where is EVERY:
+        if where is ALL_ROWS:
             return list(ids)
         asked = [
             self._compile.query(partition, every([where, self._compile.records(some)]), len(some))
@@ -115,12 +115,12 @@ class Pages:
 
         It is asked again where records went away meanwhile.
         """
-        if where is NONE:
+        if where is NO_ROWS:
             return []
         before = yield from self.ids(partition)
         for _ in range(ROUNDS):
             kept = yield from self.passing(partition, before, where)
-            if where is EVERY or len(kept) == len(before):
+            if where is ALL_ROWS or len(kept) == len(before):
                 return kept
             after = yield from self.ids(partition)
             if after == before:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from vectoracl._util import install_hints, toml
 from vectoracl.adapter_api import store_identity
-from vectoracl.adapter_api.contract import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
+from vectoracl.adapter_api.contract import AsyncPort, Capabilities, DemoStore, OpenContext, Opened, Port
 from vectoracl.adapter_api.hookspecs import hookimpl
 from vectoracl.adapter_api.posture import Rule
 from vectoracl.errors import ConfigError, RefusedError, apart
@@ -95,13 +95,13 @@ def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -
 
 @hookimpl
 @apart
-def vectoracl_demo_place(dimension: int, say: Callable[[str], None]) -> DemoPlace:
+def vectoracl_demo_place(dimension: int, say: Callable[[str], None]) -> DemoStore:
     """Return the index that the environment names, else one in an engine that speaks Pinecone's API."""
     host = os.environ.get("VECTORACL_PINECONE_HOST")
     # A prefix of its own: the index may hold somebody's data.
     apart: dict[str, Any] = {"namespace_prefix": "vectoracl-demo-", "wait_visible": 60}
     if host:
-        return DemoPlace({"host": host, "api_key": {"env": "VECTORACL_PINECONE_API_KEY"}, **apart})
+        return DemoStore({"host": host, "api_key": {"env": "VECTORACL_PINECONE_API_KEY"}, **apart})
     try:
         from vectoracl.adapter_api.local_servers.start import MissingServerError
         from vectoracl_pinecone.needledb_server import VERSION, Needle
@@ -127,4 +127,4 @@ def vectoracl_demo_place(dimension: int, say: Callable[[str], None]) -> DemoPlac
     )
     # Its key is as short-lived as it is, and its $nin is the complement of $in on lists too.
     settings = {"host": needle.host("demo"), "api_key": needle.key, "negation": "nin", **apart}
-    return DemoPlace(settings, kept=False, note=note, server=server, close=needle.close)
+    return DemoStore(settings, kept=False, note=note, server=server, close=needle.close)

@@ -15,7 +15,7 @@ from vectoracl.adapter_api.generations import at_generation, version_of
 from vectoracl.adapter_api.operations import Delete, Replace, Upsert
 from vectoracl.errors import DeniedError, RefusedError, StoreError
 from vectoracl.model.records import Record
-from vectoracl_pinecone.compile import EVERY, MAX_IDS, NO_VERSION, NONE, PineconeCompiler
+from vectoracl_pinecone.compile import ALL_ROWS, MAX_IDS, NO_ROWS, NO_VERSION, PineconeCompiler
 from vectoracl_pinecone.compile_predicate import Compiled, every
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import ADAPTER
@@ -87,9 +87,9 @@ class Writer:
                     puts = self._puts(partition, records, NO_VERSION)
                     yield from self._write(partition, puts, self._compile.written(records[-1], NO_VERSION))
                     written += len(late)
-                    yield from self._remove(partition, left, EVERY)
+                    yield from self._remove(partition, left, ALL_ROWS)
                     continue
-                yield from self._remove(partition, left, EVERY)
+                yield from self._remove(partition, left, ALL_ROWS)
                 raise restless("unknown") if refused else _taken()
         except (StoreError, RefusedError) as error:
             failed = _half_done(error, written)
@@ -113,7 +113,7 @@ class Writer:
                 done = yield from put
                 written += len(put.records)
             if self._config.wait_visible:
-                yield from self._compile.settle(partition, done.lsn, seen, NONE)
+                yield from self._compile.settle(partition, done.lsn, seen, NO_ROWS)
             return
         except (StoreError, RefusedError) as error:
             if not written:
@@ -144,7 +144,7 @@ class Writer:
 
     def _any(self, partition: str, ids: Sequence[str], where: Compiled) -> Flow[bool]:
         """Tell whether a record of *ids* passes *where*."""
-        if where is NONE:
+        if where is NO_ROWS:
             return False
         for start in range(0, len(ids), MAX_IDS):
             some = ids[start : start + MAX_IDS]
@@ -174,7 +174,7 @@ class Writer:
                     if not mine:
                         raise _denied("replace")
                     taken, mine = mine, []  # whatever becomes of their removal, they do not count as written
-                    yield from self._remove(partition, taken, EVERY)
+                    yield from self._remove(partition, taken, ALL_ROWS)
                     raise _taken()
                 if not operation.records:
                     own = every([self._compile.documents([document]), self._compile.scope(operation.scope)])
@@ -191,16 +191,16 @@ class Writer:
                     rival = None
                 if rival == "newer":
                     taken, mine = mine, []
-                    yield from self._remove(partition, sorted(taken), EVERY)
+                    yield from self._remove(partition, sorted(taken), ALL_ROWS)
                     return len(records)
                 # Listed again: another one may have written a generation below this one meanwhile, and be done.
                 now = yield from self._pages.ids(partition, document_prefix(document))
                 below = [one for one in now if taken_apart(one).generation < generation]
                 if (yield from self._any(partition, below, outside)):
                     taken, mine = mine, []
-                    yield from self._remove(partition, taken, EVERY)
+                    yield from self._remove(partition, taken, ALL_ROWS)
                     raise _taken()
-                yield from self._remove(partition, below, EVERY)
+                yield from self._remove(partition, below, ALL_ROWS)
                 if rival is None:
                     return len(records)
                 # Both took the same number: go again, each by a step of its own.
@@ -240,10 +240,10 @@ class Writer:
         """
         partition = operation.partition
         where = self._compile.scope(operation.scope)
-        selected: Compiled = EVERY
+        selected: Compiled = ALL_ROWS
         if operation.where is not None:
             where = self._compile.scope(operation.scope, operation.where)
-        if where is NONE:
+        if where is NO_ROWS:
             return 0
         if operation.refs is not None:
             meant, selected = (yield from self._named(operation)), self._compile.refs(operation.refs)
@@ -268,7 +268,7 @@ class Writer:
         yield from self._compile.remove_all(partition, where)
         if self._config.wait_visible:
             gone = every([where, self._compile.records(ids[-1:])])
-            yield from self._compile.settle(partition, None, NONE, gone)
+            yield from self._compile.settle(partition, None, NO_ROWS, gone)
 
     def _named(self, operation: Delete) -> Flow[list[str]]:
         """Return the ids of the records that a delete names, whatever the scope."""
@@ -299,7 +299,7 @@ class Writer:
                 yield from self._compile.remove(partition, ids[start : start + MAX_IDS], where)
                 gone = True
             if ids and self._config.wait_visible:
-                yield from self._compile.settle(partition, None, NONE, self._compile.records(ids[-1:]))
+                yield from self._compile.settle(partition, None, NO_ROWS, self._compile.records(ids[-1:]))
         except StoreError as error:
             if gone:
                 error.sent = "unknown"

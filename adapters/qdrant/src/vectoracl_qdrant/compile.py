@@ -15,7 +15,7 @@ from vectoracl.adapter_api.chunk_validation import dump_metadata
 from vectoracl.adapter_api.operations import ChunkRef, Delete, Include, Search
 from vectoracl.adapter_api.operations import named as refs_by_document
 from vectoracl.errors import RefusedError, TooLargeError
-from vectoracl.filters.boolean_compiler import EVERY, NONE
+from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.queries import VectorQuery
@@ -57,7 +57,7 @@ class QdrantCompiler:
         """Return the filter of one tenant's points that meet every condition; None where there cannot be any."""
         if not partition:
             raise RefusedError("A request without a tenant was about to be made; nothing was sent.")
-        if any(one is NONE for one in conditions):
+        if any(one is NO_ROWS for one in conditions):
             return None
         tenant = keyword(self._keys.tenant, partition)
         return models.Filter(must=[one for one in (tenant, *conditions) if not isinstance(one, bool)])
@@ -100,7 +100,7 @@ class QdrantCompiler:
     def ids(self, ids: Iterable[str]) -> Compiled:
         """Return that the point has one of *ids*; always beside the tenant, never alone."""
         wanted: list[models.ExtendedPointId] = sorted(ids)
-        return models.HasIdCondition(has_id=wanted) if wanted else NONE
+        return models.HasIdCondition(has_id=wanted) if wanted else NO_ROWS
 
     def refs(self, refs: tuple[ChunkRef, ...]) -> Compiled:
         """Return that the point is one of the chunks that *refs* name."""
@@ -123,7 +123,7 @@ class QdrantCompiler:
 
     def has(self, name: str) -> Compiled:
         """Return that the point has the field *name*; every point has those of the tag."""
-        return EVERY if name in TAG_FIELDS else keyword(self._keys.present, name)
+        return ALL_ROWS if name in TAG_FIELDS else keyword(self._keys.present, name)
 
     def path(self, name: str) -> str:
         """Return the payload path of the field *name*. Raises: UnsupportedPredicateError."""
@@ -303,4 +303,4 @@ def shard_key(config: QdrantConfig, partition: str | None) -> models.ShardKeyWit
     return models.ShardKeyWithFallback(target=shard_of(partition), fallback=config.shared_shard)
 
 
-__all__ = ["EVERY", "NONE", "NO_VERSION", "QdrantCompiler", "Words", "shard_key"]
+__all__ = ["ALL_ROWS", "NO_ROWS", "NO_VERSION", "QdrantCompiler", "Words", "shard_key"]

@@ -15,7 +15,7 @@ from typing import assert_never
 from qdrant_client import models
 
 from vectoracl.errors import UnsupportedPredicateError
-from vectoracl.filters.boolean_compiler import NONE, Algebra, bounds, kind_of, numbers, texts
+from vectoracl.filters.boolean_compiler import NO_ROWS, BooleanCompiler, bounds, kind_of, numbers, texts
 from vectoracl.filters.predicate import ContainsAny, Eq, In, Missing, Predicate, Range, Scalar
 from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl_qdrant.config import Payload
@@ -25,7 +25,7 @@ Condition = models.FieldCondition | models.Filter | models.HasIdCondition
 Compiled = Condition | bool
 """A condition, or True (every point) or False (none)."""
 
-_ALGEBRA: Algebra[Condition] = Algebra(
+_ALGEBRA: BooleanCompiler[Condition] = BooleanCompiler(
     all_of=lambda parts: models.Filter(must=list(parts)),
     one_of=lambda parts: models.Filter(should=list(parts)),
     negated=lambda part: models.Filter(must_not=[part]),
@@ -92,7 +92,7 @@ class Compiler:
 def keyword(path: str, *values: str) -> Compiled:
     """Return that *path* has one of *values*; of none of them it is False."""
     if not values:
-        return NONE
+        return NO_ROWS
     if len(values) == 1:
         return models.FieldCondition(key=path, match=models.MatchValue(value=values[0]))
     return models.FieldCondition(key=path, match=models.MatchAny(any=list(values)))

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
 from vectoracl._util import toml
-from vectoracl.adapter_api.contract import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
+from vectoracl.adapter_api.contract import AsyncPort, Capabilities, DemoStore, OpenContext, Opened, Port
 from vectoracl.adapter_api.hookspecs import hookimpl
 from vectoracl.adapter_api.posture import Rule
 from vectoracl.errors import ConfigError
@@ -113,13 +113,13 @@ collection = {toml.value("vectoracl_" + name)}
 
 
 @hookimpl
-def vectoracl_demo_place() -> DemoPlace:
+def vectoracl_demo_place() -> DemoStore:
     """Return the server that the environment names, else a folder for the client's local mode."""
     url = os.environ.get("VECTORACL_QDRANT_URL")
     if not url:
         note = "No server was at hand: the client's local mode stood in for one (VECTORACL_QDRANT_URL names a server)."
-        return DemoPlace({"path": Path("qdrant")}, note=note)
+        return DemoStore({"path": Path("qdrant")}, note=note)
     settings: dict[str, Any] = {"url": url}
     if os.environ.get("VECTORACL_QDRANT_API_KEY"):
         settings["api_key"] = {"env": "VECTORACL_QDRANT_API_KEY"}
-    return DemoPlace(settings)
+    return DemoStore(settings)

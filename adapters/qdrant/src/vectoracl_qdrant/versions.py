@@ -20,7 +20,7 @@ from qdrant_client import models
 from vectoracl.adapter_api.contract import Flow, together
 from vectoracl.adapter_api.operations import Search
 from vectoracl.errors import StoreError
-from vectoracl.filters.boolean_compiler import EVERY
+from vectoracl.filters.boolean_compiler import ALL_ROWS
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import Compiled, none
 from vectoracl_qdrant.config import QdrantConfig
@@ -70,7 +70,7 @@ class Versions:
         """
         hidden: frozenset[Version] = frozenset()
         for _ in range(ROUNDS):
-            points = yield from ask(self._compile.hidden(hidden) if hidden else EVERY)
+            points = yield from ask(self._compile.hidden(hidden) if hidden else ALL_ROWS)
             stale = yield from self.stale(partition, points)
             if stale:
                 hidden |= stale

@@ -25,7 +25,7 @@ from vectoracl.adapter_api.operations import (
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.engine.drivers import confined
 from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
-from vectoracl.filters.boolean_compiler import EVERY, NONE
+from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
 from vectoracl.filters.semantics import tallied
 from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
@@ -122,7 +122,7 @@ class WeaviateAdapter:
 
     def _search(self, operation: Search) -> Flow[Found]:
         condition = self._compile.condition(operation.scope, operation.where)
-        if condition.rows is NONE:
+        if condition.rows is NO_ROWS:
             return Found([])
         if operation.group_by is not None:
             hits, shortfall = yield from self._groups(operation, condition)
@@ -225,7 +225,7 @@ class WeaviateAdapter:
         return Rows(_plain(_in_order(hits), operation.include))
 
     def _listed(
-        self, partition: str, condition: Condition, base: Compiled = EVERY, include: Include = frozenset()
+        self, partition: str, condition: Condition, base: Compiled = ALL_ROWS, include: Include = frozenset()
     ) -> Flow[list[Hit]]:
         """Return every published row that passes *base* and matches."""
 
@@ -288,7 +288,7 @@ class WeaviateAdapter:
 
     def _number(self, partition: str, condition: Condition, *, quick: bool = False) -> Flow[int]:
         """Count; *quick* is for what only tells whether there may be more: in one round, not in three."""
-        if condition.rows is NONE:
+        if condition.rows is NO_ROWS:
             return 0
         if condition.sure is not None:
             found = yield from self._surely(partition, condition, self._counted(partition, condition.sure), quick=quick)
@@ -297,7 +297,7 @@ class WeaviateAdapter:
         return len((yield from self._listed(partition, condition)))
 
     def _counted(self, partition: str, where: Compiled) -> Request[int] | None:
-        return None if where is NONE else self._compile.tally(partition, where)
+        return None if where is NO_ROWS else self._compile.tally(partition, where)
 
     def _surely(
         self, partition: str, condition: Condition, request: Request[R] | None, *, quick: bool = False
@@ -311,7 +311,7 @@ class WeaviateAdapter:
         compiled = self._compile
         marked = compiled.tally(partition, every([condition.rows, compiled.marked()]))
         steps: list[Request[Any]] = [marked]
-        if condition.strange is not NONE:
+        if condition.strange is not NO_ROWS:
             where = every([condition.rows, condition.strange])
             steps.append(compiled.listing(partition, where, _STRANGE, self._properties(condition, frozenset())))
         if quick and request is not None:
@@ -319,7 +319,7 @@ class WeaviateAdapter:
         replies = yield from together(*steps)
         if replies[0]:
             return None
-        if condition.strange is not NONE:
+        if condition.strange is not NO_ROWS:
             found = self._decode.rows(replies[1], "", condition.fields)
             if len(found) == _STRANGE or not all(row.known for row in found):
                 return None
@@ -337,7 +337,7 @@ class WeaviateAdapter:
     def _facets(self, operation: Facets) -> Flow[list[Facet]]:
         compiled, partition, field = self._compile, operation.partition, operation.field
         condition = compiled.condition(operation.scope, operation.where)
-        if condition.rows is NONE:
+        if condition.rows is NO_ROWS:
             return []
         fields = condition.fields if field in TAG_FIELDS else condition.fields | {field}
         asked = condition._replace(fields=fields, strange=compiled.strange(*fields))
@@ -361,7 +361,7 @@ class WeaviateAdapter:
         compiled, partition, include = self._compile, operation.partition, operation.include
         condition = compiled.condition(operation.scope, operation.where)
         start, size = operation.after, operation.size
-        begin = EVERY if start is None else compiled.after(seek_key(start.document, start.generation, start.chunk))
+        begin = ALL_ROWS if start is None else compiled.after(seek_key(start.document, start.generation, start.chunk))
         names, vectors = self._properties(condition, include), "vector" in include
 
         def ask(more: Compiled, published: _Published) -> Flow[_Seen[Rows]]:
@@ -370,14 +370,14 @@ class WeaviateAdapter:
             after = begin
             while True:
                 where = every([condition.rows, after, more])
-                if where is NONE:
+                if where is NO_ROWS:
                     return _Seen(rows, Rows([]))
 
                 def look(more: Compiled, many: int, where: Compiled = where) -> Request[Sequence[Any]]:
                     return compiled.listing(partition, every([where, more]), many, names, vectors=vectors, ordered=True)
 
                 limit = size + 1 - len(hits)
-                objects = yield from look(EVERY, limit)
+                objects = yield from look(ALL_ROWS, limit)
                 some = self._decode.rows(objects, "", condition.fields)
                 last = some[-1].hit.tag if some else None
                 some = yield from self._matching(condition, some, look)
@@ -397,12 +397,12 @@ class WeaviateAdapter:
         """Return all objects that pass *where*, page by page in key order."""
         compiled, limit = self._compile, self.config.page
         found: list[Any] = []
-        after: Compiled = EVERY
+        after: Compiled = ALL_ROWS
         seek = self.config.properties.seek
         names = properties if seek in properties else (*properties, seek)
         while True:
             narrowed = every([where, after])
-            if narrowed is NONE:
+            if narrowed is NO_ROWS:
                 return found
             page = yield from compiled.listing(partition, narrowed, limit, names, vectors=vectors, ordered=True)
             found.extend(page)
@@ -597,7 +597,7 @@ class WeaviateAdapter:
     def _outside(self, partition: str, scope: Condition, base: Compiled) -> Flow[bool]:
         """Tell whether an object that passes *base* does not match *scope*: each is read and compared."""
         test = scope.test
-        if test is None or base is NONE:
+        if test is None or base is NO_ROWS:
             return False
         objects = yield from self._all(partition, base, self._properties(scope, frozenset()))
         return not all(test(row.hit.tag, row.hit.metadata or {}) for row in self._decode.rows(objects))
@@ -625,7 +625,7 @@ class WeaviateAdapter:
         if (yield from self._outside(partition, scope, name)):
             raise _denied("replace")
         if scope.test is not None:  # what is added meanwhile may be outside of it
-            if every([scope.rows, name]) is not NONE:
+            if every([scope.rows, name]) is not NO_ROWS:
                 yield from (self._delete if scope.fixed else self._delete_compared)(partition, scope, name)
         elif (yield from compiled.tally(partition, name)):  # read first: a tenant that is not there is noticed here
             yield from self._drop(partition, name)
@@ -680,7 +680,7 @@ class WeaviateAdapter:
         """Delete by the filter where it cannot change of a row, else what was compared and is still as it was."""
         predicates = (operation.scope,) if operation.where is None else (operation.scope, operation.where)
         condition, base = self._compile.condition(*predicates), self._compile.selected(operation)
-        if every([condition.rows, base]) is NONE:
+        if every([condition.rows, base]) is NO_ROWS:
             return 0
         one = self._delete if condition.fixed else self._delete_compared
         return (yield from self._deleting(operation.partition, lambda: one(operation.partition, condition, base)))
@@ -694,7 +694,7 @@ class WeaviateAdapter:
             objects = yield from self._all(partition, pending, compiled.places)
             yield from self._finish(partition, {self._decode.version(one).document for one in objects})
             number = len((yield from self._listed(partition, condition, base)))
-        yield from self._drop(partition, self._compile.whole() if where is EVERY else where)
+        yield from self._drop(partition, self._compile.whole() if where is ALL_ROWS else where)
         return number
 
     def _delete_compared(self, partition: str, condition: Condition, base: Compiled) -> Flow[int]:
@@ -735,7 +735,7 @@ class WeaviateAdapter:
     def _drop(self, partition: str, where: Compiled) -> Flow[int]:
         """Delete until nothing is left: the server takes only so many objects in one call, and says not how many."""
         gone = 0
-        while where is not NONE:
+        while where is not NO_ROWS:
             done = yield from self._compile.drop(partition, where)
             gone += done.successful
             if done.failed:

@@ -11,7 +11,7 @@ from typing import Any
 
 from vectoracl.adapter_api.contract import Flow, Progress, Request, together
 from vectoracl.errors import StoreError
-from vectoracl.filters.boolean_compiler import EVERY
+from vectoracl.filters.boolean_compiler import ALL_ROWS
 from vectoracl_weaviate.compile import WeaviateCompiler
 from vectoracl_weaviate.compile_predicate import Compiled, every
 from vectoracl_weaviate.decode import ADAPTER, Decoder
@@ -36,7 +36,7 @@ def backfill(
     StoreError where objects were rewritten again and again meanwhile.
     """
     done = 0
-    after: Compiled = EVERY
+    after: Compiled = ALL_ROWS
     strange = compiled.strange(*fields)
     while fields:
         where = every([strange, after])
@@ -61,7 +61,7 @@ def compare(compiled: WeaviateCompiler, decode: Decoder, page: int, name: str, f
 
     Raises: InvalidInputError where a value is of another type than the declared one.
     """
-    after: Compiled = EVERY
+    after: Compiled = ALL_ROWS
     while fields:
         where = every([compiled.strange(*fields), after])
         objects = yield from compiled.listing_of(name, where, page, compiled.repairable)

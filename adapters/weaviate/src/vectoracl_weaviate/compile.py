@@ -15,7 +15,7 @@ from weaviate.proto.v1 import aggregate_pb2, base_pb2, base_search_pb2, batch_de
 from vectoracl.adapter_api.chunk_validation import dump_metadata
 from vectoracl.adapter_api.operations import ChunkRef, Delete, Include, named
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
-from vectoracl.filters.boolean_compiler import EVERY, NONE
+from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.validation import TAG_FIELDS, FieldType, datetime_text
 from vectoracl.model.records import Record, Vector, docgen
@@ -89,7 +89,7 @@ class WeaviateCompiler:
     def only(self, published: Mapping[str, Number | None]) -> Compiled:
         """Return that the object is, if of one of these documents, of its *published* version (None: of none)."""
         if not published:
-            return EVERY
+            return ALL_ROWS
         wanted = [self.exactly(name, number) for name, number in sorted(published.items()) if number is not None]
         return some([none(keyword(self._keys.document, *sorted(published))), *wanted])
 
@@ -144,7 +144,7 @@ class WeaviateCompiler:
         if operation.document is not None:
             return self.documents([operation.document])
         if operation.where is not None:
-            return EVERY  # it is part of the condition
+            return ALL_ROWS  # it is part of the condition
         raise RefusedError("A delete needs a selector; there is none that means everything.")
 
     # Reads
@@ -158,7 +158,7 @@ class WeaviateCompiler:
         self, name: str, where: Compiled, limit: int, properties: Sequence[str], **more: Any
     ) -> search_get_pb2.SearchRequest:
         """Begin every search: the one tenant, and *where* as the filter."""
-        if where is NONE:
+        if where is NO_ROWS:
             raise RefusedError("A request for nothing was about to be made; nothing was sent.")
         message = search_get_pb2.SearchRequest(
             collection=self._config.collection,
@@ -171,7 +171,7 @@ class WeaviateCompiler:
             **self._level,
             **more,
         )
-        if where is not EVERY:
+        if where is not ALL_ROWS:
             message.filters.CopyFrom(unlimited(where) if message.sort_by else where)
         return message
 
@@ -207,7 +207,7 @@ class WeaviateCompiler:
 
     def near_of(self, name: str, vector: Vector, k: int) -> Find:
         """Compile one tenant's part (by Weaviate's *name*) of a search over all tenants; for `hazmat` only."""
-        return Find(None, self._near(name, EVERY, vector, k, frozenset({"text", "metadata"})))
+        return Find(None, self._near(name, ALL_ROWS, vector, k, frozenset({"text", "metadata"})))
 
     def words(
         self, partition: str, where: Compiled, text: str, limit: int, include: Include, *, markers: bool = False
@@ -274,14 +274,14 @@ class WeaviateCompiler:
 
     def first_of(self, name: str) -> Find:
         """Compile the reading of one object's tag by Weaviate's *name* of its tenant; for operators only."""
-        message = self._search(name, EVERY, 1, self._tag, metadata=self._metadata(vectors=False))
+        message = self._search(name, ALL_ROWS, 1, self._tag, metadata=self._metadata(vectors=False))
         return Find(None, message)
 
     def _tally(self, name: str, where: Compiled) -> aggregate_pb2.AggregateRequest:
-        if where is NONE:
+        if where is NO_ROWS:
             raise RefusedError("A request for nothing was about to be made; nothing was sent.")
         message = aggregate_pb2.AggregateRequest(collection=self._config.collection, tenant=name, objects_count=True)
-        if where is not EVERY:
+        if where is not ALL_ROWS:
             message.filters.CopyFrom(where)
         return message
 
@@ -461,4 +461,4 @@ def _name(partition: str) -> str:
     return tenant_name(partition)
 
 
-__all__ = ["EVERY", "NONE", "NO_MARK", "NO_VERSION", "WeaviateCompiler"]
+__all__ = ["ALL_ROWS", "NO_MARK", "NO_ROWS", "NO_VERSION", "WeaviateCompiler"]

@@ -27,7 +27,7 @@ from weaviate.proto.v1 import base_pb2
 
 from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.filters import boolean_compiler
-from vectoracl.filters.boolean_compiler import NONE, Algebra, bounds, kind_of
+from vectoracl.filters.boolean_compiler import NO_ROWS, BooleanCompiler, bounds, kind_of
 from vectoracl.filters.predicate import (
     Always,
     And,
@@ -58,7 +58,7 @@ _BOUNDS = {
     "lte": Filters.OPERATOR_LESS_THAN_EQUAL,
 }
 
-_ALGEBRA: Algebra[Filters] = Algebra(
+_ALGEBRA: BooleanCompiler[Filters] = BooleanCompiler(
     all_of=lambda parts: Filters(operator=Filters.OPERATOR_AND, filters=parts),
     one_of=lambda parts: Filters(operator=Filters.OPERATOR_OR, filters=parts),
     negated=lambda part: Filters(operator=Filters.OPERATOR_NOT, filters=[part]),
@@ -291,7 +291,7 @@ def keyword(path: str, *values: str) -> Compiled:
 
 def _texts(path: str, values: Sequence[str]) -> Compiled:
     if not values:
-        return NONE
+        return NO_ROWS
     if len(values) == 1:
         return leaf(Filters.OPERATOR_EQUAL, path, value_text=values[0])
     return leaf(Filters.OPERATOR_CONTAINS_ANY, path, value_text_array=base_pb2.TextArray(values=values))
@@ -300,14 +300,14 @@ def _texts(path: str, values: Sequence[str]) -> Compiled:
 def ids(values: Sequence[str]) -> Compiled:
     """Return that the object has one of the ids *values*."""
     if not values:
-        return NONE
+        return NO_ROWS
     return leaf(Filters.OPERATOR_CONTAINS_ANY, "_id", value_text_array=base_pb2.TextArray(values=values))
 
 
 def numbers(path: str, values: Sequence[float]) -> Compiled:
     """Return that *path* has one of *values*; of none of them it is False."""
     if not values:
-        return NONE
+        return NO_ROWS
     if len(values) == 1:
         return leaf(Filters.OPERATOR_EQUAL, path, value_number=values[0])
     return leaf(Filters.OPERATOR_CONTAINS_ANY, path, value_number_array=base_pb2.NumberArray(values=values))

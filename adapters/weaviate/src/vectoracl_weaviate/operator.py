@@ -17,7 +17,7 @@ from vectoracl.adapter_api.adoption import printable
 from vectoracl.adapter_api.contract import Adopted, Progress, Request, TenantInfo
 from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError, StoreError, apart
-from vectoracl.filters.boolean_compiler import EVERY
+from vectoracl.filters.boolean_compiler import ALL_ROWS
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant
 from vectoracl_weaviate import schema, tenant_keys
@@ -228,7 +228,7 @@ class WeaviateOperator:
     def _info(self, name: str, state: TenantState) -> TenantInfo:
         if state != "active":
             return TenantInfo(readable(name) or f"({name})", 0, "own", state=state)
-        rows = self._ask(self._compile.tally_of(name, EVERY))
+        rows = self._ask(self._compile.tally_of(name, ALL_ROWS))
         return TenantInfo(readable(name) or self._named(name), rows, "own")
 
     def _named(self, name: str) -> str:

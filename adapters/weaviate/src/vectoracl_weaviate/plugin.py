@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from vectoracl._util import install_hints, toml
 from vectoracl.adapter_api import store_identity
-from vectoracl.adapter_api.contract import AsyncPort, Capabilities, DemoPlace, OpenContext, Opened, Port
+from vectoracl.adapter_api.contract import AsyncPort, Capabilities, DemoStore, OpenContext, Opened, Port
 from vectoracl.adapter_api.hookspecs import hookimpl
 from vectoracl.adapter_api.posture import Rule
 from vectoracl.errors import ConfigError, RefusedError, apart
@@ -91,7 +91,7 @@ collection = {toml.value("Vectoracl" + name.capitalize())}
 
 @hookimpl
 @apart
-def vectoracl_demo_place(say: Callable[[str], None]) -> DemoPlace:
+def vectoracl_demo_place(say: Callable[[str], None]) -> DemoStore:
     """Return the server that the environment names, else start one as the conformance kit does."""
     url = os.environ.get("VECTORACL_WEAVIATE_URL")
     if url:
@@ -100,7 +100,7 @@ def vectoracl_demo_place(say: Callable[[str], None]) -> DemoPlace:
             settings["grpc_port"] = int(os.environ["VECTORACL_WEAVIATE_GRPC_PORT"])
         if os.environ.get("VECTORACL_WEAVIATE_API_KEY"):
             settings["api_key"] = {"env": "VECTORACL_WEAVIATE_API_KEY"}
-        return DemoPlace(settings)
+        return DemoStore(settings)
     try:
         from vectoracl.adapter_api.local_servers.start import MissingServerError, start
         from vectoracl_weaviate.conformance.harness import SPEC
@@ -116,7 +116,7 @@ def vectoracl_demo_place(say: Callable[[str], None]) -> DemoPlace:
     os.environ[_DEMO_KEY] = running.key  # not in the demo's folder: the server ends with this process
     server = f"{running.used}, weaviate-client {version('weaviate-client')}"
     note = "The server ended with the demo; VECTORACL_WEAVIATE_URL names one that stays."
-    return DemoPlace(
+    return DemoStore(
         {"url": running.url, "grpc_port": running.ports["grpc"], "api_key": {"env": _DEMO_KEY}},
         kept=False,
         note=note,

@@ -181,7 +181,7 @@ class Door:
     async def copied(self, tenant: str, records: Sequence[Record]) -> int:
         """Write *records* as `vectoracl copy` does, by the core's own flow."""
         named = self.acl.kit_named()
-        flow = write_rows(self.acl.guard, named.store, "a copy by the conformance kit", tenant, records)
+        flow = write_rows(self.acl.pipeline, named.store, "a copy by the conformance kit", tenant, records)
         if isinstance(self.acl, _Sync):
             return run(flow, {"store": named.port, "audit": self.acl.core_port}, timeout=30)
         return await arun(flow, {"store": named.aport, "audit": AsyncCorePort(self.acl.core_port)}, timeout=30)

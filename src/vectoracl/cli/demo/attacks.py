@@ -10,7 +10,7 @@ import numpy as np
 
 from vectoracl.adapter_api import loading
 from vectoracl.adapter_api.contract import Flow, OpenContext
-from vectoracl.adapter_api.demo_attacks import Attempt, Forging
+from vectoracl.adapter_api.demo_attacks import AttackContext, Attempt
 from vectoracl.adapter_api.operations import Delete, Upsert
 from vectoracl.client.connect import VectorACL
 from vectoracl.config import adapter_config
@@ -19,14 +19,14 @@ from vectoracl.filters.predicate import ALWAYS, F, Predicate
 from vectoracl.filters.validation import check_fields
 from vectoracl.model.records import Record, Tag
 
-_Try = Callable[[VectorACL, Forging], Attempt]
+_Try = Callable[[VectorACL, AttackContext], Attempt]
 _ROUNDS = 25
 _K = 5
 _FORGED = "forged by the demo"
 ATTACKS = ("foreign id", "filter injection", "untagged write", "other tenant's tag", "stale connection")
 
 
-def attempts(acl: VectorACL, forging: Forging, base: Path) -> list[Attempt]:
+def attempts(acl: VectorACL, forging: AttackContext, base: Path) -> list[Attempt]:
     """Make one attempt of each family. The adapter's own, which go around the API, stand for ours where it has them.
 
     *base* is the folder of the configuration.
@@ -46,7 +46,7 @@ def attempts(acl: VectorACL, forging: Forging, base: Path) -> list[Attempt]:
     return sorted(made, key=lambda one: ATTACKS.index(one.attack) if one.attack in ATTACKS else len(ATTACKS))
 
 
-def _met(attempt: _Try, attack: str, acl: VectorACL, forging: Forging) -> Attempt:
+def _met(attempt: _Try, attack: str, acl: VectorACL, forging: AttackContext) -> Attempt:
     """Make one attempt. A violation is a leak of the store, even if the reply was dropped before it was handed out."""
     try:
         return attempt(acl, forging)
@@ -54,13 +54,13 @@ def _met(attempt: _Try, attack: str, acl: VectorACL, forging: Forging) -> Attemp
         return Attempt(attack, "the store answered outside of the scope", "LEAK", _name(error))
 
 
-def _of_adapter(acl: VectorACL, forging: Forging, base: Path) -> Sequence[Attempt]:
+def _of_adapter(acl: VectorACL, forging: AttackContext, base: Path) -> Sequence[Attempt]:
     name = acl.config.default
     store = acl.config.stores[name]
     hooks = loading.load(store.adapter, store.distribution)
     config = adapter_config(hooks.vectoracl_config_model(), store, name)
     context = OpenContext(name, check_fields(store.metadata), str(base), acl.config.debug_errors)
-    made: Sequence[Attempt] | None = hooks.vectoracl_attempts(config=config, context=context, forging=forging)
+    made: Sequence[Attempt] | None = hooks.vectoracl_demo_attacks(config=config, context=context, forging=forging)
     return made or ()
 
 
@@ -68,7 +68,7 @@ def _name(error: VectorACLError) -> str:
     return type(error).__name__
 
 
-def _foreign_id(acl: VectorACL, forging: Forging) -> Attempt:
+def _foreign_id(acl: VectorACL, forging: AttackContext) -> Attempt:
     """Fetch by the exact (document, chunk id) pairs of the other tenant, and by the chunk ids alone."""
     victim = acl.scoped(forging.foreign).search(forging.vector, k=_K)
     pairs = [(hit.document, hit.id) for hit in victim]
@@ -81,7 +81,7 @@ def _foreign_id(acl: VectorACL, forging: Forging) -> Attempt:
     return Attempt("foreign id", tried, "LEAK" if leaked else "nothing", f"{leaked} chunks" if leaked else None)
 
 
-def _filters(acl: VectorACL, forging: Forging) -> Attempt:
+def _filters(acl: VectorACL, forging: AttackContext) -> Attempt:
     """Search with filters that name the tenant, speak a store's own language, or close a quotation."""
     other = forging.foreign.tenant
     quoted = f"x' OR tenant_id = '{other}' OR '1'='1"
@@ -111,7 +111,7 @@ def _filters(acl: VectorACL, forging: Forging) -> Attempt:
     return Attempt("filter injection", tried, "refused" if errors else "nothing", names or None)
 
 
-def _forge(acl: VectorACL, forging: Forging, tag: Tag) -> str:
+def _forge(acl: VectorACL, forging: AttackContext, tag: Tag) -> str:
     """Hand the adapter a record that the core did not tag, for the attacker's partition; return the error.
 
     Where it is written, which is a leak, it is deleted again.
@@ -134,19 +134,19 @@ def _forge(acl: VectorACL, forging: Forging, tag: Tag) -> str:
     return ""
 
 
-def _untagged(acl: VectorACL, forging: Forging) -> Attempt:
+def _untagged(acl: VectorACL, forging: AttackContext) -> Attempt:
     met = _forge(acl, forging, Tag("", _FORGED, _FORGED))
     tried = "a record without a tag, handed to the adapter"
     return Attempt("untagged write", tried, "refused" if met else "LEAK", met or None)
 
 
-def _other_tag(acl: VectorACL, forging: Forging) -> Attempt:
+def _other_tag(acl: VectorACL, forging: AttackContext) -> Attempt:
     met = _forge(acl, forging, Tag(forging.foreign.tenant, _FORGED, _FORGED))
     tried = "a record tagged with another tenant, handed to the adapter"
     return Attempt("other tenant's tag", tried, "refused" if met else "LEAK", met or None)
 
 
-def _alternating(acl: VectorACL, forging: Forging) -> Attempt:
+def _alternating(acl: VectorACL, forging: AttackContext) -> Attempt:
     """Serve one tenant many times, then another on what the first one used."""
     tried = f"another tenant's search right after {_ROUNDS} of the first one's"
     first, second = acl.scoped(forging.own), acl.scoped(forging.foreign)

@@ -14,8 +14,8 @@ import typer
 from vectoracl._util.file_lock import FileLock
 from vectoracl._util.private_files import read_private, replace_atomically, take_folder
 from vectoracl.adapter_api import loading
-from vectoracl.adapter_api.contract import DemoPlace
-from vectoracl.adapter_api.demo_attacks import Forging
+from vectoracl.adapter_api.contract import DemoStore
+from vectoracl.adapter_api.demo_attacks import AttackContext
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.cli.common import (
     CLEAN,
@@ -170,10 +170,10 @@ def _prepared(config: Path | None, spec: str, adapter: str, steps: Steps) -> Ite
             place.close()
 
 
-def _place(hooks: Any, adapter: str, dimension: int, steps: Steps) -> DemoPlace:
+def _place(hooks: Any, adapter: str, dimension: int, steps: Steps) -> DemoStore:
     """Return where the demo's store is. Raises: RefusedError."""
     steps.step(f"looking for {adapter}", 0, None)
-    place: DemoPlace | None = hooks.vectoracl_demo_place(
+    place: DemoStore | None = hooks.vectoracl_demo_place(
         dimension=dimension, say=lambda text: steps.step(text, 0, None)
     )
     if place is None:
@@ -184,7 +184,7 @@ def _place(hooks: Any, adapter: str, dimension: int, steps: Steps) -> DemoPlace:
     return place
 
 
-def _written(hooks: Any, adapter: str, place: DemoPlace, spec: str, model: Embedder) -> tuple[Path, str]:
+def _written(hooks: Any, adapter: str, place: DemoStore, spec: str, model: Embedder) -> tuple[Path, str]:
     """Write the demo's configuration; return its path and what to say about it."""
 
     def text(folder: Path) -> str:
@@ -261,7 +261,7 @@ def _run(
         first = asked[0].principal
         other = next(one.principal for one in asked if one.principal != first)
         vector = model.embed_queries([asked[0].query])[0].tolist()
-        forging = Forging(first, other, vector, attacks.reopener(acl, source))
+        forging = AttackContext(first, other, vector, attacks.reopener(acl, source))
         tried = attacks.attempts(acl, forging, read(source)[1])
         posture = acl.check()[name]
         adapter = acl.config.stores[name].adapter

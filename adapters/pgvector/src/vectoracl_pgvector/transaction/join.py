@@ -19,7 +19,7 @@ from vectoracl.client.connect import AsyncVectorACL, VectorACL
 from vectoracl.client.retriever import AsyncScopedRetriever, ScopedRetriever
 from vectoracl.engine.core_ports import CORE_PORTS, AsyncCorePort
 from vectoracl.engine.drivers import arun, run
-from vectoracl.engine.pipeline import Guard, Store
+from vectoracl.engine.pipeline import Pipeline, Store
 from vectoracl.errors import InvalidInputError, RefusedError, VectorACLError, apart
 from vectoracl.model.actions import Action
 from vectoracl.model.principal import Principal
@@ -71,38 +71,38 @@ def join(
     """
     if isinstance(acl, AsyncVectorACL):
         check_kind(connection, is_async=True)
-        return acl.scoped(principal, actions=actions).driven_by(_AsyncJoined(acl, connection), _Noting(acl.guard))
+        return acl.scoped(principal, actions=actions).with_driver(_AsyncJoined(acl, connection), _Noting(acl.pipeline))
     if not isinstance(acl, VectorACL):
         text = f"join() takes a VectorACL or an AsyncVectorACL, not {type(acl).__name__}."
         raise InvalidInputError(text, field="acl")
     check_kind(connection, is_async=False)
     handle = acl.scoped(principal, actions=actions)
     raw(connection)
-    return handle.driven_by(_Joined(acl, connection), _Noting(acl.guard))
+    return handle.with_driver(_Joined(acl, connection), _Noting(acl.pipeline))
 
 
 class _Noting:
     """The sink of joined handles: a write that went well is noted when the caller's transaction has ended."""
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Keep *record*."""
-        self._guard.sink.write(record)
+        self._pipeline.sink.write(record)
 
     def note(self, outcome: Mapping[str, Any]) -> None:
         """Note *outcome*, or have it wait."""
         written = _WRITTEN.get()
         if outcome["outcome"] != "ok" or not written:
-            self._guard.note(outcome)
+            self._pipeline.note(outcome)
             return
         connection, writer = written[-1]
-        self._guard.hold(outcome)
+        self._pipeline.hold(outcome)
         try:
-            watch(connection, writer, partial(self._guard.settle, outcome["decision"]))
+            watch(connection, writer, partial(self._pipeline.settle, outcome["decision"]))
         except Exception:  # noqa: BLE001 - a connection that cannot be watched must not hide the result
-            self._guard.settle(outcome["decision"], "unknown")
+            self._pipeline.settle(outcome["decision"], "unknown")
 
     def close(self) -> None:
         """Nothing of this is ours to close."""

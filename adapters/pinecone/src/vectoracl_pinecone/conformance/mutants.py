@@ -14,7 +14,7 @@ from vectoracl.adapter_api.contract import Adapter, Flow, Opened, Request
 from vectoracl.adapter_api.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import StoreError
-from vectoracl.filters.boolean_compiler import EVERY
+from vectoracl.filters.boolean_compiler import ALL_ROWS
 from vectoracl.filters.predicate import ALWAYS, Always
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.wrappers.adapter_wrapper import Broken, forged
@@ -318,7 +318,7 @@ class DeleteAnywhere(Broken):
                     matches = yield Past(operation.partition, compiler.query(tenant, where, 100))
                     ids = [match.id for match in matches]
                     if ids:
-                        yield Past(operation.partition, compiler.remove(tenant, ids, EVERY))
+                        yield Past(operation.partition, compiler.remove(tenant, ids, ALL_ROWS))
         return count
 
 
