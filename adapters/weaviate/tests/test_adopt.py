@@ -256,8 +256,8 @@ def test_a_copy_that_differs_is_said(into, old, monkeypatch):
     from vectoracl_weaviate.adopt import Adoption
 
     name = old.fill([(None, flat(i)) for i in range(30)])
-    write = Adoption._write
-    monkeypatch.setattr(Adoption, "_write", lambda self, tenant, records: write(self, tenant, records[1:]))
+    write = Adoption.write
+    monkeypatch.setattr(Adoption, "write", lambda self, tenant, records: write(self, tenant, records[1:]))
     with into.operator() as operator, pytest.raises(StoreError) as error:
         operator.provision(adopt=name)
     assert error.value.code == "adopt_differs"

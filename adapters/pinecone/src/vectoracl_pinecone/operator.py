@@ -68,7 +68,9 @@ class PineconeOperator:
     def plan(self, *, adopt: str | None = None) -> str:
         """Return the HTTP request that `provision` would make now; with *adopt*, how those records would be taken."""
         if adopt is not None:
-            return self._adoption(adopt, None).plan()
+            # A line break inside of a name would end the comment that it stands in.
+            lines = (line.encode("unicode_escape").decode() for line in self._adoption(adopt, None).plan())
+            return "".join(f"# {line}\n" for line in lines)
         found = self._found()
         if found is not None:
             return "# The index is there; namespaces come with their first record.\n" + self._strangers(found)

@@ -6,20 +6,20 @@ there is no default tenant. What a point may hold is what `upsert` would take, b
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from qdrant_client import models
 
-from vectoracl.adapter_api import adoption
-from vectoracl.adapter_api.adoption import PATH, Findings, Groups, id_in, only
+from vectoracl.adapter_api import adoption, adoption_template
+from vectoracl.adapter_api.adoption import PATH, Findings, id_in, only
 from vectoracl.adapter_api.chunk_validation import dump_metadata
-from vectoracl.adapter_api.contract import Adopted, Port, Progress
+from vectoracl.adapter_api.contract import Port, Progress
 from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError, StoreError, apart
 from vectoracl.filters.validation import FieldType
-from vectoracl.model.records import Chunk, Record
+from vectoracl.model.records import Chunk, Record, Tag
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import keyword
 from vectoracl_qdrant.config import QdrantConfig
@@ -61,8 +61,11 @@ class Keys(NamedTuple):
     metadata: str | None
 
 
-class Adoption:
-    """One collection that is taken over."""
+class Adoption(adoption_template.Adoption[models.Record, models.Record]):
+    """One collection whose points are imported."""
+
+    adapter = ADAPTER
+    row = "point"
 
     def __init__(
         self,
@@ -76,23 +79,17 @@ class Adoption:
     ) -> None:
         if source == config.collection:
             raise RefusedError("That collection is this store's own: name the one that is to be copied in.")
+        super().__init__(config, fields, source, progress, known)
         self._config = config
         self._fields = fields
-        self._source = source
         self._reader = reader
         self._port = port
-        self._known = known
-        self._progress = progress or (lambda *_: None)
         self._compile = QdrantCompiler(config, fields)
         pages = Pages(config, self._compile)
         self._versions = Versions(config, self._compile, Decoder(config, fields), pages)
         self._pages = pages
-        self._checks = adoption.Checks(
-            fields, config.dimension, config.metric, source=source, prefix=config.adopt.prefix
-        )
         self._vector = self._find_vector()
         self._mapping = self._find()
-        self._total = 0
 
     # What the points hold
 
@@ -100,11 +97,11 @@ class Adoption:
     def _find_vector(self) -> str:
         """Return the name of the dense vector that is taken ("" where it has none). Raises: RefusedError."""
         try:
-            params = self._reader.describe(self._source).config.params
+            params = self._reader.describe(self.source).config.params
         except StoreError as error:
             if error.code != "not_provisioned":
                 raise
-            raise RefusedError(f"There is no collection {self._source!r} that these credentials can read.") from None
+            raise RefusedError(f"There is no collection {self.source!r} that these credentials can read.") from None
         has = params.vectors or {}
         dense = {"": has} if isinstance(has, models.VectorParams) else dict(has)
         said = self._config.adopt.vector
@@ -114,20 +111,20 @@ class Adoption:
         if len(fitting) != 1:
             there = ", ".join(f"{name or 'unnamed'} ({one.size})" for name, one in dense.items()) or "none"
             raise RefusedError(
-                f"{self._source} has to hold one dense vector of {self._config.dimension} numbers; it has: {there}. "
+                f"{self.source} has to hold one dense vector of {self._config.dimension} numbers; it has: {there}. "
                 "Name it: [stores.NAME.adopt] vector, or correct the dimension."
             )
         cosine = dense[fitting[0]].distance == models.Distance.COSINE
         if cosine and self._config.metric != "cosine":
             raise RefusedError(
-                f"{self._source} compares by the cosine, for which Qdrant keeps vectors at length 1: their lengths "
+                f"{self.source} compares by the cosine, for which Qdrant keeps vectors at length 1: their lengths "
                 f'are lost, and metric = "{self._config.metric}" would rank by them. Set metric = "cosine".'
             )
         return fitting[0]
 
     def _find(self) -> Keys:
         """Return the mapping: what the configuration says, else well-known keys. Raises: RefusedError."""
-        points, _ = self._reader.read(self._source, None, _LOOK, None, vectors=False)
+        points, _ = self._reader.read(self.source, None, _LOOK, None, vectors=False)
         said = self._config.adopt
         top = {key for point in points for key in (point.payload or {})}
         objects = {key for point in points for key, one in (point.payload or {}).items() if isinstance(one, Mapping)}
@@ -145,7 +142,7 @@ class Adoption:
         tenant = said.tenant or self._one("tenant", known(_TENANT, {metadata}))
         if tenant is None:
             raise RefusedError(
-                f"No key of {self._source} is known to hold the tenant. Say which: [stores.NAME.adopt] tenant = "
+                f"No key of {self.source} is known to hold the tenant. Say which: [stores.NAME.adopt] tenant = "
                 '"…" (a payload key, or a path such as "metadata.tenant_id").'
             )
         usual = known(_TEXT, {metadata, tenant, said.document, said.chunk})
@@ -159,18 +156,18 @@ class Adoption:
         return Keys(tenant, document, chunk, text, metadata)
 
     def _one(self, what: str, found: Sequence[str]) -> str | None:
-        return only(what, found, f"keys of {self._source}")
+        return only(what, found, f"keys of {self.source}")
 
     def _first(self, what: str, found: Sequence[str]) -> str | None:
         # `document` is the text with one client and the document's name elsewhere: the name, if there is another text.
         return self._one(what, [one for one in found if one != "document"] or found)
 
-    def _record(self, point: models.Record) -> Record:
-        """Return *point* as a chunk that `upsert` would take. Raises: RefusedError with the reason."""
-        payload = dict(point.payload or {})
+    def record(self, row: models.Record) -> Record:
+        """Return *row* as a chunk that `upsert` would take. Raises: RefusedError with the reason."""
+        payload = dict(row.payload or {})
         said = self._mapping
         tenant = adoption.tenant_in(id_in(_at(payload, said.tenant)))
-        chunk = str(point.id) if said.chunk is None else id_in(_at(payload, said.chunk))
+        chunk = str(row.id) if said.chunk is None else id_in(_at(payload, said.chunk))
         if chunk is None:
             raise RefusedError("No chunk id.")
         document = chunk if said.document is None else id_in(_at(payload, said.document))
@@ -180,11 +177,11 @@ class Adoption:
         if said.text is not None:
             path, *keys = adoption.steps(said.text)
             text = adoption.text_at(_at(payload, path), keys)
-        vector = point.vector.get(self._vector) if isinstance(point.vector, dict) else point.vector
+        vector = row.vector.get(self._vector) if isinstance(row.vector, dict) else row.vector
         if vector is None:
             raise RefusedError("No vector.")
         made = Chunk(chunk, document, text or "", np.asarray(vector, np.float32), metadata=self._metadata(payload))
-        return self._checks.record(tenant, made)
+        return self.checks.record(tenant, made)
 
     def _metadata(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Join the metadata and the other keys; a key that is null is one that is not there."""
@@ -201,40 +198,42 @@ class Adoption:
         both = inner.keys() & extra.keys()
         if both:
             raise RefusedError(f"The key {min(both)!r} is both at the top and in the metadata: leave one out.")
-        return adoption.moments(self._checks.metadata({**inner, **extra}), self._fields)
+        return adoption.moments(self.checks.metadata({**inner, **extra}), self._fields)
 
-    # Reading and checking
+    # Reading
 
-    def _read(self) -> Iterator[list[models.Record]]:
+    def read(self) -> Iterator[list[models.Record]]:
+        """Yield the points of the old collection, page by page."""
         offset: Any = None
         while True:
-            points, offset = self._reader.read(self._source, None, _BATCH, offset, vectors=[self._vector])
+            points, offset = self._reader.read(self.source, None, _BATCH, offset, vectors=[self._vector])
             if points:
                 yield points
             if offset is None:
                 return
 
-    def _look(self) -> Findings:
-        """Check every point."""
-        findings = Findings("point")
+    def row_id(self, row: models.Record) -> str:
+        """Return the point's id."""
+        return str(row.id)
 
-        def record(point: models.Record) -> Record:
-            try:
-                return self._record(point)
-            except RefusedError:
-                tenant = id_in(_at(point.payload or {}, self._mapping.tenant))
-                if tenant is not None:
-                    findings.tenants.setdefault(tenant, 0)  # it may look like another one
-                raise
+    def key(self, tag: Tag) -> str:
+        """Return the id of the copy's point."""
+        return id_of(tag)
 
-        self._total = adoption.look(findings, self._read(), record, _id, id_of, self._progress, taken=self._taken)
-        findings.refuse_look_alikes(self._known)
-        return findings
+    def check(self, row: models.Record, findings: Findings) -> Record:
+        """Return *row* as a record; the tenant of a refused one may still look like another tenant."""
+        try:
+            return self.record(row)
+        except RefusedError:
+            tenant = id_in(_at(row.payload or {}, self._mapping.tenant))
+            if tenant is not None:
+                findings.tenants.setdefault(tenant, 0)
+            raise
 
-    def plan(self) -> Iterator[str]:
-        """Yield the plan, a line each. Every point is read and checked; nothing is changed."""
+    def mapping(self) -> Iterator[str]:
+        """Yield which key of the payload holds what."""
         said = self._mapping
-        yield f"Adopt {self._source} into {self._config.collection}. {self._source} is read and never changed."
+        yield f"Adopt {self.source} into {self._config.collection}. {self.source} is read and never changed."
         yield f"tenant      {said.tenant}"
         yield f"document    {said.document or 'each chunk is a document of its own'}"
         yield f"chunk id    {said.chunk or 'the id of the point'}"
@@ -244,91 +243,48 @@ class Adoption:
         yield f"metadata    {rest}every other key at the top"
         if self._config.adopt.leave_out:
             yield f"left out    {', '.join(self._config.adopt.leave_out)}"
-        findings = self._look()
-        yield from self._checks.described()
-        yield from findings.summary(self._total)
 
-    # The copy
+    # The copies
 
-    def copy(self, adopted: Adopted | None = None) -> list[str]:
-        """Copy every point; return what was done. Can be run again: chunks that are there stay as they are.
-
-        *adopted* is kept up to date meanwhile. Raises: RefusedError with the list of refused points, and then nothing
-        is copied; StoreError if in the end a tenant's chunks differ.
-        """
-        findings = self._look()
-        adopted = adopted or Adopted()
-        findings.settle(adopted, f"{self._source} was not")
-        adoption.copy(self._read(), self._groups, self._write, adopted, self._progress, self._total)
-        self._verify()
-        compared = "the texts, metadata and vectors"
-        lines = [findings.report(self._source, adopted, compared)]
-        large = sorted(name for name, count in findings.tenants.items() if count >= self._config.promote_rows)
-        if large and self._config.tiers:
-            lines.append(f"worth a shard of their own (vectoracl tenants promote): {', '.join(map(ascii, large))}")
-        return lines
-
-    def _groups(self, points: Collection[models.Record]) -> Groups:
-        return adoption.by_tenant(points, self._record, _id, self._source, "point")
-
-    def _there(self, tenant: str, records: Sequence[Record], *, content: bool) -> dict[str, models.Record]:
+    def existing(self, tenant: str, records: Sequence[Record], *, content: bool) -> dict[str, models.Record]:
+        """Return the points of the copies that exist."""
         where = self._compile.rows(tenant, self._compile.ids(id_of(record.tag) for record in records))
         assert where is not None
         include: Any = frozenset({"text", "metadata", "vector"}) if content else frozenset()
         found = run(self._pages.all(self._compile.listing(tenant, where, include)), {"store": self._port})
         return {str(point.id): point for point in found}
 
-    def _replaced(self, tenant: str, records: Sequence[Record]) -> set[str]:
-        """Return the documents that were replaced since; their old chunks do not come back."""
+    def replaced(self, tenant: str, records: Sequence[Record]) -> set[str]:
+        """Return the documents whose heads name a later version."""
         documents = sorted({record.tag.document for record in records})
         heads = run(self._versions.current(tenant, documents), {"store": self._port})
         return {document for document, head in heads.items() if head.place != (0, NO_VERSION)}
 
-    def _taken(self, tenant: str, records: Sequence[Record]) -> list[Record]:
-        """Return those of *records* whose ids are those of chunks that were adopted from another source."""
-        there, key = self._there(tenant, records, content=False), self._config.payload.path
-        paths = {id_: (point.payload or {}).get(key) for id_, point in there.items()}
-        return [one for one in records if adoption.from_another(paths.get(id_of(one.tag)), self._source)]
+    def path(self, copy: models.Record) -> object:
+        """Return the ingestion path in the payload."""
+        return (copy.payload or {}).get(self._config.payload.path)
 
-    def _write(self, tenant: str, records: Sequence[Record]) -> tuple[int, int]:
-        """Write what is not there yet, and again what changed in the source since; return how many of each."""
-        there, replaced = self._there(tenant, records, content=True), self._replaced(tenant, records)
-        kept = [one for one in records if one.tag.document not in replaced]
-        new = [one for one in kept if id_of(one.tag) not in there]
-        changed = [one for one in kept if id_of(one.tag) in there and not self._same(one, there[id_of(one.tag)])]
-        if new or changed:
-            points = self._compile.points([*new, *changed], self._compile.words_of([*new, *changed]), NO_VERSION)
-            # A chunk that somebody writes in this moment is not overwritten: it was not written by this path.
-            ours = keyword(self._config.payload.path, PATH, adoption.path_of(self._source))
-            self._port.execute(self._compile.upsert(tenant, points, ours), None)
-        return len(new), len(changed)
-
-    def _verify(self) -> None:
-        """Compare text, metadata and vector of every point with its copy. Raises: StoreError."""
-        different, _ = adoption.compare(self._read(), self._groups, self._differing, self._progress, self._total)
-        if different:
-            what = f"{sum(different.values())} chunks"
-            raise adoption.differs(ADAPTER, self._source, what, sorted(different))
-
-    def _differing(self, tenant: str, records: Sequence[Record]) -> int:
-        """Return how many of *records* have no copy that is the same."""
-        there, replaced = self._there(tenant, records, content=True), self._replaced(tenant, records)
-        kept = [record for record in records if record.tag.document not in replaced]
-        return sum(not self._same(record, there.get(id_of(record.tag))) for record in kept)
-
-    def _same(self, record: Record, copy: models.Record | None) -> bool:
-        if copy is None:
-            return False
+    def same_content(self, record: Record, copy: models.Record) -> bool:
+        """Compare the payload and the vector."""
         keys, payload = self._config.payload, copy.payload or {}
-        if not adoption.was_adopted(payload.get(keys.path), self._source):
-            # Written here since, which is what the store is for.
-            return not adoption.from_another(payload.get(keys.path), self._source)
         if payload.get(keys.text) != record.text:
             return False
         if payload.get(keys.metadata) != dump_metadata(record.metadata).decode():
             return False
         found = copy.vector.get(self._config.vector or "") if isinstance(copy.vector, dict) else copy.vector
-        return self._checks.alike(np.asarray(found), record.vector)
+        return self.checks.alike(np.asarray(found), record.vector)
+
+    def write(self, tenant: str, records: Sequence[Record]) -> None:
+        """Upsert the points, except where another path wrote one in the same moment."""
+        points = self._compile.points(records, self._compile.words_of(records), NO_VERSION)
+        ours = keyword(self._config.payload.path, PATH, adoption.path_of(self.source))
+        self._port.execute(self._compile.upsert(tenant, points, ours), None)
+
+    def advice(self, findings: Findings) -> Iterator[str]:
+        """Name the tenants that are large enough for a shard each."""
+        large = sorted(name for name, count in findings.tenants.items() if count >= self._config.promote_rows)
+        if large and self._config.tiers:
+            yield f"worth a shard of their own (vectoracl tenants promote): {', '.join(map(ascii, large))}"
 
 
 def _at(payload: Mapping[str, Any], path: str) -> Any:
@@ -341,7 +297,3 @@ def _at(payload: Mapping[str, Any], path: str) -> Any:
             return None
         found = found[part]
     return found
-
-
-def _id(point: models.Record) -> str:
-    return str(point.id)

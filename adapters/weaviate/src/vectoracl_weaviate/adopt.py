@@ -8,22 +8,22 @@ the same checks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import numpy as np
 
-from vectoracl.adapter_api import adoption
-from vectoracl.adapter_api.adoption import SHOWN, Findings, Groups, only
+from vectoracl.adapter_api import adoption, adoption_template
+from vectoracl.adapter_api.adoption import SHOWN, Findings, only
 from vectoracl.adapter_api.chunk_validation import dump_metadata
-from vectoracl.adapter_api.contract import Adopted, Port, Progress
+from vectoracl.adapter_api.contract import Port, Progress
 from vectoracl.adapter_api.operations import Include, Upsert
 from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError, StoreError, TooLargeError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.filters.validation import FieldType
-from vectoracl.model.records import Chunk, Record
+from vectoracl.model.records import Chunk, Hit, Record, Tag
 from vectoracl_weaviate.adapter import WeaviateAdapter
 from vectoracl_weaviate.compile import WeaviateCompiler
 from vectoracl_weaviate.compile_predicate import every
@@ -53,12 +53,15 @@ class Names(NamedTuple):
     text: str | None
 
 
-class Adoption:
-    """One collection that is taken over.
+class Adoption(adoption_template.Adoption[Item, Hit]):
+    """One collection whose objects are imported.
 
     *known* are this store's tenants by their ids, *states* by Weaviate's names; *create* makes one, as an operator
     does (with its key, where each has one).
     """
+
+    adapter = ADAPTER
+    row = "object"
 
     def __init__(
         self,
@@ -72,36 +75,33 @@ class Adoption:
         create: Callable[[str], object],
         progress: Progress | None,
     ) -> None:
+        found = admin.ask("GET", f"/v1/schema/{quote(source, safe='')}", absent=None)
+        if found is None:
+            raise RefusedError(f"There is no collection {source!a} that these credentials can read.")
+        # As the server spells it, which may not be how it was asked for.
+        super().__init__(config, fields, str(found["class"]), progress, known)
+        if self.source == config.collection:
+            raise RefusedError("That collection is this store's own: name the one that is to be copied in.")
         self._config = config
         self._fields = fields
         self._admin = admin
         self._port = port
-        self._known = known
         self._states = states
+        self._tenants = set(states)
         self._create = create
-        self._progress = progress or (lambda *_: None)
+        self.place = tenant_name
         self._compile = WeaviateCompiler(config, fields)
         self._decode = Decoder(config, fields)
         self._adapter = WeaviateAdapter(config, fields)
-        found = admin.ask("GET", f"/v1/schema/{quote(source, safe='')}", absent=None)
-        if found is None:
-            raise RefusedError(f"There is no collection {source!a} that these credentials can read.")
-        self._source = str(found["class"])  # as the server spells it, which may not be how it was asked for
-        self._checks = adoption.Checks(
-            fields, config.dimension, config.metric, source=self._source, prefix=config.adopt.prefix
-        )
-        if self._source == config.collection:
-            raise RefusedError("That collection is this store's own: name the one that is to be copied in.")
         self._types = {one["name"]: one["dataType"][0] for one in found.get("properties") or ()}
         defaults = Properties()
         if all(getattr(defaults, name) in self._types for name in _OURS):
             raise RefusedError(
-                f"{self._source} was written by vectoracl: vectoracl copy moves it with its tags and its tenants."
+                f"{self.source} was written by vectoracl: vectoracl copy moves it with its tags and its tenants."
             )
         self._vector = self._find_vector(found)
         self._names = self._find(multi=bool((found.get("multiTenancyConfig") or {}).get("enabled")))
         self._parts = self._find_parts(found)
-        self._total = 0
 
     # What the objects hold
 
@@ -115,7 +115,7 @@ class Adoption:
         if len(fitting) != 1:
             listed = ", ".join(name or "the unnamed one" for name in there) or "none"
             raise RefusedError(
-                f"One vector of {self._source} has to be taken; it has: {listed}. Say which: "
+                f"One vector of {self.source} has to be taken; it has: {listed}. Say which: "
                 '[stores.NAME.adopt] vector = "…".'
             )
         return fitting[0]
@@ -130,11 +130,11 @@ class Adoption:
             if name is not None and name not in self._types
         ]
         if unknown:
-            raise RefusedError(f"{self._source} has no property {min(unknown)!a}: correct [stores.NAME.adopt].")
+            raise RefusedError(f"{self.source} has no property {min(unknown)!a}: correct [stores.NAME.adopt].")
         references = [name for name, kind in self._types.items() if kind[:1].isupper() and name not in said.leave_out]
         if references:
             raise RefusedError(
-                f"The property {min(references)!a} of {self._source} is a reference, which a chunk cannot hold. To "
+                f"The property {min(references)!a} of {self.source} is a reference, which a chunk cannot hold. To "
                 f'copy the objects without it: [stores.NAME.adopt] leave_out = ["{min(references)}"].'
             )
         taken: set[str | None] = {said.tenant, said.document, said.chunk, self._text or None, *said.leave_out}
@@ -143,14 +143,14 @@ class Adoption:
             if chosen is not None:
                 return chosen
             there = [name for name in known if name in self._types and name not in taken]
-            found = only(what, there, f"properties of {self._source}")
+            found = only(what, there, f"properties of {self.source}")
             taken.update(there)
             return found
 
         tenant = said.tenant if multi else one("tenant", said.tenant, _TENANT)
         if tenant is None and not multi:
             raise RefusedError(
-                f"{self._source} is not multi-tenant, and no property of it is known to hold the tenant. Say which: "
+                f"{self.source} is not multi-tenant, and no property of it is known to hold the tenant. Say which: "
                 '[stores.NAME.adopt] tenant = "…".'
             )
         text = one("text", self._text or None, adoption.TEXT)
@@ -163,19 +163,19 @@ class Adoption:
         """Return the old tenants, None for the whole of a collection that has none. Raises: RefusedError."""
         if not (found.get("multiTenancyConfig") or {}).get("enabled"):
             return (None,)
-        listed = self._admin.ask("GET", f"/v1/schema/{self._source}/tenants")
+        listed = self._admin.ask("GET", f"/v1/schema/{self.source}/tenants")
         resting = sorted(one["name"] for one in listed if one.get("activityStatus") not in ("HOT", "ACTIVE"))
         if resting:
             more = "" if len(resting) <= SHOWN else ", …"
             raise RefusedError(
-                f"{len(resting)} tenants of {self._source} are not active, so their objects cannot be read: "
+                f"{len(resting)} tenants of {self.source} are not active, so their objects cannot be read: "
                 f"{', '.join(map(ascii, resting[:SHOWN]))}{more}. Activate them, or remove them, and adopt again."
             )
         return tuple(sorted(one["name"] for one in listed))
 
-    def _record(self, item: Item) -> Record:
+    def record(self, row: Item) -> Record:
         """Return an object as a chunk that `upsert` would take. Raises: RefusedError with the reason."""
-        part, one = item
+        part, one = row
         names, held = self._names, {key: value for key, value in (one["properties"] or {}).items() if value is not None}
         tenant = adoption.tenant_in(part if names.tenant is None else _id(held.get(names.tenant)))
         if self._states.get(tenant_name(tenant), "active") != "active":
@@ -191,7 +191,7 @@ class Adoption:
         if not vector or isinstance(vector[0], list):
             raise RefusedError("No dense vector.")
         made = Chunk(chunk, document, text, np.asarray(vector, np.float32), metadata=self._metadata(held))
-        record = self._checks.record(tenant, made)
+        record = self.checks.record(tenant, made)
         self._compile.check_size([record])
         return record
 
@@ -201,16 +201,16 @@ class Adoption:
         if self._text_keys:
             left.discard(self._names.text)
         found = {key: value for key, value in held.items() if key not in left}
-        return adoption.moments(self._checks.metadata(found), self._fields)
+        return adoption.moments(self.checks.metadata(found), self._fields)
 
-    # Reading and checking
+    # Reading
 
-    def _read(self) -> Iterator[list[Item]]:
+    def read(self) -> Iterator[list[Item]]:
         """Yield all objects in batches of one old tenant each, in the order of their ids."""
         for part in self._parts:
             after = ""
             while True:
-                query = {"class": self._source, "limit": str(_BATCH), "include": "vector", "after": after}
+                query = {"class": self.source, "limit": str(_BATCH), "include": "vector", "after": after}
                 if part is not None:
                     query["tenant"] = part
                 found = self._admin.ask("GET", f"/v1/objects?{urlencode(query)}")["objects"]
@@ -220,26 +220,23 @@ class Adoption:
                     break
                 after = found[-1]["id"]
 
-    def _look(self) -> Findings:
-        """Check every object."""
-        findings = Findings("object")
-        self._total = adoption.look(
-            findings,
-            self._read(),
-            self._record,
-            _id_of,
-            lambda tag: (tag.tenant, id_of(tag)),
-            self._progress,
-            taken=self._taken,
-        )
-        empty = {part for part in self._parts if part is not None} if self._names.tenant is None else set()
-        findings.refuse_look_alikes({*self._known, *empty})
-        return findings
+    def row_id(self, row: Item) -> str:
+        """Return the object's id."""
+        return str(row[1]["id"])
 
-    def plan(self) -> Iterator[str]:
-        """Yield the plan, a line each. Every object is read and checked; nothing is changed."""
+    def key(self, tag: Tag) -> str:
+        """Return the id of the copy's object."""
+        return id_of(tag)
+
+    def look_alike_names(self) -> set[str]:
+        """Return the names of the tenants here, and those of the source's tenants that hold nothing."""
+        empty = {part for part in self._parts if part is not None} if self._names.tenant is None else set()
+        return {*self.known, *empty}
+
+    def mapping(self) -> Iterator[str]:
+        """Yield which property holds what."""
         names = self._names
-        yield f"Adopt {self._source} into {self._config.collection}. {self._source} is read and never changed."
+        yield f"Adopt {self.source} into {self._config.collection}. {self.source} is read and never changed."
         yield f"tenant      {names.tenant or 'the tenant of the collection'}"
         yield f"document    {names.document or 'each chunk is a document of its own'}"
         yield f"chunk id    {names.chunk or 'the id of the object'}"
@@ -248,41 +245,28 @@ class Adoption:
         yield "metadata    every other property"
         if self._config.adopt.leave_out:
             yield f"left out    {', '.join(self._config.adopt.leave_out)}"
-        findings = self._look()
-        yield from self._checks.described()
-        yield from findings.summary(self._total, tenant_name)
 
-    # The copy
+    # The copies
 
-    def copy(self, adopted: Adopted | None = None) -> list[str]:
-        """Copy every object; return what was done. Can be run again: chunks that are there stay as they are.
-
-        *adopted* is kept up to date meanwhile. Raises: RefusedError with the list of refused objects, and then nothing
-        is copied; StoreError if in the end a tenant's chunks differ.
-        """
-        findings = self._look()
-        adopted = adopted or Adopted()
-        findings.settle(adopted, f"{self._source} was not")
+    def prepare(self, findings: Findings) -> None:
+        """Create the tenants: Weaviate writes to none that does not exist."""
         for number, tenant in enumerate(sorted(findings.tenants)):
             self._create(tenant)
-            self._progress("creating tenants", number + 1, len(findings.tenants))
-        adoption.copy(self._read(), self._groups, self._write, adopted, self._progress, self._total)
-        self._verify()
-        compared = "the texts, metadata and vectors"
-        return [findings.report(self._source, adopted, compared)]
+            self._tenants.add(tenant_name(tenant))
+            self.progress("creating tenants", number + 1, len(findings.tenants))
 
-    def _groups(self, items: Collection[Item]) -> Groups:
-        return adoption.by_tenant(items, self._record, _id_of, self._source, "object")
-
-    def _there(self, tenant: str, records: Sequence[Record], *, content: bool) -> dict[str, Any]:
-        """Return the copies of *records* that are there, by their ids."""
+    def existing(self, tenant: str, records: Sequence[Record], *, content: bool) -> dict[str, Hit]:
+        """Return the copies that exist as hits, by the ids of their objects."""
+        if tenant_name(tenant) not in self._tenants:
+            return {}
         where = self._compile.ids(id_of(record.tag) for record in records)
         include: Include = frozenset({"text", "metadata", "vector"}) if content else frozenset()
         request = self._compile.listing(tenant, where, len(records), self._compile.properties(include), vectors=content)
-        return {one.metadata.id: one for one in self._port.execute(request, None)}
+        objects = self._port.execute(request, None)
+        return {one.metadata.id: row[1] for one, row in zip(objects, self._decode.rows(objects), strict=True)}
 
-    def _replaced(self, tenant: str, records: Sequence[Record]) -> set[str]:
-        """Return the documents that were replaced since; their old chunks do not come back."""
+    def replaced(self, tenant: str, records: Sequence[Record]) -> set[str]:
+        """Return the documents of which a later generation exists."""
         left = {record.tag.document for record in records}
         found: set[str] = set()
         while left:
@@ -296,70 +280,42 @@ class Adoption:
                 break
         return found
 
-    def _taken(self, tenant: str, records: Sequence[Record]) -> list[Record]:
-        """Return those of *records* whose ids are those of chunks that were adopted from another source."""
-        if tenant_name(tenant) not in self._states:
-            return []  # it is not there yet
-        there = self._there(tenant, records, content=True)
-        paths = {id_: self._decode.rows([copy])[0][1].tag.path for id_, copy in there.items()}
-        return [one for one in records if adoption.from_another(paths.get(id_of(one.tag)), self._source)]
+    def path(self, copy: Hit) -> object:
+        """Return the ingestion path in the tag."""
+        return copy.tag.path
 
-    def _write(self, tenant: str, records: Sequence[Record]) -> tuple[int, int]:
-        """Write what is not there yet, and again what changed in the source since; return how many of each."""
-        there, replaced = self._there(tenant, records, content=True), self._replaced(tenant, records)
-        kept = [one for one in records if one.tag.document not in replaced]
-        new = [one for one in kept if id_of(one.tag) not in there]
-        changed = [one for one in kept if id_of(one.tag) in there and not self._same(one, there[id_of(one.tag)])]
-        if new or changed:
-            self._upsert(tenant, [*new, *changed])
-        return len(new), len(changed)
+    def same_content(self, record: Record, copy: Hit) -> bool:
+        """Compare the hit with the record."""
+        if copy.text != record.text or copy.vector is None or copy.metadata is None:
+            return False
+        if dump_metadata(copy.metadata) != dump_metadata(record.metadata):
+            return False
+        return self.checks.alike(copy.vector, record.vector)
 
-    def _upsert(self, tenant: str, records: Sequence[Record]) -> None:
+    def write(self, tenant: str, records: Sequence[Record]) -> None:
+        """Upsert the objects, in halves where they are too large for one request."""
         try:
             run(self._adapter.upsert(Upsert(tenant, ALWAYS, tuple(records))), {"store": self._port})
         except TooLargeError:  # each one fits, as was checked
             half = len(records) // 2
             if not half:
                 raise
-            self._upsert(tenant, records[:half])
-            self._upsert(tenant, records[half:])
+            self.write(tenant, records[:half])
+            self.write(tenant, records[half:])
 
-    def _verify(self) -> None:
-        """Count, and compare text, metadata and vector of every object with its copy. Raises: StoreError."""
-        different, done = adoption.compare(self._read(), self._groups, self._differing, self._progress, self._total)
-        if different or done != self._total:
-            listed = ", ".join(ascii(tenant) for tenant in sorted(different)[:SHOWN])
-            raise StoreError(
-                f"The copy was made, but of {self._total} objects that were checked {done} are there, and "
-                f"{sum(different.values())} chunks of {len(different)} tenants differ: {listed or 'none'}. They were "
-                "written to meanwhile, here or there; adopt again for what is missing, or look at them.",
-                code="adopt_differs",
-                adapter=ADAPTER,
-                sent="unknown",
-            )
-
-    def _differing(self, tenant: str, records: Sequence[Record]) -> int:
-        """Return how many of *records* have no copy that is the same."""
-        there, replaced = self._there(tenant, records, content=True), self._replaced(tenant, records)
-        kept = [record for record in records if record.tag.document not in replaced]
-        return sum(not self._same(record, there.get(id_of(record.tag))) for record in kept)
-
-    def _same(self, record: Record, copy: Any) -> bool:
-        if copy is None:
-            return False
-        ((_, hit, _),) = self._decode.rows([copy])
-        if not adoption.was_adopted(hit.tag.path, self._source):
-            # Written here since, which is what the store is for.
-            return not adoption.from_another(hit.tag.path, self._source)
-        if hit.text != record.text or hit.vector is None or hit.metadata is None:
-            return False
-        if dump_metadata(hit.metadata) != dump_metadata(record.metadata):
-            return False
-        return self._checks.alike(hit.vector, record.vector)
-
-
-def _id_of(item: Item) -> str:
-    return str(item[1]["id"])
+    def disagreement(self, different: Mapping[str, int], seen: int) -> StoreError | None:
+        """Return the error for copies that differ, or for objects that came or went since they were checked."""
+        if not different and seen == self.total:
+            return None
+        listed = ", ".join(ascii(tenant) for tenant in sorted(different)[:SHOWN])
+        return StoreError(
+            f"The copy was made, but of {self.total} objects that were checked {seen} are there, and "
+            f"{sum(different.values())} chunks of {len(different)} tenants differ: {listed or 'none'}. They were "
+            "written to meanwhile, here or there; adopt again for what is missing, or look at them.",
+            code="adopt_differs",
+            adapter=ADAPTER,
+            sent="unknown",
+        )
 
 
 def _id(value: Any) -> str | None:
