@@ -82,9 +82,7 @@ def install(
 def ready(session: nox.Session, store: str) -> None:
     """Install the server of *store*, if that takes minutes, before a test waits for it."""
     if store.startswith("weaviate"):
-        session.run(
-            "python", "-m", "vectoracl.adapter_api.local_servers.start", "vectoracl_weaviate.conformance.harness:SPEC"
-        )
+        session.run("python", "-m", "vectoracl.adapter_api.local_servers.start", "vectoracl_weaviate.demo_server:SPEC")
 
 
 def run_tests(session: nox.Session, speed: str, *suites: str, options: tuple[str, ...] = ()) -> None:

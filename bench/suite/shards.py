@@ -29,8 +29,8 @@ from vectoracl.adapter_api.local_servers.start import Running
 from vectoracl.filters.validation import check_fields
 from vectoracl_weaviate.compile import NO_VERSION, WeaviateCompiler
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.conformance.harness import SPEC
 from vectoracl_weaviate.conformance.wire_decoding import answered
+from vectoracl_weaviate.demo_server import SPEC
 from vectoracl_weaviate.names import tenant_name
 
 DIMENSION = 384

@@ -103,7 +103,7 @@ def vectoracl_demo_place(say: Callable[[str], None]) -> DemoStore:
         return DemoStore(settings)
     try:
         from vectoracl.adapter_api.local_servers.start import MissingServerError, start
-        from vectoracl_weaviate.conformance.harness import SPEC
+        from vectoracl_weaviate.demo_server import SPEC
     except ImportError:
         raise RefusedError(
             "No Weaviate was named: set VECTORACL_WEAVIATE_URL to the address of one, or install what finds, starts or "

@@ -18,7 +18,7 @@ import httpx
 
 from vectoracl.adapter_api.local_servers import network, start
 from vectoracl.adapter_api.local_servers.start import Place
-from vectoracl_weaviate.conformance.harness import SPEC
+from vectoracl_weaviate.demo_server import SPEC
 
 NODES = 3
 KEY = "key-of-a-cluster-of-a-test-that-nobody-else-reaches"

@@ -15,7 +15,8 @@ import pytest
 import vectoracl as v
 from vectoracl.adapter_api.local_servers import start
 from vectoracl.adapter_api.local_servers.start import MissingServerError, Running
-from vectoracl_weaviate.conformance.harness import RBAC, SPEC
+from vectoracl_weaviate.conformance.harness import RBAC
+from vectoracl_weaviate.demo_server import SPEC
 
 
 @dataclass
