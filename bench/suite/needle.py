@@ -23,8 +23,9 @@ from proxy import proxy
 
 import vectoracl
 from vectoracl import Chunk, F, testing
+from vectoracl_pinecone.conformance.needledb_server import Needle
+from vectoracl_pinecone.demo_server import VERSION
 from vectoracl_pinecone.names import namespace_of
-from vectoracl_pinecone.needledb_server import VERSION, Needle
 from vectoracl_pinecone.ports import bounded
 
 DIMENSION = 384

@@ -140,7 +140,7 @@ def test_the_recording_tap_is_on_loopback():
 
 
 def test_needledb_is_on_loopback():
-    needle = pytest.importorskip("vectoracl_pinecone.needledb_server")
+    needle = pytest.importorskip("vectoracl_pinecone.conformance.needledb_server")
     try:
         started = needle.Needle()
     except start.MissingServerError as error:

@@ -104,7 +104,8 @@ def vectoracl_demo_place(dimension: int, say: Callable[[str], None]) -> DemoStor
         return DemoStore({"host": host, "api_key": {"env": "VECTORACL_PINECONE_API_KEY"}, **apart})
     try:
         from vectoracl.adapter_api.local_servers.start import MissingServerError
-        from vectoracl_pinecone.needledb_server import VERSION, Needle
+        from vectoracl_pinecone.conformance.needledb_server import Needle
+        from vectoracl_pinecone.demo_server import VERSION
     except ImportError:
         raise RefusedError(
             "No index was named: set VECTORACL_PINECONE_HOST to its address and VECTORACL_PINECONE_API_KEY, or install "

@@ -11,7 +11,7 @@ import pytest
 
 import vectoracl as v
 from vectoracl.adapter_api.local_servers.start import MissingServerError, missing
-from vectoracl_pinecone.needledb_server import Needle
+from vectoracl_pinecone.conformance.needledb_server import Needle
 
 
 @dataclass

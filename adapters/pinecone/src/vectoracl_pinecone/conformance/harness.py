@@ -35,7 +35,8 @@ from vectoracl_conformance.evidence.structure import by_carries
 from vectoracl_conformance.evidence.tap import Tap
 from vectoracl_conformance.evidence.wire import Wire
 from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant, Needs, Server, Store, Weakening
-from vectoracl_pinecone.needledb_server import VERSION, Needle
+from vectoracl_pinecone.conformance.needledb_server import Needle
+from vectoracl_pinecone.demo_server import VERSION
 from vectoracl_pinecone.requests import FetchBy, Listing, Put, Query, Remove, Settle
 
 _TAG = ("tenant", "document", "chunk", "generation", "label", "rev", "expires", "producer", "path", "time", "position")

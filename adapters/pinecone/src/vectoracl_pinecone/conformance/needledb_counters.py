@@ -1,6 +1,6 @@
 """The process of `needledb` with counters in its engine; run by the Python that has needledb, on its own.
 
-    python -P needle_counted.py FOLDER PORT          with NEEDLEDB_API_KEY in the environment
+    python -P needledb_counters.py FOLDER PORT          with NEEDLEDB_API_KEY in the environment
 
 `GET /_counts` tells how many vectors the engine scored and how many requests were answered; those that carry the
 header `x-kit` with the server's key are not counted. When its standard input ends, it ends.

@@ -1,8 +1,7 @@
 """`needledb`, an independent engine behind Pinecone's data-plane API, for tests and for the conformance kit.
 
-It is not Pinecone and is never called so. `Needle` starts it in a process of its own on loopback, with a generated
-key, a folder of its own and the kit's counters (`needle_counted`). The program is found, or installed from its wheel,
-by the rules of `vectoracl.adapter_api.local_servers.start`.
+It is not Pinecone and is never called so. `Needle` starts it in a separate process on loopback, with a generated key, an
+empty folder and the kit's counters (`needledb_counters`). The program is that of `demo_server.SPEC`.
 """
 
 from __future__ import annotations
@@ -18,19 +17,10 @@ from pathlib import Path
 
 import httpx
 
-from vectoracl.adapter_api.local_servers.start import MissingServerError, ServerSpec, program
+from vectoracl.adapter_api.local_servers.start import MissingServerError, program
 from vectoracl_conformance.harness import HarnessError
+from vectoracl_pinecone.demo_server import SPEC
 
-VERSION = "0.1.0"
-NEEDLEDB = ServerSpec(
-    "needledb",
-    VERSION,
-    address="VECTORACL_PINECONE_HOST",
-    ports=("http",),
-    binary="needledb",
-    wheel=f"needledb=={VERSION}",
-    kind="independent",
-)
 _START = 120.0  # seconds; a busy machine needs more than thirty
 _TRIES = 3
 _PROGRAM = Path(__file__).with_name("needledb_counters.py")
@@ -41,7 +31,7 @@ class Needle:
 
     def __init__(self) -> None:
         # The Python beside the program is the one that has needledb.
-        python = Path(program(NEEDLEDB).what).with_name("python.exe" if os.name == "nt" else "python")
+        python = Path(program(SPEC).what).with_name("python.exe" if os.name == "nt" else "python")
         self.key = secrets.token_hex(16)
         self._folder = Path(tempfile.mkdtemp(prefix="vectoracl-needle-"))
         for left in reversed(range(_TRIES)):

@@ -1,0 +1,38 @@
+"""How `needledb` is found, installed and started: an independent engine behind Pinecone's data-plane API.
+
+It is not Pinecone and is never called so. `vectoracl demo` runs on it where no index is named; the kit's harness runs
+the same program with counters.
+"""
+
+from __future__ import annotations
+
+import httpx
+
+from vectoracl.adapter_api.local_servers.start import Running, ServerSpec
+
+VERSION = "0.1.0"
+SPEC = ServerSpec(
+    "needledb",
+    VERSION,
+    address="VECTORACL_PINECONE_HOST",
+    ports=("http",),
+    binary="needledb",
+    wheel=f"needledb=={VERSION}",
+    kind="independent",
+    arguments=lambda place: ["serve", "--data", place.folder, "--host", place.host, "--port", str(place.ports["http"])],
+    environment=lambda place: {"NEEDLEDB_API_KEY": place.key},
+    ready="/health",
+)
+
+
+def create_index(server: Running, name: str, dimension: int) -> str:
+    """Create an index with the metric cosine and return its address; the client cannot, since it asks in a newer form.
+
+    Raises: httpx.HTTPError.
+    """
+    body = {"name": name, "dimension": dimension, "metric": "cosine"}
+    answer = httpx.post(
+        f"{server.url}/indexes", json=body, headers={"api-key": server.key}, timeout=30, trust_env=False
+    )
+    answer.raise_for_status()
+    return f"{server.url}/indexes/{name}"
