@@ -177,16 +177,20 @@ def test_on_a_server_that_is_found_or_started(here, monkeypatch, store, is_):
     assert not (here / "vectoracl.toml").exists()  # its server is gone: nothing that would fail is left behind
 
 
-@pytest.mark.parametrize("store", ["weaviate", "pinecone"])
-def test_without_the_kit_or_an_address_it_says_what_to_do(here, monkeypatch, store):
+@pytest.mark.parametrize(("store", "variable"), [("weaviate", "_WEAVIATE_URL"), ("pinecone", "_PINECONE_HOST")])
+def test_without_a_server_or_an_address_it_says_what_to_do(here, monkeypatch, store, variable):
     pytest.importorskip(f"vectoracl_{store}")
     for name in ("VECTORACL_WEAVIATE_URL", "VECTORACL_PINECONE_HOST"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setitem(sys.modules, "vectoracl.adapter_api.local_servers.start", None)
-    result = CliRunner().invoke(app, ["demo", "--docs", "docs", "--store", store])
+    monkeypatch.setenv("PATH", str(here))
+    monkeypatch.setenv("VECTORACL_SERVERS_CACHE", str(here / "cache"))
+    monkeypatch.setitem(sys.modules, "vectoracl_conformance", None)
+    result = CliRunner().invoke(app, ["demo", "--docs", "docs", "--store", store, "--json"])
     assert result.exit_code == 2
-    assert "conformance" in result.stderr.partition("pip install")[2]
-    assert f"VECTORACL_{store.upper()}_" in result.stderr
+    error = json.loads(result.stdout)["error"]
+    assert error["code"] == "refused"
+    assert f"set VECTORACL{variable} to the address of one" in error["message"]
+    assert "can be" in error["message"], "what would be installed is named"
 
 
 def test_the_demo_of_another_store_leaves_a_configuration_alone(here):

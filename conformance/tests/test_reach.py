@@ -141,17 +141,23 @@ def test_the_recording_tap_is_on_loopback():
 
 def test_needledb_is_on_loopback():
     needle = pytest.importorskip("vectoracl_pinecone.conformance.needledb_server")
-    try:
-        started = needle.Needle()
-    except start.MissingServerError as error:
-        start.missing(error, pytest.skip, pytest.fail)
-        raise
-    try:
-        found = listening(os.getpid())
-        assert any(one.port == started.port for one in found)
-        assert not [one for one in found if one.outside]
-    finally:
-        started.close()
+    demo = pytest.importorskip("vectoracl_pinecone.demo_server")
+    ways = (
+        (needle.Needle, lambda server: server.port),
+        (lambda: start.start(demo.SPEC, own=True), lambda server: server.ports["http"]),
+    )
+    for launch, port in ways:
+        try:
+            server = launch()
+        except start.MissingServerError as error:
+            start.missing(error, pytest.skip, pytest.fail)
+            raise
+        try:
+            found = listening(os.getpid())
+            assert any(one.port == port(server) for one in found)
+            assert not [one for one in found if one.outside]
+        finally:
+            server.close()
 
 
 def test_the_embedded_postgresql_is_on_loopback(tmp_path):

@@ -11,12 +11,12 @@ from typing import Any
 from pinecone import AsyncIndex, Index
 from pydantic import BaseModel
 
-from vectoracl._util import install_hints, toml
+from vectoracl._util import toml
 from vectoracl.adapter_api import store_identity
 from vectoracl.adapter_api.contract import AsyncPort, Capabilities, DemoStore, OpenContext, Opened, Port
 from vectoracl.adapter_api.hookspecs import hookimpl
 from vectoracl.adapter_api.posture import Rule
-from vectoracl.errors import ConfigError, RefusedError, apart
+from vectoracl.errors import ConfigError, apart
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.capabilities import capabilities
 from vectoracl_pinecone.config import PineconeConfig
@@ -98,28 +98,19 @@ def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -
 def vectoracl_demo_place(dimension: int, say: Callable[[str], None]) -> DemoStore:
     """Return the index that the environment names, else one in an engine that speaks Pinecone's API."""
     host = os.environ.get("VECTORACL_PINECONE_HOST")
-    # A prefix of its own: the index may hold somebody's data.
-    apart: dict[str, Any] = {"namespace_prefix": "vectoracl-demo-", "wait_visible": 60}
+    # The index may hold other data: a prefix keeps the demo's namespaces apart.
+    separate: dict[str, Any] = {"namespace_prefix": "vectoracl-demo-", "wait_visible": 60}
     if host:
-        return DemoStore({"host": host, "api_key": {"env": "VECTORACL_PINECONE_API_KEY"}, **apart})
-    try:
-        from vectoracl.adapter_api.local_servers.start import MissingServerError
-        from vectoracl_pinecone.conformance.needledb_server import Needle
-        from vectoracl_pinecone.demo_server import VERSION
-    except ImportError:
-        raise RefusedError(
-            "No index was named: set VECTORACL_PINECONE_HOST to its address and VECTORACL_PINECONE_API_KEY, or install "
-            f"what starts an independent engine for you: {install_hints.cure('vectoracl-conformance')}"
-        ) from None
+        return DemoStore({"host": host, "api_key": {"env": "VECTORACL_PINECONE_API_KEY"}, **separate})
+    from vectoracl.adapter_api.local_servers.start import start
+    from vectoracl_pinecone.demo_server import SPEC, VERSION, create_index
+
     say("starting needledb")
+    running = start(SPEC, say=say)
     try:
-        needle = Needle()
-    except MissingServerError as error:
-        raise RefusedError(str(error)) from None
-    try:
-        needle.create("demo", dimension)
+        index = create_index(running, "demo", dimension)
     except BaseException:
-        needle.close()
+        running.close()
         raise
     server = f"needledb {VERSION}, an independent engine behind Pinecone's API, pinecone {version('pinecone')}"
     note = (
@@ -127,5 +118,5 @@ def vectoracl_demo_place(dimension: int, say: Callable[[str], None]) -> DemoStor
         "VECTORACL_PINECONE_HOST and VECTORACL_PINECONE_API_KEY name an index at Pinecone."
     )
     # Its key is as short-lived as it is, and its $nin is the complement of $in on lists too.
-    settings = {"host": needle.host("demo"), "api_key": needle.key, "negation": "nin", **apart}
-    return DemoStore(settings, kept=False, note=note, server=server, close=needle.close)
+    settings = {"host": index, "api_key": running.key, "negation": "nin", **separate}
+    return DemoStore(settings, kept=False, note=note, server=server, close=running.close)

@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from vectoracl._util import install_hints, toml
+from vectoracl._util import toml
 from vectoracl.adapter_api import store_identity
 from vectoracl.adapter_api.contract import AsyncPort, Capabilities, DemoStore, OpenContext, Opened, Port
 from vectoracl.adapter_api.hookspecs import hookimpl
 from vectoracl.adapter_api.posture import Rule
-from vectoracl.errors import ConfigError, RefusedError, apart
+from vectoracl.errors import ConfigError, apart
 from vectoracl_weaviate.adapter import WeaviateAdapter
 from vectoracl_weaviate.capabilities import capabilities
 from vectoracl_weaviate.config import WeaviateConfig
@@ -92,7 +92,7 @@ collection = {toml.value("Vectoracl" + name.capitalize())}
 @hookimpl
 @apart
 def vectoracl_demo_place(say: Callable[[str], None]) -> DemoStore:
-    """Return the server that the environment names, else start one as the conformance kit does."""
+    """Return the server that the environment names, else start one: see `local_servers`. Raises: MissingServerError."""
     url = os.environ.get("VECTORACL_WEAVIATE_URL")
     if url:
         settings: dict[str, Any] = {"url": url}
@@ -101,18 +101,10 @@ def vectoracl_demo_place(say: Callable[[str], None]) -> DemoStore:
         if os.environ.get("VECTORACL_WEAVIATE_API_KEY"):
             settings["api_key"] = {"env": "VECTORACL_WEAVIATE_API_KEY"}
         return DemoStore(settings)
-    try:
-        from vectoracl.adapter_api.local_servers.start import MissingServerError, start
-        from vectoracl_weaviate.demo_server import SPEC
-    except ImportError:
-        raise RefusedError(
-            "No Weaviate was named: set VECTORACL_WEAVIATE_URL to the address of one, or install what finds, starts or "
-            f"builds one for you: {install_hints.cure('vectoracl-conformance')}"
-        ) from None
-    try:
-        running = start(SPEC, say=say)
-    except MissingServerError as error:
-        raise RefusedError(str(error)) from None
+    from vectoracl.adapter_api.local_servers.start import start
+    from vectoracl_weaviate.demo_server import SPEC
+
+    running = start(SPEC, say=say)
     os.environ[_DEMO_KEY] = running.key  # not in the demo's folder: the server ends with this process
     server = f"{running.used}, weaviate-client {version('weaviate-client')}"
     note = "The server ended with the demo; VECTORACL_WEAVIATE_URL names one that stays."

@@ -1,7 +1,7 @@
 """`needledb`, an independent engine behind Pinecone's data-plane API, for tests and for the conformance kit.
 
-It is not Pinecone and is never called so. `Needle` starts it in a separate process on loopback, with a generated key, an
-empty folder and the kit's counters (`needledb_counters`). The program is that of `demo_server.SPEC`.
+It is not Pinecone and is never called so. `Needle` starts it in a separate process on loopback, with a generated key,
+an empty folder and the counters of `needledb_counters`. The program is that of `demo_server.SPEC`.
 """
 
 from __future__ import annotations
