@@ -159,8 +159,9 @@ def test_the_query_kinds_are_what_the_adapters_say() -> None:
 
 def test_every_page_is_in_the_navigation() -> None:
     nav = (ROOT / "mkdocs.yml").read_text()
-    for page in (ROOT / "docs").glob("*.md"):
-        assert page.name in nav, f"{page.name} is not in mkdocs.yml"
+    for page in (ROOT / "docs").rglob("*.md"):
+        name = page.relative_to(ROOT / "docs").as_posix()
+        assert f": {name}\n" in nav, f"{name} is not in mkdocs.yml"
 
 
 def test_every_method_of_a_handle_and_every_helper_of_testing_is_in_a_page_by_name() -> None:
