@@ -170,7 +170,7 @@ def test_every_method_of_a_handle_and_every_helper_of_testing_is_in_a_page_by_na
     from vectoracl import testing
 
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES if page.name != "api.md")
-    names = [name for name in dir(vectoracl.ScopedRetriever) if not name.startswith("_") and name != "driven_by"]
+    names = [name for name in dir(vectoracl.ScopedRetriever) if not name.startswith("_") and name != "with_driver"]
     helpers = [name for name, one in vars(testing).items() if getattr(one, "__module__", "") == testing.__name__]
     missing = [name for name in names if not re.search(rf"\.{name}\(|`{name}`", text)]
     missing += [f"testing.{name}" for name in helpers if not name.startswith("_") and f"testing.{name}" not in text]
