@@ -3,8 +3,9 @@
 import pytest
 
 from vectoracl import Chunk, Hybrid, Lexical, VectorACL
+from vectoracl.adapter_api.rank_fusion import fused
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
-from vectoracl.memory.lexical import bm25, fused, words
+from vectoracl.memory.lexical import bm25, words
 from vectoracl.model.queries import MAX_QUERY_WORDS
 from vectoracl.testing import principal
 

@@ -11,9 +11,10 @@ import pytest
 import vectoracl as v
 from vectoracl import Chunk, F, Hybrid, Lexical, testing
 from vectoracl.adapter_api.operations import Search
+from vectoracl.adapter_api.rank_fusion import fused
 from vectoracl.errors import StoreError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS
-from vectoracl.memory.lexical import fused, words
+from vectoracl.memory.lexical import words
 from vectoracl.model.queries import HybridQuery
 from vectoracl_pgvector import join
 from vectoracl_pgvector.compile import PgCompiler

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import Chunk, F, Hybrid, Lexical, hazmat, testing
-from vectoracl.memory.lexical import fused
+from vectoracl.adapter_api.rank_fusion import fused
 from vectoracl.model.queries import RRF_K
 from vectoracl.text import sparse_words
 from vectoracl_conformance.strategies import unit

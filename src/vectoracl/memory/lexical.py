@@ -1,4 +1,4 @@
-"""The reference of lexical ranking: BM25 over the rows in scope and reciprocal rank fusion; exact and deterministic."""
+"""The reference of lexical ranking: BM25 over the rows in scope; exact and deterministic."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from vectoracl.model.queries import RRF_K
 from vectoracl.text.sparse_words import K1, B, words
 
 
@@ -32,13 +31,4 @@ def bm25(query: str, texts: Sequence[str]) -> dict[int, float]:
     return scores
 
 
-def fused(legs: Sequence[Sequence[int]]) -> dict[int, float]:
-    """Return the fused score of each place that is in one of *legs*, each a ranking, best first (see `RRF_K`)."""
-    scores: dict[int, float] = {}
-    for leg in legs:
-        for rank, place in enumerate(leg, start=1):
-            scores[place] = scores.get(place, 0.0) + 1 / (RRF_K + rank)
-    return scores
-
-
-__all__ = ["bm25", "fused", "words"]
+__all__ = ["bm25", "words"]

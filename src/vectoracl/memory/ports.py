@@ -30,6 +30,7 @@ from vectoracl.adapter_api.operations import (
     Upsert,
 )
 from vectoracl.adapter_api.posture import Posture
+from vectoracl.adapter_api.rank_fusion import fused
 from vectoracl.errors import ClosedError, DeniedError, InvalidInputError
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
@@ -208,7 +209,7 @@ class MemoryPort:
             case Lexical(text=text):
                 scores = lexical.bm25(text, [row.text for row in kept])
             case HybridQuery(text=text, vector=vector):
-                scores = lexical.fused(
+                scores = fused(
                     [
                         _order(kept, self._similarities(kept, vector)),
                         _order(kept, lexical.bm25(text, [row.text for row in kept])),

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from vectoracl.adapter_api.contract import Flow, together
 from vectoracl.adapter_api.operations import Found, Search
-from vectoracl.memory.lexical import fused
+from vectoracl.adapter_api.rank_fusion import fused
 from vectoracl.model.queries import HybridQuery, Lexical
 from vectoracl.text import sparse_words as words_
 from vectoracl_pinecone.compile import NO_ROWS, PineconeCompiler, numbers
@@ -228,10 +228,8 @@ def _order(one: tuple[float, str]) -> tuple[float, str, str]:
 
 def _fused(legs: Sequence[_Leg]) -> Ranked:
     """Fuse *legs* by reciprocal rank."""
-    ids = list(dict.fromkeys(id_ for leg in legs for _, id_ in leg.ranked))
-    numbered = {id_: number for number, id_ in enumerate(ids)}
-    scores = fused([[numbered[id_] for _, id_ in leg.ranked] for leg in legs])
-    return sorted(((scores[numbered[id_]], id_) for id_ in ids), key=_order)
+    scores = fused([id_ for _, id_ in leg.ranked] for leg in legs)
+    return sorted(((score, id_) for id_, score in scores.items()), key=_order)
 
 
 def _groups(ranked: Ranked) -> dict[str, Ranked]:

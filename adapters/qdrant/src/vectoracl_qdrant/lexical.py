@@ -15,7 +15,7 @@ from qdrant_client import models
 
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import Found, Search
-from vectoracl.memory.lexical import fused
+from vectoracl.adapter_api.rank_fusion import fused
 from vectoracl.model.queries import HybridQuery, Lexical
 from vectoracl.model.records import Vector
 from vectoracl_qdrant import words as words_
@@ -184,9 +184,8 @@ class WordSearch:
         for leg in legs:
             for _, point in leg.ranked:
                 points.setdefault(str(point.id), point)
-        place = {id_: number for number, id_ in enumerate(points)}
-        scores = fused([[place[str(point.id)] for _, point in leg.ranked] for leg in legs])
-        ranked = [(scores[place[id_]], point) for id_, point in points.items()]
+        scores = fused([str(point.id) for _, point in leg.ranked] for leg in legs)
+        ranked = [(scores[id_], point) for id_, point in points.items()]
         return sorted(ranked, key=lambda one: (-one[0], *self._names(one[1])))
 
     def _documents(self, ranked: Ranked) -> dict[str, Ranked]:

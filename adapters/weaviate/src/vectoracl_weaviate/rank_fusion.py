@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from vectoracl.adapter_api import rank_fusion
 from vectoracl.adapter_api.operations import Search
-from vectoracl.model.queries import RRF_K
 from vectoracl.model.records import Hit
 
 _LEAST = 50
@@ -32,15 +32,14 @@ def leg_depth(limit: int, most: int) -> int:
 
 def fused(legs: Sequence[Sequence[Hit]]) -> list[Hit]:
     """Return the reciprocal rank fusion of *legs*, each best first, with the fused scores."""
-    scores: dict[tuple[str, int, str], float] = {}
-    hits: dict[tuple[str, int, str], Hit] = {}
-    for leg in legs:
-        for rank, hit in enumerate(leg, start=1):
-            key = (hit.document, hit.tag.generation, hit.id)
-            scores[key] = scores.get(key, 0.0) + 1 / (RRF_K + rank)
-            hits.setdefault(key, hit)
+    scores = rank_fusion.fused(map(_key, leg) for leg in legs)
+    hits = {_key(hit): hit for leg in reversed(legs) for hit in reversed(leg)}  # the first of each
     order = sorted(scores, key=lambda key: (-scores[key], key))
     return [hits[key]._replace(score=scores[key]) for key in order]
+
+
+def _key(hit: Hit) -> tuple[str, int, str]:
+    return hit.document, hit.tag.generation, hit.id
 
 
 def first_depth(operation: Search) -> int:
