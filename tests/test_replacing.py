@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from vectoracl.adapter_api.generations import at_generation, version_of
 from vectoracl.adapter_api.operations import ChunkRef, named
 from vectoracl.filters.validation import SHORT_NAMES, FieldType, check_fields, declarable
-from vectoracl.model.records import Record, Tag
+from vectoracl.model.records import Record, Tag, tag_fields
 
 TAG = Tag("acme", "d", "c", producer="ann", time=1.5)
 ROW = Record(TAG, "text", np.ones(3, np.float32), {"a": 1})
@@ -59,3 +61,10 @@ def test_each_type_has_one_short_name_without_an_underscore() -> None:
         FieldType.KEYWORDS: "kws",
         FieldType.NUMBERS: "nums",
     }
+
+
+def test_every_part_of_a_tag_is_stored() -> None:
+    parts = (*Tag._fields, "docgen")
+    keys = SimpleNamespace(**{part: f"acl_{part}" for part in parts})
+    tag = Tag("acme", "d", "c", 3, "l", 4, 5.0, "p", "upsert", 6.0, 7)
+    assert tag_fields(keys, tag) == {f"acl_{part}": getattr(tag, part) for part in parts}

@@ -63,6 +63,17 @@ def stored_key(tenant: str, document: str, generation: int, chunk: str) -> str:
     return hashlib.blake2b(whole, digest_size=32).hexdigest()
 
 
+_STORED_PARTS = (
+    "tenant", "document", "generation", "docgen", "chunk", "label", "rev", "expires", "producer", "path", "time",
+    "position",
+)  # fmt: skip
+
+
+def tag_fields(keys: object, tag: Tag) -> dict[str, str | int | float]:
+    """Return the parts of *tag* by their stored names, which are the attributes of *keys* with the parts' names."""
+    return {getattr(keys, part): getattr(tag, part) for part in _STORED_PARTS}
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Chunk:
     """One chunk as the application hands it over.

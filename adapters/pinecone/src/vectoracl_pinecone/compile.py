@@ -19,7 +19,7 @@ from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Record as Chunk
-from vectoracl.model.records import Vector
+from vectoracl.model.records import Vector, tag_fields
 from vectoracl.text.sparse_words import weights
 from vectoracl_pinecone.compile_predicate import Compiled, Compiler, among, every, exists, some
 from vectoracl_pinecone.config import MAX_REQUEST_BYTES, MAX_UPSERT, PineconeConfig
@@ -251,18 +251,7 @@ class PineconeCompiler:
         keys, tag = self._keys, record.tag
         id_ = id_of(tag)
         metadata: dict[str, Any] = {
-            keys.tenant: tag.tenant,
-            keys.document: tag.document,
-            keys.generation: tag.generation,
-            keys.docgen: tag.docgen,
-            keys.chunk: tag.chunk,
-            keys.label: tag.label,
-            keys.rev: tag.rev,
-            keys.expires: tag.expires,
-            keys.producer: tag.producer,
-            keys.path: tag.path,
-            keys.time: tag.time,
-            keys.position: tag.position,
+            **tag_fields(keys, tag),
             keys.version: version,
             keys.record: id_,
             keys.text: record.text,

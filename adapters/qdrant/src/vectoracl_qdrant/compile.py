@@ -19,7 +19,7 @@ from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.queries import VectorQuery
-from vectoracl.model.records import Record, Vector, docgen
+from vectoracl.model.records import Record, Vector, docgen, tag_fields
 from vectoracl_qdrant import words as words_
 from vectoracl_qdrant.compile_predicate import Compiled, Compiler, every, keyword, none, numeric, some
 from vectoracl_qdrant.config import QdrantConfig
@@ -220,18 +220,7 @@ class QdrantCompiler:
         keys, tag = self._keys, record.tag
         fields, present = filterable(record.metadata)
         payload = {
-            keys.tenant: tag.tenant,
-            keys.document: tag.document,
-            keys.generation: tag.generation,
-            keys.docgen: tag.docgen,
-            keys.chunk: tag.chunk,
-            keys.label: tag.label,
-            keys.rev: tag.rev,
-            keys.expires: tag.expires,
-            keys.producer: tag.producer,
-            keys.path: tag.path,
-            keys.time: tag.time,
-            keys.position: tag.position,
+            **tag_fields(keys, tag),
             keys.order: order_of(tag.document),
             keys.version: version,
             keys.text: record.text,

@@ -18,7 +18,7 @@ from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.validation import TAG_FIELDS, FieldType, datetime_text
-from vectoracl.model.records import Record, Vector, docgen
+from vectoracl.model.records import Record, Vector, docgen, tag_fields
 from vectoracl_weaviate.compile_predicate import (
     Compiled,
     Compiler,
@@ -333,18 +333,7 @@ class WeaviateCompiler:
         own = made.properties
         own.non_ref_properties.update(
             {
-                keys.tenant: barred(tag.tenant),
-                keys.document: barred(tag.document),
-                keys.generation: tag.generation,
-                keys.docgen: barred(tag.docgen),
-                keys.chunk: barred(tag.chunk),
-                keys.label: barred(tag.label),
-                keys.rev: tag.rev,
-                keys.expires: tag.expires,
-                keys.producer: barred(tag.producer),
-                keys.path: barred(tag.path),
-                keys.time: tag.time,
-                keys.position: tag.position,
+                **{key: barred(part) if isinstance(part, str) else part for key, part in tag_fields(keys, tag).items()},
                 keys.seek: seek_of(tag.document, tag.generation, tag.chunk),
                 keys.version: barred(version),
                 keys.pending: barred(pending),
