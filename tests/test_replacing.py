@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vectoracl.adapter_api.generations import at_generation, version_of
-from vectoracl.adapter_api.operations import ChunkRef, named
+from vectoracl.adapter_api.operations import ChunkRef, refs_by_document
 from vectoracl.filters.validation import SHORT_NAMES, FieldType, check_fields, declarable
 from vectoracl.model.records import Record, Tag, tag_fields
 
@@ -39,8 +39,8 @@ def test_a_generation_is_put_into_every_tag() -> None:
 
 def test_references_by_document() -> None:
     refs = [ChunkRef("a"), ChunkRef("b", "d"), ChunkRef("a", "d"), ChunkRef("c"), ChunkRef("a", "e"), ChunkRef("x", "")]
-    assert named(refs) == (["a", "c"], {"d": ["b", "a"], "e": ["a"], "": ["x"]})
-    assert named([]) == ([], {})
+    assert refs_by_document(refs) == (["a", "c"], {"d": ["b", "a"], "e": ["a"], "": ["x"]})
+    assert refs_by_document([]) == ([], {})
 
 
 @pytest.mark.parametrize("name", ["a", "_a9", "A" * 63, "A" * 64, "", "9a", "a.b", "é", "a\n", "a b", "@a", "a-b"])

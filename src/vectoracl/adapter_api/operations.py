@@ -24,7 +24,7 @@ class ChunkRef(NamedTuple):
     document: str | None = None
 
 
-def named(refs: Sequence[ChunkRef]) -> tuple[list[str], dict[str, list[str]]]:
+def refs_by_document(refs: Sequence[ChunkRef]) -> tuple[list[str], dict[str, list[str]]]:
     """Return *refs* as the ids that name a chunk in every document, and the ids in each document that is named."""
     bare: list[str] = []
     pairs: dict[str, list[str]] = {}

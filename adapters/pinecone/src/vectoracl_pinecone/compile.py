@@ -7,13 +7,15 @@ Every request is made here, with the namespace of its one tenant. Scope and call
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import orjson
 
 from vectoracl.adapter_api.chunk_validation import dump_metadata
-from vectoracl.adapter_api.operations import ChunkRef, Search, named
+from vectoracl.adapter_api.operations import ChunkRef, Search
+from vectoracl.adapter_api.selectors import refs_condition
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
 from vectoracl.filters.predicate import Predicate
@@ -21,7 +23,7 @@ from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Record as Chunk
 from vectoracl.model.records import Vector, tag_fields
 from vectoracl.text.sparse_words import weights
-from vectoracl_pinecone.compile_predicate import Compiled, Compiler, among, every, exists, some
+from vectoracl_pinecone.compile_predicate import ALGEBRA, Compiled, Compiler, among, every, exists, some
 from vectoracl_pinecone.config import MAX_REQUEST_BYTES, MAX_UPSERT, PineconeConfig
 from vectoracl_pinecone.names import filterable, id_of, namespace_of
 from vectoracl_pinecone.requests import FetchBy, Filter, Listing, Put, Query, Record, Remove, Settle, Sparse
@@ -156,12 +158,8 @@ class PineconeCompiler:
 
     def refs(self, refs: Sequence[ChunkRef]) -> Compiled:
         """Return that the record is one of the chunks that *refs* name."""
-        bare, pairs = named(refs)
-        in_documents = [
-            every([self.documents([document]), among(self._keys.chunk, chunks, negated=False, always=True)])
-            for document, chunks in pairs.items()
-        ]
-        return some([among(self._keys.chunk, bare, negated=False, always=True), *in_documents])
+        chunks = partial(among, self._keys.chunk, negated=False, always=True)
+        return refs_condition(refs, ALGEBRA, self.documents, chunks)
 
     # Requests
 

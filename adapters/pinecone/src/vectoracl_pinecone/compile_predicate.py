@@ -23,12 +23,12 @@ from vectoracl_pinecone.requests import Filter
 Compiled = Filter | bool
 """A filter, or True (every record of the namespace) or False (none)."""
 
-_ALGEBRA: BooleanCompiler[Filter] = BooleanCompiler(
+ALGEBRA: BooleanCompiler[Filter] = BooleanCompiler(
     all_of=lambda parts: {"$and": parts},
     one_of=lambda parts: {"$or": parts},
     negated=lambda part: {"$not": part},
 )
-every, some, none = _ALGEBRA.every, _ALGEBRA.some, _ALGEBRA.none
+every, some, none = ALGEBRA.every, ALGEBRA.some, ALGEBRA.none
 MAX_VALUES = 10_000
 """How many values `$in` and `$nin` take (Pinecone's documentation, "Metadata filter limits")."""
 _OPPOSITE = {"gt": "$lte", "gte": "$lt", "lt": "$gte", "lte": "$gt"}
@@ -45,7 +45,7 @@ class Compiler:
 
     def compile(self, predicate: Predicate, *, negated: bool = False) -> Compiled:
         """Return *predicate*, or its negation, as a filter, or True or False. Raises: UnsupportedPredicateError."""
-        return _ALGEBRA.compile_pushed(predicate, self._leaf, negated=negated)
+        return ALGEBRA.compile_pushed(predicate, self._leaf, negated=negated)
 
     def _leaf(self, predicate: Predicate, negated: bool) -> Compiled:  # noqa: FBT001
         match predicate:

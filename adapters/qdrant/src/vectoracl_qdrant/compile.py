@@ -13,7 +13,7 @@ from qdrant_client import models
 
 from vectoracl.adapter_api.chunk_validation import dump_metadata
 from vectoracl.adapter_api.operations import ChunkRef, Delete, Include, Search
-from vectoracl.adapter_api.operations import named as refs_by_document
+from vectoracl.adapter_api.selectors import refs_condition, selected
 from vectoracl.errors import RefusedError, TooLargeError
 from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
 from vectoracl.filters.predicate import Predicate
@@ -21,7 +21,7 @@ from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.queries import VectorQuery
 from vectoracl.model.records import Record, Vector, docgen, tag_fields
 from vectoracl_qdrant import words as words_
-from vectoracl_qdrant.compile_predicate import Compiled, Compiler, every, keyword, none, numeric, some
+from vectoracl_qdrant.compile_predicate import ALGEBRA, Compiled, Compiler, every, keyword, none, numeric, some
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.names import NO_VERSION, filterable, id_of, named, order_of, shard_of
 from vectoracl_qdrant.requests import Operation, Rank, RankGroups, RankLegs, RankWords, Scroll, Write
@@ -104,22 +104,11 @@ class QdrantCompiler:
 
     def refs(self, refs: tuple[ChunkRef, ...]) -> Compiled:
         """Return that the point is one of the chunks that *refs* name."""
-        bare, pairs = refs_by_document(refs)
-        in_documents = [
-            every([keyword(self._keys.document, document), keyword(self._keys.chunk, *chunks)])
-            for document, chunks in pairs.items()
-        ]
-        return some([keyword(self._keys.chunk, *bare), *in_documents])
+        return refs_condition(refs, ALGEBRA, self.documents, lambda ids: keyword(self._keys.chunk, *ids))
 
     def selected(self, operation: Delete) -> Compiled:
         """Return the one selector of a delete. Raises: RefusedError if there is none."""
-        if operation.refs is not None:
-            return self.refs(operation.refs)
-        if operation.document is not None:
-            return self.documents([operation.document])
-        if operation.where is not None:
-            return self.scope(operation.where)
-        raise RefusedError("A delete needs a selector; there is none that means everything.")
+        return selected(operation, self.refs, self.documents, self.scope)
 
     def has(self, name: str) -> Compiled:
         """Return that the point has the field *name*; every point has those of the tag."""

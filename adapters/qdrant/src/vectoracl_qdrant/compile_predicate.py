@@ -25,12 +25,12 @@ Condition = models.FieldCondition | models.Filter | models.HasIdCondition
 Compiled = Condition | bool
 """A condition, or True (every point) or False (none)."""
 
-_ALGEBRA: BooleanCompiler[Condition] = BooleanCompiler(
+ALGEBRA: BooleanCompiler[Condition] = BooleanCompiler(
     all_of=lambda parts: models.Filter(must=list(parts)),
     one_of=lambda parts: models.Filter(should=list(parts)),
     negated=lambda part: models.Filter(must_not=[part]),
 )
-every, some, none = _ALGEBRA.every, _ALGEBRA.some, _ALGEBRA.none
+every, some, none = ALGEBRA.every, ALGEBRA.some, ALGEBRA.none
 
 
 class Compiler:
@@ -43,7 +43,7 @@ class Compiler:
 
     def compile(self, predicate: Predicate) -> Compiled:
         """Return *predicate* as a condition, or True or False. Raises: UnsupportedPredicateError."""
-        return _ALGEBRA.compile(predicate, self._leaf)
+        return ALGEBRA.compile(predicate, self._leaf)
 
     def _leaf(self, predicate: Predicate) -> Compiled:
         match predicate:

@@ -13,13 +13,15 @@ import numpy as np
 from weaviate.proto.v1 import aggregate_pb2, base_pb2, base_search_pb2, batch_delete_pb2, batch_pb2, search_get_pb2
 
 from vectoracl.adapter_api.chunk_validation import dump_metadata
-from vectoracl.adapter_api.operations import ChunkRef, Delete, Include, named
+from vectoracl.adapter_api.operations import ChunkRef, Delete, Include
+from vectoracl.adapter_api.selectors import refs_condition, selected
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.validation import TAG_FIELDS, FieldType, datetime_text
 from vectoracl.model.records import Record, Vector, docgen, tag_fields
 from vectoracl_weaviate.compile_predicate import (
+    ALGEBRA,
     Compiled,
     Compiler,
     Condition,
@@ -130,22 +132,11 @@ class WeaviateCompiler:
 
     def refs(self, refs: tuple[ChunkRef, ...]) -> Compiled:
         """Return that the object is one of the chunks that *refs* name."""
-        bare, pairs = named(refs)
-        in_documents = [
-            every([keyword(self._keys.document, document), keyword(self._keys.chunk, *chunks)])
-            for document, chunks in pairs.items()
-        ]
-        return some([keyword(self._keys.chunk, *bare), *in_documents])
+        return refs_condition(refs, ALGEBRA, self.documents, lambda ids: keyword(self._keys.chunk, *ids))
 
     def selected(self, operation: Delete) -> Compiled:
-        """Return the selector of a delete that is not a predicate. Raises: RefusedError if there is none at all."""
-        if operation.refs is not None:
-            return self.refs(operation.refs)
-        if operation.document is not None:
-            return self.documents([operation.document])
-        if operation.where is not None:
-            return ALL_ROWS  # it is part of the condition
-        raise RefusedError("A delete needs a selector; there is none that means everything.")
+        """Return the selector of a delete; a predicate is in the condition. Raises: RefusedError without one."""
+        return selected(operation, self.refs, self.documents, lambda _: ALL_ROWS)
 
     # Reads
 

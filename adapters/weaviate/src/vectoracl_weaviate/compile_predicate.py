@@ -58,12 +58,12 @@ _BOUNDS = {
     "lte": Filters.OPERATOR_LESS_THAN_EQUAL,
 }
 
-_ALGEBRA: BooleanCompiler[Filters] = BooleanCompiler(
+ALGEBRA: BooleanCompiler[Filters] = BooleanCompiler(
     all_of=lambda parts: Filters(operator=Filters.OPERATOR_AND, filters=parts),
     one_of=lambda parts: Filters(operator=Filters.OPERATOR_OR, filters=parts),
     negated=lambda part: Filters(operator=Filters.OPERATOR_NOT, filters=[part]),
 )
-every, some, none = _ALGEBRA.every, _ALGEBRA.some, _ALGEBRA.none
+every, some, none = ALGEBRA.every, ALGEBRA.some, ALGEBRA.none
 
 
 _BESIDE = {"gt": "lte", "gte": "lt", "lt": "gte", "lte": "gt"}
@@ -99,7 +99,7 @@ class Compiler:
         """Return the conjunction of *predicates*, each a separate operand. Raises: UnsupportedPredicateError."""
         some_fields = [fields_of(one) for one in predicates]
         fields = frozenset(name for names in some_fields for name in names if name not in TAG_FIELDS)
-        rows = every([_ALGEBRA.compile_pushed(one, self._found) for one in predicates])
+        rows = every([ALGEBRA.compile_pushed(one, self._found) for one in predicates])
         parts = [self._surely(one) for one in predicates]
         sure = None if any(one is None for one in parts) else every([one for one in parts if one is not None])
         if sure is not None and not self._steady(sure):
