@@ -20,6 +20,7 @@ from vectoracl.adapter_api.connect_failures import (
     host_and_port,
     sent_by_grpc,
 )
+from vectoracl.adapter_api.grpc_status import code_of, http_status
 from vectoracl.errors import StoreError, VectorACLError, caused
 from vectoracl_qdrant.config import QdrantConfig
 
@@ -40,18 +41,6 @@ _KEYS: Final = {
     "long it is valid, and what it gives access to.",
     "the client's": "Qdrant refused the credentials of the client that was passed, or they do not reach this "
     "collection. Give it another key.",
-}
-_CODES: dict[grpc.StatusCode, int] = {
-    grpc.StatusCode.INVALID_ARGUMENT: 400,
-    grpc.StatusCode.FAILED_PRECONDITION: 400,
-    grpc.StatusCode.OUT_OF_RANGE: 400,
-    grpc.StatusCode.UNAUTHENTICATED: 401,
-    grpc.StatusCode.PERMISSION_DENIED: 403,
-    grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.DEADLINE_EXCEEDED: 408,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-    grpc.StatusCode.UNAVAILABLE: 503,
-    grpc.StatusCode.CANCELLED: 503,
 }
 
 
@@ -136,19 +125,17 @@ def _no_answer(error: BaseException, server: Server, *, write: bool) -> StoreErr
 
 
 def _rpc(error: grpc.RpcError, server: Server, *, write: bool) -> StoreError:
-    code = error.code() if hasattr(error, "code") else None
-    if code is grpc.StatusCode.UNAVAILABLE:
-        details = str(error.details() or "") if hasattr(error, "details") else ""
-        cause = cause_of_grpc(details)
-        if cause is not None:
-            return failed(cause, server.rpc, adapter=ADAPTER, write=write, sent=sent_by_grpc(details))
-    if code is grpc.StatusCode.UNIMPLEMENTED:
+    code, details = code_of(error)
+    cause = cause_of_grpc(details) if code == "UNAVAILABLE" else None
+    if cause is not None:
+        return failed(cause, server.rpc, adapter=ADAPTER, write=write, sent=sent_by_grpc(details))
+    if code == "UNIMPLEMENTED":
         text = (
             f"What answers there is not Qdrant, or an older one that does not know this request ({server.rpc.where}). "
             f"Check the host and the port in {server.rpc.setting}."
         )
         return StoreError(text, code="foreign", adapter=ADAPTER, sent="no")
-    return _status(_CODES.get(code, 500) if code is not None else 500, server.rpc, server.key, write=write)
+    return _status(http_status(code), server.rpc, server.key, write=write)
 
 
 def _answered(error: UnexpectedResponse, server: Server, *, write: bool) -> StoreError:

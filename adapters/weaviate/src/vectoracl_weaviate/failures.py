@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import grpc  # type: ignore[import-untyped]
 
+from vectoracl.adapter_api.grpc_status import code_of, http_status
 from vectoracl.errors import StoreError, VectorACLError, caused, unchained
 from vectoracl_weaviate.answers import (
     ADAPTER,
@@ -23,21 +24,8 @@ from vectoracl_weaviate.connect_failures import GRPC, NOT_WEAVIATE, PLAIN, URL, 
 _Sent = Literal["no", "unknown"]
 _ANONYMOUS = "anonymous access not enabled"
 _UNSENT = "The Weaviate client cannot send this request ({}): a value of it is not one that Weaviate has."
-_CODES: dict[Any, int] = {
-    grpc.StatusCode.INVALID_ARGUMENT: 400,
-    grpc.StatusCode.FAILED_PRECONDITION: 400,
-    grpc.StatusCode.OUT_OF_RANGE: 400,
-    grpc.StatusCode.UNAUTHENTICATED: 401,
-    grpc.StatusCode.PERMISSION_DENIED: 403,
-    grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.DEADLINE_EXCEEDED: 408,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-    grpc.StatusCode.UNAVAILABLE: 503,
-    grpc.StatusCode.CANCELLED: 503,
-    # What the server's own checks say, of whatever kind, comes as UNKNOWN.
-    grpc.StatusCode.UNKNOWN: 422,
-    grpc.StatusCode.UNIMPLEMENTED: 501,
-}
+# The server's own checks, whatever their kind, come as UNKNOWN.
+_STATUS = {"UNKNOWN": 422, "UNIMPLEMENTED": 501}
 
 
 def mapped(error: BaseException, *, write: bool, debug: bool, at: str = URL) -> VectorACLError:
@@ -52,16 +40,15 @@ def mapped(error: BaseException, *, write: bool, debug: bool, at: str = URL) -> 
 
 def _mapped(error: BaseException, *, write: bool, at: str) -> StoreError:
     if isinstance(error, grpc.RpcError):
-        code = error.code() if hasattr(error, "code") else None
-        details = str(error.details() or "") if hasattr(error, "details") else ""
-        if code is grpc.StatusCode.UNAVAILABLE:
+        code, details = code_of(error)
+        if code == "UNAVAILABLE":
             made = error_of(of_grpc(details), write=write, at=GRPC)
             made.sent = "unknown" if write and "failed to connect" not in details else "no"
             return made
-        if code is grpc.StatusCode.UNIMPLEMENTED:
+        if code == "UNIMPLEMENTED":
             return error_of(NOT_WEAVIATE, write=write, at=GRPC)
-        made = status(_CODES.get(code, 500), write=write, said=details, at=GRPC)
-        if write and code is grpc.StatusCode.UNKNOWN:
+        made = status(_STATUS.get(code) or http_status(code), write=write, said=details, at=GRPC)
+        if write and code == "UNKNOWN":
             made.sent = "unknown"  # it may be anything
         return made
     answer = of_http(error)
