@@ -256,19 +256,27 @@ def stranger(session: nox.Session) -> None:
 
 @nox.session(tags=THOROUGH)
 def packages(session: nox.Session) -> None:
-    """Build the wheels and try them as a user would: installed on their own, in an empty environment."""
+    """Install each wheel by itself in an empty environment, as a user would, and use what it holds.
+
+    `nox -s packages -- dist` tries the wheels that `nox -s build` made, instead of building some.
+    """
     work = Path(session.create_tmp()).resolve()
-    dist = work / "dist"
-    shutil.rmtree(dist, ignore_errors=True)
-    session.run("uv", "build", "--all-packages", "--out-dir", str(dist), "--quiet", *build_pins(), external=True)
+    dist = Path(*session.posargs[:1] or (work / "dist",)).resolve()
+    if not session.posargs:
+        shutil.rmtree(dist, ignore_errors=True)
+        session.run("uv", "build", "--all-packages", "--out-dir", str(dist), "--quiet", *build_pins(), external=True)
+    folders = [dist, *(dist / name for name in DISTRIBUTIONS)]
+    wheels = [word for folder in folders if folder.is_dir() for word in ("--find-links", str(folder))]
+    # A cache may hold wheels of the same version and older content.
+    wheels += [word for name in DISTRIBUTIONS for word in ("--refresh-package", name)]
     check = ROOT / "tests" / "packages" / "check_installed.py"
-    alone = ("vectoracl", *(f"vectoracl[{store}]" for store in STORES))
-    for want in (*alone, "vectoracl[pgvector,conformance]"):
+    extras = (f"vectoracl[{','.join(STORES)}]", "vectoracl[pgvector,conformance]")
+    for want in (*DISTRIBUTIONS, *extras):
         where = work / "venv"
         shutil.rmtree(where, ignore_errors=True)
         session.run("uv", "venv", "--quiet", str(where), external=True)
         python = where / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-        options = ("--quiet", "--python", str(python), "--find-links", str(dist), *pins())
+        options = ("--quiet", "--python", str(python), *wheels, *pins())
         session.run("uv", "pip", "install", *options, want, external=True)
         with session.chdir(work):
             session.run(str(python), "-I", str(check), want, external=True)

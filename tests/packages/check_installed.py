@@ -1,10 +1,14 @@
-"""Run by `nox -s packages` inside an environment that holds only the built wheels: they have to work on their own."""
+"""Run by `nox -s packages` in an environment that holds one distribution, installed from its wheel, and what it needs.
+
+The argument is what was installed: a distribution (`vectoracl-qdrant`), or the core with extras (`vectoracl[qdrant]`).
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
 import importlib.util
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,36 +16,52 @@ from pathlib import Path
 import vectoracl
 from vectoracl import Chunk, F, testing
 
+STORES = ("pgvector", "qdrant", "pinecone", "weaviate")
+CLIENTS = {"pgvector": "psycopg", "qdrant": "qdrant_client", "pinecone": "pinecone", "weaviate": "weaviate"}
+
 want = sys.argv[1]
-extras = want.partition("[")[2].rstrip("]").split(",") if "[" in want else []
-package = Path(vectoracl.__file__).parent
-assert "site-packages" in str(package), f"not the installed wheel: {package}"
-assert (package / "py.typed").exists(), "py.typed is missing in the wheel"
+name, _, rest = want.partition("[")
+extras = rest.rstrip("]").split(",") if rest else []
+expected = {store for store in STORES if name == f"vectoracl-{store}" or store in extras}
+with_kit = name == "vectoracl-conformance" or "conformance" in extras
+script = str(Path(sys.executable).with_name("vectoracl"))
 
-config = {
-    "version": 1,
-    "stores": {"main": {"adapter": "memory", "dimension": 384, "metadata": {"year": "number"}}},
-    "embedder": {"use": "hashed"},
-}
-with vectoracl.connect(config) as acl:
-    for tenant in ("acme", "beta"):
-        handle = acl.scoped(testing.principal("a", tenant))
-        handle.upsert([Chunk("c1", "handbook", f"the handbook of {tenant}", metadata={"year": 2024})])
-    found = acl.scoped(testing.principal("a", "acme")).search("handbook", where=F.year >= 2020)
-    assert [hit.tenant for hit in found] == ["acme"], found
 
-if "pgvector" in extras:
-    names = {one.adapter for one in vectoracl.adapter_api.loading.installed()}
-    assert names == {"memory", "pgvector"}, names
-    importlib.import_module("vectoracl_pgvector.plugin")
-elif "qdrant" in extras:
-    importlib.import_module("vectoracl_qdrant.plugin")
-elif "weaviate" in extras:
-    importlib.import_module("vectoracl_weaviate.plugin")
-elif "pinecone" in extras:
-    importlib.import_module("vectoracl_pinecone.plugin")
-else:
-    assert importlib.util.find_spec("psycopg") is None, "the core must not depend on a store's client"
+def installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def whole(distribution: str) -> None:
+    """Demand that *distribution* comes from its wheel with types and licence, and that all its modules import."""
+    module = importlib.import_module(distribution.replace("-", "_"))
+    package = Path(str(module.__file__)).parent
+    assert "site-packages" in package.parts, f"not the installed wheel: {package}"
+    assert (package / "py.typed").exists(), f"py.typed is missing in the wheel of {distribution}"
+    assert importlib.metadata.metadata(distribution)["License-Expression"] == "Apache-2.0"
+    for one in pkgutil.walk_packages([str(package)], f"{module.__name__}."):
+        # A store's harness needs the kit, which the extra `conformance` brings; drawn values need Hypothesis.
+        if one.name != "vectoracl_conformance.strategies" and (with_kit or ".conformance" not in one.name):
+            importlib.import_module(one.name)
+
+
+def the_core_works() -> None:
+    config = {
+        "version": 1,
+        "stores": {"main": {"adapter": "memory", "dimension": 384, "metadata": {"year": "number"}}},
+        "embedder": {"use": "hashed"},
+    }
+    with vectoracl.connect(config) as acl:
+        for tenant in ("acme", "beta"):
+            handle = acl.scoped(testing.principal("a", tenant))
+            handle.upsert([Chunk("c1", "handbook", f"the handbook of {tenant}", metadata={"year": 2024})])
+        result = acl.scoped(testing.principal("a", "acme")).search("handbook", where=F.year >= 2020)
+        assert [hit.tenant for hit in result] == ["acme"], result
+    shown = subprocess.run([script, "adapters", "--json"], capture_output=True, text=True, check=True).stdout
+    assert {store for store in STORES if f'"{store}"' in shown} == expected, shown
+    assert '"memory"' in shown, shown
+
+
+def a_missing_adapter_is_named() -> None:
     try:
         vectoracl.connect({"version": 1, "stores": {"main": {"adapter": "pgvector"}}})
     except vectoracl.AdapterNotFoundError as error:
@@ -49,7 +69,22 @@ else:
     else:
         raise AssertionError("a missing adapter has to be refused")
 
-script = Path(sys.executable).with_name("vectoracl")
-shown = subprocess.run([str(script), "adapters", "--json"], capture_output=True, text=True, check=True).stdout
-assert '"memory"' in shown, shown
+
+def the_kit_runs() -> None:
+    run = subprocess.run([script, "conformance", "memory", "--only", "R1"], capture_output=True, text=True, check=False)
+    assert run.returncode == 2, run.stdout + run.stderr  # 2: one check is not a certification
+    assert "R1" in run.stdout, run.stdout
+
+
+for distribution in ("vectoracl", *(f"vectoracl-{store}" for store in sorted(expected))):
+    whole(distribution)
+assert installed("vectoracl_conformance") == with_kit, "only its own extra brings the kit"
+for store, client in CLIENTS.items():
+    assert installed(client) == (store in expected), f"{want}: the client {client}"
+the_core_works()
+if "pgvector" not in expected:
+    a_missing_adapter_is_named()
+if with_kit:
+    whole("vectoracl-conformance")
+    the_kit_runs()
 print(f"{want}: works from its wheel ({importlib.metadata.version('vectoracl')})")
