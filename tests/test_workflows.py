@@ -50,3 +50,9 @@ def test_every_distribution_is_released_the_core_first():
     tables = [tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")) for folder in folders]
     assert listed[0] == "vectoracl"
     assert sorted(listed) == sorted(table["project"]["name"] for table in tables)
+
+
+def test_every_distribution_has_the_licence():
+    licence = (ROOT / "LICENSE").read_bytes()
+    folders = [ROOT / "conformance", *(ROOT / "adapters").iterdir()]
+    assert [folder for folder in folders if (folder / "LICENSE").read_bytes() != licence] == []

@@ -38,6 +38,8 @@ def whole(distribution: str) -> None:
     assert "site-packages" in package.parts, f"not the installed wheel: {package}"
     assert (package / "py.typed").exists(), f"py.typed is missing in the wheel of {distribution}"
     assert importlib.metadata.metadata(distribution)["License-Expression"] == "Apache-2.0"
+    files = importlib.metadata.files(distribution) or []
+    assert any(file.name == "LICENSE" for file in files), f"the licence is missing in the wheel of {distribution}"
     for one in pkgutil.walk_packages([str(package)], f"{module.__name__}."):
         # A store's harness needs the kit, which the extra `conformance` brings; drawn values need Hypothesis.
         if one.name != "vectoracl_conformance.strategies" and (with_kit or ".conformance" not in one.name):
