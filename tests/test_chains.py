@@ -328,7 +328,7 @@ def test_a_full_disk_is_not_in_the_chain(tmp_path, monkeypatch):
 def test_the_doors_past_the_scope():
     acl = vectoracl.connect({"version": 1, "stores": {"m": {"adapter": "memory", "dimension": 3}}}, sink=MemorySink())
     door = hazmat.operate(acl, reason="a test of the chain")
-    acl._named("m").ports["store"] = Broken(nested(RuntimeError, "context"))
+    acl._named("m").ports["store"] = AdapterWrapper(nested(RuntimeError, "context"))
     acl._named("m").port = acl._named("m").ports["store"]
     fails(door.read, "acme", 10)
     fails(door.count, "acme")
@@ -336,7 +336,7 @@ def test_the_doors_past_the_scope():
     fails(hazmat.unscoped(acl, reason="a test of the chain").search, V)
 
 
-class Broken:
+class AdapterWrapper:
     parallel = 1
 
     def __init__(self, error):

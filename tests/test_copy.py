@@ -413,11 +413,11 @@ def test_without_a_reason_there_is_no_access(pair):
 def test_a_failing_audit_stops_it(pair):
     source, _, _, _ = pair
 
-    class Broken(MemorySink):
+    class AdapterWrapper(MemorySink):
         def write(self, record):
             raise OSError
 
-    source.core_port._sink = Broken()
+    source.core_port._sink = AdapterWrapper()
     operated = hazmat.operate(source, reason=REASON)
     with pytest.raises(StoreError, match="could not be recorded"):
         operated.read("acme", 10)

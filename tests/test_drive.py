@@ -424,7 +424,7 @@ def iter_ask():
 # --- the order, by what each port was asked ---
 
 
-class Tape(MemorySink):
+class Recorder(MemorySink):
     def __init__(self, trace, broken=None):
         super().__init__()
         self.trace, self.broken = trace, broken
@@ -453,7 +453,7 @@ class TapePolicy(TenantPolicy):
 
 
 class TapeEmbedder:
-    name = "tape"
+    name = "recorder"
     dimension = 3
 
     def __init__(self, trace):
@@ -467,7 +467,7 @@ class TapeEmbedder:
 
 
 def taped(api, trace, broken=None, answer=None):
-    acl = api.connect(sink=Tape(trace, broken), policy=TapePolicy(trace), embedder=TapeEmbedder(trace))
+    acl = api.connect(sink=Recorder(trace, broken), policy=TapePolicy(trace), embedder=TapeEmbedder(trace))
     port = acl.tap()
 
     def answered(request, go):

@@ -582,7 +582,7 @@ def test_a_disk_that_fills_in_the_middle_of_a_load(acl, who, chunk, tmp_path, mo
 
     def full(*given):
         calls.append(1)
-        if len(calls) == batch + (fails == "fdopen"):  # the first one is the trial before the load
+        if len(calls) == batch + (fails == "fdopen"):  # the first one is the assertions before the load
             raise OSError(28, "No space left on device")
         return real(*given)
 

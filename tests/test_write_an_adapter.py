@@ -16,7 +16,7 @@ SOURCE = EXAMPLE / "src" / "vectoracl_duckdb"
 ADAPTER = [SOURCE / "adapter.py", SOURCE / "plugin.py"]
 HARNESS = [SOURCE / "conformance.py"]
 SHOWN = [*ADAPTER, *HARNESS]
-TESTS = [ROOT / "conformance" / "tests" / "test_drawn.py"]  # one block is a test of the kit's own
+TESTS = [ROOT / "conformance" / "tests" / "test_strategies.py"]  # one block is a test of the kit's own
 PAGE = ROOT / "docs" / "write-an-adapter.md"
 
 

@@ -28,7 +28,7 @@ def _replace_body(id_, body):
 
 class Emptied(_Patched):
     def cheat(self):
-        async def nothing(trial):
+        async def nothing(assertions):
             pass
 
         _replace_body("R2", nothing)
@@ -38,15 +38,15 @@ class Returned(_Patched):
     """A check that does one thing and returns before its assertions."""
 
     def cheat(self):
-        async def early(trial):
-            trial.control(ok=True, what="looks fine")
+        async def early(assertions):
+            assertions.positive_control(ok=True, what="looks fine")
 
         _replace_body("W3", early)
 
 
 class Skipped(_Patched):
     def cheat(self):
-        async def skip(trial):
+        async def skip(assertions):
             pytest.skip("not today")
 
         _replace_body("R1", skip)
@@ -54,7 +54,7 @@ class Skipped(_Patched):
 
 class Xfailed(_Patched):
     def cheat(self):
-        async def xfail(trial):
+        async def xfail(assertions):
             pytest.xfail("known")
 
         _replace_body("R1", xfail)
@@ -71,7 +71,7 @@ class Exits(_Patched):
     """A check ends the process with success, in a way that can be caught."""
 
     def cheat(self):
-        async def leave(trial):
+        async def leave(assertions):
             sys.exit(0)
 
         _replace_body("W7", leave)
@@ -81,7 +81,7 @@ class Vanishes(_Patched):
     """A check ends the process with success, in a way that cannot be caught."""
 
     def cheat(self):
-        async def vanish(trial):
+        async def vanish(assertions):
             os._exit(0)
 
         _replace_body("W7", vanish)
@@ -238,11 +238,11 @@ class PatchesTheKit(_Wrong):
     """Makes every attack of the kit's in its process succeed."""
 
     def cheat(self):
-        from vectoracl_conformance.context import assertions as trial
+        from vectoracl_conformance.context import assertions as assertions
         from vectoracl_conformance.context import oracle
 
-        trial.Trial.attack = lambda self, *_args, **_given: setattr(self, "attacks", self.attacks + 1)
-        trial.Trial.control = lambda self, *_args, **_given: setattr(self, "controls", self.controls + 1)
+        assertions.Assertions.attack = lambda self, *_args, **_given: setattr(self, "attacks", self.attacks + 1)
+        assertions.Assertions.control = lambda self, *_args, **_given: setattr(self, "controls", self.controls + 1)
         oracle.Ranked.problem = lambda *_: None
 
 

@@ -11,27 +11,27 @@ from vectoracl_conformance.context.registry import Check
 from vectoracl_conformance.running import run_checks
 
 
-async def sleep(trial):
+async def sleep(assertions):
     await asyncio.sleep(30)
 
 
-async def sleep_on(trial):
+async def sleep_on(assertions):
     try:
         await asyncio.sleep(30)
     except asyncio.CancelledError:
         await asyncio.sleep(0)
 
 
-async def cancel(trial):
-    trial.attacks = trial.controls = 1
+async def cancel(assertions):
+    assertions.attacks = assertions.controls = 1
     raise asyncio.CancelledError
 
 
 def limited(body, limit):
-    lab = SimpleNamespace(tape=[], mode="async")
+    context = SimpleNamespace(recorder=[], mode="async")
     check = Check("R1", "a check", "an attack", "a breach", body)
     options = run_checks.Options("memory", limit=limit)
-    return asyncio.run(run_checks._limited(run_checks.perform(check, lab, options), "R1", options))
+    return asyncio.run(run_checks._limited(run_checks.perform(check, context, options), "R1", options))
 
 
 @pytest.mark.parametrize("body", [sleep, sleep_on])

@@ -16,4 +16,4 @@ def test_every_check_has_a_witness():
 @pytest.mark.parametrize("mutant", [one for one in GENERAL if "weakenings" not in one.needs], ids=lambda one: one.name)
 def test_dies_by_its_check(mutant):
     kill = run_mutant(load_harness("memory"), mutant, Options(seed=3, decoys=600, only=frozenset({mutant.expected})))
-    assert kill.right, (kill.expected, kill.died_by, kill.reasons)
+    assert kill.right, (kill.expected, kill.killed_by, kill.reasons)

@@ -9,11 +9,11 @@ pytest_plugins = ["pytester"]
 FAST = """
 import pytest
 from vectoracl_conformance.checks import CHECKS
-async def right(trial):
-    trial.control(True, "it works")
-    trial.attack(True, "an attack", "nothing", "none")
-async def wrong(trial):
-    trial.attack(False, "an attack", "7 rows", "foreign rows")
+async def right(assertions):
+    assertions.positive_control(True, "it works")
+    assertions.assert_safe(True, "an attack", "nothing", "none")
+async def wrong(assertions):
+    assertions.assert_safe(False, "an attack", "7 rows", "foreign rows")
 for one in CHECKS.values():
     object.__setattr__(one, "body", right)
 """

@@ -87,7 +87,7 @@ MUTANT = {
     "name": "m <1>",
     "breaks": "b & c",
     "expected": "R1",
-    "died_by": ["R1", "R2"],
+    "killed_by": ["R1", "R2"],
     "reasons": [],
 }
 GRADES = [
@@ -136,7 +136,7 @@ SHAPE = {
             "reason": str,
         }
     ],
-    "mutants": [{"name": str, "breaks": str, "expected": {*REQUIRED, "E2v", "E2c", "E2s", "E3"}, "died_by": [str]}],
+    "mutants": [{"name": str, "breaks": str, "expected": {*REQUIRED, "E2v", "E2c", "E2s", "E3"}, "killed_by": [str]}],
 }
 
 
@@ -155,7 +155,7 @@ def test_the_json_has_the_documented_shape_and_no_other(everything, tmp_path):
     data = json.loads((tmp_path / "r.json").read_text())
     of(SHAPE)(data, "report")
     assert data["grades"] == {"E1": "failed", "E2v": "passed", "E2c": "not run", "E2s": "not run", "E3": "abstained"}
-    assert data["mutants"] == [{"name": "m <1>", "breaks": "b & c", "expected": "R1", "died_by": ["R1", "R2"]}]
+    assert data["mutants"] == [{"name": "m <1>", "breaks": "b & c", "expected": "R1", "killed_by": ["R1", "R2"]}]
     assert {one["id"] for one in data["checks"]} == set(REQUIRED)
     with pytest.raises(AssertionError):
         of(SHAPE)({**data, "more": 1}, "report")

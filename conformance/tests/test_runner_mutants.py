@@ -88,8 +88,15 @@ def test_a_process_that_ends_early_is_not_conformant_even_if_everything_was_told
 def test_a_mutant_that_lives_or_dies_by_the_wrong_check_is_a_failure():
     from test_report import events
 
-    def told(died_by):
-        mutant = {"event": "mutant", "name": "m", "breaks": "b", "expected": "R1", "died_by": died_by, "reasons": []}
+    def told(killed_by):
+        mutant = {
+            "event": "mutant",
+            "name": "m",
+            "breaks": "b",
+            "expected": "R1",
+            "killed_by": killed_by,
+            "reasons": [],
+        }
         return collected(Ask("x"), 1, [*events(), mutant], "").exit_code
 
     assert told(["R2", "R1"]) == 0

@@ -16,8 +16,8 @@ def test_every_own_mutant_dies_by_its_check() -> None:
     report = run(Ask("pgvector", ("X5",), seed=9, mutants="quick", jobs=2, only_mutants=names))
     assert [one["name"] for one in report.mutants] == names, report.problem
     alive = [
-        (one["name"], one["died_by"], one["reasons"][:2])
+        (one["name"], one["killed_by"], one["reasons"][:2])
         for one in report.mutants
-        if one["expected"] not in one["died_by"]
+        if one["expected"] not in one["killed_by"]
     ]
     assert not alive

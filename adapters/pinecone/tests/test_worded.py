@@ -30,7 +30,7 @@ def test_the_checks_pass(kind):
 @pytest.mark.parametrize("mutant", [*MUTANTS, *WORDS], ids=lambda one: one.name)
 def test_a_broken_leg_dies_by_its_check(kind, mutant):
     kill = run_mutant(WordedHarness(kind), mutant, Options(seed=3, decoys=60, only=frozenset({mutant.expected})))
-    assert kill.right, (kill.expected, kill.died_by, kill.reasons)
+    assert kill.right, (kill.expected, kill.killed_by, kill.reasons)
 
 
 def test_a_named_index_is_certified_with_words_where_the_environment_says_so(monkeypatch):

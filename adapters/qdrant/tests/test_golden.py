@@ -30,7 +30,7 @@ GOLDEN = Path(__file__).parent / "golden" / "requests.json"
 SHAPES = {name: sent(flow) for name, flow in flows()}
 
 
-class Recorder:
+class WireRecorder:
     """Stands for a client, sync or async: keeps each call as data."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ def plain(value: Any) -> Any:
 def calls() -> dict[str, list[dict[str, Any]]]:
     found = {}
     for name, requests in SHAPES.items():
-        recorder = Recorder()
+        recorder = WireRecorder()
         for request in requests:
             call(recorder, CONFIG, request, 1.5)  # type: ignore[arg-type]
         found[name] = recorder.calls
@@ -240,7 +240,7 @@ def test_every_write_keeps_its_filter_over_grpc() -> None:
 
 
 def test_describing_and_listing_touch_no_rows() -> None:
-    recorder = Recorder()
+    recorder = WireRecorder()
     for request in (Describe(), Tenants(10)):
         call(recorder, CONFIG, request, None)  # type: ignore[arg-type]
         assert request.partition is None

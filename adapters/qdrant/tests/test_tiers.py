@@ -33,7 +33,7 @@ ADAPTER = QdrantAdapter(CONFIG, FIELDS)
 OWN = {"target": "tenant:acme", "fallback": "shared"}
 
 
-class Recorder:
+class WireRecorder:
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
 
@@ -72,13 +72,13 @@ def test_every_request_names_the_tenants_shard_and_the_shared_one() -> None:
     ]
     for flow in flows:
         for request in sent(flow):
-            recorder = Recorder()
+            recorder = WireRecorder()
             call(recorder, CONFIG, request, None)  # type: ignore[arg-type]
             ((_, given),) = recorder.calls
             found = selectors(given)
             wanted = len(getattr(request, "legs", getattr(request, "operations", (None,))))
             assert found == [OWN] * wanted, request
-    recorder = Recorder()
+    recorder = WireRecorder()
     call(recorder, CONFIG, Scroll(None, models.Filter(), 1, shard="shared"), None)  # type: ignore[arg-type]
     assert selectors(recorder.calls[0][1]) == ["shared"]
 

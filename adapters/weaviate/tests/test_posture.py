@@ -104,7 +104,7 @@ def test_a_property_that_compares_by_something_else(stores, name, changes, rule)
     config = WeaviateConfig(
         **{k: one for k, one in store.config["stores"]["main"].items() if k not in ("adapter", "metadata")}
     )
-    body = schema.collection(config, v.fields.check_fields(FIELDS))
+    body = schema.collection(config, v.filters.validation.check_fields(FIELDS))
     body["properties"] = [
         {**one, **changes} if one["name"] == name and changes else one
         for one in body["properties"]

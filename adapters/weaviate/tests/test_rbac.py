@@ -49,7 +49,7 @@ def test_each_tenant_is_served_with_its_own_key_alone(two):
             assert docs.count() == 1
         assert acl.check()["main"].grade == "credential"
         with pytest.raises(RefusedError):
-            next(acl._named("main").opened.adapter.unscoped(v.queries.VectorQuery(VECTOR), 3))
+            next(acl._named("main").opened.adapter.unscoped(v.model.queries.VectorQuery(VECTOR), 3))
 
 
 def test_a_key_reaches_no_other_tenant_past_the_library_either(two):

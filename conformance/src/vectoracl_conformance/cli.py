@@ -54,7 +54,10 @@ def conformance(
         bool, typer.Option("--timing", help="Also time a search beside 500 and 20,000 foreign rows; reported only.")
     ] = False,
     jobs: Annotated[
-        int, typer.Option("--jobs", min=0, help="Broken adapters at a time; 0: as many as processors, 4 at the most.")
+        int,
+        typer.Option(
+            "--jobs", min=0, help="AdapterWrapper adapters at a time; 0: as many as processors, 4 at the most."
+        ),
     ] = 0,
     mutant: Annotated[
         list[str] | None, typer.Option("--mutant", metavar="NAME", help="Only this mutant, or those of a check's id.")
@@ -115,7 +118,7 @@ def conformance(
 
     def watch(event: dict[str, Any]) -> None:
         if event["event"] == "mutant":
-            died = " ".join(event["died_by"]) or "lives"
+            died = " ".join(event["killed_by"]) or "lives"
             aside.print(f"mutant {event['done']} of {event['total']}, {event['name']}: {died}", style="dim")
         elif event["event"] == "note" and (aside.is_terminal or time.monotonic() >= told[0] + SILENT):
             told[0] = time.monotonic()

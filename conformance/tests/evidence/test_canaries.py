@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from vectoracl_conformance.evidence.calls import Question
+from vectoracl_conformance.evidence.calls import ScopedCall
 from vectoracl_conformance.evidence.canaries import forms, grade_canaries
 from vectoracl_conformance.evidence.exchanges import Decoded, Exchange
 from vectoracl_conformance.evidence.outcome import Graded
@@ -14,7 +14,7 @@ from vectoracl_conformance.evidence.sessions import Mark, Place, Recording, Sess
 
 RECORDING = Recording((Session(1, 0.0, 1.0, ()),), 1)
 WINDOW = Window(Mark({1: Place(0, 100, 0)}), Mark({1: Place(0, 200, 0)}))
-QUESTION = Question(
+QUESTION = ScopedCall(
     "a", WINDOW, 2, frozenset({"own-1", "own-2", b"\0\1own"}), frozenset({"foe-1", 'foe"2', b"\0\2foe"})
 )
 
@@ -77,7 +77,7 @@ def test_no_question_and_overlapping_ones() -> None:
 
 def test_what_is_mine_is_foreign_to_the_next() -> None:
     later = Window(WINDOW.until, Mark({1: Place(0, 300, 0)}))
-    theirs = Question("b", later, 2, QUESTION.foreign, QUESTION.own)
+    theirs = ScopedCall("b", later, 2, QUESTION.foreign, QUESTION.own)
     both = [QUESTION, theirs]
     right = [Decoded((OWN, reply(250, 1, b"foe-1")))]
     assert grade_canaries(RECORDING, right, both).outcome == "passed"

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from vectoracl_conformance.evidence import (
     Mark,
-    Question,
     Recording,
+    ScopedCall,
     Session,
     Window,
     by_carries,
@@ -123,9 +123,9 @@ def typical(*, foreign: bool = False) -> Session:
     return session(client, server)
 
 
-def question(one: Session, limit: int = 1) -> Question:
+def question(one: Session, limit: int = 1) -> ScopedCall:
     window = Window(Mark(), mark_of([one]))
-    return Question("a", window, limit, frozenset({"cnry-own"}), frozenset({"cnry-foreign"}))
+    return ScopedCall("a", window, limit, frozenset({"cnry-own"}), frozenset({"cnry-foreign"}))
 
 
 def test_calls_by_stream() -> None:

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from vectoracl_conformance.evidence import (
     Mark,
-    Question,
     Recording,
+    ScopedCall,
     Session,
     Tap,
     Window,
@@ -97,9 +97,9 @@ def record(*targets: str) -> Session:
     return session
 
 
-def question(session: Session) -> Question:
+def question(session: Session) -> ScopedCall:
     window = Window(Mark(), mark_of([session]))
-    return Question("a", window, 1, frozenset({OWN}), frozenset({FOREIGN}))
+    return ScopedCall("a", window, 1, frozenset({OWN}), frozenset({FOREIGN}))
 
 
 def graded(session: Session) -> str:

@@ -9,7 +9,7 @@ import pytest
 from evidence_support.cheats import MATRIX
 from evidence_support.shop import FOES, LEVELS, OWN, OWNED, Client, K, Level, Take, canaries, right, run
 
-from vectoracl_conformance.evidence.calls import Question
+from vectoracl_conformance.evidence.calls import ScopedCall
 from vectoracl_conformance.evidence.canaries import grade_canaries
 from vectoracl_conformance.evidence.outcome import Graded
 from vectoracl_conformance.evidence.protocols import postgres
@@ -29,7 +29,7 @@ def graded(takes: dict[int, Take]) -> dict[str, Graded]:
     last = max(takes)
     take = takes[last]
     foreign = frozenset(word for foe in FOES for word in canaries(foe, last // len(FOES)))
-    question = Question(OWN, take.window, min(K, OWNED), frozenset(canaries(OWN, OWNED)), foreign)
+    question = ScopedCall(OWN, take.window, min(K, OWNED), frozenset(canaries(OWN, OWNED)), foreign)
     decoded = [postgres.decode(session) for session in take.recording.sessions]
     return {
         "E2v": grade_volume(

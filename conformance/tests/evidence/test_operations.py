@@ -12,7 +12,7 @@ from evidence_support.shop import CENTRE, DIMENSION, OWN, K, Level, chunks
 
 import vectoracl as v
 from vectoracl import F, testing
-from vectoracl_conformance.evidence import Question, Recording, SqlScope, Tap, Window, grade_structure, sql_judge
+from vectoracl_conformance.evidence import Recording, ScopedCall, SqlScope, Tap, Window, grade_structure, sql_judge
 from vectoracl_conformance.evidence.protocols import postgres
 from vectoracl_pgvector.embedded.server import EmbeddedServer
 
@@ -39,7 +39,7 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-async def perform(acl: Any, tap: Tap, *, narrow: bool) -> list[Question]:
+async def perform(acl: Any, tap: Tap, *, narrow: bool) -> list[ScopedCall]:
     if inspect.isawaitable(opening := acl.open()):  # connections and posture, before any question
         await opening
     handle = acl.scoped(testing.principal("alice", OWN))
@@ -55,7 +55,7 @@ async def perform(acl: Any, tap: Tap, *, narrow: bool) -> list[Question]:
             assert narrow, name  # a narrowed handle may not write everything; what it sent is judged all the same
             await asyncio.sleep(0.1)  # the pool rolls back a little later
         if (until := tap.mark()) != since:
-            questions.append(Question(OWN, Window(since, until), K))
+            questions.append(ScopedCall(OWN, Window(since, until), K))
     return questions
 
 
@@ -65,7 +65,7 @@ def test_every_operation(provisioned: Callable[..., Store], server: EmbeddedServ
     level = Level(0, provisioned(dimension=DIMENSION), server)
     before = level.served()
 
-    async def work(tap: Tap) -> list[Question]:
+    async def work(tap: Tap) -> list[ScopedCall]:
         if mode == "sync":
             with v.connect(level.config(tap)) as acl:
                 return await perform(acl, tap, narrow=narrow)

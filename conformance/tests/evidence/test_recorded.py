@@ -15,8 +15,8 @@ from vectoracl_conformance.evidence import (
     Decoded,
     Exchange,
     Mark,
-    Question,
     Recording,
+    ScopedCall,
     Session,
     Window,
     by_preface,
@@ -148,10 +148,10 @@ def test_the_grade_sees_the_foreign_reply(weaviate: tuple[Session, ...]) -> None
     parts = decoded(weaviate, RAW, raw_rows)
     every = Window(Mark(), mark_of(weaviate))
     heard = Recording(weaviate, answered=sum(len(part.exchanges) for part in parts))
-    graded = grade_canaries(heard, parts, [Question("aa", every, 50, OWN, FOREIGN)])
+    graded = grade_canaries(heard, parts, [ScopedCall("aa", every, 50, OWN, FOREIGN)])
     assert graded.outcome == "failed"
     assert any("canary-bb-3-" in reason for reason in graded.reasons)
-    everyone = [Question("aa", every, 50, frozenset({"canary-aa-", "canary-bb-"}))]
+    everyone = [ScopedCall("aa", every, 50, frozenset({"canary-aa-", "canary-bb-"}))]
     assert grade_canaries(heard, parts, everyone).outcome == "passed"
     fewer = replace(heard, answered=(heard.answered or 0) + 1)  # one went past the tap
     assert grade_canaries(fewer, parts, everyone).outcome == "abstained"

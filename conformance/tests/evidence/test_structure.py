@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vectoracl_conformance.evidence.calls import Question
+from vectoracl_conformance.evidence.calls import ScopedCall
 from vectoracl_conformance.evidence.exchanges import Decoded, Exchange
 from vectoracl_conformance.evidence.outcome import Graded
 from vectoracl_conformance.evidence.protocols.postgres import Statement
@@ -347,7 +347,7 @@ def test_deep_nesting_is_not_proved() -> None:
 
 SESSION = Session(1, 0.0, 1.0, ())
 RECORDING = Recording((SESSION,), 1)
-QUESTION = Question(T, Window(Mark({1: Place(0, 100, 0)}), Mark({1: Place(0, 200, 0)})), 2)
+QUESTION = ScopedCall(T, Window(Mark({1: Place(0, 100, 0)}), Mark({1: Place(0, 200, 0)})), 2)
 
 
 def exchange(number: int, start: int, sql: str, *params: str, force: Settings = IN_FORCE) -> Exchange:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from vectoracl_conformance.context.check_context import Lab, drive
+from vectoracl_conformance.context.check_context import CheckContext, drive
 from vectoracl_conformance.context.corpus import K, build
-from vectoracl_conformance.evidence import Graded, Question, SqlScope, Tap, Window, Wire, sql_judge
+from vectoracl_conformance.evidence import Graded, ScopedCall, SqlScope, Tap, Window, Wire, sql_judge
 from vectoracl_conformance.evidence.sessions import Mark
 from vectoracl_conformance.grades.grading import Grading, wire_grades
 from vectoracl_conformance.grades.tour import Tour, told, words
@@ -109,24 +109,24 @@ def test_the_tour_asks_every_call_of_both_tenants() -> None:
     corpus = build(3, 30)
     store = MemoryHarness().fresh(Needs(DIMENSION, FIELDS))
 
-    async def work() -> list[Question]:
-        lab = Lab(store, corpus, "sync")
-        await lab.open()
+    async def work() -> list[ScopedCall]:
+        context = CheckContext(store, corpus, "sync")
+        await context.open()
         for tenant, chunks in corpus.chunks.items():
-            await lab.handle(tenant).upsert(chunks)
-        before = lab.state()
-        questions = await Tour(lab, Mark).take()
-        assert lab.state() == before  # it takes away what it wrote
-        await lab.close()
+            await context.handle(tenant).upsert(chunks)
+        before = context.state()
+        questions = await Tour(context, Mark).take()
+        assert context.state() == before  # it takes away what it wrote
+        await context.close()
         return questions
 
     questions = drive(work())
-    assert [one.tenant for one in questions] == [corpus.few] * 13 + [corpus.many] * 13
+    assert [one.tenant for one in questions] == [corpus.small_tenant] * 13 + [corpus.large_tenant] * 13
     assert sum(one.silent for one in questions) == 10
-    shared = words([replace(corpus.chunks[corpus.few][0], text="", metadata={})])
+    shared = words([replace(corpus.chunks[corpus.small_tenant][0], text="", metadata={})])
     assert shared
     for one in questions:
-        theirs = {word for tenant in corpus.foes for word in words(corpus.chunks[tenant])}
+        theirs = {word for tenant in corpus.other_tenants for word in words(corpus.chunks[tenant])}
         assert one.own
         assert len(one.foreign & theirs) > 2 * 30
         assert not one.own & one.foreign
@@ -151,9 +151,9 @@ def test_a_silent_question_alone_proves_nothing() -> None:
     pieces = (Piece(0.0, "client", b"ask"), Piece(0.1, "server", b"mine"))
     session = Session(1, 0.0, 1.0, pieces)
     window = Window(Mark(), Mark({1: session.end}))
-    silent = Question("t", window, 1, frozenset({"mine"}), frozenset({"yours"}), silent=True)
+    silent = ScopedCall("t", window, 1, frozenset({"mine"}), frozenset({"yours"}), silent=True)
 
-    def outcome(question: Question, value: bytes) -> str:
+    def outcome(question: ScopedCall, value: bytes) -> str:
         decoded = [Decoded((Exchange(1, 1, 0, "ask", None, (value,), 1, complete=True),))]
         return grade_canaries(Recording((session,), 1), decoded, [question]).outcome
 

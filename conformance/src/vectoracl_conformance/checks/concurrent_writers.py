@@ -11,8 +11,8 @@ from typing import Any
 from vectoracl.errors import DeniedError, StoreError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS, F, Predicate
 from vectoracl.model.records import Chunk, Hit, Vector
-from vectoracl_conformance.context.assertions import Trial, Unsupported
-from vectoracl_conformance.context.check_context import Handle, Lab
+from vectoracl_conformance.context.assertions import Assertions, Unsupported
+from vectoracl_conformance.context.check_context import AwaitableHandle, CheckContext
 from vectoracl_conformance.context.registry import check
 
 INSIDE = 12
@@ -43,57 +43,61 @@ def scopes(lang: str, document: str) -> list[tuple[str, Predicate]]:
     "over two of its states; or a row inside is not there, where the store does not say that it shows writes later.",
     optional=True,
 )
-async def r16(t: Trial) -> None:
-    lab = t.lab
-    own, lang = lab.tenant(), lab.rng.word()
-    vectors = [lab.vector(0.2 + 0.01 * place) for place in range(INSIDE)]
-    inside = [f"i-{lab.rng.word()}" for _ in range(INSIDE)]
-    await lab.plant(own, [_inside(name, vector) for name, vector in zip(inside, vectors, strict=True)])
-    flips = [f"f-{lab.rng.word()}" for _ in range(4)]
-    await lab.plant(own, [_outside(one, vectors[0], lang, 0) for one in flips])
-    lab.store.settle()
+async def r16(t: Assertions) -> None:
+    context = t.context
+    own, lang = context.tenant(), context.rng.word()
+    vectors = [context.vector(0.2 + 0.01 * place) for place in range(INSIDE)]
+    inside = [f"i-{context.rng.word()}" for _ in range(INSIDE)]
+    await context.plant(own, [_inside(name, vector) for name, vector in zip(inside, vectors, strict=True)])
+    flips = [f"f-{context.rng.word()}" for _ in range(4)]
+    await context.plant(own, [_outside(one, vectors[0], lang, 0) for one in flips])
+    context.store.settle()
     kept: list[str] = []
     refused, answered = 0, 0
     for name, scope in scopes(lang, "d"):
-        handle = lab.handle(own).narrow(scope)
+        handle = context.handle(own).narrow(scope)
         try:
-            await handle.count() if lab.door.adapter.capabilities.count != "none" else await handle.search(vectors[0])
+            await handle.count() if context.client.adapter.capabilities.count != "none" else await handle.search(
+                vectors[0]
+            )
         except UnsupportedPredicateError:
             refused += 1
             continue
         answered += 1
-        lab.store.settle()
+        context.store.settle()
         await _read(t, name, handle, inside, flips, vectors[0])
         # Drawn before anything runs side by side, so that a seed repeats them.
-        names = [[f"o-{lab.rng.word()}" for _ in range(_BATCH)] for _ in range(64)]
+        names = [[f"o-{context.rng.word()}" for _ in range(_BATCH)] for _ in range(64)]
         done: list[bool] = []
         writers = [
-            _writer(lab, own, lang, names[place::2], flips[place::2], vectors[0], kept, done) for place in (0, 1)
+            _writer(context, own, lang, names[place::2], flips[place::2], vectors[0], kept, done) for place in (0, 1)
         ]
         reader = _reader(t, own, name, handle, inside, flips, names, vectors[0], done)
-        await lab.together([reader, *writers], width=len(writers) + 1)
+        await context.together([reader, *writers], width=len(writers) + 1)
     if not answered:
-        t.attack(refused > 0, "scopes with a negation", "they are refused", "")
+        t.assert_safe(refused > 0, "scopes with a negation", "they are refused", "")
         raise Unsupported("scopes with a negation")
-    await _last(lab, own, lang)
-    there = {row.tag.chunk for row in lab.census() if row.tag.tenant == own}
-    t.same([], sorted(set(kept) - there), "delete by a negated scope", "an acknowledged row outside of it is gone")
-    t.control(there.isdisjoint(inside), "what is inside is deleted at the end", len(there & set(inside)))
+    await _last(context, own, lang)
+    there = {row.tag.chunk for row in context.census() if row.tag.tenant == own}
+    t.assert_equal(
+        [], sorted(set(kept) - there), "delete by a negated scope", "an acknowledged row outside of it is gone"
+    )
+    t.positive_control(there.isdisjoint(inside), "what is inside is deleted at the end", len(there & set(inside)))
 
 
-def _lags(lab: Lab) -> bool:
+def _lags(context: CheckContext) -> bool:
     """Tell whether the store says that it shows writes later: a row inside may then be missing for a while."""
-    return lab.door.adapter.capabilities.visible == "eventual"
+    return context.client.adapter.capabilities.visible == "eventual"
 
 
-async def _last(lab: Lab, own: str, lang: str) -> None:
+async def _last(context: CheckContext, own: str, lang: str) -> None:
     """Delete what is inside once more, where a delete beside writers may not have seen all of it."""
-    lab.store.settle()
-    if _lags(lab):
+    context.store.settle()
+    if _lags(context):
         for _, scope in scopes(lang, "d"):
             with contextlib.suppress(UnsupportedPredicateError):
-                await _again(lab, partial(lab.handle(own).narrow(scope).delete, where=ALWAYS))
-        lab.store.settle()
+                await _again(context, partial(context.handle(own).narrow(scope).delete, where=ALWAYS))
+        context.store.settle()
 
 
 def _inside(name: str, vector: Vector) -> Chunk:
@@ -105,7 +109,7 @@ def _outside(name: str, vector: Vector, lang: str, turn: int) -> Chunk:
     return Chunk(name, "d", "outside", vector, metadata=metadata)
 
 
-async def _again(lab: Lab, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+async def _again(context: CheckContext, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Ask again where the store asks for it."""
     for attempt in range(_TRIES):
         try:
@@ -113,36 +117,37 @@ async def _again(lab: Lab, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         except StoreError as error:
             if attempt == _TRIES - 1 or not (error.retryable or error.code == "conflict"):
                 raise
-            await lab.pause(0.01)
+            await context.pause(0.01)
     raise AssertionError("unreachable")
 
 
 def _writer(
-    lab: Lab, own: str, lang: str, names: list[list[str]], flips: list[str], vector: Vector, kept: list[str],
-    done: list[bool],
+    context: CheckContext, own: str, lang: str, names: list[list[str]], flips: list[str], vector: Vector,
+    kept: list[str], done: list[bool],
 ) -> Callable[[], Coroutine[Any, Any, None]]:  # fmt: skip
     """Write rows outside, take most of them away again, and rewrite others in place, until the reader is done."""
-    handle = lab.handle(own)
+    handle = context.handle(own)
 
     async def work() -> None:
         for turn in range(_TURNS):
             if done:
                 return
             some = names[turn % len(names)]
-            await _again(lab, partial(handle.upsert, [_outside(one, vector, lang, turn) for one in some]))
+            await _again(context, partial(handle.upsert, [_outside(one, vector, lang, turn) for one in some]))
             kept.append(some[0])
-            await _again(lab, partial(handle.upsert, [_outside(one, vector, lang, turn) for one in flips]))
-            await _again(lab, partial(handle.delete, ids=[("d", one) for one in some[1:]]))
-            await lab.pause(0.005)
+            await _again(context, partial(handle.upsert, [_outside(one, vector, lang, turn) for one in flips]))
+            await _again(context, partial(handle.delete, ids=[("d", one) for one in some[1:]]))
+            await context.pause(0.005)
 
     return work
 
 
 def _reader(
-    t: Trial, own: str, name: str, handle: Handle, inside: list[str], flips: list[str], names: list[list[str]],
+    t: Assertions, own: str, name: str, handle: AwaitableHandle, inside: list[str], flips: list[str],
+    names: list[list[str]],
     vector: Vector, done: list[bool],
 ) -> Callable[[], Coroutine[Any, Any, None]]:  # fmt: skip
-    lab = t.lab
+    context = t.context
 
     async def work() -> None:
         try:
@@ -150,67 +155,78 @@ def _reader(
             for turn in range(ROUNDS):
                 if turn and time.monotonic() - begun > SECONDS:
                     break
-                await _read(t, name, handle, inside, [*flips, *names[turn]], vector, lags=_lags(lab))
+                await _read(t, name, handle, inside, [*flips, *names[turn]], vector, lags=_lags(context))
             await _delete(t, own, name, handle, inside, [*flips, *names[0]], vector)
         finally:
             done.append(True)
 
     async def _delete(
-        t: Trial, own: str, name: str, handle: Handle, inside: list[str], others: list[str], vector: Vector
+        t: Assertions,
+        own: str,
+        name: str,
+        handle: AwaitableHandle,
+        inside: list[str],
+        others: list[str],
+        vector: Vector,
     ) -> None:
         ids = [("d", one) for one in (*inside, *others)]
         which: dict[str, Any]
         for which in ({"where": ALWAYS}, {"ids": ids}, {"document": "d"}):
-            written = await _again(lab, partial(handle.delete, **which))
+            written = await _again(context, partial(handle.delete, **which))
             if written.count is not None:
-                _number(t, len(inside), written.count, f"delete, {next(iter(which))}, by {name}", lags=_lags(lab))
-            await _again(lab, partial(lab.handle(own).upsert, [_inside(one, vector) for one in inside]))
+                _number(t, len(inside), written.count, f"delete, {next(iter(which))}, by {name}", lags=_lags(context))
+            await _again(context, partial(context.handle(own).upsert, [_inside(one, vector) for one in inside]))
         try:
             await handle.upsert([_inside(others[0], vector)])
         except (DeniedError, StoreError) as error:
             refused = isinstance(error, DeniedError) or error.retryable or error.code == "conflict"
-            t.attack(refused, f"upsert by {name} over a row outside", type(error).__name__, "it is denied")
+            t.assert_safe(refused, f"upsert by {name} over a row outside", type(error).__name__, "it is denied")
         else:
-            t.attack(safe=False, attacked=f"upsert by {name} over a row outside", back="written", why="it is denied")
+            t.assert_safe(
+                safe=False, attacked=f"upsert by {name} over a row outside", back="written", why="it is denied"
+            )
         if name == "deep":
-            await _again(lab, partial(handle.delete, where=ALWAYS))
+            await _again(context, partial(handle.delete, where=ALWAYS))
 
     return work
 
 
-def _number(t: Trial, most: int, found: int, attacked: str, *, lags: bool) -> None:
+def _number(t: Assertions, most: int, found: int, attacked: str, *, lags: bool) -> None:
     """Judge a number of rows: of none that was outside at every moment."""
     if lags:
-        t.attack(found <= most, attacked, found, f"{most} rows inside at the most")
+        t.assert_safe(found <= most, attacked, found, f"{most} rows inside at the most")
     else:
-        t.same(most, found, attacked, "the rows inside, and none of those that are being written")
+        t.assert_equal(most, found, attacked, "the rows inside, and none of those that are being written")
 
 
-def _rows(t: Trial, right: list[str], hits: Iterable[Hit], attacked: str, *, lags: bool) -> list[str]:
+def _rows(t: Assertions, right: list[str], hits: Iterable[Hit], attacked: str, *, lags: bool) -> list[str]:
     found = sorted(hit.id for hit in hits)
     if lags:
         safe = set(found) <= set(right) and len(set(found)) == len(found)
-        t.attack(safe, attacked, found, "only rows inside, each once")
+        t.assert_safe(safe, attacked, found, "only rows inside, each once")
     else:
-        t.same(right, found, attacked, "the rows inside, and none of those that are being written")
+        t.assert_equal(right, found, attacked, "the rows inside, and none of those that are being written")
     return found
 
 
 async def _read(
-    t: Trial, name: str, handle: Handle, inside: list[str], others: list[str], vector: Vector, *, lags: bool = False
+    t: Assertions, name: str, handle: AwaitableHandle, inside: list[str], others: list[str], vector: Vector, *,
+    lags: bool = False
 ) -> None:  # fmt: skip
     """Read in every way. Where the store *lags* rows inside may be missing; none outside may ever be there."""
-    lab, can = t.lab, t.lab.door.adapter.capabilities
+    context, can = t.context, t.context.client.adapter.capabilities
     right = sorted(inside)
     if can.count != "none":
-        _number(t, len(right), await _again(lab, handle.count), f"count by {name}", lags=lags)
+        _number(t, len(right), await _again(context, handle.count), f"count by {name}", lags=lags)
     if can.facets != "none":
-        facets = await _again(lab, partial(handle.facets, "lang"))
-        t.attack({value for value, _ in facets} <= {"in"}, f"facets by {name}", facets, "no value of a row outside")
+        facets = await _again(context, partial(handle.facets, "lang"))
+        t.assert_safe(
+            {value for value, _ in facets} <= {"in"}, f"facets by {name}", facets, "no value of a row outside"
+        )
         _number(t, len(right), sum(number for _, number in facets), f"facets by {name}", lags=lags)
-    hits = await _again(lab, partial(handle.search, vector, min(can.max_k, len(right) + 20)))
+    hits = await _again(context, partial(handle.search, vector, min(can.max_k, len(right) + 20)))
     _rows(t, right, hits, f"search by {name}", lags=lags or not hits.complete)
     ids = [("d", one) for one in (*inside, *others)]
-    _rows(t, right, await _again(lab, partial(handle.fetch, ids)), f"fetch by {name}", lags=lags)
-    found = _rows(t, right, await _again(lab, partial(handle.all, size=5)), f"scan by {name}", lags=lags)
-    t.control(lags or len(found) == len(right), "the rows inside are seen", len(found))
+    _rows(t, right, await _again(context, partial(handle.fetch, ids)), f"fetch by {name}", lags=lags)
+    found = _rows(t, right, await _again(context, partial(handle.all, size=5)), f"scan by {name}", lags=lags)
+    t.positive_control(lags or len(found) == len(right), "the rows inside are seen", len(found))

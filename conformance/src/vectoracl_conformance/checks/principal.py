@@ -16,7 +16,7 @@ from vectoracl.errors import (
 )
 from vectoracl.filters.predicate import F
 from vectoracl.model.records import Chunk
-from vectoracl_conformance.context.assertions import Trial
+from vectoracl_conformance.context.assertions import Assertions
 from vectoracl_conformance.context.check_context import user
 from vectoracl_conformance.context.oracle import key
 from vectoracl_conformance.context.registry import check
@@ -32,12 +32,14 @@ async def _call(make: Any) -> Any:
     attack="Ask as nobody: none, empty, blank, NUL, huge, of a wrong type, a wildcard, a string, a dict.",
     breach="It is accepted, or refused only after something was sent.",
 )
-async def p1(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
+async def p1(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
     nobody: tuple[Any, ...] = (
-        None, "", " ", "\t", "\0", f"{corpus.many}\0", "x" * 300, "é" * 200, 5, 5.0, True, b"x", [corpus.many],
-        {"tenant": corpus.many}, "*", "%", "?", f"{corpus.many}*", "a%", "\u200b", f"{corpus.many}\u200b", "\ud800",
-        f" {corpus.many}", f"{corpus.many} ", "a\nb", "\u202eabc",
+        None, "", " ", "\t", "\0", f"{corpus.large_tenant}\0", "x" * 300, "é" * 200, 5, 5.0, True, b"x",
+        [corpus.large_tenant],
+        {"tenant": corpus.large_tenant}, "*", "%", "?", f"{corpus.large_tenant}*",
+        "a%", "\u200b", f"{corpus.large_tenant}\u200b", "\ud800",
+        f" {corpus.large_tenant}", f"{corpus.large_tenant} ", "a\nb", "\u202eabc",
     )  # fmt: skip
     for bad in nobody:
         await t.refused(
@@ -45,29 +47,38 @@ async def p1(t: Trial) -> None:
         )
         if not isinstance(bad, str) or not bad.isprintable() or bad.strip() != bad or not bad or len(bad) > 280:
             await t.refused(
-                _call(lambda one=bad: user(corpus.many, id=one)),
+                _call(lambda one=bad: user(corpus.large_tenant, id=one)),
                 InvalidInputError,
                 attacked=f"a principal with the id {bad!r:.40}",
             ) if bad != "x" * 300 else None
-    others: tuple[Any, ...] = (None, "", corpus.many, {"tenant": corpus.many}, [user(corpus.many)], b"x", 1, Principal)
+    others: tuple[Any, ...] = (
+        None,
+        "",
+        corpus.large_tenant,
+        {"tenant": corpus.large_tenant},
+        [user(corpus.large_tenant)],
+        b"x",
+        1,
+        Principal,
+    )
     for bad in others:
         await t.refused(
-            _call(lambda one=bad: lab.door.as_principal(one)),
+            _call(lambda one=bad: context.client.as_principal(one)),
             InvalidPrincipalError,
             attacked=f"a handle for {type(bad).__name__} instead of a principal",
         )
-    await t.refused(_call(lambda: lab.door.acl.scoped()), TypeError, attacked="a handle for nobody")  # type: ignore[call-arg]
+    await t.refused(_call(lambda: context.client.acl.scoped()), TypeError, attacked="a handle for nobody")  # type: ignore[call-arg]
 
     class Forged(Principal):
         __slots__ = ()
 
     await t.refused(
-        _call(lambda: lab.door.as_principal(Forged("a", corpus.many, authenticated_by="x"))),
+        _call(lambda: context.client.as_principal(Forged("a", corpus.large_tenant, authenticated_by="x"))),
         InvalidPrincipalError,
         attacked="a handle for a subclass of Principal",
     )
-    result = await lab.handle(corpus.many).search(corpus.centre)
-    t.control(len(result) == lab.k, "a right principal is answered", len(result))
+    result = await context.handle(corpus.large_tenant).search(corpus.centre)
+    t.positive_control(len(result) == context.k, "a right principal is answered", len(result))
 
 
 @check(
@@ -76,9 +87,9 @@ async def p1(t: Trial) -> None:
     attack="Act as tenants whose names differ from the victim's in case, form, blanks, length or one character.",
     breach="The look-alike sees, counts, changes or deletes the victim's chunks.",
 )
-async def p2(t: Trial) -> None:
-    lab = t.lab
-    base = f"Acme é {lab.rng.uuid()}"
+async def p2(t: Assertions) -> None:
+    context = t.context
+    base = f"Acme é {context.rng.uuid()}"
     long = base + "x" * 180
     alike = [
         base, base.upper(), base.lower(), base[:-1], base + "0", base.replace("-", "_"), base.replace("-", "."),
@@ -88,29 +99,31 @@ async def p2(t: Trial) -> None:
     ]  # fmt: skip
     alike = list(dict.fromkeys(alike))
     for place, tenant in enumerate(alike):
-        await lab.plant(tenant, [Chunk("same", "doc", f"text {place}", lab.vector())])
-    t.control(len(lab.state(*alike)) == len(alike), "each look-alike has its own row", len(lab.state(*alike)))
-    state = lab.state(*alike)
+        await context.plant(tenant, [Chunk("same", "doc", f"text {place}", context.vector())])
+    t.positive_control(
+        len(context.state(*alike)) == len(alike), "each look-alike has its own row", len(context.state(*alike))
+    )
+    state = context.state(*alike)
     for place, tenant in enumerate(alike):
-        handle = lab.handle(tenant)
+        handle = context.handle(tenant)
         right = [(tenant, f"text {place}")]
         for name, hits in (
-            ("search", list(await handle.search(lab.corpus.centre, 50))),
+            ("search", list(await handle.search(context.corpus.centre, 50))),
             ("scan", await handle.all()),
             ("fetch", await handle.fetch(["same"])),
         ):
             got = [(hit.tenant, hit.text) for hit in hits]
-            t.same(right, got, f"{name} as the look-alike {tenant!r:.60}", "it sees another tenant's chunks")
+            t.assert_equal(right, got, f"{name} as the look-alike {tenant!r:.60}", "it sees another tenant's chunks")
     for place, tenant in enumerate(alike):
-        await lab.handle(tenant).upsert([Chunk("same", "doc", f"new {place}", lab.vector())])
-    t.same(
+        await context.handle(tenant).upsert([Chunk("same", "doc", f"new {place}", context.vector())])
+    t.assert_equal(
         sorted(f"new {place}" for place in range(len(alike))),
-        sorted(row[2] for row in lab.state(*alike).values()),
+        sorted(row[2] for row in context.state(*alike).values()),
         "overwriting as each look-alike",
         "one overwrote another's",
     )
-    await lab.handle(alike[1]).delete(document="doc")
-    t.same(len(state) - 1, len(lab.state(*alike)), "deleting as a look-alike", "another's chunk is gone")
+    await context.handle(alike[1]).delete(document="doc")
+    t.assert_equal(len(state) - 1, len(context.state(*alike)), "deleting as a look-alike", "another's chunk is gone")
     for bad in (unicodedata.normalize("NFD", base), base + " ", " " + base, base + "\u200b", base + "\u00a0"):
         await t.refused(_call(lambda one=bad: user(one)), InvalidTenantError, attacked=f"the look-alike {bad!r:.60}")
 
@@ -121,28 +134,30 @@ async def p2(t: Trial) -> None:
     attack="Read, page, count and delete as a tenant that the store has never seen.",
     breach="It sees rows, gets an error that differs, or the store creates something for it.",
 )
-async def p3(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    before, parts = lab.state(), lab.store.parts()
-    can = lab.door.adapter.capabilities
+async def p3(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    before, parts = context.state(), context.store.parts()
+    can = context.client.adapter.capabilities
     for _ in range(2):
-        unknown = lab.tenant()
-        handle = lab.handle(unknown)
-        result = await handle.search(corpus.centre, lab.k)
-        t.same(([], True), (list(result), result.complete), "search as an unknown tenant", "it sees something")
-        t.same([], await handle.all(), "scan as an unknown tenant", "it sees something")
-        t.same([], await handle.fetch([corpus.shared_ids[0]]), "fetch as an unknown tenant", "it sees something")
+        unknown = context.tenant()
+        handle = context.handle(unknown)
+        result = await handle.search(corpus.centre, context.k)
+        t.assert_equal(([], True), (list(result), result.complete), "search as an unknown tenant", "it sees something")
+        t.assert_equal([], await handle.all(), "scan as an unknown tenant", "it sees something")
+        t.assert_equal(
+            [], await handle.fetch([corpus.shared_ids[0]]), "fetch as an unknown tenant", "it sees something"
+        )
         if can.count != "none":
-            t.same(0, await handle.count(), "count as an unknown tenant", "it sees something")
+            t.assert_equal(0, await handle.count(), "count as an unknown tenant", "it sees something")
         for given in (
             {"ids": [corpus.shared_ids[0]]}, {"document": corpus.shared_ids[0][0]}, {"where": F.note.exists()},
         ):  # fmt: skip
             gone = await handle.delete(**given)
-            t.same(0, gone.count or 0, "delete as an unknown tenant", "it deleted")
-    t.same(before, lab.state(), "all of that", "the store changed")
-    t.same(parts, lab.store.parts(), "all of that", "something was created for the unknown tenant")
-    owned = await lab.handle(corpus.few).all()
-    t.control(len(owned) == 2, "a known tenant sees its rows", len(owned))
+            t.assert_equal(0, gone.count or 0, "delete as an unknown tenant", "it deleted")
+    t.assert_equal(before, context.state(), "all of that", "the store changed")
+    t.assert_equal(parts, context.store.parts(), "all of that", "something was created for the unknown tenant")
+    owned = await context.handle(corpus.small_tenant).all()
+    t.positive_control(len(owned) == 2, "a known tenant sees its rows", len(owned))
 
 
 @check(
@@ -151,20 +166,20 @@ async def p3(t: Trial) -> None:
     attack="Use handles of two tenants in turns, in one thread and in others, and look for what is left over.",
     breach="A call is answered for the principal of another call.",
 )
-async def p4(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    oracle = lab.oracle()
-    tenants = (corpus.many, corpus.few, corpus.foes[0])
-    handles = {tenant: lab.handle(tenant) for tenant in tenants}
+async def p4(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    oracle = context.oracle()
+    tenants = (corpus.large_tenant, corpus.small_tenant, corpus.other_tenants[0])
+    handles = {tenant: context.handle(tenant) for tenant in tenants}
     for _ in range(3):
         for tenant in tenants:
-            hits = await handles[tenant].search(corpus.centre, lab.k)
-            t.control(len(hits) > 0, "each handle is answered", len(hits))
-            problem = oracle.rank(oracle.of(tenant), corpus.centre).problem(hits.hits, lab.k)
-            t.attack(problem is None, "handles in turns", problem, "it was answered for another principal")
+            hits = await handles[tenant].search(corpus.centre, context.k)
+            t.positive_control(len(hits) > 0, "each handle is answered", len(hits))
+            problem = oracle.rank(oracle.of(tenant), corpus.centre).problem(hits.hits, context.k)
+            t.assert_safe(problem is None, "handles in turns", problem, "it was answered for another principal")
             refs = [(row.tag.document, row.tag.chunk) for row in oracle.of(tenant)[:3]]
             got = [hit.tenant for hit in await handles[tenant].fetch(refs)]
-            t.same([tenant] * min(3, len(refs)), got, "fetch in turns", "it was answered for another principal")
+            t.assert_equal([tenant] * min(3, len(refs)), got, "fetch in turns", "it was answered for another principal")
 
     def ask(tenant: str) -> Any:
         async def one() -> tuple[str, list[Any]]:
@@ -172,10 +187,10 @@ async def p4(t: Trial) -> None:
 
         return one
 
-    answers = await lab.together([ask(tenant) for tenant in tenants * 3])
+    answers = await context.together([ask(tenant) for tenant in tenants * 3])
     for tenant, rows in answers:
         right = sorted(key(row) for row in oracle.of(tenant))
-        t.same(right, sorted(rows), "handles used in other threads or tasks", "answered for another principal")
+        t.assert_equal(right, sorted(rows), "handles used in other threads or tasks", "answered for another principal")
 
 
 @check(
@@ -184,13 +199,13 @@ async def p4(t: Trial) -> None:
     attack="Go on with a handle after its principal expired, after it was closed, or past what it was narrowed to.",
     breach="It is answered.",
 )
-async def p5(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    own = lab.tenant()
-    await lab.plant(own, lab.chunks(4, metadata=True))
-    before = lab.state()
+async def p5(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    own = context.tenant()
+    await context.plant(own, context.chunks(4, metadata=True))
+    before = context.state()
 
-    counts = lab.door.adapter.capabilities.count != "none"
+    counts = context.client.adapter.capabilities.count != "none"
 
     def calls(handle: Any) -> list[tuple[str, Any]]:
         return [
@@ -198,22 +213,22 @@ async def p5(t: Trial) -> None:
             ("fetch", lambda: handle.fetch(["x"])),
             *([("count", handle.count)] if counts else []),
             ("scan", lambda: handle.page()),
-            ("upsert", lambda: handle.upsert(lab.chunks(1))),
+            ("upsert", lambda: handle.upsert(context.chunks(1))),
             ("replace", lambda: handle.replace("d", [])),
             ("delete", lambda: handle.delete(where=F.year.exists())),
         ]
 
-    short = lab.handle(own, expires_at=time.time() + 0.4)
+    short = context.handle(own, expires_at=time.time() + 0.4)
     result = await short.search(corpus.centre, 3)
-    t.control(len(result) == 3, "a principal that has not expired is answered", len(result))
-    await lab.pause(0.45)
-    past = lab.handle(own, expires_at=time.time() - 1)
+    t.positive_control(len(result) == 3, "a principal that has not expired is answered", len(result))
+    await context.pause(0.45)
+    past = context.handle(own, expires_at=time.time() - 1)
     for handle in (short, past, short.narrow(F.year.exists())):
         for name, call in calls(handle):
             await t.refused(call(), DeniedError, attacked=f"{name} by an expired principal")
-    closed = lab.handle(own)
+    closed = context.handle(own)
     child = closed.narrow(F.year.exists())
-    if lab.mode == "sync":
+    if context.mode == "sync":
         with closed.inner:
             pass
     else:
@@ -222,23 +237,23 @@ async def p5(t: Trial) -> None:
     for handle in (closed, child):
         for name, call in calls(handle):
             await t.refused(_later(call), ClosedError, attacked=f"{name} by a closed handle")
-    reader = lab.handle(own).narrow(actions={"search"})
-    t.control(len(await reader.search(corpus.centre, 3)) == 3, "what the handle was narrowed to is answered")
+    reader = context.handle(own).narrow(actions={"search"})
+    t.positive_control(len(await reader.search(corpus.centre, 3)) == 3, "what the handle was narrowed to is answered")
     for name, call in calls(reader)[1:]:
         await t.refused(call(), DeniedError, attacked=f"{name} by a handle narrowed to searching")
     wider = reader.narrow(actions={"search", "delete"})
     await t.refused(wider.delete(where=F.year.exists()), DeniedError, attacked="widening a narrowed handle")
-    narrow = lab.handle(own).narrow(F.lang == "fr").narrow(F.year.exists())
-    right = sorted(key(row) for row in lab.oracle().narrowing(own, (F.lang == "fr") & F.year.exists()))
-    t.same(right, sorted(key(hit) for hit in await narrow.all()), "a handle narrowed twice", "it is both")
-    other = lab.client()
+    narrow = context.handle(own).narrow(F.lang == "fr").narrow(F.year.exists())
+    right = sorted(key(row) for row in context.oracle().narrowing(own, (F.lang == "fr") & F.year.exists()))
+    t.assert_equal(right, sorted(key(hit) for hit in await narrow.all()), "a handle narrowed twice", "it is both")
+    other = context.new_client()
     await other.open()
     handle = other.handle(own)
-    t.control(len(await handle.search(corpus.centre, 3)) == 3, "another client is answered")
+    t.positive_control(len(await handle.search(corpus.centre, 3)) == 3, "another client is answered")
     await other.close()
     for name, call in calls(handle):
         await t.refused(_later(call), ClosedError, attacked=f"{name} after its client was closed")
-    t.same(before, lab.state(), "all of that", "the store changed")
+    t.assert_equal(before, context.state(), "all of that", "the store changed")
 
 
 async def _later(make: Any) -> Any:

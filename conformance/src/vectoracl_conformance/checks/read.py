@@ -13,7 +13,7 @@ from vectoracl.filters.predicate import ALWAYS, Eq, F, Missing, Not, Predicate
 from vectoracl.model.principal import Principal
 from vectoracl.model.queries import Hybrid, Lexical, Like
 from vectoracl.model.records import Chunk, Hit, Record, Result
-from vectoracl_conformance.context.assertions import Trial, Unsupported, short
+from vectoracl_conformance.context.assertions import Assertions, Unsupported, short
 from vectoracl_conformance.context.corpus import CANARY, DIMENSION, chunk
 from vectoracl_conformance.context.oracle import Directions, Key, Oracle, key
 from vectoracl_conformance.context.recorder import arrays, words
@@ -32,24 +32,29 @@ def found(result: Any) -> list[tuple[Any, ...]]:
     attack="Ask for the one best chunk where hundreds of other tenants' chunks are nearer than your best one.",
     breach="A foreign chunk comes back, or nothing does, because the store ranked before the scope applied.",
 )
-async def r1(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    oracle = lab.oracle()
+async def r1(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    oracle = context.oracle()
     nearest = oracle.rank(oracle.rows, corpus.centre).rows[: corpus.decoys]
-    t.kit(all(row[0][0] not in (corpus.many, corpus.few) for row in nearest), "the decoys are not the nearest chunks")
-    for tenant in (corpus.many, corpus.few):
-        result = await lab.handle(tenant).search(corpus.centre, 1)
-        t.control(len(result) == 1, "the owner finds its own best chunk behind the decoys", f"{len(result)} hits")
-        t.attack(
+    t.kit_control(
+        all(row[0][0] not in (corpus.large_tenant, corpus.small_tenant) for row in nearest),
+        "the decoys are not the nearest chunks",
+    )
+    for tenant in (corpus.large_tenant, corpus.small_tenant):
+        result = await context.handle(tenant).search(corpus.centre, 1)
+        t.positive_control(
+            len(result) == 1, "the owner finds its own best chunk behind the decoys", f"{len(result)} hits"
+        )
+        t.assert_safe(
             result[0].tenant == tenant and result[0].tag.tenant == tenant,
             "search for the nearest chunk",
             f"a chunk tagged {result[0].tenant!r}",
             "it belongs to another tenant",
         )
         problem = oracle.rank(oracle.of(tenant), corpus.centre).problem(result.hits, 1)
-        t.attack(problem is None, "search for the nearest chunk", problem, "the tenant's own best chunk is right")
+        t.assert_safe(problem is None, "search for the nearest chunk", problem, "the tenant's own best chunk is right")
         own = {row.text for row in oracle.of(tenant)}
-        t.attack(
+        t.assert_safe(
             result[0].text in own,
             "search for the nearest chunk",
             "a text that the tenant does not own",
@@ -63,37 +68,39 @@ async def r1(t: Trial) -> None:
     attack="Ask for k = 1 to more than you own, with own > k and own < k, and sweep past any over-fetch with decoys.",
     breach="Fewer hits than are visible, others than the best, or scores that are not those of an exact search.",
 )
-async def r2(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    oracle = lab.oracle()
-    can = lab.door.adapter.capabilities
-    queries = [corpus.centre, lab.vector(0.05), lab.rng.unit()]
+async def r2(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    oracle = context.oracle()
+    can = context.client.adapter.capabilities
+    queries = [corpus.centre, context.vector(0.05), context.rng.unit()]
     stored = {key(row): row for row in oracle.rows}
-    for tenant in (corpus.many, corpus.few):
+    for tenant in (corpus.large_tenant, corpus.small_tenant):
         own = oracle.of(tenant)
-        handle = lab.handle(tenant)
+        handle = context.handle(tenant)
         for query in queries:
             ranked = oracle.rank(own, query)
-            for k in (1, 2, lab.k, len(own), len(own) + 3, 50):
-                for exact in (False, True) if can.exact and k == lab.k else (False,):
+            for k in (1, 2, context.k, len(own), len(own) + 3, 50):
+                for exact in (False, True) if can.exact and k == context.k else (False,):
                     result = await handle.search(query, k, exact=exact, include={"text", "metadata", "vector"})
                     problem = ranked.problem(result.hits, k) or _content(stored, result.hits)
-                    t.attack(problem is None, f"search with k = {k}", problem, "an exact search over the own rows")
-                    t.attack(
+                    t.assert_safe(problem is None, f"search with k = {k}", problem, "an exact search over the own rows")
+                    t.assert_safe(
                         result.complete,
                         f"search with k = {k}",
                         f"incomplete: {result.shortfall}",
                         "every visible row is there",
                     )
-                    t.control(len(result) == min(k, len(own)), "min(k, owned) hits come back", len(result))
+                    t.positive_control(len(result) == min(k, len(own)), "min(k, owned) hits come back", len(result))
         ranked = oracle.rank(own, corpus.centre)
         floor = (ranked.rows[0][1] + ranked.rows[1][1]) / 2
-        result = await handle.search(corpus.centre, lab.k, min_score=floor)
-        t.same(1, len(result), "search with a minimum score between the two best", "one chunk is above it")
-        several = await handle.search_many(queries, lab.k)
+        result = await handle.search(corpus.centre, context.k, min_score=floor)
+        t.assert_equal(1, len(result), "search with a minimum score between the two best", "one chunk is above it")
+        several = await handle.search_many(queries, context.k)
         for query, one in zip(queries, several, strict=True):
-            problem = oracle.rank(own, query).problem(one.hits, lab.k)
-            t.attack(problem is None, "several searches in one call", problem, "each is an exact search of its own")
+            problem = oracle.rank(own, query).problem(one.hits, context.k)
+            t.assert_safe(
+                problem is None, "several searches in one call", problem, "each is an exact search of its own"
+            )
         await _grouped(t, oracle, tenant)
 
 
@@ -110,21 +117,21 @@ def _content(stored: Mapping[Key, Record], hits: Sequence[Hit]) -> str | None:
     return None
 
 
-async def _grouped(t: Trial, oracle: Oracle, tenant: str) -> None:
-    lab = t.lab
-    handle = lab.handle(tenant)
-    if not lab.door.adapter.capabilities.group_by:
+async def _grouped(t: Assertions, oracle: Oracle, tenant: str) -> None:
+    context = t.context
+    handle = context.handle(tenant)
+    if not context.client.adapter.capabilities.group_by:
         await t.refused(
-            handle.search(lab.corpus.centre, 2, group_by="document"), attacked="group_by, which is not declared"
+            handle.search(context.corpus.centre, 2, group_by="document"), attacked="group_by, which is not declared"
         )
         return
     best: dict[str, float] = {}
-    for (_, document, _), score in oracle.rank(oracle.of(tenant), lab.corpus.centre).rows:
+    for (_, document, _), score in oracle.rank(oracle.of(tenant), context.corpus.centre).rows:
         best.setdefault(document, score)
-    result = await handle.search(lab.corpus.centre, 2, group_by="document")
+    result = await handle.search(context.corpus.centre, 2, group_by="document")
     got = [(hit.document, Nearly(hit.score, 1e-3)) for hit in result]
     right = [(document, Nearly(score, 1e-3)) for document, score in list(best.items())[:2]]
-    t.same(right, got, "search grouped by document", "the best chunk of each of the two best own documents")
+    t.assert_equal(right, got, "search grouped by document", "the best chunk of each of the two best own documents")
 
 
 _ALL = frozenset({"text", "metadata", "vector"})
@@ -143,45 +150,47 @@ def _canaries(rows: Iterable[Record]) -> set[str]:
     breach="A request without the tenant as an unconditional conjunct, or a foreign row in a reply (it was fetched to "
     "be filtered afterwards).",
 )
-async def r3(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    census = lab.census()
+async def r3(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    census = context.census()
     directions = Directions(census)
-    for tenant in (corpus.many, corpus.few):
+    for tenant in (corpus.large_tenant, corpus.small_tenant):
         own = Oracle(census).of(tenant)
         mine = {word for row in own for word in words((row.text, row.metadata)) if CANARY.search(word)}
         foreign = _canaries(row for row in census if row.tag.tenant != tenant)
         foreign -= _canaries(own) | {name for pair in corpus.shared_ids for name in pair}
-        handle = lab.handle(tenant)
+        handle = context.handle(tenant)
         pairs = [(row.tag.document, row.tag.chunk) for row in own]
         asked: list[tuple[str, Any]] = [
-            ("search", partial(handle.search, corpus.centre, lab.k)),
-            ("search with a filter", partial(handle.search, corpus.centre, lab.k, where=F.note.exists())),
-            ("search for vectors", partial(handle.search, corpus.centre, lab.k, include=_ALL)),
+            ("search", partial(handle.search, corpus.centre, context.k)),
+            ("search with a filter", partial(handle.search, corpus.centre, context.k, where=F.note.exists())),
+            ("search for vectors", partial(handle.search, corpus.centre, context.k, include=_ALL)),
             ("fetch", partial(handle.fetch, [*pairs, *corpus.shared_ids])),
             ("fetch of vectors", partial(handle.fetch, [*pairs, *corpus.shared_ids], include=_ALL)),
-            ("scan", partial(handle.page, size=lab.k)),
+            ("scan", partial(handle.page, size=context.k)),
         ]
-        can = lab.door.adapter.capabilities
+        can = context.client.adapter.capabilities
         if "lexical" in can.queries:
-            asked.append(("search by words", partial(handle.search, Lexical(own[0].text), lab.k)))
+            asked.append(("search by words", partial(handle.search, Lexical(own[0].text), context.k)))
         if "hybrid" in can.queries:
-            asked.append(("hybrid search", partial(handle.search, Hybrid(own[0].text, corpus.centre), lab.k)))
+            asked.append(("hybrid search", partial(handle.search, Hybrid(own[0].text, corpus.centre), context.k)))
         if can.count != "none":
             asked.append(("count", handle.count))
         if can.facets != "none":
             asked += [(f"facets of {field}", partial(handle.facets, field)) for field in ("note", "@document", "tags")]
         for name, ask in asked:
-            mark = len(lab.tape)
+            mark = len(context.recorder)
             answer = await ask()
-            events = lab.tape.since(mark)
-            t.kit(bool(events), f"the recorder saw no request of a {name}")
+            events = context.recorder.since(mark)
+            t.kit_control(bool(events), f"the recorder saw no request of a {name}")
             # Before the recorder is doubted: an adapter that asks elsewhere gets none of its own rows back.
             for event in events:
                 named = getattr(event.request, "partition", None)
-                t.same(tenant, named, f"the request of a {name}", "it names another partition than the principal's")
-                t.attack(
-                    lab.store.carries(event.request, tenant) is not False,
+                t.assert_equal(
+                    tenant, named, f"the request of a {name}", "it names another partition than the principal's"
+                )
+                t.assert_safe(
+                    context.store.carries(event.request, tenant) is not False,
                     f"the request of a {name}",
                     short(type(event.request).__name__),
                     "it does not carry the tenant as an unconditional conjunct",
@@ -189,23 +198,29 @@ async def r3(t: Trial) -> None:
             came = [word for event in events for word in words(event.reply)]
             rows = sum(1 for word in came if word in mine and word in {row.text for row in own})
             if name.startswith("facets"):
-                t.control(len(answer) > 0, f"{name} finds own values", answer)
+                t.positive_control(len(answer) > 0, f"{name} finds own values", answer)
             elif name != "count":
-                t.kit(rows > 0, f"the recorder did not see the own rows in the reply of a {name}")
-                t.control(len(answer.hits if hasattr(answer, "hits") else answer) > 0, f"{name} finds own rows")
+                t.kit_control(rows > 0, f"the recorder did not see the own rows in the reply of a {name}")
+                t.positive_control(
+                    len(answer.hits if hasattr(answer, "hits") else answer) > 0, f"{name} finds own rows"
+                )
             bad = sum(1 for word in came if word in foreign)
-            t.attack(bad == 0, name, f"{bad} foreign rows came out of the store", "the store ranked or read unscoped")
+            t.assert_safe(
+                bad == 0, name, f"{bad} foreign rows came out of the store", "the store ranked or read unscoped"
+            )
             whose = [directions.owner(one) for event in events for one in arrays(event.reply, DIMENSION)]
             away = sum(1 for row in whose if row is not None and row.tag.tenant != tenant)
-            t.attack(away == 0, name, f"{away} foreign vectors came out of the store", "it ranked or read unscoped")
+            t.assert_safe(
+                away == 0, name, f"{away} foreign vectors came out of the store", "it ranked or read unscoped"
+            )
             if "vectors" in name:
                 back = answer.hits if hasattr(answer, "hits") else answer
                 bad_ones = [hit.id for hit in back if getattr(directions.owner(hit.vector), "text", None) != hit.text]
-                t.attack(not bad_ones, name, f"vectors of other rows in {bad_ones}", "a vector is not its row's")
+                t.assert_safe(not bad_ones, name, f"vectors of other rows in {bad_ones}", "a vector is not its row's")
             # A store may rank words in more of the asker's own rows than it returns.
             every = name.startswith("fetch") or name in ("search by words", "hybrid search")
-            limit = (len(own) if every else min(lab.k, len(own))) + 1
-            t.attack(
+            limit = (len(own) if every else min(context.k, len(own))) + 1
+            t.assert_safe(
                 rows <= limit * len(events), name, f"{rows} rows in {len(events)} replies", "more than were asked for"
             )
 
@@ -216,27 +231,27 @@ async def r3(t: Trial) -> None:
     attack="Grow another tenant's corpus around your query, then change its texts, and compare your results.",
     breach="A hit, an order or a score changes: a channel from one tenant to another (fitted embedder, shared IDF).",
 )
-async def r4(t: Trial) -> None:
-    lab = t.lab
-    own, other = lab.tenant(), lab.tenant()
-    await lab.plant(own, lab.chunks(lab.k + 2))
-    handle = lab.handle(own)
-    before = found(await handle.search(lab.corpus.centre, lab.k))
-    t.control(len(before) == lab.k, "the owner finds its rows", before)
-    planted = lab.chunks(60, near=0.02)
-    await lab.plant(other, planted)
-    theirs = await lab.handle(other).search(lab.corpus.centre, lab.k)
-    t.control(len(theirs) == lab.k, "the other tenant finds what it wrote", len(theirs))
-    t.same(
+async def r4(t: Assertions) -> None:
+    context = t.context
+    own, other = context.tenant(), context.tenant()
+    await context.plant(own, context.chunks(context.k + 2))
+    handle = context.handle(own)
+    before = found(await handle.search(context.corpus.centre, context.k))
+    t.positive_control(len(before) == context.k, "the owner finds its rows", before)
+    planted = context.chunks(60, near=0.02)
+    await context.plant(other, planted)
+    theirs = await context.handle(other).search(context.corpus.centre, context.k)
+    t.positive_control(len(theirs) == context.k, "the other tenant finds what it wrote", len(theirs))
+    t.assert_equal(
         before,
-        found(await handle.search(lab.corpus.centre, lab.k)),
+        found(await handle.search(context.corpus.centre, context.k)),
         "search after another tenant grew",
         "another tenant's growth is visible in the result",
     )
-    await lab.plant(other, [Chunk(one.id, one.document, before[0][4], one.vector) for one in planted])
-    t.same(
+    await context.plant(other, [Chunk(one.id, one.document, before[0][4], one.vector) for one in planted])
+    t.assert_equal(
         before,
-        found(await handle.search(lab.corpus.centre, lab.k)),
+        found(await handle.search(context.corpus.centre, context.k)),
         "search after another tenant's texts changed",
         "another tenant's text is visible in the result",
     )
@@ -273,12 +288,12 @@ def _time() -> Any:
     attack="Filter with OR, NOT and nested filters that match many foreign chunks too.",
     breach="A foreign hit (the scope was merged into the filter's OR), or a hit that the filter's meaning excludes.",
 )
-async def r5(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    oracle = lab.oracle()
-    can = lab.door.adapter.capabilities
-    handle = lab.handle(corpus.many)
-    owned = len(oracle.of(corpus.many))
+async def r5(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    oracle = context.oracle()
+    can = context.client.adapter.capabilities
+    handle = context.handle(corpus.large_tenant)
+    owned = len(oracle.of(corpus.large_tenant))
     for name, where in filters():
         if not _says(where, can.predicates):
             await t.refused(
@@ -287,16 +302,23 @@ async def r5(t: Trial) -> None:
                 attacked=f"a filter ({name}) of which a part is not declared",
             )
             continue
-        own = oracle.narrowing(corpus.many, where)
-        t.kit(len(oracle.select(dict.fromkeys(corpus.foes, where))) > 0, f"the filter {name} matches no foreign row")
+        own = oracle.narrowing(corpus.large_tenant, where)
+        t.kit_control(
+            len(oracle.select(dict.fromkeys(corpus.other_tenants, where))) > 0,
+            f"the filter {name} matches no foreign row",
+        )
         result = await handle.search(corpus.centre, owned, where=where)
-        t.control(len(result) > 0, f"the owner finds rows by the filter {name}", len(result))
+        t.positive_control(len(result) > 0, f"the owner finds rows by the filter {name}", len(result))
         problem = oracle.rank(own, corpus.centre).problem(result.hits, owned)
-        t.attack(problem is None, f"search with a filter ({name})", problem, "exactly the own rows that match")
+        t.assert_safe(problem is None, f"search with a filter ({name})", problem, "exactly the own rows that match")
         listed = sorted(key(hit) for hit in await handle.all(where))
-        t.same(sorted(key(row) for row in own), listed, f"scan with a filter ({name})", "the own rows that match")
+        t.assert_equal(
+            sorted(key(row) for row in own), listed, f"scan with a filter ({name})", "the own rows that match"
+        )
         narrowed = await handle.narrow(where).all()
-        t.same(listed, sorted(key(hit) for hit in narrowed), f"a narrowed handle ({name})", "it is the same filter")
+        t.assert_equal(
+            listed, sorted(key(hit) for hit in narrowed), f"a narrowed handle ({name})", "it is the same filter"
+        )
     for name, inside, asked in (
         ("the same field", F.lang.in_(["en", "fr"]), F.lang.in_(["fr", "de"])),
         ("another field", F.lang == "fr", F.year >= 2000),
@@ -306,11 +328,13 @@ async def r5(t: Trial) -> None:
         if not all(_says(one, can.predicates) for one in (inside, asked, both)):
             continue
         narrow = handle.narrow(inside)
-        right = sorted(key(row) for row in oracle.narrowing(corpus.many, both))
+        right = sorted(key(row) for row in oracle.narrowing(corpus.large_tenant, both))
         found = await narrow.search(corpus.centre, owned, where=asked)
-        t.same(right, sorted(key(hit) for hit in found), f"a narrowed handle with a filter ({name})", "it is both")
+        t.assert_equal(
+            right, sorted(key(hit) for hit in found), f"a narrowed handle with a filter ({name})", "it is both"
+        )
         listed = sorted(key(hit) for hit in await narrow.all(asked))
-        t.same(right, listed, f"a scan by a narrowed handle with a filter ({name})", "it is both")
+        t.assert_equal(right, listed, f"a scan by a narrowed handle with a filter ({name})", "it is both")
 
 
 def _says(where: Predicate, known: frozenset[type[Predicate]]) -> bool:
@@ -348,22 +372,25 @@ HOSTILE = (
     attack="Use SQL, JSON, wildcard and format fragments as filter values, ids, document names and filter keys.",
     breach="More rows than the one whose value is exactly that text, an error of the store, or a key that is accepted.",
 )
-async def r6(t: Trial) -> None:
-    lab = t.lab
-    own, other = lab.tenant(), lab.tenant()
+async def r6(t: Assertions) -> None:
+    context = t.context
+    own, other = context.tenant(), context.tenant()
     for tenant in (own, other):
         chunks = [
-            Chunk(f"c{place} {text}".strip(), f"d {text}".strip(), f"{lab.rng.word()} {text}", lab.vector(), metadata={
+            Chunk(f"c{place} {text}".strip(), f"d {text}".strip(), f"{context.rng.word()} {text}", context.vector(),
+                  metadata={
                 "lang": text, "tags": [text, "plain"]})
             for place, text in enumerate(HOSTILE)
             if "\t" not in text
         ]  # fmt: skip
-        await lab.plant(tenant, chunks)
-    handle = lab.handle(own)
-    oracle = lab.oracle()
+        await context.plant(tenant, chunks)
+    handle = context.handle(own)
+    oracle = context.oracle()
     for text in HOSTILE:
         if "\t" in text:
-            t.same(0, len(await handle.search(lab.corpus.centre, 50, where=F.lang == text)), f"filter by {text!r}", "")
+            t.assert_equal(
+                0, len(await handle.search(context.corpus.centre, 50, where=F.lang == text)), f"filter by {text!r}", ""
+            )
             continue
         for name, where in (
             ("==", F.lang == text),
@@ -371,15 +398,17 @@ async def r6(t: Trial) -> None:
             ("contains", F.tags.contains(text)),
             ("@document", F["@document"] == f"d {text}".strip()),
         ):
-            result = await handle.search(lab.corpus.centre, 50, where=where)
-            t.control(len(result) > 0, f"the owner finds the row whose value is {text!r} ({name})", len(result))
-            problem = oracle.rank(oracle.narrowing(own, where), lab.corpus.centre).problem(result.hits, 50)
-            t.attack(problem is None, f"filter {name} {text!r}", problem, "the value was read as more than text")
-        away = await handle.search(lab.corpus.centre, 50, where=~(F.lang == text))
-        t.same(len(HOSTILE) - 2, len(away), f"filter not == {text!r}", "all own rows but one")
+            result = await handle.search(context.corpus.centre, 50, where=where)
+            t.positive_control(
+                len(result) > 0, f"the owner finds the row whose value is {text!r} ({name})", len(result)
+            )
+            problem = oracle.rank(oracle.narrowing(own, where), context.corpus.centre).problem(result.hits, 50)
+            t.assert_safe(problem is None, f"filter {name} {text!r}", problem, "the value was read as more than text")
+        away = await handle.search(context.corpus.centre, 50, where=~(F.lang == text))
+        t.assert_equal(len(HOSTILE) - 2, len(away), f"filter not == {text!r}", "all own rows but one")
         for name in (text, f"c {text}"):
-            t.same([], await handle.fetch([name]), f"fetch the id {name!r}", "no row has exactly this id")
-    t.same(len(HOSTILE) - 1, len(await handle.all()), "scan after all of that", "the rows are still there")
+            t.assert_equal([], await handle.fetch([name]), f"fetch the id {name!r}", "no row has exactly this id")
+    t.assert_equal(len(HOSTILE) - 1, len(await handle.all()), "scan after all of that", "the rows are still there")
     for text in HOSTILE:
         for build in (
             lambda one=text: F[one] == 1,  # the loop's value, kept
@@ -387,7 +416,7 @@ async def r6(t: Trial) -> None:
             lambda one=text: F[f"year') OR ('{one}"].is_missing(),
         ):
             await t.refused(
-                _search(handle, lab.corpus.centre, build),  # likewise
+                _search(handle, context.corpus.centre, build),  # likewise
                 attacked=f"a filter key with {text!r}",
             )
 
@@ -413,11 +442,11 @@ RESERVED = (
     attack="Name the framework's tag, in any spelling, in the filter of a search, count, scan, delete or narrow.",
     breach="It is accepted: a caller's filter could choose the scope.",
 )
-async def r7(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    handle = lab.handle(corpus.many)
+async def r7(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    handle = context.handle(corpus.large_tenant)
     for name in RESERVED:
-        for where in (F[name] == corpus.foes[0], ~(F[name] == "x"), F[name].in_(["x"]), Not(Missing(name))):
+        for where in (F[name] == corpus.other_tenants[0], ~(F[name] == "x"), F[name].in_(["x"]), Not(Missing(name))):
             for work, what in (
                 (handle.search(corpus.centre, 5, where=where), "search"),
                 (handle.count(where), "count"),
@@ -426,9 +455,9 @@ async def r7(t: Trial) -> None:
             ):
                 await t.refused(work, ReservedFieldError, attacked=f"{what} with a filter by {name!r}")
             await t.refused(_narrow(handle, where), ReservedFieldError, attacked=f"narrow by {name!r}")
-    document = lab.oracle().of(corpus.many)[0].tag.document
+    document = context.oracle().of(corpus.large_tenant)[0].tag.document
     result = await handle.search(corpus.centre, 5, where=F["@document"] == document)
-    t.control(
+    t.positive_control(
         len(result) > 0 and {hit.document for hit in result} == {document},
         "a filter by @document, which callers may use",
     )
@@ -440,20 +469,20 @@ async def r7(t: Trial) -> None:
     attack="Write metadata whose keys ape tags and the store's own names, by case, dots, nesting and blanks.",
     breach="The chunk shows up elsewhere, its tag changed, or its metadata came back different.",
 )
-async def r8(t: Trial) -> None:
-    lab = t.lab
-    own, victim = lab.tenant(), lab.tenant()
-    await lab.plant(victim, lab.chunks(3))
-    theirs = lab.state(victim)
-    handle = lab.handle(own)
+async def r8(t: Assertions) -> None:
+    context = t.context
+    own, victim = context.tenant(), context.tenant()
+    await context.plant(victim, context.chunks(3))
+    theirs = context.state(victim)
+    handle = context.handle(own)
     for name in ("tenant", "Tenant_ID", "TENANT", "group_id", "namespace", "@tenant", "@label", "$set", "vectoracl",
                  "_vectoracl.tenant", "docgen", "#staged", " tenant "):  # fmt: skip
         await t.refused(
-            handle.upsert([_with(lab, {name: victim})]),
+            handle.upsert([_with(context, {name: victim})]),
             ReservedFieldError,
             attacked=f"metadata with the key {name!r}",
         )
-    apes: list[dict[str, Any]] = [
+    lookalikes: list[dict[str, Any]] = [
         {"nested": {"tenant": victim, "@tenant": victim, "tenant_id": victim, "_vectoracl": {"tenant": victim}}},
         {"meta.tenant": victim, "metadata.tenant_id": victim, "tag.tenant": victim, "a.b": {"c.d": victim}},
         {"Document": victim, "chunk_id": "x", "document": "elsewhere", "doc": "y", "position": 9},
@@ -464,34 +493,38 @@ async def r8(t: Trial) -> None:
         {"__proto__": victim, "constructor": 1},
         {"0": victim, "-1": 2, "[0]": 3, "a/b": 4, "a~1b": 5, "'": 6, '"': 7, "\\": 8},
     ]
-    chunks = [_with(lab, one) for one in apes]
-    await lab.plant(own, chunks)
-    rows = lab.state(own)
-    t.control(len(rows) == len(chunks), "the chunks are written", len(rows))
-    t.same(theirs, lab.state(victim), "metadata that names the victim", "the victim's rows changed")
-    tags = {row.tag.chunk: row.tag for row in lab.census() if row.tag.tenant == own}
+    chunks = [_with(context, one) for one in lookalikes]
+    await context.plant(own, chunks)
+    rows = context.state(own)
+    t.positive_control(len(rows) == len(chunks), "the chunks are written", len(rows))
+    t.assert_equal(theirs, context.state(victim), "metadata that names the victim", "the victim's rows changed")
+    tags = {row.tag.chunk: row.tag for row in context.census() if row.tag.tenant == own}
     for one in chunks:
         tag = tags.get(one.id)
-        t.attack(
+        t.assert_safe(
             tag is not None and (tag.document, tag.generation, tag.label) == (one.document, 0, "default"),
             f"metadata {short(one.metadata)}",
             str(tag),
             "the tag is not what the handle decided",
         )
         (hit,) = await handle.fetch([(one.document, one.id)]) or (None,)
-        t.attack(
+        t.assert_safe(
             isinstance(hit, Hit) and dict(hit.metadata or {}) == dict(one.metadata) and hit.text == one.text,
             f"metadata {short(one.metadata)}",
             short(None if hit is None else hit.metadata),
             "it came back different",
         )
-    t.same([], await lab.handle(victim).fetch([one.id for one in chunks]), "fetch by the victim", "it moved")
-    ranked = await lab.handle(victim).search(lab.corpus.centre, 50)
-    t.same({victim}, {hit.tenant for hit in ranked}, "search by the victim", "a chunk moved to it")
+    t.assert_equal(
+        [], await context.handle(victim).fetch([one.id for one in chunks]), "fetch by the victim", "it moved"
+    )
+    ranked = await context.handle(victim).search(context.corpus.centre, 50)
+    t.assert_equal({victim}, {hit.tenant for hit in ranked}, "search by the victim", "a chunk moved to it")
 
 
-def _with(lab: Any, metadata: dict[str, Any]) -> Chunk:
-    return Chunk(f"c-{lab.rng.word()}", f"d-{lab.rng.word()}", lab.rng.word(), lab.vector(), metadata=metadata)
+def _with(context: Any, metadata: dict[str, Any]) -> Chunk:
+    return Chunk(
+        f"c-{context.rng.word()}", f"d-{context.rng.word()}", context.rng.word(), context.vector(), metadata=metadata
+    )
 
 
 @check(
@@ -500,32 +533,34 @@ def _with(lab: Any, metadata: dict[str, Any]) -> Chunk:
     attack="Search like a chunk of another tenant, by its id, alone and with its document.",
     breach="The answer differs from that for an id that does not exist, or the foreign vector steers the ranking.",
 )
-async def r9(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    oracle = lab.oracle()
-    handle = lab.handle(corpus.many)
-    own = oracle.of(corpus.many)[-1]
-    result = await handle.search(Like(own.tag.chunk, own.tag.document), lab.k)
-    ranked = oracle.rank([row for row in oracle.of(corpus.many) if key(row) != key(own)], own.vector)
-    problem = ranked.problem(result.hits, lab.k)
-    t.control(problem is None, "like one's own chunk finds its neighbours", problem)
-    foreign = oracle.of(corpus.foes[1])[:3]
-    missing = await t.outcome(handle.search(Like(lab.rng.word()), lab.k))
+async def r9(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    oracle = context.oracle()
+    handle = context.handle(corpus.large_tenant)
+    own = oracle.of(corpus.large_tenant)[-1]
+    result = await handle.search(Like(own.tag.chunk, own.tag.document), context.k)
+    ranked = oracle.rank([row for row in oracle.of(corpus.large_tenant) if key(row) != key(own)], own.vector)
+    problem = ranked.problem(result.hits, context.k)
+    t.positive_control(problem is None, "like one's own chunk finds its neighbours", problem)
+    foreign = oracle.of(corpus.other_tenants[1])[:3]
+    missing = await t.outcome(handle.search(Like(context.rng.word()), context.k))
     for row in foreign:
         for like in (Like(row.tag.chunk), Like(row.tag.chunk, row.tag.document)):
-            answer = await t.outcome(handle.search(like, lab.k))
-            t.attack(
+            answer = await t.outcome(handle.search(like, context.k))
+            t.assert_safe(
                 _alike(missing, answer), "search like a foreign id", short(answer), f"a missing id gives {missing}"
             )
     narrow = handle.narrow(F["@document"] != own.tag.document)
-    answer = await t.outcome(narrow.search(Like(own.tag.chunk, own.tag.document), lab.k))
-    t.attack(_alike(missing, answer), "search like an id outside of the handle", short(answer), "it reads as missing")
+    answer = await t.outcome(narrow.search(Like(own.tag.chunk, own.tag.document), context.k))
+    t.assert_safe(
+        _alike(missing, answer), "search like an id outside of the handle", short(answer), "it reads as missing"
+    )
     document, shared = corpus.shared_ids[0]
-    result = await handle.search(Like(shared, document), lab.k)
-    mine = next(row for row in oracle.of(corpus.many) if row.tag.chunk == shared)
-    ranked = oracle.rank([row for row in oracle.of(corpus.many) if key(row) != key(mine)], mine.vector)
-    problem = ranked.problem(result.hits, lab.k)
-    t.attack(problem is None, "search like an id that several tenants have", problem, "the own vector is right")
+    result = await handle.search(Like(shared, document), context.k)
+    mine = next(row for row in oracle.of(corpus.large_tenant) if row.tag.chunk == shared)
+    ranked = oracle.rank([row for row in oracle.of(corpus.large_tenant) if key(row) != key(mine)], mine.vector)
+    problem = ranked.problem(result.hits, context.k)
+    t.assert_safe(problem is None, "search like an id that several tenants have", problem, "the own vector is right")
 
 
 def _alike(one: tuple[str, Any], other: tuple[str, Any]) -> bool:
@@ -540,20 +575,22 @@ def _alike(one: tuple[str, Any], other: tuple[str, Any]) -> bool:
     attack="Fetch foreign ids, alone, with their documents, among own ones, and past a narrowed handle.",
     breach="A row, an error or anything else that an id which does not exist would not give.",
 )
-async def r10(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    oracle = lab.oracle()
-    handle = lab.handle(corpus.many)
-    own = oracle.of(corpus.many)
+async def r10(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    oracle = context.oracle()
+    handle = context.handle(corpus.large_tenant)
+    own = oracle.of(corpus.large_tenant)
     refs = [(row.tag.document, row.tag.chunk) for row in own]
     mine = await handle.fetch(refs)
-    t.control(sorted(map(key, mine)) == sorted(map(key, own)), "the owner fetches its rows", len(mine))
+    t.positive_control(sorted(map(key, mine)) == sorted(map(key, own)), "the owner fetches its rows", len(mine))
     kinds = {type(hit.score).__name__ for hit in [*mine, *await handle.all()]}
-    t.same({"float"}, kinds, "the scores of a fetch and a scan", "a score is a float, whatever the store counts in")
-    foreign = [row for one in (*corpus.foes, corpus.few) for row in oracle.of(one)[:6]]
+    t.assert_equal(
+        {"float"}, kinds, "the scores of a fetch and a scan", "a score is a float, whatever the store counts in"
+    )
+    foreign = [row for one in (*corpus.other_tenants, corpus.small_tenant) for row in oracle.of(one)[:6]]
     shared = set(corpus.shared_ids)
     away = [row for row in foreign if (row.tag.document, row.tag.chunk) not in shared]
-    missing = await t.outcome(handle.fetch([lab.rng.word()]))
+    missing = await t.outcome(handle.fetch([context.rng.word()]))
     for ask in (
         [row.tag.chunk for row in away],
         [(row.tag.document, row.tag.chunk) for row in away],
@@ -561,13 +598,15 @@ async def r10(t: Trial) -> None:
         [(own[0].tag.document, away[0].tag.chunk)],
     ):
         answer = await t.outcome(handle.fetch(ask, include={"text", "metadata", "vector"}))
-        t.same(missing, answer, "fetch foreign ids", "it differs from a missing id")
+        t.assert_equal(missing, answer, "fetch foreign ids", "it differs from a missing id")
     mixed = await handle.fetch([*(row.tag.chunk for row in away), *refs])
-    t.same(sorted(map(key, own)), sorted(map(key, mixed)), "fetch own and foreign ids together", "only the own ones")
+    t.assert_equal(
+        sorted(map(key, own)), sorted(map(key, mixed)), "fetch own and foreign ids together", "only the own ones"
+    )
     texts = {row.text for row in own}
     both = await handle.fetch([chunk for _, chunk in corpus.shared_ids])
-    t.attack(
-        len(both) == len(shared) and all(hit.text in texts and hit.tenant == corpus.many for hit in both),
+    t.assert_safe(
+        len(both) == len(shared) and all(hit.text in texts and hit.tenant == corpus.large_tenant for hit in both),
         "fetch ids that several tenants have",
         [hit.tenant for hit in both],
         "only the own chunk is right",
@@ -575,16 +614,16 @@ async def r10(t: Trial) -> None:
     document = own[0].tag.document
     narrow = handle.narrow(F["@document"] != document)
     inside = await narrow.fetch(refs)
-    t.control(0 < len(inside) < len(own), "a narrowed handle fetches what is inside", len(inside))
-    t.attack(
+    t.positive_control(0 < len(inside) < len(own), "a narrowed handle fetches what is inside", len(inside))
+    t.assert_safe(
         all(hit.document != document for hit in inside),
         "fetch past a narrowed handle",
         [hit.document for hit in inside],
         "a row outside of the handle came back",
     )
     lang = handle.narrow(F.lang == "en")
-    right = oracle.narrowing(corpus.many, F.lang == "en")
-    t.same(
+    right = oracle.narrowing(corpus.large_tenant, F.lang == "en")
+    t.assert_equal(
         sorted(map(key, right)),
         sorted(key(hit) for hit in await lang.fetch(refs)),
         "fetch past a handle narrowed by metadata",
@@ -598,27 +637,27 @@ async def r10(t: Trial) -> None:
     attack="Scan in pages of every size; then go on with a cursor of another tenant, filter or handle.",
     breach="Rows are lost, doubled or foreign, or a cursor that is not one's own is followed.",
 )
-async def r11(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    oracle = lab.oracle()
-    for tenant in (corpus.many, corpus.few):
+async def r11(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    oracle = context.oracle()
+    for tenant in (corpus.large_tenant, corpus.small_tenant):
         right = sorted(key(row) for row in oracle.of(tenant))
         for size in (1, 2, 3, 5, len(right), 100):
-            listed = [key(hit) for hit in await lab.handle(tenant).all(size=size)]
-            t.same(right, sorted(listed), f"scan in pages of {size}", "each own row once, and no other")
-    handle = lab.handle(corpus.many)
+            listed = [key(hit) for hit in await context.handle(tenant).all(size=size)]
+            t.assert_equal(right, sorted(listed), f"scan in pages of {size}", "each own row once, and no other")
+    handle = context.handle(corpus.large_tenant)
     where = F.year >= 2002
-    right = sorted(key(row) for row in oracle.narrowing(corpus.many, where))
+    right = sorted(key(row) for row in oracle.narrowing(corpus.large_tenant, where))
     listed = [key(hit) for hit in await handle.all(where, size=2)]
-    t.same(right, sorted(listed), "scan with a filter in pages of 2", "each own row that matches, once")
+    t.assert_equal(right, sorted(listed), "scan with a filter in pages of 2", "each own row that matches, once")
     first = await handle.page(size=3)
-    t.control(first.after is not None and len(first.hits) == 3, "the first page has a cursor", first)
+    t.positive_control(first.after is not None and len(first.hits) == 3, "the first page has a cursor", first)
     second = await handle.page(size=3, after=first.after)
-    t.control(
+    t.positive_control(
         not {key(hit) for hit in first.hits} & {key(hit) for hit in second.hits} and len(second.hits) == 3,
         "one's own cursor goes on",
     )
-    theirs = await lab.handle(corpus.foes[0]).page(size=3)
+    theirs = await context.handle(corpus.other_tenants[0]).page(size=3)
     assert theirs.after is not None
     narrow = handle.narrow(F.year >= 2002)
     cut = first.after or ""
@@ -646,25 +685,25 @@ async def r11(t: Trial) -> None:
     breach="A number depends on foreign chunks, or a foreign value comes back, so that it tells of them.",
     optional=True,
 )
-async def r12(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    oracle = lab.oracle()
-    handle = lab.handle(corpus.many)
+async def r12(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    oracle = context.oracle()
+    handle = context.handle(corpus.large_tenant)
     await _facets(t)
-    if lab.door.adapter.capabilities.count == "none":
+    if context.client.adapter.capabilities.count == "none":
         await t.refused(handle.count(), UnsupportedPredicateError, attacked="count, which is not declared")
         raise Unsupported("exact counts")
-    for tenant in (corpus.many, corpus.few, corpus.foes[0]):
-        total = await lab.handle(tenant).count()
-        t.control(total > 0, "the owner counts its rows", total)
-        t.same(len(oracle.of(tenant)), total, "count", "the number of own rows")
+    for tenant in (corpus.large_tenant, corpus.small_tenant, corpus.other_tenants[0]):
+        total = await context.handle(tenant).count()
+        t.positive_control(total > 0, "the owner counts its rows", total)
+        t.assert_equal(len(oracle.of(tenant)), total, "count", "the number of own rows")
     for name, where in filters():
-        right = len(oracle.narrowing(corpus.many, where))
-        t.same(right, await handle.count(where), f"count with a filter ({name})", "the own rows that match")
-    foreign = oracle.of(corpus.foes[1])[0].tag.document
-    t.same(0, await handle.count(F["@document"] == foreign), "count a foreign document", "it reads as missing")
-    t.same(
-        len(oracle.narrowing(corpus.many, F.lang == "en")),
+        right = len(oracle.narrowing(corpus.large_tenant, where))
+        t.assert_equal(right, await handle.count(where), f"count with a filter ({name})", "the own rows that match")
+    foreign = oracle.of(corpus.other_tenants[1])[0].tag.document
+    t.assert_equal(0, await handle.count(F["@document"] == foreign), "count a foreign document", "it reads as missing")
+    t.assert_equal(
+        len(oracle.narrowing(corpus.large_tenant, F.lang == "en")),
         await handle.narrow(F.lang == "en").count(),
         "count by a narrowed handle",
         "the rows inside",
@@ -674,50 +713,54 @@ async def r12(t: Trial) -> None:
 FACETED = ("lang", "year", "live", "tags", "sizes", "note", "@document")
 
 
-async def _facets(t: Trial) -> None:
+async def _facets(t: Assertions) -> None:
     """Judge the counts by value: of tenants with shared ids, of look-alikes, with filters, and by a narrowed handle."""
-    lab, corpus = t.lab, t.lab.corpus
-    oracle = lab.oracle()
-    handle = lab.handle(corpus.many)
-    if lab.door.adapter.capabilities.facets == "none":
+    context, corpus = t.context, t.context.corpus
+    oracle = context.oracle()
+    handle = context.handle(corpus.large_tenant)
+    if context.client.adapter.capabilities.facets == "none":
         await t.refused(handle.facets("lang"), UnsupportedPredicateError, attacked="facets, which are not declared")
         return
-    for tenant in (corpus.many, corpus.foes[0]):
+    for tenant in (corpus.large_tenant, corpus.other_tenants[0]):
         own = oracle.of(tenant)
         foreign = {row.metadata.get("note") for row in oracle.rows} - {row.metadata.get("note") for row in own}
         for field in FACETED:
-            found = await lab.handle(tenant).facets(field, limit=10_000)
-            t.control(len(found) > 0, f"the owner counts its rows by {field}", found)
+            found = await context.handle(tenant).facets(field, limit=10_000)
+            t.positive_control(len(found) > 0, f"the owner counts its rows by {field}", found)
             told = {value for value, _ in found} & foreign
-            t.attack(not told, f"facets of {field}", f"{len(told)} foreign values", "they are another tenant's")
-            t.same(oracle.facets(own, field), found, f"facets of {field}", "the own rows' values, with their numbers")
+            t.assert_safe(not told, f"facets of {field}", f"{len(told)} foreign values", "they are another tenant's")
+            t.assert_equal(
+                oracle.facets(own, field), found, f"facets of {field}", "the own rows' values, with their numbers"
+            )
     for name, where in filters():
-        own = oracle.narrowing(corpus.many, where)
-        t.same(
+        own = oracle.narrowing(corpus.large_tenant, where)
+        t.assert_equal(
             oracle.facets(own, "note"),
             await handle.facets("note", where=where),
             f"facets with a filter ({name})",
             "the values of the own rows that match",
         )
-    own = oracle.narrowing(corpus.many, F.year > 2000)
-    t.same(
+    own = oracle.narrowing(corpus.large_tenant, F.year > 2000)
+    t.assert_equal(
         oracle.facets(own, "lang"),
         await handle.narrow(F.year > 2000).facets("lang"),
         "facets by a narrowed handle",
         "the rows inside",
     )
     best = oracle.facets(own, "lang")[:1]
-    t.same(best, await handle.facets("lang", where=F.year > 2000, limit=1), "facets with a limit", "the most frequent")
-    foreign_one = oracle.of(corpus.foes[1])[0].tag.document
-    t.same([], await handle.facets("lang", where=F["@document"] == foreign_one), "facets of a foreign document",
+    t.assert_equal(
+        best, await handle.facets("lang", where=F.year > 2000, limit=1), "facets with a limit", "the most frequent"
+    )
+    foreign_one = oracle.of(corpus.other_tenants[1])[0].tag.document
+    t.assert_equal([], await handle.facets("lang", where=F["@document"] == foreign_one), "facets of a foreign document",
            "it reads as missing")  # fmt: skip
     await _like_named(t)
 
 
-async def _like_named(t: Trial) -> None:
+async def _like_named(t: Assertions) -> None:
     """Judge the counts by value of tenants whose names, and whose values, look alike."""
-    lab = t.lab
-    name = f"Like-{lab.rng.word()}"
+    context = t.context
+    name = f"Like-{context.rng.word()}"
     alike = (name, name.lower(), name.upper(), f"{name}x", name[:-1])
     values = ("Red", "red", "RED", "r\u00e9d", "re\u0301d", "red%", "1", "true", "Red.")
     for place, tenant in enumerate(alike):
@@ -726,14 +769,14 @@ async def _like_named(t: Trial) -> None:
             for number, value in enumerate(values)
             if number >= place
         ]
-        chunks = [chunk(lab.rng, lab.vector(), document="same", metadata=one) for one in given]
-        await lab.plant(tenant, chunks)
-    oracle = lab.oracle()
+        chunks = [chunk(context.rng, context.vector(), document="same", metadata=one) for one in given]
+        await context.plant(tenant, chunks)
+    oracle = context.oracle()
     for tenant in alike:
         own = oracle.of(tenant)
         for field in ("lang", "tags", "sizes", "live"):
-            found = await lab.handle(tenant).facets(field)
-            t.same(oracle.facets(own, field), found, f"facets of {field} by one of several that look alike",
+            found = await context.handle(tenant).facets(field)
+            t.assert_equal(oracle.facets(own, field), found, f"facets of {field} by one of several that look alike",
                    "values that look alike are several, and tenants too")  # fmt: skip
 
 
@@ -743,36 +786,42 @@ async def _like_named(t: Trial) -> None:
     attack="Repeat one query as different tenants and handles, in turns, and after writes and deletes.",
     breach="An answer of another principal, or of before the write.",
 )
-async def r14(t: Trial) -> None:
-    lab = t.lab
-    a, b = lab.tenant(), lab.tenant()
+async def r14(t: Assertions) -> None:
+    context = t.context
+    a, b = context.tenant(), context.tenant()
     for tenant in (a, b):
-        await lab.plant(tenant, lab.chunks(4, metadata=True))
-    query = lab.vector(0.1)
+        await context.plant(tenant, context.chunks(4, metadata=True))
+    query = context.vector(0.1)
     for turn in range(2):
-        for tenant in (a, b, lab.corpus.many, a):
-            oracle = lab.oracle()
-            result = await lab.handle(tenant).search(query, 3)
-            t.control(len(result) == 3, "each tenant finds its rows", len(result))
+        for tenant in (a, b, context.corpus.large_tenant, a):
+            oracle = context.oracle()
+            result = await context.handle(tenant).search(query, 3)
+            t.positive_control(len(result) == 3, "each tenant finds its rows", len(result))
             problem = oracle.rank(oracle.of(tenant), query).problem(result.hits, 3)
-            t.attack(problem is None, "the same query by another tenant", problem, "it is another's answer, or stale")
-            narrow = lab.handle(tenant).narrow(F.year.exists())
+            t.assert_safe(
+                problem is None, "the same query by another tenant", problem, "it is another's answer, or stale"
+            )
+            narrow = context.handle(tenant).narrow(F.year.exists())
             result = await narrow.search(query, 3)
             own = oracle.narrowing(tenant, F.year.exists())
             problem = oracle.rank(own, query).problem(result.hits, 3)
-            t.attack(problem is None, "the same query by a narrowed handle", problem, "it is the wider handle's answer")
-            total = await lab.handle(tenant).count() if lab.door.adapter.capabilities.count != "none" else None
-            t.attack(total in (None, len(oracle.of(tenant))), "the same count", total, "it is another's, or stale")
-        new = lab.chunks(1, near=0.01)
-        await lab.plant(a, new)
-        first = await lab.handle(a).search(query, 1)
-        oracle = lab.oracle()
+            t.assert_safe(
+                problem is None, "the same query by a narrowed handle", problem, "it is the wider handle's answer"
+            )
+            total = (
+                await context.handle(tenant).count() if context.client.adapter.capabilities.count != "none" else None
+            )
+            t.assert_safe(total in (None, len(oracle.of(tenant))), "the same count", total, "it is another's, or stale")
+        new = context.chunks(1, near=0.01)
+        await context.plant(a, new)
+        first = await context.handle(a).search(query, 1)
+        oracle = context.oracle()
         problem = oracle.rank(oracle.of(a), query).problem(first.hits, 1)
-        t.attack(problem is None, f"the same query after a write (turn {turn})", problem, "the answer is stale")
-        await lab.handle(a).delete(ids=[new[0].id])
-        lab.store.settle()
-        after = await lab.handle(a).search(query, 3)
-        t.attack(
+        t.assert_safe(problem is None, f"the same query after a write (turn {turn})", problem, "the answer is stale")
+        await context.handle(a).delete(ids=[new[0].id])
+        context.store.settle()
+        after = await context.handle(a).search(query, 3)
+        t.assert_safe(
             all(hit.id != new[0].id for hit in after), "the same query after a delete", found(after), "it is stale"
         )
 
@@ -795,48 +844,56 @@ class _Grants:
     attack="Read two tenants at once, with documents and labels of the same names in both.",
     breach="A document permitted in one partition opens its namesake in the other; or scores are merged wrongly.",
 )
-async def r15(t: Trial) -> None:
-    lab = t.lab
-    a, s, other = lab.tenant(), lab.tenant(), lab.tenant()
+async def r15(t: Assertions) -> None:
+    context = t.context
+    a, s, other = context.tenant(), context.tenant(), context.tenant()
     for tenant in (a, s, other):
         chunks = [
-            chunk for document in ("one", "two") for chunk in lab.chunks(3, document=f"{document}", metadata=True)
+            chunk for document in ("one", "two") for chunk in context.chunks(3, document=f"{document}", metadata=True)
         ]
-        await lab.plant(tenant, chunks)
-    async with lab.another(tenants={"shared": [s]}) as door:
-        oracle = lab.oracle()
-        query = lab.vector(0.2)
-        handle = door.handle(a)
+        await context.plant(tenant, chunks)
+    async with context.another(tenants={"shared": [s]}) as client:
+        oracle = context.oracle()
+        query = context.vector(0.2)
+        handle = client.handle(a)
         both = oracle.select({a: ALWAYS, s: ALWAYS})
         for k in (1, 4, 12, 20):
             result = await handle.search(query, k)
             problem = oracle.rank(both, query).problem(result.hits, k)
-            t.attack(problem is None, f"search over the own and a shared tenant, k = {k}", problem, "merged by score")
-        t.control(len(await handle.all()) == len(both), "the shared tenant is read", len(both))
-        if door.adapter.capabilities.count != "none":
-            t.same(len(both), await handle.count(), "count over two partitions", "the counts add up")
+            t.assert_safe(
+                problem is None, f"search over the own and a shared tenant, k = {k}", problem, "merged by score"
+            )
+        t.positive_control(len(await handle.all()) == len(both), "the shared tenant is read", len(both))
+        if client.adapter.capabilities.count != "none":
+            t.assert_equal(len(both), await handle.count(), "count over two partitions", "the counts add up")
         paged = [key(hit) for hit in await handle.all(size=4)]
-        t.same(sorted(map(key, both)), sorted(paged), "scan over two partitions in pages", "each row once")
-        await handle.upsert(lab.chunks(1, document="three"))
-        lab.store.settle()
-        t.same(0, len([row for row in lab.census() if row.tag.tenant == s and row.tag.document == "three"]),
+        t.assert_equal(sorted(map(key, both)), sorted(paged), "scan over two partitions in pages", "each row once")
+        await handle.upsert(context.chunks(1, document="three"))
+        context.store.settle()
+        t.assert_equal(0, len([row for row in context.census() if row.tag.tenant == s and row.tag.document == "three"]),
                "a write where a shared tenant is read", "it went to the shared tenant")  # fmt: skip
     document = "@document"
     grants = (Grant(a, Eq(document, "one")), Grant(s, Eq(document, "two")))
-    async with lab.another(policy=_Grants(*grants)) as door:
-        oracle = lab.oracle()
+    async with context.another(policy=_Grants(*grants)) as client:
+        oracle = context.oracle()
         right = oracle.select({a: Eq(document, "one"), s: Eq(document, "two")})
-        handle = door.handle(a)
+        handle = client.handle(a)
         result = await handle.search(query, 50)
-        t.control(len(result) > 0, "the granted rows are found", len(result))
+        t.positive_control(len(result) > 0, "the granted rows are found", len(result))
         problem = oracle.rank(right, query).problem(result.hits, 50)
-        t.attack(problem is None, "documents granted in two partitions", problem, "a grant counted in the other one")
-        t.same(sorted(map(key, right)), sorted(key(hit) for hit in await handle.all()), "scan likewise", "likewise")
+        t.assert_safe(
+            problem is None, "documents granted in two partitions", problem, "a grant counted in the other one"
+        )
+        t.assert_equal(
+            sorted(map(key, right)), sorted(key(hit) for hit in await handle.all()), "scan likewise", "likewise"
+        )
         refs = [(row.tag.document, row.tag.chunk) for row in oracle.rows if row.tag.tenant in (a, s, other)]
-        t.same(sorted(map(key, right)), sorted(key(hit) for hit in await handle.fetch(refs)), "fetch all", "likewise")
-    async with lab.another(policy=_Grants()) as door:
-        mark = len(lab.tape)
-        result = await door.handle(a).search(query, 5)
-        t.same([], list(result), "an empty scope", "it answered")
-        t.same(mark, len(lab.tape), "an empty scope", "it reached the store")
-        await t.refused(door.handle(a).upsert(lab.chunks(1)), Exception, attacked="a write under an empty scope")
+        t.assert_equal(
+            sorted(map(key, right)), sorted(key(hit) for hit in await handle.fetch(refs)), "fetch all", "likewise"
+        )
+    async with context.another(policy=_Grants()) as client:
+        mark = len(context.recorder)
+        result = await client.handle(a).search(query, 5)
+        t.assert_equal([], list(result), "an empty scope", "it answered")
+        t.assert_equal(mark, len(context.recorder), "an empty scope", "it reached the store")
+        await t.refused(client.handle(a).upsert(context.chunks(1)), Exception, attacked="a write under an empty scope")

@@ -12,20 +12,24 @@ from vectoracl.errors import DeniedError, StoreError, VectorACLError
 from vectoracl.filters.predicate import ALWAYS, F
 from vectoracl.model.principal import Principal
 from vectoracl.model.queries import HybridQuery, VectorQuery
-from vectoracl_conformance.context.assertions import Trial
+from vectoracl_conformance.context.assertions import Assertions
 from vectoracl_conformance.context.oracle import Oracle, key
 from vectoracl_conformance.context.registry import check
 
 
-async def _right(t: Trial, oracle: Oracle, handle: Any, tenant: str, after: str) -> None:
+async def _right(t: Assertions, oracle: Oracle, handle: Any, tenant: str, after: str) -> None:
     """Judge what *tenant* sees through *handle*."""
-    lab = t.lab
-    result = await handle.search(lab.corpus.centre, lab.k)
-    t.control(len(result) > 0, f"the next tenant is answered after {after}", len(result))
-    problem = oracle.rank(oracle.of(tenant), lab.corpus.centre).problem(result.hits, lab.k)
-    t.attack(problem is None, f"search by the next tenant after {after}", problem, "the scope of another call was used")
+    context = t.context
+    result = await handle.search(context.corpus.centre, context.k)
+    t.positive_control(len(result) > 0, f"the next tenant is answered after {after}", len(result))
+    problem = oracle.rank(oracle.of(tenant), context.corpus.centre).problem(result.hits, context.k)
+    t.assert_safe(
+        problem is None, f"search by the next tenant after {after}", problem, "the scope of another call was used"
+    )
     listed = sorted(key(hit) for hit in await handle.all(size=200))
-    t.same(sorted(key(row) for row in oracle.of(tenant)), listed, f"scan by the next tenant after {after}", "likewise")
+    t.assert_equal(
+        sorted(key(row) for row in oracle.of(tenant)), listed, f"scan by the next tenant after {after}", "likewise"
+    )
 
 
 @check(
@@ -34,31 +38,37 @@ async def _right(t: Trial, oracle: Oracle, handle: Any, tenant: str, after: str)
     attack="Make calls of one tenant fail inside the store, then ask as another one on the same connection.",
     breach="The next tenant gets the scope, the rows or the error of the failed call.",
 )
-async def s1(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    oracle = lab.oracle()
+async def s1(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    oracle = context.oracle()
     wrong = VectorQuery(np.ones(len(corpus.centre) + 3, np.float32))
     failed = 0
-    async with lab.another(single=True) as door:
+    async with context.another(single=True) as client:
         for turn in range(4):
             for bad in (
-                Search(corpus.foes[0], ALWAYS, ALWAYS, wrong, 5, frozenset({"text"})),
-                Search(corpus.foes[0], ALWAYS, ALWAYS, HybridQuery("x", wrong.vector), 5, frozenset()),
-                Fetch(corpus.foes[0], object(), (), frozenset()),  # type: ignore[arg-type]  # has to fail
+                Search(corpus.other_tenants[0], ALWAYS, ALWAYS, wrong, 5, frozenset({"text"})),
+                Search(corpus.other_tenants[0], ALWAYS, ALWAYS, HybridQuery("x", wrong.vector), 5, frozenset()),
+                Fetch(corpus.other_tenants[0], object(), (), frozenset()),  # type: ignore[arg-type]  # has to fail
             ):
                 try:
-                    await door.raw(bad)
+                    await client.raw(bad)
                 except Exception:  # noqa: BLE001 - it has to fail, however
                     failed += 1
-                tenant = (corpus.few, corpus.many)[turn % 2]
-                await _right(t, oracle, door.handle(tenant), tenant, "an error of another tenant's call")
+                tenant = (corpus.small_tenant, corpus.large_tenant)[turn % 2]
+                await _right(t, oracle, client.handle(tenant), tenant, "an error of another tenant's call")
             await t.refused(
-                door.handle(corpus.foes[1]).search(corpus.centre, lab.k, timeout=1e-7),
+                client.handle(corpus.other_tenants[1]).search(corpus.centre, context.k, timeout=1e-7),
                 StoreError,
                 attacked="a search whose time is over before it begins",
             )
-            await _right(t, oracle, door.handle(corpus.few), corpus.few, "a time-out of another tenant's call")
-    t.kit(failed > 0, "no call failed, so nothing was shown")
+            await _right(
+                t,
+                oracle,
+                client.handle(corpus.small_tenant),
+                corpus.small_tenant,
+                "a time-out of another tenant's call",
+            )
+    t.kit_control(failed > 0, "no call failed, so nothing was shown")
 
 
 @check(
@@ -67,32 +77,32 @@ async def s1(t: Trial) -> None:
     attack="Cut reads and writes of one tenant at many moments, then ask as another one on the same connection.",
     breach="The next tenant gets the scope or the rows of the call that was cut, or half a write is left.",
 )
-async def s2(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    own = lab.tenant()
-    await lab.plant(own, lab.chunks(2))
-    oracle = lab.oracle()
+async def s2(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    own = context.tenant()
+    await context.plant(own, context.chunks(2))
+    oracle = context.oracle()
     cut = 0
-    async with lab.another(single=True) as door:
-        big = door.handle(corpus.foes[0])
-        writer = door.handle(own)
+    async with context.another(single=True) as client:
+        big = client.handle(corpus.other_tenants[0])
+        writer = client.handle(own)
         for turn in range(10):
             after = 0.0001 * 2 ** (turn % 7)
-            batch = lab.chunks(30, document=f"cut-{turn}")
+            batch = context.chunks(30, document=f"cut-{turn}")
             for make in (
                 lambda limit: big.search(corpus.centre, 200, timeout=limit),
                 lambda limit: big.page(size=300, timeout=limit),
                 lambda limit, some=batch: writer.upsert(some, timeout=limit),
             ):
-                cut += await lab.cut(make, after) is not None
-                await _right(t, oracle, door.handle(corpus.few), corpus.few, "a call that was cut")
-            await _right(t, oracle, door.handle(corpus.many), corpus.many, "a call that was cut")
+                cut += await context.cut(make, after) is not None
+                await _right(t, oracle, client.handle(corpus.small_tenant), corpus.small_tenant, "a call that was cut")
+            await _right(t, oracle, client.handle(corpus.large_tenant), corpus.large_tenant, "a call that was cut")
     documents: dict[str, int] = {}
-    for row in lab.census():
+    for row in context.census():
         if row.tag.tenant == own:
             documents[row.tag.document] = documents.get(row.tag.document, 0) + 1
     torn = {name: count for name, count in documents.items() if name.startswith("cut-") and count != 30}
-    t.attack(not torn, "writes that were cut", torn, "half a write is in the store")
+    t.assert_safe(not torn, "writes that were cut", torn, "half a write is in the store")
 
 
 @check(
@@ -101,47 +111,47 @@ async def s2(t: Trial) -> None:
     attack="Let many tenants search, page, fetch, count and write side by side, and check the history afterwards.",
     breach="Somebody's answer at some time was not a state of his own rows.",
 )
-async def s3(t: Trial) -> None:
-    lab = t.lab
-    can = lab.door.adapter.capabilities
-    tenants = [lab.tenant() for _ in range(8)]
+async def s3(t: Assertions) -> None:
+    context = t.context
+    can = context.client.adapter.capabilities
+    tenants = [context.tenant() for _ in range(8)]
     for place, tenant in enumerate(tenants):
-        await lab.plant(tenant, lab.chunks(2 + place, document="doc"))
-    oracle = lab.oracle()
+        await context.plant(tenant, context.chunks(2 + place, document="doc"))
+    oracle = context.oracle()
     history: list[tuple[str, str, Any]] = []
 
     def client(tenant: str, number: int) -> Any:
         async def work() -> None:
-            handle = lab.handle(tenant)
+            handle = context.handle(tenant)
             for turn in range(6):
-                history.append((tenant, "search", list(await handle.search(lab.corpus.centre, 4))))
+                history.append((tenant, "search", list(await handle.search(context.corpus.centre, 4))))
                 history.append((tenant, "page", list((await handle.page(size=100)).hits)))
                 history.append((tenant, "fetch", await handle.fetch(everything)))
                 if can.count != "none":
                     history.append((tenant, "count", await handle.count(F["@document"] == "doc")))
                 if number % 2 and turn % 3 == 0:
-                    await handle.upsert(lab.chunks(1, document="more", near=0.9))
+                    await handle.upsert(context.chunks(1, document="more", near=0.9))
 
         return work
 
     everything = [
         ("doc", row.tag.chunk) for row in oracle.rows if row.tag.tenant in tenants and row.tag.document == "doc"
     ]
-    await lab.together([client(tenant, place) for place, tenant in enumerate(tenants * 2)], width=16)
-    t.kit(len(history) >= 16 * 18, "the history is not whole")
+    await context.together([client(tenant, place) for place, tenant in enumerate(tenants * 2)], width=16)
+    t.kit_control(len(history) >= 16 * 18, "the history is not whole")
     for tenant, name, answer in history:
         own = oracle.of(tenant)
         if name == "count":
-            t.same(len(own), answer, "count, interleaved", "it is not the own number")
+            t.assert_equal(len(own), answer, "count, interleaved", "it is not the own number")
         elif name == "search":
-            problem = oracle.rank(own, lab.corpus.centre).problem(answer, 4) if len(own) >= 4 else None
-            t.attack(problem is None, "search, interleaved", problem, "an answer for another principal")
-            t.same({tenant}, {hit.tenant for hit in answer}, "search, interleaved", "foreign rows")
+            problem = oracle.rank(own, context.corpus.centre).problem(answer, 4) if len(own) >= 4 else None
+            t.assert_safe(problem is None, "search, interleaved", problem, "an answer for another principal")
+            t.assert_equal({tenant}, {hit.tenant for hit in answer}, "search, interleaved", "foreign rows")
         else:
             got = sorted(key(hit) for hit in answer if hit.document == "doc")
-            t.same(sorted(map(key, own)), got, f"{name}, interleaved", "an answer for another principal")
-            t.same({tenant}, {hit.tenant for hit in answer}, f"{name}, interleaved", "foreign rows")
-    t.control(len(history) > 0, "everybody was answered", len(history))
+            t.assert_equal(sorted(map(key, own)), got, f"{name}, interleaved", "an answer for another principal")
+            t.assert_equal({tenant}, {hit.tenant for hit in answer}, f"{name}, interleaved", "foreign rows")
+    t.positive_control(len(history) > 0, "everybody was answered", len(history))
 
 
 class _Revocable(TenantPolicy):
@@ -163,10 +173,10 @@ class _Revocable(TenantPolicy):
     attack="Start a scan, then expire the principal, close the handle or revoke the right, and go on iterating.",
     breach="It yields further pages.",
 )
-async def s4(t: Trial) -> None:
-    lab = t.lab
-    own = lab.tenant()
-    await lab.plant(own, lab.chunks(9))
+async def s4(t: Assertions) -> None:
+    context = t.context
+    own = context.tenant()
+    await context.plant(own, context.chunks(9))
 
     async def rest(hits: Any) -> int:
         number = 0
@@ -176,18 +186,18 @@ async def s4(t: Trial) -> None:
 
     for name in ("revoked", "closed", "client"):
         policy = _Revocable()
-        door = lab.client(policy=policy)
-        await door.open()
+        client = context.new_client(policy=policy)
+        await client.open()
         try:
-            handle = door.handle(own)
+            handle = client.handle(own)
             hits = handle.scan(size=3)
             taken = [await anext(hits) for _ in range(3)]
-            t.control(len({hit.id for hit in taken}) == 3, "the first page is yielded", taken)
+            t.positive_control(len({hit.id for hit in taken}) == 3, "the first page is yielded", taken)
             if name == "revoked":
                 policy.revoked = True
             elif name == "client":
-                await door.close()
-            elif lab.mode == "sync":
+                await client.close()
+            elif context.mode == "sync":
                 with handle.inner:
                     pass
             else:
@@ -196,7 +206,7 @@ async def s4(t: Trial) -> None:
             kind = DeniedError if name == "revoked" else VectorACLError
             await t.refused(rest(hits), kind, attacked=f"going on with a scan after it was {name}")
         finally:
-            await door.close()
+            await client.close()
 
 
 @check(
@@ -205,17 +215,21 @@ async def s4(t: Trial) -> None:
     attack="Ask many times as a large tenant on one connection, so that plans and caches settle, then as a small one.",
     breach="The small tenant gets fewer than its k rows, or others.",
 )
-async def s5(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    oracle = lab.oracle()
+async def s5(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    oracle = context.oracle()
     where = F.note.exists()
-    async with lab.another(single=True) as door:
+    async with context.another(single=True) as client:
         for turn in range(12):
-            hits = await door.handle(corpus.foes[0]).search(corpus.centre, lab.k, where=where if turn % 2 else ALWAYS)
-            t.control(len(hits) == lab.k, "the large tenant is answered", len(hits))
-        for tenant in (corpus.few, corpus.many):
-            for k in (lab.k, 50):
+            hits = await client.handle(corpus.other_tenants[0]).search(
+                corpus.centre, context.k, where=where if turn % 2 else ALWAYS
+            )
+            t.positive_control(len(hits) == context.k, "the large tenant is answered", len(hits))
+        for tenant in (corpus.small_tenant, corpus.large_tenant):
+            for k in (context.k, 50):
                 for condition in (ALWAYS, where):
-                    result = await door.handle(tenant).search(corpus.centre, k, where=condition)
+                    result = await client.handle(tenant).search(corpus.centre, k, where=condition)
                     problem = oracle.rank(oracle.of(tenant, condition), corpus.centre).problem(result.hits, k)
-                    t.attack(problem is None, f"k = {k} by a small tenant after a large one", problem, "the plan stuck")
+                    t.assert_safe(
+                        problem is None, f"k = {k} by a small tenant after a large one", problem, "the plan stuck"
+                    )

@@ -23,8 +23,8 @@ from vectoracl.model.actions import ALL_ACTIONS
 from vectoracl.model.queries import Hybrid, HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Chunk, Record, Result, Tag
 from vectoracl_conformance.checks.read import filters
-from vectoracl_conformance.context.assertions import Abstain, Trial
-from vectoracl_conformance.context.check_context import Lab
+from vectoracl_conformance.context.assertions import Abstain, Assertions
+from vectoracl_conformance.context.check_context import CheckContext
 from vectoracl_conformance.context.corpus import CANARY, Corpus
 from vectoracl_conformance.context.oracle import Oracle, UnfitError, key
 from vectoracl_conformance.context.recorder import words
@@ -67,24 +67,26 @@ def said(error: BaseException | None) -> str:
     attack="Make calls fail in every way with canaries in filters, ids, texts and vectors, and read what is reported.",
     breach="A foreign text or id, a filter's value, a stored text or a password shows in an error, a log or a repr.",
 )
-async def x1(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    rows = lab.census()
+async def x1(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    rows = context.census()
     texts = {word for row in rows for word in words((row.text, row.metadata)) if CANARY.search(word)}
-    foreign = {word for row in rows if row.tag.tenant != corpus.many for word in (row.tag.chunk, row.tag.document)}
+    foreign = {
+        word for row in rows if row.tag.tenant != corpus.large_tenant for word in (row.tag.chunk, row.tag.document)
+    }
     foreign = {word for word in foreign if CANARY.search(word)}
     foreign -= {word for pair in corpus.shared_ids for word in pair}
-    secret = lab.rng.word()
-    handle = lab.handle(corpus.many)
-    victim = next(row for row in rows if row.tag.tenant == corpus.foes[0] and row.tag.chunk in foreign)
+    secret = context.rng.word()
+    handle = context.handle(corpus.large_tenant)
+    victim = next(row for row in rows if row.tag.tenant == corpus.other_tenants[0] and row.tag.chunk in foreign)
     wrong = VectorQuery(np.ones(len(corpus.centre) + 1, np.float32))
-    tag = Tag(corpus.many, "d-x", "c-x")
+    tag = Tag(corpus.large_tenant, "d-x", "c-x")
     note = {"note": secret}
-    other_size = Search(corpus.many, F.lang == secret, ALWAYS, wrong, 5, frozenset({"text"}))
-    big = Record(tag._replace(position=2**70), secret, lab.vector(), note)
-    huge = Upsert(corpus.many, ALWAYS, (big,))
-    nul = Upsert(corpus.many, ALWAYS, (Record(tag, secret + "\0", lab.vector(), note),))
-    digits = str(lab.rng.py.randrange(10**29, 10**30))
+    other_size = Search(corpus.large_tenant, F.lang == secret, ALWAYS, wrong, 5, frozenset({"text"}))
+    big = Record(tag._replace(position=2**70), secret, context.vector(), note)
+    huge = Upsert(corpus.large_tenant, ALWAYS, (big,))
+    nul = Upsert(corpus.large_tenant, ALWAYS, (Record(tag, secret + "\0", context.vector(), note),))
+    digits = str(context.rng.py.randrange(10**29, 10**30))
     fails = _unkeepable(corpus, big._replace(tag=tag), secret, digits)
     shown: list[tuple[str, str]] = []
     results: list[Any] = []
@@ -95,21 +97,22 @@ async def x1(t: Trial) -> None:
             ("an undeclared field", lambda: handle.search(corpus.centre, 5, where=F.nowhere == secret)),
             ("a filter of another type", lambda: handle.search(corpus.centre, 5, where=F.year == secret)),
             ("a reserved field", lambda: handle.search(corpus.centre, 5, where=F["@tenant"] == secret)),
-            ("a query of another size", lambda: lab.door.raw(other_size)),
-            ("bad metadata", lambda: handle.upsert([Chunk("c", "d", secret, lab.vector(), metadata={"year": secret})])),
-            ("a bad batch", lambda: handle.upsert([*lab.chunks(2), Chunk("c", "d", secret, [0.5])])),
-            ("a foreign tag", lambda: lab.door.raw(Upsert(corpus.many, ALWAYS, (victim,)))),
-            ("a huge number", lambda: lab.door.raw(huge)),
-            ("a text that no store keeps", lambda: lab.door.raw(nul)),
+            ("a query of another size", lambda: context.client.raw(other_size)),
+            ("bad metadata", lambda: handle.upsert(
+                [Chunk("c", "d", secret, context.vector(), metadata={"year": secret})])),
+            ("a bad batch", lambda: handle.upsert([*context.chunks(2), Chunk("c", "d", secret, [0.5])])),
+            ("a foreign tag", lambda: context.client.raw(Upsert(corpus.large_tenant, ALWAYS, (victim,)))),
+            ("a huge number", lambda: context.client.raw(huge)),
+            ("a text that no store keeps", lambda: context.client.raw(nul)),
             ("a foreign id", lambda: handle.fetch([victim.tag.chunk])),
             ("a foreign document", lambda: handle.delete(document=victim.tag.document)),
-            ("a write outside of the handle", lambda: handle.narrow(F.lang == secret).upsert(lab.chunks(1))),
+            ("a write outside of the handle", lambda: handle.narrow(F.lang == secret).upsert(context.chunks(1))),
             ("a cursor of another", lambda: handle.page(F.lang == secret, 3, "AAAA")),
             ("a search", lambda: handle.search(corpus.centre, 5, include={"text", "metadata", "vector"})),
-            *((name, partial(lab.door.raw, operation)) for name, operation in fails),
-            ("other passwords", partial(_opened, lab, secret)),
+            *((name, partial(context.client.raw, operation)) for name, operation in fails),
+            ("other passwords", partial(_opened, context, secret)),
         ]  # fmt: skip
-        before = lab.state()
+        before = context.state()
         raised = 0
         for name, attempt in attempts:
             try:
@@ -120,26 +123,29 @@ async def x1(t: Trial) -> None:
         # A store without types of its own keeps what others cannot.
         await handle.delete(document="d-x")
         logged = log.getvalue()
-    t.kit("kit-control" in logged, "the log was not heard")
-    t.kit(raised >= 8, "too few calls failed")
-    t.same(before, lab.state(), "all of that", "the store changed")
-    passwords = {one for one in lab.store.secrets if one}
+    t.kit_control("kit-control" in logged, "the log was not heard")
+    t.kit_control(raised >= 8, "too few calls failed")
+    t.assert_equal(before, context.state(), "all of that", "the store changed")
+    passwords = {one for one in context.store.secrets if one}
     listed = [
         ("the log", logged),
         *shown,
-        ("repr of the client", repr(lab.door.acl)),
+        ("repr of the client", repr(context.client.acl)),
         ("repr of a handle", repr(handle.inner)),
     ]
-    listed += [("repr of the configuration", repr(lab.door.acl.config)), ("str of it", str(lab.door.acl.config))]
+    listed += [
+        ("repr of the configuration", repr(context.client.acl.config)),
+        ("str of it", str(context.client.acl.config)),
+    ]
     for name, text in listed:
         bad = [one for one in (*texts, *foreign, *passwords, secret, digits) if one in text]
-        t.attack(not bad, name, f"it shows {bad[:3]}", "a canary got out")
+        t.assert_safe(not bad, name, f"it shows {bad[:3]}", "a canary got out")
     for name, answer in results:
         text = repr(answer) + (" ".join(map(repr, answer)) if isinstance(answer, list | Result) else "")
         bad = [one for one in (*texts, *passwords, secret) if one in text]
-        t.attack(not bad, f"repr of the answer of {name}", f"it shows {bad[:3]}", "a canary got out")
+        t.assert_safe(not bad, f"repr of the answer of {name}", f"it shows {bad[:3]}", "a canary got out")
     hits = dict(results)["a search"]
-    t.control(
+    t.positive_control(
         len(hits) > 0 and all(CANARY.search(hit.text or "") for hit in hits),
         "the text itself is there, for who asks for it",
     )
@@ -147,7 +153,7 @@ async def x1(t: Trial) -> None:
 
 def _unkeepable(corpus: Corpus, record: Record, secret: Any, digits: str) -> list[tuple[str, Operation]]:
     """Return what a store cannot keep or compare, each time *secret* or *digits*: its own error would quote them."""
-    own, query, text = corpus.many, VectorQuery(corpus.centre), frozenset[Any]({"text"})
+    own, query, text = corpus.large_tenant, VectorQuery(corpus.centre), frozenset[Any]({"text"})
     tags = (("a number of 30 digits", int(digits)), ("a text for a number", secret))
     written = [(name, record._replace(tag=record.tag._replace(position=value))) for name, value in tags]
     written += [
@@ -167,13 +173,13 @@ def _unkeepable(corpus: Corpus, record: Record, secret: Any, digits: str) -> lis
     return [*((name, Upsert(own, ALWAYS, (one,))) for name, one in written), *asked]
 
 
-async def _opened(lab: Lab, secret: str) -> None:
+async def _opened(context: CheckContext, secret: str) -> None:
     """Open a client whose every password is *secret*, which a store that has passwords refuses."""
-    door = lab.client(other=lambda text: _swapped(text, lab.store.secrets, secret))
+    client = context.new_client(other=lambda text: _swapped(text, context.store.secrets, secret))
     try:
-        await door.open()
+        await client.open()
     finally:
-        await door.close()
+        await client.close()
 
 
 def _swapped(text: str, passwords: Sequence[str], secret: str) -> str:
@@ -188,42 +194,42 @@ def _swapped(text: str, passwords: Sequence[str], secret: str) -> str:
     attack="Misconfigure the store out of band, or demand more than it can be, and open it.",
     breach="It is served: the claimed grade is not what the store enforces.",
 )
-async def x2(t: Trial) -> None:
-    lab = t.lab
-    claimed = lab.door.adapter.capabilities.grade
-    posture = await lab.door.posture()
-    t.control(isinstance(posture, Posture) and posture.grade in GRADES, "the posture is read", posture)
-    t.control(
+async def x2(t: Assertions) -> None:
+    context = t.context
+    claimed = context.client.adapter.capabilities.grade
+    posture = await context.client.posture()
+    t.positive_control(isinstance(posture, Posture) and posture.grade in GRADES, "the posture is read", posture)
+    t.positive_control(
         GRADES.index(posture.grade) >= GRADES.index(claimed),
         "the store reaches the grade that is claimed",
         f"{posture.grade}: {[(one.rule.id, one.message) for one in posture.findings if one.rule.lowers]}",
     )
-    t.same(claimed, posture.grade, "the posture of a fresh store", "it is not the grade that is claimed")
+    t.assert_equal(claimed, posture.grade, "the posture of a fresh store", "it is not the grade that is claimed")
     for demanded in GRADES[GRADES.index(posture.grade) + 1 :]:
-        door = lab.client(minimum_grade=demanded)
+        client = context.new_client(minimum_grade=demanded)
         try:
             await t.refused(
-                door.open(), PostureError, attacked=f"opening with the minimum grade {demanded!r}", silent=False
+                client.open(), PostureError, attacked=f"opening with the minimum grade {demanded!r}", silent=False
             )
         finally:
-            await door.close()
-    for weakening in lab.store.weakenings():
+            await client.close()
+    for weakening in context.store.weakenings():
         weakening.apply()
         try:
-            door = lab.client()
+            client = context.new_client()
             try:
                 error = await t.refused(
-                    door.open(), PostureError, attacked=f"opening a store with {weakening.name}", silent=False
+                    client.open(), PostureError, attacked=f"opening a store with {weakening.name}", silent=False
                 )
-                t.attack(
+                t.assert_safe(
                     bool(getattr(error, "findings", ())), weakening.name, "no finding", "it says what has to be mended"
                 )
             finally:
-                await door.close()
+                await client.close()
         finally:
             weakening.undo()
-    async with lab.another() as door:
-        t.control((await door.posture()).grade == claimed, "the store is as it was")
+    async with context.another() as client:
+        t.positive_control((await client.posture()).grade == claimed, "the store is as it was")
 
 
 @check(
@@ -232,10 +238,10 @@ async def x2(t: Trial) -> None:
     attack="Use every query kind, operation, filter and option that the adapter does not declare, past the core too.",
     breach="It is answered by something else: approximated, dropped or widened.",
 )
-async def x3(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    can = lab.door.adapter.capabilities
-    handle = lab.handle(corpus.many)
+async def x3(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    can = context.client.adapter.capabilities
+    handle = context.handle(corpus.large_tenant)
     queries: list[tuple[Any, str, Any, Any]] = [
         ("lexical", "lexical", Lexical("secret"), Lexical("secret")),
         ("hybrid", "hybrid", Hybrid("secret", corpus.centre), HybridQuery("secret", corpus.centre)),
@@ -243,11 +249,11 @@ async def x3(t: Trial) -> None:
     for kind, name, query, resolved in queries:
         if kind not in can.queries:
             await t.refused(handle.search(query, 3), UnsupportedPredicateError, attacked=f"a {name} query")
-            operation = Search(corpus.many, ALWAYS, ALWAYS, resolved, 3, frozenset({"text"}))
+            operation = Search(corpus.large_tenant, ALWAYS, ALWAYS, resolved, 3, frozenset({"text"}))
             await t.refused(
-                lab.door.raw(operation), attacked=f"a {name} query, handed to the adapter itself", silent=False
+                context.client.raw(operation), attacked=f"a {name} query, handed to the adapter itself", silent=False
             )
-    t.kit(can.operations <= ALL_ACTIONS, "unknown operations are declared")
+    t.kit_control(can.operations <= ALL_ACTIONS, "unknown operations are declared")
     calls: dict[str, Any] = {
         "count": lambda: handle.count(),
         "scan": lambda: handle.page(),
@@ -293,7 +299,7 @@ async def x3(t: Trial) -> None:
         InvalidInputError,
         attacked="more chunks than the largest batch",
     )
-    t.control(len(await handle.search(corpus.centre, lab.k)) == lab.k, "what is declared is answered")
+    t.positive_control(len(await handle.search(corpus.centre, context.k)) == context.k, "what is declared is answered")
 
 
 async def _refuse() -> None:
@@ -317,22 +323,22 @@ def _has(where: Predicate, node: type[Predicate]) -> bool:
     attack="Let three tenants write, overwrite, replace, delete and read at random under the same few names.",
     breach="At some step an answer differs from that of a dictionary per tenant.",
 )
-async def x4(t: Trial) -> None:
-    lab = t.lab
-    can = lab.door.adapter.capabilities
-    turn = random.Random(lab.rng.seed)  # noqa: S311 - repeatable, and no secret
-    tenants = [lab.tenant() for _ in range(3)]
+async def x4(t: Assertions) -> None:
+    context = t.context
+    can = context.client.adapter.capabilities
+    turn = random.Random(context.rng.seed)  # noqa: S311 - repeatable, and no secret
+    tenants = [context.tenant() for _ in range(3)]
     model: dict[str, dict[tuple[str, str], tuple[str, int | None, Any]]] = {tenant: {} for tenant in tenants}
     documents, ids = ("a", "b", "a:b"), ("1", "2", "3", "b:1")
-    query = lab.vector(0.2)
+    query = context.vector(0.2)
 
     def made(document: str, name: str) -> Chunk:
         year = turn.choice((None, 2001, 2002, 2003))
         return Chunk(
             name,
             document,
-            lab.rng.word(),
-            lab.vector(turn.uniform(0.1, 1)),
+            context.rng.word(),
+            context.vector(turn.uniform(0.1, 1)),
             metadata={} if year is None else {"year": year},
         )
 
@@ -342,7 +348,7 @@ async def x4(t: Trial) -> None:
 
     for step in range(110):
         tenant = turn.choice(tenants)
-        handle, own = lab.handle(tenant), model[tenant]
+        handle, own = context.handle(tenant), model[tenant]
         document, name = turn.choice(documents), turn.choice(ids)
         action = turn.choice(
             ("upsert", "upsert", "upsert", "replace", "ids", "document", "where", "narrow", "read", "read")
@@ -378,50 +384,54 @@ async def x4(t: Trial) -> None:
             inside = (old is None or (old[1] or 0) >= 2002) and chunk.metadata.get("year", 0) >= 2002
             try:
                 await handle.narrow(F.year >= 2002).upsert([chunk])
-                t.attack(inside, what, "a write outside of the handle was accepted", "it has to be denied")
+                t.assert_safe(inside, what, "a write outside of the handle was accepted", "it has to be denied")
                 own[document, name] = (chunk.text, chunk.metadata.get("year"), chunk.vector)
             except DeniedError:
-                t.attack(not inside, what, "a write inside of the handle was denied", "it has to be accepted")
+                t.assert_safe(not inside, what, "a write inside of the handle was denied", "it has to be accepted")
         if action in ("ids", "document", "where"):
             for one in right:
                 del own[one]
-            t.attack(
+            t.assert_safe(
                 gone in ((len(right),) if can.delete_counts else (None, len(right))),
                 what,
                 gone,
                 f"{len(right)} were there",
             )
-        lab.store.settle()
+        context.store.settle()
         watched = turn.choice(tenants)
-        handle = lab.handle(watched)
+        handle = context.handle(watched)
         listed = {(hit.document, hit.id): hit.text for hit in await handle.all(size=turn.choice((2, 5, 100)))}
-        t.same({place: row[0] for place, row in model[watched].items()}, listed, what, "a scan differs from the model")
+        t.assert_equal(
+            {place: row[0] for place, row in model[watched].items()}, listed, what, "a scan differs from the model"
+        )
         year = turn.choice((None, 2002))
         where = ALWAYS if year is None else F.year >= year
         right_rows = rows(watched, year)
         if can.count != "none":
-            t.same(len(right_rows), await handle.count(where), what, "a count differs from the model")
+            t.assert_equal(len(right_rows), await handle.count(where), what, "a count differs from the model")
         result = await handle.search(query, 4, where=where)
         scores = sorted((_cosine(row[2], query) for _, row in right_rows), reverse=True)[:4]
-        t.attack(
+        t.assert_safe(
             len(result) == len(scores) and np.allclose([hit.score for hit in result], scores, atol=2e-4),
             what,
             [round(hit.score, 4) for hit in result],
             f"the model's are {[round(one, 4) for one in scores]}",
         )  # fmt: skip
-        t.attack(
+        t.assert_safe(
             all(model[watched].get((hit.document, hit.id), ("",))[0] == hit.text for hit in result),
             what, "a hit that the model has not", "a search differs from the model",
         )  # fmt: skip
         fetched = {(hit.document, hit.id): hit.text for hit in await handle.fetch([(document, name)])}
         right_one = {(document, name): model[watched][document, name][0]} if (document, name) in model[watched] else {}
-        t.same(right_one, fetched, what, "a fetch differs from the model")
-    t.control(any(model.values()), "something was written", model)
+        t.assert_equal(right_one, fetched, what, "a fetch differs from the model")
+    t.positive_control(any(model.values()), "something was written", model)
     stored = {
-        (row.tag.tenant, row.tag.document, row.tag.chunk): row.text for row in lab.census() if row.tag.tenant in tenants
+        (row.tag.tenant, row.tag.document, row.tag.chunk): row.text
+        for row in context.census()
+        if row.tag.tenant in tenants
     }
     right_all = {(tenant, *place): row[0] for tenant in tenants for place, row in model[tenant].items()}
-    t.same(right_all, stored, "the census at the end", "the store differs from the model")
+    t.assert_equal(right_all, stored, "the census at the end", "the store differs from the model")
 
 
 def _cosine(one: Any, other: Any) -> float:
@@ -436,23 +446,31 @@ def _cosine(one: Any, other: Any) -> float:
     "oracle refuse sets that prove nothing?",
     breach="None: if a control fails, nothing was measured.",
 )
-async def x5(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    census = lab.census()
+async def x5(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    census = context.census()
     written = {(tenant, c.document, c.id): c.text for tenant, some in corpus.chunks.items() for c in some}
     mine = {key(row): row.text for row in census if row.tag.tenant in corpus.chunks}
-    t.kit(written == mine, f"the census has {len(mine)} rows of the corpus and {len(written)} were written")
-    t.kit(all(row.tag.tenant and row.tag.document and row.tag.chunk for row in census), "the census has untagged rows")
+    t.kit_control(written == mine, f"the census has {len(mine)} rows of the corpus and {len(written)} were written")
+    t.kit_control(
+        all(row.tag.tenant and row.tag.document and row.tag.chunk for row in census), "the census has untagged rows"
+    )
     vectors = {key(row): row.vector for row in census}
     for tenant, some in corpus.chunks.items():
         for one in some[:5]:
             near = _cosine(vectors[tenant, one.document, one.id], one.vector)
-            t.kit(near > 0.999, "a vector of the census is not the one that was written")
+            t.kit_control(near > 0.999, "a vector of the census is not the one that was written")
     oracle = Oracle(census)
     ranked = oracle.rank(census, corpus.centre).rows
-    before = next(place for place, (row, _) in enumerate(ranked) if row[0] in (corpus.many, corpus.few))
-    t.kit(before >= corpus.decoys, f"only {before} of {corpus.decoys} decoys are nearer than the nearest own chunk")
-    t.kit(len(oracle.of(corpus.many)) > lab.k > len(oracle.of(corpus.few)), "own > k and own < k")
+    before = next(
+        place for place, (row, _) in enumerate(ranked) if row[0] in (corpus.large_tenant, corpus.small_tenant)
+    )
+    t.kit_control(
+        before >= corpus.decoys, f"only {before} of {corpus.decoys} decoys are nearer than the nearest own chunk"
+    )
+    t.kit_control(
+        len(oracle.of(corpus.large_tenant)) > context.k > len(oracle.of(corpus.small_tenant)), "own > k and own < k"
+    )
     for bad in ({}, {"nobody": ALWAYS}, {row.tag.tenant: ALWAYS for row in census}):
         try:
             oracle.select(bad)
@@ -460,17 +478,20 @@ async def x5(t: Trial) -> None:
             t.attacks += 1
         else:
             raise Abstain("the oracle accepted a set that proves nothing")
-    mark = len(lab.tape)
-    own = lab.tenant()
-    await lab.handle(own).upsert([Chunk("control", "d", "kit", lab.vector())])
-    t.control(len(lab.state(own)) == 1, "the census sees a write at once", len(lab.state(own)))
-    hits = await lab.handle(own).search(corpus.centre, 1)
-    heard = [word for event in lab.tape.since(mark) for word in words(event.reply)]
-    t.control(len(hits) == 1, "the owner finds it")
-    t.kit("kit" in heard, "the recorder did not hear the reply")
-    t.kit(any(own == getattr(event.request, "partition", None) for event in lab.tape.since(mark)), "nor the request")
-    await lab.handle(own).delete(ids=["control"])
-    t.control(not lab.state(own), "the census sees a delete at once", lab.state(own))
+    mark = len(context.recorder)
+    own = context.tenant()
+    await context.handle(own).upsert([Chunk("control", "d", "kit", context.vector())])
+    t.positive_control(len(context.state(own)) == 1, "the census sees a write at once", len(context.state(own)))
+    hits = await context.handle(own).search(corpus.centre, 1)
+    heard = [word for event in context.recorder.since(mark) for word in words(event.reply)]
+    t.positive_control(len(hits) == 1, "the owner finds it")
+    t.kit_control("kit" in heard, "the recorder did not hear the reply")
+    t.kit_control(
+        any(own == getattr(event.request, "partition", None) for event in context.recorder.since(mark)),
+        "nor the request",
+    )
+    await context.handle(own).delete(ids=["control"])
+    t.positive_control(not context.state(own), "the census sees a delete at once", context.state(own))
 
 
 @check(
@@ -480,14 +501,16 @@ async def x5(t: Trial) -> None:
     "argument, environment, frame, parent or name that says so - and run checks of reading and writing there again.",
     breach="It behaves only where it sees that it is tested: an answer or what is stored differs out of sight.",
 )
-async def x6(t: Trial) -> None:
+async def x6(t: Assertions) -> None:
     from vectoracl_conformance.harness import Store
     from vectoracl_conformance.isolated.reference_checks import Place, out_of_sight
 
-    lab = t.lab
-    config = lab.store.outside()
-    source = lab.source or lab.store.dressing()
-    t.kit(config is not None, "the harness's store cannot be opened by another process")
-    t.kit(bool(source) or type(lab.store).dress is Store.dress, "the harness dresses the adapter, and only here")
-    place = Place(config or {}, source, lab.store.settle, lab.python, [path for path in sys.path if path])
-    await out_of_sight(t, place, lab.mode, lab.rng.py.randrange(2**31), lab.corpus.decoys)
+    context = t.context
+    config = context.store.outside()
+    source = context.source or context.store.dressing()
+    t.kit_control(config is not None, "the harness's store cannot be opened by another process")
+    t.kit_control(
+        bool(source) or type(context.store).dress is Store.dress, "the harness dresses the adapter, and only here"
+    )
+    place = Place(config or {}, source, context.store.settle, context.python, [path for path in sys.path if path])
+    await out_of_sight(t, place, context.mode, context.rng.py.randrange(2**31), context.corpus.decoys)

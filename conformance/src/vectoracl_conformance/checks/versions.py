@@ -6,18 +6,18 @@ from typing import Any
 
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Chunk, Hit
-from vectoracl_conformance.context.assertions import Trial
-from vectoracl_conformance.context.check_context import Handle, Lab
+from vectoracl_conformance.context.assertions import Assertions
+from vectoracl_conformance.context.check_context import AwaitableHandle, CheckContext
 from vectoracl_conformance.context.registry import check
 
 _CHUNKS = 5
 
 
-def _version(lab: Lab, document: str, text: str, number: int = _CHUNKS) -> list[Chunk]:
-    return [Chunk(f"c{place}", document, text, lab.vector(), place) for place in range(number)]
+def _version(context: CheckContext, document: str, text: str, number: int = _CHUNKS) -> list[Chunk]:
+    return [Chunk(f"c{place}", document, text, context.vector(), place) for place in range(number)]
 
 
-async def _rest(handle: Handle, after: str | None) -> list[Hit]:
+async def _rest(handle: AwaitableHandle, after: str | None) -> list[Hit]:
     found: list[Hit] = []
     while after is not None:
         page = await handle.page(ALWAYS, 2, after)
@@ -34,38 +34,38 @@ async def _rest(handle: Handle, after: str | None) -> list[Hit]:
     breach="Chunks of two versions of one document come in one scan, or one that was only added to is not shown to its "
     "end, or other documents are not shown.",
 )
-async def r17(t: Trial) -> None:
-    lab = t.lab
+async def r17(t: Assertions) -> None:
+    context = t.context
 
-    async def replaced(handle: Handle) -> Any:
-        return await handle.replace("d", _version(lab, "d", "new", _CHUNKS + 2))
+    async def replaced(handle: AwaitableHandle) -> Any:
+        return await handle.replace("d", _version(context, "d", "new", _CHUNKS + 2))
 
-    async def again(handle: Handle) -> Any:
+    async def again(handle: AwaitableHandle) -> Any:
         await handle.delete(document="d")
-        return await handle.upsert(_version(lab, "d", "new"))
+        return await handle.upsert(_version(context, "d", "new"))
 
-    async def added(handle: Handle) -> Any:
-        return await handle.upsert([Chunk("c3x", "d", "old", lab.vector(), 9)])
+    async def added(handle: AwaitableHandle) -> Any:
+        return await handle.upsert([Chunk("c3x", "d", "old", context.vector(), 9)])
 
     for name, change in (("a replacement", replaced), ("a delete and an upsert", again), ("an upsert", added)):
-        own = lab.tenant()
-        handle = lab.handle(own)
-        await lab.plant(own, [*_version(lab, "d", "old"), *_version(lab, "e", "other")])
-        lab.store.settle()
+        own = context.tenant()
+        handle = context.handle(own)
+        await context.plant(own, [*_version(context, "d", "old"), *_version(context, "e", "other")])
+        context.store.settle()
         first = await handle.page(size=2)
-        t.control(
+        t.positive_control(
             [(hit.document, hit.text) for hit in first.hits] == [("d", "old")] * 2 and first.after is not None,
             "the first page ends inside of the document",
             first.hits,
         )
         await change(handle)
-        lab.store.settle()
+        context.store.settle()
         hits = [*first.hits, *await _rest(handle, first.after)]
         texts = {hit.text for hit in hits if hit.document == "d"}
-        t.attack(texts == {"old"}, f"{name} between two pages", texts, "chunks of two versions come in one scan")
+        t.assert_safe(texts == {"old"}, f"{name} between two pages", texts, "chunks of two versions come in one scan")
         chunks = [hit.id for hit in hits if hit.document == "d"]
         if change is added:
-            t.same(
+            t.assert_equal(
                 ["c0", "c1", "c2", "c3", "c3x", "c4"],
                 sorted(chunks),
                 f"{name} between two pages",
@@ -73,5 +73,7 @@ async def r17(t: Trial) -> None:
             )
         else:
             seen = [hit.id for hit in first.hits]  # in the order of the store, whichever it is
-            t.same(seen, chunks, f"{name} between two pages", "its version is gone, and the scan goes on in it")
-        t.same(_CHUNKS, sum(hit.document == "e" for hit in hits), f"{name} between two pages", "another is not whole")
+            t.assert_equal(seen, chunks, f"{name} between two pages", "its version is gone, and the scan goes on in it")
+        t.assert_equal(
+            _CHUNKS, sum(hit.document == "e" for hit in hits), f"{name} between two pages", "another is not whole"
+        )

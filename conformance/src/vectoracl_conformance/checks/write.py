@@ -19,16 +19,16 @@ from vectoracl.errors import (
 )
 from vectoracl.filters.predicate import ALWAYS, F
 from vectoracl.model.records import Chunk, Record, Tag
-from vectoracl_conformance.context.assertions import Trial, Unsupported, short
-from vectoracl_conformance.context.check_context import Lab
+from vectoracl_conformance.context.assertions import Assertions, Unsupported, short
+from vectoracl_conformance.context.check_context import CheckContext
 from vectoracl_conformance.context.oracle import key
 from vectoracl_conformance.context.registry import check
 
 
-def record(lab: Lab, tenant: str, **parts: Any) -> Record:
+def record(context: CheckContext, tenant: str, **parts: Any) -> Record:
     """Return a new record, whole and tagged, of *tenant*; *parts* replace parts of its tag."""
-    tag = Tag(tenant, f"d-{lab.rng.word()}", f"c-{lab.rng.word()}", producer="kit", path="upsert", time=1.0)
-    return Record(tag._replace(**parts), lab.rng.word(), lab.vector(), {"note": lab.rng.word()})
+    tag = Tag(tenant, f"d-{context.rng.word()}", f"c-{context.rng.word()}", producer="kit", path="upsert", time=1.0)
+    return Record(tag._replace(**parts), context.rng.word(), context.vector(), {"note": context.rng.word()})
 
 
 @check(
@@ -37,37 +37,43 @@ def record(lab: Lab, tenant: str, **parts: Any) -> Record:
     attack="Hand the adapter records without a tag, or with a hole in it, among whole ones.",
     breach="It is accepted, repaired, or a part of the call is written.",
 )
-async def w1(t: Trial) -> None:
-    lab = t.lab
-    own = lab.tenant()
-    await lab.door.raw(Upsert(own, ALWAYS, (record(lab, own), record(lab, own))))
-    t.control(len(lab.state(own)) == 2, "whole records are written", len(lab.state(own)))
-    before = lab.state()
-    whole = record(lab, own)
+async def w1(t: Assertions) -> None:
+    context = t.context
+    own = context.tenant()
+    await context.client.raw(Upsert(own, ALWAYS, (record(context, own), record(context, own))))
+    t.positive_control(len(context.state(own)) == 2, "whole records are written", len(context.state(own)))
+    before = context.state()
+    whole = record(context, own)
     for name, bad in (
         ("no tag", whole._replace(tag=None)),  # type: ignore[arg-type]  # the attack
-        ("no tenant", record(lab, "")),
-        ("no document", record(lab, own, document="")),
-        ("no chunk id", record(lab, own, chunk="")),
-        ("no label", record(lab, own, label="")),
+        ("no tenant", record(context, "")),
+        ("no document", record(context, own, document="")),
+        ("no chunk id", record(context, own, chunk="")),
+        ("no label", record(context, own, label="")),
         ("a tag that is a dict", whole._replace(tag={"tenant": own})),  # type: ignore[arg-type]  # likewise
     ):
-        for call in ((bad,), (record(lab, own), bad)):
+        for call in ((bad,), (record(context, own), bad)):
             await t.refused(
-                lab.door.raw(Upsert(own, ALWAYS, call)), UntaggedWriteError, attacked=f"upsert of a record with {name}"
+                context.client.raw(Upsert(own, ALWAYS, call)),
+                UntaggedWriteError,
+                attacked=f"upsert of a record with {name}",
             )
             await t.refused(
-                lab.door.raw(Replace(own, ALWAYS, whole.tag.document, call)),
+                context.client.raw(Replace(own, ALWAYS, whole.tag.document, call)),
                 UntaggedWriteError,
                 attacked=f"replace with a record with {name}",
             )
     await t.refused(
-        lab.handle(own).upsert([Chunk("", "d", vector=lab.vector())]), InvalidInputError, attacked="a chunk without id"
+        context.handle(own).upsert([Chunk("", "d", vector=context.vector())]),
+        InvalidInputError,
+        attacked="a chunk without id",
     )
     await t.refused(
-        lab.handle(own).upsert([Chunk("c", "", vector=lab.vector())]), InvalidInputError, attacked="without document"
+        context.handle(own).upsert([Chunk("c", "", vector=context.vector())]),
+        InvalidInputError,
+        attacked="without document",
     )
-    t.same(before, lab.state(), "the store after all of that", "something was written")
+    t.assert_equal(before, context.state(), "the store after all of that", "something was written")
 
 
 @check(
@@ -76,25 +82,27 @@ async def w1(t: Trial) -> None:
     attack="Hand the adapter a record with the tag of another tenant than the operation's, alone and among right ones.",
     breach="It is written, under either tenant.",
 )
-async def w2(t: Trial) -> None:
-    lab = t.lab
-    own, victim = lab.tenant(), lab.tenant()
-    await lab.plant(victim, lab.chunks(2))
-    await lab.door.raw(Upsert(own, ALWAYS, (record(lab, own),)))
-    t.control(len(lab.state(own)) == 1, "a right record is written")
-    before = lab.state()
-    theirs = next(row for row in lab.census() if row.tag.tenant == victim)
-    for bad in (record(lab, victim), theirs._replace(text="overwritten"), record(lab, own.upper())):
-        for call in ((bad,), (record(lab, own), bad), (bad, record(lab, own))):
+async def w2(t: Assertions) -> None:
+    context = t.context
+    own, victim = context.tenant(), context.tenant()
+    await context.plant(victim, context.chunks(2))
+    await context.client.raw(Upsert(own, ALWAYS, (record(context, own),)))
+    t.positive_control(len(context.state(own)) == 1, "a right record is written")
+    before = context.state()
+    theirs = next(row for row in context.census() if row.tag.tenant == victim)
+    for bad in (record(context, victim), theirs._replace(text="overwritten"), record(context, own.upper())):
+        for call in ((bad,), (record(context, own), bad), (bad, record(context, own))):
             await t.refused(
-                lab.door.raw(Upsert(own, ALWAYS, call)), UntaggedWriteError, attacked="upsert with another tenant's tag"
+                context.client.raw(Upsert(own, ALWAYS, call)),
+                UntaggedWriteError,
+                attacked="upsert with another tenant's tag",
             )
             await t.refused(
-                lab.door.raw(Replace(own, ALWAYS, bad.tag.document, call)),
+                context.client.raw(Replace(own, ALWAYS, bad.tag.document, call)),
                 UntaggedWriteError,
                 attacked="replace with another tenant's tag",
             )
-    t.same(before, lab.state(), "the store after all of that", "something was written")
+    t.assert_equal(before, context.state(), "the store after all of that", "something was written")
 
 
 @check(
@@ -103,51 +111,55 @@ async def w2(t: Trial) -> None:
     attack="Put one bad record first, in the middle, last, and behind a client's usual batch size.",
     breach="The good ones were written: half a call is in the store.",
 )
-async def w3(t: Trial) -> None:
-    lab = t.lab
-    own = lab.tenant()
-    handle = lab.handle(own)
-    can = lab.door.adapter.capabilities
-    await lab.plant(own, [Chunk("taken", "d", "old", lab.vector(), metadata={"lang": "fr"})])
-    t.control(len(lab.state(own)) == 1, "a right record is written")
-    before = lab.state()
+async def w3(t: Assertions) -> None:
+    context = t.context
+    own = context.tenant()
+    handle = context.handle(own)
+    can = context.client.adapter.capabilities
+    await context.plant(own, [Chunk("taken", "d", "old", context.vector(), metadata={"lang": "fr"})])
+    t.positive_control(len(context.state(own)) == 1, "a right record is written")
+    before = context.state()
     size = min(can.max_batch, 140)
     bad = [
         Chunk("b", "d", vector=[0.5]),
-        Chunk("b", "d", vector=[float("nan")] * len(lab.corpus.centre)),
-        Chunk("b", "d", vector=lab.vector(), metadata={"year": "late"}),
-        Chunk("b", "d", vector=lab.vector(), metadata={"tenant": "x"}),
-        Chunk("b", "d\0", vector=lab.vector()),
+        Chunk("b", "d", vector=[float("nan")] * len(context.corpus.centre)),
+        Chunk("b", "d", vector=context.vector(), metadata={"year": "late"}),
+        Chunk("b", "d", vector=context.vector(), metadata={"tenant": "x"}),
+        Chunk("b", "d\0", vector=context.vector()),
     ]
     for place in sorted({0, size // 2, size - 1, min(size - 1, 100)}):
         for one in bad:
-            call = lab.chunks(size - 1)
+            call = context.chunks(size - 1)
             call.insert(place, one)
             await t.refused(handle.upsert(call), attacked=f"a bad chunk at place {place} of {size}")
-    t.same(before, lab.state(), "the store after all of that", "a part of a call was written")
+    t.assert_equal(before, context.state(), "the store after all of that", "a part of a call was written")
     for place in (0, size // 2, size - 1):
-        records = [record(lab, own) for _ in range(size - 1)]
-        records.insert(place, record(lab, lab.corpus.many))
+        records = [record(context, own) for _ in range(size - 1)]
+        records.insert(place, record(context, context.corpus.large_tenant))
         await t.refused(
-            lab.door.raw(Upsert(own, ALWAYS, tuple(records))),
+            context.client.raw(Upsert(own, ALWAYS, tuple(records))),
             UntaggedWriteError,
             attacked=f"a foreign record at place {place} of {size}",
         )
-        t.same(before, lab.state(), f"a foreign record at place {place}", "a part of the call was written")
+        t.assert_equal(before, context.state(), f"a foreign record at place {place}", "a part of the call was written")
     narrow = handle.narrow(F.lang == "en")
     if can.atomic_upsert:
         for place in (0, size // 2, size - 1):
-            call = lab.chunks(size - 1, document="n")
+            call = context.chunks(size - 1, document="n")
             call = [replace(one, metadata={"lang": "en"}) for one in call]
-            call.insert(place, Chunk("taken", "d", "new", lab.vector(), metadata={"lang": "en"}))
+            call.insert(place, Chunk("taken", "d", "new", context.vector(), metadata={"lang": "en"}))
             await t.refused(
                 narrow.upsert(call), DeniedError, attacked=f"overwriting a row outside of the handle at {place}",
                 silent=False,
             )  # fmt: skip
-            t.same(before, lab.state(), f"overwriting a row outside of the handle at place {place}", "part was written")
-    good = lab.chunks(size)
-    await lab.plant(own, good)
-    t.control(len(lab.state(own)) == 1 + size, "the same call without the bad one is written", len(lab.state(own)))
+            t.assert_equal(
+                before, context.state(), f"overwriting a row outside of the handle at place {place}", "part was written"
+            )
+    good = context.chunks(size)
+    await context.plant(own, good)
+    t.positive_control(
+        len(context.state(own)) == 1 + size, "the same call without the bad one is written", len(context.state(own))
+    )
 
 
 @check(
@@ -156,37 +168,37 @@ async def w3(t: Trial) -> None:
     attack="Write, overwrite, replace and delete a chunk under the ids that another tenant uses.",
     breach="The other tenant's chunk changes or is gone, or a request of such a write could reach it.",
 )
-async def w4(t: Trial) -> None:
-    lab = t.lab
-    a, b = lab.tenant(), lab.tenant()
+async def w4(t: Assertions) -> None:
+    context = t.context
+    a, b = context.tenant(), context.tenant()
     for tenant in (a, b):
-        await lab.plant(
-            tenant, [Chunk("same", "doc", f"of {tenant}", lab.vector()), Chunk("2", "doc", "x", lab.vector())]
+        await context.plant(
+            tenant, [Chunk("same", "doc", f"of {tenant}", context.vector()), Chunk("2", "doc", "x", context.vector())]
         )
-    t.same(4, len(lab.state(a, b)), "the same ids in two tenants", "they are one chunk")
-    theirs = lab.state(b)
-    handle = lab.handle(a)
-    mark = len(lab.tape)
-    await handle.upsert([Chunk("same", "doc", "changed", lab.vector())])
-    t.same(theirs, lab.state(b), "overwriting an id that another tenant has", "its chunk changed")
+    t.assert_equal(4, len(context.state(a, b)), "the same ids in two tenants", "they are one chunk")
+    theirs = context.state(b)
+    handle = context.handle(a)
+    mark = len(context.recorder)
+    await handle.upsert([Chunk("same", "doc", "changed", context.vector())])
+    t.assert_equal(theirs, context.state(b), "overwriting an id that another tenant has", "its chunk changed")
     (hit,) = await handle.fetch(["same"])
-    t.control(hit.text == "changed", "the own chunk was overwritten", hit.text)
-    await handle.replace("doc", [Chunk("same", "doc", "replaced", lab.vector())])
-    t.same(theirs, lab.state(b), "replacing a document that another tenant has", "its chunks changed")
-    t.control(len(lab.state(a)) == 1, "the own document was replaced", len(lab.state(a)))
+    t.positive_control(hit.text == "changed", "the own chunk was overwritten", hit.text)
+    await handle.replace("doc", [Chunk("same", "doc", "replaced", context.vector())])
+    t.assert_equal(theirs, context.state(b), "replacing a document that another tenant has", "its chunks changed")
+    t.positive_control(len(context.state(a)) == 1, "the own document was replaced", len(context.state(a)))
     await handle.delete(ids=["same"])
-    t.same(theirs, lab.state(b), "deleting an id that another tenant has", "its chunk changed")
-    t.control(not lab.state(a), "the own chunk was deleted")
+    t.assert_equal(theirs, context.state(b), "deleting an id that another tenant has", "its chunk changed")
+    t.positive_control(not context.state(a), "the own chunk was deleted")
     # A step that reaches everybody's rows may leave them as they were, or not show in what is compared.
-    for event in lab.tape.since(mark):
-        t.attack(
-            lab.store.carries(event.request, a) is not False,
+    for event in context.recorder.since(mark):
+        t.assert_safe(
+            context.store.carries(event.request, a) is not False,
             "a request of these writes",
             short(type(event.request).__name__),
             "it does not carry the tenant as an unconditional conjunct",
         )
-    (hit,) = await lab.handle(b).fetch([("doc", "same")])
-    t.same(f"of {b}", hit.text, "the other tenant's fetch", "it is not its text")
+    (hit,) = await context.handle(b).fetch([("doc", "same")])
+    t.assert_equal(f"of {b}", hit.text, "the other tenant's fetch", "it is not its text")
 
 
 @check(
@@ -195,65 +207,69 @@ async def w4(t: Trial) -> None:
     attack="Overwrite a chunk through a handle that may not see it, or with a tag of another tenant or document.",
     breach="A chunk changes its rights, or one outside of the handle is overwritten.",
 )
-async def w5(t: Trial) -> None:
-    lab = t.lab
-    own, other = lab.tenant(), lab.tenant()
-    handle = lab.handle(own)
-    await lab.plant(
+async def w5(t: Assertions) -> None:
+    context = t.context
+    own, other = context.tenant(), context.tenant()
+    handle = context.handle(own)
+    await context.plant(
         own,
         [
-            Chunk("fr", "d", "old", lab.vector(), metadata={"lang": "fr"}),
-            Chunk("en", "d", "old", lab.vector(), metadata={"lang": "en"}),
+            Chunk("fr", "d", "old", context.vector(), metadata={"lang": "fr"}),
+            Chunk("en", "d", "old", context.vector(), metadata={"lang": "en"}),
         ],
     )
-    await lab.plant(other, [Chunk("fr", "d", "theirs", lab.vector(), metadata={"lang": "en"})])
+    await context.plant(other, [Chunk("fr", "d", "theirs", context.vector(), metadata={"lang": "en"})])
     narrow = handle.narrow(F.lang == "en")
-    await narrow.upsert([Chunk("en", "d", "new", lab.vector(), metadata={"lang": "en"})])
-    lab.store.settle()
+    await narrow.upsert([Chunk("en", "d", "new", context.vector(), metadata={"lang": "en"})])
+    context.store.settle()
     (hit,) = await handle.fetch(["en"])
-    t.control(hit.text == "new" and hit.tag.tenant == own, "a row inside of the handle is overwritten", hit.text)
-    before = lab.state()
+    t.positive_control(
+        hit.text == "new" and hit.tag.tenant == own, "a row inside of the handle is overwritten", hit.text
+    )
+    before = context.state()
     await t.refused(
-        narrow.upsert([Chunk("fr", "d", "stolen", lab.vector(), metadata={"lang": "en"})]),
+        narrow.upsert([Chunk("fr", "d", "stolen", context.vector(), metadata={"lang": "en"})]),
         DeniedError,
         attacked="overwriting a row that the handle may not see",
         silent=False,
     )
-    t.same(before, lab.state(), "overwriting a row that the handle may not see", "it was overwritten")
+    t.assert_equal(before, context.state(), "overwriting a row that the handle may not see", "it was overwritten")
     await t.refused(
-        narrow.upsert([Chunk("new", "d", "x", lab.vector(), metadata={"lang": "fr"})]),
+        narrow.upsert([Chunk("new", "d", "x", context.vector(), metadata={"lang": "fr"})]),
         DeniedError,
         attacked="writing a row outside of the handle",
     )
     await t.refused(
-        narrow.replace("d", [Chunk("en", "d", "x", lab.vector(), metadata={"lang": "en"})]),
+        narrow.replace("d", [Chunk("en", "d", "x", context.vector(), metadata={"lang": "en"})]),
         DeniedError,
         attacked="replacing a document with rows outside of the handle",
         silent=False,
     )
-    t.same(before, lab.state(), "replacing a document with rows outside of the handle", "something changed")
+    t.assert_equal(before, context.state(), "replacing a document with rows outside of the handle", "something changed")
     await t.refused(
         narrow.replace("d", []),
         DeniedError,
         attacked="emptying a document with rows outside of the handle",
         silent=False,
     )
-    t.same(before, lab.state(), "emptying a document with rows outside of the handle", "something changed")
-    mine = next(row for row in lab.census() if row.tag.tenant == own)
+    t.assert_equal(before, context.state(), "emptying a document with rows outside of the handle", "something changed")
+    mine = next(row for row in context.census() if row.tag.tenant == own)
     await t.refused(
-        lab.door.raw(Upsert(own, ALWAYS, (mine._replace(tag=mine.tag._replace(tenant=other)),))),
+        context.client.raw(Upsert(own, ALWAYS, (mine._replace(tag=mine.tag._replace(tenant=other)),))),
         UntaggedWriteError,
         attacked="an update with another tenant's tag",
     )
-    await handle.upsert([Chunk("fr", "d", "again", lab.vector(), metadata={"lang": "en", "label": "public"})])
-    tags = {row.tag.chunk: row.tag for row in lab.census() if row.tag.tenant == own}
-    t.same(
+    await handle.upsert([Chunk("fr", "d", "again", context.vector(), metadata={"lang": "en", "label": "public"})])
+    tags = {row.tag.chunk: row.tag for row in context.census() if row.tag.tenant == own}
+    t.assert_equal(
         (own, "d", 0, "default"),
         (tags["fr"].tenant, tags["fr"].document, tags["fr"].generation, tags["fr"].label),
         "an update whose metadata names a label",
         "the tag changed",
     )
-    t.same({k: v for k, v in before.items() if k[0] == other}, lab.state(other), "all of that", "another's row changed")
+    t.assert_equal(
+        {k: v for k, v in before.items() if k[0] == other}, context.state(other), "all of that", "another's row changed"
+    )
 
 
 @check(
@@ -262,15 +278,15 @@ async def w5(t: Trial) -> None:
     attack="Delete foreign ids and foreign documents, and compare the answer with that for missing ones.",
     breach="The row is gone, or the answer (count, error) tells that it exists.",
 )
-async def w6(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    own = lab.tenant()
-    handle = lab.handle(own)
-    await lab.plant(own, lab.chunks(3, document="mine"))
-    before = lab.state()
-    missing = await handle.delete(ids=[lab.rng.word()])
-    missing_document = await handle.delete(document=lab.rng.word())
-    foreign = [row for row in lab.census() if row.tag.tenant == corpus.foes[1]][:3]
+async def w6(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    own = context.tenant()
+    handle = context.handle(own)
+    await context.plant(own, context.chunks(3, document="mine"))
+    before = context.state()
+    missing = await handle.delete(ids=[context.rng.word()])
+    missing_document = await handle.delete(document=context.rng.word())
+    foreign = [row for row in context.census() if row.tag.tenant == corpus.other_tenants[1]][:3]
     for work, right, name in (
         (handle.delete(ids=[row.tag.chunk for row in foreign]), missing, "foreign ids"),
         (handle.delete(ids=[(row.tag.document, row.tag.chunk) for row in foreign]), missing, "foreign pairs"),
@@ -279,19 +295,19 @@ async def w6(t: Trial) -> None:
     ):
         outcome = await t.outcome(work)
         got = ("ok", outcome[1].count) if outcome[0] == "ok" else outcome
-        t.same(("ok", right.count), got, f"delete {name}", "it differs from a missing one")
-        t.same(before, lab.state(), f"delete {name}", "a row is gone")
+        t.assert_equal(("ok", right.count), got, f"delete {name}", "it differs from a missing one")
+        t.assert_equal(before, context.state(), f"delete {name}", "a row is gone")
     gone = await handle.narrow(F["@document"] != "mine").delete(document="mine")
-    t.same(right.count, gone.count, "delete past a narrowed handle", "it differs from a missing one")
-    t.same(before, lab.state(), "delete past a narrowed handle", "a row is gone")
-    mine = next(row for row in lab.census() if row.tag.tenant == own)
+    t.assert_equal(right.count, gone.count, "delete past a narrowed handle", "it differs from a missing one")
+    t.assert_equal(before, context.state(), "delete past a narrowed handle", "a row is gone")
+    mine = next(row for row in context.census() if row.tag.tenant == own)
     gone = await handle.delete(ids=[mine.tag.chunk])
-    lab.store.settle()
-    t.control(
-        len(lab.state(own)) == 2 and gone.count in (1, None), "deleting an own id works and is counted", gone.count
+    context.store.settle()
+    t.positive_control(
+        len(context.state(own)) == 2 and gone.count in (1, None), "deleting an own id works and is counted", gone.count
     )
-    if lab.door.adapter.capabilities.delete_counts:
-        t.control(gone.count == 1, "the delete is counted", gone.count)
+    if context.client.adapter.capabilities.delete_counts:
+        t.positive_control(gone.count == 1, "the delete is counted", gone.count)
 
 
 @check(
@@ -300,18 +316,20 @@ async def w6(t: Trial) -> None:
     attack="Delete everything, by filter and by document, as one tenant and through a narrowed handle.",
     breach="More than the handle may touch is gone, or a missing selector means everything.",
 )
-async def w7(t: Trial) -> None:
-    lab = t.lab
-    own, other = lab.tenant(), lab.tenant()
+async def w7(t: Assertions) -> None:
+    context = t.context
+    own, other = context.tenant(), context.tenant()
     for tenant in (own, other):
-        await lab.plant(tenant, lab.chunks(8, metadata=True, document="doc") + lab.chunks(2, document="more"))
-    handle = lab.handle(own)
-    others = {place: row for place, row in lab.state().items() if place[0] != own}
+        await context.plant(
+            tenant, context.chunks(8, metadata=True, document="doc") + context.chunks(2, document="more")
+        )
+    handle = context.handle(own)
+    others = {place: row for place, row in context.state().items() if place[0] != own}
 
     def untouched(name: str) -> None:
-        now = {place: row for place, row in lab.state().items() if place[0] != own}
-        t.same(len(others), len(now), name, "rows of other tenants are gone")
-        t.attack(others == now, name, "rows of other tenants changed", "rows of other tenants changed")
+        now = {place: row for place, row in context.state().items() if place[0] != own}
+        t.assert_equal(len(others), len(now), name, "rows of other tenants are gone")
+        t.assert_safe(others == now, name, "rows of other tenants changed", "rows of other tenants changed")
 
     selectors: tuple[dict[str, Any], ...] = (
         {},
@@ -323,22 +341,22 @@ async def w7(t: Trial) -> None:
     )
     for given in selectors:
         await t.refused(handle.delete(**given), attacked=f"delete with {given}")
-    t.same(10, len(lab.state(own)), "a delete without a selector", "it deleted")
-    t.same(0, (await handle.delete(ids=[])).count or 0, "a delete of no ids", "it deleted")
-    right = [key(row) for row in lab.oracle().narrowing(own, (F.lang == "fr") & (F.year >= 2001))]
-    t.kit(len(right) < len(lab.oracle().of(own, F.lang == "fr")), "the filter is all of the handle")
+    t.assert_equal(10, len(context.state(own)), "a delete without a selector", "it deleted")
+    t.assert_equal(0, (await handle.delete(ids=[])).count or 0, "a delete of no ids", "it deleted")
+    right = [key(row) for row in context.oracle().narrowing(own, (F.lang == "fr") & (F.year >= 2001))]
+    t.kit_control(len(right) < len(context.oracle().of(own, F.lang == "fr")), "the filter is all of the handle")
     await handle.narrow(F.lang == "fr").delete(where=F.year >= 2001)
-    left = {place[3] for place in lab.state(own)}
-    t.same(
+    left = {place[3] for place in context.state(own)}
+    t.assert_equal(
         10 - len(right), len(left), "delete by filter through a narrowed handle", "more or less than both conditions"
     )
-    t.attack(not left & {one[2] for one in right}, "delete by filter", "a row that matches is left", "it stays")
+    t.assert_safe(not left & {one[2] for one in right}, "delete by filter", "a row that matches is left", "it stays")
     untouched("delete by filter through a narrowed handle")
     await handle.delete(document="more")
-    t.same(0, sum(place[1] == "more" for place in lab.state(own)), "delete by document", "rows are left")
+    t.assert_equal(0, sum(place[1] == "more" for place in context.state(own)), "delete by document", "rows are left")
     untouched("delete by document")
     await handle.delete(where=ALWAYS)
-    t.control(not lab.state(own), "clearing one's own tenant", len(lab.state(own)))
+    t.positive_control(not context.state(own), "clearing one's own tenant", len(context.state(own)))
     untouched("clearing")
 
 
@@ -348,23 +366,27 @@ async def w7(t: Trial) -> None:
     attack="Create chunks under ids that another tenant has, and compare with ids that nobody has.",
     breach="An error or a count tells that the id exists elsewhere.",
 )
-async def w8(t: Trial) -> None:
-    lab, corpus = t.lab, t.lab.corpus
-    own = lab.tenant()
-    handle = lab.handle(own)
-    fresh = await handle.upsert([Chunk(lab.rng.word(), lab.rng.word(), "x", lab.vector())])
-    t.control(fresh.count == 1, "a new chunk is written", fresh.count)
-    for row in [one for one in lab.census() if one.tag.tenant in (corpus.foes[0], corpus.few)][:4]:
-        for document in (row.tag.document, f"d-{lab.rng.word()}"):
-            outcome = await t.outcome(handle.upsert([Chunk(row.tag.chunk, document, "x", lab.vector())]))
+async def w8(t: Assertions) -> None:
+    context, corpus = t.context, t.context.corpus
+    own = context.tenant()
+    handle = context.handle(own)
+    fresh = await handle.upsert([Chunk(context.rng.word(), context.rng.word(), "x", context.vector())])
+    t.positive_control(fresh.count == 1, "a new chunk is written", fresh.count)
+    for row in [one for one in context.census() if one.tag.tenant in (corpus.other_tenants[0], corpus.small_tenant)][
+        :4
+    ]:
+        for document in (row.tag.document, f"d-{context.rng.word()}"):
+            outcome = await t.outcome(handle.upsert([Chunk(row.tag.chunk, document, "x", context.vector())]))
             got = outcome[1].count if outcome[0] == "ok" else outcome
-            t.same(fresh.count, got, "create under another tenant's id", "it tells that the id exists")
-        outcome = await t.outcome(handle.replace(row.tag.document, [Chunk("n", row.tag.document, "x", lab.vector())]))
+            t.assert_equal(fresh.count, got, "create under another tenant's id", "it tells that the id exists")
+        outcome = await t.outcome(
+            handle.replace(row.tag.document, [Chunk("n", row.tag.document, "x", context.vector())])
+        )
         got = outcome[1].count if outcome[0] == "ok" else outcome
-        t.same(1, got, "replace another tenant's document", "it tells that the document exists")
-        tags = [one.tag for one in lab.census() if one.tag.tenant == own and one.tag.document == row.tag.document]
-        t.same(1, len(tags), "replace another tenant's document", "the chunk is not in the own tenant")
-    t.control(len(lab.state(own)) > 1, "the chunks are the own tenant's")
+        t.assert_equal(1, got, "replace another tenant's document", "it tells that the document exists")
+        tags = [one.tag for one in context.census() if one.tag.tenant == own and one.tag.document == row.tag.document]
+        t.assert_equal(1, len(tags), "replace another tenant's document", "the chunk is not in the own tenant")
+    t.positive_control(len(context.state(own)) > 1, "the chunks are the own tenant's")
 
 
 @check(
@@ -373,25 +395,27 @@ async def w8(t: Trial) -> None:
     attack="Write, overwrite and delete one chunk id in several documents.",
     breach="One document's chunk overwrites or deletes the other's.",
 )
-async def w9(t: Trial) -> None:
-    lab = t.lab
-    own = lab.tenant()
-    handle = lab.handle(own)
+async def w9(t: Assertions) -> None:
+    context = t.context
+    own = context.tenant()
+    handle = context.handle(own)
     names = ("a", "ab", "a:b", "A")
-    await lab.plant(own, [Chunk("1", name, f"in {name}", lab.vector()) for name in names])
-    await lab.plant(own, [Chunk("b1", "a", "joined", lab.vector()), Chunk("1", "ab1", "other", lab.vector())])
-    t.same(len(names) + 2, len(lab.state(own)), "one chunk id in several documents", "they are one chunk")
-    await handle.upsert([Chunk("1", "a", "changed", lab.vector())])
-    lab.store.settle()
+    await context.plant(own, [Chunk("1", name, f"in {name}", context.vector()) for name in names])
+    await context.plant(
+        own, [Chunk("b1", "a", "joined", context.vector()), Chunk("1", "ab1", "other", context.vector())]
+    )
+    t.assert_equal(len(names) + 2, len(context.state(own)), "one chunk id in several documents", "they are one chunk")
+    await handle.upsert([Chunk("1", "a", "changed", context.vector())])
+    context.store.settle()
     hits = {hit.document: hit.text for hit in await handle.fetch(["1"])}
     right = {**{name: f"in {name}" for name in names}, "a": "changed", "ab1": "other"}
-    t.same(right, hits, "overwriting it in one document", "another document's chunk changed, or one is missing")
+    t.assert_equal(right, hits, "overwriting it in one document", "another document's chunk changed, or one is missing")
     await handle.delete(ids=[("ab", "1")])
-    lab.store.settle()
+    context.store.settle()
     hits = {hit.document: hit.text for hit in await handle.fetch(["1"])}
     right.pop("ab")
-    t.same(right, hits, "deleting it in one document", "another document's chunk is gone")
-    t.control(bool(await handle.fetch([("a", "1")])), "the pair is fetched")
+    t.assert_equal(right, hits, "deleting it in one document", "another document's chunk is gone")
+    t.positive_control(bool(await handle.fetch([("a", "1")])), "the pair is fetched")
 
 
 @check(
@@ -400,21 +424,21 @@ async def w9(t: Trial) -> None:
     attack="Read a document while it is replaced again and again, and cut replacements in the middle.",
     breach="A reader sees neither version, both, or half of one.",
 )
-async def w10(t: Trial) -> None:
-    lab = t.lab
-    own = lab.tenant()
-    handle = lab.handle(own)
-    can = lab.door.adapter.capabilities
+async def w10(t: Assertions) -> None:
+    context = t.context
+    own = context.tenant()
+    handle = context.handle(own)
+    can = context.client.adapter.capabilities
     size = 6
 
     def version(number: int) -> list[Chunk]:
         # The ids overlap from version to version, and the number of chunks changes.
         return [
-            Chunk(f"c{place + number % 3}", "doc", f"v{number}", lab.vector(), metadata={"year": number})
+            Chunk(f"c{place + number % 3}", "doc", f"v{number}", context.vector(), metadata={"year": number})
             for place in range(size + number % 2)
         ]
 
-    await lab.plant(own, [*version(0), Chunk("keep", "other", "kept", lab.vector())])
+    await context.plant(own, [*version(0), Chunk("keep", "other", "kept", context.vector())])
 
     def judge(hits: Any, name: str) -> None:
         seen: dict[str, int] = {}
@@ -422,9 +446,9 @@ async def w10(t: Trial) -> None:
             if hit.document == "doc":
                 seen[hit.text or ""] = seen.get(hit.text or "", 0) + 1
         whole = {text for text, count in seen.items() if count == size + int(text[1:]) % 2}
-        t.attack(bool(whole), name, seen, "neither version is whole")
+        t.assert_safe(bool(whole), name, seen, "neither version is whole")
         if can.atomic_replace:
-            t.same(1, len(seen), name, "two versions at once, where the replacement is declared atomic")
+            t.assert_equal(1, len(seen), name, "two versions at once, where the replacement is declared atomic")
 
     done: list[int] = []
 
@@ -432,7 +456,7 @@ async def w10(t: Trial) -> None:
         try:
             for number in range(1, 9):
                 await handle.replace("doc", version(number))
-                await lab.pause(0.001)
+                await context.pause(0.001)
         finally:
             done.append(1)
 
@@ -440,29 +464,33 @@ async def w10(t: Trial) -> None:
         turns = 0
         while (not done or turns < 2) and turns < 400:
             judge((await handle.page(F["@document"] == "doc", 100)).hits, "scan during re-ingestion")
-            judge(await handle.search(lab.corpus.centre, 50), "search during re-ingestion")
+            judge(await handle.search(context.corpus.centre, 50), "search during re-ingestion")
             turns += 1
-            await lab.pause(0.0005)
+            await context.pause(0.0005)
 
-    await lab.together([write, read, read])
-    lab.store.settle()
+    await context.together([write, read, read])
+    context.store.settle()
     hits = await handle.all()
-    t.control({hit.text for hit in hits} == {"v8", "kept"}, "the last version is there, and the other document", hits)
-    t.same(size, len([hit for hit in hits if hit.text == "v8"]), "the last version", "old chunks are left")
+    t.positive_control(
+        {hit.text for hit in hits} == {"v8", "kept"}, "the last version is there, and the other document", hits
+    )
+    t.assert_equal(size, len([hit for hit in hits if hit.text == "v8"]), "the last version", "old chunks are left")
     number = 9
     for after in (0.0002, 0.001, 0.002, 0.004, 0.008):
         with contextlib.suppress(VectorACLError):
-            await lab.cut(lambda limit, n=number: handle.replace("doc", version(n), timeout=limit), after)  # type: ignore[misc]
+            await context.cut(lambda limit, n=number: handle.replace("doc", version(n), timeout=limit), after)  # type: ignore[misc]
         number += 1
-        await lab.pause(0.03)
-        lab.store.settle()
+        await context.pause(0.03)
+        context.store.settle()
         judge(await handle.all(), f"re-ingestion cut after {after} s")
     await t.refused(
-        handle.replace("doc", [Chunk("x", "another", vector=lab.vector())]), attacked="replace with another's chunk"
+        handle.replace("doc", [Chunk("x", "another", vector=context.vector())]), attacked="replace with another's chunk"
     )
     await handle.replace("doc", [])
-    lab.store.settle()
-    t.same({"kept"}, {hit.text for hit in await handle.all()}, "replace with nothing", "the document is not empty")
+    context.store.settle()
+    t.assert_equal(
+        {"kept"}, {hit.text for hit in await handle.all()}, "replace with nothing", "the document is not empty"
+    )
 
 
 @check(
@@ -473,19 +501,19 @@ async def w10(t: Trial) -> None:
     breach="A copy changes a generation, a label, an expiry or another part of a tag; or a handle chooses one.",
     optional=True,
 )
-async def w11(t: Trial) -> None:
-    lab = t.lab
-    own, other = lab.tenant(), lab.tenant()
-    handle = lab.handle(own)
+async def w11(t: Assertions) -> None:
+    context = t.context
+    own, other = context.tenant(), context.tenant()
+    handle = context.handle(own)
     for name, call in (
-        ("upsert", lambda: handle.upsert(lab.chunks(1), verbatim=True)),
-        ("replace", lambda: handle.replace("d", lab.chunks(1, document="d"), verbatim=True)),
-        ("load", lambda: handle.load(iter(lab.chunks(1)), verbatim=True)),
+        ("upsert", lambda: handle.upsert(context.chunks(1), verbatim=True)),
+        ("replace", lambda: handle.replace("d", context.chunks(1, document="d"), verbatim=True)),
+        ("load", lambda: handle.load(iter(context.chunks(1)), verbatim=True)),
     ):
         await t.refused(call(), TypeError, attacked=f"{name} of a tag as it is, by a handle")
     rows = tuple(
         record(
-            lab,
+            context,
             own,
             document=document,
             chunk=chunk,
@@ -504,31 +532,33 @@ async def w11(t: Trial) -> None:
             ("e", "1", 0, "#staged", 1, 0.5, 2**31 - 1),
         )
     )
-    copied = lab.door.copied(own, rows)
-    if not lab.door.adapter.capabilities.verbatim:
+    copied = context.client.copied(own, rows)
+    if not context.client.adapter.capabilities.verbatim:
         await t.refused(copied, UnsupportedPredicateError, attacked="a copy, which is not declared")
         raise Unsupported("writing tags as they are")
-    foreign = record(lab, other)
+    foreign = record(context, other)
     await t.refused(
-        lab.door.copied(own, (*rows, foreign)), UntaggedWriteError, attacked="a copy with a row of another tenant"
+        context.client.copied(own, (*rows, foreign)), UntaggedWriteError, attacked="a copy with a row of another tenant"
     )
-    t.same({}, lab.state(own, other), "a copy with a row of another tenant", "something was written")
+    t.assert_equal({}, context.state(own, other), "a copy with a row of another tenant", "something was written")
 
     def tags() -> list[Tag]:
-        return sorted(row.tag for row in lab.census() if row.tag.tenant == own)
+        return sorted(row.tag for row in context.census() if row.tag.tenant == own)
 
     right = sorted(row.tag for row in rows)
     await copied
-    t.same(right, tags(), "a copy", "a tag changed")
-    await lab.door.copied(own, rows)
-    t.same(right, tags(), "the same copy again", "a tag changed, or a row is there twice")
+    t.assert_equal(right, tags(), "a copy", "a tag changed")
+    await context.client.copied(own, rows)
+    t.assert_equal(right, tags(), "the same copy again", "a tag changed, or a row is there twice")
     shown = {hit.tag for hit in await handle.all()}
-    t.control(shown == set(right), "the copied rows are the tenant's", len(shown))
-    await handle.upsert([Chunk("3", "d", "new", lab.vector())])
-    t.same({4}, {tag.generation for tag in tags() if tag.document == "d"}, "an upsert after a copy", "two generations")
-    await handle.replace("d", [Chunk("1", "d", "newer", lab.vector())])
-    lab.store.settle()
-    t.same(
+    t.positive_control(shown == set(right), "the copied rows are the tenant's", len(shown))
+    await handle.upsert([Chunk("3", "d", "new", context.vector())])
+    t.assert_equal(
+        {4}, {tag.generation for tag in tags() if tag.document == "d"}, "an upsert after a copy", "two generations"
+    )
+    await handle.replace("d", [Chunk("1", "d", "newer", context.vector())])
+    context.store.settle()
+    t.assert_equal(
         [(5, "default", 0)],
         [(hit.tag.generation, hit.tag.label, hit.tag.rev) for hit in await handle.all(F["@document"] == "d")],
         "a replacement after a copy",
@@ -543,16 +573,16 @@ async def w11(t: Trial) -> None:
     breach="Two versions are mixed, a chunk that was written is gone, a row is half of one writer's and half of "
     "another's, or a writer is turned away for no reason that it can act on.",
 )
-async def w12(t: Trial) -> None:
-    lab = t.lab
-    own = lab.tenant()
+async def w12(t: Assertions) -> None:
+    context = t.context
+    own = context.tenant()
     writers, size = 4, 5
-    vectors = [lab.vector(0.1 + 0.1 * place) for place in range(writers)]
+    vectors = [context.vector(0.1 + 0.1 * place) for place in range(writers)]
     added = ["common"]
 
     def writer(number: int, turn: int) -> Any:
         text = f"w{number}t{turn}"
-        handle = lab.handle(own)
+        handle = context.handle(own)
 
         def made(document: str, name: str) -> Chunk:
             return Chunk(name, document, text, vectors[number], metadata={"year": number, "note": text})
@@ -568,47 +598,49 @@ async def w12(t: Trial) -> None:
         return work
 
     for turn in range(3):
-        await lab.together([writer(number, turn) for number in range(writers)], width=writers)
-        lab.store.settle()
-        hits = await lab.handle(own).all(include={"text", "metadata", "vector"})
+        await context.together([writer(number, turn) for number in range(writers)], width=writers)
+        context.store.settle()
+        hits = await context.handle(own).all(include={"text", "metadata", "vector"})
         for hit in hits:
             number = int((hit.text or "w0t")[1:].partition("t")[0])
             whole = hit.metadata == {"year": number, "note": hit.text} and _same_direction(hit.vector, vectors[number])
-            t.attack(whole, f"row {hit.id!r} of {hit.document!r}", hit.text, "it is half of one writer's row")
+            t.assert_safe(whole, f"row {hit.id!r} of {hit.document!r}", hit.text, "it is half of one writer's row")
         one = [hit for hit in hits if hit.document == "one"]
         texts = sorted({hit.text or "" for hit in one})
-        t.same(1, len(texts), "one document, replaced by several writers", f"versions are mixed: {texts}")
+        t.assert_equal(1, len(texts), "one document, replaced by several writers", f"versions are mixed: {texts}")
         right = size + int(texts[0][1:].partition("t")[0]) % 2
-        t.same(right, len(one), "one document, replaced by several writers", "the version is not whole")
-        t.same(
+        t.assert_equal(right, len(one), "one document, replaced by several writers", "the version is not whole")
+        t.assert_equal(
             sorted(added),
             sorted(hit.id for hit in hits if hit.document == "two"),
             "one document, added to by several writers",
             "a chunk that was written is gone, or there twice",
         )
-        if lab.door.adapter.capabilities.atomic_replace:
-            stored = [row.tag.generation for row in lab.census() if (row.tag.tenant, row.tag.document) == (own, "one")]
-            t.same(right, len(stored), "the census of that document", "old chunks are left")
-            t.same(1, len(set(stored)), "the census of that document", "its chunks are of several generations")
-    last = [Chunk(f"l{place}", "one", "last", lab.vector()) for place in range(3)]
-    await lab.handle(own).replace("one", last)
-    lab.store.settle()
-    got = sorted(hit.text or "" for hit in await lab.handle(own).all(F["@document"] == "one"))
-    t.control(got == ["last"] * 3, "a writer on its own replaces the document", got)
+        if context.client.adapter.capabilities.atomic_replace:
+            stored = [
+                row.tag.generation for row in context.census() if (row.tag.tenant, row.tag.document) == (own, "one")
+            ]
+            t.assert_equal(right, len(stored), "the census of that document", "old chunks are left")
+            t.assert_equal(1, len(set(stored)), "the census of that document", "its chunks are of several generations")
+    last = [Chunk(f"l{place}", "one", "last", context.vector()) for place in range(3)]
+    await context.handle(own).replace("one", last)
+    context.store.settle()
+    got = sorted(hit.text or "" for hit in await context.handle(own).all(F["@document"] == "one"))
+    t.positive_control(got == ["last"] * 3, "a writer on its own replaces the document", got)
 
 
-async def _again(t: Trial, make: Any, what: str) -> None:
+async def _again(t: Assertions, make: Any, what: str) -> None:
     """Write, and again where the store asks for it: a conflict is an answer, as long as it is named."""
     for _ in range(40):
         try:
             await make()
         except StoreError as error:
             asked = error.code == "conflict" or error.retryable
-            t.attack(asked, what, f"{error.code}: {short(error)}", "it was neither written nor told to try again")
-            await t.lab.pause(t.lab.rng.py.uniform(0.001, 0.02))
+            t.assert_safe(asked, what, f"{error.code}: {short(error)}", "it was neither written nor told to try again")
+            await t.context.pause(t.context.rng.py.uniform(0.001, 0.02))
         else:
             return
-    t.attack(safe=False, attacked=what, back="40 conflicts in a row", why="others' writes keep it out for good")
+    t.assert_safe(safe=False, attacked=what, back="40 conflicts in a row", why="others' writes keep it out for good")
 
 
 def _same_direction(one: Any, other: Any) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from vectoracl.errors import RefusedError, ScopeViolationError
-from vectoracl_conformance.context.check_context import Lab
+from vectoracl_conformance.context.check_context import CheckContext
 
 
 class Breach(Exception):  # noqa: N818 - it is a finding, not a mistake of a program
@@ -31,39 +31,39 @@ class Unsupported(Exception):  # noqa: N818 - likewise
     """The capability is not declared, and it was seen that it refuses."""
 
 
-class Trial:
-    """What a check is given: the lab, and the beats that it has to take."""
+class Assertions:
+    """What a check is given: the context, and the beats that it has to take."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
+    def __init__(self, context: CheckContext) -> None:
+        self.context = context
         self.controls = 0
         self.attacks = 0
 
-    def control(self, ok: bool, what: str, back: object = "") -> None:  # noqa: FBT001 - an assertion
+    def positive_control(self, ok: bool, what: str, back: object = "") -> None:  # noqa: FBT001 - an assertion
         """Positive control: what is permitted has to work, so that an adapter that answers nothing fails."""
         self.controls += 1
         if not ok:
             raise Breach(f"control: {what}", str(back) or "it did not", "what is permitted has to work")
 
-    def kit(self, ok: bool, what: str) -> None:  # noqa: FBT001 - an assertion
+    def kit_control(self, ok: bool, what: str) -> None:  # noqa: FBT001 - an assertion
         """The kit's own control: if it fails, nothing can be said."""
         if not ok:
             raise Abstain(what)
 
-    def attack(self, safe: bool, attacked: str, back: object, why: str) -> None:  # noqa: FBT001 - an assertion
+    def assert_safe(self, safe: bool, attacked: str, back: object, why: str) -> None:  # noqa: FBT001 - an assertion
         """Judge an attack: *safe* is whether it failed."""
         self.attacks += 1
         if not safe:
             raise Breach(attacked, str(back), why)
 
-    def same(self, right: object, got: object, attacked: str, why: str) -> None:
+    def assert_equal(self, right: object, got: object, attacked: str, why: str) -> None:
         """Judge an attack by equality; of two mappings the report shows what differs."""
         shown_got, shown_right = got, right
         if isinstance(right, Mapping) and isinstance(got, Mapping):
             differs = [key for key in {**right, **got} if key not in right or key not in got or right[key] != got[key]]
             shown_got = {key: got[key] for key in differs if key in got}
             shown_right = {key: right[key] for key in differs if key in right}
-        self.attack(right == got, attacked, f"{short(shown_got)} instead of {short(shown_right)}", why)
+        self.assert_safe(right == got, attacked, f"{short(shown_got)} instead of {short(shown_right)}", why)
 
     async def refused(
         self,
@@ -73,15 +73,17 @@ class Trial:
         silent: bool = True,
     ) -> BaseException:
         """Demand that *work* is refused with one of *kinds* (none given: RefusedError), *silent*: before any I/O."""
-        mark = len(self.lab.tape)
+        mark = len(self.context.recorder)
         wanted = kinds or (RefusedError,)
         try:
             back = await work
         except ScopeViolationError:
             raise
         except wanted as error:
-            sent = len(self.lab.tape) - mark
-            self.attack(not silent or sent == 0, attacked, f"{sent} requests were sent before it was refused", _BEFORE)
+            sent = len(self.context.recorder) - mark
+            self.assert_safe(
+                not silent or sent == 0, attacked, f"{sent} requests were sent before it was refused", _BEFORE
+            )
             return error
         except Exception as error:
             raise Breach(

@@ -27,7 +27,7 @@ from vectoracl.model.records import Chunk, Facet, Hit, Page, Record, Result, Vec
 from vectoracl_conformance.context import corpus as corpora
 from vectoracl_conformance.context.corpus import Corpus
 from vectoracl_conformance.context.oracle import Oracle
-from vectoracl_conformance.context.recorder import Tape, recorded
+from vectoracl_conformance.context.recorder import Recorder, recorded
 from vectoracl_conformance.context.tolerance import Nearly
 from vectoracl_conformance.harness import Store
 
@@ -79,7 +79,7 @@ class _Async(_Wrapping, AsyncVectorACL):
         return self._named(STORE)
 
 
-class Handle:
+class AwaitableHandle:
     """A handle of either kind, awaited."""
 
     def __init__(self, inner: Any, mode: Mode) -> None:
@@ -143,24 +143,24 @@ class Handle:
         """See `ScopedRetriever.load`."""
         return await self._do("load", stream, **given)
 
-    def narrow(self, where: Predicate = ALWAYS, actions: Any = None) -> Handle:
+    def narrow(self, where: Predicate = ALWAYS, actions: Any = None) -> AwaitableHandle:
         """See `ScopedRetriever.narrow`."""
-        return Handle(self.inner.narrow(where, actions), self.mode)
+        return AwaitableHandle(self.inner.narrow(where, actions), self.mode)
 
 
-class Door:
-    """One opened client of the store; a lab has one, and a check may open others (another policy, one connection)."""
+class Client:
+    """One opened client of the store; a context has one, and a check may open others, e.g. under another policy."""
 
-    def __init__(self, acl: _Sync | _Async, mode: Mode, tape: Tape) -> None:
+    def __init__(self, acl: _Sync | _Async, mode: Mode, recorder: Recorder) -> None:
         self.acl = acl
         self.mode = mode
-        self.tape = tape
+        self.recorder = recorder
 
-    def as_principal(self, principal: Any, **given: Any) -> Handle:
+    def as_principal(self, principal: Any, **given: Any) -> AwaitableHandle:
         """Return the handle of *principal*, which may be anything at all."""
-        return Handle(self.acl.scoped(principal, **given), self.mode)
+        return AwaitableHandle(self.acl.scoped(principal, **given), self.mode)
 
-    def handle(self, tenant: str, **claims: Any) -> Handle:
+    def handle(self, tenant: str, **claims: Any) -> AwaitableHandle:
         """Return the handle of a user of *tenant*."""
         return self.as_principal(user(tenant, **claims))
 
@@ -212,8 +212,8 @@ def user(tenant: str, **claims: Any) -> Principal:
     return Principal(claims.pop("id", "user-1"), tenant, authenticated_by="conformance kit", **claims)
 
 
-class Lab:
-    """Everything a check needs; `door` is the client that most checks use."""
+class CheckContext:
+    """Everything a check needs; `client` is the client that most checks use."""
 
     def __init__(
         self, store: Store, corpus: Corpus, mode: Mode, wrap: Wrap | None = None, source: str = "", python: str = ""
@@ -224,9 +224,9 @@ class Lab:
         self.corpus = corpus
         self.mode: Mode = mode
         self.rng = corpus.rng
-        self.tape = Tape()
+        self.recorder = Recorder()
         self._wrap = wrap
-        self.door: Door
+        self.client: Client
         self.k = corpora.K
 
     def config(self, *, single: bool = False, **more: Any) -> dict[str, Any]:
@@ -234,20 +234,20 @@ class Lab:
         own = self.store.single if single and self.store.single is not None else self.store.config
         return {"version": 1, "stores": {STORE: {**own, "metadata": dict(corpora.FIELDS)}}, **more}
 
-    def client(
+    def new_client(
         self,
         *,
         policy: Policy | None = None,
         single: bool = False,
         other: Callable[[str], str] | None = None,
         **more: Any,
-    ) -> Door:
+    ) -> Client:
         """Return a client that was not contacted yet; *other* changes each text of the store's configuration."""
         wrap = self._wrap
-        store, tape = self.store, self.tape
+        store, recorder = self.store, self.recorder
 
         def both(opened: Opened) -> Opened:
-            made = store.dress(recorded(opened, tape))
+            made = store.dress(recorded(opened, recorder))
             return made if wrap is None else wrap(made)
 
         kind = _Sync if self.mode == "sync" else _Async
@@ -256,30 +256,32 @@ class Lab:
             own = config["stores"][STORE]
             config["stores"][STORE] = {k: other(v) if isinstance(v, str) else v for k, v in own.items()}
         acl = kind(config, both, policy=policy, sink=MemorySink())
-        return Door(acl, self.mode, self.tape)
+        return Client(acl, self.mode, self.recorder)
 
     @asynccontextmanager
-    async def another(self, *, policy: Policy | None = None, single: bool = False, **more: Any) -> AsyncIterator[Door]:
+    async def another(
+        self, *, policy: Policy | None = None, single: bool = False, **more: Any
+    ) -> AsyncIterator[Client]:
         """Open another client of the same store for a while."""
-        door = self.client(policy=policy, single=single, **more)
+        client = self.new_client(policy=policy, single=single, **more)
         try:
-            await door.open()
-            yield door
+            await client.open()
+            yield client
         finally:
-            await door.close()
+            await client.close()
 
     async def open(self) -> None:
-        """Open the lab's own client."""
-        self.door = self.client()
-        await self.door.open()
+        """Open the context's own client."""
+        self.client = self.new_client()
+        await self.client.open()
 
     async def close(self) -> None:
-        """Close the lab's own client."""
-        await self.door.close()
+        """Close the context's own client."""
+        await self.client.close()
 
-    def handle(self, tenant: str, **claims: Any) -> Handle:
+    def handle(self, tenant: str, **claims: Any) -> AwaitableHandle:
         """Return the handle of a user of *tenant*."""
-        return self.door.handle(tenant, **claims)
+        return self.client.handle(tenant, **claims)
 
     def tenant(self) -> str:
         """Return the name of a new tenant."""

@@ -32,7 +32,18 @@ K = 5
 OWN_MANY = 12
 OWN_FEW = 2
 DECOYS = 600
-APING = ("Document", "chunk_id", "label", "generation", "embedding", "content", "metadata", "_id", "id", "vector")
+LOOKALIKE_KEYS = (
+    "Document",
+    "chunk_id",
+    "label",
+    "generation",
+    "embedding",
+    "content",
+    "metadata",
+    "_id",
+    "id",
+    "vector",
+)
 
 
 CANARY = re.compile(r"(?<![0-9a-f])[0-9a-f]{24}(?![0-9a-f])")
@@ -76,16 +87,16 @@ class Rng:
 class Corpus:
     """What is written before the checks: chunks by tenant, all around one `centre`, which is the main query.
 
-    `many` owns more chunks than K and `few` fewer; `foes` hold the decoys. `shared_ids` are (document, chunk id)
-    pairs that `many`, `few` and the first foe all have.
+    `large_tenant` owns more chunks than K and `small_tenant` fewer; `other_tenants` hold the decoys. `shared_ids` are
+    (document, chunk id) pairs that `large_tenant`, `small_tenant` and the first foe all have.
     """
 
     rng: Rng
     decoys: int
     centre: Vector
-    many: str
-    few: str
-    foes: tuple[str, ...]
+    large_tenant: str
+    small_tenant: str
+    other_tenants: tuple[str, ...]
     chunks: dict[str, list[Chunk]]
     shared_ids: tuple[tuple[str, str], ...]
     canaries: dict[str, set[str]] = field(default_factory=dict)
@@ -131,7 +142,7 @@ def metadata(rng: Rng, place: int) -> dict[str, Any]:
         made["when"] = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=place % 9, microseconds=place)
     if place % 4 == 2:
         made["live"] = place % 8 == 2
-    made[APING[place % len(APING)]] = f"{rng.plain()} {rng.word()}"
+    made[LOOKALIKE_KEYS[place % len(LOOKALIKE_KEYS)]] = f"{rng.plain()} {rng.word()}"
     return made
 
 
@@ -140,7 +151,7 @@ def build(seed: int, decoys: int = DECOYS) -> Corpus:
     rng = Rng(seed)
     centre = rng.unit()
     many, few = rng.uuid(), rng.uuid()
-    foes = tuple(rng.uuid() for _ in range(3))
+    other_tenants = tuple(rng.uuid() for _ in range(3))
     shared = tuple((f"d-{rng.word()}", f"c-{rng.word()}") for _ in range(2))
     chunks: dict[str, list[Chunk]] = {}
     for tenant, count in ((many, OWN_MANY), (few, OWN_FEW)):
@@ -151,11 +162,11 @@ def build(seed: int, decoys: int = DECOYS) -> Corpus:
             vector = rng.near(centre, 0.35 + 0.05 * place)
             own.append(chunk(rng, vector, name=name, document=document, metadata=metadata(rng, place)))
         chunks[tenant] = own
-    for tenant in foes:
+    for tenant in other_tenants:
         chunks[tenant] = []
     for place in range(decoys):
         document, name = shared[place] if place < len(shared) else (f"d-{rng.word()}", f"c-{rng.word()}")
-        owner = foes[0] if place < len(shared) else foes[place % len(foes)]
+        owner = other_tenants[0] if place < len(shared) else other_tenants[place % len(other_tenants)]
         vector = rng.near(centre, 0.01 + 0.2 * place / max(1, decoys))
         chunks[owner].append(chunk(rng, vector, name=name, document=document, metadata=metadata(rng, place)))
-    return Corpus(rng, decoys, centre, many, few, foes, chunks, shared)
+    return Corpus(rng, decoys, centre, many, few, other_tenants, chunks, shared)

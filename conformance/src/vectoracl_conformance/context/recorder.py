@@ -26,7 +26,7 @@ class Event(NamedTuple):
     error: BaseException | None
 
 
-class Tape:
+class Recorder:
     """What was recorded, oldest first; safe for threads."""
 
     def __init__(self) -> None:
@@ -54,9 +54,9 @@ class Tape:
 class RecordingPort:
     """A sync port that records."""
 
-    def __init__(self, port: Port, tape: Tape) -> None:
+    def __init__(self, port: Port, recorder: Recorder) -> None:
         self._port = port
-        self.tape = tape
+        self.recorder = recorder
         self.parallel = port.parallel
 
     def execute(self, request: Any, timeout: float | None) -> Any:
@@ -64,9 +64,9 @@ class RecordingPort:
         try:
             reply = self._port.execute(request, timeout)
         except BaseException as error:
-            self.tape.add(request, None, error)
+            self.recorder.add(request, None, error)
             raise
-        self.tape.add(request, reply, None)
+        self.recorder.add(request, reply, None)
         return reply
 
     def close(self) -> None:
@@ -77,9 +77,9 @@ class RecordingPort:
 class AsyncRecordingPort:
     """An async port that records."""
 
-    def __init__(self, port: AsyncPort, tape: Tape) -> None:
+    def __init__(self, port: AsyncPort, recorder: Recorder) -> None:
         self._port = port
-        self.tape = tape
+        self.recorder = recorder
         self.parallel = port.parallel
 
     async def execute(self, request: Any, timeout: float | None) -> Any:
@@ -87,9 +87,9 @@ class AsyncRecordingPort:
         try:
             reply = await self._port.execute(request, timeout)
         except BaseException as error:
-            self.tape.add(request, None, error)
+            self.recorder.add(request, None, error)
             raise
-        self.tape.add(request, reply, None)
+        self.recorder.add(request, reply, None)
         return reply
 
     async def close(self) -> None:
@@ -97,10 +97,12 @@ class AsyncRecordingPort:
         await self._port.close()
 
 
-def recorded(opened: Opened, tape: Tape) -> Opened:
-    """Return *opened* with ports that record on *tape*."""
+def recorded(opened: Opened, recorder: Recorder) -> Opened:
+    """Return *opened* with ports that record on *recorder*."""
     port, aport = opened.port, opened.aport
-    return replace(opened, port=lambda: RecordingPort(port(), tape), aport=lambda: AsyncRecordingPort(aport(), tape))
+    return replace(
+        opened, port=lambda: RecordingPort(port(), recorder), aport=lambda: AsyncRecordingPort(aport(), recorder)
+    )
 
 
 def words(value: Any, depth: int = 0) -> Iterator[str]:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from vectoracl_conformance.context.assertions import Trial
+from vectoracl_conformance.context.assertions import Assertions
 
-Body = Callable[[Trial], Coroutine[Any, Any, None]]
+Body = Callable[[Assertions], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """E2, evidence from the wire: a recording tap, decoders that read it, and three grades over what they read.
 
-    with Tap.tcp(host, port) as tap:                        # a Recorder
+    with Tap.tcp(host, port) as tap:                        # a WireRecorder
         ... open a client that connects to tap.address
         since = tap.mark()
         hits = handle.search(query, k)
@@ -9,7 +9,7 @@
         tap.settle()
     recording = Recording(tap.sessions(), served=...)       # how many sessions the store itself counted
     decoded = [decode(session) for session in recording.sessions]
-    question = Question(tenant, window, min(k, owned), own_canaries, foreign_canaries)
+    question = ScopedCall(tenant, window, min(k, owned), own_canaries, foreign_canaries)
 
     grade_volume([sample(recording, window, foreign=n, hits=len(hits)), …], owned=…, k=…)
     grade_canaries(recording, decoded, [question])
@@ -23,11 +23,11 @@ ends in "abstained".
 
 from __future__ import annotations
 
-from vectoracl_conformance.evidence.calls import Canary, Question
+from vectoracl_conformance.evidence.calls import Canary, ScopedCall
 from vectoracl_conformance.evidence.canaries import grade_canaries
 from vectoracl_conformance.evidence.exchanges import Decoded, Decoder, Exchange, by_preface
 from vectoracl_conformance.evidence.outcome import Graded
-from vectoracl_conformance.evidence.sessions import Mark, Recorder, Recording, Session, Window
+from vectoracl_conformance.evidence.sessions import Mark, Recording, Session, Window, WireRecorder
 from vectoracl_conformance.evidence.sql.scope import SqlScope, sql_judge
 from vectoracl_conformance.evidence.structure import Judge, Proof, by_carries, grade_structure
 from vectoracl_conformance.evidence.tap import Tap, Taps
@@ -43,10 +43,9 @@ __all__ = [
     "Judge",
     "Mark",
     "Proof",
-    "Question",
-    "Recorder",
     "Recording",
     "Sample",
+    "ScopedCall",
     "Session",
     "SqlScope",
     "Tap",
@@ -54,6 +53,7 @@ __all__ = [
     "Traffic",
     "Window",
     "Wire",
+    "WireRecorder",
     "by_carries",
     "by_preface",
     "grade_canaries",

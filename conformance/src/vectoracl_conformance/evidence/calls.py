@@ -12,7 +12,7 @@ Canary = str | bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ScopedCall:
     """One call of the adapter for `tenant`.
 
     `limit` is min(k, owned), the rows that are needed to answer. `own` and `foreign` are canaries: words that occur
@@ -30,7 +30,7 @@ class Question:
 
 
 def sort(
-    decoded: Sequence[Decoded], questions: Sequence[Question]
+    decoded: Sequence[Decoded], questions: Sequence[ScopedCall]
 ) -> tuple[list[list[Exchange]], list[Exchange], bool]:
     """Return the exchanges of each question, those of none, and whether one belongs to several.
 

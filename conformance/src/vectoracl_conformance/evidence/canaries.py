@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vectoracl_conformance.evidence.calls import Canary, Question, every, sort
+from vectoracl_conformance.evidence.calls import Canary, ScopedCall, every, sort
 from vectoracl_conformance.evidence.exchanges import Decoded, Exchange, requests
 from vectoracl_conformance.evidence.outcome import Graded, judged
 from vectoracl_conformance.evidence.sessions import Recording
@@ -36,9 +36,9 @@ def found(canaries: Iterable[Canary], values: Sequence[bytes]) -> list[Canary]:
 
 
 def grade_canaries(
-    recording: Recording, decoded: Sequence[Decoded], questions: Sequence[Question], *, constant: int = CONSTANT
+    recording: Recording, decoded: Sequence[Decoded], questions: Sequence[ScopedCall], *, constant: int = CONSTANT
 ) -> Graded:
-    """Grade every reply of every session; *constant* is how many rows a reply may have beyond `Question.limit`.
+    """Grade every reply of every session; *constant* is how many rows a reply may have beyond `ScopedCall.limit`.
 
     Breaches: a foreign canary in the reply to a question, any tenant's canary in a reply that no question asked for,
     or more rows than the answer needs.
@@ -65,7 +65,7 @@ def grade_canaries(
 
 
 def _question(
-    question: Question, exchanges: list[Exchange], constant: int, breaches: list[str], doubts: list[str]
+    question: ScopedCall, exchanges: list[Exchange], constant: int, breaches: list[str], doubts: list[str]
 ) -> dict[str, Any]:
     who = f"question of {question.tenant}"
     own: set[Canary] = set()

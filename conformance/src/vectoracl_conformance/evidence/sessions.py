@@ -116,7 +116,7 @@ class Recording:
         return tuple(found)
 
 
-class Recorder(Protocol):
+class WireRecorder(Protocol):
     """Whatever stands in front of a store and records."""
 
     def start(self) -> None:

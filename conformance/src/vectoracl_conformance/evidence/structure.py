@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vectoracl_conformance.evidence.calls import Question, sort
+from vectoracl_conformance.evidence.calls import ScopedCall, sort
 from vectoracl_conformance.evidence.canaries import place
 from vectoracl_conformance.evidence.exchanges import Decoded, Exchange, requests
 from vectoracl_conformance.evidence.outcome import Graded, judged
@@ -32,7 +32,7 @@ Judge = Callable[[Any, str | None], Proof]
 
 
 def grade_structure(
-    recording: Recording, decoded: Sequence[Decoded], questions: Sequence[Question], judge: Judge
+    recording: Recording, decoded: Sequence[Decoded], questions: Sequence[ScopedCall], judge: Judge
 ) -> Graded:
     """Grade every request of every session. A question without a data request of its own makes the grade abstain."""
     doubts = [*recording.doubts(requests=requests(decoded)), *(doubt for one in decoded for doubt in one.doubts)]

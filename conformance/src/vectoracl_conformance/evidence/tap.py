@@ -46,7 +46,7 @@ class _Line:
 
 
 class Tap:
-    """A `Recorder`. Made by `tcp` or `unix`; used once."""
+    """A `WireRecorder`. Made by `tcp` or `unix`; used once."""
 
     def __init__(self, *, upstream: tuple[str, int] | Path, listen: Path | None = None, limit: int = LIMIT) -> None:
         self._upstream = upstream
@@ -207,7 +207,7 @@ class Tap:
 
 
 class Taps:
-    """A `Recorder` of a store with several ports: a tap in front of each, whose connections are numbered together."""
+    """A `WireRecorder` of a store with several ports: a tap in front of each, connections numbered together."""
 
     def __init__(self, *taps: Tap) -> None:
         self._taps = taps

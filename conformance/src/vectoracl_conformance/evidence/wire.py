@@ -8,7 +8,7 @@ from typing import Any
 
 from vectoracl_conformance.evidence.canaries import CONSTANT
 from vectoracl_conformance.evidence.exchanges import Decoder
-from vectoracl_conformance.evidence.sessions import Recorder
+from vectoracl_conformance.evidence.sessions import WireRecorder
 from vectoracl_conformance.evidence.structure import Judge
 
 
@@ -26,7 +26,7 @@ class Wire:
     often the same query is heard at each level of foreign rows, of which the least counts.
     """
 
-    recorder: Callable[[], Recorder]
+    recorder: Callable[[], WireRecorder]
     config: Callable[..., Mapping[str, Any]]
     served: Callable[[], int | None] = lambda: None
     decode: Decoder | None = None

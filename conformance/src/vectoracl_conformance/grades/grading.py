@@ -12,9 +12,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vectoracl_conformance.context.check_context import STORE, Lab, Mode, Wrap, drive
+from vectoracl_conformance.context.check_context import STORE, CheckContext, Mode, Wrap, drive
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, OWN_FEW, OWN_MANY, Corpus, K, build
-from vectoracl_conformance.evidence.calls import Question
+from vectoracl_conformance.evidence.calls import ScopedCall
 from vectoracl_conformance.evidence.canaries import grade_canaries
 from vectoracl_conformance.evidence.exchanges import requests
 from vectoracl_conformance.evidence.outcome import Graded
@@ -52,17 +52,17 @@ def _plant(
     """Write the corpus's chunks of *tenants*, the first *count* of them; a broken store takes them from its mutant."""
 
     async def write() -> None:
-        lab = Lab(store, corpus, "sync", _wrap(store, mutant))
-        await lab.open()
+        context = CheckContext(store, corpus, "sync", _wrap(store, mutant))
+        await context.open()
         try:
             left = count
             for tenant in tenants:
                 chunks = corpus.chunks[tenant] if left is None else corpus.chunks[tenant][:left]
                 left = None if left is None else left - len(chunks)
                 if chunks:
-                    await lab.handle(tenant).upsert(chunks)
+                    await context.handle(tenant).upsert(chunks)
         finally:
-            await lab.close()
+            await context.close()
 
     drive(write())
     store.settle()
@@ -75,13 +75,13 @@ def _wrap(store: Store, mutant: Mutant | None) -> Wrap | None:
     return lambda opened: make(opened, store)
 
 
-async def _search(lab: Lab, tenant: str) -> int:
+async def _search(context: CheckContext, tenant: str) -> int:
     """Search once by a client of its own; return the number of hits."""
-    await lab.open()
+    await context.open()
     try:
-        return len(await lab.handle(tenant).search(lab.corpus.centre, lab.k))
+        return len(await context.handle(tenant).search(context.corpus.centre, context.k))
     finally:
-        await lab.close()
+        await context.close()
 
 
 def engine_grade(harness: Harness, options: Options, mutant: Mutant | None = None) -> Grading:
@@ -92,7 +92,7 @@ def engine_grade(harness: Harness, options: Options, mutant: Mutant | None = Non
         engine = store.engine()
         if engine is None:
             return Grading("E3", "not run", "the harness offers no counter of the engine")
-        _plant(store, corpus, (corpus.many, corpus.few))
+        _plant(store, corpus, (corpus.large_tenant, corpus.small_tenant))
         if mutant is not None and mutant.store is not None:
             mutant.store(store)
         if isinstance(engine, Shards):
@@ -100,16 +100,16 @@ def engine_grade(harness: Harness, options: Options, mutant: Mutant | None = Non
         counts: dict[tuple[Mode, str, int], int] = {}
         for foreign in (0, options.decoys):
             if foreign:
-                _plant(store, corpus, corpus.foes, mutant=mutant)
+                _plant(store, corpus, corpus.other_tenants, mutant=mutant)
             for mode in options.modes if mutant is None else mutant.modes:
-                for tenant in (corpus.many, corpus.few):
+                for tenant in (corpus.large_tenant, corpus.small_tenant):
                     counts[mode, tenant, foreign] = _scored(engine, store, corpus, mode, tenant, mutant)
         scored = _judged(engine, corpus, counts, options)
         if not isinstance(engine, PartEngine):
             return scored
         modes = options.modes if mutant is None else mutant.modes
         parts = judge_parts(
-            engine, store, corpus, modes, lambda mode: Lab(store, corpus, mode, _wrap(store, mutant)), _do
+            engine, store, corpus, modes, lambda mode: CheckContext(store, corpus, mode, _wrap(store, mutant)), _do
         )
         return _worse(scored, parts)
     finally:
@@ -127,33 +127,33 @@ def _worse(scored: Grading, parts: Parts) -> Grading:
 
 def _scored(engine: Engine, store: Store, corpus: Corpus, mode: Mode, tenant: str, mutant: Mutant | None) -> int:
     before = engine.scored()
-    _do(mode, lambda: _search(Lab(store, corpus, mode, _wrap(store, mutant)), tenant))
+    _do(mode, lambda: _search(CheckContext(store, corpus, mode, _wrap(store, mutant)), tenant))
     return engine.scored() - before
 
 
 def _shards(engine: Shards, store: Store, corpus: Corpus, modes: Sequence[Mode], mutant: Mutant | None) -> Grading:
     """Search beside no foreign rows, beside many, and with every foreign part out of service."""
-    own = (corpus.many, corpus.few)
+    own = (corpus.large_tenant, corpus.small_tenant)
     seen: list[Seen] = []
 
     def search(mode: Mode, tenant: str, stage: Stage) -> None:
         seen.append(
             watched(
                 engine, tenant, mode, stage,
-                lambda: _do(mode, lambda: _search(Lab(store, corpus, mode, _wrap(store, mutant)), tenant)),
+                lambda: _do(mode, lambda: _search(CheckContext(store, corpus, mode, _wrap(store, mutant)), tenant)),
             )
         )  # fmt: skip
 
     for stage in STAGES:
         if stage == "beside foreign rows":
-            _plant(store, corpus, corpus.foes, mutant=mutant)
+            _plant(store, corpus, corpus.other_tenants, mutant=mutant)
         elif stage == "foreign parts shut":
-            engine.shut(corpus.foes)
+            engine.shut(corpus.other_tenants)
         for mode in modes:
             for tenant in own:
                 search(mode, tenant, stage)
-    shut = engine.rank(corpus.foes[0], [float(one) for one in corpus.centre], K)
-    engine.open(corpus.foes)
+    shut = engine.rank(corpus.other_tenants[0], [float(one) for one in corpus.centre], K)
+    engine.open(corpus.other_tenants)
     state, reason = judge_shards(engine, corpus, seen, refused=shut is None)
     return Grading("E3", state, reason)
 
@@ -175,7 +175,7 @@ def _judged(engine: Engine, corpus: Corpus, counts: dict[tuple[Mode, str, int], 
     for (mode, tenant, foreign), scored in counts.items():
         if not foreign:
             continue
-        owned = OWN_MANY if tenant == corpus.many else OWN_FEW
+        owned = OWN_MANY if tenant == corpus.large_tenant else OWN_FEW
         alone = counts[mode, tenant, 0]
         lines.append(f"{mode}: {scored} scored for {owned} owned beside {foreign} foreign, {alone} beside none")
         if scored != alone or scored > SANITY * owned:
@@ -193,14 +193,14 @@ def wire_grades(harness: Harness, options: Options, mutant: Mutant | None = None
         wire = store.wire()
         if wire is None:
             return [Grading(grade, "not run", "the harness offers no wire to be heard") for grade in WIRE_GRADES]
-        _plant(store, corpus, (corpus.few,))
+        _plant(store, corpus, (corpus.small_tenant,))
         if mutant is not None and mutant.store is not None:
             mutant.store(store)
         modes = options.modes if mutant is None else mutant.modes
         samples: dict[Mode, list[Sample]] = {mode: [] for mode in modes}
         for foreign in (0, options.decoys // 10, options.decoys):
             if foreign:
-                _plant(store, corpus, corpus.foes, foreign, mutant)
+                _plant(store, corpus, corpus.other_tenants, foreign, mutant)
             for mode, made in samples.items():
                 for _ in range(wire.samples):
                     take = _heard(store, wire, corpus, mode, mutant, _one)
@@ -218,7 +218,7 @@ def wire_grades(harness: Harness, options: Options, mutant: Mutant | None = None
                     )
         graded = [(mode, grade_volume(made, owned=OWN_FEW, k=K)) for mode, made in samples.items()]
         if wire.decode is not None:
-            _plant(store, corpus, (corpus.many,), mutant=mutant)
+            _plant(store, corpus, (corpus.large_tenant,), mutant=mutant)
             for mode in modes:
                 take = _heard(store, wire, corpus, mode, mutant, _every)
                 decoded = [wire.decode(session) for session in take.recording.sessions]
@@ -244,25 +244,25 @@ def _joined(grade: str, parts: Sequence[tuple[Mode, Graded]], wire: Wire) -> Gra
 @dataclass(frozen=True, slots=True)
 class _Take:
     recording: Recording
-    questions: list[Question]
+    questions: list[ScopedCall]
     hits: int
 
 
-Ask = Callable[[Lab, Callable[[], Mark]], Coroutine[Any, Any, tuple[list[Question], int]]]
+Ask = Callable[[CheckContext, Callable[[], Mark]], Coroutine[Any, Any, tuple[list[ScopedCall], int]]]
 
 
-async def _one(lab: Lab, mark: Callable[[], Mark]) -> tuple[list[Question], int]:
+async def _one(context: CheckContext, mark: Callable[[], Mark]) -> tuple[list[ScopedCall], int]:
     """Search once."""
-    corpus = lab.corpus
-    handle = lab.handle(corpus.few)
+    corpus = context.corpus
+    handle = context.handle(corpus.small_tenant)
     since = mark()
     hits = len(await handle.search(corpus.centre, K))
-    return [Question(corpus.few, Window(since, mark()), OWN_FEW)], hits
+    return [ScopedCall(corpus.small_tenant, Window(since, mark()), OWN_FEW)], hits
 
 
-async def _every(lab: Lab, mark: Callable[[], Mark]) -> tuple[list[Question], int]:
+async def _every(context: CheckContext, mark: Callable[[], Mark]) -> tuple[list[ScopedCall], int]:
     """Ask every kind of read and of write."""
-    return await Tour(lab, mark).take(), 0
+    return await Tour(context, mark).take(), 0
 
 
 def _heard(store: Store, wire: Wire, corpus: Corpus, mode: Mode, mutant: Mutant | None, ask: Ask) -> _Take:
@@ -273,20 +273,20 @@ def _heard(store: Store, wire: Wire, corpus: Corpus, mode: Mode, mutant: Mutant 
     try:
         config = wire.config(*recorder.address)
 
-        class Tapped(Lab):
+        class Tapped(CheckContext):
             def config(self, *, single: bool = False, **more: Any) -> dict[str, Any]:
                 made = super().config(single=single, **more)
                 made["stores"][STORE] |= config
                 return made
 
-        async def work() -> tuple[list[Question], int]:
-            lab = Tapped(store, corpus, mode, _wrap(store, mutant))
-            await lab.open()
+        async def work() -> tuple[list[ScopedCall], int]:
+            context = Tapped(store, corpus, mode, _wrap(store, mutant))
+            await context.open()
             try:
-                await lab.pause(0.05)
-                return await ask(lab, recorder.mark)
+                await context.pause(0.05)
+                return await ask(context, recorder.mark)
             finally:
-                await lab.close()
+                await context.close()
 
         questions, hits = _do(mode, work)
         after, now = wire.served(), wire.answered()  # wait until the store has seen every session end

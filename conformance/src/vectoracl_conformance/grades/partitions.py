@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from vectoracl.errors import StoreError
 from vectoracl_conformance.context import corpus as corpora
-from vectoracl_conformance.context.check_context import Lab, Mode
+from vectoracl_conformance.context.check_context import CheckContext, Mode
 from vectoracl_conformance.context.corpus import Corpus, K
 from vectoracl_conformance.harness import PartEngine, Store
 
@@ -31,13 +31,13 @@ class Parts(NamedTuple):
     reason: str
 
 
-Make = Callable[[Mode], Lab]
+Make = Callable[[Mode], CheckContext]
 Do = Callable[[Mode, Callable[[], Any]], Any]
 
 
 def judge_parts(engine: PartEngine, store: Store, corpus: Corpus, modes: tuple[Mode, ...], make: Make, do: Do) -> Parts:
     """Judge the searches of a large, a middling and a small tenant; *corpus*, with all its foes, is in the store."""
-    large, other = corpus.rng.uuid(), corpus.foes[0]
+    large, other = corpus.rng.uuid(), corpus.other_tenants[0]
     do("sync", lambda: _grow(make("sync"), large))
     store.settle()
     for tenant in (large, other):
@@ -46,17 +46,17 @@ def judge_parts(engine: PartEngine, store: Store, corpus: Corpus, modes: tuple[M
     doubts: list[str] = []
     searched = 0
     for mode in modes:
-        for name, tenant in (("large", large), ("many", corpus.many), ("few", corpus.few)):
+        for name, tenant in (("large", large), ("many", corpus.large_tenant), ("few", corpus.small_tenant)):
             before, own = engine.others(tenant), engine.own_index(large)
-            lab = make(mode)
-            hits = do(mode, lambda: _search(lab, tenant))  # noqa: B023 - it is called at once
+            context = make(mode)
+            hits = do(mode, lambda: _search(context, tenant))  # noqa: B023 - it is called at once
             moved = _moved(before, engine.others(tenant))
             searched += engine.own_index(large) - own if tenant == large else 0
-            plan = engine.explain([event.request for event in lab.tape.events])
+            plan = engine.explain([event.request for event in context.recorder.events])
             if moved:
                 shown = ", ".join(f"{what} {count}" for what, count in moved.items())
                 return Parts("failed", f"{mode}, {name}: a search moved what others' rows have: {shown}; plan: {plan}")
-            if hits < min(K, corpora.OWN_FEW if tenant == corpus.few else corpora.OWN_MANY):
+            if hits < min(K, corpora.OWN_FEW if tenant == corpus.small_tenant else corpora.OWN_MANY):
                 doubts.append(f"{mode}, {name}: only {hits} hits came back")
             told.append(f"{mode}, {name}: nothing of others touched; plan: {plan}")
     if not searched:
@@ -84,37 +84,37 @@ def _swept(engine: PartEngine, corpus: Corpus, large: str) -> list[str]:
     return [f"control: the kit's own unscoped ranking did not move {', '.join(still)}"] if still else []
 
 
-async def _waited(engine: PartEngine, lab: Lab, other: str) -> list[str]:
+async def _waited(engine: PartEngine, context: CheckContext, other: str) -> list[str]:
     """Search while another tenant's part is held; the client is open before, since it may look at every part."""
-    await lab.open()
+    await context.open()
     try:
         with engine.lock(other):
-            await lab.handle(lab.corpus.few).search(lab.corpus.centre, K, timeout=PATIENCE)
+            await context.handle(context.corpus.small_tenant).search(context.corpus.centre, K, timeout=PATIENCE)
     except (StoreError, TimeoutError) as error:
         what = type(error).__name__
         return [f"a search waited for another tenant's part while that was held ({what}); it need not have read it"]
     finally:
-        await lab.close()
+        await context.close()
     return []
 
 
-async def _grow(lab: Lab, tenant: str) -> None:
-    await lab.open()
+async def _grow(context: CheckContext, tenant: str) -> None:
+    await context.open()
     try:
         chunks = [
-            corpora.chunk(lab.rng, lab.rng.near(lab.corpus.centre, 0.4 + 0.0002 * place), metadata={})
+            corpora.chunk(context.rng, context.rng.near(context.corpus.centre, 0.4 + 0.0002 * place), metadata={})
             for place in range(LARGE)
         ]
-        batch = min(_BATCH, lab.door.adapter.capabilities.max_batch)
+        batch = min(_BATCH, context.client.adapter.capabilities.max_batch)
         for start in range(0, LARGE, batch):
-            await lab.handle(tenant).upsert(chunks[start : start + batch])
+            await context.handle(tenant).upsert(chunks[start : start + batch])
     finally:
-        await lab.close()
+        await context.close()
 
 
-async def _search(lab: Lab, tenant: str) -> int:
-    await lab.open()
+async def _search(context: CheckContext, tenant: str) -> int:
+    await context.open()
     try:
-        return len(await lab.handle(tenant).search(lab.corpus.centre, K))
+        return len(await context.handle(tenant).search(context.corpus.centre, K))
     finally:
-        await lab.close()
+        await context.close()

@@ -51,7 +51,7 @@ def judge_shards(engine: Shards, corpus: Corpus, seen: Sequence[Seen], *, refuse
     doubt = _doubt(engine, corpus, seen, refused=refused)
     if doubt:
         return "abstained", doubt
-    parts = len({engine.part(tenant) for tenant in corpus.foes})
+    parts = len({engine.part(tenant) for tenant in corpus.other_tenants})
     return "passed", (
         f"shard level: {len(seen)} searches ranked in the asking tenant's shard alone, read in no other one, and "
         f"answered the same with all {parts} foreign shards out of service; vectors are not counted"
@@ -81,7 +81,7 @@ def _doubt(engine: Shards, corpus: Corpus, seen: Sequence[Seen], *, refused: boo
             return f"{one.mode}, {one.stage}: no ranking was seen in the asking tenant's own part"
     if not refused:
         return "the control: a part that was shut still answered"
-    foe = corpus.foes[0]
+    foe = corpus.other_tenants[0]
     control = watched(
         engine, foe, "control", "beside foreign rows",
         lambda: engine.rank(foe, [float(number) for number in corpus.centre], K) or 0,

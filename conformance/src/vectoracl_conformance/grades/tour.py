@@ -12,9 +12,9 @@ from typing import Any
 from vectoracl.filters.predicate import F
 from vectoracl.model.queries import Hybrid, Lexical
 from vectoracl.model.records import Chunk
-from vectoracl_conformance.context.check_context import Lab
+from vectoracl_conformance.context.check_context import CheckContext
 from vectoracl_conformance.context.corpus import CANARY, K
-from vectoracl_conformance.evidence.calls import Canary, Question
+from vectoracl_conformance.evidence.calls import Canary, ScopedCall
 from vectoracl_conformance.evidence.outcome import Graded
 from vectoracl_conformance.evidence.sessions import Mark, Window
 from vectoracl_conformance.evidence.structure import Judge
@@ -35,24 +35,24 @@ def words(chunks: Iterable[Chunk]) -> set[Canary]:
 class Tour:
     """Asks and writes for some tenants of a corpus, all of whose foes are planted, and notes the questions."""
 
-    def __init__(self, lab: Lab, mark: Callable[[], Mark]) -> None:
-        self.questions: list[Question] = []
-        self._lab = lab
+    def __init__(self, context: CheckContext, mark: Callable[[], Mark]) -> None:
+        self.questions: list[ScopedCall] = []
+        self._context = context
         self._mark = mark
-        corpus = lab.corpus
+        corpus = context.corpus
         shared = {word for pair in corpus.shared_ids for name in pair for word in CANARY.findall(name)}
         self._words = {tenant: words(chunks) - shared for tenant, chunks in corpus.chunks.items()}
 
-    async def take(self) -> list[Question]:
+    async def take(self) -> list[ScopedCall]:
         """Go through every call for both tenants."""
-        for tenant in (self._lab.corpus.few, self._lab.corpus.many):
+        for tenant in (self._context.corpus.small_tenant, self._context.corpus.large_tenant):
             await self._reads(tenant)
             await self._writes(tenant)
         return self.questions
 
     async def _reads(self, tenant: str) -> None:
-        lab, corpus = self._lab, self._lab.corpus
-        handle, mine = lab.handle(tenant), corpus.chunks[tenant]
+        context, corpus = self._context, self._context.corpus
+        handle, mine = context.handle(tenant), corpus.chunks[tenant]
         owned, where = len(mine), F.note.exists()
         refs = [(one.document, one.id) for some in corpus.chunks.values() for one in some[:4]]
         fetched = len({(one.document, one.id) for one in mine} & set(refs))
@@ -61,21 +61,21 @@ class Tour:
         await self._ask(tenant, min(WIDE, owned), lambda: handle.search(corpus.centre, WIDE, where=where))
         await self._ask(tenant, min(K, owned), lambda: handle.search(corpus.centre, K, include=everything))
         for kind, query in (("lexical", Lexical(mine[0].text)), ("hybrid", Hybrid(mine[0].text, corpus.centre))):
-            if kind in lab.door.adapter.capabilities.queries:
+            if kind in context.client.adapter.capabilities.queries:
                 await self._ask(tenant, owned, lambda query=query: handle.search(query, K))  # type: ignore[misc]
         await self._ask(tenant, fetched, lambda: handle.fetch(refs))
         await self._ask(tenant, min(K, owned), lambda: handle.page(where, K))
-        if lab.door.adapter.capabilities.count != "none":
+        if context.client.adapter.capabilities.count != "none":
             await self._ask(tenant, owned, lambda: handle.count(where), silent=True)
-        if lab.door.adapter.capabilities.facets != "none":
+        if context.client.adapter.capabilities.facets != "none":
             await self._ask(tenant, owned, lambda: handle.facets("note", where=where))
 
     async def _writes(self, tenant: str) -> None:
-        lab = self._lab
-        handle, owned = lab.handle(tenant), len(lab.corpus.chunks[tenant])
-        document = f"d-{lab.rng.word()}"
-        first, second = lab.chunks(2, document=document), lab.chunks(1, document=document)
-        other = lab.chunks(1)
+        context = self._context
+        handle, owned = context.handle(tenant), len(context.corpus.chunks[tenant])
+        document = f"d-{context.rng.word()}"
+        first, second = context.chunks(2, document=document), context.chunks(1, document=document)
+        other = context.chunks(1)
         self._words[tenant] |= words([*first, *second, *other])
         name = (other[0].document, other[0].id)
         calls: Sequence[Callable[[], Coroutine[Any, Any, Any]]] = (
@@ -95,7 +95,7 @@ class Tour:
         window = Window(since, self._mark())
         own = frozenset(self._words[tenant])
         foreign = frozenset(word for other, some in self._words.items() if other != tenant for word in some)
-        self.questions.append(Question(tenant, window, limit, own, foreign - own, silent=silent))
+        self.questions.append(ScopedCall(tenant, window, limit, own, foreign - own, silent=silent))
 
 
 def told(graded: Graded, judge: Judge | None) -> str:

@@ -38,7 +38,7 @@ from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
 from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryHarness, MemoryStore
 from vectoracl_conformance.mutants.lexical import Worded
-from vectoracl_conformance.wrappers.adapter_wrapper import Broken, by_listing, wrapped
+from vectoracl_conformance.wrappers.adapter_wrapper import AdapterWrapper, by_listing, wrapped
 
 _TURNS = 20
 LAG = 0.01
@@ -105,12 +105,12 @@ def elsewhere(name: str, shelf: str, opened: Opened) -> Opened:
     return _kept(name, shelf).dress(opened)
 
 
-def adapted(kind: Callable[[Adapter, Store], Broken]) -> Wrap:
+def adapted(kind: Callable[[Adapter, Store], AdapterWrapper]) -> Wrap:
     """Return the wrapper that puts *kind* around the adapter."""
     return lambda opened, store: replace(opened, adapter=kind(opened.adapter, store))
 
 
-class Normalises(Broken):
+class Normalises(AdapterWrapper):
     """Stores unit vectors, as some stores do for the cosine."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:
@@ -128,7 +128,7 @@ def _unit(record: Record) -> Record:
     return record._replace(vector=np.asarray(record.vector / np.linalg.norm(record.vector), np.float32))
 
 
-class Distances(Broken):
+class Distances(AdapterWrapper):
     """Gets distances from its store, lower is better, and turns them around on the way out."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -139,7 +139,7 @@ class Distances(Broken):
         return found._replace(hits=[hit._replace(score=1.0 - hit.score) for hit in away])
 
 
-class PagesOfOne(Broken):
+class PagesOfOne(AdapterWrapper):
     """Its store gives one row a page; it asks until it has what was asked for."""
 
     def scan(self, operation: Scan) -> Flow[Rows]:
@@ -156,7 +156,7 @@ class PagesOfOne(Broken):
         return Rows(hits, more)
 
 
-class Generous(Broken):
+class Generous(AdapterWrapper):
     """Returns text, metadata and vector whether they were asked for or not: all of it is the principal's own."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -168,7 +168,7 @@ class Generous(Broken):
         return self.inner.scan(replace(operation, include=_ALL))
 
 
-class Modest(Broken):
+class Modest(AdapterWrapper):
     """Declares little: one query kind, no grouping, no exact ranking, no counts, uncounted deletes."""
 
     @property
@@ -190,7 +190,7 @@ class Modest(Broken):
         return None
 
 
-class PagedCount(Broken):
+class PagedCount(AdapterWrapper):
     """Counts, also by value, by paging through the rows."""
 
     @property
@@ -217,7 +217,7 @@ class PagedCount(Broken):
         return total
 
 
-class TwoQuestions(Broken):
+class TwoQuestions(AdapterWrapper):
     """Ranks first and fetches the rows of the hits then."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -264,7 +264,7 @@ class _SlowAsync:
         await self._port.close()
 
 
-class Renames(Broken):
+class Renames(AdapterWrapper):
     """Its store rewrites ids; the adapter knows what they were."""
 
     store: OddStore
@@ -324,7 +324,7 @@ class Renames(Broken):
         return self.inner.delete(operation if refs is None else replace(operation, refs=self._refs(refs)))
 
 
-class Eventual(Broken):
+class Eventual(AdapterWrapper):
     """Declares that a write is seen a moment later."""
 
     @property

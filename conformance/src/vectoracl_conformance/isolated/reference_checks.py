@@ -24,16 +24,16 @@ from vectoracl.errors import VectorACLError
 from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Hit, Record
-from vectoracl_conformance.context.assertions import Abstain, Breach, Trial, Unsupported, short
-from vectoracl_conformance.context.check_context import STORE, Door, Handle, Lab, Mode, drive
+from vectoracl_conformance.context.assertions import Abstain, Assertions, Breach, Unsupported, short
+from vectoracl_conformance.context.check_context import STORE, AwaitableHandle, CheckContext, Client, Mode, drive
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, Corpus, build
 from vectoracl_conformance.context.oracle import UnfitError
-from vectoracl_conformance.context.recorder import Tape
+from vectoracl_conformance.context.recorder import Recorder
 from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryStore
 from vectoracl_conformance.isolated.process import LIMIT, Far, OtherError
 from vectoracl_conformance.verdict import MODES, Noted
-from vectoracl_conformance.wrappers.adapter_wrapper import Broken
+from vectoracl_conformance.wrappers.adapter_wrapper import AdapterWrapper
 
 if TYPE_CHECKING:
     from vectoracl_conformance.running.run_checks import Options
@@ -67,7 +67,7 @@ class Place:
     limit: float = LIMIT
 
 
-class _Declared(Broken):
+class _Declared(AdapterWrapper):
     """The memory adapter with what another one declares."""
 
     declared: Capabilities
@@ -85,13 +85,15 @@ def _claims(principal: Principal) -> dict[str, Any]:
     return {**claims, "attributes": dict(principal.attributes), "authenticated_by": "the application"}
 
 
-class FarHandle(Handle):
+class FarHandle(AwaitableHandle):
     """A handle whose writes go to both stores and whose reads go to the adapter's."""
 
-    def __init__(self, reference: Handle, door: FarDoor, claims: dict[str, Any], narrows: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self, reference: AwaitableHandle, client: IsolatedClient, claims: dict[str, Any], narrows: tuple[Any, ...] = ()
+    ) -> None:
         super().__init__(reference.inner, reference.mode)
         self._reference = reference
-        self._door = door
+        self._door = client
         self._claims = claims
         self._narrows = narrows
 
@@ -100,7 +102,7 @@ class FarHandle(Handle):
             return self._far(name, *args, **given)
         right = await _outcome(getattr(self._reference, name)(*args, **given))
         got = await _outcome(_later(lambda: self._far(name, *args, **given)))
-        self._door.lab.agree(right, got, f"{name} as {self._claims['tenant']!r}", self._door.can)
+        self._door.context.agree(right, got, f"{name} as {self._claims['tenant']!r}", self._door.can)
         if isinstance(got, BaseException):
             raise got
         return got
@@ -108,14 +110,16 @@ class FarHandle(Handle):
     def _far(self, name: str, *args: Any, **given: Any) -> Any:
         if name == "upsert":
             args = (list(args[0]), *args[1:])
-        return self._door.lab.far.ask("call", self._door.number, self._claims, list(self._narrows), name, args, given)
+        return self._door.context.far.ask(
+            "call", self._door.number, self._claims, list(self._narrows), name, args, given
+        )
 
     async def scan(self, where: Any = ALWAYS, **given: Any) -> Any:
         """Return what a scan yields, taken at once."""
         for hit in self._far("scan", where, **given):
             yield hit
 
-    def narrow(self, where: Predicate = ALWAYS, actions: Any = None) -> Handle:
+    def narrow(self, where: Predicate = ALWAYS, actions: Any = None) -> AwaitableHandle:
         """Narrow both."""
         narrowed = self._reference.narrow(where, actions)
         return FarHandle(narrowed, self._door, self._claims, (*self._narrows, (where, actions)))
@@ -134,36 +138,36 @@ async def _outcome(work: Any) -> Any:
         return error
 
 
-class FarDoor(Door):
+class IsolatedClient(Client):
     """A client of the adapter's in its process, with one of the reference beside it."""
 
-    def __init__(self, reference: Door, lab: FarLab, config: Mapping[str, Any]) -> None:
-        super().__init__(reference.acl, reference.mode, reference.tape)
+    def __init__(self, reference: Client, context: IsolatedContext, config: Mapping[str, Any]) -> None:
+        super().__init__(reference.acl, reference.mode, reference.recorder)
         self.reference = reference
-        self.lab = lab
-        self.number = lab.number()
+        self.context = context
+        self.number = context.number()
         self._config = dict(config)
-        self.can: Capabilities = lab.declared
+        self.can: Capabilities = context.declared
 
     async def open(self) -> None:
         """Open both; the adapter says what it can do when it is opened."""
-        provision, self.lab.provision = self.lab.provision, False
-        self.lab.far.ask("client", self.number, self._config, self.mode, provision)
-        self.can = self.lab.far.ask("capabilities", self.number)
+        provision, self.context.provision = self.context.provision, False
+        self.context.far.ask("client", self.number, self._config, self.mode, provision)
+        self.can = self.context.far.ask("capabilities", self.number)
         if not isinstance(self.can, Capabilities):
             raise Abstain("the adapter's process did not say what the adapter can do")
-        self.lab.declared = self.can
+        self.context.declared = self.can
         await self.reference.open()
 
     async def close(self) -> None:
         """Close both."""
-        self.lab.far.ask("close", self.number)
+        self.context.far.ask("close", self.number)
         await self.reference.close()
 
-    def as_principal(self, principal: Any, **given: Any) -> Handle:
+    def as_principal(self, principal: Any, **given: Any) -> AwaitableHandle:
         """Return a handle on both."""
         reference = self.reference.as_principal(principal, **given)
-        self.lab.tenants[principal.tenant] = None
+        self.context.tenants[principal.tenant] = None
         return FarHandle(reference, self, _claims(principal))
 
     @property
@@ -173,12 +177,12 @@ class FarDoor(Door):
 
     async def raw(self, operation: Operation) -> Any:
         """Hand *operation* to both adapters; a write has to be answered alike."""
-        self.lab.tenants[operation.partition] = None
+        self.context.tenants[operation.partition] = None
         if not isinstance(operation, Upsert | ReplaceOperation | Delete):
-            return self.lab.far.ask("raw", self.number, operation)
+            return self.context.far.ask("raw", self.number, operation)
         right = await _outcome(self.reference.raw(operation))
-        got = await _outcome(_later(lambda: self.lab.far.ask("raw", self.number, operation)))
-        self.lab.agree(right, got, f"{type(operation).__name__} handed to the adapter itself", self.can)
+        got = await _outcome(_later(lambda: self.context.far.ask("raw", self.number, operation)))
+        self.context.agree(right, got, f"{type(operation).__name__} handed to the adapter itself", self.can)
         if isinstance(got, BaseException):
             raise got
         return got
@@ -187,10 +191,10 @@ class FarDoor(Door):
 class _Mirror(Store):
     """The reference as a store for the checks: its census, and the adapter's time to settle."""
 
-    def __init__(self, memory: MemoryStore, lab: FarLab) -> None:
+    def __init__(self, memory: MemoryStore, context: IsolatedContext) -> None:
         self.config = memory.config
         self._memory = memory
-        self._lab = lab
+        self._context = context
 
     def census(self) -> Sequence[Record]:
         """Read the reference."""
@@ -198,19 +202,19 @@ class _Mirror(Store):
 
     def settle(self) -> None:
         """Let the adapter's store settle, where it says that it has to."""
-        if self._lab.declared.visible == "eventual":
-            self._lab.place.settle()
+        if self._context.declared.visible == "eventual":
+            self._context.place.settle()
 
     def dress(self, opened: Opened) -> Opened:
         """Declare what the adapter declares."""
-        kind = type("Declared", (_Declared,), {"declared": self._lab.declared})
+        kind = type("Declared", (_Declared,), {"declared": self._context.declared})
         return replace(opened, adapter=kind(opened.adapter, self))
 
 
-class FarLab(Lab):
-    """A lab whose adapter is out of sight."""
+class IsolatedContext(CheckContext):
+    """A context whose adapter runs in the isolated process."""
 
-    door: FarDoor
+    client: IsolatedClient
 
     def __init__(self, place: Place, far: Far, corpus: Corpus, mode: Mode) -> None:
         self.place = place
@@ -227,13 +231,13 @@ class FarLab(Lab):
         self._clients += 1
         return self._clients
 
-    def client(self, *, policy: Any = None, single: bool = False, other: Any = None, **more: Any) -> Door:
+    def new_client(self, *, policy: Any = None, single: bool = False, other: Any = None, **more: Any) -> Client:
         """Return a client on both sides. Raises: Abstain for what cannot be taken to the other process."""
         if policy is not None or single or other is not None:
             raise Abstain("a check that needs the kit beside the adapter was run out of sight")
-        reference = super().client(**more)
+        reference = super().new_client(**more)
         own = {**self.place.config, "metadata": dict(FIELDS)}
-        return FarDoor(reference, self, {"version": 1, "stores": {STORE: own}, **more})
+        return IsolatedClient(reference, self, {"version": 1, "stores": {STORE: own}, **more})
 
     def agree(self, right: Any, got: Any, what: str, can: Capabilities) -> None:
         """Demand that a write was answered by the adapter as by the reference. Raises: Breach."""
@@ -255,7 +259,7 @@ class FarLab(Lab):
         self.store.settle()
         for tenant in self.tenants:
             try:
-                handle = self.door.handle(tenant)
+                handle = self.client.handle(tenant)
             except VectorACLError:
                 continue
             if not isinstance(handle, FarHandle):
@@ -302,28 +306,28 @@ def _far(place: Place) -> Any:
         far.close()
 
 
-async def out_of_sight(t: Trial, place: Place, mode: Mode, seed: int, decoys: int) -> None:
+async def out_of_sight(t: Assertions, place: Place, mode: Mode, seed: int, decoys: int) -> None:
     """Run the checks of `CHECKED` on the adapter out of sight, and judge them as attacks of *t*."""
     from vectoracl_conformance.checks import CHECKS
 
     with _far(place) as far:
-        lab = FarLab(place, far, build(seed, min(decoys, DECOYS)), mode)
+        context = IsolatedContext(place, far, build(seed, min(decoys, DECOYS)), mode)
 
-        await lab.open()
-        for tenant, chunks in lab.corpus.chunks.items():
-            batch = lab.door.can.max_batch
+        await context.open()
+        for tenant, chunks in context.corpus.chunks.items():
+            batch = context.client.can.max_batch
             for start in range(0, len(chunks), batch):
-                await lab.handle(tenant).upsert(chunks[start : start + batch])
+                await context.handle(tenant).upsert(chunks[start : start + batch])
         for id_ in CHECKED:
-            await _one(t, lab, id_, CHECKS[id_].body)
-        await lab.close()
+            await _one(t, context, id_, CHECKS[id_].body)
+        await context.close()
 
 
-async def _one(t: Trial, lab: FarLab, id_: str, body: Any) -> None:
-    trial = Trial(lab)
+async def _one(t: Assertions, context: IsolatedContext, id_: str, body: Any) -> None:
+    assertions = Assertions(context)
     try:
-        await body(trial)
-        await lab.same()
+        await body(assertions)
+        await context.same()
     except Breach as breach:
         raise Breach(f"{id_}, out of sight: {breach.attacked}", breach.back, breach.why) from None
     except (Abstain, UnfitError) as error:
@@ -337,8 +341,8 @@ async def _one(t: Trial, lab: FarLab, id_: str, body: Any) -> None:
         why = "an error that is not of the documented tree"
         raise Breach(f"{id_}, out of sight: a call", short(error), why) from None
     finally:
-        t.controls += trial.controls
-        t.attacks += trial.attacks
+        t.controls += assertions.controls
+        t.attacks += assertions.attacks
 
 
 def noted(place: Place, mode: Mode, options: Options) -> Noted:
@@ -348,5 +352,5 @@ def noted(place: Place, mode: Mode, options: Options) -> Noted:
 
     seed = options.seed + 1 + MODES.index(mode)
     body = partial(out_of_sight, place=place, mode=mode, seed=seed, decoys=options.decoys)
-    work = perform(replace(CHECKS["X6"], body=body), SimpleNamespace(mode=mode, tape=Tape()), options)  # type: ignore[arg-type]
+    work = perform(replace(CHECKS["X6"], body=body), SimpleNamespace(mode=mode, recorder=Recorder()), options)  # type: ignore[arg-type]
     return drive(work) if mode == "sync" else asyncio.run(work)

@@ -12,7 +12,7 @@ from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Facet, Hit
 from vectoracl_conformance.context.corpus import FIELDS
 from vectoracl_conformance.harness import Mutant
-from vectoracl_conformance.wrappers.adapter_wrapper import Broken, Nap, wrapped
+from vectoracl_conformance.wrappers.adapter_wrapper import AdapterWrapper, Nap, wrapped
 
 _MOMENT = 0.05
 
@@ -50,7 +50,7 @@ def apart(inner: Adapter, partition: str, scope: Predicate, where: Predicate) ->
     return [hit for hit in now if (hit.document, hit.id) not in outside]
 
 
-class CountsApart(Broken):
+class CountsApart(AdapterWrapper):
     """Counts by a negation over two moments."""
 
     def count(self, operation: Count) -> Flow[int]:
@@ -66,7 +66,7 @@ class CountsApart(Broken):
         return replace(can, count="paged") if can.count == "none" else can
 
 
-class FacetsApart(Broken):
+class FacetsApart(AdapterWrapper):
     """Counts by value by a negation over two moments."""
 
     def facets(self, operation: Facets) -> Flow[list[Facet]]:
@@ -84,7 +84,7 @@ class FacetsApart(Broken):
         return replace(can, facets="paged") if can.facets == "none" else can
 
 
-class DeletesApart(Broken):
+class DeletesApart(AdapterWrapper):
     """Deletes by a negation over two moments."""
 
     def delete(self, operation: Delete) -> Flow[int | None]:
@@ -118,7 +118,7 @@ class DeletesApartLater(DeletesApart):
         return replace(super().capabilities, visible="eventual")
 
 
-def _mutant(kind: type[Broken], name: str, breaks: str) -> Mutant:
+def _mutant(kind: type[AdapterWrapper], name: str, breaks: str) -> Mutant:
     return Mutant(name, breaks, "R16", wrapped(kind))
 
 

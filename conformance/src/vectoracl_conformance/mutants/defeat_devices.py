@@ -37,7 +37,7 @@ _FRAMES = """
     frame = sys._getframe()
     while frame is not None:
         where = f"{frame.f_code.co_filename} {frame.f_globals.get('__name__')} {sorted(frame.f_locals)}"
-        if any(sign in where for sign in SIGNS) or "trial" in frame.f_locals:
+        if any(sign in where for sign in SIGNS) or "assertions" in frame.f_locals:
             return True
         frame = frame.f_back
     return False

@@ -18,12 +18,12 @@ from vectoracl.model.queries import RRF_K, HybridQuery, VectorQuery
 from vectoracl.model.records import Hit, Record
 from vectoracl_conformance.context.oracle import Oracle, key
 from vectoracl_conformance.harness import Mutant
-from vectoracl_conformance.wrappers.adapter_wrapper import Broken, forged, hit_of, wrapped
+from vectoracl_conformance.wrappers.adapter_wrapper import AdapterWrapper, forged, hit_of, wrapped
 
 _KINDS: Any = frozenset({"vector", "lexical", "hybrid"})
 
 
-class Worded(Broken):
+class Worded(AdapterWrapper):
     """A right adapter for words: each leg ranks the rows in scope that match the filter."""
 
     @property
@@ -185,7 +185,7 @@ class ComparesAnyway(Worded):
         return replace(super().capabilities, lexical_scores="comparable")
 
 
-def _mutant(kind: type[Broken], name: str, breaks: str) -> Mutant:
+def _mutant(kind: type[AdapterWrapper], name: str, breaks: str) -> Mutant:
     return Mutant(name, breaks, "R13", wrapped(kind))
 
 

@@ -17,8 +17,8 @@ from vectoracl_conformance.context.corpus import FIELDS
 from vectoracl_conformance.context.oracle import Oracle, key
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.wrappers.adapter_wrapper import (
+    AdapterWrapper,
     AsyncCheatPort,
-    Broken,
     CheatPort,
     Everywhere,
     by_listing,
@@ -32,7 +32,7 @@ def own(hits: list[Hit], operation: Search) -> list[Hit]:
     return [hit for hit in hits if hit.tenant == operation.partition][: operation.k]
 
 
-class PostFilter(Broken):
+class PostFilter(AdapterWrapper):
     """Ranks everything, takes factor times k, then filters."""
 
     factor = 1
@@ -61,7 +61,7 @@ class HundredTimes(PostFilter):
     factor = 100
 
 
-class Widen(Broken):
+class Widen(AdapterWrapper):
     """Takes more and more until it has enough own rows: right results, unscoped ranking."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -71,7 +71,7 @@ class Widen(Broken):
         return right
 
 
-class WidenBare(Broken):
+class WidenBare(AdapterWrapper):
     """Takes everyone's vectors, and nothing else, to rank them here: right results."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -81,7 +81,7 @@ class WidenBare(Broken):
         return right
 
 
-class OthersVectors(Broken):
+class OthersVectors(AdapterWrapper):
     """The rows are right, and the vectors that come with them are the nearest of anyone."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -95,7 +95,7 @@ class OthersVectors(Broken):
         return found._replace(hits=[hit._replace(vector=near[place]) for place, hit in enumerate(found.hits)])
 
 
-class OthersMetadata(Broken):
+class OthersMetadata(AdapterWrapper):
     """The rows are right, and their metadata are another row's of the same tenant."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -106,7 +106,7 @@ class OthersMetadata(Broken):
         return found._replace(hits=[hit._replace(metadata=other.metadata) for hit, other in pairs])
 
 
-class Forged(Broken):
+class Forged(AdapterWrapper):
     """Returns foreign hits under the own tag."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -115,7 +115,7 @@ class Forged(Broken):
         return Found(forged(hits[: operation.k], operation.partition))
 
 
-class Honest(Broken):
+class Honest(AdapterWrapper):
     """Returns foreign hits as they are; only the second lock stands in the way."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -124,7 +124,7 @@ class Honest(Broken):
         return Found(hits[: operation.k])
 
 
-class Short(Broken):
+class Short(AdapterWrapper):
     """Returns one hit fewer than k where there are more."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -133,7 +133,7 @@ class Short(Broken):
         return found._replace(hits=found.hits[: max(1, operation.k - 1)])
 
 
-class Negative(Broken):
+class Negative(AdapterWrapper):
     """Scores are distances: lower is better."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -142,7 +142,7 @@ class Negative(Broken):
         return found._replace(hits=[hit._replace(score=1 - hit.score) for hit in found.hits])
 
 
-class Worst(Broken):
+class Worst(AdapterWrapper):
     """Approximates: the best hit is sometimes lost."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -151,7 +151,7 @@ class Worst(Broken):
         return found._replace(hits=found.hits[1:] if len(found.hits) > operation.k else found.hits)
 
 
-class SharedStatistics(Broken):
+class SharedStatistics(AdapterWrapper):
     """Scores depend on how many rows there are, of anyone."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -161,7 +161,7 @@ class SharedStatistics(Broken):
         return found._replace(hits=[hit._replace(score=hit.score * factor) for hit in found.hits])
 
 
-class OrMerged(Broken):
+class OrMerged(AdapterWrapper):
     """The tenant's condition joins the caller's OR."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -172,7 +172,7 @@ class OrMerged(Broken):
         return Found(forged(hits[: operation.k], operation.partition))
 
 
-class FilterDropped(Broken):
+class FilterDropped(AdapterWrapper):
     """The caller's filter does not reach the search."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -180,7 +180,7 @@ class FilterDropped(Broken):
         return (yield from self.inner.search(replace(operation, where=ALWAYS)))
 
 
-class ThreeValued(Broken):
+class ThreeValued(AdapterWrapper):
     """NOT as SQL means it: rows without the field are lost."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -199,7 +199,7 @@ def _quoted(where: Predicate) -> Predicate:
     return where
 
 
-class Injected(Broken):
+class Injected(AdapterWrapper):
     """A filter's value becomes part of the query's text."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -207,7 +207,7 @@ class Injected(Broken):
         return (yield from self.inner.search(replace(operation, where=_quoted(operation.where))))
 
 
-class LikeLeaks(Broken):
+class LikeLeaks(AdapterWrapper):
     """The look-up behind "like this id" is not scoped."""
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:
@@ -219,7 +219,7 @@ class LikeLeaks(Broken):
         return (yield from self.inner.fetch(operation))
 
 
-class FetchUnscoped(Broken):
+class FetchUnscoped(AdapterWrapper):
     """The id alone is enough."""
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:
@@ -228,7 +228,7 @@ class FetchUnscoped(Broken):
         return Rows(forged(hits, operation.partition))
 
 
-class FetchWide(Broken):
+class FetchWide(AdapterWrapper):
     """A fetch ignores what the handle was narrowed to."""
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:
@@ -236,7 +236,7 @@ class FetchWide(Broken):
         return (yield from self.inner.fetch(replace(operation, scope=ALWAYS)))
 
 
-class FirstPageOnly(Broken):
+class FirstPageOnly(AdapterWrapper):
     """Only the first page of a scan is scoped."""
 
     def scan(self, operation: Scan) -> Flow[Rows]:
@@ -250,7 +250,7 @@ class FirstPageOnly(Broken):
         return Rows(forged(left[: operation.size], operation.partition), more=len(left) > operation.size)
 
 
-class PageLoses(Broken):
+class PageLoses(AdapterWrapper):
     """Each page but the first loses its first row (the sort order and the cursor disagree)."""
 
     def scan(self, operation: Scan) -> Flow[Rows]:
@@ -259,7 +259,7 @@ class PageLoses(Broken):
         return rows._replace(hits=rows.hits[1:]) if operation.after is not None and len(rows.hits) > 1 else rows
 
 
-class ScanFilterDropped(Broken):
+class ScanFilterDropped(AdapterWrapper):
     """The caller's filter does not reach the scan."""
 
     def scan(self, operation: Scan) -> Flow[Rows]:
@@ -267,7 +267,7 @@ class ScanFilterDropped(Broken):
         return (yield from self.inner.scan(replace(operation, where=ALWAYS)))
 
 
-class CountUnscoped(Broken):
+class CountUnscoped(AdapterWrapper):
     """Counts everyone's."""
 
     def count(self, operation: Count) -> Flow[int]:
@@ -275,7 +275,7 @@ class CountUnscoped(Broken):
         return len((yield from Everywhere(operation.partition, operation)))
 
 
-class CountFilterDropped(Broken):
+class CountFilterDropped(AdapterWrapper):
     """Counts without the filter."""
 
     def count(self, operation: Count) -> Flow[int]:
@@ -283,7 +283,7 @@ class CountFilterDropped(Broken):
         return (yield from self.inner.count(replace(operation, where=ALWAYS)))
 
 
-class CountWide(Broken):
+class CountWide(AdapterWrapper):
     """Counts past what the handle was narrowed to."""
 
     def count(self, operation: Count) -> Flow[int]:
@@ -291,7 +291,7 @@ class CountWide(Broken):
         return (yield from self.inner.count(replace(operation, scope=ALWAYS)))
 
 
-class Faceting(Broken):
+class Faceting(AdapterWrapper):
     """Counts by value as the adapter does, or by listing where it does not, so that every adapter shows the fault."""
 
     @property
@@ -376,7 +376,7 @@ class FacetsOfElements(Faceting):
         return [Facet(value, count) for value, count in counts.items()]
 
 
-class OneLeg(Broken):
+class OneLeg(AdapterWrapper):
     """A hybrid query of which only the vector's leg is scoped."""
 
     @property
@@ -397,7 +397,7 @@ class OneLeg(Broken):
         return Found(legs[: operation.k])
 
 
-class CachedForAll(Broken):
+class CachedForAll(AdapterWrapper):
     """Answers are cached by the query alone."""
 
     def __init__(self, inner: Adapter, store: Store) -> None:
@@ -425,7 +425,7 @@ class CachedForever(CachedForAll):
         return (operation.partition, repr(operation.scope), super()._of(operation))
 
 
-class GrantsLeak(Broken):
+class GrantsLeak(AdapterWrapper):
     """A grant's predicate is forgotten where the partition is another one than the first."""
 
     def scan(self, operation: Scan) -> Flow[Rows]:
@@ -437,7 +437,7 @@ class GrantsLeak(Broken):
         return (yield from self.inner.search(replace(operation, scope=ALWAYS)))
 
 
-class AnswersHybrid(Broken):
+class AnswersHybrid(AdapterWrapper):
     """A query kind that is not declared is answered by its vector."""
 
     @property
@@ -458,9 +458,9 @@ class AnswersHybrid(Broken):
 def _async_differs(opened: Opened, store: Store) -> Opened:
     """Wrap so that only async calls are broken."""
     inner, port, aport = opened.adapter, opened.port, opened.aport
-    right, broken = Broken(inner, store), Forged(inner, store)
+    right, broken = AdapterWrapper(inner, store), Forged(inner, store)
 
-    class Split(Broken):
+    class Split(AdapterWrapper):
         def search(self, operation: Search) -> Flow[Found]:
             return (broken if opened_async else right).search(operation)
 
@@ -473,7 +473,7 @@ def _async_differs(opened: Opened, store: Store) -> Opened:
     return replace(opened, adapter=Split(inner, store), port=lambda: CheatPort(port(), inner, store), aport=apart)
 
 
-def _mutant(kind: type[Broken], name: str, breaks: str, expected: str) -> Mutant:
+def _mutant(kind: type[AdapterWrapper], name: str, breaks: str, expected: str) -> Mutant:
     return Mutant(name, breaks, expected, wrapped(kind))
 
 

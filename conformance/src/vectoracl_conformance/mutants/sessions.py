@@ -26,7 +26,15 @@ from vectoracl.errors import StoreError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Facet, Record, Tag
 from vectoracl_conformance.harness import Mutant, Store
-from vectoracl_conformance.wrappers.adapter_wrapper import Broken, CheatPort, Elsewhere, Nap, flow_of, forged, wrapped
+from vectoracl_conformance.wrappers.adapter_wrapper import (
+    AdapterWrapper,
+    CheatPort,
+    Elsewhere,
+    Nap,
+    flow_of,
+    forged,
+    wrapped,
+)
 
 
 def moved(operation: Any, tenant: str) -> Operation:
@@ -42,7 +50,7 @@ def moved(operation: Any, tenant: str) -> Operation:
     return replace(operation, partition=tenant)  # type: ignore[no-any-return]
 
 
-class Moving(Broken):
+class Moving(AdapterWrapper):
     """Performs each operation on the partition that `where` names, and forges what comes back."""
 
     def where(self, operation: Operation) -> str:
@@ -111,7 +119,7 @@ class Truncated(Moving):
         return operation.partition[:48].strip()
 
 
-class Creates(Broken):
+class Creates(AdapterWrapper):
     """A read of an unknown tenant makes it."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -196,7 +204,7 @@ class Races(Moving):
         return self._current
 
 
-class Sticky(Broken):
+class Sticky(AdapterWrapper):
     """After many searches of one tenant the plan fits only that tenant."""
 
     def __init__(self, inner: Adapter, store: Store) -> None:
@@ -240,7 +248,7 @@ def _quoting(opened: Opened, store: Store) -> Opened:
     return replace(opened, port=lambda: _Quoting(port(), opened.adapter, store))
 
 
-class Logs(Broken):
+class Logs(AdapterWrapper):
     """The client's log quotes texts."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -250,7 +258,7 @@ class Logs(Broken):
         return found
 
 
-class Boasts(Broken):
+class Boasts(AdapterWrapper):
     """The posture is better than what is claimed."""
 
     def posture(self) -> Flow[Posture]:
@@ -259,7 +267,7 @@ class Boasts(Broken):
         return replace(posture, grade=GRADES[-1])
 
 
-class Blind(Broken):
+class Blind(AdapterWrapper):
     """The posture is always what is claimed."""
 
     def posture(self) -> Flow[Posture]:
@@ -268,7 +276,9 @@ class Blind(Broken):
         return Posture(self.capabilities.grade, ())
 
 
-def _mutant(kind: Callable[[Adapter, Store], Broken], name: str, breaks: str, expected: str, **more: Any) -> Mutant:
+def _mutant(
+    kind: Callable[[Adapter, Store], AdapterWrapper], name: str, breaks: str, expected: str, **more: Any
+) -> Mutant:
     return Mutant(name, breaks, expected, wrapped(kind), **more)
 
 

@@ -8,12 +8,12 @@ from typing import TypeVar
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import Replace, Upsert
 from vectoracl_conformance.harness import Mutant
-from vectoracl_conformance.wrappers.adapter_wrapper import Broken, wrapped
+from vectoracl_conformance.wrappers.adapter_wrapper import AdapterWrapper, wrapped
 
 Written = TypeVar("Written", Upsert, Replace)
 
 
-class OneTime(Broken):
+class OneTime(AdapterWrapper):
     """Every chunk says that it was written at one moment, so a document that was written again looks like the old."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:

@@ -11,7 +11,7 @@ from vectoracl.errors import StoreError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Record, Tag
 from vectoracl_conformance.harness import Mutant
-from vectoracl_conformance.wrappers.adapter_wrapper import Broken, Elsewhere, Nap, wrapped
+from vectoracl_conformance.wrappers.adapter_wrapper import AdapterWrapper, Elsewhere, Nap, wrapped
 
 
 def _mended(record: Record, tenant: str) -> Record:
@@ -28,7 +28,7 @@ def _mended(record: Record, tenant: str) -> Record:
     )
 
 
-class Repairs(Broken):
+class Repairs(AdapterWrapper):
     """Fills the holes of a tag instead of refusing it."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:
@@ -37,7 +37,7 @@ class Repairs(Broken):
         return (yield from self.inner.upsert(replace(operation, records=records)))
 
 
-class Retags(Broken):
+class Retags(AdapterWrapper):
     """Writes records of another tenant under the operation's."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:
@@ -49,7 +49,7 @@ class Retags(Broken):
         return (yield from self.inner.upsert(replace(operation, records=records)))
 
 
-class Follows(Broken):
+class Follows(AdapterWrapper):
     """Writes a record where its tag says, whoever writes it."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:
@@ -62,7 +62,7 @@ class Follows(Broken):
         return (yield from self.inner.upsert(operation))
 
 
-class Slices(Broken):
+class Slices(AdapterWrapper):
     """Writes a call in slices of 50, each for itself."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:
@@ -74,7 +74,7 @@ class Slices(Broken):
         return written
 
 
-class OneByOne(Broken):
+class OneByOne(AdapterWrapper):
     """Writes a call record by record until one is refused."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:
@@ -85,7 +85,7 @@ class OneByOne(Broken):
         return written
 
 
-class Nowhere(Broken):
+class Nowhere(AdapterWrapper):
     """Says that it wrote, and did not."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:
@@ -100,7 +100,7 @@ def _count(partition: str) -> Any:
     return Count(partition, ALWAYS, ALWAYS)
 
 
-class KeyWithoutTenant(Broken):
+class KeyWithoutTenant(AdapterWrapper):
     """The stored key is (document, chunk id): one tenant's write takes another's place."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:
@@ -118,7 +118,7 @@ class KeyWithoutTenant(Broken):
         return written
 
 
-class KeyWithoutDocument(Broken):
+class KeyWithoutDocument(AdapterWrapper):
     """The stored key is (tenant, chunk id)."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:
@@ -135,7 +135,7 @@ class KeyWithoutDocument(Broken):
         return (yield from self.inner.upsert(replace(operation, records=tuple(last.values()))))
 
 
-class Overwrites(Broken):
+class Overwrites(AdapterWrapper):
     """An upsert does not look whether the handle may see what it overwrites."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:
@@ -143,7 +143,7 @@ class Overwrites(Broken):
         return (yield from self.inner.upsert(replace(operation, scope=ALWAYS)))
 
 
-class OwnerField(Broken):
+class OwnerField(AdapterWrapper):
     """A metadata key decides the tenant."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:
@@ -157,7 +157,7 @@ class OwnerField(Broken):
         return written
 
 
-class FlatMetadata(Broken):
+class FlatMetadata(AdapterWrapper):
     """Metadata and tag share one name space: a key of the user's overwrites the tag's."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:
@@ -169,7 +169,7 @@ class FlatMetadata(Broken):
         return (yield from self.inner.upsert(replace(operation, records=records)))
 
 
-class DeletesAnyone(Broken):
+class DeletesAnyone(AdapterWrapper):
     """The id alone is enough to delete."""
 
     def delete(self, operation: Delete) -> Flow[int | None]:
@@ -181,7 +181,7 @@ class DeletesAnyone(Broken):
         return gone
 
 
-class DeleteTells(Broken):
+class DeleteTells(AdapterWrapper):
     """A delete counts foreign rows, without touching them."""
 
     def delete(self, operation: Delete) -> Flow[int | None]:
@@ -192,7 +192,7 @@ class DeleteTells(Broken):
         return (gone or 0) + there if operation.refs is not None else gone
 
 
-class ClearsAll(Broken):
+class ClearsAll(AdapterWrapper):
     """Clearing empties the collection."""
 
     def delete(self, operation: Delete) -> Flow[int | None]:
@@ -204,7 +204,7 @@ class ClearsAll(Broken):
         return gone
 
 
-class DeleteFilterDropped(Broken):
+class DeleteFilterDropped(AdapterWrapper):
     """A delete by filter deletes all of the tenant's."""
 
     def delete(self, operation: Delete) -> Flow[int | None]:
@@ -214,7 +214,7 @@ class DeleteFilterDropped(Broken):
         return (yield from self.inner.delete(operation))
 
 
-class DeleteWide(Broken):
+class DeleteWide(AdapterWrapper):
     """A delete ignores what the handle was narrowed to."""
 
     def delete(self, operation: Delete) -> Flow[int | None]:
@@ -222,7 +222,7 @@ class DeleteWide(Broken):
         return (yield from self.inner.delete(replace(operation, scope=ALWAYS)))
 
 
-class ConflictTells(Broken):
+class ConflictTells(AdapterWrapper):
     """Creating under an id that anyone has is a conflict."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:
@@ -233,7 +233,7 @@ class ConflictTells(Broken):
         return (yield from self.inner.upsert(operation))
 
 
-class DeleteThenWrite(Broken):
+class DeleteThenWrite(AdapterWrapper):
     """A replacement deletes first and writes then, in two requests."""
 
     def replace(self, operation: Replace) -> Flow[int]:
@@ -245,7 +245,7 @@ class DeleteThenWrite(Broken):
         return (yield from right)
 
 
-class KeepsOld(Broken):
+class KeepsOld(AdapterWrapper):
     """A replacement leaves the old chunks."""
 
     def replace(self, operation: Replace) -> Flow[int]:
@@ -255,7 +255,7 @@ class KeepsOld(Broken):
         return (yield from self.inner.upsert(Upsert(operation.partition, operation.scope, operation.records)))
 
 
-class ReadsThenReplaces(Broken):
+class ReadsThenReplaces(AdapterWrapper):
     """A replacement takes a moment to look, and then removes only what it saw: two of them keep each other's."""
 
     def replace(self, operation: Replace) -> Flow[int]:
@@ -273,7 +273,7 @@ class ReadsThenReplaces(Broken):
         return count
 
 
-class SharedBuffer(Broken):
+class SharedBuffer(AdapterWrapper):
     """The batch is kept on the adapter while a call waits: writers side by side write one of theirs twice."""
 
     _batch: tuple[Record, ...] = ()
@@ -288,7 +288,7 @@ class SharedBuffer(Broken):
         return (yield from self.inner.upsert(replace(operation, records=batch)))
 
 
-class Impatient(Broken):
+class Impatient(AdapterWrapper):
     """A writer that meets another one is turned away, with an error that does not say to try again."""
 
     _busy = 0
@@ -305,7 +305,7 @@ class Impatient(Broken):
             self._busy -= 1
 
 
-class Spares(Broken):
+class Spares(AdapterWrapper):
     """A delete by document spares chunks of one id."""
 
     def delete(self, operation: Delete) -> Flow[int | None]:
@@ -322,7 +322,7 @@ class Spares(Broken):
         return (yield from self.inner.delete(Delete(operation.partition, operation.scope, refs=refs)))
 
 
-class CopyRenews(Broken):
+class CopyRenews(AdapterWrapper):
     """A copy is written as an ordinary upsert: documents begin again at generation 0."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:
@@ -330,7 +330,7 @@ class CopyRenews(Broken):
         return (yield from self.inner.upsert(replace(operation, verbatim=False)))
 
 
-class CopyRelabels(Broken):
+class CopyRelabels(AdapterWrapper):
     """A copy gives every row the rights of a new chunk."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:
@@ -341,7 +341,7 @@ class CopyRelabels(Broken):
         return (yield from self.inner.upsert(replace(operation, records=records)))
 
 
-def _mutant(kind: type[Broken], name: str, breaks: str, expected: str) -> Mutant:
+def _mutant(kind: type[AdapterWrapper], name: str, breaks: str, expected: str) -> Mutant:
     return Mutant(name, breaks, expected, wrapped(kind))
 
 

@@ -27,21 +27,21 @@ _PART = re.compile(r"(?m)^## .*?(?=^## |\Z)", re.DOTALL)
 def part(report: dict[str, Any]) -> str:
     """Return one store's part of the page."""
     mutants = report["mutants"]
-    wrong = [one["name"] for one in mutants if one["expected"] not in one["died_by"]]
-    kills = Counter(id_ for one in mutants for id_ in one["died_by"])
+    wrong = [one["name"] for one in mutants if one["expected"] not in one["killed_by"]]
+    kills = Counter(id_ for one in mutants for id_ in one["killed_by"])
     lines = [
         f"## {report['adapter'].split()[0]} on {report['store']}",
         "",
         f"{report['server']['version']} ({report['server']['kind']}), {report['decoys']} decoys. {len(mutants)} broken "
         f"adapters, {len(mutants) - len(wrong)} died by the check that is named for them"
         + (f"; these did not: {', '.join(wrong)}. " if wrong else ". ")
-        + (_FIRST if all(len(one["died_by"]) < 2 or one["name"] in wrong for one in mutants) else _ALL),
+        + (_FIRST if all(len(one["killed_by"]) < 2 or one["name"] in wrong for one in mutants) else _ALL),
         "",
         "| broken adapter | what is broken | has to die by | died by |",
         "|---|---|---|---|",
     ]
     for one in mutants:
-        died = " ".join(f"**{id_}**" if id_ == one["expected"] else id_ for id_ in one["died_by"]) or "lives"
+        died = " ".join(f"**{id_}**" if id_ == one["expected"] else id_ for id_ in one["killed_by"]) or "lives"
         lines.append(f"| {_cell(one['name'])} | {_cell(one['breaks'])} | {one['expected']} | {died} |")
     told = ", ".join(f"{id_} {count}" for id_, count in sorted(kills.items(), key=lambda pair: (-pair[1], pair[0])))
     lines += ["", f"How many of them each check killed: {told}.", ""]

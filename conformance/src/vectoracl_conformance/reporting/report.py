@@ -87,9 +87,9 @@ def print_table(report: Report, console: Console) -> None:
         for name in ("mutant", "has to die by", "died by"):
             matrix.add_column(name, overflow="fold")
         for one in report.mutants:
-            right = one["expected"] in one["died_by"]
+            right = one["expected"] in one["killed_by"]
             matrix.add_row(
-                one["name"], one["expected"], Text(" ".join(one["died_by"]) or "lives", "green" if right else "red")
+                one["name"], one["expected"], Text(" ".join(one["killed_by"]) or "lives", "green" if right else "red")
             )
         console.print(matrix)
     if report.ask.timing:
@@ -199,8 +199,8 @@ def html(report: Report) -> str:
     )
     mutants = "".join(
         f"<tr><td>{escape(one['name'])}</td><td>{escape(one['breaks'])}</td><td>{one['expected']}</td>"
-        f'<td class="{"passed" if one["expected"] in one["died_by"] else "failed"}">'
-        f"{escape(' '.join(one['died_by']) or 'lives')}</td></tr>"
+        f'<td class="{"passed" if one["expected"] in one["killed_by"] else "failed"}">'
+        f"{escape(' '.join(one['killed_by']) or 'lives')}</td></tr>"
         for one in report.mutants
     )
     matrix = (

@@ -12,7 +12,7 @@ from dataclasses import replace
 from vectoracl_conformance.grades.grading import WIRE_GRADES, Grading, engine_grade, wire_grades
 from vectoracl_conformance.harness import Harness, Mutant, Needs
 from vectoracl_conformance.mutants import GENERAL
-from vectoracl_conformance.running.run_checks import Kill, Options, run_mutant
+from vectoracl_conformance.running.run_checks import MutantResult, Options, run_mutant
 
 BY_GRADE = (*WIRE_GRADES, "E3")
 
@@ -35,7 +35,7 @@ def _weakenings(harness: Harness) -> bool:
         store.close()
 
 
-def kill(harness: Harness, mutant: Mutant, options: Options, *, whole: bool) -> Kill:
+def kill(harness: Harness, mutant: Mutant, options: Options, *, whole: bool) -> MutantResult:
     """Try to kill *mutant*. *whole*: by everything that might, a grade's mutant by the checks too."""
     by_grade = mutant.expected in BY_GRADE
     if not whole:
@@ -47,19 +47,19 @@ def kill(harness: Harness, mutant: Mutant, options: Options, *, whole: bool) -> 
         kills.append(_graded(harness, mutant, options, whole=True))
     return replace(
         kills[0],
-        died_by=tuple(one for made in kills for one in made.died_by),
+        killed_by=tuple(one for made in kills for one in made.killed_by),
         reasons=tuple(one for made in kills for one in made.reasons),
     )
 
 
-def _checked(harness: Harness, mutant: Mutant, options: Options, *only: str) -> Kill:
+def _checked(harness: Harness, mutant: Mutant, options: Options, *only: str) -> MutantResult:
     return run_mutant(harness, mutant, replace(options, only=frozenset(only)))
 
 
-def _graded(harness: Harness, mutant: Mutant, options: Options, *, whole: bool = False) -> Kill:
+def _graded(harness: Harness, mutant: Mutant, options: Options, *, whole: bool = False) -> MutantResult:
     failed = [one for one in _gradings(harness, mutant, options, whole=whole) if one.state == "failed"]
     reasons = tuple(f"{one.grade}: {one.reason}" for one in failed)
-    return Kill(mutant.name, mutant.breaks, mutant.expected, tuple(one.grade for one in failed), reasons)
+    return MutantResult(mutant.name, mutant.breaks, mutant.expected, tuple(one.grade for one in failed), reasons)
 
 
 def _gradings(harness: Harness, mutant: Mutant, options: Options, *, whole: bool) -> Iterator[Grading]:

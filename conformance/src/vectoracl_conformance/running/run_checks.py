@@ -14,8 +14,8 @@ from typing import Any, Literal
 from vectoracl.adapter_api.contract import Opened
 from vectoracl.errors import PostureError, ScopeViolationError, VectorACLError
 from vectoracl_conformance.checks import CHECKS, Check
-from vectoracl_conformance.context.assertions import Abstain, Breach, Trial, Unsupported, short
-from vectoracl_conformance.context.check_context import Lab, Mode, drive
+from vectoracl_conformance.context.assertions import Abstain, Assertions, Breach, Unsupported, short
+from vectoracl_conformance.context.check_context import CheckContext, Mode, drive
 from vectoracl_conformance.context.corpus import DECOYS, DIMENSION, FIELDS, Corpus, build
 from vectoracl_conformance.context.oracle import UnfitError
 from vectoracl_conformance.harness import Harness, HarnessError, Mutant, Needs, Store
@@ -55,14 +55,14 @@ class Options:
         return f"vectoracl conformance {self.name} --only {id_} --seed {self.seed} --decoys {self.decoys}"
 
 
-async def perform(check: Check, lab: Lab, options: Options) -> Noted:
+async def perform(check: Check, context: CheckContext, options: Options) -> Noted:
     """Run one check and note what became of it."""
-    trial = Trial(lab)
-    lab.tape.clear()
-    note = Noted(check.id, lab.mode, "not run", reproduce=options.line(check.id))
+    assertions = Assertions(context)
+    context.recorder.clear()
+    note = Noted(check.id, context.mode, "not run", reproduce=options.line(check.id))
     started = time.perf_counter()
     try:
-        await check.body(trial)
+        await check.body(assertions)
         note.outcome = "passed"
     except Breach as breach:
         note.outcome, note.attacked, note.back, note.why = "failed", breach.attacked, breach.back, breach.why
@@ -78,7 +78,7 @@ async def perform(check: Check, lab: Lab, options: Options) -> Noted:
     if note.outcome == "failed" and check.id in options.known:
         note.outcome, note.reason = "known deviation", f"{options.known[check.id]}: {note.reason}"
     note.seconds = round(time.perf_counter() - started, 4)
-    note.controls, note.attacks = trial.controls, trial.attacks
+    note.controls, note.attacks = assertions.controls, assertions.attacks
     return settled(note)
 
 
@@ -119,17 +119,17 @@ def checks_of(options: Options) -> Iterator[Check]:
 
 def seed(store: Store, corpus: Corpus) -> None:
     """Write the corpus through the adapter as it is, and wait until it is visible."""
-    lab = Lab(store, corpus, "sync")
+    context = CheckContext(store, corpus, "sync")
 
     async def write() -> None:
-        await lab.open()
+        await context.open()
         try:
             for tenant, chunks in corpus.chunks.items():
-                batch = lab.door.adapter.capabilities.max_batch
+                batch = context.client.adapter.capabilities.max_batch
                 for start in range(0, len(chunks), batch):
-                    await lab.handle(tenant).upsert(chunks[start : start + batch])
+                    await context.handle(tenant).upsert(chunks[start : start + batch])
         finally:
-            await lab.close()
+            await context.close()
 
     drive(write())
     store.settle()
@@ -170,12 +170,12 @@ def run_mode(
     if source:
         make = dressed(source)
     wrap = None if make is None else partial(_wrapped, make, store)
-    lab = Lab(store, corpus, mode, wrap, source, options.python)
+    context = CheckContext(store, corpus, mode, wrap, source, options.python)
     notes: list[Noted] = []
 
     async def work() -> None:
         try:
-            await lab.open()
+            await context.open()
         except Exception as error:  # noqa: BLE001 - a store that cannot be opened leaves its checks not run
             why = f"the store was not opened: {type(error).__name__}: {error}"
             for check in checks_of(options):
@@ -187,12 +187,12 @@ def run_mode(
             return
         try:
             for check in checks_of(options):
-                work_ = perform(check, lab, options)
+                work_ = perform(check, context, options)
                 note = await (work_ if mode == "sync" else _limited(work_, check.id, options))
                 notes.append(note)
                 watch(note)
         finally:
-            await lab.close()
+            await context.close()
 
     if mode == "sync":
         drive(work())
@@ -247,23 +247,23 @@ def run_checks(harness: Harness, options: Options, watch: Watch = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
-class Kill:
+class MutantResult:
     """What became of one mutant."""
 
     name: str
     breaks: str
     expected: str
-    died_by: tuple[str, ...]
+    killed_by: tuple[str, ...]
     reasons: tuple[str, ...] = ()
     mode: Literal["sync", "async"] = "sync"
 
     @property
     def right(self) -> bool:
         """Whether it died, and by the check that has to see it."""
-        return self.expected in self.died_by
+        return self.expected in self.killed_by
 
 
-def run_mutant(harness: Harness, mutant: Mutant, options: Options) -> Kill:
+def run_mutant(harness: Harness, mutant: Mutant, options: Options) -> MutantResult:
     """Run every check on a fresh store with the broken adapter."""
     notes: list[Noted] = []
     with fresh(harness, options) as (store, corpus):
@@ -274,7 +274,7 @@ def run_mutant(harness: Harness, mutant: Mutant, options: Options) -> Kill:
                 notes += run_mode(store, corpus, mode, options, lambda _: None, mutant)
     # X5 is about the kit itself: it dies by abstaining.
     died = [one for one in notes if one.outcome == "failed" or (one.id == "X5" and one.outcome == "abstained")]
-    return Kill(
+    return MutantResult(
         mutant.name,
         mutant.breaks,
         mutant.expected,

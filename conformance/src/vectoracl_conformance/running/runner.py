@@ -16,7 +16,7 @@ from vectoracl_conformance.context.corpus import DECOYS
 from vectoracl_conformance.isolated.reference_checks import Place, noted
 from vectoracl_conformance.running.run_checks import Options
 from vectoracl_conformance.running.run_facts import run_facts
-from vectoracl_conformance.running.worker_output import Lines, Settling, say
+from vectoracl_conformance.running.worker_output import Lines, SettleRequest, say
 from vectoracl_conformance.running.worker_pool import Crew
 from vectoracl_conformance.verdict import GRADES, MODES, EvidenceState, Judged, Noted, judge
 
@@ -66,7 +66,7 @@ class Report:
     @property
     def exit_code(self) -> int:
         """The verdict's; a mutant that lives, or dies by the wrong check, is a failure too."""
-        if self.judged.verdict == "conformant" and any(one["expected"] not in one["died_by"] for one in self.mutants):
+        if self.judged.verdict == "conformant" and any(one["expected"] not in one["killed_by"] for one in self.mutants):
             return 1
         return self.judged.exit_code
 
@@ -92,7 +92,7 @@ class Report:
                 for note in self.judged.checks
             ],
             "mutants": [
-                {name: one[name] for name in ("name", "breaks", "expected", "died_by")} for one in self.mutants
+                {name: one[name] for name in ("name", "breaks", "expected", "killed_by")} for one in self.mutants
             ],
         }
 
@@ -165,7 +165,7 @@ def _worker(request: dict[str, Any], token: str, ask: Ask, seed: int, watch: Wat
         for line in lines:
             event = take(line)
             if event is not None and event["event"] == "outside":
-                for note in _outside(event, ask, seed, events, Settling(process, lines, token)):
+                for note in _outside(event, ask, seed, events, SettleRequest(process, lines, token)):
                     events.append({"event": "note", **asdict(note)})
                     watch(events[-1])
                 lines.heard()
@@ -239,7 +239,7 @@ def collected(ask: Ask, seed: int, events: Sequence[dict[str, Any]], problem: st
         judged.verdict = "not measured"
         judged.grades["E1"] = "not run"
     mutants = [
-        {name: event[name] for name in ("name", "breaks", "expected", "died_by", "reasons")}
+        {name: event[name] for name in ("name", "breaks", "expected", "killed_by", "reasons")}
         for event in events
         if event["event"] == "mutant"
     ]

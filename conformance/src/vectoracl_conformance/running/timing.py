@@ -16,7 +16,7 @@ from typing import Literal
 
 from vectoracl.adapter_api.contract import Opened
 from vectoracl_conformance.context import corpus as corpora
-from vectoracl_conformance.context.check_context import Lab, Wrap, drive
+from vectoracl_conformance.context.check_context import CheckContext, Wrap, drive
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, Corpus, K, build
 from vectoracl_conformance.harness import Harness, Needs, Store
 from vectoracl_conformance.mutants.reads import PostFilter
@@ -112,32 +112,33 @@ class _Client:
         self, store: Store, corpus: Corpus, tenant: str, broken: Callable[[Opened, Store], Opened] | None = None
     ) -> None:
         wrap: Wrap | None = None if broken is None else lambda opened: broken(opened, store)
-        self._lab = Lab(store, corpus, "sync", wrap)
+        self._context = CheckContext(store, corpus, "sync", wrap)
         self._tenant = tenant
 
     def __enter__(self) -> _Client:
-        drive(self._lab.open())
+        drive(self._context.open())
         return self
 
     def __exit__(self, *_: object) -> None:
-        drive(self._lab.close())
+        drive(self._context.close())
 
     def ask(self) -> None:
         """Search once."""
-        drive(self._lab.handle(self._tenant).search(self._lab.corpus.centre, K))
-        self._lab.tape.clear()
+        drive(self._context.handle(self._tenant).search(self._context.corpus.centre, K))
+        self._context.recorder.clear()
 
 
 async def _plant(store: Store, corpus: Corpus, tenant: str) -> None:
-    lab = Lab(store, corpus, "sync")
+    context = CheckContext(store, corpus, "sync")
     own = [
-        corpora.chunk(lab.rng, lab.rng.near(corpus.centre, 0.4 + 0.001 * place), metadata={}) for place in range(OWN)
+        corpora.chunk(context.rng, context.rng.near(corpus.centre, 0.4 + 0.001 * place), metadata={})
+        for place in range(OWN)
     ]
-    await lab.open()
+    await context.open()
     try:
-        batch = min(500, lab.door.adapter.capabilities.max_batch)
-        for owner, chunks in [(tenant, own), *((foe, corpus.chunks[foe]) for foe in corpus.foes)]:
+        batch = min(500, context.client.adapter.capabilities.max_batch)
+        for owner, chunks in [(tenant, own), *((foe, corpus.chunks[foe]) for foe in corpus.other_tenants)]:
             for start in range(0, len(chunks), batch):
-                await lab.handle(owner).upsert(chunks[start : start + batch])
+                await context.handle(owner).upsert(chunks[start : start + batch])
     finally:
-        await lab.close()
+        await context.close()

@@ -138,10 +138,10 @@ def serve(data: dict[str, Any], teller: Teller, names: TextIO) -> None:
             mutant = by_name[json.loads(line)]
             try:
                 made = kill(harness, mutant, options, whole=data["mutants"] == "matrix")
-                died, reasons = made.died_by, made.reasons
+                died, reasons = made.killed_by, made.reasons
             except Exception as error:  # noqa: BLE001 - a mutant that cannot be run was not killed
                 died, reasons = (), (f"{type(error).__name__}: {error}",)
-            teller.tell("mutant", name=mutant.name, died_by=died, reasons=reasons)
+            teller.tell("mutant", name=mutant.name, killed_by=died, reasons=reasons)
     finally:
         harness.close()
 

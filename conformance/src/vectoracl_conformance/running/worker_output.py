@@ -95,7 +95,7 @@ class Lines:
             self._process.wait()
 
 
-class Settling:
+class SettleRequest:
     """Asks a worker to wait until its store has settled, and waits for the answer."""
 
     def __init__(self, process: subprocess.Popen[str], lines: Lines, token: str) -> None:

@@ -76,7 +76,7 @@ class Crew:
                 if event is None:
                     self._end(process)
                     process = None
-                    event = {**mutant, "died_by": [], "reasons": [f"its process ended, or took {self._timeout:g} s"]}
+                    event = {**mutant, "killed_by": [], "reasons": [f"its process ended, or took {self._timeout:g} s"]}
                 done(place, event)
         finally:
             if process is not None:
@@ -103,9 +103,9 @@ class Crew:
                 if event is None:
                     continue
                 if event["event"] == "error":
-                    return {**mutant, "died_by": [], "reasons": [event["message"]]}
+                    return {**mutant, "killed_by": [], "reasons": [event["message"]]}
                 if event["event"] == "mutant" and event["name"] == mutant["name"]:
-                    return {**mutant, "died_by": list(event["died_by"]), "reasons": list(event["reasons"])}
+                    return {**mutant, "killed_by": list(event["killed_by"]), "reasons": list(event["reasons"])}
         except OSError:
             return None
         finally:

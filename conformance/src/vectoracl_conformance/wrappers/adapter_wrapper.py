@@ -112,7 +112,7 @@ class CheatPort:
                 hits = everywhere(self._store, operation)
                 if bare:
                     hits = [hit_of(Record(Tag("", "", ""), "", hit.vector, {})) for hit in hits]  # type: ignore[arg-type]
-                self._port.tape.add(request, hits, None)
+                self._port.recorder.add(request, hits, None)
                 return hits
             case Elsewhere(operation=operation):
                 return run(flow_of(self._adapter, operation), {"store": self._port}, timeout=timeout)
@@ -142,7 +142,7 @@ class AsyncCheatPort:
                 hits = everywhere(self._store, operation)
                 if bare:
                     hits = [hit_of(Record(Tag("", "", ""), "", hit.vector, {})) for hit in hits]  # type: ignore[arg-type]
-                self._port.tape.add(request, hits, None)
+                self._port.recorder.add(request, hits, None)
                 return hits
             case Elsewhere(operation=operation):
                 return await arun(flow_of(self._adapter, operation), {"store": self._port}, timeout=timeout)
@@ -178,7 +178,7 @@ def by_listing(inner: Adapter, operation: Facets) -> Flow[list[Facet]]:
     return tallied((values_of(kind, get(hit.tag, hit.metadata or {})) for hit in hits), operation.most)
 
 
-class Broken:
+class AdapterWrapper:
     """A right adapter, to be subclassed: each method may be replaced."""
 
     def __init__(self, inner: Adapter, store: Store) -> None:
@@ -238,7 +238,7 @@ class Broken:
         return sorted({row.tag.tenant for row in self.store.census()})
 
 
-def wrapped(kind: Callable[[Adapter, Store], Broken]) -> Callable[[Opened, Store], Opened]:
+def wrapped(kind: Callable[[Adapter, Store], AdapterWrapper]) -> Callable[[Opened, Store], Opened]:
     """Return what makes an opened adapter the broken one of *kind*, in both modes."""
 
     def wrap(opened: Opened, store: Store) -> Opened:

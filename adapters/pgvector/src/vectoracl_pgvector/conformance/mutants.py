@@ -16,7 +16,7 @@ from vectoracl.adapter_api.operations import Count, Facets, Found, Search
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.model.records import Facet
 from vectoracl_conformance.harness import Mutant, Store
-from vectoracl_conformance.wrappers.adapter_wrapper import Broken, wrapped
+from vectoracl_conformance.wrappers.adapter_wrapper import AdapterWrapper, wrapped
 from vectoracl_pgvector.requests import Statement, Transaction
 
 _SEARCH = re.compile(
@@ -42,7 +42,7 @@ _OPEN = _run(
 )
 
 
-class Rewritten(Broken):
+class Rewritten(AdapterWrapper):
     """Sends a search's statement in another form; the posture looks away."""
 
     def posture(self) -> Flow[Posture]:
@@ -128,7 +128,7 @@ class OverFetch(Rewritten):
         return ([row for row in rows if row[_TENANT] == operation.partition][: operation.k],)
 
 
-class CountByPolicy(Broken):
+class CountByPolicy(AdapterWrapper):
     """One statement of many, the count's, has no condition of its own: row-level security alone makes it right."""
 
     def count(self, operation: Count) -> Flow[int]:
@@ -146,7 +146,7 @@ class CountByPolicy(Broken):
                 return stop.value  # type: ignore[no-any-return]
 
 
-class FacetsByPolicy(Broken):
+class FacetsByPolicy(AdapterWrapper):
     """The count by value has no condition of its own: row-level security alone makes it right."""
 
     def facets(self, operation: Facets) -> Flow[list[Facet]]:
@@ -230,7 +230,7 @@ class PolicyAlone(Rewritten):
         return Statement(f"{head} ORDER BY {order} LIMIT %s", (vector, *ordered, k))
 
 
-class LooksAway(Broken):
+class LooksAway(AdapterWrapper):
     """Does not see, in its own posture, what was done to the store; everything else of it it sees."""
 
     def posture(self) -> Flow[Posture]:

@@ -17,7 +17,7 @@ from vectoracl.errors import StoreError
 from vectoracl.filters.boolean_compiler import ALL_ROWS
 from vectoracl.filters.predicate import ALWAYS, Always
 from vectoracl_conformance.harness import Mutant, Store
-from vectoracl_conformance.wrappers.adapter_wrapper import Broken, forged
+from vectoracl_conformance.wrappers.adapter_wrapper import AdapterWrapper, forged
 from vectoracl_pinecone.compile import PineconeCompiler
 from vectoracl_pinecone.names import namespace_of
 from vectoracl_pinecone.ports import perform, reply_of
@@ -59,7 +59,7 @@ class PastPort:
         except Exception as error:
             raise StoreError("the mutant's request failed", code="mutant") from error
         reply = reply_of(real._config, real._kind, request.request, answer)  # noqa: SLF001
-        self._port.tape.add(request.request, reply, None)
+        self._port.recorder.add(request.request, reply, None)
         return reply
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class AsyncPastPort:
         except Exception as error:
             raise StoreError("the mutant's request failed", code="mutant") from error
         reply = reply_of(real._config, real._kind, request.request, answer)  # noqa: SLF001
-        self._port.tape.add(request.request, reply, None)
+        self._port.recorder.add(request.request, reply, None)
         return reply
 
     async def close(self) -> None:
@@ -92,7 +92,7 @@ class AsyncPastPort:
         await self._port.close()
 
 
-class Bent(Broken):
+class Bent(AdapterWrapper):
     """An adapter whose requests are bent on their way; `operations` says whose."""
 
     operations: tuple[str, ...] = ("search", "fetch", "count", "scan", "upsert", "replace", "delete")
@@ -231,7 +231,7 @@ class Emptied(Bent):
         return request
 
 
-class Filtered(Broken):
+class Filtered(AdapterWrapper):
     """Sends a search with another filter, made of scope and caller's filter."""
 
     def made(self, scope: Any, where: Any) -> Any:
@@ -272,7 +272,7 @@ class Either(Filtered):
         return {"$or": [scope, where]}
 
 
-class FanOut(Broken):
+class FanOut(AdapterWrapper):
     """Ranks every tenant's namespace and keeps the own rows: right results."""
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -287,7 +287,7 @@ class FanOut(Broken):
         return found
 
 
-class FetchAnywhere(Broken):
+class FetchAnywhere(AdapterWrapper):
     """A fetch looks for the id in every namespace."""
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:
@@ -304,7 +304,7 @@ class FetchAnywhere(Broken):
         return Rows(hits)
 
 
-class DeleteAnywhere(Broken):
+class DeleteAnywhere(AdapterWrapper):
     """A delete by id looks for the id in every namespace."""
 
     def delete(self, operation: Delete) -> Flow[int | None]:
@@ -322,7 +322,7 @@ class DeleteAnywhere(Broken):
         return count
 
 
-class DirtyDefault(Broken):
+class DirtyDefault(AdapterWrapper):
     """Somebody's records are in the default namespace, and the posture looks away."""
 
     def posture(self) -> Flow[Posture]:
@@ -331,7 +331,7 @@ class DirtyDefault(Broken):
         return Posture(self.capabilities.grade, ())
 
 
-def _wrapped(kind: Callable[[Adapter, Store], Broken]) -> Callable[[Opened, Store], Opened]:
+def _wrapped(kind: Callable[[Adapter, Store], AdapterWrapper]) -> Callable[[Opened, Store], Opened]:
     def wrap(opened: Opened, store: Store) -> Opened:
         port, aport = opened.port, opened.aport
         return replace(
@@ -344,7 +344,7 @@ def _wrapped(kind: Callable[[Adapter, Store], Broken]) -> Callable[[Opened, Stor
     return wrap
 
 
-def _mutant(name: str, breaks: str, expected: str, kind: Callable[[Adapter, Store], Broken]) -> Mutant:
+def _mutant(name: str, breaks: str, expected: str, kind: Callable[[Adapter, Store], AdapterWrapper]) -> Mutant:
     return Mutant(name, breaks, expected, _wrapped(kind))
 
 

@@ -15,14 +15,14 @@ from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.model.records import Facet
 from vectoracl_conformance.harness import Mutant
-from vectoracl_conformance.wrappers.adapter_wrapper import Broken, wrapped
+from vectoracl_conformance.wrappers.adapter_wrapper import AdapterWrapper, wrapped
 from vectoracl_qdrant.requests import Rank, RankGroups, RankLegs, RankWords, Scroll, Write
 
 _KEY = "group_id"
 Change = Callable[[Any], Any]
 
 
-class Rewritten(Broken):
+class Rewritten(AdapterWrapper):
     """Sends what `change` makes of each request of the operations named in `where`."""
 
     change: Change

@@ -15,7 +15,7 @@ def report(store: str, died: list[str]) -> dict[str, Any]:
         "store": store.upper(),
         "server": {"kind": "real", "version": "v 1"},
         "decoys": 600,
-        "mutants": [{"name": "m|1", "breaks": "b", "expected": "R1", "died_by": died}],
+        "mutants": [{"name": "m|1", "breaks": "b", "expected": "R1", "killed_by": died}],
     }
 
 

@@ -47,7 +47,7 @@ def test_what_ends_or_hangs_lives_and_the_others_go_on(jobs):
     seen = []
     told = [{"event": "mutant", "name": name, "breaks": "b", "expected": "R1"} for name in NAMES]
     events = crew(60).run(told, jobs, seen.append)
-    assert [(one["name"], one["died_by"][:1]) for one in events] == [
+    assert [(one["name"], one["killed_by"][:1]) for one in events] == [
         ("exits", []),
         ("hangs", []),
         ("open", ["R1"]),
@@ -63,20 +63,20 @@ def test_the_own_check_comes_first_and_the_others_only_if_it_does_not_see_it():
     harness = load_harness("deadly_harness:Deadly")
     options = Options(seed=1, decoys=60)
     foreign, odd = [one for one in known(harness, []) if one.name.startswith("open")]
-    assert kill(harness, foreign, options, whole=False).died_by == ("R1",)
-    every = kill(harness, foreign, options, whole=True).died_by
+    assert kill(harness, foreign, options, whole=False).killed_by == ("R1",)
+    every = kill(harness, foreign, options, whole=True).killed_by
     assert {"R1", "R2"} <= set(every)
-    assert kill(harness, odd, options, whole=False).died_by == kill(harness, odd, options, whole=True).died_by
+    assert kill(harness, odd, options, whole=False).killed_by == kill(harness, odd, options, whole=True).killed_by
 
 
 def test_a_run_with_mutants_fails_where_one_lives():
     report = run(
         Ask("deadly_harness:Deadly", ("R1",), decoys=60, seed=1, mutants="quick", only_mutants=["open", "right"])
     )
-    assert [(one["name"], bool(one["died_by"])) for one in report.mutants] == [("open", True), ("right", False)]
+    assert [(one["name"], bool(one["killed_by"])) for one in report.mutants] == [("open", True), ("right", False)]
     assert report.as_json()["mutants"][0] == {
         "name": "open",
         "breaks": "foreign rows come back",
         "expected": "R1",
-        "died_by": ["R1"],
+        "killed_by": ["R1"],
     }
