@@ -132,7 +132,7 @@ def measure(database: Database, rounds: int, size: int) -> dict[str, Timing]:
         add(name, tenant, docs.upsert, Rows.as_chunks)
     for name, tenant, way in (
         ("raw: executemany", "bulk-c", _many),
-        ("not the role's: COPY to a temporary table", "bulk-d", _copy),
+        ("not permitted to the role: COPY to a temporary table", "bulk-d", _copy),
         ("raw: one INSERT from arrays", "bulk-e", _arrays),
     ):
         add(name, tenant, lambda rows, tenant=tenant, way=way: way(raw, tenant, rows), lambda rows: rows)

@@ -75,7 +75,7 @@ class Bench:
             yield lambda done, total: progress.update(task, completed=done, total=total)
 
     def own_cost(self) -> None:
-        with self.bar("own cost, null store"):
+        with self.bar("overhead, null store"):
             timings = own_cost.measure(max(30, self.size.rounds // 2))
         self.results["own_cost"] = {name: round(one.p50, 2) for name, one in timings.items()}
 
@@ -120,7 +120,7 @@ class Bench:
         contestants: dict[str, layouts.Search] = {
             "naive": by_hand[0].search,
             "strict, planner's choice": by_hand[1].search,
-            "strict, kept to the index": by_hand[2].search,
+            "strict, index forced": by_hand[2].search,
             f"wardowl {other.version}": other.search,
             "ours": ours.search,
             "ours (A/A control)": ours.search,

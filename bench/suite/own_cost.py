@@ -27,7 +27,7 @@ def measure(rounds: int) -> dict[str, Timing]:
             "one partition": null_acl(),
             "one partition (A/A control)": null_acl(),
             "two partitions": null_acl(("shared",)),
-            "two partitions, port that answers side by side": null_acl(("shared",), parallel=4),
+            "two partitions, port with concurrent requests": null_acl(("shared",), parallel=4),
             "one partition, records in a file": null_acl(sink=JsonlSink(Path(folder) / "audit.jsonl")),
         }
         timings = {}
