@@ -190,7 +190,7 @@ def test_no_index_serves_words_under_row_level_security(filled: Any) -> None:
                 connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off")
                 bound = "\n".join(row[0] for row in connection.execute(sql).fetchall())
         finally:
-            superuser.execute("DROP INDEX vectoracl.text.sparse_words")
+            superuser.execute("DROP INDEX vectoracl.words")
     assert "Index Cond: (lexemes @@" in free
     assert "Index Cond: (lexemes @@" not in bound
     assert "(lexemes @@" in bound

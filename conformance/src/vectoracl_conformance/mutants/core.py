@@ -75,7 +75,7 @@ CORE = (
         "handles never close",
         "a closed handle is answered",
         "P5",
-        patches=(("vectoracl.engine.handle:Life", "open", lambda _: lambda _self: True),),
+        patches=(("vectoracl.engine.handle:Lifetime", "open", lambda _: lambda _self: True),),
     ),
     Mutant(
         "scan reads ahead",
