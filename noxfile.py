@@ -270,7 +270,8 @@ def packages(session: nox.Session) -> None:
     # A cache may hold wheels of the same version and older content.
     wheels += [word for name in DISTRIBUTIONS for word in ("--refresh-package", name)]
     check = ROOT / "tests" / "packages" / "check_installed.py"
-    extras = (f"vectoracl[{','.join(STORES)}]", "vectoracl[pgvector,conformance]")
+    certified = (f"vectoracl-{store}[conformance]" for store in STORES)
+    extras = (f"vectoracl[{','.join(STORES)}]", "vectoracl[pgvector,conformance]", *certified)
     for want in (*DISTRIBUTIONS, *extras):
         where = work / "venv"
         shutil.rmtree(where, ignore_errors=True)

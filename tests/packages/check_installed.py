@@ -13,10 +13,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import vectoracl
-from vectoracl import Chunk, F, testing
+import numpy as np
 
-STORES = ("pgvector", "qdrant", "pinecone", "weaviate")
+import vectoracl
+from vectoracl import ALWAYS, Chunk, F, testing
+from vectoracl.adapter_api.contract import OpenContext
+from vectoracl.adapter_api.operations import Search
+from vectoracl.filters.validation import check_fields
+from vectoracl.model.queries import VectorQuery
+
+STORES = {
+    "pgvector": {"dsn": "postgresql://localhost/db"},
+    "qdrant": {"url": "http://localhost:6333"},
+    "pinecone": {"host": "http://localhost:1", "api_key": "none"},
+    "weaviate": {"url": "http://localhost:8080"},
+}
 CLIENTS = {"pgvector": "psycopg", "qdrant": "qdrant_client", "pinecone": "pinecone", "weaviate": "weaviate"}
 
 want = sys.argv[1]
@@ -40,9 +51,10 @@ def whole(distribution: str) -> None:
     assert importlib.metadata.metadata(distribution)["License-Expression"] == "Apache-2.0"
     files = importlib.metadata.files(distribution) or []
     assert any(file.name == "LICENSE" for file in files), f"the licence is missing in the wheel of {distribution}"
+    # A store's harness needs the kit, which the extra `conformance` brings; drawn values need Hypothesis.
+    left_out = ("vectoracl_conformance.strategies",) if with_kit else (f"{module.__name__}.conformance",)
     for one in pkgutil.walk_packages([str(package)], f"{module.__name__}."):
-        # A store's harness needs the kit, which the extra `conformance` brings; drawn values need Hypothesis.
-        if one.name != "vectoracl_conformance.strategies" and (with_kit or ".conformance" not in one.name):
+        if not one.name.startswith(left_out):
             importlib.import_module(one.name)
 
 
@@ -72,6 +84,22 @@ def a_missing_adapter_is_named() -> None:
         raise AssertionError("a missing adapter has to be refused")
 
 
+def the_adapter_compiles(store: str) -> None:
+    """Read a configuration and compile a search, which contacts nothing."""
+    plugin = importlib.import_module(f"vectoracl_{store}.plugin")
+    config = plugin.vectoracl_config_model().model_validate({**STORES[store], "dimension": 2})
+    opened = plugin.vectoracl_open(config, OpenContext("main", check_fields({"year": "number"}), "."))
+    query = VectorQuery(np.ones(2, np.float32))
+    request = next(opened.adapter.search(Search("acme", ALWAYS, F.year >= 2020, query, 3, frozenset())))
+    assert request.partition == "acme", request
+
+
+def the_missing_kit_is_named() -> None:
+    run = subprocess.run([script, "conformance", "memory"], capture_output=True, text=True, check=False)
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert "pip install ./vectoracl_conformance-0.1.0-py3-none-any.whl" in " ".join(run.stderr.split()), run.stderr
+
+
 def the_kit_runs() -> None:
     run = subprocess.run([script, "conformance", "memory", "--only", "R1"], capture_output=True, text=True, check=False)
     assert run.returncode == 2, run.stdout + run.stderr  # 2: one check is not a certification
@@ -84,9 +112,13 @@ assert installed("vectoracl_conformance") == with_kit, "only its own extra bring
 for store, client in CLIENTS.items():
     assert installed(client) == (store in expected), f"{want}: the client {client}"
 the_core_works()
+for store in expected:
+    the_adapter_compiles(store)
 if "pgvector" not in expected:
     a_missing_adapter_is_named()
 if with_kit:
     whole("vectoracl-conformance")
     the_kit_runs()
+else:
+    the_missing_kit_is_named()
 print(f"{want}: works from its wheel ({importlib.metadata.version('vectoracl')})")
