@@ -13,7 +13,8 @@ import pytest
 import vectoracl
 from vectoracl import AdapterNotFoundError, Config, ConfigError, PostureError, RefusedError, VectorACLError
 from vectoracl.adapter_api.loading import installed, load
-from vectoracl.config import Secret, read
+from vectoracl.adapter_api.settings import Secret
+from vectoracl.config import read
 
 CANARY = "canary-pa55word"
 MEMORY = {"adapter": "memory", "dimension": 3}
@@ -160,7 +161,7 @@ def test_a_plugin_that_is_none(tmp_path, monkeypatch, source, match):
 LEAKY = """
 from pydantic import BaseModel, ConfigDict
 from vectoracl.adapter_api.contract import Opened
-from vectoracl.config import Model, Secret
+from vectoracl.adapter_api.settings import Model, Secret
 from vectoracl.adapter_api.hookspecs import hookimpl
 from vectoracl.memory.adapter import MemoryAdapter, capabilities
 from vectoracl.memory.config import MemoryConfig

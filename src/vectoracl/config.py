@@ -13,7 +13,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SecretStr,
     StrictBool,
     ValidationError,
     field_validator,
@@ -21,57 +20,13 @@ from pydantic import (
 )
 
 from vectoracl.adapter_api.contract import Grade
+from vectoracl.adapter_api.settings import Model, Secret
 from vectoracl.errors import ConfigError, InvalidTenantError, apart
 from vectoracl.model.identifiers import check_tenant
 
 DEFAULT_PATH = "vectoracl.toml"
 EMBEDDER_TIMEOUT = 300.0
 """How many seconds an embedder has for a batch of texts, if nothing else is configured."""
-
-
-class Model(BaseModel):
-    """The base of every model of a configuration: unknown keys are errors and input is never quoted."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True, validate_default=True)
-
-
-class Secret(Model):
-    """A secret: text, `{ env = "NAME" }` or `{ file = "path" }`. Read when it is needed; repr shows nothing."""
-
-    text: SecretStr | None = None
-    env: str | None = None
-    file: Path | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        return {"text": value} if isinstance(value, str | SecretStr) else value
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Secret:
-        if sum(one is not None for one in (self.text, self.env, self.file)) != 1 or self.text == SecretStr(""):
-            raise ValueError('give a text, { env = "NAME" } or { file = "path" }')
-        return self
-
-    @apart
-    def reveal(self, base: Path | None = None) -> str:
-        """Return the secret; *base* is the folder of relative paths. Raises: ConfigError that names the source."""
-        if self.text is not None:
-            return self.text.get_secret_value()
-        if self.env is not None:
-            value = os.environ.get(self.env)
-            if not value:
-                raise ConfigError(f"The environment variable {self.env} is not set; config reads a secret from it.")
-            return value
-        assert self.file is not None
-        path = (base or Path()) / self.file
-        try:
-            value = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            raise ConfigError(f"The secret's file {path} cannot be read.") from None
-        if not value:
-            raise ConfigError(f"The secret's file {path} is empty.")
-        return value
 
 
 class StoreConfig(BaseModel):

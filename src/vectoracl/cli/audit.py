@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from vectoracl.adapter_api.settings import Secret
 from vectoracl.audit.search import Read, Search, find, sizes
 from vectoracl.cli.common import (
     CLEAN,
@@ -26,7 +27,7 @@ from vectoracl.cli.common import (
     plain,
     print_json,
 )
-from vectoracl.config import Config, Secret, read
+from vectoracl.config import Config, read
 from vectoracl.errors import ConfigError, InvalidInputError
 from vectoracl.filters.predicate import F
 from vectoracl.model.identifiers import check_id

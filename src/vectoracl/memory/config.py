@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from vectoracl.config import Model
+from vectoracl.adapter_api.settings import Model
 
 
 class MemoryConfig(Model):

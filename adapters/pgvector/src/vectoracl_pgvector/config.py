@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from vectoracl.config import Model, Secret
+from vectoracl.adapter_api.settings import Model, Secret
 from vectoracl_pgvector.accepted import ACCEPTABLE, Accept
 
 # What compile.py calls its own columns, which are beside the table's in a query, and the columns that every table has.

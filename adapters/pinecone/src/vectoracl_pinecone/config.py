@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, model_validator
 
-from vectoracl.config import Model, Secret
+from vectoracl.adapter_api.settings import Model, Secret
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 _PREFIX = re.compile(r"[a-z][a-z0-9-]{0,30}-\Z")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, model_validator
 
-from vectoracl.config import Model, Secret
+from vectoracl.adapter_api.settings import Model, Secret
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 _COLLECTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StrictBool, model_validator
 
-from vectoracl.config import Model, Secret
+from vectoracl.adapter_api.settings import Model, Secret
 
 # Weaviate folds the first letter of a property to lower case and that of a collection to upper case: such names are
 # refused here, so that what is configured is what is there.

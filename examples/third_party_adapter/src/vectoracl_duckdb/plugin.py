@@ -9,7 +9,7 @@ import duckdb
 
 from vectoracl.adapter_api.contract import Capabilities, OpenContext, Opened, Threaded
 from vectoracl.adapter_api.hookspecs import hookimpl
-from vectoracl.config import Model
+from vectoracl.adapter_api.settings import Model
 from vectoracl.errors import DeniedError, StoreError
 from vectoracl_duckdb.adapter import DuckAdapter, Row, Transaction
 
