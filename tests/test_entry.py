@@ -58,16 +58,19 @@ def test_importing_the_package_loads_nothing_else_until_it_is_used():
         "print(*sorted(one for one in before if one.split('.')[0] in ('vectoracl', 'numpy', 'pydantic', 'typer')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.split() == ["vectoracl"]
+    assert done.stdout.split() == ["vectoracl", "vectoracl._util", "vectoracl._util.lazy_exports"]
 
 
-def test_what_type_checkers_see_is_what_is_there():
-    source = Path(vectoracl.__file__).read_text(encoding="utf-8")
-    (branch,) = [one for one in ast.parse(source).body if isinstance(one, ast.If)]
+@pytest.mark.parametrize("package", [vectoracl, vectoracl.adapter_api], ids=lambda one: one.__name__)
+def test_what_type_checkers_see_is_what_is_there(package):
+    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
+    (branch,) = [one for one in tree.body if isinstance(one, ast.If)]
     seen = {alias.name: one.module for one in branch.body if isinstance(one, ast.ImportFrom) for alias in one.names}
-    there = {name: f"vectoracl.{module}" for name, module in vectoracl._MODULES.items()}
-    assert seen == {**there, "hazmat": "vectoracl", "testing": "vectoracl"}
-    assert set(seen) == set(vectoracl.__all__) <= set(dir(vectoracl))
+    table = ast.literal_eval(branch.orelse[0].value.args[1])
+    there = {name: module for module, names in table.items() for name in names.split()}
+    assert seen == there | {name: "vectoracl" for name in ("hazmat", "testing") if package is vectoracl}
+    assert set(seen) == set(package.__all__) <= set(dir(package))
+    assert all(getattr(package, name) is not None for name in package.__all__)
 
 
 def test_what_is_not_there_is_said_as_ever():

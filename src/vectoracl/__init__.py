@@ -3,8 +3,9 @@
 What is named here is imported when it is first used, so that the command line can begin before everything is loaded.
 """
 
-import importlib
 import typing
+
+from vectoracl._util.lazy_exports import lazy_exports as _lazy_exports
 
 if typing.TYPE_CHECKING:
     from vectoracl import hazmat, testing
@@ -41,46 +42,31 @@ if typing.TYPE_CHECKING:
     from vectoracl.model.queries import Hybrid, Lexical, Like
     from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Tag, Written
 else:
-    _NAMES = {
-        "model.actions": "ALL_ACTIONS READ WRITE Action",
-        "client.connect": "AsyncVectorACL VectorACL aconnect connect",
-        "config": "Config",
-        "errors": (
-            "AdapterNotFoundError ClosedError ConfigError DeniedError InvalidInputError InvalidPrincipalError "
-            "InvalidTenantError PostureError RefusedError ReservedFieldError ScopeViolationError StoreError "
-            "TooLargeError UnsupportedPredicateError UntaggedWriteError VectorACLError"
-        ),
-        "engine.explain": "Explanation",
-        "filters.validation": "FieldType",
-        "adapter_api.posture": "Finding Posture Rule",
-        "client.bulk_load": "LoadReport",
-        "access.policy": "Decision Policy TenantPolicy",
-        "filters.predicate": "ALWAYS NEVER F Predicate",
-        "model.principal": "Principal",
-        "model.queries": "Hybrid Lexical Like",
-        "model.records": "Chunk Facet Hit Page Result Tag Written",
-        "client.retriever": "AsyncScopedRetriever ScopedRetriever",
-        "access.scope": "Grant Scope",
-    }
-    _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
-
-    def __getattr__(name: str) -> object:
-        """Return what is exported, or a module of the package; both are imported now."""
-        if name.startswith("_") or not name.isidentifier():
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module = f"{__name__}.{_MODULES.get(name, name)}"
-        try:
-            found = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-        if name in _MODULES:
-            found = globals()[name] = getattr(found, name)
-        return found
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = _lazy_exports(
+        __name__,
+        {
+            "vectoracl.model.actions": "ALL_ACTIONS READ WRITE Action",
+            "vectoracl.client.connect": "AsyncVectorACL VectorACL aconnect connect",
+            "vectoracl.config": "Config",
+            "vectoracl.errors": (
+                "AdapterNotFoundError ClosedError ConfigError DeniedError InvalidInputError "
+                "InvalidPrincipalError InvalidTenantError PostureError RefusedError ReservedFieldError "
+                "ScopeViolationError StoreError TooLargeError UnsupportedPredicateError "
+                "UntaggedWriteError VectorACLError"
+            ),
+            "vectoracl.engine.explain": "Explanation",
+            "vectoracl.filters.validation": "FieldType",
+            "vectoracl.adapter_api.posture": "Finding Posture Rule",
+            "vectoracl.client.bulk_load": "LoadReport",
+            "vectoracl.access.policy": "Decision Policy TenantPolicy",
+            "vectoracl.filters.predicate": "ALWAYS NEVER F Predicate",
+            "vectoracl.model.principal": "Principal",
+            "vectoracl.model.queries": "Hybrid Lexical Like",
+            "vectoracl.model.records": "Chunk Facet Hit Page Result Tag Written",
+            "vectoracl.client.retriever": "AsyncScopedRetriever ScopedRetriever",
+            "vectoracl.access.scope": "Grant Scope",
+        },
+    )
 
 
 __all__ = [

@@ -1,1 +1,246 @@
-"""The contract between the core and an adapter."""
+"""The contract between the core and an adapter: the one import of an adapter's author.
+
+    from vectoracl.adapter_api import Capabilities, Flow, Request, Search, hookimpl
+
+A flow of an `Adapter` turns an operation into requests, a `Port` performs each request on the store, and the hooks of
+`hookspecs` make both known. What is named here is imported when it is first used.
+"""
+
+import typing
+
+from vectoracl._util.lazy_exports import lazy_exports as _lazy_exports
+
+if typing.TYPE_CHECKING:
+    from vectoracl.adapter_api.chunk_validation import check_tagged, dump_metadata, load_metadata
+    from vectoracl.adapter_api.contract import (
+        Adapter,
+        Adopted,
+        AsyncPort,
+        Capabilities,
+        DemoStore,
+        Faceted,
+        Flow,
+        OneProcess,
+        OpenContext,
+        Opened,
+        Operator,
+        Port,
+        Progress,
+        Request,
+        TenantInfo,
+        TenantKeeper,
+        TenantRemover,
+        Threaded,
+        together,
+    )
+    from vectoracl.adapter_api.demo_attacks import AttackContext, Attempt
+    from vectoracl.adapter_api.generations import at_generation, version_of
+    from vectoracl.adapter_api.hookspecs import hookimpl
+    from vectoracl.adapter_api.operations import (
+        ChunkRef,
+        Count,
+        Delete,
+        Facets,
+        Fetch,
+        Found,
+        Include,
+        Operation,
+        Position,
+        Replace,
+        Rows,
+        Scan,
+        Search,
+        Upsert,
+    )
+    from vectoracl.adapter_api.posture import Finding, Posture, Rule, Rules
+    from vectoracl.adapter_api.settings import Model, Secret
+    from vectoracl.adapter_api.store_identity import address, original, replica
+    from vectoracl.adapter_api.tls import Authority, authority
+    from vectoracl.errors import (
+        AdapterNotFoundError,
+        ClosedError,
+        ConfigError,
+        DeniedError,
+        InvalidInputError,
+        InvalidTenantError,
+        PostureError,
+        RefusedError,
+        ScopeViolationError,
+        StoreError,
+        TooLargeError,
+        UnsupportedPredicateError,
+        UntaggedWriteError,
+        VectorACLError,
+        apart,
+        caused,
+        unchained,
+    )
+    from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS, BooleanCompiler
+    from vectoracl.filters.predicate import (
+        ALWAYS,
+        NEVER,
+        Always,
+        And,
+        ContainsAny,
+        Eq,
+        In,
+        Missing,
+        Never,
+        Not,
+        Or,
+        Predicate,
+        Range,
+        Scalar,
+    )
+    from vectoracl.filters.semantics import Test, compile_test
+    from vectoracl.filters.validation import TAG_FIELDS, FieldType, check_fields, datetime_text
+    from vectoracl.model.identifiers import check_tenant, stored_tenant
+    from vectoracl.model.queries import RRF_K, HybridQuery, Lexical, ResolvedQuery, VectorQuery
+    from vectoracl.model.records import Chunk, Facet, Hit, Record, Tag, Vector, hit_of, stored_key
+else:
+    __getattr__, __dir__ = _lazy_exports(
+        __name__,
+        {
+            "vectoracl.adapter_api.chunk_validation": "check_tagged dump_metadata load_metadata",
+            "vectoracl.adapter_api.contract": (
+                "Adapter Adopted AsyncPort Capabilities DemoStore Faceted Flow OneProcess OpenContext "
+                "Opened Operator Port Progress Request TenantInfo TenantKeeper TenantRemover Threaded "
+                "together"
+            ),
+            "vectoracl.adapter_api.demo_attacks": "Attempt AttackContext",
+            "vectoracl.adapter_api.generations": "at_generation version_of",
+            "vectoracl.adapter_api.hookspecs": "hookimpl",
+            "vectoracl.adapter_api.operations": (
+                "ChunkRef Count Delete Facets Fetch Found Include Operation Position Replace Rows Scan Search Upsert"
+            ),
+            "vectoracl.adapter_api.posture": "Finding Posture Rule Rules",
+            "vectoracl.adapter_api.settings": "Model Secret",
+            "vectoracl.adapter_api.store_identity": "address original replica",
+            "vectoracl.adapter_api.tls": "Authority authority",
+            "vectoracl.errors": (
+                "AdapterNotFoundError ClosedError ConfigError DeniedError InvalidInputError "
+                "InvalidTenantError PostureError RefusedError ScopeViolationError StoreError "
+                "TooLargeError UnsupportedPredicateError UntaggedWriteError VectorACLError apart caused "
+                "unchained"
+            ),
+            "vectoracl.filters.boolean_compiler": "ALL_ROWS NO_ROWS BooleanCompiler",
+            "vectoracl.filters.predicate": (
+                "ALWAYS NEVER Always And ContainsAny Eq In Missing Never Not Or Predicate Range Scalar"
+            ),
+            "vectoracl.filters.semantics": "Test compile_test",
+            "vectoracl.filters.validation": "TAG_FIELDS FieldType check_fields datetime_text",
+            "vectoracl.model.identifiers": "check_tenant stored_tenant",
+            "vectoracl.model.queries": "RRF_K HybridQuery Lexical ResolvedQuery VectorQuery",
+            "vectoracl.model.records": "Chunk Facet Hit Record Tag Vector hit_of stored_key",
+        },
+    )
+
+__all__ = [
+    "ALL_ROWS",
+    "ALWAYS",
+    "NEVER",
+    "NO_ROWS",
+    "RRF_K",
+    "TAG_FIELDS",
+    "Adapter",
+    "AdapterNotFoundError",
+    "Adopted",
+    "Always",
+    "And",
+    "AsyncPort",
+    "AttackContext",
+    "Attempt",
+    "Authority",
+    "BooleanCompiler",
+    "Capabilities",
+    "Chunk",
+    "ChunkRef",
+    "ClosedError",
+    "ConfigError",
+    "ContainsAny",
+    "Count",
+    "Delete",
+    "DemoStore",
+    "DeniedError",
+    "Eq",
+    "Facet",
+    "Faceted",
+    "Facets",
+    "Fetch",
+    "FieldType",
+    "Finding",
+    "Flow",
+    "Found",
+    "Hit",
+    "HybridQuery",
+    "In",
+    "Include",
+    "InvalidInputError",
+    "InvalidTenantError",
+    "Lexical",
+    "Missing",
+    "Model",
+    "Never",
+    "Not",
+    "OneProcess",
+    "OpenContext",
+    "Opened",
+    "Operation",
+    "Operator",
+    "Or",
+    "Port",
+    "Position",
+    "Posture",
+    "PostureError",
+    "Predicate",
+    "Progress",
+    "Range",
+    "Record",
+    "RefusedError",
+    "Replace",
+    "Request",
+    "ResolvedQuery",
+    "Rows",
+    "Rule",
+    "Rules",
+    "Scalar",
+    "Scan",
+    "ScopeViolationError",
+    "Search",
+    "Secret",
+    "StoreError",
+    "Tag",
+    "TenantInfo",
+    "TenantKeeper",
+    "TenantRemover",
+    "Test",
+    "Threaded",
+    "TooLargeError",
+    "UnsupportedPredicateError",
+    "UntaggedWriteError",
+    "Upsert",
+    "Vector",
+    "VectorACLError",
+    "VectorQuery",
+    "address",
+    "apart",
+    "at_generation",
+    "authority",
+    "caused",
+    "check_fields",
+    "check_tagged",
+    "check_tenant",
+    "compile_test",
+    "datetime_text",
+    "dump_metadata",
+    "hit_of",
+    "hookimpl",
+    "load_metadata",
+    "original",
+    "replica",
+    "stored_key",
+    "stored_tenant",
+    "together",
+    "unchained",
+    "version_of",
+]
