@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,19 @@ def test_local_mode_says_what_it_cannot_enforce(store: Provisioned) -> None:
         (posture,) = acl.check().values()
     assert posture.grade == "predicate"
     assert rules_of(posture) == {"QD011"}
+
+
+def test_the_run_that_provisions_a_folder_writes_ahead(tmp_path: Path) -> None:
+    """The client opens the file when the collection is made, after the folder: that one needs the setting, too."""
+    own = {"adapter": "qdrant", "path": str(tmp_path / "points"), "dimension": 2}
+    with v.VectorACL({"version": 1, "stores": {"main": own}}) as acl:
+        operator = acl.operator()
+        operator.provision()
+        (file,) = tmp_path.rglob("*.sqlite")
+        with sqlite3.connect(file) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        connection.close()
+        operator.close()
 
 
 def test_a_folder_keeps_its_points_and_belongs_to_one_process(tmp_path: Any) -> None:

@@ -72,8 +72,7 @@ def batches(stream: Iterable[Chunk], size: int, journal: Journal, report: LoadRe
     A document and id that come twice within one batch are put into two, so that the later one wins as it would in
     two calls. Memory holds one batch. An error of the stream itself gets the same note as one of the store.
     """
-    if isinstance(stream, str | bytes) or not isinstance(stream, Iterable):
-        raise InvalidInputError(f"load() takes a stream of Chunk, not {type(stream).__name__}.", field="stream")
+    _check_stream(stream)
     chunks = _checked(iter(stream), journal, report)
     for entry in journal.begun():
         some = list(islice(chunks, entry.chunks))
@@ -97,6 +96,12 @@ def batches(stream: Iterable[Chunk], size: int, journal: Journal, report: LoadRe
             part, seen = [], set()
     if part:
         yield Part(part)
+
+
+def _check_stream(stream: object) -> None:
+    """Refuse what is not a stream of chunks. Raises: InvalidInputError."""
+    if isinstance(stream, str | bytes) or not isinstance(stream, Iterable):
+        raise InvalidInputError(f"load() takes a stream of Chunk, not {type(stream).__name__}.", field="stream")
 
 
 def _checked(stream: Iterator[Chunk], journal: Journal, report: LoadReport) -> Iterator[Chunk]:

@@ -123,7 +123,8 @@ class Normalises(AdapterWrapper):
 
 
 def _unit(record: Record) -> Record:
-    if not isinstance(record.tag, Tag):
+    tag: Any = record.tag
+    if not isinstance(tag, Tag):  # a check hands in records with other tags
         return record
     return record._replace(vector=np.asarray(record.vector / np.linalg.norm(record.vector), np.float32))
 

@@ -79,10 +79,10 @@ def check_version(folder: Folder, postgres: int) -> None:
 
 
 def _lives(folder: Folder) -> bool:
-    if sys.platform != "win32":
-        return folder.has_server()
-    run = folder.run()
-    return run is not None and _answers(run)
+    if sys.platform == "win32":
+        run = folder.run()
+        return run is not None and _answers(run)
+    return folder.has_server()
 
 
 def _answers(run: Run) -> bool:

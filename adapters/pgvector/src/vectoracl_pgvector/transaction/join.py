@@ -51,7 +51,7 @@ def join(
     acl: AsyncVectorACL, principal: Principal, connection: Any, *, actions: Iterable[Action] | None = None
 ) -> AsyncScopedRetriever: ...
 def join(
-    acl: VectorACL | AsyncVectorACL, principal: Principal, connection: Any, *, actions: Iterable[Action] | None = None
+    acl: object, principal: Principal, connection: Any, *, actions: Iterable[Action] | None = None
 ) -> ScopedRetriever | AsyncScopedRetriever:
     """Return a handle whose every statement runs on *connection*, inside the transaction that is open there.
 
