@@ -43,7 +43,7 @@ def scopes(lang: str, document: str) -> list[tuple[str, Predicate]]:
     "over two of its states; or a row inside is not there, where the store does not say that it shows writes later.",
     optional=True,
 )
-async def r16(t: Assertions) -> None:
+async def r16_negation_holds_while_others_write(t: Assertions) -> None:
     context = t.context
     own, lang = context.tenant(), context.rng.word()
     vectors = [context.vector(0.2 + 0.01 * place) for place in range(INSIDE)]

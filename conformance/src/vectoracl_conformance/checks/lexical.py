@@ -86,7 +86,7 @@ def _scored(hits: Any) -> list[tuple[Key, Nearly]]:
     "of its two legs or is short; or a query kind that is not declared is answered by another one.",
     optional=True,
 )
-async def r13(t: Assertions) -> None:
+async def r13_each_leg_of_a_hybrid_query_is_scoped(t: Assertions) -> None:
     context = t.context
     can = context.client.adapter.capabilities
     field = _Field(context)

@@ -32,7 +32,7 @@ async def _call(make: Any) -> Any:
     attack="Ask as nobody: none, empty, blank, NUL, huge, of a wrong type, a wildcard, a string, a dict.",
     breach="It is accepted, or refused only after something was sent.",
 )
-async def p1(t: Assertions) -> None:
+async def p1_no_principal_no_answer(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     nobody: tuple[Any, ...] = (
         None, "", " ", "\t", "\0", f"{corpus.large_tenant}\0", "x" * 300, "é" * 200, 5, 5.0, True, b"x",
@@ -87,7 +87,7 @@ async def p1(t: Assertions) -> None:
     attack="Act as tenants whose names differ from the victim's in case, form, blanks, length or one character.",
     breach="The look-alike sees, counts, changes or deletes the victim's chunks.",
 )
-async def p2(t: Assertions) -> None:
+async def p2_lookalike_tenants_never_merge(t: Assertions) -> None:
     context = t.context
     base = f"Acme é {context.rng.uuid()}"
     long = base + "x" * 180
@@ -134,7 +134,7 @@ async def p2(t: Assertions) -> None:
     attack="Read, page, count and delete as a tenant that the store has never seen.",
     breach="It sees rows, gets an error that differs, or the store creates something for it.",
 )
-async def p3(t: Assertions) -> None:
+async def p3_unknown_tenant_sees_and_creates_nothing(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     before, parts = context.state(), context.store.parts()
     can = context.client.adapter.capabilities
@@ -166,7 +166,7 @@ async def p3(t: Assertions) -> None:
     attack="Use handles of two tenants in turns, in one thread and in others, and look for what is left over.",
     breach="A call is answered for the principal of another call.",
 )
-async def p4(t: Assertions) -> None:
+async def p4_no_ambient_principal(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     oracle = context.oracle()
     tenants = (corpus.large_tenant, corpus.small_tenant, corpus.other_tenants[0])
@@ -199,7 +199,7 @@ async def p4(t: Assertions) -> None:
     attack="Go on with a handle after its principal expired, after it was closed, or past what it was narrowed to.",
     breach="It is answered.",
 )
-async def p5(t: Assertions) -> None:
+async def p5_expired_or_closed_handle_is_refused(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     own = context.tenant()
     await context.plant(own, context.chunks(4, metadata=True))

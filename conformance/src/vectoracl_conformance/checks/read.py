@@ -32,7 +32,7 @@ def found(result: Any) -> list[tuple[Any, ...]]:
     attack="Ask for the one best chunk where hundreds of other tenants' chunks are nearer than your best one.",
     breach="A foreign chunk comes back, or nothing does, because the store ranked before the scope applied.",
 )
-async def r1(t: Assertions) -> None:
+async def r1_owner_is_found_behind_decoys(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     oracle = context.oracle()
     nearest = oracle.rank(oracle.rows, corpus.centre).rows[: corpus.decoys]
@@ -68,7 +68,7 @@ async def r1(t: Assertions) -> None:
     attack="Ask for k = 1 to more than you own, with own > k and own < k, and sweep past any over-fetch with decoys.",
     breach="Fewer hits than are visible, others than the best, or scores that are not those of an exact search.",
 )
-async def r2(t: Assertions) -> None:
+async def r2_exactly_k_hits_as_by_exact_search(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     oracle = context.oracle()
     can = context.client.adapter.capabilities
@@ -150,7 +150,7 @@ def _canaries(rows: Iterable[Record]) -> set[str]:
     breach="A request without the tenant as an unconditional conjunct, or a foreign row in a reply (it was fetched to "
     "be filtered afterwards).",
 )
-async def r3(t: Assertions) -> None:
+async def r3_request_carries_scope_and_reply_no_foreign_row(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     census = context.census()
     directions = Directions(census)
@@ -231,7 +231,7 @@ async def r3(t: Assertions) -> None:
     attack="Grow another tenant's corpus around your query, then change its texts, and compare your results.",
     breach="A hit, an order or a score changes: a channel from one tenant to another (fitted embedder, shared IDF).",
 )
-async def r4(t: Assertions) -> None:
+async def r4_growth_of_another_tenant_changes_nothing(t: Assertions) -> None:
     context = t.context
     own, other = context.tenant(), context.tenant()
     await context.plant(own, context.chunks(context.k + 2))
@@ -288,7 +288,7 @@ def _time() -> Any:
     attack="Filter with OR, NOT and nested filters that match many foreign chunks too.",
     breach="A foreign hit (the scope was merged into the filter's OR), or a hit that the filter's meaning excludes.",
 )
-async def r5(t: Assertions) -> None:
+async def r5_filters_only_narrow(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     oracle = context.oracle()
     can = context.client.adapter.capabilities
@@ -372,7 +372,7 @@ HOSTILE = (
     attack="Use SQL, JSON, wildcard and format fragments as filter values, ids, document names and filter keys.",
     breach="More rows than the one whose value is exactly that text, an error of the store, or a key that is accepted.",
 )
-async def r6(t: Assertions) -> None:
+async def r6_filters_cannot_inject(t: Assertions) -> None:
     context = t.context
     own, other = context.tenant(), context.tenant()
     for tenant in (own, other):
@@ -442,7 +442,7 @@ RESERVED = (
     attack="Name the framework's tag, in any spelling, in the filter of a search, count, scan, delete or narrow.",
     breach="It is accepted: a caller's filter could choose the scope.",
 )
-async def r7(t: Assertions) -> None:
+async def r7_reserved_field_in_filter_is_refused(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     handle = context.handle(corpus.large_tenant)
     for name in RESERVED:
@@ -469,7 +469,7 @@ async def r7(t: Assertions) -> None:
     attack="Write metadata whose keys ape tags and the store's own names, by case, dots, nesting and blanks.",
     breach="The chunk shows up elsewhere, its tag changed, or its metadata came back different.",
 )
-async def r8(t: Assertions) -> None:
+async def r8_metadata_cannot_move_a_chunk(t: Assertions) -> None:
     context = t.context
     own, victim = context.tenant(), context.tenant()
     await context.plant(victim, context.chunks(3))
@@ -533,7 +533,7 @@ def _with(context: Any, metadata: dict[str, Any]) -> Chunk:
     attack="Search like a chunk of another tenant, by its id, alone and with its document.",
     breach="The answer differs from that for an id that does not exist, or the foreign vector steers the ranking.",
 )
-async def r9(t: Assertions) -> None:
+async def r9_like_foreign_id_equals_missing(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     oracle = context.oracle()
     handle = context.handle(corpus.large_tenant)
@@ -575,7 +575,7 @@ def _alike(one: tuple[str, Any], other: tuple[str, Any]) -> bool:
     attack="Fetch foreign ids, alone, with their documents, among own ones, and past a narrowed handle.",
     breach="A row, an error or anything else that an id which does not exist would not give.",
 )
-async def r10(t: Assertions) -> None:
+async def r10_fetch_of_foreign_id_equals_missing(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     oracle = context.oracle()
     handle = context.handle(corpus.large_tenant)
@@ -637,7 +637,7 @@ async def r10(t: Assertions) -> None:
     attack="Scan in pages of every size; then go on with a cursor of another tenant, filter or handle.",
     breach="Rows are lost, doubled or foreign, or a cursor that is not one's own is followed.",
 )
-async def r11(t: Assertions) -> None:
+async def r11_scan_reaches_the_end_and_foreign_cursor_is_useless(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     oracle = context.oracle()
     for tenant in (corpus.large_tenant, corpus.small_tenant):
@@ -685,7 +685,7 @@ async def r11(t: Assertions) -> None:
     breach="A number depends on foreign chunks, or a foreign value comes back, so that it tells of them.",
     optional=True,
 )
-async def r12(t: Assertions) -> None:
+async def r12_counts_are_of_the_own_tenant(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     oracle = context.oracle()
     handle = context.handle(corpus.large_tenant)
@@ -786,7 +786,7 @@ async def _like_named(t: Assertions) -> None:
     attack="Repeat one query as different tenants and handles, in turns, and after writes and deletes.",
     breach="An answer of another principal, or of before the write.",
 )
-async def r14(t: Assertions) -> None:
+async def r14_cache_serves_one_principal_only(t: Assertions) -> None:
     context = t.context
     a, b = context.tenant(), context.tenant()
     for tenant in (a, b):
@@ -844,7 +844,7 @@ class _Grants:
     attack="Read two tenants at once, with documents and labels of the same names in both.",
     breach="A document permitted in one partition opens its namesake in the other; or scores are merged wrongly.",
 )
-async def r15(t: Assertions) -> None:
+async def r15_rights_stay_in_their_partition(t: Assertions) -> None:
     context = t.context
     a, s, other = context.tenant(), context.tenant(), context.tenant()
     for tenant in (a, s, other):

@@ -38,7 +38,7 @@ async def _right(t: Assertions, oracle: Oracle, handle: Any, tenant: str, after:
     attack="Make calls of one tenant fail inside the store, then ask as another one on the same connection.",
     breach="The next tenant gets the scope, the rows or the error of the failed call.",
 )
-async def s1(t: Assertions) -> None:
+async def s1_error_leaves_nothing_on_the_connection(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     oracle = context.oracle()
     wrong = VectorQuery(np.ones(len(corpus.centre) + 3, np.float32))
@@ -77,7 +77,7 @@ async def s1(t: Assertions) -> None:
     attack="Cut reads and writes of one tenant at many moments, then ask as another one on the same connection.",
     breach="The next tenant gets the scope or the rows of the call that was cut, or half a write is left.",
 )
-async def s2(t: Assertions) -> None:
+async def s2_cancellation_leaves_nothing_on_the_connection(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     own = context.tenant()
     await context.plant(own, context.chunks(2))
@@ -111,7 +111,7 @@ async def s2(t: Assertions) -> None:
     attack="Let many tenants search, page, fetch, count and write side by side, and check the history afterwards.",
     breach="Somebody's answer at some time was not a state of his own rows.",
 )
-async def s3(t: Assertions) -> None:
+async def s3_principals_interleaved_on_few_connections(t: Assertions) -> None:
     context = t.context
     can = context.client.adapter.capabilities
     tenants = [context.tenant() for _ in range(8)]
@@ -173,7 +173,7 @@ class _Revocable(TenantPolicy):
     attack="Start a scan, then expire the principal, close the handle or revoke the right, and go on iterating.",
     breach="It yields further pages.",
 )
-async def s4(t: Assertions) -> None:
+async def s4_iterator_does_not_outlive_its_scope(t: Assertions) -> None:
     context = t.context
     own = context.tenant()
     await context.plant(own, context.chunks(9))
@@ -215,7 +215,7 @@ async def s4(t: Assertions) -> None:
     attack="Ask many times as a large tenant on one connection, so that plans and caches settle, then as a small one.",
     breach="The small tenant gets fewer than its k rows, or others.",
 )
-async def s5(t: Assertions) -> None:
+async def s5_small_tenant_after_many_large_queries(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     oracle = context.oracle()
     where = F.note.exists()

@@ -67,7 +67,7 @@ def said(error: BaseException | None) -> str:
     attack="Make calls fail in every way with canaries in filters, ids, texts and vectors, and read what is reported.",
     breach="A foreign text or id, a filter's value, a stored text or a password shows in an error, a log or a repr.",
 )
-async def x1(t: Assertions) -> None:
+async def x1_errors_and_logs_carry_no_canary(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     rows = context.census()
     texts = {word for row in rows for word in words((row.text, row.metadata)) if CANARY.search(word)}
@@ -194,7 +194,7 @@ def _swapped(text: str, passwords: Sequence[str], secret: str) -> str:
     attack="Misconfigure the store out of band, or demand more than it can be, and open it.",
     breach="It is served: the claimed grade is not what the store enforces.",
 )
-async def x2(t: Assertions) -> None:
+async def x2_posture_is_what_the_store_is(t: Assertions) -> None:
     context = t.context
     claimed = context.client.adapter.capabilities.grade
     posture = await context.client.posture()
@@ -238,7 +238,7 @@ async def x2(t: Assertions) -> None:
     attack="Use every query kind, operation, filter and option that the adapter does not declare, past the core too.",
     breach="It is answered by something else: approximated, dropped or widened.",
 )
-async def x3(t: Assertions) -> None:
+async def x3_undeclared_operation_is_refused(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     can = context.client.adapter.capabilities
     handle = context.handle(corpus.large_tenant)
@@ -323,7 +323,7 @@ def _has(where: Predicate, node: type[Predicate]) -> bool:
     attack="Let three tenants write, overwrite, replace, delete and read at random under the same few names.",
     breach="At some step an answer differs from that of a dictionary per tenant.",
 )
-async def x4(t: Assertions) -> None:
+async def x4_random_operations_match_the_reference(t: Assertions) -> None:
     context = t.context
     can = context.client.adapter.capabilities
     turn = random.Random(context.rng.seed)  # noqa: S311 - repeatable, and no secret
@@ -446,7 +446,7 @@ def _cosine(one: Any, other: Any) -> float:
     "oracle refuse sets that prove nothing?",
     breach="None: if a control fails, nothing was measured.",
 )
-async def x5(t: Assertions) -> None:
+async def x5_controls_of_the_kit(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     census = context.census()
     written = {(tenant, c.document, c.id): c.text for tenant, some in corpus.chunks.items() for c in some}
@@ -501,7 +501,7 @@ async def x5(t: Assertions) -> None:
     "argument, environment, frame, parent or name that says so - and run checks of reading and writing there again.",
     breach="It behaves only where it sees that it is tested: an answer or what is stored differs out of sight.",
 )
-async def x6(t: Assertions) -> None:
+async def x6_same_answers_where_the_kit_is_not_seen(t: Assertions) -> None:
     from vectoracl_conformance.harness import Store
     from vectoracl_conformance.isolated.reference_checks import Place, out_of_sight
 

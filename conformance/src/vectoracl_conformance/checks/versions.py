@@ -34,7 +34,7 @@ async def _rest(handle: AwaitableHandle, after: str | None) -> list[Hit]:
     breach="Chunks of two versions of one document come in one scan, or one that was only added to is not shown to its "
     "end, or other documents are not shown.",
 )
-async def r17(t: Assertions) -> None:
+async def r17_scan_shows_one_version_of_each_document(t: Assertions) -> None:
     context = t.context
 
     async def replaced(handle: AwaitableHandle) -> Any:

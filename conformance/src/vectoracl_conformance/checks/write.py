@@ -37,7 +37,7 @@ def record(context: CheckContext, tenant: str, **parts: Any) -> Record:
     attack="Hand the adapter records without a tag, or with a hole in it, among whole ones.",
     breach="It is accepted, repaired, or a part of the call is written.",
 )
-async def w1(t: Assertions) -> None:
+async def w1_untagged_write_is_rejected(t: Assertions) -> None:
     context = t.context
     own = context.tenant()
     await context.client.raw(Upsert(own, ALWAYS, (record(context, own), record(context, own))))
@@ -82,7 +82,7 @@ async def w1(t: Assertions) -> None:
     attack="Hand the adapter a record with the tag of another tenant than the operation's, alone and among right ones.",
     breach="It is written, under either tenant.",
 )
-async def w2(t: Assertions) -> None:
+async def w2_foreign_tag_is_rejected(t: Assertions) -> None:
     context = t.context
     own, victim = context.tenant(), context.tenant()
     await context.plant(victim, context.chunks(2))
@@ -111,7 +111,7 @@ async def w2(t: Assertions) -> None:
     attack="Put one bad record first, in the middle, last, and behind a client's usual batch size.",
     breach="The good ones were written: half a call is in the store.",
 )
-async def w3(t: Assertions) -> None:
+async def w3_one_bad_record_writes_nothing(t: Assertions) -> None:
     context = t.context
     own = context.tenant()
     handle = context.handle(own)
@@ -168,7 +168,7 @@ async def w3(t: Assertions) -> None:
     attack="Write, overwrite, replace and delete a chunk under the ids that another tenant uses.",
     breach="The other tenant's chunk changes or is gone, or a request of such a write could reach it.",
 )
-async def w4(t: Assertions) -> None:
+async def w4_same_id_in_two_tenants_is_two_chunks(t: Assertions) -> None:
     context = t.context
     a, b = context.tenant(), context.tenant()
     for tenant in (a, b):
@@ -207,7 +207,7 @@ async def w4(t: Assertions) -> None:
     attack="Overwrite a chunk through a handle that may not see it, or with a tag of another tenant or document.",
     breach="A chunk changes its rights, or one outside of the handle is overwritten.",
 )
-async def w5(t: Assertions) -> None:
+async def w5_update_cannot_retag(t: Assertions) -> None:
     context = t.context
     own, other = context.tenant(), context.tenant()
     handle = context.handle(own)
@@ -278,7 +278,7 @@ async def w5(t: Assertions) -> None:
     attack="Delete foreign ids and foreign documents, and compare the answer with that for missing ones.",
     breach="The row is gone, or the answer (count, error) tells that it exists.",
 )
-async def w6(t: Assertions) -> None:
+async def w6_delete_of_foreign_id_equals_missing(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     own = context.tenant()
     handle = context.handle(own)
@@ -316,7 +316,7 @@ async def w6(t: Assertions) -> None:
     attack="Delete everything, by filter and by document, as one tenant and through a narrowed handle.",
     breach="More than the handle may touch is gone, or a missing selector means everything.",
 )
-async def w7(t: Assertions) -> None:
+async def w7_clearing_is_scoped(t: Assertions) -> None:
     context = t.context
     own, other = context.tenant(), context.tenant()
     for tenant in (own, other):
@@ -366,7 +366,7 @@ async def w7(t: Assertions) -> None:
     attack="Create chunks under ids that another tenant has, and compare with ids that nobody has.",
     breach="An error or a count tells that the id exists elsewhere.",
 )
-async def w8(t: Assertions) -> None:
+async def w8_create_conflict_reveals_nothing(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
     own = context.tenant()
     handle = context.handle(own)
@@ -395,7 +395,7 @@ async def w8(t: Assertions) -> None:
     attack="Write, overwrite and delete one chunk id in several documents.",
     breach="One document's chunk overwrites or deletes the other's.",
 )
-async def w9(t: Assertions) -> None:
+async def w9_same_id_in_two_documents_is_two_chunks(t: Assertions) -> None:
     context = t.context
     own = context.tenant()
     handle = context.handle(own)
@@ -424,7 +424,7 @@ async def w9(t: Assertions) -> None:
     attack="Read a document while it is replaced again and again, and cut replacements in the middle.",
     breach="A reader sees neither version, both, or half of one.",
 )
-async def w10(t: Assertions) -> None:
+async def w10_reingestion_shows_the_old_or_the_new_version(t: Assertions) -> None:
     context = t.context
     own = context.tenant()
     handle = context.handle(own)
@@ -501,7 +501,7 @@ async def w10(t: Assertions) -> None:
     breach="A copy changes a generation, a label, an expiry or another part of a tag; or a handle chooses one.",
     optional=True,
 )
-async def w11(t: Assertions) -> None:
+async def w11_only_an_operator_copy_chooses_a_tag(t: Assertions) -> None:
     context = t.context
     own, other = context.tenant(), context.tenant()
     handle = context.handle(own)
@@ -573,7 +573,7 @@ async def w11(t: Assertions) -> None:
     breach="Two versions are mixed, a chunk that was written is gone, a row is half of one writer's and half of "
     "another's, or a writer is turned away for no reason that it can act on.",
 )
-async def w12(t: Assertions) -> None:
+async def w12_writers_of_one_document_take_turns(t: Assertions) -> None:
     context = t.context
     own = context.tenant()
     writers, size = 4, 5

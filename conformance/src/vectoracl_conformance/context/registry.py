@@ -27,11 +27,17 @@ CHECKS: dict[str, Check] = {}
 
 
 def check(id: str, title: str, *, attack: str, breach: str, optional: bool = False) -> Callable[[Body], Body]:  # noqa: A002
-    """Register a check under its stable *id*. Raises: ValueError if the id is taken: a check is never replaced."""
+    """Register a check under its stable *id*, with which the name of its function begins: `r1_…` for "R1".
+
+    Raises:
+        ValueError: The id is taken, since a check is never replaced, or the function is called after another one.
+    """
 
     def register(body: Body) -> Body:
         if id in CHECKS:
             raise ValueError(f"the check {id} exists; a check is never replaced")
+        if not body.__name__.startswith(f"{id.lower()}_"):
+            raise ValueError(f"the function of the check {id} is called {body.__name__}; its name begins with its id")
         CHECKS[id] = Check(id, title, attack, breach, body, optional)
         return body
 
