@@ -14,11 +14,12 @@ from vectoracl.errors import StoreError
 from vectoracl.testing import principal
 from vectoracl_weaviate import answers
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.failures import mapped
+from vectoracl_weaviate.failures import mapped, rpc_at
 from vectoracl_weaviate.operator import WeaviateOperator
 from vectoracl_weaviate.ports import _done, _written
 from vectoracl_weaviate.requests import Find, Tally
 
+AT = rpc_at("127.0.0.1:50051")
 E = np.eye(8, dtype=np.float32)
 WHO = principal("u", "acme")
 # As the server 1.39 said them: of a node that was lost, of one that had just come back, and of one that is alone.
@@ -56,7 +57,7 @@ def over_http(said: str, status: int = 422) -> StoreError:
     answer = httpx.Response(status, text=said, request=httpx.Request("POST", "http://127.0.0.1/v1/schema"))
     with pytest.raises(StoreError) as caught:
         _done(answer, write=True)
-    return mapped(caught.value, write=True, debug=False)  # type: ignore[return-value]
+    return mapped(caught.value, write=True, debug=False, at=AT)  # type: ignore[return-value]
 
 
 def over_grpc(said: str) -> StoreError:
@@ -67,7 +68,7 @@ def over_grpc(said: str) -> StoreError:
         def details(self):
             return said
 
-    return mapped(Refused(), write=False, debug=False)  # type: ignore[return-value]
+    return mapped(Refused(), write=False, debug=False, at=AT)  # type: ignore[return-value]
 
 
 def of_a_batch(said: str) -> StoreError:
@@ -75,7 +76,7 @@ def of_a_batch(said: str) -> StoreError:
     reply.errors.add(index=0, error=said)
     with pytest.raises(StoreError) as caught:
         _written(reply, 1)
-    return mapped(caught.value, write=True, debug=False)  # type: ignore[return-value]
+    return mapped(caught.value, write=True, debug=False, at=AT)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(("said", "code", "words"), KNOWN)
@@ -98,7 +99,7 @@ def test_the_servers_own_words_are_the_cause_where_they_were_asked_for():
     answer = httpx.Response(422, text="its words", request=httpx.Request("POST", "http://127.0.0.1/v1/schema"))
     with pytest.raises(StoreError) as caught:
         _done(answer, write=True)
-    assert str(mapped(caught.value, write=True, debug=True).__cause__) == "its words"
+    assert str(mapped(caught.value, write=True, debug=True, at=AT).__cause__) == "its words"
 
 
 def test_what_is_wrong_on_a_real_server_is_named(store):

@@ -55,7 +55,7 @@ def soon(ask):
         try:
             return ask()
         except StoreError as error:
-            if error.code not in ("unavailable", "timeout") or time.monotonic() > end:
+            if error.code not in ("unreachable", "unavailable", "timeout") or time.monotonic() > end:
                 raise
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.server
 import json
+import re
 import socket
 import ssl
 import threading
@@ -23,7 +24,7 @@ from vectoracl.cli.app import app
 from vectoracl.errors import StoreError
 from vectoracl.testing import principal
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.connect_failures import GRPC, URL, of_http
+from vectoracl_weaviate.failures import mapped, rest_at
 from vectoracl_weaviate.ports import AsyncWeaviatePort, WeaviatePort
 from vectoracl_weaviate.requests import Describe, Tenants
 
@@ -139,9 +140,9 @@ def asked(port: int, place: str, *, scheme: str = "http", host: str = "127.0.0.1
     assert (other.code, other.message) == (sync.value.code, sync.value.message)
     for error in (sync.value, other):
         assert SECRET not in everything(error)
-        assert str(port) not in error.message
+        where = f"{host}:{port}" if place == "url" else f"{host}:{port}, gRPC"
+        assert f"({where})" in error.message
         assert error.message.endswith(".")
-    assert error.code in ("untrusted",) or (URL if place == "url" else GRPC) in error.message
     return sync.value
 
 
@@ -170,18 +171,18 @@ def test_each_cause_has_its_own_text(place, ca, secret, tmp_path):
     with swallowing() as port:
         said["timeout"] = asked(port, place)
     with listener(None) as port:
-        assert asked(port, place).message == said["timeout"].message
+        assert asked(port, place).code == "timeout"
     with some_web_server(404, b"<html>nothing</html>") as port:
         said["not weaviate"] = asked(port, place)
         said["tls"] = asked(port, place, scheme="https", host="localhost")
         with in_front_of(port, secret) as behind:
             said["untrusted"] = asked(behind, place, scheme="https", host="localhost")
-            assert "TLS" in asked(behind, place, host="localhost").message
+            assert "https://" in asked(behind, place, host="localhost").message
             other = asked(behind, place, scheme="https", ca_file=str(file))
             assert other.code == "untrusted", "another host's"
             assert asked(behind, place, scheme="https", host="localhost", ca_file=str(file)).code == "not_weaviate"
     assert {name: one.code for name, one in said.items()} == {
-        "dns": "unavailable", "refused": "unavailable", "timeout": "timeout", "not weaviate": "not_weaviate",
+        "dns": "unreachable", "refused": "unreachable", "timeout": "timeout", "not weaviate": "not_weaviate",
         "tls": "tls", "untrusted": "untrusted",
     }  # fmt: skip
     assert len({one.message for one in said.values()}) == len(said)
@@ -221,10 +222,9 @@ def test_what_a_web_server_answers(status, body, code, words):
 def test_what_speaks_another_protocol_is_not_weaviate(place, reply):
     with listener(reply) as port:
         error = asked(port, place)
-    assert "Check" in error.message
-    assert error.code in ("not_weaviate", "unavailable")
-    assert "Weaviate" in error.message
-    assert error.message != asked(closed(), place).message
+    assert re.search("Check|check|Write", error.message)
+    assert error.code in ("not_weaviate", "unavailable", "tls")
+    assert error.code != asked(closed(), place).code
 
 
 @pytest.mark.parametrize(
@@ -233,10 +233,9 @@ def test_what_speaks_another_protocol_is_not_weaviate(place, reply):
      ConnectionResetError("canary"), httpx.RemoteProtocolError("canary of a line")],
 )  # fmt: skip
 def test_whatever_else_fails_on_the_way_has_words(error):
-    answer = of_http(error)
-    assert answer is not None
-    assert "canary" not in answer.text
-    assert of_http(RuntimeError()) is None
+    made = mapped(error, write=True, debug=False, at=rest_at("http://127.0.0.1:1"))
+    assert made.code in ("unreachable", "unavailable")
+    assert "canary" not in everything(made)
 
 
 def ways(config: dict[str, Any], tmp_path: Path) -> Iterator[str]:
@@ -293,7 +292,7 @@ def test_every_way_in_says_the_cause(store, tmp_path, monkeypatch, cause):
         "refused": ({"url": f"http://127.0.0.1:{closed()}"}, "Nothing listens"),
         "timeout": ({}, "drops the packets"),
         "not weaviate": ({}, "8080 and 50051"),
-        "tls": ({"url": here["url"].replace("http:", "https:")}, "speaks TLS"),
+        "tls": ({"url": here["url"].replace("http:", "https:")}, "speak TLS"),
         "wrong key": ({"api_key": {"env": "CANARY"}}, "does not know the key"),
         "no key": ({"api_key": None}, "none was sent"),
     }[cause]

@@ -15,8 +15,9 @@ from vectoracl import Chunk
 from vectoracl.testing import principal
 from vectoracl_weaviate.capabilities import capabilities
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.failures import mapped
+from vectoracl_weaviate.failures import mapped, rpc_at
 
+AT = rpc_at("127.0.0.1:50051")
 WHO = principal("u", "acme")
 E = np.eye(8, dtype=np.float32)
 
@@ -88,6 +89,6 @@ class Failed(grpc.RpcError):
     ['cannot achieve consistency level "ALL": broadcast: cannot reach enough replicas', "dial tcp: connection refused"],
 )
 def test_a_node_that_is_down_is_unavailable_and_may_be_asked_again(details, write):
-    error = mapped(Failed(grpc.StatusCode.UNKNOWN, details), write=write, debug=False)
+    error = mapped(Failed(grpc.StatusCode.UNKNOWN, details), write=write, debug=False, at=AT)
     assert (error.code, error.retryable, error.sent) == ("unavailable", True, "unknown" if write else "no")
-    assert mapped(Failed(grpc.StatusCode.UNKNOWN, "no such prop"), write=write, debug=False).code == "rejected"
+    assert mapped(Failed(grpc.StatusCode.UNKNOWN, "no such prop"), write=write, debug=False, at=AT).code == "rejected"

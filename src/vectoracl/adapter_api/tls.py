@@ -38,19 +38,3 @@ def authority(base: Path, file: Path | None) -> Authority | None:
         f"ca_file cannot be used ({problem}). Name a PEM file with the certificate of the authority that signed the "
         "server's, relative to the configuration's folder."
     )
-
-
-def untrusted(error: BaseException | None) -> bool:
-    """Tell whether *error*, or what caused it, is that a server's certificate is not trusted."""
-    seen = 0
-    while error is not None and seen < 16:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error, seen = error.__cause__ or error.__context__, seen + 1
-    return False
-
-
-UNTRUSTED = (
-    "The server's certificate is not trusted, or is another host's. Name the authority that signed it as ca_file, or "
-    "ask for the host by the name in its certificate."
-)

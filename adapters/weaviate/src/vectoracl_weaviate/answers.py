@@ -76,6 +76,12 @@ NO_RIGHTS: Final = Answer(
     "allow this. Give its user a role that does; `vectoracl provision` needs an operator's (`operator_key`).",
 )
 
+BUSY: Final = Answer(
+    "unavailable",
+    "No connection was free in time: all of `parallel` are in use. Try again, or raise it.",
+    retryable=True,
+)
+
 # The first that is found counts. What the other nodes said comes first: it is often quoted inside of something else.
 _ANSWERS: Final[tuple[tuple[str, Answer], ...]] = (
     (
@@ -156,10 +162,10 @@ def meant(said: str) -> Answer:
     return UNKNOWN
 
 
-def error_of(answer: Answer, *, write: bool, at: str = "`url`") -> StoreError:
-    """Return the error of *answer*, about the setting *at*; a *write* that has begun may be applied in part."""
+def error_of(answer: Answer, *, write: bool) -> StoreError:
+    """Return the error of *answer*; a *write* that has begun may be applied in part."""
     return StoreError(
-        answer.text.replace("{at}", at),
+        answer.text,
         code=answer.code,
         adapter=ADAPTER,
         sent="unknown" if write and answer.begun else "no",

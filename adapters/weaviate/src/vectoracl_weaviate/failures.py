@@ -5,11 +5,23 @@ from __future__ import annotations
 from typing import Literal
 
 import grpc  # type: ignore[import-untyped]
+import httpx
 
+from vectoracl.adapter_api.connect_failures import (
+    Address,
+    Cause,
+    before_sending,
+    cause_of,
+    cause_of_grpc,
+    failed,
+    host_and_port,
+    sent_by_grpc,
+)
 from vectoracl.adapter_api.grpc_status import code_of, http_status
 from vectoracl.errors import StoreError, VectorACLError, caused, unchained
 from vectoracl_weaviate.answers import (
     ADAPTER,
+    BUSY,
     NO_KEY,
     NO_RIGHTS,
     NOT_PROVISIONED,
@@ -19,7 +31,6 @@ from vectoracl_weaviate.answers import (
     error_of,
     meant,
 )
-from vectoracl_weaviate.connect_failures import GRPC, NOT_WEAVIATE, PLAIN, URL, of_grpc, of_http, of_timeout
 
 _Sent = Literal["no", "unknown"]
 _ANONYMOUS = "anonymous access not enabled"
@@ -28,39 +39,65 @@ _UNSENT = "The Weaviate client cannot send this request ({}): a value of it is n
 _STATUS = {"UNKNOWN": 422, "UNIMPLEMENTED": 501}
 
 
-def mapped(error: BaseException, *, write: bool, debug: bool, at: str = URL) -> VectorACLError:
-    """Return *error* as ours; *at* is the setting with the address that was asked.
+def rest_at(url: str) -> Address:
+    """Return what messages say of the REST address *url*."""
+    return Address("Weaviate", host_and_port(url, {"http": 80, "https": 443}), "url")
+
+
+def rpc_at(target: str) -> Address:
+    """Return what messages say of the gRPC address *target*, HOST:PORT."""
+    return Address("Weaviate", f"{target}, gRPC", "url, grpc_port and grpc_host")
+
+
+def mapped(error: BaseException, *, write: bool, debug: bool, at: Address) -> VectorACLError:
+    """Return *error* as ours; *at* is where the request went.
 
     Raise it after the `except` block, not in it: there Python would attach *error* as its `__context__`.
     """
     if isinstance(error, VectorACLError):
         return unchained(error, debug=debug)
-    return caused(_mapped(error, write=write, at=at), error, debug=debug)
+    return caused(_mapped(error, at, write=write), error, debug=debug)
 
 
-def _mapped(error: BaseException, *, write: bool, at: str) -> StoreError:
+def _mapped(error: BaseException, at: Address, *, write: bool) -> StoreError:
     if isinstance(error, grpc.RpcError):
-        code, details = code_of(error)
-        if code == "UNAVAILABLE":
-            made = error_of(of_grpc(details), write=write, at=GRPC)
-            made.sent = "unknown" if write and "failed to connect" not in details else "no"
-            return made
-        if code == "UNIMPLEMENTED":
-            return error_of(NOT_WEAVIATE, write=write, at=GRPC)
-        made = status(_STATUS.get(code) or http_status(code), write=write, said=details, at=GRPC)
-        if write and code == "UNKNOWN":
-            made.sent = "unknown"  # it may be anything
-        return made
-    answer = of_http(error)
-    if answer is not None:
-        return error_of(answer, write=write, at=at)
+        return _rpc(error, at, write=write)
+    if isinstance(error, httpx.PoolTimeout):
+        return error_of(BUSY, write=write)
+    cause = cause_of(error)
+    if cause is not None:
+        return _no_answer(cause, at, write=write, sent=not before_sending(error))
+    if isinstance(error, httpx.TransportError | OSError):
+        # Of the exchange it is only known that it failed.
+        cause = "no_route" if before_sending(error) else "closed"
+        return _no_answer(cause, at, write=write, sent=not before_sending(error))
     if isinstance(error, ValueError | TypeError):
         # Of the message classes and the client, before anything is sent.
         return StoreError(_UNSENT.format(type(error).__name__), code="rejected", adapter=ADAPTER, sent="no")
     return StoreError(f"The Weaviate client failed ({type(error).__name__}).", code="client", adapter=ADAPTER)
 
 
-def status(number: int, *, write: bool, said: str = "", at: str = URL) -> StoreError:
+def _rpc(error: grpc.RpcError, at: Address, *, write: bool) -> StoreError:
+    code, details = code_of(error)
+    cause = cause_of_grpc(details) if code == "UNAVAILABLE" else None
+    if cause is not None:
+        return _no_answer(cause, at, write=write, sent=sent_by_grpc(details))
+    if code == "UNIMPLEMENTED":
+        return not_weaviate(at)
+    made = status(_STATUS.get(code) or http_status(code), at, write=write, said=details)
+    if write and code in ("UNKNOWN", "UNAVAILABLE"):
+        made.sent = "unknown"  # it may be anything
+    return made
+
+
+def _no_answer(cause: Cause, at: Address, *, write: bool, sent: bool) -> StoreError:
+    """Return the error of *cause*."""
+    if cause == "foreign":
+        return not_weaviate(at)
+    return failed(cause, at, adapter=ADAPTER, write=write, sent=sent)
+
+
+def status(number: int, at: Address, *, write: bool, said: str = "") -> StoreError:
     """Return the error of an HTTP status, or of the gRPC code that stands for it, and of what the server *said*."""
     unknown: _Sent = "unknown" if write else "no"
     if number == 401:
@@ -68,13 +105,13 @@ def status(number: int, *, write: bool, said: str = "", at: str = URL) -> StoreE
     if number == 403:
         return error_of(NO_RIGHTS, write=write)
     if 300 <= number < 400:
-        return error_of(NOT_WEAVIATE, write=write, at=at)
+        return not_weaviate(at)
     if number == 400 and "HTTP request to an HTTPS server" in said:
-        return error_of(PLAIN, write=write, at=at)
+        return failed("encrypted", at, adapter=ADAPTER)
     if number == 404:
         return error_of(NOT_PROVISIONED, write=write)
     if number in (408, 504):
-        return error_of(of_timeout(), write=write, at=at)
+        return failed("slow", at, adapter=ADAPTER, write=write)
     if number == 429:
         text = "Weaviate's limit of requests or of their size is reached."
         return StoreError(text, code="rate_limited", adapter=ADAPTER, sent="no", retryable=True)
@@ -83,6 +120,15 @@ def status(number: int, *, write: bool, said: str = "", at: str = URL) -> StoreE
         return error_of(answer, write=write)
     text = f"Weaviate is not able to serve this now (status {number})."
     return StoreError(text, code="unavailable", adapter=ADAPTER, sent=unknown, retryable=True)
+
+
+def not_weaviate(at: Address) -> StoreError:
+    """Return the error of an answer that is not Weaviate's; it has its own code, as there are two ports to confuse."""
+    text = (
+        f"What answers there is not Weaviate ({at.where}). Check the host and the port in {at.setting}: REST and gRPC "
+        "have one each (8080 and 50051, where nothing else is set)."
+    )
+    return StoreError(text, code="not_weaviate", adapter=ADAPTER, sent="no")
 
 
 def not_served(sent: _Sent = "no") -> StoreError:

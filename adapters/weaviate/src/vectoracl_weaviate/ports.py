@@ -26,8 +26,7 @@ from vectoracl.adapter_api.tls import Authority, authority
 from vectoracl.errors import StoreError, VectorACLError
 from vectoracl_weaviate.answers import ADAPTER, ServerSaid, error_of, meant
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.connect_failures import GRPC, NOT_WEAVIATE, URL
-from vectoracl_weaviate.failures import mapped, not_served, status
+from vectoracl_weaviate.failures import mapped, not_served, not_weaviate, rest_at, rpc_at, status
 from vectoracl_weaviate.names import tenant_name
 from vectoracl_weaviate.requests import (
     About,
@@ -72,6 +71,7 @@ _OPTIONS = [
 ]
 _SAID = 2000
 """How much is read of what the server says of a refusal."""
+_NO_ANSWER = ("unreachable", "unavailable", "timeout")
 _OVER_REST = (Merge, Create, Describe, About, Rights)
 _WRITES = (Put, Drop, Merge, Create)
 
@@ -172,7 +172,12 @@ def _merged(answer: httpx.Response) -> bool:
 
 def _done(answer: httpx.Response, *, write: bool) -> None:
     if answer.status_code >= 300:
-        raise status(answer.status_code, write=write, said=answer.text[:_SAID]) from ServerSaid(answer.text[:_SAID])
+        said = answer.text[:_SAID]
+        raise status(answer.status_code, rest_at(str(answer.url)), write=write, said=said) from ServerSaid(said)
+
+
+def _foreign(answer: httpx.Response) -> StoreError:
+    return not_weaviate(rest_at(str(answer.url)))
 
 
 def _json(answer: httpx.Response) -> Any:
@@ -182,20 +187,20 @@ def _json(answer: httpx.Response) -> Any:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise error_of(NOT_WEAVIATE, write=False) from ServerSaid(answer.text[:_SAID])
+        raise _foreign(answer) from ServerSaid(answer.text[:_SAID])
     return found
 
 
 def _maybe(answer: httpx.Response) -> Any:
     if answer.status_code == 404 and answer.text.lstrip()[:1] not in ("", "{"):  # Weaviate says nothing, or in JSON
-        raise error_of(NOT_WEAVIATE, write=False) from ServerSaid(answer.text[:_SAID])
+        raise _foreign(answer) from ServerSaid(answer.text[:_SAID])
     return None if answer.status_code == 404 else _json(answer)
 
 
 def _about(answer: httpx.Response) -> Any:
     found = {} if answer.status_code == 404 else _json(answer)
     if "version" not in found:
-        raise error_of(NOT_WEAVIATE, write=False) from ServerSaid(answer.text[:_SAID])
+        raise _foreign(answer) from ServerSaid(answer.text[:_SAID])
     return found
 
 
@@ -219,7 +224,11 @@ class _Process(OneProcess):
     def _moved(self, at: int, failed: VectorACLError, deadline: float) -> bool:
         """Turn to the next address where the one *at* did not answer; tell whether *failed* can be asked there."""
         number = len(self._config.addresses)
-        if number == 1 or not isinstance(failed, StoreError) or failed.code not in ("unavailable", "timeout"):
+        if (
+            number == 1
+            or not isinstance(failed, StoreError)
+            or failed.code not in ("unreachable", "unavailable", "timeout")
+        ):
             return False
         if self._at == at:  # another call may have been first
             self._at = (at + 1) % number
@@ -263,9 +272,10 @@ class _Process(OneProcess):
             "limits": httpx.Limits(max_connections=self._config.parallel),
         }
 
-    def _failed(self, error: BaseException, request: Any) -> VectorACLError:
-        at = URL if isinstance(request, _OVER_REST) else GRPC
-        return mapped(error, write=isinstance(request, _WRITES), debug=self._debug, at=at)
+    def _failed(self, error: BaseException, request: Any, at: int) -> VectorACLError:
+        url, target = self._config.addresses[at]
+        address = rest_at(url) if isinstance(request, _OVER_REST) else rpc_at(target)
+        return mapped(error, write=isinstance(request, _WRITES), debug=self._debug, at=address)
 
 
 class _Line(NamedTuple):
@@ -302,7 +312,7 @@ class WeaviatePort(_Process):
             try:
                 return self._once(self._lines[at], request, max(deadline - time.monotonic(), 1e-6))
             except Exception as error:  # noqa: BLE001 - raised as ours, below
-                failed = self._failed(error, request)
+                failed = self._failed(error, request, at)
             if not self._moved(at, failed, deadline):
                 break
         raise failed
@@ -359,7 +369,7 @@ class AsyncWeaviatePort(_Process):
             try:
                 return await self._once(at, request, max(deadline - time.monotonic(), 1e-6))
             except Exception as error:  # noqa: BLE001 - raised as ours, below
-                failed = self._failed(error, request)
+                failed = self._failed(error, request, at)
             if not self._moved(at, failed, deadline):
                 break
         raise failed
@@ -395,6 +405,7 @@ class Administrator:
         secret = config.operator_key or config.api_key
         headers = {} if secret is None else {"authorization": f"Bearer {secret.reveal(base)}"}
         self._debug = debug
+        self._at = rest_at(config.url)
         self._http = httpx.Client(
             base_url=config.url,
             headers=headers,
@@ -415,7 +426,7 @@ class Administrator:
             _done(answer, write=method != "GET")
             return answer.json() if answer.content else None
         except Exception as error:  # noqa: BLE001 - raised as ours, below
-            failed = mapped(error, write=method != "GET", debug=self._debug)
+            failed = mapped(error, write=method != "GET", debug=self._debug, at=self._at)
         raise failed
 
     def close(self) -> None:
