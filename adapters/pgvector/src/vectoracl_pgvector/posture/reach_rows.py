@@ -26,7 +26,6 @@ class Function(NamedTuple):
     definer: bool
     leakproof: bool
     extension: str
-    extension_version: str
     extension_owner: int
     settings: list[str]
     source: str
@@ -36,7 +35,6 @@ class Function(NamedTuple):
     schema_users: list[int]
     referenced: bool
     fires: bool
-    is_trigger: bool
     is_event_trigger: bool
 
     @property

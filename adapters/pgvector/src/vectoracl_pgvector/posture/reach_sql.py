@@ -61,7 +61,7 @@ _PURE: Final = f"""coalesce(
 FUNCTIONS: Final = f"""SELECT p.oid::bigint, n.nspname::text, p.proname::text,
        pg_catalog.pg_get_function_identity_arguments(p.oid),
        p.prokind::text, p.proowner::bigint, l.lanname::text, l.lanpltrusted AND l.lanname <> 'internal', p.prosecdef,
-       p.proleakproof, coalesce(e.extname::text, ''), coalesce(e.extversion, ''),
+       p.proleakproof, coalesce(e.extname::text, ''),
        coalesce(e.extowner::bigint, 0), coalesce(p.proconfig, '{{}}'::text[]),
        CASE WHEN pg_catalog.length(p.prosrc) <= 20000 THEN p.prosrc ELSE '' END, {_PURE}, {IDENTITY},
        {_EXECUTE}, {_USAGE},
@@ -71,7 +71,6 @@ FUNCTIONS: Final = f"""SELECT p.oid::bigint, n.nspname::text, p.proname::text,
                                         'pg_catalog.pg_event_trigger'::pg_catalog.regclass)
                   AND d.deptype IN ('n', 'a', 'i')),
        EXISTS (SELECT FROM pg_catalog.pg_event_trigger t WHERE t.evtfoid = p.oid AND t.evtenabled <> 'D'),
-       p.prorettype = 'pg_catalog.trigger'::pg_catalog.regtype,
        p.prorettype = 'pg_catalog.event_trigger'::pg_catalog.regtype
   FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang {_EXTENSION_OF}

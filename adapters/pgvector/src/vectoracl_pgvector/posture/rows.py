@@ -33,7 +33,6 @@ class Role(NamedTuple):
 class Application(NamedTuple):
     bootstrap: bool  # the role that initdb made, which stays a superuser
     owns_database: bool
-    createdb: bool
     schema_usage: bool
 
 
@@ -151,7 +150,6 @@ class Function(NamedTuple):
     arguments: str
     kind: str
     owner: str
-    language: str
     pinned: bool
     mentions: bool
     opaque: bool

@@ -35,7 +35,7 @@ _WRITTEN = frozenset({
     "PG032", "PG033", "PG034", "PG035", "PG036", "PG038", "PG040", "PG050", "PG051", "PG052", "PG053", "PG054", "PG055",
     "PG060", "PG061", "PG062", "PG063", "PG069", "PG088", "PG104",
 })  # fmt: skip
-_UNKNOWN = Application(bootstrap=False, owns_database=False, createdb=False, schema_usage=True)
+_UNKNOWN = Application(bootstrap=False, owns_database=False, schema_usage=True)
 _MANAGED = ("superuser", "admin")
 
 

@@ -55,7 +55,7 @@ APPLICATION: Final = (
     parts.REACH
     + """
 SELECT r.oid = 10, EXISTS (SELECT FROM pg_catalog.pg_database d
-                            WHERE d.datname = pg_catalog.current_database() AND d.datdba = r.oid), r.rolcreatedb,
+                            WHERE d.datname = pg_catalog.current_database() AND d.datdba = r.oid),
        coalesce((SELECT pg_catalog.has_schema_privilege(r.oid, n.oid, 'USAGE') FROM pg_catalog.pg_namespace n
                   WHERE n.nspname = %(schema)s), false)
   FROM me JOIN pg_catalog.pg_roles r ON r.oid = me.oid"""

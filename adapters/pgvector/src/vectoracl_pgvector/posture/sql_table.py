@@ -206,14 +206,13 @@ FUNCTIONS: Final = (
     + parts.CALLS
     + f"""
 SELECT n.nspname::text, p.proname::text, pg_catalog.pg_get_function_identity_arguments(p.oid), p.prokind::text,
-       pg_catalog.pg_get_userbyid(p.proowner)::text, l.lanname::text,
+       pg_catalog.pg_get_userbyid(p.proowner)::text,
        EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) s WHERE s LIKE 'search\\_path=%%'),
        p.oid IN (SELECT oid FROM reaching), p.oid IN (SELECT oid FROM murky),
        ARRAY(SELECT DISTINCT coalesce({parts.GRANTEE}::text, '')
                FROM pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) acl
               WHERE {parts.LENT_TO} ORDER BY 1)
   FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
  WHERE p.prosecdef AND p.prokind IN ('f', 'p', 'w') AND n.nspname <> 'pg_catalog'
    AND p.prorettype <> 'pg_catalog.event_trigger'::pg_catalog.regtype
    AND p.proowner IN (SELECT oid FROM exempt)
