@@ -20,7 +20,7 @@ from vectoracl import Chunk, testing
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl_pgvector.tiers import move, promotion
 from vectoracl_pgvector.tiers.base import Mover
-from vectoracl_pgvector.tiers.shadow_copy import CONSTRAINT, Mirror
+from vectoracl_pgvector.tiers.shadow_copy import CONSTRAINT, ShadowCopy
 
 from pgvector_support.moving import ACME, BETA, Crowd, History, Rows, chunks, everything, fill, leftovers, owner_of
 
@@ -315,7 +315,7 @@ def test_old_snapshots_are_waited_for(store: Any, acl: v.VectorACL, owner: psyco
         old.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         old.execute("SELECT pg_current_snapshot()")
         with pytest.raises(RefusedError, match="still open"):
-            move.promote(owner, store.pg, "acme", patience=move.Patience(total=0.3))
+            move.promote(owner, store.pg, "acme", timeouts=move.MoveTimeouts(total=0.3))
         assert by_hand(old, "acme") == model
     move.promote(owner, store.pg, "acme")
     assert everything(acl, ACME) == model
@@ -323,7 +323,7 @@ def test_old_snapshots_are_waited_for(store: Any, acl: v.VectorACL, owner: psyco
         old.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         old.execute("SELECT pg_current_snapshot()")
         with pytest.raises(RefusedError, match="still open"):
-            move.demote(owner, store.pg, "acme", patience=move.Patience(total=0.3))
+            move.demote(owner, store.pg, "acme", timeouts=move.MoveTimeouts(total=0.3))
         assert by_hand(old, "acme") == model
     assert not leftovers(owner)
 
@@ -340,7 +340,7 @@ def test_a_reader_that_does_not_end_stops_nobody(store: Any, acl: v.VectorACL, o
 
         def moving() -> None:
             try:
-                move.promote(owner, store.pg, "acme", patience=move.Patience(total=0.7))
+                move.promote(owner, store.pg, "acme", timeouts=move.MoveTimeouts(total=0.7))
             except BaseException as error:
                 failed.append(error)
 
@@ -428,7 +428,7 @@ def test_names_of_tenants_are_exact(store: Any, acl: v.VectorACL, owner: psycopg
     for done, tenant in enumerate(NASTY, 1):
         move.promote(owner, store.pg, tenant)
         assert set(move.own_partitions(owner, store.pg)) == set(NASTY[:done])
-    names = Mirror(store.pg, "").names
+    names = ShadowCopy(store.pg, "").names
     assert move.own_partitions(owner, store.pg) == {tenant: names.partition(tenant) for tenant in NASTY}
     owner.execute("SET escape_string_warning = off")
     owner.execute("SET standard_conforming_strings = off")

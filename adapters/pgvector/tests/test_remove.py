@@ -15,7 +15,7 @@ from vectoracl import Chunk, testing
 from vectoracl.adapter_api.contract import TenantRemover
 from vectoracl.cli import app
 from vectoracl_pgvector.tiers import move
-from vectoracl_pgvector.tiers.base import Patience
+from vectoracl_pgvector.tiers.base import MoveTimeouts
 
 from pgvector_support.moving import Crowd, chunks, everything, fill, leftovers, owner_of
 
@@ -232,7 +232,7 @@ def test_statistics_that_are_made_at_the_same_moment_do_not_keep_the_name(provis
                 crowd.add(f"analyze {number}", analyze)
             with crowd, owner_of(store) as owner:
                 move.promote(owner, store.pg, NAME)
-                assert len(move.remove(owner, store.pg, NAME, patience=Patience(total=60))) == 1
+                assert len(move.remove(owner, store.pg, NAME, timeouts=MoveTimeouts(total=60))) == 1
             assert mentions(store) == []
 
 
@@ -287,7 +287,7 @@ def test_writers_beside_it_are_gone_or_bring_it_back_whole(provisioned: Any, tie
                 with owner_of(store) as owner:
                     if tier == "own":
                         move.promote(owner, store.pg, NAME)
-                    assert move.remove(owner, store.pg, NAME, patience=Patience(total=60))
+                    assert move.remove(owner, store.pg, NAME, timeouts=MoveTimeouts(total=60))
         operator: Any = acl.operator()
         rows = {one.tenant: one.rows for one in operator.tenants()}
         assert rows.get(NAME, 0) == acl.scoped(GONE).count()
@@ -309,7 +309,7 @@ def test_two_at_once_and_a_transaction_that_holds_on(provisioned: Any) -> None:
 
             join(acl, GONE, connection).upsert([Chunk("c", "d", "", np.ones(8))])
             with pytest.raises(v.RefusedError, match="in use"):
-                move.remove(owner, store.pg, NAME, patience=Patience(total=1))
+                move.remove(owner, store.pg, NAME, timeouts=MoveTimeouts(total=1))
             connection.commit()
             assert acl.scoped(GONE).count() == 41, "nothing was removed"
             assert move.remove(owner, store.pg, NAME)

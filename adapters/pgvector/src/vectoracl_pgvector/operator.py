@@ -122,11 +122,11 @@ class PgOperator:
             vector_column.check(connection, self._config, self._store, self._embedder)
             changed = retype.pending(connection, self._config)
             if changed:
-                retype.check_calm(connection, self._config)
+                retype.check_no_move(connection, self._config)
             try:
                 migrate(connection, self._migrations(), lambda: self._alone(connection), self._names)
             except psycopg.Error as error:
-                refused = retype.explained(error)
+                refused = retype.refusal_for(error)
                 if refused is None:
                     raise
                 raise refused from None
@@ -283,8 +283,8 @@ class PgOperator:
         That takes `demote_stall` seconds at the most, else it is rolled back (RefusedError).
         """
         with self._owner() as connection:
-            patience = replace(move.PATIENCE, stall=self._config.demote_stall)
-            return move.demote(connection, self._config, check_tenant(tenant), progress, patience=patience)
+            timeouts = replace(move.MOVE_TIMEOUTS, stall=self._config.demote_stall)
+            return move.demote(connection, self._config, check_tenant(tenant), progress, timeouts=timeouts)
 
     @apart
     def remove(self, tenant: str) -> list[str]:

@@ -15,13 +15,13 @@ from vectoracl.adapter_api.contract import Progress
 from vectoracl.errors import RefusedError
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import NO_JIT, SETTING, quote
-from vectoracl_pgvector.tiers.shadow_copy import CONSTRAINT, TRIGGERS, Mirror, marker_prefix
+from vectoracl_pgvector.tiers.shadow_copy import CONSTRAINT, TRIGGERS, ShadowCopy, marker_prefix
 
 Connection = psycopg.Connection[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class MoveTimeouts:
     """How long a move waits, in seconds.
 
     `lock`: one request for a lock that others queue behind; `pause`: how long the tenant's writers stay paused while
@@ -35,7 +35,7 @@ class Patience:
     stall: float = 2.0
 
 
-PATIENCE = Patience()
+MOVE_TIMEOUTS = MoveTimeouts()
 
 
 class Mover:
@@ -47,17 +47,17 @@ class Mover:
         config: PgvectorConfig,
         tenant: str,
         progress: Progress | None,
-        patience: Patience,
+        timeouts: MoveTimeouts,
         step: Callable[[str], None] | None,
     ) -> None:
         self._connection = connection
         self._config = config
         self._tenant = tenant
         self._progress = progress or (lambda *_: None)
-        self._patience = patience
+        self._timeouts = timeouts
         self._step = step or (lambda _: None)
-        self._mirror = Mirror(config, tenant)
-        self._names = self._mirror.names
+        self._shadow = ShadowCopy(config, tenant)
+        self._names = self._shadow.names
         self._space = f"vectoracl:{config.schema_name}.{config.table}"
 
     # --- statements
@@ -66,39 +66,39 @@ class Mover:
         self._step(sql)
         return self._connection.execute(sql, params or None, prepare=False)
 
-    def _all(self, statements: Iterable[str]) -> None:
+    def _run_all(self, statements: Iterable[str]) -> None:
         for statement in statements:
             self._run(statement)
 
-    def _one(self, sql: str, params: tuple[Any, ...] = ()) -> Any:
+    def _fetch_value(self, sql: str, params: tuple[Any, ...] = ()) -> Any:
         row = self._run(sql, params).fetchone()
         return None if row is None else row[0]
 
     @contextmanager
     def _transaction(self, lock: float, **settings: str) -> Iterator[None]:
         """Run one transaction in the tenant's scope; each wait for a lock ends after *lock* seconds."""
-        wanted = {SETTING: self._tenant, "search_path": "pg_catalog", "lock_timeout": milliseconds(lock)}
-        wanted |= dict((NO_JIT,))
-        wanted |= {"vectoracl." + name: value for name, value in settings.items()}
+        all_settings = {SETTING: self._tenant, "search_path": "pg_catalog", "lock_timeout": milliseconds(lock)}
+        all_settings |= dict((NO_JIT,))
+        all_settings |= {"vectoracl." + name: value for name, value in settings.items()}
         with self._connection.transaction():
-            calls = ", ".join("pg_catalog.set_config(%s, %s, true)" for _ in wanted)
-            self._run(f"SELECT {calls}", tuple(part for pair in wanted.items() for part in pair))
+            calls = ", ".join("pg_catalog.set_config(%s, %s, true)" for _ in all_settings)
+            self._run(f"SELECT {calls}", tuple(part for pair in all_settings.items() for part in pair))
             yield
 
-    def _short(self, statements: Callable[[], Iterable[str]]) -> None:
+    def _run_with_short_lock(self, statements: Callable[[], Iterable[str]]) -> None:
         """Run *statements* as one transaction whose locks others may have to queue behind, until it gets them."""
-        deadline = time.monotonic() + self._patience.total
+        deadline = time.monotonic() + self._timeouts.total
         pause = 0.02
         while True:
-            self._calm(deadline)
+            self._wait_until_idle(deadline)
             try:
-                with self._transaction(self._patience.lock):
-                    self._all(statements())
+                with self._transaction(self._timeouts.lock):
+                    self._run_all(statements())
                 return
             except LockNotAvailable:
-                pause = self._rest(pause, deadline)
+                pause = self._back_off(pause, deadline)
 
-    def _rest(self, pause: float, deadline: float) -> float:
+    def _back_off(self, pause: float, deadline: float) -> float:
         if time.monotonic() + pause > deadline:
             raise RefusedError(
                 "The table was in use all the time, so the move was not made. Nothing is lost, and a copy that was "
@@ -107,17 +107,17 @@ class Mover:
         time.sleep(pause)
         return min(pause * 2, 2.0)
 
-    def _calm(self, until: float) -> None:
+    def _wait_until_idle(self, until: float) -> None:
         """Wait, *until* then at most, for nobody to be seen twice, 50 ms apart, with a lock on the table.
 
         Asking for a lock earlier would be in vain and make others queue.
         """
-        seen = self._holders()
-        while seen and time.monotonic() < until:
+        holders = self._lock_holders()
+        while holders and time.monotonic() < until:
             time.sleep(0.05)
-            seen &= self._holders()
+            holders &= self._lock_holders()
 
-    def _holders(self) -> set[str]:
+    def _lock_holders(self) -> set[str]:
         rows = self._run(
             "SELECT virtualtransaction FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND granted "
             "AND pid <> pg_catalog.pg_backend_pid() AND database = (SELECT oid FROM pg_catalog.pg_database "
@@ -130,19 +130,19 @@ class Mover:
     # --- around a move
 
     @property
-    def _alone_key(self) -> str:
+    def _move_lock_key(self) -> str:
         """What a mover holds; no tenant's own lock can be that, whatever the tenant is called."""
         return f"vectoracl-move:{self._space}"
 
     @contextmanager
-    def alone(self, *, known: bool = True) -> Iterator[None]:
+    def holding_move_lock(self, *, must_exist: bool = True) -> Iterator[None]:
         """Hold the lock of movers of this table. Raises: RefusedError if another one has it, or (*known*) no tenant."""
-        key = self._alone_key
-        if not self._one("SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))", (key,)):
+        key = self._move_lock_key
+        if not self._fetch_value("SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))", (key,)):
             raise RefusedError("Another move is under way on this table; call it again when that is done.")
         try:
             listed = f"SELECT true FROM {self._names.tenants} WHERE tenant_id = %s"
-            if known and self._one(listed, (self._tenant,)) is None:
+            if must_exist and self._fetch_value(listed, (self._tenant,)) is None:
                 raise RefusedError("There is no such tenant in this store. `vectoracl tenants` lists them.")
             yield
         finally:
@@ -152,21 +152,21 @@ class Mover:
         if not self._connection.closed:
             self._run("SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%s, 0))", (key,))
 
-    def stuck(self) -> bool:
+    def is_blocked(self) -> bool:
         """Tell whether a tenant is kept out of the shared partition, by a move under way or by one that died."""
         return bool(
-            self._one(
+            self._fetch_value(
                 "SELECT true FROM pg_catalog.pg_constraint WHERE conrelid = pg_catalog.to_regclass(%s) "
                 "AND conname = %s",
                 (self._names.default, CONSTRAINT),
             )
         )
 
-    def unstick(self) -> bool:
+    def unblock(self) -> bool:
         """End that; to be called while no other move can be under way."""
-        if not self.stuck():
+        if not self.is_blocked():
             return False
-        self._short(lambda: (self._mirror.allow(),))
+        self._run_with_short_lock(lambda: (self._shadow.allow(),))
         return True
 
     def _copies(self) -> list[tuple[str, str]]:
@@ -181,68 +181,72 @@ class Mover:
 
     def unfinished(self) -> tuple[frozenset[str], bool]:
         """Return the markers of those copies, and whether a mover is alive; nothing is locked or changed."""
-        alive = self._one(
+        alive = self._fetch_value(
             "SELECT true FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted "
             "AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) "
             "AND (classid::int8 << 32 | objid::int8) = pg_catalog.hashtextextended(%s, 0)",
-            (self._alone_key,),
+            (self._move_lock_key,),
         )
         return frozenset(marker for _, marker in self._copies()), bool(alive)
 
-    def _clean(self, *, keep: bool) -> tuple[bool, list[str]]:
+    def _remove_leftovers(self, *, keep: bool) -> tuple[bool, list[str]]:
         """Remove what interrupted moves left; with *keep* not this tenant's copy. Return whether it is there."""
-        mirror, names = self._mirror, self._names
+        shadow, names = self._shadow, self._names
         done: list[str] = []
-        self.unstick()
-        self._run(f"DROP TABLE IF EXISTS {mirror.barrier}")
-        found = self._copies()
-        triggers = self._one(
+        self.unblock()
+        self._run(f"DROP TABLE IF EXISTS {shadow.barrier}")
+        copies = self._copies()
+        triggers = self._fetch_value(
             "SELECT count(*) FROM pg_catalog.pg_trigger WHERE tgrelid = pg_catalog.to_regclass(%s) "
             "AND tgname = ANY(%s) AND tgenabled IN ('O', 'A')",
             (names.default, list(TRIGGERS)),
         )
-        kept = keep and triggers == len(TRIGGERS) and [row[1] for row in found] == [mirror.marker]
-        kept = kept and not self._one(  # one from before a column was added, or changed, cannot be attached
-            "SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass(%s) AND attnum > 0 "
-            "AND NOT attisdropped AND (attname, atttypid, atttypmod) NOT IN "
-            "(SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute "
-            "WHERE attrelid = pg_catalog.to_regclass(%s) AND NOT attisdropped)",
-            (names.table, mirror.copy),
-        )
-        if not kept:
+        reusable = keep and triggers == len(TRIGGERS) and [row[1] for row in copies] == [shadow.marker]
+        if reusable:  # one from before a column was added, or changed, cannot be attached
+            differing_columns = self._fetch_value(
+                "SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass(%s) "
+                "AND attnum > 0 AND NOT attisdropped AND (attname, atttypid, atttypmod) NOT IN "
+                "(SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute "
+                "WHERE attrelid = pg_catalog.to_regclass(%s) AND NOT attisdropped)",
+                (names.table, shadow.copy),
+            )
+            reusable = not differing_columns
+        if not reusable:
             if triggers:
-                self._short(mirror.remove)
-            for name, comment in found:
+                self._run_with_short_lock(shadow.remove)
+            for name, comment in copies:
                 self._run(f"DROP TABLE {names.schema}.{quote(name)}")
-                whose = "" if comment == mirror.marker else " of another tenant"
+                whose = "" if comment == shadow.marker else " of another tenant"
                 done.append(f"the copy that an interrupted move{whose} left was removed")
-        return kept, done
+        return reusable, done
 
     # --- what both directions need
 
     @contextmanager
-    def _paused(self) -> Iterator[None]:
+    def _writers_paused(self) -> Iterator[None]:
         """Keep the tenant's writers waiting, over several transactions."""
-        with self._transaction(self._patience.lock * 5):
-            self._run("SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended(%s, 0))", (self._key,))
+        with self._transaction(self._timeouts.lock * 5):
+            self._run(
+                "SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended(%s, 0))", (self._writer_lock_key,)
+            )
         try:
             yield
         finally:
-            self._unlock(self._key)
+            self._unlock(self._writer_lock_key)
 
     def _count(self, table: str) -> int:
         sql = f"SELECT count(*) FROM {table} WHERE {self._names.c.tenant} = %s::text"
-        with self._transaction(self._patience.total):
-            number: int = self._one(sql, (self._tenant,))
+        with self._transaction(self._timeouts.total):
+            number: int = self._fetch_value(sql, (self._tenant,))
         return number
 
     @property
-    def _key(self) -> str:
+    def _writer_lock_key(self) -> str:
         """What the tenant's writers lock; see compile.PgCompiler._write."""
         return f"{self._space}:{self._tenant}"
 
     @contextmanager
-    def _session(self, **settings: str) -> Iterator[None]:
+    def _session_settings(self, **settings: str) -> Iterator[None]:
         """Set *settings* for statements that cannot run in a transaction."""
         try:
             for name, value in settings.items():
@@ -254,7 +258,7 @@ class Mover:
                     self._run(f"RESET {name}")
 
     @contextmanager
-    def _giving_up(self) -> Iterator[None]:
+    def _explaining_lock_timeout(self) -> Iterator[None]:
         try:
             yield
         except LockNotAvailable:
@@ -263,15 +267,15 @@ class Mover:
                 "it (pg_stat_activity, the smallest xact_start) and call it again; what was copied stays in step."
             ) from None
 
-    def _outlive(self) -> None:
+    def _wait_for_old_snapshots(self) -> None:
         """Wait until every snapshot of this database that is older than now is gone.
 
         PostgreSQL does that at the end of CREATE INDEX CONCURRENTLY (indexcmds.c, WaitForOlderSnapshots), and needs no
         privilege for it, while the snapshots of others are shown to superusers only.
         """
         self._progress("waiting for older transactions", 0, None)
-        barrier = self._mirror.barrier
-        with self._giving_up(), self._session(lock_timeout=milliseconds(self._patience.total)):
+        barrier = self._shadow.barrier
+        with self._explaining_lock_timeout(), self._session_settings(lock_timeout=milliseconds(self._timeouts.total)):
             self._run(f"CREATE TABLE {barrier} (nothing integer)")
             try:
                 self._run(f"CREATE INDEX CONCURRENTLY ON {barrier} (nothing)")
@@ -279,15 +283,15 @@ class Mover:
                 if not self._connection.closed:
                     self._run(f"DROP TABLE IF EXISTS {barrier}")
 
-    def _locked(self, then: Callable[[], None], *tables: str) -> None:
+    def _run_with_exclusive_lock(self, then: Callable[[], None], *tables: str) -> None:
         """Lock the parent, then *tables*, in ACCESS EXCLUSIVE MODE and call *then*; ask again while the pause lasts."""
-        until = time.monotonic() + self._patience.pause
+        until = time.monotonic() + self._timeouts.pause
         while True:
-            self._calm(until)
+            self._wait_until_idle(until)
             try:
                 with self._connection.transaction():
                     self._run(
-                        "SELECT pg_catalog.set_config('lock_timeout', %s, true)", (milliseconds(self._patience.lock),)
+                        "SELECT pg_catalog.set_config('lock_timeout', %s, true)", (milliseconds(self._timeouts.lock),)
                     )
                     for table in (self._names.table, *tables):
                         self._run(f"LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE")

@@ -17,33 +17,33 @@ class Demotion(Mover):
     def demote(self) -> list[str]:
         """See the module's text."""
         own = own_partitions(self._connection, self._config).get(self._tenant)
-        _, done = self._clean(keep=False)
+        _, done = self._remove_leftovers(keep=False)
         if own is None:
             return [*done, f"{self._tenant!r} is in the shared partition already; nothing was moved"]
-        self._outlive()
+        self._wait_for_old_snapshots()
         self._progress("switching", 0, None)
-        deadline = time.monotonic() + self._patience.total
+        deadline = time.monotonic() + self._timeouts.total
         pause = 0.1
         while True:
-            self._calm(deadline)
+            self._wait_until_idle(deadline)
             try:
-                moved = self._back(own)
+                moved = self._move_back(own)
                 break
             except LockNotAvailable:
-                pause = self._rest(pause, deadline)
+                pause = self._back_off(pause, deadline)
         self._run(f"ANALYZE {self._names.default}")
         return [*done, f"{self._tenant!r} is in the shared partition: {moved} rows; {own} was removed"]
 
-    def _back(self, own: str) -> int:
+    def _move_back(self, own: str) -> int:
         names = self._names
-        written = ", ".join(self._mirror.columns)
+        written = ", ".join(self._shadow.columns)
         moved = 0
 
         @apart
         def switch() -> None:
             nonlocal moved
             self._run(f"ALTER TABLE {names.table} DETACH PARTITION {own}")
-            stall, start = self._patience.stall, time.monotonic()
+            stall, start = self._timeouts.stall, time.monotonic()
             self._run("SELECT pg_catalog.set_config('statement_timeout', %s, true)", (milliseconds(stall),))
             try:
                 moved = self._run(f"INSERT INTO {names.default} ({written}) SELECT {written} FROM {own}").rowcount
@@ -58,10 +58,12 @@ class Demotion(Mover):
                 ) from None
             self._run(f"DROP TABLE {own}")
 
-        with self._transaction(self._patience.lock * 5):
-            self._run("SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))", (self._key,))
-            before = self._one(f"SELECT count(*) FROM {own}")
-            self._locked(switch, names.default, own)
+        with self._transaction(self._timeouts.lock * 5):
+            self._run(
+                "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))", (self._writer_lock_key,)
+            )
+            before = self._fetch_value(f"SELECT count(*) FROM {own}")
+            self._run_with_exclusive_lock(switch, names.default, own)
             if moved != before:
                 raise StoreError(
                     f"The partition had {before} rows and {moved} were moved; nothing was switched.",

@@ -26,13 +26,13 @@ from collections.abc import Callable
 from vectoracl.adapter_api.contract import Progress
 from vectoracl.errors import RefusedError
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.tiers.base import PATIENCE, Connection, Mover, Patience
+from vectoracl_pgvector.tiers.base import MOVE_TIMEOUTS, Connection, Mover, MoveTimeouts
 from vectoracl_pgvector.tiers.demotion import Demotion
 from vectoracl_pgvector.tiers.partitions import own_partitions
 from vectoracl_pgvector.tiers.promotion import Promotion
 from vectoracl_pgvector.tiers.removal import Removal
 
-__all__ = ["PATIENCE", "Patience", "demote", "own_partitions", "promote", "release", "remove", "unfinished"]
+__all__ = ["MOVE_TIMEOUTS", "MoveTimeouts", "demote", "own_partitions", "promote", "release", "remove", "unfinished"]
 
 
 def promote(
@@ -41,7 +41,7 @@ def promote(
     tenant: str,
     progress: Progress | None = None,
     *,
-    patience: Patience = PATIENCE,
+    timeouts: MoveTimeouts = MOVE_TIMEOUTS,
     step: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Give *tenant* a partition of its own; *step* is called with every statement before it runs.
@@ -49,8 +49,8 @@ def promote(
     Raises: RefusedError (unknown tenant, another move is under way, the partition's name is taken, somebody holds on
     to the table for longer than *patience*), StoreError (the copy differs).
     """
-    move = Promotion(connection, config, tenant, progress, patience, step)
-    with move.alone():
+    move = Promotion(connection, config, tenant, progress, timeouts, step)
+    with move.holding_move_lock():
         return move.promote()
 
 
@@ -60,7 +60,7 @@ def demote(
     tenant: str,
     progress: Progress | None = None,
     *,
-    patience: Patience = PATIENCE,
+    timeouts: MoveTimeouts = MOVE_TIMEOUTS,
     step: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Move *tenant* back into the shared partition, or throw away what an interrupted promotion left.
@@ -74,8 +74,8 @@ def demote(
     finds the tenant empty; older ones are waited for, and READ COMMITTED is exact.
     Raises: as `promote`; RefusedError also where everybody would have to wait too long.
     """
-    move = Demotion(connection, config, tenant, progress, patience, step)
-    with move.alone():
+    move = Demotion(connection, config, tenant, progress, timeouts, step)
+    with move.holding_move_lock():
         return move.demote()
 
 
@@ -84,21 +84,21 @@ def remove(
     config: PgvectorConfig,
     tenant: str,
     *,
-    patience: Patience = PATIENCE,
+    timeouts: MoveTimeouts = MOVE_TIMEOUTS,
     step: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Remove *tenant* with all that is there of it; return what was done. Can be repeated: see `removal`.
 
     Raises: RefusedError (a move is under way, or somebody holds on to the table for longer than *patience*).
     """
-    move = Removal(connection, config, tenant, None, patience, step)
-    with move.alone(known=False):
+    move = Removal(connection, config, tenant, None, timeouts, step)
+    with move.holding_move_lock(must_exist=False):
         return move.remove()
 
 
 def unfinished(connection: Connection, config: PgvectorConfig) -> tuple[frozenset[str], bool]:
     """Return the markers (`mirror.marker`) of the copies that moves left or make now, and whether a mover is alive."""
-    return Mover(connection, config, "", None, PATIENCE, None).unfinished()
+    return Mover(connection, config, "", None, MOVE_TIMEOUTS, None).unfinished()
 
 
 def release(connection: Connection, config: PgvectorConfig) -> bool:
@@ -107,11 +107,11 @@ def release(connection: Connection, config: PgvectorConfig) -> bool:
     In its last step, until ATTACH, a constraint keeps the tenant's rows out of the shared partition. It belongs to
     whoever holds the movers' lock, which ends with his session: where nobody holds it, nobody will take it away.
     """
-    move = Mover(connection, config, "", None, PATIENCE, None)
-    if not move.stuck():
+    move = Mover(connection, config, "", None, MOVE_TIMEOUTS, None)
+    if not move.is_blocked():
         return False
     try:
-        with move.alone(known=False):
-            return move.unstick()
+        with move.holding_move_lock(must_exist=False):
+            return move.unblock()
     except RefusedError:  # the mover is alive
         return False

@@ -26,11 +26,11 @@ def own_partitions(connection: psycopg.Connection[Any], config: PgvectorConfig) 
         "WHERE link.inhparent = pg_catalog.to_regclass(%s)",
         (Names.of(config).table,),
     ).fetchall()
-    found = {}
+    partitions = {}
     for bound, conforming, space, name in rows:
         match = _BOUND.match(bound or "")
         if match is not None:
             # ruleutils.c, simple_quote_literal: ' is doubled, and \ as well unless strings conform to the standard.
             tenant = match[1].replace("''", "'")
-            found[tenant if conforming == "on" else tenant.replace("\\\\", "\\")] = f"{quote(space)}.{quote(name)}"
-    return found
+            partitions[tenant if conforming == "on" else tenant.replace("\\\\", "\\")] = f"{quote(space)}.{quote(name)}"
+    return partitions

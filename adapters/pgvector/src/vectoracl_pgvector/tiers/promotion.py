@@ -23,28 +23,28 @@ class Promotion(Mover):
 
     def promote(self) -> list[str]:
         """See the module's text."""
-        names, mirror = self._names, self._mirror
+        names, shadow = self._names, self._shadow
         if self._tenant in own_partitions(self._connection, self._config):
-            _, done = self._clean(keep=False)
+            _, done = self._remove_leftovers(keep=False)
             return [*done, f"{self._tenant!r} has a partition of its own already; nothing was moved"]
-        kept, done = self._clean(keep=True)
-        if kept:
+        resumed, done = self._remove_leftovers(keep=True)
+        if resumed:
             done.append("an interrupted move is resumed")
         else:
-            if self._one("SELECT pg_catalog.to_regclass(%s)", (mirror.copy,)) is not None:
+            if self._fetch_value("SELECT pg_catalog.to_regclass(%s)", (shadow.copy,)) is not None:
                 raise RefusedError(
-                    f"The name of the partition, {mirror.copy}, is taken by a table that is not part of a move. "
+                    f"The name of the partition, {shadow.copy}, is taken by a table that is not part of a move. "
                     "Rename that table, or choose another table name in the configuration."
                 )
-            self._short(mirror.create)
+            self._run_with_short_lock(shadow.create)
         rows = self._fill()
         self.build_index()
-        self._outlive()
+        self._wait_for_old_snapshots()
         self._progress("comparing", 0, rows)
-        with self._transaction(self._patience.total):
-            different = self._one(mirror.differences(), (self._tenant,))
+        with self._transaction(self._timeouts.total):
+            different = self._fetch_value(shadow.differences(), (self._tenant,))
         if different:
-            self._clean(keep=False)
+            self._remove_leftovers(keep=False)
             raise StoreError(
                 f"{different} rows of the copy differ from their originals, so nothing was switched and the copy was "
                 "removed. Call it again; if it happens again, something else writes to the partition.",
@@ -53,31 +53,32 @@ class Promotion(Mover):
                 sent="no",
             )
         moved = self._switch()
-        for table in (mirror.copy, names.default):
+        for table in (shadow.copy, names.default):
             self._run(f"ANALYZE {table}")
-        index = "an HNSW index" if self._config.indexable else f"no vector index ({self._too_many()})"
-        return [*done, f"{self._tenant!r} has a partition of its own with {index}: {moved} rows in {mirror.copy}"]
+        index = "an HNSW index" if self._config.indexable else f"no vector index ({self._why_no_index()})"
+        return [*done, f"{self._tenant!r} has a partition of its own with {index}: {moved} rows in {shadow.copy}"]
 
     def _fill(self) -> int:
         """Copy all rows, a batch a transaction; rows that are there already stay, the triggers keep them right."""
         total = self._count(f"ONLY {self._names.default}")
         copied = 0
         after: tuple[Any, ...] = ()
-        pause, deadline = 0.02, time.monotonic() + self._patience.total
+        pause, deadline = 0.02, time.monotonic() + self._timeouts.total
         while True:
             self._progress("copying", copied, max(total, copied))
             try:
-                with self._transaction(self._patience.lock * 5):
+                with self._transaction(self._timeouts.lock * 5):
                     # The adapter's own writers wait a moment, instead of meeting this batch in a deadlock.
                     self._run(
-                        "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))", (self._key,)
+                        "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))",
+                        (self._writer_lock_key,),
                     )
                     params = (self._tenant, *after, _BATCH)
-                    row = self._run(self._mirror.fill(first=not after), params).fetchone()
+                    row = self._run(self._shadow.fill(first=not after), params).fetchone()
             except LockNotAvailable:
-                pause = self._rest(pause, deadline)
+                pause = self._back_off(pause, deadline)
                 continue
-            pause, deadline = 0.02, time.monotonic() + self._patience.total
+            pause, deadline = 0.02, time.monotonic() + self._timeouts.total
             assert row is not None
             copied += int(row[0])
             if row[0] < _BATCH:
@@ -89,31 +90,31 @@ class Promotion(Mover):
         """Build the copy's HNSW index while the triggers go on; an invalid one, of an interrupted build, goes first."""
         if not self._config.indexable:
             return
-        mirror = self._mirror
-        index = f"{self._names.schema}.{quote(mirror.index)}"
-        valid = self._one(
+        shadow = self._shadow
+        index = f"{self._names.schema}.{quote(shadow.index)}"
+        valid = self._fetch_value(
             "SELECT indisvalid FROM pg_catalog.pg_index WHERE indexrelid = pg_catalog.to_regclass(%s)", (index,)
         )
         if valid:
             return
         if valid is not None:
             self._run(f"DROP INDEX {index}")
-        build = schema.vector_index(self._config, mirror.copy, mirror.index)
+        build = schema.vector_index(self._config, shadow.copy, shadow.index)
         build = build.replace("CREATE INDEX ", "CREATE INDEX CONCURRENTLY ", 1)
         self._progress("building the vector index", 0, None)
-        with self._giving_up(), self._session(lock_timeout=milliseconds(self._patience.total)):
+        with self._explaining_lock_timeout(), self._session_settings(lock_timeout=milliseconds(self._timeouts.total)):
             try:
-                with self._session(maintenance_work_mem=self._memory(), **self._workers()):
+                with self._session_settings(maintenance_work_mem=self._build_memory(), **self._worker_settings()):
                     self._run(build)
             except OperationalError as error:
                 # Class 53: no memory. Parallel builds use /dev/shm, of which a container often has 64 MB only.
                 if not (error.sqlstate or "").startswith("53"):
                     raise
                 self._run(f"DROP INDEX IF EXISTS {index}")
-                with self._session(max_parallel_maintenance_workers="0"):
+                with self._session_settings(max_parallel_maintenance_workers="0"):
                     self._run(build)
 
-    def _too_many(self) -> str:
+    def _why_no_index(self) -> str:
         if self._config.type == "vector" and self._config.dimension <= 4000:
             return (
                 'vector has none beyond 2,000 dimensions; set type = "halfvec" and run `vectoracl provision`, which '
@@ -121,56 +122,57 @@ class Promotion(Mover):
             )
         return "pgvector has none for so many dimensions"
 
-    def _workers(self) -> dict[str, str]:
+    def _worker_settings(self) -> dict[str, str]:
         """Forbid parallel workers to a pgvector whose parallel build reads what it must not (CVE-2026-3172)."""
-        version = self._one("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector'")
+        version = self._fetch_value("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector'")
         if releases.parts(version) < releases.PGVECTOR_SERIAL_BEFORE:
             return {"max_parallel_maintenance_workers": "0"}
         return {}
 
-    def _memory(self) -> str:
+    def _build_memory(self) -> str:
         """Return maintenance_work_mem for the build: what the graph needs, 1 GB at most, never less than is set."""
-        rows = self._count(self._mirror.copy)
+        rows = self._count(self._shadow.copy)
         # A vector, and neighbours: m = 16 on a level, twice on the lowest, at 8 bytes with some overhead.
         size = rows * (self._config.dimension * (4 if self._config.type == "vector" else 2) + 700)
-        now = self._one("SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem'))")
+        now = self._fetch_value("SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem'))")
         return f"{max(int(now), min(size, 2**30)) // 1024}kB"
 
     def _switch(self) -> int:
         """Make the copy the tenant's partition; return its rows."""
         self._progress("switching", 0, None)
-        deadline = time.monotonic() + self._patience.total
+        deadline = time.monotonic() + self._timeouts.total
         pause = 0.1
         while True:
-            self._calm(deadline)
+            self._wait_until_idle(deadline)
             try:
-                with self._paused():
+                with self._writers_paused():
                     try:
-                        with self._transaction(self._patience.lock):
-                            self._run(self._mirror.forbid())
+                        with self._transaction(self._timeouts.lock):
+                            self._run(self._shadow.forbid())
                         return self._swap()
                     except BaseException:
                         # The tenant could not write while the constraint stands, so it goes before the pause ends.
                         if not self._connection.closed:
-                            self._short(lambda: (self._mirror.allow(),))
+                            self._run_with_short_lock(lambda: (self._shadow.allow(),))
                         raise
             except LockNotAvailable:
-                pause = self._rest(pause, deadline)
+                pause = self._back_off(pause, deadline)
 
     def _swap(self) -> int:
-        names, mirror = self._names, self._mirror
-        with self._transaction(self._patience.pause, moving="switch"):
-            gone = self._run(
+        names, shadow = self._names, self._shadow
+        with self._transaction(self._timeouts.pause, moving="switch"):
+            deleted_rows = self._run(
                 f"DELETE FROM ONLY {names.default} WHERE {names.c.tenant} = %s::text", (self._tenant,)
             ).rowcount
-            there = self._one(f"SELECT count(*) FROM {mirror.copy}")
-            if gone != there:
+            copied_rows = self._fetch_value(f"SELECT count(*) FROM {shadow.copy}")
+            if deleted_rows != copied_rows:
                 raise StoreError(
-                    f"The shared partition had {gone} rows of the tenant and the copy {there}; nothing was switched.",
+                    f"The shared partition had {deleted_rows} rows of the tenant and the copy {copied_rows}; "
+                    "nothing was switched.",
                     code="copy_differs",
                     adapter="pgvector",
                     sent="no",
                 )
             self._run(f"ALTER TABLE ONLY {names.default} VALIDATE CONSTRAINT {CONSTRAINT}")
-            self._locked(lambda: self._all(mirror.attach()), names.default)
-        return int(there)
+            self._run_with_exclusive_lock(lambda: self._run_all(shadow.attach()), names.default)
+        return int(copied_rows)

@@ -25,32 +25,34 @@ class Removal(Mover):
     def remove(self) -> list[str]:
         """See the module's text; no lines where there was nothing of the tenant."""
         done: list[str] = []
-        if any(marker == self._mirror.marker for _, marker in self._copies()):
-            _, done = self._clean(keep=False)
+        if any(marker == self._shadow.marker for _, marker in self._copies()):
+            _, done = self._remove_leftovers(keep=False)
         self._allow_forgetting()
-        deadline, pause = time.monotonic() + self._patience.total, 0.1
+        deadline, pause = time.monotonic() + self._timeouts.total, 0.1
         while True:
-            self._calm(deadline)
+            self._wait_until_idle(deadline)
             try:
-                with self._paused():
-                    return [*done, *self._gone()]
+                with self._writers_paused():
+                    return [*done, *self._delete_everything()]
             except LockNotAvailable:
-                pause = self._rest(pause, deadline)
+                pause = self._back_off(pause, deadline)
 
-    def _gone(self) -> list[str]:
+    def _delete_everything(self) -> list[str]:
         names = self._names
         own = own_partitions(self._connection, self._config).get(self._tenant)
-        listed = self._one(f"SELECT true FROM {names.tenants} WHERE tenant_id = %s", (self._tenant,))
-        with self._transaction(self._patience.lock * 5):
-            rows = self._one(f"SELECT count(*) FROM {names.table} WHERE {names.c.tenant} = %s::text", (self._tenant,))
+        listed = self._fetch_value(f"SELECT true FROM {names.tenants} WHERE tenant_id = %s", (self._tenant,))
+        with self._transaction(self._timeouts.lock * 5):
+            rows = self._fetch_value(
+                f"SELECT count(*) FROM {names.table} WHERE {names.c.tenant} = %s::text", (self._tenant,)
+            )
             if not (rows or own or listed):
                 return []
             self._run(f"DELETE FROM ONLY {names.default} WHERE {names.c.tenant} = %s::text", (self._tenant,))
             if own is not None:
-                self._locked(lambda: self._all([f"DROP TABLE {own}"]), names.default, own)
+                self._run_with_exclusive_lock(lambda: self._run_all([f"DROP TABLE {own}"]), names.default, own)
         # An emptied table of many pages is cut to few, so that the statistics below see what is left of it.
         self._run(f"VACUUM {names.default}")
-        with self._transaction(self._patience.total):
+        with self._transaction(self._timeouts.total):
             self._run(f"DELETE FROM {names.tenants} WHERE tenant_id = %s", (self._tenant,))
             self._forget_statistics()
         for table in (names.default, names.tenants):
@@ -66,12 +68,12 @@ class Removal(Mover):
         """
         for catalog in self._catalogs_that_name_it():
             self._run(f"ANALYZE pg_catalog.{catalog}")  # without the right: a warning, and nothing is done
-        left = [f"ANALYZE pg_catalog.{catalog};" for catalog in self._catalogs_that_name_it()]
-        if not left:
+        remaining = [f"ANALYZE pg_catalog.{catalog};" for catalog in self._catalogs_that_name_it()]
+        if not remaining:
             return []
         return [
             "statistics of PostgreSQL's catalogs still hold the name of its partition, which every role can read until "
-            f"autovacuum makes them anew; the owner of the database removes it at once: {' '.join(left)}"
+            f"autovacuum makes them anew; the owner of the database removes it at once: {' '.join(remaining)}"
         ]
 
     def _catalogs_that_name_it(self) -> list[str]:
@@ -90,35 +92,35 @@ class Removal(Mover):
         ANALYZE leaves the old ones of a table in which it finds no row, so there is one, which nobody else ever sees.
         """
         names, c = self._names, self._names.c
-        someone = f"removed-{secrets.token_hex(8)}"
-        self._run("SELECT pg_catalog.set_config(%s, %s, true)", (SETTING, someone))
-        self._run(f"INSERT INTO {names.tenants} (tenant_id) VALUES (%s)", (someone,))
+        placeholder = f"removed-{secrets.token_hex(8)}"
+        self._run("SELECT pg_catalog.set_config(%s, %s, true)", (SETTING, placeholder))
+        self._run(f"INSERT INTO {names.tenants} (tenant_id) VALUES (%s)", (placeholder,))
         self._run(
             f"INSERT INTO {names.default} ({', '.join(names.written)}) VALUES (%s, '-', 0, '-', '-', 0, 0, '', '', 0, "
             f"0, '', '{{}}', pg_catalog.array_fill(1::real, ARRAY[%s])::{names.vector_type})",
-            (someone, self._config.dimension),
+            (placeholder, self._config.dimension),
         )
         for table in (names.default, names.tenants, *self._analyzed_parent()):
             self._run(f"ANALYZE {table}")
-        self._run(f"DELETE FROM {names.tenants} WHERE tenant_id = %s", (someone,))
-        self._run(f"DELETE FROM {names.default} WHERE {c.tenant} = %s", (someone,))
+        self._run(f"DELETE FROM {names.tenants} WHERE tenant_id = %s", (placeholder,))
+        self._run(f"DELETE FROM {names.default} WHERE {c.tenant} = %s", (placeholder,))
 
     def _analyzed_parent(self) -> list[str]:
         """Return the parent where somebody has made statistics of it: PostgreSQL does not by itself."""
-        made = self._one(
+        is_analyzed = self._fetch_value(
             "SELECT reltuples >= 0 AND (reltuples > 0 OR pg_catalog.current_setting('server_version_num')::int4 "
             ">= 140000) FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)",
             (self._names.table,),
         )
         only = "ONLY " if self._connection.info.server_version >= 180_000 else ""
-        return [only + self._names.table] if made else []
+        return [only + self._names.table] if is_analyzed else []
 
     def _allow_forgetting(self) -> None:
         """Add the policy by which the owner deletes from the list of tenants; stores of before have none."""
         name, policy = schema.forget_policy(self._config)
-        there = self._one(
+        exists = self._fetch_value(
             "SELECT true FROM pg_catalog.pg_policy WHERE polrelid = pg_catalog.to_regclass(%s) AND polname = %s",
             (self._names.tenants, name),
         )
-        if not there:
-            self._short(lambda: (policy,))
+        if not exists:
+            self._run_with_short_lock(lambda: (policy,))

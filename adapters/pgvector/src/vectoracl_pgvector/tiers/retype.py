@@ -17,7 +17,7 @@ from vectoracl.errors import RefusedError, VectorACLError
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import Names, literal
 from vectoracl_pgvector.schema import NO_DIRECTION
-from vectoracl_pgvector.tiers.base import PATIENCE, Mover
+from vectoracl_pgvector.tiers.base import MOVE_TIMEOUTS, Mover
 from vectoracl_pgvector.tiers.partitions import own_partitions
 from vectoracl_pgvector.tiers.promotion import Promotion
 
@@ -33,20 +33,20 @@ def pending(connection: psycopg.Connection[Any], config: PgvectorConfig) -> bool
     return row is not None
 
 
-def check_calm(connection: psycopg.Connection[Any], config: PgvectorConfig) -> None:
+def check_no_move(connection: psycopg.Connection[Any], config: PgvectorConfig) -> None:
     """Raise RefusedError where a move is under way: its copy is of the old type."""
-    if Mover(connection, config, "", None, PATIENCE, None).unfinished()[1]:
+    if Mover(connection, config, "", None, MOVE_TIMEOUTS, None).unfinished()[1]:
         raise RefusedError(
             "A move of a tenant is under way, so the type was not changed; call it again when it has ended."
         )
 
 
-def explained(error: psycopg.Error) -> VectorACLError | None:
+def refusal_for(error: psycopg.Error) -> VectorACLError | None:
     """Return why the vectors do not fit the new type, if that is what *error* says; nothing was changed then."""
-    said = error.diag.message_primary or ""
+    message = error.diag.message_primary or ""
     if error.sqlstate == "22003":
         why = "A number of a vector is beyond ±65504, the range of halfvec"
-    elif error.sqlstate == "22P02" and NO_DIRECTION in said:
+    elif error.sqlstate == "22P02" and NO_DIRECTION in message:
         why = "A vector is zero in half precision, and the cosine needs a direction"
     else:
         return None
@@ -68,9 +68,9 @@ def build_indexes(connection: psycopg.Connection[Any], config: PgvectorConfig, p
     for tenant, partition in sorted(own_partitions(connection, config).items()):
         if partition != names.partition(tenant) or _indexed(connection, config, partition):
             continue
-        one = Promotion(connection, config, tenant, progress, PATIENCE, None)
-        with one.alone():
-            one.build_index()
+        promotion = Promotion(connection, config, tenant, progress, MOVE_TIMEOUTS, None)
+        with promotion.holding_move_lock():
+            promotion.build_index()
         done.append(f"{tenant!r} has a vector index again: {partition}")
     return done
 

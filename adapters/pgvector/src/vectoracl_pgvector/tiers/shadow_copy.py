@@ -22,7 +22,7 @@ CONSTRAINT = "vectoracl_moving"
 TRIGGERS = ("vectoracl_moving_write", "vectoracl_moving_delete")
 
 
-class Mirror:
+class ShadowCopy:
     """The names and statements of one tenant's copy."""
 
     def __init__(self, config: PgvectorConfig, tenant: str) -> None:
@@ -120,16 +120,16 @@ class Mirror:
         """Return the statement that counts, in one snapshot, the rows that differ in any byte; it takes the tenant."""
         names = self.names
         # Aliases with a blank, which no column has: an alias alone means the row only where no column is called so.
-        here, there = '"the row"', '"the copy"'
-        same = " AND ".join(f"{here}.{column} = {there}.{column}" for column in self._unique)
+        original, duplicate = '"the row"', '"the copy"'
+        same = " AND ".join(f"{original}.{column} = {duplicate}.{column}" for column in self._unique)
         columns = ", ".join(self.columns)
         # *<> compares the rows' bytes, so that it tells apart what a type's own = does not (0.0 and -0.0, 1 and 1.0).
         return (
             f"SELECT count(*) FROM "
-            f"(SELECT {columns} FROM ONLY {names.default} WHERE {names.c.tenant} = %s::text) AS {here} "
-            f"FULL JOIN (SELECT {columns} FROM {self.copy}) AS {there} ON {same} "
-            f"WHERE {here}.{names.c.tenant} IS NULL OR {there}.{names.c.tenant} IS NULL "
-            f"OR {here} OPERATOR(pg_catalog.*<>) {there}"
+            f"(SELECT {columns} FROM ONLY {names.default} WHERE {names.c.tenant} = %s::text) AS {original} "
+            f"FULL JOIN (SELECT {columns} FROM {self.copy}) AS {duplicate} ON {same} "
+            f"WHERE {original}.{names.c.tenant} IS NULL OR {duplicate}.{names.c.tenant} IS NULL "
+            f"OR {original} OPERATOR(pg_catalog.*<>) {duplicate}"
         )
 
     def forbid(self) -> str:
