@@ -152,7 +152,7 @@ def test_the_posture(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(check, "judge", judged)
     with psycopg.connect(compiled.runtime) as connection:
-        check.look(connection, check.Target())
+        check.read_posture(connection, check.Target())
         assert connection.execute("SHOW jit").fetchone() == (ON,)
         assert check.discover(connection)
     for kind in KINDS:

@@ -18,7 +18,7 @@ from vectoracl.adapter_api.posture import Posture
 from vectoracl_pgvector import schema as schema_sql
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.posture import check
-from vectoracl_pgvector.posture.check import Target, discover, judge, look, queries
+from vectoracl_pgvector.posture.check import Target, discover, judge, queries, read_posture
 from vectoracl_pgvector.posture.rows import Relation
 from vectoracl_pgvector.posture.rules import RULES
 
@@ -87,9 +87,9 @@ class Database:
         with self.connect(user) as conn:
             conn.execute(sql)
 
-    def look(self, target: Target = TARGET, user: str = "app") -> Posture:
+    def read_posture(self, target: Target = TARGET, user: str = "app") -> Posture:
         with self.connect(user) as conn:
-            return look(conn, target)
+            return read_posture(conn, target)
 
     def rows(self, target: Target = TARGET, user: str = "app") -> dict[str, list[tuple]]:
         with self.connect(user) as conn, conn.transaction():
@@ -364,7 +364,7 @@ def test_every_rule_has_a_test_and_reads_well() -> None:
 
 
 def test_a_hardened_schema_is_clean(db: Database) -> None:
-    found = db.look()
+    found = db.read_posture()
     assert ids(found) <= ALWAYS | VERSION
     rows = db.rows()
     server = list(rows["server"][0])
@@ -378,7 +378,7 @@ def test_a_hardened_schema_is_clean(db: Database) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.rule)
 def test_the_fault_is_found_and_its_fix_mends_it(db: Database, case: Case) -> None:
     db.run(case.fault)
-    found = db.look(case.target)
+    found = db.read_posture(case.target)
     assert case.rule in ids(found), sorted(ids(found))
     if case.grade is not None:
         assert found.grade == case.grade, [(f.rule.id, f.subject) for f in found.findings if f.rule.lowers]
@@ -389,7 +389,7 @@ def test_the_fault_is_found_and_its_fix_mends_it(db: Database, case: Case) -> No
             return
         assert finding.fix.endswith(";")
         db.run(finding.fix)
-    after = db.look(case.target)
+    after = db.read_posture(case.target)
     assert case.rule not in ids(after), of(after, case.rule)
 
 
@@ -405,12 +405,12 @@ def test_fixes_of_everything_lead_to_the_demanded_grade(db: Database) -> None:
         GRANT ALL ON ALL TABLES IN SCHEMA shop TO {app};
     """)
     target = Target("shop", "embeddings", "customer_id")
-    assert db.look(target).grade == "none"
+    assert db.read_posture(target).grade == "none"
     for _ in range(4):
-        for finding in db.look(target).findings:
+        for finding in db.read_posture(target).findings:
             if not finding.fix.startswith("--"):
                 db.run(finding.fix)
-    after = db.look(target)
+    after = db.read_posture(target)
     assert after.grade == "engine"
     assert {f.rule.id for f in after.findings} <= ALWAYS | VERSION | {"PG105"}
     with db.connect() as conn:
@@ -422,16 +422,16 @@ def test_fixes_of_everything_lead_to_the_demanded_grade(db: Database) -> None:
 def test_a_weaker_session_role_is_no_wall(db: Database) -> None:
     with db.connect("boss") as conn:
         conn.execute(f"SET ROLE {db.names['app']}")
-        found = look(conn, TARGET)
+        found = read_posture(conn, TARGET)
     assert ids(found) - VERSION - ALWAYS == {"PG008"}
     assert found.grade == "none"
-    assert "PG008" not in ids(db.look(replace(TARGET, runtime_role=db.names["app"]), user="boss"))
+    assert "PG008" not in ids(db.read_posture(replace(TARGET, runtime_role=db.names["app"]), user="boss"))
 
 
 def test_a_tenant_left_on_the_session(db: Database) -> None:
     with db.connect() as conn:
         conn.execute("SELECT set_config('vectoracl.tenant', 'secret-tenant', false)")
-        found = look(conn, TARGET)
+        found = read_posture(conn, TARGET)
     assert found.grade == "none"
     assert "secret-tenant" not in repr(found)
     assert of(found, "PG011")[0].fix.startswith("-- ")
@@ -439,20 +439,20 @@ def test_a_tenant_left_on_the_session(db: Database) -> None:
 
 def test_views_and_missing_tables_are_no_targets(db: Database) -> None:
     db.run("CREATE VIEW vectoracl.v AS SELECT * FROM vectoracl.chunks")
-    assert "PG027" in ids(db.look(Target(table="v")))
-    found = db.look(Target(table="nothing"))
+    assert "PG027" in ids(db.read_posture(Target(table="v")))
+    found = db.read_posture(Target(table="nothing"))
     assert "PG028" in ids(found)
     assert found.grade == "none"
 
 
 def test_tenants_that_compare_as_equal(db: Database) -> None:
     db.run(PLAIN.replace("org_id uuid", "org_id character(8)").replace("::uuid", ""))
-    found = db.look(ONE)
+    found = db.read_posture(ONE)
     assert "PG064" in ids(found)
     assert found.grade == "none"
     db.run("DROP POLICY p ON app.items; ALTER TABLE app.items DROP CONSTRAINT items_pkey")
     db.run(of(found, "PG064")[0].fix)
-    assert "PG064" not in ids(db.look(ONE))
+    assert "PG064" not in ids(db.read_posture(ONE))
     rows = db.rows()
     column = list(rows["columns"][0])
     column[6] = False  # a nondeterministic collation; the servers of the tests are built without ICU
@@ -461,14 +461,14 @@ def test_tenants_that_compare_as_equal(db: Database) -> None:
 
 def test_columns_that_are_not_what_the_configuration_says(db: Database) -> None:
     expected = (("tenant_id", "text", None), ("doc", "text", None), ("embedding", "vector", 3))
-    assert ids(db.look(replace(TARGET, expected=expected))) <= ALWAYS | VERSION
+    assert ids(db.read_posture(replace(TARGET, expected=expected))) <= ALWAYS | VERSION
     wrong = (("doc", "int8", None), ("embedding", "vector", 4), ("lexemes", "tsvector", None))
-    found = db.look(replace(TARGET, expected=wrong))
+    found = db.read_posture(replace(TARGET, expected=wrong))
     assert [f.subject for f in of(found, "PG113")] == ["vectoracl.chunks.doc", "vectoracl.chunks.embedding"]
     assert "dimension = 4" in of(found, "PG113")[1].message
     assert [f.subject for f in of(found, "PG112")] == ["vectoracl.chunks.lexemes"]
     assert all(f.fix.startswith("-- ") for f in found.findings if f.rule.id in ("PG112", "PG113"))
-    assert "PG115" in ids(db.look(replace(TARGET, expected=(("embedding", "halfvec", 3),))))
+    assert "PG115" in ids(db.read_posture(replace(TARGET, expected=(("embedding", "halfvec", 3),))))
 
 
 def test_maintain(db: Database) -> None:
@@ -476,9 +476,9 @@ def test_maintain(db: Database) -> None:
         if conn.info.server_version < 170000:
             pytest.skip("not run: MAINTAIN is of PostgreSQL 17")
     db.run("GRANT MAINTAIN ON vectoracl.chunks TO {app}")
-    found = of(db.look(), "PG053")
+    found = of(db.read_posture(), "PG053")
     db.run(found[0].fix)
-    assert "PG053" not in ids(db.look())
+    assert "PG053" not in ids(db.read_posture())
 
 
 def extension(db: Database, folder: Path, name: str, script: str) -> None:
@@ -499,22 +499,22 @@ def extension(db: Database, folder: Path, name: str, script: str) -> None:
 
 def test_extensions_that_reach_outside(db: Database, tmp_path: Path) -> None:
     extension(db, tmp_path, "dblink", "CREATE FUNCTION dblink(text) RETURNS int LANGUAGE sql AS 'SELECT 1';")
-    found = db.look()
+    found = db.read_posture()
     assert found.grade == "none"
     assert "PG138" in ids(found)
     db.run(of(found, "PG084")[0].fix)
-    assert "PG084" not in ids(db.look())
+    assert "PG084" not in ids(db.read_posture())
     extension(db, tmp_path, "dblink", "CREATE FUNCTION dblink(text) RETURNS int LANGUAGE sql AS 'SELECT 1';"
               "REVOKE ALL ON FUNCTION dblink(text) FROM PUBLIC;")  # fmt: skip
-    assert "PG084" not in ids(db.look())
+    assert "PG084" not in ids(db.read_posture())
 
 
 def test_pg_stat_statements(db: Database, tmp_path: Path) -> None:
     extension(db, tmp_path, "pg_stat_statements",
               "CREATE VIEW pg_stat_statements AS SELECT 1 AS calls;"
               "GRANT SELECT ON pg_stat_statements TO PUBLIC;")  # fmt: skip
-    db.run(of(db.look(), "PG086")[0].fix)
-    assert "PG086" not in ids(db.look())
+    db.run(of(db.read_posture(), "PG086")[0].fix)
+    assert "PG086" not in ids(db.read_posture())
 
 
 # --- versions: pure, from rows
@@ -591,7 +591,7 @@ def test_what_cannot_be_read_lowers(db: Database) -> None:
 
 def test_a_refused_catalog_is_a_finding(db: Database) -> None:
     db.run("REVOKE SELECT ON pg_catalog.pg_policy FROM PUBLIC; REVOKE SELECT ON pg_catalog.pg_default_acl FROM PUBLIC")
-    found = db.look()
+    found = db.read_posture()
     assert {f.subject for f in of(found, "PG110")} == {
         "policies", "default_grants", "code", "views", "functions", "reach_policies", "reach_policy_code",
         "reach_owned",
@@ -606,11 +606,11 @@ def test_looking_changes_nothing_and_needs_nothing(db: Database) -> None:
     db.run("CREATE ROLE guest{n} LOGIN")
     user = "guest" + db.names["n"]
     with db.connect(user) as conn:
-        found = look(conn, replace(TARGET, runtime_role=db.names["app"]))
+        found = read_posture(conn, replace(TARGET, runtime_role=db.names["app"]))
         assert ids(found) <= ALWAYS | VERSION
         assert conn.execute("SHOW search_path").fetchone() == ('"$user", public',)
     with db.connect() as conn, conn.transaction():
-        look(conn, TARGET)
+        read_posture(conn, TARGET)
         assert conn.execute("SHOW search_path").fetchone() == ('"$user", public',)
 
 
@@ -622,7 +622,7 @@ def test_a_hostile_search_path_does_not_blind_the_check(db: Database) -> None:
         CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.yes);
         ALTER ROLE {app} BYPASSRLS; ALTER ROLE {app} SET search_path = evil, pg_catalog;
     """)
-    assert "PG002" in ids(db.look())
+    assert "PG002" in ids(db.read_posture())
 
 
 def test_a_policy_with_a_foreign_operator_is_not_believed(db: Database) -> None:
@@ -633,7 +633,7 @@ def test_a_policy_with_a_foreign_operator_is_not_believed(db: Database) -> None:
         ALTER POLICY tenant ON vectoracl.chunks USING (tenant_id OPERATOR(ops.=)
             NULLIF(current_setting('vectoracl.tenant', true), ''));
     """)
-    assert "PG035" in ids(db.look())
+    assert "PG035" in ids(db.read_posture())
 
 
 def test_a_schemas_owner_drops_what_is_not_its_own(db: Database) -> None:
@@ -649,10 +649,10 @@ def test_a_restrictive_policy_makes_careless_ones_harmless(db: Database) -> None
         CREATE POLICY wall ON vectoracl.chunks AS RESTRICTIVE USING (tenant_id = {SETTING});
         CREATE POLICY open ON vectoracl.chunks USING (true);
     """)
-    assert db.look().grade == "engine"
+    assert db.read_posture().grade == "engine"
     db.run("DROP POLICY wall ON vectoracl.chunks")
     db.run(f"CREATE POLICY wall ON vectoracl.chunks AS RESTRICTIVE FOR SELECT USING (tenant_id = {SETTING})")
-    assert "PG032" in ids(db.look())
+    assert "PG032" in ids(db.read_posture())
 
 
 def test_policies_of_other_roles_and_harmless_memberships_are_left_alone(db: Database) -> None:
@@ -661,7 +661,7 @@ def test_policies_of_other_roles_and_harmless_memberships_are_left_alone(db: Dat
            "GRANT SELECT ON vectoracl.v TO {app};"
            "CREATE VIEW vectoracl.closed AS SELECT * FROM vectoracl.chunks")  # fmt: skip
     db.run("GRANT admin{n} TO {app} WITH INHERIT FALSE, SET FALSE")
-    found = db.look()
+    found = db.read_posture()
     assert found.grade == "engine"
     assert ids(found) <= ALWAYS | VERSION
 
@@ -694,7 +694,7 @@ def test_what_provision_makes_is_clean(db: Database) -> None:
     with db.connect(config.owner_role) as conn, conn.transaction():
         for statement in schema_sql.migrations(config):
             conn.execute(statement)
-    found = db.look(Target(schema="made"), user=config.runtime_role)
+    found = db.read_posture(Target(schema="made"), user=config.runtime_role)
     assert found.grade == "engine"
     assert ids(found) <= ALWAYS | VERSION
 
@@ -711,10 +711,10 @@ def test_names_with_quotes_stay_names(db: Database) -> None:
     """)
     target = Target(schema, table, column, setting="my'app.ten\\ant")
     for _ in range(3):
-        for finding in db.look(target).findings:
+        for finding in db.read_posture(target).findings:
             if not finding.fix.startswith("--"):
                 db.run(finding.fix)
-    after = db.look(target)
+    after = db.read_posture(target)
     assert after.grade == "engine", after.findings
     assert {f.rule.id for f in after.findings} <= ALWAYS | VERSION
 
@@ -727,7 +727,7 @@ def test_discover_finds_what_nobody_provisioned(db: Database) -> None:
     """)
     with db.connect() as conn:
         found = discover(conn)
-        posture_of_two = look(conn, found[1])
+        posture_of_two = read_posture(conn, found[1])
     assert found == [
         Target("a", "one", "Org_ID", "my.org"),
         Target("a", "two", ""),
@@ -741,11 +741,11 @@ def test_async_sees_the_same(db: Database) -> None:
     async def both() -> tuple[Posture, list[Target]]:
         dsn = f"{db.where} dbname={db.name} user={db.names['app']}"
         async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
-            return await check.alook(conn, TARGET), await check.adiscover(conn)
+            return await check.aread_posture(conn, TARGET), await check.adiscover(conn)
 
     db.run("ALTER TABLE vectoracl.chunks_1 DISABLE ROW LEVEL SECURITY")
     found, targets = asyncio.run(both())
-    assert found == db.look()
+    assert found == db.read_posture()
     assert targets == [TARGET]
 
 

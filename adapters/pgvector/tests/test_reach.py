@@ -61,7 +61,7 @@ class Ground:
             conn.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
             conn.execute(setup.encode())
             conn.execute(f"SET SESSION AUTHORIZATION {role}".encode())
-            found = check.look(conn, target)
+            found = check.read_posture(conn, target)
             rows: list[Any] = []
             if exploit is not None:
                 conn.execute("SELECT set_config('vectoracl.tenant', 'acme', true)")
@@ -178,7 +178,7 @@ HARMLESS = {
     "NEW.written_at = NEW.written_at + 0; RETURN NEW; END'; CREATE TRIGGER t BEFORE UPDATE ON vectoracl.chunks FOR EACH "
     "ROW EXECUTE FUNCTION vectoracl.s()",
     "definer trigger that keeps a time": OPEN + "CREATE FUNCTION x.stamp() RETURNS trigger LANGUAGE plpgsql SECURITY "
-    "DEFINER SET search_path = pg_catalog, pg_temp AS 'BEGIN NEW.at := now(); RETURN NEW; END'",
+    "DEFINER SET search_path = pg_catalog, pg_temp AS 'BEGIN NEW.display_name := now(); RETURN NEW; END'",
     "definer nobody may call": OPEN + "CREATE FUNCTION x.f() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT "
     "content FROM vectoracl.chunks'; REVOKE ALL ON FUNCTION x.f() FROM PUBLIC",
     "definer in a schema that is closed": "CREATE SCHEMA x; CREATE FUNCTION x.f() RETURNS text LANGUAGE sql SECURITY "
@@ -306,7 +306,7 @@ def test_patterns_are_read_literally_but_for_two_signs() -> None:
         dsn="postgresql://unused", dimension=3,
         accept=[{"rule": "PG131", "object": "x.f(text[], ?)*", "reason": "looked at in May"}],
     ).accept[0].plain()  # fmt: skip
-    finding = snapshot.found("PG131", "x.f(text[], a) more", "m", "f;")
+    finding = snapshot.make_finding("PG131", "x.f(text[], a) more", "m", "f;")
     assert entry.covers(finding)
     assert not entry.covers(replace(finding, subject="x.f(text, a)"))
     assert not entry.covers(replace(finding, rule=snapshot.RULES["PG130"]))

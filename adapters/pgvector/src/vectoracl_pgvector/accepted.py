@@ -31,17 +31,17 @@ class Accept:
         return finding.rule.id == self.rule and re.fullmatch(pattern, finding.subject, re.DOTALL) is not None
 
 
-def apart(
+def split_accepted(
     findings: Sequence[Finding], entries: Sequence[Accept]
 ) -> tuple[list[Finding], list[tuple[Finding, Accept]], list[Accept]]:
     """Return the findings that stay, those that are accepted with their entry, and entries that accept nothing."""
-    stay: list[Finding] = []
-    taken: list[tuple[Finding, Accept]] = []
+    remaining: list[Finding] = []
+    accepted: list[tuple[Finding, Accept]] = []
     for finding in findings:
         entry = next((one for one in entries if one.covers(finding)), None)
         if entry is None:
-            stay.append(finding)
+            remaining.append(finding)
         else:
-            taken.append((finding, entry))
-    used = {id(entry) for _, entry in taken}
-    return stay, taken, [entry for entry in entries if id(entry) not in used]
+            accepted.append((finding, entry))
+    used = {id(entry) for _, entry in accepted}
+    return remaining, accepted, [entry for entry in entries if id(entry) not in used]

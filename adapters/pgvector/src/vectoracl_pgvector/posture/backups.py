@@ -9,7 +9,7 @@ from typing import Final
 from vectoracl.adapter_api.posture import Finding
 from vectoracl_pgvector.posture import sql_fragments as parts
 from vectoracl_pgvector.posture.fix_sql import advice, ident
-from vectoracl_pgvector.posture.snapshot import Look, found
+from vectoracl_pgvector.posture.snapshot import Snapshot, make_finding
 
 # The administrators that a managed service keeps for itself; their customers can neither change nor use them.
 SERVICE_ROLES: Final = frozenset({
@@ -36,12 +36,12 @@ SELECT rolname::text, rolsuper, rolreplication, through, owns FROM able
 )
 
 
-def backups(look: Look) -> Iterator[Finding]:
+def backups(snapshot: Snapshot) -> Iterator[Finding]:
     """Judge who may dump or restore everything, where a configuration could name him."""
-    named = look.target.backup_roles
+    named = snapshot.target.backup_roles
     if named is None:
         return
-    for role, superuser, replication, through, owns in look.rows.get("powerful", []):
+    for role, superuser, replication, through, owns in snapshot.rows.get("powerful", []):
         if role in SERVICE_ROLES or any(fnmatchcase(role, pattern) for pattern in named):
             continue
         powers = []
@@ -55,7 +55,7 @@ def backups(look: Look) -> Iterator[Finding]:
             powers.append("has REPLICATION")
         if owns and not superuser:
             powers.append("owns the table, or can act as its owner, and so can take row-level security off")
-        yield found(
+        yield make_finding(
             "PG140", role, f"{role} {', and '.join(powers)}.",
             advice(
                 f'Where {role} makes or restores backups, or operates the server, say so: backup_roles = ["{role}"] in '

@@ -1,11 +1,12 @@
-"""The posture check of PostgreSQL: what a table's isolation really is, read from the catalogs by an ordinary role.
+"""The posture check of PostgreSQL: reads the real isolation of a table from the catalogs, as an ordinary role.
 
-    queries(target)        every statement, fixed in number                 pure
-    judge(target, rows)    rows to findings and a grade                     pure
-    look, alook            the two together over a psycopg connection       one pipeline, one transaction, rolled back
-    discover, adiscover    tables with a vector column in a database that nobody provisioned
+    queries(target)                every statement, fixed in number       pure
+    judge(target, rows)            from rows to findings and a grade      pure
+    read_posture, aread_posture    both, over a psycopg connection        one pipeline, one transaction, rolled back
+    discover, adiscover            the tables with a vector column in a database that vectoracl did not provision
 
-Grades: "none" where a finding lowers, else "engine", or "credential" where every policy binds the tenant to the role.
+The grade is "none" if any finding lowers it, "credential" if every policy binds the tenant to the role, and "engine"
+otherwise.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from vectoracl_pgvector.posture.snapshot import Target
 from vectoracl_pgvector.posture.sql import DISCOVER, SAFE_PATH, STATEMENTS
 from vectoracl_pgvector.posture.tenant_field import TenantField, candidates, parse
 
-__all__ = ["Target", "adiscover", "alook", "discover", "judge", "look", "queries"]
+__all__ = ["Target", "adiscover", "aread_posture", "discover", "judge", "queries", "read_posture"]
 
 _Statement = tuple[str, str, dict[str, Any] | None]
 _Rows = dict[str, list[tuple[Any, ...]]]
@@ -43,19 +44,19 @@ def queries(target: Target) -> tuple[_Statement, ...]:
     return tuple((name, sql, params if "%(" in sql else None) for name, sql in STATEMENTS)
 
 
-def _for(server: int, target: Target) -> tuple[tuple[_Statement, ...], _Rows]:
+def _statements_for(server: int, target: Target) -> tuple[tuple[_Statement, ...], _Rows]:
     """Return the statements for a server of this version, and the answers of those that it is too old for."""
     statements = queries(target)
     late = {name for name, since in SINCE.items() if since > server}
     return tuple(one for one in statements if one[0] not in late), {name: [] for name in late}
 
 
-def look(conn: psycopg.Connection[Any], target: Target) -> Posture:
+def read_posture(conn: psycopg.Connection[Any], target: Target) -> Posture:
     """Read and judge. Changes nothing: what it sets is rolled back, also inside a transaction of the caller.
 
     Raises: psycopg.OperationalError if the connection fails. A statement that the server refuses is a finding.
     """
-    statements, rows = _for(conn.info.server_version, target)
+    statements, rows = _statements_for(conn.info.server_version, target)
     late = dict(rows)
     try:
         with conn.transaction(force_rollback=True), conn.pipeline():
@@ -80,9 +81,9 @@ def look(conn: psycopg.Connection[Any], target: Target) -> Posture:
     return judge(target, rows)
 
 
-async def alook(conn: psycopg.AsyncConnection[Any], target: Target) -> Posture:
+async def aread_posture(conn: psycopg.AsyncConnection[Any], target: Target) -> Posture:
     """`look` for asyncio."""
-    statements, rows = _for(conn.info.server_version, target)
+    statements, rows = _statements_for(conn.info.server_version, target)
     late = dict(rows)
     try:
         async with conn.transaction(force_rollback=True), conn.pipeline():
@@ -117,8 +118,8 @@ def discover(
     """
     with conn.transaction(force_rollback=True):
         conn.execute(SAFE_PATH)
-        found = conn.cursor(row_factory=tuple_row).execute(DISCOVER.replace("%%", "%")).fetchall()
-    return [_guess(row, runtime_role, tenant_column) for row in found]
+        rows = conn.cursor(row_factory=tuple_row).execute(DISCOVER.replace("%%", "%")).fetchall()
+    return [_guess(row, runtime_role, tenant_column) for row in rows]
 
 
 async def adiscover(
@@ -128,17 +129,17 @@ async def adiscover(
     async with conn.transaction(force_rollback=True):
         await conn.execute(SAFE_PATH)
         cursor = await conn.cursor(row_factory=tuple_row).execute(DISCOVER.replace("%%", "%"))
-        found = await cursor.fetchall()
-    return [_guess(row, runtime_role, tenant_column) for row in found]
+        rows = await cursor.fetchall()
+    return [_guess(row, runtime_role, tenant_column) for row in rows]
 
 
-def _guess(row: tuple[Any, ...], runtime_role: str | None, said: str | None) -> Target:
+def _guess(row: tuple[Any, ...], runtime_role: str | None, tenant_column: str | None) -> Target:
     schema, table, names, kinds, policies, others = row
-    found = candidates(dict(zip(names, kinds, strict=True)), [*policies, *others])
-    field = _bound_by(found, policies) or (found[0] if found else None)
-    if said is not None:
-        field = parse(said, names)
-    rest = [str(one) for one in found if one != field]
+    fields = candidates(dict(zip(names, kinds, strict=True)), [*policies, *others])
+    field = _bound_by(fields, policies) or (fields[0] if fields else None)
+    if tenant_column is not None:
+        field = parse(tenant_column, names)
+    rest = [str(one) for one in fields if one != field]
     default = Target()
     return Target(
         schema=schema,
@@ -147,14 +148,14 @@ def _guess(row: tuple[Any, ...], runtime_role: str | None, said: str | None) -> 
         setting=_setting(field, policies) or default.setting,
         runtime_role=runtime_role,
         foreign=True,
-        guessed=field is not None and said is None,
+        guessed=field is not None and tenant_column is None,
         others=tuple(rest),
     )
 
 
-def _bound_by(found: list[TenantField], policies: list[str]) -> TenantField | None:
+def _bound_by(fields: list[TenantField], policies: list[str]) -> TenantField | None:
     """Return the first candidate that the policies compare with the session: a better guess than a name, still one."""
-    for field in found:
+    for field in fields:
         bounds = [bind(text, field) for text in policies]
         if any(bound is not None and bound.binding in (Binding.SETTING, Binding.ROLE) for bound in bounds):
             return field

@@ -44,21 +44,21 @@ def computes_only(language: str, source: str, arguments: str) -> bool:
     tokens = _tokens(source)
     if tokens is None:
         return False
-    known = _WORDS | {word.lower() for word in re.findall(r"[A-Za-z_][A-Za-z0-9_]*", arguments)}
+    known_names = _WORDS | {word.lower() for word in re.findall(r"[A-Za-z_][A-Za-z0-9_]*", arguments)}
     if language == "sql":
         while tokens and tokens[-1] == ";":
             tokens = tokens[:-1]
-        return tokens[:1] == ["select"] and _expression(tokens[1:], known)
+        return tokens[:1] == ["select"] and _expression(tokens[1:], known_names)
     if language != "plpgsql" or tokens[:1] != ["begin"]:
         return False
     while tokens and tokens[-1] == ";":
         tokens = tokens[:-1]
     if tokens[-1:] != ["end"]:
         return False
-    return _assignments(tokens[1:-1], known)
+    return _assignments(tokens[1:-1], known_names)
 
 
-def _assignments(tokens: list[str], known: frozenset[str]) -> bool:
+def _assignments(tokens: list[str], known_names: frozenset[str]) -> bool:
     statement: list[str] = []
     statements: list[list[str]] = []
     for word in tokens:
@@ -71,12 +71,14 @@ def _assignments(tokens: list[str], known: frozenset[str]) -> bool:
         return False
     *before, last = statements
     for one in before:
-        if not (len(one) > 4 and one[:2] == ["new", "."] and one[3] in (":=", "=") and _expression(one[4:], known)):
+        if not (
+            len(one) > 4 and one[:2] == ["new", "."] and one[3] in (":=", "=") and _expression(one[4:], known_names)
+        ):
             return False
-    return last[:1] == ["return"] and _expression(last[1:], known)
+    return last[:1] == ["return"] and _expression(last[1:], known_names)
 
 
-def _expression(tokens: list[str], known: frozenset[str]) -> bool:
+def _expression(tokens: list[str], known_names: frozenset[str]) -> bool:
     if not tokens or ";" in tokens or ":=" in tokens:
         return False
     for at, token in enumerate(tokens):
@@ -85,13 +87,13 @@ def _expression(tokens: list[str], known: frozenset[str]) -> bool:
         field = at >= 2 and tokens[at - 1] == "." and tokens[at - 2] in ("new", "old")
         if field and at + 1 < len(tokens) and tokens[at + 1] == "(":
             return False  # a call that looks like a field
-        if not field and token not in known:
+        if not field and token not in known_names:
             return False
     return True
 
 
 def _tokens(text: str) -> list[str] | None:
-    found: list[str] = []
+    result: list[str] = []
     at, text = 0, text.strip()
     if not text.isascii() or "--" in text or "/*" in text:
         return None  # comments and escapes are not read
@@ -100,13 +102,13 @@ def _tokens(text: str) -> list[str] | None:
         match = _TOKEN.match(lowered, at)
         if match is None or match.end() == at:
             return None
-        found.append(match.group().strip())
+        result.append(match.group().strip())
         at = match.end()
     # `E'…'`, `U&'…'`, `U&"…"` and B/X strings would hide what they say.
-    for first, second in pairwise(found):
+    for first, second in pairwise(result):
         if second.startswith("'") and re.match(r"[a-z]", first) and first not in _WORDS | {"return", "select"}:
             return None
-    return found
+    return result
 
 
 _NAME: Final = r'"?[A-Za-z_][A-Za-z0-9_]*"?'

@@ -26,12 +26,12 @@ def inspect(dsn: str, table: str | None, role: str | None, tenant_column: str | 
         raise connect_failed(dsn, error, debug=False) from None
     try:
         with connection:
-            found = check.discover(connection, runtime_role=role, tenant_column=tenant_column)
+            targets = check.discover(connection, runtime_role=role, tenant_column=tenant_column)
             if table is not None:
-                found = [one for one in found if table in (f"{one.schema}.{one.table}", one.table)]
-            if not found:
+                targets = [one for one in targets if table in (f"{one.schema}.{one.table}", one.table)]
+            if not targets:
                 what = "no table with a vector column" if table is None else f"no table {table!r} with a vector column"
                 raise RefusedError(f"This role sees {what} in the database; nothing was measured.", field="table")
-            return {f"{one.schema}.{one.table}": check.look(connection, one) for one in found}
+            return {f"{one.schema}.{one.table}": check.read_posture(connection, one) for one in targets}
     except psycopg.Error as error:
         raise mapped(error, debug=False, action="check") from None

@@ -8,17 +8,17 @@ from typing import Any
 
 from vectoracl.adapter_api import store_notes
 from vectoracl.adapter_api.posture import Finding, Posture
-from vectoracl_pgvector.accepted import apart
+from vectoracl_pgvector.accepted import split_accepted
 from vectoracl_pgvector.posture import releases
 from vectoracl_pgvector.posture.backups import backups
 from vectoracl_pgvector.posture.bypasses import (
-    around_schema,
-    code_it_runs,
+    called_code,
     copies,
     extensions,
     functions,
     logs,
     moves,
+    schema_and_database,
     server_versions,
     views,
 )
@@ -26,10 +26,10 @@ from vectoracl_pgvector.posture.fix_sql import advice, ident
 from vectoracl_pgvector.posture.policies import policies, related, row_security
 from vectoracl_pgvector.posture.policy_expressions import Binding
 from vectoracl_pgvector.posture.reach import reach
-from vectoracl_pgvector.posture.role import role_itself, session
+from vectoracl_pgvector.posture.role import runtime_role, session
 from vectoracl_pgvector.posture.rows import Extension
 from vectoracl_pgvector.posture.securing import script
-from vectoracl_pgvector.posture.snapshot import Look, Target, dotted, found, place_of
+from vectoracl_pgvector.posture.snapshot import Snapshot, Target, make_finding, name_of, object_name
 from vectoracl_pgvector.posture.sql import STATEMENTS
 from vectoracl_pgvector.posture.table import (
     catalog,
@@ -46,92 +46,98 @@ from vectoracl_pgvector.posture.table import (
 def judge(target: Target, rows: Mapping[str, list[tuple[Any, ...]]]) -> Posture:
     """Judge what `queries(target)` answered. A statement that is missing in *rows* counts as refused."""
     missing = frozenset(name for name, _ in STATEMENTS if name != "search_path") - rows.keys()
-    look = Look(target, rows, missing)
-    stay, accepted, unused = apart(reach(look, list(_all(look))), target.accept)
-    stay += [
-        found("PG139", f"{one.rule} {one.object}", "An entry of accept covers no finding.",
+    snapshot = Snapshot(target, rows, missing)
+    remaining, accepted, unused = split_accepted(reach(snapshot, list(_all(snapshot))), target.accept)
+    remaining += [
+        make_finding("PG139", f"{one.rule} {one.object}", "An entry of accept covers no finding.",
               advice("Remove the entry, or correct its rule or object, so that it cannot cover something later."))
         for one in unused
     ]  # fmt: skip
-    findings = tuple(sorted(stay, key=lambda f: (f.rule.id, f.subject, f.message)))
-    (comment,) = (look.rows.get("notes") or [(None,)])[0]
+    findings = tuple(sorted(remaining, key=lambda f: (f.rule.id, f.subject, f.message)))
+    (comment,) = (snapshot.rows.get("notes") or [(None,)])[0]
     embedder = store_notes.embedder_of(store_notes.read(comment))
-    taken = tuple((finding, entry.reason) for finding, entry in accepted)
-    found_ = Posture(_grade(look, findings), findings, _facts(look), script(look, findings), embedder, taken)
-    facts = tuple((f"accepted {number}", text) for number, text in enumerate(found_.acceptances, 1))
-    return replace(found_, facts=found_.facts + facts)
+    accepted_reasons = tuple((finding, entry.reason) for finding, entry in accepted)
+    posture = Posture(
+        _grade(snapshot, findings), findings, _facts(snapshot), script(snapshot, findings), embedder, accepted_reasons
+    )
+    facts = tuple((f"accepted {number}", text) for number, text in enumerate(posture.acceptances, 1))
+    return replace(posture, facts=posture.facts + facts)
 
 
-def _all(look: Look) -> Iterator[Finding]:
-    yield from _unread(look)
-    if look.server is not None and not look.server.role_exists:
-        yield found("PG029", look.role, f"There is no role {look.role}.", f"CREATE ROLE {ident(look.role)} LOGIN;")
+def _all(snapshot: Snapshot) -> Iterator[Finding]:
+    yield from _unread(snapshot)
+    if snapshot.server is not None and not snapshot.server.role_exists:
+        yield make_finding(
+            "PG029", snapshot.role, f"There is no role {snapshot.role}.", f"CREATE ROLE {ident(snapshot.role)} LOGIN;"
+        )
         return
-    for topic in (role_itself, session, server_versions, extensions, around_schema, logs, backups):
-        yield from topic(look)
-    if look.table is None:
-        if "relations" not in look.missing:
-            yield found(
-                "PG028", dotted(look.target.schema, look.target.table), "The table was not found in this database.",
+    for topic in (runtime_role, session, server_versions, extensions, schema_and_database, logs, backups):
+        yield from topic(snapshot)
+    if snapshot.table is None:
+        if "relations" not in snapshot.missing:
+            yield make_finding(
+                "PG028", object_name(snapshot.target.schema, snapshot.target.table), "The table was not found in this "
+                "database.",
                 advice("Correct the schema and table in the configuration, or provision the store."),
             )  # fmt: skip
         return
-    if look.table.kind not in "rp":
-        yield found(
-            "PG027", place_of(look.table), "It is not an ordinary or partitioned table, so it cannot carry policies.",
+    if snapshot.table.kind not in "rp":
+        yield make_finding(
+            "PG027", name_of(snapshot.table), "It is not an ordinary or partitioned table, so it cannot carry "
+            "policies.",
             advice("Point the configuration at the table behind it, or move the rows into a table."),
         )  # fmt: skip
     for topic in (
         row_security, policies, grants, tenant_column, expected_columns, keys, foreign_keys, views, functions,
-        code_it_runs, copies, related, indexes, catalog, planning, moves,
+        called_code, copies, related, indexes, catalog, planning, moves,
     ):  # fmt: skip
-        yield from topic(look)
+        yield from topic(snapshot)
 
 
-def _grade(look: Look, findings: Iterable[Finding]) -> str:
-    if look.table is None or look.server is None or any(f.rule.lowers for f in findings):
+def _grade(snapshot: Snapshot, findings: Iterable[Finding]) -> str:
+    if snapshot.table is None or snapshot.server is None or any(f.rule.lowers for f in findings):
         return "none"
     bounds = [
         side
-        for relation in look.relations
-        for policy in look.policies[relation.oid]
+        for relation in snapshot.relations
+        for policy in snapshot.policies[relation.oid]
         if policy.applies and policy.permissive
-        for side in (look.bound(policy.using, policy), look.bound(policy.check, policy))
+        for side in (snapshot.bound(policy.using, policy), snapshot.bound(policy.check, policy))
         if side is not None and side.binding is not Binding.NEVER
     ]
     by_role = bool(bounds) and all(b.binding is Binding.ROLE for b in bounds)
-    alone = not any(r.reachable and not r.is_runtime for r in look.roles) and (
-        look.target.runtime_role is not None or look.server.session_user == look.role
+    role_is_alone = not any(r.reachable and not r.is_runtime for r in snapshot.roles) and (
+        snapshot.target.runtime_role is not None or snapshot.server.session_user == snapshot.role
     )
-    sound = not releases.affected(look.server.number, releases.ROLE_PLAN_HOLE[1])
-    return "credential" if by_role and alone and sound else "engine"
+    sound = not releases.affected(snapshot.server.number, releases.ROLE_PLAN_HOLE[1])
+    return "credential" if by_role and role_is_alone and sound else "engine"
 
 
-def _facts(look: Look) -> tuple[tuple[str, str], ...]:
-    server, facts = look.server, []
+def _facts(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
+    server, facts = snapshot.server, []
     if server is not None:
         facts += [("server", f"PostgreSQL {server.version}"), ("database", server.database), ("role", server.role)]
         if server.session_user != server.role:
             facts.append(("session user", server.session_user))
-        newest = releases.SECURITY_RELEASE.get(look.major)
-        if look.target.embedded and releases.affected(server.number, releases.SECURITY_RELEASE):
+        newest = releases.SECURITY_RELEASE.get(snapshot.major)
+        if snapshot.target.embedded and releases.affected(server.number, releases.SECURITY_RELEASE):
             # Nobody but its package can update it, and nobody but its own user reaches it: not a finding.
-            newer = f"{look.major}.{newest} has security fixes that this one lacks; for production use a dsn"
+            newer = f"{snapshot.major}.{newest} has security fixes that this one lacks; for production use a dsn"
             facts.append(("embedded server", newer))
-    vector = next((e for e in look.read("extensions", Extension) if e.name == "vector"), None)
+    vector = next((e for e in snapshot.read("extensions", Extension) if e.name == "vector"), None)
     facts.append(("pgvector", vector.version if vector else "not installed"))
-    facts.append(("table", dotted(look.target.schema, look.target.table)))
-    guessed = " (a guess: say it with --tenant-column)" if look.target.guessed else ""
-    facts.append(("tenant column", f"{(look.tenant.column and look.tenant) or 'none'}{guessed}"))
-    facts.append(("setting", look.target.setting))
-    facts.append(("partitions and children", str(len(look.children))))
-    facts.append(("policies", str(sum(len(look.policies[r.oid]) for r in look.relations))))
+    facts.append(("table", object_name(snapshot.target.schema, snapshot.target.table)))
+    guessed = " (a guess: say it with --tenant-column)" if snapshot.target.guessed else ""
+    facts.append(("tenant column", f"{(snapshot.tenant.column and snapshot.tenant) or 'none'}{guessed}"))
+    facts.append(("setting", snapshot.target.setting))
+    facts.append(("partitions and children", str(len(snapshot.children))))
+    facts.append(("policies", str(sum(len(snapshot.policies[r.oid]) for r in snapshot.relations))))
     return tuple(facts)
 
 
-def _unread(look: Look) -> Iterator[Finding]:
-    for name in sorted(look.missing):
-        yield found(
+def _unread(snapshot: Snapshot) -> Iterator[Finding]:
+    for name in sorted(snapshot.missing):
+        yield make_finding(
             "PG110", name, f"The server refused to answer the part “{name}”, so it could not be judged.",
             advice("Let the checking role read the system catalogs (the default grants of pg_catalog to PUBLIC)."),
         )  # fmt: skip

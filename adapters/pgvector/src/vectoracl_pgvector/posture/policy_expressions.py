@@ -79,9 +79,9 @@ def _bind(tokens: _Tokens, tenant: TenantField) -> Bound:
     for word, pick in (("OR", min), ("AND", max)):
         parts = _split(tokens, word)
         if len(parts) > 1:
-            found = [_bind(part, tenant) for part in parts]
-            chosen = pick(found, key=lambda b: b.binding)
-            same = [b for b in found if b.binding == chosen.binding]
+            bounds = [_bind(part, tenant) for part in parts]
+            chosen = pick(bounds, key=lambda b: b.binding)
+            same = [b for b in bounds if b.binding == chosen.binding]
             settings = frozenset().union(*(b.settings for b in same))
             if word == "OR" and len(settings) > 1:
                 return Bound(Binding.OPAQUE, settings)  # either setting shows its tenant, and one alone is the scope
@@ -176,15 +176,15 @@ def _is_literal(tokens: _Tokens) -> bool:
 
 
 def _tokens(text: str) -> _Tokens | None:
-    found: _Tokens = []
+    tokens: _Tokens = []
     at, text = 0, text.strip()
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None or match.end() == at:
             return None
-        found.append(match.group().strip())
+        tokens.append(match.group().strip())
         at = match.end()
-    return found
+    return tokens
 
 
 def _bare(tokens: _Tokens) -> _Tokens:

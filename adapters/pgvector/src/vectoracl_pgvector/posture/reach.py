@@ -13,29 +13,29 @@ from vectoracl.adapter_api.posture import Finding
 from vectoracl_pgvector.posture import function_proofs, recognised, releases
 from vectoracl_pgvector.posture.fix_sql import advice, ident, role
 from vectoracl_pgvector.posture.reach_graph import PUBLIC, Graph, usable
-from vectoracl_pgvector.posture.reach_rows import Function, Other
+from vectoracl_pgvector.posture.reach_rows import Function, OtherRelation
 from vectoracl_pgvector.posture.rows import Extension, ForeignKey
-from vectoracl_pgvector.posture.snapshot import Look, found
+from vectoracl_pgvector.posture.snapshot import Snapshot, make_finding
 
 FIRST_NORMAL = 16384  # OIDs below are of what PostgreSQL itself brings
 _LENDING = ("PG070", "PG071", "PG072", "PG074")
 
 
-def reach(look: Look, direct: list[Finding]) -> list[Finding]:
+def reach(snapshot: Snapshot, direct: list[Finding]) -> list[Finding]:
     """Judge what the runtime role reaches: return *direct* without what is recognised, and what is found besides."""
-    if any(name.startswith("reach_") for name in look.missing) or look.table is None:
+    if any(name.startswith("reach_") for name in snapshot.missing) or snapshot.table is None:
         return direct
-    graph = Graph(look)
+    graph = Graph(snapshot)
     if not graph.runtime:
         return direct
-    known = {function.at for function in graph.functions if recognised.function(function, graph)}
-    kept = [one for one in direct if not (one.rule.id in ("PG072", "PG073", "PG074") and one.subject in known)]
-    return kept + list(_besides(graph, kept))
+    known = {function.display_name for function in graph.functions if recognised.function(function, graph)}
+    remaining = [one for one in direct if not (one.rule.id in ("PG072", "PG073", "PG074") and one.subject in known)]
+    return remaining + list(_further_findings(graph, remaining))
 
 
-def _besides(graph: Graph, before: list[Finding]) -> Iterator[Finding]:
+def _further_findings(graph: Graph, before: list[Finding]) -> Iterator[Finding]:
     named = {finding.subject for finding in before if finding.rule.id in _LENDING}
-    walk = Walk(graph, strict=_strict(graph.look))
+    walk = Walk(graph, strict=_strict(graph.snapshot))
     walk.lend()
     for finding in (*walk.code(), *walk.relations()):
         if finding.subject not in named:
@@ -53,10 +53,10 @@ def _besides(graph: Graph, before: list[Finding]) -> Iterator[Finding]:
     yield from _outside(graph, walk.actors)
 
 
-def _strict(look: Look) -> bool:
+def _strict(snapshot: Snapshot) -> bool:
     """Whether the table is one that we provisioned, whose runtime role reads nothing else."""
-    table = look.table
-    return table is not None and any(p.name.startswith("vectoracl_") for p in look.policies[table.oid])
+    table = snapshot.table
+    return table is not None and any(p.name.startswith("vectoracl_") for p in snapshot.policies[table.oid])
 
 
 class Walk:
@@ -76,7 +76,7 @@ class Walk:
                     return True
             elif trigger.on_tree:
                 function = next((f for f in self.graph.functions if f.oid == trigger.function), None)
-                if function is not None and not self._moving(function):
+                if function is not None and not self._is_move_trigger(function):
                     return True
         return any(node.refs for node in self.graph.nodes.values())
 
@@ -111,17 +111,17 @@ class Walk:
         return (
             function.pure
             or (pinned and function_proofs.computes_only(function.language, function.source, function.arguments))
-            or self._moving(function)
+            or self._is_move_trigger(function)
             or recognised.function(function, self.graph)
         )
 
-    def _moving(self, function: Function) -> bool:
+    def _is_move_trigger(self, function: Function) -> bool:
         """Whether it is ours: the trigger that keeps the copy in step while a tenant is moved."""
-        look = self.graph.look
-        table = look.table
+        snapshot = self.graph.snapshot
+        table = snapshot.table
         return (
             table is not None
-            and (function.schema, function.name) == (look.target.schema, f"{look.target.table}_moving")
+            and (function.schema, function.name) == (snapshot.target.schema, f"{snapshot.target.table}_moving")
             and self.graph.name(function.owner) == table.owner
             and not usable(function.executors, self.graph.runtime)
             and function_proofs.pinned_to_system(function.settings)
@@ -133,16 +133,17 @@ class Walk:
         for function, power in self._powerful.values():
             kind = "PROCEDURE" if function.kind == "p" else "FUNCTION"
             name = f"{kind} {ident(function.schema, function.name)}({function.arguments})"
-            yield found(
-                "PG131", function.at,
-                f"{function.at} runs as {self.graph.name(function.owner)}, and what it does is not proved: {power}.",
+            yield make_finding(
+                "PG131", function.display_name,
+                f"{function.display_name} runs as {self.graph.name(function.owner)}, and what it does is not proved: "
+                f"{power}.",
                 _revoke(self.graph, f"EXECUTE ON {name}", function.executors, self.actors)
                 or advice(f"ALTER {name} SECURITY INVOKER, or let another role own it."),
             )  # fmt: skip
 
     def relations(self) -> Iterator[Finding]:
         """Views and rules that read as somebody else, and relations that can hold copies."""
-        reads: dict[int, tuple[Other, frozenset[int]]] = {}
+        reads: dict[int, tuple[OtherRelation, frozenset[int]]] = {}
         for other in self.graph.relations.values():
             if not usable(other.schema_users, self.actors):
                 continue
@@ -156,25 +157,25 @@ class Walk:
             if usable(node.writers, self.actors):  # a rule on the table acts as the table's owner
                 owner = self.graph.closure([node.owner])
                 todo += [(self.graph.relations[ref], owner, self.graph.relations[ref])
-                         for ref in node.refs if ref in self.graph.relations and self._shows_itself(ref)]  # fmt: skip
+                         for ref in node.refs if ref in self.graph.relations and self._is_readable(ref)]  # fmt: skip
         while todo:
             other, roles, entry = todo.pop()
             if (other.oid, roles) in done:
                 continue
             done.add((other.oid, roles))
-            finding, more = self._seen(other, roles, entry)
+            finding, more = self._judge_relation(other, roles, entry)
             todo += [(one, as_roles, entry) for one, as_roles in more]
             if finding is not None and (finding.rule.id, finding.subject) not in reported:
                 reported.add((finding.rule.id, finding.subject))
                 yield finding
 
-    def _shows_itself(self, ref: int) -> bool:
+    def _is_readable(self, ref: int) -> bool:
         other = self.graph.relations[ref]
         return usable(other.readers, self.actors)
 
-    def _seen(
-        self, other: Other, roles: frozenset[int], entry: Other
-    ) -> tuple[Finding | None, list[tuple[Other, frozenset[int]]]]:
+    def _judge_relation(
+        self, other: OtherRelation, roles: frozenset[int], entry: OtherRelation
+    ) -> tuple[Finding | None, list[tuple[OtherRelation, frozenset[int]]]]:
         if other.kind == "v" or ((other.refs or other.catalogs) and other.kind != "m"):
             # A view with security_invoker reads as the session's role, also inside a view of somebody else.
             runs_as = self.actors if other.invoker else self.graph.closure([other.owner])
@@ -182,15 +183,16 @@ class Walk:
         return self._copy(other, roles, entry), []
 
     def _view(
-        self, view: Other, runs_as: frozenset[int], entry: Other
-    ) -> tuple[Finding | None, list[tuple[Other, frozenset[int]]]]:
-        more: list[tuple[Other, frozenset[int]]] = []
+        self, view: OtherRelation, runs_as: frozenset[int], entry: OtherRelation
+    ) -> tuple[Finding | None, list[tuple[OtherRelation, frozenset[int]]]]:
+        more: list[tuple[OtherRelation, frozenset[int]]] = []
         readable = view.kind != "v" and usable(view.readers, self.actors)
         finding = self._copy(view, self.actors, entry) if readable else None
         if view.catalogs and not runs_as <= self.actors and not recognised.relation(view, self.graph):
-            finding = found(
-                "PG132", entry.at,
-                f"{entry.at} reads {', '.join(view.catalogs)} as {self.graph.name(view.owner)}, which PostgreSQL keeps "
+            finding = make_finding(
+                "PG132", entry.display_name,
+                f"{entry.display_name} reads {', '.join(view.catalogs)} as {self.graph.name(view.owner)}, which "
+                "PostgreSQL keeps "
                 "from the runtime role.", self._revoke_table(entry),
             )  # fmt: skip
         for ref in view.refs:
@@ -202,45 +204,48 @@ class Walk:
                 and not self.graph.bound(runs_as, ref, as_view=True)
             ):
                 relation = self.graph.tree[ref]
-                finding = found(
-                    "PG132", entry.at,
-                    f"{entry.at} reads {relation.schema}.{relation.name} as {self.graph.name(view.owner)}, for whom "
+                finding = make_finding(
+                    "PG132", entry.display_name,
+                    f"{entry.display_name} reads {relation.schema}.{relation.name} as {self.graph.name(view.owner)}, "
+                    "for whom "
                     "another policy holds, or none.",
                     f"ALTER VIEW {ident(view.schema, view.name)} SET (security_invoker = true);"
-                    if view.kind == "v" else advice(f"Drop the rules on {entry.at}."),
+                    if view.kind == "v" else advice(f"Drop the rules on {entry.display_name}."),
                 )  # fmt: skip
         return finding, more
 
-    def _copy(self, other: Other, roles: frozenset[int], entry: Other) -> Finding | None:
+    def _copy(self, other: OtherRelation, roles: frozenset[int], entry: OtherRelation) -> Finding | None:
         if other.kind == "f":
-            return found(
-                "PG138", other.at, f"{other.at} is a foreign table: who reads it is not the session's role, and no "
+            return make_finding(
+                "PG138", other.display_name, f"{other.display_name} is a foreign table: who reads it is not the "
+                "session's role, and no "
                 "policy holds there.", self._revoke_table(other),
             )  # fmt: skip
         if not other.content or recognised.relation(other, self.graph):
             return None
-        if other.kind in "rp" and self._own_rows(other, roles):
+        if other.kind in "rp" and self._binds_every_reader(other, roles):
             return None
-        if not self.strict and not self._alike(other):
+        if not self.strict and not self._resembles_governed_table(other):
             return None
-        via = "" if other is entry else f" through {entry.at}"
-        return found(
-            "PG130", other.at,
-            f"{self.graph.look.role} can read {other.at}{via}, which has {', '.join(other.content[:4])} and no policy "
+        via = "" if other is entry else f" through {entry.display_name}"
+        return make_finding(
+            "PG130", other.display_name,
+            f"{self.graph.snapshot.role} can read {other.display_name}{via}, which has {', '.join(other.content[:4])} "
+            "and no policy "
             "that is proved to bind the tenant: it can hold copies of governed rows.",
             self._revoke_table(other),
         )  # fmt: skip
 
-    def _own_rows(self, other: Other, roles: frozenset[int]) -> bool:
+    def _binds_every_reader(self, other: OtherRelation, roles: frozenset[int]) -> bool:
         """Whether each role that reads it sees its tenant's rows at most; the roles are asked one by one."""
         readers = [oid for oid in roles if usable(other.readers, frozenset({oid})) or other.owner == oid]
         as_view = roles != self.actors
         bound = (self.graph.bound(self.graph.closure([oid]), other.oid, as_view=as_view) for oid in readers)
         return bool(readers) and all(bound)
 
-    def _alike(self, other: Other) -> bool:
+    def _resembles_governed_table(self, other: OtherRelation) -> bool:
         """On a database that others made, where an application reads many tables: what looks like the governed one."""
-        target = self.graph.look.target
+        target = self.graph.snapshot.target
         if target.foreign and other.vectors and other.kind in "rp":
             return False  # a table with vectors is looked at, and graded, by itself
         if target.foreign and other.kind in "rp" and self._referred_to(other):
@@ -249,23 +254,23 @@ class Walk:
         known = not target.foreign and bool(target.tenant_column) and target.tenant_column in other.columns
         return other.kind in "mt" or other.vectors or bool(other.shared) or known
 
-    def _referred_to(self, other: Other) -> bool:
+    def _referred_to(self, other: OtherRelation) -> bool:
         """Whether the governed table has a foreign key to *other*, which holds no tenant's column."""
         return any(
             key.direction == "out" and (key.to_schema, key.to_table) == (other.schema, other.name)
-            for key in self.graph.look.read("foreign_keys", ForeignKey)
+            for key in self.graph.snapshot.read("foreign_keys", ForeignKey)
             if not key.to_has_tenant
         )
 
-    def _revoke_table(self, other: Other) -> str:
+    def _revoke_table(self, other: OtherRelation) -> str:
         return _revoke(
             self.graph, f"ALL ON TABLE {ident(other.schema, other.name)}", other.readers, self.actors
-        ) or advice(f"Take {other.at} out of the runtime role's reach, or give it the tenant's policy.")
+        ) or advice(f"Take {other.display_name} out of the runtime role's reach, or give it the tenant's policy.")
 
 
 def _revoke(graph: Graph, what: str, grantees: Iterable[int], actors: frozenset[int]) -> str:
-    who = [graph.name(oid) if oid != PUBLIC else None for oid in grantees if oid == PUBLIC or oid in actors]
-    return f"REVOKE {what} FROM {', '.join(role(one) for one in who)};" if who else ""
+    names = [graph.name(oid) if oid != PUBLIC else None for oid in grantees if oid == PUBLIC or oid in actors]
+    return f"REVOKE {what} FROM {', '.join(role(name) for name in names)};" if names else ""
 
 
 def _native(graph: Graph) -> Iterator[Finding]:
@@ -276,16 +281,16 @@ def _native(graph: Graph) -> Iterator[Finding]:
             usable(function.executors, graph.runtime) and usable(function.schema_users, graph.runtime)
         )
         if reached:
-            yield found(
-                "PG133", function.at,
-                f"{function.at} is written in {function.language}, which no privilege of PostgreSQL binds.",
+            yield make_finding(
+                "PG133", function.display_name,
+                f"{function.display_name} is written in {function.language}, which no privilege of PostgreSQL binds.",
                 _revoke(graph, f"EXECUTE ON FUNCTION {ident(function.schema, function.name)}({function.arguments})",
-                        function.executors, graph.runtime) or advice(f"Drop {function.at}."),
+                        function.executors, graph.runtime) or advice(f"Drop {function.display_name}."),
             )  # fmt: skip
     for native in graph.native:
         unknown = recognised.unknown_native(native)
         if unknown or not native.owned_by_superuser:
-            yield found(
+            yield make_finding(
                 "PG133", f"extension {native.extension} {native.version}",
                 f"{unknown} functions in native code of the extension {native.extension} {native.version} (such as "
                 f"{native.example}) are not what is known of it.",
@@ -298,14 +303,14 @@ def _leakproof(graph: Graph) -> Iterator[Finding]:
     for function in graph.functions:
         ours = function.schema in ("pg_catalog", "information_schema") or function.extension
         if function.leakproof and ours and not recognised.leakproof(function):
-            yield found(
-                "PG083", function.at, f"{function.at} is marked LEAKPROOF.",
+            yield make_finding(
+                "PG083", function.display_name, f"{function.display_name} is marked LEAKPROOF.",
                 f"ALTER FUNCTION {ident(function.schema, function.name)}({function.arguments}) NOT LEAKPROOF;",
             )  # fmt: skip
-    for (oids,) in graph.look.rows.get("reach_leakproof", []):
+    for (oids,) in graph.snapshot.rows.get("reach_leakproof", []):
         extra = sorted(set(oids) - recognised.system_leakproof())
         if extra:
-            yield found(
+            yield make_finding(
                 "PG083", "pg_catalog", f"{len(extra)} functions of PostgreSQL's own are marked LEAKPROOF that it does "
                 f"not mark (OIDs {', '.join(map(str, extra[:5]))}).",
                 advice("ALTER FUNCTION … NOT LEAKPROOF for each: SELECT oid::regprocedure FROM pg_proc WHERE oid = …"),
@@ -319,7 +324,7 @@ def _triggers(graph: Graph) -> Iterator[Finding]:
             continue  # what runs as its owner is judged with the other functions
         if not function_proofs.computes_only(trigger.language, trigger.source, ""):
             at = f"{trigger.schema}.{trigger.table}.{trigger.name}"
-            yield found(
+            yield make_finding(
                 "PG141", at, f"The trigger {at} gets every row that is written, and what its function does with them "
                 "is not proved.", f"DROP TRIGGER {ident(trigger.name)} ON {ident(trigger.schema, trigger.table)};",
             )  # fmt: skip
@@ -327,9 +332,9 @@ def _triggers(graph: Graph) -> Iterator[Finding]:
 
 def _rules(graph: Graph) -> Iterator[Finding]:
     """Rules of the table: they act as its owner, and can answer with what that role reads, a copy for example."""
-    for schema, table, name in graph.look.rows.get("rewrite_rules", []):
+    for schema, table, name in graph.snapshot.rows.get("rewrite_rules", []):
         at = f"{schema}.{table}.{name}"
-        yield found(
+        yield make_finding(
             "PG132", at, f"The rule {at} acts as the owner of the table whenever a tenant writes, and what it does is "
             "not proved.", f"DROP RULE {ident(name)} ON {ident(schema, table)};",
         )  # fmt: skip
@@ -341,18 +346,18 @@ def _policies(graph: Graph, before: Iterable[Finding]) -> Iterator[Finding]:
         relation = graph.tree.get(code.oid)
         if not code.in_tree or relation is None:
             continue
-        policy = next((p for p in graph.look.policies[code.oid] if p.name == code.policy), None)
+        policy = next((p for p in graph.snapshot.policies[code.oid] if p.name == code.policy), None)
         subject = f"{relation.schema}.{relation.name}.{code.policy}"
         if policy is not None and policy.applies and subject not in known:
             known.add(subject)
-            yield found(
+            yield make_finding(
                 "PG035", subject, f"Policy {code.policy} uses {code.uses}, which is not part of PostgreSQL.",
                 advice("Write the policy with the tenant column, pg_catalog.current_setting and pg_catalog.= alone."),
             )  # fmt: skip
 
 
 def _system(graph: Graph, actors: frozenset[int]) -> Iterator[Finding]:
-    files = {str(row[0]) for row in graph.look.rows.get("file_functions", [])}
+    files = {str(row[0]) for row in graph.snapshot.rows.get("file_functions", [])}
     for one in graph.privileges:
         if one.grantee != PUBLIC and one.grantee not in actors:
             continue
@@ -368,24 +373,24 @@ def _system(graph: Graph, actors: frozenset[int]) -> Iterator[Finding]:
         else:
             bare, _, column = name.partition(".")
             sql = f"REVOKE {one.privilege}{f' ({ident(column)})' if column else ''} ON TABLE {schema}.{ident(bare)}"
-        who = None if one.grantee == PUBLIC else graph.name(one.grantee)
-        yield found(
+        grantee = None if one.grantee == PUBLIC else graph.name(one.grantee)
+        yield make_finding(
             "PG134", at, f"{graph.name(one.grantee)} has {one.privilege} on {at}, which PostgreSQL keeps from it.",
-            f"{sql} FROM {role(who)};",
+            f"{sql} FROM {role(grantee)};",
         )  # fmt: skip
 
 
 def _parameters(graph: Graph, actors: frozenset[int]) -> Iterator[Finding]:
-    for (grants,) in graph.look.rows.get("reach_parameters", []):
+    for (grants,) in graph.snapshot.rows.get("reach_parameters", []):
         for grant in grants:
             grantee, _, rest = grant.partition(" ")
             parameter, _, privilege = rest.partition(" ")
             oid = int(grantee)
             if oid == PUBLIC or oid in actors:
-                who = None if oid == PUBLIC else graph.name(oid)
-                yield found(
+                grantee = None if oid == PUBLIC else graph.name(oid)
+                yield make_finding(
                     "PG135", parameter, f"{graph.name(oid)} has {privilege} on the parameter {parameter}.",
-                    f"REVOKE {privilege} ON PARAMETER {ident(*parameter.split('.'))} FROM {role(who)};",
+                    f"REVOKE {privilege} ON PARAMETER {ident(*parameter.split('.'))} FROM {role(grantee)};",
                 )  # fmt: skip
 
 
@@ -397,8 +402,8 @@ def _members(graph: Graph) -> Iterator[Finding]:
         for oid in sorted(graph.memberships(member)):
             name = graph.name(oid)
             if _predefined(graph, oid) and name not in named:
-                yield found(
-                    "PG136", name, f"{graph.look.role} can act as {name}.",
+                yield make_finding(
+                    "PG136", name, f"{graph.snapshot.role} can act as {name}.",
                     f"REVOKE {ident(name)} FROM {ident(graph.name(member))};",
                 )  # fmt: skip
 
@@ -411,31 +416,32 @@ def _owned(graph: Graph) -> Iterator[Finding]:
     for what in sorted({one.what for one in graph.owned}):
         users = sorted(one.used_by for one in graph.owned if one.what == what and one.used_by)
         use = f", which {users[0]} uses" if users else ""
-        yield found(
-            "PG137", what, f"{graph.look.role} owns or can own {what}{use}: it can change what runs for others.",
+        yield make_finding(
+            "PG137", what, f"{graph.snapshot.role} owns or can own {what}{use}: it can change what runs for others.",
             advice(f"ALTER {what} OWNER TO a role that the runtime role cannot become."),
         )  # fmt: skip
 
 
 def _outside(graph: Graph, actors: frozenset[int]) -> Iterator[Finding]:
-    for extension in graph.look.read("extensions", Extension):
+    for extension in graph.snapshot.read("extensions", Extension):
         if extension.name in releases.RETURNING_EXTENSIONS and extension.usable:
-            yield found(
+            yield make_finding(
                 "PG138", f"extension {extension.name}",
-                f"{graph.look.role} may call functions of {extension.name}, which come back to this server's data by "
+                f"{graph.snapshot.role} may call functions of {extension.name}, which come back to this server's data "
+                "by "
                 "another way.", f"DROP EXTENSION {ident(extension.name)};",
             )  # fmt: skip
     for one in graph.outside:
         if not usable(one.grantees, actors):
             continue
         if one.kind == "language":
-            yield found(
+            yield make_finding(
                 "PG133", f"language {one.name}", f"The untrusted language {one.name} is marked trusted, so that every "
                 "role may write native code.", advice(f"Mark {one.name} untrusted again, or drop it."),
             )  # fmt: skip
             continue
         sql = "FOREIGN SERVER" if one.kind == "server" else "FOREIGN DATA WRAPPER"
-        yield found(
-            "PG138", f"{one.kind} {one.name}", f"{graph.look.role} may use the {one.kind} {one.name}.",
+        yield make_finding(
+            "PG138", f"{one.kind} {one.name}", f"{graph.snapshot.role} may use the {one.kind} {one.name}.",
             _revoke(graph, f"USAGE ON {sql} {ident(one.name)}", one.grantees, actors) or advice(f"Drop {one.name}."),
         )  # fmt: skip

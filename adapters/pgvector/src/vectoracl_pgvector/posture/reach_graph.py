@@ -11,18 +11,18 @@ from vectoracl_pgvector.posture.policy_expressions import Binding, bind
 from vectoracl_pgvector.posture.reach_rows import (
     Function,
     Native,
-    Node,
-    Other,
     OtherPolicy,
+    OtherRelation,
     Outside,
     Owned,
     PolicyCode,
     Privilege,
     RoleRow,
+    TreeRelation,
     Trigger,
 )
 from vectoracl_pgvector.posture.rows import Policy, Relation
-from vectoracl_pgvector.posture.snapshot import Look
+from vectoracl_pgvector.posture.snapshot import Snapshot
 from vectoracl_pgvector.posture.tenant_field import TenantField, keys_in
 
 PUBLIC = 0
@@ -33,26 +33,26 @@ _BOUND = (Binding.SETTING, Binding.ROLE, Binding.NEVER)
 class Graph:
     """The rows of the reach statements, by what the judgement asks of them."""
 
-    def __init__(self, look: Look) -> None:
-        self.look = look
-        self.roles = {row.oid: row for row in look.read("reach_roles", RoleRow)}
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.roles = {row.oid: row for row in snapshot.read("reach_roles", RoleRow)}
         self.oids = {row.name: row.oid for row in self.roles.values()}
         self._up: dict[int, set[int]] = defaultdict(set)
-        for member, role in look.rows.get("reach_members", []):
+        for member, role in snapshot.rows.get("reach_members", []):
             self._up[member].add(role)
-        self.functions = look.read("reach_functions", Function)
-        self.native = look.read("reach_native", Native)
-        self.relations = {row.oid: row for row in look.read("reach_relations", Other)}
-        self.nodes = {row.oid: row for row in look.read("reach_tree", Node)}
+        self.functions = snapshot.read("reach_functions", Function)
+        self.native = snapshot.read("reach_native", Native)
+        self.relations = {row.oid: row for row in snapshot.read("reach_relations", OtherRelation)}
+        self.nodes = {row.oid: row for row in snapshot.read("reach_tree", TreeRelation)}
         self.policies: dict[int, list[OtherPolicy]] = defaultdict(list)
-        for policy in look.read("reach_policies", OtherPolicy):
+        for policy in snapshot.read("reach_policies", OtherPolicy):
             self.policies[policy.oid].append(policy)
-        self.code = look.read("reach_policy_code", PolicyCode)
+        self.code = snapshot.read("reach_policy_code", PolicyCode)
         self._code = {(row.oid, row.policy) for row in self.code}
-        self.triggers = look.read("reach_triggers", Trigger)
-        self.privileges = look.read("reach_privileges", Privilege)
-        self.outside = look.read("reach_outside", Outside)
-        self.owned = look.read("reach_owned", Owned)
+        self.triggers = snapshot.read("reach_triggers", Trigger)
+        self.privileges = snapshot.read("reach_privileges", Privilege)
+        self.outside = snapshot.read("reach_outside", Outside)
+        self.owned = snapshot.read("reach_owned", Owned)
 
     def name(self, oid: int) -> str:
         """The name of a role for people."""
@@ -60,14 +60,14 @@ class Graph:
 
     def closure(self, roles: Iterable[int]) -> frozenset[int]:
         """*roles* and every role whose rights they have or can take."""
-        seen: set[int] = set()
+        visited: set[int] = set()
         todo = list(roles)
         while todo:
             at = todo.pop()
-            if at not in seen:
-                seen.add(at)
+            if at not in visited:
+                visited.add(at)
                 todo += self._up[at]
-        return frozenset(seen)
+        return frozenset(visited)
 
     def memberships(self, role: int) -> frozenset[int]:
         """The roles that *role* is a direct member of."""
@@ -76,12 +76,12 @@ class Graph:
     @cached_property
     def runtime(self) -> frozenset[int]:
         """The runtime role and all that it can become."""
-        return self.closure([self.oids[self.look.role]] if self.look.role in self.oids else [])
+        return self.closure([self.oids[self.snapshot.role]] if self.snapshot.role in self.oids else [])
 
     @cached_property
     def tree(self) -> dict[int, Relation]:
         """The relations of the tree."""
-        return {relation.oid: relation for relation in self.look.relations}
+        return {relation.oid: relation for relation in self.snapshot.relations}
 
     def exempt(self, roles: Iterable[int]) -> str | None:
         """Why policies do not bind one of *roles*, or None."""
@@ -105,7 +105,7 @@ class Graph:
         roles = self.closure([owner])
         if (why := self.exempt(roles)) is not None:
             return why
-        for relation in self.look.relations:
+        for relation in self.snapshot.relations:
             if self.oids.get(relation.owner) in roles:
                 return f"{relation.owner} owns {relation.schema}.{relation.name} and can take its row security away"
         for node in self.nodes.values():
@@ -133,35 +133,37 @@ class Graph:
         if not relation.rls or (owner in roles and not (relation.forced and as_view)):
             return False
         names = {self.roles[oid].name for oid in roles} | {"public"}
-        mine = [p for p in self.look.policies[relation.oid] if names & set(p.roles) and p.command in ("r", "*")]
-        sure = [p for p in mine if self._narrow(relation.oid, p, as_view=as_view)]
-        if any(not p.permissive for p in sure):
+        mine = [p for p in self.snapshot.policies[relation.oid] if names & set(p.roles) and p.command in ("r", "*")]
+        binding_policies = [p for p in mine if self._binds_tenant(relation.oid, p, as_view=as_view)]
+        if any(not p.permissive for p in binding_policies):
             return True
-        return all(p in sure for p in mine if p.permissive)
+        return all(p in binding_policies for p in mine if p.permissive)
 
-    def _narrow(self, oid: int, policy: Policy, *, as_view: bool) -> bool:
-        bound = self.look.bound(policy.using, policy)
+    def _binds_tenant(self, oid: int, policy: Policy, *, as_view: bool) -> bool:
+        bound = self.snapshot.bound(policy.using, policy)
         if bound is None or (oid, policy.name) in self._code:
             return bound is None and not policy.permissive
         if bound.binding is Binding.SETTING:
-            return bound.settings == {self.look.target.setting}
+            return bound.settings == {self.snapshot.target.setting}
         return bound.binding is Binding.NEVER or (bound.binding is Binding.ROLE and as_view)
 
-    def _bound_elsewhere(self, roles: frozenset[int], other: Other) -> bool:
+    def _bound_elsewhere(self, roles: frozenset[int], other: OtherRelation) -> bool:
         mine = [p for p in self.policies[other.oid]
                 if p.command in ("r", "*") and (PUBLIC in p.roles or roles & set(p.roles))]  # fmt: skip
-        sure = [p for p in mine if (p.oid, p.name) not in self._code and self._tells_apart(p.using, other)]
-        if any(not p.permissive for p in sure):
+        binding_policies = [
+            p for p in mine if (p.oid, p.name) not in self._code and self._binds_candidate(p.using, other)
+        ]
+        if any(not p.permissive for p in binding_policies):
             return True
-        return all(p in sure for p in mine if p.permissive)
+        return all(p in binding_policies for p in mine if p.permissive)
 
-    def _tells_apart(self, expression: str | None, other: Other) -> bool:
+    def _binds_candidate(self, expression: str | None, other: OtherRelation) -> bool:
         if expression is None:
             return False
         for field in (*map(TenantField, other.columns), *keys_in(expression, other.columns)):
             bound = bind(expression, field)
             if bound is not None and bound.binding in _BOUND:
-                settings = {self.look.target.setting} if bound.binding is Binding.SETTING else set(bound.settings)
+                settings = {self.snapshot.target.setting} if bound.binding is Binding.SETTING else set(bound.settings)
                 return bound.settings == settings
         return False
 

@@ -38,7 +38,7 @@ class Function(NamedTuple):
     is_event_trigger: bool
 
     @property
-    def at(self) -> str:
+    def display_name(self) -> str:
         """Its name for people, as the other topics write it."""
         return f"{self.schema}.{self.name}({self.arguments})"
 
@@ -51,7 +51,7 @@ class Native(NamedTuple):
     example: str
 
 
-class Other(NamedTuple):
+class OtherRelation(NamedTuple):
     """A relation outside the tree."""
 
     oid: int
@@ -74,12 +74,12 @@ class Other(NamedTuple):
     catalogs: list[str]
 
     @property
-    def at(self) -> str:
+    def display_name(self) -> str:
         """Its name for people."""
         return f"{self.schema}.{self.name}"
 
 
-class Node(NamedTuple):
+class TreeRelation(NamedTuple):
     """A relation of the tree that somebody beside its owner may use."""
 
     oid: int

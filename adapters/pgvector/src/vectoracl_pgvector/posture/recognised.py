@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from vectoracl_pgvector.posture.reach_rows import Function, Native, Other
+from vectoracl_pgvector.posture.reach_rows import Function, Native, OtherRelation
 
 if TYPE_CHECKING:
     from vectoracl_pgvector.posture.reach_graph import Graph
@@ -70,11 +70,11 @@ def leakproof(one: Function) -> bool:
 
 def unknown_native(one: Native) -> int:
     """How many native functions of an extension are not in the table."""
-    known = _of_extension(one.extension)
-    return sum(identity not in known for identity in one.identities)
+    known_digests = _of_extension(one.extension)
+    return sum(identity not in known_digests for identity in one.identities)
 
 
-def relation(other: Other, graph: Graph) -> bool:
+def relation(other: OtherRelation, graph: Graph) -> bool:
     """Whether a relation is one that an extension brings, which holds its own data and no rows of others."""
     if not other.extension:
         return False

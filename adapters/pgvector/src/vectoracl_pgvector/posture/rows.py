@@ -43,7 +43,7 @@ class Membership(NamedTuple):
 
 class Relation(NamedTuple):
     oid: int
-    place: str  # "target", "parent" or "child"
+    position: str  # "target", "parent" or "child"
     schema: str
     name: str
     kind: str
@@ -72,7 +72,7 @@ class Policy(NamedTuple):
 
 class Grant(NamedTuple):
     oid: int
-    place: str
+    position: str
     column: str | None
     grantee: str | None
     privilege: str

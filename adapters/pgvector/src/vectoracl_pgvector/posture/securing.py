@@ -22,7 +22,7 @@ from vectoracl_pgvector.posture import releases
 from vectoracl_pgvector.posture.fix_sql import ident, literal
 from vectoracl_pgvector.posture.policies import weak_policies
 from vectoracl_pgvector.posture.rows import Application, Relation, Role
-from vectoracl_pgvector.posture.snapshot import Look, database_of, place_of
+from vectoracl_pgvector.posture.snapshot import Snapshot, database_of, name_of
 
 LOCK_TIMEOUT = 5
 _DATA = {"SELECT": "r", "INSERT": "a", "UPDATE": "w", "DELETE": "d"}
@@ -39,54 +39,63 @@ _UNKNOWN = Application(bootstrap=False, owns_database=False, schema_usage=True)
 _MANAGED = ("superuser", "admin")
 
 
-def script(look: Look, findings: Iterable[Finding]) -> tuple[tuple[str, str], ...]:
+def script(snapshot: Snapshot, findings: Iterable[Finding]) -> tuple[tuple[str, str], ...]:
     """Return the parts as (title, SQL): the role and the server, then the table. Parts of two tables can be equal."""
-    if look.table is None or look.server is None or look.table.kind not in "rp":
+    if snapshot.table is None or snapshot.server is None or snapshot.table.kind not in "rp":
         return ()
-    made = _Script(look, list(findings))
-    return (("the application's role and the server", made.server()), (place_of(look.table), made.table()))
+    writer = _Script(snapshot, list(findings))
+    return (
+        ("the application's role and the server", writer.server()),
+        (name_of(snapshot.table), writer.table()),
+    )
 
 
 class _Script:
     """What to write for one table."""
 
-    def __init__(self, look: Look, findings: list[Finding]) -> None:
-        self._look = look
+    def __init__(self, snapshot: Snapshot, findings: list[Finding]) -> None:
+        self._snapshot = snapshot
         self._findings = findings
-        assert look.table is not None
-        self._table = look.table
-        self._sql = ident(look.table.schema, look.table.name)
-        self._me = next((r for r in look.roles if r.is_runtime), None)
-        about = look.read("application", Application)
-        self._about = about[0] if about else _UNKNOWN
+        assert snapshot.table is not None
+        self._table = snapshot.table
+        self._sql = ident(snapshot.table.schema, snapshot.table.name)
+        self._me = next((r for r in snapshot.roles if r.is_runtime), None)
+        application = snapshot.read("application", Application)
+        self._application = application[0] if application else _UNKNOWN
         # An administrator's rights are not taken away: the application gets a role instead.
         self._new_role = self._me is not None and self._administers(self._me)
         # Roles are the whole cluster's, so a new one is called after the database.
-        self._role = self._made_up("app") if self._new_role else look.role
+        self._role = self._new_role_name("app") if self._new_role else snapshot.role
         self._owner = self._new_owner()
 
     def _administers(self, me: Role) -> bool:
-        about, roles = self._about, [r.name for r in self._look.roles if r.reachable]
+        application, roles = self._application, [r.name for r in self._snapshot.roles if r.reachable]
         managed = any(name in releases.STRONG_PREDEFINED and name.endswith(_MANAGED) for name in roles)
-        return about.bootstrap or me.createrole or managed or (about.owns_database and (me.superuser or me.bypassrls))
+        return (
+            application.bootstrap
+            or me.createrole
+            or managed
+            or (application.owns_database and (me.superuser or me.bypassrls))
+        )
 
     def _new_owner(self) -> str:
-        reachable = {r.name for r in self._look.roles if r.reachable}
-        owners = [r.owner for r in self._look.relations]
+        reachable = {r.name for r in self._snapshot.roles if r.reachable}
+        owners = [r.owner for r in self._snapshot.relations]
         there = next((o for o in owners if o not in reachable), None)
-        return there or self._made_up("owner")
+        return there or self._new_role_name("owner")
 
-    def _made_up(self, suffix: str) -> str:
-        known = {r.name for r in self._look.roles}
-        base = database_of(self._look).encode()[:50].decode(errors="ignore")
+    def _new_role_name(self, suffix: str) -> str:
+        role_names = {r.name for r in self._snapshot.roles}
+        base = database_of(self._snapshot).encode()[:50].decode(errors="ignore")
         names = [f"{base}_{suffix}", *(f"{base}_{suffix}_{number}" for number in range(2, 100))]
-        return next(name for name in names if name not in known)
+        return next(name for name in names if name not in role_names)
 
     # --- the role and the server
 
     def server(self) -> str:
         """Return what is done once."""
-        head = f"-- Database {database_of(self._look)}: the role of the application ({self._look.role}) and the server."
+        head = f"-- Database {database_of(self._snapshot)}: the role of the application ({self._snapshot.role}) and "
+        "the server."
         todo = [*self._roles(), *self._database(), *self._statements(_SERVER)]
         lines = [head, "-- Nothing to change."]
         if todo:
@@ -96,21 +105,21 @@ class _Script:
 
     def _statements(self, rules: frozenset[str]) -> Iterator[str]:
         """Yield the findings' own statements. An administrator keeps what it has, and ownership is handed over here."""
-        mine = ident(self._look.role)
+        mine = ident(self._snapshot.role)
         for one in self._findings:
-            if one.rule.id not in rules or not _runs(one) or " OWNER TO " in one.fix:
+            if one.rule.id not in rules or not _is_statement(one) or " OWNER TO " in one.fix:
                 continue
             if not (self._new_role and mine in one.fix):
                 yield _statement(one)
 
     def _database(self) -> Iterator[str]:
         """Yield what takes the database from the application's role, which as its owner owns the schema public too."""
-        if self._new_role or not self._about.owns_database:
+        if self._new_role or not self._application.owns_database:
             return
-        database, role = ident(database_of(self._look)), ident(self._role)
+        database, role = ident(database_of(self._snapshot)), ident(self._role)
         yield f"-- A database's owner can make schemas in it, and drop every table in public. {self._owner} gets it."
         yield _create_role(self._owner, "NOLOGIN NOSUPERUSER NOBYPASSRLS")
-        yield _lend([self._owner, self._look.role])
+        yield _grant_membership([self._owner, self._snapshot.role])
         yield f"ALTER DATABASE {database} OWNER TO {ident(self._owner)};"
         yield f"GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {role};"
 
@@ -118,8 +127,9 @@ class _Script:
         me = self._me
         if self._new_role:
             yield (
-                f"-- {self._look.role} administers the server: no policy binds the application while it connects as\n"
-                f"-- {self._look.role}. It gets a role that it connects as from now on; give it a password: "
+                f"-- {self._snapshot.role} administers the server: no policy binds the application while it connects "
+                "as\n"
+                f"-- {self._snapshot.role}. It gets a role that it connects as from now on; give it a password: "
                 f"ALTER ROLE {ident(self._role)} PASSWORD '…';"
             )
             yield _create_role(self._role, "LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOINHERIT")
@@ -141,11 +151,11 @@ class _Script:
 
     def table(self) -> str:
         """Return what is done for the table."""
-        look = self._look
-        setting = literal(look.target.setting)
-        guess = " (a guess: confirm it with --tenant-column)" if look.target.guessed else ""
+        snapshot = self._snapshot
+        setting = literal(snapshot.target.setting)
+        guess = " (a guess: confirm it with --tenant-column)" if snapshot.target.guessed else ""
         lines = [
-            f"-- {place_of(self._table)}: each row belongs to the tenant in {look.tenant or 'tenant_id'}{guess}.",
+            f"-- {name_of(self._table)}: each row belongs to the tenant in {snapshot.tenant or 'tenant_id'}{guess}.",
             "-- Run it as a superuser, or as the table's owner where it may create roles. The application connects",
             f"-- as {self._role} and says the tenant in each transaction, before anything else:",
             f"--     SELECT set_config({setting}, 'TENANT', true);",
@@ -154,8 +164,8 @@ class _Script:
             "-- If it ends with 55P03 the table is in use: nothing was changed, run it again.",
             f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s';",
             "SET LOCAL search_path = pg_catalog, pg_temp;",
-            _lend(sorted({r.owner for r in look.relations})),
-            *self._data(),
+            _grant_membership(sorted({r.owner for r in snapshot.relations})),
+            *self._orphan_check(),
             *self._column(),
             *self._ownership(),
             *self._grants(),
@@ -163,67 +173,71 @@ class _Script:
             *self._row_security(),
             *self._statements(_AROUND),
             "COMMIT;",
-            *self._rest(),
+            *self._remaining_findings(),
         ]
         return "\n".join(lines) + "\n"
 
     @property
     def _tenant(self) -> str:
-        return self._look.tenant.sql if self._look.tenant else ident("tenant_id")
+        return self._snapshot.tenant.sql if self._snapshot.tenant else ident("tenant_id")
 
     @property
     def _is_text(self) -> bool:
-        kind = self._look.type_text
-        return self._look.column is None or self._look.tenant.key is not None or kind.startswith(("text", "character"))
+        kind = self._snapshot.type_text
+        return (
+            self._snapshot.column is None
+            or self._snapshot.tenant.key is not None
+            or kind.startswith(("text", "character"))
+        )
 
     def _condition(self) -> str:
-        if self._look.tenant:
-            return self._look.condition()
-        return f"{ident('tenant_id')} = NULLIF(current_setting({literal(self._look.target.setting)}, true), '')"
+        if self._snapshot.tenant:
+            return self._snapshot.condition()
+        return f"{ident('tenant_id')} = NULLIF(current_setting({literal(self._snapshot.target.setting)}, true), '')"
 
     def _missing(self) -> bool:
-        return self._look.column is None and self._look.tenant.key is None
+        return self._snapshot.column is None and self._snapshot.tenant.key is None
 
     def _column_first(self) -> Iterator[str]:
         """Yield the column where there is none, outside of the transaction, so that it stays while it is filled."""
         if self._missing():
-            now = f"NULLIF(current_setting({literal(self._look.target.setting)}, true), '')"
+            now = f"NULLIF(current_setting({literal(self._snapshot.target.setting)}, true), '')"
             yield "BEGIN;"
             yield f"ALTER TABLE {self._sql} ADD COLUMN IF NOT EXISTS {self._tenant} text;"
             yield f"ALTER TABLE {self._sql} ALTER COLUMN {self._tenant} SET DEFAULT {now};  -- the tenant that is set"
             yield "COMMIT;"
 
-    def _data(self) -> Iterator[str]:
+    def _orphan_check(self) -> Iterator[str]:
         """Yield what stops the script while rows have no tenant; row-level security must not hide them from it."""
         empty = f" OR {self._tenant} = ''" if self._is_text else ""
         condition = f"{self._tenant} IS NULL{empty}"
         if not self._visible():
             return
         text = (
-            f" rows of {place_of(self._table)} have no tenant. Nothing was changed. Look at them: SELECT * FROM "
+            f" rows of {name_of(self._table)} have no tenant. Nothing was changed. Look at them: SELECT * FROM "
             f"{self._sql} WHERE {condition}; give each its tenant, or delete it, and run this again."
         )
         body = (
             f"DECLARE orphans bigint; BEGIN SELECT count(*) INTO orphans FROM {self._sql} WHERE {condition}; "
             f"IF orphans > 0 THEN RAISE EXCEPTION USING MESSAGE = orphans || {literal(text)}; END IF; END"
         )
-        yield f"DO {_body(body)};"
+        yield f"DO {_quoted_body(body)};"
 
     def _visible(self) -> bool:
         """Whether policies leave rows to be seen; where they hide them, the constraints below find what is wrong."""
         return not (self._table.rls and self._table.forced)
 
     def _column(self) -> Iterator[str]:
-        look = self._look
+        snapshot = self._snapshot
         name, ids = self._tenant, {f.rule.id for f in self._findings}
         fixes = " ".join(f.fix for f in self._findings if f.rule.id in ("PG061", "PG062", "PG069"))
-        now = f"NULLIF(current_setting({literal(look.target.setting)}, true), '')"
-        if look.tenant.key is not None:
+        now = f"NULLIF(current_setting({literal(snapshot.target.setting)}, true), '')"
+        if snapshot.tenant.key is not None:
             if "PG069" in ids:
                 yield f"ALTER TABLE {self._sql} ADD CHECK ({name} IS NOT NULL AND {name} <> '');"
             return
         if "PG063" in ids:
-            cast = "" if self._is_text else f"::{look.type_text}"
+            cast = "" if self._is_text else f"::{snapshot.type_text}"
             yield f"ALTER TABLE {self._sql} ALTER COLUMN {name} SET DEFAULT {now}{cast};  -- the tenant that is set"
         if self._missing() or " SET NOT NULL" in fixes:
             yield f"ALTER TABLE {self._sql} ALTER COLUMN {name} SET NOT NULL;"
@@ -234,20 +248,20 @@ class _Script:
         """Return the parts of the table that the application's role owns, or can come to own."""
         if self._new_role:
             return []
-        reachable = {r.name for r in self._look.roles if r.reachable}
-        return [r for r in self._look.relations if r.owner in reachable and r.kind in "rpf"]
+        reachable = {r.name for r in self._snapshot.roles if r.reachable}
+        return [r for r in self._snapshot.relations if r.owner in reachable and r.kind in "rpf"]
 
     def _ownership(self) -> Iterator[str]:
         owned = self._owned()
         if not owned and not self._owns_schema():
             return
         schema = ident(self._table.schema)
-        existing = {r.owner for r in self._look.relations}
+        existing = {r.owner for r in self._snapshot.relations}
         yield f"-- {self._role} could take the policies off while it owns the table: {self._owner} owns it from now"
         yield "-- on, and migrations run as that role."
         if self._owner not in existing:
             yield _create_role(self._owner, "NOLOGIN NOSUPERUSER NOBYPASSRLS")
-        yield _lend([self._owner])
+        yield _grant_membership([self._owner])
         yield f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {ident(self._owner)};"
         if self._owns_schema():
             yield f"ALTER SCHEMA {schema} OWNER TO {ident(self._owner)};"
@@ -259,82 +273,85 @@ class _Script:
     def _owns_schema(self) -> bool:
         return not self._new_role and any(f.rule.id == "PG088" for f in self._findings)
 
-    def _held(self) -> set[str]:
+    def _used_privileges(self) -> set[str]:
         """Return what the application does with the table today."""
-        look, table = self._look, self._table
+        snapshot, table = self._snapshot, self._table
         if self._new_role or any(r.oid == table.oid for r in self._owned()):
             return set(_DATA)
-        return {g.privilege for g in look.grants if g.oid == table.oid and g.column is None} & _DATA.keys()
+        return {g.privilege for g in snapshot.grants if g.oid == table.oid and g.column is None} & _DATA.keys()
 
     def _grants(self) -> Iterator[str]:
-        look, held = self._look, self._held()
+        snapshot, privileges = self._snapshot, self._used_privileges()
         role = ident(self._role)
-        for relation in look.relations:
+        for relation in snapshot.relations:
             sql = ident(relation.schema, relation.name)
-            theirs = [g for g in look.grants if g.oid == relation.oid]
+            theirs = [g for g in snapshot.grants if g.oid == relation.oid]
             names = sorted({g.grantee for g in theirs if g.grantee is not None})
-            if relation.place == "child" and names:
+            if relation.position == "child" and names:
                 yield f"REVOKE ALL ON TABLE {sql} FROM {', '.join(map(ident, names))};"
             elif any(g.grantable for g in theirs) and names:
                 yield f"REVOKE GRANT OPTION FOR ALL ON TABLE {sql} FROM {', '.join(map(ident, names))} CASCADE;"
             if any(g.grantee is None for g in theirs):
                 yield f"REVOKE ALL ON TABLE {sql} FROM PUBLIC;"
             more = sorted({g.privilege for g in theirs} - _DATA.keys())
-            if relation.place != "child" and names and more:
+            if relation.position != "child" and names and more:
                 yield f"REVOKE {', '.join(more)} ON TABLE {sql} FROM {', '.join(map(ident, names))};"
-        if self._new_role or not self._about.schema_usage:
+        if self._new_role or not self._application.schema_usage:
             yield f"GRANT USAGE ON SCHEMA {ident(self._table.schema)} TO {role};"
-        if held:
-            yield f"GRANT {', '.join(c for c in _DATA if c in held)} ON TABLE {self._sql} TO {role};"
-        if "INSERT" in held:
-            for column in look.all_columns:
+        if privileges:
+            yield f"GRANT {', '.join(c for c in _DATA if c in privileges)} ON TABLE {self._sql} TO {role};"
+        if "INSERT" in privileges:
+            for column in snapshot.all_columns:
                 if column.sequence and column.sequence_schema:
                     sequence = ident(column.sequence_schema, column.sequence)
                     yield f"GRANT USAGE ON SEQUENCE {sequence} TO {role};"
 
     def _policies(self) -> Iterator[str]:
         """Yield a policy for what the application does, and a wall around policies that show more than the tenant."""
-        look, condition, role = self._look, self._condition(), ident(self._role)
-        for relation in look.relations:
-            if relation.kind not in "rp" or relation.place == "child":
+        snapshot, condition, role = self._snapshot, self._condition(), ident(self._role)
+        for relation in snapshot.relations:
+            if relation.kind not in "rp" or relation.position == "child":
                 continue
             sql = ident(relation.schema, relation.name)
-            there = look.policies[relation.oid]
+            there = snapshot.policies[relation.oid]
             names = {p.name for p in there}
             mine = [p for p in there if p.permissive and (p.applies if not self._new_role else p.roles == ["public"])]
-            open_ = [c for c in _DATA if c in self._held() and not any(p.command in (_DATA[c], "*") for p in mine)]
+            open_ = [
+                c for c in _DATA if c in self._used_privileges() and not any(p.command in (_DATA[c], "*") for p in mine)
+            ]
             if self._replaced(relation):
                 yield "-- The policies that are there show more than a tenant's rows. This one narrows them."
                 yield (
-                    f"CREATE POLICY {ident(_free('tenant_only', names))} ON {sql} AS RESTRICTIVE FOR ALL TO {role} "
+                    f"CREATE POLICY {ident(_unused_name('tenant_only', names))} ON {sql} AS RESTRICTIVE FOR ALL TO "
+                    f"{role} "
                     f"USING ({condition}) WITH CHECK ({condition});"
                 )
             if open_ and not mine:
                 yield (
-                    f"CREATE POLICY {ident(_free('tenant', names))} ON {sql} AS PERMISSIVE FOR ALL TO {role} "
+                    f"CREATE POLICY {ident(_unused_name('tenant', names))} ON {sql} AS PERMISSIVE FOR ALL TO {role} "
                     f"USING ({condition}) WITH CHECK ({condition});"
                 )
                 continue
             for command in open_:
                 using = "" if command == "INSERT" else f" USING ({condition})"
                 check = f" WITH CHECK ({condition})" if command in ("INSERT", "UPDATE") else ""
-                name = ident(_free(f"tenant_{command.lower()}", names))
+                name = ident(_unused_name(f"tenant_{command.lower()}", names))
                 yield f"CREATE POLICY {name} ON {sql} AS PERMISSIVE FOR {command} TO {role}{using}{check};"
 
     def _replaced(self, relation: Relation) -> bool:
-        policies = self._look.policies[relation.oid]
+        policies = self._snapshot.policies[relation.oid]
         if self._new_role:
             policies = [p._replace(applies=p.roles == ["public"]) for p in policies]
         lenient = any(
             b is not None and b.lenient and p.applies and p.permissive
             for p in policies
-            for b in (self._look.bound(p.using, p), self._look.bound(p.check, p))
+            for b in (self._snapshot.bound(p.using, p), self._snapshot.bound(p.check, p))
         )
         foreign = any(f.rule.id == "PG036" for f in self._findings)
-        return lenient or foreign or any(True for _ in weak_policies(self._look, policies))
+        return lenient or foreign or any(True for _ in weak_policies(self._snapshot, policies))
 
     def _row_security(self) -> Iterator[str]:
-        for relation in self._look.relations:
+        for relation in self._snapshot.relations:
             if relation.kind not in "rp":
                 continue
             sql = ident(relation.schema, relation.name)
@@ -345,22 +362,22 @@ class _Script:
 
     # --- what is left
 
-    def _rest(self) -> Iterator[str]:
+    def _remaining_findings(self) -> Iterator[str]:
         run = set(self._statements(_SERVER | _AROUND))
-        left = [f for f in self._findings if f.rule.id not in _WRITTEN and _statement(f) not in run]
-        if self._about.owns_database and not self._new_role:
-            left = [f for f in left if f.rule.id != "PG081"]
+        remaining = [f for f in self._findings if f.rule.id not in _WRITTEN and _statement(f) not in run]
+        if self._application.owns_database and not self._new_role:
+            remaining = [f for f in remaining if f.rule.id != "PG081"]
         if self._new_role:
             yield f"-- Look again as the new role: vectoracl check --role {self._role}"
-        if not left:
+        if not remaining:
             return
         yield "-- Left for a person to decide; nothing of it is changed above:"
-        for one in left:
-            yield f"-- [{one.rule.id}, {one.rule.severity}] {_line(one.message)}"
-            yield from (f"--     {_line(line)}" for line in one.fix.splitlines())
+        for one in remaining:
+            yield f"-- [{one.rule.id}, {one.rule.severity}] {_comment_line(one.message)}"
+            yield from (f"--     {_comment_line(line)}" for line in one.fix.splitlines())
 
 
-def _runs(finding: Finding) -> bool:
+def _is_statement(finding: Finding) -> bool:
     return not finding.fix.startswith("--")
 
 
@@ -368,17 +385,17 @@ def _statement(finding: Finding) -> str:
     return f"{finding.fix}  -- {finding.rule.id}" if "\n" not in finding.fix else finding.fix
 
 
-def _line(text: str) -> str:
+def _comment_line(text: str) -> str:
     """Keep *text* in its comment."""
     return " ".join(re.sub(r"^-- ?", "", text).split())
 
 
-def _body(text: str) -> str:
+def _quoted_body(text: str) -> str:
     """Quote the body of a DO, so that it can be read where its names allow that."""
     return f"$do$ {text} $do$" if "$do$" not in text else literal(text)
 
 
-def _free(name: str, taken: set[str]) -> str:
+def _unused_name(name: str, taken: set[str]) -> str:
     """Return *name*, or with a number what no policy of the table is called."""
     candidates = [name, *(f"{name}_{number}" for number in range(2, 100))]
     return next(one for one in candidates if one not in taken)
@@ -389,14 +406,14 @@ def _create_role(name: str, options: str) -> str:
         f"BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(name)}) THEN "
         f"CREATE ROLE {ident(name)} {options}; END IF; END"
     )
-    return f"DO {_body(body)};"
+    return f"DO {_quoted_body(body)};"
 
 
-def _lend(names: list[str]) -> str:
+def _grant_membership(names: list[str]) -> str:
     """Return what lets somebody who is no superuser change a table, or hand it over: as a member of its owner."""
     grants = " ".join(
         f"IF NOT pg_catalog.pg_has_role(current_user, {literal(name)}, 'USAGE') THEN "
         f"EXECUTE pg_catalog.format('GRANT %I TO %I', {literal(name)}, current_user); END IF;"
         for name in names
     )
-    return f"DO {_body(f'BEGIN {grants} END')};"
+    return f"DO {_quoted_body(f'BEGIN {grants} END')};"

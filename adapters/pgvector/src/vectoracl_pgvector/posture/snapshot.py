@@ -51,7 +51,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """The target and the rows, typed, with what several topics need."""
 
     target: Target
@@ -65,8 +65,8 @@ class Look:
     @cached_property
     def server(self) -> Server | None:
         """The server, database and session."""
-        found = self.read("server", Server)
-        return found[0] if found else None
+        rows = self.read("server", Server)
+        return rows[0] if rows else None
 
     @cached_property
     def role(self) -> str:
@@ -91,22 +91,22 @@ class Look:
     @cached_property
     def table(self) -> Relation | None:
         """The table itself."""
-        return next((r for r in self.relations if r.place == "target"), None)
+        return next((r for r in self.relations if r.position == "target"), None)
 
     @cached_property
     def children(self) -> list[Relation]:
         """Partitions and children."""
-        return [r for r in self.relations if r.place == "child"]
+        return [r for r in self.relations if r.position == "child"]
 
     @cached_property
     def policies(self) -> dict[int, list[Policy]]:
         """Policies by table; what partitions have alike is one object."""
-        found: dict[int, list[Policy]] = defaultdict(list)
+        by_relation: dict[int, list[Policy]] = defaultdict(list)
         for relations, *rest in self.rows.get("policies", []):
             policy = Policy(*rest)
             for oid in relations:
-                found[oid].append(policy)
-        return found
+                by_relation[oid].append(policy)
+        return by_relation
 
     @cached_property
     def grants(self) -> list[Grant]:
@@ -116,8 +116,8 @@ class Look:
     @cached_property
     def column(self) -> Column | None:
         """The tenant column."""
-        found = self.read("columns", Column)
-        return found[0] if found else None
+        rows = self.read("columns", Column)
+        return rows[0] if rows else None
 
     @cached_property
     def type_text(self) -> str:
@@ -143,12 +143,12 @@ class Look:
 
     def bound(self, expression: str | None, policy: Policy) -> Bound | None:
         """Judge a condition; a constant tenant in a policy of this role alone is bound by the role."""
-        found = bind(expression, self.tenant)
-        if found is not None and policy.volatile:
+        bound = bind(expression, self.tenant)
+        if bound is not None and policy.volatile:
             return Bound(Binding.OPAQUE)  # it is asked about rows of every tenant, and may keep or tell what it sees
-        if found is not None and found.binding is Binding.FIXED and policy.roles == [self.role]:
+        if bound is not None and bound.binding is Binding.FIXED and policy.roles == [self.role]:
             return Bound(Binding.ROLE)
-        return found
+        return bound
 
     def condition(self, type_text: str | None = None) -> str:
         """The policy that this check wants to see."""
@@ -162,17 +162,17 @@ class Look:
         return any(g.oid == oid and g.privilege == privilege for g in self.grants)
 
 
-def found(rule: str, subject: str, message: str, fix: str) -> Finding:
+def make_finding(rule: str, subject: str, message: str, fix: str) -> Finding:
     """Make a finding of a rule."""
     return Finding(RULES[rule], subject, message, fix)
 
 
-def dotted(schema: str, name: str) -> str:
+def object_name(schema: str, name: str) -> str:
     """Name an object for people."""
     return f"{schema}.{name}"
 
 
-def place_of(relation: Relation) -> str:
+def name_of(relation: Relation) -> str:
     """Name a relation for people."""
     return f"{relation.schema}.{relation.name}"
 
@@ -187,19 +187,19 @@ def grantee_names(grantees: Iterable[str]) -> str:
     return ", ".join(grantee_name(g) for g in grantees)
 
 
-def listed(words: Iterable[str]) -> str:
+def joined(words: Iterable[str]) -> str:
     """List words in a stable order."""
     return ", ".join(sorted(words))
 
 
-def new_owner(look: Look, preferred: str | None = None) -> str:
+def new_owner(snapshot: Snapshot, preferred: str | None = None) -> str:
     """A role for `OWNER TO` that the runtime role cannot become; the database's bootstrap name where none is seen."""
-    reachable = {r.name for r in look.roles if r.reachable}
-    made_up = (f"{look.target.schema}_{suffix}" for suffix in ("owner", *(f"owner_{i}" for i in range(2, 99))))
-    candidates = [preferred, *(r.owner for r in look.relations), *made_up]
+    reachable = {r.name for r in snapshot.roles if r.reachable}
+    made_up = (f"{snapshot.target.schema}_{suffix}" for suffix in ("owner", *(f"owner_{i}" for i in range(2, 99))))
+    candidates = [preferred, *(r.owner for r in snapshot.relations), *made_up]
     return next((c for c in candidates if c and c not in reachable), "postgres")
 
 
-def database_of(look: Look) -> str:
+def database_of(snapshot: Snapshot) -> str:
     """Return the database that was looked at."""
-    return look.server.database if look.server else ""
+    return snapshot.server.database if snapshot.server else ""

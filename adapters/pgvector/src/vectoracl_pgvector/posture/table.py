@@ -10,7 +10,7 @@ from vectoracl.adapter_api.posture import Finding
 from vectoracl_pgvector.posture.fix_sql import advice, columns, ident, literal, role
 from vectoracl_pgvector.posture.policy_expressions import Binding, bind, settings_in
 from vectoracl_pgvector.posture.rows import Column, ForeignKey, Index, Relation
-from vectoracl_pgvector.posture.snapshot import Look, found, grantee_name, listed, place_of
+from vectoracl_pgvector.posture.snapshot import Snapshot, grantee_name, joined, make_finding, name_of
 from vectoracl_pgvector.posture.tenant_field import JSON_KINDS
 from vectoracl_pgvector.schema import fits
 
@@ -23,131 +23,135 @@ _SAY = advice("Name the tenant's column, or column->>key of a JSON column, with 
 _ACTIONS = {"r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
-def grants(look: Look) -> Iterator[Finding]:
+def grants(snapshot: Snapshot) -> Iterator[Finding]:
     """Judge what is granted to the role, by itself or by PUBLIC."""
-    places = {r.oid: r for r in look.relations}
+    relations_by_oid = {r.oid: r for r in snapshot.relations}
     on_child: dict[tuple[int, str | None], set[str]] = defaultdict(set)
     public: dict[int, set[str]] = defaultdict(set)
-    for grant in look.grants:
-        relation = places.get(grant.oid)
+    for grant in snapshot.grants:
+        relation = relations_by_oid.get(grant.oid)
         if relation is None:
             continue
-        at, sql = place_of(relation), ident(relation.schema, relation.name)
+        at, sql = name_of(relation), ident(relation.schema, relation.name)
         rule = {"TRUNCATE": "PG050", "REFERENCES": "PG051", "TRIGGER": "PG052", "MAINTAIN": "PG053"}.get(
             grant.privilege
         )
         if rule is not None:
             what = grant.privilege + (f" ({ident(grant.column)})" if grant.column else "")
-            yield found(
+            yield make_finding(
                 rule, at, f"{grantee_name(grant.grantee)} is granted {grant.privilege} on {at}.",
                 f"REVOKE {what} ON TABLE {sql} FROM {role(grant.grantee)};",
             )  # fmt: skip
         if grant.grantable:
             what = grant.privilege + (f" ({ident(grant.column)})" if grant.column else "")
-            yield found(
+            yield make_finding(
                 "PG055", at, f"{grantee_name(grant.grantee)} may grant {grant.privilege} on {at} to others.",
                 f"REVOKE GRANT OPTION FOR {what} ON TABLE {sql} FROM {role(grant.grantee)} CASCADE;",
             )  # fmt: skip
-        if relation.place == "child":
+        if relation.position == "child":
             on_child[grant.oid, grant.grantee].add(grant.privilege)
         elif grant.grantee is None:
             public[grant.oid].add(grant.privilege)
     for (oid, grantee), privileges in on_child.items():
-        relation = places[oid]
-        yield found(
-            "PG025", place_of(relation),
-            f"{grantee_name(grantee)} is granted {listed(privileges)} on {place_of(relation)} itself.",
+        relation = relations_by_oid[oid]
+        yield make_finding(
+            "PG025", name_of(relation),
+            f"{grantee_name(grantee)} is granted {joined(privileges)} on {name_of(relation)} itself.",
             f"REVOKE ALL ON TABLE {ident(relation.schema, relation.name)} FROM {role(grantee)};",
         )  # fmt: skip
     for oid, privileges in public.items():
-        relation = places[oid]
-        yield found(
-            "PG054", place_of(relation), f"PUBLIC is granted {listed(privileges)} on {place_of(relation)}.",
+        relation = relations_by_oid[oid]
+        yield make_finding(
+            "PG054", name_of(relation), f"PUBLIC is granted {joined(privileges)} on {name_of(relation)}.",
             f"REVOKE ALL ON TABLE {ident(relation.schema, relation.name)} FROM PUBLIC;",
         )  # fmt: skip
 
 
-def tenant_column(look: Look) -> Iterator[Finding]:
+def tenant_column(snapshot: Snapshot) -> Iterator[Finding]:
     """Judge the tenant column, and whether anybody said that it is the one."""
-    table, column = look.table, look.column
-    if table is None or "columns" in look.missing:
+    table, column = snapshot.table, snapshot.column
+    if table is None or "columns" in snapshot.missing:
         return
-    at, sql = place_of(table), ident(table.schema, table.name)
+    at, sql = name_of(table), ident(table.schema, table.name)
     if column is None:
-        name = look.tenant.column or "tenant_id"
-        if look.tenant.key is not None:
-            yield found("PG060", at, f"{at} has no column {name}, in which {look.tenant} was looked for.", _SAY)
+        name = snapshot.tenant.column or "tenant_id"
+        if snapshot.tenant.key is not None:
+            yield make_finding(
+                "PG060", at, f"{at} has no column {name}, in which {snapshot.tenant} was looked for.", _SAY
+            )
             return
-        yield found(
-            "PG060", at, f"{at} has no tenant column" + (f" {name}." if look.target.tenant_column else "."),
+        yield make_finding(
+            "PG060", at, f"{at} has no tenant column" + (f" {name}." if snapshot.target.tenant_column else "."),
             f"ALTER TABLE {sql} ADD COLUMN {ident(name)} text NOT NULL CHECK ({ident(name)} <> '');",
         )  # fmt: skip
         return
-    if look.target.guessed:
-        rest = f" It could also be {', '.join(look.target.others[:4])}." if look.target.others else ""
-        yield found(
-            "PG111", at, f"That {look.tenant} says whose a row of {at} is, is a guess.{rest}",
-            advice(f"Say it: vectoracl check --table {at} --tenant-column \"{look.tenant}\"; or another column, or "
+    if snapshot.target.guessed:
+        rest = f" It could also be {', '.join(snapshot.target.others[:4])}." if snapshot.target.others else ""
+        yield make_finding(
+            "PG111", at, f"That {snapshot.tenant} says whose a row of {at} is, is a guess.{rest}",
+            advice(f"Say it: vectoracl check --table {at} --tenant-column \"{snapshot.tenant}\"; or another column, or "
                    "column->>key of a JSON column."),
         )  # fmt: skip
-    if look.tenant.key is not None:
-        yield from _json_tenant(look, table, column)
+    if snapshot.tenant.key is not None:
+        yield from _json_tenant(snapshot, table, column)
         return
     subject, name = f"{at}.{column.name}", ident(column.name)
     # Where policies hold, such a row is seen by nobody, or by sessions without a scope: not a way to another tenant.
-    bound = look.target.foreign and bool(look.tenant_bounds)
+    bound = snapshot.target.foreign and bool(snapshot.tenant_bounds)
     if not column.not_null:
         fix = f"ALTER TABLE {sql} ALTER COLUMN {name} SET NOT NULL;"
-        yield found("PG069" if bound else "PG061", subject, "Rows without a tenant are accepted.", fix)
+        yield make_finding("PG069" if bound else "PG061", subject, "Rows without a tenant are accepted.", fix)
     if column.type_name in _TEXT_TYPES and not any("<> ''" in c for c in column.checks):
         fix = f"ALTER TABLE {sql} ADD CHECK ({name} <> '');"
-        yield found("PG069" if bound else "PG062", subject, "Rows with the empty string as tenant are accepted.", fix)
+        yield make_finding(
+            "PG069" if bound else "PG062", subject, "Rows with the empty string as tenant are accepted.", fix
+        )
     # A default that is the session's own tenant tags a row with the scope that it is written under.
     if column.default is not None and not column.generated and not settings_in(column.default):
-        yield found("PG063", subject, "Rows that name no tenant get one by default.",
+        yield make_finding("PG063", subject, "Rows that name no tenant get one by default.",
                      f"ALTER TABLE {sql} ALTER COLUMN {name} DROP DEFAULT;")  # fmt: skip
     if column.type_name in ("citext", "bpchar") or not column.deterministic:
-        yield found(
+        yield make_finding(
             "PG064", subject, f"Tenants of the type {column.type_text} with this collation can compare as equal.",
             advice("Drop the policies and keys of the column, run the next line, and create them again:")
             + f'\nALTER TABLE {sql} ALTER COLUMN {name} TYPE text COLLATE "C";',
         )  # fmt: skip
 
 
-def _json_tenant(look: Look, table: Relation, column: Column) -> Iterator[Finding]:
-    at, sql = place_of(table), ident(table.schema, table.name)
+def _json_tenant(snapshot: Snapshot, table: Relation, column: Column) -> Iterator[Finding]:
+    at, sql = name_of(table), ident(table.schema, table.name)
     if column.type_name not in JSON_KINDS:
-        yield found("PG060", at, f"{at}.{column.name} is not of type json or jsonb: it has no key.", _SAY)
+        yield make_finding("PG060", at, f"{at}.{column.name} is not of type json or jsonb: it has no key.", _SAY)
         return
-    needed = literal(look.tenant.key or "")
+    needed = literal(snapshot.tenant.key or "")
     if not any(needed in check and "IS NOT NULL" in check for check in column.checks):
-        yield found(
-            "PG069", f"{at}.{look.tenant}", f"{at} accepts rows whose {column.name} names no tenant.",
-            f"ALTER TABLE {sql} ADD CHECK ({look.tenant.sql} IS NOT NULL AND {look.tenant.sql} <> '');",
+        yield make_finding(
+            "PG069", f"{at}.{snapshot.tenant}", f"{at} accepts rows whose {column.name} names no tenant.",
+            f"ALTER TABLE {sql} ADD CHECK ({snapshot.tenant.sql} IS NOT NULL AND {snapshot.tenant.sql} <> '');",
         )  # fmt: skip
 
 
-def expected_columns(look: Look) -> Iterator[Finding]:
+def expected_columns(snapshot: Snapshot) -> Iterator[Finding]:
     """Compare the columns with what the configuration expects: names, types, and the vector's dimension."""
-    if look.table is None or "all_columns" in look.missing:
+    if snapshot.table is None or "all_columns" in snapshot.missing:
         return
-    at, sql = place_of(look.table), ident(look.table.schema, look.table.name)
-    there = {column.name: column for column in look.all_columns}
-    for name, kind, dimension in look.target.expected:
+    at, sql = name_of(snapshot.table), ident(snapshot.table.schema, snapshot.table.name)
+    there = {column.name: column for column in snapshot.all_columns}
+    for name, kind, dimension in snapshot.target.expected:
         column = there.get(name)
         if column is None:
-            yield found(
+            yield make_finding(
                 "PG112", f"{at}.{name}", f"{at} has no column {name}.",
                 advice("Run `vectoracl provision`, which adds what a later version needs; or correct the name under "
                        "columns in the configuration."),
             )  # fmt: skip
         elif {column.type_name, kind} == {"vector", "halfvec"} and column.modifier in (-1, dimension):
-            yield found(
+            yield make_finding(
                 "PG115", f"{at}.{name}", f"{name} is of type {column.type_text}; the configuration says {kind}.",
                 advice(f"Run `vectoracl provision`, which changes the column, or set type = {column.type_name!r}."),
             )  # fmt: skip
         elif not fits(column.type_name, kind):
-            yield found(
+            yield make_finding(
                 "PG113", f"{at}.{name}", f"{name} is of type {column.type_text}; the configuration needs {kind}.",
                 advice(
                     "Correct the configuration, or run `vectoracl provision`, which changes the column."
@@ -156,7 +160,7 @@ def expected_columns(look: Look) -> Iterator[Finding]:
                 ),
             )  # fmt: skip
         elif dimension is not None and column.modifier not in (-1, dimension):
-            yield found(
+            yield make_finding(
                 "PG113", f"{at}.{name}",
                 f"{name} holds vectors of {column.modifier} numbers; the configuration says dimension = {dimension}.",
                 advice(f"Set dimension = {column.modifier}, or copy the texts into a new table with the other embedder "
@@ -164,19 +168,19 @@ def expected_columns(look: Look) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def keys(look: Look) -> Iterator[Finding]:
+def keys(snapshot: Snapshot) -> Iterator[Finding]:
     """Judge unique keys and exclusion constraints: each is asked about hidden rows."""
-    tenant, places = look.tenant.column, {r.oid: r for r in look.relations}
-    for index in look.read("indexes", Index):
-        if not (index.unique or index.exclusion) or index.parent or _has_tenant(look, index):
+    tenant, relations_by_oid = snapshot.tenant.column, {r.oid: r for r in snapshot.relations}
+    for index in snapshot.read("indexes", Index):
+        if not (index.unique or index.exclusion) or index.parent or _has_tenant(snapshot, index):
             continue
-        relation = places[index.oid]
+        relation = relations_by_oid[index.oid]
         sql = ident(relation.schema, relation.name)
         keys = [k for k in index.keys if k]
-        if look.target.foreign and index.constraint_type == "p" and len(index.keys) == 1:
-            yield found(
-                "PG068", f"{place_of(relation)}.{index.name}",
-                f"The primary key of {place_of(relation)} is {keys[0]} alone, the same over all tenants.",
+        if snapshot.target.foreign and index.constraint_type == "p" and len(index.keys) == 1:
+            yield make_finding(
+                "PG068", f"{name_of(relation)}.{index.name}",
+                f"The primary key of {name_of(relation)} is {keys[0]} alone, the same over all tenants.",
                 advice("Let ids be random (uuid) or drawn by the server. A key with the tenant in front of it is "
                        "better, where the application's own statements allow it (ON CONFLICT, foreign keys)."),
             )  # fmt: skip
@@ -193,27 +197,27 @@ def keys(look: Look) -> Iterator[Finding]:
             if plain:
                 where = f" WHERE {index.predicate}" if index.predicate else ""
                 fix += f" CREATE UNIQUE INDEX {ident(index.name)} ON {sql} ({columns([tenant, *keys])}){where};"
-        yield found("PG065", f"{place_of(relation)}.{index.name}",
+        yield make_finding("PG065", f"{name_of(relation)}.{index.name}",
                      f"{index.name} is unique over all tenants: {', '.join(k or 'an expression' for k in index.keys)}.",
                      fix)  # fmt: skip
 
 
-def _has_tenant(look: Look, index: Index) -> bool:
+def _has_tenant(snapshot: Snapshot, index: Index) -> bool:
     """Whether the tenant is one of the index's columns or, as a key of a JSON column, of its expressions."""
-    if look.tenant.key is None:
-        return bool(look.tenant) and look.tenant.column in index.keys
-    quoted = look.tenant.sql
+    if snapshot.tenant.key is None:
+        return bool(snapshot.tenant) and snapshot.tenant.column in index.keys
+    quoted = snapshot.tenant.sql
     return quoted.replace('"', "") in index.definition.replace("::text", "").replace('"', "")
 
 
-def foreign_keys(look: Look) -> Iterator[Finding]:
+def foreign_keys(snapshot: Snapshot) -> Iterator[Finding]:
     """Judge foreign keys to and from the table."""
-    tenant = look.tenant.column if look.tenant.key is None else ""
-    for key in look.read("foreign_keys", ForeignKey):
+    tenant = snapshot.tenant.column if snapshot.tenant.key is None else ""
+    for key in snapshot.read("foreign_keys", ForeignKey):
         if tenant and tenant in (key.columns if key.direction == "out" else key.to_columns):
             continue  # the tenant stands in it, also where the other table calls it something else (tenants.id)
-        if look.target.foreign and key.direction == "out" and not key.to_has_tenant:
-            yield found(
+        if snapshot.target.foreign and key.direction == "out" and not key.to_has_tenant:
+            yield make_finding(
                 "PG103", f"{key.schema}.{key.table}.{key.name}",
                 f"{key.name} refers to {key.to_schema}.{key.to_table}, which has no tenant.",
                 advice(f"Keep it if {key.to_schema}.{key.to_table} is the same for all tenants. If its rows are a "
@@ -229,86 +233,88 @@ def foreign_keys(look: Look) -> Iterator[Finding]:
             fix = (
                 f"{drop}{unique} ALTER TABLE {here} ADD CONSTRAINT {ident(key.name)} "
                 f"FOREIGN KEY ({columns([tenant, *key.columns])}) REFERENCES {there} ({columns(wanted)})"
-                f"{_action(look, 'UPDATE', key.on_update, key.columns)}"
-                f"{_action(look, 'DELETE', key.on_delete, key.columns)};"
+                f"{_action(snapshot, 'UPDATE', key.on_update, key.columns)}"
+                f"{_action(snapshot, 'DELETE', key.on_delete, key.columns)};"
             )
         else:
             fix = drop
-            if look.target.foreign:
+            if snapshot.target.foreign:
                 fix = advice(f"Give {key.schema}.{key.table} the tenant's column, and refer to both: the tenant and "
                              f"{', '.join(key.to_columns)}.")  # fmt: skip
-        yield found(
+        yield make_finding(
             "PG066" if key.direction == "in" else "PG067", f"{key.schema}.{key.table}.{key.name}",
             f"{key.name} goes from {key.schema}.{key.table} to {key.to_schema}.{key.to_table} without the tenant.", fix,
         )  # fmt: skip
 
 
-def _action(look: Look, event: str, action: str, names: list[str]) -> str:
+def _action(snapshot: Snapshot, event: str, action: str, names: list[str]) -> str:
     if action not in _ACTIONS:
         return ""
     text = f" ON {event} {_ACTIONS[action]}"
     if action in "nd":
-        if event == "UPDATE" or look.major < 15:
+        if event == "UPDATE" or snapshot.major < 15:
             return ""  # it would set the tenant itself
         text += f" ({columns(names)})"
     return text
 
 
-def indexes(look: Look) -> Iterator[Finding]:
+def indexes(snapshot: Snapshot) -> Iterator[Finding]:
     """Judge approximate indexes that hold more than one tenant."""
-    places = {r.oid: r for r in look.relations}
+    relations_by_oid = {r.oid: r for r in snapshot.relations}
     roots: dict[str, list[str]] = defaultdict(list)
-    for index in look.read("indexes", Index):
-        relation = places[index.oid]
-        if index.method not in ("hnsw", "ivfflat") or index.kind == "I" or _one_tenant(look, relation):
+    for index in snapshot.read("indexes", Index):
+        relation = relations_by_oid[index.oid]
+        if index.method not in ("hnsw", "ivfflat") or index.kind == "I" or _one_tenant(snapshot, relation):
             continue
-        partial = bind(index.predicate, look.tenant)
+        partial = bind(index.predicate, snapshot.tenant)
         if partial is not None and partial.binding is Binding.FIXED:
             continue
-        roots[index.parent or ident(index.schema, index.name)].append(place_of(relation))
+        roots[index.parent or ident(index.schema, index.name)].append(name_of(relation))
     for root, tables in roots.items():
         parts = root if root.startswith('"') else ident(*root.split(".", 1))
-        yield found(
+        yield make_finding(
             "PG105", parts.replace('"', ""), f"An approximate index on {', '.join(sorted(tables))} holds many tenants.",
             advice("Keep it until something replaces it: partitions by tenant, each with an index (`vectoracl "
                    "provision --adopt` makes them), or a partial index for each large tenant. Then it can go."),
         )  # fmt: skip
 
 
-def planning(look: Look) -> Iterator[Finding]:
+def planning(snapshot: Snapshot) -> Iterator[Finding]:
     """Say that statements without the tenant's predicate are slow, where there are many partitions."""
-    table = look.table
-    if table is None or table.kind != "p" or look.tenant.column is None:
+    table = snapshot.table
+    if table is None or table.kind != "p" or snapshot.tenant.column is None:
         return
-    parts = [child for child in look.children if child.is_partition]
+    parts = [child for child in snapshot.children if child.is_partition]
     if len(parts) < MANY_PARTITIONS:
         return
-    yield found(
-        "PG107", place_of(table), f"{place_of(table)} has {len(parts):,} partitions. A statement that does not compare "
-        f"{look.tenant} with a value is planned over all of them, and locks them all.",
-        advice(f"In your own SQL, also in a join, compare the tenant in the statement too: WHERE {look.tenant.sql} = "
+    yield make_finding(
+        "PG107", name_of(table), f"{name_of(table)} has {len(parts):,} partitions. A statement that does not compare "
+        f"{snapshot.tenant} with a value is planned over all of them, and locks them all.",
+        advice(f"In your own SQL, also in a join, compare the tenant in the statement too: WHERE "
+        f"{snapshot.tenant.sql} = "
                "'TENANT', for each such table. Demote small tenants (`vectoracl tenants list` advises)."),
     )  # fmt: skip
 
 
-def _one_tenant(look: Look, relation: Relation) -> bool:
+def _one_tenant(snapshot: Snapshot, relation: Relation) -> bool:
     """A LIST partition by the tenant column alone, for exactly one value."""
     parent = next(
-        (r for r in look.relations if (r.schema, r.name) == (relation.parent_schema, relation.parent_name)), None
+        (r for r in snapshot.relations if (r.schema, r.name) == (relation.parent_schema, relation.parent_name)), None
     )
     if parent is None or not relation.is_partition or parent.partition_key is None:
         return False
     key = parent.partition_key.replace('"', "")
-    if relation.one_value and look.tenant.key is None and key == f"LIST ({look.tenant.column})":
+    if relation.one_value and snapshot.tenant.key is None and key == f"LIST ({snapshot.tenant.column})":
         return True
-    return _one_tenant(look, parent)
+    return _one_tenant(snapshot, parent)
 
 
-def catalog(look: Look) -> Iterator[Finding]:
+def catalog(snapshot: Snapshot) -> Iterator[Finding]:
     """Say what the catalog tells everybody."""
-    if look.table is not None:
-        yield found(
-            "PG106", place_of(look.table), f"Row estimates of {len(look.relations)} relations, and the bounds of their "
+    if snapshot.table is not None:
+        yield make_finding(
+            "PG106", name_of(snapshot.table), f"Row estimates of {len(snapshot.relations)} relations, and the bounds "
+            "of their "
             "partitions, are open to every role that can connect.",
             advice("Let no stranger run SQL; name partitions by a number or a hash instead of by the tenant."),
         )  # fmt: skip

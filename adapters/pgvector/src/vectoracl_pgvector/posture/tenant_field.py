@@ -37,11 +37,11 @@ class TenantField:
         return ident(self.column) if self.key is None else f"({ident(self.column)} ->> {literal(self.key)})"
 
 
-def parse(said: str, columns: Iterable[str] | None = None) -> TenantField:
+def parse(text: str, columns: Iterable[str] | None = None) -> TenantField:
     """Read `column`, `column->>key` or `column->>'key'`; a column that is really called so comes first."""
-    match = _ARROW.match(said)
-    if match is None or (columns is not None and said in set(columns)):
-        return TenantField(said)
+    match = _ARROW.match(text)
+    if match is None or (columns is not None and text in set(columns)):
+        return TenantField(text)
     quoted = match["quoted"]
     return TenantField(match["column"].strip(), quoted.replace("''", "'") if quoted else match["bare"].strip())
 
