@@ -4,39 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import psycopg
 import pytest
 
-from vectoracl import Chunk, PostureError, RefusedError, VectorACL, connect, testing
+from vectoracl import PostureError, RefusedError, VectorACL, connect
+from vectoracl_conformance.adapter_tests import kept_embedder
+from vectoracl_conformance.adapter_tests.kept_embedder import WRITER, One, provision
 from vectoracl_pgvector.vector_column import escaped
 
 from pgvector_support.stores import Store
 
-WRITER = testing.principal("writer", "acme")
 
-
-class One:
-    name = "one:8"
-    dimension = 8
-
-    def embed_documents(self, texts):
-        return np.tile(np.arange(1, 9, dtype=np.float32), (len(texts), 1))
-
-    embed_queries = embed_documents
-
-
-class Other(One):
+class Odd(One):
     name = 'it\'s 100% "other"\\:8'
-
-
-def provision(config, embedder=None):
-    with VectorACL(config, embedder=embedder) as acl:
-        operator = acl.operator()
-        try:
-            return operator.plan(), operator.provision()
-        finally:
-            operator.close()
 
 
 def comment(store: Store) -> str | None:
@@ -50,25 +30,13 @@ def comment(store: Store) -> str | None:
 
 
 def test_an_existing_store_learns_its_embedder_at_the_next_provision(store: Store) -> None:
-    with connect(store.config, embedder=One()) as acl:  # nothing is known yet, so nothing is refused
-        acl.scoped(WRITER).upsert([Chunk("a", "d", "text")])
+    kept_embedder.write_before(store.config)
     provision(store.config)
     assert comment(store) is None
-    plan, _ = provision(store.config, Other())
+    plan, _ = provision(store.config, Odd())
     assert plan.count("COMMENT ON COLUMN") >= 1
-    provision(store.config, Other())
-    with connect(store.config, embedder=Other()) as acl:
-        assert acl.check()["main"].embedder == Other.name
-        assert len(acl.scoped(WRITER).search("text")) == 1
-    with connect(store.config, embedder=One()) as acl:
-        docs = acl.scoped(WRITER)
-        for call in (lambda: docs.search("text"), lambda: docs.upsert([Chunk("b", "d", "text")])):
-            with pytest.raises(RefusedError, match="copy --reembed"):
-                call()
-        assert len(docs.search([1.0] * 8)) == 1
-        assert "VA002" in {one.rule.id for one in acl.check()["main"].findings}
-    with pytest.raises(RefusedError, match="copy --reembed"):
-        provision(store.config, One())
+    provision(store.config, Odd())
+    kept_embedder.assert_kept(store.config, Odd(), One())
     with connect(store.config) as acl:
         assert len(acl.scoped(WRITER).search([1.0] * 8)) == 1
 

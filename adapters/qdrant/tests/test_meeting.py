@@ -23,6 +23,7 @@ from vectoracl.filters.predicate import ALWAYS, Eq, Or
 from vectoracl.filters.validation import check_fields
 from vectoracl.model.queries import VectorQuery
 from vectoracl.model.records import Record, Tag
+from vectoracl_conformance.adapter_tests.interleaved import FunctionPort
 from vectoracl_conformance.interleave import Ended, World, deaths, frozen, moments, outcomes, schedules
 from vectoracl_qdrant import schema
 from vectoracl_qdrant.adapter import QdrantAdapter
@@ -137,21 +138,8 @@ class Local:
         return {str(one.id): (None, one.payload) for one in found}
 
 
-class _Port:
-    parallel = 1
-
-    def __init__(self, perform: Callable[[Any], Any]) -> None:
-        self.perform = perform
-
-    def execute(self, request: Any, _: float | None) -> Any:
-        return self.perform(request)
-
-    def close(self) -> None:
-        pass
-
-
 def drive(client: Any, flow: Any) -> Any:
-    return run(flow, {"store": _Port(client)})
+    return run(flow, {"store": FunctionPort(client)})
 
 
 def pieces(step: Any) -> Sequence[Any] | None:
