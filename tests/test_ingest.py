@@ -184,7 +184,7 @@ def test_no_document_is_ever_replaced_by_another_file(tmp_path_factory, tree, da
             for name, text in first.items():
                 assert now[name] == text
             first |= now
-            wanted = {str(f.path) for f in find(given_, lambda _: None, apart=True)}
+            wanted = {str(f.path) for f in find(given_, lambda _: None, distinct=True)}
             assert result.exit_code == 2 or wanted <= set(now.values())
 
 
@@ -197,7 +197,7 @@ def test_two_files_that_no_folder_tells_apart_are_refused(tmp_path):
     if len(list(tmp_path.iterdir())) < 2:
         pytest.skip("this file system knows both as one")
     with pytest.raises(InvalidInputError, match="Two files"):
-        find([tmp_path], lambda _: None, apart=True)
+        find([tmp_path], lambda _: None, distinct=True)
 
 
 # --- prune

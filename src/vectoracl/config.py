@@ -21,7 +21,7 @@ from pydantic import (
 
 from vectoracl.adapter_api.contract import Grade
 from vectoracl.adapter_api.settings import Model, Secret
-from vectoracl.errors import ConfigError, InvalidTenantError, apart
+from vectoracl.errors import ConfigError, InvalidTenantError, without_context
 from vectoracl.model.identifiers import check_tenant
 
 DEFAULT_PATH = "vectoracl.toml"
@@ -67,7 +67,7 @@ class TenantsConfig(Model):
         return {_tenant(tenant): store for tenant, store in value.items()}
 
 
-@apart
+@without_context
 def _tenant(value: str) -> str:
     try:
         return check_tenant(value)
@@ -163,7 +163,7 @@ def describe(error: ValidationError, place: str) -> ConfigError:
     return ConfigError(f"{place}: " + "; ".join(lines) + ".")
 
 
-@apart
+@without_context
 def read(
     config: str | os.PathLike[str] | Mapping[str, Any] | Config, *, store: str | None = None
 ) -> tuple[Config, Path]:
@@ -196,7 +196,7 @@ def read(
     return parsed, base
 
 
-@apart
+@without_context
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -211,7 +211,7 @@ def _toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
 
 
-@apart
+@without_context
 def adapter_config(model: type[BaseModel], store: StoreConfig, name: str) -> BaseModel:
     """Check the adapter's part of `[stores.NAME]` by the adapter's own model. Raises: ConfigError."""
     try:

@@ -205,8 +205,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def apart(function: Callable[P, R]) -> Callable[P, R]:
-    """Raise our errors of *function* without what they were raised beside; a cause that was given stays.
+def without_context(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate *function* so that its errors of vectoracl carry no `__context__`; a cause that was given stays.
 
     For functions that turn an error into one of ours in an `except` block, and for those that call such a generator: a
     generator's error gets the one that it handles as its context whatever it does. Works on coroutine functions too.

@@ -79,7 +79,7 @@ class Unscoped:
         flow = recorded(acl.pipeline, named.store, "unscoped", self._reason, ["*"], body, size=len, hits=_hits)
         core = acl.core_port
         ports = {"store": named.port, "audit": core, "embedder": core}
-        return run(flow, ports, timeout=named.config.timeout, apart=EMBEDDING)
+        return run(flow, ports, timeout=named.config.timeout, separate_limit=EMBEDDING)
 
 
 class Operated:

@@ -117,9 +117,9 @@ def test_what_is_asked_before_serving_does_not_name_a_tenant(store: Provisioned)
         with v.connect({"version": 1, "stores": {"main": main}}):
             pass
         asked = [(one.path, {**one.params, **(one.body or {})}.get("namespace", "")) for one in server.asked]
-    nobody = "vectoracl-nobody-"
+    unused_namespace = "vectoracl-nobody-"
     itself = ("/query", "vectoracl-about-")  # what the index keeps of itself
-    assert asked == [("/query", nobody), ("/vectors/list", ""), ("/vectors/delete", nobody), itself]
+    assert asked == [("/query", unused_namespace), ("/vectors/list", ""), ("/vectors/delete", unused_namespace), itself]
 
 
 def test_the_plan_of_an_index_that_is_not_there() -> None:

@@ -23,7 +23,7 @@ from vectoracl.model.queries import RRF_K
 from vectoracl.text import sparse_words
 from vectoracl_conformance.strategies import unit
 from vectoracl_pinecone import lexical
-from vectoracl_pinecone.compile import FAINT
+from vectoracl_pinecone.compile import TINY
 from vectoracl_pinecone.config import PineconeConfig
 
 from pinecone_support.stub import KEY, Stub, stub
@@ -198,10 +198,10 @@ def test_a_leg_by_words_in_a_vector_index_has_a_vector_that_cannot_matter() -> N
         (body,) = [
             one.body for one in server.asked if one.body and "sparseVector" in one.body and one.body["topK"] == 4
         ]
-        assert body["vector"] == [FAINT, *[0.0] * 7]
+        assert body["vector"] == [TINY, *[0.0] * 7]
         assert body["sparseVector"] == {"indices": sparse_words.places("apple"), "values": [1.0]}
         # Of vectors as large as float32 gets short of overflowing, against the smallest difference of two scores.
-        assert FAINT * 1e20 < 1e-4 / 1000
+        assert TINY * 1e20 < 1e-4 / 1000
 
 
 @pytest.mark.parametrize("kind", KINDS)

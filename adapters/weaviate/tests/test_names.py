@@ -12,7 +12,7 @@ from vectoracl.errors import VectorACLError
 from vectoracl.model.identifiers import check_tenant
 from vectoracl.model.records import Tag
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.names import barred, id_of, readable, seek_key, tenant_name, unbarred
+from vectoracl_weaviate.names import escape, id_of, readable, seek_key, tenant_name, unescape
 
 ALLOWED = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 ids = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Cn", "Cf", "Co", "Zl", "Zp")), min_size=1)
@@ -56,8 +56,8 @@ def test_keys_sort_as_their_parts_do(some):
 
 @given(ids, ids)
 def test_a_keyword_is_kept_whole(one, other):
-    assert unbarred(barred(one)) == one
-    assert (barred(one).strip() == barred(other).strip()) == (one == other)
+    assert unescape(escape(one)) == one
+    assert (escape(one).strip() == escape(other).strip()) == (one == other)
 
 
 def test_versions_of_one_generation_are_different_objects():

@@ -22,7 +22,7 @@ from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Tag
 from vectoracl.testing import principal
 from vectoracl_weaviate import compile as compiling
-from vectoracl_weaviate.names import barred, known, present
+from vectoracl_weaviate.names import escape, known, present
 
 from weaviate_support.stores import made
 
@@ -55,7 +55,7 @@ def with_fields(store: Any, fields: dict[str, str]) -> dict[str, Any]:
 
 
 def unmarked(metadata: Any, _fields: Any) -> list[str]:
-    return [barred(one) for one in present(metadata)]
+    return [escape(one) for one in present(metadata)]
 
 
 @pytest.fixture(scope="module")
@@ -168,12 +168,12 @@ def agree(held: dict[str, Any], fields: dict[str, str]) -> bool:
     """Tell whether the property, the marker and the metadata of an object say the same of every field."""
     metadata = json.loads(held["metadata"])
     for name, kind in fields.items():
-        there, absent = map(barred, known(name, FieldType(kind)))
+        there, absent = map(escape, known(name, FieldType(kind)))
         value = held.get(f"m_{ {'keyword': 'kw', 'number': 'num'}[kind] }_{name}")
         marks = held.get("present") or []
         if (there in marks, absent in marks) != (name in metadata, name not in metadata):
             return False
-        if value != (barred(metadata[name]) if isinstance(metadata.get(name), str) else metadata.get(name)):
+        if value != (escape(metadata[name]) if isinstance(metadata.get(name), str) else metadata.get(name)):
             return False
     return True
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from vectoracl.errors import ConfigError, apart
+from vectoracl.errors import ConfigError, without_context
 
 
-@apart
+@without_context
 def import_path(path: str, key: str) -> Any:
     """Return what "package.module:attribute" names. Raises: ConfigError that names *key*."""
     module, _, attribute = path.partition(":")

@@ -71,9 +71,9 @@ if typing.TYPE_CHECKING:
         UnsupportedPredicateError,
         UntaggedWriteError,
         VectorACLError,
-        apart,
         caused,
         unchained,
+        without_context,
     )
     from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS, BooleanCompiler
     from vectoracl.filters.predicate import (
@@ -120,7 +120,7 @@ else:
             "vectoracl.errors": (
                 "AdapterNotFoundError ClosedError ConfigError DeniedError InvalidInputError "
                 "InvalidTenantError PostureError RefusedError ScopeViolationError StoreError "
-                "TooLargeError UnsupportedPredicateError UntaggedWriteError VectorACLError apart caused "
+                "TooLargeError UnsupportedPredicateError UntaggedWriteError VectorACLError without_context caused "
                 "unchained"
             ),
             "vectoracl.filters.boolean_compiler": "ALL_ROWS NO_ROWS BooleanCompiler",
@@ -223,7 +223,6 @@ __all__ = [
     "VectorACLError",
     "VectorQuery",
     "address",
-    "apart",
     "at_generation",
     "authority",
     "caused",
@@ -243,4 +242,5 @@ __all__ = [
     "together",
     "unchained",
     "version_of",
+    "without_context",
 ]

@@ -19,7 +19,7 @@ import numpy as np
 
 from vectoracl.adapter_api.chunk_validation import validate_chunks
 from vectoracl.adapter_api.contract import Adopted, Progress
-from vectoracl.errors import RefusedError, StoreError, apart
+from vectoracl.errors import RefusedError, StoreError, without_context
 from vectoracl.filters.validation import FieldType, reserved_key
 from vectoracl.model.identifiers import check_tenant, look_alikes
 from vectoracl.model.records import Chunk, Record, Tag, Vector
@@ -80,7 +80,7 @@ def text_in(value: object) -> str:
     return value
 
 
-@apart
+@without_context
 def moments(metadata: Mapping[str, Any], fields: Mapping[str, FieldType]) -> dict[str, Any]:
     """Return *metadata* with the texts of its datetime fields as datetimes. Raises: RefusedError."""
     made = dict(metadata)
@@ -116,7 +116,7 @@ def steps(said: str) -> tuple[str, ...]:
     return tuple(part.strip().removeprefix("'").removesuffix("'") for part in said.split("->>"))
 
 
-@apart
+@without_context
 def text_at(value: object, keys: Sequence[str]) -> str | None:
     """Return the text in *value* at *keys*; JSON that is kept as a text is read. None: there is none.
 
@@ -323,7 +323,7 @@ def look(
 # The copy
 
 
-@apart
+@without_context
 def by_tenant(
     rows: Iterable[Row], record: Callable[[Row], Record], id_of: Callable[[Row], str], source: str, what: str
 ) -> Groups:

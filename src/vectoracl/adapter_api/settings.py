@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
 
-from vectoracl.errors import ConfigError, apart
+from vectoracl.errors import ConfigError, without_context
 
 
 class Model(BaseModel):
@@ -35,7 +35,7 @@ class Secret(Model):
             raise ValueError('give a text, { env = "NAME" } or { file = "path" }')
         return self
 
-    @apart
+    @without_context
     def reveal(self, base: Path | None = None) -> str:
         """Return the secret; *base* is the folder of relative paths. Raises: ConfigError that names the source."""
         if self.text is not None:

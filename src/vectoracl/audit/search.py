@@ -16,7 +16,7 @@ from typing import IO, Any
 import orjson
 
 from vectoracl.audit.returned_hashes import key_id, returned_hash
-from vectoracl.errors import InvalidInputError, apart
+from vectoracl.errors import InvalidInputError, without_context
 
 READS = frozenset({"search", "fetch", "scan", "hazmat.unscoped"})
 """The actions of records whose operation returns chunks."""
@@ -67,7 +67,7 @@ def sizes(files: Sequence[Path]) -> list[tuple[Path, int]]:
     return [(one, _size(one)) for one in files]
 
 
-@apart
+@without_context
 def _size(path: Path) -> int:
     try:
         if not path.is_file():

@@ -14,7 +14,7 @@ from vectoracl.cli.common import CLEAN, FINDINGS, JsonOption, Steps, done, opene
 from vectoracl.copying.checkpoint import Checkpoint
 from vectoracl.copying.compare import Comparison
 from vectoracl.copying.copy import PAGE, Copy, Plan, Report, Side
-from vectoracl.errors import InvalidInputError, apart
+from vectoracl.errors import InvalidInputError, without_context
 
 _MOST = 20
 
@@ -130,7 +130,7 @@ def copy(
     done(FINDINGS if report is not None and report.different else CLEAN)
 
 
-@apart
+@without_context
 def _chosen(named: list[str] | None, listed: Path | None) -> list[str] | None:
     """Return the tenants that were given, None for all. Raises: InvalidInputError."""
     if named and listed is not None:

@@ -117,7 +117,7 @@ def ingest(
     skipped: list[Skipped] = []
     with Steps(quiet=as_json) as steps:
         steps.step("finding files", 0, None)
-        files = _under(find(paths, skipped.append, apart=True), under)
+        files = _under(find(paths, skipped.append, distinct=True), under)
         steps.step("finding files", 1, 1)
         steps.step("opening the store", 0, None)
         with opened_for(principal, config, store) as acl:

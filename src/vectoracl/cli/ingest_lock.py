@@ -15,7 +15,7 @@ import typer
 from vectoracl._util.file_lock import FileLock
 from vectoracl._util.private_files import take_folder
 from vectoracl.cli.common import one_line, person
-from vectoracl.errors import RefusedError, apart
+from vectoracl.errors import RefusedError, without_context
 
 
 def folder() -> Path:
@@ -58,7 +58,7 @@ def _path(place: str, tenant: str) -> str:
     return f"ingest-{key}.lock"
 
 
-@apart
+@without_context
 def _taken(name: str) -> tuple[FileLock | None, str]:
     """Return the lock *name*, held or not; None and why where there can be none."""
     words = f"process {os.getpid()} on {socket.gethostname()}, run by {person()} since "

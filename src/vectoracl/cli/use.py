@@ -24,7 +24,7 @@ from vectoracl.cli.common import (
     print_json,
     show_commands,
 )
-from vectoracl.errors import InvalidInputError, apart
+from vectoracl.errors import InvalidInputError, without_context
 from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.actions import ALL_ACTIONS
 from vectoracl.model.queries import Hybrid, Lexical
@@ -74,7 +74,7 @@ def search(
     _show(result, command_line("explain", "--as", who, config=config, store=store), full=full)
 
 
-@apart
+@without_context
 def _where(text: str | None) -> Predicate:
     """Read the filter of `--where`. Raises: InvalidInputError."""
     if text is None:

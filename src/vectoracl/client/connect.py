@@ -37,7 +37,7 @@ from vectoracl.errors import (
     PostureError,
     RefusedError,
     VectorACLError,
-    apart,
+    without_context,
 )
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.filters.validation import check_fields
@@ -143,7 +143,7 @@ class _Base:
     def _alive(self) -> bool:
         return not self._closed
 
-    @apart
+    @without_context
     def _named(self, name: str) -> _OpenStore:
         """Return the store, opened but not contacted. Raises: ClosedError, ConfigError, AdapterNotFoundError."""
         if self._closed:
@@ -269,7 +269,7 @@ class VectorACL(_Base):
         if named is None or named.posture is None or self._closed:
             named = self._ready(store.name)
         if timeout is None:
-            return run(flow, named.ports, timeout=named.config.timeout, pool=self._threads, apart=EMBEDDING)
+            return run(flow, named.ports, timeout=named.config.timeout, pool=self._threads, separate_limit=EMBEDDING)
         return run(flow, named.ports, timeout=timeout, pool=self._threads)
 
     def _threads(self) -> ThreadPoolExecutor:
@@ -301,7 +301,7 @@ class VectorACL(_Base):
         flow = accepting(self.pipeline, named.store, door, posture)
         run(flow, {"audit": self.core_port}, timeout=named.config.timeout)
 
-    @apart
+    @without_context
     def _posture(self, named: _OpenStore) -> Posture:
         with self._foreign(named.config.adapter):
             port: Port = self._port_of(named, "port")
@@ -327,7 +327,7 @@ class VectorACL(_Base):
         self._accepting(self._named(name), "check", posture)
         return posture
 
-    @apart
+    @without_context
     def places(self, store: str) -> frozenset[str]:
         """Return where *store* is, by what the server and its address say; `places.shared` tells whether two are one.
 
@@ -355,7 +355,7 @@ class VectorACL(_Base):
         named = self._named(self._known(store))
         return recorded_operator(raw, self.pipeline, named.store, self.core_port, check_text(reason, "reason", 1024))
 
-    @apart
+    @without_context
     def _operator(self, store: str | None) -> Operator:
         """Return the adapter's own operator, whose calls leave no record: `hazmat` writes those."""
         named = self._named(self._known(store))
@@ -379,7 +379,7 @@ class VectorACL(_Base):
         store, flow = self._explain(principal, action, document)
         return self.run(store, flow, None)
 
-    @apart
+    @without_context
     def close(self) -> None:
         """Close every store and the audit sink; handles raise ClosedError from now on. Can be called again.
 
@@ -449,7 +449,7 @@ class AsyncVectorACL(_Base):
         """Drive *flow* on *store*; the handles call this."""
         named = await self._ready(store.name)
         if timeout is None:
-            return await arun(flow, named.aports, timeout=named.config.timeout, apart=EMBEDDING)
+            return await arun(flow, named.aports, timeout=named.config.timeout, separate_limit=EMBEDDING)
         return await arun(flow, named.aports, timeout=timeout)
 
     async def _ready(self, name: str) -> _OpenStore:
@@ -470,7 +470,7 @@ class AsyncVectorACL(_Base):
         flow = accepting(self.pipeline, named.store, door, posture)
         await arun(flow, {"audit": self._core_async}, timeout=named.config.timeout)
 
-    @apart
+    @without_context
     async def _posture(self, named: _OpenStore) -> Posture:
         with self._foreign(named.config.adapter):
             # Made and kept in the thread: a caller that is cancelled meanwhile leaves none behind that nobody closes.
@@ -517,7 +517,7 @@ class AsyncVectorACL(_Base):
         store, flow = self._explain(principal, action, document)
         return await self.arun(store, flow, None)
 
-    @apart
+    @without_context
     async def close(self) -> None:
         """Close every store and the audit sink; see `VectorACL.close`. Raises: also ClosedError in another loop."""
         if self._closed:
@@ -655,7 +655,7 @@ def _open_embedder(config: Config) -> Embedder | None:
     return None if one is None else open_embedder(one.use, dimension=one.dimension, allow_import=one.allow_import)
 
 
-@apart
+@without_context
 def _open_policy(config: PolicyConfig, shared: tuple[str, ...], *, debug: bool = False) -> Policy:
     if config.use == "tenant":
         return TenantPolicy(tuple(check_tenant(one) for one in shared))

@@ -15,7 +15,7 @@ import orjson
 from vectoracl._util.file_lock import FileLock
 from vectoracl._util.private_files import open_private, read_private, replace_atomically
 from vectoracl.adapter_api.operations import Position
-from vectoracl.errors import ConfigError, InvalidInputError, RefusedError, apart
+from vectoracl.errors import ConfigError, InvalidInputError, RefusedError, without_context
 
 State = Literal["begun", "copied", "verified"]
 
@@ -48,7 +48,7 @@ class Checkpoint:
         if found is not None:
             self._read(found)
 
-    @apart
+    @without_context
     def _read(self, found: bytes) -> None:
         """Raises: InvalidInputError if the file is no checkpoint, or that of another copy."""
         lines = found.split(b"\n")
@@ -73,14 +73,14 @@ class Checkpoint:
         self._content.update(b"\n".join(lines))
         self._torn = whole if rest else None
 
-    @apart
+    @without_context
     def _bytes(self) -> bytes | None:
         try:
             return read_private(self.path)
         except OSError as error:
             raise ConfigError(f"The checkpoint {self.path} cannot be read: {error.strerror}.") from None
 
-    @apart
+    @without_context
     def _locked(self) -> FileLock:
         try:
             return FileLock(f"{self.path}.lock")
@@ -132,7 +132,7 @@ class Checkpoint:
         else:
             self._replace(orjson.dumps({"copy": 1, "binding": self._binding}) + b"\n" + line)
 
-    @apart
+    @without_context
     def _append(self, data: bytes) -> None:
         try:
             with os.fdopen(open_private(self.path, os.O_WRONLY | os.O_APPEND), "ab") as file:
@@ -143,7 +143,7 @@ class Checkpoint:
             raise self._unwritable(error) from None
         self._content.update(data)
 
-    @apart
+    @without_context
     def _replace(self, data: bytes) -> None:
         """Make *data* the file's whole content, in one step."""
         try:

@@ -28,7 +28,7 @@ from vectoracl.errors import (
     StoreError,
     TooLargeError,
     VectorACLError,
-    apart,
+    without_context,
 )
 from vectoracl.hazmat import Operated
 from vectoracl.model.identifiers import check_tenant, look_alikes
@@ -192,7 +192,7 @@ class Copy:
                     sizes[tenant] = rows
         return sorted(sizes), sizes
 
-    @apart
+    @without_context
     def _listed(self, store: str) -> list[tuple[str, int]]:
         adapter = self._source.acl.config.stores[store].adapter
         way = "Pass the tenants with --tenant ID or --tenants FILE (one id a line)."

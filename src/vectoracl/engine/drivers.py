@@ -38,14 +38,14 @@ def run(
     *,
     timeout: float | None = None,
     pool: Callable[[], Executor] | None = None,
-    apart: frozenset[str] = frozenset(),
+    separate_limit: frozenset[str] = frozenset(),
 ) -> R:
     """Drive *flow* to its end with sync *ports*; *timeout* is in seconds for the whole flow.
 
-    What the ports named by *apart* take does not count: they have limits of their own. *pool* returns the threads that
-    perform the further legs of a tuple; without it they are made for each tuple.
-    An error of a port is thrown into the flow. Anything that is no Exception (KeyboardInterrupt) closes the flow and
-    is re-raised. Raises: what the flow raises.
+    What the ports named by *separate_limit* take does not count: they have limits of their own. *pool* returns the
+    threads that perform the further legs of a tuple; without it they are made for each tuple. An error of a port is
+    thrown into the flow. Anything that is no Exception (KeyboardInterrupt) closes the flow and is re-raised. Raises:
+    what the flow raises.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     value: Any = None
@@ -60,7 +60,7 @@ def run(
         try:
             if isinstance(step, tuple):
                 value = _legs(step, ports, deadline, pool)
-            elif step.port in apart:
+            elif step.port in separate_limit:
                 started = time.monotonic()
                 try:
                     value = ports[step.port].execute(step, None)
@@ -80,7 +80,7 @@ async def arun(
     ports: Mapping[str, AsyncPort],
     *,
     timeout: float | None = None,
-    apart: frozenset[str] = frozenset(),
+    separate_limit: frozenset[str] = frozenset(),
 ) -> R:
     """Drive *flow* to its end with async *ports*; the same as `run`. Cancellation closes the flow and is re-raised."""
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -95,7 +95,7 @@ async def arun(
         try:
             if isinstance(step, tuple):
                 value = await _alegs(step, ports, deadline)
-            elif step.port in apart:
+            elif step.port in separate_limit:
                 started = time.monotonic()
                 try:
                     value = await ports[step.port].execute(step, None)

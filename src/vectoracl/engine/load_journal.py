@@ -27,7 +27,7 @@ from vectoracl._util.private_files import open_private, read_private, replace_at
 from vectoracl.adapter_api.chunk_validation import ValidatedChunk
 from vectoracl.adapter_api.contract import Capabilities
 from vectoracl.adapter_api.equality import TOLERANCE, equal_metadata, vector_difference
-from vectoracl.errors import InvalidInputError, StoreError, apart
+from vectoracl.errors import InvalidInputError, StoreError, without_context
 from vectoracl.model.records import Chunk, Hit
 
 _FORMAT = 2
@@ -72,7 +72,7 @@ class Journal:
         self._stale = False
         self._saved = 0.0
 
-    @apart
+    @without_context
     def __enter__(self) -> Journal:
         if self._path is None:
             return self
@@ -113,7 +113,7 @@ class Journal:
             field="resume",
         )
 
-    @apart
+    @without_context
     def _read(self) -> None:
         assert self._path is not None
         # Before anything is written: a journal that cannot be kept would leave chunks that no later call skips.
@@ -207,7 +207,7 @@ class Journal:
         if self._stale and (not self._rest or time.monotonic() - self._saved > _PAUSE):
             self._save(None)
 
-    @apart
+    @without_context
     def _save(self, added: Entry | None) -> None:
         assert self._path is not None
         try:
@@ -233,7 +233,7 @@ class Journal:
         why = error.strerror or type(error).__name__
         return StoreError(f"The journal {str(self._path)!r} cannot be written ({why}), {then}", code="journal")
 
-    @apart
+    @without_context
     def finish(self) -> None:
         """Remove the journal: the stream was written to its end. Raises: StoreError with the code "journal"."""
         if self._path is None:

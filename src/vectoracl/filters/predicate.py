@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from vectoracl.errors import InvalidInputError, UnsupportedPredicateError, apart
+from vectoracl.errors import InvalidInputError, UnsupportedPredicateError, without_context
 from vectoracl.model.identifiers import check_text, plain
 from vectoracl.model.values import instead, native
 
@@ -60,7 +60,7 @@ def scalar(value: object, where: str = "The value of a filter") -> Scalar:
     raise InvalidInputError(f"{where} has the type {type(value).__name__}; {instead(value)}.")
 
 
-@apart
+@without_context
 def utc(moment: datetime, where: str) -> datetime:
     """Return *moment* in UTC, as a datetime of no subclass.
 

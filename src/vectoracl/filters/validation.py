@@ -9,7 +9,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import assert_never
 
-from vectoracl.errors import ConfigError, InvalidInputError, ReservedFieldError, UnsupportedPredicateError, apart
+from vectoracl.errors import (
+    ConfigError,
+    InvalidInputError,
+    ReservedFieldError,
+    UnsupportedPredicateError,
+    without_context,
+)
 from vectoracl.filters.predicate import (
     MAX_VALUES,
     Always,
@@ -107,7 +113,7 @@ def reserved_key(key: str) -> bool:
     return folded in _RESERVED_KEYS or folded.startswith(_RESERVED_PREFIXES)
 
 
-@apart
+@without_context
 def check_fields(declared: Mapping[str, str]) -> dict[str, FieldType]:
     """Return the declared metadata fields with their types.
 
@@ -158,7 +164,7 @@ def typed(name: str, kind: FieldType, value: object) -> Scalar:
     return one
 
 
-@apart
+@without_context
 def parse_datetime(name: str, text: str) -> datetime:
     """Read RFC 3339 text with an offset. Raises: InvalidInputError."""
     if not _MOMENT.match(text):

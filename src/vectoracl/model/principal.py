@@ -10,7 +10,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from vectoracl.errors import InvalidInputError, InvalidPrincipalError, apart
+from vectoracl.errors import InvalidInputError, InvalidPrincipalError, without_context
 from vectoracl.model.identifiers import check_principal_id, check_tenant, check_text, plain
 from vectoracl.model.values import native
 
@@ -59,7 +59,7 @@ def _attribute(name: str, value: object) -> AttributeValue:
     )
 
 
-@apart
+@without_context
 def _text(value: object, what: str, limit: int = 1 << 16, field: str = "attributes") -> str:
     try:
         return check_text(value, what, limit)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vectoracl.errors import InvalidInputError, apart
+from vectoracl.errors import InvalidInputError, without_context
 from vectoracl.model.identifiers import check_id, check_text
 from vectoracl.model.records import Vector
 
@@ -104,7 +104,7 @@ def check_vector(value: object, dimension: int, *, nonzero: bool, name: str = "v
     return vector
 
 
-@apart
+@without_context
 def _numbers(value: object, name: str) -> Vector:
     """Return *value* as a new float32 array; texts, booleans, complex and masked numbers are not taken as numbers."""
     try:

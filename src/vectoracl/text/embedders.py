@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vectoracl._util.import_path import import_path
-from vectoracl.errors import ConfigError, InvalidInputError, StoreError, apart
+from vectoracl.errors import ConfigError, InvalidInputError, StoreError, without_context
 from vectoracl.text.minilm import MiniLM
 
 Vectors = NDArray[np.float32]
@@ -293,7 +293,7 @@ class FastEmbedder:
     Raises: ConfigError if fastembed is not installed, does not know *model*, or it has another *dimension*.
     """
 
-    @apart
+    @without_context
     def __init__(self, model: str, *, dimension: int | None = None) -> None:
         try:
             self._class: Any = importlib.import_module("fastembed").TextEmbedding
@@ -327,7 +327,7 @@ class FastEmbedder:
         made = _foreign(lambda: list(model.query_embed(list(texts))), f"The embedder {self.name!r}")
         return _array(made, len(texts), self.dimension)
 
-    @apart
+    @without_context
     def _load(self) -> Any:
         with self._lock:
             if self._loaded is None:
@@ -459,7 +459,7 @@ def _called(embedder: Embedder, call: Callable[[], Any], limit: float | None, le
     return made
 
 
-@apart
+@without_context
 def _foreign(call: Callable[[], Any], subject: str) -> Any:
     """Call code that is not ours. Raises: StoreError that does not quote what it raised."""
     try:
@@ -471,7 +471,7 @@ def _foreign(call: Callable[[], Any], subject: str) -> Any:
         raise _failed(f"{subject} failed ({type(error).__name__})") from None
 
 
-@apart
+@without_context
 def _array(made: Any, rows: int, dimension: int | None) -> Vectors:
     """Return *made* as float32 of shape (rows, dimension). Raises: StoreError if it is anything else."""
     if inspect.iscoroutine(made):

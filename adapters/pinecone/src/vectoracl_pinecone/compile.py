@@ -39,7 +39,7 @@ Pinecone's pages say of sparse vectors."""
 _NUMBER_BYTES = 12  # a float32 in JSON, with its comma, at the most (as orjson writes it)
 _WORD_BYTES = 20  # a place of 10 digits and a weight of 6 in JSON, with their commas
 _NO_WORD = "-"  # what a text without a word has in its place: a list that is empty may not be there at all
-FAINT = 1e-30
+TINY = 1e-30
 _BESIDE = 64  # braces, quotes and names around a record
 NO_VERSION = ""
 
@@ -54,7 +54,7 @@ class PineconeCompiler:
         # Where nothing is ranked a vector is asked for all the same; the cosine needs one with a direction.
         self.direction = [1.0] + [0.0] * (config.dimension - 1)
         # Beside words: too faint to change their order, and not all zeros, which Pinecone does not take for a vector.
-        self.faint = [FAINT, *self.direction[1:]]
+        self.tiny = [TINY, *self.direction[1:]]
 
     # Conditions
 
@@ -200,7 +200,7 @@ class PineconeCompiler:
     ) -> Query:
         """Compile a query of the records that pass *where*, ranked by the words at the places *query*."""
         words = Sparse(list(query), [1.0] * len(query))
-        return Query(partition, self.namespace(partition), self.faint, top_k, _filter(where), rows, values, words)
+        return Query(partition, self.namespace(partition), self.tiny, top_k, _filter(where), rows, values, words)
 
     def listing(
         self, partition: str, prefix: str | None = None, token: str | None = None, limit: int = MAX_LISTED

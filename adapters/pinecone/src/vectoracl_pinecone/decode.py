@@ -12,7 +12,7 @@ import numpy as np
 
 from vectoracl.adapter_api.chunk_validation import load_metadata
 from vectoracl.adapter_api.operations import Include
-from vectoracl.errors import ScopeViolationError, StoreError, apart
+from vectoracl.errors import ScopeViolationError, StoreError, without_context
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Hit, Tag, hit_of
 from vectoracl_pinecone.config import PineconeConfig
@@ -77,7 +77,7 @@ class Decoder:
         """Tell whether the metric can have given a score: a cosine is 1 at the most."""
         return self._metric != "cosine" or abs(score) < 1 + _ROUNDING
 
-    @apart
+    @without_context
     def tag(self, match: Match) -> Tag:
         """Return the record's tag.
 

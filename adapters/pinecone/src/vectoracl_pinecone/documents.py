@@ -15,10 +15,11 @@ from pinecone.models.documents.score_by import DenseVectorQuery, SparseVectorQue
 
 from vectoracl.errors import StoreError
 from vectoracl_pinecone.config import PineconeConfig
-from vectoracl_pinecone.names import DEFAULT_NAMESPACE, nobody
+from vectoracl_pinecone.names import DEFAULT_NAMESPACE, unused_namespace
 from vectoracl_pinecone.requests import (
     ANY_WORD,
     AnyRequest,
+    DefaultNamespaceProbe,
     Describe,
     Done,
     FetchBy,
@@ -37,7 +38,6 @@ from vectoracl_pinecone.requests import (
     SourceRows,
     Sparse,
     Stats,
-    Stray,
 )
 
 _VECTOR_INDEX_FIELD = "_values"
@@ -131,7 +131,7 @@ def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float
         case MayRead():
             vector = [1.0] + [0.0] * (config.dimension - 1)
             return documents.search(
-                namespace=nobody(config.namespace_prefix),
+                namespace=unused_namespace(config.namespace_prefix),
                 score_by=[DenseVectorQuery(field=config.vector_field, values=vector)],
                 top_k=1,
                 include_fields=[],
@@ -139,19 +139,21 @@ def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float
             )
         case MayRank():
             return documents.search(
-                namespace=nobody(config.namespace_prefix),
+                namespace=unused_namespace(config.namespace_prefix),
                 score_by=[_by_words(config, ANY_WORD)],
                 top_k=1,
                 include_fields=[],
                 timeout=timeout,
             )
-        case Stray():
+        case DefaultNamespaceProbe():
             # Here it is a name like any other, and one that a careless writer would take.
             pages = documents.list(namespace=DEFAULT_NAMESPACE, limit=1, timeout=timeout).pages()
             return anext(pages) if hasattr(pages, "__anext__") else next(pages)
         case MayWrite():
             return documents.delete(
-                namespace=nobody(config.namespace_prefix), ids=[f"none-{secrets.token_hex(8)}"], timeout=timeout
+                namespace=unused_namespace(config.namespace_prefix),
+                ids=[f"none-{secrets.token_hex(8)}"],
+                timeout=timeout,
             )
     raise StoreError("This is no call of the data plane.", code="rejected", adapter="pinecone", sent="no")
 

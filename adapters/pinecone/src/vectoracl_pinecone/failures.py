@@ -31,7 +31,7 @@ if logging.getLogger("pinecone").level == logging.NOTSET:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_client_logs() -> Iterator[None]:
     """Keep what the calls inside name (tenants, documents, ids) out of the application's logs."""
     token = _ours.set(True)
     try:

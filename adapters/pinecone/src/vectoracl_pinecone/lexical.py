@@ -26,7 +26,7 @@ from vectoracl_pinecone.compile import NO_ROWS, PineconeCompiler, numbers
 from vectoracl_pinecone.compile_predicate import Compiled, every
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import Decoder
-from vectoracl_pinecone.pages import Pages, restless, taken_apart
+from vectoracl_pinecone.pages import Pages, taken_apart, too_many_conflicts
 from vectoracl_pinecone.requests import Match, Query
 
 DEPTH = 99
@@ -100,7 +100,7 @@ class WordSearch:
             if rows is not None:
                 break  # else a document was replaced or deleted between the ranking and its rows
         else:
-            raise restless()
+            raise too_many_conflicts()
         shortfall = _WORDLESS if asked.wordless else None
         if shortfall is None and cut:
             shortfall = _CUT

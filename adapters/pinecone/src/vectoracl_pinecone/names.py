@@ -88,7 +88,7 @@ def check_namespace(prefix: str, partition: str | None, namespace: object) -> No
         raise error
 
 
-def nobody(prefix: str) -> str:
+def unused_namespace(prefix: str) -> str:
     """Return a namespace that is no tenant's and is never written to: the letters before its - are none of ours."""
     return f"{prefix}nobody-"
 

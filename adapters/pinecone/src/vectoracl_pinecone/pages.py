@@ -126,7 +126,7 @@ class Pages:
             if after == before:
                 return kept
             before = after
-        raise restless()
+        raise too_many_conflicts()
 
     # In key order
 
@@ -138,7 +138,7 @@ class Pages:
             found, requests = yield from self._next(partition, where, after, number, values=values)
             if requests < 2 or (yield from self.one_moment(partition, found)):
                 return found
-        raise restless()
+        raise too_many_conflicts()
 
     def _next(
         self, partition: str, where: Compiled, after: Position | None, number: int, *, values: bool
@@ -181,7 +181,7 @@ class Pages:
             if again == block:
                 return block, rows, requests
             block = again  # a document was replaced or deleted between its ids and its records
-        raise restless()
+        raise too_many_conflicts()
 
     def _of(
         self, partition: str, where: Compiled, ids: Sequence[str], after: Position | None, number: int, *, values: bool
@@ -292,7 +292,7 @@ def _whole(ids: Sequence[str], size: int) -> int:
     return size
 
 
-def restless(sent: Literal["no", "unknown"] = "no") -> StoreError:
+def too_many_conflicts(sent: Literal["no", "unknown"] = "no") -> StoreError:
     """Return the error of who met replacement after replacement."""
     text = "A document was replaced again and again meanwhile; ask again."
     return StoreError(text, code="replacing", adapter=ADAPTER, sent=sent, retryable=True)

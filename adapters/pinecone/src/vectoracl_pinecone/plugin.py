@@ -16,7 +16,7 @@ from vectoracl.adapter_api import store_identity
 from vectoracl.adapter_api.contract import AsyncPort, Capabilities, DemoStore, OpenContext, Opened, Port
 from vectoracl.adapter_api.hookspecs import hookimpl
 from vectoracl.adapter_api.posture import Rule
-from vectoracl.errors import ConfigError, apart
+from vectoracl.errors import ConfigError, without_context
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.capabilities import capabilities
 from vectoracl_pinecone.config import PineconeConfig
@@ -94,7 +94,7 @@ def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -
 
 
 @hookimpl
-@apart
+@without_context
 def vectoracl_demo_place(dimension: int, say: Callable[[str], None]) -> DemoStore:
     """Return the index that the environment names, else one in an engine that speaks Pinecone's API."""
     host = os.environ.get("VECTORACL_PINECONE_HOST")

@@ -24,15 +24,16 @@ from pinecone.errors import exceptions as theirs
 
 from vectoracl.adapter_api.connect_failures import Address
 from vectoracl.adapter_api.contract import OneProcess
-from vectoracl.errors import ConfigError, StoreError, VectorACLError, apart
+from vectoracl.errors import ConfigError, StoreError, VectorACLError, without_context
 from vectoracl_pinecone import documents
-from vectoracl_pinecone.compile import FAINT
+from vectoracl_pinecone.compile import TINY
 from vectoracl_pinecone.config import PineconeConfig
-from vectoracl_pinecone.failures import ADAPTER, mapped, quiet, server_of
-from vectoracl_pinecone.names import DEFAULT_NAMESPACE, check_namespace, nobody
+from vectoracl_pinecone.failures import ADAPTER, mapped, server_of, silence_client_logs
+from vectoracl_pinecone.names import DEFAULT_NAMESPACE, check_namespace, unused_namespace
 from vectoracl_pinecone.requests import (
     ANY_WORD,
     AnyRequest,
+    DefaultNamespaceProbe,
     Describe,
     Done,
     Drop,
@@ -53,7 +54,6 @@ from vectoracl_pinecone.requests import (
     SourceRows,
     Standing,
     Stats,
-    Stray,
 )
 from vectoracl_pinecone.schema import CreateIndex
 
@@ -65,7 +65,7 @@ Sleep = float
 Steps = Generator[AnyRequest | Sleep, Any, Any]
 
 
-@apart
+@without_context
 def bounded(index: AnyIndex) -> AnyIndex:
     """Return *index* without the client's own retries, which would multiply every timeout by four.
 
@@ -150,11 +150,13 @@ def perform(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequ
             return index.describe_index_stats(timeout=timeout)
         case MayRead():
             vector = [1.0] + [0.0] * (config.dimension - 1)
-            return index.query(namespace=nobody(config.namespace_prefix), vector=vector, top_k=1, timeout=timeout)
-        case MayRank():
-            vector = [FAINT] + [0.0] * (config.dimension - 1)
             return index.query(
-                namespace=nobody(config.namespace_prefix),
+                namespace=unused_namespace(config.namespace_prefix), vector=vector, top_k=1, timeout=timeout
+            )
+        case MayRank():
+            vector = [TINY] + [0.0] * (config.dimension - 1)
+            return index.query(
+                namespace=unused_namespace(config.namespace_prefix),
                 vector=vector,
                 sparse_vector=ANY_WORD._asdict(),
                 top_k=1,
@@ -162,8 +164,8 @@ def perform(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequ
             )
         case MayWrite():
             ids = [f"none-{secrets.token_hex(8)}"]
-            return index.delete(namespace=nobody(config.namespace_prefix), ids=ids, timeout=timeout)
-        case Stray():
+            return index.delete(namespace=unused_namespace(config.namespace_prefix), ids=ids, timeout=timeout)
+        case DefaultNamespaceProbe():
             return index.list_paginated(limit=1, timeout=timeout)
         case SourceIds():
             return index.list_paginated(
@@ -187,7 +189,9 @@ def _unnamed(namespace: str) -> str:
 
 def reply_of(config: PineconeConfig, kind: str, request: AnyRequest, answer: Any) -> Any:
     """Return the client's *answer* as the reply of *request*."""
-    if kind == "document" and not isinstance(request, Describe | Schema | MayRead | MayRank | MayWrite | Stray):
+    if kind == "document" and not isinstance(
+        request, Describe | Schema | MayRead | MayRank | MayWrite | DefaultNamespaceProbe
+    ):
         return documents.reply_of(config, request, answer)
     match request:
         case Query():
@@ -212,7 +216,7 @@ def reply_of(config: PineconeConfig, kind: str, request: AnyRequest, answer: Any
             )
         case MayRead() | MayRank() | MayWrite():
             return True
-        case Stray():
+        case DefaultNamespaceProbe():
             return bool(answer.items if kind == "document" else answer.vectors)
         case Schema():
             return None if answer is None else documents.stats_of(answer, config)
@@ -368,7 +372,7 @@ class PineconePort(_Process):
                 time.sleep(step)
                 continue
             try:
-                with quiet():
+                with silence_client_logs():
                     answer = call(self._index, self._config, self._kind, step, self._left(deadline))
             except Exception as caught:  # noqa: BLE001 - handed to the flow, which decides
                 error = caught
@@ -437,7 +441,7 @@ class AsyncPineconePort(_Process):
                 await asyncio.sleep(step)
                 continue
             try:
-                with quiet():
+                with silence_client_logs():
                     answer = await call(index, self._config, self._kind, step, self._left(deadline))
             except Exception as caught:  # noqa: BLE001 - handed to the flow, which decides
                 error = caught

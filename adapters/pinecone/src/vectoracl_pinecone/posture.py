@@ -17,7 +17,17 @@ from vectoracl.errors import StoreError
 from vectoracl_pinecone import rules
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.names import about
-from vectoracl_pinecone.requests import MayRank, MayRead, MayWrite, Put, Query, Record, Schema, Stats, Stray
+from vectoracl_pinecone.requests import (
+    DefaultNamespaceProbe,
+    MayRank,
+    MayRead,
+    MayWrite,
+    Put,
+    Query,
+    Record,
+    Schema,
+    Stats,
+)
 from vectoracl_pinecone.schema import METRICS, VECTOR_FIELD
 
 _PROVISION = "vectoracl provision"
@@ -60,7 +70,7 @@ def look(config: PineconeConfig) -> Flow[Posture]:
                 raise
             seen = seen._replace(words=False)
     try:
-        seen = seen._replace(stray=(yield from Stray()))
+        seen = seen._replace(stray=(yield from DefaultNamespaceProbe()))
     except StoreError as error:
         if error.code not in ("rejected", "not_provisioned"):
             raise

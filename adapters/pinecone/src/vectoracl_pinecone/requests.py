@@ -203,7 +203,7 @@ class MayWrite(Request[bool]):
 
 
 @dataclass(frozen=True, slots=True)
-class Stray(Request[bool]):
+class DefaultNamespaceProbe(Request[bool]):
     """Tell whether there is any record in the default namespace, where no tenant's can be."""
 
     partition: None = None
@@ -227,6 +227,6 @@ class SourceRows(Request[tuple[Match, ...]]):
     partition: None = None
 
 
-Standing = Describe | Schema | MayRead | MayRank | MayWrite | Stray | SourceIds | SourceRows
+Standing = Describe | Schema | MayRead | MayRank | MayWrite | DefaultNamespaceProbe | SourceIds | SourceRows
 """What is not a handle's: it names no tenant, and no flow of an operation makes it."""
 AnyRequest = Query | Listing | FetchBy | Put | Remove | Drop | Settle | Standing

@@ -20,7 +20,7 @@ from vectoracl_pinecone.compile_predicate import Compiled, every
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import ADAPTER
 from vectoracl_pinecone.names import document_prefix, id_of, name_part
-from vectoracl_pinecone.pages import Pages, restless, taken_apart
+from vectoracl_pinecone.pages import Pages, taken_apart, too_many_conflicts
 from vectoracl_pinecone.requests import Done, Put
 
 ROUNDS = 6
@@ -90,7 +90,7 @@ class Writer:
                     yield from self._remove(partition, left, ALL_ROWS)
                     continue
                 yield from self._remove(partition, left, ALL_ROWS)
-                raise restless("unknown") if refused else _taken()
+                raise too_many_conflicts("unknown") if refused else _taken()
         except (StoreError, RefusedError) as error:
             failed = _half_done(error, written)
         raise failed

@@ -25,7 +25,7 @@ from vectoracl_qdrant.lexical import WordSearch
 from vectoracl_qdrant.pages import Pages
 from vectoracl_qdrant.requests import Tenants
 from vectoracl_qdrant.schema import query_limit
-from vectoracl_qdrant.versions import AGAIN, ROUNDS, Versions, restless
+from vectoracl_qdrant.versions import AGAIN, ROUNDS, Versions, too_many_conflicts
 from vectoracl_qdrant.writes import Writer
 
 _SHORT = "the vector index gave fewer hits than the scope holds"
@@ -147,7 +147,7 @@ class QdrantAdapter:
             if same and not stale:
                 return Rows(self._decode.listed(rows), more=len(keys) > operation.size)
             # Between the keys and their rows a document was replaced or deleted.
-        raise restless()
+        raise too_many_conflicts()
 
     # Writes
 

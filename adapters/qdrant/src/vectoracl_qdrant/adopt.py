@@ -17,7 +17,7 @@ from vectoracl.adapter_api.adoption import PATH, Findings, id_in, only
 from vectoracl.adapter_api.chunk_validation import dump_metadata
 from vectoracl.adapter_api.contract import Port, Progress
 from vectoracl.engine.drivers import run
-from vectoracl.errors import RefusedError, StoreError, apart
+from vectoracl.errors import RefusedError, StoreError, without_context
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Chunk, Record, Tag
 from vectoracl_qdrant.compile import QdrantCompiler
@@ -93,7 +93,7 @@ class Adoption(adoption_template.Adoption[models.Record, models.Record]):
 
     # What the points hold
 
-    @apart
+    @without_context
     def _find_vector(self) -> str:
         """Return the name of the dense vector that is taken ("" where it has none). Raises: RefusedError."""
         try:

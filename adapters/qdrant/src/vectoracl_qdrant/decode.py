@@ -9,7 +9,7 @@ import numpy as np
 from qdrant_client import models
 
 from vectoracl.adapter_api.chunk_validation import load_metadata
-from vectoracl.errors import ScopeViolationError, StoreError, apart
+from vectoracl.errors import ScopeViolationError, StoreError, without_context
 from vectoracl.filters.semantics import values_of
 from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.records import Hit, Tag, hit_of
@@ -64,7 +64,7 @@ class Decoder:
             stored = next((one for one in (True, False) if stored == flag(one)), None)
         return values_of(kind, stored)
 
-    @apart
+    @without_context
     def tag(self, point: Point) -> Tag:
         """Return the point's tag.
 

@@ -24,7 +24,7 @@ from vectoracl_qdrant.compile_predicate import Compiled
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.decode import Decoder
 from vectoracl_qdrant.pages import Pages
-from vectoracl_qdrant.versions import AGAIN, ROUNDS, Versions, restless
+from vectoracl_qdrant.versions import AGAIN, ROUNDS, Versions, too_many_conflicts
 
 DEPTH = 100
 """How deep each leg of a hybrid query is read at least, in hits."""
@@ -88,7 +88,7 @@ class WordSearch:
                     continue  # see `adapter.QdrantAdapter.search`
             break
         else:
-            raise restless()
+            raise too_many_conflicts()
         hits = self._decode.worded(best)
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]

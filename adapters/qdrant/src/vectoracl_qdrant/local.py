@@ -17,7 +17,7 @@ from threading import RLock
 from qdrant_client import QdrantClient
 
 from vectoracl._util.private_files import close_to_others, take_folder, write_new
-from vectoracl.errors import ConfigError, StoreError, apart
+from vectoracl.errors import ConfigError, StoreError, without_context
 from vectoracl_qdrant.config import QdrantConfig
 
 _ENTRIES = ("meta.json", ".lock", "collection")
@@ -81,7 +81,7 @@ def acquire(key: str) -> Local:
         return local
 
 
-@apart
+@without_context
 def _open(key: str) -> QdrantClient:
     kind, _, place = key.partition(":")
     if kind != "path":
@@ -90,7 +90,7 @@ def _open(key: str) -> QdrantClient:
     try:
         _prepare(Path(place))
         client = QdrantClient(path=place)
-        hasten(client)
+        enable_wal(client)
         private(place)
         return client
     except OSError as error:
@@ -125,7 +125,7 @@ def private(place: str) -> None:
             close_to_others(Path(place) / name)
 
 
-def hasten(client: QdrantClient) -> None:
+def enable_wal(client: QdrantClient) -> None:
     """Let SQLite, in which local mode keeps its points, write ahead instead of waiting for the disk at every point.
 
     The client commits each point by itself, which took 15 ms each where the disk is slow. A crash of the process loses

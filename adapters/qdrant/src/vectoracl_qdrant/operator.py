@@ -11,7 +11,7 @@ from vectoracl.adapter_api import store_notes
 from vectoracl.adapter_api.adoption import printable
 from vectoracl.adapter_api.contract import Adopted, Port, Progress, Request, TenantInfo
 from vectoracl.engine.drivers import run
-from vectoracl.errors import RefusedError, StoreError, apart
+from vectoracl.errors import RefusedError, StoreError, without_context
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant
 from vectoracl_qdrant import adopt as adopts
@@ -145,7 +145,7 @@ class QdrantOperator:
             done.extend(self._adoption(adopt, progress).copy(adopted))
         return done or ["everything is in place"]
 
-    @apart
+    @without_context
     def _apply(self, step: schema.Step) -> None:
         try:
             self._admin().apply(step)

@@ -16,7 +16,7 @@ from qdrant_client import models
 
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import Position
-from vectoracl.errors import StoreError, apart
+from vectoracl.errors import StoreError, without_context
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import Compiled, numeric
 from vectoracl_qdrant.config import QdrantConfig
@@ -116,7 +116,7 @@ class Pages:
             )
         ]
 
-    @apart
+    @without_context
     def _key(self, point: models.Record) -> Key:
         keys, payload = self._config.payload, point.payload or {}
         try:

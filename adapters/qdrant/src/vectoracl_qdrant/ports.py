@@ -274,7 +274,7 @@ class LocalPort(_Process):
         with self._local.lock:
             try:
                 work(self._local.client)
-                locals_.hasten(self._local.client)  # a collection that was made just now
+                locals_.enable_wal(self._local.client)  # a collection that was made just now
                 self._local.keep_private()
             except Exception as error:  # noqa: BLE001 - raised as ours, below
                 failed = mapped(error, write=True, debug=self._debug)

@@ -79,7 +79,7 @@ class Versions:
             if not wrongly:
                 return points
             hidden -= wrongly
-        raise restless()
+        raise too_many_conflicts()
 
     def missed(self, operation: Search, scope: Compiled, points: Sequence[Point]) -> Flow[bool]:
         """Tell whether there is more in *scope* than *points*, the answer to *operation*, where they are too few.
@@ -127,7 +127,7 @@ class Versions:
             if not moved:
                 return settled
             asked = self._of_documents(first, moved)
-        raise restless()
+        raise too_many_conflicts()
 
     def _several_times(self, points: Iterable[Point]) -> dict[str, set[Stamp]]:
         """Return the stamps of the documents among *points* whose rows were not all written at one time."""
@@ -293,7 +293,7 @@ class Versions:
         return seen
 
 
-def restless() -> StoreError:
+def too_many_conflicts() -> StoreError:
     """Return the error of a reader who was overtaken by one replacement after the other."""
     text = "A document was replaced again and again while it was read; ask again."
     return StoreError(text, code="replacing", adapter=ADAPTER, sent="no", retryable=True)

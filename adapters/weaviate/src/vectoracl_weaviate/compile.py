@@ -37,7 +37,7 @@ from vectoracl_weaviate.compile_predicate import (
 )
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.decode import Number
-from vectoracl_weaviate.names import barred, id_of, markers, present, property_of, tenant_name
+from vectoracl_weaviate.names import escape, id_of, markers, present, property_of, tenant_name
 from vectoracl_weaviate.names import seek_key as seek_of
 from vectoracl_weaviate.requests import Create, Drop, Find, Groups, Merge, Put, State, Tally
 
@@ -100,11 +100,11 @@ class WeaviateCompiler:
 
         Without a negation: a mark begins with a digit, which sorts behind the sign that stands for none.
         """
-        return leaf(Filters.OPERATOR_GREATER_THAN, self._keys.pending, value_text=barred(NO_MARK))
+        return leaf(Filters.OPERATOR_GREATER_THAN, self._keys.pending, value_text=escape(NO_MARK))
 
     def replaced(self) -> Compiled:
         """Return that the object is of another version of its document than the first."""
-        named = leaf(Filters.OPERATOR_LESS_THAN, self._keys.version, value_text=barred(NO_VERSION))
+        named = leaf(Filters.OPERATOR_LESS_THAN, self._keys.version, value_text=escape(NO_VERSION))
         return some([self.generations(gte=1), named])  # hex digits sort before the bar that ends an empty name
 
     def before(self, document: str, number: Number) -> Compiled:
@@ -113,7 +113,7 @@ class WeaviateCompiler:
         same = every(
             [
                 self.generations(gte=generation, lte=generation),
-                leaf(Filters.OPERATOR_LESS_THAN, self._keys.version, value_text=barred(version)),
+                leaf(Filters.OPERATOR_LESS_THAN, self._keys.version, value_text=escape(version)),
             ]
         )
         return every([self.documents([document]), some([self.generations(lt=generation), same])])
@@ -324,10 +324,10 @@ class WeaviateCompiler:
         own = made.properties
         own.non_ref_properties.update(
             {
-                **{key: barred(part) if isinstance(part, str) else part for key, part in tag_fields(keys, tag).items()},
+                **{key: escape(part) if isinstance(part, str) else part for key, part in tag_fields(keys, tag).items()},
                 keys.seek: seek_of(tag.document, tag.generation, tag.chunk),
-                keys.version: barred(version),
-                keys.pending: barred(pending),
+                keys.version: escape(version),
+                keys.pending: escape(pending),
                 keys.committed: False,
                 keys.text: record.text,
                 keys.metadata: dump_metadata(record.metadata).decode(),
@@ -374,7 +374,7 @@ class WeaviateCompiler:
 
     def mark(self, partition: str, id_: str, pending: str) -> Merge:
         """Compile the marking of one object of a document that is being replaced."""
-        return Merge(partition, _name(partition), id_, {self._keys.pending: barred(pending)})
+        return Merge(partition, _name(partition), id_, {self._keys.pending: escape(pending)})
 
     def commit(self, partition: str, id_: str) -> Merge:
         """Compile the one write that decides a replacement."""
@@ -383,7 +383,7 @@ class WeaviateCompiler:
     def unmark(self, partition: str, id_: str) -> Merge:
         """Compile the end of a replacement, for one object."""
         return Merge(
-            partition, _name(partition), id_, {self._keys.pending: barred(NO_MARK), self._keys.committed: False}
+            partition, _name(partition), id_, {self._keys.pending: escape(NO_MARK), self._keys.committed: False}
         )
 
     def state(self, partition: str) -> State:
@@ -414,16 +414,16 @@ def unlimited(where: Filters) -> Filters:
 
 
 def _marked(metadata: Mapping[str, Any], fields: Mapping[str, FieldType]) -> list[str]:
-    return [barred(one) for one in (*present(metadata), *markers(metadata, fields))]
+    return [escape(one) for one in (*present(metadata), *markers(metadata, fields))]
 
 
 def stored(kind: FieldType, value: Any) -> Any:
     """Return *value* of a declared field in the form in which it is stored and compared."""
     match kind:
         case FieldType.KEYWORD:
-            return barred(value)
+            return escape(value)
         case FieldType.KEYWORDS:
-            return [barred(one) for one in value]
+            return [escape(one) for one in value]
         case FieldType.DATETIME:
             return datetime_text(value)
         case FieldType.NUMBER:

@@ -45,7 +45,7 @@ from vectoracl.filters.predicate import (
 from vectoracl.filters.semantics import Test, compile_test
 from vectoracl.filters.validation import TAG_FIELDS, FieldType, datetime_text, fields_of
 from vectoracl_weaviate.config import Properties
-from vectoracl_weaviate.names import barred, known, property_of
+from vectoracl_weaviate.names import escape, known, property_of
 
 Filters = base_pb2.Filters
 Compiled = base_pb2.Filters | bool
@@ -199,7 +199,7 @@ class Compiler:
             return some([_boolean(path, one) for one in (True, False) if one not in values])
         if len(values) > 1:
             return None
-        stored = barred(values[0]) if isinstance(values[0], str) else values[0]
+        stored = escape(values[0]) if isinstance(values[0], str) else values[0]
         return some([self._side(path, kind, side, stored) for side in ("lt", "gt")])
 
     def _side(self, path: str, kind: FieldType, side: str, value: Any) -> Compiled:
@@ -286,7 +286,7 @@ def leaf(operator: Any, path: str, **value: Any) -> Filters:
 
 def keyword(path: str, *values: str) -> Compiled:
     """Return that *path* has one of *values*, in their stored form; of none of them it is False."""
-    return _texts(path, [barred(one) for one in values])
+    return _texts(path, [escape(one) for one in values])
 
 
 def _texts(path: str, values: Sequence[str]) -> Compiled:

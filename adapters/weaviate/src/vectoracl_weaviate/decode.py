@@ -11,12 +11,12 @@ import numpy as np
 import orjson
 
 from vectoracl.adapter_api.chunk_validation import check_metadata, load_metadata
-from vectoracl.errors import ScopeViolationError, StoreError, apart
+from vectoracl.errors import ScopeViolationError, StoreError, without_context
 from vectoracl.filters.semantics import getter, values_of
 from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.records import Facet, Hit, Tag, Vector, hit_of
 from vectoracl_weaviate.config import WeaviateConfig
-from vectoracl_weaviate.names import barred, id_of, known, unbarred
+from vectoracl_weaviate.names import escape, id_of, known, unescape
 
 ADAPTER = "weaviate"
 
@@ -85,7 +85,7 @@ class Decoder:
             if marks is None:
                 held = one.properties.non_ref_props.fields.get(self._keys.present)
                 marks = frozenset(() if held is None else _stored(held))
-            if marks.isdisjoint(map(barred, known(name, self._fields[name]))):
+            if marks.isdisjoint(map(escape, known(name, self._fields[name]))):
                 return True
         return False
 
@@ -98,16 +98,16 @@ class Decoder:
             case "l2":  # the server's is the square
                 return -math.sqrt(max(distance, 0.0))
 
-    @apart
+    @without_context
     def version(self, one: Any) -> Version:
         """Return which version of its document *one* is. Raises: StoreError where it has no whole tag."""
         keys, fields = self._keys, one.properties.non_ref_props.fields
         try:
-            mark = unbarred(_text(fields, keys.pending))
+            mark = unescape(_text(fields, keys.pending))
             return Version(
                 one.metadata.id,
-                unbarred(_text(fields, keys.document)),
-                (_whole(fields, keys.generation), unbarred(_text(fields, keys.version))),
+                unescape(_text(fields, keys.document)),
+                (_whole(fields, keys.generation), unescape(_text(fields, keys.version))),
                 _mark(mark),
                 bool(fields[keys.committed].bool_value) if keys.committed in fields else False,
             )
@@ -123,19 +123,19 @@ class Decoder:
         kind = TAG_FIELDS[field] if field in TAG_FIELDS else self._fields[field]
         return values_of(kind, getter(field)(hit.tag, hit.metadata or {}))
 
-    @apart
+    @without_context
     def _value(self, field: str, stored: Any) -> str | int | float | bool:
         kind = (TAG_FIELDS[field] if field in TAG_FIELDS else self._fields[field]).element
         try:
             if kind is FieldType.KEYWORD and type(stored) is str:
-                return unbarred(stored)
+                return unescape(stored)
         except ValueError:
             raise _malformed() from None
         if type(stored) is (bool if kind is FieldType.BOOLEAN else float):
             return stored
         raise _malformed()
 
-    @apart
+    @without_context
     def seek(self, one: Any) -> str:
         """Return the key that *one* is listed by. Raises: StoreError where it has none."""
         try:
@@ -143,7 +143,7 @@ class Decoder:
         except (KeyError, ValueError):
             raise _malformed() from None
 
-    @apart
+    @without_context
     def metadata(self, one: Any) -> dict[str, Any]:
         """Return the object's metadata, its declared fields in their types. Raises: StoreError, InvalidInputError."""
         try:
@@ -152,7 +152,7 @@ class Decoder:
             raise _malformed() from None
         return check_metadata(orjson.loads(text), self._fields)
 
-    @apart
+    @without_context
     def tag(self, one: Any) -> Tag:
         """Return the object's tag.
 
@@ -162,19 +162,19 @@ class Decoder:
         keys, fields = self._keys, one.properties.non_ref_props.fields
         try:
             tag = Tag(
-                unbarred(_text(fields, keys.tenant)),
-                unbarred(_text(fields, keys.document)),
-                unbarred(_text(fields, keys.chunk)),
+                unescape(_text(fields, keys.tenant)),
+                unescape(_text(fields, keys.document)),
+                unescape(_text(fields, keys.chunk)),
                 _whole(fields, keys.generation),
-                unbarred(_text(fields, keys.label)),
+                unescape(_text(fields, keys.label)),
                 _whole(fields, keys.rev),
                 _number(fields, keys.expires),
-                unbarred(_text(fields, keys.producer)),
-                unbarred(_text(fields, keys.path)),
+                unescape(_text(fields, keys.producer)),
+                unescape(_text(fields, keys.path)),
                 _number(fields, keys.time),
                 _whole(fields, keys.position),
             )
-            version = unbarred(_text(fields, keys.version))
+            version = unescape(_text(fields, keys.version))
         except (KeyError, ValueError):
             raise _malformed() from None
         if one.metadata.id != id_of(tag, version):

@@ -56,12 +56,12 @@ def property_of(name: str, kind: FieldType) -> str:
     return f"m_{SHORT_NAMES[kind]}_{name}"
 
 
-def barred(value: str) -> str:
+def escape(value: str) -> str:
     """Return the stored form of a keyword."""
     return f"|{value}|"
 
 
-def unbarred(stored: str) -> str:
+def unescape(stored: str) -> str:
     """Return the keyword whose stored form is *stored*. Raises: ValueError."""
     if len(stored) < 2 or stored[0] != "|" or stored[-1] != "|":
         raise ValueError("not a stored keyword")

@@ -16,7 +16,7 @@ from vectoracl.adapter_api import store_notes
 from vectoracl.adapter_api.adoption import printable
 from vectoracl.adapter_api.contract import Adopted, Progress, Request, TenantInfo
 from vectoracl.engine.drivers import run
-from vectoracl.errors import RefusedError, StoreError, apart
+from vectoracl.errors import RefusedError, StoreError, without_context
 from vectoracl.filters.boolean_compiler import ALL_ROWS
 from vectoracl.filters.validation import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant
@@ -158,7 +158,7 @@ class WeaviateOperator:
                 flow = compare(self._compile, self._decode, self._config.page, name, sorted(fields))
                 run(flow, {"store": self._port})
 
-    @apart
+    @without_context
     def _apply(self, step: schema.Step) -> str:
         name = self._config.collection
         match step:
@@ -175,7 +175,7 @@ class WeaviateOperator:
                 self._change_schema("POST", f"/v1/schema/{name}/properties", body)
         return schema.text_of(step, name).splitlines()[0]
 
-    @apart
+    @without_context
     def _change_schema(self, method: str, path: str, body: Any) -> Any:
         """Change a collection that the leader of the cluster has just said to be there."""
         try:

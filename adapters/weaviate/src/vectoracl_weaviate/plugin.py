@@ -15,7 +15,7 @@ from vectoracl.adapter_api import store_identity
 from vectoracl.adapter_api.contract import AsyncPort, Capabilities, DemoStore, OpenContext, Opened, Port
 from vectoracl.adapter_api.hookspecs import hookimpl
 from vectoracl.adapter_api.posture import Rule
-from vectoracl.errors import ConfigError, apart
+from vectoracl.errors import ConfigError, without_context
 from vectoracl_weaviate.adapter import WeaviateAdapter
 from vectoracl_weaviate.capabilities import capabilities
 from vectoracl_weaviate.config import WeaviateConfig
@@ -90,7 +90,7 @@ collection = {toml.value("Vectoracl" + name.capitalize())}
 
 
 @hookimpl
-@apart
+@without_context
 def vectoracl_demo_place(say: Callable[[str], None]) -> DemoStore:
     """Return the server that the environment names, else start one: see `local_servers`. Raises: MissingServerError."""
     url = os.environ.get("VECTORACL_WEAVIATE_URL")

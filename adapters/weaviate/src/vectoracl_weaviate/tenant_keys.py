@@ -18,7 +18,7 @@ from threading import Lock
 from typing import Final
 
 from vectoracl._util.private_files import make_private_folder, open_private, replace_atomically
-from vectoracl.errors import ConfigError, apart
+from vectoracl.errors import ConfigError, without_context
 
 _LOOSE = stat.S_IRWXG | stat.S_IRWXO
 
@@ -58,7 +58,7 @@ class KeyFile:
 NO_KEYS: Final = KeyFile(None)
 
 
-@apart
+@without_context
 def read(path: Path) -> dict[str, str]:
     """Return the keys by tenant; a file that is not there has none. Raises: ConfigError, which quotes nothing."""
     try:
@@ -81,7 +81,7 @@ def read(path: Path) -> dict[str, str]:
     return {str(name): str(key) for name, key in keys.items()}
 
 
-@apart
+@without_context
 def _lock_of(path: Path) -> int:
     try:
         make_private_folder(path.parent)
@@ -116,7 +116,7 @@ def _exclusive(lock: int) -> Iterator[None]:
         yield
 
 
-@apart
+@without_context
 def write(path: Path, keys: Mapping[str, str]) -> None:
     """Replace the file in one step, readable by its owner alone. Raises: ConfigError."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from vectoracl.errors import ConfigError, apart
+from vectoracl.errors import ConfigError, without_context
 from vectoracl_pgvector.config import PgvectorConfig
 
 
@@ -17,7 +17,7 @@ class Connections:
         self._base = base
         self._server: Any = None
 
-    @apart
+    @without_context
     def _embedded(self, role: Literal["bootstrap", "owner", "runtime"]) -> str:
         if self._server is None:
             try:

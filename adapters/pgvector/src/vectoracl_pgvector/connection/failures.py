@@ -21,8 +21,8 @@ _FOREIGN_FORM = re.compile(f"{FOREIGN_FORM}((?:[0-9a-f]{{2}})+)")
 def mapped(error: BaseException, *, debug: bool, action: str = "write", writes: bool = True) -> VectorACLError:
     """Return *error* as ours. PostgreSQL's text quotes rows and filters, so it is a cause only with *debug*.
 
-    *writes* is whether the transaction could write. Raise it after the `except` block, or under `apart`: in it Python
-    attaches *error* as its `__context__`.
+    *writes* is whether the transaction could write. Raise it after the `except` block, or under `without_context`: in
+    it Python attaches *error* as its `__context__`.
     """
     if isinstance(error, VectorACLError):
         return error

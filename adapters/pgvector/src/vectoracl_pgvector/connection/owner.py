@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from vectoracl.errors import ConfigError, apart
+from vectoracl.errors import ConfigError, without_context
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connection.arguments import connect_arguments, session_arguments
 from vectoracl_pgvector.connection.connect_failures import cause_of, connect_failed
@@ -30,7 +30,7 @@ class Standing:
     may_become: bool
 
 
-@apart
+@without_context
 def connect(dsn: str, config: PgvectorConfig, **settings: str) -> Connection:
     """Connect (autocommit) without just-in-time compilation. Raises: StoreError.
 

@@ -35,7 +35,7 @@ from vectoracl._util.private_files import (
     replace_atomically,
     take_folder,
 )
-from vectoracl.errors import ConfigError, StoreError, apart
+from vectoracl.errors import ConfigError, StoreError, without_context
 
 _ORPHAN = 10.0  # seconds; without its files an initdb ends much sooner
 
@@ -75,7 +75,7 @@ def _unusable(path: Path, error: OSError) -> ConfigError:
 class Lock:
     """An exclusive lock on a file, which the kernel drops when the process ends."""
 
-    @apart
+    @without_context
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
@@ -154,7 +154,7 @@ class Folder:
         """What the server says; never the text of a statement."""
         return self.cluster / "server.log"
 
-    @apart
+    @without_context
     def prepare(self) -> None:
         """Create the folder, or check that an existing one is safe to use. Raises: ConfigError."""
         if self.path.is_file() and not self.path.is_symlink():
@@ -223,7 +223,7 @@ class Folder:
                 lock.close()
         return living
 
-    @apart
+    @without_context
     def enter(self) -> Lock:
         """Register this process as a user. Needs the folder's lock; dropping the result ends the use."""
         try:
@@ -251,7 +251,7 @@ class Folder:
             self._write(path, kept)
         return kept.strip()
 
-    @apart
+    @without_context
     def run(self) -> Run | None:
         """Return how the server was started last."""
         kept = self._read(self.path / "run.json")
@@ -291,7 +291,7 @@ class Folder:
         """Make the folder for a cluster in the making."""
         return Path(tempfile.mkdtemp(dir=self.path, prefix="init-"))
 
-    @apart
+    @without_context
     def _read(self, path: Path) -> str | None:
         try:
             kept = read_private(path)
@@ -299,7 +299,7 @@ class Folder:
             raise _unusable(path, error) from None
         return None if kept is None else kept.decode()
 
-    @apart
+    @without_context
     def _write(self, path: Path, text: str) -> None:
         """Write a file of mode 0600 that is there whole or not at all."""
         try:

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vectoracl.errors import ConfigError, StoreError, apart
+from vectoracl.errors import ConfigError, StoreError, without_context
 from vectoracl_pgvector.embedded.identity import Identity, idle_account
 
 _FOLDERS = {16: "pginstall", 18: "pginstall18"}
@@ -240,7 +240,7 @@ def _environment() -> dict[str, str]:
     return {"LC_ALL": "C", **{name: os.environ[name] for name in kept if name in os.environ}}
 
 
-@apart
+@without_context
 def _run(
     command: list[str], identity: Identity, *, cwd: Path, timeout: float, pass_fds: tuple[int, ...] = ()
 ) -> tuple[int, str]:

@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from vectoracl.errors import ConfigError, StoreError, VectorACLError, apart
+from vectoracl.errors import ConfigError, StoreError, VectorACLError, without_context
 from vectoracl_pgvector.embedded.cluster import check, check_version, halt, launch, running
 from vectoracl_pgvector.embedded.folder import Folder, Lock, Run
 from vectoracl_pgvector.embedded.roles import create_database, create_roles
@@ -194,7 +194,7 @@ def _offers(run: Run, settings: Mapping[str, str], *, tcp: bool) -> bool:
     return (bool(run.host) or not tcp) and all(run.settings.get(name) == value for name, value in settings.items())
 
 
-@apart
+@without_context
 def _provision(folder: Folder, server: EmbeddedServer) -> None:
     """Make the roles and the database. It can be interrupted at any place and run again."""
     try:

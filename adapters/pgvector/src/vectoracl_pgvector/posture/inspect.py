@@ -5,13 +5,13 @@ from __future__ import annotations
 import psycopg
 
 from vectoracl.adapter_api.posture import Posture
-from vectoracl.errors import RefusedError, apart
+from vectoracl.errors import RefusedError, without_context
 from vectoracl_pgvector.connection.connect_failures import connect_failed
 from vectoracl_pgvector.connection.failures import mapped
 from vectoracl_pgvector.posture import check
 
 
-@apart
+@without_context
 def inspect(dsn: str, table: str | None, role: str | None, tenant_column: str | None) -> dict[str, Posture]:
     """Return the posture of every table with a vector column, or of *table* ("schema.table", or its name alone).
 

@@ -6,7 +6,7 @@ import time
 
 from psycopg.errors import LockNotAvailable, QueryCanceled
 
-from vectoracl.errors import RefusedError, StoreError, apart
+from vectoracl.errors import RefusedError, StoreError, without_context
 from vectoracl_pgvector.tiers.base import Mover, milliseconds
 from vectoracl_pgvector.tiers.partitions import own_partitions
 
@@ -39,7 +39,7 @@ class Demotion(Mover):
         written = ", ".join(self._shadow.columns)
         moved = 0
 
-        @apart
+        @without_context
         def switch() -> None:
             nonlocal moved
             self._run(f"ALTER TABLE {names.table} DETACH PARTITION {own}")

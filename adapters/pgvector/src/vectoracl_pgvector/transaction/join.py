@@ -20,7 +20,7 @@ from vectoracl.client.retriever import AsyncScopedRetriever, ScopedRetriever
 from vectoracl.engine.core_ports import CORE_PORTS, AsyncCorePort
 from vectoracl.engine.drivers import arun, run
 from vectoracl.engine.pipeline import Pipeline, Store
-from vectoracl.errors import InvalidInputError, RefusedError, VectorACLError, apart
+from vectoracl.errors import InvalidInputError, RefusedError, VectorACLError, without_context
 from vectoracl.model.actions import Action
 from vectoracl.model.principal import Principal
 from vectoracl_pgvector.connection.arguments import check_encoding
@@ -129,7 +129,7 @@ class _Joined:
         finally:
             _WRITTEN.reset(token)
 
-    @apart
+    @without_context
     def _raw(self) -> psycopg.Connection[Any]:
         try:
             return raw(self._connection)
@@ -155,7 +155,7 @@ class _AsyncJoined:
         finally:
             _WRITTEN.reset(token)
 
-    @apart
+    @without_context
     async def _raw(self) -> psycopg.AsyncConnection[Any]:
         try:
             return await araw(self._connection)
@@ -205,7 +205,7 @@ class JoinedPort(_Port):
     def close(self) -> None:
         """Nothing of this is ours to close."""
 
-    @apart
+    @without_context
     def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request* in a savepoint. Raises: RefusedError, PostureError, StoreError."""
         checked = self._checked(request)
@@ -214,7 +214,7 @@ class JoinedPort(_Port):
         with turn:
             return self._alone(checked, timeout)
 
-    @apart
+    @without_context
     def _alone(self, request: Transaction, timeout: float | None) -> Any:
         try:
             self._check(self._connection)
@@ -253,14 +253,14 @@ class AsyncJoinedPort(_Port):
     async def close(self) -> None:
         """Nothing of this is ours to close."""
 
-    @apart
+    @without_context
     async def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request* in a savepoint. Raises: RefusedError, PostureError, StoreError."""
         checked = self._checked(request)
         async with _ATURNS.setdefault(self._connection, asyncio.Lock()):
             return await self._alone(checked, timeout)
 
-    @apart
+    @without_context
     async def _alone(self, request: Transaction, timeout: float | None) -> Any:
         try:
             self._check(self._connection)

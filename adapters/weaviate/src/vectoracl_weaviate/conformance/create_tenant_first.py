@@ -18,7 +18,7 @@ from vectoracl_weaviate import tenant_keys
 from vectoracl_weaviate.names import tenant_name
 
 
-class SignUp:
+class TenantCreation:
     """The operator of one store: *config* is its `[stores.NAME]`, with `operator_key` and `tenant_keys`."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -54,7 +54,7 @@ class SignUp:
 class _SignedUp:
     """An adapter whose writes are preceded by the sign-up of their tenant."""
 
-    def __init__(self, inner: Adapter, sign_up: SignUp) -> None:
+    def __init__(self, inner: Adapter, sign_up: TenantCreation) -> None:
         self._inner = inner
         self._sign_up = sign_up
         self._known: set[str] = set()
@@ -79,6 +79,6 @@ class _SignedUp:
         return (yield from self._inner.replace(operation))
 
 
-def signed_up(opened: Opened, sign_up: SignUp) -> Opened:
+def signed_up(opened: Opened, sign_up: TenantCreation) -> Opened:
     """Return *opened* with an adapter whose tenants are signed up before their first write."""
     return replace(opened, adapter=_SignedUp(opened.adapter, sign_up))

@@ -25,7 +25,7 @@ from vectoracl.model.records import Record, Tag
 from vectoracl_conformance.evidence import Tap, Taps, Wire
 from vectoracl_conformance.harness import Harness, HarnessError, Mutant, Needs, Server, Shards, Store, Weakening
 from vectoracl_weaviate import tenant_keys
-from vectoracl_weaviate.conformance.create_tenant_first import SignUp, signed_up
+from vectoracl_weaviate.conformance.create_tenant_first import TenantCreation, signed_up
 from vectoracl_weaviate.conformance.wire_decoding import DECODE, WeaviateShards, answered, judge_of
 from vectoracl_weaviate.demo_server import SPEC
 from vectoracl_weaviate.requests import Drop, Find, Groups, Merge, Put, State, Tally
@@ -212,14 +212,14 @@ class KeyedStore(WeaviateStore):
         return signed_up(opened, self._sign_up)
 
     @cached_property
-    def _sign_up(self) -> SignUp:
-        return SignUp(self._whole())
+    def _sign_up(self) -> TenantCreation:
+        return TenantCreation(self._whole())
 
     def dressing(self) -> str:
         """Do likewise in another process."""
         return f"""
-from vectoracl_weaviate.conformance.create_tenant_first import SignUp, signed_up
-sign_up = SignUp({self._whole()!r})
+from vectoracl_weaviate.conformance.create_tenant_first import TenantCreation, signed_up
+sign_up = TenantCreation({self._whole()!r})
 def dress(opened):
     return signed_up(opened, sign_up)
 """
