@@ -84,9 +84,8 @@ MINIMUM_GRADE = CORE_RULES.add(
     "VA001",
     "The store does not reach the minimum grade",
     "error",
-    "The configuration demands an isolation grade (`minimum_grade`) that the store does not have as it is set up now, "
-    "so that `connect` refuses to serve. Either something lowers the grade, and is another finding, or the adapter "
-    "cannot reach that grade at all.",
+    "The configuration demands an isolation grade (`minimum_grade`) that the store does not reach as it is set up now, "
+    "so `connect` refuses to open it. Either another finding lowers the grade, or the adapter cannot reach it at all.",
     lowers=False,
 )
 
@@ -95,9 +94,9 @@ EMBEDDER = CORE_RULES.add(
     "VA002",
     "The configured embedder is not the one whose vectors the store holds",
     "error",
-    "Vectors of two embedders cannot be compared, also where they are of one length: what is searched for is then not "
-    "found. Texts are refused, for reading and for writing, before they are embedded. Vectors that the caller gives "
-    "are not compared.",
+    "Vectors of two embedders cannot be compared, even if they have the same length: searches would not find the right "
+    "chunks. Texts are refused, for reading and for writing, before they are embedded. Vectors that the caller passes "
+    "are not checked.",
     lowers=False,
 )
 

@@ -11,9 +11,9 @@ from vectoracl.adapter_api.posture import CORE_RULES, PREFIXES, Rule
 _HEAD = """\
 # The rules of `vectoracl check`
 
-Each finding names its rule. `vectoracl check --explain PG001` prints the same in the terminal. An *error* opens or
-breaks something, a *warning* is a weakness, a *note* is so by design. A rule that *lowers the grade* means that
-isolation is not proved while the finding stands, and `connect` refuses to serve.
+Each finding names its rule. `vectoracl check --explain PG001` prints the same text in the terminal. An *error* opens or
+breaks something, a *warning* is a weakness, a *note* describes something that is so by design. If a rule *lowers the
+grade*, isolation is not proved as long as the finding exists, and `connect` refuses to open the store.
 """
 _TITLES = {"vectoracl": "All stores", "pgvector": "pgvector", "qdrant": "Qdrant", "weaviate": "Weaviate",
            "pinecone": "Pinecone"}  # fmt: skip
