@@ -232,7 +232,7 @@ def test_a_bug_is_not_hidden(here, monkeypatch):
     def bug(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("vectoracl.cli.use.operator", bug)
+    monkeypatch.setattr("vectoracl.cli.search.operator", bug)
     result = CliRunner().invoke(app, ["search", "--as", "a@b", "words"])
     assert isinstance(result.exception, ZeroDivisionError)
     assert result.exit_code == 1
@@ -455,7 +455,7 @@ def test_adoption_is_planned_printed_and_needs_a_yes(operator):
 
 
 def test_ctrl_c_at_the_question_is_an_interruption(operator, monkeypatch):
-    monkeypatch.setattr("vectoracl.cli.store.interactive", lambda: True)
+    monkeypatch.setattr("vectoracl.cli.provision.interactive", lambda: True)
     result = run("provision", "--adopt", "public.docs", code=130, input="")
     assert "Interrupted." in result.stderr
     assert ("provision", "public.docs") not in operator.asked

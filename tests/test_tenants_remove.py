@@ -11,7 +11,7 @@ import vectoracl
 from vectoracl import Chunk, InvalidTenantError, Principal, RefusedError, hazmat
 from vectoracl.audit.sinks import MemorySink
 from vectoracl.cli import app
-from vectoracl.cli import store as commands
+from vectoracl.cli import tenants as commands
 from vectoracl.memory.operator import MemoryOperator
 
 CONFIG = """

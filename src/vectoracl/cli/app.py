@@ -12,7 +12,20 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from vectoracl.cli import adapters, audit, check, conformance, copy, documents, ingest, init, store, use
+from vectoracl.cli import (
+    adapters,
+    audit,
+    check,
+    conformance,
+    copy,
+    documents,
+    explain,
+    ingest,
+    init,
+    provision,
+    search,
+    tenants,
+)
 from vectoracl.cli.common import EXIT_CODES, command
 from vectoracl.cli.demo import command as demo
 
@@ -77,13 +90,13 @@ _add(
 )
 _add(
     "search",
-    use.search,
+    search.search,
     _USE,
     'vectoracl search --as reader@acme "how is an index built?"',
     'vectoracl search --as reader@acme --hybrid "error E4711"',
     'vectoracl search --as reader@acme -k 3 --json "how is an index built?"',
 )
-_add("explain", use.explain, _LOOK, "vectoracl explain --as reader@acme --document docs/setup.md")
+_add("explain", explain.explain, _LOOK, "vectoracl explain --as reader@acme --document docs/setup.md")
 _add(
     "check",
     check.check,
@@ -102,7 +115,7 @@ app.command(
 )(command(conformance.conformance))
 _add(
     "provision",
-    store.provision,
+    provision.provision,
     _OPERATE,
     "vectoracl provision --sql | less",
     "vectoracl provision",
@@ -139,18 +152,18 @@ _add(
     to=of_audit,
 )
 
-tenants = typer.Typer(
+of_tenants = typer.Typer(
     help="See how large the tenants are; move, create, deactivate and remove them.", no_args_is_help=True
 )
-app.add_typer(tenants, name="tenants", rich_help_panel=_OPERATE)
-_add("list", store.tenants_list, "Commands", "vectoracl tenants list", to=tenants)
-_add("promote", store.promote, "Commands", "vectoracl tenants promote acme", to=tenants)
-_add("demote", store.demote, "Commands", "vectoracl tenants demote acme", to=tenants)
-_add("create", store.create, "Lifetime", "vectoracl tenants create acme", to=tenants)
-_add("deactivate", store.deactivate, "Lifetime", "vectoracl tenants deactivate acme", to=tenants)
-_add("offload", store.offload, "Lifetime", "vectoracl tenants offload acme", to=tenants)
-_add("activate", store.activate, "Lifetime", "vectoracl tenants activate acme", to=tenants)
-_add("remove", store.remove, "Lifetime", "vectoracl tenants remove acme", to=tenants)
+app.add_typer(of_tenants, name="tenants", rich_help_panel=_OPERATE)
+_add("list", tenants.tenants_list, "Commands", "vectoracl tenants list", to=of_tenants)
+_add("promote", tenants.promote, "Commands", "vectoracl tenants promote acme", to=of_tenants)
+_add("demote", tenants.demote, "Commands", "vectoracl tenants demote acme", to=of_tenants)
+_add("create", tenants.create, "Lifetime", "vectoracl tenants create acme", to=of_tenants)
+_add("deactivate", tenants.deactivate, "Lifetime", "vectoracl tenants deactivate acme", to=of_tenants)
+_add("offload", tenants.offload, "Lifetime", "vectoracl tenants offload acme", to=of_tenants)
+_add("activate", tenants.activate, "Lifetime", "vectoracl tenants activate acme", to=of_tenants)
+_add("remove", tenants.remove, "Lifetime", "vectoracl tenants remove acme", to=of_tenants)
 
 
 def main() -> None:

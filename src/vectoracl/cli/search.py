@@ -1,4 +1,4 @@
-"""`search` and `explain`: the store as one principal has it."""
+"""`vectoracl search`: a search as one principal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from vectoracl.cli.common import (
 )
 from vectoracl.errors import InvalidInputError, without_context
 from vectoracl.filters.predicate import ALWAYS, Predicate
-from vectoracl.model.actions import ALL_ACTIONS
 from vectoracl.model.queries import Hybrid, Lexical
 from vectoracl.model.records import Result
 
@@ -127,44 +126,3 @@ def _show(result: Result, why: str, *, full: bool) -> None:
     console.print(table)
     if not result.complete:
         console.print(Text(f"Fewer than asked for: {result.shortfall}.", "yellow"))
-
-
-def explain(
-    who: AsOption,
-    document: Annotated[
-        str | None, typer.Option("--document", metavar="NAME", help="Also say whether this document is visible.")
-    ] = None,
-    action: Annotated[
-        str, typer.Option("--action", help=f"The action to ask about: {', '.join(sorted(ALL_ACTIONS))}.")
-    ] = "search",
-    config: ConfigOption = DEFAULT_CONFIG,
-    store: StoreOption = None,
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Say why a principal sees what it sees: the decision, its reasons, and how much is visible.
-
-    For an answer that is empty and should not be. Of a document it says only whether this principal sees it: another
-    tenant's document reads like one that does not exist.
-    """
-    principal = operator(who, "explain")
-    with opened_for(principal, config, store) as acl:
-        found = acl.explain(principal, action, document=document)  # type: ignore[arg-type]  # explain() checks it
-    if as_json:
-        print_json(
-            {
-                "principal": who,
-                "action": action,
-                "permit": found.permit,
-                "reasons": list(found.reasons),
-                "policy": found.policy_version,
-                "scope": [{"partition": partition, "filter": where} for partition, where in found.grants],
-                "visible": found.visible,
-                "document": found.document,
-                "document_visible": found.document_visible,
-                "summary": found.summary(),
-            }
-        )
-        return
-    out().print(Text.assemble((f"{plain(who)}, {action}: ", "bold"), plain(found.summary())))
-    out().print(Text(f"Policy: {plain(found.policy_version or 'without a version')}", "dim"))

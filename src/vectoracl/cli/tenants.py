@@ -1,9 +1,8 @@
-"""`provision` and `tenants`: what an operator does to a store, with the owner's credentials."""
+"""`vectoracl tenants`: lists tenants and moves, creates, deactivates and removes them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -37,98 +36,13 @@ from vectoracl.cli.common import (
     print_json,
     unasked,
 )
+from vectoracl.cli.operating import operating, tell
 from vectoracl.client.connect import VectorACL
 from vectoracl.config import read
 from vectoracl.errors import RefusedError
 from vectoracl.model.identifiers import check_tenant, shown_tenant
 
 TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's id, exactly as it was verified.")]
-
-
-@contextmanager
-def operating(config: Path, store: str | None) -> Iterator[tuple[VectorACL, Operator]]:
-    """Give a configuration with the operator's access of a store, which is not served nor its posture demanded."""
-    with opened(config, store, contact=False) as acl:
-        operator = acl.operator(store)
-        try:
-            yield acl, operator
-        finally:
-            operator.close()
-
-
-def provision(
-    argument: ConfigArgument = None,
-    config: ConfigOption = DEFAULT_CONFIG,
-    store: OperatedOption = None,
-    adopt: Annotated[
-        str | None,
-        typer.Option(
-            "--adopt",
-            metavar="TABLE",
-            help="Then copy this existing table, collection or index in; it is read and never changed.",
-        ),
-    ] = None,
-    *,
-    sql: Annotated[bool, typer.Option("--sql", help="Print what would be run, and run nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --adopt: do not ask after the plan.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Create or update what a store needs (roles, table and policies; collection; index). It can be run again.
-
-    `--sql` prints it as text that an administrator can read: of PostgreSQL a script that can be changed and run, of
-    other stores their requests. The store is contacted to see what it has, and not changed. `--adopt TABLE` plans,
-    prints the plan, asks, and copies in batches; what it copied is recorded in the audit, and nothing is copied where
-    that cannot be.
-    """
-    with operating(config_path(config, argument), store) as (acl, operator):
-        if sql or adopt is not None:
-            plan = operator.plan(adopt=adopt)
-            if sql:
-                _print_plan(plan, as_json=as_json)
-                return
-            if not as_json:
-                out().print(Text(plan.rstrip()), soft_wrap=True)
-            _consent(yes=yes, as_json=as_json)
-        with Steps(quiet=as_json) as steps:
-            steps.step("provisioning", 0, None)
-            if adopt is None:
-                lines = operator.provision(progress=steps.report)
-            else:
-                reason = f"vectoracl provision --adopt {adopt!a}, run by {person()} at the command line"
-                lines = hazmat.adopt(acl, adopt, operator=operator, store=store, reason=reason, progress=steps.report)
-    _tell(lines, as_json=as_json)
-
-
-def _print_plan(plan: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"sql": plan})
-    else:
-        typer.echo(plan.rstrip())  # as it is: no wrapping and no colour, so that it can be piped into psql
-
-
-def _consent(*, yes: bool, as_json: bool) -> None:
-    """Ask whether the plan is to be run; without a person and without --yes, it is not. Raises: RefusedError."""
-    if yes:
-        return
-    if as_json:
-        raise unasked("Run this plan (--sql prints it)")
-    if not interactive():
-        err().print(Text("Nothing was done: pass --yes to run this plan without being asked."), soft_wrap=True)
-        done(NOT_MEASURED)
-    if not typer.confirm("Run this?", err=True):
-        err().print("Nothing was done.")
-        done(NOT_MEASURED)
-
-
-def _tell(lines: list[str], *, as_json: bool, stays: str = "") -> None:
-    if as_json:
-        print_json({"done": lines, **({"stays": stays} if stays else {})})
-        return
-    console = out()
-    for line in lines:
-        console.print(Text.assemble(("✓ ", "green"), plain(line)), soft_wrap=True)
-    if stays:
-        console.print(Text(stays, "dim"), soft_wrap=True)
 
 
 def tenants_list(
@@ -207,7 +121,7 @@ def _on_tenant(
         name = acl.store_of(tenant) if store is None else store
         before(acl, name)
         lines = hazmat.on_tenant(acl, act, action=action, tenant=tenant, store=name, reason=reason)
-    _tell(lines, as_json=as_json, stays=stays)
+    tell(lines, as_json=as_json, stays=stays)
 
 
 def promote(
