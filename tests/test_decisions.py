@@ -300,7 +300,7 @@ def test_a_narrower_scope_after_embedding_is_a_denial(api):
         return [V for _ in texts]
 
     slow.embed_queries = embed
-    with pytest.raises(DeniedError, match="changed while"):
+    with pytest.raises(DeniedError, match="changed during"):
         acl.scoped(person("ann", "acme")).search("text")
     assert port.requests == []
 

@@ -72,13 +72,13 @@ def test_a_limit_of_the_caller_counts_the_whole_call(opened, who):
     port = acl.tap()
     docs = acl.scoped(who())
     started = time.monotonic()
-    with pytest.raises(StoreError, match=r"while texts were embedded \(0 of 300 were done\)") as caught:
+    with pytest.raises(StoreError, match=r"while texts were being embedded \(0 of 300 done\)") as caught:
         docs.upsert(chunks(300), timeout=0.3)
     assert time.monotonic() - started < 1.2
     assert (caught.value.code, caught.value.sent, port.requests) == ("timeout", "no", [])
     assert "timeout=" in str(caught.value)
     # On a busy machine that is over before the embedder is asked.
-    with pytest.raises(StoreError, match=r"while texts were embedded|before the request was sent"):
+    with pytest.raises(StoreError, match=r"while texts were being embedded|before the request was sent"):
         docs.search("a text", timeout=0.001)
     assert docs.upsert(chunks(10), timeout=20).count == 10
 

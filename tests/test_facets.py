@@ -93,7 +93,7 @@ def test_other_arguments_are_checked_too(docs, acl, given):
 def test_what_is_not_declared_is_refused_before_any_io(docs, acl):
     port = acl.tap(facets="none")
     records = len(acl.records)
-    with pytest.raises(UnsupportedPredicateError, match="cannot count by the values") as refused:
+    with pytest.raises(UnsupportedPredicateError, match="cannot count the values") as refused:
         docs.facets("lang")
     assert (refused.value.field, port.requests, len(acl.records)) == ("facets", [], records)
 

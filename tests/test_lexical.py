@@ -104,5 +104,5 @@ def test_a_query_of_too_many_words_is_refused_before_anything_else(acl, query):
 
 
 def test_a_fused_score_is_no_threshold(acl):
-    with pytest.raises(UnsupportedPredicateError, match="only order"):
+    with pytest.raises(UnsupportedPredicateError, match="only define an order"):
         acl.scoped(principal(tenant="all")).search(Hybrid("cat", [1.0, 0.0]), 5, min_score=0.1)

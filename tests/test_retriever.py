@@ -533,7 +533,7 @@ def test_a_cursor_is_bound_to_the_partitions_that_it_counts(api, who, chunk, con
 def test_a_journal_that_cannot_be_kept_is_refused_before_anything_is_written(acl, who, chunk, tmp_path, where):
     (tmp_path / "file").write_text("")
     docs = acl.scoped(who())
-    with pytest.raises(InvalidInputError, match="folder that exists") as caught:
+    with pytest.raises(InvalidInputError, match="existing folder") as caught:
         docs.load(stream(5, chunk), resume=str(tmp_path / where))
     assert caught.value.field == "resume"
     assert docs.count() == 0
@@ -592,7 +592,7 @@ def test_a_disk_that_fills_in_the_middle_of_a_load(acl, who, chunk, tmp_path, mo
     monkeypatch.undo()
     error = caught.value
     assert (error.code, error.written, docs.count()) == ("journal", batch * 10, batch * 10)
-    assert f"says {batch * 10 - 10:,} chunks of the stream where {batch * 10:,} are in the store" in str(error)
+    assert f"lists {batch * 10 - 10:,} chunks of the stream while {batch * 10:,} are in the store" in str(error)
     assert any(f"{batch * 10} chunks were written" in note for note in error.__notes__)
     assert error.__cause__ is None
     assert [one.name for one in tmp_path.iterdir()] == ([] if batch == 1 else ["journal.json"])

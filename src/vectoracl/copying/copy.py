@@ -290,7 +290,7 @@ class Copy:
             raise RefusedError(f"The adapter {one.adapter_name!r} cannot scan, so nothing can be copied out of it.")
         if not will.verbatim or "upsert" not in will.operations:
             raise RefusedError(
-                f"The adapter {other.adapter_name!r} does not keep tags as they are, so nothing can be copied into it.",
+                f"The adapter {other.adapter_name!r} cannot keep tags unchanged, so nothing can be copied into it.",
                 field="verbatim",
             )
         if source.reached != target.reached:

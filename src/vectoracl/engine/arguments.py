@@ -1,4 +1,4 @@
-"""The arguments of the reads, checked before anything else happens."""
+"""Checks of the arguments of reads, done before anything else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MAX_FLOAT = sys.float_info.max  # compared, since math.isfinite raises for an i
 
 
 class SearchArguments(NamedTuple):
-    """The checked arguments of a search, but for the query."""
+    """The checked arguments of a search, without the query."""
 
     k: int
     where: Predicate
@@ -41,11 +41,14 @@ def check_include(include: object) -> Include:
     if include is INCLUDE:
         return INCLUDE
     if isinstance(include, str) or not isinstance(include, Iterable):
-        raise InvalidInputError('include is a collection, for example {"text", "vector"}.', field="include")
+        raise InvalidInputError(
+            f'include must be a collection, for example {{"text", "vector"}}, got {type(include).__name__}.',
+            field="include",
+        )
     named = list(include)
     wanted = frozenset(one for one in _INCLUDABLE if one in named)
     if not all(isinstance(one, str) and plain(one) in _INCLUDABLE for one in named):
-        raise InvalidInputError(f"include holds only {', '.join(sorted(_INCLUDABLE))}.", field="include")
+        raise InvalidInputError(f"include may only hold {', '.join(sorted(_INCLUDABLE))}.", field="include")
     return wanted
 
 
@@ -60,15 +63,15 @@ def integer(value: object, name: str, low: int, high: int) -> int:
 
 
 def check_timeout(timeout: object) -> None:
-    """Refuse what is no positive number of seconds. Raises: InvalidInputError."""
+    """Refuse a timeout that is not a positive number of seconds. Raises: InvalidInputError."""
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= MAX_TIMEOUT:
         raise InvalidInputError(
-            f"timeout must be a positive number of seconds, {MAX_TIMEOUT:,} at most.", field="timeout"
+            f"timeout must be a positive number of seconds, at most {MAX_TIMEOUT:,}.", field="timeout"
         )
 
 
 def check_where(store: Store, where: object) -> Predicate:
-    """Check a caller's filter against the store's fields and abilities. Raises: RefusedError's kinds."""
+    """Check a caller's filter against the store's fields and capabilities. Raises: subclasses of RefusedError."""
     if where is ALWAYS:
         return ALWAYS
     checked = check_filter(check_predicate(where), store.fields)
@@ -81,23 +84,23 @@ _FACETED_TAGS = frozenset({"@document"})
 
 
 def check_facet(store: Store, name: object) -> FieldType:
-    """Return the type of the field *name*, by whose values chunks can be counted. Raises: InvalidInputError."""
+    """Return the type of the field *name*, whose values can be counted. Raises: InvalidInputError."""
     if type(name) is not str:  # a subclass could be one name here and another one in the store
         raise InvalidInputError(
-            f'field is the name of a field, for example "lang", not {type(name).__name__}.', field="field"
+            f'field must be the name of a field, for example "lang", got {type(name).__name__}.', field="field"
         )
     kind = TAG_FIELDS[name] if name in _FACETED_TAGS else store.fields.get(name)
     if kind is None:
         known = ", ".join(sorted(one for one, its in store.fields.items() if its.element in _FACETED)) or "none"
         raise InvalidInputError(
-            f"Chunks cannot be counted by the values of {name!r}: it is not a declared field. Declared: {known}; "
-            "besides, @document. Add it under [stores.NAME.metadata].",
+            f"facets() cannot count by {name!r}: it is not a declared field. Possible are {known} and @document. "
+            "Declare the field under [stores.NAME.metadata].",
             field="field",
         )
     if kind.element not in _FACETED:
         raise InvalidInputError(
-            f"The field {name!r} holds a {kind.value}; chunks are counted by keywords, numbers and booleans. Count by "
-            "ranges instead, one count() each.",
+            f"facets() cannot count by {name!r}, a {kind.value}: only by keywords, numbers and booleans. Call count() "
+            "with a filter for each range instead.",
             field="field",
         )
     return kind
@@ -114,16 +117,19 @@ def check_ask(
     exact: object,
     tuning: object,
 ) -> SearchArguments:
-    """Check the arguments of a search against what the store can. Raises: InvalidInputError and its kin."""
+    """Check the arguments of a search against the store's capabilities.
+
+    Raises: InvalidInputError, ReservedFieldError, UnsupportedPredicateError.
+    """
     can = store.capabilities
     if min_score is not None and (
         isinstance(min_score, bool) or not isinstance(min_score, int | float) or not abs(min_score) <= _MAX_FLOAT
     ):
         raise InvalidInputError("min_score must be a finite number.", field="min_score")
     if group_by not in (None, "document"):
-        raise InvalidInputError('group_by is None or "document".', field="group_by")
+        raise InvalidInputError('group_by must be None or "document".', field="group_by")
     if group_by is not None and not can.group_by:
-        raise UnsupportedPredicateError(f"The adapter {store.adapter_name!r} cannot group.", field="group_by")
+        raise UnsupportedPredicateError(f"The adapter {store.adapter_name!r} cannot group hits.", field="group_by")
     if not isinstance(exact, bool):
         raise InvalidInputError("exact must be True or False.", field="exact")
     if exact and not can.exact:
@@ -156,10 +162,10 @@ def check_refs(ids: object, name: str = "ids") -> tuple[ChunkRef, ...]:
     for one in ids:
         if isinstance(one, tuple):
             if len(one) != 2:
-                raise InvalidInputError(f"{name}: a pair is (document, chunk id).", field=name)
+                raise InvalidInputError(f"{name}: a pair must be (document, chunk id).", field=name)
             refs[ChunkRef(check_id(one[1], "chunk id"), check_id(one[0], "document"))] = None
         else:
             refs[ChunkRef(check_id(one, "chunk id"))] = None
         if len(refs) > MAX_FETCH:
-            raise InvalidInputError(f"{name} holds at most {MAX_FETCH:,} ids.", field=name)
+            raise InvalidInputError(f"{name} may hold at most {MAX_FETCH:,} ids.", field=name)
     return tuple(refs)

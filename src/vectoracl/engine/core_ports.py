@@ -1,4 +1,4 @@
-"""The core's own ports: policy, embedder, audit and clock. A flow asks for them as it asks for the store."""
+"""The core's own ports: policy, embedder, audit and clock. Flows use them by requests, like the store's port."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log = logging.getLogger("vectoracl")
 
 
 class PolicyFailedError(Exception):
-    """The policy raised *error*, whatever it is: apart from what a port or a driver raises, it is a denial."""
+    """Wraps *error*, an exception of the policy, to distinguish it from errors of ports and drivers: it denies."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(type(error).__name__)
@@ -32,19 +32,19 @@ class PolicyFailedError(Exception):
 
 
 class LateRecordError(StoreError):
-    """A record was not kept in time; the thread that writes it may still do so."""
+    """A record was not written in time; its thread may still write it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadVersion(Request[str | None]):
-    """Ask the policy for its version, where reading that runs code of its own."""
+    """Read the policy's version, where that runs code of the policy (a property)."""
 
     port: ClassVar[str] = "policy"
 
 
 @dataclass(frozen=True, slots=True)
 class Decide(Request[Decision]):
-    """Ask the policy."""
+    """Ask the policy for a decision."""
 
     port: ClassVar[str] = "policy"
     principal: Principal
@@ -53,7 +53,7 @@ class Decide(Request[Decision]):
 
 @dataclass(frozen=True, slots=True)
 class WriteRecord(Request[None]):
-    """Keep the record of a decision."""
+    """Write the record of a decision."""
 
     port: ClassVar[str] = "audit"
     record: AuditRecord
@@ -61,7 +61,7 @@ class WriteRecord(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class EmbedQueries(Request[Sequence[Vector]]):
-    """Embed texts that are searched for in `store`, which keeps the embedder of the identity `kept` (None: unknown)."""
+    """Embed query texts for `store`; `kept` is the embedder's identity that is noted in it (None: unknown)."""
 
     port: ClassVar[str] = "embedder"
     texts: tuple[str, ...]
@@ -71,7 +71,7 @@ class EmbedQueries(Request[Sequence[Vector]]):
 
 @dataclass(frozen=True, slots=True)
 class EmbedDocuments(Request[Sequence[Vector]]):
-    """Embed texts that are stored in `store`; see `EmbedQueries`."""
+    """Embed texts to be stored in `store`; see `EmbedQueries`."""
 
     port: ClassVar[str] = "embedder"
     texts: tuple[str, ...]
@@ -81,7 +81,7 @@ class EmbedDocuments(Request[Sequence[Vector]]):
 
 @dataclass(frozen=True, slots=True)
 class Sleep(Request[None]):
-    """Wait."""
+    """Wait for `seconds`."""
 
     port: ClassVar[str] = "clock"
     seconds: float
@@ -90,7 +90,7 @@ class Sleep(Request[None]):
 CoreRequest = ReadVersion | Decide | WriteRecord | EmbedQueries | EmbedDocuments | Sleep
 CORE_PORTS = ("policy", "audit", "embedder", "clock")
 EMBEDDING = frozenset({"embedder"})
-"""The port whose time is not the store's: it has a limit of its own, `[embedder] timeout`."""
+"""The port whose time does not count as the store's: it has its own limit, `[embedder] timeout`."""
 
 
 _LATE_POLICY = "The policy did not decide within the time limit, so nothing was sent."
@@ -101,7 +101,7 @@ _LATE_SINK = (
 
 
 class CorePort:
-    """Performs the core's requests: in this thread, or in one of its own what may wait, so that a time limit holds."""
+    """Performs the core's requests: in the caller's thread, or in a worker thread if they may block past a timeout."""
 
     parallel = 1
 
@@ -127,7 +127,7 @@ class CorePort:
         match request:
             case WriteRecord(record=record):
                 call = self.recording(record, timeout)
-                # A disk, a pipe or a network's file system that does not answer holds up whoever writes to it.
+                # A disk, pipe or network file system that does not answer blocks the thread that writes to it.
                 aside = timeout is not None and not self.sink_is_quick()
                 failed: Exception | None = self._aside(call, timeout, _LATE_SINK) if aside else call()
                 if failed is not None:
@@ -163,40 +163,40 @@ class CorePort:
         return self._embedder
 
     def policy_is_quick(self) -> bool:
-        """Tell whether the policy is asked in the caller's thread: the default one, or one that has to be."""
+        """Return whether the policy runs in the caller's thread: the default one, or one that requires it."""
         return type(self._policy) is TenantPolicy or getattr(self._policy, "same_thread", False) is True
 
     def sink_is_quick(self) -> bool:
-        """Tell whether the sink writes in the caller's thread: to memory, or because it has to."""
+        """Return whether the sink writes in the caller's thread: to memory, or because it requires that."""
         return type(self._sink) is MemorySink or getattr(self._sink, "same_thread", False) is True
 
     def asking(self, request: Decide | ReadVersion) -> Callable[[], Any]:
-        """Return what asks the policy; its error is a value, so that nothing can take it for one of ours."""
+        """Return a function that asks the policy and returns its exception as a value (PolicyFailedError)."""
 
         def ask() -> Any:
             try:
                 if isinstance(request, ReadVersion):
                     return self._policy.version
                 return self._policy.decide(request.principal, request.action)
-            except Exception as error:  # noqa: BLE001 - whatever breaks in a policy is a denial
+            except Exception as error:  # noqa: BLE001 - every exception of a policy denies
                 return PolicyFailedError(error)
 
         return ask
 
     def recording(self, record: AuditRecord, timeout: float | None) -> Callable[[], StoreError | None]:
-        """Return what keeps *record*; the error is a value: what the sink said may quote paths and is in the log."""
+        """Return a function that writes *record* and returns an error as a value; the sink's exception is logged."""
 
         def keep() -> StoreError | None:
             try:
-                if type(self._sink) is JsonlSink:  # one that was made of it may take a record and no more
+                if type(self._sink) is JsonlSink:  # the `write` of a subclass may not take a timeout
                     self._sink.write(record, timeout=timeout)
                 else:
                     self._sink.write(record)
-            except Exception as error:  # noqa: BLE001 - whatever breaks in a sink stops the operation
-                _log.error("audit sink failed to keep a decision: %s", _said(error))
+            except Exception as error:  # noqa: BLE001 - every exception of a sink stops the operation
+                _log.error("audit sink failed to keep a decision: %s", _reason(error))
                 if isinstance(self._sink, JsonlSink) and isinstance(error, TimeoutError):
                     return StoreError(_LATE_SINK, code="timeout", sent="no")
-                text = "The decision could not be recorded, so nothing was sent. Fix the audit sink; the log says why."
+                text = "The decision could not be recorded, so nothing was sent. Fix the audit sink; see the log."
                 return caused(StoreError(text, code="audit", sent="no"), error, debug=self._debug)
             return None
 
@@ -215,7 +215,7 @@ class CorePort:
 
 
 def answer(value: Any) -> Any:
-    """Return what a policy answered. Raises: PolicyFailedError."""
+    """Return *value*, the answer of a policy. Raises: PolicyFailedError if it is one."""
     if isinstance(value, PolicyFailedError):
         raise value
     return value
@@ -227,14 +227,14 @@ def late_error(text: str) -> StoreError:
     return kind(text, code="timeout", sent="no")
 
 
-def _said(error: Exception) -> str:
-    """Say what kind of error it is, and for one of the system why; never what a foreign library wrote."""
+def _reason(error: Exception) -> str:
+    """Return the class of *error*, and the system's text of an OSError; never the text of another library."""
     why = error.strerror if isinstance(error, OSError) else None
     return type(error).__name__ if why is None else f"{type(error).__name__}: {why}"
 
 
 class AsyncCorePort:
-    """Performs the core's requests for asyncio: in a thread whatever may wait, so that other tasks go on."""
+    """Performs the core's requests for asyncio: those that may block run in a thread, so that other tasks continue."""
 
     parallel = 1
 

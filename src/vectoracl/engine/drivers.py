@@ -1,4 +1,7 @@
-"""The two drivers, the combinator and the confinement. `run` and `arun` differ by `await`; only here is I/O called."""
+"""The two drivers of flows (`run`, `arun`), their combinator (`side_by_side`) and the confinement to a partition.
+
+`run` and `arun` differ only by `await`. They are the only place where a port, and so I/O, is called.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def _left(deadline: float | None) -> float | None:
 
 
 def _later(deadline: float | None, started: float) -> float | None:
-    """Return *deadline*, later by what has passed since *started*."""
+    """Return *deadline* moved by the time that has passed since *started*."""
     return None if deadline is None else deadline + (time.monotonic() - started)
 
 
@@ -42,10 +45,10 @@ def run(
 ) -> R:
     """Drive *flow* to its end with sync *ports*; *timeout* is in seconds for the whole flow.
 
-    What the ports named by *separate_limit* take does not count: they have limits of their own. *pool* returns the
-    threads that perform the further legs of a tuple; without it they are made for each tuple. An error of a port is
-    thrown into the flow. Anything that is no Exception (KeyboardInterrupt) closes the flow and is re-raised. Raises:
-    what the flow raises.
+    The time of the ports named in *separate_limit* does not count: they have their own limits. *pool* returns the
+    threads that perform the further legs of a tuple; without it, threads are created for each tuple.
+    An exception of a port is thrown into the flow. A BaseException that is not an Exception (KeyboardInterrupt) closes
+    the flow and is raised again. Raises: what the flow raises.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     value: Any = None
@@ -56,7 +59,7 @@ def run(
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
         value, error = None, None
-        # A try of its own: with the call inside send(…), a client's StopIteration would become the flow's result.
+        # A separate try: with the call inside send(…), a client's StopIteration would become the flow's result.
         try:
             if isinstance(step, tuple):
                 value = _legs(step, ports, deadline, pool)
@@ -68,7 +71,7 @@ def run(
                     deadline = _later(deadline, started)
             else:
                 value = ports[step.port].execute(step, _left(deadline))
-        except Exception as caught:  # noqa: BLE001 - whatever a port raises belongs to the flow
+        except Exception as caught:  # noqa: BLE001 - every exception of a port goes to the flow
             error = caught
         except BaseException:
             close_flow(flow)
@@ -103,7 +106,7 @@ async def arun(
                     deadline = _later(deadline, started)
             else:
                 value = await ports[step.port].execute(step, _left(deadline))
-        except Exception as caught:  # noqa: BLE001 - whatever a port raises belongs to the flow
+        except Exception as caught:  # noqa: BLE001 - every exception of a port goes to the flow
             error = caught
         except BaseException:
             close_flow(flow)
@@ -111,7 +114,7 @@ async def arun(
 
 
 def close_flow(flow: AnyFlow[Any]) -> None:
-    """Close *flow*. One that yields while it is closed breaks the contract, but must not hide why it was closed."""
+    """Close *flow*. A flow that yields while it is closed breaks the contract, but must not hide the first error."""
     try:  # noqa: SIM105 - contextlib.suppress costs an object for each leg of each call
         flow.close()
     except RuntimeError:
@@ -124,7 +127,7 @@ def _legs(
     deadline: float | None,
     pool: Callable[[], Executor] | None,
 ) -> tuple[Any, ...]:
-    """Perform the legs of a tuple, side by side where their ports allow it; all finish, errors are values."""
+    """Perform the legs of a tuple, in parallel where their ports allow it; all finish, and errors are values."""
 
     def leg(request: Request[Any]) -> Any:
         try:
@@ -145,9 +148,9 @@ def _legs(
 def _shared_out(
     step: tuple[Request[Any], ...], leg: Callable[[Request[Any]], Any], pool: Executor, threads: int
 ) -> tuple[Any, ...]:
-    """Perform *step* in this thread and *threads* - 1 of *pool*; each takes the next leg that nobody has begun.
+    """Perform *step* in this thread and *threads* - 1 of *pool*; each takes the next leg that has not begun.
 
-    So a busy pool never holds a call up, and legs that are done in microseconds wait for no other thread.
+    So a busy pool never delays a call, and legs of a few microseconds do not wait for another thread.
     """
     results: list[Any] = [None] * len(step)
     waiting = deque(enumerate(step))
@@ -162,7 +165,7 @@ def _shared_out(
 
     helpers = []
     try:
-        with contextlib.suppress(RuntimeError):  # a pool that was closed meanwhile leaves the work to this thread
+        with contextlib.suppress(RuntimeError):  # if the pool was closed in the meantime, this thread does all legs
             for _ in range(threads - 1):
                 helpers.append(pool.submit(contextvars.copy_context().run, work))
         contextvars.copy_context().run(work)
@@ -192,12 +195,13 @@ async def _alegs(
 
 
 def confined(flow: Flow[R], partition: str) -> Flow[R]:
-    """Pass *flow* on, but refuse a request to the store that names another partition than *partition*.
+    """Pass *flow* on, but refuse a request to the store that names a partition other than *partition*.
 
-    The refusal is thrown into the flow before any I/O and cannot be swallowed: the flow is closed. A StoreError that
-    comes out after one of the requests has written says `sent` = "unknown", whatever the last request was: a later look
-    that did not reach the store does not undo the write. Only a flow that took back what it wrote says otherwise
-    (`StoreError.undone`). Raises: RefusedError with the code "confinement".
+    The refusal is raised before any I/O and cannot be swallowed: the flow is closed. A StoreError that is raised after
+    one of the requests has written gets `sent` = "unknown", whatever the last request was: a later read that did not
+    reach the store does not undo the write. The exception is a flow that undid its writes (`StoreError.undone`).
+
+    Raises: RefusedError with the code "confinement".
     """
     value: Any = None
     error: Exception | None = None
@@ -229,16 +233,16 @@ def confined(flow: Flow[R], partition: str) -> Flow[R]:
 
 
 def _wrote(step: Step, value: Any) -> bool:
-    """Tell whether one of the requests of *step* has written; an error in a tuple of replies is its own request's."""
+    """Return whether one of the requests of *step* has written; in a tuple, an error stands for its own request."""
     if not isinstance(step, tuple):
         return step.writes
     return any(one.writes and not isinstance(reply, Exception) for one, reply in zip(step, value, strict=True))
 
 
 def side_by_side(flows: Sequence[Flow[R]]) -> Flow[list[R]]:
-    """Drive several flows in lock step: their next requests go out as one tuple, and each gets its own replies.
+    """Drive several flows in lock step: their next requests are yielded as one tuple, and each gets its own replies.
 
-    All flows finish; then the first error in their order is raised. Pure: the drivers know nothing of it.
+    All flows finish; then the first error in their order is raised. It is a flow itself; the drivers do not know it.
     """
     if len(flows) == 1:
         return [(yield from flows[0])]
@@ -287,7 +291,10 @@ def side_by_side(flows: Sequence[Flow[R]]) -> Flow[list[R]]:
 
 
 def wrapped(error: BaseException, message: str, *, debug: bool, code: str = "port") -> VectorACLError:
-    """Return *error* if it is ours, else a StoreError that does not quote it (its text may hold rows or secrets)."""
+    """Return *error* if it is a VectorACLError, else a StoreError with *message*, which does not quote *error*.
+
+    The text of *error* may hold rows or secrets; it becomes the cause only with *debug*.
+    """
     if isinstance(error, VectorACLError):
         return error
     store_error = StoreError(message, code=code, sent="unknown")

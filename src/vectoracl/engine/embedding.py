@@ -13,9 +13,9 @@ from vectoracl.text.embedders import BATCH
 
 
 def embedded(kind: type[EmbedQueries | EmbedDocuments], texts: Sequence[str], store: Store) -> Flow[list[Vector]]:
-    """Embed *texts* in batches, a request each, so that a time limit that counts them is looked at in between.
+    """Embed *texts* in batches, one request each, so that a time limit that includes them is checked in between.
 
-    Raises: RefusedError where *store* keeps another embedder; StoreError. Nothing was sent to the store then.
+    Raises: RefusedError if another embedder is noted in *store*; StoreError. Nothing was sent to the store then.
     """
     made: list[Vector] = []
     for start in range(0, len(texts), BATCH):
@@ -26,16 +26,16 @@ def embedded(kind: type[EmbedQueries | EmbedDocuments], texts: Sequence[str], st
             if error.code != "timeout":
                 raise
             late = True
-        if late:  # behind the block, so that the error of the port is not its context
+        if late:  # after the block, so that the port's error does not become the context
             raise _out_of_time(len(made), len(texts))
     return made
 
 
 def _out_of_time(made: int, wanted: int) -> StoreError:
     return StoreError(
-        f"The time limit of the call was reached while texts were embedded ({made:,} of {wanted:,} were done); nothing "
-        "was sent to the store. timeout= counts the whole call: pass a longer one, or none. Without it embedding has "
-        "the limit of [embedder] timeout, for each batch, and the store its own.",
+        f"The time limit of the call was reached while texts were being embedded ({made:,} of {wanted:,} done); "
+        "nothing was sent to the store. timeout= covers the whole call: pass a longer one, or omit it. Without it, "
+        "each embedding batch is limited by [embedder] timeout, and the store by its own timeout.",
         code="timeout",
         sent="no",
     )

@@ -1,4 +1,4 @@
-"""Why a principal sees what it sees."""
+"""The explanation of a decision: what a principal may see, and why."""
 
 from __future__ import annotations
 
@@ -18,10 +18,16 @@ from vectoracl.model.identifiers import check_id
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A decision and what it leaves to be seen.
+    """A decision and the chunks that it makes visible.
 
-    `grants` are (partition, filter in JSON form) pairs. `visible` counts the chunks in the scope, `document_visible`
-    those of the document that was asked about; None where nothing was counted (a denial, or a write).
+    Attributes:
+        permit: Whether the policy permits the action.
+        reasons: The policy's reasons.
+        policy_version: The version of the policy; None if it has none.
+        grants: (partition, filter in JSON form) pairs.
+        visible: The number of chunks in the scope; None where nothing was counted (a denial, or a write).
+        document: The document that was asked about.
+        document_visible: The number of visible chunks of that document; None where nothing was counted.
     """
 
     permit: bool
@@ -38,28 +44,30 @@ class Explanation:
         if not self.permit:
             return f"Denied: {why}."
         if not self.grants:
-            return f"Permitted, but nothing is in the scope ({why}), so every read is empty and nothing is sent."
+            return f"Permitted, but the scope is empty ({why}): every read returns nothing, and nothing is sent."
         where = ", ".join(repr(partition) for partition, _ in self.grants)
         text = f"Permitted ({why}): the scope covers {where}"
         if self.visible is not None:
             text += f" and holds {self.visible:,} chunks"
         text += "."
         if self.visible == 0:
-            text += " Nothing was written there yet, or under another tenant's id: ids are compared exactly."
+            text += (
+                " Nothing was written there yet, or it was written under another tenant id: ids are compared exactly."
+            )
         if self.document is not None and self.document_visible is not None:
             if self.document_visible:
                 text += f" The document {self.document!r} has {self.document_visible:,} visible chunks."
             else:
-                text += f" The document {self.document!r} is not in the scope; whether it exists elsewhere is not said."
+                text += f" The document {self.document!r} is not in the scope. It may or may not exist elsewhere."
         return text
 
 
 def explain_flow(
     pipeline: Pipeline, store: Store, caller: Caller, action: Action, document: str | None
 ) -> Flow[Explanation]:
-    """Decide *action* and, for reads, count what is visible; each is recorded as a decision of its own.
+    """Decide *action* and, for reads, count the visible chunks; each is recorded as a separate decision.
 
-    Raises: InvalidInputError; RefusedError and its kinds where the scope has no form on this store.
+    Raises: InvalidInputError; RefusedError or a subclass where the scope has no form on this store.
     """
     if document is not None:
         check_id(document, "document")
@@ -68,7 +76,7 @@ def explain_flow(
     grants = tuple((leg.partition, leg.predicate.to_dict()) for leg in plan.legs)
     visible = found = None
     if decision.permit and action in READ:
-        # Who may search and not count, or a store that cannot count, leaves the numbers unknown.
+        # The numbers stay unknown if the principal may search but not count, or if the store cannot count.
         with contextlib.suppress(DeniedError, UnsupportedPredicateError):
             visible = yield from reads.count(pipeline, store, caller, ALWAYS)
             if document is not None:

@@ -1,4 +1,4 @@
-"""The flow of facets: every partition's values side by side, added up, checked, and cut behind that."""
+"""The flow of facets: counts the values of each partition concurrently, adds them up, checks and then limits them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from vectoracl.model.values import native
 def facets(
     pipeline: Pipeline, store: Store, caller: Caller, field: str, kind: FieldType, where: Predicate, limit: int
 ) -> Flow[list[Facet]]:
-    """Count by the values of *field*, exactly, over every partition; the best *limit* come back.
+    """Count the values of *field* exactly, over every partition; return the *limit* most frequent ones.
 
-    The action is "scan": it shows values, which who may only count would have to guess.
+    The action is "scan", since facets reveal values; a principal that may only count would have to guess them.
     """
     ask: Callable[[Facets], Flow[list[Facet]]] | None = getattr(store.adapter, "facets", None)  # see `Faceted`
     if store.capabilities.facets == "none" or ask is None:
         raise UnsupportedPredicateError(
-            f"The adapter {store.adapter_name!r} cannot count by the values of a field exactly. Count the values that "
-            "you know with count(), or go through scan().",
+            f"The adapter {store.adapter_name!r} cannot count the values of a field exactly. Use count() for each "
+            "known value, or iterate with scan().",
             field="facets",
         )
 
@@ -42,8 +42,8 @@ def facets(
         for one in found:
             if len(one) > MAX_FACETS:
                 raise StoreError(
-                    f"The field {field!r} has more than {MAX_FACETS:,} values among the chunks that match, and only "
-                    "all of them are an answer. Narrow the filter, or go through scan().",
+                    f"The field {field!r} has more than {MAX_FACETS:,} values among the matching chunks, and a part of "
+                    "them would not be exact. Narrow the filter, or iterate with scan().",
                     code="too_many_values",
                     adapter=store.adapter_name,
                     sent="no",
@@ -56,19 +56,20 @@ def facets(
 def summed(found: Iterable[Facet], kind: FieldType, adapter: str) -> list[Facet]:
     """Add up the counts of equal values; the most frequent first, ties by value.
 
-    Raises: StoreError with the code "malformed" for what is no value of the type *kind*, or no number of rows.
+    Raises: StoreError with the code "malformed" for a value that is not of the type *kind*, and for an invalid count.
     """
     counts: dict[str | int | float | bool, int] = {}
     for given, number in found:
         value, count = native(given), counted(number, adapter)
         if not _is_value(kind, value) or count < 1:
             raise StoreError(
-                f"The adapter {adapter!r} counted something that is no value of the field.",
+                f"The adapter {adapter!r} counted a value that the field cannot have. This is a fault of the adapter: "
+                "report it to its author.",
                 code="malformed",
                 adapter=adapter,
                 sent="no",
             )
-        one = one_value(value)  # type: ignore[arg-type]  # it is a value of the field
+        one = one_value(value)  # type: ignore[arg-type]  # checked: a value of the field's type
         counts[one] = counts.get(one, 0) + count
     made = [Facet(value, count) for value, count in counts.items()]
     return sorted(made, key=lambda facet: (-facet.count, facet.value))

@@ -1,4 +1,4 @@
-"""What sync and async handles share: the checks of the arguments, and the flows. A handle is bound to one principal."""
+"""The base of sync and async handles: checks of the arguments, and the flows. A handle is bound to one principal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Ids = Iterable[str | tuple[str, str]]
 
 
 class Lifetime:
-    """Whether a handle is open; a narrowed handle ends with the one it came from."""
+    """The open or closed state of a handle; a narrowed handle ends with the one that it was made from."""
 
     __slots__ = ("_ended", "_owner")
 
@@ -35,16 +35,16 @@ class Lifetime:
         self._ended = False
 
     def end(self) -> None:
-        """End it."""
+        """Mark the handle as closed."""
         self._ended = True
 
     def open(self) -> bool:
-        """Tell whether it is open."""
+        """Return whether the handle is open."""
         return not self._ended and self._owner()
 
 
 class ScopedBase:
-    """What both kinds of handle share: the checks of the arguments and the flows."""
+    """The base of `ScopedRetriever` and `AsyncScopedRetriever`: checks arguments and builds flows."""
 
     __slots__ = ("_caller", "_driver", "_life", "_pipeline", "_store")
 
@@ -62,14 +62,25 @@ class ScopedBase:
         return f"<{type(self).__name__} of {principal.id!r}, tenant {principal.tenant!r}>"
 
     def __reduce__(self) -> tuple[object, ...]:
-        raise InvalidInputError("A handle is not serialised; make one from a verified principal where it is used.")
+        raise InvalidInputError("A handle cannot be serialised. Create one from a verified principal where it is used.")
 
     def narrow(self, where: Predicate = ALWAYS, actions: Iterable[Action] | None = None) -> Self:
-        """Return a handle that can do less: only rows that also match *where*, only *actions*.
+        """Return a handle that can do less, for an agent or a tool.
 
-        What an agent or a tool gets. It can never widen: filters are joined by "and", actions by intersection, and
-        it ends with the handle that it came from. Raises: InvalidInputError, ReservedFieldError,
-        UnsupportedPredicateError.
+        It can never widen: filters are joined by "and" and actions by intersection. It ends with this handle.
+
+        Args:
+            where: A filter that every row must match in addition to the scope.
+            actions: The actions that are left; None keeps those of this handle.
+
+        Returns:
+            A handle of the same class.
+
+        Raises:
+            InvalidInputError: *where* is not a predicate, or *actions* holds an unknown action.
+            ReservedFieldError: *where* names a field that is reserved for the framework.
+            UnsupportedPredicateError: The store has no exact form of *where*.
+            ClosedError: This handle was closed.
         """
         store = self._open()
         checked = arguments.check_where(store, check_predicate(where))
@@ -80,7 +91,7 @@ class ScopedBase:
     def with_driver(self, driver: Any, sink: Sink | None = None) -> Self:
         """Return the same handle, driven by *driver*: for adapters that work inside the caller's own transaction.
 
-        Outcomes are noted in *sink*, where one is given; it may keep them back until that transaction has ended.
+        Outcomes are noted in *sink*, if given; it may hold them back until that transaction has ended.
         """
         self._open()
         pipeline = self._pipeline if sink is None else self._pipeline.noting(sink)
@@ -88,7 +99,7 @@ class ScopedBase:
 
     def _open(self) -> Store:
         if not self._life.open():
-            raise ClosedError("This handle was closed. SearchArguments for a new one: acl.scoped(principal).")
+            raise ClosedError("This handle was closed. Get a new one with acl.scoped(principal).")
         return self._store()
 
     def _search(self, queries: Sequence[Query], **given: Any) -> tuple[Store, Flow[list[Result]]]:
@@ -131,12 +142,11 @@ class ScopedBase:
         return store, writes.upsert(self._pipeline, store, self._caller, prepared, path)
 
     def _where(self) -> Any:
-        """Return what says where a store is. Raises: InvalidInputError where the driver cannot."""
+        """Return the driver's method that identifies a store. Raises: InvalidInputError if it has none."""
         found = getattr(self._driver, "places_for_journal", None)
         if found is None:
             raise InvalidInputError(
-                "A load in a transaction of yours keeps no journal: what it says is written may be rolled back. Leave "
-                "resume out.",
+                "load() inside your own transaction cannot keep a journal: its chunks may be rolled back. Omit resume.",
                 field="resume",
             )
         return found
@@ -145,7 +155,7 @@ class ScopedBase:
         return getattr(self._driver, "embedder_identity", None)
 
     def _look(self, chunks: Sequence[Chunk], journal: Journal) -> tuple[Store, Flow[bool]]:
-        """Look whether *chunks* are in the store as a load wrote them; False also where nobody may look."""
+        """Return whether the store holds *chunks* as a load wrote them; False also if the principal may not fetch."""
         store = self._open()
 
         def flow() -> Flow[bool]:
@@ -168,7 +178,9 @@ class ScopedBase:
         document = check_id(document, "document")
         store, prepared = self._prepared(chunks)
         if any(one.chunk.document != document for one in prepared):
-            raise InvalidInputError("replace() takes chunks of the one document that it names.", field="document")
+            raise InvalidInputError(
+                "replace() takes only chunks of the document that is its first argument.", field="document"
+            )
         return store, writes.replace(self._pipeline, store, self._caller, document, prepared)
 
     def _delete(self, ids: Any, document: Any, where: Any) -> tuple[Store, Flow[Written]]:

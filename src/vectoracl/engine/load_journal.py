@@ -1,12 +1,12 @@
-"""The journal of a load: which chunks of a stream are written, where, and with which content.
+"""The journal of a load: which chunks of a stream are written, to which store, and with which content.
 
-A file of lines, for this user alone. The first says for which tenant and which store it is; each further one counts the
-chunks of a batch, with a digest of their ids and one of their content. A line is written behind the batch that it
-speaks of, so the store may be a batch ahead of it and never behind; the last one may be cut off by a crash, and then
-does not count.
+It is a file of lines, readable by its user only. The first line names the tenant and the store; each further line holds
+the number of chunks of a batch, a digest of their ids and a digest of their content. A line is written after its batch,
+so the store may be one batch ahead of the file and never behind. A crash may cut off the last line, which is then
+ignored.
 
-What the file says is not believed alone: where the content is still the same, the chunks are looked for in the store
-before they are skipped (`fits`), since that may have been emptied, restored or written to by others meanwhile.
+The file alone is not trusted. If the content of a batch is unchanged, its chunks are looked up in the store before they
+are skipped (`fits`): the store may have been emptied, restored or changed by another writer in the meantime.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from vectoracl.model.records import Chunk, Hit
 
 _FORMAT = 2
 _PAUSE = 1.0
-_SMALL = 500  # up to so many lines the file is replaced, which leaves no half of a line behind
+_SMALL = 500  # up to this number of lines the file is replaced, which cannot leave half a line behind
 PATH = "load"
-"""What the tag of a chunk says of how it came in."""
+"""The value of `Tag.path` of a chunk that was written by a load."""
 
 
 class Entry(NamedTuple):
-    """A batch that was written: how many chunks, and the digests of their ids and of their content."""
+    """A written batch: the number of chunks, and the digests of their ids and of their content."""
 
     chunks: int
     ids: str
@@ -46,10 +46,10 @@ class Entry(NamedTuple):
 
 
 class Journal:
-    """The file at a path; without a path nothing is kept. Two loads never share one.
+    """The journal file at *path*; without a path nothing is kept. Two loads never share one.
 
-    While a load runs it holds a lock on the file PATH.lock beside it, which it removes at its end. *places* are the
-    texts that say where the store is (`VectorACL.places`), *embedder* is the identity of the one that makes vectors.
+    A running load holds a lock on the file PATH.lock next to it and removes that file at its end. *places* identify the
+    store (`VectorACL.places`); *embedder* is the identity of the embedder.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class Journal:
         self._embedder = embedder or ""
         self._lock: FileLock | None = None
         self._done: list[Entry] = []
-        self._rest: list[Entry] = []  # of an earlier load, still to come in the stream
-        self._kept = 0  # chunks that the file has
-        self._count = 0  # chunks of the stream that are in the store
-        self._whole = False  # whether the file is what is done, so that a line can be added
+        self._rest: list[Entry] = []  # entries of an earlier load, still to come in the stream
+        self._kept = 0  # number of chunks in the file
+        self._count = 0  # number of chunks of the stream that are in the store
+        self._whole = False  # whether the file holds exactly `_done`, so that a line can be appended
         self._stale = False
         self._saved = 0.0
 
@@ -80,7 +80,7 @@ class Journal:
             self._lock = FileLock(self._lock_path())
             if not self._lock.held:
                 raise InvalidInputError(
-                    f"Another load goes on with the journal {str(self._path)!r}. Wait for its end, or pass another "
+                    f"Another load is using the journal {str(self._path)!r}. Wait until it ends, or pass a different "
                     "journal to each load.",
                     field="resume",
                 )
@@ -96,27 +96,27 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Keep the file: it is what a later call resumes from. The lock ends."""
+        """Release the lock; the file stays, for a later call to resume from."""
         if self._lock is not None:
             self._lock.release()
 
     def _lock_path(self) -> str:
-        # A journal that is a link is refused, but first it is said if a load goes on with what the link names.
+        # A journal that is a symbolic link is refused; but if a load is using its target, report that first.
         named = os.path.realpath(self._path or "") + ".lock"
         return named if Path(named).exists() else f"{self._path}.lock"
 
     def _unfit(self, error: Exception) -> InvalidInputError:
         why = getattr(error, "strerror", None) or "it is not the path of a file"
         return InvalidInputError(
-            f"The journal {str(self._path)!r} cannot be written: {why}. Pass a file in a folder that exists, on a "
-            "file system with locks.",
+            f"The journal {str(self._path)!r} cannot be written: {why}. Pass a file in an existing folder, on a file "
+            "system that supports locks.",
             field="resume",
         )
 
     @without_context
     def _read(self) -> None:
         assert self._path is not None
-        # Before anything is written: a journal that cannot be kept would leave chunks that no later call skips.
+        # Before the first chunk is written: without a journal no later call could skip it.
         try:
             kept = read_private(self._path)
             try_replacing(self._path)
@@ -132,18 +132,18 @@ class Journal:
             self._rest = [_entry(line) for line in lines]
         except (ValueError, KeyError, TypeError):
             older = b'"written"' in kept[:200] and b'"digest"' in kept
-            what = "is of an older version, which kept no content" if older else "is not the journal of a load"
+            what = "is from an older version, without digests of the content" if older else "is not a load's journal"
             raise InvalidInputError(
-                f"{self._path} {what}. Remove it to start from the beginning: chunks that are there are written again, "
+                f"{self._path} {what}. Remove it to start from the beginning: chunks that exist are written again, "
                 "which is safe.",
                 field="resume",
             ) from None
         if tenant != self._tenant:
-            raise self._foreign("its tenant is not that of this handle")
+            raise self._foreign("its tenant is not the handle's tenant")
         if places.isdisjoint(self._places):
             raise InvalidInputError(
-                f"The journal {self._path} belongs to another store, or to one of another process. Remove it to load "
-                "the whole stream into this one.",
+                f"The journal {self._path} belongs to another store, or to a memory store of another process. Remove "
+                "it to load the whole stream into this store.",
                 field="resume",
             )
         self._kept = sum(one.chunks for one in self._rest)
@@ -156,17 +156,15 @@ class Journal:
         )
 
     def begun(self) -> Iterator[Entry]:
-        """Yield the batches that an earlier load has written, in the order of the stream."""
+        """Yield the batches that an earlier load wrote, in the order of the stream."""
         yield from list(self._rest)
 
     def compare(self, entry: Entry, chunks: Sequence[Chunk]) -> bool:
-        """Tell whether *chunks* have the content that *entry* speaks of. Raises: InvalidInputError for other ids."""
+        """Return whether *chunks* have the content of *entry*. Raises: InvalidInputError if their ids differ."""
         found = self._entry_of(chunks)
         if (found.chunks, found.ids) != (entry.chunks, entry.ids):
             first = self._count + 1
-            raise self._foreign(
-                f"the chunks {first:,} to {first + entry.chunks - 1:,} that it has are not those of this one"
-            )
+            raise self._foreign(f"its chunks {first:,} to {first + entry.chunks - 1:,} are not those of this stream")
         return found.content == entry.content
 
     def _entry_of(self, chunks: Sequence[Chunk]) -> Entry:
@@ -180,29 +178,29 @@ class Journal:
         return Entry(len(chunks), ids.hexdigest(), content.hexdigest())
 
     def fits(self, prepared: Sequence[ValidatedChunk], hits: Iterable[Hit], tenant: str, can: Capabilities) -> bool:
-        """Tell whether *hits*, what the store has of these chunks, are these chunks as a load wrote them."""
+        """Return whether *hits*, the store's rows of these chunks, equal the chunks as a load would write them."""
         there = {(hit.document, hit.id): hit for hit in hits if hit.tenant == tenant}
         return all(_same(one, there.get((one.chunk.document, one.chunk.id)), can) for one in prepared)
 
     def skipped(self, chunks: Sequence[Chunk]) -> None:
-        """Keep that *chunks* of an earlier load are there."""
+        """Note that *chunks*, of an earlier load, are in the store."""
         self._done.append(self._entry_of(chunks))
         self._count += len(chunks)
 
     def wrote(self, chunks: Sequence[Chunk]) -> None:
-        """Keep that *chunks* were written. Raises: StoreError with the code "journal" if that cannot be kept."""
+        """Note that *chunks* were written. Raises: StoreError with the code "journal" if that cannot be saved."""
         entry = self._entry_of(chunks)
         self._done.append(entry)
         self._count += len(chunks)
         if self._path is None:
             return
         if self._rest:
-            self._stale = True  # the file is brought up to date when the whole entry was written again
+            self._stale = True  # the file is updated when the whole entry has been written again
         else:
             self._save(entry)
 
     def passed(self) -> None:
-        """Keep that all chunks of the entry that came last are there; raises as `wrote`."""
+        """Note that all chunks of the last entry are in the store. Raises: as `wrote`."""
         self._rest.pop(0)
         if self._stale and (not self._rest or time.monotonic() - self._saved > _PAUSE):
             self._save(None)
@@ -221,9 +219,9 @@ class Journal:
         except OSError as error:
             raise self._failed(
                 error,
-                f"so it says {self._kept:,} chunks of the stream where {self._count:,} are in the store, and the load "
-                f"ended here. Make room and go on: the last {self._count - self._kept:,} are then written again, "
-                "which is safe.",
+                f"so it lists {self._kept:,} chunks of the stream while {self._count:,} are in the store, and the load "
+                f"stopped here. Free some space and resume: the last {self._count - self._kept:,} chunks are then "
+                "written again, which is safe.",
             ) from None
         self._whole = not self._rest
         self._stale, self._saved = False, time.monotonic()
@@ -235,26 +233,26 @@ class Journal:
 
     @without_context
     def finish(self) -> None:
-        """Remove the journal: the stream was written to its end. Raises: StoreError with the code "journal"."""
+        """Remove the journal after the whole stream was written. Raises: StoreError with the code "journal"."""
         if self._path is None:
             return
         try:
             self._path.unlink(missing_ok=True)
         except OSError as error:
-            raise self._failed(error, "but every chunk of the stream is in the store: remove it by hand.") from None
+            raise self._failed(error, "but every chunk of the stream is in the store: remove it yourself.") from None
 
     def advice(self) -> str:
-        """Say how to go on."""
+        """Return a sentence on how to resume."""
         if self._path is None:
-            return "Pass resume=PATH to be able to go on where it stopped."
-        return f"Call load() again with the same stream and resume={str(self._path)!r} to go on."
+            return "Pass resume=PATH to be able to resume where it stopped."
+        return f"Call load() again with the same stream and resume={str(self._path)!r} to continue."
 
 
 def _entry(line: Any) -> Entry:
-    """Raises: TypeError, ValueError if *line* is not as `_line` writes one."""
+    """Parse *line*. Raises: TypeError, ValueError if `_line` would not write it."""
     chunks, ids, content = line
     if type(chunks) is not int or chunks < 1 or type(ids) is not str or type(content) is not str:
-        raise ValueError("no entry")
+        raise ValueError("not an entry")
     return Entry(chunks, ids, content)
 
 
@@ -275,7 +273,7 @@ def _add(digest: Any, part: object) -> None:
 
 
 def _json(metadata: object) -> bytes:
-    """Return *metadata* in one form; whatever has none is written again, and refused there if it has to be."""
+    """Return *metadata* in one canonical form; without one, the chunk is written again, and the write refuses it."""
     try:
         return orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY, default=repr)
     except TypeError:
@@ -283,7 +281,7 @@ def _json(metadata: object) -> bytes:
 
 
 def _vector(vector: object, embedder: str) -> bytes:
-    """Return a given *vector* as bytes, or who will make one."""
+    """Return *vector* as bytes; the embedder's identity where there is none."""
     if vector is None:
         return b"embedded by " + embedder.encode(errors="surrogatepass")
     try:

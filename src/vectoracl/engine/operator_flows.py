@@ -1,7 +1,7 @@
-"""The flows by which an operator moves rows between stores, past policy and scope: for `hazmat` only.
+"""Operator-only flows that move rows between stores, past policy and scope: for `hazmat` only.
 
-Each is one page or one batch of one partition. It is recorded before anything is sent, confined to its partition, and
-what comes back passes the second lock. No handle reaches these flows.
+Each flow handles one page or batch of one partition. It is recorded before anything is sent, confined to its
+partition, and the rows that it returns are verified by the second lock. No handle reaches these flows.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ def recorded(
     door: str = "hazmat",
     hits: Callable[[T], Iterable[Hit]] | None = None,
 ) -> Flow[T]:
-    """Run *body* with the id of a record that says *action*, through which *door*, and *reason*; note the outcome.
+    """Write a record of the action *door*.*action* with *reason*, run *body* with its id, and note the outcome.
 
-    *reached* says what else the outcome holds, also where *body* did not come to its end.
-    Raises: StoreError with the code "audit" if the record cannot be kept, with nothing sent; what *body* raises.
+    *reached* returns further keys of the outcome, also if *body* fails.
+
+    Raises: StoreError with the code "audit" if the record cannot be written, with nothing sent; what *body* raises.
     """
     decision_id = os.urandom(16).hex()
     record: Mapping[str, Any] = {
@@ -70,19 +71,19 @@ def recorded(
             more = {"ids": pipeline.returned.of(hits(result))}
         outcome, returned = "ok", size(result)
         return result
-    except Exception as error:  # noqa: BLE001 - raised as ours, behind the block
+    except Exception as error:  # noqa: BLE001 - mapped, and raised after the block
         outcome, failed = pipeline.failure(error, store, decision_id)
     finally:
         spent = (time.perf_counter_ns() - started) // 1000 / 1000
-        said = {"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent}
-        pipeline.note({**said, **more, **reached()})
+        entry = {"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent}
+        pipeline.note({**entry, **more, **reached()})
     raise failed
 
 
 def accepting(pipeline: Pipeline, store: Store, door: str, posture: Posture) -> Flow[None]:
-    """Record which findings of *posture* are accepted, and so lower nothing, where it is read by *door*; else nothing.
+    """Record the accepted findings of *posture*, which do not lower its grade, as read by *door*; none, no record.
 
-    Raises: StoreError with the code "audit" if the record cannot be kept.
+    Raises: StoreError with the code "audit" if the record cannot be written.
     """
     if not posture.accepted:
         return
@@ -90,14 +91,14 @@ def accepting(pipeline: Pipeline, store: Store, door: str, posture: Posture) -> 
     def body(_: str) -> Flow[None]:
         yield from ()
 
-    said, count = posture.acceptances, len(posture.accepted)
-    yield from recorded(pipeline, store, "accepted", said, ["*"], body, size=lambda _: count, door=door)
+    reasons, count = posture.acceptances, len(posture.accepted)
+    yield from recorded(pipeline, store, "accepted", reasons, ["*"], body, size=lambda _: count, door=door)
 
 
 def read_page(
     pipeline: Pipeline, store: Store, reason: str, partition: str, size: int, after: Position | None
 ) -> Flow[Rows]:
-    """Return a page of all rows of *partition*, whole, in the order of document, generation and chunk id.
+    """Return a page of all rows of *partition*, complete, in the order of document, generation and chunk id.
 
     Raises: UnsupportedPredicateError if the adapter cannot scan; ScopeViolationError; StoreError.
     """
@@ -122,21 +123,21 @@ def read_page(
 
 
 def write_rows(pipeline: Pipeline, store: Store, reason: str, partition: str, records: Sequence[Record]) -> Flow[int]:
-    """Write *records* with their tags as they are: all of them or none.
+    """Write *records* with unchanged tags: all of them or none.
 
-    Raises: UnsupportedPredicateError if the adapter does not keep tags as they are (`Capabilities.verbatim`);
+    Raises: UnsupportedPredicateError if the adapter cannot keep tags unchanged (`Capabilities.verbatim`);
     InvalidInputError, UntaggedWriteError, with nothing sent; StoreError.
     """
     check_tenant(partition)
     can = store.capabilities
     if not can.verbatim or "upsert" not in can.operations:
         raise UnsupportedPredicateError(
-            f"The adapter {store.adapter_name!r} does not keep tags as they are, so nothing can be copied into it.",
+            f"The adapter {store.adapter_name!r} cannot keep tags unchanged, so nothing can be copied into it.",
             field="verbatim",
         )
     check_tagged(records, partition)
     if len({(record.tag.document, record.tag.chunk) for record in records}) != len(records):
-        raise InvalidInputError("A batch holds two generations of one chunk, or a chunk twice.", field="rows")
+        raise InvalidInputError("The batch holds two generations of one chunk, or one chunk twice.", field="rows")
     checked = tuple(_checked(record, store) for record in records)
 
     def body(_: str) -> Flow[int]:
@@ -148,7 +149,7 @@ def write_rows(pipeline: Pipeline, store: Store, reason: str, partition: str, re
 
 
 def _checked(record: Record, store: Store) -> Record:
-    """Return *record* checked as a write of a handle is: a store that was adopted may hold what cannot be written."""
+    """Check *record* like a handle's write: a store with imported rows may hold rows that cannot be written."""
     tag, can = record.tag, store.capabilities
     check_id(tag.document, "document")
     check_id(tag.chunk, "chunk id")
@@ -158,7 +159,7 @@ def _checked(record: Record, store: Store) -> Record:
 
 
 def clear(pipeline: Pipeline, store: Store, reason: str, partition: str) -> Flow[int | None]:
-    """Delete every row of *partition*; return how many, or None where the store cannot count. Raises: StoreError."""
+    """Delete every row of *partition*; return the number, or None if the store cannot count. Raises: StoreError."""
     check_tenant(partition)
 
     def body(_: str) -> Flow[int | None]:

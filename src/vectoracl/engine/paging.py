@@ -1,10 +1,10 @@
-"""The flow of a page: the partitions one after the other, and the cursor from one page to the next.
+"""The flow of a page of a scan: one partition after the other, with a cursor from one page to the next.
 
-A scan shows one version of each document: the first that it saw. Rows come in the order of document, generation and
-chunk id, so only the document at the end of a page goes on in the next one. Its version may be gone by then, replaced,
-or deleted and written again, which begins at the same generation number. So the cursor carries when that version's
-rows were written, and its further rows are returned only while a row of that time is still there: every row of a
-document that was deleted and written again is newer. If none is left, the rest of the document is skipped.
+A scan shows one version of each document: the first that it read. Rows are ordered by document, generation and chunk
+id, so only the last document of a page continues on the next one. By then that version may have been replaced, or
+deleted and written again, which starts at the same generation number. Therefore the cursor holds the times at which
+the rows of that version were written, and further rows are returned only while a row of such a time exists: every row
+of a document that was deleted and written again is newer. If none is left, the rest of the document is skipped.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from vectoracl.model.identifiers import check_id
 from vectoracl.model.records import Hit, Page
 
 _TIMES = 32
-"""How many times of writing a cursor remembers of one version."""
+"""The number of write times that a cursor remembers of one version."""
 
 
 @dataclass(slots=True)
 class _Version:
-    """The version of one document that a scan reads: what was seen of it, up to `last`, which need not be returned.
+    """The version of one document that a scan reads, up to the row `last`, which may have been skipped.
 
-    `times` are the distinct times at which the rows that were returned had been written, the newest last. None of them:
-    the version is gone, and the document's further rows are skipped.
+    `times` are the distinct write times of the returned rows, the newest last. If empty, the version is gone, and the
+    document's further rows are skipped.
     """
 
     last: Position
     times: list[float] = field(default_factory=list)
 
     def takes(self, hit: Hit) -> bool:
-        """Go on to *hit*; tell whether it is of this version."""
+        """Advance to *hit*; return whether it belongs to this version."""
         own = bool(self.times) and hit.tag.generation == self.last.generation
         self.last = _key(hit)
         if not own:
@@ -54,14 +54,14 @@ class _Version:
             self.times.remove(hit.tag.time)
         self.times.append(hit.tag.time)
         if len(self.times) > _TIMES:
-            del self.times[1]  # the first is of the rows that were there when the scan came to the document
+            del self.times[1]  # the first is that of the rows that existed when the scan reached the document
         return True
 
 
 def page(
     pipeline: Pipeline, store: Store, caller: Caller, where: Predicate, size: int, after: str | None, include: Include
 ) -> Flow[Page]:
-    """Return one page; the partitions come one after the other, in the order of the scope."""
+    """Return one page; partitions follow each other in the order of the scope."""
     integer(size, "size", 1, MAX_PAGE)
 
     def body(plan: Plan, decision_id: str) -> Flow[Page]:
@@ -89,7 +89,7 @@ def page(
             if rows.more and rows.hits:
                 if len(hits) >= size:
                     return ended(version)
-                continue  # what came in place of the skipped rows
+                continue  # read on, in place of the skipped rows
             place, version = place + 1, None
             if len(hits) >= size and place < len(plan.legs):
                 return ended(None)
@@ -106,9 +106,9 @@ def page(
 
 
 def _lives(store: Store, leg: Leg, version: _Version, rows: Rows, decision_id: str) -> Flow[bool]:
-    """Tell whether *version* was still there when *rows* were read; asks only where that makes a difference.
+    """Return whether *version* still existed when *rows* were read; asks the store only if that makes a difference.
 
-    It is asked behind them: what is there now was there then. A version that is gone does not come back.
+    It asks after *rows* were read: a row that exists now existed then, since a version that is gone does not return.
     """
     last = version.last
     same = takewhile(lambda hit: hit.document == last.document, rows.hits)
@@ -130,7 +130,7 @@ def _lives(store: Store, leg: Leg, version: _Version, rows: Rows, decision_id: s
             return True
     if not can.predicates >= {And, Eq, In}:
         return False
-    # The last row itself was overwritten or deleted: any other one will do.
+    # The last row itself was overwritten or deleted; any other row of the version is sufficient.
     when = Eq("@time", version.times[0]) if len(version.times) == 1 else In("@time", tuple(version.times))
     own = And((Eq("@document", last.document), Eq("@generation", last.generation), when))
     scan = Scan(leg.partition, leg.predicate, own, 1, None, none)
@@ -143,7 +143,7 @@ def _key(hit: Hit) -> Position:
 
 
 def _binding(caller: Caller, plan: Plan, where: Predicate) -> str:
-    """Return a digest of whom and what a cursor belongs to; a foreign one is refused, not followed."""
+    """Return a digest of the tenant, scope and filter of a cursor; a cursor of another scan is refused."""
     bound = [
         caller.principal.tenant,
         [leg.partition for leg in plan.legs],
@@ -175,5 +175,8 @@ def _read_cursor(after: str | None, binding: str, plan: Plan) -> tuple[int, _Ver
     except (ValueError, TypeError, AttributeError, LookupError, OverflowError, InvalidInputError):
         bound, place, version = None, 0, None
     if bound != binding or type(place) is not int or not 0 <= place < len(plan.legs):
-        raise InvalidInputError("This cursor does not belong to this scan; start again without one.", field="after")
+        raise InvalidInputError(
+            "The cursor does not belong to this scan (same principal, scope and filter). Start again without a cursor.",
+            field="after",
+        )
     return place, version

@@ -1,7 +1,24 @@
-"""The one order of everything: decide, record, empty scope?, embed, adapter flow, second lock, note the outcome.
+"""The request pipeline.
 
-It is written once, here, and driven twice (see `drive`). If the policy fails, the answer is no; if the record cannot
-be written, nothing is sent; an empty scope never reaches a store.
+Every operation runs these steps, in this order (`Pipeline.run`):
+
+1. *Decide.* The policy gets the principal and the action. Its decision is compiled for the store once (`Plan`) and
+   cached by principal, action and policy version. A policy that raises, answers too late or returns anything but a
+   whole `Decision` denies.
+2. *Record.* The decision is written to the audit sink. If it cannot be written, nothing is sent.
+3. *Refuse.* A scope without an exact form on this store, or a denial, is raised now, after its record.
+4. *Short-circuit.* An empty scope answers a read with nothing and denies a write. It never reaches a store.
+5. *Embed.* Query and document texts become vectors, outside the store's time limit.
+6. *Run the adapter.* One leg (`Leg`) per partition of the scope; each is confined to its partition (`drivers.confined`)
+   and retried where that is safe (`retried`). The partition, the scope's predicate and the caller's filter are three
+   operands that are never merged. If the decision may end in the meantime, it is checked before each request.
+7. *Verify.* The second lock tests every returned row against the scope (`second_lock`). It is a tripwire; the control
+   is the filter that the store applied.
+8. *Note the outcome.* What became of the decision is kept in memory and written with the next record.
+
+The steps are generators over frozen requests: a flow yields a request and receives the reply, and only the two drivers
+(`drivers.run`, `drivers.arun`) call a port. So the order is written once and serves both sync and async callers. A flow
+never yields in `finally`: it may be closed at any request, by Ctrl-C or cancellation.
 """
 
 from __future__ import annotations
@@ -49,9 +66,9 @@ T = TypeVar("T")
 _log = logging.getLogger("vectoracl")
 _CACHE = 4096
 DECISION_TTL = 5.0
-"""How many seconds a decision lives that does not say how long it is valid."""
+"""Lifetime, in seconds, of a decision without `valid_until`."""
 LONGEST_PAUSE = 10.0
-"""How many seconds a call waits at the most because a store asks it to, before each of its further tries."""
+"""The longest pause, in seconds, that a call makes before another attempt because the store asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +83,11 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A decision, compiled once for one store: its legs, and its record but for id and time.
+    """A decision, compiled once for one store: its legs, and its record without id and time.
 
-    A *refusal* is why its scope has no form on this store: it is raised when the decision has been recorded. *cause* is
-    what the policy raised instead of deciding. *asked* and *made* say when the policy was asked and had answered, by
-    the wall clock and by the monotonic one; None for a plan that is not kept and need not be asked for again.
+    `refusal` is the reason why the scope has no form on this store; it is raised after the decision was recorded.
+    `cause` is the exception that the policy raised instead of deciding. `asked` and `made` are the times at which the
+    policy was called and had answered, as (wall clock, monotonic clock); None for a plan that is not cached.
     """
 
     decision: Decision
@@ -84,7 +101,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """One configured store, as the flows see it; `embedder` returns the identity that it keeps, once it is known."""
+    """One configured store, as the flows see it.
+
+    `embedder` returns the identity of the embedder that is noted in the store; None while it is not known.
+    """
 
     name: str
     adapter_name: str
@@ -94,13 +114,13 @@ class Store:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the adapter can do."""
+        """The adapter's capabilities."""
         return self.adapter.capabilities
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, with what the handle leaves: an immutable part of a handle."""
+    """The principal of a call, with the actions and the filter that its handle was narrowed to."""
 
     principal: Principal
     actions: frozenset[Action]
@@ -108,7 +128,7 @@ class Caller:
 
 
 class Pipeline:
-    """Decides, with a cache by principal, action and policy version, and wraps every flow in the one order."""
+    """The request pipeline of one configuration: policy, decision cache, audit sink and clocks (see the module)."""
 
     def __init__(
         self,
@@ -138,7 +158,7 @@ class Pipeline:
     def stamp(self) -> float:
         """Return the time of a write, in POSIX seconds: now, but later than every earlier one of this process.
 
-        Rows that were written by one call are told from those of any other by it, also where the clock is coarse.
+        It distinguishes the rows of one call from those of any other, also where the clock is coarse.
         """
         with self._lock:
             self._stamped = max(self.clock(), math.nextafter(self._stamped, math.inf))
@@ -147,7 +167,8 @@ class Pipeline:
     def now(self) -> tuple[float, float]:
         """Return the time by the wall clock (POSIX seconds) and by the monotonic one.
 
-        A clock that says no number reads as the end of time. One that is set back keeps no decision alive: `_holds`.
+        A clock that raises or returns anything but a finite number reads as infinity, so every decision has expired.
+        A clock that was set back does not keep a decision alive either (`_holds`).
         """
         tick = self.monotonic()
         try:
@@ -157,10 +178,10 @@ class Pipeline:
         return (told if math.isfinite(told) else math.inf), tick
 
     def plan(self, caller: Caller, action: Action, store: Store) -> Flow[Plan]:
-        """Decide *action* for *asker*, from the cache where the decision still holds.
+        """Decide *action* for *caller*, from the cache where the decision still holds.
 
-        Raises: nothing of the policy's: what it raises is a denial, and a scope that has no form on this store (it
-        spans two, it names a field that is not declared) is a plan with a refusal, so that it leaves a record too.
+        An exception of the policy becomes a denial. A scope without a form on this store (it spans two stores, or
+        names a field that is not declared) becomes a plan with a refusal, so that it is recorded too.
         """
         asked = self.now()
         principal = caller.principal
@@ -172,7 +193,7 @@ class Pipeline:
         try:
             version = self.policy.version if self._plain_version() else (yield from ReadVersion())
             if version is not None and type(version) is not str:
-                raise TypeError(f"version is a text or None, not {type(version).__name__}")
+                raise TypeError(f"version must be a str or None, not {type(version).__name__}")
         except Exception as error:  # noqa: BLE001 - whatever breaks in a policy is a denial
             _raise_timeout(error)
             return self._failed(error, "unknown", caller, action, store)
@@ -182,7 +203,7 @@ class Pipeline:
         try:
             decision = yield from Decide(principal, action)
             if not _whole(decision, version):
-                raise TypeError(f"decide() returned {type(decision).__name__} that is not a Decision in all its parts")
+                raise TypeError(f"decide() returned {type(decision).__name__}, which is not a complete Decision")
         except Exception as error:  # noqa: BLE001 - whatever breaks in a policy is a denial
             _raise_timeout(error)
             return self._failed(error, version, caller, action, store)
@@ -194,7 +215,7 @@ class Pipeline:
             return self._compile(ended, caller, action, store)
         plan = replace(self._compile(decision, caller, action, store), asked=asked, made=made)
         if plan.refusal is not None or version is None:
-            return plan  # not kept: an error that is raised belongs to one call
+            return plan  # not cached: an error instance that is raised belongs to one call
         with self._lock:
             self._plans[key] = plan
             self._plans.move_to_end(key)
@@ -203,16 +224,16 @@ class Pipeline:
         return plan
 
     def _plain_version(self) -> bool:
-        """Tell whether reading the policy's version runs no code of its own, which might wait for a database."""
+        """Return whether the policy's version is a plain attribute: reading a property might wait for a database."""
         if type(self.policy) is TenantPolicy:
             return True
         return isinstance(inspect.getattr_static(self.policy, "version", self), str | None)
 
     def _holds(self, plan: Plan, since: tuple[float, float] | None, now: tuple[float, float], ttl: float = -1) -> bool:
-        """Tell whether the decision of *plan*, counted from *since*, may be used *now*.
+        """Return whether the decision of *plan*, counted from *since*, may be used *now*.
 
-        Both clocks have to agree, so that one that was set back, or that stood while the machine slept, keeps no
-        decision alive; where they do not, the policy is asked again.
+        Both clocks have to agree: a wall clock that was set back, or a monotonic clock that stopped while the machine
+        slept, must not keep a decision alive. If they disagree, the policy decides again.
         """
         if since is None:
             return False
@@ -222,12 +243,12 @@ class Pipeline:
         return 0 <= wall < life and 0 <= tick < life
 
     def _failed(self, error: Exception, version: str | None, caller: Caller, action: Action, store: Store) -> Plan:
-        """Return the plan of a policy that did not decide: a denial. What it raised is in the log."""
-        said = error.error if isinstance(error, PolicyFailedError) else error
-        # The policy sees a principal and an action, no chunk: its own text is the operator's to read.
-        _log.warning("policy failed: %s", type(said).__name__, exc_info=(type(said), said, said.__traceback__))
+        """Return the plan of a policy that did not decide: a denial. The policy's exception is logged."""
+        cause = error.error if isinstance(error, PolicyFailedError) else error
+        # The policy sees a principal and an action but no chunk, so its message may appear in the operator's log.
+        _log.warning("policy failed: %s", type(cause).__name__, exc_info=(type(cause), cause, cause.__traceback__))
         plan = self._compile(Decision.deny("the policy failed", version), caller, action, store)
-        return replace(plan, cause=said)
+        return replace(plan, cause=cause)
 
     def _compile(self, decision: Decision, caller: Caller, action: Action, store: Store) -> Plan:
         scope = decision.scope if decision.permit else Scope()
@@ -260,11 +281,11 @@ class Pipeline:
         return Plan(decision, legs, record, refusal)
 
     def _leg(self, grant: Grant, store: Store) -> Leg:
-        """Compile one grant for *store*. Raises: RefusedError and its kinds where it has no exact form there."""
+        """Compile one grant for *store*. Raises: RefusedError or a subclass where it has no exact form there."""
         if self.route(grant.partition) != store.name:
             raise RefusedError(
-                "The scope spans two stores, whose scores cannot be compared. Route the tenants that are read "
-                "together to one store under [tenants.store]."
+                "The scope spans two stores, and their scores are not comparable. Under [tenants.store], route the "
+                "tenants that are read together to the same store."
             )
         predicate = check_scope_predicate(grant.predicate, store.fields)
         check_supported(predicate, store.capabilities)
@@ -276,10 +297,11 @@ class Pipeline:
         )
 
     def record(self, record: Mapping[str, Any]) -> Flow[None]:
-        """Keep *record*, of a decision that is about to be acted upon.
+        """Write *record*, of a decision that is about to be acted upon.
 
-        Raises: StoreError with the code "audit" or "timeout" if it cannot be kept; then nothing is sent. Of one that
-        may still be written, by a thread that did not end in time or whose caller went away, the outcome is noted here.
+        A record may still be written later, by a thread that did not end in time or whose caller was cancelled; its
+        outcome is noted here, since no operation follows. Raises: StoreError with the code "audit" or "timeout" if the
+        record cannot be written; then nothing is sent.
         """
         started, outcome = time.perf_counter_ns(), None
         try:
@@ -300,9 +322,9 @@ class Pipeline:
         return {**plan.record, "id": os.urandom(16).hex(), "time": now if math.isfinite(now) else None}
 
     def explained(self, caller: Caller, action: Action, store: Store) -> Flow[Plan]:
-        """Decide *action* without acting on it; recorded as every decision is, with the outcome "explained".
+        """Decide *action* without acting on it; recorded like every decision, with the outcome "explained".
 
-        Raises: StoreError with the code "audit" if the record cannot be kept; the refusal of the plan.
+        Raises: StoreError with the code "audit" if the record cannot be written; the refusal of the plan.
         """
         started = time.perf_counter_ns()
         plan = yield from self.plan(caller, action, store)
@@ -325,11 +347,12 @@ class Pipeline:
         size: Callable[[T], int | None],
         hits: Callable[[T], Iterable[Hit]] | None = None,
     ) -> Flow[T]:
-        """Run *body* with the plan and the decision's id, in the one order; *empty* makes the answer of no scope.
+        """Run *body*, which gets the plan and the decision's id, through the steps of the pipeline.
 
-        *hits* are the chunks of a result, for the outcome's keyed hashes where config asks for them.
+        *empty* makes the answer to an empty scope. *size* is the number that the outcome reports as returned. *hits*
+        returns the chunks of a result, for the keyed hashes of the outcome where the configuration asks for them.
 
-        Raises: DeniedError; StoreError with the code "audit" if the record cannot be kept; what *body* raises.
+        Raises: DeniedError; StoreError with the code "audit" if the record cannot be written; what *body* raises.
         """
         if action not in store.capabilities.operations:
             raise UnsupportedPredicateError(f"The adapter {store.adapter_name!r} cannot {action}.", field=action)
@@ -357,16 +380,16 @@ class Pipeline:
                 ids = self.returned.of(hits(result))
             outcome, returned = "ok", size(result)
             return result
-        except Exception as error:  # noqa: BLE001 - raised as ours, behind the block
+        except Exception as error:  # noqa: BLE001 - mapped, and raised after the block
             outcome, failed = self.failure(error, store, decision_id)
         finally:
             self._noted(decision_id, outcome, returned, started, ids)
         raise failed
 
     def failure(self, error: Exception, store: Store, decision_id: str) -> tuple[str, VectorACLError]:
-        """Return the outcome that *error* stands for, and what is raised for it, with nothing foreign in its chain.
+        """Return the outcome of *error* and the vectoracl error to raise, without a client's exception in its chain.
 
-        Raise it after the `except` block, not in it: there Python would attach *error* as its `__context__`.
+        Raise it after the `except` block: inside the block Python would attach *error* as its `__context__`.
         """
         if isinstance(error, VectorACLError):
             outcome = f"error:{error.code}"
@@ -377,10 +400,10 @@ class Pipeline:
                 error.decision_id = error.decision_id or decision_id
             name_store(error, store.name, store.adapter_name)
             return outcome, unchained(error, debug=self.debug)
-        # Whatever an adapter did not foresee: its text may quote rows, filters or a connection string.
+        # An exception that the adapter did not map: its text may quote rows, filters or a connection string.
         message = (
-            f"The adapter {store.adapter_name!r} failed in a way that it does not know ({type(error).__name__}); "
-            "debug_errors = true shows what it said."
+            f"The adapter {store.adapter_name!r} raised an unexpected {type(error).__name__}. Set debug_errors = true "
+            "to see it as the cause of this error."
         )
         return "error:internal", wrapped(error, message, debug=self.debug, code="internal")
 
@@ -391,7 +414,7 @@ class Pipeline:
         return error
 
     def _may_end(self, caller: Caller, plan: Plan) -> bool:
-        """Tell whether what was decided may end while the call is under way; the default policy's rules are fixed."""
+        """Return whether the decision may end during the call; the rules of the default policy are fixed."""
         return (
             type(self.policy) is not TenantPolicy
             or caller.principal.expires_at is not None
@@ -401,11 +424,11 @@ class Pipeline:
     def _while_it_holds(
         self, flow: Flow[T], caller: Caller, action: Action, store: Store, plan: Plan, decision_id: str
     ) -> Flow[T]:
-        """Pass *flow* on; before each request to the store, see that principal and decision have not ended meanwhile.
+        """Pass *flow* on; check before each request to the store that principal and decision have not ended.
 
-        Embedding takes long, and so do many requests one after the other and the pauses before further tries. Once a
-        request has written, the rest of that try is not checked: half a replacement is worse than one that was
-        permitted a moment ago. Raises: DeniedError, which *flow* cannot swallow: it is closed.
+        Embedding, long series of requests and the pauses before retries all take time. Once a request has written, the
+        rest of that attempt is not checked: a half-done replacement is worse than one that was permitted a moment
+        earlier. Raises: DeniedError; *flow* is closed and cannot swallow it.
         """
         value: Any = None
         error: Exception | None = None
@@ -431,7 +454,7 @@ class Pipeline:
             close_flow(flow)
 
     def _still(self, caller: Caller, action: Action, store: Store, plan: Plan, decision_id: str) -> Flow[Plan]:
-        """Return *plan* while it holds, else a new one that grants the same. Raises: DeniedError where none does."""
+        """Return *plan* while it holds, else a new plan that grants the same. Raises: DeniedError if it grants less."""
         now = self.now()
         if caller.principal.expired(now[0]):
             raise denied(action, decision_id, ("the principal has expired",))
@@ -441,7 +464,7 @@ class Pipeline:
         if not again.decision.permit:
             raise self._denial(action, decision_id, again)
         if again.refusal is not None or any(again.record[one] != plan.record[one] for one in ("partitions", "scope")):
-            raise denied(action, decision_id, ("what may be touched changed while the call was under way; call again",))
+            raise denied(action, decision_id, ("the scope changed during the call; call again",))
         return again
 
     def _noted(
@@ -459,38 +482,38 @@ class Pipeline:
         self.note(made)
 
     def note(self, outcome: Mapping[str, Any]) -> None:
-        """Keep what became of a decision; never raises."""
+        """Pass the outcome of a decision to the sink; never raises."""
         try:
             self.sink.note(outcome)
         except Exception as error:  # noqa: BLE001 - a sink that breaks its promise must not hide a result or an error
             _log.error("audit sink failed to note an outcome: %s", type(error).__name__)
 
     def hold(self, outcome: Mapping[str, Any]) -> None:
-        """Keep *outcome*, of a write in the caller's own transaction, until `settle` says how that ended."""
+        """Keep *outcome*, of a write in the caller's own transaction, until `settle` reports how that ended."""
         self._held[outcome["decision"]] = outcome
 
     def settle(self, decision_id: str, ended: str) -> None:
-        """Note the outcome that was held for this decision, once, as *ended*; never raises."""
+        """Note the outcome that was held for this decision, once, as *ended* ("ok", "rolled_back", …); never raises."""
         held = self._held.pop(decision_id, None)
         if held is not None:
             self.note({**held, "outcome": ended})
 
     def settle_rest(self) -> None:
-        """Note what is still held as "unknown": the audit sink is about to be closed; never raises."""
+        """Note the outcomes that are still held as "unknown", before the audit sink is closed; never raises."""
         for decision_id in list(self._held):
             self.settle(decision_id, "unknown")
 
     def noting(self, sink: Sink) -> Pipeline:
-        """Return the same guard, with the same cache, which notes outcomes in *sink*."""
+        """Return the same pipeline, with the same cache, which notes outcomes in *sink*."""
         made = copy.copy(self)
         made.sink = sink
         return made
 
 
 def _digest(granted: Iterable[tuple[str, Predicate]]) -> str:
-    """Return a digest of what was granted: 32 hex digits over the scope's JSON form; "none" where it has no such form.
+    """Return a digest of the granted scope: 32 hex digits over its JSON form; "none" where it has no JSON form.
 
-    That is a scope which is refused, since a value in it is of a type that no store keeps.
+    A scope without a JSON form holds a value of a type that no store keeps, and is refused.
     """
     try:
         described = [[partition, predicate.to_dict()] for partition, predicate in granted]
@@ -501,18 +524,18 @@ def _digest(granted: Iterable[tuple[str, Predicate]]) -> str:
 
 
 def _raise_timeout(error: Exception) -> None:
-    """Raise *error* if it says that the caller's time was over: then nothing was decided and nothing is sent.
+    """Raise *error* if it reports that the caller's time limit was reached: nothing was decided, nothing is sent.
 
-    What the policy itself raises comes inside of a PolicyFailedError, whatever it is.
+    An exception of the policy itself always arrives inside a PolicyFailedError.
     """
     if isinstance(error, StoreError) and (error.code, error.sent) == ("timeout", "no"):
         raise error
 
 
 def _whole(decision: object, version: str | None) -> bool:
-    """Tell whether *decision* is a decision in all its parts; what a policy returns otherwise is a denial.
+    """Return whether *decision* is a complete Decision; anything else that a policy returns counts as a denial.
 
-    One without a version comes only from a policy that has none.
+    A decision without a version is only valid from a policy without a version.
     """
     return (
         type(decision) is Decision
@@ -530,7 +553,7 @@ def _whole(decision: object, version: str | None) -> bool:
 
 
 def _utf8(text: str) -> bool:
-    """Tell whether *text* can be written; a lone surrogate has no form in a record."""
+    """Return whether *text* can be encoded; a lone surrogate has no form in a record."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -539,7 +562,7 @@ def _utf8(text: str) -> bool:
 
 
 def denied(action: Action, decision_id: str, reasons: tuple[str, ...]) -> DeniedError:
-    """Return the error of a denial: it names the reasons of the policy and nothing of the store."""
+    """Return the error of a denial: it names the policy's reasons and nothing about the store's content."""
     return DeniedError(
         f"The policy does not permit {action}: {'; '.join(reasons)}. Decision {decision_id}.",
         action=action,
@@ -549,7 +572,7 @@ def denied(action: Action, decision_id: str, reasons: tuple[str, ...]) -> Denied
 
 
 def check_supported(predicate: Predicate, capabilities: Capabilities) -> None:
-    """Refuse a predicate with a part that the adapter has no exact form of. Raises: UnsupportedPredicateError."""
+    """Refuse a predicate with a node that the adapter does not declare. Raises: UnsupportedPredicateError."""
     if type(predicate) not in capabilities.predicates:
         raise UnsupportedPredicateError(f"The store has no exact form of {type(predicate).__name__}.")
     match predicate:
@@ -561,13 +584,12 @@ def check_supported(predicate: Predicate, capabilities: Capabilities) -> None:
 
 
 def retried(make: Callable[[], Flow[T]], *, write: bool = False, attempts: int = 3, base: float = 0.05) -> Flow[T]:
-    """Run the flow that *make* returns, again while it fails with a retryable StoreError; waits *base* · 2ⁿ seconds.
+    """Run the flow that *make* returns, and again after a retryable StoreError, waiting *base* · 2ⁿ seconds.
 
-    A store that names a longer pause gets it, up to `LONGEST_PAUSE`; beyond that the error is the caller's at once.
-    A *write* is sent again only while it is certain that nothing was applied: somebody else may have written since, and
-    a second application would undo that, or bring back what was deleted. The waiting is a request to the clock's port.
-    Once an attempt may have been applied, a later one that certainly was not does not change that: `sent` stays
-    "unknown".
+    A longer pause that the store asks for is kept, up to `LONGEST_PAUSE`; beyond that the error is raised at once.
+    A *write* is sent again only if the failed attempt certainly changed nothing: another writer may have written in
+    the meantime, and a second application would undo that, or bring back deleted rows. Waiting is a request to the
+    clock's port. Once one attempt may have been applied, `sent` stays "unknown", whatever later attempts report.
     """
     doubtful, pause = False, 0.0
     for attempt in range(attempts):

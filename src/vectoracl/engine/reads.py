@@ -1,4 +1,4 @@
-"""The flows of search, fetch and count, over every partition of the scope (`pages` has the fourth read)."""
+"""The flows of search, fetch and count over every partition of the scope (`paging` has scans, `facets` facets)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _supported(store: Store, query: str | VectorQuery | Lexical | Hybrid | Like)
         kind = "hybrid"
     if kind not in store.capabilities.queries:
         raise UnsupportedPredicateError(
-            f"The adapter {store.adapter_name!r} cannot answer a {kind} query; it can: "
+            f"The adapter {store.adapter_name!r} does not support {kind} queries. It supports: "
             f"{', '.join(sorted(store.capabilities.queries))}.",
             field="query",
         )
@@ -49,19 +49,19 @@ def _supported(store: Store, query: str | VectorQuery | Lexical | Hybrid | Like)
 def _mergeable(store: Store, plan: Plan, query: object) -> None:
     if len(plan.legs) > 1 and isinstance(query, Lexical) and store.capabilities.lexical_scores != "comparable":
         raise UnsupportedPredicateError(
-            f"The lexical scores of {store.adapter_name!r} depend on each tenant's own texts, so those of several "
-            "tenants cannot be merged. Search as a principal of one tenant, or use Hybrid, which is merged by rank.",
+            f"Lexical scores of {store.adapter_name!r} depend on each tenant's texts, so hits of several tenants "
+            "cannot be merged by score. Search as a principal of one tenant, or use Hybrid, which merges by rank.",
             field="query",
         )
 
 
 def included(leg: Leg, include: Include) -> Include:
-    """Return *include* with what the second lock needs."""
+    """Return *include* with the parts that the second lock needs."""
     return include | {"metadata"} if leg.needs_metadata else include
 
 
 def locked(leg: Leg, store: Store, decision_id: str, flow: Callable[[], Flow[Found | Rows]]) -> Flow[Any]:
-    """Run an adapter's flow confined to its leg's partition, retried, and behind the second lock."""
+    """Run an adapter's flow: confined to its leg's partition, retried, and verified by the second lock."""
     found = yield from retried(lambda: confined(flow(), leg.partition))
     verify(
         found.hits,
@@ -75,7 +75,7 @@ def locked(leg: Leg, store: Store, decision_id: str, flow: Callable[[], Flow[Fou
 
 
 def stripped(hits: list[Hit], include: Include) -> list[Hit]:
-    """Take away what was fetched for the second lock only."""
+    """Return *hits* without metadata that was fetched only for the second lock."""
     if "metadata" in include or not any(hit.metadata is not None for hit in hits):
         return hits
     return [hit._replace(metadata=None) for hit in hits]
@@ -111,7 +111,7 @@ def _best(hits: list[Hit], ask: SearchArguments) -> list[Hit]:
 def _search_legs(
     store: Store, plan: Plan, ask: SearchArguments, query: ResolvedQuery, decision_id: str, drop: Hit | None = None
 ) -> Flow[Result]:
-    """Search every partition side by side; *drop* is the chunk that a Like query resolved to."""
+    """Search all partitions concurrently; *drop* is the chunk that a Like query resolved to."""
     most = store.capabilities.max_k
     wanted = ask
     if drop is not None:  # one more of everything, in place of the chunk that is left out
@@ -146,7 +146,7 @@ def _search_legs(
 
 
 def _resolve_like(store: Store, plan: Plan, like: Like, decision_id: str) -> Flow[Hit | None]:
-    """Find the one chunk that *like* names, inside the scope; None if there is none."""
+    """Return the one chunk that *like* names, inside the scope; None if there is none."""
     refs = (ChunkRef(like.id, like.document),)
     flows = [
         locked(
@@ -173,17 +173,18 @@ def search(
     queries: Sequence[Query],
     ask: SearchArguments,
 ) -> Flow[list[Result]]:
-    """Search by each of *queries* under one decision; all of them or none."""
+    """Search by each of *queries* under one decision; all succeed, or the call raises."""
     can = store.capabilities
     checked = [check_query(one, dimension=can.dimension, nonzero=can.metric == "cosine") for one in queries]
     for one in checked:
         _supported(store, one)
         if isinstance(one, Hybrid) and ask.min_score is not None:
             raise UnsupportedPredicateError(
-                "A hybrid query has no min_score: fused scores only order. Leave min_score out.", field="min_score"
+                "min_score cannot be used with a hybrid query: fused scores only define an order. Omit min_score.",
+                field="min_score",
             )
     if len(checked) == 1 and isinstance(checked[0], VectorQuery):
-        # Nothing to embed, to resolve or to run side by side: the usual case, without the layers for the others.
+        # The usual case: nothing to embed, to resolve or to run concurrently. It skips the layers for the others.
         single = checked[0]
         result = yield from pipeline.run(
             caller,
@@ -230,7 +231,7 @@ def search(
                     return Result((), complete=True, decision_id=decision_id)
                 resolved = VectorQuery(like.vector)
                 return (yield from _search_legs(store, plan, ask, resolved, decision_id, drop=like))
-        raise InvalidInputError("This is no query.", field="query")
+        raise InvalidInputError("Not a valid query: expected str, a vector, Lexical, Hybrid or Like.", field="query")
 
     def empty(decision_id: str) -> list[Result]:
         return [Result((), complete=True, decision_id=decision_id) for _ in checked]
@@ -255,7 +256,7 @@ def _text_of(query: object) -> str | None:
 def fetch(
     pipeline: Pipeline, store: Store, caller: Caller, refs: tuple[ChunkRef, ...], include: Include
 ) -> Flow[list[Hit]]:
-    """Fetch by id over every partition, in the order of *refs*; absent and foreign ids are left out alike."""
+    """Fetch by id over every partition, in the order of *refs*; ids that are absent or not visible are omitted."""
 
     def body(plan: Plan, decision_id: str) -> Flow[list[Hit]]:
         if not refs:
@@ -274,8 +275,8 @@ def fetch(
         found = yield from side_by_side(flows)
         if sum(len(one.hits) for one in found) > MAX_FETCHED:
             raise InvalidInputError(
-                f"The ids name more than {MAX_FETCHED:,} chunks: a chunk id alone names the chunk in every document. "
-                "Pass (document, chunk id) pairs, or page() with a filter.",
+                f"The ids match more than {MAX_FETCHED:,} chunks: a chunk id alone names the chunk in every document. "
+                "Pass (document, chunk id) pairs, or use page() with a filter.",
                 field="ids",
             )
         rank = {ref: index for index, ref in enumerate(refs)}

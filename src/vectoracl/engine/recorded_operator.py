@@ -1,4 +1,4 @@
-"""The operator that `acl.operator()` hands out: each of its methods is recorded before it acts, then its outcome."""
+"""The operator that `acl.operator()` returns: each call is recorded before it acts, and its outcome afterwards."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from vectoracl.engine.pipeline import Pipeline, Store
 from vectoracl.model.identifiers import check_tenant, stored_tenant
 
 UNRECORDED = frozenset({"close"})
-"""Methods that do nothing to the store."""
+"""Methods that do not touch the store."""
 
 
 class RecordedOperator:
-    """Passes every public attribute of an adapter's operator on; what can be called writes its record first.
+    """Forwards every public attribute of an adapter's operator; a callable one writes its record first.
 
-    The attributes are not listed here, so that a method which an adapter or a protocol gets later is recorded too.
+    The attributes are not listed here, so that methods which an adapter or a protocol adds later are recorded too.
     """
 
     def __init__(self, raw: Operator, pipeline: Pipeline, store: Store, audit: Port, reason: str) -> None:
@@ -46,14 +46,14 @@ class RecordedOperator:
         @functools.wraps(method)
         def call(*args: Any, **given: Any) -> Any:
             tenant = inspect.signature(method).bind(*args, **given).arguments.get("tenant")
-            if name == "remove" and tenant is not None:  # also one that a former version took
+            if name == "remove" and tenant is not None:  # also an id that only an earlier version accepted
                 stored_tenant(tenant, lambda: [one.tenant for one in self._of("tenants")()])
                 partitions = [tenant]
             else:
                 partitions = ["*"] if tenant is None else [check_tenant(tenant)]
 
             def body(_: str) -> Flow[Any]:
-                yield from ()  # an operator's work is no request: it is blocking, and done here
+                yield from ()  # an operator's method is not a request: it blocks, and runs here
                 return method(*args, **given)
 
             flow = recorded(
@@ -72,7 +72,7 @@ class RecordedOperator:
 
 
 class _Passed:
-    """One public attribute of the operator behind a `RecordedOperator`; it is there for `isinstance` to find."""
+    """One public attribute of the operator behind a `RecordedOperator`; `isinstance` with a protocol needs it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -83,19 +83,19 @@ class _Passed:
 
 @functools.lru_cache(64)
 def _kind(names: tuple[str, ...]) -> type[RecordedOperator]:
-    """Return a class with the attributes *names*: protocols that are checked at run time look in the class."""
+    """Return a class with the attributes *names*: runtime checks of protocols look at the class."""
     return type("RecordedOperator", (RecordedOperator,), {name: _Passed(name) for name in names})
 
 
 def recorded_operator(raw: Operator, pipeline: Pipeline, store: Store, audit: Port, reason: str) -> Operator:
     """Return *raw* with a record and an outcome for each call of a public method.
 
-    Each raises StoreError with the code "audit", with nothing done, where the record cannot be kept.
+    Each call raises StoreError with the code "audit", with nothing done, if the record cannot be written.
     """
     names = tuple(sorted(name for name in dir(raw) if not name.startswith("_")))
     return cast("Operator", _kind(names)(raw, pipeline, store, audit, reason))
 
 
 def unrecorded(operator: Operator) -> Operator:
-    """Return the adapter's own operator, for whoever writes a record with more in it."""
+    """Return the adapter's own operator, for callers that write a more detailed record themselves."""
     return operator._raw if isinstance(operator, RecordedOperator) else operator  # noqa: SLF001 - two parts of one thing

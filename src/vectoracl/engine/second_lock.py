@@ -1,4 +1,4 @@
-"""The second lock: does the scope permit each row that came back? A tripwire, not the control."""
+"""The second lock: tests every returned row against the scope. It is a tripwire, not the control."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def verify(
 ) -> None:
     """Check that every hit belongs to *partition* and passes *test* (None: the whole partition is permitted).
 
-    With *needs_metadata* a hit without metadata is wrong: "is missing" and "not" would hold of what was left out.
+    With *needs_metadata* a hit without metadata fails: "is missing" and "not" would hold for fields that were not
+    fetched.
 
-    Raises: ScopeViolationError if one does not; the whole reply has to be dropped then. It quotes no row.
+    Raises: ScopeViolationError if a hit fails; it quotes no row, and the whole reply has to be dropped.
     """
     wrong = 0
     # Unpacked and compared as tuples (a tag begins with tenant, document, chunk): this runs for every row of a reply.
@@ -40,7 +41,7 @@ def verify(
     if wrong:
         _log.critical("scope violation: adapter=%s decision=%s rows=%d of %d", adapter, decision_id, wrong, len(hits))
         raise ScopeViolationError(
-            f"The store answered with {wrong} of {len(hits)} rows outside of the scope; the whole reply was dropped. "
+            f"The store returned {wrong} of {len(hits)} rows outside the scope; the whole reply was dropped. "
             "Treat this as an incident.",
             adapter=adapter,
             decision_id=decision_id,
@@ -49,16 +50,16 @@ def verify(
 
 
 def counted(number: object, adapter: str, *, write: bool = False) -> int:
-    """Return *number*, which an adapter has counted, as Python's int; NumPy's integers are numbers too.
+    """Return *number*, a count from an adapter, as an int; NumPy integers are accepted.
 
-    Raises: StoreError with the code "malformed" for anything else (a float, a bool) and for one below zero.
+    Raises: StoreError with the code "malformed" for anything else (a float, a bool) and for a negative number.
     """
     plain = native(number)
     if isinstance(plain, int) and not isinstance(plain, bool) and plain >= 0:
         return int.__int__(plain)
     raise StoreError(
-        f"The adapter {adapter!r} returned a count that is not a number of chunks ({type(number).__name__}). This is a "
-        "fault of the adapter: report it to its author.",
+        f"The adapter {adapter!r} returned an invalid count ({type(number).__name__}). This is a fault of the adapter: "
+        "report it to its author.",
         code="malformed",
         adapter=adapter,
         sent="unknown" if write else "no",

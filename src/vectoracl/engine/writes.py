@@ -1,4 +1,4 @@
-"""The flows of the writes. A write names exactly one partition: the one in which the principal may write."""
+"""The flows of upsert, replace and delete. A write has exactly one partition: that in which the principal may write."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def _one_leg(plan: Plan, caller: Caller) -> Leg:
         return plan.legs[0]
     if len(legs) == 1:
         return legs[0]
-    raise RefusedError("The policy permits writing in several partitions and none is the principal's own; narrow it.")
+    raise RefusedError(
+        "The policy permits writing to several partitions, and none is the principal's own. Let it permit one."
+    )
 
 
 def _vectors(store: Store, prepared: Sequence[ValidatedChunk]) -> Flow[list[Vector | None]]:
@@ -58,8 +60,8 @@ def _records(
 ) -> Flow[tuple[Record, ...]]:
     if not fields_of(leg.predicate).isdisjoint(_STORES_OWN):
         raise UnsupportedPredicateError(
-            "The scope of this write names the generation, which the store gives a chunk only when it is written. "
-            "Let the policy permit the write by document or label.",
+            "The scope of this write refers to the generation, which the store assigns when a chunk is written. Let "
+            "the policy permit writes by document or label.",
             field="scope",
         )
     vectors = yield from _vectors(store, prepared)
@@ -68,7 +70,7 @@ def _records(
     partition = leg.partition
 
     def make_tag(chunk: Chunk) -> Tag:
-        # By position: with names this call costs twice as much, for every chunk.
+        # Positional arguments: keywords would double the cost of this call, which runs for every chunk.
         return Tag(
             partition, chunk.document, chunk.id, 0, DEFAULT_LABEL, 0, NEVER_EXPIRES, producer, path, now, chunk.position
         )
@@ -76,14 +78,14 @@ def _records(
     records = record_of(prepared, vectors, make_tag)
     check_tagged(records, leg.partition)
     if leg.test is not None and not all(leg.test(one.tag, one.metadata) for one in records):
-        raise denied(action, decision_id, ("a chunk of the call is outside of what this handle may write",))
+        raise denied(action, decision_id, ("a chunk is outside the scope in which this handle may write",))
     return records
 
 
 def upsert(
     pipeline: Pipeline, store: Store, caller: Caller, prepared: Sequence[ValidatedChunk], path: str = "upsert"
 ) -> Flow[Written]:
-    """Write all of *prepared* or none."""
+    """Write all chunks of *prepared* or none."""
 
     def body(plan: Plan, decision_id: str) -> Flow[Written]:
         leg = _one_leg(plan, caller)
@@ -102,7 +104,7 @@ def upsert(
 def replace(
     pipeline: Pipeline, store: Store, caller: Caller, document: str, prepared: Sequence[ValidatedChunk]
 ) -> Flow[Written]:
-    """Make *prepared* the document's whole content."""
+    """Replace the whole content of *document* by *prepared*."""
 
     def body(plan: Plan, decision_id: str) -> Flow[Written]:
         leg = _one_leg(plan, caller)
@@ -122,7 +124,7 @@ def delete(
     document: str | None,
     where: Predicate | None,
 ) -> Flow[Written]:
-    """Delete by the one selector that is given."""
+    """Delete by the one selector that is not None."""
 
     def body(plan: Plan, decision_id: str) -> Flow[Written]:
         if refs is not None and not refs:
@@ -137,7 +139,7 @@ def delete(
 
 
 def _named(decision_id: str, make: Callable[[], Flow[Any]]) -> Flow[Any]:
-    """Give a denial that an adapter found inside the store the decision that it belongs to."""
+    """Add the decision's id to a denial that an adapter raised from inside the store."""
     try:
         return (yield from make())
     except DeniedError as error:

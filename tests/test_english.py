@@ -1,0 +1,57 @@
+"""Words that are not written in this project, and what is written instead (see CONTRIBUTING.md)."""
+
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+WORDS = {
+    r"(?<!there )(?<!there’s )\b(is|are|was|were) no (?!longer\b|more\b|less\b|such\b|one\b)\w+": "is not a …",
+    r"\bof (its|their|our|one's|your|an?) own\b": "its own, separate, or nothing",
+    r"\bbeside\b": "next to, in addition to, along with",
+    r"\b(told|tells|said)\b": "reported, returned, recorded",
+    r"\bmend(s|ed|ing)?\b": "fix",
+    r"\banew\b": "again",
+    r"\bmeanwhile\b": "in the meantime, concurrently",
+    r"\bat hand\b": "available",
+    r"^\W*likewise\W*$": "the reason itself",
+    r"\b(no|some)body\b": "name the actor",
+    r"\bgo(es)? on with\b": "continues",
+    r'^[rf]?"""What\b': "name the thing",
+    r"\bas far as\b": "say how far",
+    r"\bso many\b": "this many, or the number",
+    r"\bthe other way round\b": "say what is reversed",
+}
+# What is clean; it grows until it is everything.
+CLEAN = ["src/vectoracl/engine"]
+
+
+def texts(path):
+    """Yield (line, text) of each comment and string of a Python file, or of each line of a page."""
+    content = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        yield from enumerate(content.splitlines(), 1)
+        return
+    for token in tokenize.generate_tokens(io.StringIO(content).readline):
+        if token.type in (tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", -1)):
+            yield token.start[0], " ".join(token.string.split())
+
+
+def files(part):
+    path = ROOT / part
+    return [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.suffix in (".py", ".md"))
+
+
+@pytest.mark.parametrize("part", CLEAN)
+def test_plain_english(part):
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {match[0]!r}; write: {instead}"
+        for path in files(part)
+        for line, text in texts(path)
+        for pattern, instead in WORDS.items()
+        for match in re.finditer(pattern, text, re.IGNORECASE)
+    ]
+    assert not found, "\n" + "\n".join(found)
