@@ -1,7 +1,7 @@
 """Every check of the project, a session each: `uv run nox` runs the quick ones, `nox -l` lists all.
 
 `.ci/run` runs the quick ones and then those with the tag `thorough`: the slow tests, the newest Python, every store's
-certification, the wheels. The others are run by hand.
+certification, the wheels, the documentation. Run the others yourself.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def group(name: str) -> list[str]:
 
 
 def newest() -> str:
-    """Return the newest Python at hand, 3.14 at the most; interpreters of pyenv are put on the path."""
+    """Return the newest available Python, at most 3.14; interpreters of pyenv are put on the path."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     for minor in range(14, 10, -1):
         version = f"3.{minor}"
@@ -80,13 +80,13 @@ def install(
 
 
 def ready(session: nox.Session, store: str) -> None:
-    """Install the server of *store*, if that takes minutes, before a test waits for it."""
+    """Install the server of *store* before a test waits for it, if that takes minutes."""
     if store.startswith("weaviate"):
         session.run("python", "-m", "vectoracl.adapter_api.local_servers.start", "vectoracl_weaviate.demo_server:SPEC")
 
 
 def run_tests(session: nox.Session, speed: str, *suites: str, options: tuple[str, ...] = ()) -> None:
-    """Run the quick, the slow or all tests of *suites* on both cores, or what the command line names."""
+    """Run the quick, the slow or all tests of *suites* on both cores, or the tests that the command line names."""
     plugin = {"PYTHONPATH": str(ROOT / "tests" / "plugins")}
     paths = session.posargs or [SUITES[one] for one in suites]
     session.run("pytest", "-q", "-n", "2", "-p", "slow_tests", f"--speed={speed}", *options, *paths, env=plugin)
@@ -94,7 +94,7 @@ def run_tests(session: nox.Session, speed: str, *suites: str, options: tuple[str
 
 @nox.session
 def servers(session: nox.Session) -> None:
-    """Install what the tests start and what takes minutes to build, once; it is kept between runs."""
+    """Build the servers that take minutes to build; they are kept between runs."""
     install(session, stores=("weaviate",))
     ready(session, "weaviate")
 
@@ -167,13 +167,13 @@ def lowest(session: nox.Session) -> None:
     install(session, "--resolution", "lowest-direct", tests=False, pinned=False)
     session.install(*group("test"), *group("lint"))
     ready(session, "weaviate")
-    # What an old version deprecates is not ours to fix; that it works is.
+    # Old versions of dependencies emit deprecation warnings among themselves, which we cannot fix.
     run_tests(session, "quick", "core", *STORES, options=("-W", "ignore::DeprecationWarning"))
 
 
 @nox.session
 def durations(session: nox.Session) -> None:
-    """Measure every test and write `tests/plugins/slow.txt`: what takes more than SECONDS is slow (`-- SECONDS`)."""
+    """Measure every test and write `tests/plugins/slow.txt`: tests of more than SECONDS are slow (`-- SECONDS`)."""
     install(session, *group("lint"))
     ready(session, "weaviate")
     limit = session.posargs.pop() if session.posargs else "2"
@@ -195,7 +195,7 @@ def durations(session: nox.Session) -> None:
     ],
 )
 def conformance(session: nox.Session, store: str) -> None:
-    """Certify one adapter of ours: `nox -s "conformance(pgvector)"`; the report is written to conformance/out/."""
+    """Certify one of our adapters: `nox -s "conformance(pgvector)"`; the report is written to conformance/out/."""
     install(session)
     ready(session, store)
     out = ROOT / "conformance" / "out"
@@ -208,17 +208,17 @@ def conformance(session: nox.Session, store: str) -> None:
 @nox.session
 @nox.parametrize("store", [nox.param(one, id=one) for one in ("pgvector", "qdrant", "pinecone", "weaviate")])
 def golden(session: nox.Session, store: str) -> None:
-    """Rewrite what an adapter is pinned to send; a change then shows as a diff."""
+    """Rewrite the requests that an adapter is pinned to send; a change then shows as a diff."""
     install(session, stores=(store,))
     session.run("pytest", "-q", f"adapters/{store}/tests/test_golden.py", "--rewrite-golden")
 
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Every check against every deliberately broken adapter (many minutes); writes the kill matrix and its page.
+    """Run every check against every broken adapter (many minutes); writes the kill matrix and its page.
 
-    `nox -s mutants -- pgvector` does it for one store; the page keeps what is known of the others. With `quick` among
-    the stores each broken adapter meets the check that has to notice it, and the others only if that one does not.
+    `nox -s mutants -- pgvector` does it for one store; the page keeps the results of the others. With `quick` among the
+    stores, each broken adapter runs against its own check first, and against the others only if it survives.
     """
     install(session)
     out = ROOT / "conformance" / "out"
@@ -239,7 +239,7 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session(tags=THOROUGH)
 def stranger(session: nox.Session) -> None:
-    """The example adapter as a stranger would have it: a wheel of its own, certified where nothing else is."""
+    """Build the example adapter as a third party would, and certify it in an environment with nothing else."""
     dist = Path(session.create_tmp()).resolve() / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     options = ("--wheel", "--out-dir", str(dist), "--quiet", *build_pins())
@@ -335,7 +335,7 @@ def audit(session: nox.Session) -> None:
     session.run("pip-audit", "--requirement", str(CONSTRAINTS), *options, *session.posargs)
 
 
-@nox.session
+@nox.session(tags=THOROUGH)
 def docs(session: nox.Session) -> None:
     """Build the site into site/; every warning is an error."""
     install(session, *group("docs"))
@@ -344,11 +344,11 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure, side by side in one run, and print the table of goals; writes bench/out/."""
+    """Measure in one run and print the table of goals; writes bench/out/."""
     install(session, *group("bench"))
     session.run("python", "bench/pgvector.py", *session.posargs)
     session.run("python", "bench/pinecone.py", *[one for one in session.posargs if one == "--full"])
-    # By hand: python bench/qdrant.py, python bench/weaviate.py, and bench/partitions.py (a search over eight of them).
+    # Not run here: python bench/qdrant.py, bench/weaviate.py, and bench/partitions.py (a search over eight partitions).
 
 
 @nox.session
