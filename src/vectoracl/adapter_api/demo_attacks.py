@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vectoracl.client.connect import VectorACL
 from vectoracl.model.principal import Principal
 
 Outcome = Literal["refused", "nothing", "LEAK"]
@@ -31,10 +31,11 @@ class AttackContext:
     """What an adapter needs to try its own attacks, for which it goes around the API (`vectoracl_demo_attacks`).
 
     `own` is the attacker, `foreign` a principal of the tenant that is attacked; both have chunks. `vector` is a query
-    that both have answers to. `reopen` opens the same configuration on a client of the adapter's own making.
+    that both have answers to. `reopen` opens the same configuration, a `VectorACL`, on a client that the adapter made;
+    the type is not named here, since the client imports the adapters' API.
     """
 
     own: Principal
     foreign: Principal
     vector: Sequence[float]
-    reopen: Callable[[Any], VectorACL]
+    reopen: Callable[[Any], AbstractContextManager[Any]]

@@ -7,16 +7,14 @@ adapter that config names is ever imported.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pluggy
 from pydantic import BaseModel
 
 from vectoracl.adapter_api.contract import Capabilities, DemoStore, OpenContext, Opened
+from vectoracl.adapter_api.demo_attacks import AttackContext, Attempt
 from vectoracl.adapter_api.posture import Posture, Rule
-
-if TYPE_CHECKING:  # the command line's, which stands after this file in the order of imports
-    from vectoracl.adapter_api.demo_attacks import AttackContext, Attempt
 
 PROJECT = "vectoracl"
 hookspec = pluggy.HookspecMarker(PROJECT)
