@@ -14,7 +14,8 @@ from vectoracl.adapter_api import adoption
 from vectoracl.adapter_api.adoption import Checks, Findings
 from vectoracl.adapter_api.contract import Adopted
 from vectoracl.errors import InvalidTenantError, RefusedError
-from vectoracl.filters.validation import FieldType, reserved_key
+from vectoracl.filters.field_types import FieldType
+from vectoracl.filters.validation import reserved_key
 from vectoracl.model.records import Chunk
 
 CHECKS = Checks({"year": FieldType.NUMBER}, 2, "cosine", time=7.0)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS, BooleanCompiler, bounds, kind_of, numbers, texts
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import ALWAYS, NEVER, And, Eq, Missing, Not, Or, Predicate, Range
-from vectoracl.filters.validation import FieldType
 
 # A condition is a function of the row, and the text of how it was made.
 WORDS = BooleanCompiler(

@@ -15,8 +15,8 @@ from vectoracl.access.policy import Decision
 from vectoracl.access.scope import Grant, Scope
 from vectoracl.adapter_api.operations import MAX_FACETS
 from vectoracl.engine.facets import summed
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.semantics import tallied, values_of
-from vectoracl.filters.validation import FieldType
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 

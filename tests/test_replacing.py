@@ -9,7 +9,8 @@ import pytest
 
 from vectoracl.adapter_api.generations import at_generation, version_of
 from vectoracl.adapter_api.operations import ChunkRef, refs_by_document
-from vectoracl.filters.validation import SHORT_NAMES, FieldType, check_fields, declarable
+from vectoracl.filters.field_types import SHORT_NAMES, FieldType
+from vectoracl.filters.validation import check_fields, declarable
 from vectoracl.model.records import Record, Tag, tag_fields
 
 TAG = Tag("acme", "d", "c", producer="ann", time=1.5)

@@ -10,7 +10,8 @@ import pytest
 from vectoracl import F, StoreError, VectorACL, hazmat, testing
 from vectoracl.adapter_api.chunk_validation import load_metadata
 from vectoracl.adapter_api.operations import Found, Rows
-from vectoracl.filters.validation import FieldType, datetime_text
+from vectoracl.filters.datetimes import datetime_text
+from vectoracl.filters.field_types import FieldType
 
 V = [1.0, 0.0, 0.0]
 FIELDS = {"seen": FieldType.DATETIME, "lang": FieldType.KEYWORD}

@@ -35,8 +35,8 @@ if typing.TYPE_CHECKING:
         UntaggedWriteError,
         VectorACLError,
     )
+    from vectoracl.filters.field_types import FieldType
     from vectoracl.filters.predicate import ALWAYS, NEVER, F, Predicate
-    from vectoracl.filters.validation import FieldType
     from vectoracl.model.actions import ALL_ACTIONS, READ, WRITE, Action
     from vectoracl.model.principal import Principal
     from vectoracl.model.queries import Hybrid, Lexical, Like
@@ -55,7 +55,7 @@ else:
                 "UntaggedWriteError VectorACLError"
             ),
             "vectoracl.engine.explain": "Explanation",
-            "vectoracl.filters.validation": "FieldType",
+            "vectoracl.filters.field_types": "FieldType",
             "vectoracl.adapter_api.posture": "Finding Posture Rule",
             "vectoracl.client.bulk_load": "LoadReport",
             "vectoracl.access.policy": "Decision Policy TenantPolicy",

@@ -25,8 +25,9 @@ from vectoracl.adapter_api.operations import (
     Search,
     Upsert,
 )
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import ALWAYS, And, Eq, F, Predicate
-from vectoracl.filters.validation import FieldType, check_filter
+from vectoracl.filters.validation import check_filter
 from vectoracl.model.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Record, Tag
 from vectoracl_pgvector.adapter import PgvectorAdapter

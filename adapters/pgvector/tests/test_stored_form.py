@@ -14,7 +14,8 @@ import vectoracl as v
 from vectoracl import Chunk, F, testing
 from vectoracl.adapter_api.chunk_validation import load_metadata
 from vectoracl.errors import StoreError
-from vectoracl.filters.validation import FieldType, datetime_text
+from vectoracl.filters.datetimes import datetime_text
+from vectoracl.filters.field_types import FieldType
 from vectoracl_pgvector import join
 from vectoracl_pgvector.compile_predicate import is_moment
 

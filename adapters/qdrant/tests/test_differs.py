@@ -17,7 +17,8 @@ import vectoracl as v
 from vectoracl import Chunk
 from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError
-from vectoracl.filters.validation import FieldType, check_fields
+from vectoracl.filters.field_types import FieldType
+from vectoracl.filters.validation import check_fields
 from vectoracl.testing import principal
 from vectoracl_qdrant import posture, schema
 from vectoracl_qdrant.config import QdrantConfig

@@ -10,7 +10,7 @@ import pytest
 import vectoracl as v
 from vectoracl import Chunk, F
 from vectoracl.errors import InvalidInputError, RefusedError
-from vectoracl.filters.validation import FieldType
+from vectoracl.filters.field_types import FieldType
 from vectoracl.testing import principal
 from vectoracl_weaviate.names import property_of
 from vectoracl_weaviate.schema import DISTANCE

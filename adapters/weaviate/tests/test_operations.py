@@ -16,9 +16,10 @@ from vectoracl.adapter_api.operations import Facets, Replace, Search
 from vectoracl.engine.drivers import run
 from vectoracl.engine.facets import summed
 from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import Eq, Not
 from vectoracl.filters.semantics import getter, matches, tallied, values_of
-from vectoracl.filters.validation import FieldType, check_fields, check_filter
+from vectoracl.filters.validation import check_fields, check_filter
 from vectoracl.model.queries import RRF_K, VectorQuery
 from vectoracl.model.records import Record, Tag
 from vectoracl.testing import principal

@@ -17,8 +17,8 @@ import vectoracl as v
 from vectoracl import ALWAYS, Chunk, F
 from vectoracl.engine.facets import summed
 from vectoracl.errors import InvalidInputError
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.semantics import getter, matches, tallied, values_of
-from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Tag
 from vectoracl.testing import principal
 from vectoracl_weaviate import compile as compiling

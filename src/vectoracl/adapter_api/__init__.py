@@ -76,6 +76,8 @@ if typing.TYPE_CHECKING:
         without_context,
     )
     from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS, BooleanCompiler
+    from vectoracl.filters.datetimes import datetime_text
+    from vectoracl.filters.field_types import TAG_FIELDS, FieldType
     from vectoracl.filters.predicate import (
         ALWAYS,
         NEVER,
@@ -93,7 +95,7 @@ if typing.TYPE_CHECKING:
         Scalar,
     )
     from vectoracl.filters.semantics import Test, compile_test
-    from vectoracl.filters.validation import TAG_FIELDS, FieldType, check_fields, datetime_text
+    from vectoracl.filters.validation import check_fields
     from vectoracl.model.identifiers import check_tenant, stored_tenant
     from vectoracl.model.queries import RRF_K, HybridQuery, Lexical, ResolvedQuery, VectorQuery
     from vectoracl.model.records import Chunk, Facet, Hit, Record, Tag, Vector, hit_of, stored_key
@@ -124,11 +126,13 @@ else:
                 "unchained"
             ),
             "vectoracl.filters.boolean_compiler": "ALL_ROWS NO_ROWS BooleanCompiler",
+            "vectoracl.filters.datetimes": "datetime_text",
+            "vectoracl.filters.field_types": "TAG_FIELDS FieldType",
             "vectoracl.filters.predicate": (
                 "ALWAYS NEVER Always And ContainsAny Eq In Missing Never Not Or Predicate Range Scalar"
             ),
             "vectoracl.filters.semantics": "Test compile_test",
-            "vectoracl.filters.validation": "TAG_FIELDS FieldType check_fields datetime_text",
+            "vectoracl.filters.validation": "check_fields",
             "vectoracl.model.identifiers": "check_tenant stored_tenant",
             "vectoracl.model.queries": "RRF_K HybridQuery Lexical ResolvedQuery VectorQuery",
             "vectoracl.model.records": "Chunk Facet Hit Record Tag Vector hit_of stored_key",

@@ -20,7 +20,8 @@ import numpy as np
 from vectoracl.adapter_api.chunk_validation import validate_chunks
 from vectoracl.adapter_api.contract import Adopted, Progress
 from vectoracl.errors import RefusedError, StoreError, without_context
-from vectoracl.filters.validation import FieldType, reserved_key
+from vectoracl.filters.field_types import FieldType
+from vectoracl.filters.validation import reserved_key
 from vectoracl.model.identifiers import check_tenant, look_alikes
 from vectoracl.model.records import Chunk, Record, Tag, Vector
 

@@ -15,7 +15,7 @@ from vectoracl.adapter_api import adoption
 from vectoracl.adapter_api.adoption import Checks, Findings, Groups
 from vectoracl.adapter_api.contract import Adopted, Progress
 from vectoracl.errors import StoreError
-from vectoracl.filters.validation import FieldType
+from vectoracl.filters.field_types import FieldType
 from vectoracl.model.records import Record, Tag
 
 Row = TypeVar("Row")

@@ -15,8 +15,10 @@ import numpy as np
 import orjson
 
 from vectoracl.errors import InvalidInputError, ReservedFieldError, StoreError, UntaggedWriteError, VectorACLError
+from vectoracl.filters.datetimes import datetime_text
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import MAX_EXACT_INT
-from vectoracl.filters.validation import FieldType, datetime_text, reserved_key, typed
+from vectoracl.filters.validation import reserved_key, typed
 from vectoracl.model.identifiers import check_id, check_text
 from vectoracl.model.queries import check_vector
 from vectoracl.model.records import Chunk, Record, Tag, Vector

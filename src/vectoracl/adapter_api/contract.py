@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_c
 from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import ClosedError
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import NODES, Predicate
-from vectoracl.filters.validation import FieldType
 from vectoracl.model.actions import ALL_ACTIONS, Action
 from vectoracl.model.queries import ResolvedQuery
 from vectoracl.model.records import Facet

@@ -36,8 +36,9 @@ from vectoracl.cli.common import (
 from vectoracl.cli.ingest_lock import alone
 from vectoracl.client.retriever import ScopedRetriever
 from vectoracl.errors import InvalidInputError, RefusedError
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import F
-from vectoracl.filters.validation import FieldType, typed
+from vectoracl.filters.validation import typed
 from vectoracl.model.identifiers import check_id
 from vectoracl.text.chunking import SIZE, document_chunks
 from vectoracl.text.sources import Failed, File, Skipped, find, read

@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple
 from vectoracl.adapter_api.operations import ChunkRef, Include
 from vectoracl.engine.pipeline import Store, check_supported
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
+from vectoracl.filters.field_types import TAG_FIELDS, FieldType
 from vectoracl.filters.predicate import ALWAYS, Predicate, check_predicate
-from vectoracl.filters.validation import TAG_FIELDS, FieldType, check_filter
+from vectoracl.filters.validation import check_filter
 from vectoracl.model.identifiers import check_id, plain
 from vectoracl.model.values import native
 

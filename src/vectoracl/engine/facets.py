@@ -11,9 +11,9 @@ from vectoracl.engine.drivers import confined, side_by_side
 from vectoracl.engine.pipeline import Caller, Leg, Pipeline, Plan, Store, retried
 from vectoracl.engine.second_lock import counted
 from vectoracl.errors import StoreError, UnsupportedPredicateError
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.semantics import one_value
-from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Facet
 from vectoracl.model.values import native
 

@@ -55,9 +55,10 @@ from vectoracl.errors import (
     VectorACLError,
     unchained,
 )
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import Always, And, Not, Or, Predicate
 from vectoracl.filters.semantics import Test, compile_test
-from vectoracl.filters.validation import FieldType, check_scope_predicate, fields_of
+from vectoracl.filters.validation import check_scope_predicate, fields_of
 from vectoracl.model.actions import READ, Action
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Hit

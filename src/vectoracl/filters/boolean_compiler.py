@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from vectoracl.errors import UnsupportedPredicateError
+from vectoracl.filters.field_types import TAG_FIELDS, FieldType
 from vectoracl.filters.predicate import Always, And, Missing, Never, Not, Or, Predicate, Range, Scalar
-from vectoracl.filters.validation import TAG_FIELDS, FieldType
 
 C = TypeVar("C")
 ALL_ROWS: Final = True

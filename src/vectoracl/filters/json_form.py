@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from vectoracl.errors import InvalidInputError
+from vectoracl.filters.datetimes import MOMENT_PATTERN, datetime_text, parse_datetime
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import (
     ALWAYS,
     MAX_DEPTH,
@@ -28,7 +30,6 @@ from vectoracl.filters.predicate import (
     conjunction,
     disjunction,
 )
-from vectoracl.filters.validation import MOMENT_PATTERN, FieldType, datetime_text, parse_datetime
 
 _COMPARE = ("eq", "ne", "lt", "lte", "gt", "gte", "contains")
 _LISTS = ("in", "not_in", "contains_any", "contains_all")

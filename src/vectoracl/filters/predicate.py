@@ -1,10 +1,10 @@
 """The closed algebra of filters, with one meaning.
 
-`matches` in `meaning.py` is that meaning; every adapter has to agree with it on every row. A missing attribute makes
+`matches` in `semantics.py` is that meaning; every adapter has to agree with it on every row. A missing attribute makes
 every comparison false (also `!=`), except "is missing". What an adapter cannot say exactly it refuses.
 
 Fields without a prefix are the user's metadata. Fields that begin with "@" belong to the framework's tag
-(`@document`, `@label`, …); a caller may filter by few of them, see `fields.py`.
+(`@document`, `@label`, …); a caller may filter by few of them, see `field_types.py`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from datetime import datetime
+from typing import Any, NoReturn
 
-from vectoracl.errors import InvalidInputError, UnsupportedPredicateError, without_context
+from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
+from vectoracl.filters.datetimes import utc
+from vectoracl.filters.field_types import FieldType
 from vectoracl.model.identifiers import check_text, plain
 from vectoracl.model.values import instead, native
-
-if TYPE_CHECKING:
-    from vectoracl.filters.validation import FieldType
 
 Scalar = str | int | float | bool | datetime
 MAX_DEPTH = 32
@@ -58,24 +57,6 @@ def scalar(value: object, where: str = "The value of a filter") -> Scalar:
     if value is None:
         raise InvalidInputError(f"{where} is None. To ask for rows without the field write F.name.is_missing().")
     raise InvalidInputError(f"{where} has the type {type(value).__name__}; {instead(value)}.")
-
-
-@without_context
-def utc(moment: datetime, where: str) -> datetime:
-    """Return *moment* in UTC, as a datetime of no subclass.
-
-    Raises: InvalidInputError without an offset, outside of the years 1 to 9999, or with nanoseconds.
-    """
-    try:
-        offset = moment.utcoffset()
-        if offset is None:
-            raise InvalidInputError(f"{where} is a datetime without a time zone; add one.")
-        if getattr(moment, "nanosecond", 0):
-            raise InvalidInputError(f"{where} is a datetime with nanoseconds; microseconds are the finest.")
-        time = (moment.hour, moment.minute, moment.second, moment.microsecond)
-        return datetime(moment.year, moment.month, moment.day, *time, tzinfo=UTC) - offset
-    except OverflowError:
-        raise InvalidInputError(f"{where} is outside of the years 1 to 9999 in UTC.") from None
 
 
 class Predicate:

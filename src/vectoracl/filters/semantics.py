@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from vectoracl.errors import InvalidInputError
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import (
     MAX_EXACT_INT,
     Always,
@@ -27,7 +28,6 @@ from vectoracl.filters.predicate import (
     Range,
     Scalar,
 )
-from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Facet, Tag
 
 Row = tuple[Tag, Mapping[str, Any]]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import datetime
 from typing import assert_never
 
 from vectoracl.errors import (
@@ -16,6 +15,8 @@ from vectoracl.errors import (
     UnsupportedPredicateError,
     without_context,
 )
+from vectoracl.filters.datetimes import parse_datetime
+from vectoracl.filters.field_types import CALLER_TAG_FIELDS, TAG_FIELDS, FieldType
 from vectoracl.filters.predicate import (
     MAX_VALUES,
     Always,
@@ -31,68 +32,10 @@ from vectoracl.filters.predicate import (
     Range,
     Scalar,
     scalar,
-    utc,
 )
 from vectoracl.model.identifiers import invisible
 
-
-class FieldType(StrEnum):
-    """What a metadata field holds. A row either has a value of exactly this type or does not have the field."""
-
-    KEYWORD = "keyword"
-    NUMBER = "number"
-    BOOLEAN = "boolean"
-    DATETIME = "datetime"
-    KEYWORDS = "keyword[]"
-    NUMBERS = "number[]"
-
-    @property
-    def is_list(self) -> bool:
-        """Whether the field holds a list of values."""
-        return self in (FieldType.KEYWORDS, FieldType.NUMBERS)
-
-    @property
-    def element(self) -> FieldType:
-        """The type of one value: of the list's elements for a list."""
-        match self:
-            case FieldType.KEYWORDS:
-                return FieldType.KEYWORD
-            case FieldType.NUMBERS:
-                return FieldType.NUMBER
-            case _:
-                return self
-
-
-# The tag's fields, by the name they have in a predicate. Policies may use all of them.
-TAG_FIELDS: Mapping[str, FieldType] = {
-    "@document": FieldType.KEYWORD,
-    "@chunk": FieldType.KEYWORD,
-    "@generation": FieldType.NUMBER,
-    "@docgen": FieldType.KEYWORD,
-    "@label": FieldType.KEYWORD,
-    "@rev": FieldType.NUMBER,
-    "@expires": FieldType.NUMBER,
-    "@producer": FieldType.KEYWORD,
-    "@path": FieldType.KEYWORD,
-    "@time": FieldType.NUMBER,
-    "@position": FieldType.NUMBER,
-}
-# A caller's own filter may use these; the others would say something about rights.
-CALLER_TAG_FIELDS = frozenset({"@document", "@chunk", "@position", "@time"})
 MAX_NODES = 1_000
-# Short names of the types, for stores where the stored key of a field says its type. What is stored depends on them.
-SHORT_NAMES: Mapping[FieldType, str] = {
-    FieldType.KEYWORD: "kw",
-    FieldType.NUMBER: "num",
-    FieldType.BOOLEAN: "bool",
-    FieldType.DATETIME: "date",
-    FieldType.KEYWORDS: "kws",
-    FieldType.NUMBERS: "nums",
-}
-
-# What RFC 3339 allows and Python reads exactly: finer fractions would be cut off.
-MOMENT_PATTERN = r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)$"
-_MOMENT = re.compile(MOMENT_PATTERN.removesuffix("$") + r"\Z", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 # Refused on top of the encoding that already keeps user keys apart from tags: who writes these means the tag.
 _RESERVED_KEYS = frozenset({"tenant", "tenant_id", "tenantid", "group_id", "groupid", "namespace", "docgen"})
@@ -162,27 +105,6 @@ def typed(name: str, kind: FieldType, value: object) -> Scalar:
     if not fits:
         raise InvalidInputError(f"The field {name!r} holds a {kind.value}, not {type(value).__name__}.", field=name)
     return one
-
-
-@without_context
-def parse_datetime(name: str, text: str) -> datetime:
-    """Read RFC 3339 text with an offset. Raises: InvalidInputError."""
-    if not _MOMENT.match(text):
-        raise InvalidInputError(
-            f"The value for {name!r} is not an RFC 3339 datetime with an offset and at most microseconds, "
-            "for example 2026-01-31T12:00:00Z.",
-            field=name,
-        )
-    try:
-        moment = datetime.fromisoformat(text.upper())
-    except ValueError:
-        raise InvalidInputError(f"The value for {name!r} is not an RFC 3339 datetime.", field=name) from None
-    return utc(moment, f"The value for {name!r}")
-
-
-def datetime_text(moment: datetime) -> str:
-    """Return the one text form of a datetime: UTC, microseconds, fixed width, so that text order is time order."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").rjust(26, "0") + "Z"
 
 
 class _Check:

@@ -8,7 +8,7 @@ from vectoracl.adapter_api.chunk_validation import check_tagged
 from vectoracl.adapter_api.contract import Capabilities, Flow
 from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.adapter_api.posture import Posture
-from vectoracl.filters.validation import TAG_FIELDS, FieldType
+from vectoracl.filters.field_types import TAG_FIELDS, FieldType
 from vectoracl.memory.config import MemoryConfig
 from vectoracl.memory.ports import Look, Perform, RankAll
 from vectoracl.model.queries import ResolvedQuery

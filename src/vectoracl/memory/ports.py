@@ -32,9 +32,9 @@ from vectoracl.adapter_api.operations import (
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.adapter_api.rank_fusion import fused
 from vectoracl.errors import ClosedError, DeniedError, InvalidInputError
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import Predicate
 from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
-from vectoracl.filters.validation import FieldType
 from vectoracl.memory import lexical
 from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet, Hit, Tag, Vector, hit_of

@@ -11,7 +11,7 @@ from vectoracl.adapter_api.contract import Capabilities, Flow
 from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import InvalidInputError, RefusedError, StoreError, UnsupportedPredicateError
-from vectoracl.filters.validation import FieldType
+from vectoracl.filters.field_types import FieldType
 from vectoracl.model.queries import Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet, Record, Vector
 from vectoracl_pgvector import schema

@@ -23,8 +23,8 @@ from vectoracl.adapter_api.operations import (
     Search,
     Upsert,
 )
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import Always, Predicate
-from vectoracl.filters.validation import FieldType
 from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Record, Vector
 from vectoracl_pgvector.compile_predicate import Compiler, Sql

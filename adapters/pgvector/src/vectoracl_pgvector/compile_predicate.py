@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, assert_never
 import orjson
 
 from vectoracl.errors import UnsupportedPredicateError
+from vectoracl.filters.datetimes import datetime_text
+from vectoracl.filters.field_types import TAG_FIELDS, FieldType
 from vectoracl.filters.predicate import (
     Always,
     And,
@@ -31,7 +33,6 @@ from vectoracl.filters.predicate import (
     Range,
     Scalar,
 )
-from vectoracl.filters.validation import TAG_FIELDS, FieldType, datetime_text
 from vectoracl_pgvector.names import Names, literal
 
 Sql = tuple[str, tuple[Any, ...]]

@@ -8,7 +8,7 @@ from typing import Literal
 import orjson
 
 from vectoracl.adapter_api.chunk_validation import load_metadata
-from vectoracl.filters.validation import TAG_FIELDS, FieldType
+from vectoracl.filters.field_types import TAG_FIELDS, FieldType
 from vectoracl.model.records import Facet, Hit, Tag
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.requests import Row, load_vector

@@ -11,7 +11,7 @@ import psycopg
 
 from vectoracl.adapter_api.contract import Adopted, Progress, TenantInfo
 from vectoracl.errors import ConfigError, VectorACLError, without_context
-from vectoracl.filters.validation import FieldType
+from vectoracl.filters.field_types import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant
 from vectoracl_pgvector import schema, vector_column
 from vectoracl_pgvector.adoption import adopt as adoption

@@ -8,7 +8,7 @@ from vectoracl.adapter_api.contract import Capabilities, Flow
 from vectoracl.adapter_api.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import StoreError, UnsupportedPredicateError
-from vectoracl.filters.validation import FieldType
+from vectoracl.filters.field_types import FieldType
 from vectoracl.model.queries import ResolvedQuery, VectorQuery
 from vectoracl_pinecone import posture as postures
 from vectoracl_pinecone.capabilities import capabilities

@@ -20,8 +20,8 @@ from vectoracl.adapter_api.contract import Port, Progress
 from vectoracl.adapter_api.operations import Upsert
 from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError, StoreError
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import ALWAYS
-from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Chunk as Plain
 from vectoracl.model.records import Record, Tag
 from vectoracl_pinecone.adapter import PineconeAdapter

@@ -18,8 +18,8 @@ from vectoracl.adapter_api.operations import ChunkRef, Search
 from vectoracl.adapter_api.selectors import refs_condition
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import Predicate
-from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Record as Chunk
 from vectoracl.model.records import Vector, tag_fields
 from vectoracl.text.sparse_words import weights

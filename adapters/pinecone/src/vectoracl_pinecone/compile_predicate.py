@@ -14,8 +14,8 @@ from typing import Any, assert_never
 
 from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.filters.boolean_compiler import BooleanCompiler, bounds, kind_of, numbers, texts
+from vectoracl.filters.field_types import TAG_FIELDS, FieldType
 from vectoracl.filters.predicate import ContainsAny, Eq, In, Missing, Predicate, Range, Scalar
-from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.names import field_key, flag, moment, moment_keys, number_text, present_key
 from vectoracl_pinecone.requests import Filter

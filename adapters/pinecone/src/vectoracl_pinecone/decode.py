@@ -13,7 +13,7 @@ import numpy as np
 from vectoracl.adapter_api.chunk_validation import load_metadata
 from vectoracl.adapter_api.operations import Include
 from vectoracl.errors import ScopeViolationError, StoreError, without_context
-from vectoracl.filters.validation import FieldType
+from vectoracl.filters.field_types import FieldType
 from vectoracl.model.records import Hit, Tag, hit_of
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.names import id_of

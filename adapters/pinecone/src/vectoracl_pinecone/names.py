@@ -20,7 +20,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from vectoracl.errors import RefusedError
-from vectoracl.filters.validation import SHORT_NAMES, FieldType, declarable
+from vectoracl.filters.field_types import SHORT_NAMES, FieldType
+from vectoracl.filters.validation import declarable
 from vectoracl.model.records import Tag, stored_key
 from vectoracl_pinecone.config import Keys
 

@@ -10,7 +10,7 @@ from vectoracl.adapter_api import store_notes
 from vectoracl.adapter_api.contract import Adopted, Port, Progress, Request, TenantInfo
 from vectoracl.engine.drivers import run
 from vectoracl.errors import PostureError, RefusedError, StoreError
-from vectoracl.filters.validation import FieldType
+from vectoracl.filters.field_types import FieldType
 from vectoracl.model.identifiers import stored_tenant
 from vectoracl_pinecone import schema
 from vectoracl_pinecone.adopt import Adoption

@@ -15,7 +15,7 @@ import numpy as np
 
 from vectoracl.adapter_api.chunk_validation import load_metadata
 from vectoracl.adapter_api.operations import Search
-from vectoracl.filters.validation import FieldType
+from vectoracl.filters.field_types import FieldType
 from vectoracl.model.records import Record, Tag
 from vectoracl_conformance.harness import Harness, Mutant, Needs, Server, Store, Weakening
 from vectoracl_pinecone.conformance.harness import namespace

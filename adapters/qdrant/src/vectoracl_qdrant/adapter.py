@@ -11,8 +11,8 @@ from vectoracl.adapter_api.contract import Capabilities, Flow
 from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import UnsupportedPredicateError
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.semantics import tallied
-from vectoracl.filters.validation import FieldType
 from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet
 from vectoracl_qdrant import posture as postures

@@ -18,7 +18,7 @@ from vectoracl.adapter_api.chunk_validation import dump_metadata
 from vectoracl.adapter_api.contract import Port, Progress
 from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError, StoreError, without_context
-from vectoracl.filters.validation import FieldType
+from vectoracl.filters.field_types import FieldType
 from vectoracl.model.records import Chunk, Record, Tag
 from vectoracl_qdrant.compile import QdrantCompiler
 from vectoracl_qdrant.compile_predicate import keyword

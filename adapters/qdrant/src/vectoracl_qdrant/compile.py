@@ -16,8 +16,8 @@ from vectoracl.adapter_api.operations import ChunkRef, Delete, Include, Search
 from vectoracl.adapter_api.selectors import refs_condition, selected
 from vectoracl.errors import RefusedError, TooLargeError
 from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
+from vectoracl.filters.field_types import TAG_FIELDS, FieldType
 from vectoracl.filters.predicate import Predicate
-from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.queries import VectorQuery
 from vectoracl.model.records import Record, Vector, docgen, tag_fields
 from vectoracl_qdrant import words as words_

@@ -16,8 +16,8 @@ from qdrant_client import models
 
 from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.filters.boolean_compiler import NO_ROWS, BooleanCompiler, bounds, kind_of, numbers, texts
+from vectoracl.filters.field_types import TAG_FIELDS, FieldType
 from vectoracl.filters.predicate import ContainsAny, Eq, In, Missing, Predicate, Range, Scalar
-from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl_qdrant.config import Payload
 from vectoracl_qdrant.names import field_path, flag
 

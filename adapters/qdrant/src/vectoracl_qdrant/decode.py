@@ -10,8 +10,8 @@ from qdrant_client import models
 
 from vectoracl.adapter_api.chunk_validation import load_metadata
 from vectoracl.errors import ScopeViolationError, StoreError, without_context
+from vectoracl.filters.field_types import TAG_FIELDS, FieldType
 from vectoracl.filters.semantics import values_of
-from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.records import Hit, Tag, hit_of
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.names import NO_VERSION, field_key, flag, id_of

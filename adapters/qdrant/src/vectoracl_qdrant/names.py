@@ -15,7 +15,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from vectoracl.filters.validation import SHORT_NAMES, FieldType, datetime_text, declarable
+from vectoracl.filters.datetimes import datetime_text
+from vectoracl.filters.field_types import SHORT_NAMES, FieldType
+from vectoracl.filters.validation import declarable
 from vectoracl.model.records import Tag, stored_key
 from vectoracl_qdrant.config import Payload
 

@@ -12,7 +12,7 @@ from vectoracl.adapter_api.adoption import printable
 from vectoracl.adapter_api.contract import Adopted, Port, Progress, Request, TenantInfo
 from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError, StoreError, without_context
-from vectoracl.filters.validation import FieldType
+from vectoracl.filters.field_types import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant
 from vectoracl_qdrant import adopt as adopts
 from vectoracl_qdrant import schema, tiers

@@ -16,7 +16,7 @@ from qdrant_client import models
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.posture import Finding, Posture, Rule
 from vectoracl.errors import StoreError
-from vectoracl.filters.validation import FieldType
+from vectoracl.filters.field_types import FieldType
 from vectoracl_qdrant import rules, schema
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.requests import Describe, Scroll, Version

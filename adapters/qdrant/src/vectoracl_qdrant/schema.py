@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from qdrant_client import models
 
 from vectoracl.adapter_api import store_notes
-from vectoracl.filters.validation import FieldType
+from vectoracl.filters.field_types import FieldType
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.names import field_path
 

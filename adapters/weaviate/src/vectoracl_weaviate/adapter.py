@@ -26,8 +26,8 @@ from vectoracl.adapter_api.posture import Posture
 from vectoracl.engine.drivers import confined
 from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
 from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
+from vectoracl.filters.field_types import TAG_FIELDS, FieldType
 from vectoracl.filters.semantics import tallied
-from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet, Hit, Record, Vector
 from vectoracl_weaviate import posture as postures

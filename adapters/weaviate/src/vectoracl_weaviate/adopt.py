@@ -21,8 +21,8 @@ from vectoracl.adapter_api.contract import Port, Progress
 from vectoracl.adapter_api.operations import Include, Upsert
 from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError, StoreError, TooLargeError
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import ALWAYS
-from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Chunk, Hit, Record, Tag
 from vectoracl_weaviate.adapter import WeaviateAdapter
 from vectoracl_weaviate.compile import WeaviateCompiler

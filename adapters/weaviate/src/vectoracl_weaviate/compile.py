@@ -17,8 +17,9 @@ from vectoracl.adapter_api.operations import ChunkRef, Delete, Include
 from vectoracl.adapter_api.selectors import refs_condition, selected
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
+from vectoracl.filters.datetimes import datetime_text
+from vectoracl.filters.field_types import TAG_FIELDS, FieldType
 from vectoracl.filters.predicate import Predicate
-from vectoracl.filters.validation import TAG_FIELDS, FieldType, datetime_text
 from vectoracl.model.records import Record, Vector, docgen, tag_fields
 from vectoracl_weaviate.compile_predicate import (
     ALGEBRA,

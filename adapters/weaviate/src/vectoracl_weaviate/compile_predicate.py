@@ -28,6 +28,8 @@ from weaviate.proto.v1 import base_pb2
 from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.filters import boolean_compiler
 from vectoracl.filters.boolean_compiler import NO_ROWS, BooleanCompiler, bounds, kind_of
+from vectoracl.filters.datetimes import datetime_text
+from vectoracl.filters.field_types import TAG_FIELDS, FieldType
 from vectoracl.filters.predicate import (
     Always,
     And,
@@ -43,7 +45,7 @@ from vectoracl.filters.predicate import (
     Scalar,
 )
 from vectoracl.filters.semantics import Test, compile_test
-from vectoracl.filters.validation import TAG_FIELDS, FieldType, datetime_text, fields_of
+from vectoracl.filters.validation import fields_of
 from vectoracl_weaviate.config import Properties
 from vectoracl_weaviate.names import escape, known, property_of
 

@@ -12,8 +12,8 @@ import orjson
 
 from vectoracl.adapter_api.chunk_validation import check_metadata, load_metadata
 from vectoracl.errors import ScopeViolationError, StoreError, without_context
+from vectoracl.filters.field_types import TAG_FIELDS, FieldType
 from vectoracl.filters.semantics import getter, values_of
-from vectoracl.filters.validation import TAG_FIELDS, FieldType
 from vectoracl.model.records import Facet, Hit, Tag, Vector, hit_of
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.names import escape, id_of, known, unescape

@@ -12,7 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vectoracl.filters.validation import SHORT_NAMES, FieldType, declarable
+from vectoracl.filters.field_types import SHORT_NAMES, FieldType
+from vectoracl.filters.validation import declarable
 from vectoracl.model.records import Tag, stored_key
 
 _SAFE = re.compile(r"[A-Za-z0-9_-]{1,62}\Z")

@@ -18,7 +18,7 @@ from vectoracl.adapter_api.contract import Adopted, Progress, Request, TenantInf
 from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError, StoreError, without_context
 from vectoracl.filters.boolean_compiler import ALL_ROWS
-from vectoracl.filters.validation import FieldType
+from vectoracl.filters.field_types import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant
 from vectoracl_weaviate import schema, tenant_keys
 from vectoracl_weaviate.adopt import Adoption

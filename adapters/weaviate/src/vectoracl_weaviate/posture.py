@@ -17,7 +17,7 @@ from vectoracl.adapter_api import store_notes
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.posture import Finding, Posture
 from vectoracl.errors import StoreError
-from vectoracl.filters.validation import FieldType
+from vectoracl.filters.field_types import FieldType
 from vectoracl_weaviate import rules, schema
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.requests import About, Describe, Keys, Rights

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from vectoracl.adapter_api import store_notes
-from vectoracl.filters.validation import FieldType
+from vectoracl.filters.field_types import FieldType
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.names import property_of
 

@@ -11,8 +11,9 @@ import numpy as np
 from vectoracl import ALWAYS, F
 from vectoracl.adapter_api.contract import Request
 from vectoracl.adapter_api.operations import ChunkRef, Count, Delete, Fetch, Position, Replace, Scan, Upsert
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import Predicate
-from vectoracl.filters.validation import FieldType, check_scope_predicate
+from vectoracl.filters.validation import check_scope_predicate
 from vectoracl.model.queries import VectorQuery
 from vectoracl.model.records import Record, Tag
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from vectoracl.adapter_api.operations import MAX_FACETS
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
-from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Facet, Hit, Record, Vector
 from vectoracl_conformance.context.corpus import FIELDS
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from vectoracl.adapter_api.contract import Adapter, Capabilities, Flow
 from vectoracl.adapter_api.operations import ChunkRef, Count, Delete, Facets, Position, Scan
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import ALWAYS, And, Not, Or, Predicate
 from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
-from vectoracl.filters.validation import FieldType
 from vectoracl.model.records import Facet, Hit
 from vectoracl_conformance.context.corpus import FIELDS
 from vectoracl_conformance.harness import Mutant

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from vectoracl.adapter_api.operations import Found
-from vectoracl.filters.validation import TAG_FIELDS
+from vectoracl.filters.field_types import TAG_FIELDS
 from vectoracl_conformance.harness import Mutant
 
 

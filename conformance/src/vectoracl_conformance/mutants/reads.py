@@ -8,9 +8,10 @@ from typing import Any
 
 from vectoracl.adapter_api.contract import Adapter, Capabilities, Flow, Opened
 from vectoracl.adapter_api.operations import Count, Facets, Fetch, Found, Rows, Scan, Search
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import ALWAYS, Always, Eq, Missing, Not, Predicate
 from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
-from vectoracl.filters.validation import FieldType, fields_of
+from vectoracl.filters.validation import fields_of
 from vectoracl.model.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Facet, Hit
 from vectoracl_conformance.context.corpus import FIELDS

@@ -30,8 +30,8 @@ from vectoracl.adapter_api.operations import (
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.engine.drivers import arun, run
 from vectoracl.errors import UnsupportedPredicateError
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
-from vectoracl.filters.validation import FieldType
 from vectoracl.model.queries import ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet, Hit, Record, Tag
 from vectoracl_conformance.context.corpus import FIELDS

@@ -12,8 +12,8 @@ from vectoracl.adapter_api.contract import Capabilities, Flow, Request
 from vectoracl.adapter_api.operations import Count, Delete, Fetch, Found, Operation, Replace, Rows, Scan, Search, Upsert
 from vectoracl.adapter_api.posture import Finding, Posture, Rule
 from vectoracl.errors import RefusedError, UnsupportedPredicateError
+from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import Always, And, ContainsAny, Eq, In, Missing, Never, Not, Or, Predicate, Range
-from vectoracl.filters.validation import FieldType
 from vectoracl.model.queries import ResolvedQuery, VectorQuery
 from vectoracl.model.records import Hit, Tag
 

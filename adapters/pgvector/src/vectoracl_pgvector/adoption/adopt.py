@@ -20,7 +20,7 @@ from vectoracl.adapter_api.adoption import PATH, PRODUCER, SHOWN, Findings, prin
 from vectoracl.adapter_api.chunk_validation import check_metadata, dump_metadata
 from vectoracl.adapter_api.contract import Adopted, Progress
 from vectoracl.errors import InvalidInputError, RefusedError
-from vectoracl.filters.validation import FieldType
+from vectoracl.filters.field_types import FieldType
 from vectoracl.model.queries import check_vector
 from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record
 from vectoracl_pgvector.adoption.source_mapping import HELPER, SCOPE, find
