@@ -56,7 +56,7 @@ from vectoracl.errors import (
     unchained,
 )
 from vectoracl.filters.field_types import FieldType
-from vectoracl.filters.predicate import Always, And, Not, Or, Predicate
+from vectoracl.filters.predicate import Always, Predicate, operands_of
 from vectoracl.filters.semantics import Test, compile_test
 from vectoracl.filters.validation import check_scope_predicate, fields_of
 from vectoracl.model.actions import READ, Action
@@ -576,12 +576,8 @@ def check_supported(predicate: Predicate, capabilities: Capabilities) -> None:
     """Refuse a predicate with a node that the adapter does not declare. Raises: UnsupportedPredicateError."""
     if type(predicate) not in capabilities.predicates:
         raise UnsupportedPredicateError(f"The store has no exact form of {type(predicate).__name__}.")
-    match predicate:
-        case And(operands) | Or(operands):
-            for one in operands:
-                check_supported(one, capabilities)
-        case Not(operand):
-            check_supported(operand, capabilities)
+    for one in operands_of(predicate):
+        check_supported(one, capabilities)
 
 
 def retried(make: Callable[[], Flow[T]], *, write: bool = False, attempts: int = 3, base: float = 0.05) -> Flow[T]:

@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.filters.field_types import TAG_FIELDS, FieldType
-from vectoracl.filters.predicate import Always, And, Missing, Never, Not, Or, Predicate, Range, Scalar
+from vectoracl.filters.predicate import Always, And, Leaf, Missing, Never, Not, Or, Predicate, Range, Scalar, node_of
 
 C = TypeVar("C")
 ALL_ROWS: Final = True
@@ -51,12 +51,13 @@ class BooleanCompiler(Generic[C]):
         """Return the negation of *part*."""
         return (not part) if isinstance(part, bool) else self.negated(part)
 
-    def compile(self, predicate: Predicate, leaf: Callable[[Predicate], C | bool]) -> C | bool:
+    def compile(self, predicate: Predicate, leaf: Callable[[Leaf], C | bool]) -> C | bool:
         """Return *predicate* as a condition; *leaf* compiles what is no constant, `And`, `Or` or `Not`.
 
         A leaf has to be false for a row without its field, so that its negation is true there.
         """
-        match predicate:
+        node = node_of(predicate)
+        match node:
             case Never():
                 return NO_ROWS
             case Always():
@@ -69,16 +70,18 @@ class BooleanCompiler(Generic[C]):
                 return self.none(self.compile(operand, leaf))
             case Missing(name) if name in TAG_FIELDS:
                 return NO_ROWS
-        return leaf(predicate)
+            case _:
+                return leaf(node)
 
     def compile_pushed(
-        self, predicate: Predicate, leaf: Callable[[Predicate, bool], C | bool], *, negated: bool = False
+        self, predicate: Predicate, leaf: Callable[[Leaf, bool], C | bool], *, negated: bool = False
     ) -> C | bool:
         """Return *predicate*, or its negation, with each `Not` pushed down to the leaves (De Morgan).
 
         *leaf* compiles a leaf or, where its second argument is True, the leaf's negation.
         """
-        match predicate:
+        node = node_of(predicate)
+        match node:
             case Never():
                 return negated
             case Always():
@@ -93,7 +96,8 @@ class BooleanCompiler(Generic[C]):
                 return self.compile_pushed(operand, leaf, negated=not negated)
             case Missing(name) if name in TAG_FIELDS:
                 return negated
-        return leaf(predicate, negated)
+            case _:
+                return leaf(node, negated)
 
 
 def kind_of(name: str, fields: Mapping[str, FieldType]) -> FieldType:

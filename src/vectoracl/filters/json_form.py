@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, assert_never
 
 from vectoracl.errors import InvalidInputError
 from vectoracl.filters.datetimes import MOMENT_PATTERN, datetime_text, parse_datetime
@@ -29,6 +29,7 @@ from vectoracl.filters.predicate import (
     Scalar,
     conjunction,
     disjunction,
+    node_of,
 )
 
 _COMPARE = ("eq", "ne", "lt", "lte", "gt", "gte", "contains")
@@ -43,7 +44,8 @@ def _plain(value: Scalar) -> str | int | float | bool:
 
 def to_dict(predicate: Predicate) -> dict[str, Any]:
     """Return the JSON form of *predicate*; datetimes become RFC 3339 text."""
-    match predicate:
+    node = node_of(predicate)
+    match node:
         case Never():
             return {"never": True}
         case Always():
@@ -57,7 +59,7 @@ def to_dict(predicate: Predicate) -> dict[str, Any]:
         case Missing(name):
             return {"field": name, "op": "missing"}
         case Range(name):
-            sides = ((side, getattr(predicate, side)) for side in ("gt", "gte", "lt", "lte"))
+            sides = ((side, getattr(node, side)) for side in ("gt", "gte", "lt", "lte"))
             parts = [{"field": name, "op": side, "value": _plain(bound)} for side, bound in sides if bound is not None]
             return parts[0] if len(parts) == 1 else {"and": parts}
         case And(operands):
@@ -66,7 +68,8 @@ def to_dict(predicate: Predicate) -> dict[str, Any]:
             return {"or": [to_dict(one) for one in operands]}
         case Not(operand):
             return {"not": to_dict(operand)}
-    raise InvalidInputError(f"{type(predicate).__name__} is not a part of the algebra.")
+        case _:
+            assert_never(node)
 
 
 def from_dict(data: object, _place: str = "filter", _depth: int = 1) -> Predicate:

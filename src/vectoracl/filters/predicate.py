@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, assert_never, cast, get_args
 
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
 from vectoracl.filters.datetimes import utc
@@ -234,7 +234,32 @@ class Not(_Nested):
 
 NEVER = Never()
 ALWAYS = Always()
-NODES: tuple[type[Predicate], ...] = (Never, Always, Eq, In, Range, ContainsAny, Missing, And, Or, Not)
+Leaf = Eq | In | Range | ContainsAny | Missing
+"""The nodes that ask something of one field."""
+Node = Never | Always | And | Or | Not | Leaf
+"""All nodes. The union is closed, so that a type checker reports each match that forgets one of them."""
+NODES: tuple[type[Predicate], ...] = get_args(Node)
+
+
+def node_of(predicate: Predicate) -> Node:
+    """Return *predicate* as one of the closed union. Raises: InvalidInputError for a subclass from elsewhere."""
+    if type(predicate) not in NODES:
+        raise InvalidInputError(f"{type(predicate).__name__} is not a part of the algebra.")
+    return cast("Node", predicate)
+
+
+def operands_of(predicate: Predicate) -> tuple[Predicate, ...]:
+    """Return the predicates that *predicate* joins or negates; none for a leaf."""
+    node = node_of(predicate)
+    match node:
+        case And(operands) | Or(operands):
+            return operands
+        case Not(operand):
+            return (operand,)
+        case Never() | Always():
+            return ()
+        case _:
+            return () if isinstance(node, Leaf) else assert_never(node)
 
 
 def _some(values: object) -> tuple[Scalar, ...]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, assert_never
 
-from vectoracl.errors import InvalidInputError
 from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import (
     MAX_EXACT_INT,
@@ -27,6 +26,7 @@ from vectoracl.filters.predicate import (
     Predicate,
     Range,
     Scalar,
+    node_of,
 )
 from vectoracl.model.records import Facet, Tag
 
@@ -64,7 +64,8 @@ def compile_test(predicate: Predicate) -> Test:
     The meaning, for a field f of a row: Eq, In and Range are true only if f is present and has the value's type;
     ContainsAny only if f is a list with one of the values; Missing if f is absent; And, Or and Not are two-valued.
     """
-    match predicate:
+    node = node_of(predicate)
+    match node:
         case Never():
             return lambda _tag, _metadata: False
         case Always():
@@ -92,7 +93,7 @@ def compile_test(predicate: Predicate) -> Test:
 
             return contains
         case Range():
-            return _within(predicate)
+            return _within(node)
         case Missing(name):
             get = getter(name)
             return lambda tag, metadata: get(tag, metadata) is _ABSENT
@@ -105,7 +106,8 @@ def compile_test(predicate: Predicate) -> Test:
         case Not(operand):
             test = compile_test(operand)
             return lambda tag, metadata: not test(tag, metadata)
-    raise InvalidInputError(f"{type(predicate).__name__} is not a part of the algebra.")
+        case _:
+            assert_never(node)
 
 
 def _equals(get: Callable[[Tag, Mapping[str, Any]], Any], value: Scalar) -> Test:

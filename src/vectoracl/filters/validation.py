@@ -31,6 +31,7 @@ from vectoracl.filters.predicate import (
     Predicate,
     Range,
     Scalar,
+    node_of,
     scalar,
 )
 from vectoracl.model.identifiers import invisible
@@ -149,7 +150,8 @@ class _Check:
             )
         return kind
 
-    def walk(self, node: Predicate) -> Predicate:
+    def walk(self, predicate: Predicate) -> Predicate:
+        node = node_of(predicate)
         self._nodes += 1
         if self._nodes > MAX_NODES:
             raise InvalidInputError(f"A filter has at most {MAX_NODES:,} parts; use in_ for long lists.")
@@ -178,7 +180,8 @@ class _Check:
                 return Or(tuple(self.walk(one) for one in operands))
             case Not(operand):
                 return Not(self.walk(operand))
-        raise InvalidInputError(f"{type(node).__name__} is not a part of the algebra.")
+            case _:
+                assert_never(node)
 
     def many(self, name: str, kind: FieldType, values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
         self._count += len(values)
@@ -220,11 +223,13 @@ def check_scope_predicate(predicate: Predicate, fields: Mapping[str, FieldType])
 
 def fields_of(predicate: Predicate) -> frozenset[str]:
     """Return the names of all fields that *predicate* reads."""
-    match predicate:
-        case Eq(name) | In(name) | Range(name) | ContainsAny(name) | Missing(name):
-            return frozenset({name})
+    node = node_of(predicate)
+    match node:
+        case Never() | Always():
+            return frozenset()
         case And(operands) | Or(operands):
             return frozenset().union(*(fields_of(one) for one in operands))
         case Not(operand):
             return fields_of(operand)
-    return frozenset()
+        case _:
+            return frozenset({node.field})
