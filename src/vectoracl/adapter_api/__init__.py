@@ -75,7 +75,7 @@ if typing.TYPE_CHECKING:
         unchained,
         without_context,
     )
-    from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS, BooleanCompiler
+    from vectoracl.filters.boolean_compiler import ALL_ROWS, BOOLEAN_NODES, NO_ROWS, BooleanCompiler
     from vectoracl.filters.datetimes import datetime_text
     from vectoracl.filters.field_types import TAG_FIELDS, FieldType
     from vectoracl.filters.predicate import (
@@ -86,6 +86,7 @@ if typing.TYPE_CHECKING:
         ContainsAny,
         Eq,
         In,
+        Leaf,
         Missing,
         Never,
         Not,
@@ -125,11 +126,11 @@ else:
                 "TooLargeError UnsupportedPredicateError UntaggedWriteError VectorACLError without_context caused "
                 "unchained"
             ),
-            "vectoracl.filters.boolean_compiler": "ALL_ROWS NO_ROWS BooleanCompiler",
+            "vectoracl.filters.boolean_compiler": "ALL_ROWS BOOLEAN_NODES NO_ROWS BooleanCompiler",
             "vectoracl.filters.datetimes": "datetime_text",
             "vectoracl.filters.field_types": "TAG_FIELDS FieldType",
             "vectoracl.filters.predicate": (
-                "ALWAYS NEVER Always And ContainsAny Eq In Missing Never Not Or Predicate Range Scalar"
+                "ALWAYS NEVER Always And ContainsAny Eq In Leaf Missing Never Not Or Predicate Range Scalar"
             ),
             "vectoracl.filters.semantics": "Test compile_test",
             "vectoracl.filters.validation": "check_fields",
@@ -142,6 +143,7 @@ else:
 __all__ = [
     "ALL_ROWS",
     "ALWAYS",
+    "BOOLEAN_NODES",
     "NEVER",
     "NO_ROWS",
     "RRF_K",
@@ -181,6 +183,7 @@ __all__ = [
     "Include",
     "InvalidInputError",
     "InvalidTenantError",
+    "Leaf",
     "Lexical",
     "Missing",
     "Model",

@@ -17,6 +17,8 @@ from vectoracl.filters.predicate import Always, And, Leaf, Missing, Never, Not, 
 C = TypeVar("C")
 ALL_ROWS: Final = True
 NO_ROWS: Final = False
+BOOLEAN_NODES: Final[frozenset[type[Predicate]]] = frozenset({Never, Always, And, Or, Not})
+"""The nodes that `BooleanCompiler` compiles for every store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, NamedTuple, assert_never
+from typing import Any, NamedTuple, assert_never, get_args
 
 import orjson
 
@@ -35,6 +35,9 @@ from vectoracl.filters.predicate import (
 )
 from vectoracl_pgvector.names import Names, literal
 
+ExactNode = Never | Always | And | Or | Not | Eq | In | Range | ContainsAny | Missing
+"""The nodes that have an exact form in SQL; what is not among them is refused by the core."""
+PREDICATES: frozenset[type[Predicate]] = frozenset(get_args(ExactNode))
 Sql = tuple[str, tuple[Any, ...]]
 _SIDES = (("gt", ">"), ("gte", ">="), ("lt", "<"), ("lte", "<="))
 _JSON_TYPE = {FieldType.KEYWORD: "string", FieldType.NUMBER: "number", FieldType.BOOLEAN: "boolean"}
@@ -74,7 +77,8 @@ class Compiler:
 
     def compile(self, predicate: Predicate) -> Sql:
         """Return SQL of type boolean, never NULL, and its parameters. Raises: UnsupportedPredicateError."""
-        match predicate:
+        node = _exact(predicate)
+        match node:
             case Never():
                 return "FALSE", ()
             case Always():
@@ -93,7 +97,7 @@ class Compiler:
             case In(name, values):
                 return self._among(name, values)
             case Range():
-                return self._range(predicate)
+                return self._range(node)
             case ContainsAny(name, values):
                 listed = f"{self._metadata} -> {literal(name)}"
                 sql = (
@@ -101,7 +105,8 @@ class Compiler:
                     f"THEN {listed} ELSE '[]' END) AS listed(item) WHERE item = ANY(%s::jsonb[]))"
                 )
                 return sql, ([_json(value) for value in values],)
-        raise UnsupportedPredicateError(f"{type(predicate).__name__} has no form in SQL.")
+            case _:
+                assert_never(node)
 
     def values(self, name: str) -> Values:
         """Return how rows are counted by the values of a field. Raises: UnsupportedPredicateError.
@@ -134,14 +139,18 @@ class Compiler:
 
     def _may_fail(self, predicate: Predicate) -> bool:
         """Tell whether *predicate* compares a datetime of the metadata."""
-        match predicate:
+        node = _exact(predicate)
+        match node:
             case And(operands) | Or(operands):
                 return any(self._may_fail(one) for one in operands)
             case Not(operand):
                 return self._may_fail(operand)
             case Eq(name) | In(name) | Range(name):
                 return self._fields.get(name) is FieldType.DATETIME
-        return False
+            case Never() | Always() | ContainsAny() | Missing():
+                return False
+            case _:
+                assert_never(node)
 
     def _all(self, operands: tuple[Predicate, ...]) -> Sql:
         safe = tuple(one for one in operands if not self._may_fail(one))
@@ -223,6 +232,12 @@ class Compiler:
         if kind is FieldType.DATETIME:
             sql = self._formed(node.field, tests)
         return f"(({sql}) IS TRUE)", tuple(_ordered(bound) for _, bound in bounds)
+
+
+def _exact(predicate: Predicate) -> ExactNode:
+    if not isinstance(predicate, ExactNode):
+        raise UnsupportedPredicateError(f"{type(predicate).__name__} has no form in SQL.")
+    return predicate
 
 
 def is_moment(metadata: str, name: str) -> str:

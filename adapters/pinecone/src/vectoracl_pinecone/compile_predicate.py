@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, assert_never
+from typing import Any, assert_never, get_args
 
 from vectoracl.errors import UnsupportedPredicateError
-from vectoracl.filters.boolean_compiler import BooleanCompiler, bounds, kind_of, numbers, texts
+from vectoracl.filters.boolean_compiler import BOOLEAN_NODES, BooleanCompiler, bounds, kind_of, numbers, texts
 from vectoracl.filters.field_types import TAG_FIELDS, FieldType
-from vectoracl.filters.predicate import ContainsAny, Eq, In, Missing, Predicate, Range, Scalar
+from vectoracl.filters.predicate import ContainsAny, Eq, In, Leaf, Missing, Predicate, Range, Scalar
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.names import field_key, flag, moment, moment_keys, number_text, present_key
 from vectoracl_pinecone.requests import Filter
 
+ExactLeaf = Eq | In | Range | ContainsAny | Missing
+"""The leaves that have an exact form in Pinecone; what is not among them is refused by the core."""
+PREDICATES = BOOLEAN_NODES | frozenset(get_args(ExactLeaf))
 Compiled = Filter | bool
 """A filter, or True (every record of the namespace) or False (none)."""
 
@@ -47,8 +50,10 @@ class Compiler:
         """Return *predicate*, or its negation, as a filter, or True or False. Raises: UnsupportedPredicateError."""
         return ALGEBRA.compile_pushed(predicate, self._leaf, negated=negated)
 
-    def _leaf(self, predicate: Predicate, negated: bool) -> Compiled:  # noqa: FBT001
-        match predicate:
+    def _leaf(self, leaf: Leaf, negated: bool) -> Compiled:  # noqa: FBT001
+        if not isinstance(leaf, ExactLeaf):
+            raise UnsupportedPredicateError(f"{type(leaf).__name__} has no form in Pinecone.")
+        match leaf:
             case Missing(name):
                 return exists(present_key(self._keys, name), there=negated)
             case Eq(name, value):
@@ -56,8 +61,9 @@ class Compiler:
             case In(name, values) | ContainsAny(name, values):
                 return self._among(name, values, negated)
             case Range():
-                return self._range(predicate, negated)
-        raise UnsupportedPredicateError(f"{type(predicate).__name__} has no form in Pinecone.")
+                return self._range(leaf, negated)
+            case _:
+                assert_never(leaf)
 
     def _among(self, name: str, values: tuple[Scalar, ...], negated: bool) -> Compiled:  # noqa: FBT001
         kind = kind_of(name, self._fields)

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import assert_never
+from typing import assert_never, get_args
 
 from qdrant_client import models
 
 from vectoracl.errors import UnsupportedPredicateError
-from vectoracl.filters.boolean_compiler import NO_ROWS, BooleanCompiler, bounds, kind_of, numbers, texts
+from vectoracl.filters.boolean_compiler import BOOLEAN_NODES, NO_ROWS, BooleanCompiler, bounds, kind_of, numbers, texts
 from vectoracl.filters.field_types import TAG_FIELDS, FieldType
-from vectoracl.filters.predicate import ContainsAny, Eq, In, Missing, Predicate, Range, Scalar
+from vectoracl.filters.predicate import ContainsAny, Eq, In, Leaf, Missing, Predicate, Range, Scalar
 from vectoracl_qdrant.config import Payload
 from vectoracl_qdrant.names import field_path, flag
 
+ExactLeaf = Eq | In | Range | ContainsAny | Missing
+"""The leaves that have an exact form in Qdrant; what is not among them is refused by the core."""
+PREDICATES = BOOLEAN_NODES | frozenset(get_args(ExactLeaf))
 Condition = models.FieldCondition | models.Filter | models.HasIdCondition
 Compiled = Condition | bool
 """A condition, or True (every point) or False (none)."""
@@ -45,8 +48,10 @@ class Compiler:
         """Return *predicate* as a condition, or True or False. Raises: UnsupportedPredicateError."""
         return ALGEBRA.compile(predicate, self._leaf)
 
-    def _leaf(self, predicate: Predicate) -> Compiled:
-        match predicate:
+    def _leaf(self, leaf: Leaf) -> Compiled:
+        if not isinstance(leaf, ExactLeaf):
+            raise UnsupportedPredicateError(f"{type(leaf).__name__} has no form in Qdrant.")
+        match leaf:
             case Missing(name):
                 return none(keyword(self._payload.present, name))
             case Eq(name, value):
@@ -54,8 +59,9 @@ class Compiler:
             case In(name, values) | ContainsAny(name, values):
                 return self._among(name, values)
             case Range():
-                return self._range(predicate)
-        raise UnsupportedPredicateError(f"{type(predicate).__name__} has no form in Qdrant.")
+                return self._range(leaf)
+            case _:
+                assert_never(leaf)
 
     def path(self, name: str) -> tuple[str, FieldType]:
         """Return the payload path of the field *name*, and its type. Raises: UnsupportedPredicateError."""

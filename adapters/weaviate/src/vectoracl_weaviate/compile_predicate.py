@@ -21,13 +21,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, assert_never
+from typing import Any, NamedTuple, assert_never, get_args
 
 from weaviate.proto.v1 import base_pb2
 
 from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.filters import boolean_compiler
-from vectoracl.filters.boolean_compiler import NO_ROWS, BooleanCompiler, bounds, kind_of
+from vectoracl.filters.boolean_compiler import BOOLEAN_NODES, NO_ROWS, BooleanCompiler, bounds, kind_of
 from vectoracl.filters.datetimes import datetime_text
 from vectoracl.filters.field_types import TAG_FIELDS, FieldType
 from vectoracl.filters.predicate import (
@@ -36,6 +36,7 @@ from vectoracl.filters.predicate import (
     ContainsAny,
     Eq,
     In,
+    Leaf,
     Missing,
     Never,
     Not,
@@ -43,12 +44,16 @@ from vectoracl.filters.predicate import (
     Predicate,
     Range,
     Scalar,
+    node_of,
 )
 from vectoracl.filters.semantics import Test, compile_test
 from vectoracl.filters.validation import fields_of
 from vectoracl_weaviate.config import Properties
 from vectoracl_weaviate.names import escape, known, property_of
 
+Comparison = Eq | In | Range | ContainsAny
+"""The comparisons that have an exact form in Weaviate; what is not among them is refused by the core."""
+PREDICATES = BOOLEAN_NODES | {Missing, *get_args(Comparison)}
 Filters = base_pb2.Filters
 Compiled = base_pb2.Filters | bool
 """A filter, or True (every object) or False (none)."""
@@ -121,7 +126,7 @@ class Compiler:
 
     # The form that finds rows
 
-    def _found(self, node: Predicate, negated: bool) -> Compiled:  # noqa: FBT001 - as `compile_pushed` calls it
+    def _found(self, node: Leaf, negated: bool) -> Compiled:  # noqa: FBT001 - as `compile_pushed` calls it
         """Return a leaf, or its negation, that holds of every row that matches and of all strange rows."""
         if isinstance(node, Missing):
             return none(self._marker(node.field, present=not negated))
@@ -131,7 +136,8 @@ class Compiler:
 
     # The form that is sure
 
-    def _surely(self, node: Predicate, *, negated: bool = False) -> Compiled | None:
+    def _surely(self, predicate: Predicate, *, negated: bool = False) -> Compiled | None:
+        node = node_of(predicate)
         match node:
             case Never() | Always():
                 return isinstance(node, Always) is not negated
@@ -142,7 +148,8 @@ class Compiler:
                 return self._surely_all(operands, negated=negated, together=together)
             case Missing(name) if name in TAG_FIELDS:
                 return negated
-        return self._sure_leaf(node, negated=negated, absent=True)
+            case _:
+                return self._sure_leaf(node, negated=negated, absent=True)
 
     def _surely_all(self, operands: Sequence[Predicate], *, negated: bool, together: bool) -> Compiled | None:
         """Return the conjunction (*together*) or the disjunction of *operands*, or of their negations.
@@ -155,7 +162,7 @@ class Compiler:
         compared = {
             name
             for one in operands
-            if isinstance(one.operand if isinstance(one, Not) else one, Eq | In | Range | ContainsAny)
+            if isinstance(one.operand if isinstance(one, Not) else one, Comparison)
             for name in fields_of(one)
         }
         parts: list[Compiled | None] = []
@@ -171,7 +178,7 @@ class Compiler:
         made = [one for one in parts if one is not None]
         return every(made) if together else some(made)
 
-    def _sure_leaf(self, node: Predicate, *, negated: bool, absent: bool) -> Compiled | None:
+    def _sure_leaf(self, node: Leaf, *, negated: bool, absent: bool) -> Compiled | None:
         """Return a leaf, or its negation, which holds of rows without the field too where *absent* says so."""
         if isinstance(node, Missing):
             return self._marker(node.field, present=negated)
@@ -183,7 +190,7 @@ class Compiler:
             return beside
         return some([beside, self._marker(name, present=False)])
 
-    def _beside(self, node: Predicate) -> Compiled | None:
+    def _beside(self, node: Leaf) -> Compiled | None:
         """Return that the field has a value, and one that does not meet *node*."""
         match node:
             case Range(name):
@@ -231,15 +238,18 @@ class Compiler:
 
     # Leaves
 
-    def _leaf(self, predicate: Predicate) -> Compiled:
-        match predicate:
+    def _leaf(self, node: Leaf) -> Compiled:
+        if not isinstance(node, Comparison):
+            raise UnsupportedPredicateError(f"{type(node).__name__} has no form in Weaviate.")
+        match node:
             case Eq(name, value):
                 return self._among(name, (value,))
             case In(name, values) | ContainsAny(name, values):
                 return self._among(name, values)
             case Range():
-                return self._range(predicate)
-        raise UnsupportedPredicateError(f"{type(predicate).__name__} has no form in Weaviate.")
+                return self._range(node)
+            case _:
+                assert_never(node)
 
     def _path(self, name: str) -> tuple[str, FieldType]:
         kind = kind_of(name, self._fields)
