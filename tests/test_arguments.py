@@ -23,6 +23,8 @@ from vectoracl import (
     VectorACLError,
 )
 from vectoracl.adapter_api.chunk_validation import check_metadata
+from vectoracl.adapter_api.contract import Capabilities
+from vectoracl.filters.predicate import Always, Eq
 from vectoracl.filters.validation import check_fields
 from vectoracl.model.queries import check_vector
 
@@ -617,3 +619,19 @@ def test_narrowing_with_another_stores_field(acl, who):
 def test_denied_is_not_invalid(acl, who):
     with pytest.raises(DeniedError):
         acl.scoped(who(), actions=[]).search(V)
+
+
+def test_a_filter_that_the_adapter_does_not_declare_is_refused_before_it_is_recorded(docs, acl):
+    port = acl.tap(predicates=frozenset({Always, Eq}))
+    records = len(acl.records)
+    for where in (F.lang.in_(["en", "de"]), ~(F.lang == "en"), (F.lang == "en") | (F.lang == "fr")):
+        with pytest.raises(UnsupportedPredicateError, match="no exact form"):
+            docs.count(where)
+    assert (port.requests, len(acl.records)) == ([], records)
+    docs.count(F.lang == "en")
+    assert {request.partition for request in port.requests} == {"acme", "commons"}
+
+
+def test_an_adapter_names_what_it_can():
+    with pytest.raises(TypeError, match="'operations' and 'predicates'"):
+        Capabilities("predicate", "cosine", 8)

@@ -24,7 +24,7 @@ from vectoracl import (
 )
 from vectoracl.filters import predicate as p
 from vectoracl.filters.semantics import matches
-from vectoracl.filters.validation import MAX_NODES, check_fields, check_filter, check_scope_predicate
+from vectoracl.filters.validation import MAX_NODES, check_fields, check_filter, check_scope_predicate, fields_of
 
 FIELDS = check_fields(
     {
@@ -92,6 +92,44 @@ trees = st.recursive(
     ),
     max_leaves=8,
 )
+
+
+ONE_OF_EACH = [
+    p.NEVER,
+    p.ALWAYS,
+    F.lang == "en",
+    F.lang.in_(["en", "de"]),
+    F.year > 1,
+    F.tags.contains("en"),
+    F.year.is_missing(),
+    p.And((F.year > 1, F.lang == "en")),
+    p.Or((F.year > 1, F.lang == "en")),
+    p.Not(F.lang == "en"),
+]
+
+
+def test_there_is_one_of_each_node():
+    assert {type(one) for one in ONE_OF_EACH} == set(p.NODES)
+
+
+@pytest.mark.parametrize("node", ONE_OF_EACH, ids=lambda one: type(one).__name__)
+def test_every_node_is_written_read_checked_and_has_a_meaning(node):
+    assert Predicate.from_dict(node.to_dict()) == node
+    assert check_filter(node, FIELDS) == node
+    assert matches(node, TAG, {}) in (True, False)
+    assert p.node_of(node) is node
+    inner = p.operands_of(node)
+    assert fields_of(node) == (frozenset().union(*map(fields_of, inner)) if inner else fields_of(node))
+    assert type(node) in (p.Never, p.Always) or fields_of(node)
+
+
+def test_a_node_from_elsewhere_is_refused():
+    class Strange(Predicate):
+        pass
+
+    for read in (lambda: matches(Strange(), TAG, {}), Strange().to_dict, lambda: fields_of(Strange())):
+        with pytest.raises(InvalidInputError, match="not a part of the algebra"):
+            read()
 
 
 def kind_of(value):

@@ -12,6 +12,7 @@ from vectoracl.audit.sinks import Sink
 from vectoracl.client.connect import VectorACL, _OpenStore
 from vectoracl.config import StoreConfig
 from vectoracl.engine.pipeline import Store
+from vectoracl.filters.predicate import Always
 from vectoracl.model.records import Hit, Tag
 
 DIMENSION = 128
@@ -37,7 +38,13 @@ def prepared(tenant: str) -> Found:
 class NullAdapter:
     """Answers each search by one request."""
 
-    capabilities = Capabilities(grade="partition", metric="cosine", dimension=DIMENSION)
+    capabilities = Capabilities(
+        grade="partition",
+        metric="cosine",
+        dimension=DIMENSION,
+        operations=frozenset({"search"}),
+        predicates=frozenset({Always}),
+    )
 
     def search(self, operation: Search) -> Flow[Found]:
         return (yield from Ask(operation.partition))

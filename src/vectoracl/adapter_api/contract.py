@@ -18,8 +18,8 @@ from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import ClosedError
 from vectoracl.filters.field_types import FieldType
-from vectoracl.filters.predicate import NODES, Predicate
-from vectoracl.model.actions import ALL_ACTIONS, Action
+from vectoracl.filters.predicate import Predicate
+from vectoracl.model.actions import Action
 from vectoracl.model.queries import ResolvedQuery
 from vectoracl.model.records import Facet
 
@@ -138,7 +138,9 @@ class Capabilities:
     """What an adapter, as configured, can do. What is not declared is refused by the core before any I/O.
 
     `grade` is the isolation grade that is claimed; the posture has to reach it at start-up. `metric` and `dimension`
-    describe the vectors. `count`: "exact", "paged" (exact, by several requests) or "none"; `facets` likewise, of an
+    describe the vectors. `operations` are the actions and `predicates` the nodes of filters that the adapter performs
+    exactly, each by name: nothing is declared by default, so what comes to the library later is refused until an
+    adapter names it. `count`: "exact", "paged" (exact, by several requests) or "none"; `facets` likewise, of an
     adapter that is `Faceted`. `max_batch` is the most records of one upsert. `lexical_scores` says what a lexical score
     is worth beside one of another partition: "comparable" where it depends on the chunk alone, "partition" where
     statistics of the partition's own texts are in it (BM25); the latter are not merged. `tuning` maps the name of a
@@ -151,10 +153,10 @@ class Capabilities:
     grade: Grade
     metric: Literal["cosine", "inner", "l2"]
     dimension: int
-    operations: frozenset[Action] = ALL_ACTIONS
+    operations: frozenset[Action]
+    predicates: frozenset[type[Predicate]]
     queries: frozenset[Literal["vector", "lexical", "hybrid"]] = frozenset({"vector"})
     lexical_scores: Literal["comparable", "partition"] = "partition"
-    predicates: frozenset[type[Predicate]] = frozenset(NODES)
     count: Literal["exact", "paged", "none"] = "exact"
     facets: Literal["exact", "paged", "none"] = "none"
     exact: bool = True

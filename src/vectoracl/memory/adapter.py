@@ -9,6 +9,7 @@ from vectoracl.adapter_api.contract import Capabilities, Flow
 from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.filters.field_types import TAG_FIELDS, FieldType
+from vectoracl.filters.predicate import NODES
 from vectoracl.memory.config import MemoryConfig
 from vectoracl.memory.ports import Look, Perform, RankAll
 from vectoracl.model.queries import ResolvedQuery
@@ -21,6 +22,8 @@ def capabilities(config: MemoryConfig) -> Capabilities:
         grade="partition",
         metric=config.metric,
         dimension=config.dimension,
+        operations=frozenset({"search", "fetch", "count", "scan", "upsert", "replace", "delete"}),
+        predicates=frozenset(NODES),
         queries=frozenset({"vector", "lexical", "hybrid"}),
         facets="exact",
         verbatim=True,

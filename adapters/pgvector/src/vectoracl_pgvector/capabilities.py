@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vectoracl.adapter_api.contract import Capabilities
 from vectoracl_pgvector.compile import MAX_EF
+from vectoracl_pgvector.compile_predicate import PREDICATES
 from vectoracl_pgvector.config import PgvectorConfig
 
 
@@ -13,6 +14,8 @@ def capabilities(config: PgvectorConfig) -> Capabilities:
         grade="engine",
         metric=config.metric,
         dimension=config.dimension,
+        operations=frozenset({"search", "fetch", "count", "scan", "upsert", "replace", "delete"}),
+        predicates=PREDICATES,
         queries=frozenset({"vector", "lexical", "hybrid"}) if config.lexical else frozenset({"vector"}),
         lexical_scores="comparable",
         facets="exact",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vectoracl.adapter_api.contract import Capabilities
+from vectoracl_pinecone.compile_predicate import PREDICATES
 from vectoracl_pinecone.config import PineconeConfig
 
 
@@ -20,6 +21,8 @@ def capabilities(config: PineconeConfig) -> Capabilities:
         grade="partition",
         metric=config.metric,
         dimension=config.dimension,
+        operations=frozenset({"search", "fetch", "count", "scan", "upsert", "replace", "delete"}),
+        predicates=PREDICATES,
         queries=frozenset({"vector", "lexical", "hybrid"} if config.lexical else {"vector"}),
         lexical_scores="comparable",
         count="paged",

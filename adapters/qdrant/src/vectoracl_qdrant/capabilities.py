@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vectoracl.adapter_api.contract import Capabilities
+from vectoracl_qdrant.compile_predicate import PREDICATES
 from vectoracl_qdrant.config import QdrantConfig
 
 MAX_EF = 10_000
@@ -23,6 +24,8 @@ def capabilities(config: QdrantConfig) -> Capabilities:
         queries=frozenset({"vector"} if config.words is False else {"vector", "lexical", "hybrid"}),
         lexical_scores="partition" if config.idf else "comparable",
         dimension=config.dimension,
+        operations=frozenset({"search", "fetch", "count", "scan", "upsert", "replace", "delete"}),
+        predicates=PREDICATES,
         count="paged",
         facets="paged",
         exact=config.local,

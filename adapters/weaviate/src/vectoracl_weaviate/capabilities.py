@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vectoracl.adapter_api.contract import Capabilities
+from vectoracl_weaviate.compile_predicate import PREDICATES
 from vectoracl_weaviate.config import WeaviateConfig
 
 
@@ -19,6 +20,8 @@ def capabilities(config: WeaviateConfig) -> Capabilities:
         grade="engine" if config.tenant_keys is None else "credential",
         metric=config.metric,
         dimension=config.dimension,
+        operations=frozenset({"search", "fetch", "count", "scan", "upsert", "replace", "delete"}),
+        predicates=PREDICATES,
         queries=frozenset({"vector", "lexical", "hybrid"}),
         lexical_scores="partition",
         count="exact",

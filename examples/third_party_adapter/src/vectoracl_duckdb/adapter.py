@@ -24,6 +24,8 @@ TAG_TYPES = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE"}
 TYPES = dict(zip(FieldType, ("VARCHAR", "DOUBLE", "BOOLEAN", "TIMESTAMPTZ", "VARCHAR[]", "DOUBLE[]"), strict=True))
 DOCGEN = """"@docgen" VARCHAR AS (length("@document") || ':' || "@document" || ':' || "@generation")"""
 SQL = {And: " AND ", Or: " OR ", Eq: '"{}" = ?', In: 'list_contains(?, "{}")', ContainsAny: 'list_has_any("{}", ?)'}
+ACTIONS = frozenset({"search", "fetch", "count", "scan", "upsert", "replace", "delete"})
+NODES = frozenset({Always, Never, And, Or, Not, Missing, Eq, In, ContainsAny, Range})
 IDS = """EXISTS(FROM (SELECT unnest(?::TEXT[]) c, unnest(?::TEXT[]) d) WHERE c = "@chunk" AND d IN ('', "@document"))"""
 KEY = '"@document", "@generation", "@chunk"'
 COLUMNS = (*Tag._fields, "text", "metadata", "vector")
@@ -63,8 +65,6 @@ def compiled(predicate: Predicate) -> Statement:
         case Range(name, gt, gte, lt, lte):
             bounds = {sign: one for sign, one in {">": gt, ">=": gte, "<": lt, "<=": lte}.items() if one is not None}
             sql, values = " AND ".join(f'"{name}" {sign} ?' for sign in bounds), tuple(bounds.values())
-        case _:
-            raise UnsupportedPredicateError(f"{type(predicate).__name__} has no form in DuckDB.")
     return f"COALESCE({sql}, FALSE)", values
 
 
@@ -94,7 +94,7 @@ class DuckAdapter:
     """One table. A search ranks all rows of its scope, and no others, in double precision."""
 
     def __init__(self, dimension: int, fields: Mapping[str, FieldType]) -> None:
-        self.capabilities = Capabilities("predicate", "cosine", dimension, max_batch=1_000, parallel=4)
+        self.capabilities = Capabilities("predicate", "cosine", dimension, ACTIONS, NODES, max_batch=1_000, parallel=4)
         self._fields = fields
         columns = {f"@{name}": TAG_TYPES[type(value)] for name, value in Tag("", "", "")._asdict().items()}
         columns |= {"@text": "VARCHAR", "@metadata": "JSON", "@vector": f"FLOAT[{dimension}]"}
