@@ -22,7 +22,7 @@ from vectoracl.filters.predicate import ALWAYS, NODES, Eq, F, Predicate
 from vectoracl.model.actions import ALL_ACTIONS
 from vectoracl.model.queries import Hybrid, HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Chunk, Record, Result, Tag
-from vectoracl_conformance.checks.read import filters
+from vectoracl_conformance.checks.read import filters, nodes_in
 from vectoracl_conformance.context.assertions import Abstain, Assertions
 from vectoracl_conformance.context.check_context import CheckContext
 from vectoracl_conformance.context.corpus import CANARY, Corpus
@@ -268,13 +268,13 @@ async def x3_undeclared_operation_is_refused(t: Assertions) -> None:
         await t.refused(handle.facets("lang"), UnsupportedPredicateError, attacked="facets, which are not declared")
     for node in NODES:
         if node not in can.predicates:
-            where = next((one for _, one in filters() if _has(one, node)), None)
-            if where is not None:
-                await t.refused(
-                    handle.search(corpus.centre, 3, where=where),
-                    UnsupportedPredicateError,
-                    attacked=f"a filter with {node.__name__}",
-                )
+            where = next((one for _, one in filters() if node in nodes_in(one)), None)
+            t.kit_control(where is not None, f"there is no filter with {node.__name__}")
+            await t.refused(
+                handle.search(corpus.centre, 3, where=where),
+                UnsupportedPredicateError,
+                attacked=f"a filter with {node.__name__}",
+            )
     for name, given in (
         ("a setting that is not declared", {"tuning": {"no_such_setting": 1}}),
         ("group_by of something else", {"group_by": "tenant"}),
@@ -310,11 +310,6 @@ def _ordered() -> Predicate:
     from vectoracl.filters.predicate import Range
 
     return Range("lang", gt=1)
-
-
-def _has(where: Predicate, node: type[Predicate]) -> bool:
-    inner = getattr(where, "operands", None) or ((where.operand,) if hasattr(where, "operand") else ())
-    return isinstance(where, node) or any(_has(one, node) for one in inner)
 
 
 @check(

@@ -33,6 +33,7 @@ from vectoracl.adapter_api.operations import (
 )
 from vectoracl.adapter_api.operations import Replace as ReplaceOperation
 from vectoracl.errors import StoreError
+from vectoracl.filters.predicate import ContainsAny
 from vectoracl.model.records import Facet, Hit, Record, Tag
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
 from vectoracl_conformance.harness import Needs, Store
@@ -170,13 +171,14 @@ class Generous(AdapterWrapper):
 
 
 class Modest(AdapterWrapper):
-    """Declares little: one query kind, no grouping, no exact ranking, no counts, uncounted deletes."""
+    """Declares little: no grouping, no exact ranking, no counts, uncounted deletes, no filters by lists."""
 
     @property
     def capabilities(self) -> Capabilities:
         """Declare little."""
         return replace(
             self.inner.capabilities,
+            predicates=self.inner.capabilities.predicates - {ContainsAny},
             count="none",
             facets="none",
             exact=False,
