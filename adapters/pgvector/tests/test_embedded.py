@@ -34,7 +34,7 @@ root_only = pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, rea
 FAST = {"fsync": "off"}
 SOURCES = [
     str(Path(module.__file__).parents[1])
-    for module in (psycopg, embedded, sys.modules["vectoracl"], sys.modules["numpy"])
+    for module in (psycopg, sys.modules["vectoracl_pgvector"], sys.modules["vectoracl"], sys.modules["numpy"])
 ]
 
 CHILD = """
