@@ -311,7 +311,7 @@ def test_a_grade_that_is_not_reached_is_refused():
     for grade in ("none", "predicate", "partition"):
         vectoracl.connect(changed("minimum_grade", grade)).close()
     for grade in ("engine", "credential"):
-        with pytest.raises(PostureError, match=f"'{grade}' is demanded"):
+        with pytest.raises(PostureError, match=f"'{grade}' is required"):
             vectoracl.connect(changed("minimum_grade", grade))
 
 

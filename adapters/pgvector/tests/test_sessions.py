@@ -562,7 +562,7 @@ def test_a_role_that_goes_around_row_level_security_is_refused(shared: Any, kind
                 Driven(kind, shared.changed(dsn=dsn)).close()
             assert rule in str(refused.value)
             assert rule in {finding.rule.id for finding in refused.value.findings}
-            assert "'engine' is demanded" in str(refused.value)
+            assert "'engine' is required" in str(refused.value)
             with pytest.raises(v.PostureError):
                 Driven(kind, {**shared.changed(dsn=dsn), "minimum_grade": "predicate"}).close()
             # Only in so many words; and then the explicit predicate still keeps tenants apart.

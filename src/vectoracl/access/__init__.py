@@ -1,1 +1,1 @@
-"""Who may see what: scopes and policies."""
+"""Access control: scopes and policies."""

@@ -1,4 +1,4 @@
-"""The decision point: principal and action in, decision out. No rule applied, or evaluation broke: deny."""
+"""The decision point: a policy maps a principal and an action to a decision. Without a decision, access is denied."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from vectoracl.model.principal import Principal
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the policy said.
+    """The answer of a policy.
 
-    A permit carries the scope, which may be empty (reads then answer nothing). `reasons` are for people and audit
-    records and hold no rows. `policy_version` is the version of the rules that decided; None: it has none, and the
-    decision serves one operation. `valid_until` (POSIX seconds) is when the decision ends: it is not used from then on.
-    None leaves that to the configuration's `decision_ttl`.
+    Attributes:
+        permit: Whether the action is permitted.
+        scope: The rows that a permit covers. An empty scope is possible: reads then return nothing.
+        reasons: Texts for people and audit records; they must not quote rows.
+        policy_version: The version of the rules that decided. None means that the policy has no version; then the
+            decision serves one operation only.
+        valid_until: The time at which the decision ends, in POSIX seconds. None leaves it to the configuration's
+            `decision_ttl`.
     """
 
     permit: bool
@@ -32,37 +36,59 @@ class Decision:
 
     @classmethod
     def deny(cls, reason: str, policy_version: str | None) -> Decision:
-        """Return a denial."""
+        """Return a denial.
+
+        Args:
+            reason: The reason, for people and audit records.
+            policy_version: The version of the rules; None if there is none.
+
+        Returns:
+            A decision without a scope.
+        """
         return cls(permit=False, scope=NOTHING, reasons=(reason,), policy_version=policy_version)
 
 
 @runtime_checkable
 class Policy(Protocol):
-    """The decision point. It runs in a thread of ours, so that a `timeout` holds while it waits for a database.
+    """The protocol of a policy, the decision point.
 
-    Where it may only be called in the thread of the caller (a connection of sqlite3 or Django belongs to one thread),
-    it says so by an attribute `same_thread = True`; while it waits, no time limit is kept and an event loop stands.
+    A policy runs in a worker thread, so that a `timeout` holds while it waits for a database. If it may only be called
+    in the caller's thread (a connection of sqlite3 or Django belongs to one thread), it declares that by an attribute
+    `same_thread = True`; then no time limit applies while it waits, and it blocks an event loop.
     """
 
     @property
     def version(self) -> str | None:
-        """The version of everything that decisions depend on; a new one ends the cached ones at the next operation.
+        """The version of everything that decisions depend on.
 
-        None: decisions also depend on what has no version (the application's own tables), so that none is cached.
-        A text promises that `decide` answers the same for the same principal, action and text.
+        A new version invalidates cached decisions at the next operation. A str promises that `decide` returns the same
+        for the same principal, action and version. None means that decisions depend on something without a version
+        (the application's own tables), so none is cached.
         """
         ...
 
     def decide(self, principal: Principal, action: Action) -> Decision:
-        """Decide. An exception counts as a denial."""
+        """Decide whether *principal* may do *action*, and on which rows.
+
+        Args:
+            principal: The verified principal.
+            action: The action, for example "search".
+
+        Returns:
+            The decision. An exception, and anything that is not a complete `Decision`, counts as a denial.
+        """
         ...
 
 
 class TenantPolicy:
-    """The default: a principal reads its own tenant and the shared ones, and writes its own tenant only.
+    """The default policy: a principal reads its own tenant and the shared ones, and writes only its own tenant.
 
-    *shared* are tenants that everybody reads and only their own principals write. A missing tenant never means
-    shared: a principal always has one.
+    Args:
+        shared: Tenants that every principal reads and only their own principals write. A missing tenant never means
+            shared: a principal always has a tenant.
+
+    Raises:
+        InvalidTenantError: An id in *shared* is not a valid tenant id.
     """
 
     def __init__(self, shared: Iterable[str] = ()) -> None:
@@ -76,7 +102,15 @@ class TenantPolicy:
         return self._version
 
     def decide(self, principal: Principal, action: Action) -> Decision:
-        """Decide; see the class."""
+        """Permit by tenant; see the class.
+
+        Args:
+            principal: The verified principal.
+            action: The action.
+
+        Returns:
+            A permit with the principal's own tenant, and for reads also the shared ones.
+        """
         own = Grant(principal.tenant, ALWAYS)
         if action not in READ:
             return _permit(Scope((own,)), ("own tenant",), self._version)

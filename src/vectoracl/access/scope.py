@@ -1,4 +1,4 @@
-"""What a principal may touch now: nothing, or pairs of a partition and a predicate. Never "no filter"."""
+"""Scopes: the rows that a principal may touch, as pairs of a partition and a predicate. There is no "no filter"."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from vectoracl.model.identifiers import check_tenant
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Rows of one partition (a tenant's id) that match *predicate*. Outside of its partition it means nothing."""
+    """The rows of one partition that match a predicate. It has no meaning outside its partition.
+
+    Attributes:
+        partition: A tenant's id.
+        predicate: The condition on the rows of that tenant.
+    """
 
     partition: str
     predicate: Predicate
@@ -24,20 +29,35 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The grants, at most one for each partition, in the order in which they are merged. Empty: nothing."""
+    """The grants of a decision.
+
+    Attributes:
+        grants: At most one grant per partition, in the order in which results are merged. Without grants, nothing may
+            be touched.
+    """
 
     grants: tuple[Grant, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.grants, tuple) or not all(type(one) is Grant for one in self.grants):
-            raise InvalidInputError("A scope is made of grants; there is no other form.", field="scope")
+            raise InvalidInputError("The grants of a scope must be a tuple of Grant.", field="scope")
         partitions = [one.partition for one in self.grants]
         if len(set(partitions)) != len(partitions):
-            raise InvalidInputError("A scope names a partition once; use Scope.of to join grants.", field="scope")
+            raise InvalidInputError(
+                "A scope may name a partition only once; use Scope.of to join grants.", field="scope"
+            )
 
     @classmethod
     def of(cls, grants: Iterable[Grant]) -> Scope:
-        """Join *grants*: those of one partition are or-ed, those that match nothing are dropped."""
+        """Return the union of *grants*.
+
+        Args:
+            grants: Any number of grants. Those of one partition are joined by "or"; those that match nothing are
+                dropped.
+
+        Returns:
+            The scope.
+        """
         by_partition: dict[str, list[Predicate]] = {}
         for one in grants:
             by_partition.setdefault(one.partition, []).append(one.predicate)
@@ -45,7 +65,14 @@ class Scope:
         return cls(tuple(one for one in joined if not isinstance(one.predicate, Never)))
 
     def narrowed(self, where: Predicate) -> Scope:
-        """Return the part of this scope that also matches *where*. It can only shrink."""
+        """Return the part of this scope that also matches *where*; it can only shrink.
+
+        Args:
+            where: A further condition on every row.
+
+        Returns:
+            The narrowed scope.
+        """
         return Scope.of(Grant(one.partition, conjunction((one.predicate, where))) for one in self.grants)
 
     @property

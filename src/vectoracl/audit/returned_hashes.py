@@ -1,8 +1,8 @@
-"""Keyed hashes of what a read returned, so that it can be told later whether a read returned a certain chunk.
+"""Keyed hashes of the chunks that a read returned, to find out later whether a read returned a certain chunk.
 
-A hash is HMAC-SHA-256, with the key of the configuration, of a chunk's tenant, document and id. Without the key it says
-nothing of them; with it, the hash of a chunk in question is computed (`returned_hash`) and looked for in the
-outcomes. Whoever has both the key and a list of ids can tell all of them, so the key is kept apart from the records.
+A hash is HMAC-SHA-256, with the key of the configuration, of a chunk's tenant, document and id. Without the key it
+reveals nothing; with the key, the hash of a chunk in question is computed (`returned_hash`) and searched for in the
+outcomes. With both the key and a list of ids, all hashes can be resolved, so keep the key separate from the records.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vectoracl.model.records import Hit
 
 MIN_KEY_BYTES = 32
 MOST_IDS = 10_000
-"""How many different chunks one outcome holds; `more` says how many were returned beyond that."""
+"""The maximum number of distinct chunks in one outcome; `more` is the number of those beyond it."""
 _LENGTH = struct.Struct(">Q").pack
 
 
@@ -27,19 +27,19 @@ def check_key(key: str) -> bytes:
     data = key.encode(errors="surrogatepass")
     if len(data) < MIN_KEY_BYTES:
         raise ConfigError(
-            f"audit.key has {len(data)} bytes; {MIN_KEY_BYTES} at least are needed. Make one with: "
+            f"audit.key has {len(data)} bytes; at least {MIN_KEY_BYTES} are required. Generate one with: "
             'python -c "import secrets; print(secrets.token_urlsafe(32))".'
         )
     return data
 
 
 def key_id(key: str) -> str:
-    """Return what an outcome calls *key*, so that it is known which one to use after it was changed; 16 hex digits."""
+    """Return the id of *key* in outcomes, 16 hex digits, to find the right key after it was changed."""
     return hmac.new(check_key(key), b"vectoracl audit key id", hashlib.sha256).hexdigest()[:16]
 
 
 def returned_hash(key: str, tenant: str, document: str, chunk: str) -> str:
-    """Return what an outcome holds for a chunk that was returned, 64 hex digits. Raises: ConfigError: a short key."""
+    """Return the hash of a returned chunk, 64 hex digits. Raises: ConfigError for a key that is too short."""
     return _hash(check_key(key), tenant, document, chunk)
 
 
@@ -50,14 +50,14 @@ def _hash(key: bytes, *parts: str) -> str:
 
 
 class ReturnedIds:
-    """Describes the chunks that a read returned, for its outcome."""
+    """Computes the part of an outcome that describes the returned chunks."""
 
     def __init__(self, key: str) -> None:
         self._key = check_key(key)
         self._id = key_id(key)
 
     def of(self, hits: Iterable[Hit]) -> dict[str, Any]:
-        """Return {"key", "hashes", "more"}: the different chunks of *hits* in their order, `MOST_IDS` at the most."""
+        """Return {"key", "hashes", "more"} of the distinct chunks of *hits*, in order, at most `MOST_IDS`."""
         seen = dict.fromkeys((hit.tenant, hit.document, hit.id) for hit in hits)
         hashes = [_hash(self._key, *one) for one, _ in zip(seen, range(MOST_IDS), strict=False)]
         return {"key": self._id, "hashes": hashes, "more": len(seen) - len(hashes)}

@@ -1,8 +1,8 @@
-"""Which recorded reads returned a certain chunk: a search of audit files for the keyed hashes of `returned`.
+"""The search of audit files for reads that returned a certain chunk, by the hashes of `returned_hashes`.
 
-A read is a decision of one of `READS` that was permitted. It *can be judged* if its outcome is in the files too and
-says what it returned under a key that is given. The others are counted, by why they cannot be, so that "nobody read it"
-is never said of reads of which it is not known.
+A read is a permitted decision whose action is in `READS`. It *can be judged* if the files also hold its outcome, with
+hashes under one of the given keys. All other reads are counted by the reason why they cannot be judged, so that a
+search never reports "not read" for a read that is not known.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from vectoracl.audit.returned_hashes import key_id, returned_hash
 from vectoracl.errors import InvalidInputError, without_context
 
 READS = frozenset({"search", "fetch", "scan", "hazmat.unscoped"})
-"""The actions of records whose operation returns chunks."""
+"""The actions whose operations return chunks."""
 _NOTHING_RETURNED = ("empty", "denied", "violation", "cancelled", "explained")
 _LONGEST = 8_000_000  # bytes of a line: 10,000 hashes are about 700,000
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A recorded read that returned at least one of the chunks: its decision, and which of them, by id.
+    """A recorded read that returned at least one of the chunks: the decision's id and the ids of these chunks.
 
-    `record` is the decision's record, None where the files have its outcome only (the rest was rotated away).
+    `record` is the decision's record; None if the files hold only its outcome (the record was rotated away).
     """
 
     decision: str
@@ -38,7 +38,7 @@ class Read:
 
 @dataclass(slots=True)
 class Search:
-    """What a search of audit files found: the reads, how many were judged, and why the others could not be."""
+    """The result of a search: the reads, the number of judged reads, and the numbers of others by reason."""
 
     reads: list[Read] = field(default_factory=list)
     judged: int = 0
@@ -47,11 +47,11 @@ class Search:
     other_key: dict[str, int] = field(default_factory=dict)
     """Reads under a key that was not given, by the key's id."""
     without_outcome: int = 0
-    """Reads whose outcome is not in the files, or could not be written: of a killed process, or still under way."""
+    """Reads without an outcome in the files: of a killed process, still running, or it could not be written."""
     cut: int = 0
-    """Reads that returned more chunks than an outcome holds, and none of those that it holds is looked for."""
+    """Reads that returned more chunks than an outcome holds, where the held ones do not answer the question."""
     unreadable: int = 0
-    """Lines that are not a record: of a disk that was full."""
+    """Lines that are not a record, for example after the disk was full."""
 
     @property
     def complete(self) -> bool:
@@ -60,9 +60,9 @@ class Search:
 
 
 def sizes(files: Sequence[Path]) -> list[tuple[Path, int]]:
-    """Return *files* with how long they are now, so that what is recorded from now on is left out.
+    """Return *files* with their present sizes in bytes, so that later records are left out.
 
-    Raises: InvalidInputError for one that is not there.
+    Raises: InvalidInputError for a file that does not exist.
     """
     return [(one, _size(one)) for one in files]
 
@@ -80,10 +80,10 @@ def _size(path: Path) -> int:
 def find(
     files: Iterable[tuple[Path, int]], keys: Sequence[str], tenant: str, document: str, chunks: Sequence[str]
 ) -> Search:
-    """Look in *files*, oldest first and each up to its size, for reads that returned any of *chunks* of *document*.
+    """Search *files*, oldest first and each up to its size, for reads that returned any of *chunks* of *document*.
 
-    A file whose name ends in ".gz" is unpacked and read to its end. *keys* are the key of the configuration and those
-    that were used before it. Raises: ConfigError for a key that is too short; InvalidInputError.
+    A file whose name ends in ".gz" is unpacked and read to its end. *keys* are the key of the configuration and
+    earlier ones. Raises: ConfigError for a key that is too short; InvalidInputError.
     """
     wanted = {key_id(key): {returned_hash(key, tenant, document, one): one for one in chunks} for key in keys}
     found = Search()
@@ -98,7 +98,7 @@ def find(
 def _take(
     line: bytes, wanted: Mapping[str, Mapping[str, str]], pending: dict[str, Mapping[str, Any]], found: Search
 ) -> None:
-    """Judge one line: a decision waits for its outcome, an outcome is looked into."""
+    """Handle one line: a decision waits for its outcome, an outcome is judged."""
     try:
         data = orjson.loads(line)
         record, outcome = data.get("decision"), data.get("outcome")
@@ -120,7 +120,7 @@ def _judge(
     record, ids = pending.pop(decision, None), outcome.get("ids")
     if ids is None:
         if record is None:
-            return  # a write, a count, …; or a read whose decision was rotated away, which hashes would have told
+            return  # not a read; or a read without hashes whose decision was rotated away
         if how == "ok":
             found.without_hashes += 1
         elif how in _NOTHING_RETURNED or how.startswith("error:"):

@@ -1,20 +1,30 @@
-"""Where decisions are recorded. A record that cannot be written stops the operation before anything is sent.
+"""Audit sinks: where decisions are recorded. If a record cannot be written, the operation stops before it is sent.
 
-A record is one JSON object, keys sorted: {"id", "time", "action", "permit", "reasons", "policy", "store",
+There are two kinds of entries. A *record* is written before the operation acts, and the operation waits for it. An
+*outcome* is noted in memory afterwards, which never blocks, and is written with the next record or at close.
+
+A record is one JSON object with sorted keys: {"id", "time", "action", "permit", "reasons", "policy", "store",
 "partitions", "scope", "principal": {"id", "tenant", "kind", "by"}}; `scope` is a digest of the scope's JSON form.
-An outcome is {"decision", "outcome", "returned", "ms"}; `outcome` is "ok", "empty", "denied", "violation",
-"cancelled", "rolled_back", "unknown", "explained" (decided and not acted upon) or "error:CODE", also where the scope
-has no form on the store.
-A write in the caller's own transaction is "ok" when that was committed, "rolled_back" when it, or a savepoint around
-the write, was not, and "unknown" where nobody can tell (the connection was lost, or the sink closed before).
-What was permitted and then refused by the rows themselves (a chunk outside of what may be written) is "denied" too. An
-outcome that has no form in JSON is replaced by {"decision", "outcome": "unwritable", "why"}; outcomes that could not be
-written for so long that they were too many to keep, by {"outcome": "lost", "lost": how many}.
-Where a store is looked at and the configuration accepts findings (`accept`), a record with the action
-"connect.accepted" or "check.accepted" names them and why, in `reasons`; without it the store is not served.
-That of an adoption has "there", "tenants" and "refused" too (`hazmat.adopt`), and `returned` is what was copied.
-With `[audit] returned = "hashed"` that of a read of chunks has "ids": {"key", "hashes", "more"} (see `returned`).
-Neither holds query text, chunk text, metadata or vectors.
+If the configuration accepts findings of a store (`accept`), a record with the action "connect.accepted" or
+"check.accepted" lists them in `reasons`; without that record the store is not served.
+
+An outcome is {"decision", "outcome", "returned", "ms"}, where `outcome` is one of:
+
+- "ok"; "empty" (an empty scope); "explained" (decided but not acted upon); "cancelled";
+- "denied", also if the rows refused it (a chunk outside the scope of the write); "violation" (the second lock);
+- "error:CODE", also if the scope has no form on the store;
+- for a write in the caller's own transaction, "ok" after its commit, "rolled_back" if it or a savepoint was rolled
+  back, and "unknown" if that cannot be determined (the connection was lost, or the sink was closed before);
+- "unwritable", with "why", in place of an outcome without a JSON form; "lost", with the number "lost", in place of
+  outcomes that could not be written and were too many to keep.
+
+The outcome of an import of existing rows also has "there", "tenants" and "refused" (`hazmat.adopt`), and "returned" is
+the number of copied rows. With `[audit] returned = "hashed"` the outcome of a read of chunks has "ids": {"key",
+"hashes", "more"} (`returned_hashes`). Neither kind of entry holds query text, chunk text, metadata or vectors.
+
+`JsonlSink` appends whole lines to a file that several processes may share and that others may rotate. Three rules keep
+the file readable: each batch of lines is one `write` under a lock among processes; before each write the path is
+checked, and if it names another file, that one is opened; after a torn line (a full disk), a new line is begun.
 """
 
 from __future__ import annotations
@@ -50,22 +60,22 @@ AuditRecord = Mapping[str, Any]
 
 
 class Sink(Protocol):
-    """Takes the records. `write` may raise, and then nothing is sent; `note` must neither raise nor block.
+    """The protocol of an audit sink. If `write` raises, nothing is sent; `note` must neither raise nor block.
 
-    `write` runs in a thread of ours, so that a `timeout` holds; a sink that has to be called in its caller's thread has
-    an attribute `same_thread = True`.
+    `write` runs in a worker thread, so that a `timeout` holds. A sink that has to be called in the caller's thread
+    declares an attribute `same_thread = True`.
     """
 
     def write(self, record: AuditRecord) -> None:
-        """Keep the record of a decision before it is acted upon."""
+        """Write the record of a decision before it is acted upon. An exception stops the operation."""
         ...
 
     def note(self, outcome: AuditRecord) -> None:
-        """Keep, in memory, what became of a decision; written at the next opportunity."""
+        """Keep the outcome of a decision in memory, to be written at the next opportunity."""
         ...
 
     def close(self) -> None:
-        """Write what is noted and release everything. Raises: StoreError if something could not be written."""
+        """Write the noted outcomes and release everything. Raises: StoreError if some could not be written."""
         ...
 
 
@@ -85,30 +95,30 @@ class MemorySink:
         self.outcomes.append(outcome)
 
     def close(self) -> None:
-        """Keep everything readable; there is nothing to release."""
+        """Do nothing: the records stay readable."""
 
 
 def canonical(record: AuditRecord) -> bytes:
-    """Return *record* as JSON with sorted keys and no blanks, in UTF-8; NumPy's numbers are numbers."""
+    """Return *record* as JSON with sorted keys and no blanks, in UTF-8; NumPy numbers are written as numbers."""
     return orjson.dumps(record, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY)
 
 
 class JsonlSink:
-    """Appends one line a record to a file of mode 0600; safe for threads, and for processes by O_APPEND and a lock.
+    """Appends one line per entry to a file of mode 0600; safe for threads, and for processes by O_APPEND and a lock.
 
     Lines are {"decision": …} and {"outcome": …}. An outcome is written with the next decision or at close, so that
     the end of an operation never waits for a disk. `fsync` makes each decision durable before it is acted upon.
 
-    Each batch of whole lines is one write. A disk that fills in the middle of it can leave the beginning of a line
-    behind: what follows, by whichever process, begins a line of its own, and no line is written twice.
+    Each batch of whole lines is one write. If the disk fills up during a write, the beginning of a line may remain: the
+    next entry, of whichever process, starts a new line, and no line is written twice.
 
-    Before each write the path is looked at: a file that was renamed, removed or replaced is left, and the one that has
-    its name now is opened, or made. It may be truncated in place. No link is followed, at any of these times. Folders
-    that are missing are made with mode 0700, at the beginning only.
+    Before each write the path is checked: if the file was renamed, removed or replaced, the file that has its name now
+    is opened, or created. The file may be truncated in place. Symbolic links are never followed. Missing folders are
+    created with mode 0700, only when the sink is opened.
     """
 
     def __init__(self, path: str | Path, *, fsync: bool = False) -> None:
-        self._path = Path(os.path.abspath(path))  # noqa: PTH100 - a link in it stays what it is, and is refused
+        self._path = Path(os.path.abspath(path))  # noqa: PTH100 - keeps links in the path, so that they are refused
         self._name = str(self._path)
         self._fsync = fsync
         self._lock = threading.Lock()
@@ -128,11 +138,11 @@ class JsonlSink:
         raise ConfigError(f"The audit file {self._path} cannot be written: {why}.")
 
     def _open(self) -> None:
-        """Open what the path names now, in place of what is open. Raises: OSError; then that stays."""
+        """Open the file that the path names now, in place of the open one. Raises: OSError; the open one stays."""
         file, reader = open_private(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, regular=False), -1
         found = os.fstat(file)
-        if stat.S_ISREG(found.st_mode):  # a pipe has no end to look at
-            with contextlib.suppress(OSError):  # one that may only be appended to is not read
+        if stat.S_ISREG(found.st_mode):  # a pipe has no end that could be read
+            with contextlib.suppress(OSError):  # no permission to read: the end of the file is not checked
                 reader = open_private(self._path, os.O_RDONLY)
             if reader >= 0 and not os.path.samestat(os.fstat(reader), found):
                 os.close(reader)
@@ -145,9 +155,9 @@ class JsonlSink:
                     os.close(one)
 
     def write(self, record: AuditRecord, *, timeout: float | None = None) -> None:
-        """Append *record*, after the outcomes noted so far; wait for the locks for *timeout* seconds at the most.
+        """Append *record* after the noted outcomes; wait for the locks for at most *timeout* seconds.
 
-        Raises: OSError, and then it was not kept whole; TimeoutError is one of them.
+        Raises: OSError (or its subclass TimeoutError) if the record was not written whole.
         """
         line = b'{"decision":' + canonical(record) + b"}\n"
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -161,18 +171,18 @@ class JsonlSink:
             self._lock.release()
 
     def note(self, outcome: AuditRecord) -> None:
-        """Keep *outcome* for the next write; of one that comes after `close`, only a log line says that it is lost."""
+        """Keep *outcome* for the next write; one that comes after `close` is lost, and only logged."""
         noted = _noted(outcome)
         self._noted.append(noted)
         if self._closed:
-            with contextlib.suppress(ValueError):  # `close` has still written it
+            with contextlib.suppress(ValueError):  # not found: `close` has written it
                 self._noted.remove(noted)
                 _log.error("the outcome of decision %s came after the audit file was closed", noted[0])
 
     def close(self) -> None:
-        """Write the noted outcomes and close the file, which is closed in any case.
+        """Write the noted outcomes and close the file, in any case.
 
-        Raises: StoreError with the code "audit" if outcomes could not be written, with how many.
+        Raises: StoreError with the code "audit" and the number of outcomes that could not be written.
         """
         if not self._lock.acquire(timeout=_CLOSING):
             why: str | None = _STUCK
@@ -189,16 +199,16 @@ class JsonlSink:
                 self._lock.release()
         if why is not None:
             raise StoreError(
-                f"The audit file {self._path} could not be written to its end ({why}): the outcomes of {lost:,} "
-                "decisions are missing there. The decisions themselves are recorded.",
+                f"The audit file {self._path} could not be completed ({why}): the outcomes of {lost:,} decisions are "
+                "missing in it. The decisions themselves are recorded.",
                 code="audit",
                 sent="no",
             )
 
     def _ended(self) -> str | None:
-        """Write what is noted and close the file; return why that did not go well.
+        """Write the noted outcomes and close the file; return the reason if that failed, else None.
 
-        In a thread, which a disk or pipe that does not answer keeps, and the file with it.
+        It writes in a thread, since a disk or pipe that does not answer would block this one.
         """
         failed: list[str] = []
 
@@ -224,9 +234,9 @@ class JsonlSink:
         return failed[0] if failed else None
 
     def _append(self, line: bytes, deadline: float | None) -> None:
-        """Append what is noted and *line*. Raises: OSError; what was written whole is then not kept for later.
+        """Append the noted outcomes and *line*. Raises: OSError; outcomes that were written whole are not kept.
 
-        Outcomes can wait, a decision cannot: where both together do not get in, the decision is tried alone.
+        Outcomes can wait, a decision cannot: if both together cannot be written, the decision is tried alone.
         """
         noted = len(self._noted)
         if not noted and not line:
@@ -251,7 +261,7 @@ class JsonlSink:
             os.fsync(self._file)
 
     def _write(self, waiting: list[bytes], line: bytes) -> None:
-        """Write *waiting*, the first of what is noted, and *line*; what is written whole is noted no more."""
+        """Write *waiting*, the first noted outcomes, and *line*; outcomes that are written whole are dropped."""
         noted = len(waiting)
         if line:
             waiting.append(line)
@@ -262,7 +272,7 @@ class JsonlSink:
             self._torn = data[written - 1 : written] != b"\n"
             self._end += written
             written -= len(fresh)
-            # A line that lacks only its end is whole: what comes next begins with a new line.
+            # A line that lacks only its line break is whole: the next entry starts with one.
             while waiting and written >= len(waiting[0]) - 1:
                 written -= len(waiting.pop(0))
                 if noted:
@@ -270,7 +280,7 @@ class JsonlSink:
                     noted -= 1
 
     def _shed(self) -> None:
-        """Keep no more outcomes in memory than fit; in place of the oldest ones stands how many were lost."""
+        """Drop the oldest outcomes beyond the limit; one entry with their number takes their place."""
         over = len(self._noted) - _MOST_NOTED
         if over <= 0:
             return
@@ -280,21 +290,21 @@ class JsonlSink:
         _log.critical("the outcomes of %d decisions are lost: they could not be written", self._lost)
 
     def _hold(self, deadline: float | None) -> bool:
-        """Lock, among processes, the file that the path names now; False where there is no lock. Raises: OSError."""
+        """Lock the file that the path names now among processes; False if the system has no locks. Raises: OSError."""
         while True:
             held = _lock(self._file, deadline)
             try:
                 if self._is_named():
                     return held
-                self._open()  # which ends the lock with the file that it was on
+                self._open()  # closes the old file, which releases its lock
             except BaseException:
                 if held:
                     fcntl.flock(self._file, fcntl.LOCK_UN)
                 raise
-            _log.warning("the audit file %s was removed or replaced; the one of that name now is written", self._path)
+            _log.warning("the audit file %s was removed or replaced; records go to the present file", self._path)
 
     def _is_named(self) -> bool:
-        """Whether the path names the file that is open. Raises: OSError where that cannot be told."""
+        """Return whether the path names the open file. Raises: OSError if that cannot be determined."""
         try:
             found = os.lstat(self._name)
         except FileNotFoundError:
@@ -308,7 +318,7 @@ class JsonlSink:
         return True
 
     def _ends_torn(self) -> bool:
-        """Whether the file ends within a line: one that this process or another one could not finish."""
+        """Return whether the file ends within a line that this or another process could not complete."""
         if self._reader < 0:
             return self._torn
         size = os.lseek(self._reader, 0, os.SEEK_END)
@@ -316,14 +326,14 @@ class JsonlSink:
 
 
 def _noted(outcome: AuditRecord) -> tuple[str, bytes]:
-    """Return the decision's id and the line of *outcome*; a marked one in place of what has no form in JSON."""
+    """Return the decision's id and the line of *outcome*; a substitute line for an outcome without a JSON form."""
     decision = str(outcome.get("decision"))
     try:
         return decision, b'{"outcome":' + canonical(outcome) + b"}\n"
     except (TypeError, ValueError) as error:  # orjson's own errors are both
         why = type(error).__name__
     decision = decision[:256].encode(errors="backslashreplace").decode()
-    _log.error("the outcome of decision %s cannot be written as JSON (%s); a marked one takes its place", decision, why)
+    _log.error("the outcome of decision %s cannot be written as JSON (%s); it is marked as unwritable", decision, why)
     marked = {"decision": decision, "outcome": "unwritable", "why": why}
     return decision, b'{"outcome":' + canonical(marked) + b"}\n"
 
@@ -333,7 +343,7 @@ def _why(error: OSError) -> str:
 
 
 def _lock(file: int, deadline: float | None) -> bool:
-    """Hold *file* among processes, so that its end stays what it is; False where the file system has no locks.
+    """Lock *file* among processes, so that no other process appends; False if the file system has no locks.
 
     Raises: TimeoutError at *deadline* (monotonic); OSError if the file is closed.
     """

@@ -1,1 +1,1 @@
-"""What an application holds: connections, scoped retrievers and bulk loads."""
+"""The application's objects: connections, scoped retrievers and bulk loads."""

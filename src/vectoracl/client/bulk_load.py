@@ -1,4 +1,4 @@
-"""Streams of any length: batches in bounded memory, a journal to resume from, and a report that is exact."""
+"""Bulk loads: batches of a stream in bounded memory, with an exact report."""
 
 from __future__ import annotations
 
@@ -15,29 +15,35 @@ from vectoracl.model.records import Chunk
 from vectoracl.text.embedders import BATCH
 
 _PATIENCE = 4.0
-"""How many seconds a piece of texts may well take."""
+"""The number of seconds that embedding and writing one piece should take."""
 LoadProgress = Callable[[int], None]
 _END: Any = object()
 
 
 @dataclass(slots=True)
 class LoadReport:
-    """What a load did: chunks written by this call, skipped because a journal says so, and the batches."""
+    """The result of a load.
+
+    Attributes:
+        written: The number of chunks that this call wrote.
+        skipped: The number of chunks that an earlier load had written, according to the journal and the store.
+        batches: The number of batches that this call wrote.
+    """
 
     written: int = 0
     skipped: int = 0
     batches: int = 0
 
     def wrote(self, chunks: list[Chunk]) -> None:
-        """Count a batch that was written."""
+        """Count *chunks*, a written batch."""
         self.written += len(chunks)
         self.batches += 1
 
     @contextmanager
     def interruptible(self, journal: Journal, *, sending: bool = True) -> Iterator[None]:
-        """Say on any error, also Ctrl-C and cancellation, exactly what was written before it.
+        """Attach a note with the exact progress to any error, also to Ctrl-C and cancellation.
 
-        *sending* is False while nothing is on its way to the store.
+        *sending* is False while no request to the store is pending.
         """
         try:
             yield
@@ -60,17 +66,17 @@ class LoadReport:
 
 
 class Part(NamedTuple):
-    """Chunks that come next; `known` says that the journal has them, as they are now."""
+    """The next chunks; `known` is whether the journal lists them with their present content."""
 
     chunks: list[Chunk]
     known: bool = False
 
 
 def batches(stream: Iterable[Chunk], size: int, journal: Journal, report: LoadReport) -> Iterator[Part]:
-    """Yield parts of up to *size* chunks, after those that the journal has.
+    """Yield the parts that the journal lists, then parts of up to *size* chunks.
 
-    A document and id that come twice within one batch are put into two, so that the later one wins as it would in
-    two calls. Memory holds one batch. An error of the stream itself gets the same note as one of the store.
+    If a document and id occur twice within a batch, it is split, so that the later chunk wins as in two calls. Memory
+    holds one batch. An error of the stream gets the same note as one of the store.
     """
     _check_stream(stream)
     chunks = _checked(iter(stream), journal, report)
@@ -83,7 +89,7 @@ def batches(stream: Iterable[Chunk], size: int, journal: Journal, report: LoadRe
     seen: set[tuple[str, str]] = set()
     for chunk in chunks:
         key = (chunk.document, chunk.id)
-        # An id that is no string is refused by the write; it need not have a hash here.
+        # An id that is not a str is refused by the write; it may not be hashable here.
         known = isinstance(key[0], str) and isinstance(key[1], str)
         if known and key in seen:
             yield Part(part)
@@ -101,7 +107,7 @@ def batches(stream: Iterable[Chunk], size: int, journal: Journal, report: LoadRe
 def _check_stream(stream: object) -> None:
     """Refuse what is not a stream of chunks. Raises: InvalidInputError."""
     if isinstance(stream, str | bytes) or not isinstance(stream, Iterable):
-        raise InvalidInputError(f"load() takes a stream of Chunk, not {type(stream).__name__}.", field="stream")
+        raise InvalidInputError(f"load() takes an iterable of Chunk, got {type(stream).__name__}.", field="stream")
 
 
 def _checked(stream: Iterator[Chunk], journal: Journal, report: LoadReport) -> Iterator[Chunk]:
@@ -111,15 +117,15 @@ def _checked(stream: Iterator[Chunk], journal: Journal, report: LoadReport) -> I
             if chunk is _END:
                 return
             if type(chunk) is not Chunk:
-                raise InvalidInputError(f"The stream holds {type(chunk).__name__}, not a Chunk.", field="stream")
+                raise InvalidInputError(f"The stream must hold Chunk, got {type(chunk).__name__}.", field="stream")
         yield chunk
 
 
 class Pieces:
-    """Cuts batches into pieces, where their size was left to us.
+    """Splits batches into pieces, unless the caller chose a batch size.
 
-    A piece fits one request of the store, and takes the embedder a few seconds, so that progress is heard of and little
-    is lost where it ends.
+    A piece fits one request of the store and takes the embedder a few seconds, so that progress is reported often and
+    little work is lost at an interruption.
     """
 
     def __init__(self, *, automatic: bool) -> None:
@@ -128,14 +134,14 @@ class Pieces:
         self._embeddable = BATCH
 
     def of(self, part: list[Chunk]) -> list[list[Chunk]]:
-        """Return *part* in pieces of the size that fitted last."""
+        """Return *part* in pieces of the last size that fitted."""
         most = min(self._most, len(part))
         if self._automatic and any(chunk.vector is None for chunk in part):
             most = min(most, self._embeddable)
         return [part[start : start + most] for start in range(0, len(part), most)]
 
     def wrote(self, piece: list[Chunk], seconds: float, left: list[list[Chunk]]) -> list[list[Chunk]]:
-        """Learn from how long *piece* took; return the pieces that are *left*, cut again."""
+        """Adapt the size to the *seconds* that *piece* took; return the pieces that are *left*, split again."""
         before = self._embeddable
         if seconds > 2 * _PATIENCE:
             self._embeddable = max(1, len(piece) // 2)
@@ -146,7 +152,7 @@ class Pieces:
         return self.of([chunk for one in left for chunk in one])
 
     def smaller(self, piece: list[Chunk], error: TooLargeError) -> list[list[Chunk]]:
-        """Return *piece*, which did not fit, in two. Raises: *error* where it cannot or must not be cut."""
+        """Return *piece*, which did not fit, in two halves. Raises: *error* if it cannot or must not be split."""
         if not self._automatic or len(piece) < 2:
             raise error
         self._most = (len(piece) + 1) // 2

@@ -1,4 +1,4 @@
-"""`connect` and what it returns: the stores, policy, audit and embedder of one configuration."""
+"""`connect` and the object that it returns: the stores, policy, audit sink and embedder of one configuration."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Source = str | os.PathLike[str] | Mapping[str, Any] | Config
 
 @dataclass(slots=True)
 class _OpenStore:
-    """One configured store, opened: its flows, its ports (made at first use) and what it was found to be."""
+    """One opened store: its flows, its ports (created at first use) and its posture."""
 
     store: Store
     opened: Opened
@@ -66,7 +66,7 @@ class _OpenStore:
 
 
 class _Base:
-    """What the sync and the async form share: everything but the driving."""
+    """The base of `VectorACL` and `AsyncVectorACL`: everything except driving flows."""
 
     def __init__(
         self,
@@ -82,10 +82,10 @@ class _Base:
         self.config, self._base = read(config, store=store)
         self._pid = os.getpid()
         self._lock = RLock()
-        self._making = RLock()  # held while a port is made, and by who closes, who must not wait for a store's answer
+        self._making = RLock()  # held while a port is created, and by close(), which must not wait for a store's reply
         self._closed = False
         self._stores: dict[str, _OpenStore] = {}
-        # What is given counts also where it is falsy: a policy with no rules denies, it is not the default policy.
+        # A given object counts even if it is falsy: an empty policy denies; it must not become the default policy.
         self._embedder = _open_embedder(self.config) if embedder is None else embedder
         self.embedder_identity = None if self._embedder is None else identity_of(self._embedder)
         debug = self.config.debug_errors
@@ -114,7 +114,7 @@ class _Base:
         return f"<{type(self).__name__} over {stores}>"
 
     def place(self, store: str) -> object:
-        """Return what is equal only for the same store, as far as configuration tells; one may still seem two."""
+        """Return a key of *store*, equal only for the same settings; two keys may still mean one physical store."""
         config = self.config.stores[store]
         own = config.own()
         if store in self._clients or (config.adapter == "memory" and own.get("name") is None):
@@ -125,11 +125,11 @@ class _Base:
         return frozenset({f"by its configuration: {self.place(store)!r}"})
 
     def store_of(self, tenant: str) -> str:
-        """Return the name of the store that *tenant* lives in, by configuration. Raises: InvalidTenantError."""
+        """Return the name of the store to which the configuration routes *tenant*. Raises: InvalidTenantError."""
         return self._route(check_tenant(tenant))
 
     def keeps(self, store: str) -> bool:
-        """Tell whether the rows of *store* are there after this process. Raises: ClosedError, ConfigError."""
+        """Return whether the rows of *store* outlive this process. Raises: ClosedError, ConfigError."""
         return self._named(self._known(store)).opened.kept
 
     def _route(self, tenant: str) -> str:
@@ -137,7 +137,10 @@ class _Base:
 
     def _known(self, store: str | None) -> str:
         if store is not None and store not in self.config.stores:
-            raise ConfigError(f"There is no store {store!r}; there is {', '.join(sorted(self.config.stores))}.")
+            raise ConfigError(
+                f"There is no store {store!r} in the configuration. Its stores: "
+                f"{', '.join(sorted(self.config.stores))}."
+            )
         return store or self.config.default
 
     def _alive(self) -> bool:
@@ -149,7 +152,7 @@ class _Base:
         if self._closed:
             raise ClosedError("This VectorACL was closed.")
         if os.getpid() != self._pid:
-            raise ClosedError("A VectorACL is not used across a fork: call connect() in the child process.")
+            raise ClosedError("A VectorACL cannot be used across a fork. Call connect() in the child process.")
         named = self._stores.get(name)
         if named is not None:
             return named
@@ -173,8 +176,8 @@ class _Base:
                 can = opened.adapter.capabilities
                 if self._embedder is not None and self._embedder.dimension != can.dimension:
                     raise ConfigError(
-                        f"The embedder makes vectors of {self._embedder.dimension} numbers and the store {name!r} "
-                        f"holds {can.dimension}. Set both to the same."
+                        f"The embedder's dimension is {self._embedder.dimension} and that of the store {name!r} is "
+                        f"{can.dimension}. Configure the same dimension for both."
                     )
                 kept = partial(self._kept_embedder, name)
                 named = _OpenStore(Store(name, config.adapter, opened.adapter, fields, kept), opened, config)
@@ -186,7 +189,7 @@ class _Base:
         return None if posture is None else posture.embedder
 
     def _port_of(self, named: _OpenStore, kind: Literal["port", "aport"]) -> Any:
-        """Return the port of *named*, made once for all threads. Raises: ClosedError."""
+        """Return the port of *named*, created once for all threads. Raises: ClosedError."""
         with self._making:
             if self._closed:
                 raise ClosedError("This VectorACL was closed.")
@@ -195,28 +198,28 @@ class _Base:
             return getattr(named, kind)
 
     def _mark_closed(self) -> bool:
-        """Let nobody make a port from now on; False if that was so already."""
+        """Let no thread create a port from now on; return False if it was closed already."""
         with self._making:
             before, self._closed = self._closed, True
         return not before
 
     @contextmanager
     def _foreign(self, adapter: str) -> Iterator[None]:
-        """Wrap what an adapter did not foresee: its text may quote a connection string."""
+        """Wrap an exception that the adapter did not map: its text may quote a connection string."""
         try:
             yield
         except VectorACLError:
             raise
-        except Exception as error:  # noqa: BLE001 - re-raised as ours
+        except Exception as error:  # noqa: BLE001 - raised again as a StoreError
             debug = self.config.debug_errors
             message = (
-                f"The adapter {adapter!r} failed while its store was opened ({type(error).__name__}); "
-                "debug_errors = true shows what it said."
+                f"The adapter {adapter!r} raised an unexpected {type(error).__name__} while its store was opened. Set "
+                "debug_errors = true to see it as the cause of this error."
             )
             raise wrapped(error, message, debug=debug, code="internal") from (error if debug else None)
 
     def _demand(self, named: _OpenStore, posture: Posture) -> None:
-        """Refuse a store whose real posture is weaker than what is demanded. Raises: PostureError."""
+        """Refuse a store whose actual posture is weaker than the required grade. Raises: PostureError."""
         demanded: Grade = self.config.minimum_grade or named.store.capabilities.grade
         reached = GRADES.index(posture.grade) if posture.grade in GRADES else 0
         if reached >= GRADES.index(demanded):
@@ -227,8 +230,8 @@ class _Base:
             for one in lowering[:8]
         )
         error = PostureError(
-            f"The store {named.store.name!r} reaches the isolation grade {posture.grade!r}; {demanded!r} is demanded."
-            f"{listed}\n`vectoracl check` prints how to fix it."
+            f"The store {named.store.name!r} reaches the isolation grade {posture.grade!r}; {demanded!r} is required."
+            f"{listed}\n`vectoracl check` shows how to fix it."
         )
         error.findings = tuple(lowering)
         raise error
@@ -252,19 +255,31 @@ class _Base:
 
 
 class VectorACL(_Base):
-    """One configuration, opened: hands out handles. Thread-safe; not used across a fork."""
+    """An opened configuration, which returns handles for principals. Thread-safe; it cannot be used across a fork.
+
+    As a context manager it closes itself at the end of the block.
+    """
 
     _helpers: ThreadPoolExecutor | None = None
 
     def scoped(self, principal: Principal, *, actions: Iterable[Action] | None = None) -> ScopedRetriever:
-        """Return a handle bound to *principal*; *actions* (None: all that policy permits) can only take away.
+        """Return a handle bound to *principal*. Nothing is contacted.
 
-        Raises: InvalidPrincipalError if *principal* is no Principal.
+        Args:
+            principal: The verified principal for which the handle acts.
+            actions: The actions that the handle may do, if the policy permits them; None means all actions.
+
+        Returns:
+            The handle. The policy is asked at each of its calls.
+
+        Raises:
+            InvalidPrincipalError: *principal* is not a `Principal`.
+            InvalidInputError: *actions* holds an unknown action.
         """
         return self._handle(ScopedRetriever, principal, actions)
 
     def run(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
-        """Drive *flow* on *store*; the handles call this."""
+        """Drive *flow* on *store*; called by handles. *timeout* is in seconds."""
         named = self._stores.get(store.name)
         if named is None or named.posture is None or self._closed:
             named = self._ready(store.name)
@@ -273,7 +288,7 @@ class VectorACL(_Base):
         return run(flow, named.ports, timeout=timeout, pool=self._threads)
 
     def _threads(self) -> ThreadPoolExecutor:
-        """Return the threads that several partitions are asked by, made when a call first needs them."""
+        """Return the threads that read several partitions concurrently, created when a call first needs them."""
         if self._helpers is None:
             with self._lock:
                 if self._helpers is None:
@@ -309,19 +324,44 @@ class VectorACL(_Base):
             return judged(found, named.store.name, self.embedder_identity)
 
     def open(self) -> Self:
-        """Contact the default store and check its posture now. Raises: StoreError, PostureError."""
+        """Contact the default store and check its posture now.
+
+        Returns:
+            This object.
+
+        Raises:
+            StoreError: The store cannot be reached.
+            PostureError: The store does not reach the required isolation grade.
+        """
         self._ready(self.config.default)
         return self
 
     def check(self) -> dict[str, Posture]:
-        """Read the real posture of every configured store, without refusing what is found.
+        """Read the actual posture of every configured store, without refusing weak ones.
 
-        Findings that the configuration accepts, and that so lower nothing, are recorded. Raises: StoreError.
+        Findings that the configuration accepts do not lower the grade; they are recorded in the audit.
+
+        Returns:
+            The posture of each store, by the store's name.
+
+        Raises:
+            StoreError: A store cannot be reached.
         """
         return {name: self.check_store(name) for name in self.config.stores}
 
     def check_store(self, store: str) -> Posture:
-        """Read the real posture of *store* alone; see `check`. Raises: StoreError, ConfigError."""
+        """Read the actual posture of one store; see `check`.
+
+        Args:
+            store: The store's name in the configuration.
+
+        Returns:
+            The posture.
+
+        Raises:
+            StoreError: The store cannot be reached.
+            ConfigError: There is no such store.
+        """
         name = self._known(store)
         posture = self._demanded(name, self._posture(self._named(name)))
         self._accepting(self._named(name), "check", posture)
@@ -329,9 +369,18 @@ class VectorACL(_Base):
 
     @without_context
     def places(self, store: str) -> frozenset[str]:
-        """Return where *store* is, by what the server and its address say; `places.shared` tells whether two are one.
+        """Return texts that identify the physical store; `store_identity.shared` compares those of two stores.
 
-        Contacts the store and demands no posture. Raises: StoreError.
+        It contacts the store and requires no posture.
+
+        Args:
+            store: The store's name in the configuration.
+
+        Returns:
+            Texts from the server and its address. Two stores with a text in common are one.
+
+        Raises:
+            StoreError: The store cannot be reached.
         """
         named = self._named(self._known(store))
         with self._foreign(named.config.adapter):
@@ -339,52 +388,84 @@ class VectorACL(_Base):
             return frozenset(f"{named.config.adapter}: {one}" for one in named.opened.places(port))
 
     def places_for_journal(self, store: str) -> frozenset[str]:
-        """Return where *store* is for the journal of a load; never nothing. Raises: StoreError."""
+        """Return texts that identify *store* in the journal of a load; never empty. Raises: StoreError."""
         return self.places(store) or self._own_place(store)
 
     def operator(self, store: str | None = None, *, reason: str = "acl.operator()") -> Operator:
-        """Return what an operator does to *store* (None: the default one), with the operator's own credentials.
+        """Return the operator of a store: provisioning and tenant moves, with the operator's own credentials.
 
-        Every method but `close` writes an audit record with *reason* before it acts, and its outcome afterwards; it
-        does nothing where the record cannot be kept. Contacts nothing and demands no posture: it is how a store that
-        is not as it should be is put right. Raises: RefusedError if the adapter has nothing to operate; ConfigError.
+        Every method except `close` writes an audit record with *reason* before it acts, and its outcome afterwards; it
+        does nothing if the record cannot be written. This call contacts nothing and requires no posture, since an
+        operator is the way to repair a store.
+
+        Args:
+            store: The store's name; None means the default store.
+            reason: The reason that is recorded.
+
+        Returns:
+            The operator; call its `close` at the end.
+
+        Raises:
+            RefusedError: The adapter has nothing to operate.
+            ConfigError: There is no such store, or the operator's credentials are not configured.
+            InvalidInputError: *reason* is blank.
         """
         if not isinstance(reason, str) or not reason.strip():
-            raise InvalidInputError("The reason must be a text that says why.", field="reason")
+            raise InvalidInputError("reason must be a non-blank str that states why.", field="reason")
         raw = self._operator(store)
         named = self._named(self._known(store))
         return recorded_operator(raw, self.pipeline, named.store, self.core_port, check_text(reason, "reason", 1024))
 
     @without_context
     def _operator(self, store: str | None) -> Operator:
-        """Return the adapter's own operator, whose calls leave no record: `hazmat` writes those."""
+        """Return the adapter's own operator, whose calls are not recorded; `hazmat` writes the records."""
         named = self._named(self._known(store))
         if named.opened.operator is None:
             raise RefusedError(
-                f"The adapter {named.config.adapter!r} has nothing to provision and no tenants to move.",
+                f"The adapter {named.config.adapter!r} has no operator: nothing to provision and no tenants to move.",
                 field="adapter",
             )
         with self._foreign(named.config.adapter):
             return named.opened.operator()
 
     def server(self, store: str | None = None) -> str:
-        """Describe the server of *store* (None: the default one) for reports; known after the first contact."""
+        """Return a description of the server of *store* for reports; it is known after the first contact.
+
+        Args:
+            store: The store's name; None means the default store.
+
+        Returns:
+            A short text, for example a product and its version.
+        """
         return self._named(self._known(store)).opened.server()
 
     def explain(self, principal: Principal, action: Action = "search", *, document: str | None = None) -> Explanation:
-        """Say why *principal* sees what it sees: the decision, its reasons, and how many chunks are visible.
+        """Explain what *principal* may see: the decision, its reasons, and the number of visible chunks.
 
-        Of a *document* it says only whether the principal sees it: a foreign one reads like a missing one.
+        Args:
+            principal: The principal to explain.
+            action: The action to decide.
+            document: A document whose visible chunks are counted too. Another tenant's document reads like one that
+                does not exist.
+
+        Returns:
+            The explanation.
+
+        Raises:
+            InvalidInputError: *action* or *document* is invalid.
+            RefusedError: The scope has no form on this store.
+            StoreError: The store or the audit sink failed.
         """
         store, flow = self._explain(principal, action, document)
         return self.run(store, flow, None)
 
     @without_context
     def close(self) -> None:
-        """Close every store and the audit sink; handles raise ClosedError from now on. Can be called again.
+        """Close every store and the audit sink; handles raise ClosedError from then on. It can be called again.
 
-        Everything is closed, then the first error is raised, with notes on the others. Raises: StoreError, also with
-        the code "audit" if outcomes could not be written.
+        Raises:
+            StoreError: Closing failed; the code is "audit" if outcomes could not be written. Everything else was
+                closed first, and notes list further errors.
         """
         if os.getpid() != self._pid:  # the parent's connections and its audit file are not the child's to close
             self._closed = True
@@ -417,10 +498,10 @@ class VectorACL(_Base):
 
 
 class AsyncVectorACL(_Base):
-    """`VectorACL` for asyncio: opened on first use, closed with `await acl.close()`, both in one event loop.
+    """`VectorACL` for asyncio: opened at first use, closed with `await acl.close()`, both in one event loop.
 
-    The clients of the stores hold sockets and locks of the loop in which they were opened; in another one they hang,
-    or fail where nobody looks. So it belongs to the loop of its first use, and another one gets ClosedError.
+    The stores' clients hold sockets and locks of the loop in which they were opened; in another loop they would hang,
+    or fail in the background. So the object belongs to the loop of its first use; any other loop gets ClosedError.
     """
 
     def __init__(self, config: Source, **given: Any) -> None:
@@ -430,15 +511,15 @@ class AsyncVectorACL(_Base):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def _check_loop(self) -> None:
-        """Take the running loop at first use. Raises: ClosedError in any other."""
+        """Bind to the running loop at first use. Raises: ClosedError in any other loop."""
         running = asyncio.get_running_loop()
         if self._loop is None:
             with self._lock:
                 self._loop = self._loop or running
         if self._loop is not running:
             raise ClosedError(
-                "An AsyncVectorACL is used in the event loop in which it was opened, and this is another one. "
-                "Call aconnect() in each loop (each asyncio.run), or use connect() from threads."
+                "An AsyncVectorACL can only be used in the event loop of its first use, and this is another loop. Call "
+                "aconnect() in each loop (each asyncio.run), or use connect() from threads."
             )
 
     def scoped(self, principal: Principal, *, actions: Iterable[Action] | None = None) -> AsyncScopedRetriever:
@@ -446,7 +527,7 @@ class AsyncVectorACL(_Base):
         return self._handle(AsyncScopedRetriever, principal, actions)
 
     async def arun(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
-        """Drive *flow* on *store*; the handles call this."""
+        """Drive *flow* on *store*; called by handles. *timeout* is in seconds."""
         named = await self._ready(store.name)
         if timeout is None:
             return await arun(flow, named.aports, timeout=named.config.timeout, separate_limit=EMBEDDING)
@@ -473,7 +554,7 @@ class AsyncVectorACL(_Base):
     @without_context
     async def _posture(self, named: _OpenStore) -> Posture:
         with self._foreign(named.config.adapter):
-            # Made and kept in the thread: a caller that is cancelled meanwhile leaves none behind that nobody closes.
+            # Created and stored in the thread: if the caller is cancelled, close() still finds the port.
             aport: Any = named.aport or await asyncio.to_thread(self._port_of, named, "aport")
             found = await arun(named.store.adapter.posture(), {"store": aport}, timeout=named.config.timeout)
             return judged(found, named.store.name, self.embedder_identity)
@@ -519,7 +600,12 @@ class AsyncVectorACL(_Base):
 
     @without_context
     async def close(self) -> None:
-        """Close every store and the audit sink; see `VectorACL.close`. Raises: also ClosedError in another loop."""
+        """Close every store and the audit sink; see `VectorACL.close`.
+
+        Raises:
+            StoreError: Closing failed.
+            ClosedError: It was called in another event loop.
+        """
         if self._closed:
             return
         if os.getpid() != self._pid:
@@ -529,8 +615,8 @@ class AsyncVectorACL(_Base):
             self._check_loop()
         self._closed = True
         ending = _Ending(debug=self.config.debug_errors)
-        if self._stores:  # whoever is making a port finishes it first; in a thread, since that may take a while
-            with ending.of("A port that was being made"):
+        if self._stores:  # a port that is being created is finished first; in a thread, since that may take long
+            with ending.of("A port that was being created"):
                 await _to_its_end(self._mark_closed)
         for named in self._stores.values():
             if named.aport is not None:
@@ -566,11 +652,24 @@ def connect(
     embedder: Embedder | None = None,
     clients: Mapping[str, Any] | None = None,
 ) -> VectorACL:
-    """Open *config* (a TOML file's path, a dict or a `Config`), contact its default store and check its posture.
+    """Open a configuration, contact its default store and check that store's posture.
 
-    *store* overrides the default store. *policy*, *sink* and *embedder* override what config names.
-    *clients* maps a store's name to a client of the application's own (pgvector: a psycopg pool); it stays open.
-    Raises: ConfigError, AdapterNotFoundError, PostureError, StoreError.
+    Args:
+        config: The path of a TOML file, a dict or a `Config`.
+        store: The name of the default store; overrides the configuration.
+        policy: The policy; overrides the configuration.
+        sink: The audit sink; overrides the configuration.
+        embedder: The embedder; overrides the configuration.
+        clients: The application's own clients by the store's name (pgvector: a psycopg pool). They stay open.
+
+    Returns:
+        The opened configuration; use it as a context manager, or call `close`.
+
+    Raises:
+        ConfigError: The configuration is wrong.
+        AdapterNotFoundError: The adapter is not installed.
+        PostureError: The store does not reach the required isolation grade.
+        StoreError: The store cannot be reached.
     """
     acl = VectorACL(config, store=store, policy=policy, sink=sink, embedder=embedder, clients=clients)
     try:
@@ -589,12 +688,27 @@ def aconnect(
     embedder: Embedder | None = None,
     clients: Mapping[str, Any] | None = None,
 ) -> AsyncVectorACL:
-    """Return the asyncio form of `connect`, opened on first use (or by `await acl.open()`). Raises: ConfigError."""
+    """Return the asyncio form of `connect`, opened at first use or by `await acl.open()`.
+
+    Args:
+        config: See `connect`.
+        store: See `connect`.
+        policy: See `connect`.
+        sink: See `connect`.
+        embedder: See `connect`.
+        clients: The application's own asyncio clients by the store's name.
+
+    Returns:
+        The configuration, not yet opened.
+
+    Raises:
+        ConfigError: The configuration is wrong.
+    """
     return AsyncVectorACL(config, store=store, policy=policy, sink=sink, embedder=embedder, clients=clients)
 
 
 async def _to_its_end(work: Callable[[], object]) -> None:
-    """Do *work* in a thread, to its end also where the caller is cancelled meanwhile; that is raised then."""
+    """Run *work* in a thread to its end, even if the caller is cancelled; then raise the cancellation."""
     task = asyncio.ensure_future(asyncio.to_thread(work))
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -612,7 +726,7 @@ async def _to_its_end(work: Callable[[], object]) -> None:
 
 
 class _Ending:
-    """Closes one thing after the other, whatever fails, and keeps the first error for the end."""
+    """Closes several objects in turn, whatever fails, and raises the first error at the end."""
 
     def __init__(self, *, debug: bool) -> None:
         self._debug = debug
@@ -620,14 +734,14 @@ class _Ending:
 
     @contextmanager
     def of(self, what: str) -> Iterator[None]:
-        """Go on after what is closed inside failed; *what* begins a sentence."""
+        """Collect an error of the block, which closes *what* (the start of a sentence), and continue."""
         try:
             yield
-        except BaseException as error:  # noqa: BLE001 - the rest is closed first, then it is raised
+        except BaseException as error:  # noqa: BLE001 - raised after the rest was closed
             if isinstance(error, Exception) and not isinstance(error, VectorACLError):
                 message = (
-                    f"{what} could not be closed ({type(error).__name__}); "
-                    "debug_errors = true shows what was said. All else was closed."
+                    f"{what} could not be closed ({type(error).__name__}). Everything else was closed. Set "
+                    "debug_errors = true to see the cause."
                 )
                 error = wrapped(error, message, debug=self._debug, code="close")
             if self._first is None:
@@ -638,13 +752,13 @@ class _Ending:
                 self._first.add_note(f"and then: {error}")
 
     def finish(self) -> None:
-        """Raises: the first error, if there was one."""
+        """Raise the first error, if there was one."""
         if self._first is not None:
             raise self._first from self._first.__cause__
 
 
 def _attach(ending: VectorACLError, error: BaseException | None) -> None:
-    """Say the error of closing by a note on *error*, which ended the block. Raises: *ending* where there is none."""
+    """Attach *ending*, an error of closing, as a note to *error*, which ended the block. Raises: *ending* if None."""
     if error is None:
         raise ending
     error.add_note(f"and then: {ending}")
@@ -661,7 +775,7 @@ def _open_policy(config: PolicyConfig, shared: tuple[str, ...], *, debug: bool =
         return TenantPolicy(tuple(check_tenant(one) for one in shared))
     if not config.allow_import:
         raise ConfigError(
-            "policy.use is an import path. Only code that you trust may decide: set allow_import = true under [policy]."
+            "policy.use is an import path, which runs code. If you trust it, set allow_import = true under [policy]."
         )
     found = import_path(config.use, "policy.use")
     if not isinstance(found, Policy) and callable(found):
@@ -669,12 +783,14 @@ def _open_policy(config: PolicyConfig, shared: tuple[str, ...], *, debug: bool =
             found = found()
         except VectorACLError:
             raise
-        except Exception as error:  # noqa: BLE001 - raised as ours
-            said = "debug_errors = true shows what it said"
-            text = f"policy.use: making the policy failed ({type(error).__name__}); {said}."
+        except Exception as error:  # noqa: BLE001 - raised again as a ConfigError
+            text = (
+                f"policy.use: creating the policy failed ({type(error).__name__}). Set debug_errors = true to see the "
+                "cause."
+            )
             raise ConfigError(text) from (error if debug else None)
     if not isinstance(found, Policy):
-        raise ConfigError("policy.use names neither a Policy (version and decide) nor a callable that returns one.")
+        raise ConfigError("policy.use must name a Policy (version and decide) or a callable that returns one.")
     return found
 
 

@@ -1,7 +1,7 @@
-"""The handles: what an application holds. A handle is bound to one principal and has no method that reaches others.
+"""The handles of an application. A handle is bound to one principal, and none of its methods reaches another's rows.
 
-`ScopedRetriever` and `AsyncScopedRetriever` differ in who drives: each method builds the same flow
-(`handle.ScopedBase`).
+`ScopedRetriever` and `AsyncScopedRetriever` build the same flows (`engine.handle.ScopedBase`) and differ only in the
+driver.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ _BATCH = 500
 
 
 class ScopedRetriever(ScopedBase):
-    """Search and write as one principal. A plain value: it holds no connection, and policy is asked at each call.
+    """Searches and writes as one principal.
 
-    `with` is optional; it only makes later use an error.
+    A handle is a plain value: it holds no connection, and the policy is asked at each call. `with` is optional; it
+    only makes later use an error.
     """
 
     __slots__ = ()
@@ -66,14 +67,29 @@ class ScopedRetriever(ScopedBase):
     ) -> Result:
         """Return the *k* best chunks that this principal may see.
 
-        *query* is text (config names an embedder), a vector of the store's dimension, or `Lexical`, `Hybrid`, `Like`.
-        *where* narrows inside the scope. *min_score* drops hits below it. With *group_by* = "document", *k* counts
-        documents and each gives up to *per_group* hits. *include* chooses among "text", "metadata" and "vector".
-        *exact* demands exact ranking; *tuning* holds settings that the adapter declares (pgvector: ef_search).
-        *timeout* is in seconds for the whole call.
+        Args:
+            query: A text (if the configuration names an embedder), a vector of the store's dimension, or a `Lexical`,
+                `Hybrid` or `Like` query.
+            k: The number of hits, or of documents with *group_by*.
+            where: A filter that narrows the search inside the scope.
+            min_score: Hits with a lower score are dropped.
+            group_by: "document" returns up to *per_group* hits of each of the *k* best documents.
+            per_group: The number of hits per document with *group_by*.
+            include: The parts of a hit to return, out of "text", "metadata" and "vector".
+            exact: Require exact ranking, without an approximate index.
+            tuning: Settings that the adapter declares (pgvector: `ef_search`).
+            timeout: The time limit of the whole call, in seconds; None applies the configured limits.
 
-        Raises: InvalidInputError, ReservedFieldError, UnsupportedPredicateError before any I/O; DeniedError;
-        StoreError; ScopeViolationError.
+        Returns:
+            The hits, best first, and whether they are complete.
+
+        Raises:
+            InvalidInputError: An argument has the wrong form; nothing was sent.
+            ReservedFieldError: *where* names a reserved field; nothing was sent.
+            UnsupportedPredicateError: The store has no exact form of the filter or query; nothing was sent.
+            DeniedError: The policy does not permit the search.
+            StoreError: The store, the embedder or the audit sink failed.
+            ScopeViolationError: The store returned a row outside the scope.
         """
         work = self._search(
             (query,),
@@ -102,7 +118,26 @@ class ScopedRetriever(ScopedBase):
         tuning: Mapping[str, int] | None = None,
         timeout: float | None = None,
     ) -> list[Result]:
-        """Search by each of *queries* under one decision, embedding their texts together; all answer or it raises."""
+        """Search by each of *queries* under one decision, embedding their texts together.
+
+        Args:
+            queries: 1 to 1,000 queries, each as in `search`.
+            k: See `search`, as for all further arguments.
+            where: See `search`.
+            min_score: See `search`.
+            group_by: See `search`.
+            per_group: See `search`.
+            include: See `search`.
+            exact: See `search`.
+            tuning: See `search`.
+            timeout: The time limit of the whole call, in seconds.
+
+        Returns:
+            One result per query, in their order.
+
+        Raises:
+            VectorACLError: As `search`; if one query fails, the call raises.
+        """
         work = self._search(
             _queries(queries),
             k=k,
@@ -117,30 +152,66 @@ class ScopedRetriever(ScopedBase):
         return self._run(work, timeout)
 
     def fetch(self, ids: Ids, *, include: Iterable[str] = arguments.INCLUDE, timeout: float | None = None) -> list[Hit]:
-        """Return the chunks of *ids* (chunk ids, or (document, chunk id) pairs), at most 1,000 ids.
+        """Return chunks by their ids.
 
-        A chunk id alone names the chunk in every document; more than 10,000 chunks are refused. What does not exist
-        and what may not be seen are left out alike.
+        Args:
+            ids: Up to 1,000 chunk ids or (document, chunk id) pairs. A chunk id alone names the chunk in every
+                document.
+            include: The parts of a hit to return, out of "text", "metadata" and "vector".
+            timeout: The time limit of the call, in seconds.
+
+        Returns:
+            The chunks in the order of *ids*. Ids that do not exist, and those that are not visible, are omitted.
+
+        Raises:
+            InvalidInputError: An id has the wrong form, or the ids match more than 10,000 chunks.
+            DeniedError: The policy does not permit it.
+            StoreError: The store or the audit sink failed.
+            ScopeViolationError: The store returned a row outside the scope.
         """
         return self._run(self._fetch(ids, include), timeout)
 
     def count(self, where: Predicate = ALWAYS, *, timeout: float | None = None) -> int:
-        """Return how many chunks this principal sees that match *where*, exactly."""
+        """Return the exact number of visible chunks that match *where*.
+
+        Args:
+            where: A filter that narrows the count inside the scope.
+            timeout: The time limit of the call, in seconds.
+
+        Returns:
+            The number of chunks.
+
+        Raises:
+            UnsupportedPredicateError: The store cannot count, or has no exact form of *where*; nothing was sent.
+            DeniedError: The policy does not permit it.
+            StoreError: The store or the audit sink failed.
+        """
         return self._run(self._count(where), timeout)
 
     def facets(
         self, field: str, *, where: Predicate = ALWAYS, limit: int = 100, timeout: float | None = None
     ) -> list[Facet]:
-        """Return the values of *field* among the visible chunks that match *where*, with how many chunks have each.
+        """Return the values of *field* among the visible chunks that match *where*, each with its number of chunks.
 
-        Exactly, the most frequent first, ties by value, *limit* (1 to 10,000) at most. *field* is a declared field of
-        keywords, numbers or booleans, or of a list of them, or "@document". The count of a value is what `count`
-        returns for *where* and `F[field] == value`, or `.contains(value)` for a list: a chunk counts once for each
-        different element, and one without the field for none.
+        The count of a value equals `count` for *where* and `F[field] == value`, or `.contains(value)` for a list: a
+        chunk counts once for each distinct element, and a chunk without the field does not count.
 
-        Raises: InvalidInputError for another field, ReservedFieldError, UnsupportedPredicateError where the store
-        cannot count by value, all before any I/O; DeniedError (the action is "scan"); StoreError with the code
-        "too_many_values" where a tenant's chunks have more than 10,000 values, since some of them are no answer.
+        Args:
+            field: A declared field of keywords, numbers or booleans, or of lists of them; or "@document".
+            where: A filter that narrows the count inside the scope.
+            limit: The maximum number of values, from 1 to 10,000.
+            timeout: The time limit of the call, in seconds.
+
+        Returns:
+            The values with exact counts, the most frequent first, ties ordered by value.
+
+        Raises:
+            InvalidInputError: The field cannot be counted by; nothing was sent.
+            ReservedFieldError: *where* names a reserved field; nothing was sent.
+            UnsupportedPredicateError: The store cannot count by value; nothing was sent.
+            DeniedError: The policy does not permit the action "scan".
+            StoreError: The store failed. The code is "too_many_values" if a tenant's chunks have more than 10,000
+                values, since a part of them would not be exact.
         """
         return self._run(self._facets(field, where, limit), timeout)
 
@@ -153,19 +224,44 @@ class ScopedRetriever(ScopedBase):
         include: Iterable[str] = arguments.INCLUDE,
         timeout: float | None = None,
     ) -> Page:
-        """Return one page of a scan; pass `page.after` for the next. A cursor is bound to scope and filter.
+        """Return one page of a scan, in the order of tenant, document, generation and chunk id.
 
-        Over all pages a document comes in one version, the first that was seen. What is left of one that was replaced
-        meanwhile, or deleted and written again, is skipped.
+        Over all pages a document appears in one version, the first that was read. If it is replaced, or deleted and
+        written again, in the meantime, the rest of it is skipped.
+
+        Args:
+            where: A filter that narrows the scan inside the scope.
+            size: The maximum number of chunks, from 1 to 10,000.
+            after: The cursor `Page.after` of the previous page; it is bound to the scope and the filter.
+            include: The parts of a hit to return, out of "text", "metadata" and "vector".
+            timeout: The time limit of the call, in seconds.
+
+        Returns:
+            The page; its `after` is None at the end of the scan.
+
+        Raises:
+            InvalidInputError: An argument has the wrong form, or the cursor belongs to another scan.
+            DeniedError: The policy does not permit it.
+            StoreError: The store or the audit sink failed.
+            ScopeViolationError: The store returned a row outside the scope.
         """
         return self._run(self._page(where, size, after, include), timeout)
 
     def scan(
         self, where: Predicate = ALWAYS, *, size: int = 1000, include: Iterable[str] = arguments.INCLUDE
     ) -> Iterator[Hit]:
-        """Iterate over all chunks that match *where*, in pages of *size*; policy is asked again for every page.
+        """Iterate over all visible chunks that match *where*; the policy is asked again for each page.
 
-        Each document comes in one version (see `page`).
+        Args:
+            where: A filter that narrows the scan inside the scope.
+            size: The number of chunks per page, from 1 to 10,000.
+            include: The parts of a hit to return, out of "text", "metadata" and "vector".
+
+        Yields:
+            The chunks; each document appears in one version (see `page`).
+
+        Raises:
+            VectorACLError: As `page`.
         """
         after: str | None = None
         while True:
@@ -178,17 +274,39 @@ class ScopedRetriever(ScopedBase):
                 return
 
     def upsert(self, chunks: Iterable[Chunk], *, timeout: float | None = None) -> Written:
-        """Write all *chunks* or none: new ones are added, those with the same document and id overwritten.
+        """Write *chunks*, all or none: add new ones, and overwrite those with the same document and id.
 
-        Raises: InvalidInputError, ReservedFieldError before any I/O; DeniedError, with nothing written; StoreError,
-        whose `sent` is "unknown" where the write may have been applied.
+        Args:
+            chunks: The chunks; at most as many as the store takes in one request.
+            timeout: The time limit of the call, in seconds.
+
+        Returns:
+            The number of written chunks.
+
+        Raises:
+            InvalidInputError: A chunk has the wrong form; nothing was sent.
+            ReservedFieldError: A chunk's metadata uses a reserved key; nothing was sent.
+            TooLargeError: The chunks do not fit one request of the store.
+            DeniedError: The policy does not permit the write; nothing was written.
+            StoreError: The store failed; `sent` is "unknown" if the write may have been applied.
         """
         return self._run(self._upsert(chunks), timeout)
 
     def replace(self, document: str, chunks: Iterable[Chunk], *, timeout: float | None = None) -> Written:
-        """Make *chunks* the whole content of *document*, as a new generation; none of them removes its content.
+        """Replace the whole content of *document* by *chunks*, as a new generation.
 
-        Atomic where `capabilities.atomic_replace`: readers see the old version or the new one. Raises: as `upsert`.
+        It is atomic if the adapter declares `atomic_replace`: readers see the old version or the new one.
+
+        Args:
+            document: The document's id.
+            chunks: The new content, only chunks of this document; an empty iterable removes the content.
+            timeout: The time limit of the call, in seconds.
+
+        Returns:
+            The number of written chunks.
+
+        Raises:
+            VectorACLError: As `upsert`.
         """
         return self._run(self._replace(document, chunks), timeout)
 
@@ -200,9 +318,22 @@ class ScopedRetriever(ScopedBase):
         where: Predicate = UNSET,
         timeout: float | None = None,
     ) -> Written:
-        """Delete by exactly one selector; what does not exist or may not be deleted is left alone, alike.
+        """Delete chunks by exactly one selector. Chunks that do not exist or may not be deleted are left alone.
 
-        `count` of the answer is how many chunks were deleted, None where the store cannot say.
+        Args:
+            ids: Chunk ids or (document, chunk id) pairs.
+            document: The id of a document.
+            where: A filter.
+            timeout: The time limit of the call, in seconds.
+
+        Returns:
+            The number of deleted chunks; None if the store cannot count them.
+
+        Raises:
+            InvalidInputError: Not exactly one selector was passed, or it has the wrong form; nothing was sent.
+            UnsupportedPredicateError: The store has no exact form of *where*; nothing was sent.
+            DeniedError: The policy does not permit it.
+            StoreError: The store failed; `sent` is "unknown" if the deletion may have been applied.
         """
         return self._run(self._delete(ids, document, where), timeout)
 
@@ -214,19 +345,27 @@ class ScopedRetriever(ScopedBase):
         resume: str | Path | None = None,
         progress: LoadProgress | None = None,
     ) -> LoadReport:
-        """Write a stream of any length in batches, in bounded memory; each batch is written whole or not at all.
+        """Write a stream of any length in batches and bounded memory; each batch is written whole or not at all.
 
-        *batch* None is 500 chunks, or as many as the store takes at once; of texts that have to be embedded, as many as
-        take a few seconds.
+        If it is interrupted, the exception carries a note with the progress, and a StoreError has it as `written`.
 
-        *resume* is the path of a small journal: if the file exists, the chunks that it says were written are skipped,
-        after a look at whether the store really has them with their content. What it has not, what was corrected in the
-        stream since, and what this principal may not read (so that it cannot be looked at) is written again.
-        *progress* is called with the number written after each batch. If it is interrupted, the exception carries a
-        note with what was written, and `error.written` where it is ours.
+        Args:
+            stream: The chunks.
+            batch: The number of chunks per batch. None means 500 or the store's maximum, and for texts that have to be
+                embedded as many as take a few seconds.
+            resume: The path of a small journal. If the file exists, the chunks that it lists are skipped, after a
+                check that the store holds them with their content. Chunks that the store lacks, that were changed in
+                the stream, or that this principal may not read (so that they cannot be checked) are written again.
+            progress: A callback that gets the number of written chunks after each batch.
 
-        Raises: as `upsert`; InvalidInputError if the journal belongs to another stream, tenant or store, or if another
-        load goes on with it; StoreError with the code "journal" if it cannot be written any more.
+        Returns:
+            The numbers of written and skipped chunks.
+
+        Raises:
+            InvalidInputError: As `upsert`; or the journal belongs to another stream, tenant or store, or another load
+                is using it.
+            StoreError: As `upsert`; the code is "journal" if the journal cannot be written any more.
+            DeniedError: The policy does not permit the write.
         """
         report = LoadReport()
         size = self._batch(batch)
@@ -268,13 +407,13 @@ class ScopedRetriever(ScopedBase):
 
 
 class AsyncScopedRetriever(ScopedBase):
-    """`ScopedRetriever` for asyncio: the same methods, awaited; `scan` is an async iterator."""
+    """`ScopedRetriever` for asyncio: the same methods as coroutines; `scan` is an async iterator."""
 
     __slots__ = ()
 
     async def __aenter__(self) -> Self:
         if not self._life.open():
-            raise ClosedError("This handle was closed. Ask for a new one: acl.scoped(principal).")
+            raise ClosedError("This handle was closed. Get a new one with acl.scoped(principal).")
         return self
 
     async def __aexit__(
@@ -464,7 +603,9 @@ class AsyncScopedRetriever(ScopedBase):
 
 def _queries(queries: object) -> tuple[Query, ...]:
     if isinstance(queries, str | bytes | Mapping) or not isinstance(queries, Iterable):
-        raise InvalidInputError("search_many() takes a list of queries.", field="queries")
+        raise InvalidInputError(
+            f"search_many() takes a list of queries, got {type(queries).__name__}.", field="queries"
+        )
     listed = tuple(queries)
     if not 1 <= len(listed) <= 1000:
         raise InvalidInputError("search_many() takes 1 to 1,000 queries.", field="queries")
@@ -472,5 +613,5 @@ def _queries(queries: object) -> tuple[Query, ...]:
 
 
 def _batch(given: int | None, most: int) -> int:
-    """Return how many chunks `load` writes at once. Raises: InvalidInputError."""
+    """Return the number of chunks that `load` writes at once. Raises: InvalidInputError."""
     return min(_BATCH, most) if given is None else arguments.integer(given, "batch", 1, most)
