@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from vectoracl_conformance.context import perform
 from vectoracl_conformance.context.registry import Check
 from vectoracl_conformance.running import run_checks
 
@@ -30,8 +31,8 @@ async def cancel(assertions):
 def limited(body, limit):
     context = SimpleNamespace(recorder=[], mode="async")
     check = Check("R1", "a check", "an attack", "a breach", body)
-    options = run_checks.Options("memory", limit=limit)
-    return asyncio.run(run_checks._limited(run_checks.perform(check, context, options), "R1", options))
+    options = perform.Options("memory", limit=limit)
+    return asyncio.run(run_checks._limited(perform.perform(check, context, options), "R1", options))
 
 
 @pytest.mark.parametrize("body", [sleep, sleep_on])

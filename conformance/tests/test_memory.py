@@ -2,8 +2,9 @@
 
 import pytest
 
+from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.harness import load_harness
-from vectoracl_conformance.running.run_checks import Options, run_checks
+from vectoracl_conformance.running.run_checks import run_checks
 from vectoracl_conformance.verdict import REQUIRED, judge
 
 

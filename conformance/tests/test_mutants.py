@@ -2,9 +2,10 @@
 
 import pytest
 
+from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.harness import load_harness
 from vectoracl_conformance.mutants import GENERAL
-from vectoracl_conformance.running.run_checks import Options, run_mutant
+from vectoracl_conformance.running.run_checks import run_mutant
 from vectoracl_conformance.verdict import REQUIRED
 
 

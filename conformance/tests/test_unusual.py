@@ -2,8 +2,9 @@
 
 import pytest
 
+from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.harnesses.unusual import ODD
-from vectoracl_conformance.running.run_checks import Options, run_checks
+from vectoracl_conformance.running.run_checks import run_checks
 from vectoracl_conformance.verdict import judge
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.harness import load_harness
 from vectoracl_conformance.running import runner
 from vectoracl_conformance.running.kill_mutant import kill, known
-from vectoracl_conformance.running.run_checks import Options
 from vectoracl_conformance.running.runner import Ask, collected, run
 from vectoracl_conformance.running.worker_pool import Crew
 

@@ -3,8 +3,9 @@
 import pytest
 
 from vectoracl_conformance.context.corpus import DIMENSION
+from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.mutants.lexical import WORDS
-from vectoracl_conformance.running.run_checks import Options, run_checks, run_mutant
+from vectoracl_conformance.running.run_checks import run_checks, run_mutant
 from vectoracl_conformance.verdict import judge
 from vectoracl_pinecone.conformance import harness as conformance
 from vectoracl_pinecone.conformance.harness import PineconeHarness

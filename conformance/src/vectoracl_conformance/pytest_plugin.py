@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from vectoracl_conformance.context.corpus import DECOYS
+from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.harness import Harness, load_harness
 from vectoracl_conformance.reporting.report import story
-from vectoracl_conformance.running.run_checks import Options, fresh, run_mode
+from vectoracl_conformance.running.run_checks import fresh, run_mode
 from vectoracl_conformance.verdict import MODES, REQUIRED, Judged, Noted, fine, judge
 
 _PROPERTY = "vectoracl conformance"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.grades.grading import Grading, engine_grade, wire_grades
 from vectoracl_conformance.harness import Harness, Mutant, Needs, Server, Store
-from vectoracl_conformance.running.run_checks import Options
 
 OPTIONS = Options(seed=3)
 ONE = Options(seed=3, modes=("sync",))

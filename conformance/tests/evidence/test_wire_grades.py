@@ -10,13 +10,13 @@ import pytest
 
 from vectoracl_conformance.context.check_context import CheckContext, drive
 from vectoracl_conformance.context.corpus import K, build
+from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.evidence import Graded, ScopedCall, SqlScope, Tap, Window, Wire, sql_judge
 from vectoracl_conformance.evidence.sessions import Mark
 from vectoracl_conformance.grades.grading import Grading, wire_grades
 from vectoracl_conformance.grades.tour import Tour, told, words
 from vectoracl_conformance.harness import Harness, Mutant, Needs, Server, Store
 from vectoracl_conformance.harnesses.memory import MemoryHarness
-from vectoracl_conformance.running.run_checks import Options
 
 OPTIONS = Options(seed=3)
 

@@ -29,6 +29,8 @@ from vectoracl_conformance.context.corpus import CANARY, Corpus
 from vectoracl_conformance.context.oracle import Oracle, UnfitError, key
 from vectoracl_conformance.context.recorder import words
 from vectoracl_conformance.context.registry import check
+from vectoracl_conformance.harness import Store
+from vectoracl_conformance.isolated.reference_checks import Place, out_of_sight
 
 
 @contextmanager
@@ -497,9 +499,6 @@ async def x5_controls_of_the_kit(t: Assertions) -> None:
     breach="It behaves only where it sees that it is tested: an answer or what is stored differs out of sight.",
 )
 async def x6_same_answers_where_the_kit_is_not_seen(t: Assertions) -> None:
-    from vectoracl_conformance.harness import Store
-    from vectoracl_conformance.isolated.reference_checks import Place, out_of_sight
-
     context = t.context
     config = context.store.outside()
     source = context.source or context.store.dressing()

@@ -14,6 +14,7 @@ from typing import Any
 
 from vectoracl_conformance.context.check_context import STORE, CheckContext, Mode, Wrap, drive
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, OWN_FEW, OWN_MANY, Corpus, K, build
+from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.evidence.calls import ScopedCall
 from vectoracl_conformance.evidence.canaries import grade_canaries
 from vectoracl_conformance.evidence.exchanges import requests
@@ -26,7 +27,6 @@ from vectoracl_conformance.grades.partitions import Parts, judge_parts
 from vectoracl_conformance.grades.shards import STAGES, Seen, Stage, judge_shards, watched
 from vectoracl_conformance.grades.tour import Tour, told
 from vectoracl_conformance.harness import Engine, Harness, Mutant, Needs, PartEngine, Shards, Store
-from vectoracl_conformance.running.run_checks import Options
 from vectoracl_conformance.verdict import EvidenceState
 
 WIRE_GRADES = ("E2v", "E2c", "E2s")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,15 +28,14 @@ from vectoracl_conformance.context.assertions import Abstain, Assertions, Breach
 from vectoracl_conformance.context.check_context import STORE, AwaitableHandle, CheckContext, Client, Mode, drive
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, Corpus, build
 from vectoracl_conformance.context.oracle import UnfitError
+from vectoracl_conformance.context.perform import Options, perform
 from vectoracl_conformance.context.recorder import Recorder
+from vectoracl_conformance.context.registry import CHECKS
 from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryStore
 from vectoracl_conformance.isolated.process import LIMIT, Far, OtherError
 from vectoracl_conformance.verdict import MODES, Noted
 from vectoracl_conformance.wrappers.adapter_wrapper import AdapterWrapper
-
-if TYPE_CHECKING:
-    from vectoracl_conformance.running.run_checks import Options
 
 CHECKED = (
     *(f"R{number}" for number in (1, 2, 4, 5, 9, 10, 11, 12, 13, 14)),
@@ -308,8 +307,6 @@ def _far(place: Place) -> Any:
 
 async def out_of_sight(t: Assertions, place: Place, mode: Mode, seed: int, decoys: int) -> None:
     """Run the checks of `CHECKED` on the adapter out of sight, and judge them as attacks of *t*."""
-    from vectoracl_conformance.checks import CHECKS
-
     with _far(place) as far:
         context = IsolatedContext(place, far, build(seed, min(decoys, DECOYS)), mode)
 
@@ -347,9 +344,6 @@ async def _one(t: Assertions, context: IsolatedContext, id_: str, body: Any) -> 
 
 def noted(place: Place, mode: Mode, options: Options) -> Noted:
     """Perform X6 by itself, in a process that holds neither the adapter nor its harness, and note what became of it."""
-    from vectoracl_conformance.checks import CHECKS
-    from vectoracl_conformance.running.run_checks import perform
-
     seed = options.seed + 1 + MODES.index(mode)
     body = partial(out_of_sight, place=place, mode=mode, seed=seed, decoys=options.decoys)
     work = perform(replace(CHECKS["X6"], body=body), SimpleNamespace(mode=mode, recorder=Recorder()), options)  # type: ignore[arg-type]

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.grades.grading import WIRE_GRADES, Grading, engine_grade, wire_grades
 from vectoracl_conformance.harness import Harness, Mutant, Needs
 from vectoracl_conformance.mutants import GENERAL
-from vectoracl_conformance.running.run_checks import MutantResult, Options, run_mutant
+from vectoracl_conformance.running.run_checks import MutantResult, run_mutant
 
 BY_GRADE = (*WIRE_GRADES, "E3")
 

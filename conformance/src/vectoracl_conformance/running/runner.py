@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from vectoracl.adapter_api.loading import installed
 from vectoracl_conformance.context.corpus import DECOYS
+from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.isolated.reference_checks import Place, noted
-from vectoracl_conformance.running.run_checks import Options
 from vectoracl_conformance.running.run_facts import run_facts
 from vectoracl_conformance.running.worker_output import Lines, SettleRequest, say
 from vectoracl_conformance.running.worker_pool import Crew

@@ -18,9 +18,9 @@ from vectoracl.adapter_api.contract import Opened
 from vectoracl_conformance.context import corpus as corpora
 from vectoracl_conformance.context.check_context import CheckContext, Wrap, drive
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, Corpus, K, build
+from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.harness import Harness, Needs, Store
 from vectoracl_conformance.mutants.reads import PostFilter
-from vectoracl_conformance.running.run_checks import Options
 from vectoracl_conformance.wrappers.adapter_wrapper import wrapped
 
 FEW, MANY = 500, 20_000

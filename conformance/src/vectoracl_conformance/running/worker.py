@@ -16,10 +16,11 @@ from typing import Any, TextIO
 
 from vectoracl.adapter_api.local_servers.start import MissingServerError
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
+from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.grades.grading import WIRE_GRADES, Grading, engine_grade, wire_grades
 from vectoracl_conformance.harness import Harness, HarnessError, Needs, Store, load_harness
 from vectoracl_conformance.running.kill_mutant import kill, known
-from vectoracl_conformance.running.run_checks import Options, run_checks
+from vectoracl_conformance.running.run_checks import run_checks
 from vectoracl_conformance.running.timing import timing
 
 
