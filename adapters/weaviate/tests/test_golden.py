@@ -17,7 +17,7 @@ from vectoracl.errors import RefusedError, StoreError, UntaggedWriteError
 from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl_weaviate.compile import _name
-from vectoracl_weaviate.conformance.harness import WeaviateStore
+from vectoracl_weaviate.conformance.store import WeaviateStore
 from vectoracl_weaviate.conformance.wire_decoding import _message_carries
 from vectoracl_weaviate.ports import Call, compiled
 from vectoracl_weaviate.requests import Dropped

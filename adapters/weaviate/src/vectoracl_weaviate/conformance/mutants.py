@@ -9,7 +9,7 @@ from typing import Any
 from vectoracl.adapter_api.contract import Opened
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_weaviate.compile_predicate import Filters
-from vectoracl_weaviate.conformance.harness import WeaviateStore
+from vectoracl_weaviate.conformance.store import WeaviateStore
 from vectoracl_weaviate.requests import Create, Drop, Find, Groups, Tally
 
 _ADAPTER = "vectoracl_weaviate.adapter:WeaviateAdapter"
