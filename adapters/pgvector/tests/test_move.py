@@ -18,9 +18,10 @@ from psycopg.errors import InsufficientPrivilege, QueryCanceled, SerializationFa
 import vectoracl as v
 from vectoracl import Chunk, testing
 from vectoracl.errors import RefusedError, StoreError
+from vectoracl_pgvector.names import CONSTRAINT
 from vectoracl_pgvector.tiers import move, promotion
 from vectoracl_pgvector.tiers.base import Mover
-from vectoracl_pgvector.tiers.shadow_copy import CONSTRAINT, ShadowCopy
+from vectoracl_pgvector.tiers.shadow_copy import ShadowCopy
 
 from pgvector_support.moving import ACME, BETA, Crowd, History, Rows, chunks, everything, fill, leftovers, owner_of
 

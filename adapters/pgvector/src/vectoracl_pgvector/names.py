@@ -12,6 +12,9 @@ SETTING = "vectoracl.tenant"
 # Named last, pg_temp is searched last: left out, it comes first for types and tables, before PostgreSQL's own.
 SAFE_PATH = ("search_path", "pg_catalog, pg_temp")
 NO_JIT = ("jit", "off")
+# Of the copy of a tenant that a move fills; the posture check and the messages of failures name them too.
+CONSTRAINT = "vectoracl_moving"
+UNFINISHED = "vectoracl: unfinished copy for "
 EXTENSION_SCHEMA = "public"  # where the extension goes if nobody says where
 _OPERATOR = {"cosine": "<=>", "inner": "<#>", "l2": "<->"}
 _OPCLASS = {"cosine": "cosine_ops", "inner": "ip_ops", "l2": "l2_ops"}

@@ -14,7 +14,7 @@ import psycopg
 import vectoracl as v
 from vectoracl import Chunk, testing
 from vectoracl.errors import StoreError
-from vectoracl_pgvector.tiers.shadow_copy import CONSTRAINT
+from vectoracl_pgvector.names import CONSTRAINT
 
 ACME = testing.principal("ann", "acme")
 BETA = testing.principal("bob", "beta")

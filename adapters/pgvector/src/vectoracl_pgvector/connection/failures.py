@@ -13,7 +13,7 @@ from vectoracl_pgvector.compile_predicate import FOREIGN_FORM
 from vectoracl_pgvector.connection.limits import limit
 from vectoracl_pgvector.connection.liveness import HungUpError
 from vectoracl_pgvector.connection.sqlstates import ADAPTER, answered
-from vectoracl_pgvector.tiers.shadow_copy import CONSTRAINT
+from vectoracl_pgvector.names import CONSTRAINT
 
 _FOREIGN_FORM = re.compile(f"{FOREIGN_FORM}((?:[0-9a-f]{{2}})+)")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from vectoracl_pgvector.names import CONSTRAINT, UNFINISHED
 from vectoracl_pgvector.posture import reach_sql
 from vectoracl_pgvector.posture import sql_fragments as parts
 from vectoracl_pgvector.posture.backups import POWERFUL
@@ -28,7 +29,6 @@ from vectoracl_pgvector.posture.sql_table import (
     REWRITE_RULES,
     VIEWS,
 )
-from vectoracl_pgvector.tiers.shadow_copy import CONSTRAINT, UNFINISHED
 
 SERVER: Final = (
     parts.REACH

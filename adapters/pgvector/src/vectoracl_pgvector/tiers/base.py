@@ -14,8 +14,8 @@ from psycopg.errors import LockNotAvailable
 from vectoracl.adapter_api.contract import Progress
 from vectoracl.errors import RefusedError
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.names import NO_JIT, SETTING, quote
-from vectoracl_pgvector.tiers.shadow_copy import CONSTRAINT, TRIGGERS, ShadowCopy, marker_prefix
+from vectoracl_pgvector.names import CONSTRAINT, NO_JIT, SETTING, quote
+from vectoracl_pgvector.tiers.shadow_copy import TRIGGERS, ShadowCopy, marker_prefix
 
 Connection = psycopg.Connection[Any]
 

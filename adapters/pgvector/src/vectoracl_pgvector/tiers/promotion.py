@@ -9,11 +9,10 @@ from psycopg.errors import LockNotAvailable, OperationalError
 
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl_pgvector import schema
-from vectoracl_pgvector.names import quote
+from vectoracl_pgvector.names import CONSTRAINT, quote
 from vectoracl_pgvector.posture import releases
 from vectoracl_pgvector.tiers.base import Mover, milliseconds
 from vectoracl_pgvector.tiers.partitions import own_partitions
-from vectoracl_pgvector.tiers.shadow_copy import CONSTRAINT
 
 _BATCH = 1000
 

@@ -13,12 +13,10 @@ from collections.abc import Iterator
 
 from vectoracl_pgvector import schema
 from vectoracl_pgvector.config import PgvectorConfig
-from vectoracl_pgvector.names import Names, literal, quote
+from vectoracl_pgvector.names import CONSTRAINT, UNFINISHED, Names, literal, quote
 
-UNFINISHED = "vectoracl: unfinished copy for "  # posture_sql.py looks for it too
 # The mover's own DELETE must not reach the copy. The setting alone would be anybody's to set, so the role counts too.
 MOVING = "vectoracl.moving"
-CONSTRAINT = "vectoracl_moving"
 TRIGGERS = ("vectoracl_moving_write", "vectoracl_moving_delete")
 
 
