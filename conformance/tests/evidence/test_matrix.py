@@ -13,7 +13,7 @@ from vectoracl_conformance.evidence.calls import ScopedCall
 from vectoracl_conformance.evidence.canaries import grade_canaries
 from vectoracl_conformance.evidence.outcome import Graded
 from vectoracl_conformance.evidence.protocols import postgres
-from vectoracl_conformance.evidence.sql.scope import SqlScope, sql_judge
+from vectoracl_conformance.evidence.sql_scope import SqlScope, sql_judge
 from vectoracl_conformance.evidence.structure import grade_structure
 from vectoracl_conformance.evidence.volume import grade_volume, sample
 

@@ -17,7 +17,7 @@ from vectoracl_conformance.evidence.protocols.postgres import Statement
 from vectoracl_conformance.evidence.protocols.postgres_settings import Setting, Settings
 from vectoracl_conformance.evidence.protocols.postgres_values import Param
 from vectoracl_conformance.evidence.sessions import Mark, Place, Recording, Session, Window
-from vectoracl_conformance.evidence.sql.scope import SqlScope, prove, sql_judge
+from vectoracl_conformance.evidence.sql_scope import SqlScope, prove, sql_judge
 from vectoracl_conformance.evidence.structure import Proof, by_carries, grade_structure
 
 T = "tenant-1"

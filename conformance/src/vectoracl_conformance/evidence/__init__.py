@@ -28,7 +28,7 @@ from vectoracl_conformance.evidence.canaries import grade_canaries
 from vectoracl_conformance.evidence.exchanges import Decoded, Decoder, Exchange, by_preface
 from vectoracl_conformance.evidence.outcome import Graded
 from vectoracl_conformance.evidence.sessions import Mark, Recording, Session, Window, WireRecorder
-from vectoracl_conformance.evidence.sql.scope import SqlScope, sql_judge
+from vectoracl_conformance.evidence.sql_scope import SqlScope, sql_judge
 from vectoracl_conformance.evidence.structure import Judge, Proof, by_carries, grade_structure
 from vectoracl_conformance.evidence.tap import Tap, Taps
 from vectoracl_conformance.evidence.volume import Sample, Traffic, grade_volume, sample, traffic

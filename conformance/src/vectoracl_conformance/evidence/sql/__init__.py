@@ -1,1 +1,1 @@
-"""Proofs over SQL text: what a statement can reach."""
+"""PostgreSQL's SQL as text: its tokens, its names, and the form of a statement."""
