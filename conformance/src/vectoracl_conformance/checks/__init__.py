@@ -2,6 +2,7 @@
 
 from vectoracl_conformance.checks import (
     concurrent_writers,
+    isolation,
     lexical,
     principal,
     read,
@@ -12,5 +13,5 @@ from vectoracl_conformance.checks import (
 )
 from vectoracl_conformance.context.registry import CHECKS, Check
 
-MODULES = (read, lexical, concurrent_writers, versions, write, principal, session, side_channels)
+MODULES = (read, lexical, concurrent_writers, versions, write, principal, session, side_channels, isolation)
 __all__ = ["CHECKS", "MODULES", "Check"]

@@ -1,11 +1,10 @@
-"""X1 to X6: what leaks beside the results, posture, undeclared operations, a random machine, the kit, being seen."""
+"""X1 to X5: what leaks around the results, posture, undeclared operations, random operations, and the kit itself."""
 
 from __future__ import annotations
 
 import io
 import logging
 import random
-import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,8 +28,6 @@ from vectoracl_conformance.context.corpus import CANARY, Corpus
 from vectoracl_conformance.context.oracle import Oracle, UnfitError, key
 from vectoracl_conformance.context.recorder import words
 from vectoracl_conformance.context.registry import check
-from vectoracl_conformance.harness import Store
-from vectoracl_conformance.isolated.reference_checks import Place, out_of_sight
 
 
 @contextmanager
@@ -489,22 +486,3 @@ async def x5_controls_of_the_kit(t: Assertions) -> None:
     )
     await context.handle(own).delete(ids=["control"])
     t.positive_control(not context.state(own), "the census sees a delete at once", context.state(own))
-
-
-@check(
-    "X6",
-    "the same out of the kit's sight",
-    attack="Put the adapter into a process of its own that holds the library and nothing of the kit - no module, "
-    "argument, environment, frame, parent or name that says so - and run checks of reading and writing there again.",
-    breach="It behaves only where it sees that it is tested: an answer or what is stored differs out of sight.",
-)
-async def x6_same_answers_where_the_kit_is_not_seen(t: Assertions) -> None:
-    context = t.context
-    config = context.store.outside()
-    source = context.source or context.store.dressing()
-    t.kit_control(config is not None, "the harness's store cannot be opened by another process")
-    t.kit_control(
-        bool(source) or type(context.store).dress is Store.dress, "the harness dresses the adapter, and only here"
-    )
-    place = Place(config or {}, source, context.store.settle, context.python, [path for path in sys.path if path])
-    await out_of_sight(t, place, context.mode, context.rng.py.randrange(2**31), context.corpus.decoys)

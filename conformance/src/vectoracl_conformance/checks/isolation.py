@@ -1,0 +1,29 @@
+"""X6: the checks once more, where the adapter runs in a process that cannot see the kit."""
+
+from __future__ import annotations
+
+import sys
+
+from vectoracl_conformance.context.assertions import Assertions
+from vectoracl_conformance.context.registry import check
+from vectoracl_conformance.harness import Store
+from vectoracl_conformance.isolated.reference_checks import Place, out_of_sight
+
+
+@check(
+    "X6",
+    "the same out of the kit's sight",
+    attack="Put the adapter into a process of its own that holds the library and nothing of the kit - no module, "
+    "argument, environment, frame, parent or name that says so - and run checks of reading and writing there again.",
+    breach="It behaves only where it sees that it is tested: an answer or what is stored differs out of sight.",
+)
+async def x6_same_answers_where_the_kit_is_not_seen(t: Assertions) -> None:
+    context = t.context
+    config = context.store.outside()
+    source = context.source or context.store.dressing()
+    t.kit_control(config is not None, "the harness's store cannot be opened by another process")
+    t.kit_control(
+        bool(source) or type(context.store).dress is Store.dress, "the harness dresses the adapter, and only here"
+    )
+    place = Place(config or {}, source, context.store.settle, context.python, [path for path in sys.path if path])
+    await out_of_sight(t, place, context.mode, context.rng.py.randrange(2**31), context.corpus.decoys)
