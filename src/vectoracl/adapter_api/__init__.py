@@ -33,6 +33,7 @@ if typing.TYPE_CHECKING:
         Threaded,
         together,
     )
+    from vectoracl.adapter_api.deadlines import interrupted_after
     from vectoracl.adapter_api.demo_attacks import AttackContext, Attempt
     from vectoracl.adapter_api.generations import at_generation, version_of
     from vectoracl.adapter_api.hookspecs import hookimpl
@@ -51,6 +52,7 @@ if typing.TYPE_CHECKING:
         Scan,
         Search,
         Upsert,
+        selected_by,
     )
     from vectoracl.adapter_api.posture import Finding, Posture, Rule, Rules
     from vectoracl.adapter_api.settings import Model, Secret
@@ -110,11 +112,13 @@ else:
                 "Opened Operator Port Progress Request TenantInfo TenantKeeper TenantRemover Threaded "
                 "together"
             ),
+            "vectoracl.adapter_api.deadlines": "interrupted_after",
             "vectoracl.adapter_api.demo_attacks": "Attempt AttackContext",
             "vectoracl.adapter_api.generations": "at_generation version_of",
             "vectoracl.adapter_api.hookspecs": "hookimpl",
             "vectoracl.adapter_api.operations": (
-                "ChunkRef Count Delete Facets Fetch Found Include Operation Position Replace Rows Scan Search Upsert"
+                "ChunkRef Count Delete Facets Fetch Found Include Operation Position Replace Rows Scan Search Upsert "
+                "selected_by"
             ),
             "vectoracl.adapter_api.posture": "Finding Posture Rule Rules",
             "vectoracl.adapter_api.settings": "Model Secret",
@@ -241,9 +245,11 @@ __all__ = [
     "dump_metadata",
     "hit_of",
     "hookimpl",
+    "interrupted_after",
     "load_metadata",
     "original",
     "replica",
+    "selected_by",
     "stored_key",
     "stored_tenant",
     "together",

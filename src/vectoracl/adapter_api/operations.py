@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, assert_never
 
-from vectoracl.filters.predicate import Predicate
+from vectoracl.filters.predicate import NEVER, Eq, Predicate
 from vectoracl.model.queries import ResolvedQuery
 from vectoracl.model.records import Hit, Record
 
@@ -176,6 +176,36 @@ class Delete:
 
 
 Operation = Search | Fetch | Count | Facets | Scan | Upsert | Replace | Delete
+
+
+def selected_by(operation: Operation) -> Predicate | tuple[ChunkRef, ...]:
+    """Return the selector of *operation*: a predicate, or the chunks that it names.
+
+    It says which rows the operation is about, not which of them the scope permits. A write selects the rows that it
+    would overwrite or remove: an upsert the chunks of its records, a replace all chunks of its document.
+
+    Args:
+        operation: Any operation.
+
+    Returns:
+        The caller's predicate, `Eq("@document", …)` for a document, or references to chunks. No references select no
+        row. A delete with any number of selectors but one selects no row.
+    """
+    match operation:
+        case Upsert(records=records):
+            return tuple(ChunkRef(record.tag.chunk, record.tag.document) for record in records)
+        case Replace(document=document):
+            return Eq("@document", document)
+        case Fetch(refs=refs):
+            return refs
+        case Delete(refs=refs, document=document, where=where):
+            selectors = [Eq("@document", document)] if document is not None else []
+            given = [one for one in (refs, *selectors, where) if one is not None]
+            return given[0] if len(given) == 1 else NEVER
+        case Search(where=where) | Count(where=where) | Facets(where=where) | Scan(where=where):
+            return where
+        case _:
+            assert_never(operation)
 
 
 class Found(NamedTuple):
