@@ -7,6 +7,8 @@ certification, the wheels, the documentation. Run the others yourself.
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -250,8 +252,16 @@ def stranger(session: nox.Session) -> None:
     ours = ("vectoracl", "vectoracl-conformance", "vectoracl-duckdb")
     fresh = [word for name in ours for word in ("--reinstall-package", name)]
     session.install("--find-links", str(dist), *fresh, "vectoracl-duckdb[test]", *pins())
-    session.run("pytest", "-q", "-c", str(example / "pyproject.toml"), "-p", "no:cacheprovider", str(example / "tests"))
-    session.run("vectoracl", "conformance", "duckdb")
+    # The root's conftest.py needs more than a stranger has.
+    options = ("-q", "-c", str(example / "pyproject.toml"), "-p", "no:cacheprovider", "--noconftest")
+    session.run("pytest", *options, str(example / "tests"), str(ROOT / "tests" / "test_write_an_adapter.py"))
+    page = (ROOT / "docs" / "write-an-adapter.md").read_text(encoding="utf-8")
+    for command in re.findall(r"^\$ (.*)$", page, re.MULTILINE):  # as the page shows them, in their order
+        words = shlex.split(command)
+        if words[:2] == ["pip", "install"]:
+            session.install("--find-links", str(dist), *words[2:], *pins())
+        else:
+            session.run(*words)
 
 
 @nox.session(tags=THOROUGH)

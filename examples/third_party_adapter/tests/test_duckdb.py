@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import Chunk, F, hazmat, testing
-from vectoracl.adapter_api.operations import Count
-from vectoracl.filters.predicate import ALWAYS
+from vectoracl.adapter_api import ALWAYS, Count
 
 FIELDS = {
     "year": "number",
@@ -123,11 +122,7 @@ PREDICATE = st.recursive(
 )
 ASK = st.fixed_dictionaries(
     {"k": st.integers(1, 12), "exact": st.booleans()},
-    optional={
-        "group_by": st.just("document"),
-        "per_group": st.integers(1, 4),
-        "min_score": st.sampled_from([-0.2, 0.0, 0.3]),
-    },
+    optional={"min_score": st.sampled_from([-0.2, 0.0, 0.3])},
 )
 RUN = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 ALL = frozenset({"text", "metadata", "vector"})

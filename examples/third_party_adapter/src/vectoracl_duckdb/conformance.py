@@ -6,10 +6,8 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from vectoracl.adapter_api.chunk_validation import load_metadata
-from vectoracl.filters.validation import check_fields
-from vectoracl.model.records import Record, Tag
-from vectoracl_conformance.harness import Harness, Needs, Server, Store, Weakening
+from vectoracl.adapter_api import Record, Tag, check_fields, load_metadata
+from vectoracl_conformance import Harness, Needs, Server, Store, Weakening
 
 
 class DuckStore(Store):
