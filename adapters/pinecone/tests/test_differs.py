@@ -53,7 +53,7 @@ def differs(config, *words, provision=None):
 @pytest.mark.parametrize("kind", ["vector", "document"])
 def test_another_dimension(kind, dimension):
     with stub(kind=kind) as server:
-        differs(settings(server, dimension=dimension), "vectors of 8 numbers", f"dimension is {dimension}")
+        differs(settings(server, dimension=dimension), "vectors have dimension 8", f"dimension = {dimension}")
 
 
 @pytest.mark.parametrize("dimension", [7, 9])
@@ -61,7 +61,11 @@ def test_another_dimension_of_an_index_that_is_named_by_its_host(dimension):
     """Only an operator may ask the index itself, which tells the tenants' namespaces too."""
     with stub() as server:
         config = settings(server, index=None, control_host=None, host=server.host, dimension=dimension)
-        differs(config, f"{dimension} numbers", provision=("vectors of 8 numbers", f"dimension is {dimension}"))
+        differs(
+            config,
+            f"a vector of dimension {dimension}",
+            provision=("vectors have dimension 8", f"dimension = {dimension}"),
+        )
 
 
 @pytest.mark.parametrize(("has", "metric"), list(permutations(METRICS, 2)))
@@ -76,7 +80,7 @@ def test_another_metric(kind, has, metric):
 def test_another_kind_of_index(has, kind, lexical):
     with stub(kind=has, metric="dotproduct") as server:
         config = settings(server, kind=kind, metric="inner", lexical=lexical)
-        differs(config, f"a {has} index", f"kind is {kind}")
+        differs(config, f"a {has} index", f'kind = "{kind}"')
 
 
 def test_another_kind_is_said_everywhere():
@@ -106,11 +110,11 @@ def test_another_kind_of_index_that_is_named_by_its_host(kind):
     [
         ({"other": DENSE}, {}, ("'other'", "'embedding'")),
         ({"embedding": DENSE}, {"vector_field": "other"}, ("'embedding'", "'other'")),
-        ({"embedding": SPARSE}, {}, ("sparse ones in 'embedding'", "vector_field is 'embedding'")),
+        ({"embedding": SPARSE}, {}, ("sparse vectors in 'embedding'", "vector_field = 'embedding'")),
         ({"text": {"type": "string"}}, {}, ("dense vectors in none", "'embedding'")),
-        ({"_sparse_values": SPARSE}, {}, ("sparse vectors alone", "dense ones of 8 numbers")),
-        ({"_sparse_values": SPARSE}, {"kind": "vector"}, ("sparse vectors alone", "dense ones of 8 numbers")),
-        ({"_sparse_values": SPARSE}, {"kind": "document"}, ("a vector index", "kind is document")),
+        ({"_sparse_values": SPARSE}, {}, ("only sparse vectors", "dense vectors of dimension 8")),
+        ({"_sparse_values": SPARSE}, {"kind": "vector"}, ("only sparse vectors", "dense vectors of dimension 8")),
+        ({"_sparse_values": SPARSE}, {"kind": "document"}, ("a vector index", 'kind = "document"')),
         ({"embedding": DENSE}, {"kind": "document", "lexical": True}, ("'words'", "none")),
         (
             {"embedding": DENSE, "others": SPARSE},

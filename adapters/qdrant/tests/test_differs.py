@@ -75,12 +75,12 @@ def differs(config, *words):
 
 @pytest.mark.parametrize("dimension", [1, 7, 9, 4096])
 def test_another_dimension(filled, dimension):
-    differs(with_(filled["cosine"], dimension=dimension), "vectors of 8 numbers", f"of {dimension} numbers")
+    differs(with_(filled["cosine"], dimension=dimension), "vectors have dimension 8", f"of dimension {dimension}")
 
 
 @pytest.mark.parametrize(("has", "metric"), list(permutations(NAMED, 2)))
 def test_another_metric(filled, has, metric):
-    differs(with_(filled[has], metric=metric), f"by {NAMED[has]}", f"by {NAMED[metric]}")
+    differs(with_(filled[has], metric=metric), f"distance {NAMED[has]}", f"distance {NAMED[metric]}")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_an_index_of_another_type(kind, type_):
         assert server.check() == ("predicate", [])
         assert server.provision() == ["everything is in place"]
     else:
-        repaired(server, key, f"index on it is {type_.value}", f"{INDEX[kind]} index is needed")
+        repaired(server, key, f"has a {type_.value} index", f"needs a {INDEX[kind]} index")
 
 
 @pytest.mark.parametrize("key", [*schema.indexes(SERVER, {})])
@@ -199,11 +199,11 @@ def test_an_index_of_our_own_of_another_type(key, type_):
     some = indexes({})
     del some[key]
     if type_ is None:
-        repaired(Told(SERVER, {}, some), key, "there is no", wanted)
+        repaired(Told(SERVER, {}, some), key, "has no", wanted)
     elif type_.value != wanted:
-        repaired(Told(SERVER, {}, {**some, key: of_type(type_)}), key, f"is {type_.value}", wanted)
+        repaired(Told(SERVER, {}, {**some, key: of_type(type_)}), key, f"has a {type_.value} index", wanted)
     elif key == "group_id":
-        repaired(Told(SERVER, {}, {**some, key: of_type(type_)}), key, "without is_tenant", "with is_tenant")
+        repaired(Told(SERVER, {}, {**some, key: of_type(type_)}), key, "does not have is_tenant", "with is_tenant")
     else:
         assert Told(SERVER, {}, {**some, key: of_type(type_)}).provision() == ["everything is in place"]
 
@@ -215,7 +215,7 @@ def test_a_field_that_a_server_holds_as_another_type(has, declared, points):
     old = field_path(SERVER.payload, "f", FieldType(has))
     server = Told(SERVER, fields, {**indexes(before), old: of_type(INDEX[has], points)})
     said = server.check()[1]
-    assert any(f"there is no {INDEX[declared]} index" in one for one in said), said
+    assert any(f"it has no {INDEX[declared]} index" in one for one in said), said
     if not points:  # its chunks were written again, or there were none
         assert server.provision()
         assert server.check() == ("predicate", [])
@@ -251,4 +251,4 @@ def test_a_field_that_local_mode_holds_as_another_type(has, declared):
 def test_a_field_that_is_new_is_provisioned(kind):
     fields = check_fields({"f": kind})
     server = Told(SERVER, fields, indexes({}))
-    repaired(server, field_path(SERVER.payload, "f", FieldType(kind)), "there is no", INDEX[kind])
+    repaired(server, field_path(SERVER.payload, "f", FieldType(kind)), "has no", INDEX[kind])

@@ -71,12 +71,12 @@ def differs(config, *words):
 
 @pytest.mark.parametrize("dimension", [1, 7, 9, 4096])
 def test_another_dimension(filled, dimension):
-    differs(filled["cosine"].with_(dimension=dimension), "vectors of 8 numbers", f"dimension is {dimension}")
+    differs(filled["cosine"].with_(dimension=dimension), "vectors have dimension 8", f"dimension = {dimension}")
 
 
 @pytest.mark.parametrize(("has", "metric"), list(permutations(DISTANCE, 2)))
 def test_another_metric(filled, has, metric):
-    differs(filled[has].with_(metric=metric), f"ranked by {DISTANCE[has]}", f"metric is {metric}")
+    differs(filled[has].with_(metric=metric), f"distance is {DISTANCE[has]}", f"metric = {metric!r}")
 
 
 def test_another_vector(filled):
@@ -99,7 +99,7 @@ def test_a_property_of_another_type(stores, kind, type_):
         assert provision(config)
         assert findings(config)[1] == []
     else:
-        differs(config, name, type_, f"{WANTED[kind]} is needed")
+        differs(config, name, type_, f"must be {WANTED[kind]}")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_field_that_is_new_is_provisioned(stores):
     config = store.with_(metadata={"f": "keyword"})
     grade, said = findings(config)
     assert (grade, len(said)) == ("none", 1)
-    assert "no such property" in said[0]
+    assert "does not exist" in said[0]
     provision(config)
     assert findings(config) == ("engine", [])
 

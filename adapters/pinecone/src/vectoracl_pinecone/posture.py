@@ -1,6 +1,6 @@
-"""The posture check: what the index's isolation really is. A flow that reads, and a pure judgement.
+"""The posture check: a flow that probes the index, and a pure function that judges the result.
 
-The grade is "partition" where the index can be served from and its default namespace is empty, else "none".
+The grade is "partition" if the index is usable as configured and its default namespace is empty; otherwise "none".
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _HERE: Final = ("localhost", "127.0.0.1", "::1")
 
 
 def look(config: PineconeConfig) -> Flow[Posture]:
-    """Look at the index from outside of all tenants' namespaces; changes nothing.
+    """Check the index without reading any tenant's namespace; changes nothing.
 
-    What the index says of all its namespaces is not asked for: their names and numbers are the tenants' affair, and
-    grow with them. Dimension and key are tried on nobody's namespace, the metric is known to the control plane only.
+    The index is not asked for its statistics: they list the namespaces of all tenants, and grow with them. Dimension
+    and key are tried on a namespace that no tenant uses; only the control plane knows the metric.
     """
     seen = Seen()
     try:
@@ -46,10 +46,10 @@ def look(config: PineconeConfig) -> Flow[Posture]:
     except StoreError as error:
         if error.code == "not_provisioned":
             return judge(config, seen._replace(missing=True))
-        if error.code != "unauthorized":  # a key of the data plane alone: the index answers for itself
+        if error.code != "unauthorized":  # a key without rights on the control plane: probe the index itself
             raise
     if other_fields(config, seen.schema) is not None:
-        return judge(config, seen)  # whatever else is asked is asked in the wrong form
+        return judge(config, seen)  # the other probes would use the API of the wrong kind
     try:
         yield from MayRead()
     except StoreError as error:
@@ -78,7 +78,7 @@ def look(config: PineconeConfig) -> Flow[Posture]:
     try:
         yield from MayWrite()
     except StoreError as error:
-        # Not found is the namespace: the key got as far as being told so.
+        # "Not found" refers to the namespace, so the key was accepted.
         if error.code not in ("unauthorized", "not_provisioned"):
             raise
         seen = seen._replace(writes=error.code == "not_provisioned")
@@ -86,7 +86,7 @@ def look(config: PineconeConfig) -> Flow[Posture]:
 
 
 def kept_embedder(config: PineconeConfig) -> Flow[str | None]:
-    """Return the identity of the embedder that the index keeps, in a record that no tenant's namespace holds."""
+    """Return the embedder that the index keeps, in a record outside of all tenants' namespaces."""
     direction = [1.0] + [0.0] * (config.dimension - 1)
     try:
         found = yield from Query(None, about(config.namespace_prefix), direction, 1, None, metadata=True)
@@ -94,23 +94,23 @@ def kept_embedder(config: PineconeConfig) -> Flow[str | None]:
         if error.code not in ("not_provisioned", "rejected"):
             raise
         return None
-    said = [store_notes.read((one.metadata or {}).get(config.keys.metadata)) for one in found if one.id == ABOUT]
-    return store_notes.embedder_of(said[0]) if said else None
+    notes = [store_notes.read((one.metadata or {}).get(config.keys.metadata)) for one in found if one.id == ABOUT]
+    return store_notes.embedder_of(notes[0]) if notes else None
 
 
 def keeping(config: PineconeConfig, embedder: str) -> Put:
-    """Return the request that keeps *embedder*."""
+    """Return the request that stores *embedder* in that record."""
     line = store_notes.written(None, {store_notes.EMBEDDER: embedder})
     direction = [1.0] + [0.0] * (config.dimension - 1)
     return Put(None, about(config.namespace_prefix), (Record(ABOUT, direction, {config.keys.metadata: line}),))
 
 
 ABOUT = "about"
-"""The id of the record that says whose vectors the index holds."""
+"""The id of the record that names the embedder whose vectors the index holds."""
 
 
 class Seen(NamedTuple):
-    """What was seen: the control plane's `schema` (None: not known), and what was tried on the index itself."""
+    """The results of the probes: the control plane's `schema` (None: not known), and those on the index itself."""
 
     schema: Stats | None = None
     missing: bool = False
@@ -124,7 +124,7 @@ class Seen(NamedTuple):
 
 
 def judge(config: PineconeConfig, seen: Seen) -> Posture:
-    """Judge what was *seen*."""
+    """Judge the results of the probes."""
     findings = tuple(_findings(config, seen))
     grade = "none" if any(one.rule.lowers for one in findings) else "partition"
     facts = [("index", config.index or config.host or ""), ("client", f"pinecone {version('pinecone')}")]
@@ -136,34 +136,43 @@ def judge(config: PineconeConfig, seen: Seen) -> Posture:
 def _findings(config: PineconeConfig, seen: Seen) -> Iterator[Finding]:
     name = config.index or "index"
     if seen.refused:
-        yield _finding(rules.KEY, name, "the API key was refused", "check api_key, and the role of the key")
+        yield _finding(rules.KEY, name, "the API key was refused", "check api_key and the role of the key")
     elif seen.missing:
-        other = "" if seen.schema is not None else f", or it is no {config.kind or 'vector'} index"
-        yield _finding(rules.MISSING, name, f"there is no such index{other}", _PROVISION)
+        other = "" if seen.schema is not None else f", or it is not a {config.kind or 'vector'} index"
+        yield _finding(rules.MISSING, name, f"the index does not exist{other}", _PROVISION)
     else:
         yield from compared(config, name, seen.schema, dimension=seen.dimension)
         if not seen.words:
             fix = "an index with the metric dotproduct" if config.kind == "vector" else "an index with the sparse field"
-            yield _finding(rules.WORDS, name, "it refuses a query by words", f"name {fix}, or set lexical = false")
+            yield _finding(rules.WORDS, name, "it refuses a lexical query", f"name {fix}, or set lexical = false")
         if not seen.answers:
             message = f"it refuses the requests of a {config.kind or 'vector'} index"
-            yield _finding(rules.FIELDS, name, message, "set kind to that of the index, or index beside host")
+            yield _finding(rules.FIELDS, name, message, "set kind to that of the index, or set index as well as host")
         if seen.stray:
             yield _finding(
                 rules.DEFAULT,
                 f"{name}, default namespace",
-                "there are records in it",
-                "move them with `vectoracl provision --adopt`, or delete them",
+                "it contains records",
+                "import them with `vectoracl provision --adopt`, or delete them",
             )
         if not seen.writes:
-            yield _finding(rules.READ_ONLY, name, "the key may not write", "use a key with the role DataPlaneEditor")
+            yield _finding(rules.READ_ONLY, name, "the key is read-only", "use a key with the role DataPlaneEditor")
     if config.host is not None and _plain(config.host):
-        yield _finding(rules.PLAIN, name, "the address is http and not of this machine", 'set host = "https://…"')
+        yield _finding(rules.PLAIN, name, "the address is http, and not on this machine", 'set host = "https://…"')
 
 
 def compared(config: PineconeConfig, name: str, found: Stats | None, *, dimension: bool = True) -> Iterator[Finding]:
-    """Compare the configuration with what an index says of itself; *dimension*: a vector of that size was taken."""
-    other = "configure what it holds, or name another index, provision it and copy there (vectoracl copy)"
+    """Yield the differences between the configuration and an index.
+
+    Args:
+        config: The store's configuration.
+        name: The subject of the findings.
+        found: The description of the index, by itself or by the control plane; None if there is none.
+        dimension: Whether the index accepted a vector of the configured dimension.
+    """
+    other = (
+        "configure the vectors that it holds, or name another index, provision it, and copy the chunks (vectoracl copy)"
+    )
     fields = other_fields(config, found)
     if fields is not None:
         yield _finding(rules.FIELDS, name, fields, other)
@@ -171,36 +180,39 @@ def compared(config: PineconeConfig, name: str, found: Stats | None, *, dimensio
     if found is not None and found.kind == "document" and found.dense is not None and config.lexical:
         words = config.words_field
         if words not in found.sparse:
-            message = f"it has no sparse vector field {words!r}; it has {_named(found.sparse)}"
+            message = f"it does not have the sparse vector field {words!r}; it has {_named(found.sparse)}"
             fix = f"{other}; a sparse field cannot be added later"
             yield _finding(rules.WORDS, name, message, fix)
     if found is not None and found.dimension is not None and found.dimension != config.dimension:
-        message = f"it holds vectors of {found.dimension} numbers, and dimension is {config.dimension}"
+        message = f"its vectors have dimension {found.dimension}, but dimension = {config.dimension}"
         yield _finding(rules.DIMENSION, name, message, other)
     elif not dimension:
-        message = f"it refuses a query by a vector of {config.dimension} numbers"
+        message = f"it refuses a query with a vector of dimension {config.dimension}"
         yield _finding(rules.DIMENSION, name, message, "set dimension to that of the index")
     wanted = METRICS[config.metric]
     if found is None or found.metric is None:
-        message = f"only the control plane knows the metric, and it was not asked; {wanted} is taken on trust"
-        yield _finding(rules.UNKNOWN_METRIC, name, message, "set index beside host, or run `vectoracl provision`")
+        message = f"only the control plane knows the metric, and it was not asked; {wanted} is assumed"
+        fix = "set index as well as host, or run `vectoracl provision`"
+        yield _finding(rules.UNKNOWN_METRIC, name, message, fix)
     elif found.metric != wanted:
-        yield _finding(rules.METRIC, name, f"it ranks by {found.metric}, and the configuration says {wanted}", other)
+        yield _finding(
+            rules.METRIC, name, f"it ranks by {found.metric}, but the configuration asks for {wanted}", other
+        )
 
 
 def other_fields(config: PineconeConfig, found: Stats | None) -> str | None:
-    """Say of which other kind the index was *found* to be, or in which other fields it holds vectors."""
+    """Describe how the kind or the vector fields of the index differ from the configuration; None if they do not."""
     if found is None or found.dense is None:
         return None
     if config.kind is not None and config.kind != found.kind:
-        return f"it is a {found.kind} index, and kind is {config.kind}"
+        return f'it is a {found.kind} index, but kind = "{config.kind}"'
     wanted = VECTOR_FIELD if found.kind == "vector" else config.vector_field
     if wanted in found.dense:
         return None
     if found.kind == "vector":
-        return f"it holds sparse vectors alone, and dense ones of {config.dimension} numbers are needed"
-    held = f"dense vectors in {_named(found.dense)} and sparse ones in {_named(found.sparse)}"
-    return f"it holds {held}, and vector_field is {wanted!r}"
+        return f"it holds only sparse vectors, but dense vectors of dimension {config.dimension} are needed"
+    held = f"dense vectors in {_named(found.dense)} and sparse vectors in {_named(found.sparse)}"
+    return f"it holds {held}, but vector_field = {wanted!r}"
 
 
 def _named(fields: Sequence[str]) -> str:

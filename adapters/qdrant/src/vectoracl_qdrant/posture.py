@@ -1,6 +1,6 @@
-"""The posture check: what the collection's isolation really is. A flow that reads, and a pure judgement.
+"""The posture check: a flow that reads the collection's configuration, and a pure function that judges it.
 
-The grade is "predicate" where the tripwire is in place or cannot be (local mode), else "none".
+The grade is "predicate" if strict mode is set up as required, or cannot be (local mode); otherwise it is "none".
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from vectoracl_qdrant.requests import Describe, Scroll, Version
 
 _PROVISION = "vectoracl provision"
 OLDEST: Final = (1, 16)
-"""The oldest server that honours `update_filter` and knows fallback shards."""
+"""The oldest server that supports `update_filter` and fallback shards."""
 SCOPED_STATISTICS: Final = (1, 19)
-"""The oldest server that computes the rarity of words on a corpus that the query names."""
+"""The oldest server that computes the rarity of words over a corpus that the query names."""
 _HERE: Final = ("localhost", "127.0.0.1", "::1")
 
 
@@ -54,7 +54,7 @@ def look(config: QdrantConfig, fields: Mapping[str, FieldType]) -> Flow[Posture]
 def paths_held(
     config: QdrantConfig, fields: Mapping[str, FieldType], found: models.CollectionInfo
 ) -> Flow[frozenset[str]]:
-    """Return the paths at which points have values: by a server's indexes, in local mode by a point that matters."""
+    """Return the paths at which points have values: from a server's indexes, in local mode from one such point."""
     if not config.local:
         return schema.indexed_paths(found)
     if not fields:
@@ -72,14 +72,20 @@ def judge(
     server: str | None = None,
     held: frozenset[str] = frozenset(),
 ) -> Posture:
-    """Judge what was found (None: no collection); *untagged* is whether there is a point without a tenant.
+    """Judge the configuration of the collection.
 
-    *server* is the version that the server says it has, *held* the paths at which points have values of fields.
+    Args:
+        config: The store's configuration.
+        fields: The declared metadata fields.
+        found: The collection as it was read; None if it does not exist.
+        untagged: Whether there is a point without a tenant; None if that could not be checked.
+        server: The version that the server reports.
+        held: The payload paths at which points have values of fields.
     """
     findings = (*_findings(config, fields, found, untagged, server), *_fields(config, fields, held))
     grade = "none" if any(one.rule.lowers for one in findings) else "predicate"
     facts = [("collection", config.collection), ("client", f"qdrant-client {version('qdrant-client')}")]
-    facts.append(("place", "local mode" if config.local else f"server {server or 'of an unknown version'}"))
+    facts.append(("place", "local mode" if config.local else f"server {server or '(unknown version)'}"))
     if found is not None:
         facts.append(("points", str(found.points_count)))
         facts.append(("indexes", str(len(found.payload_schema))))
@@ -96,7 +102,7 @@ def _findings(
 ) -> Iterator[Finding]:
     name = config.collection
     if found is None:
-        yield _finding(rules.MISSING, name, "there is no such collection", _PROVISION)
+        yield _finding(rules.MISSING, name, "the collection does not exist", _PROVISION)
     else:
         yield from _vectors(config, found)
         if not config.local:
@@ -108,19 +114,20 @@ def _findings(
                 rules.UNTAGGED,
                 name,
                 f"at least one point has no {config.payload.tenant!r}",
-                f"find it with a scroll by is_empty on {config.payload.tenant!r}, and delete it or give it a tenant",
+                f"find it with a scroll that filters by is_empty on {config.payload.tenant!r}; delete it, or set its "
+                "tenant",
             )
         elif untagged is None:
-            yield _finding(rules.UNREAD, name, "the question was refused", _PROVISION)
+            yield _finding(rules.UNREAD, name, "the server refused the query", _PROVISION)
     if config.local:
         yield _finding(
             rules.LOCAL,
             name,
-            "local mode: no strict mode, no indexes, no credentials; only our filter keeps tenants apart",
+            "local mode: no strict mode, no indexes, no credentials; only vectoracl's filter separates the tenants",
             'run a server and set url = "https://…"',
         )
     elif config.url is not None and _plain(config.url):
-        yield _finding(rules.PLAIN, name, "the address is http and not of this machine", 'set url = "https://…"')
+        yield _finding(rules.PLAIN, name, "the address is http, and not on this machine", 'set url = "https://…"')
 
 
 def _fields(config: QdrantConfig, fields: Mapping[str, FieldType], held: frozenset[str]) -> Iterator[Finding]:
@@ -132,11 +139,14 @@ def _fields(config: QdrantConfig, fields: Mapping[str, FieldType], held: frozens
 def _vectors(config: QdrantConfig, found: models.CollectionInfo) -> Iterator[Finding]:
     message, has = schema.other_vectors(config, found), schema.dense(config, found)
     if message is not None:
-        fix = "configure what it holds, or name another collection, provision it and copy there (vectoracl copy)"
+        fix = (
+            "configure the vectors that it holds, or name another collection, provision it, and copy the chunks "
+            "(vectoracl copy)"
+        )
         yield _finding(rules.VECTORS, config.collection, message, fix)
     if (has is not None and has.quantization_config is not None) or found.config.quantization_config is not None:
         yield _finding(
-            rules.QUANTISED, config.collection, "its vectors are quantised", "remove quantization_config, or accept it"
+            rules.QUANTISED, config.collection, "its vectors are quantised", "remove quantization_config, or keep it"
         )
 
 
@@ -148,9 +158,10 @@ def _version(text: str | None) -> tuple[int, int] | None:
 def _old(config: QdrantConfig, server: str | None) -> Iterator[Finding]:
     found = _version(server)
     if found is None:
-        yield _finding(rules.OLD, config.collection, "the server does not say which version it is", "ask its operator")
+        fix = "ask its operator for the version"
+        yield _finding(rules.OLD, config.collection, "the server does not report its version", fix)
     elif found < OLDEST:
-        yield _finding(rules.OLD, config.collection, f"the server is Qdrant {server}", "update it")
+        yield _finding(rules.OLD, config.collection, f"the server is Qdrant {server}", "upgrade the server")
 
 
 def _words(config: QdrantConfig, found: models.CollectionInfo, server: str | None) -> Iterator[Finding]:
@@ -160,17 +171,17 @@ def _words(config: QdrantConfig, found: models.CollectionInfo, server: str | Non
     has = (found.config.params.sparse_vectors or {}).get(config.words)
     if has is None:
         others = ", ".join(repr(one) for one in sorted(found.config.params.sparse_vectors or ()))
-        message = "there is no such sparse vector" + (f"; there is {others}" if others else "")
+        message = "this sparse vector does not exist" + (f"; the collection has {others}" if others else "")
         yield _finding(rules.WORDS, name, message, f"{_PROVISION}, or set words = false")
         return
     if not schema.weighs(has):
         if config.idf:
-            yield _finding(rules.UNWEIGHED, name, "there is no IDF modifier on it", f"{_PROVISION}, or set idf = false")
+            yield _finding(rules.UNWEIGHED, name, "it has no IDF modifier", f"{_PROVISION}, or set idf = false")
     elif not config.idf:
-        yield _finding(rules.STATISTICS, name, "the IDF modifier is on, and idf = false", _PROVISION)
+        yield _finding(rules.STATISTICS, name, "it has the IDF modifier, but idf = false", _PROVISION)
     elif not config.local and (_version(server) or (0, 0)) < SCOPED_STATISTICS:
-        known = f"Qdrant {server}" if server else "of an unknown version"
-        yield _finding(rules.STATISTICS, name, f"the server is {known}", f"set idf = false, and {_PROVISION}")
+        message = f"the server is Qdrant {server}" if server else "the server's version is unknown"
+        yield _finding(rules.STATISTICS, name, message, f"set idf = false, then {_PROVISION}")
 
 
 def _server(config: QdrantConfig, fields: Mapping[str, FieldType], found: models.CollectionInfo) -> Iterator[Finding]:
@@ -181,7 +192,7 @@ def _server(config: QdrantConfig, fields: Mapping[str, FieldType], found: models
         yield _finding(rules.GLOBAL_GRAPH, name, f"m is {found.config.hnsw_config.m}", _PROVISION)
     custom = found.config.params.sharding_method == models.ShardingMethod.CUSTOM
     if custom != config.tiers:
-        message = f"tiers = {str(config.tiers).lower()}, and its shards are {'custom' if custom else 'automatic'}"
+        message = f"tiers = {str(config.tiers).lower()}, but its sharding is {'custom' if custom else 'automatic'}"
         yield _finding(rules.TIERS, name, message, "name another collection and provision it, or change tiers")
     strict = found.config.strict_mode_config
     if strict is None or strict.enabled is not True:

@@ -1,4 +1,7 @@
-"""What the adapter needs of a collection, as data: pure. `operator` applies it, `posture` compares with it."""
+"""The configuration that the adapter needs of a collection, as data. `operator` applies it, `posture` compares it.
+
+Everything here is pure.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ class CreateCollection:
 
 @dataclass(frozen=True, slots=True)
 class UpdateCollection:
-    """Bring an existing collection's graph and strict mode to what they have to be."""
+    """Change the graph and strict mode of an existing collection to the required settings."""
 
     name: str
     hnsw: models.HnswConfigDiff
@@ -41,7 +44,7 @@ class UpdateCollection:
 
 @dataclass(frozen=True, slots=True)
 class CreateWords:
-    """Add the sparse vector of the words to an existing collection; its points get theirs after that."""
+    """Add the sparse vector of the words to an existing collection; its points get their words in a later step."""
 
     name: str
     key: str
@@ -50,7 +53,7 @@ class CreateWords:
 
 @dataclass(frozen=True, slots=True)
 class UpdateWords:
-    """Bring the weighing of words to what is configured."""
+    """Change the weighting of words to the configured one."""
 
     name: str
     key: str
@@ -59,7 +62,7 @@ class UpdateWords:
 
 @dataclass(frozen=True, slots=True)
 class CreateShard:
-    """Create a shard: the one that small tenants share, or, `partial`, one that is not read before it is filled."""
+    """Create a shard: the shared one of small tenants or, with `partial`, one that is not read before it is filled."""
 
     name: str
     key: str
@@ -76,7 +79,7 @@ class DropShard:
 
 @dataclass(frozen=True, slots=True)
 class CopyTenant:
-    """Let the server copy the points that pass `where` from one shard into another, while both are served."""
+    """Have the server copy the points that match `where` from one shard into another, while both are served."""
 
     name: str
     where: models.Filter
@@ -86,7 +89,7 @@ class CopyTenant:
 
 @dataclass(frozen=True, slots=True)
 class CreateIndex:
-    """Create one payload index, before points are written: the tenants' graphs are built by it."""
+    """Create one payload index, before points are written: the server builds the tenants' graphs from it."""
 
     name: str
     key: str
@@ -95,14 +98,14 @@ class CreateIndex:
 
 @dataclass(frozen=True, slots=True)
 class KeepEmbedder:
-    """Write into the collection's metadata whose vectors it holds; what else is there stays."""
+    """Write into the collection's metadata which embedder its vectors are from; other metadata stays."""
 
     name: str
     embedder: str
 
     @property
     def metadata(self) -> dict[str, object]:
-        """Return the part of the metadata that is ours."""
+        """Return vectoracl's part of the metadata."""
         return {METADATA: {store_notes.EMBEDDER: self.embedder}}
 
 
@@ -127,7 +130,7 @@ def vectors(config: QdrantConfig) -> models.VectorParams | dict[str, models.Vect
 
 
 def dense(config: QdrantConfig, found: models.CollectionInfo) -> models.VectorParams | None:
-    """Return the parameters of the configured dense vector, as they were *found*; None if it is not there."""
+    """Return the parameters of the configured dense vector in the collection as *found*; None if it does not exist."""
     has = found.config.params.vectors
     if isinstance(has, models.VectorParams):
         return has if config.vector is None else None
@@ -135,28 +138,28 @@ def dense(config: QdrantConfig, found: models.CollectionInfo) -> models.VectorPa
 
 
 def kept_embedder(found: models.CollectionInfo) -> str | None:
-    """Return the identity of the embedder that the collection's metadata name."""
+    """Return the embedder that the collection's metadata names."""
     ours = (found.config.metadata or {}).get(METADATA)
     return store_notes.embedder_of(ours) if isinstance(ours, dict) else None
 
 
 def other_vectors(config: QdrantConfig, found: models.CollectionInfo) -> str | None:
-    """Say which vectors the collection was *found* to hold, where they are not the configured ones."""
-    has, what = dense(config, found), "unnamed vector" if config.vector is None else f"vector {config.vector!r}"
-    wanted = f"one {what} of {config.dimension} numbers by {DISTANCE[config.metric].value}"
+    """Describe the vectors of the collection as *found*, if they differ from the configured ones; None if not."""
+    has, kind = dense(config, found), "unnamed vector" if config.vector is None else f"vector {config.vector!r}"
+    wanted = f"one {kind} of dimension {config.dimension} with the distance {DISTANCE[config.metric].value}"
     if has is None:
-        return f"it does not hold {wanted}; it has {_named(found)}"
+        return f"it does not have {wanted}; it has {_named(found)}"
     if has.multivector_config is not None:
-        return f"it holds several vectors a point under that name, not {wanted}"
+        return f"it has several vectors per point under that name, not {wanted}"
     if has.datatype not in (None, models.Datatype.FLOAT32):
-        return f"its numbers are {has.datatype.value}, not float32: scores would be rounded in silence"
+        return f"its numbers are {has.datatype.value}, not float32: scores would be rounded silently"
     if (has.size, has.distance) != (config.dimension, DISTANCE[config.metric]):
-        return f"it holds vectors of {has.size} numbers by {has.distance.value}, not {wanted}"
+        return f"its vectors have dimension {has.size} and the distance {has.distance.value}, not {wanted}"
     return None
 
 
 def _named(found: models.CollectionInfo) -> str:
-    """Return the names of the dense vectors that the collection was *found* to hold."""
+    """Return the names of the dense vectors of the collection as *found*."""
     has = found.config.params.vectors
     if isinstance(has, models.VectorParams):
         return "an unnamed vector"
@@ -164,17 +167,17 @@ def _named(found: models.CollectionInfo) -> str:
 
 
 def words(config: QdrantConfig) -> models.SparseVectorParams:
-    """Return the sparse vector of the words; with the modifier the server weighs them, in the corpus it is told."""
+    """Return the sparse vector of the words. With the modifier the server weights them over the corpus of the query."""
     return models.SparseVectorParams(modifier=models.Modifier.IDF if config.idf else models.Modifier.NONE)
 
 
 def weighs(found: models.SparseVectorParams) -> bool:
-    """Tell whether the sparse vector as it was *found* is weighed by rarity."""
+    """Return whether the sparse vector as *found* is weighted by rarity."""
     return found.modifier == models.Modifier.IDF
 
 
 def hnsw(config: QdrantConfig) -> models.HnswConfigDiff:
-    """Return the graph's settings: with m=0 a vector query that names no tenant has nothing to walk."""
+    """Return the graph's settings: with m=0 there is no graph for a vector query that does not name a tenant."""
     return models.HnswConfigDiff(m=0, payload_m=config.payload_m)
 
 
@@ -186,7 +189,7 @@ def query_limit(config: QdrantConfig) -> int:
 def strict_mode(config: QdrantConfig) -> models.StrictModeConfig:
     """Return strict mode. `search_allow_exact=False` is what makes a query without a tenant an error.
 
-    Left at its default, such a query is answered by reading everybody's points. The limits are those of the core.
+    At its default, such a query is answered by reading the points of all tenants. The limits are those of the core.
     """
     return models.StrictModeConfig(
         enabled=True,
@@ -198,9 +201,9 @@ def strict_mode(config: QdrantConfig) -> models.StrictModeConfig:
 
 
 def indexes(config: QdrantConfig, fields: Mapping[str, FieldType]) -> dict[str, IndexParams]:
-    """Return every payload index, the tenant's first. Only the tenant's makes graphs.
+    """Return every payload index, the tenant's first. Only the tenant's index creates graphs.
 
-    Numbers have float indexes throughout: an integer index would cut the fraction off a bound.
+    All numbers have float indexes: an integer index would truncate the fraction of a bound.
     """
     keys = config.payload
     made: dict[str, IndexParams] = {
@@ -238,9 +241,9 @@ def steps(
     *,
     sharded: bool = True,
 ) -> Iterator[Step]:
-    """Yield what is left to do, given the collection as it was *found* (None: there is none).
+    """Yield the remaining steps, given the collection as *found* (None: it does not exist).
 
-    *sharded* is whether the shard that small tenants share is there.
+    *sharded* is whether the shard that small tenants share exists.
     """
     name = config.collection
     if found is None:
@@ -277,25 +280,25 @@ def _same_strict(config: QdrantConfig, found: models.CollectionInfo) -> bool:
 
 
 def same_index(wanted: IndexParams, found: models.PayloadIndexInfo) -> bool:
-    """Tell whether the index that was found serves as the wanted one: its type, and is_tenant."""
+    """Return whether the index as *found* can serve as the wanted one: its type, and is_tenant."""
     return misfit(wanted, found) is None
 
 
 def misfit(wanted: IndexParams, found: models.PayloadIndexInfo | None) -> str | None:
-    """Say how the index that was *found* (None: there is none) is not the wanted one; None: it is."""
+    """Describe how the index as *found* (None: there is none) differs from the wanted one; None if it does not."""
     of_tenant = isinstance(wanted, models.KeywordIndexParams) and wanted.is_tenant is True
     kind = f"{wanted.type.value} index{' with is_tenant' if of_tenant else ''}"
     if found is None:
-        return f"there is no {kind} on it"
+        return f"it has no {kind}"
     if found.data_type.value != wanted.type.value:
-        return f"the index on it is {found.data_type.value}, and a {kind} is needed"
+        return f"it has a {found.data_type.value} index, but needs a {kind}"
     if of_tenant and getattr(found.params, "is_tenant", None) is not True:
-        return f"the index on it is without is_tenant, and a {kind} is needed"
+        return f"its index does not have is_tenant, but it needs a {kind}"
     return None
 
 
 def of_other_types(config: QdrantConfig, fields: Mapping[str, FieldType]) -> dict[str, tuple[str, FieldType]]:
-    """Return where values of a declared field lie that are of another type than its own: field and type by path."""
+    """Return the payload paths of values whose type differs from the declared one: field and type by path."""
     return {
         field_path(config.payload, name, other): (name, other)
         for name, kind in fields.items()
@@ -305,19 +308,19 @@ def of_other_types(config: QdrantConfig, fields: Mapping[str, FieldType]) -> dic
 
 
 def held_otherwise(config: QdrantConfig, fields: Mapping[str, FieldType], paths: Collection[str]) -> Iterator[str]:
-    """Yield for each declared field of which there are values of another type, at one of *paths*, what is there."""
+    """Yield a description of each declared field that has values of another type at one of *paths*."""
     for path, (name, other) in of_other_types(config, fields).items():
         if path in paths:
-            yield f"chunks hold {name!r} as {other.value}, and it is declared as {fields[name].value}"
+            yield f"chunks hold {name!r} as {other.value}, but it is declared as {fields[name].value}"
 
 
 def indexed_paths(found: models.CollectionInfo) -> frozenset[str]:
-    """Return the payload paths at which points have a value, as far as indexes say."""
+    """Return the payload paths at which points have a value, according to the indexes."""
     return frozenset(path for path, index in found.payload_schema.items() if index.points)
 
 
 def lies_otherwise(config: QdrantConfig, fields: Mapping[str, FieldType]) -> models.Filter:
-    """Return what passes the points that hold a value of another type than its field's; for local mode alone.
+    """Return the filter of points that hold a value of another type than its field's; for local mode only.
 
     On a server it would need an index on each path.
     """

@@ -1,7 +1,7 @@
-"""The posture check: what the collection's isolation really is. A flow that reads, and a pure judgement.
+"""The posture check: a flow that reads the collection's configuration, and a pure function that judges it.
 
-The grade is "engine" where the collection is multi-tenant and creates and wakes no tenant by itself, "credential"
-where also every key reaches its own tenant alone, else "none".
+The grade is "engine" if the collection is multi-tenant and does not create or activate tenants automatically,
+"credential" if in addition every key reaches only its own tenant; otherwise it is "none".
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _PROVISION = "vectoracl provision"
 _HERE: Final = ("localhost", "127.0.0.1", "::1")
 _OLDEST = (1, 36)
 _LOOKED_AT = 1
-"""How many tenants' keys are looked at: a start costs the same however many tenants there are."""
+"""The number of tenants' keys to check: the cost of a start does not depend on the number of tenants."""
 _HARMLESS = frozenset({"read_collections", "read_tenants", "read_nodes", "read_cluster"})
 _OF_TENANT = frozenset({"create_data", "read_data", "update_data", "delete_data", "read_tenants"})
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What was read: the collection, the server, and whose rights (None is the process's own key)."""
+    """The result of reading: the collection, the server, and the rights by tenant (None: the process's own key)."""
 
     found: Mapping[str, Any] | None
     about: Mapping[str, Any]
@@ -45,9 +45,9 @@ class Looked:
 def look(
     config: WeaviateConfig, fields: Mapping[str, FieldType], learn: Callable[[int], None] = lambda _: None
 ) -> Flow[Posture]:
-    """Read the collection's configuration and the rights of keys; changes nothing, touches no objects.
+    """Read the collection's configuration and the rights of keys; changes nothing, and reads no objects.
 
-    *learn* is told how many replicas each tenant has.
+    *learn* is called with the number of replicas of each tenant.
     """
     found = yield from Describe()
     learn(schema.replicas(found))
@@ -70,7 +70,7 @@ def look(
 
 
 def judge(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Looked) -> Posture:
-    """Judge what was read."""
+    """Judge the configuration that was read."""
     findings = tuple(_findings(config, fields, looked))
     lowering = {one.rule.id for one in findings if one.rule.lowers}
     if not lowering:
@@ -85,7 +85,7 @@ def judge(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Looke
         ("client", f"weaviate-client {version('weaviate-client')}"),
     ]
     if config.tenant_keys is not None:
-        facts.append(("tenants' keys", f"{looked.keys}, of which {len(looked.rights) - 1} were looked at"))
+        facts.append(("tenants' keys", f"{looked.keys}, {len(looked.rights) - 1} of them checked"))
     kept = None if looked.found is None else store_notes.embedder_of(schema.kept(looked.found))
     return Posture(grade, findings, tuple(facts), embedder=kept)
 
@@ -93,7 +93,7 @@ def judge(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Looke
 def _findings(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Looked) -> Iterator[Finding]:
     name = config.collection
     if looked.found is None:
-        yield Finding(rules.MISSING, name, "there is no such collection", _PROVISION)
+        yield Finding(rules.MISSING, name, "the collection does not exist", _PROVISION)
     else:
         yield from _tenancy(name, looked.found)
         yield from _properties(config, fields, looked.found)
@@ -102,24 +102,24 @@ def _findings(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: L
         stopwords = (looked.found.get("invertedIndexConfig") or {}).get("stopwords") or {}
         if stopwords.get("preset") not in (None, "none") or stopwords.get("additions"):
             fix = f'PUT /v1/schema/{name} with invertedIndexConfig.stopwords = {{"preset": "none"}}'
-            yield Finding(rules.STOPWORDS, name, "a list of stop words applies", fix)
+            yield Finding(rules.STOPWORDS, name, "it has a list of stop words", fix)
     found = re.match(r"(\d+)\.(\d+)", str(looked.about.get("version", "")))
     if found is None or tuple(int(one) for one in found.groups()) < _OLDEST:
-        said = str(looked.about.get("version", "unknown"))
-        yield Finding(rules.VERSION, "server", f"its version is {said}", "upgrade the server")
+        reported = str(looked.about.get("version", "unknown"))
+        yield Finding(rules.VERSION, "server", f"its version is {reported}", "upgrade the server")
     if config.tenant_keys is not None:
         yield from _rights(config, looked)
     elif config.api_key is None:
         yield Finding(rules.ANONYMOUS, config.grpc_target, "no api_key is configured", 'set api_key = { env = "…" }')
     if not config.secure and urlsplit(config.url).hostname not in _HERE:
-        message = "the address is http and not of this machine"
+        message = "the address is http, and not on this machine"
         yield Finding(rules.PLAIN, config.grpc_target, message, 'set url = "https://…"')
 
 
 def _tenancy(name: str, found: Mapping[str, Any]) -> Iterator[Finding]:
     tenancy = found.get("multiTenancyConfig") or {}
     if tenancy.get("enabled") is not True:
-        fix = f"name another collection, provision it, and copy this one in: vectoracl provision --adopt {name}"
+        fix = f"name another collection, provision it, and import this one: vectoracl provision --adopt {name}"
         yield Finding(rules.NO_TENANCY, name, "multi-tenancy is not enabled", fix)
         return
     if tenancy.get("autoTenantCreation"):
@@ -133,7 +133,7 @@ def _properties(config: WeaviateConfig, fields: Mapping[str, FieldType], found: 
     for name, wanted in schema.properties(config, fields).items():
         subject, has = f"{config.collection}.{name}", there.get(name)
         if has is None:
-            parts = ["there is no such property", schema.other_type(name, fields, found)]
+            parts = ["the property does not exist", schema.other_type(name, fields, found)]
             yield Finding(rules.PROPERTY, subject, "; ".join(filter(None, parts)), _PROVISION)
             continue
         message = schema.misfit(wanted, has)
@@ -148,40 +148,45 @@ def _vector(config: WeaviateConfig, found: Mapping[str, Any]) -> Iterator[Findin
     wanted = schema.vector_index(config)
     message = schema.other_vectors(config, found)
     if message is not None:
-        fix = "configure what it holds, or name another collection, provision it and copy there (vectoracl copy)"
+        fix = (
+            "configure the vectors that it holds, or name another collection, provision it, and copy the chunks "
+            "(vectoracl copy)"
+        )
         yield Finding(rules.VECTOR, subject, message, fix)
     if has is None:
         return
     if schema.compressed(config, found):
-        yield Finding(rules.COMPRESSED, subject, "its vectors are compressed", "accept it, or provision another")
+        fix = "keep it, or provision another collection"
+        yield Finding(rules.COMPRESSED, subject, "its vectors are compressed", fix)
     if has.get("vectorIndexType") != wanted["vectorIndexType"]:
         message = f"the index is {has.get('vectorIndexType')}, not {config.index}"
         rule = rules.VECTOR if config.index == "flat" else rules.INDEX
-        yield Finding(rule, subject, message, f'set index = "{has.get("vectorIndexType")}", or provision another')
+        fix = f'set index = "{has.get("vectorIndexType")}", or provision another collection'
+        yield Finding(rule, subject, message, fix)
 
 
 def _replicas(config: WeaviateConfig, found: Mapping[str, Any]) -> Iterator[Finding]:
     there, wanted = schema.replicas(found), config.replication_factor
     if wanted is not None and there != wanted:
-        fix = f"set replication_factor = {there}, or move the collection's replicas on the server"
-        yield Finding(rules.REPLICAS, config.collection, f"each tenant is kept by {there} nodes, not {wanted}", fix)
+        fix = f"set replication_factor = {there}, or change the collection's replicas on the server"
+        yield Finding(rules.REPLICAS, config.collection, f"each tenant is on {there} nodes, not {wanted}", fix)
     elif wanted is None and there > 1:
         fix = f"set replication_factor = {there}"
-        yield Finding(rules.REPLICAS, config.collection, f"each tenant is kept by {there} nodes", fix)
+        yield Finding(rules.REPLICAS, config.collection, f"each tenant is on {there} nodes", fix)
 
 
 def _rights(config: WeaviateConfig, looked: Looked) -> Iterator[Finding]:
     fix = "vectoracl provision"
     for name in looked.stale:
-        message = "the server does not take it"
-        mend = "take its line out of the file of tenant_keys, then vectoracl provision"
-        yield Finding(rules.STALE_KEY, f"the key of {name}", message, mend)
+        message = "the server does not accept it"
+        removal = "remove its line from the file of tenant_keys, then vectoracl provision"
+        yield Finding(rules.STALE_KEY, f"the key of {name}", message, removal)
     for tenant, held in looked.rights.items():
         subject = "api_key" if tenant is None else f"the key of {tenant}"
         rule = rules.OWN_RIGHTS if tenant is None else rules.TENANT_RIGHTS
         if held is None or held.get("roles") is None:
             yield Finding(
-                rules.KEYS_UNUSED, subject, "the server knows no roles of it", "set AUTHORIZATION_RBAC_ENABLED"
+                rules.KEYS_UNUSED, subject, "the server has no roles for it", "set AUTHORIZATION_RBAC_ENABLED"
             )
             continue
         problem = _reaches(config.collection, tenant, held)
@@ -190,7 +195,7 @@ def _rights(config: WeaviateConfig, looked: Looked) -> Iterator[Finding]:
 
 
 def _reaches(collection: str, tenant: str | None, held: Mapping[str, Any]) -> str:
-    """Say what *held* may do beyond its tenant (None: beyond nothing); empty where there is nothing."""
+    """Describe a permission of *held* that reaches beyond its tenant (None: that reaches any object); "" if none."""
     for role in held.get("roles") or ():
         for one in role.get("permissions") or ():
             action = str(one.get("action", ""))
@@ -199,8 +204,8 @@ def _reaches(collection: str, tenant: str | None, held: Mapping[str, Any]) -> st
                 if (place.get("collection"), place.get("tenant")) == (collection, tenant):
                     continue
             if action == "read_tenants" and tenant is not None:
-                return "it may list tenants of its own accord"
+                return "it may list tenants"
             if action in _HARMLESS:
                 continue
-            return f"its role {role.get('name', '?')!r} permits {action or 'something unknown'} beyond it"
+            return f"its role {role.get('name', '?')!r} permits {action or 'an unknown action'} beyond it"
     return ""

@@ -1,4 +1,7 @@
-"""What the adapter needs of a collection, as data: pure. `operator` applies it, `posture` compares with it."""
+"""The configuration that the adapter needs of a collection, as data. `operator` applies it, `posture` compares it.
+
+Everything here is pure.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +36,14 @@ class CreateCollection:
 
 @dataclass(frozen=True, slots=True)
 class UpdateCollection:
-    """Bring the settings of an existing collection that can be changed to what they have to be."""
+    """Change the settings of an existing collection to the required ones, where Weaviate allows it."""
 
     body: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class AddProperty:
-    """Add one property; `field` is the metadata field that it holds, whose values older objects have to be given."""
+    """Add one property. `field` is the metadata field that it holds; older objects then need its values."""
 
     name: str
     body: Mapping[str, Any]
@@ -105,12 +108,12 @@ def vector_index(config: WeaviateConfig) -> dict[str, Any]:
 
 
 def kept(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the collection's description says of its vectors."""
+    """Return the note about the collection's vectors that its description contains."""
     return store_notes.read(found.get("description"))
 
 
 def description(config: WeaviateConfig, found: str | None, embedder: str | None) -> str:
-    """Return the description with whose the vectors are, and their dimension, which no setting of Weaviate has."""
+    """Return the description with a note of the embedder and the dimension; Weaviate has no setting for either."""
     before = store_notes.read(found)
     return store_notes.written(
         found,
@@ -123,34 +126,34 @@ def description(config: WeaviateConfig, found: str | None, embedder: str | None)
 
 
 def other_vectors(config: WeaviateConfig, found: Mapping[str, Any]) -> str | None:
-    """Say which vectors the collection was *found* to hold, where they are not the configured ones."""
+    """Describe the vectors of the collection as *found*, if they differ from the configured ones; None if not."""
     dimension = kept(found).get(store_notes.DIMENSION, config.dimension)
     if dimension != config.dimension:
-        return f"it holds vectors of {dimension} numbers, and dimension is {config.dimension}"
+        return f"its vectors have dimension {dimension}, but dimension = {config.dimension}"
     has = (found.get("vectorConfig") or {}).get(config.vector)
     if has is None:
-        names = ", ".join(repr(name) for name in sorted(found.get("vectorConfig") or ())) or "none that has a name"
-        return f"there is no vector {config.vector!r}; it has {names}"
+        names = ", ".join(repr(name) for name in sorted(found.get("vectorConfig") or ())) or "no named vector"
+        return f"it does not have the vector {config.vector!r}; it has {names}"
     settings = has.get("vectorIndexConfig") or {}
     inner = settings.get("hnsw") or {} if has.get("vectorIndexType") == "dynamic" else {}
     distances = {settings.get("distance"), inner.get("distance")} - {None}
     if distances != {DISTANCE[config.metric]}:
-        by = ", ".join(sorted(map(str, distances))) or "nothing"
-        return f"it is ranked by {by}, and metric is {config.metric} ({DISTANCE[config.metric]})"
+        distance = ", ".join(sorted(map(str, distances))) or "none"
+        return f"its distance is {distance}, but metric = {config.metric!r} ({DISTANCE[config.metric]})"
     if settings.get("skip"):
-        return f"its vectors are in no index, and metric is {config.metric}"
+        return f"its vectors are not indexed, but metric = {config.metric!r}"
     return None
 
 
 def compressed(config: WeaviateConfig, found: Mapping[str, Any]) -> bool:
-    """Tell whether the vectors are ranked by a coarser form of theirs."""
+    """Return whether searches rank by compressed vectors."""
     settings = ((found.get("vectorConfig") or {}).get(config.vector) or {}).get("vectorIndexConfig") or {}
     parts = [settings, settings.get("hnsw") or {}, settings.get("flat") or {}]
     return any((part.get(kind) or {}).get("enabled") for part in parts for kind in ("pq", "bq", "sq", "rq"))
 
 
 def collection(config: WeaviateConfig, fields: Mapping[str, FieldType], embedder: str | None = None) -> dict[str, Any]:
-    """Return the collection as it is created: a shard for each tenant, none of them made or woken by a request."""
+    """Return the collection as it is created: a shard per tenant; no request creates or activates a tenant."""
     factor = config.replication_factor
     return {
         "class": config.collection,
@@ -158,14 +161,14 @@ def collection(config: WeaviateConfig, fields: Mapping[str, FieldType], embedder
         "description": description(config, None, embedder),
         "multiTenancyConfig": {"enabled": True, "autoTenantCreation": False, "autoTenantActivation": False},
         "vectorConfig": {config.vector: vector_index(config)},
-        # A word of the text is a word: none is left out of BM25.
+        # BM25 over all words: none is left out as a stop word.
         "invertedIndexConfig": {"stopwords": {"preset": "none"}},
         "properties": [{"name": name, **body} for name, body in properties(config, fields).items()],
     }
 
 
 def replicas(found: Mapping[str, Any] | None) -> int:
-    """Return how many nodes keep each tenant of the collection that was *found*."""
+    """Return the number of nodes that keep each tenant of the collection as *found*."""
     return int(((found or {}).get("replicationConfig") or {}).get("factor") or 1)
 
 
@@ -175,7 +178,7 @@ def steps(
     found: Mapping[str, Any] | None,
     embedder: str | None = None,
 ) -> Iterator[Step]:
-    """Yield what is left to do, given the collection as it was *found* (None: there is none)."""
+    """Yield the remaining steps, given the collection as *found* (None: it does not exist)."""
     if found is None:
         yield CreateCollection(collection(config, fields, embedder))
         return
@@ -183,9 +186,9 @@ def steps(
     tenancy = found.get("multiTenancyConfig") or {}
     if tenancy.get("enabled") and (tenancy.get("autoTenantCreation") or tenancy.get("autoTenantActivation")):
         changed["multiTenancyConfig"] = {**tenancy, "autoTenantCreation": False, "autoTenantActivation": False}
-    said = description(config, found.get("description"), embedder)
-    if store_notes.read(said) != kept(found):
-        changed["description"] = said
+    wanted = description(config, found.get("description"), embedder)
+    if store_notes.read(wanted) != kept(found):
+        changed["description"] = wanted
     if changed != dict(found):
         yield UpdateCollection(changed)
     there = {one["name"] for one in found.get("properties") or ()}
@@ -196,10 +199,10 @@ def steps(
 
 
 def misfit(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
-    """Say how the property that was *found* is not the wanted one: by type, tokenization or indexes; None: it is."""
+    """Describe how the property as *found* differs in type, tokenization or indexes; None if it does not."""
     for key in ("dataType", "tokenization", "indexFilterable", "indexSearchable"):
         if key in wanted and not _moot(key, wanted) and found.get(key) != wanted[key]:
-            return f"its {key} is {_plain(found.get(key))}, and {_plain(wanted[key])} is needed"
+            return f"its {key} is {_plain(found.get(key))}, but must be {_plain(wanted[key])}"
     return None
 
 
@@ -210,18 +213,18 @@ def _plain(value: Any) -> str:
 
 
 def other_type(name: str, fields: Mapping[str, FieldType], found: Mapping[str, Any]) -> str | None:
-    """Say of which other type the collection that was *found* holds the metadata field of the property *name*."""
+    """Describe the other type as which the collection holds the metadata field of the property *name*, if any."""
     there = {one["name"] for one in found.get("properties") or ()}
     for field, kind in fields.items():
         if property_of(field, kind) == name:
             held = [other for other in FieldType if other is not kind and property_of(field, other) in there]
             if held:
-                return f"it holds {field!r} as {held[0].value}, and it is declared as {kind.value}"
+                return f"the collection holds {field!r} as {held[0].value}, but it is declared as {kind.value}"
     return None
 
 
 def _moot(key: str, wanted: Mapping[str, Any]) -> bool:
-    # Numbers have no searchable index whatever is said, and a text that nothing looks into no tokens.
+    # Numbers never have a searchable index, and a text without an index has no tokens.
     if key == "indexSearchable":
         return not str(wanted["dataType"][0]).startswith("text")
     return key == "tokenization" and not wanted["indexFilterable"] and not wanted["indexSearchable"]
