@@ -150,7 +150,7 @@ def test_on_qdrant(here, monkeypatch):
     assert "local mode" in found["server"]  # no server is claimed
     config = (here / "vectoracl.toml").read_bytes()
     shown = " ".join(on("qdrant", here).replace("│", " ").split())
-    assert "No server was at hand" in shown
+    assert "No server was available" in shown
     assert "vectoracl search --as reader@" in shown
     assert (here / "vectoracl.toml").read_bytes() == config
     again = json.loads(on("qdrant", here, "--json"))

@@ -233,7 +233,7 @@ def test_chunks_that_were_written_without_words_get_theirs(provisioned: Any) -> 
         operator = acl.operator()
         assert "PUT" in operator.plan()
         done = operator.provision()
-        assert done[-1] == "90 chunks got their words"
+        assert done[-1] == "wrote the words of 90 existing chunks"
         assert operator.provision() == ["everything is in place"]
         operator.close()
         got = acl.scoped(ALICE).search(Lexical("apple"), 100)

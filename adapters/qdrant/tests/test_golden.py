@@ -221,7 +221,7 @@ def test_a_short_answer_of_the_vector_index_is_said() -> None:
     ranked = engine()(SHAPES["search where always"][0])[:2]
     more = [models.Record(id=str(i), payload={"document": "d", "generation": 0}) for i in range(3)]
     found = drive(ADAPTER.search(operation), *(ranked, Points(more, None)) * 3)
-    assert (found.complete, found.shortfall) == (False, "the vector index gave fewer hits than the scope holds")
+    assert (found.complete, found.shortfall) == (False, "the vector index returned fewer hits than the scope has")
     assert drive(ADAPTER.search(operation), ranked, Points(more[:2], None)).complete
 
 

@@ -194,7 +194,7 @@ def test_a_promotion_that_is_killed_anywhere_is_finished_by_running_it_again(dea
     run_until_done(cluster, expected)
     assert cluster.read() == expected
     assert cluster.shared == {TENANT: set(), "beta": {100}}
-    assert tiers.promote(TENANT, cluster, None, lambda _: None) == ["acme has a shard of its own already"]
+    assert tiers.promote(TENANT, cluster, None, lambda _: None) == ["acme already has its own shard"]
 
 
 def test_a_transfer_that_always_fails_is_given_up_and_the_tenant_stays_where_it_is() -> None:
@@ -273,14 +273,14 @@ def test_a_promotion_that_was_broken_off_is_named_and_goes_on(provisioned: Any, 
         docs = acl.scoped(testing.principal("alice", "acme"))
         docs.upsert([v.Chunk(f"c{i}", "d", "word", unit(np.random.default_rng(i))) for i in range(60)])
         operator = acl.operator()
-        act = operators._Hands.act
+        act = operators._Actions.act
 
         def killed(self: Any, task: tiers.Task, tenant: str) -> None:
             if task == stop:
                 raise KeyboardInterrupt
             act(self, task, tenant)
 
-        monkeypatch.setattr(operators._Hands, "act", killed)
+        monkeypatch.setattr(operators._Actions, "act", killed)
         with pytest.raises(KeyboardInterrupt):
             operator.promote("acme")
         monkeypatch.undo()
@@ -337,7 +337,7 @@ def test_a_tenant_moves_into_a_shard_of_its_own_while_it_is_read_and_written(pro
         assert docs.count() == 300 + len(written)
         assert {hit.id for hit in docs.scan(where=v.F["@document"] == "new")} == set(written)
         assert acl.scoped(bob).count() == 300
-        assert operator.promote("acme") == ["acme has a shard of its own already"]
+        assert operator.promote("acme") == ["acme already has its own shard"]
         assert {one.tenant: one.tier for one in operator.tenants()} == {"acme": "own", "beta": "shared"}
         near = unit(np.random.default_rng(3))
         for query in (near, v.Lexical("word"), v.Hybrid("word", near)):

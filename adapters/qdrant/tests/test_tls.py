@@ -150,7 +150,7 @@ def test_a_file_that_holds_no_certificate_is_a_wrong_config(tmp_path: Path) -> N
 
 
 def test_an_authority_for_a_plain_address_is_a_wrong_config() -> None:
-    with pytest.raises(ValueError, match="ca_file goes with an https url"):
+    with pytest.raises(ValueError, match="ca_file can only be used with an https url"):
         QdrantConfig(url="http://localhost:6333", dimension=4, ca_file="ca.pem")
 
 

@@ -28,7 +28,7 @@ from vectoracl_qdrant.schema import query_limit
 from vectoracl_qdrant.versions import AGAIN, ROUNDS, Versions, too_many_conflicts
 from vectoracl_qdrant.writes import Writer
 
-_SHORT = "the vector index gave fewer hits than the scope holds"
+_SHORT = "the vector index returned fewer hits than the scope has"
 
 
 class QdrantAdapter:
@@ -83,7 +83,7 @@ class QdrantAdapter:
 
     def _worded(self, operation: Search, query: Lexical | HybridQuery) -> Flow[Found]:
         if self.config.words is False:
-            raise UnsupportedPredicateError("This store keeps no words (words = false).", field="query")
+            raise UnsupportedPredicateError("This store does not index words (words = false).", field="query")
         return (yield from self._by_words.search(operation, query))
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:
@@ -178,7 +178,7 @@ class QdrantAdapter:
     def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
         """Rank over all tenants, one after the other: there is no graph over all of them, by design."""
         if not isinstance(query, VectorQuery):
-            raise UnsupportedPredicateError("Over all tenants there are vector queries only.", field="query")
+            raise UnsupportedPredicateError("Only vector queries can search all tenants.", field="query")
         tenants = yield from Tenants(query_limit(self.config))
         points: list[models.ScoredPoint] = []
         for tenant in tenants:

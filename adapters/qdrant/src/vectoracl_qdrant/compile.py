@@ -56,7 +56,7 @@ class QdrantCompiler:
     def rows(self, partition: str, *conditions: Compiled) -> models.Filter | None:
         """Return the filter of one tenant's points that meet every condition; None where there cannot be any."""
         if not partition:
-            raise RefusedError("A request without a tenant was about to be made; nothing was sent.")
+            raise RefusedError("A request without a tenant was refused before it was sent.")
         if any(one is NO_ROWS for one in conditions):
             return None
         tenant = keyword(self._keys.tenant, partition)
@@ -185,8 +185,8 @@ class QdrantCompiler:
             size += _TAG_BYTES + _NUMBER_BYTES * self._config.dimension + text + 3 * len(dump_metadata(record.metadata))
         if size > self._config.max_request_bytes:
             raise TooLargeError(
-                f"The call may need a request of {size:,} bytes and {self._config.max_request_bytes:,} are allowed "
-                "(max_request_bytes); a write is one request, all or nothing. Write fewer chunks a call.",
+                f"The call may need a request of {size:,} bytes, but {self._config.max_request_bytes:,} are allowed "
+                "(max_request_bytes); a write is one request, all or nothing. Write fewer chunks per call.",
                 field="chunks",
             )
 

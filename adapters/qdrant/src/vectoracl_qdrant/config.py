@@ -17,19 +17,19 @@ _COLLECTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 def _key(value: str) -> str:
     # Dots, brackets and quotes are syntax in a payload path; a key without them is one step and nothing else.
     if not _KEY.match(value):
-        raise ValueError("must be a payload key of letters, digits and _, 63 at most")
+        raise ValueError("must be a payload key of at most 63 letters, digits and _")
     return value
 
 
 def _collection(value: str) -> str:
     if not _COLLECTION.match(value):
-        raise ValueError("must be a collection name of letters, digits, _, . and -, 128 at most")
+        raise ValueError("must be a collection name of at most 128 letters, digits, _, . and -")
     return value
 
 
 def _name(value: str) -> str:
     if not _COLLECTION.match(value):
-        raise ValueError("must be a name of letters, digits, _, . and -, 128 at most")
+        raise ValueError("must be a name of at most 128 letters, digits, _, . and -")
     return value
 
 
@@ -146,15 +146,15 @@ class QdrantConfig(Model):
     @model_validator(mode="after")
     def _one_place(self) -> QdrantConfig:
         if sum((self.url is not None, self.path is not None, self.memory)) != 1:
-            raise ValueError("give exactly one of url, path and memory = true")
+            raise ValueError("set exactly one of url, path and memory = true")
         if self.name is not None and not self.memory:
-            raise ValueError("a name goes with memory = true, and only with it")
+            raise ValueError("name can only be used with memory = true")
         if (self.api_key is not None or self.grpc) and self.url is None:
-            raise ValueError("api_key and grpc go with url, and only with it")
+            raise ValueError("api_key and grpc can only be used with url")
         if self.ca_file is not None and not (self.url or "").startswith("https://"):
-            raise ValueError("ca_file goes with an https url, and only with it")
+            raise ValueError("ca_file can only be used with an https url")
         if self.tiers and self.url is None:
-            raise ValueError("tiers go with url: local mode has no shards, and would answer from all of them")
+            raise ValueError("tiers can only be used with url: local mode does not separate shards")
         if self.words is not False and self.words == self.vector:
             raise ValueError("vector and words have the same name")
         return self

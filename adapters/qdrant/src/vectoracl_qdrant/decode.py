@@ -89,13 +89,13 @@ class Decoder:
             whole = str(point.id) == id_of(tag, str(payload.get(keys.version, NO_VERSION)))
         except (KeyError, TypeError, ValueError, AttributeError):
             raise StoreError(
-                "A point of the collection has no whole tag: it was not written by vectoracl. Run `vectoracl check`.",
+                "A point of the collection has no complete tag, so vectoracl did not write it. Run `vectoracl check`.",
                 code="malformed",
                 adapter=ADAPTER,
             ) from None
         if not whole:
             raise ScopeViolationError(
-                "A point's tag is not the one that it was written with; the reply was dropped.", adapter=ADAPTER, rows=1
+                "A point's tag was changed after it was written; the reply was dropped.", adapter=ADAPTER, rows=1
             )
         return tag
 

@@ -1,4 +1,8 @@
-"""What the client raises, as ours. Its texts quote filters, rows and addresses, so they are causes only with debug."""
+"""Maps exceptions of the Qdrant client to vectoracl errors.
+
+The client's messages may contain filters, rows and addresses, so the original exception is chained as the cause only
+when `debug_errors` is set.
+"""
 
 from __future__ import annotations
 
@@ -25,27 +29,27 @@ from vectoracl.errors import StoreError, VectorACLError, caused
 from vectoracl_qdrant.config import QdrantConfig
 
 ADAPTER = "qdrant"
-# httpx logs every address; the client logs what it retries.
+# httpx logs every address, and the client logs its retries.
 for _name in ("httpx", "httpcore", "qdrant_client"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
 _Sent = Literal["no", "unknown"]
-_NOT_PROVISIONED = "The collection is not there. Run `vectoracl provision`."
+_NOT_PROVISIONED = "The collection does not exist. Run `vectoracl provision`."
 _REJECTED = (
-    "Qdrant refused the request: strict mode, a missing payload index, or vectors of another size. "
+    "Qdrant refused the request. Possible reasons: strict mode, a missing payload index, or vectors of another size. "
     "Run `vectoracl check`."
 )
 _KEYS: Final = {
-    "none": "Qdrant asks for a key, and none is configured ({where}). Set api_key.",
-    "api_key": "Qdrant refused the key, or it does not reach this collection ({where}). Check api_key, how "
-    "long it is valid, and what it gives access to.",
-    "the client's": "Qdrant refused the credentials of the client that was passed, or they do not reach this "
-    "collection. Give it another key.",
+    "none": "Qdrant requires an API key, and none is configured ({where}). Set api_key.",
+    "api_key": "Qdrant refused the API key, or it has no access to this collection ({where}). Check api_key, whether "
+    "it has expired, and its access rights.",
+    "the client's": "Qdrant refused the credentials of the client that was passed, or they have no access to this "
+    "collection. Give the client another key.",
 }
 
 
 class Server(NamedTuple):
-    """What messages say of the server: its addresses, and which key is sent."""
+    """The parts of error messages that describe the server: its addresses, and which key is sent."""
 
     rest: Address
     rpc: Address
@@ -57,7 +61,7 @@ UNKNOWN: Final = Server(_UNKNOWN, _UNKNOWN, "api_key")
 
 
 def server_of(config: QdrantConfig, *, given: bool = False) -> Server:
-    """Return what messages say of the configured server; *given*: a client that was passed knows its own address."""
+    """Return the description of the configured server; *given*: the client was passed, and has its own address."""
     if given:
         address = Address("Qdrant", "the address of the client that was passed", "it", "timeout")
         return Server(address, address, "the client's")
@@ -72,14 +76,21 @@ def server_of(config: QdrantConfig, *, given: bool = False) -> Server:
 def mapped(
     error: BaseException, *, write: bool, debug: bool, missing: bool = False, server: Server = UNKNOWN
 ) -> VectorACLError:
-    """Return *error* as ours; *missing* is whether the collection is known not to be there.
+    """Return the vectoracl error for *error*.
 
-    Raise it after the `except` block, not in it: there Python would attach *error* as its `__context__`.
+    Raise it after the `except` block, not inside: there Python would attach *error* as its `__context__`.
+
+    Args:
+        error: An exception of the client.
+        write: Whether the request was a write.
+        debug: Whether to chain *error* as the cause.
+        missing: Whether the collection is known not to exist.
+        server: The description of the server for the message.
     """
     if isinstance(error, VectorACLError):
         return error
-    made = not_provisioned() if missing else _mapped(error, server, write=write)
-    return caused(made, error, debug=debug)
+    mapped_error = not_provisioned() if missing else _mapped(error, server, write=write)
+    return caused(mapped_error, error, debug=debug)
 
 
 def slow(server: Server, *, rpc: bool, write: bool) -> StoreError:
@@ -89,9 +100,9 @@ def slow(server: Server, *, rpc: bool, write: bool) -> StoreError:
 
 def _mapped(error: BaseException, server: Server, *, write: bool) -> StoreError:
     if isinstance(error, ResourceExhaustedResponse):
-        made = _status(429, server.rest, server.key, write=write)
-        made.retry_after = float(error.retry_after_s)
-        return made
+        limited = _status(429, server.rest, server.key, write=write)
+        limited.retry_after = float(error.retry_after_s)
+        return limited
     if isinstance(error, UnexpectedResponse):
         return _answered(error, server, write=write)
     if isinstance(error, grpc.RpcError):
@@ -103,22 +114,22 @@ def _mapped(error: BaseException, server: Server, *, write: bool) -> StoreError:
         return failed(cause, server.rest, adapter=ADAPTER, write=write, sent=not before_sending(error))
     if isinstance(error, ResponseHandlingException | OSError):
         return _no_answer(error, server, write=write)
-    if isinstance(error, json.JSONDecodeError):  # of an answer, in which no JSON came
+    if isinstance(error, json.JSONDecodeError):  # the answer was not JSON
         return failed("foreign", server.rest, adapter=ADAPTER, write=write)
-    if isinstance(error, AssertionError) and "returned None" in str(error):  # of an answer, without what it is about
+    if isinstance(error, AssertionError) and "returned None" in str(error):  # the answer had no result
         return _malformed(server.rest, write=write)
     if isinstance(error, ValueError | TypeError | AssertionError):
-        # The client's own checks, before anything is sent, and all that local mode ever says.
+        # The client's checks before anything is sent, and every error of local mode.
         return StoreError(_REJECTED, code="rejected", adapter=ADAPTER, sent="no")
     return StoreError(f"The Qdrant client failed ({type(error).__name__}).", code="client", adapter=ADAPTER)
 
 
 def _no_answer(error: BaseException, server: Server, *, write: bool) -> StoreError:
-    """Return the error of an exchange of which is only known that it failed."""
+    """Return the error of an exchange that failed for an unknown reason."""
     if not before_sending(error):
         return _status(503, server.rest, server.key, write=write)
     text = (
-        f"No connection to Qdrant could be made ({server.rest.where}). Check that the server runs, and that "
+        f"Could not connect to Qdrant ({server.rest.where}). Check that the server runs, and that "
         f"{server.rest.setting} is its address."
     )
     return StoreError(text, code="unavailable", adapter=ADAPTER, sent="no", retryable=True)
@@ -131,15 +142,15 @@ def _rpc(error: grpc.RpcError, server: Server, *, write: bool) -> StoreError:
         return failed(cause, server.rpc, adapter=ADAPTER, write=write, sent=sent_by_grpc(details))
     if code == "UNIMPLEMENTED":
         text = (
-            f"What answers there is not Qdrant, or an older one that does not know this request ({server.rpc.where}). "
-            f"Check the host and the port in {server.rpc.setting}."
+            f"The server at that address is not Qdrant, or is an older version without this request "
+            f"({server.rpc.where}). Check the host and the port in {server.rpc.setting}."
         )
         return StoreError(text, code="foreign", adapter=ADAPTER, sent="no")
     return _status(http_status(code), server.rpc, server.key, write=write)
 
 
 def _answered(error: UnexpectedResponse, server: Server, *, write: bool) -> StoreError:
-    """Return the error of an answer over HTTP, which may be that of something else than Qdrant."""
+    """Return the error of an answer over HTTP, which may come from a server other than Qdrant."""
     status, at = error.status_code or 500, server.rest
     if status in (301, 302, 303, 307, 308, 404, 405) and not _ours(error.content):
         return failed("foreign", at, adapter=ADAPTER)
@@ -149,18 +160,18 @@ def _answered(error: UnexpectedResponse, server: Server, *, write: bool) -> Stor
 
 
 def _ours(content: bytes) -> bool:
-    """Tell whether *content* has the form of Qdrant's own errors."""
+    """Return whether *content* has the form of Qdrant's errors."""
     try:
-        found = json.loads(content)
+        body = json.loads(content)
     except ValueError:
         return False
-    return isinstance(found, dict) and isinstance(found.get("status"), dict)
+    return isinstance(body, dict) and isinstance(body.get("status"), dict)
 
 
 def _malformed(at: Address, *, write: bool) -> StoreError:
     text = (
-        f"An answer came that the client of Qdrant cannot read ({at.where}). Check that it is Qdrant that answers "
-        f"there, and whether the versions of client and server go together."
+        f"The Qdrant client cannot read the server's answer ({at.where}). Check that the server at that address is "
+        f"Qdrant, and that the versions of client and server are compatible."
     )
     return StoreError(text, code="malformed", adapter=ADAPTER, sent="unknown" if write else "no")
 
@@ -175,14 +186,14 @@ def _status(status: int, at: Address, key: str, *, write: bool) -> StoreError:
     if status in (408, 504):
         return failed("slow", at, adapter=ADAPTER, write=write)
     if status == 429:
-        text = "Qdrant's rate limit is reached; try again later (`retry_after` seconds, where it says so)."
+        text = "Qdrant's rate limit is reached; try again later (after `retry_after` seconds, if it is set)."
         return StoreError(text, code="rate_limited", adapter=ADAPTER, sent="no", retryable=True)
     if 400 <= status < 500:
         return StoreError(_REJECTED, code="rejected", adapter=ADAPTER, sent="no")
-    text = f"Qdrant, or what stands before it, is not able to serve this now ({at.where}; status {status})."
+    text = f"Qdrant, or a proxy in front of it, cannot serve the request now ({at.where}; status {status})."
     return StoreError(text, code="unavailable", adapter=ADAPTER, sent=unknown, retryable=True)
 
 
 def not_provisioned() -> StoreError:
-    """Return the error of a collection that is not there."""
+    """Return the error of a collection that does not exist."""
     return StoreError(_NOT_PROVISIONED, code="not_provisioned", adapter=ADAPTER, sent="no")

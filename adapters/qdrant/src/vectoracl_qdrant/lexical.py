@@ -29,8 +29,8 @@ from vectoracl_qdrant.versions import AGAIN, ROUNDS, Versions, too_many_conflict
 DEPTH = 100
 """How deep each leg of a hybrid query is read at least, in hits."""
 _DEEPER = 4
-_CUT = "the legs were read to the largest number of hits that a request may have"
-_SHORT = "the vector index gave fewer hits than the scope holds"
+_CUT = "a ranking reached the largest number of hits of a request before there were enough"
+_SHORT = "the vector index returned fewer hits than the scope has"
 
 Ranked = list[tuple[float, models.ScoredPoint]]
 

@@ -1,7 +1,8 @@
-"""The client's local mode: one client for each place in this process, behind one lock, for sync and async callers.
+"""The client's local mode: one client per folder or named memory store in this process, behind one lock.
 
-It is a Python re-implementation for a start without a server: exact, and it enforces nothing. It is not thread-safe,
-and a folder is locked by the one client that opened it, so all ports of a process share it.
+Local mode is a Python re-implementation for a first try without a server: it is exact, and enforces nothing. It is not
+thread-safe, and a folder is locked by the one client that opened it, so all ports of a process, sync and async, share
+that client.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ class Local:
     lock: RLock = field(default_factory=RLock)
 
     def keep_private(self) -> None:
-        """Close to others what was made since. Raises: OSError."""
-        kind, _, place = self.key.partition(":")
+        """Make new files of the folder accessible to this user only. Raises: OSError."""
+        kind, _, folder = self.key.partition(":")
         if kind == "path":
-            private(place)
+            private(folder)
 
     def release(self) -> None:
-        """Let go of it; the last user closes it."""
+        """Release the client; the last user closes it."""
         with _OPENING:
             self.users -= 1
             if self.users > 0:
@@ -55,18 +56,18 @@ class Local:
 
 
 def key_of(config: QdrantConfig, base: Path) -> str:
-    """Return what names the place; a new one for a store in memory that has no name."""
+    """Return the key of the store's local client; a new one for a store in memory that has no name."""
     if config.path is not None:
-        place = base / config.path
-        link = next((one for one in (place, *place.parents) if one.is_symlink()), None)
-        if link is None or (link != place and link.exists()) or _leads_to_a_store(place):
-            return f"path:{place.resolve()}"
-        return f"path:{place.absolute()}"  # it is refused when it is opened
+        folder = base / config.path
+        link = next((one for one in (folder, *folder.parents) if one.is_symlink()), None)
+        if link is None or (link != folder and link.exists()) or _leads_to_a_store(folder):
+            return f"path:{folder.resolve()}"
+        return f"path:{folder.absolute()}"  # it is refused when it is opened
     return f"memory:{config.name}" if config.name is not None else f"memory-of-its-own:{uuid.uuid4()}"
 
 
 def _leads_to_a_store(link: Path) -> bool:
-    """Whether this user made *link* to a store that is there."""
+    """Return whether this user made *link*, and it leads to an existing store."""
     ours = os.name != "posix" or link.lstat().st_uid == os.geteuid()
     return ours and (link / _ENTRIES[0]).is_file()
 
@@ -83,22 +84,22 @@ def acquire(key: str) -> Local:
 
 @without_context
 def _open(key: str) -> QdrantClient:
-    kind, _, place = key.partition(":")
+    kind, _, folder = key.partition(":")
     if kind != "path":
         return QdrantClient(":memory:")
     failed = None
     try:
-        _prepare(Path(place))
-        client = QdrantClient(path=place)
+        _prepare(Path(folder))
+        client = QdrantClient(path=folder)
         enable_wal(client)
-        private(place)
+        private(folder)
         return client
     except OSError as error:
         raise ConfigError(f"The folder of the local store cannot be used: {error.strerror}.") from None
-    except Exception as error:  # noqa: BLE001 - RuntimeError or what the file system says; the text names the folder
+    except Exception as error:  # noqa: BLE001 - RuntimeError, or one of the file system; its text names the folder
         failed = type(error).__name__
     raise StoreError(
-        f"The folder of the local store cannot be opened ({failed}): one process at a time may use it.",
+        f"The folder of the local store cannot be opened ({failed}): only one process at a time can use it.",
         code="unavailable",
         adapter="qdrant",
         sent="no",
@@ -106,10 +107,10 @@ def _open(key: str) -> QdrantClient:
 
 
 def _prepare(folder: Path) -> None:
-    """Make *folder*, and what the client makes in it at the start, for this user alone.
+    """Create *folder* and the client's first files in it, accessible to this user only.
 
-    The client makes them readable by all, and unpickles the points that it finds: what others could have written is
-    refused before it is read. Raises: OSError.
+    The client would make them readable by all, and unpickles the points that it finds: files that other users could
+    have written are refused before they are read. Raises: OSError.
     """
     take_folder(folder, _ENTRIES.__contains__)
     for name, empty in (("meta.json", b'{"collections": {}, "aliases": {}}'), (".lock", b"tmp lock file")):
@@ -118,19 +119,22 @@ def _prepare(folder: Path) -> None:
     private(str(folder))
 
 
-def private(place: str) -> None:
-    """Close to others what the client made in the folder *place*. Raises: OSError if something in it is not ours."""
+def private(folder: str) -> None:
+    """Make the client's files in *folder* accessible to this user only.
+
+    Raises: OSError if one of them belongs to another user.
+    """
     for name in _ENTRIES:
         with contextlib.suppress(FileNotFoundError):
-            close_to_others(Path(place) / name)
+            close_to_others(Path(folder) / name)
 
 
 def enable_wal(client: QdrantClient) -> None:
-    """Let SQLite, in which local mode keeps its points, write ahead instead of waiting for the disk at every point.
+    """Enable the write-ahead log of SQLite, in which local mode keeps its points.
 
-    The client commits each point by itself, which took 15 ms each where the disk is slow. A crash of the process loses
-    nothing and one of the machine the last points, but never the file. Nothing is done where the client is built
-    otherwise: it is then only slow.
+    The client commits each point separately, which took 15 ms per point on a slow disk. With the log, a crash of the
+    process loses nothing, and a crash of the machine can lose the last points but never the file. If the client has
+    another structure than expected, nothing is done: it is then only slow.
     """
     collections = getattr(getattr(client, "_client", None), "collections", {})
     for collection in collections.values():

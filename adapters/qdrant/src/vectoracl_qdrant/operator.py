@@ -1,4 +1,4 @@
-"""What an operator does: provision, adopt, list tenants, and give a large one a shard of its own. Blocking."""
+"""Operators' commands: provision, import existing points, list tenants, promote a large one, remove one. Blocking."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from vectoracl_qdrant.requests import Describe, Scroll, Tenants, Write
 
 R = TypeVar("R")
 _CLUSTER = (
-    "The server does not make shards: tiers need one in cluster mode (QDRANT__CLUSTER__ENABLED=true, one node is "
-    "enough) and Qdrant 1.16 or newer. Without them set tiers = false and name another collection."
+    "The server cannot create shards: tiers need Qdrant 1.16 or newer in cluster mode (QDRANT__CLUSTER__ENABLED=true; "
+    "one node is enough). Otherwise set tiers = false, and name another collection."
 )
 
 
@@ -87,9 +87,9 @@ class QdrantOperator:
         other = None if found is None else schema.other_vectors(self._config, found)
         if other is not None:
             raise RefusedError(
-                f"The collection {self._config.collection} is not as it is configured: {other}. Configure what it "
-                "holds, or name another collection and copy the chunks there (vectoracl copy, with --reembed for "
-                "another dimension).",
+                f"The collection {self._config.collection} differs from the configuration: {other}. Configure the "
+                "vectors that it holds, or name another collection and copy the chunks there (vectoracl copy, with "
+                "--reembed for another dimension).",
                 field="dimension",
             )
         if found is not None:
@@ -106,18 +106,18 @@ class QdrantOperator:
         return steps if embedder is None else [*steps, schema.KeepEmbedder(self._config.collection, embedder)]
 
     def _check_fields(self, found: models.CollectionInfo) -> None:
-        """Refuse declared fields of which chunks hold values of another type. Raises: RefusedError."""
+        """Refuse declared fields if chunks hold their values as another type. Raises: RefusedError."""
         held = run(paths_held(self._config, self._fields, found), {"store": self._store()})
         wrong = "; ".join(schema.held_otherwise(self._config, self._fields, held))
         if wrong:
             raise RefusedError(
-                f"In the collection {self._config.collection} {wrong}. Declare it as it was, or write those documents "
-                "again under the new declaration, and provision then.",
+                f"In the collection {self._config.collection} {wrong}. Restore the declaration, or write those "
+                "documents again under the new one and then provision.",
                 field="metadata",
             )
 
     def plan(self, *, adopt: str | None = None) -> str:
-        """Return the HTTP requests that `provision` would make now, and what would be adopted; changes nothing."""
+        """Return the HTTP requests that `provision` would make, and what `adopt` would import; changes nothing."""
         steps = self._steps()
         text = "\n\n".join(schema.text_of(step) for step in steps) + "\n" if steps else "# Everything is in place.\n"
         if adopt is not None:
@@ -127,10 +127,16 @@ class QdrantOperator:
     def provision(
         self, *, adopt: str | None = None, progress: Progress | None = None, adopted: Adopted | None = None
     ) -> list[str]:
-        """Create or update the collection and its indexes; does only what is left, and can be run again.
+        """Create or update the collection and its indexes; does only what is missing, and can be run again.
 
-        Chunks that were written before the collection had words get theirs. With *adopt* the points of that
-        collection, which is only read, are then copied in.
+        Chunks that were written before the collection had words get their words.
+
+        Args:
+            adopt: The name of an existing collection whose points are then imported; it is only read.
+            progress: Called with the progress of each step.
+            adopted: Called with the result of the import.
+
+        Returns: One line for each step that was done.
         """
         steps = self._steps()
         done = []
@@ -154,13 +160,13 @@ class QdrantOperator:
                 raise RefusedError(_CLUSTER) from None
             if isinstance(step, schema.CreateWords) and error.code in ("rejected", "not_provisioned"):
                 raise RefusedError(
-                    "This server cannot add a vector to a collection (Qdrant 1.18 can): set words = false, or name "
-                    "another collection and copy the chunks there."
+                    "This server cannot add a vector to a collection; Qdrant 1.18 and newer can. Upgrade it, set words "
+                    "= false, or name another collection and copy the chunks there."
                 ) from None
             raise
 
     def _fill_words(self, progress: Progress | None) -> list[str]:
-        """Give their words to chunks that have none, tenant by tenant; what is written meanwhile stays as it is."""
+        """Write the words of chunks that have none, tenant by tenant; concurrently written chunks are not changed."""
         key = str(self._config.words)
         heads = models.FieldCondition(key=self._config.payload.tenant, match=models.MatchValue(value=HEADS))
         lacking = models.Filter(must_not=[models.HasVectorCondition(has_vector=key), heads])
@@ -174,18 +180,20 @@ class QdrantOperator:
             offset: str | None = None
             while True:
                 page = self._ask(Scroll(tenant, where, self._config.page, (self._config.payload.text,), offset=offset))
-                made = [(point.id, words_.stored((point.payload or {}).get(self._config.payload.text) or ""))
-                        for point in page.points]  # fmt: skip
-                given = [models.PointVectors(id=id_, vector={key: words}) for id_, words in made if words is not None]
-                if given:
-                    self._admin().give_words(given, where, shard_key(self._config, tenant))
-                    filled += len(given)
+                words_by_id = [(point.id, words_.stored((point.payload or {}).get(self._config.payload.text) or ""))
+                               for point in page.points]  # fmt: skip
+                vectors = [
+                    models.PointVectors(id=id_, vector={key: words}) for id_, words in words_by_id if words is not None
+                ]
+                if vectors:
+                    self._admin().write_words(vectors, where, shard_key(self._config, tenant))
+                    filled += len(vectors)
                     if progress is not None:
                         progress("words of existing chunks", filled, None)
                 if page.offset is None:
                     break
                 offset = page.offset
-        return [f"{filled} chunks got their words"] if filled else []
+        return [f"wrote the words of {filled} existing chunks"] if filled else []
 
     def _adoption(self, source: str, progress: Progress | None) -> adopts.Adoption:
         try:
@@ -199,7 +207,7 @@ class QdrantOperator:
     # Tenants
 
     def tenants(self) -> list[TenantInfo]:
-        """List the tenants with their rows, counted by paging, and what is advised."""
+        """List the tenants with their rows, counted by paging, and recommendations."""
         names = self._ask(Tenants(schema.query_limit(self._config)))
         cluster = self._admin().cluster() if self._config.tiers else tiers.Cluster(custom=False)
         return [self._tenant(name, cluster) for name in names]
@@ -220,9 +228,9 @@ class QdrantOperator:
         return bool(self._ask(Scroll(None, where, 1, shard=self._config.shared_shard)).points)
 
     def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
-        """Give *tenant* a shard of its own while reads and writes go on. Raises: RefusedError, StoreError."""
+        """Move *tenant* to its own shard while reads and writes continue. Raises: RefusedError, StoreError."""
         tiers.refuse(self._config)
-        return tiers.promote(check_tenant(tenant), _Hands(self), progress)
+        return tiers.promote(check_tenant(tenant), _Actions(self), progress)
 
     def demote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:  # noqa: ARG002 - the contract's
         """Raises: RefusedError."""
@@ -230,14 +238,14 @@ class QdrantOperator:
         raise RefusedError(tiers.NO_WAY_BACK)
 
     def remove(self, tenant: str) -> list[str]:
-        """Delete *tenant*: every point of it in every shard, whatever version, and the shard that is named after it."""
+        """Delete *tenant*: all of its points of any version in any shard, and its own shard."""
         if self._found() is None:
             check_tenant(tenant)
             return []
         tenant = stored_tenant(tenant, lambda: self._ask(Tenants(schema.query_limit(self._config))))
         where, done = self._heads.everything(tenant), []
         cluster = self._admin().cluster() if self._config.tiers else tiers.Cluster(custom=False)
-        # The shard first: while it is there, reads and writes of the tenant go to it.
+        # The shard first: while it exists, reads and writes of the tenant go to it.
         if shard_of(tenant) in cluster.states:
             self._admin().apply(schema.DropShard(self._config.collection, shard_of(tenant)))
             done.append(f"removed the shard of the tenant {tenant} with its chunks")
@@ -256,8 +264,8 @@ class QdrantOperator:
         self._port = self._administrator = None
 
 
-class _Hands:
-    """A promotion's hands: `tiers` decides, this does it."""
+class _Actions:
+    """The actions of a promotion on the server; `tiers` decides which one is next."""
 
     def __init__(self, operator: QdrantOperator) -> None:
         self._operator = operator
@@ -266,18 +274,18 @@ class _Hands:
         return self._operator._admin().cluster()  # noqa: SLF001 - one operator, two classes
 
     def left(self, tenant: str) -> bool:
-        return self._operator._left(tenant)  # noqa: SLF001 - likewise
+        return self._operator._left(tenant)  # noqa: SLF001 - one operator, two classes
 
     def act(self, task: tiers.Task, tenant: str) -> None:
         one = self._operator
-        config, shard = one._config, shard_of(tenant)  # noqa: SLF001 - likewise
-        where = one._heads.everything(tenant)  # noqa: SLF001 - likewise
+        config, shard = one._config, shard_of(tenant)  # noqa: SLF001 - one operator, two classes
+        where = one._heads.everything(tenant)  # noqa: SLF001 - one operator, two classes
         match task:
             case "create":
                 one._admin().apply(schema.CreateShard(config.collection, shard, partial=True))  # noqa: SLF001
             case "replicate":
                 step = schema.CopyTenant(config.collection, where, config.shared_shard, shard)
-                one._admin().apply(step)  # noqa: SLF001 - likewise
+                one._admin().apply(step)  # noqa: SLF001 - one operator, two classes
             case "clear":
                 gone = models.FilterSelector(filter=where, shard_key=config.shared_shard)
-                one._ask(Write(None, (models.DeleteOperation(delete=gone),)))  # noqa: SLF001 - likewise
+                one._ask(Write(None, (models.DeleteOperation(delete=gone),)))  # noqa: SLF001 - one operator, two classes

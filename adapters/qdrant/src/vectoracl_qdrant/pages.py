@@ -133,7 +133,7 @@ class Pages:
 
 def _malformed() -> StoreError:
     return StoreError(
-        "A point of the collection has no whole tag: it was not written by vectoracl. Run `vectoracl check`.",
+        "A point of the collection has no complete tag, so vectoracl did not write it. Run `vectoracl check`.",
         code="malformed",
         adapter="qdrant",
     )

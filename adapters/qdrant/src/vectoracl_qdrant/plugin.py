@@ -1,4 +1,4 @@
-"""What pluggy sees of the Qdrant adapter."""
+"""Hook implementations of the Qdrant adapter."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def vectoracl_open(config: QdrantConfig, context: OpenContext) -> Opened:
     check_client()
     client: Any = context.client
     if client is not None and (config.local or not isinstance(client, QdrantClient | AsyncQdrantClient)):
-        raise ConfigError("The client of a Qdrant store with a url is a QdrantClient or an AsyncQdrantClient.")
+        raise ConfigError("The client of a Qdrant store with a url must be a QdrantClient or an AsyncQdrantClient.")
     base, debug = Path(context.base), context.debug_errors
     key = local.key_of(config, base) if config.local else ""
 
@@ -104,7 +104,7 @@ def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -
 {toml.store_head("qdrant", dimension)}\
 collection = {toml.value("vectoracl_" + name)}
 
-# Either a folder, which one process at a time may use and which enforces nothing: for a start without a server.
+# Either a folder, for a first try without a server: one process at a time can use it, and it enforces nothing.
 # Or the address of a server (REST; grpc = true for gRPC).
 {toml.lines(settings or {"path": ".vectoracl/qdrant"})}\
 # url = "http://localhost:6333"
@@ -117,7 +117,7 @@ def vectoracl_demo_place() -> DemoStore:
     """Return the server that the environment names, else a folder for the client's local mode."""
     url = os.environ.get("VECTORACL_QDRANT_URL")
     if not url:
-        note = "No server was at hand: the client's local mode stood in for one (VECTORACL_QDRANT_URL names a server)."
+        note = "No server was available, so the client's local mode was used (VECTORACL_QDRANT_URL names a server)."
         return DemoStore({"path": Path("qdrant")}, note=note)
     settings: dict[str, Any] = {"url": url}
     if os.environ.get("VECTORACL_QDRANT_API_KEY"):

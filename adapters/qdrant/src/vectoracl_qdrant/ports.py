@@ -62,10 +62,10 @@ Client = QdrantClient | AsyncQdrantClient
 
 def check_client() -> None:
     """Refuse a client whose local mode ignores the root filter of a fusion query. Raises: ConfigError."""
-    found = installed_version("qdrant-client")
-    if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
+    installed = installed_version("qdrant-client")
+    if tuple(int(part) for part in installed.split(".")[:2]) < OLDEST:
         raise ConfigError(
-            f"qdrant-client is {found}; 1.20 is the oldest whose local mode filters every query. "
+            f"qdrant-client {installed} is installed; 1.20 is the oldest version whose local mode filters every query: "
             'pip install "qdrant-client>=1.20"'
         )
 
@@ -385,8 +385,8 @@ def _check_given(config: QdrantConfig, client: object) -> None:
     """Refuse a promise that only a client of our own can keep. Raises: ConfigError."""
     if client is not None and config.ca_file is not None:
         raise ConfigError(
-            "ca_file says which authority is trusted, and the client that was passed decides that by itself. Leave "
-            "ca_file out, and give the client its own `verify`."
+            "ca_file has no effect on a client that was passed: the client decides which certificate authority it "
+            "trusts. Remove ca_file, and pass `verify` to the client."
         )
 
 
@@ -467,7 +467,7 @@ class Administrator:
         points, after = found[0]
         return points, after
 
-    def give_words(
+    def write_words(
         self, points: list[models.PointVectors], where: models.Filter, shard: models.ShardKeyWithFallback | None
     ) -> None:
         """Write the words of those of *points* that still pass *where*. Raises: StoreError."""

@@ -294,8 +294,8 @@ class Versions:
 
 
 def too_many_conflicts() -> StoreError:
-    """Return the error of a reader who was overtaken by one replacement after the other."""
-    text = "A document was replaced again and again while it was read; ask again."
+    """Return the error of a read that was overtaken by one replacement after another."""
+    text = "A document was replaced repeatedly while it was read; try again."
     return StoreError(text, code="replacing", adapter=ADAPTER, sent="no", retryable=True)
 
 

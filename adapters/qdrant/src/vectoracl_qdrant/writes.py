@@ -78,7 +78,7 @@ class Writer:
             yield from self._settle(partition, records, heads, now, mark)
             if (yield from self._outside(partition, scope, ids)):
                 raise StoreError(
-                    "Another writer took a chunk out of the handle's scope meanwhile; it was left as it is.",
+                    "Another writer concurrently moved a chunk out of the handle's scope; it was not changed.",
                     code="conflict",
                     adapter=ADAPTER,
                 )
@@ -87,7 +87,7 @@ class Writer:
                 return len(operation.records)
             records, heads = [record for record in records if record.tag.document in moved], now
         error = StoreError(
-            "A document was replaced again and again while chunks were added to it; add them again.",
+            "A document was replaced repeatedly while chunks were added to it; add them again.",
             code="replacing",
             adapter=ADAPTER,
             sent="unknown" if written else "no",
@@ -193,8 +193,8 @@ class Writer:
         yield from Write(partition, end(partition, document, new, head))
         if committed is None:
             raise StoreError(
-                "The document was replaced so often meanwhile that it cannot be told whether this version was "
-                "published before; it is not there now.",
+                "The document was concurrently replaced so often that it is unknown whether this version was ever "
+                "published; it is not the current one.",
                 code="conflict",
                 adapter=ADAPTER,
             )
@@ -275,10 +275,10 @@ def _denied(action: str) -> DeniedError:
 
 
 def _lost() -> StoreError:
-    """Return the error of a replacement that met another one, and of which nothing is left."""
+    """Return the error of a replacement that lost against a concurrent one, and of which nothing is left."""
     error = StoreError(
-        "Another writer replaced the same document at the same time; nothing of this version is left. If it shall be "
-        "the document nevertheless, replace it again.",
+        "Another writer concurrently replaced the same document; nothing of this version is left. Read the current "
+        "document, and replace it again if this version should still win.",
         code="conflict",
         adapter=ADAPTER,
         sent="no",
@@ -288,9 +288,9 @@ def _lost() -> StoreError:
 
 
 def _taken(written: int) -> StoreError:
-    """Return the error of an upsert whose document was replaced meanwhile by what it may not touch."""
+    """Return the error of an upsert whose document was concurrently replaced by chunks that it may not write."""
     error = StoreError(
-        "Another writer replaced the document meanwhile by one that this handle may not overwrite.",
+        "Another writer concurrently replaced the document with one that this handle may not overwrite.",
         code="conflict",
         adapter=ADAPTER,
         sent="unknown" if written else "no",
