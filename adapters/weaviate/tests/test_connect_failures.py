@@ -312,7 +312,7 @@ def test_a_wrong_address_of_grpc_is_named_as_that(store, tmp_path, cause):
     with listener(None) as deaf:
         changes, words = {
             "refused": ({"grpc_port": closed()}, "Nothing listens"),
-            "http": ({"grpc_port": store.running.ports["http"]}, "REST and gRPC have one each"),
+            "http": ({"grpc_port": store.running.ports["http"]}, "REST and gRPC have different ports"),
             "dns": ({"grpc_host": "no-such-host.invalid"}, "DNS"),
             "deaf": ({"grpc_port": deaf}, "drops the packets"),
         }[cause]

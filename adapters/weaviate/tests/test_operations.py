@@ -484,7 +484,7 @@ def test_a_first_write_creates_its_tenant_or_is_refused_by_config(store):
 def test_a_tenants_life(store):
     with store.operator() as operator, v.connect(store.config) as acl:
         assert operator.create("acme") == ["created the tenant acme"]
-        assert operator.create("acme") == ["it is there already"]
+        assert operator.create("acme") == ["it already exists"]
         docs, missing = acl.scoped(principal("u", "acme")), acl.scoped(principal("u", "nobody"))
         docs.upsert([Chunk("1", "d", "", E[0])])
         operator.deactivate("acme")
@@ -503,7 +503,7 @@ def test_a_tenants_life(store):
         assert operator.tenants()[0].rows == 1
         with pytest.raises(RefusedError, match="offload module"):
             operator.offload("acme")
-        with pytest.raises(RefusedError, match="shard of its own"):
+        with pytest.raises(RefusedError, match="its own shard"):
             operator.promote("acme")
         assert "removed the tenant acme" in operator.remove("acme")[0]
         assert operator.remove("acme") == []

@@ -164,7 +164,7 @@ def test_an_object_that_somebody_else_wrote_is_noticed_when_it_is_read(store):
         docs.upsert([Chunk("1", "d", "", [1.0] * 8)])
         body = {"tenant": "t_acme", "vectors": {"default": [1.0] * 8}, "properties": {"content": "untagged"}}
         store.ask("POST", "/v1/objects", {"class": store.collection, **body})
-        with pytest.raises(v.StoreError, match="no whole tag"):
+        with pytest.raises(v.StoreError, match="no complete tag"):
             docs.search([1.0] * 8)
 
 

@@ -179,7 +179,7 @@ def test_a_file_of_another_form_is_refused_and_not_quoted(tmp_path, data):
     path = tmp_path / "keys.json"
     path.write_text(data)
     path.chmod(0o600)
-    with pytest.raises(ConfigError, match="not one of version 1"):
+    with pytest.raises(ConfigError, match="does not have the format"):
         tenant_keys.read(path)
 
 
@@ -195,7 +195,7 @@ def test_provision_gives_keys_to_tenants_that_are_there_already(keyed_store):
     keyed_store.ask("POST", path, [{"name": "t_old"}])
     with keyed_store.operator() as operator:
         assert "the tenant t_old" in operator.plan()
-        assert "a key of its own" in operator.provision()[0]
+        assert "a key for the tenant" in operator.provision()[0]
         assert operator.provision() == ["everything is in place"]
         # The file was lost: the next one gets new keys, and the old ones are worth nothing.
         old = tenant_keys.read(path_of(keyed_store))["t_old"]

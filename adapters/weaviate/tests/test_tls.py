@@ -84,5 +84,5 @@ def test_a_file_that_holds_no_certificate_is_a_wrong_config(behind, tmp_path, co
 
 
 def test_an_authority_for_a_plain_address_is_a_wrong_config(store, tmp_path):
-    with pytest.raises(ConfigError, match="ca_file goes with an https url"):
+    with pytest.raises(ConfigError, match="ca_file can only be used with an https url"):
         v.connect(store.with_(ca_file=str(tmp_path / "ca.pem")))

@@ -48,12 +48,12 @@ _ROUNDS = 6
 _SIDE_BY_SIDE = 64
 _GROUPS = 256
 """How many groups the server is asked for: its work grows with their square (10 s for 10,000 of them on 1.39)."""
-_SHORT = "the vector index gave fewer hits than the scope holds"
-_DEEP = "the best documents were not all found within the deepest ranking"
+_SHORT = "the vector index returned fewer hits than the scope has"
+_DEEP = "the deepest possible ranking did not contain enough documents"
 
 
-_HIDDEN = "objects that do not match are too many to look behind: run `vectoracl provision`"
-_STALE = "one replica of the tenant answered, which may lack what others have"
+_HIDDEN = "too many objects that do not match rank before those that do: run `vectoracl provision`"
+_STALE = "one replica of the tenant answered, which may lack objects of the others"
 _LOOKS = 8
 _STRANGE = 100
 """How many objects of writers that did not know a field are looked at before all are compared."""
@@ -757,9 +757,9 @@ class WeaviateAdapter:
     def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
         """Rank over all tenants, one after the other: no request of Weaviate reaches two of them."""
         if self.config.tenant_keys is not None:
-            raise RefusedError("With a key for each tenant no key of this process reaches all of them.")
+            raise RefusedError("With per-tenant keys, no key of this process reaches all tenants.")
         if not isinstance(query, VectorQuery):
-            raise UnsupportedPredicateError("Over all tenants the Weaviate adapter ranks by vector.", field="query")
+            raise UnsupportedPredicateError("Only vector queries can search all tenants.", field="query")
         states = yield from Tenants()
         hits: list[Hit] = []
         for name, state in states.items():
@@ -770,18 +770,19 @@ class WeaviateAdapter:
 
 
 def _restless(sent: Literal["no", "unknown"] = "no") -> StoreError:
-    text = "A document was replaced again and again meanwhile; ask again."
+    text = "A document was replaced repeatedly in the meantime; try again."
     return StoreError(text, code="replacing", adapter=ADAPTER, sent=sent, retryable=True)
 
 
 def _incomplete(failed: int) -> StoreError:
-    return StoreError(f"Weaviate could not delete {failed} chunks; delete again.", code="incomplete", adapter=ADAPTER)
+    text = f"Weaviate could not delete {failed} chunks; delete them again."
+    return StoreError(text, code="incomplete", adapter=ADAPTER)
 
 
 def _unsettled() -> StoreError:
     return StoreError(
-        "The server went on answering with rows that its filter does not match; nothing of that was used. Either they "
-        "are being written, then ask again, or the server's indexes differ from its objects: run `vectoracl check`.",
+        "The server repeatedly returned rows that do not match the filter; none of them was used. If the rows are just "
+        "being written, try again; otherwise the server's indexes differ from its objects: run `vectoracl check`.",
         code="unsettled",
         adapter=ADAPTER,
         sent="no",

@@ -1,8 +1,8 @@
-"""What Weaviate's own words mean, each with words of ours and what to do.
+"""Translation of Weaviate's error texts to vectoracl errors, each with the next step.
 
-The server has one status, 422, and one gRPC code, UNKNOWN, for most of what it does not do: from a wrong filter to a
-node that is down. Only its text tells them apart. The text quotes objects and addresses: it is recognised and never
-shown, except as the cause with `debug_errors`.
+The server uses one status, 422, and one gRPC code, UNKNOWN, for most errors, from a wrong filter to a node that is
+down; only the text distinguishes them. The text may contain objects and addresses, so it is matched but never shown,
+except as the cause with `debug_errors`.
 """
 
 from __future__ import annotations
@@ -29,60 +29,63 @@ class Answer:
 
 UNREPLICATED: Final = Answer(
     "unavailable",
-    "A node of the Weaviate cluster does not answer, and fewer are left than `consistency` waits for. Ask again when "
-    "it is back.",
+    "A node of the Weaviate cluster does not answer, and fewer nodes are left than `consistency` requires. Try again "
+    "when it is back.",
     retryable=True,
     begun=True,
 )
 UNSETTLED: Final = Answer(
     "unavailable",
-    "The nodes of the Weaviate cluster do not agree yet: one of them was just lost, or has just come back and has not "
-    "caught up. Try again.",
+    "The nodes of the Weaviate cluster do not agree yet: one of them has just failed, or has just come back and has "
+    "not caught up. Try again.",
     retryable=True,
     begun=True,
 )
 NOT_PROVISIONED: Final = Answer(
     "not_provisioned",
-    "The collection is not there; right after it was made, one node of a cluster may not know it yet. Run `vectoracl "
-    "provision`.",
+    "The collection does not exist; right after its creation, one node of a cluster may not know it yet. Run "
+    "`vectoracl provision`.",
 )
 EXISTS: Final = Answer(
-    "conflict", "It is there already: another `vectoracl provision` made it meanwhile. Run it again.", retryable=True
+    "conflict",
+    "It already exists: another `vectoracl provision` created it in the meantime. Run the command again.",
+    retryable=True,
 )
 NO_ASYNC_INDEXING: Final = Answer(
     "no_async_indexing",
-    'Weaviate refused the collection. index = "dynamic" needs a server that runs with ASYNC_INDEXING=true; "hnsw" and '
-    '"flat" need nothing.',
+    'Weaviate refused the collection. index = "dynamic" needs a server with ASYNC_INDEXING=true; "hnsw" and "flat" do '
+    "not.",
 )
 UNKNOWN: Final = Answer(
     "rejected",
-    "Weaviate refused the request, with a reason that vectoracl does not know. It is in the server's log, and in the "
-    "error's cause with debug_errors = true; `vectoracl check` compares the collection with the configuration.",
+    "Weaviate refused the request for a reason that vectoracl does not recognise. The reason is in the server's log, "
+    "and with debug_errors = true in the error's cause; `vectoracl check` compares the collection with the "
+    "configuration.",
 )
 
 NO_KEY: Final = Answer(
     "unauthorized",
-    "Weaviate asks for a key, and none was sent. Configure `api_key` (or `tenant_keys`), and `operator_key` for what "
-    "an operator does.",
+    "Weaviate requires an API key, and none was sent. Configure `api_key` (or `tenant_keys`), and `operator_key` for "
+    "operators' commands.",
 )
 WRONG_KEY: Final = Answer(
     "unauthorized",
     "Weaviate refused the credentials: it does not know the key. Check `api_key`, `operator_key` or the file of "
-    "`tenant_keys`, and that the key was not revoked or rotated.",
+    "`tenant_keys`, and whether the key was revoked or rotated.",
 )
 NO_RIGHTS: Final = Answer(
     "unauthorized",
-    "Weaviate refused the credentials: it knows the key, whose roles do not reach this collection or tenant, or do not "
-    "allow this. Give its user a role that does; `vectoracl provision` needs an operator's (`operator_key`).",
+    "Weaviate refused the credentials: it knows the key, but its roles do not allow this, or not for this collection "
+    "or tenant. Give its user a role that does; `vectoracl provision` needs an operator's key (`operator_key`).",
 )
 
 BUSY: Final = Answer(
     "unavailable",
-    "No connection was free in time: all of `parallel` are in use. Try again, or raise it.",
+    "No connection became free in time: all of them are in use. Try again, or raise `parallel`.",
     retryable=True,
 )
 
-# The first that is found counts. What the other nodes said comes first: it is often quoted inside of something else.
+# The first match counts. Errors of other nodes come first: they are often quoted inside of other messages.
 _ANSWERS: Final[tuple[tuple[str, Answer], ...]] = (
     (
         r"cannot achieve consistency level|cannot reach enough replicas|connection refused|no replica found"
@@ -91,8 +94,8 @@ _ANSWERS: Final[tuple[tuple[str, Answer], ...]] = (
     ),
     (
         r"enough (weaviate nodes|storage replicas|replicas)",
-        Answer("unavailable", "The Weaviate cluster has fewer nodes now than replication_factor asks for. Try again "
-               "when the others are up, or configure as many as there are.", retryable=True),
+        Answer("unavailable", "The Weaviate cluster has fewer nodes now than replication_factor. Try again when the "
+               "others are up, or set replication_factor to the number of nodes.", retryable=True),
     ),
     (
         r"leader not found|not the leader|leadership (lost|transfer)|deadline exceeded|context canceled"
@@ -102,11 +105,11 @@ _ANSWERS: Final[tuple[tuple[str, Answer], ...]] = (
         r"|connection reset|broken pipe|i/o timeout|movement in progress|version increment failed",
         UNSETTLED,
     ),
-    # The flows ask what state the tenant is in, and raise this where it is served all the same.
+    # The flows ask for the tenant's state, and raise this error only if the tenant is active.
     (
         r"tenant not (found|active)|tenant .{0,80} (not found|not active)|shard not found",
-        Answer("rejected", "The tenant is there, and the node of Weaviate that answered does not serve it yet. Try "
-               "again.", retryable=True),
+        Answer("rejected", "The tenant exists, but the Weaviate node that answered does not serve it yet. Try again.",
+               retryable=True),
     ),
     (
         r'could not find class|class not found|class \\*"\w*\\*": not found|class \S* not present in schema',
@@ -116,48 +119,48 @@ _ANSWERS: Final[tuple[tuple[str, Answer], ...]] = (
     (r"async indexing is enabled", NO_ASYNC_INDEXING),
     (
         r"vector lengths don't match|vector dimensions do not match|vector with length",
-        Answer("rejected", "The vectors have another dimension than those that the tenant holds. Configure the "
-               "dimension and the embedder of those, or re-embed (vectoracl copy --reembed); `vectoracl check` names "
-               "both dimensions."),
+        Answer("rejected", "The vectors have another dimension than the tenant's stored vectors. Configure the "
+               "dimension and the embedder of the stored vectors, or re-embed (vectoracl copy --reembed); `vectoracl "
+               "check` names both dimensions."),
     ),
     (
         r"does not have named vector|have configuration for vector|target vectors? .{0,80}not found",
-        Answer("rejected", "The collection has no vector of the configured name. `vectoracl check` names those that it "
-               "has."),
+        Answer("rejected", "The collection has no vector with the configured name. `vectoracl check` names the vectors "
+               "that it has."),
     ),
     (
         r"no such prop|property .{0,80} (does not exist|not found)|IndexFilterable|inverted index|data type filter"
         r"|invalid .{0,40} filter",
-        Answer("rejected", "A property of the collection is missing, or has another type or no index for the filter. "
-               "`vectoracl check` names it; `vectoracl provision` adds what is missing."),
+        Answer("rejected", "A property of the collection is missing, has another type, or has no index for the filter. "
+               "`vectoracl check` names it; `vectoracl provision` adds missing properties."),
     ),
     (
         r"read-?only",
-        Answer("unavailable", "Weaviate has made the tenant's shard read-only, as it does when its disk is nearly "
-               "full. Free space, then set the shard to READY.", retryable=True, begun=True),
+        Answer("unavailable", "Weaviate has made the tenant's shard read-only, as it does when its disk is almost "
+               "full. Free disk space, then set the shard to READY.", retryable=True, begun=True),
     ),
     (
         r"not enough memory|memory mappings",
-        Answer("unavailable", "Weaviate has too little memory left for this. Free some, or try again later.",
+        Answer("unavailable", "Weaviate does not have enough memory for this. Free some, or try again later.",
                retryable=True, begun=True),
     ),
     (
         r"multi-tenancy is not enabled|multi-tenancy disabled",
-        Answer("rejected", "The collection is not multi-tenant, which cannot be changed. Configure another name and "
-               "copy it in: vectoracl provision --adopt"),
+        Answer("rejected", "The collection is not multi-tenant, which cannot be changed. Configure another name, and "
+               "import this collection: vectoracl provision --adopt"),
     ),
 )  # fmt: skip
 _COMPILED: Final = tuple((re.compile(pattern, re.IGNORECASE | re.DOTALL), answer) for pattern, answer in _ANSWERS)
 
 
-class ServerSaid(Exception):  # noqa: N818 - not an error of ours, but the cause of one
-    """The server's own text: only ever the cause of an error, with `debug_errors`."""
+class ServerSaid(Exception):  # noqa: N818 - not a vectoracl error, but the cause of one
+    """The server's original text; it is only used as the cause of an error, with `debug_errors`."""
 
 
-def meant(said: str) -> Answer:
-    """Return what the server *said*."""
+def meant(details: str) -> Answer:
+    """Return the answer that matches the server's text *details*; `UNKNOWN` if none does."""
     for pattern, answer in _COMPILED:
-        if pattern.search(said):
+        if pattern.search(details):
             return answer
     return UNKNOWN
 

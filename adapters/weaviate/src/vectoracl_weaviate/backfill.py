@@ -1,7 +1,8 @@
-"""Repairs the objects of writers that did not know a declared field: gives them its property and its marker. Pure.
+"""Adds the property and marker of a declared field to objects whose writers did not know the field. Pure flows.
 
-Weaviate has no conditional write, so somebody may rewrite an object between its reading and its repair. Each is read
-again behind the repair, and repaired again where it has become another: at the end it says what its metadata says.
+Weaviate has no conditional write, so an object may be rewritten between the read and its repair. Each object is
+therefore read again after the repair, and repaired again if it has changed: in the end the property agrees with the
+object's metadata.
 """
 
 from __future__ import annotations
@@ -29,11 +30,23 @@ def backfill(
     fields: Sequence[str],
     progress: Progress | None = None,
 ) -> Flow[int]:
-    """Repair every object of the tenant *name* (Weaviate's) whose writer did not know one of *fields*.
+    """Repair every object of a tenant whose writer did not know one of *fields*.
 
-    Returns how many there were. It can be repeated, and asks once where there is nothing to do. Raises:
-    InvalidInputError where a value is of another type than the declared one: then nothing of that page was changed;
-    StoreError where objects were rewritten again and again meanwhile.
+    It can be repeated, and sends one request if there is nothing to do.
+
+    Args:
+        compiled: The compiler of the collection.
+        decode: The decoder of the collection.
+        page: The number of objects that are read at a time.
+        name: The tenant's name in Weaviate.
+        fields: The declared metadata fields.
+        progress: Called after each batch.
+
+    Returns: The number of repaired objects.
+
+    Raises:
+        InvalidInputError: A value has another type than the declared one; nothing of that page was changed.
+        StoreError: Objects were rewritten repeatedly in the meantime.
     """
     done = 0
     after: Compiled = ALL_ROWS
@@ -59,7 +72,7 @@ def backfill(
 def compare(compiled: WeaviateCompiler, decode: Decoder, page: int, name: str, fields: Sequence[str]) -> Flow[None]:
     """Read every object that `backfill` would repair, and change nothing.
 
-    Raises: InvalidInputError where a value is of another type than the declared one.
+    Raises: InvalidInputError if a value has another type than the declared one.
     """
     after: Compiled = ALL_ROWS
     while fields:
@@ -74,7 +87,7 @@ def compare(compiled: WeaviateCompiler, decode: Decoder, page: int, name: str, f
 
 
 def _repair(compiled: WeaviateCompiler, decode: Decoder, name: str, left: dict[str, Mapping[str, Any]]) -> Flow[None]:
-    """Repair the objects that had the metadata *left* when they were read, until each still has it afterwards."""
+    """Repair the objects that had the metadata *left* when they were read, until none has changed afterwards."""
     for _ in range(_ROUNDS):
         merges: list[Request[bool]] = [
             Merge(None, name, id_, compiled.repaired(metadata)) for id_, metadata in left.items()
@@ -87,7 +100,7 @@ def _repair(compiled: WeaviateCompiler, decode: Decoder, name: str, left: dict[s
         if not left:
             return
     raise StoreError(
-        "Objects were rewritten again and again while they were repaired; provision again when fewer write.",
+        "Objects were rewritten repeatedly while they were repaired; provision again when there are fewer writes.",
         code="replacing",
         adapter=ADAPTER,
         retryable=True,

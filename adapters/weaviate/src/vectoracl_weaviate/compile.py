@@ -151,7 +151,7 @@ class WeaviateCompiler:
     ) -> search_get_pb2.SearchRequest:
         """Begin every search: the one tenant, and *where* as the filter."""
         if where is NO_ROWS:
-            raise RefusedError("A request for nothing was about to be made; nothing was sent.")
+            raise RefusedError("A request that cannot match anything was refused before it was sent.")
         message = search_get_pb2.SearchRequest(
             collection=self._config.collection,
             tenant=name,
@@ -182,7 +182,7 @@ class WeaviateCompiler:
     ) -> search_get_pb2.SearchRequest:
         if vector.shape != (self._config.dimension,):
             raise InvalidInputError(
-                f"The query has {vector.size} numbers; the store holds vectors of {self._config.dimension}.",
+                f"The query's vector has dimension {vector.size}; the store's have {self._config.dimension}.",
                 field="query",
             )
         return self._search(
@@ -271,7 +271,7 @@ class WeaviateCompiler:
 
     def _tally(self, name: str, where: Compiled) -> aggregate_pb2.AggregateRequest:
         if where is NO_ROWS:
-            raise RefusedError("A request for nothing was about to be made; nothing was sent.")
+            raise RefusedError("A request that cannot match anything was refused before it was sent.")
         message = aggregate_pb2.AggregateRequest(collection=self._config.collection, tenant=name, objects_count=True)
         if where is not ALL_ROWS:
             message.filters.CopyFrom(where)
@@ -285,7 +285,7 @@ class WeaviateCompiler:
         for record in records:
             if record.vector.shape != (self._config.dimension,):
                 raise InvalidInputError(
-                    f"A vector has {record.vector.size} numbers; the store holds {self._config.dimension}.",
+                    f"A vector has dimension {record.vector.size}; the store's have {self._config.dimension}.",
                     field="vector",
                 )
             size += (
@@ -296,8 +296,8 @@ class WeaviateCompiler:
             )
         if size > self._config.max_request_bytes:
             raise TooLargeError(
-                f"The call may need a request of {size:,} bytes and {self._config.max_request_bytes:,} are allowed "
-                "(max_request_bytes). Write fewer chunks a call.",
+                f"The call may need a request of {size:,} bytes, but {self._config.max_request_bytes:,} are allowed "
+                "(max_request_bytes). Write fewer chunks per call.",
                 field="chunks",
             )
 
@@ -354,7 +354,7 @@ class WeaviateCompiler:
     def drop(self, partition: str, where: Compiled) -> Drop:
         """Compile a delete of the objects that pass *where*. Raises: RefusedError where that is no condition."""
         if isinstance(where, bool):
-            raise RefusedError("A delete without a condition was about to be made; nothing was sent.")
+            raise RefusedError("A delete without a condition was refused before it was sent.")
         return Drop(
             partition,
             batch_delete_pb2.BatchDeleteRequest(
@@ -438,7 +438,7 @@ def stored(kind: FieldType, value: Any) -> Any:
 
 def _name(partition: str) -> str:
     if not partition:
-        raise RefusedError("A request without a tenant was about to be made; nothing was sent.")
+        raise RefusedError("A request without a tenant was refused before it was sent.")
     return tenant_name(partition)
 
 

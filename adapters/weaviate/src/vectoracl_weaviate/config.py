@@ -22,7 +22,7 @@ _RESERVED = frozenset({"id", "_id", "_additional", "_creationTimeUnix", "_lastUp
 def _property(value: str) -> str:
     if not _PROPERTY.match(value) or value in _RESERVED or value.startswith("m_"):
         raise ValueError(
-            "must be a property name of letters, digits and _ that begins with a lower-case letter or _, not with m_"
+            "must be a property name of letters, digits and _ that begins with a lower-case letter or _, but not m_"
         )
     return value
 
@@ -35,7 +35,7 @@ def _collection(value: str) -> str:
 
 def _vector(value: str) -> str:
     if not _VECTOR.match(value):
-        raise ValueError("must be a name of letters, digits and _, 63 at most")
+        raise ValueError("must be a name of at most 63 letters, digits and _")
     return value
 
 
@@ -116,12 +116,12 @@ def _target(host: str, port: int) -> str:
 
 
 def _check_url(url: str) -> str:
-    """Return the scheme of *url*. Raises: ValueError where it is more or less than an address."""
+    """Return the scheme of *url*. Raises: ValueError if it is not exactly an address."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.rstrip("/") or parts.query:
         raise ValueError("url must be http://host:port or https://host:port")
     if parts.username or parts.password:
-        raise ValueError("url must hold no credentials; use api_key")
+        raise ValueError("url must not contain credentials; use api_key")
     return parts.scheme
 
 
@@ -177,13 +177,13 @@ class WeaviateConfig(Model):
     def _whole(self) -> WeaviateConfig:
         scheme = _check_url(self.url)
         if {_check_url(one.url) for one in self.nodes} - {scheme}:
-            raise ValueError("the addresses of one cluster are all http or all https")
+            raise ValueError("the addresses of a cluster must all be http or all be https")
         if self.ca_file is not None and scheme != "https":
-            raise ValueError("ca_file goes with an https url, and only with it")
+            raise ValueError("ca_file can only be used with an https url")
         if self.index == "dynamic" and not self.async_indexing:
             raise ValueError('index = "dynamic" needs a server with ASYNC_INDEXING: set async_indexing = true')
         if self.tenant_keys is not None and self.new_tenants == "create" and "new_tenants" in self.model_fields_set:
-            raise ValueError("with tenant_keys the operator creates tenants: new_tenants cannot be create")
+            raise ValueError('with tenant_keys the operator creates tenants: new_tenants cannot be "create"')
         return self
 
     @property

@@ -179,7 +179,7 @@ class Decoder:
             raise _malformed() from None
         if one.metadata.id != id_of(tag, version):
             raise ScopeViolationError(
-                "An object's tag is not the one that it was written with; the reply was dropped.",
+                "An object's tag was changed after it was written; the reply was dropped.",
                 adapter=ADAPTER,
                 rows=1,
             )
@@ -251,7 +251,7 @@ def _whole(fields: Mapping[str, Any], name: str) -> int:
 
 def _malformed() -> StoreError:
     return StoreError(
-        "An object of the collection has no whole tag: it was not written by vectoracl. Run `vectoracl check`.",
+        "An object of the collection has no complete tag, so vectoracl did not write it. Run `vectoracl check`.",
         code="malformed",
         adapter=ADAPTER,
     )

@@ -1,4 +1,8 @@
-"""What the client raises, as ours. Its texts quote objects and addresses, so they are causes only with debug."""
+"""Maps exceptions of gRPC, httpx and the Weaviate client to vectoracl errors.
+
+Their messages may contain objects and addresses, so the original exception is chained as the cause only when
+`debug_errors` is set.
+"""
 
 from __future__ import annotations
 
@@ -34,25 +38,31 @@ from vectoracl_weaviate.answers import (
 
 _Sent = Literal["no", "unknown"]
 _ANONYMOUS = "anonymous access not enabled"
-_UNSENT = "The Weaviate client cannot send this request ({}): a value of it is not one that Weaviate has."
-# The server's own checks, whatever their kind, come as UNKNOWN.
+_UNSENT = "The Weaviate client cannot send this request ({}): it has a value that Weaviate does not support."
+# All checks of the server are reported as UNKNOWN, whatever their kind.
 _STATUS = {"UNKNOWN": 422, "UNIMPLEMENTED": 501}
 
 
 def rest_at(url: str) -> Address:
-    """Return what messages say of the REST address *url*."""
+    """Return the description of the REST address *url* for error messages."""
     return Address("Weaviate", host_and_port(url, {"http": 80, "https": 443}), "url")
 
 
 def rpc_at(target: str) -> Address:
-    """Return what messages say of the gRPC address *target*, HOST:PORT."""
+    """Return the description of the gRPC address *target* (HOST:PORT) for error messages."""
     return Address("Weaviate", f"{target}, gRPC", "url, grpc_port and grpc_host")
 
 
 def mapped(error: BaseException, *, write: bool, debug: bool, at: Address) -> VectorACLError:
-    """Return *error* as ours; *at* is where the request went.
+    """Return the vectoracl error for *error*.
 
-    Raise it after the `except` block, not in it: there Python would attach *error* as its `__context__`.
+    Raise it after the `except` block, not inside: there Python would attach *error* as its `__context__`.
+
+    Args:
+        error: An exception of the client.
+        write: Whether the request was a write.
+        debug: Whether to chain *error* as the cause.
+        at: The address to which the request was sent.
     """
     if isinstance(error, VectorACLError):
         return unchained(error, debug=debug)
@@ -68,11 +78,11 @@ def _mapped(error: BaseException, at: Address, *, write: bool) -> StoreError:
     if cause is not None:
         return _no_answer(cause, at, write=write, sent=not before_sending(error))
     if isinstance(error, httpx.TransportError | OSError):
-        # Of the exchange it is only known that it failed.
+        # The reason of the failure is unknown.
         cause = "no_route" if before_sending(error) else "closed"
         return _no_answer(cause, at, write=write, sent=not before_sending(error))
     if isinstance(error, ValueError | TypeError):
-        # Of the message classes and the client, before anything is sent.
+        # A check of the message classes or the client, before anything is sent.
         return StoreError(_UNSENT.format(type(error).__name__), code="rejected", adapter=ADAPTER, sent="no")
     return StoreError(f"The Weaviate client failed ({type(error).__name__}).", code="client", adapter=ADAPTER)
 
@@ -84,10 +94,10 @@ def _rpc(error: grpc.RpcError, at: Address, *, write: bool) -> StoreError:
         return _no_answer(cause, at, write=write, sent=sent_by_grpc(details))
     if code == "UNIMPLEMENTED":
         return not_weaviate(at)
-    made = status(_STATUS.get(code) or http_status(code), at, write=write, said=details)
+    mapped_error = status(_STATUS.get(code) or http_status(code), at, write=write, details=details)
     if write and code in ("UNKNOWN", "UNAVAILABLE"):
-        made.sent = "unknown"  # it may be anything
-    return made
+        mapped_error.sent = "unknown"  # these codes are also used after a part was written
+    return mapped_error
 
 
 def _no_answer(cause: Cause, at: Address, *, write: bool, sent: bool) -> StoreError:
@@ -97,36 +107,36 @@ def _no_answer(cause: Cause, at: Address, *, write: bool, sent: bool) -> StoreEr
     return failed(cause, at, adapter=ADAPTER, write=write, sent=sent)
 
 
-def status(number: int, at: Address, *, write: bool, said: str = "") -> StoreError:
-    """Return the error of an HTTP status, or of the gRPC code that stands for it, and of what the server *said*."""
+def status(number: int, at: Address, *, write: bool, details: str = "") -> StoreError:
+    """Return the error of an HTTP status, or of the gRPC code that stands for it, with the server's *details*."""
     unknown: _Sent = "unknown" if write else "no"
     if number == 401:
-        return error_of(NO_KEY if _ANONYMOUS in said.lower() else WRONG_KEY, write=write)
+        return error_of(NO_KEY if _ANONYMOUS in details.lower() else WRONG_KEY, write=write)
     if number == 403:
         return error_of(NO_RIGHTS, write=write)
     if 300 <= number < 400:
         return not_weaviate(at)
-    if number == 400 and "HTTP request to an HTTPS server" in said:
+    if number == 400 and "HTTP request to an HTTPS server" in details:
         return failed("encrypted", at, adapter=ADAPTER)
     if number == 404:
         return error_of(NOT_PROVISIONED, write=write)
     if number in (408, 504):
         return failed("slow", at, adapter=ADAPTER, write=write)
     if number == 429:
-        text = "Weaviate's limit of requests or of their size is reached."
+        text = "Weaviate's limit on the rate or the size of requests is reached."
         return StoreError(text, code="rate_limited", adapter=ADAPTER, sent="no", retryable=True)
-    answer = meant(said)
+    answer = meant(details)
     if 400 <= number < 500 or answer is not UNKNOWN:
         return error_of(answer, write=write)
-    text = f"Weaviate is not able to serve this now (status {number})."
+    text = f"Weaviate cannot serve the request now (status {number})."
     return StoreError(text, code="unavailable", adapter=ADAPTER, sent=unknown, retryable=True)
 
 
 def not_weaviate(at: Address) -> StoreError:
-    """Return the error of an answer that is not Weaviate's; it has its own code, as there are two ports to confuse."""
+    """Return the error of a server that is not Weaviate; it has its own code, since two ports are easily confused."""
     text = (
-        f"What answers there is not Weaviate ({at.where}). Check the host and the port in {at.setting}: REST and gRPC "
-        "have one each (8080 and 50051, where nothing else is set)."
+        f"The server at that address is not Weaviate ({at.where}). Check the host and the port in {at.setting}: REST "
+        "and gRPC have different ports (by default 8080 and 50051)."
     )
     return StoreError(text, code="not_weaviate", adapter=ADAPTER, sent="no")
 

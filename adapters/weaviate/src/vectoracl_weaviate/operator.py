@@ -1,7 +1,7 @@
-"""What an operator does: provision, list tenants, and lead each through its life. Blocking.
+"""Operators' commands: provision, import existing objects, and manage the tenant lifecycle. Blocking.
 
-With `tenant_keys` each tenant gets a user of its own whose one role names that tenant and this collection, and its
-key goes into the file; nothing is printed of it.
+The lifecycle of a tenant: create, deactivate, offload, activate, remove. With `tenant_keys` each tenant has its own
+user, with one role that names that tenant and this collection; the key is written to the file, and never printed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vectoracl_weaviate.ports import Administrator, WeaviatePort
 from vectoracl_weaviate.requests import About, Describe, State, Tenants, TenantState
 
 _NO_TIERS = (
-    "Every tenant of a Weaviate store has a shard of its own already. To let one rest: vectoracl tenants deactivate."
+    "Every tenant of a Weaviate store already has its own shard. To stop serving one: vectoracl tenants deactivate."
 )
 _ATTEMPTS = 3
 _WORDS = {"active": "HOT", "inactive": "COLD", "offloaded": "FROZEN"}
@@ -69,19 +69,19 @@ class WeaviateOperator:
     def _steps(self) -> list[schema.Step]:
         found = self._ask(Describe())
         if found is None:
-            self._ask(About())  # whatever is not Weaviate has no such collection either
+            self._ask(About())  # a server that is not Weaviate does not have the collection either
         if found is not None and not (found.get("multiTenancyConfig") or {}).get("enabled"):
             raise RefusedError(
                 f"The collection {self._config.collection} is not multi-tenant, which cannot be changed. Configure "
-                f"another name and copy it in: vectoracl provision --adopt {self._config.collection}"
+                f"another name, and import it: vectoracl provision --adopt {self._config.collection}"
             )
         if found is not None:
             other = schema.other_vectors(self._config, found)
             if other is not None:
                 raise RefusedError(
-                    f"The collection {self._config.collection} is not as it is configured: {other}. Configure what it "
-                    "holds, or name another collection and copy the chunks there (vectoracl copy, with --reembed for "
-                    "another dimension).",
+                    f"The collection {self._config.collection} differs from the configuration: {other}. Configure the "
+                    "vectors that it holds, or name another collection and copy the chunks there (vectoracl copy, with "
+                    "--reembed for another dimension).",
                     field="dimension",
                 )
             self._check_properties(found)
@@ -89,19 +89,19 @@ class WeaviateOperator:
         return list(schema.steps(self._config, self._fields, found, self._embedder))
 
     def _check_properties(self, found: Mapping[str, Any]) -> None:
-        """Refuse a collection with a property that cannot become what it has to be. Raises: RefusedError."""
+        """Refuse a collection with a property that differs from the required one. Raises: RefusedError."""
         there = {one["name"]: one for one in found.get("properties") or ()}
         for name, wanted in schema.properties(self._config, self._fields).items():
             wrong = schema.misfit(wanted, there[name]) if name in there else None
             if wrong is not None:
                 raise RefusedError(
-                    f"The property {name} of the collection {self._config.collection} is not as it has to be: {wrong}. "
-                    "That cannot be changed: name another collection, provision it, and copy the chunks there "
+                    f"The property {name} of the collection {self._config.collection} is not as required: {wrong}. "
+                    "Weaviate cannot change it: name another collection, provision it, and copy the chunks there "
                     "(vectoracl copy)."
                 )
 
     def plan(self, *, adopt: str | None = None) -> str:
-        """Return the HTTP requests that `provision` would make now, and what would be adopted; changes nothing."""
+        """Return the HTTP requests that `provision` would make, and what `adopt` would import; changes nothing."""
         lines = [schema.text_of(step, self._config.collection) for step in self._steps()]
         lines += [f"# a role, a user and a key for the tenant {name}" for name in self._keyless()]
         text = "\n\n".join(lines or ["# Everything is in place."]) + "\n"
@@ -112,9 +112,14 @@ class WeaviateOperator:
     def provision(
         self, *, adopt: str | None = None, progress: Progress | None = None, adopted: Adopted | None = None
     ) -> list[str]:
-        """Create or update the collection, and keys where they are configured; does only what is left.
+        """Create or update the collection, and keys if they are configured; does only what is missing.
 
-        With *adopt* the objects of that collection, which is only read, are then copied in.
+        Args:
+            adopt: The name of an existing collection whose objects are then imported; it is only read.
+            progress: Called with the progress of each step.
+            adopted: Called with the result of the import.
+
+        Returns: One line for each step that was done.
         """
         done = self._brought_about(progress)
         done += self._repaired(progress)
@@ -128,9 +133,10 @@ class WeaviateOperator:
         return done or ["everything is in place"]
 
     def _brought_about(self, progress: Progress | None) -> list[str]:
-        """Do what is left of the steps, and look again where somebody else did one of them meanwhile.
+        """Apply the missing steps, and read the collection again if another process did one of them in the meantime.
 
-        A node of a cluster also says so of what it did itself, when it asked twice because its leader was lost.
+        A node of a cluster may also report "already exists" for its own step, which it repeated because the leader was
+        lost.
         """
         done: list[str] = []
         for attempt in range(_ATTEMPTS):
@@ -148,9 +154,9 @@ class WeaviateOperator:
         return done
 
     def _compare(self, fields: list[str]) -> None:
-        """Refuse the *fields* of which objects hold values of another type, before they get their properties.
+        """Refuse *fields* whose values in existing objects have another type, before their properties are added.
 
-        A property cannot be taken away again, and where it is there the check sees no difference any more. Raises:
+        A property cannot be removed again, and once it exists the check no longer sees a difference. Raises:
         InvalidInputError.
         """
         for name, state in (self._ask(Tenants()) if fields else {}).items():
@@ -177,7 +183,7 @@ class WeaviateOperator:
 
     @without_context
     def _change_schema(self, method: str, path: str, body: Any) -> Any:
-        """Change a collection that the leader of the cluster has just said to be there."""
+        """Change a collection that exists according to the leader of the cluster."""
         try:
             return self._admin.ask(method, path, body)
         except StoreError as error:
@@ -188,8 +194,8 @@ class WeaviateOperator:
     def _repaired(self, progress: Progress | None) -> list[str]:
         """Repair the objects of processes that did not know a field as it is declared now.
 
-        They may have been written at any time, so this does not depend on a property that was just added. Those of a
-        tenant at rest stay as they are; they are compared one by one when it is served again.
+        Such objects may have been written at any time, so this does not depend on whether a property was just added.
+        Those of a tenant that is not active are not repaired; filters compare them one by one when it is served again.
         """
         done, resting = 0, 0
         fields = sorted(self._fields)
@@ -199,11 +205,11 @@ class WeaviateOperator:
                 continue
             flow = backfill(self._compile, self._decode, self._config.page, name, fields, progress)
             done += run(flow, {"store": self._port})
-        lines = [f"gave {done} chunks the properties of the declared fields"] if done else []
+        lines = [f"added the properties of the declared fields to {done} chunks"] if done else []
         if resting:
             lines.append(
                 f"{resting} tenants are not active: filters on declared fields compare their older chunks one by one "
-                "until they are activated and provisioned again"
+                "until the tenants are activated and `vectoracl provision` is run again"
             )
         return lines
 
@@ -222,8 +228,8 @@ class WeaviateOperator:
     def tenants(self) -> list[TenantInfo]:
         """List the tenants with their rows; those that are not active cannot be counted."""
         states: Mapping[str, TenantState] = self._ask(Tenants())
-        found = [self._info(name, state) for name, state in states.items()]
-        return sorted(found, key=lambda one: one.tenant)
+        tenants = [self._info(name, state) for name, state in states.items()]
+        return sorted(tenants, key=lambda one: one.tenant)
 
     def _info(self, name: str, state: TenantState) -> TenantInfo:
         if state != "active":
@@ -245,14 +251,14 @@ class WeaviateOperator:
         raise RefusedError(_NO_TIERS)
 
     def create(self, tenant: str) -> list[str]:
-        """Create *tenant*, and its key where keys are configured."""
+        """Create *tenant*, and its key if keys are configured."""
         name = self._name(tenant)
         done = []
         if self._state(name) is None:
             self._change_schema("POST", self._path, [{"name": name, "activityStatus": "HOT"}])
             done.append(f"created the tenant {tenant}")
         done += self._give_key(name)
-        return done or ["it is there already"]
+        return done or ["it already exists"]
 
     def activate(self, tenant: str) -> list[str]:
         """Serve *tenant* again."""
@@ -267,13 +273,13 @@ class WeaviateOperator:
         modules = (self._admin.ask("GET", "/v1/meta") or {}).get("modules") or {}
         if not any(name.startswith("offload-") for name in modules):
             raise RefusedError(
-                "The server has no offload module (offload-s3), so there is nowhere to move it. To keep it on the "
-                "server's disk: vectoracl tenants deactivate."
+                "The server has no offload module (offload-s3), so the tenant cannot be offloaded. To keep it on the "
+                "server's disk without serving it: vectoracl tenants deactivate."
             )
         return self._change(tenant, "offloaded")
 
     def remove(self, tenant: str) -> list[str]:
-        """Delete *tenant* with every object of it, its key, its user and its role; no lines where there is nothing."""
+        """Delete *tenant* with all of its objects, its key, its user and its role; returns [] if there is nothing."""
         name = self._stored(tenant)
         done = []
         if self._state(name) is not None:
@@ -290,9 +296,9 @@ class WeaviateOperator:
         return tenant_name(check_tenant(tenant))
 
     def _stored(self, tenant: str) -> str:
-        """Return the name of a tenant that is to be removed: by its id, or as `tenants` shows one that has none.
+        """Return the Weaviate name of a tenant to be removed, which is given by its id or as `tenants` lists it.
 
-        A name that is a hash and holds no object says nothing of its id, and stands in brackets there.
+        If a name is a hash and the tenant holds no objects, its id is unknown; `tenants` lists the name in brackets.
         """
         tenant = stored_tenant(tenant, lambda: [one.tenant for one in self.tenants()])
         name, inner = tenant_name(tenant), tenant[1:-1]
@@ -307,9 +313,9 @@ class WeaviateOperator:
         name = self._name(tenant)
         state = self._state(name)
         if state is None:
-            raise RefusedError("There is no such tenant. To make it: vectoracl tenants create.", field="tenant")
+            raise RefusedError("There is no such tenant. To create it: vectoracl tenants create.", field="tenant")
         if state == to:
-            return [f"it is {to} already"]
+            return [f"it is already {to}"]
         self._change_schema("PUT", self._path, [{"name": name, "activityStatus": _WORDS[to]}])
         return [f"the tenant {tenant} is {to}"]
 
@@ -327,9 +333,9 @@ class WeaviateOperator:
         return f"vectoracl_{digest}"
 
     def _give_key(self, name: str) -> list[str]:
-        """Make a role that names one tenant, a user that has it and nothing else, and keep its key.
+        """Create a role that names one tenant and a user with only that role, and store its key.
 
-        A user that is there already, whose key nobody knows any more, gets a new one.
+        If the user exists but its key was lost, it gets a new one.
         """
         if self._keys is None:
             return []
@@ -339,22 +345,23 @@ class WeaviateOperator:
             user = quote(self._user(name))
             if self._admin.ask("GET", f"/v1/authz/roles/{user}", absent=None) is None:
                 self._admin.ask("POST", "/v1/authz/roles", {"name": user, "permissions": self._rights(name)})
-            there = self._admin.ask("GET", f"/v1/users/db/{user}", absent=None) is not None
-            made = self._admin.ask("POST", f"/v1/users/db/{user}/rotate-key" if there else f"/v1/users/db/{user}", {})
+            exists = self._admin.ask("GET", f"/v1/users/db/{user}", absent=None) is not None
+            path = f"/v1/users/db/{user}/rotate-key" if exists else f"/v1/users/db/{user}"
+            credentials = self._admin.ask("POST", path, {})
             self._admin.ask("POST", f"/v1/authz/users/{user}/assign", {"roles": [user], "userType": "db"})
-            keys[name] = str(made["apikey"])
-        return [f"gave the tenant {readable(name) or name} a role and a key of its own"]
+            keys[name] = str(credentials["apikey"])
+        return [f"created a role and a key for the tenant {readable(name) or name}"]
 
     def _rights(self, name: str) -> list[dict[str, Any]]:
-        """Return what the key of one tenant may do. The name is of letters, digits, - and _: no pattern."""
+        """Return the permissions of one tenant's key. Its name is not a pattern: only letters, digits, -, _."""
         collection = self._config.collection
-        place = {"collection": collection, "tenant": name}
+        tenant = {"collection": collection, "tenant": name}
         return [
             *(
-                {"action": f"{action}_data", "data": {**place, "object": "*"}}
+                {"action": f"{action}_data", "data": {**tenant, "object": "*"}}
                 for action in ("create", "read", "update", "delete")
             ),
-            {"action": "read_tenants", "tenants": place},
+            {"action": "read_tenants", "tenants": tenant},
             {"action": "read_collections", "collections": {"collection": collection}},
         ]
 
@@ -368,6 +375,6 @@ class WeaviateOperator:
             return ["removed its role and its key"] if keys.pop(name, None) is not None else []
 
     def close(self) -> None:
-        """Release everything."""
+        """Close the connections."""
         self._port.close()
         self._admin.close()

@@ -1,4 +1,4 @@
-"""What pluggy sees of the Weaviate adapter."""
+"""Hook implementations of the Weaviate adapter."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def vectoracl_describe() -> Capabilities:
 def vectoracl_open(config: WeaviateConfig, context: OpenContext) -> Opened:
     """Return the adapter; nothing is contacted before the first use."""
     if context.client is not None:
-        raise ConfigError("The Weaviate adapter makes its own connections: a key goes with each request.")
+        raise ConfigError("The Weaviate adapter opens its own connections, since it sends a key with each request.")
     base, debug = Path(context.base), context.debug_errors
 
     def port() -> Port:
@@ -83,7 +83,7 @@ collection = {toml.value("Vectoracl" + name.capitalize())}
 # The REST address, and the port of gRPC on the same host.
 {toml.lines(settings or {"url": "http://localhost:8080", "grpc_port": 50_051})}\
 # api_key = {{ env = "VECTORACL_WEAVIATE_API_KEY" }}
-# A key for each tenant, where the server has roles turned on: `vectoracl provision` writes them to this file.
+# Per-tenant keys, if the server has roles enabled: `vectoracl provision` writes them to this file.
 # tenant_keys = "weaviate-keys.json"
 # operator_key = {{ env = "VECTORACL_WEAVIATE_OPERATOR_KEY" }}
 """
@@ -107,7 +107,7 @@ def vectoracl_demo_place(say: Callable[[str], None]) -> DemoStore:
     running = start(SPEC, say=say)
     os.environ[_DEMO_KEY] = running.key  # not in the demo's folder: the server ends with this process
     server = f"{running.used}, weaviate-client {version('weaviate-client')}"
-    note = "The server ended with the demo; VECTORACL_WEAVIATE_URL names one that stays."
+    note = "The server was stopped with the demo; set VECTORACL_WEAVIATE_URL to use one that keeps running."
     return DemoStore(
         {"url": running.url, "grpc_port": running.ports["grpc"], "api_key": {"env": _DEMO_KEY}},
         kept=False,

@@ -69,8 +69,8 @@ _OPTIONS = [
     # Not shared with other channels of the process: closing one has to close its connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]
-_SAID = 2000
-"""How much is read of what the server says of a refusal."""
+_DETAILS = 2000
+"""The number of characters that are read of the server's text of an error."""
 _NO_ANSWER = ("unreachable", "unavailable", "timeout")
 _OVER_REST = (Merge, Create, Describe, About, Rights)
 _WRITES = (Put, Drop, Merge, Create)
@@ -126,37 +126,37 @@ def compiled(config: WeaviateConfig, request: AnyRequest) -> Rest | Call:
         case Rights():
             return Rest("GET", "/v1/users/own-info", None, _maybe)
         case Keys():
-            raise StoreError("Keys are not asked of the server.", code="client", adapter=ADAPTER, sent="no")
+            raise StoreError("Keys are not requested from the server.", code="client", adapter=ADAPTER, sent="no")
     assert_never(request)
 
 
 def _groups(answer: Any) -> list[tuple[Any, int]]:
     """Return (stored value, number of objects) pairs; without a group there is no result in the answer."""
     if answer.WhichOneof("result") == "single_result":
-        raise StoreError("Weaviate did not group what it counted.", code="malformed", adapter=ADAPTER, sent="no")
-    found = []
+        raise StoreError("Weaviate did not group its counts.", code="malformed", adapter=ADAPTER, sent="no")
+    counts = []
     for group in answer.grouped_results.groups:
         kind = group.grouped_by.WhichOneof("value")
-        found.append((None if kind is None else getattr(group.grouped_by, kind), int(group.objects_count)))
-    return found
+        counts.append((None if kind is None else getattr(group.grouped_by, kind), int(group.objects_count)))
+    return counts
 
 
 def _written(answer: Any, number: int) -> None:
     if answer.errors:
-        said = [one.error for one in answer.errors]
-        answers = [meant(one) for one in said]
-        gone = next((one for one in answers if one.code == "unavailable"), None)
-        if gone is not None:
-            raise error_of(gone, write=True) from ServerSaid(said[0])
+        messages = [one.error for one in answer.errors]
+        answers = [meant(one) for one in messages]
+        unavailable = next((one for one in answers if one.code == "unavailable"), None)
+        if unavailable is not None:
+            raise error_of(unavailable, write=True) from ServerSaid(messages[0])
         refused = len({one.index for one in answer.errors})
-        kept = "none was written" if refused == number else "the others were written"
+        outcome = "none was written" if refused == number else "the others were written"
         raise StoreError(
-            f"Weaviate refused {refused} of {number} chunks of a batch; {kept}. {answers[0].text}",
+            f"Weaviate refused {refused} of {number} chunks of a batch; {outcome}. {answers[0].text}",
             code="rejected",
             adapter=ADAPTER,
             sent="no" if refused == number else "unknown",
             written=number - refused,
-        ) from ServerSaid(said[0])
+        ) from ServerSaid(messages[0])
 
 
 def _states(answer: Any) -> dict[str, TenantState]:
@@ -172,8 +172,10 @@ def _merged(answer: httpx.Response) -> bool:
 
 def _done(answer: httpx.Response, *, write: bool) -> None:
     if answer.status_code >= 300:
-        said = answer.text[:_SAID]
-        raise status(answer.status_code, rest_at(str(answer.url)), write=write, said=said) from ServerSaid(said)
+        details = answer.text[:_DETAILS]
+        raise status(answer.status_code, rest_at(str(answer.url)), write=write, details=details) from ServerSaid(
+            details
+        )
 
 
 def _foreign(answer: httpx.Response) -> StoreError:
@@ -183,25 +185,25 @@ def _foreign(answer: httpx.Response) -> StoreError:
 def _json(answer: httpx.Response) -> Any:
     _done(answer, write=False)
     try:
-        found = answer.json()
+        body = answer.json()
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise _foreign(answer) from ServerSaid(answer.text[:_SAID])
-    return found
+        body = None
+    if not isinstance(body, dict):
+        raise _foreign(answer) from ServerSaid(answer.text[:_DETAILS])
+    return body
 
 
 def _maybe(answer: httpx.Response) -> Any:
-    if answer.status_code == 404 and answer.text.lstrip()[:1] not in ("", "{"):  # Weaviate says nothing, or in JSON
-        raise _foreign(answer) from ServerSaid(answer.text[:_SAID])
+    if answer.status_code == 404 and answer.text.lstrip()[:1] not in ("", "{"):  # Weaviate's own 404 is empty or JSON
+        raise _foreign(answer) from ServerSaid(answer.text[:_DETAILS])
     return None if answer.status_code == 404 else _json(answer)
 
 
 def _about(answer: httpx.Response) -> Any:
-    found = {} if answer.status_code == 404 else _json(answer)
-    if "version" not in found:
-        raise _foreign(answer) from ServerSaid(answer.text[:_SAID])
-    return found
+    body = {} if answer.status_code == 404 else _json(answer)
+    if "version" not in body:
+        raise _foreign(answer) from ServerSaid(answer.text[:_DETAILS])
+    return body
 
 
 def _verify(trusted: Authority | None) -> ssl.SSLContext | bool:
@@ -243,7 +245,7 @@ class _Process(OneProcess):
         if request.partition is None:
             if isinstance(request, Find | Tally | Groups | Put | Drop | Merge | State | Create | Tenants):
                 raise StoreError(
-                    "With a key for each tenant there is none for a request about all of them.",
+                    "With per-tenant keys there is no key for a request about all tenants.",
                     code="unauthorized", adapter=ADAPTER, sent="no",
                 )  # fmt: skip
             return self._own

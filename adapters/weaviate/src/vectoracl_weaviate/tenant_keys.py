@@ -60,7 +60,7 @@ NO_KEYS: Final = KeyFile(None)
 
 @without_context
 def read(path: Path) -> dict[str, str]:
-    """Return the keys by tenant; a file that is not there has none. Raises: ConfigError, which quotes nothing."""
+    """Return the keys by tenant; none if the file does not exist. Raises: ConfigError, which contains no keys."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -70,14 +70,14 @@ def read(path: Path) -> dict[str, str]:
     except OSError as error:
         raise ConfigError(f"The file of tenant_keys cannot be read ({type(error).__name__}).") from None
     if os.name == "posix" and mode & _LOOSE:
-        raise ConfigError("The file of tenant_keys may be read by others than its owner: chmod 600 it.")
+        raise ConfigError("Users other than its owner may read the file of tenant_keys: run chmod 600 on it.")
     try:
         found = json.loads(data)
         keys = found["keys"] if found["version"] == 1 else None
     except (ValueError, KeyError, TypeError):
         keys = None
     if not isinstance(keys, dict) or not all(isinstance(one, str) and one for one in keys.values()):
-        raise ConfigError("The file of tenant_keys is not one of version 1 that vectoracl wrote.")
+        raise ConfigError("The file of tenant_keys does not have the format (version 1) that vectoracl writes.")
     return {str(name): str(key) for name, key in keys.items()}
 
 
@@ -87,12 +87,12 @@ def _lock_of(path: Path) -> int:
         make_private_folder(path.parent)
         return open_private(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        raise ConfigError(f"The lock beside the file of tenant_keys cannot be opened: {error.strerror}.") from None
+        raise ConfigError(f"The lock file of the file of tenant_keys cannot be opened: {error.strerror}.") from None
 
 
 @contextmanager
 def changing(path: Path) -> Iterator[dict[str, str]]:
-    """Give the keys, for one operator at a time, and write them at the end if they were changed."""
+    """Yield the keys, to one operator at a time, and write them at the end if they were changed."""
     with _exclusive(_lock_of(path)):
         keys = read(path)
         before = dict(keys)
@@ -105,7 +105,7 @@ def changing(path: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def _exclusive(lock: int) -> Iterator[None]:
-    """Hold the open file *lock*, and close it; where there are no such locks, operators have to take turns."""
+    """Hold the open file *lock*, and close it. On a system without file locks, operators must take turns."""
     with os.fdopen(lock, "w") as file:
         try:
             import fcntl
@@ -118,7 +118,7 @@ def _exclusive(lock: int) -> Iterator[None]:
 
 @without_context
 def write(path: Path, keys: Mapping[str, str]) -> None:
-    """Replace the file in one step, readable by its owner alone. Raises: ConfigError."""
+    """Replace the file atomically, readable by its owner only. Raises: ConfigError."""
     try:
         make_private_folder(path.parent)
         replace_atomically(path, json.dumps({"version": 1, "keys": dict(sorted(keys.items()))}).encode())
