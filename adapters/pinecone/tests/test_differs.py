@@ -72,7 +72,7 @@ def test_another_dimension_of_an_index_that_is_named_by_its_host(dimension):
 @pytest.mark.parametrize("kind", ["vector", "document"])
 def test_another_metric(kind, has, metric):
     with stub(kind=kind, metric=METRICS[has]) as server:
-        differs(settings(server, metric=metric), f"ranks by {METRICS[has]}", f"says {METRICS[metric]}")
+        differs(settings(server, metric=metric), f"ranks by {METRICS[has]}", f"asks for {METRICS[metric]}")
 
 
 @pytest.mark.parametrize(("has", "kind"), list(permutations(["vector", "document"], 2)))
@@ -140,7 +140,7 @@ def test_other_fields(fields, changes, words):
 def test_a_vector_index_that_cannot_rank_by_words(metric):
     with stub(metric=METRICS[metric]) as server:
         config = settings(server, kind="vector", metric="inner", lexical=True)
-        differs(config, f"ranks by {METRICS[metric]}", "says dotproduct")
+        differs(config, f"ranks by {METRICS[metric]}", "asks for dotproduct")
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -150,4 +150,4 @@ def test_an_index_that_does_not_differ(kind, metric):
         config = settings(server, metric=metric, **({} if kind is None else {"kind": kind}))
         assert findings(config) == ("partition", [])
         with v.VectorACL(config) as acl, contextlib.closing(acl.operator()) as operator:
-            assert operator.provision() == ["the index is there; namespaces come with their first record"]
+            assert operator.provision() == ["the index exists; Pinecone creates a namespace with its first record"]

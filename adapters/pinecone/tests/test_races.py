@@ -161,7 +161,7 @@ def test_an_upsert_that_meets_replacements_for_ever_says_so_and_leaves_nothing_b
             upsert.perform()
             if number < ROUNDS - 1:
                 upsert.go(puts)
-        with pytest.raises(StoreError, match="again and again") as failed:
+        with pytest.raises(StoreError, match="repeatedly") as failed:
             upsert.go()
         assert (failed.value.code, failed.value.sent, failed.value.written) == ("replacing", "unknown", 1)
         assert failed.value.retryable

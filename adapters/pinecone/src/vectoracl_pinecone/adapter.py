@@ -22,7 +22,7 @@ from vectoracl_pinecone.pages import ROUNDS, Pages, too_many_conflicts
 from vectoracl_pinecone.requests import Describe, Match, Query
 from vectoracl_pinecone.writes import Writer
 
-_SHORT = "the index returned fewer hits than the scope holds"
+_SHORT = "the index returned fewer hits than the scope has"
 
 
 class PineconeAdapter:
@@ -229,5 +229,5 @@ class PineconeAdapter:
 
 def _vector(query: ResolvedQuery) -> VectorQuery:
     if not isinstance(query, VectorQuery):
-        raise UnsupportedPredicateError("This search answers vector queries.", field="query")
+        raise UnsupportedPredicateError("This store answers only vector queries (lexical = false).", field="query")
     return query

@@ -212,13 +212,13 @@ class PineconeCompiler:
         """Compile one page of whole records by a filter."""
         asked = _filter(where)
         if asked is None:
-            raise RefusedError("A fetch by filter needs a filter; nothing was sent.")
+            raise RefusedError("A fetch without a filter was refused before it was sent.")
         return FetchBy(partition, self.namespace(partition), asked, limit, token)
 
     def remove(self, partition: str, ids: Sequence[str], where: Compiled) -> Remove:
         """Compile a delete of those of *ids* that pass *where*. Raises: RefusedError without ids."""
         if not ids:
-            raise RefusedError("A delete needs ids; there is none that means everything.")
+            raise RefusedError("A delete without ids was refused before it was sent.")
         if where is ALL_ROWS:
             return Remove(partition, self.namespace(partition), ids=tuple(ids))
         return Remove(partition, self.namespace(partition), filter=_filter(every([where, self.records(ids)])))
@@ -259,14 +259,14 @@ class PineconeCompiler:
         words = self._words(record.text, place, metadata) if self._config.lexical else None
         if not record.vector.any():
             raise InvalidInputError(
-                f"Chunk {place} of the call has a vector of zeros, which Pinecone refuses whatever the metric is.",
+                f"Chunk {place} of the call has a vector of zeros, which Pinecone refuses with any metric.",
                 field="vector",
             )
         size = len(orjson.dumps(metadata))
         if size > MAX_METADATA_BYTES:
             raise InvalidInputError(
-                f"Chunk {place} of the call has {size:,} bytes of text, metadata and tag, and Pinecone keeps "
-                f"{MAX_METADATA_BYTES:,} with a vector. Make the chunk shorter.",
+                f"Chunk {place} of the call has {size:,} bytes of text, metadata and tag, but Pinecone's limit is "
+                f"{MAX_METADATA_BYTES:,} per vector. Make the chunk shorter.",
                 field="chunks",
             )
         written = orjson.dumps(record.vector, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -279,8 +279,8 @@ class PineconeCompiler:
         made = weights(text)
         if len(made) > MAX_WORDS:
             raise InvalidInputError(
-                f"Chunk {place} of the call has {len(made):,} different words, and Pinecone keeps {MAX_WORDS:,} with a "
-                "vector. Make the chunk shorter.",
+                f"Chunk {place} of the call has {len(made):,} different words, but Pinecone's limit is {MAX_WORDS:,} "
+                "per vector. Make the chunk shorter.",
                 field="chunks",
             )
         metadata[self._keys.words] = [_word(one) for one in made] or [_NO_WORD]
@@ -302,12 +302,13 @@ class PineconeCompiler:
         batches = _parts(records)
         if len(batches) > 1 and not self._config.split_upserts:
             raise TooLargeError(
-                f"The call needs {len(batches)} requests: Pinecone takes {MAX_UPSERT:,} records or 2 MB in one, and "
-                "only one request is all or nothing. Write fewer chunks a call, or set split_upserts = true.",
+                f"The call needs {len(batches)} requests, since a request has at most {MAX_UPSERT:,} records and 2 MB, "
+                "and only a single request is all or nothing. Write fewer chunks per call, or set split_upserts = "
+                "true.",
                 field="chunks",
             )
         if any(record.size > MAX_REQUEST_BYTES - 512 for record in records):
-            raise InvalidInputError("One chunk alone is larger than the 2 MB of a request.", field="chunks")
+            raise InvalidInputError("A chunk is larger than a request may be (2 MB).", field="chunks")
         return [Put(partition, self.namespace(partition), tuple(batch)) for batch in batches]
 
 
@@ -337,11 +338,13 @@ def _word(place: int) -> str:
 def _filter(where: Compiled) -> Filter | None:
     """Return what is sent: None for every record. Raises: RefusedError for none, which is never asked."""
     if where is NO_ROWS:
-        raise RefusedError("A request that can match nothing was about to be made; nothing was sent.")
+        raise RefusedError("A request that cannot match anything was refused before it was sent.")
     if isinstance(where, bool):
         return None
     if not where:
-        raise RefusedError("An empty filter means every record; nothing was sent.")
+        raise RefusedError(
+            "A request with an empty filter, which matches every record, was refused before it was sent."
+        )
     return where
 
 

@@ -148,7 +148,8 @@ def among(key: str, values: Sequence[Any], *, negated: bool, always: bool) -> Co
         return negated
     if len(values) > MAX_VALUES:
         raise UnsupportedPredicateError(
-            f"A filter has {len(values):,} values, and Pinecone takes {MAX_VALUES:,} in a list; ask in several calls.",
+            f"A filter has a list of {len(values):,} values, but Pinecone's limit is {MAX_VALUES:,}; split it into "
+            "several calls.",
             field="where",
         )
     if len(values) == 1:

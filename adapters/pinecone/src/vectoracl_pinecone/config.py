@@ -20,23 +20,25 @@ MAX_TOP_K = 10_000
 def _key(value: str) -> str:
     # Dots and $ have a meaning in filters or may get one; a key without them is a name and nothing else.
     if not _KEY.match(value):
-        raise ValueError("must be a metadata key of letters, digits and _, 63 at most")
+        raise ValueError("must be a metadata key of at most 63 letters, digits and _")
     return value
 
 
 def _prefix(value: str) -> str:
     # Never empty: a tenant's namespace could then be the default one, or somebody else's.
     if not _PREFIX.match(value):
-        raise ValueError("must be small letters, digits and -, begin with a letter and end with -, 32 at most")
+        raise ValueError(
+            "must have at most 32 lower-case letters, digits and -, and must begin with a letter and end with -"
+        )
     if re.search(r"-[txh]-", value):
-        # What is in front of a tenant's name: tenants of two prefixes in one index could then meet.
-        raise ValueError("must not have -t-, -x- or -h- in it, which stand before a tenant's name")
+        # Otherwise tenants of two prefixes in one index could share a namespace.
+        raise ValueError("must not contain -t-, -x- or -h-, which precede a tenant's name")
     return value
 
 
 def _index(value: str) -> str:
     if not _INDEX.match(value):
-        raise ValueError("must be an index name of small letters, digits and -, 45 at most")
+        raise ValueError("must be an index name of at most 45 lower-case letters, digits and -")
     return value
 
 
@@ -151,22 +153,23 @@ class PineconeConfig(Model):
     @model_validator(mode="after")
     def _whole(self) -> PineconeConfig:
         if self.index is None and self.host is None:
-            raise ValueError("give index, host, or both")
+            raise ValueError("set index, host, or both")
         if self.max_batch > MAX_UPSERT and not self.split_upserts:
-            raise ValueError(f"one request takes {MAX_UPSERT} records: a larger max_batch needs split_upserts = true")
+            raise ValueError(
+                f"a request has at most {MAX_UPSERT} records: a larger max_batch needs split_upserts = true"
+            )
         fields = [self.vector_field, *self.keys.model_dump().values()]
         if self.lexical:
             fields.append(self.words_field)
             if self.kind is None:
                 raise ValueError(
-                    'lexical = true needs kind = "vector" or kind = "document" beside it: they keep words differently'
+                    'lexical = true also needs kind = "vector" or kind = "document": they store words differently'
                 )
             if self.kind == "vector" and self.metric != "inner":
                 raise ValueError(
-                    "a vector index serves words only where it ranks by the inner product: with lexical = true set "
-                    'metric = "inner" (of vectors that the embedder normalises it is the cosine), or take a document '
-                    'index, kind = "document"'
+                    "a vector index supports words only with the inner product: with lexical = true set metric = "
+                    '"inner" (for normalised vectors it equals the cosine), or use a document index, kind = "document"'
                 )
         if len(set(fields)) != len(fields):
-            raise ValueError("vector_field or words_field is one of the keys, or both are one")
+            raise ValueError("vector_field, words_field and the metadata keys must be different names")
         return self

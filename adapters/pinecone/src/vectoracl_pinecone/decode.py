@@ -40,7 +40,7 @@ class Decoder:
         hits = [self._hit(match, self.score(match.score), include) for match in matches]
         if hits and not (self._possible(hits[0].score) and self._possible(hits[-1].score)):
             raise StoreError(
-                "The index ranks by another metric than the configuration says. Run `vectoracl provision`.",
+                "The index does not rank by the configured metric. Run `vectoracl provision`.",
                 code="metric",
                 adapter=ADAPTER,
                 sent="no",
@@ -98,7 +98,7 @@ class Decoder:
             raise malformed() from None
         if not whole:
             raise ScopeViolationError(
-                "A record's tag is not the one that it was written with; the reply was dropped.",
+                "A record's tag was changed after it was written; the reply was dropped.",
                 adapter=ADAPTER,
                 rows=1,
             )
@@ -120,7 +120,7 @@ class Decoder:
 def malformed() -> StoreError:
     """Return the error of a record that vectoracl did not write."""
     return StoreError(
-        "A record of the namespace has no whole tag: it was not written by vectoracl. Run `vectoracl check`.",
+        "A record of the namespace has no complete tag, so vectoracl did not write it. Run `vectoracl check`.",
         code="malformed",
         adapter=ADAPTER,
         sent="no",

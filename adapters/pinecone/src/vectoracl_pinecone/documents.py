@@ -119,7 +119,7 @@ def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float
             )
         case Remove():
             if (request.ids is None) == (request.filter is None) or request.ids == () or request.filter == {}:
-                raise StoreError("A delete has exactly one selector.", code="rejected", adapter="pinecone", sent="no")
+                raise StoreError("A delete needs exactly one selector.", code="rejected", adapter="pinecone", sent="no")
             return documents.delete(
                 namespace=request.namespace,
                 ids=None if request.ids is None else list(request.ids),
@@ -155,7 +155,7 @@ def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float
                 ids=[f"none-{secrets.token_hex(8)}"],
                 timeout=timeout,
             )
-    raise StoreError("This is no call of the data plane.", code="rejected", adapter="pinecone", sent="no")
+    raise StoreError("This is not a call of the data plane.", code="rejected", adapter="pinecone", sent="no")
 
 
 def _read(config: PineconeConfig) -> list[str]:

@@ -1,4 +1,8 @@
-"""What the client raises, as ours. Its texts quote ids, namespaces and addresses: they are causes only with debug."""
+"""Maps exceptions of the Pinecone client to vectoracl errors.
+
+The client's messages may contain ids, namespaces and addresses, so the original exception is chained as the cause only
+when `debug_errors` is set.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +27,16 @@ class _Quiet(logging.Filter):
         return record.levelno >= logging.WARNING or not _ours.get()
 
 
-# httpx logs every address, with namespace, prefix and ids in it; the application's own calls are logged as before.
+# httpx logs every address, including namespace, prefix and ids. The application's own calls are still logged.
 logging.getLogger("httpx").addFilter(_Quiet())
-# The client logs every namespace, in loggers below this one, which take its level. Who wants them sets another.
+# The client logs every namespace, in loggers that inherit the level of this one. Set another level to see them.
 if logging.getLogger("pinecone").level == logging.NOTSET:
     logging.getLogger("pinecone").setLevel(logging.WARNING)
 
 
 @contextmanager
 def silence_client_logs() -> Iterator[None]:
-    """Keep what the calls inside name (tenants, documents, ids) out of the application's logs."""
+    """Keep tenants, documents and ids of the calls inside out of the application's logs."""
     token = _ours.set(True)
     try:
         yield
@@ -41,30 +45,30 @@ def silence_client_logs() -> Iterator[None]:
 
 
 _Sent = Literal["no", "unknown"]
-NOT_PROVISIONED = "The index is not there. Run `vectoracl provision`, and check index and host."
+NOT_PROVISIONED = "The index does not exist. Run `vectoracl provision`, and check index and host."
 _REJECTED = (
-    "Pinecone refused the request: vectors of another size, a record above a limit, or a filter that this server "
-    "does not know. Run `vectoracl check`."
+    "Pinecone refused the request. Possible reasons: vectors of another size, a record above a limit, or a filter that "
+    "this server does not support. Run `vectoracl check`."
 )
 _UNAUTHORIZED = (
-    "Pinecone refused the API key, or the key may not do this ({where}). Check api_key and its role: reading takes the "
-    "role DataPlaneViewer, writing DataPlaneEditor, `provision` ControlPlaneEditor."
+    "Pinecone refused the API key, or the key does not allow this ({where}). Check api_key and its role: reading needs "
+    "DataPlaneViewer, writing DataPlaneEditor, and `provision` ControlPlaneEditor."
 )
 
 
 _PORTS: Final = {"http": 80, "https": 443, "": 443}
-_TRUST: Final = "Its authority has to be one that this machine trusts, or that SSL_CERT_FILE names"
+_TRUST: Final = "Its certificate authority must be one that this machine trusts, or that SSL_CERT_FILE names"
 
 
 class Server(NamedTuple):
-    """What messages say of the addresses of the index and of the control plane, which knows the indexes."""
+    """The parts of error messages that describe the addresses of the index and of the control plane."""
 
     data: Address
     control: Address
 
 
 def server_of(config: PineconeConfig, host: str | None) -> Server:
-    """Return what messages say of the configured server; *host* is the address of the index, where it is known."""
+    """Return the description of the configured server; *host* is the address of the index, if it is known."""
     index, control = host or "an unknown host", config.control_host or "https://api.pinecone.io"
     return Server(
         Address("Pinecone", host_and_port(index, _PORTS), "index" if config.host is None else "host", trust=_TRUST),
@@ -73,9 +77,15 @@ def server_of(config: PineconeConfig, host: str | None) -> Server:
 
 
 def mapped(error: BaseException, *, write: bool, debug: bool, at: Address) -> VectorACLError:
-    """Return *error* as ours; *at* is where the request went.
+    """Return the vectoracl error for *error*.
 
-    Raise it after the `except` block, not in it: there Python would attach *error* as its `__context__`.
+    Raise it after the `except` block, not inside: there Python would attach *error* as its `__context__`.
+
+    Args:
+        error: An exception of the client.
+        write: Whether the request was a write.
+        debug: Whether to chain *error* as the cause.
+        at: The address to which the request was sent.
     """
     if isinstance(error, VectorACLError):
         return error
@@ -88,7 +98,7 @@ def _mapped(error: BaseException, at: Address, *, write: bool) -> StoreError:
     if isinstance(error, theirs.ResponseParsingError):
         return _unreadable(error, at, write=write)
     if isinstance(error, theirs.PineconeValueError | theirs.PineconeTypeError | ValueError | TypeError):
-        # The client's own checks, before anything is sent.
+        # The client's checks, before anything is sent.
         return StoreError(_REJECTED, code="rejected", adapter=ADAPTER, sent="no")
     cause = cause_of(error)
     if cause is not None:
@@ -99,7 +109,7 @@ def _mapped(error: BaseException, at: Address, *, write: bool) -> StoreError:
 
 
 def _answered(error: theirs.ApiError, at: Address, *, write: bool) -> StoreError:
-    """Return the error of an answer over HTTP, which may be that of something else than Pinecone."""
+    """Return the error of an answer over HTTP, which may come from a server other than Pinecone."""
     text = str(error.message or "").lstrip()
     if 300 <= error.status_code < 400 or (error.status_code in (404, 405) and text.startswith("<")):
         return failed("foreign", at, adapter=ADAPTER)
@@ -109,9 +119,9 @@ def _answered(error: theirs.ApiError, at: Address, *, write: bool) -> StoreError
 
 
 def _unreadable(error: theirs.ResponseParsingError, at: Address, *, write: bool) -> StoreError:
-    if "DecodeError" in str(error):  # msgspec's name, somewhere in the chain, for what is no JSON at all
+    if "DecodeError" in str(error):  # msgspec's name for an answer that is not JSON
         return failed("foreign", at, adapter=ADAPTER, write=write)
-    text = f"An answer came that the Pinecone client cannot read ({at.where}). Check that Pinecone answers there."
+    text = f"The Pinecone client cannot read the server's answer ({at.where}). Check that the server is Pinecone."
     return StoreError(text, code="malformed", adapter=ADAPTER, sent="unknown" if write else "no")
 
 
@@ -121,23 +131,21 @@ def _status(status: int, at: Address, *, write: bool) -> StoreError:
     if status in (401, 403):
         return StoreError(_UNAUTHORIZED.format(where=at.where), code="unauthorized", adapter=ADAPTER, sent="no")
     if status == 402:
-        return StoreError(
-            "Pinecone says that the project has to be paid for.", code="quota", adapter=ADAPTER, sent="no"
-        )
+        return StoreError("Pinecone requires a payment for this project.", code="quota", adapter=ADAPTER, sent="no")
     if status == 404:
         return StoreError(NOT_PROVISIONED, code="not_provisioned", adapter=ADAPTER, sent="no")
     if status in (408, 504):
         return failed("slow", at, adapter=ADAPTER, write=write)
     if status == 413:
-        text = "Pinecone says that the request is too large. Write fewer chunks a call."
+        text = "Pinecone refused the request as too large. Write fewer chunks per call."
         return StoreError(text, code="too_large", adapter=ADAPTER, sent="no")
     if status == 429:
         text = "Pinecone's rate limit is reached, and waiting did not help within rate_limit_wait."
         return StoreError(text, code="rate_limited", adapter=ADAPTER, sent="no", retryable=True)
     if status in (405, 501):
-        text = "This server does not have the operation."
+        text = "This server does not support the operation."
         return StoreError(text, code="not_offered", adapter=ADAPTER, sent="no")
     if 400 <= status < 500:
         return StoreError(_REJECTED, code="rejected", adapter=ADAPTER, sent="no")
-    text = f"Pinecone, or what stands before it, is not able to serve this now ({at.where}; status {status})."
+    text = f"Pinecone, or a proxy in front of it, cannot serve the request now ({at.where}; status {status})."
     return StoreError(text, code="unavailable", adapter=ADAPTER, sent=unknown, retryable=True)

@@ -34,11 +34,11 @@ DEPTH = 99
 _DEEPER = 4
 _ROUNDS = 6
 _ROUNDING = 1e-4  # of Pinecone's own score, which is a sum of float32 products, relative to it
-_CUT = "the legs were read to the largest number of hits that a request may have"
-_SHORT = "the index returned fewer hits than the scope holds"
+_CUT = "a ranking reached the largest number of hits of a request before there were enough"
+_SHORT = "the index returned fewer hits than the scope has"
 _WORDLESS = (
-    "some chunks of the scope were written before lexical = true, or by a process without it, and have no words: load "
-    "them again, or copy the store (`vectoracl copy`)"
+    "some chunks of the scope have no words, since they were written without lexical = true: write them again, or copy "
+    "the store (`vectoracl copy`)"
 )
 
 Ranked = list[tuple[float, str]]

@@ -43,7 +43,7 @@ def namespace_of(prefix: str, tenant: str) -> str:
     the three apart, so no id can take another one's name.
     """
     if not tenant:
-        raise RefusedError("A request without a tenant was about to be made; nothing was sent.")
+        raise RefusedError("A request without a tenant was refused before it was sent.")
     if _READABLE.match(tenant):
         return f"{prefix}t-{tenant}"
     raw = tenant.encode()
@@ -84,7 +84,7 @@ def check_namespace(prefix: str, partition: str | None, namespace: object) -> No
         or (partition is not None and namespace != namespace_of(prefix, partition))
         or partition == ""
     ):
-        error = RefusedError("A request outside of its tenant's namespace was about to be made; nothing was sent.")
+        error = RefusedError("A request outside of its tenant's namespace was refused before it was sent.")
         error.code = "confinement"
         raise error
 

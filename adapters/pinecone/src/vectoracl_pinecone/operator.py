@@ -1,4 +1,4 @@
-"""What an operator does: provision, and list tenants. Blocking."""
+"""Operators' commands: provision, import existing records, list tenants, remove one. Blocking."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vectoracl_pinecone.posture import compared, keeping, kept_embedder
 from vectoracl_pinecone.requests import Describe, Drop, MayRead, Query, Schema, Stats
 
 R = TypeVar("R")
-_NO_TIERS = "Every tenant of a Pinecone store has a namespace of its own already."
+_NO_TIERS = "Every tenant of a Pinecone store already has its own namespace."
 
 
 class PineconeOperator:
@@ -66,18 +66,18 @@ class PineconeOperator:
             return None
 
     def plan(self, *, adopt: str | None = None) -> str:
-        """Return the HTTP request that `provision` would make now; with *adopt*, how those records would be taken."""
+        """Return the HTTP request of `provision`, or with *adopt* what it would import; changes nothing."""
         if adopt is not None:
-            # A line break inside of a name would end the comment that it stands in.
+            # A line break in a name would end its comment.
             lines = (line.encode("unicode_escape").decode() for line in self._adoption(adopt, None).plan())
             return "".join(f"# {line}\n" for line in lines)
         found = self._found()
         if found is not None:
-            return "# The index is there; namespaces come with their first record.\n" + self._strangers(found)
+            return "# The index exists; Pinecone creates a namespace with its first record.\n" + self._strangers(found)
         return schema.text_of(schema.index(self._config)) + "\n"
 
     def _compare(self, found: Stats) -> None:
-        """Compare the index with the configuration, by what it says of itself and what the control plane says of it.
+        """Compare the index with the configuration, by its own description and that of the control plane.
 
         Raises: PostureError for an index of another kind, vector field, dimension or metric.
         """
@@ -86,12 +86,13 @@ class PineconeOperator:
         judged = [one for stats in some for one in compared(self._config, "index", stats) if one.rule.lowers]
         wrong = list({one.message: one for one in judged}.values())
         if wrong:
-            error = PostureError("The index is another one: " + "; ".join(one.message for one in wrong) + ".")
+            differences = "; ".join(one.message for one in wrong)
+            error = PostureError(f"The index differs from the configuration: {differences}.")
             error.findings = tuple(wrong)
             raise error
 
     def _known(self) -> Stats | None:
-        """Return what the control plane says of the index; None where it is not named, or not the key's affair."""
+        """Return the control plane's description of the index; None without a name, or without rights to read it."""
         try:
             return self._ask(Schema())
         except StoreError as error:
@@ -100,7 +101,7 @@ class PineconeOperator:
             return None
 
     def _strangers(self, found: Stats) -> str:
-        """Say which namespaces are no tenant's. Raises: PostureError for an index that is another one."""
+        """Describe the namespaces that do not belong to a tenant. Raises: PostureError if the index is another one."""
         self._compare(found)
         prefix = self._config.namespace_prefix
         others = [name for name in found.namespaces if not name.startswith(prefix)]
@@ -108,23 +109,28 @@ class PineconeOperator:
             return ""
         records = sum(found.namespaces[name] for name in others)
         return (
-            f"# {len(others):,} namespaces with {records:,} records do not begin with {prefix!r}; no handle reaches "
-            "them, and the same API key does.\n"
+            f"# {len(others):,} namespaces with {records:,} records do not begin with {prefix!r}; handles do not reach "
+            "them, but the API key does.\n"
         )
 
     def provision(
         self, *, adopt: str | None = None, progress: Progress | None = None, adopted: Adopted | None = None
     ) -> list[str]:
-        """Create the index if it is not there, and wait until it is ready; can be run again.
+        """Create the index if it does not exist, and wait until it is ready; can be run again.
 
-        *adopt* then copies the records of a namespace, or of each one with "*", to their tenants (see `adopt`).
+        Args:
+            adopt: A namespace whose records are then imported, or "*" for all foreign namespaces (see `adopt`).
+            progress: Called with the progress of each step.
+            adopted: Called with the result of the import.
+
+        Returns: One line for each step that was done.
         """
         found = self._found()
         if adopt is not None:
             return self._adoption(adopt, progress).copy(adopted)
         if found is not None:
             self._strangers(found)
-            return ["the index is there; namespaces come with their first record", *self._keep()]
+            return ["the index exists; Pinecone creates a namespace with its first record", *self._keep()]
         step = schema.index(self._config)
         if progress is not None:
             progress("creating the index", 0, 1)
@@ -132,7 +138,7 @@ class PineconeOperator:
         return [schema.text_of(step).splitlines()[0], *self._keep()]
 
     def _keep(self) -> list[str]:
-        """Keep the configured embedder in the index. Raises: RefusedError where it keeps another."""
+        """Store the name of the configured embedder in the index. Raises: RefusedError if it names another."""
         if self._embedder is None:
             return []
         self._ask(MayRead())  # opens the port
@@ -142,18 +148,18 @@ class PineconeOperator:
         if wanted is None:
             return []
         self._ask(keeping(self._config, wanted))
-        return [f"the index keeps its embedder, {wanted!r}"]
+        return [f"recorded the embedder {wanted!r} in the index"]
 
     def _adoption(self, source: str, progress: Progress | None) -> Adoption:
         found = self._found()
         if found is None:
-            raise RefusedError("There is no index to adopt from; run `vectoracl provision` without --adopt first.")
+            raise RefusedError("The index does not exist; run `vectoracl provision` without --adopt first.")
         self._strangers(found)
         assert self._port is not None
         return Adoption(self._config, self._fields, self._port, source, progress)
 
     def tenants(self) -> list[TenantInfo]:
-        """List the tenants, with the numbers of records that Pinecone says (they may be behind)."""
+        """List the tenants, with the numbers of records that Pinecone reports (which may lag behind)."""
         found = self._ask(Describe())
         prefix = self._config.namespace_prefix
         listed = []
@@ -187,7 +193,7 @@ class PineconeOperator:
         found = self._found()
         if found is None:
             return []
-        # The statistics may be behind, so the records are asked for too.
+        # The statistics may lag behind, so the records are listed too.
         listed = self._ask(self._compile.listing(tenant)).matches
         if not listed and namespace not in found.namespaces:
             return []
@@ -200,7 +206,7 @@ class PineconeOperator:
         return [f"removed the namespace of the tenant {tenant} with its records"]
 
     def _emptied(self, tenant: str) -> list[str]:
-        """Delete every record of a namespace, on a server that cannot delete namespaces; it has no empty ones."""
+        """Delete every record of a namespace, on a server that cannot delete namespaces; empty ones do not exist."""
         number = 0
         while listed := self._ask(self._compile.listing(tenant)).matches:
             self._ask(self._compile.remove(tenant, [one.id for one in listed], ALL_ROWS))

@@ -293,6 +293,6 @@ def _whole(ids: Sequence[str], size: int) -> int:
 
 
 def too_many_conflicts(sent: Literal["no", "unknown"] = "no") -> StoreError:
-    """Return the error of who met replacement after replacement."""
-    text = "A document was replaced again and again meanwhile; ask again."
+    """Return the error of an operation that was overtaken by one replacement after another."""
+    text = "A document was replaced repeatedly in the meantime; try again."
     return StoreError(text, code="replacing", adapter=ADAPTER, sent=sent, retryable=True)

@@ -1,4 +1,4 @@
-"""What pluggy sees of the Pinecone adapter."""
+"""Hook implementations of the Pinecone adapter."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def vectoracl_open(config: PineconeConfig, context: OpenContext) -> Opened:
     """Return the adapter; nothing is contacted before the first use."""
     client: Any = context.client
     if client is not None and not isinstance(client, Index | AsyncIndex):
-        raise ConfigError("The client of a Pinecone store is a pinecone Index or AsyncIndex.")
+        raise ConfigError("The client of a Pinecone store must be a pinecone Index or AsyncIndex.")
     if client is not None and config.kind is None and config.index is not None and config.host is None:
-        raise ConfigError('With a client of your own say which kind its index is: kind = "vector" or "document".')
+        raise ConfigError('With a client that is passed, set the kind of its index: kind = "vector" or "document".')
     base, debug = Path(context.base), context.debug_errors
 
     def port() -> Port:
@@ -87,7 +87,7 @@ def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -
     return f"""\
 {toml.store_head("pinecone", dimension)}\
 
-# The index by its name; or host = "…", its own address, with which nothing is looked up.
+# The name of the index; or host = "…", its address, with which nothing is looked up.
 {toml.lines(settings or usual)}\
 # wait_visible = 10               # seconds that a write waits until readers see it
 """
@@ -96,7 +96,7 @@ def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -
 @hookimpl
 @without_context
 def vectoracl_demo_place(dimension: int, say: Callable[[str], None]) -> DemoStore:
-    """Return the index that the environment names, else one in an engine that speaks Pinecone's API."""
+    """Return the index that the environment names, else one in an engine with Pinecone's API."""
     host = os.environ.get("VECTORACL_PINECONE_HOST")
     # The index may hold other data: a prefix keeps the demo's namespaces apart.
     separate: dict[str, Any] = {"namespace_prefix": "vectoracl-demo-", "wait_visible": 60}
@@ -114,9 +114,9 @@ def vectoracl_demo_place(dimension: int, say: Callable[[str], None]) -> DemoStor
         raise
     server = f"needledb {VERSION}, an independent engine behind Pinecone's API, pinecone {version('pinecone')}"
     note = (
-        f"This was not Pinecone but needledb {VERSION}. It ended with the demo; "
-        "VECTORACL_PINECONE_HOST and VECTORACL_PINECONE_API_KEY name an index at Pinecone."
+        f"This was not Pinecone but needledb {VERSION}, which was stopped with the demo; "
+        "set VECTORACL_PINECONE_HOST and VECTORACL_PINECONE_API_KEY to use an index at Pinecone."
     )
-    # Its key is as short-lived as it is, and its $nin is the complement of $in on lists too.
+    # Its key is valid only while it runs; its $nin is the complement of $in on lists too.
     settings = {"host": index, "api_key": running.key, "negation": "nin", **separate}
     return DemoStore(settings, kept=False, note=note, server=server, close=running.close)

@@ -84,7 +84,7 @@ def bounded(index: AnyIndex) -> AnyIndex:
             http._client._transport._config = _NO_RETRIES  # noqa: SLF001
     except (AttributeError, TypeError):
         raise ConfigError(
-            'The retries of this version of the Pinecone client cannot be bounded: pip install "pinecone>=10.2,<11".'
+            'The retries of this version of the Pinecone client cannot be limited: pip install "pinecone>=10.2,<11".'
         ) from None
     return index
 
@@ -139,7 +139,7 @@ def perform(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequ
             )
         case Remove():
             if (request.ids is None) == (request.filter is None) or request.ids == () or request.filter == {}:
-                raise StoreError("A delete has exactly one selector.", code="rejected", adapter=ADAPTER, sent="no")
+                raise StoreError("A delete needs exactly one selector.", code="rejected", adapter=ADAPTER, sent="no")
             return index.delete(
                 namespace=request.namespace,
                 ids=None if request.ids is None else list(request.ids),
@@ -174,7 +174,7 @@ def perform(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequ
         case SourceRows():
             return index.fetch(namespace=_unnamed(request.namespace), ids=list(request.ids), timeout=timeout)
         case Settle() | Schema():
-            raise StoreError("This is no call of the data plane.", code="rejected", adapter=ADAPTER, sent="no")
+            raise StoreError("This is not a call of the data plane.", code="rejected", adapter=ADAPTER, sent="no")
     assert_never(request)
 
 
@@ -275,8 +275,8 @@ def _settling(config: PineconeConfig, request: Settle, deadline: float) -> Steps
             return None
         if time.monotonic() + pause > last:
             raise StoreError(
-                f"The write was committed, and readers did not see it within {config.wait_visible:g} s "
-                "(wait_visible); they will.",
+                f"The write was committed, but was not visible to readers within {config.wait_visible:g} s "
+                "(wait_visible); it will become visible.",
                 code="not_visible",
                 adapter=ADAPTER,
             )
@@ -509,7 +509,7 @@ def _made(make: Callable[[], Any], at: Address, *, debug: bool) -> Any:
     except VectorACLError:
         raise
     except theirs.PineconeValueError as error:
-        failed: VectorACLError = ConfigError("The Pinecone client does not accept api_key, host or control_host.")
+        failed: VectorACLError = ConfigError("The Pinecone client rejects the value of api_key, host or control_host.")
         failed.__cause__ = error if debug else None
     except Exception as error:  # noqa: BLE001 - raised as ours, below
         failed = mapped(error, write=False, debug=debug, at=at)

@@ -1,4 +1,4 @@
-"""What the adapter needs of an index, as data: pure. `operator` applies it, `posture` compares with it."""
+"""The index that the adapter needs, as data. `operator` creates it, `posture` compares it. Everything here is pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VECTOR_FIELD = "_values"
 
 @dataclass(frozen=True, slots=True)
 class CreateIndex:
-    """Create the index: one dense vector field, and one for words where it is asked for, on a managed deployment."""
+    """Create the index on a managed deployment: a dense vector field, and a sparse one for words if configured."""
 
     name: str
     schema: dict[str, Any]
@@ -25,11 +25,11 @@ class CreateIndex:
 
 
 def index(config: PineconeConfig) -> CreateIndex:
-    """Return the index that the configuration asks for. Raises: RefusedError where only its host is known."""
+    """Return the index that the configuration asks for. Raises: RefusedError if only its host is configured."""
     if config.index is None:
         raise RefusedError(
-            'An index that is named by its host only cannot be created: set index = "NAME", or create it where the '
-            f"host is served, with dimension {config.dimension} and metric {METRICS[config.metric]!r}."
+            'An index that is configured by its host only cannot be created: set index = "NAME", or create it at that '
+            f"host, with dimension {config.dimension} and metric {METRICS[config.metric]!r}."
         )
     field = config.vector_field if config.kind == "document" else VECTOR_FIELD
     vector: dict[str, Any] = {"type": "dense_vector", "dimension": config.dimension, "metric": METRICS[config.metric]}

@@ -206,7 +206,9 @@ class Writer:
                 # Both took the same number: go again, each by a step of its own.
                 step = 2 + (int(version, 16) >> (7 * turn)) % 127
             raise StoreError(
-                "Others replace the same document at the same time; replace it again.", code="conflict", adapter=ADAPTER
+                "Other writers concurrently replace the same document; replace it again.",
+                code="conflict",
+                adapter=ADAPTER,
             )
         except (StoreError, RefusedError) as error:
             if not mine:
@@ -318,17 +320,17 @@ def _joined(records: Sequence[Record], generations: Mapping[str, int]) -> list[R
 def _half_done(error: StoreError | RefusedError, written: int) -> StoreError:
     """Return *error* as that of a write that has begun, of which *written* chunks more are in than it says."""
     if isinstance(error, RefusedError):
-        # Such as a store that was closed meanwhile: a refusal says that nothing was sent, and here something was.
-        error = StoreError(f"{error} A part of the write was sent before.", code=error.code, adapter=ADAPTER)
+        # For example a store that was closed in the meantime. A refusal means that nothing was sent; here a part was.
+        error = StoreError(f"{error} A part of the write had already been sent.", code=error.code, adapter=ADAPTER)
     error.sent = "unknown"
     error.written += written
     return error
 
 
 def _taken() -> StoreError:
-    """Return the error of a write whose document was replaced meanwhile by what it may not touch."""
+    """Return the error of a write whose document was concurrently replaced by chunks that it may not write."""
     return StoreError(
-        "Another writer replaced the document meanwhile by one that this handle may not overwrite.",
+        "Another writer concurrently replaced the document with one that this handle may not overwrite.",
         code="conflict",
         adapter=ADAPTER,
     )
