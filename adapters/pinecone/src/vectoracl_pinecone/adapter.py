@@ -1,4 +1,4 @@
-"""The flows of the Pinecone adapter."""
+"""The Pinecone adapter: each operation as a flow of requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the Pinecone adapter, as configured, can do."""
+"""The capabilities of the Pinecone adapter, which depend on its configuration."""
 
 from __future__ import annotations
 

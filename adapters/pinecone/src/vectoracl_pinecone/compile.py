@@ -1,7 +1,7 @@
-"""Operations as requests: pure.
+"""Compiles operations to Pinecone requests. Pure.
 
-Every request is made here, with the namespace of its one tenant. Scope and caller's filter are operands of one
-`$and`, each as it is; their parts are never merged, since a key of the one would replace the same key of the other.
+Every request is built here, with the namespace of its one tenant. The scope and the caller's filter are unchanged
+operands of one `$and`. They are never merged: a key of one would replace the same key of the other.
 """
 
 from __future__ import annotations

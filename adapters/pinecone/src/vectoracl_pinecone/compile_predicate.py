@@ -1,9 +1,9 @@
-"""A predicate as a Pinecone filter, with exactly the reference meaning.
+"""Compiles predicates to Pinecone filters with exactly the reference semantics.
 
-Negation is pushed down to the leaves, so that no operator around a whole filter is needed, and a negated leaf says by
-itself what it means for a record without the key (`$exists`): whether `$ne` and `$nin` match such records is not
-documented. Numbers are compared as doubles, datetimes as whole seconds and microseconds, numbers in lists as text,
-booleans as keywords. `Always` and `Never` are folded away: an empty filter would be none.
+Negation is pushed down to the leaves, so an operator around a whole filter is not needed. A negated leaf states its
+meaning for a record without the key (`$exists`), since it is not documented whether `$ne` and `$nin` match such
+records. Numbers are compared as doubles, datetimes as whole seconds and microseconds, numbers in lists as text,
+booleans as keywords. `Always` and `Never` are folded away: an empty filter would match everything.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Pinecone adapter's part of the configuration."""
+"""The configuration of a Pinecone store: `[stores.NAME]` with adapter = "pinecone"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records as hits: pure."""
+"""Decodes records to hits. Pure."""
 
 from __future__ import annotations
 

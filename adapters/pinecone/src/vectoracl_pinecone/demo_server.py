@@ -1,7 +1,7 @@
-"""How `needledb` is found, installed and started: an independent engine behind Pinecone's data-plane API.
+"""Finds, installs and starts `needledb`, an independent engine with Pinecone's data-plane API.
 
-It is not Pinecone and is never called so. `vectoracl demo` runs on it where no index is named; the kit's harness runs
-the same program with counters.
+It is not Pinecone, and is never presented as Pinecone. `vectoracl demo` uses it if no index is named; the kit's harness
+runs the same program with counters.
 """
 
 from __future__ import annotations

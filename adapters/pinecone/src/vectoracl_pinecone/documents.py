@@ -1,7 +1,7 @@
-"""A document index: the same requests in the documents API. Metadata keys are the documents' fields.
+"""The documents API: the same requests for a document index, in which metadata keys are the documents' fields.
 
-Every call has the namespace in its path, and the client refuses an empty one. Listing is a paginator there; only one
-page of it is taken.
+Every call has the namespace in its path, and the client refuses an empty one. A listing is a paginator there, of which
+one page is read.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Searches by words, and by words and vector: scoped legs, fused here. Flows; pure.
+"""Lexical and hybrid searches: scoped rankings (legs), fused here. Pure flows.
 
-The words of a text are a sparse vector of it (`vectoracl.text.sparse_words`), and their places are in its metadata too.
-A leg by words asks for the records that hold one of the query's places, as one more operand of the `$and` that has the
-scope: which rows come is then the filter's matter, as in every other query, and does not rest on how Pinecone ranks.
-The sparse product only says which of them come first, where more hold a word than are read. The score itself is
-computed here, from the text that came back, so it is exact whatever is added to Pinecone's own.
+A text's words are stored as a sparse vector (`vectoracl.text.sparse_words`), and their indices also in its metadata. A
+lexical leg requests the records with at least one of the query's indices, as one more operand of the `$and` with the
+scope. So the filter decides which rows are returned, as in every other query, independently of how Pinecone ranks; the
+sparse product only selects the best ones if more records contain a word than are read. The score is computed here, from
+the returned text, so it is exact whatever Pinecone adds to its own.
 
-Pinecone would add both products of a query into one score; we fuse two legs by rank, as on every store
-(`queries.RRF_K`). Ties are broken by document and chunk, which record ids are in the order of. A leg is never cut
-inside a tie.
+Pinecone would add both products of a query into one score; vectoracl fuses two legs by rank, as on every store
+(`queries.RRF_K`). Ties are broken by document and chunk, which is the order of record ids. A leg is never cut inside a
+tie.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Every namespace, record id and metadata key that the adapter makes; nothing else reaches a request.
+"""The namespaces, record ids and metadata keys that the adapter creates; requests contain no others.
 
-A tenant's namespace is the configured prefix and an injective encoding of its id, in small letters throughout: it is
-never empty, never the default one, and two tenants share one only if their ids are the same string.
+A tenant's namespace is the configured prefix and an injective, lower-case encoding of the tenant id: it is never empty
+and never the default namespace, and two tenants share one only if their ids are the same string.
 
-A record's id names document, generation and chunk so that ids sort as (document, generation, chunk id) do: Pinecone
-lists ids in the order of their bytes, so a scan pages through them, and all chunks of a document have one prefix. Its
-last part is a digest of (tenant, document, generation, chunk id), so that an id belongs to one tenant even if it is
-moved to another namespace.
+A record's id contains document, generation and chunk in a form that sorts like (document, generation, chunk id).
+Pinecone lists ids in the order of their bytes, so a scan can page through them, and all chunks of a document have a
+common prefix. The last part is a digest of (tenant, document, generation, chunk id), so an id belongs to one tenant
+even if the record is moved to another namespace.
 """
 
 from __future__ import annotations

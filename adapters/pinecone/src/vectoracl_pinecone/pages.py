@@ -1,8 +1,8 @@
-"""Listings of record ids, and what is read along them: flows, pure but for what they remember of where pages begin.
+"""Listings of record ids, and reads along them. Flows; pure except for a cache of the tokens with which pages begin.
 
-Pinecone lists ids in the order of their bytes (its API reference says "in sorted order (bitwise C collation)"), and
-`names.record_id` makes that the order of the contract. A scan lists ids, asks for the records of the next ones that
-pass the filter, and lists again where some did not come: what was replaced meanwhile is then read anew.
+Pinecone lists ids in the order of their bytes (its API reference says "in sorted order (bitwise C collation)"), which
+`names.record_id` makes the order of the contract. A scan lists ids, requests the next records that match the filter,
+and lists again if some are missing: a document that was replaced in between is then read again.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The only file that talks to Pinecone: one dispatch function, which returns a value or an awaitable, and two ports.
+"""The only module that talks to Pinecone: one dispatch function, which returns a value or an awaitable, and two ports.
 
-The sync and the async client have the same methods. Two things of the client are undone: it retries by itself, each
-time with the whole timeout (`bounded`), and it sends a request without a namespace to the default one
-(`names.check_namespace`, in front of every call). What remains of time and waiting is one generator, `steps`, that
-both ports drive. A port is never used across a fork.
+The sync and the async client have the same methods. Two features of the client are disabled: its retries, each with the
+full timeout (`bounded`), and the default namespace for requests without a namespace (`names.check_namespace`, before
+every call). Time limits and waiting are one generator, `steps`, that both ports drive. A port is never used across a
+fork.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the adapter asks of Pinecone, as data: one request is one call of the client, in one namespace.
+"""The requests of the adapter, as data: one request is one call of the client, in one namespace.
 
-A vector index and a document index get the same requests; `execute` says each in the API of its kind. Filters are in
-Pinecone's own language; None is no filter, never an empty one.
+A vector index and a document index get the same requests; `ports` and `documents` map them to the API of each kind.
+Filters are in Pinecone's filter language; None means no filter, and an empty filter is never used.
 """
 
 from __future__ import annotations

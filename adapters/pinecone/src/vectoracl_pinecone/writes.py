@@ -1,7 +1,30 @@
-"""The flows of the writes. What has begun says so where it fails: `sent` is "unknown", `written` counts what is in.
+"""Upsert, replace and delete as sequences of requests, on a store without transactions or conditional writes.
 
-A new generation of a document is written before the old one goes, and nothing holds the document meanwhile: writers
-that meet find each other by looking again after they wrote.
+Pinecone can upsert records by id, delete records by id, and delete records by filter. There is no lock, no condition on
+a write, and no way to write and delete in one step. A record's id contains its document's generation, so the records of
+two generations never overwrite each other. The flows follow three rules.
+
+New before old. `replace` lists the document's ids, writes the new records as generation newest + 1, and then deletes
+the older generations. The document never disappears; between the two requests a reader can see both generations. The
+first replacement creates generation 1, never 0, which is where an upsert writes that finds no document.
+
+Write, then read again. Concurrent writers cannot exclude each other, so each one queries the document again after its
+write and adapts:
+
+- `replace` looks for a rival, which is another version in its own generation or a newer one. A newer generation wins:
+  the records written here are deleted, and the call succeeds, as if the other one had replaced them a moment later. If
+  another replacement chose the same generation, both delete what is below it and write again, each in a generation that
+  its version's digest selects, so that one of them becomes the newer one.
+- `upsert` looks for a generation newer than the one it wrote into. If there is one, it writes its chunks into that
+  generation and deletes them from the old one. A replacement that writes after this read also lists after it, so it
+  deletes what it replaces.
+
+Check the scope twice. Chunks outside of the handle's scope are looked for before the write, and a replacement looks
+again before it deletes the older generations.
+
+The second read must see current data: without `wait_visible` it can lag behind, as any query of Pinecone can (see
+docs/pinecone.md, "Consistency"). An error after the first request has `sent = "unknown"`, and its `written` counts the
+records that were stored. A replacement that was interrupted leaves two generations; the next one deletes the older.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The flows of the Qdrant adapter."""
+"""The Qdrant adapter: each operation as a flow of requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the Qdrant adapter, as configured, can do."""
+"""The capabilities of the Qdrant adapter, which depend on its configuration."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Operations as requests: pure.
+"""Compiles operations to Qdrant requests. Pure.
 
-Every filter begins with the tenant, in `must` at the root, and holds scope and caller's filter as operands of their
-own next to it: Qdrant joins the clause lists of nested filters, so a merge could widen them. There is one function
-that makes such a filter, and none of the requests takes bare ids.
+Every filter begins with the tenant, in `must` at the root; the scope and the caller's filter are separate operands next
+to it. They are never merged: Qdrant joins the clause lists of nested filters, so a merge could widen them. One
+function, `QdrantCompiler.rows`, builds these filters, and no request takes bare ids.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A predicate as a Qdrant filter, with exactly the reference meaning.
+"""Compiles predicates to Qdrant filters with exactly the reference semantics.
 
-Every leaf is a condition that is false where the payload has no such value, `Not` is `must_not` around one nested
-filter, and presence is a list of names. Numbers are compared by ranges (Qdrant has no equality of floats), datetimes
-too; their bounds are exact to the microsecond. `Always` and `Never` are folded away, so that no empty clause, which
-Qdrant reads as "everything", is ever sent.
+Every leaf is a condition that is false if the payload does not have such a value; `Not` is `must_not` around one nested
+filter, and presence is a list of names. Numbers are compared by ranges, since Qdrant cannot compare floats for
+equality; so are datetimes, whose bounds are exact to the microsecond. `Always` and `Never` are folded away, so that an
+empty clause, which Qdrant treats as "everything", is never sent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Qdrant adapter's part of the configuration."""
+"""The configuration of a Qdrant store: `[stores.NAME]` with adapter = "qdrant"."""
 
 from __future__ import annotations
 

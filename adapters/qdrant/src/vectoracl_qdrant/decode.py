@@ -1,4 +1,4 @@
-"""Points as hits: pure."""
+"""Decodes points to hits. Pure."""
 
 from __future__ import annotations
 

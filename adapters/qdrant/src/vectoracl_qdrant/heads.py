@@ -1,12 +1,17 @@
-"""A document's head: the point that says which of its versions is published, and who is replacing it. Pure.
+"""Heads: for each document, a point that names the published version and the replacement in progress. Pure.
 
-Qdrant has no transaction, and a condition on the point itself is the only one that a write can have. So what has to be
-decided once is decided on one point for each document that was ever replaced: a replacement claims the head while it
-still says what was found, and commits by a write that needs the claim and the same version. Another one's claim takes
-it away, another one's commit changes the version, so of several there is one that commits. A claim says whether it is
-of a replacement that may not take every chunk: an upsert that meets one takes it away. A head has no vector and no
-text, and lies in a group that is no tenant's, where no search, scroll or count of a tenant comes; a condition names the
-tenant beside it. It stays when its document is deleted: what is left of an older version is known as such for good.
+Qdrant has no transactions, and the condition of a write can only refer to the point that is written. So everything that
+must be decided once is decided on one point per document, its head, which exists from the first replacement on:
+
+- A replacement claims the head, on the condition that the head is as it was read. It commits with a write that requires
+  its own claim and the same published version. A later claim overwrites an earlier one, and a commit changes the
+  version, so of several concurrent replacements only one commits.
+- The claim records whether the replacement may not take every chunk (`narrowed`). An upsert that meets such a claim
+  removes it.
+
+A head has no vector and no text. Its group does not belong to a tenant, so no search, scroll or count of a tenant
+reaches it; the tenant is a condition next to the group. The head stays when its document is deleted, so that remains of
+older versions can always be recognised.
 """
 
 from __future__ import annotations

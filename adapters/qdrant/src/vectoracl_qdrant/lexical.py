@@ -1,9 +1,9 @@
-"""Searches by words, and by words and vector: scoped legs, fused here. Flows; pure.
+"""Lexical and hybrid searches: scoped rankings (legs), fused here. Pure flows.
 
-Qdrant could fuse by itself, but its fused scores are float32 sums that come out of a hash map: where several chunks
-have the same one (the first of either leg have, by construction), which of them come back changes from query to
-query. So both legs are asked for in one call, each with the whole filter, and fused by `queries.RRF_K` in float64,
-ties by document and chunk id as everywhere. A leg is never cut inside a tie.
+Qdrant's own fusion adds float32 scores from a hash map: if several chunks have the same score, as the first of each leg
+always do, it returns different ones from query to query. So both legs are requested in one call, each with the complete
+filter, and fused in float64 (`queries.RRF_K`), with ties broken by document and chunk id as everywhere. A leg is never
+cut inside a tie.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Every id and payload path that the adapter makes; nothing else reaches a request.
+"""The ids and payload paths that the adapter creates; requests contain no others.
 
-A chunk's point id is derived from (tenant, document, generation, chunk id) and the name of the version, since ids are
-global in a collection: a tenant cannot name, and so cannot overwrite, another one's point, nor can two replacements of
-one document. Metadata that can be filtered lies under one object,
-each key with its type in front (`fields.num_year`), so that no user key meets a tag, no value is compared with one of
-another type, and a path has no dots but our own.
+Ids are global in a collection, so a chunk's point id is a digest of (tenant, document, generation, chunk id) and the
+name of the version: a tenant cannot name, and so cannot overwrite, a point of another tenant, and two replacements of
+one document never share a point. Metadata that filters use is in one object, and each key has its type as a prefix
+(`fields.num_year`), so that a user's key never collides with a tag, values are never compared with those of another
+type, and the only dots in a path are the adapter's.
 """
 
 from __future__ import annotations

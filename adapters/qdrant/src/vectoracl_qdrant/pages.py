@@ -1,10 +1,10 @@
-"""Paging: whole listings, and the next keys in key order. Flows over scrolls; pure.
+"""Paging: complete listings, and the next keys in key order. Flows over scrolls. Pure.
 
-Qdrant scrolls by point id or by a number, and the contract wants (document, generation, chunk id). So each point has
-a number that sorts as the first six bytes of its document's id. A page in key order is read by that number, and what
-comes out is exact wherever the numbers differ; where many documents share a number, all keys of that number are
-paged through and only the next ones are kept. That costs a page at least one request for keys and one for rows, and
-at most the keys of all matching points whose documents begin with the same six bytes; memory is bounded by the page.
+Qdrant scrolls by point id or by a number, but the contract requires the order (document, generation, chunk id). So each
+point has a number that sorts like the first six bytes of its document's id, and a page is read by that number. The
+order is exact where numbers differ; where several documents share a number, all keys with that number are paged through
+and only the next ones are kept. A page therefore costs at least one request for keys and one for rows, and at most the
+keys of all matching points whose documents begin with the same six bytes. Memory is bounded by the page.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The only file that talks to Qdrant: one dispatch function, which returns a value or an awaitable, and two ports.
+"""The only module that talks to Qdrant: one dispatch function, which returns a value or an awaitable, and two ports.
 
-The sync and the async client have the same methods, so each request is compiled to one call once. A port is never
-used across a fork. Timeouts of the client are whole seconds; what is shorter is rounded up there, and awaited exactly
-by the async port.
+The sync and the async client have the same methods, so each request is mapped to a call only once. A port is never used
+across a fork. The client's timeouts are whole seconds: shorter ones are rounded up there, and the async port enforces
+them exactly.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the adapter asks of Qdrant, as data: one request is one call of the client.
+"""The requests of the adapter, as data: one request is one call of the client.
 
-The filters are the client's own models: they compare equal, and REST, gRPC and local mode take the same ones.
+Filters are the client's models: they compare equal, and REST, gRPC and local mode accept the same ones.
 """
 
 from __future__ import annotations

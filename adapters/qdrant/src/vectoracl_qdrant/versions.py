@@ -1,10 +1,20 @@
-"""Which version of a document is published; reads that show one version of each. Flows; pure.
+"""Reads that show one version of each document, and the lookup of the published version. Pure flows.
 
-While a document is being written, the points that are concerned carry a mark (`writes`). Whoever meets a mark asks the
-document's head which version is published (`heads`), and leaves out what is of any other.
+A document's points can belong to several versions while it is replaced: those of the published version and those of a
+version that is being written or removed. Every point that takes part in a write carries a mark (`writes`), so a read
+works in two steps:
 
-A document that was last replaced before there were heads has none. Its marks are "generation:id of the deciding
-point", and its published version is the highest that is not undecided.
+1. Run the query. If no returned point has a mark, and there is one version per document, the answer is final. This is
+   the common case and costs no further request.
+2. Otherwise read the heads of the documents with marks (`heads`). Points of a version other than the published one are
+   stale: exclude that version, and run the query again without it. Before an answer is returned, the heads of excluded
+   versions are read once more: a version that was not published when it was excluded may have been published since, and
+   the old one deleted; the answer would then lack both.
+
+After `ROUNDS` rounds the read raises StoreError with the code "replacing".
+
+A document that was last replaced before heads existed has none. Its marks have the form "generation:id of the deciding
+point", and its published version is the highest one that is not undecided.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Texts as Qdrant's sparse vectors (see `vectoracl.text.sparse_words`).
 
-The inverse document frequency is the server's part, over the rows of the query's own scope
-(`compile.QdrantCompiler.words`). Places are 32 bits, which is what Qdrant stores.
+The server computes the inverse document frequency, over the rows of the query's scope (`compile.QdrantCompiler.words`).
+Indices have 32 bits, as Qdrant stores them.
 """
 
 from __future__ import annotations

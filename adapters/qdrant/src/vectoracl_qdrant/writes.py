@@ -1,18 +1,19 @@
-"""The flows of the writes.
+"""Upsert and replace as sequences of requests; the commit is a compare-and-set on the document's head (`heads`).
 
-A replacement is a compare-and-set on the document's head (`heads`). One request claims the head, marks the points of
-the published version, writes the new ones with a mark too, and commits; the head says then whether it did, and a second
-request takes away the old version and the marks, or what was written if another one was published meanwhile. A reader
-who meets a mark asks the head (`versions`). Cut off anywhere, it leaves marks and at most points that are of no
-published version: nothing that a reader sees, or that a later write makes visible.
+Replace. The first request claims the head, marks the points of the published version, writes the new points, also with
+a mark, and commits. Then the head is read: it shows whether the commit succeeded. A last request removes the old
+version and the marks or, if another replacement was published in between, what this one wrote. A reader that meets a
+mark reads the head (`versions`). A writer that dies at any point leaves marks and at most points of an unpublished
+version: no reader sees them, and no later write makes them visible.
 
-An upsert writes with a mark of its own, and takes it off when the head says that no replacement has come between, or is
-under way. Where one has, it writes again into the new version: what was left in the old one is never seen, marked as it
-is, and goes.
+Upsert. It writes its points with a mark into the published version, and removes the mark when the head shows that no
+replacement was published or started in between. If one was published, the points are written again into the new
+version; those in the old version stay invisible, because of their mark, and are deleted.
 
-A replacement by a handle that may not take every chunk looks once more for such chunks after it has claimed the head,
-and then commits, in a request of its own. An upsert takes such a claim away before it is acknowledged. So either the
-replacement sees the chunk that was added, or it has no claim to commit by, or the upsert follows it.
+Narrowed handles. A replacement by a handle that may not take every chunk commits in a separate request, after it has
+claimed the head and searched again for chunks outside of its scope. An upsert removes such a claim before it is
+acknowledged. So either the replacement finds the added chunk, or it has lost its claim and cannot commit, or the upsert
+writes again into the new version.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The flows of the Weaviate adapter."""
+"""The Weaviate adapter: each operation as a flow of requests."""
 
 from __future__ import annotations
 

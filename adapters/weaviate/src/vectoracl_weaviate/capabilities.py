@@ -1,4 +1,4 @@
-"""What the Weaviate adapter, as configured, can do."""
+"""The capabilities of the Weaviate adapter, which depend on its configuration."""
 
 from __future__ import annotations
 

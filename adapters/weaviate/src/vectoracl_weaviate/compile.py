@@ -1,7 +1,7 @@
-"""Operations as requests: pure.
+"""Compiles operations to Weaviate requests. Pure.
 
-There is one function that begins a message, and it names the tenant: a message without one cannot be made here. The
-scope, the caller's filter and what else applies are operands of their own of one conjunction beside it.
+One function begins every message, and it sets the tenant: a message without a tenant cannot be created here. The scope,
+the caller's filter and other conditions are separate operands of one conjunction in that message.
 """
 
 from __future__ import annotations

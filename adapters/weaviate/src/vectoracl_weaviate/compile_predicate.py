@@ -1,20 +1,22 @@
-"""A predicate as Weaviate filters, and how far each of them can be relied on.
+"""Compiles predicates to Weaviate filters, and records how reliable each filter is under concurrent writes.
 
-The server reads each comparison of a filter at a moment of its own, while objects are written: an object, then its
-properties one by one. So a negation holds of every object whose property is not written yet (measured on 1.39: 41 % of
-negated counts beside three writers were wrong), and a conjunction can take one half of an object from before its
-rewriting and the other from after it (4 %). One comparison, and a disjunction, are right: what they match did match.
+The server evaluates each comparison of a filter at a different moment, while objects are written in several steps:
+first the object, then its properties one by one. So a negation matches every object whose property is not written yet
+(measured on 1.39: 41 % of negated counts next to three writers were wrong), and a conjunction can combine a match from
+before a rewrite with one from after it (4 %). A single comparison and a disjunction are reliable: their matches did
+match.
 
-A `Condition` therefore has two filters. `rows` finds every row that matches and some that do not: rows come back, and
-each is compared here, by the reference meaning. `sure` says the same of what cannot be compared, such as a count; it
-has no negation and no conjunction of things that change, and where there is no such form it is None. A negated
-comparison becomes the ranges beside the value, or the other boolean; "is missing" is a marker that each writer sets.
+A `Condition` therefore has two filters. `rows` finds every matching row and some that do not match: rows are returned,
+and each is compared here by the reference semantics. `sure` has the same meaning for results that cannot be compared,
+such as a count. It contains no negation and no conjunction of changing values; it is None if no such form exists. A
+negated comparison becomes the ranges on both sides of the value, or the other boolean; "is missing" is a marker that
+each writer sets.
 
-A field's property and marker are those of a writer that knew the field. Objects of any other writer are `strange`;
-`rows` finds them all, `sure` none of them.
+A field's property and marker are set only by writers that knew the field. Objects of other writers are `strange`:
+`rows` finds all of them, `sure` none.
 
-Keywords are compared in their stored form, numbers as doubles, datetimes as text of fixed width (Weaviate's own dates
-end in 2262). `Always` and `Never` are folded away: no empty clause is ever sent.
+Keywords are compared in their stored form, numbers as doubles, datetimes as text of fixed width (Weaviate's dates end
+in 2262). `Always` and `Never` are folded away: an empty clause is never sent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Weaviate adapter's part of the configuration."""
+"""The configuration of a Weaviate store: `[stores.NAME]` with adapter = "weaviate"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects as hits: pure."""
+"""Decodes objects to hits. Pure."""
 
 from __future__ import annotations
 

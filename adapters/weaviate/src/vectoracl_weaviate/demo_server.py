@@ -1,4 +1,4 @@
-"""How a Weaviate server is found or started: for `vectoracl demo` and, with more settings, for the kit's harness."""
+"""Finds or starts a Weaviate server, for `vectoracl demo` and, with more settings, for the kit's harness."""
 
 from __future__ import annotations
 

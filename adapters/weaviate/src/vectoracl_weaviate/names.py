@@ -1,8 +1,8 @@
-"""Every name that the adapter makes: tenants, ids, properties, and the stored form of a keyword. Nothing else is sent.
+"""The names that the adapter creates: tenants, ids, properties, and the stored form of keywords. No others are sent.
 
-A Weaviate tenant has 1 to 64 letters, digits, `-` and `_`, where ours is any text of 256 bytes: an id of the safe
-alphabet is kept behind `t_`, any other one is hashed behind `h_`, so that two ids never meet. FIELD tokenization
-compares a whole value, but trims white space around it; a keyword is therefore stored between two bars.
+A Weaviate tenant name has 1 to 64 letters, digits, `-` and `_`, but a vectoracl tenant id is any text of 256 bytes. An
+id of the safe alphabet gets the prefix `t_`, any other is hashed after the prefix `h_`, so two ids never share a name.
+The tokenization FIELD compares a whole value but trims white space around it, so a keyword is stored between two bars.
 """
 
 from __future__ import annotations

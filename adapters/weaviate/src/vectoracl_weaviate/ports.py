@@ -1,9 +1,9 @@
-"""The only file that talks to Weaviate: each request is one call, over gRPC or REST, by a sync and an async port.
+"""The only module that talks to Weaviate: each request is one call, over gRPC or REST, by a sync and an async port.
 
-Requests about rows are the client's own generated messages on a channel of ours, not calls of the client's methods:
-those retry what is unavailable for a minute whatever the deadline is, have one time limit and one key for all calls
-of a connection, and log whole objects that a batch refused. Here each call has its own deadline and its tenant's key,
-and is made once. A port is never used across a fork.
+Requests about rows are the client's generated messages on a separate channel, not calls of the client's methods. Those
+retry unavailable servers for a minute whatever the deadline, have one time limit and one key for all calls of a
+connection, and log the objects that a batch refused. Here each call has its own deadline and its tenant's key, and is
+made once. A port is never used across a fork.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rankings: pure. Fusing two legs, and grouping by document."""
+"""Fuses the rankings of a hybrid query, and groups hits by document. Pure."""
 
 from __future__ import annotations
 

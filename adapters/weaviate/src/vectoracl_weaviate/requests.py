@@ -1,7 +1,7 @@
-"""What the adapter asks of Weaviate, as data: one request is one call.
+"""The requests of the adapter, as data: one request is one call.
 
-The messages are those of the client's own generated classes, which compare equal: what is compared with the golden
-files is what is sent, byte for byte.
+Messages are instances of the client's generated classes, which compare equal: the golden files contain exactly the
+bytes that are sent.
 """
 
 from __future__ import annotations

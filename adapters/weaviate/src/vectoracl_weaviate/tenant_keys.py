@@ -1,9 +1,9 @@
-"""The file of tenants' keys: one key for each tenant, written by the operator, read by the process that serves.
+"""The file of per-tenant keys, which the operator writes and the serving process reads.
 
     {"version": 1, "keys": {"t_acme": "…"}}
 
-It is created with mode 0600 and replaced in one step; a file that others may read is refused, not repaired. Keys are
-never printed: this file is the only place in which they are.
+The file is created with mode 0600 and replaced atomically; a file that others can read is refused, not repaired. Keys
+are never printed: they are stored in this file only.
 """
 
 from __future__ import annotations
