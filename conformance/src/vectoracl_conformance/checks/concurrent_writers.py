@@ -36,11 +36,16 @@ def scopes(lang: str, document: str) -> list[tuple[str, Predicate]]:
 
 @check(
     "R16",
-    "a scope with a negation holds while others write",
-    attack="Count, facet, search, fetch, scan and delete by a scope that says what rows must not be, while others "
-    "write, rewrite and take away rows that are so, in threads or as tasks.",
-    breach="A row outside of the scope is counted, told of, returned or deleted, because a store evaluates a negation "
-    "over two of its states; or a row inside is not there, where the store does not say that it shows writes later.",
+    "a scope with a negation holds during concurrent writes",
+    attack=(
+        "Count, facet, search, fetch, scan and delete with a scope that excludes certain rows, while other writers "
+        "add, rewrite and delete such rows, in threads or as tasks."
+    ),
+    breach=(
+        "A row outside of the scope is counted, listed, returned or deleted, because the store evaluates a negation "
+        "over two of its states; or a row inside is missing, although the store does not declare delayed "
+        "visibility."
+    ),
     optional=True,
 )
 async def r16_negation_holds_while_others_write(t: Assertions) -> None:

@@ -12,10 +12,15 @@ from vectoracl_conformance.isolated.reference_checks import Place, out_of_sight
 
 @check(
     "X6",
-    "the same out of the kit's sight",
-    attack="Put the adapter into a process of its own that holds the library and nothing of the kit - no module, "
-    "argument, environment, frame, parent or name that says so - and run checks of reading and writing there again.",
-    breach="It behaves only where it sees that it is tested: an answer or what is stored differs out of sight.",
+    "the same behaviour without the kit",
+    attack=(
+        "Run the adapter in a separate process that contains the library and nothing of the kit (no module, "
+        "argument, environment, frame, parent or name that reveals it), and run the checks of reading and writing "
+        "again there."
+    ),
+    breach=(
+        "The adapter is correct only where it detects the test: an answer, or what is stored, differs without the kit."
+    ),
 )
 async def x6_same_answers_where_the_kit_is_not_seen(t: Assertions) -> None:
     context = t.context

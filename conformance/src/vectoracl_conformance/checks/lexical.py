@@ -80,10 +80,14 @@ def _scored(hits: Any) -> list[tuple[Key, Nearly]]:
 @check(
     "R13",
     "each leg of a hybrid or nested query is scoped",
-    attack="Ask by words that many foreign chunks hold, by words and vector, with filters and through narrowed "
-    "handles, and again after another tenant grew and changed its texts.",
-    breach="A leg ranked unscoped or without the filter, a score has other tenants' texts in it, a fusion is not that "
-    "of its two legs or is short; or a query kind that is not declared is answered by another one.",
+    attack=(
+        "Send lexical and hybrid queries for words that many foreign chunks contain, with filters and through "
+        "narrowed handles, and again after another tenant has grown and changed its texts."
+    ),
+    breach=(
+        "A leg is ranked without the scope or the filter, a score depends on other tenants' texts, a fusion differs "
+        "from that of its two legs or is incomplete, or an undeclared query kind is answered by another one."
+    ),
     optional=True,
 )
 async def r13_each_leg_of_a_hybrid_query_is_scoped(t: Assertions) -> None:

@@ -29,8 +29,10 @@ async def _call(make: Any) -> Any:
 @check(
     "P1",
     "no principal, no answer",
-    attack="Ask as nobody: none, empty, blank, NUL, huge, of a wrong type, a wildcard, a string, a dict.",
-    breach="It is accepted, or refused only after something was sent.",
+    attack=(
+        "Ask without a valid principal: none, empty, blank, NUL, huge, of a wrong type, a wildcard, a string, a dict."
+    ),
+    breach="It is accepted, or refused only after a request was sent.",
 )
 async def p1_no_principal_no_answer(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
@@ -83,8 +85,10 @@ async def p1_no_principal_no_answer(t: Assertions) -> None:
 
 @check(
     "P2",
-    "look-alikes never merge",
-    attack="Act as tenants whose names differ from the victim's in case, form, blanks, length or one character.",
+    "look-alike tenants never merge",
+    attack=(
+        "Act as tenants whose names differ from the victim's in case, Unicode form, blanks, length or one character."
+    ),
     breach="The look-alike sees, counts, changes or deletes the victim's chunks.",
 )
 async def p2_lookalike_tenants_never_merge(t: Assertions) -> None:
@@ -130,9 +134,9 @@ async def p2_lookalike_tenants_never_merge(t: Assertions) -> None:
 
 @check(
     "P3",
-    "an unknown tenant sees nothing and creates nothing",
+    "an unknown tenant sees and creates nothing",
     attack="Read, page, count and delete as a tenant that the store has never seen.",
-    breach="It sees rows, gets an error that differs, or the store creates something for it.",
+    breach="It sees rows, it gets a different error, or the store creates something for it.",
 )
 async def p3_unknown_tenant_sees_and_creates_nothing(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
@@ -163,7 +167,9 @@ async def p3_unknown_tenant_sees_and_creates_nothing(t: Assertions) -> None:
 @check(
     "P4",
     "no ambient principal",
-    attack="Use handles of two tenants in turns, in one thread and in others, and look for what is left over.",
+    attack=(
+        "Use handles of two tenants alternately, in one thread and in several, and look for state that is left over."
+    ),
     breach="A call is answered for the principal of another call.",
 )
 async def p4_no_ambient_principal(t: Assertions) -> None:
@@ -195,8 +201,10 @@ async def p4_no_ambient_principal(t: Assertions) -> None:
 
 @check(
     "P5",
-    "an expired principal and a closed or narrowed handle can do no more",
-    attack="Go on with a handle after its principal expired, after it was closed, or past what it was narrowed to.",
+    "an expired principal, or a closed or narrowed handle, has no further rights",
+    attack=(
+        "Continue to use a handle after its principal has expired, after it was closed, or beyond its narrowed scope."
+    ),
     breach="It is answered.",
 )
 async def p5_expired_or_closed_handle_is_refused(t: Assertions) -> None:

@@ -43,8 +43,8 @@ def found(result: Any) -> list[tuple[Any, ...]]:
 @check(
     "R1",
     "the nearest chunk is foreign",
-    attack="Ask for the one best chunk where hundreds of other tenants' chunks are nearer than your best one.",
-    breach="A foreign chunk comes back, or nothing does, because the store ranked before the scope applied.",
+    attack="Ask for the single best chunk, where hundreds of other tenants' chunks are nearer than your best one.",
+    breach="A foreign chunk is returned, or nothing is, because the store ranked before it applied the scope.",
 )
 async def r1_owner_is_found_behind_decoys(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
@@ -79,8 +79,11 @@ async def r1_owner_is_found_behind_decoys(t: Assertions) -> None:
 @check(
     "R2",
     "exactly min(k, owned) hits, equal to exact search",
-    attack="Ask for k = 1 to more than you own, with own > k and own < k, and sweep past any over-fetch with decoys.",
-    breach="Fewer hits than are visible, others than the best, or scores that are not those of an exact search.",
+    attack=(
+        "Ask for k from 1 to more than you own, with more and with fewer owned chunks than k, past any over-fetch "
+        "by decoys."
+    ),
+    breach="Fewer hits than are visible, hits other than the best, or scores that differ from exact search.",
 )
 async def r2_exactly_k_hits_as_by_exact_search(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
@@ -159,10 +162,12 @@ def _canaries(rows: Iterable[Record]) -> set[str]:
 
 @check(
     "R3",
-    "the request carries the scope, the reply no foreign row",
-    attack="Record each request and each reply of every reading operation right in front of the store.",
-    breach="A request without the tenant as an unconditional conjunct, or a foreign row in a reply (it was fetched to "
-    "be filtered afterwards).",
+    "requests carry the scope, and replies contain no foreign row",
+    attack="Record every request and reply of every read operation directly in front of the store.",
+    breach=(
+        "A request without the tenant as an unconditional conjunct, or a foreign row in a reply (fetched to be "
+        "filtered later)."
+    ),
 )
 async def r3_request_carries_scope_and_reply_no_foreign_row(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
@@ -241,9 +246,9 @@ async def r3_request_carries_scope_and_reply_no_foreign_row(t: Assertions) -> No
 
 @check(
     "R4",
-    "another tenant's growth and text change nothing",
+    "growth and text changes of another tenant change nothing",
     attack="Grow another tenant's corpus around your query, then change its texts, and compare your results.",
-    breach="A hit, an order or a score changes: a channel from one tenant to another (fitted embedder, shared IDF).",
+    breach=("A hit, the order or a score changes: a channel from one tenant to another (fitted embedder, shared IDF)."),
 )
 async def r4_growth_of_another_tenant_changes_nothing(t: Assertions) -> None:
     context = t.context
@@ -312,8 +317,8 @@ def _time() -> Any:
 @check(
     "R5",
     "OR, NOT and nested filters only narrow",
-    attack="Filter with OR, NOT and nested filters that match many foreign chunks too.",
-    breach="A foreign hit (the scope was merged into the filter's OR), or a hit that the filter's meaning excludes.",
+    attack="Use OR, NOT and nested filters that also match many foreign chunks.",
+    breach="A foreign hit (the scope was merged into the filter's OR), or a hit that the filter excludes.",
 )
 async def r5_filters_only_narrow(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
@@ -395,7 +400,9 @@ HOSTILE = (
     "R6",
     "filter keys and values cannot inject",
     attack="Use SQL, JSON, wildcard and format fragments as filter values, ids, document names and filter keys.",
-    breach="More rows than the one whose value is exactly that text, an error of the store, or a key that is accepted.",
+    breach=(
+        "More rows than the one with exactly that text as its value, an error of the store, or a key that is accepted."
+    ),
 )
 async def r6_filters_cannot_inject(t: Assertions) -> None:
     context = t.context
@@ -466,7 +473,7 @@ RESERVED = (
 @check(
     "R7",
     "a reserved field in a filter is refused",
-    attack="Name the framework's tag, in any spelling, in the filter of a search, count, scan, delete or narrow.",
+    attack="Name a field of the tag, in any spelling, in the filter of a search, count, scan, delete or narrow.",
     breach="It is accepted: a caller's filter could choose the scope.",
 )
 async def r7_reserved_field_in_filter_is_refused(t: Assertions) -> None:
@@ -493,8 +500,8 @@ async def r7_reserved_field_in_filter_is_refused(t: Assertions) -> None:
 @check(
     "R8",
     "metadata cannot move a chunk",
-    attack="Write metadata whose keys ape tags and the store's own names, by case, dots, nesting and blanks.",
-    breach="The chunk shows up elsewhere, its tag changed, or its metadata came back different.",
+    attack="Write metadata whose keys resemble tags and the store's field names, by case, dots, nesting and blanks.",
+    breach="The chunk appears elsewhere, its tag changes, or its metadata is returned changed.",
 )
 async def r8_metadata_cannot_move_a_chunk(t: Assertions) -> None:
     context = t.context
@@ -558,7 +565,9 @@ def _with(context: Any, metadata: dict[str, Any]) -> Chunk:
     "R9",
     "'like this id' with a foreign id equals a missing one",
     attack="Search like a chunk of another tenant, by its id, alone and with its document.",
-    breach="The answer differs from that for an id that does not exist, or the foreign vector steers the ranking.",
+    breach=(
+        "The answer differs from that for an id that does not exist, or the foreign vector influences the ranking."
+    ),
 )
 async def r9_like_foreign_id_equals_missing(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
@@ -599,8 +608,8 @@ def _alike(one: tuple[str, Any], other: tuple[str, Any]) -> bool:
 @check(
     "R10",
     "fetching a foreign id equals a missing one",
-    attack="Fetch foreign ids, alone, with their documents, among own ones, and past a narrowed handle.",
-    breach="A row, an error or anything else that an id which does not exist would not give.",
+    attack="Fetch foreign ids, alone, with their documents, among owned ids, and beyond a narrowed handle.",
+    breach="A row, an error or any other difference from the answer for an id that does not exist.",
 )
 async def r10_fetch_of_foreign_id_equals_missing(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
@@ -660,9 +669,9 @@ async def r10_fetch_of_foreign_id_equals_missing(t: Assertions) -> None:
 
 @check(
     "R11",
-    "a scan pages to the end, and a foreign cursor is useless",
-    attack="Scan in pages of every size; then go on with a cursor of another tenant, filter or handle.",
-    breach="Rows are lost, doubled or foreign, or a cursor that is not one's own is followed.",
+    "a scan reaches the end, and a foreign cursor is useless",
+    attack="Scan in pages of every size; then continue with a cursor of another tenant, filter or handle.",
+    breach="Rows are lost, duplicated or foreign, or a cursor of another principal is followed.",
 )
 async def r11_scan_reaches_the_end_and_foreign_cursor_is_useless(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
@@ -706,10 +715,11 @@ async def r11_scan_reaches_the_end_and_foreign_cursor_is_useless(t: Assertions) 
 
 @check(
     "R12",
-    "counts are the tenant's own",
-    attack="Count, and count by the values of each field, without and with filters that match hundreds of foreign "
-    "chunks.",
-    breach="A number depends on foreign chunks, or a foreign value comes back, so that it tells of them.",
+    "counts include only the tenant's chunks",
+    attack=(
+        "Count, and count by the values of each field, with and without filters that match hundreds of foreign chunks."
+    ),
+    breach="A number depends on foreign chunks, or a foreign value is returned.",
     optional=True,
 )
 async def r12_counts_are_of_the_own_tenant(t: Assertions) -> None:
@@ -810,8 +820,8 @@ async def _like_named(t: Assertions) -> None:
 @check(
     "R14",
     "no cache serves another principal",
-    attack="Repeat one query as different tenants and handles, in turns, and after writes and deletes.",
-    breach="An answer of another principal, or of before the write.",
+    attack="Repeat one query alternately as different tenants and handles, and after writes and deletes.",
+    breach="An answer for another principal, or one from before the write.",
 )
 async def r14_cache_serves_one_principal_only(t: Assertions) -> None:
     context = t.context
@@ -867,9 +877,11 @@ class _Grants:
 
 @check(
     "R15",
-    "several partitions: rights of one never count in another",
-    attack="Read two tenants at once, with documents and labels of the same names in both.",
-    breach="A document permitted in one partition opens its namesake in the other; or scores are merged wrongly.",
+    "rights in one partition do not count in another",
+    attack="Read two tenants at once whose documents and labels have the same names.",
+    breach=(
+        "A document that is permitted in one partition opens its namesake in the other, or scores are merged wrongly."
+    ),
 )
 async def r15_rights_stay_in_their_partition(t: Assertions) -> None:
     context = t.context

@@ -35,7 +35,7 @@ async def _right(t: Assertions, oracle: Oracle, handle: Any, tenant: str, after:
 @check(
     "S1",
     "an error, then the connection serves another tenant",
-    attack="Make calls of one tenant fail inside the store, then ask as another one on the same connection.",
+    attack="Make calls of one tenant fail inside the store, then ask as another tenant on the same connection.",
     breach="The next tenant gets the scope, the rows or the error of the failed call.",
 )
 async def s1_error_leaves_nothing_on_the_connection(t: Assertions) -> None:
@@ -74,8 +74,8 @@ async def s1_error_leaves_nothing_on_the_connection(t: Assertions) -> None:
 @check(
     "S2",
     "a cancellation, then the connection serves another tenant",
-    attack="Cut reads and writes of one tenant at many moments, then ask as another one on the same connection.",
-    breach="The next tenant gets the scope or the rows of the call that was cut, or half a write is left.",
+    attack=("Cancel reads and writes of one tenant at many points, then ask as another tenant on the same connection."),
+    breach="The next tenant gets the scope or the rows of the cancelled call, or half of a write remains.",
 )
 async def s2_cancellation_leaves_nothing_on_the_connection(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
@@ -108,8 +108,10 @@ async def s2_cancellation_leaves_nothing_on_the_connection(t: Assertions) -> Non
 @check(
     "S3",
     "many principals interleaved on few connections",
-    attack="Let many tenants search, page, fetch, count and write side by side, and check the history afterwards.",
-    breach="Somebody's answer at some time was not a state of his own rows.",
+    attack=(
+        "Let many tenants concurrently search, page, fetch, count and write, then check the history of their answers."
+    ),
+    breach="An answer does not match any state that the tenant's rows had during the call.",
 )
 async def s3_principals_interleaved_on_few_connections(t: Assertions) -> None:
     context = t.context
@@ -169,9 +171,11 @@ class _Revocable(TenantPolicy):
 
 @check(
     "S4",
-    "an iterator outlives its scope",
-    attack="Start a scan, then expire the principal, close the handle or revoke the right, and go on iterating.",
-    breach="It yields further pages.",
+    "an iterator does not outlive its scope",
+    attack=(
+        "Start a scan, then let the principal expire, close the handle or revoke the right, and continue to iterate."
+    ),
+    breach="It returns further pages.",
 )
 async def s4_iterator_does_not_outlive_its_scope(t: Assertions) -> None:
     context = t.context
@@ -211,9 +215,11 @@ async def s4_iterator_does_not_outlive_its_scope(t: Assertions) -> None:
 
 @check(
     "S5",
-    "many queries by a large tenant, then a small one",
-    attack="Ask many times as a large tenant on one connection, so that plans and caches settle, then as a small one.",
-    breach="The small tenant gets fewer than its k rows, or others.",
+    "a small tenant after many queries by a large one",
+    attack=(
+        "Ask many times as a large tenant on one connection, so that plans and caches settle, then as a small tenant."
+    ),
+    breach="The small tenant gets fewer than its k rows, or other rows.",
 )
 async def s5_small_tenant_after_many_large_queries(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus

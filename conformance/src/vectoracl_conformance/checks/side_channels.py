@@ -62,9 +62,13 @@ def said(error: BaseException | None) -> str:
 
 @check(
     "X1",
-    "errors, logs and reprs carry no canary",
-    attack="Make calls fail in every way with canaries in filters, ids, texts and vectors, and read what is reported.",
-    breach="A foreign text or id, a filter's value, a stored text or a password shows in an error, a log or a repr.",
+    "errors, logs and reprs contain no canary",
+    attack=(
+        "Make calls fail in every way, with canaries in filters, ids, texts and vectors, and read all that is reported."
+    ),
+    breach=(
+        "A foreign text or id, a filter's value, a stored text or a password appears in an error, a log or a repr."
+    ),
 )
 async def x1_errors_and_logs_carry_no_canary(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
@@ -189,8 +193,8 @@ def _swapped(text: str, passwords: Sequence[str], secret: str) -> str:
 
 @check(
     "X2",
-    "the posture is what the store is",
-    attack="Misconfigure the store out of band, or demand more than it can be, and open it.",
+    "the reported posture is the store's real one",
+    attack="Misconfigure the store out of band, or require a higher grade than it can reach, and open it.",
     breach="It is served: the claimed grade is not what the store enforces.",
 )
 async def x2_posture_is_what_the_store_is(t: Assertions) -> None:
@@ -233,9 +237,11 @@ async def x2_posture_is_what_the_store_is(t: Assertions) -> None:
 
 @check(
     "X3",
-    "what is not declared refuses",
-    attack="Use every query kind, operation, filter and option that the adapter does not declare, past the core too.",
-    breach="It is answered by something else: approximated, dropped or widened.",
+    "an undeclared operation is refused",
+    attack=(
+        "Use every query kind, operation, filter and option that the adapter does not declare, also without the core."
+    ),
+    breach="It is answered by another operation: approximated, dropped or widened.",
 )
 async def x3_undeclared_operation_is_refused(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
@@ -313,9 +319,9 @@ def _ordered() -> Predicate:
 
 @check(
     "X4",
-    "a machine of random operations",
+    "random operations match the reference",
     attack="Let three tenants write, overwrite, replace, delete and read at random under the same few names.",
-    breach="At some step an answer differs from that of a dictionary per tenant.",
+    breach="At some step an answer differs from that of one dictionary per tenant.",
 )
 async def x4_random_operations_match_the_reference(t: Assertions) -> None:
     context = t.context
@@ -436,8 +442,10 @@ def _cosine(one: Any, other: Any) -> float:
 @check(
     "X5",
     "the kit's own controls",
-    attack="Doubt the kit: is the corpus hostile, does the census see everything, does the recorder hear, does the "
-    "oracle refuse sets that prove nothing?",
+    attack=(
+        "Test the kit itself: is the corpus hostile, does the census see every row, does the recorder record, does "
+        "the oracle refuse sets that prove nothing?"
+    ),
     breach="None: if a control fails, nothing was measured.",
 )
 async def x5_controls_of_the_kit(t: Assertions) -> None:

@@ -29,10 +29,14 @@ async def _rest(handle: AwaitableHandle, after: str | None) -> list[Hit]:
 @check(
     "R17",
     "a scan shows one version of each document",
-    attack="Between two pages of a scan replace the document that it is in, or delete it and write it again under the "
-    "same ids; then only add chunks to it.",
-    breach="Chunks of two versions of one document come in one scan, or one that was only added to is not shown to its "
-    "end, or other documents are not shown.",
+    attack=(
+        "Between two pages of a scan, replace the current document, or delete it and write it again under the same "
+        "ids; in another run only add chunks to it."
+    ),
+    breach=(
+        "One scan returns chunks of two versions of a document, omits chunks of a document to which chunks were "
+        "only added, or omits other documents."
+    ),
 )
 async def r17_scan_shows_one_version_of_each_document(t: Assertions) -> None:
     context = t.context

@@ -34,8 +34,8 @@ def record(context: CheckContext, tenant: str, **parts: Any) -> Record:
 @check(
     "W1",
     "an untagged write is rejected",
-    attack="Hand the adapter records without a tag, or with a hole in it, among whole ones.",
-    breach="It is accepted, repaired, or a part of the call is written.",
+    attack="Pass records without a tag, or with an incomplete one, to the adapter, among complete ones.",
+    breach="They are accepted or repaired, or a part of the call is written.",
 )
 async def w1_untagged_write_is_rejected(t: Assertions) -> None:
     context = t.context
@@ -79,7 +79,7 @@ async def w1_untagged_write_is_rejected(t: Assertions) -> None:
 @check(
     "W2",
     "another tenant's tag is rejected",
-    attack="Hand the adapter a record with the tag of another tenant than the operation's, alone and among right ones.",
+    attack="Pass a record with the tag of another tenant to the adapter, alone and among correct ones.",
     breach="It is written, under either tenant.",
 )
 async def w2_foreign_tag_is_rejected(t: Assertions) -> None:
@@ -108,8 +108,8 @@ async def w2_foreign_tag_is_rejected(t: Assertions) -> None:
 @check(
     "W3",
     "one bad record: nothing is written",
-    attack="Put one bad record first, in the middle, last, and behind a client's usual batch size.",
-    breach="The good ones were written: half a call is in the store.",
+    attack="Put one bad record first, in the middle, last, and after a client's usual batch size.",
+    breach="The good records are written: half of the call is in the store.",
 )
 async def w3_one_bad_record_writes_nothing(t: Assertions) -> None:
     context = t.context
@@ -165,8 +165,8 @@ async def w3_one_bad_record_writes_nothing(t: Assertions) -> None:
 @check(
     "W4",
     "the same id in two tenants is two chunks",
-    attack="Write, overwrite, replace and delete a chunk under the ids that another tenant uses.",
-    breach="The other tenant's chunk changes or is gone, or a request of such a write could reach it.",
+    attack="Write, overwrite, replace and delete a chunk under ids that another tenant uses.",
+    breach="The other tenant's chunk is changed or deleted, or a request of such a write could reach it.",
 )
 async def w4_same_id_in_two_tenants_is_two_chunks(t: Assertions) -> None:
     context = t.context
@@ -204,8 +204,8 @@ async def w4_same_id_in_two_tenants_is_two_chunks(t: Assertions) -> None:
 @check(
     "W5",
     "an update cannot re-tag",
-    attack="Overwrite a chunk through a handle that may not see it, or with a tag of another tenant or document.",
-    breach="A chunk changes its rights, or one outside of the handle is overwritten.",
+    attack="Overwrite a chunk through a handle that may not see it, or with the tag of another tenant or document.",
+    breach="A chunk changes its rights, or a chunk outside of the handle's scope is overwritten.",
 )
 async def w5_update_cannot_retag(t: Assertions) -> None:
     context = t.context
@@ -274,9 +274,9 @@ async def w5_update_cannot_retag(t: Assertions) -> None:
 
 @check(
     "W6",
-    "deleting a foreign id answers as for a missing one",
-    attack="Delete foreign ids and foreign documents, and compare the answer with that for missing ones.",
-    breach="The row is gone, or the answer (count, error) tells that it exists.",
+    "deleting a foreign id is answered as for a missing one",
+    attack="Delete foreign ids and foreign documents, and compare the answers with those for missing ones.",
+    breach="The row is deleted, or the answer (count, error) reveals that it exists.",
 )
 async def w6_delete_of_foreign_id_equals_missing(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
@@ -314,7 +314,7 @@ async def w6_delete_of_foreign_id_equals_missing(t: Assertions) -> None:
     "W7",
     "clearing is scoped",
     attack="Delete everything, by filter and by document, as one tenant and through a narrowed handle.",
-    breach="More than the handle may touch is gone, or a missing selector means everything.",
+    breach="More is deleted than the handle may write, or a missing selector means everything.",
 )
 async def w7_clearing_is_scoped(t: Assertions) -> None:
     context = t.context
@@ -362,9 +362,9 @@ async def w7_clearing_is_scoped(t: Assertions) -> None:
 
 @check(
     "W8",
-    "a create conflict is no oracle",
-    attack="Create chunks under ids that another tenant has, and compare with ids that nobody has.",
-    breach="An error or a count tells that the id exists elsewhere.",
+    "a conflict at creation reveals nothing",
+    attack="Create chunks under ids that another tenant uses, and compare with ids that no tenant uses.",
+    breach="An error or a count reveals that the id exists elsewhere.",
 )
 async def w8_create_conflict_reveals_nothing(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
@@ -421,7 +421,7 @@ async def w9_same_id_in_two_documents_is_two_chunks(t: Assertions) -> None:
 @check(
     "W10",
     "re-ingestion shows the old or the new version",
-    attack="Read a document while it is replaced again and again, and cut replacements in the middle.",
+    attack="Read a document while it is replaced repeatedly, and interrupt replacements in the middle.",
     breach="A reader sees neither version, both, or half of one.",
 )
 async def w10_reingestion_shows_the_old_or_the_new_version(t: Assertions) -> None:
@@ -496,9 +496,11 @@ async def w10_reingestion_shows_the_old_or_the_new_version(t: Assertions) -> Non
 @check(
     "W11",
     "only an operator's copy chooses a tag",
-    attack="Copy rows whose tags are not those of a new chunk; then write to the same documents, and ask a handle to "
-    "write a tag as it is.",
-    breach="A copy changes a generation, a label, an expiry or another part of a tag; or a handle chooses one.",
+    attack=(
+        "Copy rows whose tags differ from those of new chunks, then write to the same documents, and ask a handle "
+        "to write a given tag unchanged."
+    ),
+    breach="A copy changes a generation, a label, an expiry or another part of a tag, or a handle can choose one.",
     optional=True,
 )
 async def w11_only_an_operator_copy_chooses_a_tag(t: Assertions) -> None:
@@ -568,10 +570,12 @@ async def w11_only_an_operator_copy_chooses_a_tag(t: Assertions) -> None:
 
 @check(
     "W12",
-    "writers of one document take turns",
-    attack="Let several writers replace one document, and add to another, side by side, in threads or as tasks.",
-    breach="Two versions are mixed, a chunk that was written is gone, a row is half of one writer's and half of "
-    "another's, or a writer is turned away for no reason that it can act on.",
+    "concurrent writers of one document do not mix",
+    attack="Let several writers concurrently replace one document and add to another, in threads or as tasks.",
+    breach=(
+        "Two versions are mixed, a written chunk is missing, a row combines two writers' values, or a writer is "
+        "refused for a reason that it cannot act on."
+    ),
 )
 async def w12_writers_of_one_document_take_turns(t: Assertions) -> None:
     context = t.context
