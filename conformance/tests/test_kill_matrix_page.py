@@ -26,13 +26,13 @@ def test_parts_are_replaced_and_the_others_stay(tmp_path: Path) -> None:
     main([str(where), str(tmp_path / "one.json"), str(tmp_path / "two.json")])
     text = where.read_text()
     assert text.startswith(HEAD)
-    assert "1 broken adapters, 1 died by the check that is named for them." in text
-    assert "0 died by the check that is named for them; these did not: m|1." in text
+    assert "1 broken adapters, 1 killed by the named check." in text
+    assert "0 killed by the named check; not killed by it: m|1." in text
     assert "| m\\|1 | b | R1 | **R1** X4 |" in text
-    assert text.count("Every check had its turn against each.") == 1
-    assert text.count("The named check had its turn first, and the others only where it did not notice.") == 1
+    assert text.count("Every check was run against each of them.") == 1
+    assert text.count("The named check was run first, and the others only if it did not kill the adapter.") == 1
     again = page(text, [report("two", ["R1"])])
     assert again.count("\n## ") == 2
-    assert "these did not" not in again
+    assert "not killed by it" not in again
     assert "**R1** X4" in again
     assert page(again, []) == again

@@ -52,11 +52,11 @@ def test_json_has_exactly_the_documented_keys(report, tmp_path):
     assert all(set(one) == {"id", "mode", "outcome", "seconds", "reason"} for one in data["checks"])
 
 
-def test_a_failure_tells_its_story(report):
+def test_a_failure_is_reported_with_its_details(report):
     stream = io.StringIO()
     print_table(report, Console(file=stream, width=120))
     text = stream.getvalue()
-    for part in ("W3 async: failed", "attacked: ", "came back: 7 rows", "why it is a breach: foreign", "--only W3"):
+    for part in ("W3 async: failed", "attack: ", "result: 7 rows", "why it is a breach: foreign", "--only W3"):
         assert part in text
     assert text.rstrip().endswith("not conformant")
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from vectoracl.adapter_api.local_servers import start
 from vectoracl_conformance import cli
-from vectoracl_conformance.running.run_facts import EVIDENCE, run_facts, told
+from vectoracl_conformance.running.run_facts import EVIDENCE, one_line, run_facts
 from vectoracl_conformance.verdict import GRADES
 
 
@@ -24,7 +24,7 @@ def test_the_facts_name_no_host_and_no_person():
     assert set(EVIDENCE) == set(GRADES)
     import platform
 
-    assert platform.node() not in told(facts) or len(platform.node()) < 4
+    assert platform.node() not in one_line(facts) or len(platform.node()) < 4
 
 
 @pytest.mark.parametrize("option", ["--json", "--junit", "--html"])

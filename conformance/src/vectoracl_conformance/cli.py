@@ -1,4 +1,4 @@
-"""`vectoracl conformance NAME | module:harness`."""
+"""The command `vectoracl conformance NAME | module:harness`."""
 
 from __future__ import annotations
 
@@ -28,59 +28,69 @@ def conformance(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--only", metavar="ID", help="Run these checks only (W3, or R1,R2); the exit code is then 1 or 2."
+            "--only", metavar="ID", help="Run only these checks (W3, or R1,R2); the exit code is then 1 or 2."
         ),
     ] = None,
     decoys: Annotated[
-        int, typer.Option("--decoys", min=50, max=100_000, help="Foreign chunks nearer than each own one.")
+        int,
+        typer.Option(
+            "--decoys", min=50, max=100_000, help="Number of foreign chunks that are nearer than each owned one."
+        ),
     ] = DECOYS,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Repeat the run of this seed.")] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the store, and say where it is.")] = False,  # noqa: FBT002
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Repeat the run with this seed.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the store, and print its address.")] = False,  # noqa: FBT002
     known: Annotated[
         list[str] | None,
         typer.Option(
             "--known",
             metavar="ID=WHY",
-            help="Name a deviation that is known; it still fails, except of a provisional check.",
+            help="Declare a known deviation. It still fails, unless the check is provisional.",
         ),
     ] = None,
     mutants: Annotated[  # noqa: FBT002
-        bool, typer.Option("--mutants", help="Also run every deliberately broken adapter, its own check first.")
+        bool, typer.Option("--mutants", help="Also run every deliberately broken adapter, against its own check first.")
     ] = False,
     matrix: Annotated[  # noqa: FBT002
         bool, typer.Option("--matrix", help="Also run every check against every broken adapter (minutes).")
     ] = False,
     timing: Annotated[  # noqa: FBT002
-        bool, typer.Option("--timing", help="Also time a search beside 500 and 20,000 foreign rows; reported only.")
+        bool, typer.Option("--timing", help="Also time a search next to 500 and 20,000 foreign rows; only reported.")
     ] = False,
     jobs: Annotated[
         int,
         typer.Option(
-            "--jobs", min=0, help="AdapterWrapper adapters at a time; 0: as many as processors, 4 at the most."
+            "--jobs", min=0, help="Number of broken adapters to run in parallel; 0: one per processor, at most 4."
         ),
     ] = 0,
     mutant: Annotated[
-        list[str] | None, typer.Option("--mutant", metavar="NAME", help="Only this mutant, or those of a check's id.")
+        list[str] | None,
+        typer.Option("--mutant", metavar="NAME", help="Run only this mutant, or those of a check (by its id)."),
     ] = None,
     timeout: Annotated[
         float,
-        typer.Option("--timeout", min=10, metavar="SECONDS", help="How long checks may be silent; a fifth for each."),
+        typer.Option(
+            "--timeout", min=10, metavar="SECONDS", help="Time limit without any output; each check has a fifth of it."
+        ),
     ] = TIMEOUT,
     python: Annotated[
         str,
         typer.Option(
             "--python",
             metavar="PATH",
-            help="Runs the adapter out of sight; best an interpreter without the kit.",
+            help="The interpreter for X6, ideally of an environment without the kit.",
         ),
     ] = "",
     json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")] = None,
-    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit's XML.")] = None,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write one self-contained page.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write the report as JUnit XML.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one self-contained page.")
+    ] = None,
 ) -> None:
-    """Certify an adapter: attack it, and say with what evidence it held.
+    """Certify an adapter: run attacks against it, and report the evidence that it withstood them.
 
-    Exit codes: 0 conformant, 1 not conformant, 2 could not be measured, or not all of it.
+    Exit codes: 0 conformant, 1 not conformant, 2 not measured, or not completely.
     """
     console, aside = Console(highlight=False), Console(stderr=True, highlight=False)
     chosen = _listed(only)
@@ -88,7 +98,7 @@ def conformance(
     pairs = dict(one.partition("=")[::2] for one in known or [])
     unknown += [one for one in pairs if one not in REQUIRED]
     if unknown:
-        aside.print(f"There is no check {', '.join(unknown)}; there is {', '.join(REQUIRED)}.", style="red")
+        aside.print(f"There is no check {', '.join(unknown)}. The checks are {', '.join(REQUIRED)}.", style="red")
         raise typer.Exit(2)
     ask = Ask(
         name,
@@ -114,21 +124,22 @@ def conformance(
                         markup=False, soft_wrap=True)  # fmt: skip
             raise typer.Exit(2) from None
 
-    told = [-SILENT]  # a pipe gets the first check, and then one every few seconds
+    printed_at = [-SILENT]  # a pipe gets the first check, and then one every few seconds
 
     def watch(event: dict[str, Any]) -> None:
         if event["event"] == "mutant":
-            died = " ".join(event["killed_by"]) or "lives"
-            aside.print(f"mutant {event['done']} of {event['total']}, {event['name']}: {died}", style="dim")
-        elif event["event"] == "note" and (aside.is_terminal or time.monotonic() >= told[0] + SILENT):
-            told[0] = time.monotonic()
+            killed_by = " ".join(event["killed_by"])
+            result = f"killed by {killed_by}" if killed_by else "survived"
+            aside.print(f"mutant {event['done']} of {event['total']}, {event['name']}: {result}", style="dim")
+        elif event["event"] == "note" and (aside.is_terminal or time.monotonic() >= printed_at[0] + SILENT):
+            printed_at[0] = time.monotonic()
             aside.print(f"{event['id']} {event['mode']}: {event['outcome']}", style="dim")
 
         elif event["event"] == "kept":
             aside.print(f"The store is kept on {event['on']}:", *(f"  {k} = {v!r}" for k, v in event["config"].items()),
                         sep="\n", markup=False, soft_wrap=True)  # fmt: skip
             if sys.stdin.isatty() and aside.is_terminal:
-                aside.input("Press Enter when you have seen enough: a server that was started for this ends then. ")
+                aside.input("Press Enter to continue. A server that was started for this run is then stopped. ")
 
     try:
         report = run(ask, watch)
@@ -154,7 +165,7 @@ app.command("conformance")(conformance)
 
 
 def main() -> None:
-    """Run the command by itself."""
+    """Run the command without `vectoracl`."""
     app()
 
 

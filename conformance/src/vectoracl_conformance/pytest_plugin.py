@@ -17,7 +17,7 @@ import pytest
 from vectoracl_conformance.context.corpus import DECOYS
 from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.harness import Harness, load_harness
-from vectoracl_conformance.reporting.report import story
+from vectoracl_conformance.reporting.report import failure_details
 from vectoracl_conformance.running.run_checks import fresh, run_mode
 from vectoracl_conformance.verdict import MODES, REQUIRED, Judged, Noted, fine, judge
 
@@ -75,7 +75,7 @@ def subscribe(harness: str | Harness, *, decoys: int = DECOYS, seed: int | None 
             note = subscription.perform(id_, mode)
             record_property(_PROPERTY, {"subscription": name, **asdict(note)})
             if not fine(note):
-                lines = "\n".join(f"{heading}: {text}" for heading, text in story(note))
+                lines = "\n".join(f"{heading}: {text}" for heading, text in failure_details(note))
                 pytest.fail(f"{note.id} {note.mode}: {note.outcome}\n{lines}", pytrace=False)
 
     Conformance.__name__ = Conformance.__qualname__ = f"Conformance of {name}"

@@ -1,7 +1,7 @@
-"""The verdict: over the list of ids that has to be there, not over what happened to be run.
+"""Computes the verdict over the list of required ids, not over the checks that happened to run.
 
-This file decides alone. It takes outcomes as they were noted and counts everything that is not exactly "passed", or
-"unsupported" where a capability may be absent, as not passed; also what is missing, doubled or unknown.
+Nothing else decides. Every outcome that is not exactly "passed" counts as not passed, except "unsupported, verified"
+for a capability that may be absent; so do missing, duplicate and unknown outcomes.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ REQUIRED: tuple[str, ...] = (
 MODES: tuple[Literal["sync", "async"], ...] = ("sync", "async")
 OPTIONAL = frozenset({"R12", "R13", "R16", "W11"})
 PROVISIONAL: dict[str, str] = {"R16": "0.2", "R17": "0.2", "W11": "0.2", "W12": "0.2", "X6": "0.2"}
-"""Checks that are new, and the version of the kit in which they stop being so.
+"""New checks, and the version of the kit in which they are no longer provisional.
 
-A provisional check fails like any other. But who names its deviation as known, with a reason, keeps the certificate
-until then: an adapter that was right yesterday gets one release to follow.
+A provisional check fails like any other. But an author who declares its deviation as known, with a reason, keeps the
+certificate until then: an adapter that was conformant gets one release to follow.
 """
 GRADES: tuple[str, ...] = ("E1", "E2v", "E2c", "E2s", "E3")
-MISSING = "it was not collected"
+MISSING = "the check was not run"
 EXIT = {"conformant": 0, "not conformant": 1, "not measured": 2}
 
 
 @dataclass(slots=True)
 class Noted:
-    """What became of one check in one mode. `controls` and `attacks` count the beats that it took."""
+    """The outcome of one check in one mode. `controls` and `attacks` count the assertions that it reached."""
 
     id: str
     mode: str
@@ -53,7 +53,7 @@ class Noted:
 
 @dataclass(slots=True)
 class Judged:
-    """The verdict with what it rests on: one note for each id and mode, in order."""
+    """The verdict and its basis: one outcome for each id and mode, in order."""
 
     verdict: Verdict
     checks: list[Noted]
@@ -61,7 +61,7 @@ class Judged:
 
     @property
     def evidence(self) -> str | None:
-        """The highest level reached with all below it; None if E1 is not passed."""
+        """The highest level that passed together with all levels below it; None if E1 did not pass."""
         reached = None
         for level, parts in (("E1", ("E1",)), ("E2", ("E2v", "E2c", "E2s")), ("E3", ("E3",))):
             if any(self.grades.get(part) != "passed" for part in parts):
@@ -71,46 +71,46 @@ class Judged:
 
     @property
     def exit_code(self) -> int:
-        """0 conformant, 1 not, 2 not measured."""
+        """0 conformant, 1 not conformant, 2 not measured."""
         return EXIT[self.verdict]
 
 
 def settled(note: Noted) -> Noted:
-    """Return *note* as it counts: a pass without a control or an attack did not reach its assertion."""
+    """Return *note* as it counts: a pass without a control and an attack does not count as run."""
     if note.outcome == "passed" and (note.controls < 1 or note.attacks < 1):
         note.outcome = "not run"
-        note.reason = "the check ended without reaching its assertion"
+        note.reason = "the check ended before it reached a control and an attack"
     elif note.outcome == "unsupported, verified" and (note.id not in OPTIONAL or note.attacks < 1):
         note.outcome = "failed" if note.attacks else "not run"
-        note.reason = "the capability may not be absent" if note.attacks else "no refusal was seen"
+        note.reason = "the capability must not be absent" if note.attacks else "no refusal was observed"
     return note
 
 
 def excused(note: Noted) -> bool:
-    """Tell whether *note* is the named deviation of a check that is still provisional."""
+    """Return whether *note* is the declared deviation of a check that is still provisional."""
     return note.outcome == "known deviation" and note.id in PROVISIONAL
 
 
 def fine(note: Noted) -> bool:
-    """Tell whether *note* leaves the adapter conformant."""
+    """Return whether the adapter is still conformant with *note*."""
     return note.outcome in ("passed", "unsupported, verified") or excused(note)
 
 
 def judge(notes: Sequence[Noted], grades: dict[str, EvidenceState] | None = None) -> Judged:
-    """Judge *notes* against the list of ids in both modes, and the *grades* of evidence beyond E1."""
-    found: dict[tuple[str, str], Noted] = {}
+    """Compute the verdict from *notes*, for all required ids in both modes, and the *grades* of evidence beyond E1."""
+    by_place: dict[tuple[str, str], Noted] = {}
     spoiled = False
     for note in notes:
         place = (note.id, note.mode)
-        if note.id not in REQUIRED or note.mode not in MODES or place in found:
+        if note.id not in REQUIRED or note.mode not in MODES or place in by_place:
             spoiled = True
             continue
-        found[place] = settled(note)
+        by_place[place] = settled(note)
     checks = []
     for id_ in REQUIRED:
         for mode in MODES:
             missing = Noted(id_, mode, "not run", reason=MISSING)
-            checks.append(found.get((id_, mode), missing))
+            checks.append(by_place.get((id_, mode), missing))
     outcomes = {note.outcome for note in checks}
     states: dict[str, EvidenceState] = {grade: (grades or {}).get(grade, "not run") for grade in GRADES}
     if any(note.outcome in ("failed", "known deviation") and not excused(note) for note in checks):

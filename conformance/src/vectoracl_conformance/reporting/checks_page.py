@@ -1,15 +1,15 @@
-"""The page that explains every check as an attack; made from the registry, so that it cannot say something else."""
+"""Generates the list of checks in docs/conformance.md from the registry."""
 
 from __future__ import annotations
 
 from vectoracl_conformance.checks import CHECKS
 from vectoracl_conformance.verdict import PROVISIONAL, REQUIRED
 
-_GROUPS = {"R": "Read", "W": "Write", "P": "Principal", "S": "Session", "X": "Beyond"}
+_GROUPS = {"R": "Read", "W": "Write", "P": "Principal", "S": "Session", "X": "Side channels and the kit"}
 
 
 def markdown() -> str:
-    """Return the checks as Markdown: what an attacker does, and what a breach looks like."""
+    """Return the checks as Markdown tables: title, attack and breach of each."""
     lines: list[str] = []
     group = ""
     for check in (CHECKS[id_] for id_ in REQUIRED):

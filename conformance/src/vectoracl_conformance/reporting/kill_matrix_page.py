@@ -1,6 +1,6 @@
-"""The page of the kill matrix: `python -m vectoracl_conformance.reporting.kill_matrix_page PAGE REPORT…`.
+"""Generates docs/kill-matrix.md: `python -m vectoracl_conformance.reporting.kill_matrix_page PAGE REPORT…`.
 
-Each report is a JSON report with mutants. A store's part of the page is replaced by its newer report, the others stay.
+Each REPORT is a JSON report with mutants. It replaces its store's part of the page; the other parts stay.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from typing import Any
 
 HEAD = """# The kill matrix
 
-Every check of the [conformance kit](conformance.md) has witnesses: adapters that are broken in one place, on purpose.
-Each has to die by the check that is named for it, and may die by others too. Where a store's part says so, every check
-had its turn against every one of them. This page is written by `nox -s mutants` from the reports of its runs, not by
-hand.
+Every check of the [conformance kit](conformance.md) has witnesses: adapters that are deliberately broken in one place.
+The named check must kill each of them; other checks may kill it too. Each part states whether every check was run
+against every broken adapter. `nox -s mutants` generates this page from the reports of its runs.
 """
-_ALL = "Every check had its turn against each."
-_FIRST = "The named check had its turn first, and the others only where it did not notice."
+_ALL = "Every check was run against each of them."
+_FIRST = "The named check was run first, and the others only if it did not kill the adapter."
 _PART = re.compile(r"(?m)^## .*?(?=^## |\Z)", re.DOTALL)
 
 
@@ -33,18 +32,18 @@ def part(report: dict[str, Any]) -> str:
         f"## {report['adapter'].split()[0]} on {report['store']}",
         "",
         f"{report['server']['version']} ({report['server']['kind']}), {report['decoys']} decoys. {len(mutants)} broken "
-        f"adapters, {len(mutants) - len(wrong)} died by the check that is named for them"
-        + (f"; these did not: {', '.join(wrong)}. " if wrong else ". ")
+        f"adapters, {len(mutants) - len(wrong)} killed by the named check"
+        + (f"; not killed by it: {', '.join(wrong)}. " if wrong else ". ")
         + (_FIRST if all(len(one["killed_by"]) < 2 or one["name"] in wrong for one in mutants) else _ALL),
         "",
-        "| broken adapter | what is broken | has to die by | died by |",
+        "| broken adapter | what is broken | must be killed by | killed by |",
         "|---|---|---|---|",
     ]
     for one in mutants:
-        died = " ".join(f"**{id_}**" if id_ == one["expected"] else id_ for id_ in one["killed_by"]) or "lives"
-        lines.append(f"| {_cell(one['name'])} | {_cell(one['breaks'])} | {one['expected']} | {died} |")
-    told = ", ".join(f"{id_} {count}" for id_, count in sorted(kills.items(), key=lambda pair: (-pair[1], pair[0])))
-    lines += ["", f"How many of them each check killed: {told}.", ""]
+        killed = " ".join(f"**{id_}**" if id_ == one["expected"] else id_ for id_ in one["killed_by"]) or "survived"
+        lines.append(f"| {_cell(one['name'])} | {_cell(one['breaks'])} | {one['expected']} | {killed} |")
+    counts = ", ".join(f"{id_} {count}" for id_, count in sorted(kills.items(), key=lambda pair: (-pair[1], pair[0])))
+    lines += ["", f"Number killed by each check: {counts}.", ""]
     return "\n".join(lines) + "\n"
 
 
@@ -53,11 +52,11 @@ def _cell(text: str) -> str:
 
 
 def page(old: str, reports: list[dict[str, Any]]) -> str:
-    """Return the page *old* with the parts of *reports* in the place of older ones."""
-    parts = {found.splitlines()[0]: found for found in _PART.findall(old)}
+    """Return the page *old* with the parts of *reports* instead of older ones."""
+    parts = {text.splitlines()[0]: text for text in _PART.findall(old)}
     for report in reports:
-        made = part(report)
-        parts[made.splitlines()[0]] = made
+        text = part(report)
+        parts[text.splitlines()[0]] = text
     return HEAD + "\n" + "\n".join(one.rstrip("\n") + "\n" for one in parts.values())
 
 

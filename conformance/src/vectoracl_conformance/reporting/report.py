@@ -1,4 +1,4 @@
-"""The report in four forms, from the same data: JSON, a terminal's table, JUnit and one self-contained HTML page."""
+"""Writes the report in four forms, from the same data: JSON, a table in the terminal, JUnit XML and an HTML page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from vectoracl._util.private_files import write_output
 from vectoracl_conformance.checks import CHECKS
-from vectoracl_conformance.running.run_facts import EVIDENCE, told
+from vectoracl_conformance.running.run_facts import EVIDENCE, one_line
 from vectoracl_conformance.running.runner import Report
 from vectoracl_conformance.verdict import GRADES, MISSING, MODES, PROVISIONAL, REQUIRED, Noted
 
@@ -38,11 +38,11 @@ def title(id_: str) -> str:
     return found.title + new if found is not None else ""
 
 
-def story(note: Noted) -> Iterator[tuple[str, str]]:
-    """Yield what there is to say about a check that is not passed: (heading, text)."""
+def failure_details(note: Noted) -> Iterator[tuple[str, str]]:
+    """Yield the details of a check that did not pass: pairs of heading and text."""
     if note.why:
-        yield "attacked", note.attacked
-        yield "came back", note.back
+        yield "attack", note.attacked
+        yield "result", note.back
         yield "why it is a breach", note.why
     elif note.reason:
         yield "reason", note.reason
@@ -51,18 +51,18 @@ def story(note: Noted) -> Iterator[tuple[str, str]]:
 
 
 def wrong(report: Report) -> list[Noted]:
-    """Return the notes that are neither passed nor verified as unsupported."""
+    """Return the outcomes that are neither passed nor verified as unsupported."""
     return [note for note in report.judged.checks if note.outcome not in ("passed", "unsupported, verified")]
 
 
 def write_json(report: Report, path: Path) -> None:
-    """Write the machine's report."""
+    """Write the machine-readable report."""
     text = json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n"
     write_output(path, text.encode("utf-8", "replace"))
 
 
 def print_table(report: Report, console: Console) -> None:
-    """Print the table, what is wrong in words, and the verdict."""
+    """Print the table of checks, the details of those that did not pass, and the verdict."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("", "check", *MODES, "seconds"):
         table.add_column(name, overflow="fold")
@@ -79,17 +79,19 @@ def print_table(report: Report, console: Console) -> None:
         if (report.ask.only and note.id not in report.ask.only) or note.reason == MISSING:
             continue
         console.print(Text(f"\n{note.id} {note.mode}: {note.outcome}", f"bold {_COLOURS[note.outcome]}"))
-        for heading, text in story(note):
+        for heading, text in failure_details(note):
             console.print(Text.assemble((f"  {heading}: ", "dim"), text), soft_wrap=True)
     if report.mutants:
         console.print()
         matrix = Table(box=None, pad_edge=False, header_style="dim")
-        for name in ("mutant", "has to die by", "died by"):
+        for name in ("mutant", "must be killed by", "killed by"):
             matrix.add_column(name, overflow="fold")
         for one in report.mutants:
             right = one["expected"] in one["killed_by"]
             matrix.add_row(
-                one["name"], one["expected"], Text(" ".join(one["killed_by"]) or "lives", "green" if right else "red")
+                one["name"],
+                one["expected"],
+                Text(" ".join(one["killed_by"]) or "survived", "green" if right else "red"),
             )
         console.print(matrix)
     if report.ask.timing:
@@ -100,24 +102,24 @@ def print_table(report: Report, console: Console) -> None:
         server, adapter = report.about.get("server", {}), report.about.get("adapter", report.ask.name)
         who = f"{adapter} on {server.get('version', '?')} ({server.get('kind', '?')})"
         console.print(Text(f"\n{who}, {report.ask.decoys} decoys, seed {report.seed}", "dim"), soft_wrap=True)
-        console.print(Text(told(report.run), "dim"), soft_wrap=True)
+        console.print(Text(one_line(report.run), "dim"), soft_wrap=True)
     for grade in GRADES if report.about and not report.ask.only else ():
         state = report.judged.grades[grade]
         reason = report.reasons.get(grade, "")
         console.print(Text.assemble((f"  {grade:4}", "bold"), (state, _COLOURS[state]), f"  {reason}"), soft_wrap=True)
-        console.print(Text(f"      looks at {EVIDENCE[grade]}", "dim"), soft_wrap=True)
+        console.print(Text(f"      examines {EVIDENCE[grade]}", "dim"), soft_wrap=True)
     if report.problem:
         console.print(Text(report.problem, "red"), soft_wrap=True)
     verdict = report.judged.verdict
     evidence = f" at {report.judged.evidence}" if verdict == "conformant" and report.judged.evidence else ""
     if report.ask.only and not report.problem:
         bad = sum(note.id in report.ask.only for note in wrong(report))
-        console.print(f"{len(report.ask.only)} of {len(REQUIRED)} checks were run, {bad or 'none'} not passed.")
+        console.print(f"{len(report.ask.only)} of {len(REQUIRED)} checks were run; {bad or 'none'} did not pass.")
     console.print(Text(f"{verdict}{evidence}", f"bold {_COLOURS[verdict]}"))
 
 
 def write_junit(report: Report, path: Path) -> None:
-    """Write JUnit's XML: a test case for each check and mode; what was not measured is an error, never skipped."""
+    """Write JUnit XML: a test case for each check and mode. A check that was not run is an error, never skipped."""
     bad = wrong(report)
     failed = [note for note in bad if note.outcome in ("failed", "known deviation")]
     suite = ET.Element(
@@ -138,13 +140,13 @@ def write_junit(report: Report, path: Path) -> None:
         )
         if note in bad:
             kind = "failure" if note in failed else "error"
-            text = "\n".join(f"{heading}: {one}" for heading, one in story(note))
+            text = "\n".join(f"{heading}: {one}" for heading, one in failure_details(note))
             ET.SubElement(case, kind, message=_clean(f"{note.outcome}: {note.reason}")).text = _clean(text)
     write_output(path, ET.tostring(suite, encoding="utf-8", xml_declaration=True))
 
 
 def _clean(text: str) -> str:
-    """Leave out what XML cannot hold."""
+    """Replace characters that XML cannot contain."""
     return "".join(
         char if char in "\n\t" or (char >= " " and not "\ud800" <= char <= "\udfff") else "�" for char in text
     )
@@ -169,7 +171,7 @@ def _span(outcome: str) -> str:
 
 
 def html(report: Report) -> str:
-    """Return one page that needs nothing else."""
+    """Return the report as one self-contained HTML page."""
     verdict = report.judged.verdict
     server = report.about.get("server", {})
     evidence = f" at {report.judged.evidence}" if verdict == "conformant" and report.judged.evidence else ""
@@ -187,7 +189,8 @@ def html(report: Report) -> str:
                 more += f"<p>{note.mode}: {escape(note.reason)}</p>"
             if note in wrong(report):
                 lines = "".join(
-                    f"<dt>{escape(head)}</dt><dd><code>{escape(text)}</code></dd>" for head, text in story(note)
+                    f"<dt>{escape(head)}</dt><dd><code>{escape(text)}</code></dd>"
+                    for head, text in failure_details(note)
                 )
                 more += f"<p>{note.mode}</p><dl>{lines}</dl>"
         cells = "".join(f"<td>{_span(by_place[id_, mode].outcome)}</td>" for mode in MODES)
@@ -200,11 +203,12 @@ def html(report: Report) -> str:
     mutants = "".join(
         f"<tr><td>{escape(one['name'])}</td><td>{escape(one['breaks'])}</td><td>{one['expected']}</td>"
         f'<td class="{"passed" if one["expected"] in one["killed_by"] else "failed"}">'
-        f"{escape(' '.join(one['killed_by']) or 'lives')}</td></tr>"
+        f"{escape(' '.join(one['killed_by']) or 'survived')}</td></tr>"
         for one in report.mutants
     )
     matrix = (
-        "<h2>Mutants</h2><table><tr><th>mutant</th><th>breaks</th><th>has to die by</th><th>died by</th></tr>"
+        "<h2>Mutants</h2><table><tr><th>mutant</th><th>what is broken</th><th>must be killed by</th>"
+        "<th>killed by</th></tr>"
         f"{mutants}</table>"
         if mutants
         else ""
@@ -216,12 +220,12 @@ def html(report: Report) -> str:
         f"<p>{escape(str(report.about.get('adapter', report.ask.name)))} on {escape(str(server.get('version', '?')))} "
         f"({escape(str(server.get('kind', '?')))}); {report.ask.decoys} decoys, seed {report.seed}, "
         f"kit {escape(str(report.about.get('kit', '?')))}.</p><p>{escape(report.problem)}</p>"
-        f"<p>{escape(told(report.run))}</p>"
+        f"<p>{escape(one_line(report.run))}</p>"
         f"<h2>Evidence</h2><table>{grades}</table>"
         f"<h2>Checks</h2><table><tr><th></th><th>check</th><th>sync</th><th>async</th></tr>{''.join(rows)}</table>{matrix}</html>"
     )
 
 
 def write_html(report: Report, path: Path) -> None:
-    """Write the page."""
+    """Write the HTML page."""
     write_output(path, html(report).encode("utf-8", "replace"))

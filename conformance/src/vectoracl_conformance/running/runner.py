@@ -1,4 +1,4 @@
-"""Runs a worker process and judges what it told. The verdict is made here, never in the process of the adapter."""
+"""Runs a worker process and judges its events. The verdict is computed here, never in the adapter's process."""
 
 from __future__ import annotations
 
@@ -28,12 +28,22 @@ _NOTED = frozenset(one.name for one in fields(Noted))
 
 @dataclass(slots=True)
 class Ask:
-    """What a person asks of the runner.
+    """The options of a run.
 
-    `mutants` "quick" lets each mutant's own check have its turn first, and the others only where that did not kill
-    it; "matrix" lets all have theirs. `jobs` are how many mutants run at a time, 0: as many as there are processors,
-    four at the most. `timeout` is how many seconds the checks may be silent, and how many each mutant has. `python` is
-    the interpreter that runs the adapter out of the kit's sight ("": this one), best one that has no kit at all.
+    Attributes:
+        name: The adapter, or the harness as MODULE:HARNESS.
+        only: The ids of the checks to run; empty: all.
+        decoys: The number of foreign chunks that are nearer than each owned one.
+        seed: The seed of the corpus; None: a random one.
+        keep: Whether to keep the store after the run.
+        known: Declared deviations: reasons by check id.
+        mutants: "quick": run each mutant against its own check first, and against the others only if that did not kill
+            it. "matrix": run each mutant against every check.
+        jobs: The number of mutants to run in parallel; 0: one per processor, at most four.
+        only_mutants: The names of the mutants to run, or ids of their checks; empty: all.
+        timeout: Seconds that the checks may be without output, and that each mutant may take.
+        timing: Whether to time a search next to few and many foreign rows.
+        python: The interpreter for X6, ideally of an environment without the kit; "": this one.
     """
 
     name: str
@@ -52,7 +62,7 @@ class Ask:
 
 @dataclass(slots=True)
 class Report:
-    """Everything that is known after a run."""
+    """The result of a run."""
 
     ask: Ask
     judged: Judged
@@ -65,13 +75,13 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """The verdict's; a mutant that lives, or dies by the wrong check, is a failure too."""
+        """The exit code of the verdict; also 1 if a mutant survives or is killed only by other checks."""
         if self.judged.verdict == "conformant" and any(one["expected"] not in one["killed_by"] for one in self.mutants):
             return 1
         return self.judged.exit_code
 
     def as_json(self) -> dict[str, Any]:
-        """Return the machine's report: exactly these keys."""
+        """Return the machine-readable report: exactly these keys."""
         return {
             "verdict": self.judged.verdict,
             "evidence": self.judged.evidence,
@@ -101,7 +111,7 @@ Watch = Callable[[dict[str, Any]], None]
 
 
 def run(ask: Ask, watch: Watch = lambda _: None) -> Report:
-    """Run what *ask* says in a process of its own and judge it."""
+    """Run the checks in a separate process, and judge the result."""
     token = secrets.token_hex(16)
     seed = secrets.randbelow(2**31) if ask.seed is None else ask.seed
     request = {
@@ -131,7 +141,7 @@ def run(ask: Ask, watch: Watch = lambda _: None) -> Report:
 
 
 def _start(request: dict[str, Any]) -> subprocess.Popen[str]:
-    """Start a worker and hand it *request*."""
+    """Start a worker, and send it *request*."""
     command = [sys.executable, "-m", "vectoracl_conformance.running.worker"]
     process = subprocess.Popen(  # noqa: S603 - our own module
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
@@ -141,7 +151,7 @@ def _start(request: dict[str, Any]) -> subprocess.Popen[str]:
         process.stdin.write(json.dumps(request) + "\n")
         process.stdin.flush()
     except OSError:
-        pass  # it has ended already, which is noticed where its lines are read
+        pass  # it has already ended, which is noticed when its output is read
     return process
 
 
@@ -154,7 +164,7 @@ def _worker(request: dict[str, Any], token: str, ask: Ask, seed: int, watch: Wat
     def take(line: str) -> dict[str, Any] | None:
         event = _event(line, token)
         if event is not None and event["event"] == "note" and event.get("id") in request["elsewhere"]:
-            return None  # it is performed here, and nobody else may tell what became of it
+            return None  # it is performed here, and only its result from here counts
         if event is not None:
             lines.heard()
             events.append(event)
@@ -171,29 +181,29 @@ def _worker(request: dict[str, Any], token: str, ask: Ask, seed: int, watch: Wat
                 lines.heard()
                 say(process, "done")
             elif event is not None and event["event"] == "kept":
-                say(process, "done")  # the watcher has let the person look
+                say(process, "done")  # the watcher has waited for the user
         code = lines.ended()
     except BaseException:
-        lines.stop(grace=GRACE)  # it has heard the same Ctrl-C, and is to clean up behind itself
+        lines.stop(grace=GRACE)  # it received the same Ctrl-C, and has time to clean up
         raise
     if lines.late:
-        return events, f"the run was stopped after {ask.timeout:g} seconds without a word"
+        return events, f"the run was stopped after {ask.timeout:g} seconds without output"
     ended = any(event["event"] == "end" for event in events)
-    told = next((event["message"] for event in events if event["event"] == "error"), "")
-    if told:
-        return events, told
+    message = next((event["message"] for event in events if event["event"] == "error"), "")
+    if message:
+        return events, message
     return events, "" if ended and code == 0 else f"the process of the adapter ended early (exit code {code})"
 
 
 def _adapters() -> set[str]:
-    """Return the names of the adapters that are here. A harness with one of these names has to measure that one."""
+    """Return the names of the installed adapters. A harness with one of these names must measure that adapter."""
     return {"memory", *(one.adapter for one in installed())}
 
 
 def _outside(
     event: dict[str, Any], ask: Ask, seed: int, events: Sequence[dict[str, Any]], settle: Callable[[], None]
 ) -> list[Noted]:
-    """Perform X6 here, where no code of the adapter's or its harness's runs: it cannot be talked out of its verdict."""
+    """Perform X6 in this process, where no code of the adapter or its harness runs that could change the verdict."""
     config, source = event.get("config"), event.get("source")
     named = next((one.get("name") for one in events if one["event"] == "start"), None)
     why = ""
@@ -204,7 +214,7 @@ def _outside(
     elif config.get("adapter") != (ask.name if ask.name in _adapters() else named):
         why = "the harness offered another adapter than the one that is measured"
     elif event.get("blank") or not isinstance(source, str):
-        why = "the harness dresses the adapter, and only beside the kit"
+        why = "the harness wraps the adapter in the process of the kit only"
     options = Options(ask.name, frozenset(ask.only), ask.decoys, seed, known=ask.known)
     if why:
         return [Noted("X6", mode, "abstained", reason=why, reproduce=options.line("X6")) for mode in MODES]
@@ -221,7 +231,7 @@ def _event(line: str, token: str) -> dict[str, Any] | None:
 
 
 def collected(ask: Ask, seed: int, events: Sequence[dict[str, Any]], problem: str) -> Report:
-    """Judge *events*; a process that ended early leaves nothing passed that it did not finish telling."""
+    """Judge *events*. If the process ended early, checks without a complete outcome count as not run."""
     notes = [
         Noted(**{name: value for name, value in event.items() if name in _NOTED})
         for event in events
@@ -246,6 +256,6 @@ def collected(ask: Ask, seed: int, events: Sequence[dict[str, Any]], problem: st
     for event in events:
         if event["event"] == "timing":
             for note in judged.checks:
-                if (note.id, note.mode) == ("R4", "sync"):  # with the outcome that it says nothing about
+                if (note.id, note.mode) == ("R4", "sync"):  # the timing does not affect its outcome
                     note.reason = "; ".join(part for part in (note.reason, str(event["text"])) if part)
     return Report(ask, judged, about, reasons, mutants, seed, problem)
