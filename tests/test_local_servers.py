@@ -97,7 +97,7 @@ def test_it_serves_and_it_ends(empty):
         assert urllib.request.urlopen(running.url, timeout=5).status == 200
         assert running.pid is not None
         assert alive(running.pid)
-        assert running.used == "tiny, a program at hand"
+        assert running.used == "tiny, an available program"
         folder, pid = running.folder, running.pid
     assert gone(pid)
     assert folder is not None
@@ -148,7 +148,7 @@ def test_only_what_was_installed_is_said_to_be(empty):
     kept.unlink()
     program(kept.parent).write_text(f'#!/bin/sh\n# another one\nexec {sys.executable} "$@"\n')
     with start(spec) as running:
-        assert running.used == "tiny, a program at hand"
+        assert running.used == "tiny, an available program"
 
 
 def test_an_installer_that_fails_is_quoted(empty):

@@ -123,7 +123,7 @@ class Running:
         """Say what is used, for reports."""
         how = {
             "address": f"at the address of {self.spec.address}",
-            "program": "a program at hand",
+            "program": "an available program",
             "docker": f"Docker image {self.found.what}",
             "go": "installed from its Go module",
             "wheel": "installed from its wheel",

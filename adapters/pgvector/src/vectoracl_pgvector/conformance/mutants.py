@@ -277,10 +277,10 @@ MUTANTS = (
     _misconfigured("WITH CHECK dropped", "anyone's tag can be inserted", *_ANYWHERE),
     _misconfigured("one open policy", "a policy lets everyone read", *_EVERYONE),
     _misconfigured("serves as the owner", "the runtime role owns the table", f"{_TABLE} OWNER TO vectoracl_runtime"),
-    Mutant("policy alone", "the statement has no condition of its own", "R3", wrapped(PolicyAlone)),
+    Mutant("policy alone", "the statement lacks the tenant's condition", "R3", wrapped(PolicyAlone)),
     Mutant("filter in the client", "everyone's rows are fetched, then filtered", "E2v", wrapped(FilterInClient), _OPEN),
     Mutant(
-        "over-fetch", "a foreign row is fetched beside the own ones, then dropped", "E2c", wrapped(OverFetch), _OPEN
+        "over-fetch", "a foreign row is fetched with the owned ones, then dropped", "E2c", wrapped(OverFetch), _OPEN
     ),
     Mutant("scope missing in one statement", "the count relies on the policies", "E2s", wrapped(CountByPolicy)),
     Mutant("facets by policy", "the count by value relies on the policies", "E2s", wrapped(FacetsByPolicy)),

@@ -226,7 +226,7 @@ def mutants() -> Sequence[Mutant]:
               _filters(without, RankWords)),
         _made("statistics of everybody", "the rarity of words is that of the whole collection", "R13", "search",
               _collection_wide),
-        _made("metadata beside the tag", "a user's key is a key of the point", "R8", "upsert replace",
+        _made("metadata next to the tag", "a user's key is a key of the point", "R8", "upsert replace",
               _steps(_moving)),
         Mutant("qdrant: the first tenant sticks", "the first tenant's condition is sent for everybody", "R2",
                wrapped(_sticky())),
