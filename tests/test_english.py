@@ -25,8 +25,15 @@ WORDS = {
     r"\bso many\b": "this many, or the number",
     r"\bthe other way round\b": "say what is reversed",
 }
+LATER = {"write-an-adapter.md"}  # it is being rewritten
 # What is clean; it grows until it is everything.
 CLEAN = [f"src/vectoracl/{one}" for one in ("access", "audit", "client", "engine")]
+PAGES = sorted(
+    str(page.relative_to(ROOT))
+    for pattern in ("*.md", "docs/**/*.md", "examples/README.md", "conformance/README.md", "adapters/*/README.md")
+    for page in ROOT.glob(pattern)
+    if page.name not in LATER
+)
 
 
 def texts(path):
@@ -45,7 +52,7 @@ def files(part):
     return [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.suffix in (".py", ".md"))
 
 
-@pytest.mark.parametrize("part", CLEAN)
+@pytest.mark.parametrize("part", [*CLEAN, *PAGES])
 def test_plain_english(part):
     found = [
         f"{path.relative_to(ROOT)}:{line}: {match[0]!r}; write: {instead}"
