@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from vectoracl.adapter_api.operations import OPERATIONS
 from vectoracl.filters.predicate import NODES, Always, Predicate
 from vectoracl_conformance.checks.read import filters, nodes_in
 from vectoracl_conformance.harness import Mutant
@@ -48,3 +49,27 @@ def test_a_node_that_is_not_declared_is_refused(node):
     options = Options(seed=5, decoys=600, only=frozenset({"R5", "X3"}), modes=("sync",))
     for note in run_checks(OddHarness(adapted(without(node))), options):
         assert note.outcome == "passed", (note.id, note.reason)
+
+
+@pytest.mark.parametrize("action", ["fetch", "count", "replace", "delete"])
+def test_an_operation_that_is_not_declared_is_refused(action):
+    class Lacks(AdapterWrapper):
+        @property
+        def capabilities(self):
+            return replace(self.inner.capabilities, operations=self.inner.capabilities.operations - {action})
+
+    options = Options(seed=5, decoys=600, only=frozenset({"X3"}), modes=("async",))
+    (note,) = run_checks(OddHarness(adapted(Lacks)), options)
+    assert note.outcome == "passed", note.reason
+
+
+def test_a_wrapper_forwards_every_operation():
+    class Inner:
+        def __getattr__(self, name):
+            return lambda operation: (name, operation)
+
+    wrapper = AdapterWrapper(Inner(), None)
+    for kind, (method, _) in OPERATIONS.items():
+        operation = object.__new__(kind)
+        assert getattr(wrapper, method)(operation) == (method, operation)
+    assert not hasattr(wrapper, "no_such_operation")

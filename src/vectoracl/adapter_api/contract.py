@@ -14,9 +14,22 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
-from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.adapter_api.operations import (
+    OPERATIONS,
+    Count,
+    Delete,
+    Facets,
+    Fetch,
+    Found,
+    Operation,
+    Replace,
+    Rows,
+    Scan,
+    Search,
+    Upsert,
+)
 from vectoracl.adapter_api.posture import Posture
-from vectoracl.errors import ClosedError
+from vectoracl.errors import ClosedError, UnsupportedPredicateError
 from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import Predicate
 from vectoracl.model.actions import Action
@@ -233,6 +246,15 @@ class Faceted(Protocol):
     def facets(self, operation: Facets) -> Flow[list[Facet]]:
         """Return every value of the field with its number of rows, exactly, or more than `most` of them."""
         ...
+
+
+def flow_of(adapter: Adapter, operation: Operation) -> Flow[Any]:
+    """Return the flow of *adapter* that performs *operation*. Raises: UnsupportedPredicateError if it has none."""
+    method = OPERATIONS[type(operation)].method
+    make: Callable[[Operation], Flow[Any]] | None = getattr(adapter, method, None)  # see `Faceted`
+    if make is None:
+        raise UnsupportedPredicateError(f"The adapter has no flow of {method}.", field=method)
+    return make(operation)
 
 
 class Operator(Protocol):

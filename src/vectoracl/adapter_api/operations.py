@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, assert_never
 
 from vectoracl.filters.predicate import NEVER, Eq, Predicate
+from vectoracl.model.actions import WRITE, Action
 from vectoracl.model.queries import ResolvedQuery
 from vectoracl.model.records import Hit, Record
 
@@ -176,6 +177,33 @@ class Delete:
 
 
 Operation = Search | Fetch | Count | Facets | Scan | Upsert | Replace | Delete
+
+
+class OperationKind(NamedTuple):
+    """One kind of operation: the adapter's method whose flow performs it, and the action that it is decided by."""
+
+    method: str
+    action: Action
+
+    @property
+    def writes(self) -> bool:
+        """Whether the operation changes rows."""
+        return self.action in WRITE
+
+
+OPERATIONS: Mapping[type[Operation], OperationKind] = {
+    Search: OperationKind("search", "search"),
+    Fetch: OperationKind("fetch", "fetch"),
+    Count: OperationKind("count", "count"),
+    Facets: OperationKind("facets", "scan"),
+    Scan: OperationKind("scan", "scan"),
+    Upsert: OperationKind("upsert", "upsert"),
+    Replace: OperationKind("replace", "replace"),
+    Delete: OperationKind("delete", "delete"),
+}
+"""All operations. What has to know every one of them (a wrapper that forwards, a list of names) reads this table."""
+METHODS: frozenset[str] = frozenset(kind.method for kind in OPERATIONS.values())
+"""The methods of an adapter whose flows perform an operation."""
 
 
 def selected_by(operation: Operation) -> Predicate | tuple[ChunkRef, ...]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from vectoracl.adapter_api.contract import Flow
-from vectoracl.adapter_api.operations import MAX_FACETS, Facets
+from vectoracl.adapter_api.operations import MAX_FACETS, OPERATIONS, Facets
 from vectoracl.engine.drivers import confined, side_by_side
 from vectoracl.engine.pipeline import Caller, Leg, Pipeline, Plan, Store, retried
 from vectoracl.engine.second_lock import counted
@@ -50,7 +50,7 @@ def facets(
                 )
         return summed((facet for one in found for facet in one), kind, store.adapter_name)[:limit]
 
-    return (yield from pipeline.run(caller, "scan", store, body, empty=lambda _: [], size=len))
+    return (yield from pipeline.run(caller, OPERATIONS[Facets].action, store, body, empty=lambda _: [], size=len))
 
 
 def summed(found: Iterable[Facet], kind: FieldType, adapter: str) -> list[Facet]:

@@ -707,7 +707,7 @@ async def r11_scan_reaches_the_end_and_foreign_cursor_is_useless(t: Assertions) 
         ("a cursor of another type", 7, handle, ALWAYS),
     ):
         await t.refused(
-            who.page(condition, 3, after),  # type: ignore[arg-type]  # a wrong type is the attack
+            who.page(condition, 3, after),
             InvalidInputError,
             attacked=f"scan with {name}",
         )

@@ -6,7 +6,7 @@ import io
 import logging
 import random
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -14,7 +14,19 @@ from typing import Any
 import numpy as np
 
 from vectoracl.adapter_api.contract import GRADES
-from vectoracl.adapter_api.operations import Count, Operation, Position, Scan, Search, Upsert
+from vectoracl.adapter_api.operations import (
+    OPERATIONS,
+    Count,
+    Delete,
+    Facets,
+    Fetch,
+    Operation,
+    Position,
+    Replace,
+    Scan,
+    Search,
+    Upsert,
+)
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import DeniedError, InvalidInputError, PostureError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS, NODES, Eq, F, Predicate
@@ -259,18 +271,19 @@ async def x3_undeclared_operation_is_refused(t: Assertions) -> None:
                 context.client.raw(operation), attacked=f"a {name} query, handed to the adapter itself", silent=False
             )
     t.kit_control(can.operations <= ALL_ACTIONS, "unknown operations are declared")
-    calls: dict[str, Any] = {
-        "count": lambda: handle.count(),
-        "scan": lambda: handle.page(),
-        "fetch": lambda: handle.fetch(["x"]),
-        "delete": lambda: handle.delete(document="x"),
-        "replace": lambda: handle.replace("x", []),
+    calls: dict[type[Operation], Callable[[], Any]] = {
+        Search: lambda: handle.search(corpus.centre, 3),
+        Fetch: lambda: handle.fetch(["x"]),
+        Count: lambda: handle.count(),
+        Facets: lambda: handle.facets("lang"),
+        Scan: lambda: handle.page(),
+        Upsert: lambda: handle.upsert(context.chunks(1)),
+        Replace: lambda: handle.replace("x", []),
+        Delete: lambda: handle.delete(document="x"),
     }
-    for action, call in calls.items():
-        if action not in can.operations or (action == "count" and can.count == "none"):
-            await t.refused(call(), UnsupportedPredicateError, attacked=f"{action}, which is not declared")
-    if can.facets == "none":
-        await t.refused(handle.facets("lang"), UnsupportedPredicateError, attacked="facets, which are not declared")
+    for kind, (method, action) in OPERATIONS.items():
+        if action not in can.operations or getattr(can, method, "exact") == "none":
+            await t.refused(calls[kind](), UnsupportedPredicateError, attacked=f"{method}, which is not declared")
     for node in NODES:
         if node not in can.predicates:
             where = next((one for _, one in filters() if node in nodes_in(one)), None)

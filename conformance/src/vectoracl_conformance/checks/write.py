@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -507,11 +508,12 @@ async def w11_only_an_operator_copy_chooses_a_tag(t: Assertions) -> None:
     context = t.context
     own, other = context.tenant(), context.tenant()
     handle = context.handle(own)
-    for name, call in (
-        ("upsert", lambda: handle.upsert(context.chunks(1), verbatim=True)),
-        ("replace", lambda: handle.replace("d", context.chunks(1, document="d"), verbatim=True)),
-        ("load", lambda: handle.load(iter(context.chunks(1)), verbatim=True)),
-    ):
+    calls: dict[str, Callable[[], Any]] = {
+        "upsert": lambda: handle.upsert(context.chunks(1), verbatim=True),
+        "replace": lambda: handle.replace("d", context.chunks(1, document="d"), verbatim=True),
+        "load": lambda: handle.load(iter(context.chunks(1)), verbatim=True),
+    }
+    for name, call in calls.items():
         await t.refused(call(), TypeError, attacked=f"{name} of a tag as it is, by a handle")
     rows = tuple(
         record(

@@ -9,21 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from vectoracl import AsyncVectorACL, Policy, Principal, VectorACL
-from vectoracl.adapter_api.contract import Adapter, Opened
+from vectoracl.adapter_api.contract import Adapter, Opened, flow_of
 from vectoracl.adapter_api.operations import Operation
 from vectoracl.audit.sinks import MemorySink
 from vectoracl.engine.core_ports import AsyncCorePort
 from vectoracl.engine.drivers import arun, confined, run
 from vectoracl.engine.operator_flows import write_rows
 from vectoracl.filters.predicate import ALWAYS, Predicate
-from vectoracl.model.records import Chunk, Facet, Hit, Page, Record, Result, Vector, Written
+from vectoracl.model.records import Chunk, Hit, Record, Result, Vector
 from vectoracl_conformance.context import corpus as corpora
 from vectoracl_conformance.context.corpus import Corpus
 from vectoracl_conformance.context.oracle import Oracle
@@ -90,29 +91,15 @@ class AwaitableHandle:
         answer = getattr(self.inner, name)(*args, **given)
         return answer if self.mode == "sync" else await answer
 
+    def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+        """Return a method of the handle, to be awaited in either mode."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return partial(self._do, name)
+
     async def search(self, query: Any, k: int = corpora.K, **given: Any) -> Result:
-        """See `ScopedRetriever.search`."""
+        """See `ScopedRetriever.search`; by default, the kit asks for fewer hits."""
         return await self._do("search", query, k, **given)  # type: ignore[no-any-return]
-
-    async def search_many(self, queries: Sequence[Any], k: int = corpora.K, **given: Any) -> list[Result]:
-        """See `ScopedRetriever.search_many`."""
-        return await self._do("search_many", queries, k, **given)  # type: ignore[no-any-return]
-
-    async def fetch(self, ids: Any, **given: Any) -> list[Hit]:
-        """See `ScopedRetriever.fetch`."""
-        return await self._do("fetch", ids, **given)  # type: ignore[no-any-return]
-
-    async def count(self, where: Any = ALWAYS, **given: Any) -> int:
-        """See `ScopedRetriever.count`."""
-        return await self._do("count", where, **given)  # type: ignore[no-any-return]
-
-    async def facets(self, field: Any, **given: Any) -> list[Facet]:
-        """See `ScopedRetriever.facets`."""
-        return await self._do("facets", field, **given)  # type: ignore[no-any-return]
-
-    async def page(self, where: Any = ALWAYS, size: int = 100, after: str | None = None, **given: Any) -> Page:
-        """See `ScopedRetriever.page`."""
-        return await self._do("page", where, size, after, **given)  # type: ignore[no-any-return]
 
     async def scan(self, where: Any = ALWAYS, **given: Any) -> AsyncIterator[Hit]:
         """See `ScopedRetriever.scan`."""
@@ -126,22 +113,6 @@ class AwaitableHandle:
     async def all(self, where: Any = ALWAYS, **given: Any) -> list[Hit]:
         """Return everything that a scan yields."""
         return [hit async for hit in self.scan(where, **given)]
-
-    async def upsert(self, chunks: Any, **given: Any) -> Written:
-        """See `ScopedRetriever.upsert`."""
-        return await self._do("upsert", chunks, **given)  # type: ignore[no-any-return]
-
-    async def replace(self, document: str, chunks: Any, **given: Any) -> Written:
-        """See `ScopedRetriever.replace`."""
-        return await self._do("replace", document, chunks, **given)  # type: ignore[no-any-return]
-
-    async def delete(self, **given: Any) -> Written:
-        """See `ScopedRetriever.delete`."""
-        return await self._do("delete", **given)  # type: ignore[no-any-return]
-
-    async def load(self, stream: Iterable[Chunk], **given: Any) -> Any:
-        """See `ScopedRetriever.load`."""
-        return await self._do("load", stream, **given)
 
     def narrow(self, where: Predicate = ALWAYS, actions: Any = None) -> AwaitableHandle:
         """See `ScopedRetriever.narrow`."""
@@ -172,8 +143,7 @@ class Client:
     async def raw(self, operation: Operation) -> Any:
         """Hand *operation* to the adapter itself, past the core's own checks but confined, as the core confines it."""
         named = self.acl.kit_named()
-        name = type(operation).__name__.lower()
-        flow = confined(getattr(named.store.adapter, name)(operation), operation.partition)
+        flow = confined(flow_of(named.store.adapter, operation), operation.partition)
         if isinstance(self.acl, _Sync):
             return run(flow, {"store": named.port}, timeout=30)
         return await arun(flow, {"store": named.aport}, timeout=30)

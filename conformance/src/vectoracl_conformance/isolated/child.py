@@ -76,17 +76,18 @@ def _call(number: int, claims: dict[str, Any], narrows: list[Any], name: str, ar
     for where, actions in narrows:
         handle = handle.narrow(where, actions)
     answer = getattr(handle, name)(*args, **given)
-    if name == "scan":
-        return _done(_listed(answer)) if hasattr(answer, "__aiter__") else list(answer)
-    return _done(answer)
+    if hasattr(answer, "__aiter__"):
+        return _done(_listed(answer))
+    return list(answer) if hasattr(answer, "__next__") else _done(answer)
 
 
 def _raw(number: int, operation: Any) -> Any:
+    from vectoracl.adapter_api.contract import flow_of
     from vectoracl.engine.drivers import arun, confined, run
 
     client = _CLIENTS[number]
     named = client._named(client.config.default)  # noqa: SLF001 - past the core's own checks is what is asked
-    flow = confined(getattr(named.store.adapter, type(operation).__name__.lower())(operation), operation.partition)
+    flow = confined(flow_of(named.store.adapter, operation), operation.partition)
     if named.port is not None:
         return run(flow, {"store": named.port}, timeout=30)
     return _done(arun(flow, {"store": named.aport}, timeout=30))

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from vectoracl.adapter_api.contract import Capabilities, Opened
-from vectoracl.adapter_api.operations import Delete, Operation, Upsert
-from vectoracl.adapter_api.operations import Replace as ReplaceOperation
+from vectoracl.adapter_api.operations import OPERATIONS, Operation
 from vectoracl.errors import VectorACLError
 from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.principal import Principal
@@ -44,7 +43,7 @@ CHECKED = (
     "X4",
 )
 DECOYS = 150
-_WRITES = ("upsert", "replace", "delete")
+_WRITES = frozenset(kind.method for kind in OPERATIONS.values() if kind.writes)
 _ALL = frozenset({"text", "metadata", "vector"})
 _NEAR = 1e-3
 
@@ -177,7 +176,7 @@ class IsolatedClient(Client):
     async def raw(self, operation: Operation) -> Any:
         """Hand *operation* to both adapters; a write has to be answered alike."""
         self.context.tenants[operation.partition] = None
-        if not isinstance(operation, Upsert | ReplaceOperation | Delete):
+        if not OPERATIONS[type(operation)].writes:
             return self.context.far.ask("raw", self.number, operation)
         right = await _outcome(self.reference.raw(operation))
         got = await _outcome(_later(lambda: self.context.far.ask("raw", self.number, operation)))

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from vectoracl.adapter_api.contract import GRADES, Adapter, Flow, Opened
+from vectoracl.adapter_api.contract import GRADES, Adapter, Flow, Opened, flow_of
 from vectoracl.adapter_api.operations import (
     Count,
     Delete,
-    Facets,
     Fetch,
     Found,
     Operation,
@@ -24,14 +23,13 @@ from vectoracl.adapter_api.operations import (
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import StoreError
 from vectoracl.filters.predicate import ALWAYS
-from vectoracl.model.records import Facet, Record, Tag
+from vectoracl.model.records import Record, Tag
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_conformance.wrappers.adapter_wrapper import (
     AdapterWrapper,
     CheatPort,
     Elsewhere,
     Nap,
-    flow_of,
     forged,
     wrapped,
 )
@@ -57,7 +55,8 @@ class Moving(AdapterWrapper):
         """Return the partition to use."""
         return operation.partition
 
-    def _moved(self, operation: Any) -> Flow[Any]:
+    def perform(self, operation: Operation) -> Flow[Any]:
+        """Move."""
         tenant = self.where(operation)
         if tenant == operation.partition:
             return (yield from self.around(operation))
@@ -69,38 +68,6 @@ class Moving(AdapterWrapper):
     def around(self, operation: Operation) -> Flow[Any]:
         """Perform the operation where it belongs."""
         return (yield from flow_of(self.inner, operation))
-
-    def search(self, operation: Search) -> Flow[Found]:
-        """Move."""
-        return (yield from self._moved(operation))  # type: ignore[no-any-return]
-
-    def fetch(self, operation: Fetch) -> Flow[Rows]:
-        """Move."""
-        return (yield from self._moved(operation))  # type: ignore[no-any-return]
-
-    def count(self, operation: Count) -> Flow[int]:
-        """Move."""
-        return (yield from self._moved(operation))  # type: ignore[no-any-return]
-
-    def facets(self, operation: Facets) -> Flow[list[Facet]]:
-        """Move."""
-        return (yield from self._moved(operation))  # type: ignore[no-any-return]
-
-    def scan(self, operation: Scan) -> Flow[Rows]:
-        """Move."""
-        return (yield from self._moved(operation))  # type: ignore[no-any-return]
-
-    def upsert(self, operation: Upsert) -> Flow[int]:
-        """Move."""
-        return (yield from self._moved(operation))  # type: ignore[no-any-return]
-
-    def replace(self, operation: Replace) -> Flow[int]:
-        """Move."""
-        return (yield from self._moved(operation))  # type: ignore[no-any-return]
-
-    def delete(self, operation: Delete) -> Flow[int | None]:
-        """Move."""
-        return (yield from self._moved(operation))  # type: ignore[no-any-return]
 
 
 class Folded(Moving):
@@ -192,12 +159,13 @@ class Races(Moving):
         super().__init__(inner, store)
         self._current = ""
 
-    def _moved(self, operation: Any) -> Flow[Any]:
+    def perform(self, operation: Operation) -> Flow[Any]:
+        """Keep the tenant, and read it a moment later."""
         if not isinstance(operation, Search | Fetch | Count):
             return (yield from flow_of(self.inner, operation))
         self._current = operation.partition
         yield from Nap(operation.partition, 0.002)
-        return (yield from super()._moved(operation))
+        return (yield from super().perform(operation))
 
     def where(self, operation: Operation) -> str:  # noqa: ARG002 - that is the fault
         """Use what the adapter holds by now."""

@@ -12,24 +12,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vectoracl.adapter_api.contract import Adapter, Capabilities, Flow, Opened, Request
+from vectoracl.adapter_api.contract import Adapter, Capabilities, Flow, Opened, Request, flow_of
 from vectoracl.adapter_api.operations import (
+    METHODS,
     Count,
-    Delete,
     Facets,
     Fetch,
     Found,
     Operation,
     Position,
-    Replace,
-    Rows,
     Scan,
     Search,
-    Upsert,
 )
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.engine.drivers import arun, run
-from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
 from vectoracl.model.queries import ResolvedQuery, VectorQuery
@@ -156,11 +152,6 @@ class AsyncCheatPort:
         await self._port.close()
 
 
-def flow_of(adapter: Adapter, operation: Operation) -> Flow[Any]:
-    """Return the adapter's flow of *operation*."""
-    return getattr(adapter, type(operation).__name__.lower())(operation)  # type: ignore[no-any-return]
-
-
 def by_listing(inner: Adapter, operation: Facets) -> Flow[list[Facet]]:
     """Count by value by listing the rows: what any adapter can do."""
     name = operation.field
@@ -179,7 +170,7 @@ def by_listing(inner: Adapter, operation: Facets) -> Flow[list[Facet]]:
 
 
 class AdapterWrapper:
-    """A right adapter, to be subclassed: each method may be replaced."""
+    """A right adapter, to be subclassed: the method of one operation may be replaced, or `perform` for all of them."""
 
     def __init__(self, inner: Adapter, store: Store) -> None:
         self.inner = inner
@@ -190,40 +181,15 @@ class AdapterWrapper:
         """What is declared."""
         return self.inner.capabilities
 
-    def search(self, operation: Search) -> Flow[Found]:
-        """Rank."""
-        return self.inner.search(operation)
+    def perform(self, operation: Operation) -> Flow[Any]:
+        """Perform an operation that has no method here."""
+        return flow_of(self.inner, operation)
 
-    def fetch(self, operation: Fetch) -> Flow[Rows]:
-        """Fetch."""
-        return self.inner.fetch(operation)
-
-    def count(self, operation: Count) -> Flow[int]:
-        """Count."""
-        return self.inner.count(operation)
-
-    def facets(self, operation: Facets) -> Flow[list[Facet]]:
-        """Count by value."""
-        ask: Callable[[Facets], Flow[list[Facet]]] | None = getattr(self.inner, "facets", None)
-        if ask is None:
-            raise UnsupportedPredicateError("The adapter cannot count by value.", field="facets")
-        return ask(operation)
-
-    def scan(self, operation: Scan) -> Flow[Rows]:
-        """Scan."""
-        return self.inner.scan(operation)
-
-    def upsert(self, operation: Upsert) -> Flow[int]:
-        """Write."""
-        return self.inner.upsert(operation)
-
-    def replace(self, operation: Replace) -> Flow[int]:
-        """Replace."""
-        return self.inner.replace(operation)
-
-    def delete(self, operation: Delete) -> Flow[int | None]:
-        """Delete."""
-        return self.inner.delete(operation)
+    def __getattr__(self, name: str) -> Callable[[Any], Flow[Any]]:
+        """Return `perform` for each method of the table of operations."""
+        if name in METHODS:
+            return self.perform
+        raise AttributeError(name)
 
     def posture(self) -> Flow[Posture]:
         """Look."""

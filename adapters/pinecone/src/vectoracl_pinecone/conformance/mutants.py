@@ -6,12 +6,21 @@ it: its requests are wrapped in `Past`, and the port that is put in front perfor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vectoracl.adapter_api.contract import Adapter, Flow, Opened, Request
-from vectoracl.adapter_api.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.adapter_api.contract import Adapter, Flow, Opened, Request, flow_of
+from vectoracl.adapter_api.operations import (
+    METHODS,
+    OPERATIONS,
+    Delete,
+    Fetch,
+    Found,
+    Operation,
+    Rows,
+    Search,
+)
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import StoreError
 from vectoracl.filters.boolean_compiler import ALL_ROWS
@@ -95,15 +104,16 @@ class AsyncPastPort:
 class Bent(AdapterWrapper):
     """An adapter whose requests are bent on their way; `operations` says whose."""
 
-    operations: tuple[str, ...] = ("search", "fetch", "count", "scan", "upsert", "replace", "delete")
+    operations: Collection[str] = METHODS
 
     def bend(self, request: Any) -> Any:
         """Return what is sent instead."""
         raise NotImplementedError
 
-    def _through(self, name: str, operation: Any) -> Flow[Any]:
-        flow = getattr(self.inner, name)(operation)
-        if name not in self.operations:
+    def perform(self, operation: Operation) -> Flow[Any]:
+        """Bend the requests of the operations that are named."""
+        flow = flow_of(self.inner, operation)
+        if OPERATIONS[type(operation)].method not in self.operations:
             return (yield from flow)
         value: Any = None
         error: Exception | None = None
@@ -118,34 +128,6 @@ class Bent(AdapterWrapper):
                 value = yield bent
             except Exception as caught:  # noqa: BLE001 - handed to the flow, whose error it is
                 error = caught
-
-    def search(self, operation: Search) -> Flow[Found]:
-        """Bend."""
-        return self._through("search", operation)
-
-    def fetch(self, operation: Fetch) -> Flow[Rows]:
-        """Bend."""
-        return self._through("fetch", operation)
-
-    def count(self, operation: Count) -> Flow[int]:
-        """Bend."""
-        return self._through("count", operation)
-
-    def scan(self, operation: Scan) -> Flow[Rows]:
-        """Bend."""
-        return self._through("scan", operation)
-
-    def upsert(self, operation: Upsert) -> Flow[int]:
-        """Bend."""
-        return self._through("upsert", operation)
-
-    def replace(self, operation: Replace) -> Flow[int]:
-        """Bend."""
-        return self._through("replace", operation)
-
-    def delete(self, operation: Delete) -> Flow[int | None]:
-        """Bend."""
-        return self._through("delete", operation)
 
     def posture(self) -> Flow[Posture]:
         """Look away."""

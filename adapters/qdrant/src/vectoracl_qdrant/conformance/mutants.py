@@ -11,9 +11,11 @@ from typing import Any
 
 from qdrant_client import models
 
-from vectoracl.adapter_api.contract import Flow
-from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
-from vectoracl.model.records import Facet
+from vectoracl.adapter_api.contract import Flow, flow_of
+from vectoracl.adapter_api.operations import (
+    OPERATIONS,
+    Operation,
+)
 from vectoracl_conformance.harness import Mutant
 from vectoracl_conformance.wrappers.adapter_wrapper import AdapterWrapper, wrapped
 from vectoracl_qdrant.requests import Rank, RankGroups, RankLegs, RankWords, Scroll, Write
@@ -28,8 +30,10 @@ class Rewritten(AdapterWrapper):
     change: Change
     where: frozenset[str] = frozenset()
 
-    def _through(self, name: str, flow: Flow[Any]) -> Flow[Any]:
-        if name not in self.where:
+    def perform(self, operation: Operation) -> Flow[Any]:
+        """Change the requests of the operations that are named."""
+        flow = flow_of(self.inner, operation)
+        if OPERATIONS[type(operation)].method not in self.where:
             return (yield from flow)
         reply: Any = None
         while True:
@@ -39,38 +43,6 @@ class Rewritten(AdapterWrapper):
                 return stop.value
             change = type(self).change
             reply = yield tuple(change(one) for one in step) if isinstance(step, tuple) else change(step)
-
-    def search(self, operation: Search) -> Flow[Found]:
-        """Search."""
-        return (yield from self._through("search", self.inner.search(operation)))  # type: ignore[no-any-return]
-
-    def fetch(self, operation: Fetch) -> Flow[Rows]:
-        """Fetch."""
-        return (yield from self._through("fetch", self.inner.fetch(operation)))  # type: ignore[no-any-return]
-
-    def count(self, operation: Count) -> Flow[int]:
-        """Count."""
-        return (yield from self._through("count", self.inner.count(operation)))  # type: ignore[no-any-return]
-
-    def facets(self, operation: Facets) -> Flow[list[Facet]]:
-        """Count by value."""
-        return (yield from self._through("facets", super().facets(operation)))  # type: ignore[no-any-return]
-
-    def scan(self, operation: Scan) -> Flow[Rows]:
-        """Scan."""
-        return (yield from self._through("scan", self.inner.scan(operation)))  # type: ignore[no-any-return]
-
-    def upsert(self, operation: Upsert) -> Flow[int]:
-        """Upsert."""
-        return (yield from self._through("upsert", self.inner.upsert(operation)))  # type: ignore[no-any-return]
-
-    def replace(self, operation: Replace) -> Flow[int]:
-        """Replace."""
-        return (yield from self._through("replace", self.inner.replace(operation)))  # type: ignore[no-any-return]
-
-    def delete(self, operation: Delete) -> Flow[int | None]:
-        """Delete."""
-        return (yield from self._through("delete", self.inner.delete(operation)))  # type: ignore[no-any-return]
 
 
 def _rest(where: models.Filter) -> list[Any]:

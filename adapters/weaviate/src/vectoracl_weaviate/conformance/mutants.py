@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vectoracl.adapter_api.contract import Opened
+from vectoracl.adapter_api.operations import METHODS
 from vectoracl_conformance.harness import Mutant, Store
 from vectoracl_weaviate.compile_predicate import Filters
 from vectoracl_weaviate.conformance.store import WeaviateStore
@@ -36,7 +37,7 @@ class _Changed:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        if name not in ("search", "fetch", "count", "facets", "scan", "upsert", "replace", "delete"):
+        if name not in METHODS:
             return found
         return lambda operation: self._changed(found(operation))
 
