@@ -70,6 +70,8 @@ def leaf(name):
         st.lists(one, max_size=3).map(field.not_in),
         *bare,
     ]
+    if name == "lang":
+        kinds.append(st.sampled_from(["e", "en", "E", "1", "é", "e\u0301"]).map(field.starts_with))
     if name in ("year", "seen"):
         kinds += [
             one.map(lambda value: field < value),
@@ -101,6 +103,7 @@ ONE_OF_EACH = [
     F.lang.in_(["en", "de"]),
     F.year > 1,
     F.tags.contains("en"),
+    F.lang.starts_with("e"),
     F.year.is_missing(),
     p.And((F.year > 1, F.lang == "en")),
     p.Or((F.year > 1, F.lang == "en")),
@@ -132,6 +135,31 @@ def test_a_node_from_elsewhere_is_refused():
             read()
 
 
+@pytest.mark.parametrize(
+    ("prefix", "begins"),
+    [("%", False), ("_", False), ("Ca", False), ("caf", True), ("café", True), ("cafe", False), ("café noir", False)],
+)
+def test_a_prefix_is_compared_character_by_character(prefix, begins):
+    assert matches(F.lang.starts_with(prefix), TAG, {"lang": "café"}) is begins
+    assert not matches(F.lang.starts_with(prefix), TAG, {})
+    assert not matches(F.lang.starts_with("c"), TAG, {"lang": 1})
+    assert not matches(F.lang.starts_with("c"), TAG, {"lang": ["café"]})
+
+
+@pytest.mark.parametrize("prefix", ["", "x" * 1025, "a\0b", 1, None, ["a"], b"a"])
+def test_what_is_not_a_prefix_is_refused(prefix):
+    with pytest.raises(InvalidInputError):
+        F.lang.starts_with(prefix)
+    with pytest.raises(InvalidInputError):
+        Predicate.from_dict({"field": "lang", "op": "starts_with", "value": prefix})
+
+
+@pytest.mark.parametrize("name", ["year", "public", "seen", "tags", "sizes", "@position", "nowhere"])
+def test_only_a_keyword_starts_with_something(name):
+    with pytest.raises(UnsupportedPredicateError):
+        check_filter(F[name].starts_with("a"), FIELDS)
+
+
 def kind_of(value):
     """Which values are comparable: never a boolean with a number, never a number with text."""
     return "bool" if type(value) is bool else "number" if type(value) in (int, float) else type(value).__name__
@@ -159,6 +187,8 @@ def naive(node, row):
         return not there
     if not there:
         return False
+    if kind == "StartsWith":
+        return isinstance(found, str) and found[: len(node.prefix)] == node.prefix
     if kind == "Eq":
         return same(found, node.value)
     if kind == "In":

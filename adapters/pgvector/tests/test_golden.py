@@ -69,6 +69,8 @@ def flows() -> Iterator[tuple[str, Any]]:
     refs = (ChunkRef("c1"), ChunkRef("c2", "d"))
     yield "fetch", ADAPTER.fetch(Fetch(TENANT, SCOPE, refs, ALL))
     yield "count", ADAPTER.count(Count(TENANT, SCOPE, late()))
+    begins = check_filter(F.lang.starts_with("e") & ~F["@document"].starts_with("d%"), FIELDS)
+    yield "count by prefixes", ADAPTER.count(Count(TENANT, SCOPE, begins))
     yield "facets", ADAPTER.facets(Facets(TENANT, ALWAYS, ALWAYS, "lang"))
     yield "facets of a number in a scope", ADAPTER.facets(Facets(TENANT, SCOPE, late(), "year", 7))
     yield "facets of a list in a scope", ADAPTER.facets(Facets(TENANT, SCOPE, where, "tags"))

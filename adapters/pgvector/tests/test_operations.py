@@ -93,6 +93,8 @@ leaf = st.one_of(
         )
         for name, value in values.items()
     ),
+    st.sampled_from(["e", "E", "é", "e\u0301", "'", "%", "_", "\\"]).map(F.lang.starts_with),
+    st.sampled_from(["d", "d1", "D", "%"]).map(F["@document"].starts_with),
     values["year"].map(lambda one: F.year >= one),
     values["year"].map(lambda one: F.year < one),
     values["when"].map(lambda one: F.when > one),

@@ -107,15 +107,25 @@ _LEAF: st.SearchStrategy[Predicate] = st.one_of(
     st.integers(0, 120).map(lambda one: F["@position"] >= one),
     st.floats(0, 120).map(lambda one: F["@position"] < one),
 )
-predicate: st.SearchStrategy[Predicate] = st.recursive(
-    _LEAF,
-    lambda inner: st.one_of(
-        st.tuples(inner, inner).map(lambda two: two[0] & two[1]),
-        st.tuples(inner, inner).map(lambda two: two[0] | two[1]),
-        inner.map(lambda one: ~one),
-    ),
-    max_leaves=5,
-)
+_PREFIX = st.sampled_from(["e", "en", "E", "é", "'", "%", "a.b[", "a_b", "\\"]).map(F.lang.starts_with)
+
+
+def _joined(leaf: st.SearchStrategy[Predicate]) -> st.SearchStrategy[Predicate]:
+    return st.recursive(
+        leaf,
+        lambda inner: st.one_of(
+            st.tuples(inner, inner).map(lambda two: two[0] & two[1]),
+            st.tuples(inner, inner).map(lambda two: two[0] | two[1]),
+            inner.map(lambda one: ~one),
+        ),
+        max_leaves=5,
+    )
+
+
+predicate: st.SearchStrategy[Predicate] = _joined(_LEAF)
 """Filters over `FIELDS`, a document and a position: up to five comparisons, joined and negated."""
+predicate_with_prefixes: st.SearchStrategy[Predicate] = _joined(st.one_of(_LEAF, _PREFIX))
+"""Those and `starts_with`, for a store that declares `StartsWith`."""
 # Hypothesis reads the lambdas' source now, before other threads run: CPython gh-106905 (SystemError in ast.parse).
+predicate_with_prefixes.validate()
 predicate.validate()

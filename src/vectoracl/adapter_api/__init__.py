@@ -96,6 +96,7 @@ if typing.TYPE_CHECKING:
         Predicate,
         Range,
         Scalar,
+        StartsWith,
     )
     from vectoracl.filters.semantics import Test, compile_test
     from vectoracl.filters.validation import check_fields
@@ -134,7 +135,7 @@ else:
             "vectoracl.filters.datetimes": "datetime_text",
             "vectoracl.filters.field_types": "TAG_FIELDS FieldType",
             "vectoracl.filters.predicate": (
-                "ALWAYS NEVER Always And ContainsAny Eq In Leaf Missing Never Not Or Predicate Range Scalar"
+                "ALWAYS NEVER Always And ContainsAny Eq In Leaf Missing Never Not Or Predicate Range Scalar StartsWith"
             ),
             "vectoracl.filters.semantics": "Test compile_test",
             "vectoracl.filters.validation": "check_fields",
@@ -219,6 +220,7 @@ __all__ = [
     "ScopeViolationError",
     "Search",
     "Secret",
+    "StartsWith",
     "StoreError",
     "Tag",
     "TenantInfo",

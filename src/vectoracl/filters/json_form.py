@@ -27,12 +27,13 @@ from vectoracl.filters.predicate import (
     Predicate,
     Range,
     Scalar,
+    StartsWith,
     conjunction,
     disjunction,
     node_of,
 )
 
-_COMPARE = ("eq", "ne", "lt", "lte", "gt", "gte", "contains")
+_COMPARE = ("eq", "ne", "lt", "lte", "gt", "gte", "contains", "starts_with")
 _LISTS = ("in", "not_in", "contains_any", "contains_all")
 _BARE = ("missing", "exists")
 _FORMS = 'use one of {"and": […]}, {"or": […]}, {"not": …}, {"field": …, "op": …, "value": …}'
@@ -56,6 +57,8 @@ def to_dict(predicate: Predicate) -> dict[str, Any]:
             return {"field": name, "op": "in", "value": [_plain(value) for value in values]}
         case ContainsAny(name, values):
             return {"field": name, "op": "contains_any", "value": [_plain(value) for value in values]}
+        case StartsWith(name, prefix):
+            return {"field": name, "op": "starts_with", "value": prefix}
         case Missing(name):
             return {"field": name, "op": "missing"}
         case Range(name):
@@ -136,6 +139,8 @@ def _comparison(data: Mapping[str, Any], place: str) -> Predicate:
             return ref.__ne__(value)
         case "contains":
             return ref.contains(value)
+        case "starts_with":
+            return ref.starts_with(value)
     if isinstance(value, str):
         # Only datetimes are ordered text; the check against the declared type reads it or refuses it.
         value = parse_datetime(name, value)
@@ -174,6 +179,8 @@ def json_schema(fields: Mapping[str, FieldType]) -> dict[str, Any]:
             ordered = ("lt", "lte", "gt", "gte") if kind in (FieldType.NUMBER, FieldType.DATETIME) else ()
             leaves.append(comparison(name, ("eq", "ne", *ordered), one))
             leaves.append(comparison(name, ("in", "not_in"), some))
+            if kind is FieldType.KEYWORD:
+                leaves.append(comparison(name, ("starts_with",), {**one, "minLength": 1}))
         leaves.append(comparison(name, _BARE, None))
     nested = {"type": "array", "items": {"$ref": "#/$defs/filter"}, "minItems": 1}
 

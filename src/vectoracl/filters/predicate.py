@@ -176,6 +176,18 @@ class ContainsAny(Predicate):
 
 
 @dataclass(frozen=True, slots=True)
+class StartsWith(Predicate):
+    """The field is present, and its text begins with the prefix, code point by code point; the prefix is not empty."""
+
+    field: str
+    prefix: str
+
+    def __post_init__(self) -> None:
+        if not self.prefix:
+            raise InvalidInputError("Every text begins with the empty prefix; write F.name.exists() instead.")
+
+
+@dataclass(frozen=True, slots=True)
 class Missing(Predicate):
     """The row has no such field."""
 
@@ -234,7 +246,7 @@ class Not(_Nested):
 
 NEVER = Never()
 ALWAYS = Always()
-Leaf = Eq | In | Range | ContainsAny | Missing
+Leaf = Eq | In | Range | ContainsAny | StartsWith | Missing
 """The nodes that ask something of one field."""
 Node = Never | Always | And | Or | Not | Leaf
 """All nodes. The union is closed, so that a type checker reports each match that forgets one of them."""
@@ -407,6 +419,12 @@ class Field:
         if not kept:
             raise InvalidInputError("contains_all of nothing would match every row; leave the condition out instead.")
         return conjunction(ContainsAny(self.name, (value,)) for value in kept)
+
+    def starts_with(self, prefix: str) -> Predicate:
+        """Match rows whose text begins with *prefix*: case, accents and all. Raises: InvalidInputError."""
+        if not isinstance(prefix, str):
+            raise InvalidInputError(f"A prefix is a str, not {type(prefix).__name__}.")
+        return StartsWith(self.name, check_text(prefix, "A prefix", MAX_KEYWORD_BYTES))
 
     def is_missing(self) -> Predicate:
         """Match rows that do not have the field."""

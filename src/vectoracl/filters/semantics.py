@@ -26,6 +26,7 @@ from vectoracl.filters.predicate import (
     Predicate,
     Range,
     Scalar,
+    StartsWith,
     node_of,
 )
 from vectoracl.model.records import Facet, Tag
@@ -62,7 +63,8 @@ def compile_test(predicate: Predicate) -> Test:
     """Compile *predicate* to a closure over (tag, metadata); one call costs about a microsecond.
 
     The meaning, for a field f of a row: Eq, In and Range are true only if f is present and has the value's type;
-    ContainsAny only if f is a list with one of the values; Missing if f is absent; And, Or and Not are two-valued.
+    ContainsAny only if f is a list with one of the values; StartsWith only if f is text that begins with the prefix;
+    Missing if f is absent; And, Or and Not are two-valued.
     """
     node = node_of(predicate)
     match node:
@@ -94,6 +96,9 @@ def compile_test(predicate: Predicate) -> Test:
             return contains
         case Range():
             return _within(node)
+        case StartsWith(name, prefix):
+            get = getter(name)
+            return lambda tag, metadata: isinstance(text := get(tag, metadata), str) and text.startswith(prefix)
         case Missing(name):
             get = getter(name)
             return lambda tag, metadata: get(tag, metadata) is _ABSENT

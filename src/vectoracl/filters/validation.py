@@ -31,6 +31,7 @@ from vectoracl.filters.predicate import (
     Predicate,
     Range,
     Scalar,
+    StartsWith,
     node_of,
     scalar,
 )
@@ -169,6 +170,13 @@ class _Check:
                 return ContainsAny(name, self.many(name, kind, values))
             case Range(name):
                 return self.range(node)
+            case StartsWith(name, prefix):
+                kind = self.single(name)
+                if kind is not FieldType.KEYWORD:
+                    raise UnsupportedPredicateError(
+                        f"The field {name!r} holds a {kind.value}; only a keyword starts with something.", field=name
+                    )
+                return StartsWith(name, str(typed(name, kind, prefix)))
             case Missing(name):
                 self.kind(name)
                 if name.startswith("@"):

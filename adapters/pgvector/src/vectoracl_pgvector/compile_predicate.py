@@ -32,10 +32,11 @@ from vectoracl.filters.predicate import (
     Predicate,
     Range,
     Scalar,
+    StartsWith,
 )
 from vectoracl_pgvector.names import Names, literal
 
-ExactNode = Never | Always | And | Or | Not | Eq | In | Range | ContainsAny | Missing
+ExactNode = Never | Always | And | Or | Not | Eq | In | Range | ContainsAny | StartsWith | Missing
 """The nodes that have an exact form in SQL; what is not among them is refused by the core."""
 PREDICATES: frozenset[type[Predicate]] = frozenset(get_args(ExactNode))
 Sql = tuple[str, tuple[Any, ...]]
@@ -105,6 +106,8 @@ class Compiler:
                     f"THEN {listed} ELSE '[]' END) AS listed(item) WHERE item = ANY(%s::jsonb[]))"
                 )
                 return sql, ([_json(value) for value in values],)
+            case StartsWith(name, prefix):
+                return self._starts(name), (prefix,)
             case _:
                 assert_never(node)
 
@@ -147,7 +150,7 @@ class Compiler:
                 return self._may_fail(operand)
             case Eq(name) | In(name) | Range(name):
                 return self._fields.get(name) is FieldType.DATETIME
-            case Never() | Always() | ContainsAny() | Missing():
+            case Never() | Always() | ContainsAny() | StartsWith() | Missing():
                 return False
             case _:
                 assert_never(node)
@@ -197,6 +200,13 @@ class Compiler:
         if self._fields.get(name) is FieldType.DATETIME:
             test = self._formed(name, test)
         return f"(({test}) IS TRUE)", (wanted[0] if len(values) == 1 else wanted,)
+
+    def _starts(self, name: str) -> str:
+        """Return the test of a prefix: by bytes, which in UTF-8 is by code points, whatever the collation."""
+        if name in TAG_FIELDS:
+            return f'starts_with({self._columns[name]} COLLATE "C", %s::text)'
+        stored, text = f"{self._metadata} -> {literal(name)}", f"({self._metadata} ->> {literal(name)})"
+        return f"((jsonb_typeof({stored}) = 'string' AND starts_with({text} COLLATE \"C\", %s::text)) IS TRUE)"
 
     def _formed(self, name: str, test: str) -> str:
         """Return *test* of a stored datetime, NULL for what is no text, failing for text in another form."""

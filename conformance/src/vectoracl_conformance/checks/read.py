@@ -289,6 +289,8 @@ def filters() -> list[tuple[str, Predicate]]:
         ("nested", ((F.year > 2000) | ~(F.lang == "de")) & ~(F.tags.contains_any(["blue"]) & (F.year < 2005))),
         ("double not of a nest", ~(~(F.year >= 2002) | ~F.lang.in_(["de", "fr"]))),
         ("missing", F.year.is_missing()),
+        ("prefix", F.lang.starts_with("f")),
+        ("not a prefix", ~F.lang.starts_with("f")),
         ("not equal", F.lang != "fr"),
         ("list", F.tags.contains_all(["red", "green"])),
         ("numbers", F.sizes.contains(0.5)),
@@ -428,6 +430,7 @@ async def r6_filters_cannot_inject(t: Assertions) -> None:
             ("==", F.lang == text),
             ("in", F.lang.in_([text])),
             ("contains", F.tags.contains(text)),
+            *([("starts_with", F.lang.starts_with(text))] if text else []),
             ("@document", F["@document"] == f"d {text}".strip()),
         ):
             if not nodes_in(where) <= can.predicates:
