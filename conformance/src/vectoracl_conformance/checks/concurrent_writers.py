@@ -60,8 +60,8 @@ async def r16_negation_holds_while_others_write(t: Assertions) -> None:
     kept: list[str] = []
     refused, answered = 0, 0
     for name, scope in scopes(lang, "d"):
-        handle = context.handle(own).narrow(scope)
         try:
+            handle = context.handle(own).narrow(scope)
             await handle.count() if context.client.adapter.capabilities.count != "none" else await handle.search(
                 vectors[0]
             )
