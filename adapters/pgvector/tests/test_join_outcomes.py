@@ -120,7 +120,7 @@ def test_a_sink_or_a_status_that_fails_never_fails_the_commit(
     with psycopg.connect(store.runtime) as connection:
         join(acl, ANN, connection).upsert(chunk("a"))
     monkeypatch.undo()
-    monkeypatch.setattr("vectoracl_pgvector.transaction.outcomes._asked", fail)
+    monkeypatch.setattr("vectoracl_pgvector.transaction.outcomes._query_outcomes", fail)
     with psycopg.connect(store.runtime) as connection:
         join(acl, ANN, connection).upsert(chunk("b"))
     assert [one["outcome"] for one in acl.sink.outcomes] == ["unknown"]

@@ -63,13 +63,13 @@ class PgvectorAdapter:
         """
         query = self._query(operation.query)
         exact = operation.exact or operation.k > MAX_EF or isinstance(query, Lexical)
-        rows = yield from self._searched(operation, query, exact=exact)
+        rows = yield from self._run_search(operation, query, exact=exact)
         complete = exact or operation.group_by is not None or len(rows) >= operation.k
         complete = complete or any(row[IN_SHARED] for row in rows)
         shortfall = None
         if not complete:
             try:
-                rows = yield from self._searched(operation, query, exact=True)
+                rows = yield from self._run_search(operation, query, exact=True)
             except StoreError as error:
                 if error.code != "timeout":
                     raise
@@ -79,7 +79,7 @@ class PgvectorAdapter:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
         return Found(hits, shortfall is None, shortfall)
 
-    def _searched(self, operation: Search, query: ResolvedQuery, *, exact: bool) -> Flow[list[Row]]:
+    def _run_search(self, operation: Search, query: ResolvedQuery, *, exact: bool) -> Flow[list[Row]]:
         """Raises: UnsupportedPredicateError where the schema is from before there were words in it."""
         try:
             (rows,) = yield from self._compile.search(operation, query, exact=exact)
@@ -147,12 +147,12 @@ class PgvectorAdapter:
             accept=tuple(entry.plain() for entry in config.accept),
             vector_column=config.columns.vector,
         )
-        asked = postures.queries(target)
+        queries = postures.queries(target)
         statements = tuple(
-            Statement(sql, params or (), binary=False, since=SINCE.get(name, 0)) for name, sql, params in asked
+            Statement(sql, params or (), binary=False, since=SINCE.get(name, 0)) for name, sql, params in queries
         )
         replies = yield from Transaction(None, statements)
-        return postures.judge(target, {name: rows for (name, _, _), rows in zip(asked, replies, strict=True)})
+        return postures.judge(target, {name: rows for (name, _, _), rows in zip(queries, replies, strict=True)})
 
     def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
         """Rank over all tenants, for `hazmat`: needs the owner's connection."""

@@ -95,10 +95,12 @@ class PgCompiler:
     def _rows(self, partition: str, scope: Predicate, where: Predicate) -> Sql:
         """Return the WHERE of one partition: tenant, scope and filter, each an operand of its own."""
         tenant = f"{self.names.c.tenant} = %s::text"
-        asked = [one for one in (scope, where) if not isinstance(one, Always)]
-        if not asked:
+        predicates = [one for one in (scope, where) if not isinstance(one, Always)]
+        if not predicates:
             return tenant, (partition,)
-        sql, params = self._predicates.both(*asked) if len(asked) > 1 else self._predicates.compile(asked[0])
+        sql, params = (
+            self._predicates.both(*predicates) if len(predicates) > 1 else self._predicates.compile(predicates[0])
+        )
         return f"{tenant} AND {sql}", (partition, *params)
 
     def _scope(self, partition: str) -> tuple[tuple[str, str], ...]:
@@ -127,10 +129,10 @@ class PgCompiler:
                     f"ORDER BY {near.order} LIMIT %s) AS best"
                 )
                 statement = Statement(sql, (*near.params, *rows.params, *near.params, operation.k))
-                return self._ask(operation.partition, statement, settings)
+                return self._read(operation.partition, statement, settings)
             else:
                 ranking = Ranking(near.distance, names.table, near.params)
-        return self._ask(operation.partition, self._ranked(operation, ranking, rows), settings)
+        return self._read(operation.partition, self._ranked(operation, ranking, rows), settings)
 
     def _outer(self, operation: Search) -> str:
         return f"SELECT {self._select(operation.include, 'in_shared')}, distance"
@@ -189,7 +191,7 @@ class PgCompiler:
         named, ids = self._refs(operation.refs)
         sql = f"SELECT {self._select(operation.include)}, 0::float8 AS distance FROM {self.names.table} "
         sql += f"WHERE {where} AND {named} ORDER BY {self._key} LIMIT %s"
-        return self._ask(operation.partition, Statement(sql, (*params, *ids, operation.most + 1)))
+        return self._read(operation.partition, Statement(sql, (*params, *ids, operation.most + 1)))
 
     def _refs(self, refs: tuple[ChunkRef, ...]) -> Sql:
         c = self.names.c
@@ -204,7 +206,7 @@ class PgCompiler:
     def count(self, operation: Count) -> Transaction:
         """Compile a count."""
         where, params = self._rows(operation.partition, operation.scope, operation.where)
-        return self._ask(
+        return self._read(
             operation.partition, Statement(f"SELECT count(*) FROM {self.names.table} WHERE {where}", params)
         )
 
@@ -216,7 +218,7 @@ class PgCompiler:
             f"SELECT {values.value}::text, count(*) FROM (SELECT {values.stored} AS stored FROM {self.names.table} "
             f"WHERE {where}) AS found{values.rest} GROUP BY {values.value} LIMIT %s"
         )
-        return self._ask(operation.partition, Statement(sql, (*params, operation.most + 1)))
+        return self._read(operation.partition, Statement(sql, (*params, operation.most + 1)))
 
     def scan(self, operation: Scan) -> Transaction:
         """Compile a page in key order, with one row more than asked to see whether there is another page."""
@@ -229,7 +231,7 @@ class PgCompiler:
             f"SELECT {self._select(operation.include)}, 0::float8 AS distance FROM {self.names.table} "
             f"WHERE {where} ORDER BY {self._key} LIMIT %s"
         )
-        return self._ask(operation.partition, Statement(sql, (*params, *after, operation.size + 1)))
+        return self._read(operation.partition, Statement(sql, (*params, *after, operation.size + 1)))
 
     def upsert(self, operation: Upsert) -> Transaction:
         """Compile an upsert of all records in one statement; rows outside of the scope make it fail as a whole."""
@@ -241,11 +243,11 @@ class PgCompiler:
             f"SELECT {c.document} AS document, max({c.generation}) AS generation FROM {names.table} "
             f"WHERE {c.tenant} = %s::text AND {c.document} = ANY(%s::text[]) GROUP BY {c.document}"
         )
-        known: tuple[object, ...] = (tenant, documents)
+        generation_params: tuple[object, ...] = (tenant, documents)
         if operation.verbatim:
-            kept = {record.tag.document: record.tag.generation for record in operation.records}
+            generations = {record.tag.document: record.tag.generation for record in operation.records}
             present = "SELECT * FROM unnest(%s::text[], %s::int8[]) AS kept(document, generation)"
-            known = (ArrayParam("text", list(kept)), ArrayParam("int8", list(kept.values())))
+            generation_params = (ArrayParam("text", list(generations)), ArrayParam("int8", list(generations.values())))
         sql = (
             f"INSERT INTO {names.table} AS old ({self._written}) "
             "SELECT %s::text, new.document, COALESCE(present.generation, 0), new.chunk, new.label, new.rev, "
@@ -253,7 +255,7 @@ class PgCompiler:
             f"FROM {self._source} LEFT JOIN ({present}) AS present ON present.document = new.document "
             f"ON CONFLICT ({c.tenant}, {self._key}) DO UPDATE SET {self._updates}"
         )
-        params = (tenant, *self._arrays(operation.records), *known)
+        params = (tenant, *self._arrays(operation.records), *generation_params)
         statement = self._all_or_fail(sql, params, operation.scope, len(operation.records))
         return self._write(tenant, statement, exclusive=False)
 
@@ -285,21 +287,25 @@ class PgCompiler:
         newest = (
             f"(SELECT max({c.generation}) FROM {names.table} WHERE {c.tenant} = %s::text AND {c.document} = %s::text)"
         )
-        gone = f"DELETE FROM {names.table} WHERE {c.tenant} = %s::text AND {c.document} = %s::text"
+        delete_sql = f"DELETE FROM {names.table} WHERE {c.tenant} = %s::text AND {c.document} = %s::text"
         if not operation.records:
             return self._write(
-                tenant, *statements, Statement(gone, (tenant, document), rows=False), exclusive=True, known=False
+                tenant,
+                *statements,
+                Statement(delete_sql, (tenant, document), rows=False),
+                exclusive=True,
+                adds_tenant=False,
             )
-        written = (
+        insert_sql = (
             f"INSERT INTO {names.table} ({self._written}) "
             f"SELECT %s::text, new.document, COALESCE({newest}, -1) + 1, new.chunk, new.label, new.rev, "
             "new.expires, new.producer, new.path, new.time, new.position, new.text, new.metadata, new.vector "
             f"FROM {self._source}"
         )
         statements.append(
-            Statement(gone + f" AND {c.generation} < {newest}", (tenant, document, tenant, document), rows=False)
+            Statement(delete_sql + f" AND {c.generation} < {newest}", (tenant, document, tenant, document), rows=False)
         )
-        insert = Statement(written, (tenant, tenant, document, *self._arrays(operation.records)), rows=False)
+        insert = Statement(insert_sql, (tenant, tenant, document, *self._arrays(operation.records)), rows=False)
         statements.insert(len(statements) - 1, insert)
         return self._write(tenant, *statements, exclusive=True)
 
@@ -318,7 +324,7 @@ class PgCompiler:
         elif operation.where is None:
             where += " AND FALSE"
         statement = Statement(f"DELETE FROM {self.names.table} WHERE {where}", (*params, *more), rows=False)
-        return self._write(operation.partition, statement, exclusive=False, known=False)
+        return self._write(operation.partition, statement, exclusive=False, adds_tenant=False)
 
     def _arrays(self, records: tuple[Record, ...]) -> tuple[object, ...]:
         tags = [record.tag for record in records]
@@ -337,10 +343,10 @@ class PgCompiler:
             VectorsParam(np.stack([record.vector for record in records]), half=self._half),
         )
 
-    def _ask(self, partition: str, statement: Statement, settings: tuple[tuple[str, str], ...] = ()) -> Transaction:
+    def _read(self, partition: str, statement: Statement, settings: tuple[tuple[str, str], ...] = ()) -> Transaction:
         return Transaction(partition, (statement,), (*self._scope(partition), *settings))
 
-    def _write(self, partition: str, *statements: Statement, exclusive: bool, known: bool = True) -> Transaction:
+    def _write(self, partition: str, *statements: Statement, exclusive: bool, adds_tenant: bool = True) -> Transaction:
         """Compile a write: the tenant's lock first, so that a re-ingestion and a move to another tier are alone.
 
         *known* adds the tenant to the list of tenants; what only takes away never makes a tenant known.
@@ -351,7 +357,7 @@ class PgCompiler:
                 f"SELECT pg_advisory_xact_lock{suffix}(hashtextextended(%s::text, 0))", (self._lock_space + partition,)
             )
         ]
-        if known:
+        if adds_tenant:
             sql = f"INSERT INTO {self.names.tenants} (tenant_id) VALUES (%s::text) ON CONFLICT DO NOTHING"
             first.append(Statement(sql, (partition,), rows=False))
         return Transaction(partition, (*first, *statements), self._scope(partition), read_only=False)

@@ -100,10 +100,10 @@ class Compiler:
             case Range():
                 return self._range(node)
             case ContainsAny(name, values):
-                listed = f"{self._metadata} -> {literal(name)}"
+                items = f"{self._metadata} -> {literal(name)}"
                 sql = (
-                    f"EXISTS (SELECT 1 FROM jsonb_array_elements(CASE WHEN jsonb_typeof({listed}) = 'array' "
-                    f"THEN {listed} ELSE '[]' END) AS listed(item) WHERE item = ANY(%s::jsonb[]))"
+                    f"EXISTS (SELECT 1 FROM jsonb_array_elements(CASE WHEN jsonb_typeof({items}) = 'array' "
+                    f"THEN {items} ELSE '[]' END) AS listed(item) WHERE item = ANY(%s::jsonb[]))"
                 )
                 return sql, ([_json(value) for value in values],)
             case StartsWith(name, prefix):
@@ -192,14 +192,14 @@ class Compiler:
             if len(values) == 1:
                 return f"({self._columns[name]} = %s::{kind})", (values[0],)
             # psycopg sends a list of one type only, so numbers go as what the column is compared as.
-            listed = list(values) if kind == "text" else [float(v) for v in values]  # type: ignore[arg-type]  # numbers
-            return f"({self._columns[name]} = ANY(%s::{kind}[]))", (listed,)
+            items = list(values) if kind == "text" else [float(v) for v in values]  # type: ignore[arg-type]  # numbers
+            return f"({self._columns[name]} = ANY(%s::{kind}[]))", (items,)
         stored = f"{self._metadata} -> {literal(name)}"
-        wanted = [_json(value) for value in values]
+        json_values = [_json(value) for value in values]
         test = f"{stored} = %s::jsonb" if len(values) == 1 else f"{stored} = ANY(%s::jsonb[])"
         if self._fields.get(name) is FieldType.DATETIME:
             test = self._formed(name, test)
-        return f"(({test}) IS TRUE)", (wanted[0] if len(values) == 1 else wanted,)
+        return f"(({test}) IS TRUE)", (json_values[0] if len(values) == 1 else json_values,)
 
     def _starts(self, name: str) -> str:
         """Return the test of a prefix: by bytes, which in UTF-8 is by code points, whatever the collation."""

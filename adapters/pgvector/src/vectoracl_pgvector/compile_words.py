@@ -51,7 +51,7 @@ class Near:
     params: tuple[Any, ...]
 
 
-def asked(names: Names) -> str:
+def query_cte(names: Names) -> str:
     """Return the CTE of the question as a tsquery: any of the lexemes of its one parameter, NULL if there is none.
 
     Built from the lexemes and not by rewriting plainto_tsquery's text: a lexeme may hold an operator's sign. In the
@@ -71,7 +71,9 @@ def lexical(names: Names, text: str) -> Ranking:
     The distance is minus ts_rank, which depends on the chunk and the question alone (PostgreSQL documentation,
     "Ranking Search Results"): no statistics of other rows, and none of other tenants, are in it.
     """
-    return Ranking(_rank(names), names.table, before=f"WITH {asked(names)} ", before_params=(text,), also=_holds(names))
+    return Ranking(
+        _rank(names), names.table, before=f"WITH {query_cte(names)} ", before_params=(text,), also=_holds(names)
+    )
 
 
 def _rank(names: Names) -> str:
@@ -115,7 +117,7 @@ def hybrid(names: Names, text: str, near: Near, rows: Rows, *, depth: int | None
     return Ranking(
         "fused_distance",
         f"{names.table}, fused",
-        before=f"WITH {asked(names)}, {', '.join(legs)}, {fused} ",
+        before=f"WITH {query_cte(names)}, {', '.join(legs)}, {fused} ",
         before_params=(text, *near.params, *rows.params, *ordered, *most, *rows.params, *most),
         also=f" AND ({key}) = (leg_document, leg_generation, leg_chunk)",
     )

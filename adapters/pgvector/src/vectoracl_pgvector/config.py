@@ -60,14 +60,14 @@ class Columns(Model):
 
     @model_validator(mode="after")
     def _distinct(self) -> Columns:
-        given = self.model_dump()
-        names = list(given.values())
+        columns = self.model_dump()
+        names = list(columns.values())
         if len(set(names)) != len(names):
             raise ValueError("two columns have the same name")
-        taken = [f"{column} = {name!r}" for column, name in given.items() if name in _OURS]
-        if taken:
+        reserved = [f"{column} = {name!r}" for column, name in columns.items() if name in _OURS]
+        if reserved:
             raise ValueError(
-                f"{', '.join(taken)}: queries use that name for something else. Rename the column, here and in the "
+                f"{', '.join(reserved)}: queries use that name for something else. Rename the column, here and in the "
                 f"table; it cannot be {', '.join(sorted(_OURS))}"
             )
         return self

@@ -25,8 +25,8 @@ def attempts(config: PgvectorConfig, where: Connections, forging: AttackContext)
     dsn = where.runtime()
     try:
         with psycopg.connect(dsn, autocommit=True) as connection:
-            made = [_untagged(connection, config, forging), _other_tag(connection, config, forging)]
-        return [*made, _stale(dsn, config, forging)]
+            attempts_made = [_untagged(connection, config, forging), _other_tag(connection, config, forging)]
+        return [*attempts_made, _stale(dsn, config, forging)]
     except psycopg.Error as error:
         raise mapped(error, debug=False, action="demo") from None
 
@@ -60,20 +60,20 @@ def _insert(connection: psycopg.Connection[Any], config: PgvectorConfig, tenant:
     return ""
 
 
-def _refused(attack: str, tried: str, met: Sequence[str]) -> Attempt:
-    return Attempt(attack, tried, "refused" if all(met) else "LEAK", next(filter(None, met), None))
+def _refused(attack: str, tried: str, errors: Sequence[str]) -> Attempt:
+    return Attempt(attack, tried, "refused" if all(errors) else "LEAK", next(filter(None, errors), None))
 
 
 def _untagged(connection: psycopg.Connection[Any], config: PgvectorConfig, forging: AttackContext) -> Attempt:
     # Without a tenant, and with a tenant in the row but no scope on the connection: what a script of one's own does.
-    met = [_insert(connection, config, None, None), _insert(connection, config, forging.foreign.tenant, None)]
-    met.append(_insert(connection, config, None, forging.own.tenant))
-    return _refused("untagged write", "INSERT as the runtime role, with no scope or no tenant", met)
+    errors = [_insert(connection, config, None, None), _insert(connection, config, forging.foreign.tenant, None)]
+    errors.append(_insert(connection, config, None, forging.own.tenant))
+    return _refused("untagged write", "INSERT as the runtime role, with no scope or no tenant", errors)
 
 
 def _other_tag(connection: psycopg.Connection[Any], config: PgvectorConfig, forging: AttackContext) -> Attempt:
-    met = _insert(connection, config, forging.foreign.tenant, forging.own.tenant)
-    return _refused("other tenant's tag", "INSERT in one tenant's scope of a row tagged with another's", [met])
+    errors = _insert(connection, config, forging.foreign.tenant, forging.own.tenant)
+    return _refused("other tenant's tag", "INSERT in one tenant's scope of a row tagged with another's", [errors])
 
 
 def _stale(dsn: str, config: PgvectorConfig, forging: AttackContext) -> Attempt:

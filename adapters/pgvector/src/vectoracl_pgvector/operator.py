@@ -20,7 +20,7 @@ from vectoracl_pgvector.connection.dsn import Connections
 from vectoracl_pgvector.connection.extension import Extension
 from vectoracl_pgvector.connection.failures import mapped
 from vectoracl_pgvector.connection.lock_waits import migrate
-from vectoracl_pgvector.connection.owner import connect, connect_owner, standing
+from vectoracl_pgvector.connection.owner import connect, connect_owner, identity_of
 from vectoracl_pgvector.names import EXTENSION_SCHEMA, NO_JIT, SETTING, Names, literal, quote
 from vectoracl_pgvector.posture import releases
 from vectoracl_pgvector.tiers import move, retype
@@ -37,7 +37,7 @@ class PgOperator:
         self,
         config: PgvectorConfig,
         fields: Mapping[str, FieldType],
-        where: Connections,
+        connections: Connections,
         *,
         store: str = "",
         embedder: str | None = None,
@@ -46,19 +46,19 @@ class PgOperator:
         self._embedder = embedder
         self._config = config
         self._fields = fields
-        self._where = where
+        self._connections = connections
         self._extension = Extension(config)
         self._names = Names.of(config)
-        self._found = False
+        self._extension_located = False
         self._connection: psycopg.Connection[Any] | None = None
 
     @contextmanager
     def _owner(self) -> Iterator[psycopg.Connection[Any]]:
         """Give the owner's connection (autocommit), opened at first use; the client's errors come out as ours."""
         if self._connection is None or self._connection.closed:
-            self._connection = connect_owner(self._where.owner(), self._config)
+            self._connection = connect_owner(self._connections.owner(), self._config)
         with self._mapping():
-            self._find(self._connection)
+            self._locate_extension(self._connection)
             yield self._connection
 
     @contextmanager
@@ -69,7 +69,7 @@ class PgOperator:
             raise mapped(error, debug=False, action="provision") from None
 
     @contextmanager
-    def _alone(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
+    def _exclusive(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
         """Hold a transaction in which nobody else provisions: PostgreSQL fails two GRANTs on one object at a time."""
         with connection.transaction():
             connection.execute(
@@ -78,17 +78,17 @@ class PgOperator:
             )
             yield
 
-    def _find(self, connection: psycopg.Connection[Any]) -> None:
+    def _locate_extension(self, connection: psycopg.Connection[Any]) -> None:
         """Take the names as the database has them, where the extension is there. Raises: PostureError."""
-        if self._found:
+        if self._extension_located:
             return
-        asked = self._extension.asked()
-        rows = connection.execute(asked.sql, asked.params, prepare=False).fetchall()
+        find_statement = self._extension.find_statement()
+        rows = connection.execute(find_statement.sql, find_statement.params, prepare=False).fetchall()
         if rows:
-            self._extension.learn(rows)
+            self._extension.read_location(rows)
             self._config = self._extension.config
             self._names = Names.of(self._config)
-            self._found = True
+            self._extension_located = True
 
     def _migrations(self) -> Iterator[str]:
         yield from schema.migrations(self._config)
@@ -103,19 +103,19 @@ class PgOperator:
         if adopt is not None:
             with self._owner() as connection:
                 return adoption.plan(connection, self._config, adopt, self._fields)
-        kept = "".join(
+        comment_sql = "".join(
             f"\nSET ROLE {quote(self._config.owner_role)};\n{one}\nRESET ROLE;\n"
             for one in vector_column.keep(self._config, self._embedder)
         )
-        return schema.script(self._config) + kept
+        return schema.script(self._config) + comment_sql
 
     @without_context
     def provision(
         self, *, adopt: str | None = None, progress: Progress | None = None, adopted: Adopted | None = None
     ) -> list[str]:
         """Create or update the schema; with *adopt*, then copy that table into it. Can be run again at any time."""
-        bootstrap = self._where.bootstrap()
-        done = self._roles(self._where.owner() if bootstrap is None else bootstrap)
+        bootstrap = self._connections.bootstrap()
+        done = self._roles(self._connections.owner() if bootstrap is None else bootstrap)
         with self._owner() as connection:
             done += self._check_server(connection)
             vector_column.check_columns(connection, self._config)
@@ -124,12 +124,12 @@ class PgOperator:
             if changed:
                 retype.check_no_move(connection, self._config)
             try:
-                migrate(connection, self._migrations(), lambda: self._alone(connection), self._names)
+                migrate(connection, self._migrations(), lambda: self._exclusive(connection), self._names)
             except psycopg.Error as error:
-                refused = retype.refusal_for(error)
-                if refused is None:
+                refusal = retype.refusal_for(error)
+                if refusal is None:
                     raise
-                raise refused from None
+                raise refusal from None
             if changed:
                 done.append(f"the vectors are of the type {self._config.type} now")
             done += retype.build_indexes(connection, self._config, progress)
@@ -142,36 +142,36 @@ class PgOperator:
     def _roles(self, dsn: str) -> list[str]:
         """Make roles, extension and schema where *dsn* is that of a role which may, and return what was done."""
         with self._mapping(), connect(dsn, self._config) as connection:
-            who = standing(connection, self._config)
-            if who.role == self._config.owner_role or not who.maker:
+            connected = identity_of(connection, self._config)
+            if connected.role == self._config.owner_role or not connected.may_create_roles:
                 return []
-            self._find(connection)
-            made = self._missing_roles(connection)
-            with self._alone(connection):
+            self._locate_extension(connection)
+            created_roles = self._missing_roles(connection)
+            with self._exclusive(connection):
                 for statement in schema.roles(self._config):
                     connection.execute(statement)
-                without = [role for role in made if not self._password(connection, role)]
+                without_password = [role for role in created_roles if not self._set_password(connection, role)]
         done = ["roles, extension and schema are there"]
-        if without:
+        if without_password:
             done.append(
-                f"{' and '.join(without)} have no password yet: set one with \\password in psql, or let them in by a "
-                "rule of pg_hba.conf that needs none"
+                f"{' and '.join(without_password)} have no password yet: set one with \\password in psql, or let them "
+                "in by a rule of pg_hba.conf that needs none"
             )
         return done
 
     def _missing_roles(self, connection: psycopg.Connection[Any]) -> list[str]:
-        wanted = [self._config.owner_role, self._config.runtime_role]
-        there = connection.execute(
-            "SELECT rolname FROM pg_catalog.pg_roles WHERE rolname = ANY(%s)", (wanted,)
+        role_names = [self._config.owner_role, self._config.runtime_role]
+        existing = connection.execute(
+            "SELECT rolname FROM pg_catalog.pg_roles WHERE rolname = ANY(%s)", (role_names,)
         ).fetchall()
-        return [role for role in wanted if (role,) not in there]
+        return [role for role in role_names if (role,) not in existing]
 
-    def _password(self, connection: psycopg.Connection[Any], role: str) -> bool:
+    def _set_password(self, connection: psycopg.Connection[Any], role: str) -> bool:
         """Give the new *role* the password that the configuration connects it with; tell whether there is one.
 
         Only its SCRAM verifier is sent, so that the password cannot turn up in the server's log.
         """
-        for dsn in self._where.given():
+        for dsn in self._connections.configured_dsns():
             parts = psycopg.conninfo.conninfo_to_dict(dsn)
             if parts.get("user") == role and parts.get("password"):
                 secret = str(parts["password"]).encode()
@@ -219,7 +219,7 @@ class PgOperator:
         A tenant that a broken-off move left unable to write can write again after it; one whose move is not finished
         is said, with what finishes it.
         """
-        found = []
+        tenants = []
         with self._owner() as connection:
             move.release(connection, self._config)
             with connection.transaction():
@@ -241,15 +241,15 @@ class PgOperator:
                 rows = int(row[0]) if row else 0
                 tier = "own" if tenant in own else "shared"
                 if marker(self._config, tenant) not in markers:
-                    found.append(TenantInfo(tenant, rows, tier, self._advice(rows, tier)))
+                    tenants.append(TenantInfo(tenant, rows, tier, self._advice(rows, tier)))
                 else:
                     advice, note = ("", _MOVING) if alive else ("promote", _BROKEN_OFF)
-                    found.append(TenantInfo(tenant, rows, tier, advice, note=note))
-        return found
+                    tenants.append(TenantInfo(tenant, rows, tier, advice, note=note))
+        return tenants
 
     def _listed(self, connection: psycopg.Connection[Any]) -> list[str]:
-        found = connection.execute(f"SELECT tenant_id FROM {self._names.tenants} ORDER BY 1").fetchall()
-        return [str(tenant) for (tenant,) in found]
+        rows = connection.execute(f"SELECT tenant_id FROM {self._names.tenants} ORDER BY 1").fetchall()
+        return [str(tenant) for (tenant,) in rows]
 
     def _advice(self, rows: int, tier: str) -> str:
         """Advise a move past the threshold, with a gap so that no tenant goes to and fro."""
@@ -262,11 +262,11 @@ class PgOperator:
     @without_context
     def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
         """Give *tenant* a partition of its own with an HNSW index, while reads and writes go on."""
-        with self._releasing(), self._owner() as connection:
+        with self._unblocking_after_loss(), self._owner() as connection:
             return move.promote(connection, self._config, check_tenant(tenant), progress)
 
     @contextmanager
-    def _releasing(self) -> Iterator[None]:
+    def _unblocking_after_loss(self) -> Iterator[None]:
         """Let the tenant write again, on a new connection, where the mover's was lost; the error stays the error."""
         try:
             yield

@@ -32,11 +32,11 @@ def roles(config: PgvectorConfig) -> Iterator[str]:
             f"CREATE ROLE {quote(role)} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOINHERIT; "
             "END IF; END $$;"
         )
-    place = config.extension_schema or EXTENSION_SCHEMA
-    if place != EXTENSION_SCHEMA:
-        yield f"CREATE SCHEMA IF NOT EXISTS {quote(place)};"
-    yield f"CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA {quote(place)};"
-    yield _use_extension(config, place)
+    extension_schema = config.extension_schema or EXTENSION_SCHEMA
+    if extension_schema != EXTENSION_SCHEMA:
+        yield f"CREATE SCHEMA IF NOT EXISTS {quote(extension_schema)};"
+    yield f"CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA {quote(extension_schema)};"
+    yield _use_extension(config, extension_schema)
     yield _become_owner(config)
     yield f"CREATE SCHEMA IF NOT EXISTS {quote(config.schema_name)} AUTHORIZATION {quote(config.owner_role)};"
 
@@ -86,7 +86,7 @@ def _become_owner(config: PgvectorConfig) -> str:
     )
 
 
-def _use_extension(config: PgvectorConfig, place: str) -> str:
+def _use_extension(config: PgvectorConfig, extension_schema: str) -> str:
     """Return what lets both roles use the extension where it really is, and stops where that is not *place*."""
     moved = (
         "the extension vector is in the schema %: set extension_schema to that in the configuration of the store, and "
@@ -96,7 +96,7 @@ def _use_extension(config: PgvectorConfig, place: str) -> str:
         "DO $$ DECLARE there name; one name; BEGIN "
         "SELECT nspname INTO there FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n "
         "ON n.oid = e.extnamespace WHERE e.extname = 'vector'; "
-        f"IF there <> {literal(place)} THEN RAISE EXCEPTION {literal(moved)}, there; END IF; "
+        f"IF there <> {literal(extension_schema)} THEN RAISE EXCEPTION {literal(moved)}, there; END IF; "
         f"FOREACH one IN ARRAY ARRAY[{literal(config.owner_role)}, {literal(config.runtime_role)}]::name[] LOOP "
         "IF NOT pg_catalog.has_schema_privilege(one, there, 'USAGE') THEN "
         "EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I', there, one); END IF; "
@@ -213,20 +213,20 @@ def _lexemes(config: PgvectorConfig, names: Names) -> Iterator[str]:
     search configuration made it; under another one it is made again. There is no index on it: under row-level
     security none would be used (`compile_words`).
     """
-    column, made = names.c.lexemes, literal(f"text search of vectoracl: {config.text_search}")
+    column, comment = names.c.lexemes, literal(f"text search of vectoracl: {config.text_search}")
     name = literal(config.columns.lexemes)
     yield (
         "DO $$ BEGIN IF EXISTS (SELECT 1 FROM pg_catalog.pg_attribute WHERE attrelid = "
         f"pg_catalog.to_regclass({literal(names.table)}) AND attname = {name} AND NOT attisdropped "
         f"AND pg_catalog.starts_with(pg_catalog.col_description(attrelid, attnum), 'text search of vectoracl: ') "
-        f"AND pg_catalog.col_description(attrelid, attnum) <> {made}) THEN "
+        f"AND pg_catalog.col_description(attrelid, attnum) <> {comment}) THEN "
         f"ALTER TABLE {names.table} DROP COLUMN {column}; END IF; END $$;"
     )
     yield (
         f"ALTER TABLE {names.table} ADD COLUMN IF NOT EXISTS {column} tsvector "
         f"GENERATED ALWAYS AS (pg_catalog.to_tsvector({names.text_search}, {names.c.text})) STORED;"
     )
-    yield f"COMMENT ON COLUMN {names.table}.{column} IS {made};"
+    yield f"COMMENT ON COLUMN {names.table}.{column} IS {comment};"
 
 
 def _storage(config: PgvectorConfig) -> str:
@@ -353,6 +353,6 @@ def expected(config: PgvectorConfig) -> tuple[tuple[str, str, int | None], ...]:
     )
 
 
-def fits(has: str, wanted: str) -> bool:
+def fits(has: str, needed: str) -> bool:
     """Tell whether a column of the type *has* serves as one of the type *wanted* (bare names, as in `expected`)."""
-    return has in ({"text", "varchar"} if wanted == "text" else {wanted})
+    return has in ({"text", "varchar"} if needed == "text" else {needed})

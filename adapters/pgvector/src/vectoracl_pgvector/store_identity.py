@@ -21,29 +21,29 @@ def places(port: Port, names: Names) -> frozenset[str]:
     a server which was made from a physical backup, with the same oids: so one that follows no other says so. A server
     may keep that from the role, or not know it. Empty where the table is not there. Raises: StoreError.
     """
-    found = _asked(
+    row = _first_row(
         port,
         "SELECT (SELECT oid FROM pg_database WHERE datname = current_database())::int8, to_regclass(%s)::oid::int8, "
         f"{_STARTED}, has_function_privilege('pg_control_system()', 'EXECUTE'), pg_is_in_recovery()",
         (names.table,),
     )
-    if found is None or found[1] is None:
+    if row is None or row[1] is None:
         return frozenset()
-    database, table, started, allowed, follows = found
+    database, table, started, allowed, follows = row
     which = f"database {database}, table {table}"
-    named = {f"started {started}, {which}"}
+    identities = {f"started {started}, {which}"}
     if allowed:
         try:
-            row = _asked(port, "SELECT system_identifier FROM pg_control_system()", ())
+            row = _first_row(port, "SELECT system_identifier FROM pg_control_system()", ())
         except StoreError as error:
             if error.retryable:
                 raise
         else:
             if row is not None:
-                named.add((replica if follows else original)(f"system {row[0]}, {which}"))
-    return frozenset(named)
+                identities.add((replica if follows else original)(f"system {row[0]}, {which}"))
+    return frozenset(identities)
 
 
-def _asked(port: Port, sql: str, params: tuple[Any, ...]) -> Any:
+def _first_row(port: Port, sql: str, params: tuple[Any, ...]) -> Any:
     (rows,) = port.execute(Transaction(None, (Statement(sql, params),), (SAFE_PATH,)), None)
     return rows[0] if rows else None

@@ -31,17 +31,17 @@ def check_columns(connection: psycopg.Connection[Any], config: PgvectorConfig) -
     Raises: RefusedError with what is there and what is needed; nothing where there is no such table yet.
     """
     table = Names.of(config).table
-    there = {name: (kind, text) for name, kind, text in connection.execute(_COLUMNS, (table,)).fetchall()}
-    if not there:
+    columns = {name: (kind, text) for name, kind, text in connection.execute(_COLUMNS, (table,)).fetchall()}
+    if not columns:
         return
     added = (config.columns.lexemes,)  # by `provision` itself
     wrong = []
-    for name, wanted, _ in expected(config):
-        has = there.get(name)
-        if has is None and name not in added:
+    for name, needed, _ in expected(config):
+        column = columns.get(name)
+        if column is None and name not in added:
             wrong.append(f"has no column {name}")
-        elif has is not None and wanted not in ("vector", "halfvec") and not fits(has[0], wanted):
-            wrong.append(f"has the column {name} of type {has[1]}, and {wanted} is needed")
+        elif column is not None and needed not in ("vector", "halfvec") and not fits(column[0], needed):
+            wrong.append(f"has the column {name} of type {column[1]}, and {needed} is needed")
     if wrong:
         raise RefusedError(
             f"The table {table} {'; it '.join(wrong)}. Correct the names under columns in the configuration, or name "
@@ -56,10 +56,10 @@ def check(connection: psycopg.Connection[Any], config: PgvectorConfig, store: st
     Raises: RefusedError with the cure; nothing where there is no such table yet.
     """
     names = Names.of(config)
-    found = connection.execute(_FOUND, (names.table, config.columns.vector)).fetchone()
-    if found is None:
+    row = connection.execute(_FOUND, (names.table, config.columns.vector)).fetchone()
+    if row is None:
         return
-    kind, modifier, comment = found
+    kind, modifier, comment = row
     # Between vector and halfvec of one dimension `retype` changes the column.
     if kind not in ("vector", "halfvec") or modifier not in (config.dimension, -1):
         holds = f"{kind}({modifier})" if modifier > 0 else kind

@@ -142,8 +142,8 @@ class _Adoption:
         metadata = check_metadata(self._metadata(row), self._fields)
         text = adoption.text_at(row.text, self._source.text_keys)
         vector = load_vector(row.vector, half=self._source.vector_type == "halfvec")
-        made = Chunk(row.chunk, row.document, text or "", vector, metadata=metadata)
-        record = self._checks.record(tenant, made)
+        chunk = Chunk(row.chunk, row.document, text or "", vector, metadata=metadata)
+        record = self._checks.record(tenant, chunk)
         if self._half:
             with np.errstate(over="ignore"):
                 check_vector(
@@ -155,28 +155,28 @@ class _Adoption:
 
     def _metadata(self, row: _Row) -> dict[str, Any]:
         """Join the metadata and the other columns; what is NULL, or null, is a key that is not there."""
-        found = _load(row.metadata) if row.metadata is not None else {}
-        if found is None:
-            found = {}
-        if not isinstance(found, dict):
+        metadata = _load(row.metadata) if row.metadata is not None else {}
+        if metadata is None:
+            metadata = {}
+        if not isinstance(metadata, dict):
             raise RefusedError("The metadata is not a JSON object.")
         for part in (self._source.tenant, self._source.document):
             if part is not None and part.key is not None and part.column == self._source.metadata:
-                found.pop(part.key, None)
+                metadata.pop(part.key, None)
         if len(self._source.text_keys) == 1 and self._source.text == self._source.metadata:
-            found.pop(self._source.text_keys[0], None)
+            metadata.pop(self._source.text_keys[0], None)
         extra = {key: value for key, value in (_load(row.extra) or {}).items() if value is not None}
-        both = found.keys() & extra.keys()
+        both = metadata.keys() & extra.keys()
         if both:
             raise RefusedError(f"The key {min(both)!r} is both a column and in the metadata: leave one out.")
-        return self._checks.metadata({**found, **extra})
+        return self._checks.metadata({**metadata, **extra})
 
     # --- checking
 
-    def _look(self) -> Findings:
+    def _check_rows(self) -> Findings:
         """Check every row."""
         findings = Findings("row", ids="Keys")
-        seen = 0
+        checked = 0
         total = self._estimate()
         for rows in self._read():
             keys: dict[tuple[str, str, str], str] = {}
@@ -194,10 +194,10 @@ class _Adoption:
                     keys[record.tag.tenant, record.tag.document, record.tag.chunk] = key
                     groups.setdefault(record.tag.tenant, []).append(record)
             for tenant, records in groups.items():
-                taken = self._taken(tenant, records)
+                taken = self._from_other_sources(tenant, records)
                 findings.refuse_taken([keys[tenant, one.tag.document, one.tag.chunk] for one in taken])
-            seen += len(rows)
-            self._progress("checking rows", seen, max(total, seen))
+            checked += len(rows)
+            self._progress("checking rows", checked, max(total, checked))
         self._look_alikes(findings)
         self._duplicates(findings)
         return findings
@@ -209,12 +209,12 @@ class _Adoption:
         ).fetchone()
         return int(row[0] or 0) if row else 0
 
-    def _taken(self, tenant: str, records: Sequence[Record]) -> list[Record]:
+    def _from_other_sources(self, tenant: str, records: Sequence[Record]) -> list[Record]:
         """Return those of *records* whose documents hold rows that were adopted from another source."""
         c = self._names.c
         documents = sorted({record.tag.document for record in records})
         with self._connection.transaction():
-            if self._there_is_a_table():
+            if self._table_exists():
                 self._connection.execute(SCOPE, (tenant,), prepare=False)
                 rows = self._connection.execute(
                     f"SELECT DISTINCT {c.document}, {c.path} FROM {self._names.table} WHERE {c.tenant} = %s::text "
@@ -227,19 +227,19 @@ class _Adoption:
         taken = {document for document, path in rows if adoption.from_another(path, self._source.table)}
         return [record for record in records if record.tag.document in taken]
 
-    def _there_is_a_table(self) -> bool:
+    def _table_exists(self) -> bool:
         """Tell whether the governed table is there: a plan is made before it is provisioned, too."""
         row = self._connection.execute("SELECT pg_catalog.to_regclass(%s)", (self._names.table,)).fetchone()
         return row is not None and row[0] is not None
 
     def _look_alikes(self, findings: Findings) -> None:
         """Refuse tenants that a person could take for each other, in the table or with one that is in the store."""
-        known: set[str] = set()
-        there = self._connection.execute("SELECT pg_catalog.to_regclass(%s)", (self._names.tenants,)).fetchone()
-        if there is not None and there[0] is not None:
+        known_tenants: set[str] = set()
+        row = self._connection.execute("SELECT pg_catalog.to_regclass(%s)", (self._names.tenants,)).fetchone()
+        if row is not None and row[0] is not None:
             rows = self._connection.execute(f"SELECT tenant_id FROM {self._names.tenants}").fetchall()
-            known = {row[0] for row in rows}
-        findings.refuse_look_alikes(known)
+            known_tenants = {row[0] for row in rows}
+        findings.refuse_look_alikes(known_tenants)
 
     def _duplicates(self, findings: Findings) -> None:
         source = self._source
@@ -270,21 +270,21 @@ class _Adoption:
         yield f"-- metadata    {', '.join([*metadata, *source.extra]) or 'none'}"
         for column in source.left_out:
             yield f"-- left out    {column.name} ({column.type})"
-        findings = self._look()
+        findings = self._check_rows()
         yield from (f"-- {line}" for line in self._checks.described())
         yield from (f"-- {line}" for line in findings.summary(sum(findings.tenants.values())))
         yield "-- For each part of the table, in batches; each tenant's rows are written under its own scope:"
         for leaf in source.leaves:
             yield f"SELECT {source.select()} FROM ONLY {leaf} AS source WHERE source.ctid > $1 ORDER BY ctid LIMIT $2;"
         yield SCOPE.replace("%s", "$1") + ";"
-        for statement in (self._known, self._insert, self._update):
+        for statement in (self._tenant_insert, self._insert, self._update):
             first, *rest = statement.split("%s")
             yield first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1)) + ";"
 
     # --- the copy
 
     @property
-    def _known(self) -> str:
+    def _tenant_insert(self) -> str:
         return f"INSERT INTO {self._names.tenants} (tenant_id) VALUES (%s::text) ON CONFLICT DO NOTHING"
 
     @property
@@ -323,7 +323,7 @@ class _Adoption:
     def copy(self, adopted: Adopted) -> list[str]:
         """See `adopt`."""
         source = self._source.table
-        findings = self._look()
+        findings = self._check_rows()
         findings.settle(adopted, f"{source} was not")
         total = sum(findings.tenants.values())
         read = 0
@@ -336,7 +336,7 @@ class _Adoption:
             self._progress("copying", read, max(total, read))
         self._verify(total)
         done = [findings.report(source, adopted, "keys, texts, metadata and vectors")]
-        done += self._gone(findings)
+        done += self._missing_in_source(findings)
         done += self._drop_helper()
         large = sorted(tenant for tenant, count in findings.tenants.items() if count > self._config.promote_rows)
         if large:
@@ -367,7 +367,7 @@ class _Adoption:
                     (f"vectoracl:{self._config.schema_name}.{self._config.table}:{tenant}",),
                     prepare=False,
                 )
-                cursor.execute(self._known, (tenant,), prepare=False)
+                cursor.execute(self._tenant_insert, (tenant,), prepare=False)
                 tags = [record.tag for record in records]
                 arrays = (
                     [tag.document for tag in tags],
@@ -408,12 +408,12 @@ class _Adoption:
             )
             rows = cursor.fetchall()
         replaced = {row[0] for row in rows if row[2] > 0}
-        there = {(row[0], row[1]): row[3:] for row in rows}
+        copies = {(row[0], row[1]): row[3:] for row in rows}
         mine = adoption.path_of(self._source.table)
-        here = [there.get((record.tag.document, record.tag.chunk)) for record in records]
+        here = [copies.get((record.tag.document, record.tag.chunk)) for record in records]
         self._matched[tenant] += sum(copy is not None and copy[0] == mine for copy in here)
         return sum(
-            not self._same(record, there.get((record.tag.document, record.tag.chunk)))
+            not self._same(record, copies.get((record.tag.document, record.tag.chunk)))
             for record in records
             if record.tag.document not in replaced
         )
@@ -429,7 +429,7 @@ class _Adoption:
         ours = record.vector if not self._half else record.vector.astype(np.float16).astype(np.float32)
         return self._checks.alike(ours, load_vector(vector, half=self._half))
 
-    def _gone(self, findings: Findings) -> Iterator[str]:
+    def _missing_in_source(self, findings: Findings) -> Iterator[str]:
         """Yield, for each tenant, how many adopted rows have none in the source any more."""
         c = self._names.c
         for tenant in sorted(findings.tenants):
@@ -450,11 +450,11 @@ class _Adoption:
     def _drop_helper(self) -> Iterator[str]:
         """Remove the policy by which the owner role may read the source; yield what was done, or what to run."""
         table = self._source.table
-        there = self._connection.execute(
+        policy = self._connection.execute(
             "SELECT 1 FROM pg_catalog.pg_policy WHERE polrelid = pg_catalog.to_regclass(%s) AND polname = %s",
             (table, HELPER),
         ).fetchone()
-        if there is None:
+        if policy is None:
             return
         statement = f"DROP POLICY {HELPER} ON {table}"
         try:

@@ -146,10 +146,10 @@ def find(connection: psycopg.Connection[Any], config: PgvectorConfig, source: st
 def _table(connection: psycopg.Connection[Any], config: PgvectorConfig, source: str) -> tuple[int, str, str, str]:
     ours = Names.of(config)
     exact = ".".join(quote(part) for part in source.split(".", 1))
-    found = None
+    row = None
     for spelling in (exact, source):
         try:
-            found = connection.execute(
+            row = connection.execute(
                 "SELECT kind.oid::int8, space.nspname, kind.relname, kind.relkind::text, "
                 "kind.oid = ANY(ARRAY[pg_catalog.to_regclass(%s), pg_catalog.to_regclass(%s)]::oid[]) "
                 "FROM pg_catalog.pg_class AS kind JOIN pg_catalog.pg_namespace AS space "
@@ -157,15 +157,15 @@ def _table(connection: psycopg.Connection[Any], config: PgvectorConfig, source: 
                 (ours.table, ours.default, spelling),
             ).fetchone()
         except (psycopg.DataError, psycopg.ProgrammingError):
-            found = None
-        if found is not None:
+            row = None
+        if row is not None:
             break
-    if found is None:
+    if row is None:
         raise RefusedError(
             f"There is no table {source!r} that {config.owner_role} can see. Write it as schema.table; if it is there, "
             f"grant USAGE on its schema to {config.owner_role}."
         )
-    oid, schema, table, kind, own = found
+    oid, schema, table, kind, own = row
     if own or (schema == config.schema_name and table.startswith(config.table + "_")):
         raise RefusedError("That table belongs to vectoracl already.")
     return oid, schema, table, kind
@@ -228,23 +228,23 @@ class _Finder:
 
     def find(self, leaves: tuple[str, ...]) -> Source:
         """Return the mapping. Raises: RefusedError."""
-        said = self._config.adopt
-        for name in said.leave_out:
+        configured = self._config.adopt
+        for name in configured.leave_out:
             self._known(name, "leave_out")
         vector = self._vector()
         metadata = self._metadata()
-        tenant = self._part("tenant", said.tenant) or self._tenant(metadata)
+        tenant = self._part("tenant", configured.tenant) or self._tenant(metadata)
         text, text_keys = self._text(metadata)
-        document = self._part("document", said.document) or self._document(tenant, text)
+        document = self._part("document", configured.document) or self._document(tenant, text)
         chunk = self._chunk(tenant, document)
         used = {vector, metadata, chunk, tenant.column if tenant.key is None else None}
         if not text_keys:
             used.add(text)
         if document is not None and document.key is None:
             used.add(document.column)
-        rest = [one for name, one in self._columns.items() if name not in used and name not in said.leave_out]
+        rest = [one for name, one in self._columns.items() if name not in used and name not in configured.leave_out]
         extra = tuple(one.name for one in rest if one.plain)
-        left_out = (*(one for one in rest if not one.plain), *(self._columns[name] for name in said.leave_out))
+        left_out = (*(one for one in rest if not one.plain), *(self._columns[name] for name in configured.leave_out))
         if any("%" in name for name in (self._table, *self._columns, tenant.key or "", str(document))):
             raise RefusedError(f"{self._table} has a % in a name, which is not supported; rename it, or use a copy.")
         type_ = self._columns[vector].kind
@@ -270,46 +270,49 @@ class _Finder:
             raise RefusedError(f"adopt.{role} names {name!r}, and {self._table} has no such column.")
         return column
 
-    def _part(self, role: str, said: str | None) -> Part | None:
-        if said is None:
+    def _part(self, role: str, configured: str | None) -> Part | None:
+        if configured is None:
             return None
-        if said in self._columns:
-            return Part(said)
-        field = parse(said)
+        if configured in self._columns:
+            return Part(configured)
+        field = parse(configured)
         column, key = field.column, field.key
         if key is None:
-            self._known(said, role)
+            self._known(configured, role)
         if self._known(column, role).kind not in ("json", "jsonb"):
             raise RefusedError(f"adopt.{role}: the column {column!r} is not of type json or jsonb.")
         return Part(column, key)
 
-    def _choose(self, role: str, said: str | None, names: tuple[str, ...], kinds: frozenset[str]) -> str | None:
+    def _choose(self, role: str, configured: str | None, names: tuple[str, ...], kinds: frozenset[str]) -> str | None:
         """Return the one column for *role*: what config says, else the one with a well-known name."""
-        if said is not None:
-            return self._known(said, role).name
+        if configured is not None:
+            return self._known(configured, role).name
         skip = self._config.adopt.leave_out
-        found = [name for name in names if name in self._columns and self._columns[name].kind in kinds]
-        found = [name for name in found if name not in skip]
-        if len(found) > 1:
-            self._ambiguous(role, found)
-        return found[0] if found else None
+        candidates = [name for name in names if name in self._columns and self._columns[name].kind in kinds]
+        candidates = [name for name in candidates if name not in skip]
+        if len(candidates) > 1:
+            self._ambiguous(role, candidates)
+        return candidates[0] if candidates else None
 
-    def _ambiguous(self, role: str, found: list[str]) -> None:
+    def _ambiguous(self, role: str, candidates: list[str]) -> None:
         raise RefusedError(
-            f'{self._table}: {role} could be {" or ".join(found)}. Say which: [stores.NAME.adopt] {role} = "{found[0]}"'
+            f"{self._table}: {role} could be {' or '.join(candidates)}. "
+            f'Say which: [stores.NAME.adopt] {role} = "{candidates[0]}"'
         )
 
     def _vector(self) -> str:
-        said = self._config.adopt.vector
-        all_ = [name for name, one in self._columns.items() if one.kind in ("vector", "halfvec")]
-        all_ = [name for name in all_ if name not in self._config.adopt.leave_out]
-        named = [name for name in all_ if name in _VECTOR]
-        found = [self._known(said, "vector").name] if said is not None else named if len(named) == 1 else all_
-        if len(found) > 1:
-            self._ambiguous("vector", found)
-        if not found or self._columns[found[0]].kind not in ("vector", "halfvec"):
+        configured = self._config.adopt.vector
+        vector_columns = [name for name, one in self._columns.items() if one.kind in ("vector", "halfvec")]
+        vector_columns = [name for name in vector_columns if name not in self._config.adopt.leave_out]
+        named = [name for name in vector_columns if name in _VECTOR]
+        candidates = named if len(named) == 1 else vector_columns
+        if configured is not None:
+            candidates = [self._known(configured, "vector").name]
+        if len(candidates) > 1:
+            self._ambiguous("vector", candidates)
+        if not candidates or self._columns[candidates[0]].kind not in ("vector", "halfvec"):
             raise RefusedError(f"{self._table} has no such column of type vector or halfvec.")
-        column = self._columns[found[0]]
+        column = self._columns[candidates[0]]
         if column.modifier not in (-1, self._config.dimension):
             raise RefusedError(
                 f"{self._table}.{column.name} holds vectors of {column.modifier} numbers and the store is configured "
@@ -319,15 +322,15 @@ class _Finder:
 
     def _metadata(self) -> str | None:
         kinds = frozenset({"json", "jsonb"})
-        found = self._choose("metadata", self._config.adopt.metadata, METADATA, kinds)
-        if found is not None and self._columns[found].kind not in kinds:
-            raise RefusedError(f"adopt.metadata: the column {found!r} is not of type json or jsonb.")
-        return found
+        column = self._choose("metadata", self._config.adopt.metadata, METADATA, kinds)
+        if column is not None and self._columns[column].kind not in kinds:
+            raise RefusedError(f"adopt.metadata: the column {column!r} is not of type json or jsonb.")
+        return column
 
     def _tenant(self, metadata: str | None) -> Part:
-        found = self._choose("tenant", None, TENANT, _IDS)
-        if found is not None:
-            return Part(found)
+        column = self._choose("tenant", None, TENANT, _IDS)
+        if column is not None:
+            return Part(column)
         if metadata is not None:
             keys = self._keys_in(metadata, TENANT)
             if len(keys) > 1:
@@ -345,19 +348,19 @@ class _Finder:
     def _text(self, metadata: str | None) -> tuple[str | None, tuple[str, ...]]:
         """Return the column with the text, and the keys inside of it where that is JSON."""
         kinds = frozenset({"text", "varchar", "bpchar"})
-        said = self._config.adopt.text
-        if said is not None and said not in self._columns and "->>" in said:
-            column, *keys = steps(said)
+        configured = self._config.adopt.text
+        if configured is not None and configured not in self._columns and "->>" in configured:
+            column, *keys = steps(configured)
             if self._known(column, "text").kind not in {*kinds, "json", "jsonb"}:
                 raise RefusedError(f"adopt.text: the column {column!r} holds no JSON.")
             return column, tuple(keys)
-        found = self._choose("text", said, _TEXT, kinds)
+        text_column = self._choose("text", configured, _TEXT, kinds)
         # langchain_pg_embedding keeps the text of a chunk in `document`.
-        if found is None and metadata == "cmetadata" and "document" in self._columns:
+        if text_column is None and metadata == "cmetadata" and "document" in self._columns:
             return "document", ()
-        if found is None and metadata is not None:
+        if text_column is None and metadata is not None:
             return self._text_in(metadata)
-        return found, ()
+        return text_column, ()
 
     def _text_in(self, metadata: str) -> tuple[str | None, tuple[str, ...]]:
         """Return where the text lies in the JSON column *metadata*, by the keys that are usual."""
@@ -381,23 +384,23 @@ class _Finder:
 
     def _document(self, tenant: Part, text: str | None) -> Part | None:
         names = tuple(name for name in DOCUMENT if name not in (tenant.column, text))
-        found = self._choose("document", None, names, _IDS)
-        return None if found is None else Part(found)
+        column = self._choose("document", None, names, _IDS)
+        return None if column is None else Part(column)
 
     def _chunk(self, tenant: Part, document: Part | None) -> str:
-        said = self._config.adopt.chunk
-        if said is None:
+        configured = self._config.adopt.chunk
+        if configured is None:
             others = {tenant.column} | ({document.column} if document is not None else set())
             rest = [name for name in self._key if name not in others]
             if len(rest) == 1:
                 return rest[0]
-        found = self._choose("chunk", said, _CHUNK, _IDS)
-        if found is None:
+        column = self._choose("chunk", configured, _CHUNK, _IDS)
+        if column is None:
             raise RefusedError(
                 f"{self._table} has no primary key of one column and no column with a well-known name for the id of a "
                 'chunk. Say it: [stores.NAME.adopt] chunk = "COLUMN"'
             )
-        return found
+        return column
 
 
 SCOPE = f"SELECT pg_catalog.set_config('{SETTING}', %s, true)"

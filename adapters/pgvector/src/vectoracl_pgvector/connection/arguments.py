@@ -20,8 +20,8 @@ _ARGUMENTS: dict[str, Any] = {"autocommit": True, "prepare_threshold": None}
 
 def connect_arguments(dsn: str, config: PgvectorConfig) -> dict[str, Any]:
     """Return libpq's arguments that the dsn does not give: a name, and limits for a server that went away."""
-    given = psycopg.conninfo.conninfo_to_dict(dsn)
-    wanted = {
+    dsn_parameters = psycopg.conninfo.conninfo_to_dict(dsn)
+    defaults = {
         "application_name": "vectoracl",
         "connect_timeout": max(2, math.ceil(config.connect_timeout)),
         "tcp_user_timeout": 30_000,
@@ -29,7 +29,7 @@ def connect_arguments(dsn: str, config: PgvectorConfig) -> dict[str, Any]:
     # Arrays are sent in binary, in UTF-8; neither PGCLIENTENCODING nor a role's setting may have them read otherwise.
     return {
         **_ARGUMENTS,
-        **{key: value for key, value in wanted.items() if key not in given},
+        **{key: value for key, value in defaults.items() if key not in dsn_parameters},
         "client_encoding": "UTF8",
     }
 
@@ -40,9 +40,9 @@ def session_arguments(dsn: str, config: PgvectorConfig, **settings: str) -> dict
     They go beside the options of the dsn, or of PGOPTIONS where it has none. A pooler may refuse them.
     """
     arguments = connect_arguments(dsn, config)
-    given = psycopg.conninfo.conninfo_to_dict(dsn).get("options") or os.environ.get("PGOPTIONS", "")
+    dsn_options = psycopg.conninfo.conninfo_to_dict(dsn).get("options") or os.environ.get("PGOPTIONS", "")
     ours = " ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items())
-    return {**arguments, "options": f"{given} {ours}".strip()}
+    return {**arguments, "options": f"{dsn_options} {ours}".strip()}
 
 
 def _escaped(value: str) -> str:

@@ -162,5 +162,5 @@ def _where(dsn: str) -> str:
         parts = psycopg.conninfo.conninfo_to_dict(dsn)
     except psycopg.Error:
         return "an unreadable dsn"
-    found = ", ".join(f"{key}={parts[key]}" for key in ("host", "port", "dbname", "user") if parts.get(key))
-    return found or "defaults of libpq"
+    parameters = ", ".join(f"{key}={parts[key]}" for key in ("host", "port", "dbname", "user") if parts.get(key))
+    return parameters or "defaults of libpq"

@@ -44,7 +44,7 @@ class Connections:
             )
         return self._embedded("owner")
 
-    def given(self) -> list[str]:
+    def configured_dsns(self) -> list[str]:
         """Return the connection strings that the configuration gives. Raises: ConfigError."""
         return [one.reveal(self._base) for one in (self._config.dsn, self._config.owner_dsn) if one is not None]
 

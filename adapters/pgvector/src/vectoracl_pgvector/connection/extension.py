@@ -45,29 +45,31 @@ class Extension:
             return self._config
         return self._config.model_copy(update={"extension_schema": self.schema})
 
-    def asked(self) -> Statement:
+    def find_statement(self) -> Statement:
         """Return the statement whose rows `learn` takes."""
         return Statement(_FIND, (self._config.type,))
 
     def request(self) -> Transaction:
         """Return the request of a first contact."""
-        return Transaction(None, (self.asked(),), (SAFE_PATH,))
+        return Transaction(None, (self.find_statement(),), (SAFE_PATH,))
 
-    def learn(self, rows: Sequence[tuple[Any, ...]]) -> int:
+    def read_location(self, rows: Sequence[tuple[Any, ...]]) -> int:
         """Keep where the extension is; return the oid of the vector type. Raises: PostureError, which says what to do.
 
         The role is the one that asked.
         """
-        said, kind = self._config.extension_schema, self._config.type
+        configured, kind = self._config.extension_schema, self._config.type
         if not rows:
             raise PostureError(
                 'The database has no extension "vector". As a superuser: CREATE EXTENSION vector WITH SCHEMA '
-                f"{quote(said or EXTENSION_SCHEMA)}; (`vectoracl provision --sql` prints all that a superuser runs.)"
+                f"{quote(configured or EXTENSION_SCHEMA)}; (`vectoracl provision --sql` prints all that a superuser "
+                "runs.)"
             )
         schema, oid, usable, role = rows[0]
-        if said is not None and said != schema:
+        if configured is not None and configured != schema:
             raise PostureError(
-                f"The extension vector is in the schema {quote(schema)}, and extension_schema says {quote(said)}. Set "
+                f"The extension vector is in the schema {quote(schema)}, and extension_schema says "
+                f"{quote(configured)}. Set "
                 f'extension_schema = "{schema}" in the store\'s configuration, or leave it out: it is found.'
             )
         if "%" in schema:

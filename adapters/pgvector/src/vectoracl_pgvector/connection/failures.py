@@ -10,9 +10,9 @@ from psycopg_pool import PoolClosed, PoolTimeout
 from vectoracl.adapter_api.chunk_validation import stored_form
 from vectoracl.errors import ClosedError, DeniedError, PostureError, StoreError, VectorACLError, caused
 from vectoracl_pgvector.compile_predicate import FOREIGN_FORM
-from vectoracl_pgvector.connection.limits import limit
+from vectoracl_pgvector.connection.limits import limit_error
 from vectoracl_pgvector.connection.liveness import HungUpError
-from vectoracl_pgvector.connection.sqlstates import ADAPTER, answered
+from vectoracl_pgvector.connection.sqlstates import ADAPTER, error_for_sqlstate
 from vectoracl_pgvector.names import CONSTRAINT
 
 _FOREIGN_FORM = re.compile(f"{FOREIGN_FORM}((?:[0-9a-f]{{2}})+)")
@@ -58,29 +58,29 @@ def _mapped(error: BaseException, action: str, *, writes: bool) -> VectorACLErro
             )
             return StoreError(text, code="moving", adapter=ADAPTER, sent="no", retryable=True)
         case "22P02" if (field := foreign_form(error)) is not None:
-            made = stored_form(field)
-            made.adapter = ADAPTER
-            return made
+            stored_form_error = stored_form(field)
+            stored_form_error.adapter = ADAPTER
+            return stored_form_error
     if state.startswith("54"):
-        return limit(state, getattr(diag, "source_file", None), writes=writes, adapter=ADAPTER)
-    return answered(state)
+        return limit_error(state, getattr(diag, "source_file", None), writes=writes, adapter=ADAPTER)
+    return error_for_sqlstate(state)
 
 
 def foreign_form(error: BaseException) -> str | None:
     """Return the datetime field whose stored text a statement could not compare (`compile_predicate`), or None."""
-    said = _FOREIGN_FORM.search(getattr(getattr(error, "diag", None), "message_primary", None) or "")
-    return None if said is None else bytes.fromhex(said[1]).decode()
+    match = _FOREIGN_FORM.search(getattr(getattr(error, "diag", None), "message_primary", None) or "")
+    return None if match is None else bytes.fromhex(match[1]).decode()
 
 
 def interrupted(error: BaseException) -> bool:
     """Tell whether *error* came up while psycopg ended a statement because of Ctrl-C, which must not be lost."""
-    seen: BaseException | None = error
+    current: BaseException | None = error
     for _ in range(8):
-        if seen is None:
+        if current is None:
             return False
-        if isinstance(seen, KeyboardInterrupt):
+        if isinstance(current, KeyboardInterrupt):
             return True
-        seen = seen.__context__
+        current = current.__context__
     return False
 
 

@@ -20,7 +20,7 @@ _VECTOR: Final = re.compile(r"(vector|halfvec|sparsevec|bitvec)\.c\Z")
 _MESSAGE: Final = re.compile(r"(stringinfo|arrayfuncs|arrayutils|varlena|mcxt)\.c\Z")
 
 
-def limit(state: str, source: str | None, *, writes: bool, adapter: str) -> StoreError:
+def limit_error(state: str, source: str | None, *, writes: bool, adapter: str) -> StoreError:
     """Return the error of a limit with the SQLSTATE *state*, raised in the C file *source*."""
     code, text = _limit(state, source or "", writes=writes)
     return StoreError(text, code=code, adapter=adapter, sent="no")

@@ -26,13 +26,13 @@ class HungUpError(psycopg.OperationalError):
 def _until(generator: Generator[Any, Any, Any], connection: Any, until: float) -> Generator[Any, Any, Any]:
     """Pass on what psycopg waits for, and hang up when *until* has passed and nothing came."""
     try:
-        wanted = next(generator)
+        awaited = next(generator)
         while True:
-            ready = yield wanted
+            ready = yield awaited
             if not ready and time.monotonic() >= until:
                 connection.pgconn.finish()
                 raise HungUpError
-            wanted = generator.send(ready)
+            awaited = generator.send(ready)
     except StopIteration as stop:
         return stop.value
 

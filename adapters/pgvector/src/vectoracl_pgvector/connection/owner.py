@@ -21,11 +21,11 @@ Connection = psycopg.Connection[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ConnectedRole:
     """Who a connection is: its role, whether it may make roles, and whether it may become the owner."""
 
     role: str
-    maker: bool
+    may_create_roles: bool
     owner_exists: bool
     may_become: bool
 
@@ -47,7 +47,7 @@ def connect(dsn: str, config: PgvectorConfig, **settings: str) -> Connection:
         raise connect_failed(dsn, error, debug=False) from None
 
 
-def standing(connection: Connection, config: PgvectorConfig) -> Standing:
+def identity_of(connection: Connection, config: PgvectorConfig) -> ConnectedRole:
     """Return who *connection* is."""
     # Until PostgreSQL 15 a member may always SET ROLE; since 16 that is a right of its own.
     right = "SET" if connection.info.server_version >= 160_000 else "MEMBER"
@@ -58,25 +58,25 @@ def standing(connection: Connection, config: PgvectorConfig) -> Standing:
         (right, config.owner_role),
     ).fetchone()
     assert row is not None
-    return Standing(*row)
+    return ConnectedRole(*row)
 
 
 def connect_owner(dsn: str, config: PgvectorConfig) -> Connection:
     """Connect as the owner, or as who may become it, and become it. Raises: ConfigError, StoreError."""
     connection = connect(dsn, config)
     try:
-        who = standing(connection, config)
+        connected = identity_of(connection, config)
     except BaseException:
         connection.close()
         raise
-    if who.role == config.owner_role:
+    if connected.role == config.owner_role:
         return connection
     connection.close()
-    if not who.may_become:
-        missing = "" if who.owner_exists else ", which does not exist"
+    if not connected.may_become:
+        missing = "" if connected.owner_exists else ", which does not exist"
         raise ConfigError(
-            f"owner_dsn connects as {who.role!r}, and owner_role is {config.owner_role!r}{missing}. Connect as that "
-            f'role; or as one that may become it (GRANT "{config.owner_role}" TO "{who.role}"); or set owner_role = '
-            f'"{who.role}". `vectoracl provision --sql` prints what makes the roles.'
+            f"owner_dsn connects as {connected.role!r}, and owner_role is {config.owner_role!r}{missing}. Connect as "
+            f'that role; or as one that may become it (GRANT "{config.owner_role}" TO "{connected.role}"); or set '
+            f'owner_role = "{connected.role}". `vectoracl provision --sql` prints what makes the roles.'
         )
     return connect(dsn, config, role=config.owner_role)

@@ -39,7 +39,7 @@ for _name in ("psycopg", "psycopg.pool"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
-def _left(until: float | None) -> float | None:
+def _remaining(until: float | None) -> float | None:
     """Return the seconds until *until*, and at least a moment: the server then says that the time is over."""
     return None if until is None else max(0.001, until - time.monotonic())
 
@@ -48,7 +48,7 @@ def _writes(request: Any) -> bool:
     return isinstance(request, Transaction) and request.writes
 
 
-class Source(Protocol):
+class DsnSource(Protocol):
     """Where the connection string comes from; called in the process that connects."""
 
     def __call__(self) -> str:
@@ -96,8 +96,8 @@ class PgPort(_Settings):
         self,
         config: PgvectorConfig,
         extension: Extension,
-        source: Source,
-        owner: Source,
+        source: DsnSource,
+        owner: DsnSource,
         *,
         debug: bool,
         pool: ConnectionPool[Any] | None = None,
@@ -114,27 +114,27 @@ class PgPort(_Settings):
         try:
             arguments = connect_arguments(dsn, config)
             with psycopg.connect(dsn, **arguments) as connection, limited(connection, config.connect_timeout):
-                self._first(connection)
+                self._prepare(connection)
         except (psycopg.Error, OSError) as error:
             failed = connect_failed(dsn, error, debug=self.debug)
         if failed is not None:
             raise failed
         note = self.note
 
-        class Noting(Connection[Any]):
+        class RecordingConnection(Connection[Any]):
             """A connection of the pool that says why it could not be made."""
 
             @classmethod
-            def connect(cls, conninfo: str = "", **given: Any) -> Self:
+            def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
                 try:
-                    return super().connect(conninfo, **given)
+                    return super().connect(conninfo, **kwargs)
                 except psycopg.Error as error:
                     note(dsn, error)
                     raise
 
         pool: ConnectionPool[Any] = ConnectionPool(
             dsn,
-            connection_class=Noting,
+            connection_class=RecordingConnection,
             kwargs=arguments,
             min_size=config.pool_min,
             max_size=config.pool_max,
@@ -147,10 +147,10 @@ class PgPort(_Settings):
         pool.open()
         return pool
 
-    def _first(self, connection: Connection[Any]) -> None:
+    def _prepare(self, connection: Connection[Any]) -> None:
         """Find the extension and see that a transaction is possible. Raises: PostureError."""
         (rows,) = pipeline(connection, self.extension.request(), None)
-        self.oid = self.extension.learn(rows)
+        self.oid = self.extension.read_location(rows)
         refused = False
         try:
             connection.execute(_PROBE, prepare=False)
@@ -184,17 +184,19 @@ class PgPort(_Settings):
         connection = borrow(pool, self.wait(timeout))
         try:
             if self._own:
-                return pipeline(connection, request, _left(until))
-            with limited(connection, _left(until)):
-                return self._foreign(connection, request, _left(until))
+                return pipeline(connection, request, _remaining(until))
+            with limited(connection, _remaining(until)):
+                return self._perform_on_borrowed(connection, request, _remaining(until))
         except BaseException:
-            with limited(connection, _left(until)):
+            with limited(connection, _remaining(until)):
                 recover(connection)
             raise
         finally:
             pool.putconn(connection)
 
-    def _foreign(self, connection: Connection[Any], request: Transaction, timeout: float | None) -> tuple[Any, ...]:
+    def _perform_on_borrowed(
+        self, connection: Connection[Any], request: Transaction, timeout: float | None
+    ) -> tuple[Any, ...]:
         """Perform on a connection of the application's pool, and leave it as it was."""
         was = connection.autocommit
         if not was:
@@ -202,7 +204,7 @@ class PgPort(_Settings):
         try:
             check_encoding(connection)
             if not self.oid:
-                self._first(connection)
+                self._prepare(connection)
             return pipeline(connection, request, timeout, oid=self.oid)
         finally:
             if not was:
@@ -223,8 +225,8 @@ class AsyncPgPort(_Settings):
         self,
         config: PgvectorConfig,
         extension: Extension,
-        source: Source,
-        owner: Source,
+        source: DsnSource,
+        owner: DsnSource,
         *,
         debug: bool,
         pool: AsyncConnectionPool[Any] | None = None,
@@ -251,7 +253,7 @@ class AsyncPgPort(_Settings):
             arguments = connect_arguments(dsn, config)
             async with await AsyncConnection.connect(dsn, **arguments) as connection:
                 with limited(connection, config.connect_timeout):
-                    await self._first(connection)
+                    await self._prepare(connection)
         except (psycopg.Error, OSError) as error:
             failed = connect_failed(dsn, error, debug=self.debug)
         if failed is not None:
@@ -262,20 +264,20 @@ class AsyncPgPort(_Settings):
 
         note = self.note
 
-        class Noting(AsyncConnection[Any]):
+        class RecordingConnection(AsyncConnection[Any]):
             """A connection of the pool that says why it could not be made."""
 
             @classmethod
-            async def connect(cls, conninfo: str = "", **given: Any) -> Self:
+            async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
                 try:
-                    return await super().connect(conninfo, **given)
+                    return await super().connect(conninfo, **kwargs)
                 except psycopg.Error as error:
                     note(dsn, error)
                     raise
 
         pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
             dsn,
-            connection_class=Noting,
+            connection_class=RecordingConnection,
             kwargs=arguments,
             min_size=config.pool_min,
             max_size=config.pool_max,
@@ -292,10 +294,10 @@ class AsyncPgPort(_Settings):
             raise
         return pool
 
-    async def _first(self, connection: AsyncConnection[Any]) -> None:
+    async def _prepare(self, connection: AsyncConnection[Any]) -> None:
         """Find the extension and see that a transaction is possible. Raises: PostureError."""
         (rows,) = await apipeline(connection, self.extension.request(), None)
-        self.oid = self.extension.learn(rows)
+        self.oid = self.extension.read_location(rows)
         refused = False
         try:
             await connection.execute(_PROBE, prepare=False)
@@ -327,17 +329,17 @@ class AsyncPgPort(_Settings):
         connection = await aborrow(pool, self.wait(timeout))
         try:
             if self._own:
-                return await apipeline(connection, request, _left(until))
-            with limited(connection, _left(until)):
-                return await self._foreign(connection, request, _left(until))
+                return await apipeline(connection, request, _remaining(until))
+            with limited(connection, _remaining(until)):
+                return await self._perform_on_borrowed(connection, request, _remaining(until))
         except BaseException:
-            with limited(connection, _left(until)):
+            with limited(connection, _remaining(until)):
                 await arecover(connection)
             raise
         finally:
             await pool.putconn(connection)
 
-    async def _foreign(
+    async def _perform_on_borrowed(
         self,
         connection: AsyncConnection[Any],
         request: Transaction,
@@ -349,7 +351,7 @@ class AsyncPgPort(_Settings):
         try:
             check_encoding(connection)
             if not self.oid:
-                await self._first(connection)
+                await self._prepare(connection)
             return await apipeline(connection, request, timeout, oid=self.oid)
         finally:
             if not was:
@@ -366,18 +368,18 @@ class AsyncPgPort(_Settings):
 def rank_all(dsn: str, settings: _Settings, request: RankAll, timeout: float | None) -> list[Any]:
     """Run the statement under every tenant's own scope, as the owner, which may list tenants and not read past RLS."""
     connection = connect_owner(dsn, settings.config)
-    found = settings.extension
+    extension = settings.extension
     with connection:
         rows, tenants = pipeline(
             connection,
             Transaction(
                 None,
-                (found.asked(), Statement(f"SELECT tenant_id FROM {settings.names.tenants} ORDER BY 1")),
+                (extension.find_statement(), Statement(f"SELECT tenant_id FROM {settings.names.tenants} ORDER BY 1")),
                 (SAFE_PATH,),
             ),
             timeout,
         )
-        adapt(connection, found.learn(rows))
+        adapt(connection, extension.read_location(rows))
         ranked: list[Any] = []
         for (tenant,) in tenants:
             scope = (*request.settings, ("vectoracl.tenant", tenant))

@@ -13,61 +13,61 @@ from vectoracl.errors import StoreError
 ADAPTER: Final = "pgvector"
 
 
-class _Said(NamedTuple):
+class _Answer(NamedTuple):
     code: str
     text: str  # `{state}` is the SQLSTATE
     retryable: bool = False
     certain: bool = True  # that nothing was applied
 
 
-_SCHEMA: Final = _Said(
+_SCHEMA: Final = _Answer(
     "not_provisioned",
     "The schema is not what this configuration expects (SQLSTATE {state}). Run `vectoracl provision`; "
     "`vectoracl check` shows what is there.",
 )
-_LOST: Final = _Said(
+_LOST: Final = _Answer(
     "unavailable",
     "PostgreSQL ended the connection or cannot serve now (SQLSTATE {state}). Try again; the server's log has the "
     "reason.",
     retryable=True,
     certain=False,
 )
-_BUSY: Final = _Said(
+_BUSY: Final = _Answer(
     "unavailable",
     "PostgreSQL lacks a resource for this now (SQLSTATE {state}). The server's log has more.",
     retryable=True,
 )
 # The longest prefix of the SQLSTATE that is here counts.
-_TABLE: Final[dict[str, _Said]] = {
+_TABLE: Final[dict[str, _Answer]] = {
     "08": _LOST,
-    "25006": _Said(
+    "25006": _Answer(
         "unavailable",
         "This PostgreSQL only reads now: it is a replica, or default_transaction_read_only is on. Write to the "
         "primary.",
         retryable=True,
     ),
-    "28": _Said(
+    "28": _Answer(
         "auth",
         "PostgreSQL refused the login (SQLSTATE {state}). Check that the role exists, has LOGIN and a password, and "
         "that the dsn has the same one.",
     ),
-    "3D": _Said("no_database", "The database does not exist (SQLSTATE {state}). Create it, or correct the dsn."),
+    "3D": _Answer("no_database", "The database does not exist (SQLSTATE {state}). Create it, or correct the dsn."),
     "3F000": _SCHEMA,
-    "40001": _Said(
+    "40001": _Answer(
         "unavailable", "PostgreSQL rolled the transaction back, as others wrote meanwhile. Try again.", retryable=True
     ),
-    "40P01": _Said(
+    "40P01": _Answer(
         "unavailable", "PostgreSQL rolled the transaction back to end a deadlock. Try again.", retryable=True
     ),
-    "40003": _Said(
+    "40003": _Answer(
         "unavailable", "PostgreSQL does not know whether the transaction was committed. Read before you repeat it.",
         certain=False,
     ),
-    "42501": _Said(
+    "42501": _Answer(
         "rejected",
         "PostgreSQL refused the statement: row-level security or a missing privilege. Run `vectoracl check`.",
     ),
-    "42602": _Said(  # "hnsw" is a reserved prefix: the server's pgvector has no setting of that name
+    "42602": _Answer(  # "hnsw" is a reserved prefix: the server's pgvector has no setting of that name
         "pgvector_version",
         "The server's pgvector lacks a setting that every search uses (iterative scans, since 0.8.0). Install pgvector "
         "0.8.0 or later on the server, then, as the extension's owner: ALTER EXTENSION vector UPDATE; "
@@ -78,59 +78,59 @@ _TABLE: Final[dict[str, _Said]] = {
     "42704": _SCHEMA,
     "42883": _SCHEMA,
     "53": _BUSY,
-    "53100": _Said(
+    "53100": _Answer(
         "unavailable", "PostgreSQL's disk is full (SQLSTATE 53100). Nothing was changed. Free space.", retryable=True
     ),
-    "53200": _Said(
+    "53200": _Answer(
         "unavailable",
         "PostgreSQL has no memory left for this (SQLSTATE 53200). Nothing was changed. Write fewer chunks at a time, "
         "or give it more.",
         retryable=True,
     ),
-    "53300": _Said(
+    "53300": _Answer(
         "too_many_connections",
         "PostgreSQL has no free connection left for this role (SQLSTATE 53300). Lower pool_max, raise max_connections "
         "or the role's CONNECTION LIMIT, or put a pooler before it.",
         retryable=True,
     ),
-    "55P03": _Said(
+    "55P03": _Answer(
         "locked",
         "Another transaction holds a lock on the table for longer than lock_timeout. Try again.",
         retryable=True,
     ),
     "57": _LOST,
-    "57014": _Said("timeout", "PostgreSQL stopped the statement at its time limit."),
-    "57P03": _Said(
+    "57014": _Answer("timeout", "PostgreSQL stopped the statement at its time limit."),
+    "57P03": _Answer(
         "unavailable", "PostgreSQL takes no connections now: it starts, stops or recovers (SQLSTATE 57P03). Try again.",
         retryable=True,
     ),
-    "57P04": _Said("no_database", "The database was dropped (SQLSTATE 57P04).", certain=False),
-    "58": _Said(
+    "57P04": _Answer("no_database", "The database was dropped (SQLSTATE 57P04).", certain=False),
+    "58": _Answer(
         "system", "PostgreSQL met an error of its system, such as a file that cannot be read (SQLSTATE {state}). "
         "Nothing was changed. The server's log has more.",
     ),
-    "P0": _Said(
+    "P0": _Answer(
         "foreign_code", "A trigger or function that vectoracl did not make refused the statement (SQLSTATE {state}). "
         "Nothing was changed. `vectoracl check` lists those on the table.",
     ),
-    "XX": _Said(
+    "XX": _Answer(
         "internal", "PostgreSQL reports an internal error or damaged data (SQLSTATE {state}). Nothing was changed. The "
         "server's log has more; where an index is damaged, REINDEX it.",
     ),
 }  # fmt: skip
 
 
-def answered(state: str) -> StoreError:
+def error_for_sqlstate(state: str) -> StoreError:
     """Return the error of the server's answer *state*. Limits (class 54) are told apart by `limits`."""
     for length in (5, 2):
-        said = _TABLE.get(state[:length])
-        if said is not None:
+        answer = _TABLE.get(state[:length])
+        if answer is not None:
             return StoreError(
-                said.text.format(state=state),
-                code=said.code,
+                answer.text.format(state=state),
+                code=answer.code,
                 adapter=ADAPTER,
-                sent="no" if said.certain else "unknown",
-                retryable=said.retryable,
+                sent="no" if answer.certain else "unknown",
+                retryable=answer.retryable,
             )
     text = f"PostgreSQL reported SQLSTATE {state}. Nothing was changed."
     return StoreError(text, code=f"sqlstate:{state}", adapter=ADAPTER, sent="no")

@@ -30,7 +30,7 @@ from vectoracl_pgvector.names import NO_JIT
 from vectoracl_pgvector.requests import RankAll, Statement, Transaction
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
-_PLACE = re.compile(r"%(?:(s)|\((\w+)\)s|(%)|)")
+_PLACEHOLDER = re.compile(r"%(?:(s)|\((\w+)\)s|(%)|)")
 _FAILED = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
 _TEXT_OID = 25
 _Message = tuple[bytes, Sequence[Any] | None, Sequence[int] | None, Sequence[int] | None, int]
@@ -68,12 +68,12 @@ def _native(sql: str) -> tuple[bytes, int, tuple[str, ...]]:
     names: list[str] = []
     count = 0
 
-    def number(found: re.Match[str]) -> str:
+    def number(match: re.Match[str]) -> str:
         nonlocal count
-        placed, name, percent = found.groups()
+        positional, name, percent = match.groups()
         if percent:
             return percent
-        if placed:
+        if positional:
             count += 1
             return f"${count}"
         if name is None:
@@ -82,11 +82,11 @@ def _native(sql: str) -> tuple[bytes, int, tuple[str, ...]]:
             names.append(name)
         return f"${names.index(name) + 1}"
 
-    text = _PLACE.sub(number, sql)
+    text = _PLACEHOLDER.sub(number, sql)
     return text.encode(), count, tuple(names)
 
 
-class _Ours:
+class _LocalContext:
     """A context with our types, for a connection that is not ours and so must not learn them."""
 
     def __init__(self, connection: _AnyConnection, oid: int) -> None:
@@ -106,13 +106,13 @@ def transact(connection: _AnyConnection, request: Transaction, timeout: float | 
     Raises: psycopg.Error: the first error that the server gave, or that the connection was lost.
     """
     # Whatever cannot be sent is found out before anything is.
-    context: Any = _Ours(connection, oid) if oid else connection
+    context: Any = _LocalContext(connection, oid) if oid else connection
     settings = _settings_message(settings_statement(settings_of(request, timeout)))
     messages: list[_Message] = [_BEGIN_READING if request.read_only else _BEGIN_WRITING, settings]
     before = len(messages)
     pgconn = connection.pgconn
-    asked = [one.since <= pgconn.server_version for one in request.statements]
-    messages += [_message(context, one) for one, sent in zip(request.statements, asked, strict=True) if sent]
+    is_sent = [one.since <= pgconn.server_version for one in request.statements]
+    messages += [_message(context, one) for one, sent in zip(request.statements, is_sent, strict=True) if sent]
     messages.append(_COMMIT)
     _send(pgconn, messages)
     until = None if timeout is None else time.monotonic() + timeout + GRACE
@@ -121,7 +121,8 @@ def transact(connection: _AnyConnection, request: Transaction, timeout: float | 
         raise psycopg.InternalError("the transaction was not committed")
     answers = iter(results[before:-1])
     return tuple(
-        _reply(context, one, next(answers)) if sent else [] for one, sent in zip(request.statements, asked, strict=True)
+        _reply(context, one, next(answers)) if sent else []
+        for one, sent in zip(request.statements, is_sent, strict=True)
     )
 
 
@@ -136,18 +137,18 @@ def _settings_message(statement: Statement) -> _Message:
 
 def _message(context: Any, statement: Statement) -> _Message:
     """Return what `send_query_params` takes: the text, the values in their wire form, types, formats, result format."""
-    given = statement.params
-    wanted = Format.BINARY if statement.binary else Format.TEXT
-    if not given:
-        return statement.sql.encode(), None, None, None, wanted
+    params = statement.params
+    result_format = Format.BINARY if statement.binary else Format.TEXT
+    if not params:
+        return statement.sql.encode(), None, None, None, result_format
     text, count, names = _native(statement.sql)
-    named = isinstance(given, Mapping)
-    if count != (0 if named else len(given)) or bool(names) != named:
+    named = isinstance(params, Mapping)
+    if count != (0 if named else len(params)) or bool(names) != named:
         raise psycopg.ProgrammingError("a statement's values are not those that it names")
-    values: Sequence[Any] = [given[name] for name in names] if isinstance(given, Mapping) else given
+    values: Sequence[Any] = [params[name] for name in names] if isinstance(params, Mapping) else params
     transformer = Transformer(context)
     dumped = transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
-    return text, dumped, transformer.types, transformer.formats, wanted
+    return text, dumped, transformer.types, transformer.formats, result_format
 
 
 def _send(pgconn: PGconn, messages: Sequence[_Message]) -> None:
@@ -175,18 +176,18 @@ def _exchange(pgconn: PGconn, expected: int, until: float | None) -> PQGen[list[
                 _check_time(until)
             elif ready & Ready.R:  # a server whose answers nobody reads does not read either
                 pgconn.consume_input()
-        while not _take(pgconn, results):
+        while not _read_results(pgconn, results):
             ready = yield Wait.R
             if ready:
                 pgconn.consume_input()
             else:
                 _check_time(until)
     except psycopg.Error:
-        lost = list(_failed(results))
-        _take_rest(pgconn, results)
+        server_errors = list(_failed(results))
+        _read_remaining(pgconn, results)
         pgconn.finish()
         # The server's farewell says more than that the connection is gone.
-        for result in lost or _failed(results):
+        for result in server_errors or _failed(results):
             raise error_from_result(result, "utf-8") from None
         raise
     except BaseException:  # left in the middle, its answers would be the next request's
@@ -206,7 +207,7 @@ def _check_time(until: float | None) -> None:
         raise HungUpError
 
 
-def _take(pgconn: PGconn, results: list[PGresult]) -> bool:
+def _read_results(pgconn: PGconn, results: list[PGresult]) -> bool:
     """Move the results that have come into *results*; True at the answer to Sync, and nothing is left then."""
     while not pgconn.is_busy():
         result = pgconn.get_result()
@@ -218,7 +219,7 @@ def _take(pgconn: PGconn, results: list[PGresult]) -> bool:
     return False
 
 
-def _take_rest(pgconn: PGconn, results: list[PGresult]) -> None:
+def _read_remaining(pgconn: PGconn, results: list[PGresult]) -> None:
     """Read what was answered before the connection was lost."""
     if pgconn.pipeline_status == PipelineStatus.OFF:
         return

@@ -70,15 +70,15 @@ def check(settings: Mapping[str, str]) -> None:
 def check_version(folder: Folder, postgres: int) -> None:
     """Refuse to start data of another major version, which PostgreSQL cannot read. Raises: ConfigError."""
     with suppress(FileNotFoundError):
-        found = (folder.cluster / "PG_VERSION").read_text("ascii").strip()
-        if found != str(postgres):
+        version = (folder.cluster / "PG_VERSION").read_text("ascii").strip()
+        if version != str(postgres):
             raise ConfigError(
-                f"The embedded server's data is PostgreSQL {found}'s: start it with postgres={found}, or dump it "
+                f"The embedded server's data is PostgreSQL {version}'s: start it with postgres={version}, or dump it "
                 "and load it into a new folder."
             )
 
 
-def _lives(folder: Folder) -> bool:
+def _is_alive(folder: Folder) -> bool:
     if sys.platform == "win32":
         run = folder.run()
         return run is not None and _answers(run)
@@ -86,20 +86,20 @@ def _lives(folder: Folder) -> bool:
 
 
 def _answers(run: Run) -> bool:
-    where = make_conninfo(
+    conninfo = make_conninfo(
         host=run.socket_dir or run.host,
         port=run.port,
         user="vectoracl_bootstrap",  # without it libpq asks for the account of the caller, who may have none
         dbname="postgres",
         connect_timeout=5,
     )
-    return PGconn.ping(where.encode()) == Ping.OK
+    return PGconn.ping(conninfo.encode()) == Ping.OK
 
 
 def running(folder: Folder) -> Run | None:
     """Return the living server once it answers, or None. A server that is going down or coming up is waited for."""
     until = time.monotonic() + _READY_SECONDS
-    while _lives(folder):
+    while _is_alive(folder):
         run = folder.run()
         if run is not None and _answers(run):
             return run
@@ -121,7 +121,7 @@ def _failure(what: str, folder: Folder) -> StoreError:
 
 def halt(folder: Folder, mode: str) -> None:
     """Stop the server, if one lives, and wait until every process of it is gone. Needs the folder's lock."""
-    if not _lives(folder):
+    if not _is_alive(folder):
         return
     identity = identity_for(folder.cluster)
     major = int((folder.cluster / "PG_VERSION").read_text("ascii"))
@@ -129,10 +129,10 @@ def halt(folder: Folder, mode: str) -> None:
     try:
         programs_for(major, identity).run("pg_ctl", *arguments, cwd=folder.cluster, timeout=90)
     except StoreError:
-        if _lives(folder):  # else it was going down by itself
+        if _is_alive(folder):  # else it was going down by itself
             raise
     until = time.monotonic() + 30
-    while _lives(folder):
+    while _is_alive(folder):
         if time.monotonic() > until:
             raise _failure("The embedded PostgreSQL does not stop", folder)
         time.sleep(0.01)
@@ -207,19 +207,19 @@ def _configure(folder: Folder, programs: Programs, settings: Mapping[str, str], 
     """Write the server's configuration, and what a client has to know, before it starts."""
     unix = sys.platform != "win32"
     temporary = None
-    where = str(folder.cluster)
-    if unix and not (len(os.fsencode(where)) <= _SOCKET_FOLDER_BYTES and _SOCKET_FOLDER.match(where)):
-        where = temporary = _short_folder(programs.identity)
+    socket_folder = str(folder.cluster)
+    if unix and not (len(os.fsencode(socket_folder)) <= _SOCKET_FOLDER_BYTES and _SOCKET_FOLDER.match(socket_folder)):
+        socket_folder = temporary = _short_folder(programs.identity)
     host = "127.0.0.1" if tcp or not unix else ""
     run = Run(
         version=programs.version,
         host=host,
         port=_free_port() if host else 5432,
-        socket_dir=where if unix else None,
+        socket_dir=socket_folder if unix else None,
         temporary=temporary,
         settings=dict(settings),
     )
-    server_side = where if temporary else programs.identity.folder(folder.cluster)
+    server_side = socket_folder if temporary else programs.identity.folder(folder.cluster)
     values = dict(_SETTINGS) | _memory() | dict(settings)
     values |= {"listen_addresses": host, "port": str(run.port)}
     if unix:

@@ -240,23 +240,23 @@ class Folder:
         Raises: ConfigError if there is none.
         """
         path = self.path / f"password.{role}"
-        kept = self._read(path)
-        if kept is None and not make:
+        content = self._read(path)
+        if content is None and not make:
             raise ConfigError(
                 f"The file password.{role} of the embedded server is missing: restore it, or remove the whole "
                 "folder, which removes its data."
             )
-        if kept is None:
-            kept = secrets.token_urlsafe(24)
-            self._write(path, kept)
-        return kept.strip()
+        if content is None:
+            content = secrets.token_urlsafe(24)
+            self._write(path, content)
+        return content.strip()
 
     @without_context
     def run(self) -> Run | None:
         """Return how the server was started last."""
-        kept = self._read(self.path / "run.json")
+        content = self._read(self.path / "run.json")
         try:
-            return None if kept is None else Run(**json.loads(kept))
+            return None if content is None else Run(**json.loads(content))
         except (TypeError, ValueError):
             raise ConfigError(
                 "The embedded server's file run.json is damaged: stop the server and remove it."
@@ -294,10 +294,10 @@ class Folder:
     @without_context
     def _read(self, path: Path) -> str | None:
         try:
-            kept = read_private(path)
+            content = read_private(path)
         except OSError as error:
             raise _unusable(path, error) from None
-        return None if kept is None else kept.decode()
+        return None if content is None else content.decode()
 
     @without_context
     def _write(self, path: Path, text: str) -> None:

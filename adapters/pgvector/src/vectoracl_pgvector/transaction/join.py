@@ -31,7 +31,7 @@ from vectoracl_pgvector.names import Names
 from vectoracl_pgvector.requests import Transaction
 from vectoracl_pgvector.transaction.connections import AnyConnection, araw, check_kind, raw
 from vectoracl_pgvector.transaction.outcomes import watch
-from vectoracl_pgvector.transaction.steps import Step, Steps, before, check_state, inside
+from vectoracl_pgvector.transaction.steps import Step, Steps, check_state, check_transaction, perform_steps
 
 T = TypeVar("T")
 # One operation at a time on a connection, whichever handles it belongs to: two would mix up each other's scopes.
@@ -39,7 +39,7 @@ _TURNS: WeakKeyDictionary[Any, Lock] = WeakKeyDictionary()
 _ATURNS: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
 _TURNS_LOCK = Lock()
 # What the operation that runs now has written: the connection, and the transaction or savepoint. In its own context.
-_WRITTEN: ContextVar[list[tuple[AnyConnection, int]] | None] = ContextVar("vectoracl_written", default=None)
+_WRITERS: ContextVar[list[tuple[AnyConnection, int]] | None] = ContextVar("vectoracl_written", default=None)
 
 
 @overload
@@ -71,17 +71,19 @@ def join(
     """
     if isinstance(acl, AsyncVectorACL):
         check_kind(connection, is_async=True)
-        return acl.scoped(principal, actions=actions).with_driver(_AsyncJoined(acl, connection), _Noting(acl.pipeline))
+        return acl.scoped(principal, actions=actions).with_driver(
+            _AsyncJoined(acl, connection), _DeferredOutcomes(acl.pipeline)
+        )
     if not isinstance(acl, VectorACL):
         text = f"join() takes a VectorACL or an AsyncVectorACL, not {type(acl).__name__}."
         raise InvalidInputError(text, field="acl")
     check_kind(connection, is_async=False)
     handle = acl.scoped(principal, actions=actions)
     raw(connection)
-    return handle.with_driver(_Joined(acl, connection), _Noting(acl.pipeline))
+    return handle.with_driver(_Joined(acl, connection), _DeferredOutcomes(acl.pipeline))
 
 
-class _Noting:
+class _DeferredOutcomes:
     """The sink of joined handles: a write that went well is noted when the caller's transaction has ended."""
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -93,7 +95,7 @@ class _Noting:
 
     def note(self, outcome: Mapping[str, Any]) -> None:
         """Note *outcome*, or have it wait."""
-        written = _WRITTEN.get()
+        written = _WRITERS.get()
         if outcome["outcome"] != "ok" or not written:
             self._pipeline.note(outcome)
             return
@@ -123,11 +125,11 @@ class _Joined:
         # Looked up each time: a framework gives its connection back, and then it serves somebody else's transaction.
         ports: dict[str, Port] = dict.fromkeys(CORE_PORTS, self._acl.core_port)
         ports["store"] = JoinedPort(self._raw(), store)
-        token = _WRITTEN.set([])
+        token = _WRITERS.set([])
         try:
             return run(flow, ports, timeout=timeout)
         finally:
-            _WRITTEN.reset(token)
+            _WRITERS.reset(token)
 
     @without_context
     def _raw(self) -> psycopg.Connection[Any]:
@@ -149,11 +151,11 @@ class _AsyncJoined:
     async def arun(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
         ports: dict[str, AsyncPort] = dict.fromkeys(CORE_PORTS, self._core)
         ports["store"] = AsyncJoinedPort(await self._raw(), store)
-        token = _WRITTEN.set([])
+        token = _WRITERS.set([])
         try:
             return await arun(flow, ports, timeout=timeout)
         finally:
-            _WRITTEN.reset(token)
+            _WRITERS.reset(token)
 
     @without_context
     async def _raw(self) -> psycopg.AsyncConnection[Any]:
@@ -190,7 +192,7 @@ class _Port:
 
 
 def _note_written(connection: AnyConnection, writer: int | None) -> None:
-    written = _WRITTEN.get()
+    written = _WRITERS.get()
     if written is not None and writer is not None:
         written.append((connection, writer))
 
@@ -212,17 +214,17 @@ class JoinedPort(_Port):
         with _TURNS_LOCK:
             turn = _TURNS.setdefault(self._connection, Lock())
         with turn:
-            return self._alone(checked, timeout)
+            return self._perform(checked, timeout)
 
     @without_context
-    def _alone(self, request: Transaction, timeout: float | None) -> Any:
+    def _perform(self, request: Transaction, timeout: float | None) -> Any:
         try:
             self._check(self._connection)
-            self._drive(before(request, self._names))
+            self._drive(check_transaction(request, self._names))
             # The savepoint undoes a failed statement and its settings: the caller's transaction stays usable.
             with self._connection.transaction():
                 replies, writer = self._drive(
-                    inside(request, self._extension, self._connection.info.server_version, timeout)
+                    perform_steps(request, self._extension, self._connection.info.server_version, timeout)
                 )
         except Exception as error:  # noqa: BLE001 - every error of the client is wrapped here
             raise mapped(error, debug=False) from None
@@ -258,16 +260,16 @@ class AsyncJoinedPort(_Port):
         """Perform *request* in a savepoint. Raises: RefusedError, PostureError, StoreError."""
         checked = self._checked(request)
         async with _ATURNS.setdefault(self._connection, asyncio.Lock()):
-            return await self._alone(checked, timeout)
+            return await self._perform(checked, timeout)
 
     @without_context
-    async def _alone(self, request: Transaction, timeout: float | None) -> Any:
+    async def _perform(self, request: Transaction, timeout: float | None) -> Any:
         try:
             self._check(self._connection)
-            await self._drive(before(request, self._names))
+            await self._drive(check_transaction(request, self._names))
             async with self._connection.transaction():
                 replies, writer = await self._drive(
-                    inside(request, self._extension, self._connection.info.server_version, timeout)
+                    perform_steps(request, self._extension, self._connection.info.server_version, timeout)
                 )
         except Exception as error:  # noqa: BLE001 - every error of the client is wrapped here
             raise mapped(error, debug=False) from None

@@ -30,24 +30,24 @@ class Watch:
     def __init__(self) -> None:
         self.waiting: list[tuple[int, Settle]] = []
         # Whether the transaction was open, and nothing under way, when the connection was last seen.
-        self.surely_open = True
+        self.known_open = True
 
     def settle(self, words: list[str]) -> None:
         """Say how each ended; never raises."""
         waiting, self.waiting = self.waiting[: len(words)], self.waiting[len(words) :]
-        for (_, said), word in zip(waiting, words, strict=True):
+        for (_, settle), word in zip(waiting, words, strict=True):
             with contextlib.suppress(Exception):
-                said(word)
+                settle(word)
 
     def lost(self) -> None:
         """The connection is gone: the server rolls back what was open then; nothing is known of anything else."""
-        self.settle(["rolled_back" if self.surely_open else "unknown"] * len(self.waiting))
+        self.settle(["rolled_back" if self.known_open else "unknown"] * len(self.waiting))
 
-    def look(self, connection: AnyConnection) -> bool:
+    def must_ask(self, connection: AnyConnection) -> bool:
         """Tell whether the server has to be asked now."""
         status = connection.info.transaction_status
-        self.surely_open = status in _OPEN
-        if not self.waiting or self.surely_open or status == TransactionStatus.ACTIVE:
+        self.known_open = status in _OPEN
+        if not self.waiting or self.known_open or status == TransactionStatus.ACTIVE:
             return False
         pgconn = connection.pgconn
         if pgconn.status == ConnStatus.OK and pgconn.pipeline_status == PipelineStatus.OFF:
@@ -58,15 +58,17 @@ class Watch:
 
 def watch(connection: AnyConnection, writer: int, settle: Settle) -> None:
     """Have *settle* called once, with "ok", "rolled_back" or "unknown", when the transaction of *writer* has ended."""
-    found = _WATCHES.get(connection)
-    if found is None:
-        found = _WATCHES[connection] = Watch()
-        weakref.finalize(connection, found.lost)
-    found.surely_open = connection.info.transaction_status in _OPEN
-    found.waiting.append((writer, settle))
+    watcher = _WATCHES.get(connection)
+    if watcher is None:
+        watcher = _WATCHES[connection] = Watch()
+        weakref.finalize(connection, watcher.lost)
+    watcher.known_open = connection.info.transaction_status in _OPEN
+    watcher.waiting.append((writer, settle))
     if "wait" not in vars(connection):
-        made = _hooks(connection, found) if isinstance(connection, psycopg.Connection) else _ahooks(connection, found)
-        vars(connection)["wait"], vars(connection)["close"] = made
+        hooks = (
+            _hooks(connection, watcher) if isinstance(connection, psycopg.Connection) else _ahooks(connection, watcher)
+        )
+        vars(connection)["wait"], vars(connection)["close"] = hooks
 
 
 def _unhook(connection: AnyConnection) -> None:
@@ -74,82 +76,82 @@ def _unhook(connection: AnyConnection) -> None:
         vars(connection).pop(name, None)
 
 
-def _asked(pgconn: Any, writers: list[int]) -> Generator[Any, Any, list[str]]:
+def _query_outcomes(pgconn: Any, writers: list[int]) -> Generator[Any, Any, list[str]]:
     """Ask what became of *writers*, in a statement that is a transaction by itself."""
-    wanted = ", ".join(f"pg_catalog.txid_status({writer}::pg_catalog.int8)" for writer in writers)
-    pgconn.send_query(f"SELECT {wanted}".encode())
+    columns = ", ".join(f"pg_catalog.txid_status({writer}::pg_catalog.int8)" for writer in writers)
+    pgconn.send_query(f"SELECT {columns}".encode())
     (result,) = yield from execute(pgconn)
     if result.status != ExecStatus.TUPLES_OK:
         return ["unknown"] * len(writers)
     return [_WORDS.get(result.get_value(0, column) or b"", "unknown") for column in range(len(writers))]
 
 
-def _hooks(connection: psycopg.Connection[Any], found: Watch) -> tuple[Any, Any]:
+def _hooks(connection: psycopg.Connection[Any], watcher: Watch) -> tuple[Any, Any]:
     ref, kind = weakref.ref(connection), type(connection)
 
-    def settle(there: psycopg.Connection[Any]) -> None:
-        if not found.look(there):
+    def settle(live: psycopg.Connection[Any]) -> None:
+        if not watcher.must_ask(live):
             return
-        _unhook(there)
-        count = len(found.waiting)
+        _unhook(live)
+        count = len(watcher.waiting)
         words = ["unknown"] * count
         with contextlib.suppress(Exception):
-            words = kind.wait(there, _asked(there.pgconn, [writer for writer, _ in found.waiting]))
-        found.settle(words)
+            words = kind.wait(live, _query_outcomes(live.pgconn, [writer for writer, _ in watcher.waiting]))
+        watcher.settle(words)
 
-    def wait(*given: Any, **named: Any) -> Any:
-        there = ref()
-        assert there is not None  # it is what was called
-        settle(there)  # of one that a cancelled call has ended
-        found.surely_open = False
+    def wait(*args: Any, **kwargs: Any) -> Any:
+        live = ref()
+        assert live is not None  # it is what was called
+        settle(live)  # of one that a cancelled call has ended
+        watcher.known_open = False
         try:
-            return kind.wait(there, *given, **named)
+            return kind.wait(live, *args, **kwargs)
         finally:
-            settle(there)
+            settle(live)
 
     def close() -> None:
-        there = ref()
-        assert there is not None
-        kind.close(there)
-        if there.closed:
-            found.lost()
+        live = ref()
+        assert live is not None
+        kind.close(live)
+        if live.closed:
+            watcher.lost()
 
     return wait, close
 
 
-def _ahooks(connection: psycopg.AsyncConnection[Any], found: Watch) -> tuple[Any, Any]:
+def _ahooks(connection: psycopg.AsyncConnection[Any], watcher: Watch) -> tuple[Any, Any]:
     ref, kind = weakref.ref(connection), type(connection)
 
-    async def settle(there: psycopg.AsyncConnection[Any]) -> None:
-        if not found.look(there):
+    async def settle(live: psycopg.AsyncConnection[Any]) -> None:
+        if not watcher.must_ask(live):
             return
-        _unhook(there)
-        count = len(found.waiting)
+        _unhook(live)
+        count = len(watcher.waiting)
         words = ["unknown"] * count
         try:
             with contextlib.suppress(Exception):
-                words = await kind.wait(there, _asked(there.pgconn, [writer for writer, _ in found.waiting]))
+                words = await kind.wait(live, _query_outcomes(live.pgconn, [writer for writer, _ in watcher.waiting]))
         finally:
-            found.settle(words)
+            watcher.settle(words)
 
-    async def wait(*given: Any, **named: Any) -> Any:
-        there = ref()
-        assert there is not None
-        await settle(there)
-        found.surely_open = False
+    async def wait(*args: Any, **kwargs: Any) -> Any:
+        live = ref()
+        assert live is not None
+        await settle(live)
+        watcher.known_open = False
         try:
-            result = await kind.wait(there, *given, **named)
+            result = await kind.wait(live, *args, **kwargs)
         except Exception:
-            await settle(there)
+            await settle(live)
             raise
-        await settle(there)
+        await settle(live)
         return result
 
     async def close() -> None:
-        there = ref()
-        assert there is not None
-        await kind.close(there)
-        if there.closed:
-            found.lost()
+        live = ref()
+        assert live is not None
+        await kind.close(live)
+        if live.closed:
+            watcher.lost()
 
     return wait, close

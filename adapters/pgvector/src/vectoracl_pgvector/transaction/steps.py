@@ -59,7 +59,7 @@ def check_state(status: TransactionStatus, *, autocommit: bool) -> None:
         )
 
 
-def before(request: Transaction, names: Names) -> Steps[None]:
+def check_transaction(request: Transaction, names: Names) -> Steps[None]:
     """Check the role and the isolation level. Raises: PostureError, RefusedError.
 
     It is a statement of the caller's own transaction: psycopg opens it here if none is open yet, so that what follows
@@ -79,7 +79,7 @@ def before(request: Transaction, names: Names) -> Steps[None]:
         )
 
 
-def inside(
+def perform_steps(
     request: Transaction, extension: Extension, version: int, timeout: float | None
 ) -> Steps[tuple[Any, int | None]]:
     """Perform *request* in the savepoint: set the scope, run the statements, restore what was set.
@@ -90,12 +90,12 @@ def inside(
     """
     settings = settings_of(request, timeout)
     setting = settings_statement(settings)
-    wanted = [name for name, _ in settings]
-    reads = ", ".join("pg_catalog.current_setting(%s, true)" for _ in wanted)
-    was = (yield Step(f"SELECT {reads}", wanted))[0]
+    setting_names = [name for name, _ in settings]
+    reads = ", ".join("pg_catalog.current_setting(%s, true)" for _ in setting_names)
+    previous_values = (yield Step(f"SELECT {reads}", setting_names))[0]
     yield Step(setting.sql, setting.params)
-    asked = extension.asked()
-    oid = extension.learn((yield Step(asked.sql, asked.params)))
+    find_statement = extension.find_statement()
+    oid = extension.read_location((yield Step(find_statement.sql, find_statement.params)))
     replies: list[Any] = []
     for one in request.statements:
         if one.since > version:
@@ -108,6 +108,9 @@ def inside(
         # The lock's id has 32 bits, and a savepoint's comes after that of its transaction.
         writer = whole if newest is None else whole + ((newest - whole) & 0xFFFFFFFF)
     # NULL resets a setting to its default, for those that did not exist before.
-    restore = ", ".join("pg_catalog.set_config(%s, %s::text, true)" for _ in wanted)
-    yield Step(f"SELECT {restore}", [part for name, value in zip(wanted, was, strict=True) for part in (name, value)])
+    restore = ", ".join("pg_catalog.set_config(%s, %s::text, true)" for _ in setting_names)
+    yield Step(
+        f"SELECT {restore}",
+        [part for name, value in zip(setting_names, previous_values, strict=True) for part in (name, value)],
+    )
     return tuple(replies), writer
