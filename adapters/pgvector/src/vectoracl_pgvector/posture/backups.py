@@ -54,12 +54,12 @@ def backups(snapshot: Snapshot) -> Iterator[Finding]:
         if replication:
             powers.append("has REPLICATION")
         if owns and not superuser:
-            powers.append("owns the table, or can act as its owner, and so can take row-level security off")
+            powers.append("owns the table, or can act as its owner, and so can disable row-level security")
         yield make_finding(
             "PG140", role, f"{role} {', and '.join(powers)}.",
             advice(
-                f'Where {role} makes or restores backups, or operates the server, say so: backup_roles = ["{role}"] in '
-                f"the store's configuration. Else take the power away, for example: ALTER ROLE {ident(role)} "
+                f'If {role} makes or restores backups, or operates the server, list it: backup_roles = ["{role}"] in '
+                f"the store's configuration. Otherwise revoke the power, for example: ALTER ROLE {ident(role)} "
                 "NOSUPERUSER NOBYPASSRLS NOREPLICATION;"
             ),
         )  # fmt: skip

@@ -30,7 +30,7 @@ def views(snapshot: Snapshot) -> Iterator[Finding]:
         elif not view.invoker and view.owner_exempt:
             fix = f"ALTER VIEW {sql} SET (security_invoker = true);" if snapshot.major >= 15 else revoke
             yield make_finding(
-                "PG070", at, f"{at} runs as {view.owner}, whom no policy binds; {grantee_names(who)} may use it.", fix
+                "PG070", at, f"{at} runs as {view.owner}, which no policy binds; {grantee_names(who)} may use it.", fix
             )
 
 
@@ -41,14 +41,14 @@ def functions(snapshot: Snapshot) -> Iterator[Finding]:
         kind = "PROCEDURE" if function.kind == "p" else "FUNCTION"
         sql = f"{kind} {ident(function.schema, function.name)}({function.arguments})"
         revoke = f"REVOKE EXECUTE ON {sql} FROM {', '.join(role(g) for g in function.grantees)};"
-        whom = f"{at} runs as {function.owner}, whom no policy binds; {grantee_names(function.grantees)} may call it"
+        whom = f"{at} runs as {function.owner}, which no policy binds; {grantee_names(function.grantees)} may call it"
         if function.mentions:
             yield make_finding("PG072", at, f"{whom}, and it mentions the table.", revoke)
         elif function.opaque:
-            yield make_finding("PG074", at, f"{whom}; what it does at run time cannot be read.", revoke)
+            yield make_finding("PG074", at, f"{whom}; what it does cannot be determined.", revoke)
         if not function.pinned:
             pin = ", ".join(["pg_catalog", *dict.fromkeys(ident(s) for s in (function.schema, snapshot.target.schema))])
-            yield make_finding("PG073", at, f"{whom}, with a search_path of the caller's choice.",
+            yield make_finding("PG073", at, f"{whom}, with the search_path of its caller.",
                          f"ALTER {sql} SET search_path = {pin}, pg_temp;")  # fmt: skip
 
 
@@ -58,9 +58,9 @@ def moves(snapshot: Snapshot) -> Iterator[Finding]:
         blocks = "; its tenant cannot write until then" if move.blocks else ""
         yield make_finding(
             "PG120", f"{snapshot.target.schema}.{move.copy}",
-            f"A move of a tenant was broken off, and its copy {move.copy} waits to be finished or removed{blocks}.",
+            f"A move of a tenant was interrupted, and its copy {move.copy} has to be completed or removed{blocks}.",
             advice("Run `vectoracl tenants list`, which names the tenant; then `vectoracl tenants promote TENANT` "
-                   "finishes the move, and `vectoracl tenants demote TENANT` takes it back."),
+                   "completes the move, and `vectoracl tenants demote TENANT` undoes it."),
         )  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def logs(snapshot: Snapshot) -> Iterator[Finding]:
     timed = any(value.get(n, "-1") != "-1" for n in ("log_min_duration_statement", "log_min_duration_sample"))
     if (whole or timed) and value.get("log_parameter_max_length", "-1") != "0":
         yield make_finding(
-            "PG087", snapshot.role, "Statements are logged, and their parameters with them.",
+            "PG087", snapshot.role, "Statements are logged together with their parameters.",
             f"ALTER ROLE {ident(snapshot.role)} IN DATABASE {ident(database_of(snapshot))} SET "
             "log_parameter_max_length = 0;",
         )  # fmt: skip
@@ -187,17 +187,18 @@ def server_versions(snapshot: Snapshot) -> Iterator[Finding]:
         if releases.affected(server.number, fixed):
             yield make_finding(
                 "PG090", f"PostgreSQL {server.version}",
-                f"{identifier} is closed in {snapshot.major}.{fixed[snapshot.major]}; this is "
+                f"{identifier} is fixed in {snapshot.major}.{fixed[snapshot.major]}; this is "
                 f"{server.version}.", update,
             )  # fmt: skip
     if snapshot.major < releases.OLDEST_MAJOR:
         yield make_finding(
-            "PG090", f"PostgreSQL {server.version}", "This version is older than what is known here.", update
+            "PG090", f"PostgreSQL {server.version}", "This version is older than any that this check knows.", update
         )
     elif releases.affected(server.number, releases.SECURITY_RELEASE) and not snapshot.target.embedded:
         yield make_finding(
             "PG091", f"PostgreSQL {server.version}",
-            f"{snapshot.major}.{newest} closes holes that {server.version} has ({releases.SECURITY_RELEASE_CLOSES}).",
+            f"{snapshot.major}.{newest} fixes vulnerabilities of {server.version} "
+            f"({releases.SECURITY_RELEASE_CLOSES}).",
             update,
         )  # fmt: skip
     end = releases.END_OF_LIFE.get(snapshot.major)

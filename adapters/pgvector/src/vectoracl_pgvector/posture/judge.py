@@ -68,7 +68,10 @@ def _all(snapshot: Snapshot) -> Iterator[Finding]:
     yield from _unread(snapshot)
     if snapshot.server is not None and not snapshot.server.role_exists:
         yield make_finding(
-            "PG029", snapshot.role, f"There is no role {snapshot.role}.", f"CREATE ROLE {ident(snapshot.role)} LOGIN;"
+            "PG029",
+            snapshot.role,
+            f"The role {snapshot.role} does not exist.",
+            f"CREATE ROLE {ident(snapshot.role)} LOGIN;",
         )
         return
     for topic in (runtime_role, session, server_versions, extensions, schema_and_database, logs, backups):
@@ -83,7 +86,7 @@ def _all(snapshot: Snapshot) -> Iterator[Finding]:
         return
     if snapshot.table.kind not in "rp":
         yield make_finding(
-            "PG027", name_of(snapshot.table), "It is not an ordinary or partitioned table, so it cannot carry "
+            "PG027", name_of(snapshot.table), "This is not an ordinary or partitioned table, so it cannot have "
             "policies.",
             advice("Point the configuration at the table behind it, or move the rows into a table."),
         )  # fmt: skip
@@ -127,7 +130,7 @@ def _facts(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
     vector = next((e for e in snapshot.read("extensions", Extension) if e.name == "vector"), None)
     facts.append(("pgvector", vector.version if vector else "not installed"))
     facts.append(("table", object_name(snapshot.target.schema, snapshot.target.table)))
-    guessed = " (a guess: say it with --tenant-column)" if snapshot.target.guessed else ""
+    guessed = " (a guess: confirm it with --tenant-column)" if snapshot.target.guessed else ""
     facts.append(("tenant column", f"{(snapshot.tenant.column and snapshot.tenant) or 'none'}{guessed}"))
     facts.append(("setting", snapshot.target.setting))
     facts.append(("partitions and children", str(len(snapshot.children))))
@@ -138,6 +141,6 @@ def _facts(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
 def _unread(snapshot: Snapshot) -> Iterator[Finding]:
     for name in sorted(snapshot.missing):
         yield make_finding(
-            "PG110", name, f"The server refused to answer the part “{name}”, so it could not be judged.",
+            "PG110", name, f"The server refused the query “{name}”, so this part could not be judged.",
             advice("Let the checking role read the system catalogs (the default grants of pg_catalog to PUBLIC)."),
         )  # fmt: skip

@@ -60,7 +60,8 @@ def row_security(snapshot: Snapshot) -> Iterator[Finding]:
                 and _has_no_privilege(snapshot, relation)
             ):
                 yield make_finding(
-                    "PG104", at, f"{at} has no forced row-level security, and no role of the application may name it.",
+                    "PG104", at, f"{at} has no forced row-level security, and the application's roles cannot query it "
+                    "directly.",
                     " ".join([enable, force, *_policy(snapshot, relation, sql)]),
                 )  # fmt: skip
                 continue
@@ -113,8 +114,8 @@ def policies(snapshot: Snapshot) -> Iterator[Finding]:
     if any(b.binding is Binding.SETTING for b in bounds):
         yield make_finding(
             "PG039", name_of(table), "The policies compare the tenant with a setting that the role itself can set.",
-            advice("Nothing to mend at grade engine. For grade credential give each tenant a role of its own and "
-                   "compare the tenant column with CURRENT_USER."),
+            advice("Nothing to fix for grade engine. For grade credential give each tenant its own role and compare "
+                   "the tenant column with CURRENT_USER."),
         )  # fmt: skip
 
 
@@ -144,15 +145,16 @@ def _policies_of(snapshot: Snapshot, relation: Relation) -> Iterator[Finding]:
         if policy.applies and names and snapshot.target.setting not in names:
             yield make_finding(
                 "PG036", f"{name_of(relation)}.{policy.name}",
-                f"Policy {policy.name} reads {', '.join(sorted(names))}; configured is {snapshot.target.setting}.", fix,
+                f"Policy {policy.name} reads {', '.join(sorted(names))}; the configured setting is "
+                f"{snapshot.target.setting}.", fix,
             )  # fmt: skip
         if not snapshot.target.foreign and policy.permissive and policy.roles == ["public"] and policy.name.startswith(
             "vectoracl_"
         ):  # fmt: skip
             yield make_finding(
                 "PG041", f"{name_of(relation)}.{policy.name}",
-                f"Policy {policy.name} on {name_of(relation)} is for every role: an earlier version made it.",
-                advice("Run `vectoracl provision`: it makes the policies of this version, in one transaction."),
+                f"Policy {policy.name} on {name_of(relation)} applies to every role: an earlier version created it.",
+                advice("Run `vectoracl provision`: it creates the policies of this version, in one transaction."),
             )  # fmt: skip
         if any(b.binding is Binding.SETTING and b.lenient for b in bounds) and not _strictly_narrowed(
             snapshot, snapshot.policies[relation.oid], policy
@@ -173,9 +175,8 @@ def _of_token(snapshot: Snapshot, policy: Policy, table: str) -> str:
         return f"ALTER POLICY {ident(policy.name)} ON {table} {clauses(policy.command, condition)};"
     if "auth.jwt()" in text:
         return advice(
-            f"Write what auth.jwt() reads in its place: {snapshot.tenant.sql} = {claims} ->> 'CLAIM' (-> "
-            "'app_metadata' "
-            "before it, if the claim is there), with a claim that the user cannot change: nothing of user_metadata."
+            f"Replace auth.jwt() with what it reads: {snapshot.tenant.sql} = {claims} ->> 'CLAIM' (preceded by -> "
+            "'app_metadata' if the claim is there). Use a claim that the user cannot change, not user_metadata."
         )
     return ""
 
@@ -250,7 +251,7 @@ def related(snapshot: Snapshot) -> Iterator[Finding]:
                 condition = snapshot.condition(table.type_text)
                 create = f" CREATE POLICY tenant ON {sql} USING ({condition}) WITH CHECK ({condition});"
                 yield make_finding(
-                    "PG100", at, f"{snapshot.role} is granted {joined(mine)} on {at}, where no policy holds.",
+                    "PG100", at, f"{snapshot.role} is granted {joined(mine)} on {at}, where no policy applies.",
                     f"ALTER TABLE {sql} ENABLE ROW LEVEL SECURITY; {force}"
                     + ("" if snapshot.policies[table.oid] else create),
                 )  # fmt: skip

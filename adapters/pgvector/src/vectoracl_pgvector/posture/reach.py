@@ -135,7 +135,7 @@ class Walk:
             name = f"{kind} {ident(function.schema, function.name)}({function.arguments})"
             yield make_finding(
                 "PG131", function.display_name,
-                f"{function.display_name} runs as {self.graph.name(function.owner)}, and what it does is not proved: "
+                f"{function.display_name} runs as {self.graph.name(function.owner)}, and is not proved harmless: "
                 f"{power}.",
                 _revoke(self.graph, f"EXECUTE ON {name}", function.executors, self.actors)
                 or advice(f"ALTER {name} SECURITY INVOKER, or let another role own it."),
@@ -192,8 +192,7 @@ class Walk:
             finding = make_finding(
                 "PG132", entry.display_name,
                 f"{entry.display_name} reads {', '.join(view.catalogs)} as {self.graph.name(view.owner)}, which "
-                "PostgreSQL keeps "
-                "from the runtime role.", self._revoke_table(entry),
+                "PostgreSQL does not grant to the runtime role.", self._revoke_table(entry),
             )  # fmt: skip
         for ref in view.refs:
             if ref in self.graph.relations:
@@ -207,8 +206,7 @@ class Walk:
                 finding = make_finding(
                     "PG132", entry.display_name,
                     f"{entry.display_name} reads {relation.schema}.{relation.name} as {self.graph.name(view.owner)}, "
-                    "for whom "
-                    "another policy holds, or none.",
+                    "to which another policy applies, or none.",
                     f"ALTER VIEW {ident(view.schema, view.name)} SET (security_invoker = true);"
                     if view.kind == "v" else advice(f"Drop the rules on {entry.display_name}."),
                 )  # fmt: skip
@@ -217,9 +215,8 @@ class Walk:
     def _copy(self, other: OtherRelation, roles: frozenset[int], entry: OtherRelation) -> Finding | None:
         if other.kind == "f":
             return make_finding(
-                "PG138", other.display_name, f"{other.display_name} is a foreign table: who reads it is not the "
-                "session's role, and no "
-                "policy holds there.", self._revoke_table(other),
+                "PG138", other.display_name, f"{other.display_name} is a foreign table: it is read as another "
+                "role, and no policy applies there.", self._revoke_table(other),
             )  # fmt: skip
         if not other.content or recognised.relation(other, self.graph):
             return None
@@ -231,8 +228,7 @@ class Walk:
         return make_finding(
             "PG130", other.display_name,
             f"{self.graph.snapshot.role} can read {other.display_name}{via}, which has {', '.join(other.content[:4])} "
-            "and no policy "
-            "that is proved to bind the tenant: it can hold copies of governed rows.",
+            "and no policy that is proved to bind the tenant: it can hold copies of governed rows.",
             self._revoke_table(other),
         )  # fmt: skip
 
@@ -265,7 +261,7 @@ class Walk:
     def _revoke_table(self, other: OtherRelation) -> str:
         return _revoke(
             self.graph, f"ALL ON TABLE {ident(other.schema, other.name)}", other.readers, self.actors
-        ) or advice(f"Take {other.display_name} out of the runtime role's reach, or give it the tenant's policy.")
+        ) or advice(f"Revoke the runtime role's access to {other.display_name}, or add the tenant's policy to it.")
 
 
 def _revoke(graph: Graph, what: str, grantees: Iterable[int], actors: frozenset[int]) -> str:
@@ -283,7 +279,8 @@ def _native(graph: Graph) -> Iterator[Finding]:
         if reached:
             yield make_finding(
                 "PG133", function.display_name,
-                f"{function.display_name} is written in {function.language}, which no privilege of PostgreSQL binds.",
+                f"{function.display_name} is written in {function.language}, which PostgreSQL's privileges do not "
+                "bind.",
                 _revoke(graph, f"EXECUTE ON FUNCTION {ident(function.schema, function.name)}({function.arguments})",
                         function.executors, graph.runtime) or advice(f"Drop {function.display_name}."),
             )  # fmt: skip
@@ -292,9 +289,9 @@ def _native(graph: Graph) -> Iterator[Finding]:
         if unknown or not native.owned_by_superuser:
             yield make_finding(
                 "PG133", f"extension {native.extension} {native.version}",
-                f"{unknown} functions in native code of the extension {native.extension} {native.version} (such as "
-                f"{native.example}) are not what is known of it.",
-                advice(f"Compare it with what its makers ship; then accept it with a reason, or DROP EXTENSION "
+                f"{unknown} native functions of the extension {native.extension} {native.version} (such as "
+                f"{native.example}) are not recognised.",
+                advice(f"Compare them with the extension's release; then accept them with a reason, or DROP EXTENSION "
                        f"{ident(native.extension)}."),
             )  # fmt: skip
 
@@ -311,8 +308,8 @@ def _leakproof(graph: Graph) -> Iterator[Finding]:
         extra = sorted(set(oids) - recognised.system_leakproof())
         if extra:
             yield make_finding(
-                "PG083", "pg_catalog", f"{len(extra)} functions of PostgreSQL's own are marked LEAKPROOF that it does "
-                f"not mark (OIDs {', '.join(map(str, extra[:5]))}).",
+                "PG083", "pg_catalog", f"{len(extra)} of PostgreSQL's own functions are marked LEAKPROOF, which "
+                f"they are not by default (OIDs {', '.join(map(str, extra[:5]))}).",
                 advice("ALTER FUNCTION … NOT LEAKPROOF for each: SELECT oid::regprocedure FROM pg_proc WHERE oid = …"),
             )  # fmt: skip
 
@@ -325,8 +322,8 @@ def _triggers(graph: Graph) -> Iterator[Finding]:
         if not function_proofs.computes_only(trigger.language, trigger.source, ""):
             at = f"{trigger.schema}.{trigger.table}.{trigger.name}"
             yield make_finding(
-                "PG141", at, f"The trigger {at} gets every row that is written, and what its function does with them "
-                "is not proved.", f"DROP TRIGGER {ident(trigger.name)} ON {ident(trigger.schema, trigger.table)};",
+                "PG141", at, f"The trigger {at} receives every row that is written, and its function is not proved "
+                "harmless.", f"DROP TRIGGER {ident(trigger.name)} ON {ident(trigger.schema, trigger.table)};",
             )  # fmt: skip
 
 
@@ -335,8 +332,8 @@ def _rules(graph: Graph) -> Iterator[Finding]:
     for schema, table, name in graph.snapshot.rows.get("rewrite_rules", []):
         at = f"{schema}.{table}.{name}"
         yield make_finding(
-            "PG132", at, f"The rule {at} acts as the owner of the table whenever a tenant writes, and what it does is "
-            "not proved.", f"DROP RULE {ident(name)} ON {ident(schema, table)};",
+            "PG132", at, f"The rule {at} runs as the owner of the table whenever a tenant writes, and is not proved "
+            "harmless.", f"DROP RULE {ident(name)} ON {ident(schema, table)};",
         )  # fmt: skip
 
 
@@ -352,7 +349,7 @@ def _policies(graph: Graph, before: Iterable[Finding]) -> Iterator[Finding]:
             known.add(subject)
             yield make_finding(
                 "PG035", subject, f"Policy {code.policy} uses {code.uses}, which is not part of PostgreSQL.",
-                advice("Write the policy with the tenant column, pg_catalog.current_setting and pg_catalog.= alone."),
+                advice("Use only the tenant column, pg_catalog.current_setting and pg_catalog.= in the policy."),
             )  # fmt: skip
 
 
@@ -375,7 +372,8 @@ def _system(graph: Graph, actors: frozenset[int]) -> Iterator[Finding]:
             sql = f"REVOKE {one.privilege}{f' ({ident(column)})' if column else ''} ON TABLE {schema}.{ident(bare)}"
         grantee = None if one.grantee == PUBLIC else graph.name(one.grantee)
         yield make_finding(
-            "PG134", at, f"{graph.name(one.grantee)} has {one.privilege} on {at}, which PostgreSQL keeps from it.",
+            "PG134", at, f"{graph.name(one.grantee)} has {one.privilege} on {at}, which PostgreSQL does not grant by "
+            "default.",
             f"{sql} FROM {role(grantee)};",
         )  # fmt: skip
 
@@ -417,7 +415,7 @@ def _owned(graph: Graph) -> Iterator[Finding]:
         users = sorted(one.used_by for one in graph.owned if one.what == what and one.used_by)
         use = f", which {users[0]} uses" if users else ""
         yield make_finding(
-            "PG137", what, f"{graph.snapshot.role} owns or can own {what}{use}: it can change what runs for others.",
+            "PG137", what, f"{graph.snapshot.role} owns or can own {what}{use}: it can change what other roles run.",
             advice(f"ALTER {what} OWNER TO a role that the runtime role cannot become."),
         )  # fmt: skip
 
@@ -436,7 +434,7 @@ def _outside(graph: Graph, actors: frozenset[int]) -> Iterator[Finding]:
             continue
         if one.kind == "language":
             yield make_finding(
-                "PG133", f"language {one.name}", f"The untrusted language {one.name} is marked trusted, so that every "
+                "PG133", f"language {one.name}", f"The untrusted language {one.name} is marked trusted, so every "
                 "role may write native code.", advice(f"Mark {one.name} untrusted again, or drop it."),
             )  # fmt: skip
             continue

@@ -107,7 +107,7 @@ class Graph:
             return why
         for relation in self.snapshot.relations:
             if self.oids.get(relation.owner) in roles:
-                return f"{relation.owner} owns {relation.schema}.{relation.name} and can take its row security away"
+                return f"{relation.owner} owns {relation.schema}.{relation.name} and can disable its row security"
         for node in self.nodes.values():
             if usable(node.readers, roles) and not self.bound(roles, node.oid):
                 relation = self.tree[node.oid]

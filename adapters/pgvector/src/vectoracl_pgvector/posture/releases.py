@@ -42,7 +42,8 @@ PGVECTOR_HOLES: Final[tuple[tuple[tuple[int, ...], tuple[int, ...], bool, str], 
     ((0, 0, 0), (0, 8, 6), True,
      "CVE-2026-18022: whoever may build an IVFFlat index on a 32-bit server can write out of bounds; fixed in 0.8.6"),
     ((0, 5, 0), (0, 8, 4), False,
-     "VACUUM beside writers can damage an HNSW index, whose searches then miss hits; fixed in 0.8.3 and 0.8.4"),
+     "VACUUM with concurrent writers can damage an HNSW index, whose searches then miss hits; fixed in 0.8.3 and "
+     "0.8.4"),
 )  # fmt: skip
 
 # Reach past grants, by membership. The last ones are the administrators of managed services.

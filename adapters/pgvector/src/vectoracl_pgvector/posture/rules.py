@@ -1,6 +1,6 @@
 """The rules of the PostgreSQL posture check, in one table. An id never changes its meaning and is never reused.
 
-    PG00x PG01x  the role and the session      PG07x  ways round the policy
+    PG00x PG01x  the role and the session      PG07x  ways around the policies
     PG02x        row-level security            PG08x  schema and database
     PG03x PG04x  policies                      PG09x  versions
     PG05x        grants                        PG10x  related tables and side channels
@@ -107,7 +107,7 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
     ("PG035", "A policy could not be proven to bind the tenant", _W, True,
      "The condition mentions the tenant column, but through a function, a subquery, a narrowing cast or an "
      "operator whose meaning the catalog does not show. It may be right; what cannot be proven counts as open."),
-    ("PG036", "The policy reads another setting than the configured one", _W, False,
+    ("PG036", "The policy reads a different setting than the configured one", _W, False,
      "The database compares the tenant with a setting that vectoracl does not set, so every search is empty. "
      "Either the policy or the configuration has the wrong name."),
     ("PG037", "The runtime role can replace code that the table runs", _E, True,
@@ -172,7 +172,7 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
     ("PG069", "Rows that name no tenant are accepted", _N, False,
      "A row without a tenant, or with an empty one, has no owner: no tenant's policy shows it and no deletion finds "
      "it. A constraint makes the write fail instead."),
-    # --- ways round the policy
+    # --- ways around the policies
     ("PG070", "A view reads the table with rights that bypass the policy", _E, True,
      "A view without security_invoker runs as its owner. This owner bypasses row security, so the view shows "
      "all tenants to everyone who may read it."),
@@ -197,7 +197,7 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
     ("PG077", "A publication sends the table without a row filter", _N, False,
      "Logical replication reads the log and ignores policies: the subscriber gets every tenant's rows."),
     # --- schema and database
-    ("PG080", "Others may create objects in a schema that the table relies on", _W, True,
+    ("PG080", "Other roles may create objects in a schema that the table relies on", _W, True,
      "A role that may create functions, operators or tables in the schema can shadow objects that the owner's "
      "scripts and SECURITY DEFINER functions resolve by name, and so run code with their rights."),
     ("PG081", "The runtime role may create schemas", _W, True,
@@ -270,9 +270,9 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
      "suggests it. If it is another column, every other line of this report is about the wrong one."),
     ("PG112", "A column is missing", _E, False,
      "The configuration names a column that the table does not have, so operations fail."),
-    ("PG113", "A column has another type or dimension than the configuration", _E, True,
+    ("PG113", "A column's type or dimension differs from the configuration", _E, True,
      "Writes and searches fail, or rank by the numbers of another embedder."),
-    ("PG115", "The vectors are of the other precision than the configuration", _W, False,
+    ("PG115", "The precision of the vectors differs from the configuration", _W, False,
      "Vectors are cast between single and half precision when they are written and read. Nothing fails, but unlike in "
      "the configuration, stored vectors are rounded, or take twice the space."),
     # --- moves between tiers
@@ -303,7 +303,7 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
     ("PG134", "Rights on PostgreSQL's objects beyond its defaults", _E, True,
      "Rights were granted that PostgreSQL or an extension withholds: pg_statistic contains values of every tenant's "
      "rows, pg_authid the passwords, and functions that read files, logs or pages read them without policies."),
-    ("PG135", "The runtime role may change a parameter that only superusers change", _E, True,
+    ("PG135", "The runtime role may change a parameter that is reserved for superusers", _E, True,
      "SET or ALTER SYSTEM on such a parameter can load code into sessions, switch triggers off or write statements to "
      "logs. The check does not guess which of them are harmless."),
     ("PG136", "The runtime role has a predefined role that acts on others", _E, True,

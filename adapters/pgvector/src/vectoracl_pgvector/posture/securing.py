@@ -99,7 +99,7 @@ class _Script:
         todo = [*self._roles(), *self._database(), *self._statements(_SERVER)]
         lines = [head, "-- Nothing to change."]
         if todo:
-            how = "-- Run it as a superuser, or as the role that made the other roles."
+            how = "-- Run it as a superuser, or as the role that created the other roles."
             lines = [head, how, "BEGIN;", *todo, "COMMIT;"]
         return "\n".join(lines) + "\n"
 
@@ -117,7 +117,8 @@ class _Script:
         if self._new_role or not self._application.owns_database:
             return
         database, role = ident(database_of(self._snapshot)), ident(self._role)
-        yield f"-- A database's owner can make schemas in it, and drop every table in public. {self._owner} gets it."
+        yield f"-- A database's owner can create schemas in it and drop every table in public: {self._owner} owns it "
+        "now."
         yield _create_role(self._owner, "NOLOGIN NOSUPERUSER NOBYPASSRLS")
         yield _grant_membership([self._owner, self._snapshot.role])
         yield f"ALTER DATABASE {database} OWNER TO {ident(self._owner)};"
@@ -129,7 +130,7 @@ class _Script:
             yield (
                 f"-- {self._snapshot.role} administers the server: no policy binds the application while it connects "
                 "as\n"
-                f"-- {self._snapshot.role}. It gets a role that it connects as from now on; give it a password: "
+                f"-- {self._snapshot.role}. From now on it connects as a new role; set its password: "
                 f"ALTER ROLE {ident(self._role)} PASSWORD '…';"
             )
             yield _create_role(self._role, "LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOINHERIT")
@@ -157,7 +158,7 @@ class _Script:
         lines = [
             f"-- {name_of(self._table)}: each row belongs to the tenant in {snapshot.tenant or 'tenant_id'}{guess}.",
             "-- Run it as a superuser, or as the table's owner where it may create roles. The application connects",
-            f"-- as {self._role} and says the tenant in each transaction, before anything else:",
+            f"-- as {self._role} and sets the tenant at the start of each transaction:",
             f"--     SELECT set_config({setting}, 'TENANT', true);",
             *self._column_first(),
             "BEGIN;",
@@ -215,7 +216,7 @@ class _Script:
             return
         text = (
             f" rows of {name_of(self._table)} have no tenant. Nothing was changed. Look at them: SELECT * FROM "
-            f"{self._sql} WHERE {condition}; give each its tenant, or delete it, and run this again."
+            f"{self._sql} WHERE {condition}; set the tenant of each, or delete it, and run this again."
         )
         body = (
             f"DECLARE orphans bigint; BEGIN SELECT count(*) INTO orphans FROM {self._sql} WHERE {condition}; "
@@ -257,8 +258,8 @@ class _Script:
             return
         schema = ident(self._table.schema)
         existing = {r.owner for r in self._snapshot.relations}
-        yield f"-- {self._role} could take the policies off while it owns the table: {self._owner} owns it from now"
-        yield "-- on, and migrations run as that role."
+        yield f"-- {self._role} could drop the policies while it owns the table: from now on {self._owner} owns it,"
+        yield "-- and migrations run as that role."
         if self._owner not in existing:
             yield _create_role(self._owner, "NOLOGIN NOSUPERUSER NOBYPASSRLS")
         yield _grant_membership([self._owner])
@@ -320,11 +321,10 @@ class _Script:
                 c for c in _DATA if c in self._used_privileges() and not any(p.command in (_DATA[c], "*") for p in mine)
             ]
             if self._replaced(relation):
-                yield "-- The policies that are there show more than a tenant's rows. This one narrows them."
+                yield "-- The existing policies show more than a tenant's rows. This one narrows them."
                 yield (
                     f"CREATE POLICY {ident(_unused_name('tenant_only', names))} ON {sql} AS RESTRICTIVE FOR ALL TO "
-                    f"{role} "
-                    f"USING ({condition}) WITH CHECK ({condition});"
+                    f"{role} USING ({condition}) WITH CHECK ({condition});"
                 )
             if open_ and not mine:
                 yield (
@@ -368,10 +368,10 @@ class _Script:
         if self._application.owns_database and not self._new_role:
             remaining = [f for f in remaining if f.rule.id != "PG081"]
         if self._new_role:
-            yield f"-- Look again as the new role: vectoracl check --role {self._role}"
+            yield f"-- Check again as the new role: vectoracl check --role {self._role}"
         if not remaining:
             return
-        yield "-- Left for a person to decide; nothing of it is changed above:"
+        yield "-- Left for you to decide; the script changes none of this:"
         for one in remaining:
             yield f"-- [{one.rule.id}, {one.rule.severity}] {_comment_line(one.message)}"
             yield from (f"--     {_comment_line(line)}" for line in one.fix.splitlines())

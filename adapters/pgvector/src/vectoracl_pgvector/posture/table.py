@@ -76,9 +76,7 @@ def tenant_column(snapshot: Snapshot) -> Iterator[Finding]:
     if column is None:
         name = snapshot.tenant.column or "tenant_id"
         if snapshot.tenant.key is not None:
-            yield make_finding(
-                "PG060", at, f"{at} has no column {name}, in which {snapshot.tenant} was looked for.", _SAY
-            )
+            yield make_finding("PG060", at, f"{at} has no column {name}, which should hold {snapshot.tenant}.", _SAY)
             return
         yield make_finding(
             "PG060", at, f"{at} has no tenant column" + (f" {name}." if snapshot.target.tenant_column else "."),
@@ -88,9 +86,9 @@ def tenant_column(snapshot: Snapshot) -> Iterator[Finding]:
     if snapshot.target.guessed:
         rest = f" It could also be {', '.join(snapshot.target.others[:4])}." if snapshot.target.others else ""
         yield make_finding(
-            "PG111", at, f"That {snapshot.tenant} says whose a row of {at} is, is a guess.{rest}",
-            advice(f"Say it: vectoracl check --table {at} --tenant-column \"{snapshot.tenant}\"; or another column, or "
-                   "column->>key of a JSON column."),
+            "PG111", at, f"{snapshot.tenant} is only a guess for the tenant of {at}.{rest}",
+            advice(f"Confirm it: vectoracl check --table {at} --tenant-column \"{snapshot.tenant}\"; or name another "
+                   "column, or column->>key of a JSON column."),
         )  # fmt: skip
     if snapshot.tenant.key is not None:
         yield from _json_tenant(snapshot, table, column)
@@ -108,11 +106,12 @@ def tenant_column(snapshot: Snapshot) -> Iterator[Finding]:
         )
     # A default that is the session's own tenant tags a row with the scope that it is written under.
     if column.default is not None and not column.generated and not settings_in(column.default):
-        yield make_finding("PG063", subject, "Rows that name no tenant get one by default.",
+        yield make_finding("PG063", subject, "Rows without a tenant get one by default.",
                      f"ALTER TABLE {sql} ALTER COLUMN {name} DROP DEFAULT;")  # fmt: skip
     if column.type_name in ("citext", "bpchar") or not column.deterministic:
         yield make_finding(
-            "PG064", subject, f"Tenants of the type {column.type_text} with this collation can compare as equal.",
+            "PG064", subject, f"Different tenants can compare as equal in the type {column.type_text} with this "
+            "collation.",
             advice("Drop the policies and keys of the column, run the next line, and create them again:")
             + f'\nALTER TABLE {sql} ALTER COLUMN {name} TYPE text COLLATE "C";',
         )  # fmt: skip
@@ -121,12 +120,12 @@ def tenant_column(snapshot: Snapshot) -> Iterator[Finding]:
 def _json_tenant(snapshot: Snapshot, table: Relation, column: Column) -> Iterator[Finding]:
     at, sql = name_of(table), ident(table.schema, table.name)
     if column.type_name not in JSON_KINDS:
-        yield make_finding("PG060", at, f"{at}.{column.name} is not of type json or jsonb: it has no key.", _SAY)
+        yield make_finding("PG060", at, f"{at}.{column.name} is not of type json or jsonb, so it has no keys.", _SAY)
         return
     needed = literal(snapshot.tenant.key or "")
     if not any(needed in check and "IS NOT NULL" in check for check in column.checks):
         yield make_finding(
-            "PG069", f"{at}.{snapshot.tenant}", f"{at} accepts rows whose {column.name} names no tenant.",
+            "PG069", f"{at}.{snapshot.tenant}", f"{at} accepts rows whose {column.name} contains no tenant.",
             f"ALTER TABLE {sql} ADD CHECK ({snapshot.tenant.sql} IS NOT NULL AND {snapshot.tenant.sql} <> '');",
         )  # fmt: skip
 
@@ -142,8 +141,9 @@ def expected_columns(snapshot: Snapshot) -> Iterator[Finding]:
         if column is None:
             yield make_finding(
                 "PG112", f"{at}.{name}", f"{at} has no column {name}.",
-                advice("Run `vectoracl provision`, which adds what a later version needs; or correct the name under "
-                       "columns in the configuration."),
+                advice("Run `vectoracl provision`, which adds the columns that newer versions need; or correct the "
+                "name "
+                       "under columns in the configuration."),
             )  # fmt: skip
         elif {column.type_name, kind} == {"vector", "halfvec"} and column.modifier in (-1, dimension):
             yield make_finding(
@@ -180,9 +180,9 @@ def keys(snapshot: Snapshot) -> Iterator[Finding]:
         if snapshot.target.foreign and index.constraint_type == "p" and len(index.keys) == 1:
             yield make_finding(
                 "PG068", f"{name_of(relation)}.{index.name}",
-                f"The primary key of {name_of(relation)} is {keys[0]} alone, the same over all tenants.",
-                advice("Let ids be random (uuid) or drawn by the server. A key with the tenant in front of it is "
-                       "better, where the application's own statements allow it (ON CONFLICT, foreign keys)."),
+                f"The primary key of {name_of(relation)} is {keys[0]} alone, so ids are shared by all tenants.",
+                advice("Use random ids (uuid), or ids that the server generates. A key that begins with the tenant is "
+                       "better, where the application's statements (ON CONFLICT, foreign keys) allow it."),
             )  # fmt: skip
             continue
         plain = len(keys) == len(index.keys) and not index.exclusion
@@ -198,7 +198,8 @@ def keys(snapshot: Snapshot) -> Iterator[Finding]:
                 where = f" WHERE {index.predicate}" if index.predicate else ""
                 fix += f" CREATE UNIQUE INDEX {ident(index.name)} ON {sql} ({columns([tenant, *keys])}){where};"
         yield make_finding("PG065", f"{name_of(relation)}.{index.name}",
-                     f"{index.name} is unique over all tenants: {', '.join(k or 'an expression' for k in index.keys)}.",
+                     f"{index.name} is unique across all tenants: "
+                     f"{', '.join(k or 'an expression' for k in index.keys)}.",
                      fix)  # fmt: skip
 
 
@@ -220,8 +221,8 @@ def foreign_keys(snapshot: Snapshot) -> Iterator[Finding]:
             yield make_finding(
                 "PG103", f"{key.schema}.{key.table}.{key.name}",
                 f"{key.name} refers to {key.to_schema}.{key.to_table}, which has no tenant.",
-                advice(f"Keep it if {key.to_schema}.{key.to_table} is the same for all tenants. If its rows are a "
-                       "tenant's, give it the tenant's column, and a policy, too."),
+                advice(f"Keep it if {key.to_schema}.{key.to_table} is the same for all tenants. If its rows belong "
+                       "to tenants, add the tenant column and a policy to it."),
             )  # fmt: skip
             continue
         here, there = ident(key.schema, key.table), ident(key.to_schema, key.to_table)
@@ -239,11 +240,12 @@ def foreign_keys(snapshot: Snapshot) -> Iterator[Finding]:
         else:
             fix = drop
             if snapshot.target.foreign:
-                fix = advice(f"Give {key.schema}.{key.table} the tenant's column, and refer to both: the tenant and "
+                fix = advice(f"Add the tenant column to {key.schema}.{key.table}, and reference both: the tenant and "
                              f"{', '.join(key.to_columns)}.")  # fmt: skip
         yield make_finding(
             "PG066" if key.direction == "in" else "PG067", f"{key.schema}.{key.table}.{key.name}",
-            f"{key.name} goes from {key.schema}.{key.table} to {key.to_schema}.{key.to_table} without the tenant.", fix,
+            f"{key.name} refers from {key.schema}.{key.table} to {key.to_schema}.{key.to_table} without the "
+            "tenant.", fix,
         )  # fmt: skip
 
 
@@ -274,8 +276,8 @@ def indexes(snapshot: Snapshot) -> Iterator[Finding]:
         parts = root if root.startswith('"') else ident(*root.split(".", 1))
         yield make_finding(
             "PG105", parts.replace('"', ""), f"An approximate index on {', '.join(sorted(tables))} holds many tenants.",
-            advice("Keep it until something replaces it: partitions by tenant, each with an index (`vectoracl "
-                   "provision --adopt` makes them), or a partial index for each large tenant. Then it can go."),
+            advice("Keep it until it is replaced by partitions by tenant, each with an index (`vectoracl provision "
+                   "--adopt` creates them), or by a partial index for each large tenant. Then drop it."),
         )  # fmt: skip
 
 
@@ -314,7 +316,6 @@ def catalog(snapshot: Snapshot) -> Iterator[Finding]:
     if snapshot.table is not None:
         yield make_finding(
             "PG106", name_of(snapshot.table), f"Row estimates of {len(snapshot.relations)} relations, and the bounds "
-            "of their "
-            "partitions, are open to every role that can connect.",
-            advice("Let no stranger run SQL; name partitions by a number or a hash instead of by the tenant."),
+            "of their partitions, can be read by every role that can connect.",
+            advice("Let no untrusted user run SQL; name partitions by a number or a hash instead of by the tenant."),
         )  # fmt: skip
