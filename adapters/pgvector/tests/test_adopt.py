@@ -214,7 +214,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("renamed twice", {"metadata": {"Tenant_ID": "x", "adopted_Tenant_ID": "y"}}, "is there already"),
     ("type", {"metadata": {"lang": 3}}, "'lang'"),
     ("no object", {"metadata": "[1]"}, "not a JSON object"),
-    ("both", {"metadata": {"price": 1}, "price": "2"}, "both a column and in the metadata"),
+    ("both", {"metadata": {"price": 1}, "price": "2"}, "both a column and a metadata key"),
     ("long number", {"price": "0.12345678901234567890123"}, "more digits"),
     ("large integer", {"metadata": {"n": 2**60}}, "2**53"),
 ]
@@ -285,8 +285,8 @@ def test_langchain(old: Old) -> None:
         ("id int PRIMARY KEY, tenant_id text, org_id text, embedding vector(3)", {}, "could be tenant_id or org_id"),
         ("id int PRIMARY KEY, text text, content text, tenant_id text, embedding vector(3)", {}, "text could be"),
         ("id int PRIMARY KEY, tenant_id text, a vector(3), b vector(3)", {}, "vector could be a or b"),
-        ("id int PRIMARY KEY, tenant_id text, embedding vector(4)", {}, "vectors of 4 numbers"),
-        ("id int PRIMARY KEY, tenant_id text", {}, "no such column of type vector"),
+        ("id int PRIMARY KEY, tenant_id text, embedding vector(4)", {}, "vectors with 4 dimensions"),
+        ("id int PRIMARY KEY, tenant_id text", {}, "no column of type vector"),
         ("id int PRIMARY KEY, owner text, embedding vector(3)", {}, "There is no default"),
         ("a int, tenant_id text, embedding vector(3)", {}, "id of a chunk"),
         ("id int PRIMARY KEY, tenant_id text, embedding vector(3)", {"tenant": "nope"}, "no such column"),
@@ -346,13 +346,13 @@ def test_parts_of_a_partitioned_table(old: Old) -> None:
 
 def test_no_such_table_and_our_own(old: Old) -> None:
     for name in ("nothing", "public.nothing", "a.b.c.d.e", "'; DROP TABLE docs; --"):
-        with pytest.raises(RefusedError, match="There is no table"):
+        with pytest.raises(RefusedError, match="can see no table"):
             old.plan(name)
     for name in ("vectoracl.chunks", "vectoracl.chunks_default", "vectoracl.chunks_tenants"):
         with pytest.raises(RefusedError, match="belongs to vectoracl"):
             old.plan(name)
     old.app.execute("CREATE OR REPLACE VIEW seen AS SELECT 1 AS one")
-    with pytest.raises(RefusedError, match="is no table"):
+    with pytest.raises(RefusedError, match="is not a table"):
         old.plan("seen")
 
 

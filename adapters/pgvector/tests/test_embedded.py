@@ -369,7 +369,7 @@ def test_folders_that_are_refused(tmp_path):
         embedded.start(tmp_path / "cluster")
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
-    with pytest.raises(ConfigError, match="Everyone"):
+    with pytest.raises(ConfigError, match="All users"):
         embedded.start(tmp_path / "open")
     if os.geteuid() == 0:
         (tmp_path / "foreign").mkdir()

@@ -66,7 +66,7 @@ def test_no_answer_of_the_server_is_a_server_that_cannot_be_reached(state: str, 
         ("53100", "unavailable", "disk"),
         ("53200", "unavailable", "memory"),
         ("57P01", "unavailable", "Try again"),
-        ("57P03", "unavailable", "starts, stops or recovers"),
+        ("57P03", "unavailable", "starting, stopping or recovering"),
         ("42501", "rejected", "privilege"),
         ("42704", "not_provisioned", "provision"),
         ("42883", "not_provisioned", "provision"),
@@ -180,7 +180,7 @@ def test_five_causes_on_the_way_there_have_five_texts(server: Any) -> None:
         "dns": "unreachable", "refused": "unreachable", "timeout": "unreachable", "tls": "tls", "auth": "auth",
     }  # fmt: skip
     assert len({one.message for one in said.values()}) == 5
-    expected = {"dns": "DNS", "refused": "Nothing listens", "timeout": "in time", "tls": "sslmode", "auth": "password"}
+    expected = {"dns": "DNS", "refused": "server listens", "timeout": "in time", "tls": "sslmode", "auth": "password"}
     for name, words in expected.items():
         assert words in said[name].message
     assert "host=no-such-host.invalid, port=5432, dbname=app, user=ann" in said["dns"].message
@@ -313,7 +313,7 @@ LIMITS = {
     ),
     "words asked": (
         "SELECT to_tsvector('simple', string_agg(md5(i::text), ' ')) FROM generate_series(1, 40000) AS i",
-        False, "too_large", "was asked for",
+        False, "too_large", "query text",
     ),
     "an index row": (
         "CREATE TEMP TABLE t (x text PRIMARY KEY);; INSERT INTO t SELECT string_agg(md5(i::text), '') "

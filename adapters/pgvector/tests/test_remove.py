@@ -247,7 +247,7 @@ def test_an_owner_who_may_not_analyze_the_catalogs_says_who_has_to(provisioned: 
         analyzed(store)
         _, line = move.remove(owner, store.pg, NAME)
         with psycopg.connect(store.bootstrap, autocommit=True) as boss:
-            for statement in line.partition("at once: ")[2].split(";"):
+            for statement in line.partition("remove it now: ")[2].split(";"):
                 boss.execute(statement.encode())
         assert mentions(store) == []
 
@@ -302,7 +302,7 @@ def test_two_at_once_and_a_transaction_that_holds_on(provisioned: Any) -> None:
         fill(acl, GONE, documents=1)
         with owner_of(store) as one, owner_of(store) as other:
             one.execute("SELECT pg_advisory_lock(hashtextextended('vectoracl-move:vectoracl:vectoracl.chunks', 0))")
-            with pytest.raises(v.RefusedError, match="under way"):
+            with pytest.raises(v.RefusedError, match="in progress"):
                 move.remove(other, store.pg, NAME)
         with psycopg.connect(store.runtime) as connection, owner_of(store) as owner:
             from vectoracl_pgvector import join

@@ -72,7 +72,7 @@ def test_more_than_2000_dimensions_get_an_index(provisioned: Any) -> None:
         (finding,) = [one for one in posture.findings if one.rule.id in ("PG113", "PG115")]
         assert "vectoracl provision" in finding.fix
     told = " ".join(provision(config))
-    assert "the vectors are of the type halfvec now" in told
+    assert "the vectors now have the type halfvec" in told
     assert "'acme' has a vector index again" in told
     assert column(store) == {"halfvec(2100)"}
     (index,) = indexes(store)
@@ -217,6 +217,6 @@ def test_a_move_under_way_is_not_disturbed(provisioned: Any) -> None:
     store = provisioned(metadata={})
     with owner_of(store) as mover:
         mover.execute("SELECT pg_advisory_lock(hashtextextended('vectoracl-move:vectoracl:vectoracl.chunks', 0))")
-        with pytest.raises(v.RefusedError, match="under way"):
+        with pytest.raises(v.RefusedError, match="in progress"):
             provision(store.changed(type="halfvec"))
     assert column(store) == {"vector(8)"}

@@ -90,8 +90,8 @@ class PgvectorAdapter:
         else:
             return rows  # type: ignore[no-any-return]  # a request's reply is typed by the request
         raise UnsupportedPredicateError(
-            "This store has no words to search in: it was provisioned before there were lexical queries. "
-            "`vectoracl provision` adds them (it rewrites the table, and nobody reads or writes meanwhile).",
+            "This store cannot be searched by words: it was provisioned by a version without lexical queries. "
+            "`vectoracl provision` adds them (it rewrites the table, and blocks reads and writes while it runs).",
             field="query",
         ) from cause
 
@@ -130,7 +130,7 @@ class PgvectorAdapter:
     def delete(self, operation: Delete) -> Flow[int | None]:
         """Delete and count."""
         if operation.refs is None and operation.document is None and operation.where is None:
-            raise RefusedError("A delete needs a selector; there is none that means everything.")
+            raise RefusedError("A delete needs a selector; no selector means everything.")
         replies = yield from self._compile.delete(operation)
         return int(replies[-1])
 
@@ -157,9 +157,9 @@ class PgvectorAdapter:
     def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
         """Rank over all tenants, for `hazmat`: needs the owner's connection."""
         if self.config.owner_dsn is None and self.config.embedded is None:
-            raise RefusedError("An unscoped search needs owner_dsn: the runtime role can reach no other tenant.")
+            raise RefusedError("An unscoped search needs owner_dsn: the runtime role cannot reach other tenants.")
         if not isinstance(query, VectorQuery):
-            raise UnsupportedPredicateError("An unscoped search takes a vector.", field="query")
+            raise UnsupportedPredicateError("An unscoped search needs a vector.", field="query")
         self._check_half(query.vector)
         settings = (SAFE_PATH, ("enable_indexscan", "off"))
         rows = yield from RankAll(None, self._compile.rank_all(query, k), settings)
@@ -172,7 +172,7 @@ class PgvectorAdapter:
 
     def _query(self, query: ResolvedQuery) -> ResolvedQuery:
         if not isinstance(query, VectorQuery) and not self.config.lexical:
-            raise UnsupportedPredicateError("This store keeps no words: lexical = false.", field="query")
+            raise UnsupportedPredicateError("This store does not index words: lexical = false.", field="query")
         if not isinstance(query, Lexical):
             self._check_half(query.vector)
         return query
@@ -185,4 +185,4 @@ class PgvectorAdapter:
         if float(np.abs(rows).max(initial=0.0)) > _HALF_MAX:
             raise InvalidInputError(f"A number of the vector is beyond ±{_HALF_MAX:.0f}, the range of halfvec.")
         if self.config.metric == "cosine" and not rows.astype(np.float16).any(axis=1).all():
-            raise InvalidInputError("A vector is zero in half precision, and the cosine needs a direction.")
+            raise InvalidInputError("A vector is zero in half precision, and cosine similarity needs a direction.")

@@ -122,7 +122,7 @@ class Compiler:
         kind = self._fields[name]
         json_type = _JSON_TYPE.get(kind.element)
         if json_type is None:
-            raise UnsupportedPredicateError(f"The field {name!r} is not counted by its values.", field=name)
+            raise UnsupportedPredicateError(f"The field {name!r} cannot be counted by value.", field=name)
         stored = f"{self._metadata} -> {literal(name)}"
         if not kind.is_list:
             return Values(stored, "stored", f" WHERE jsonb_typeof(stored) = '{json_type}'")

@@ -68,7 +68,7 @@ class Columns(Model):
         if reserved:
             raise ValueError(
                 f"{', '.join(reserved)}: queries use that name for something else. Rename the column, here and in the "
-                f"table; it cannot be {', '.join(sorted(_OURS))}"
+                f"table; reserved names are {', '.join(sorted(_OURS))}"
             )
         return self
 
@@ -110,9 +110,9 @@ class AcceptEntry(Model):
                 f"{', '.join(sorted(ACCEPTABLE))} can"
             )
         if not self.object.strip("*?. ()"):
-            raise ValueError("object names what is accepted, not everything")
+            raise ValueError("object must name what is accepted, not everything")
         if len(self.reason.split()) < 2:
-            raise ValueError("reason says in a few words why this is no danger")
+            raise ValueError("reason must say in a few words why this is harmless")
         return self
 
     def plain(self) -> Accept:

@@ -26,8 +26,8 @@ from vectoracl_pgvector.posture import releases
 from vectoracl_pgvector.tiers import move, retype
 from vectoracl_pgvector.tiers.shadow_copy import marker
 
-_MOVING = "a move is under way, and this tenant has an unfinished one: list again when it has ended"
-_BROKEN_OFF = "a move was broken off; this finishes it, and demote instead of promote takes it back"
+_MOVING = "a move is in progress, and this tenant has an unfinished one: list again when it has ended"
+_BROKEN_OFF = "a move was interrupted; promote completes it, and demote undoes it"
 
 
 class PgOperator:
@@ -131,7 +131,7 @@ class PgOperator:
                     raise
                 raise refusal from None
             if changed:
-                done.append(f"the vectors are of the type {self._config.type} now")
+                done.append(f"the vectors now have the type {self._config.type}")
             done += retype.build_indexes(connection, self._config, progress)
             done.append(f"schema version {schema.VERSION} is in place: {self._names.table}")
             if adopt is not None:
@@ -151,11 +151,11 @@ class PgOperator:
                 for statement in schema.roles(self._config):
                     connection.execute(statement)
                 without_password = [role for role in created_roles if not self._set_password(connection, role)]
-        done = ["roles, extension and schema are there"]
+        done = ["roles, extension and schema are in place"]
         if without_password:
             done.append(
-                f"{' and '.join(without_password)} have no password yet: set one with \\password in psql, or let them "
-                "in by a rule of pg_hba.conf that needs none"
+                f"{' and '.join(without_password)} have no password yet: set one with \\password in psql, or "
+                "permit them by a rule of pg_hba.conf that needs none"
             )
         return done
 
@@ -187,7 +187,7 @@ class PgOperator:
             raise ConfigError(
                 'The database has no extension "vector". As a superuser: '
                 f"CREATE EXTENSION vector WITH SCHEMA {quote(self._config.extension_schema or EXTENSION_SCHEMA)}; "
-                "(`vectoracl provision --sql` prints all that a superuser runs.)"
+                "(`vectoracl provision --sql` prints everything that a superuser runs.)"
             )
         version = row[0]
         if releases.parts(version) < releases.PGVECTOR_NEEDED:

@@ -45,26 +45,27 @@ def script(config: PgvectorConfig) -> str:
     """Return everything as one script for psql: roles and extension, then the tables as the owner."""
     owner, runtime = quote(config.owner_role), quote(config.runtime_role)
     return "\n".join([
-        "-- Run all of it: psql -v ON_ERROR_STOP=1 -f FILE, as a superuser or as the administrator of a managed server",
-        "-- (CREATEROLE and CREATE on the database; the extension has to be there, or one that it may create).",
+        "-- Run the whole script: psql -v ON_ERROR_STOP=1 -f FILE, as a superuser or as the administrator of a "
+        "managed server",
+        "-- (CREATEROLE and CREATE on the database; the extension must exist, or be one that it may create).",
         *roles(config),
         "",
-        "-- The roles have no passwords yet. In psql, which asks for them and sends only what is made of them:",
+        "-- The roles have no passwords yet. Set them in psql, which sends only a verifier of each:",
         f"--   \\password {config.owner_role}",
         f"--   \\password {config.runtime_role}",
         "",
-        f"-- As {config.owner_role}; who may not become it connects as it and begins here:",
+        f"-- As {config.owner_role}; a role that may not SET ROLE to it connects as it and begins here:",
         f"SET ROLE {owner};",
         "BEGIN;",
-        "-- While a statement waits for a table, everybody waits behind it. If this part ends with 55P03, nothing was",
+        "-- While a statement waits for a table, all others wait behind it. If this part ends with 55P03, nothing was",
         "-- changed: run it again when no long transaction is open.",
         f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s';",
         *migrations(config),
         "COMMIT;",
-        "-- Where this changed vector to halfvec, or back, tenants' own partitions have no vector index now and are",
-        "-- searched exactly: `vectoracl provision` builds them, beside readers and writers.",
+        "-- If this changed vector to halfvec, or back, tenants' own partitions have no vector index now and are",
+        "-- searched exactly: `vectoracl provision` builds the indexes, without blocking readers or writers.",
         "RESET ROLE;",
-        f"-- {runtime} serves. An administrator who need not be {owner} again: REVOKE {owner} FROM CURRENT_USER;",
+        f"-- {runtime} serves requests. If you no longer need to act as {owner}: REVOKE {owner} FROM CURRENT_USER;",
         "",
     ])  # fmt: skip
 

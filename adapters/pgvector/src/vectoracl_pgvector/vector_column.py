@@ -64,7 +64,7 @@ def check(connection: psycopg.Connection[Any], config: PgvectorConfig, store: st
     if kind not in ("vector", "halfvec") or modifier not in (config.dimension, -1):
         holds = f"{kind}({modifier})" if modifier > 0 else kind
         raise RefusedError(
-            f"The column {config.columns.vector} of {names.table} is of type {holds}, and the configuration says "
+            f"The column {config.columns.vector} of {names.table} is of type {holds}, but the configuration says "
             f"{config.type}({config.dimension}). Set the dimension to that of the table, or name another table and "
             "copy the chunks there (vectoracl copy --reembed).",
             field="dimension",

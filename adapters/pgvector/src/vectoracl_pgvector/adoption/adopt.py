@@ -129,7 +129,7 @@ class _Adoption:
             "SELECT pg_catalog.to_regtype(%s)::pg_catalog.oid::int8", (name,), prepare=False
         ).fetchone()
         if row is None or row[0] is None:
-            raise RefusedError(f"The database has no type {name}. Set extension_schema to where the extension is.")
+            raise RefusedError(f"The database has no type {name}. Set extension_schema to the schema of the extension.")
         return int(row[0])
 
     def _record(self, row: _Row) -> Record:
@@ -168,7 +168,7 @@ class _Adoption:
         extra = {key: value for key, value in (_load(row.extra) or {}).items() if value is not None}
         both = metadata.keys() & extra.keys()
         if both:
-            raise RefusedError(f"The key {min(both)!r} is both a column and in the metadata: leave one out.")
+            raise RefusedError(f"The key {min(both)!r} is both a column and a metadata key: leave one out.")
         return self._checks.metadata({**metadata, **extra})
 
     # --- checking
@@ -259,9 +259,9 @@ class _Adoption:
     def plan(self) -> Iterator[str]:
         """Yield the plan's lines, as SQL comments and SQL."""
         source = self._source
-        yield f"-- Adopt {source.table} into {self._names.table}. {source.table} is read and never changed."
+        yield f"-- Adopt {source.table} into {self._names.table}. {source.table} is only read, never changed."
         yield f"-- tenant      {source.tenant}"
-        yield f"-- document    {source.document or f'{source.chunk} (each chunk is a document of its own)'}"
+        yield f"-- document    {source.document or f'{source.chunk} (each chunk is its own document)'}"
         yield f"-- chunk id    {source.chunk}"
         yield f"-- text        {'->>'.join((source.text, *source.text_keys)) if source.text else 'none: left empty'}"
         rounded = " (rounded to half precision)" if self._half and source.vector_type == "vector" else ""
@@ -340,7 +340,9 @@ class _Adoption:
         done += self._drop_helper()
         large = sorted(tenant for tenant, count in findings.tenants.items() if count > self._config.promote_rows)
         if large:
-            done.append(f"worth a partition of their own (vectoracl tenants promote): {', '.join(map(ascii, large))}")
+            done.append(
+                f"large enough for their own partition (vectoracl tenants promote): {', '.join(map(ascii, large))}"
+            )
         return done
 
     def _groups(self, rows: Collection[_Row]) -> adoption.Groups:
@@ -443,8 +445,8 @@ class _Adoption:
             over = (row[0] if row is not None else 0) - self._matched[tenant]
             if over > 0:
                 yield (
-                    f"{over} chunks of {tenant!a} were adopted from {self._source.table} and have no row there any "
-                    "more: delete them by their ids if they are to go here too"
+                    f"{over} chunks of {tenant!a} were adopted from {self._source.table} and no longer have a row "
+                    "there: delete them by id if they should be removed here too"
                 )
 
     def _drop_helper(self) -> Iterator[str]:
@@ -461,7 +463,7 @@ class _Adoption:
             with self._connection.transaction():
                 self._connection.execute(statement, prepare=False)
         except psycopg.errors.InsufficientPrivilege:
-            yield f"now remove the policy that let the rows be read, as the owner of {table}: {statement};"
+            yield f"now drop the policy that made the rows readable, as the owner of {table}: {statement};"
         else:
             yield f"removed the policy {HELPER} of {table}"
 
@@ -478,5 +480,7 @@ def _load(text: str | None) -> Any:
 def _float(text: str) -> float:
     number = float(text)
     if Decimal(repr(number)) != Decimal(text):
-        raise InvalidInputError("The metadata holds a number with more digits than a float keeps.", field="metadata")
+        raise InvalidInputError(
+            "The metadata holds a number with more digits than a float can represent.", field="metadata"
+        )
     return number

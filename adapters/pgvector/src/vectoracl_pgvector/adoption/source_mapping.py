@@ -117,7 +117,7 @@ def find(connection: psycopg.Connection[Any], config: PgvectorConfig, source: st
     oid, schema, table, kind = _table(connection, config, source)
     full = f"{quote(schema)}.{quote(table)}"
     if kind not in "rp":
-        raise RefusedError(f"{full} is no table (a view has no rows of its own); name the table behind it.")
+        raise RefusedError(f"{full} is not a table (a view has no rows itself); name the table behind it.")
     _readable(connection, config, oid, full)
     columns = _columns(connection, oid)
     rows = connection.execute(
@@ -129,7 +129,7 @@ def find(connection: psycopg.Connection[Any], config: PgvectorConfig, source: st
     ).fetchall()
     leaves = tuple(f"{quote(space)}.{quote(name)}" for space, name, leaf in rows if leaf == "r")
     if len(leaves) + sum(leaf == "p" for _, _, leaf in rows) < len(rows):
-        raise RefusedError(f"{full} has foreign tables among its parts; copy those into ordinary ones first.")
+        raise RefusedError(f"{full} has foreign tables among its parts; copy them into ordinary tables first.")
     key = tuple(
         row[0]
         for row in connection.execute(
@@ -162,7 +162,7 @@ def _table(connection: psycopg.Connection[Any], config: PgvectorConfig, source: 
             break
     if row is None:
         raise RefusedError(
-            f"There is no table {source!r} that {config.owner_role} can see. Write it as schema.table; if it is there, "
+            f"{config.owner_role} can see no table {source!r}. Write it as schema.table; if it exists, "
             f"grant USAGE on its schema to {config.owner_role}."
         )
     oid, schema, table, kind, own = row
@@ -189,9 +189,9 @@ def _readable(connection: psycopg.Connection[Any], config: PgvectorConfig, oid: 
         raise RefusedError(f"{config.owner_role} cannot read {full}. As its owner: GRANT SELECT ON {full} TO {role};")
     if active and (restricted or not opened):
         raise RefusedError(
-            f"Row-level security of {full} may hide rows from {config.owner_role}, and a copy that lacks them would "
-            f"pass for whole. As its owner: CREATE POLICY {HELPER} ON {full} FOR SELECT TO {role} USING (true); "
-            "(restrictive policies have to go, or copy from a table without them)."
+            f"Row-level security of {full} may hide rows from {config.owner_role}, and the copy would lack them "
+            f"unnoticed. As its owner: CREATE POLICY {HELPER} ON {full} FOR SELECT TO {role} USING (true); "
+            "(drop restrictive policies, or copy from a table without them)."
         )
 
 
@@ -267,7 +267,7 @@ class _Finder:
     def _known(self, name: str, role: str) -> Column:
         column = self._columns.get(name)
         if column is None:
-            raise RefusedError(f"adopt.{role} names {name!r}, and {self._table} has no such column.")
+            raise RefusedError(f"adopt.{role} names {name!r}, but {self._table} has no such column.")
         return column
 
     def _part(self, role: str, configured: str | None) -> Part | None:
@@ -297,7 +297,7 @@ class _Finder:
     def _ambiguous(self, role: str, candidates: list[str]) -> None:
         raise RefusedError(
             f"{self._table}: {role} could be {' or '.join(candidates)}. "
-            f'Say which: [stores.NAME.adopt] {role} = "{candidates[0]}"'
+            f'Name one: [stores.NAME.adopt] {role} = "{candidates[0]}"'
         )
 
     def _vector(self) -> str:
@@ -311,12 +311,12 @@ class _Finder:
         if len(candidates) > 1:
             self._ambiguous("vector", candidates)
         if not candidates or self._columns[candidates[0]].kind not in ("vector", "halfvec"):
-            raise RefusedError(f"{self._table} has no such column of type vector or halfvec.")
+            raise RefusedError(f"{self._table} has no column of type vector or halfvec.")
         column = self._columns[candidates[0]]
         if column.modifier not in (-1, self._config.dimension):
             raise RefusedError(
-                f"{self._table}.{column.name} holds vectors of {column.modifier} numbers and the store is configured "
-                f"for {self._config.dimension}. Set dimension, or embed the texts anew."
+                f"{self._table}.{column.name} holds vectors with {column.modifier} dimensions, but the store is "
+                f"configured for {self._config.dimension}. Set dimension, or embed the texts again."
             )
         return column.name
 
@@ -338,10 +338,10 @@ class _Finder:
             if keys:
                 return Part(metadata, keys[0])
         less = [name for name in LESS_TELLING if name in self._columns]
-        hint = f" If it is {less[0]}, which may mean something else, say that." if less else ""
+        hint = f" If it is {less[0]}, whose name can mean something else, name it explicitly." if less else ""
         raise RefusedError(
             f"{self._table} has no column, and its metadata no key, with a well-known name for the tenant.{hint} "
-            'Say it: [stores.NAME.adopt] tenant = "COLUMN" (or "COLUMN->>KEY" for a key of a JSON column). '
+            'Set it: [stores.NAME.adopt] tenant = "COLUMN" (or "COLUMN->>KEY" for a key of a JSON column). '
             "There is no default."
         )
 
@@ -352,7 +352,7 @@ class _Finder:
         if configured is not None and configured not in self._columns and "->>" in configured:
             column, *keys = steps(configured)
             if self._known(column, "text").kind not in {*kinds, "json", "jsonb"}:
-                raise RefusedError(f"adopt.text: the column {column!r} holds no JSON.")
+                raise RefusedError(f"adopt.text: the column {column!r} does not hold JSON.")
             return column, tuple(keys)
         text_column = self._choose("text", configured, _TEXT, kinds)
         # langchain_pg_embedding keeps the text of a chunk in `document`.
@@ -398,7 +398,7 @@ class _Finder:
         if column is None:
             raise RefusedError(
                 f"{self._table} has no primary key of one column and no column with a well-known name for the id of a "
-                'chunk. Say it: [stores.NAME.adopt] chunk = "COLUMN"'
+                'chunk. Set it: [stores.NAME.adopt] chunk = "COLUMN"'
             )
         return column
 

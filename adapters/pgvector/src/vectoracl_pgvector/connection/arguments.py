@@ -53,7 +53,7 @@ def _escaped(value: str) -> str:
 def check_encoding(connection: Connection[Any] | AsyncConnection[Any]) -> None:
     """Refuse a connection of the application's that would read what we send, UTF-8, as something else."""
     if connection.info.encoding != "utf-8":
-        raise RefusedError("The client_encoding of this connection is not UTF8, which is what the adapter sends.")
+        raise RefusedError("The client_encoding of this connection is not UTF8, in which the adapter sends its values.")
 
 
 def connect_errors(pool: Pool) -> int:

@@ -31,13 +31,13 @@ class Cause:
 
 _BAD_DSN: Final = Cause(
     "bad_dsn",
-    "The dsn is not a valid connection string of PostgreSQL (postgresql://user@host/database). Correct it; an @, / or "
-    "% in a password is written as %40, %2F or %25.",
+    "The dsn is not a valid PostgreSQL connection string (postgresql://user@host/database). In a password, write @, / "
+    "and % as %40, %2F and %25.",
 )
 _TIMEOUT: Final = Cause(
     "unreachable",
     "PostgreSQL did not answer in time ({where}). Check the host and the port, and whether a firewall drops the "
-    "packets; connect_timeout says how long to wait.",
+    "packets; connect_timeout sets how long to wait.",
 )
 _ANSWERED: Final = Cause(
     "rejected",
@@ -46,8 +46,8 @@ _ANSWERED: Final = Cause(
 )
 _NO_ANSWER: Final = Cause(
     "unreachable",
-    "The connection was closed before PostgreSQL answered ({where}). Check that it is PostgreSQL that listens there, "
-    "and the server's log.",
+    "The connection was closed before PostgreSQL answered ({where}). Check that PostgreSQL listens there, "
+    "and check the server's log.",
 )
 # The first that is found counts. What the server said comes before what TLS and the network say: of several addresses
 # or of TLS and plain text, one may have answered.
@@ -60,65 +60,66 @@ _CAUSES: Final[tuple[tuple[str, Cause], ...]] = (
     (
         r"is starting up|is shutting down|in recovery mode|not (yet )?accepting connections$|hot standby mode"
         r"|recovery state has not|server login has been failing|server conn crashed",
-        Cause("unavailable", "PostgreSQL is there and takes no connections now: it starts, stops or recovers "
+        Cause("unavailable", "PostgreSQL accepts no connections now: it is starting, stopping or recovering "
               "({where}). Try again.", retryable=True),
     ),
     (
         r"too many connections|connection slots|too many clients|no more connections allowed|max_client_conn"
         r"|max clients reached",
-        Cause("too_many_connections", "PostgreSQL is there and has no free connection left for this role ({where}). "
-              "Lower pool_max, raise max_connections or the role's CONNECTION LIMIT, or put a pooler before it.",
+        Cause("too_many_connections", "PostgreSQL has no free connection left for this role ({where}). "
+              "Lower pool_max, raise max_connections or the role's CONNECTION LIMIT, or use a pooler.",
               retryable=True),
     ),
     (
         r'database "[^\n]*" does not exist|no such database|database "[^\n]*" is not currently accepting',
-        Cause("no_database", "PostgreSQL is there, and the database is not, or takes no connections ({where}). "
+        Cause("no_database", "The database does not exist, or accepts no connections ({where}). "
               "Create it (createdb), or correct the dsn."),
     ),
     (
         r"permission denied for database",
-        Cause("permission", "PostgreSQL is there, and the role may not connect to this database ({where}). As the "
+        Cause("permission", "The role may not connect to this database ({where}). As the "
               "database's owner: GRANT CONNECT ON DATABASE … TO the role."),
     ),
     (
         r"pg_hba\.conf",
-        Cause("auth", "PostgreSQL is there, and no line of its pg_hba.conf lets this user in from here ({where}). Add "
-              "one, or set sslmode = require in the dsn where it only takes encrypted connections."),
+        Cause("auth", "No line of PostgreSQL's pg_hba.conf permits this user from this host ({where}). Add "
+              "one, or set sslmode = require in the dsn if the server accepts only encrypted connections."),
     ),
     (
         r"startup parameter|unrecognized configuration parameter|invalid value for parameter"
         r"|permission denied to set parameter|permission denied to set role",
-        Cause("startup_parameter", "The server, or a pooler before it, refuses a parameter that is sent with the "
-              "connection ({where}). Take `options` and others like it out of the dsn and of PGOPTIONS, or let the "
-              "pooler pass them on (ignore_startup_parameters of PgBouncer)."),
+        Cause("startup_parameter", "The server, or a pooler in front of it, refuses a start-up parameter of the "
+              "connection ({where}). Remove `options` and similar parameters from the dsn and from PGOPTIONS, or "
+              "let the pooler accept them (ignore_startup_parameters of PgBouncer)."),
     ),
     (
         r"no password supplied|authentication failed|authentication method|not permitted to log in"
         r'|role "[^\n]*" does not exist|user not found|no such user|SASL|SCRAM|requires a password|empty password',
-        Cause("auth", "PostgreSQL is there and refused the login ({where}). Check that the role exists, has LOGIN and "
+        Cause("auth", "PostgreSQL refused the login ({where}). Check that the role exists, has LOGIN and "
               "a password, and that the dsn has the same one."),
     ),
     (
         r"SSL|TLS|certificate",
-        Cause("tls", "The encrypted connection could not be made ({where}). Check sslmode and sslrootcert in the dsn, "
+        Cause("tls", "The encrypted connection could not be established ({where}). Check sslmode and sslrootcert in "
+        "the dsn, "
               "and the name, the issuer and the dates of the server's certificate."),
     ),
     (r"failed: [^\s:]+:  ", _ANSWERED),
     (
         r"resolve host|translate host name|[Nn]ame or service not known|nodename nor servname|getaddrinfo",
-        Cause("unreachable", "The name of the host could not be resolved ({where}). Check its spelling in the dsn, and "
+        Cause("unreachable", "The host name could not be resolved ({where}). Check its spelling in the dsn, and "
               "the DNS of this machine."),
     ),
     (
         r"Connection refused|No such file or directory",
-        Cause("unreachable", "Nothing listens there for PostgreSQL ({where}). Check that the server runs, that "
-              "listen_addresses covers this address, and the port."),
+        Cause("unreachable", "No PostgreSQL server listens at this address ({where}). Check that the server runs, "
+              "that listen_addresses covers this address, and the port."),
     ),
     (r"timeout expired|timed out", _TIMEOUT),
     (
         r"No route to host|etwork is unreachable|Host is down",
-        Cause("unreachable", "The network has no way to that host ({where}). Check the address, the VPN and the "
-              "firewall."),
+        Cause("unreachable", "The host cannot be reached over the network ({where}). Check the address, the VPN "
+              "and the firewall."),
     ),
 )  # fmt: skip
 _COMPILED: Final = tuple((re.compile(pattern, re.MULTILINE), cause) for pattern, cause in _CAUSES)

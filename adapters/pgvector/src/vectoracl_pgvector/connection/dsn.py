@@ -40,7 +40,7 @@ class Connections:
             return self._config.owner_dsn.reveal(self._base)
         if self._config.dsn is not None:
             raise ConfigError(
-                "This needs the owner's connection: add owner_dsn to the store. It is not needed to serve."
+                "This needs the owner's connection: add owner_dsn to the store. Serving requests does not need it."
             )
         return self._embedded("owner")
 

@@ -62,15 +62,15 @@ class Extension:
         if not rows:
             raise PostureError(
                 'The database has no extension "vector". As a superuser: CREATE EXTENSION vector WITH SCHEMA '
-                f"{quote(configured or EXTENSION_SCHEMA)}; (`vectoracl provision --sql` prints all that a superuser "
-                "runs.)"
+                f"{quote(configured or EXTENSION_SCHEMA)}; (`vectoracl provision --sql` prints everything that a "
+                "superuser runs.)"
             )
         schema, oid, usable, role = rows[0]
         if configured is not None and configured != schema:
             raise PostureError(
                 f"The extension vector is in the schema {quote(schema)}, and extension_schema says "
                 f"{quote(configured)}. Set "
-                f'extension_schema = "{schema}" in the store\'s configuration, or leave it out: it is found.'
+                f'extension_schema = "{schema}" in the store\'s configuration, or leave it out: it is detected.'
             )
         if "%" in schema:
             raise PostureError(

@@ -31,7 +31,7 @@ def mapped(error: BaseException, *, debug: bool, action: str = "write", writes: 
 
 def _mapped(error: BaseException, action: str, *, writes: bool) -> VectorACLError:
     if isinstance(error, PoolTimeout):
-        text = "No connection became free in time. Raise pool_max, or find what holds the connections."
+        text = "No connection became free in time. Raise pool_max, or find out what holds the connections."
         return StoreError(text, code="pool_timeout", adapter=ADAPTER, sent="no")
     if isinstance(error, PoolClosed):
         return ClosedError("The connection pool was closed.")
@@ -42,7 +42,7 @@ def _mapped(error: BaseException, action: str, *, writes: bool) -> VectorACLErro
         # A connection that is lost while results are read comes as the bare DatabaseError, without a SQLSTATE.
         lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | OSError)
         if lost or type(error) is psycopg.DatabaseError:
-            text = "The connection to PostgreSQL was lost or could not be made."
+            text = "The connection to PostgreSQL was lost or could not be established."
             return StoreError(text, code="unavailable", adapter=ADAPTER, retryable=True)
         if isinstance(error, psycopg.DataError | psycopg.ProgrammingError | ValueError | TypeError):
             return StoreError("A value could not be sent to PostgreSQL.", code="bad_value", adapter=ADAPTER, sent="no")
@@ -50,11 +50,11 @@ def _mapped(error: BaseException, action: str, *, writes: bool) -> VectorACLErro
     diag = getattr(error, "diag", None)
     match state:
         case "22012":
-            return DeniedError("The write touches a chunk outside of what this handle may write.", action=action)
+            return DeniedError("The write touches a chunk that this handle may not write.", action=action)
         case "23514" if getattr(diag, "constraint_name", None) == CONSTRAINT:
             text = (
-                "This tenant is moved to another partition now. If it stays so, the move was broken off in its last "
-                "moment: `vectoracl tenants list` ends what is left of one."
+                "This tenant is being moved to another partition. If this error persists, the move was interrupted "
+                "in its last step: `vectoracl tenants list` cleans up after it."
             )
             return StoreError(text, code="moving", adapter=ADAPTER, sent="no", retryable=True)
         case "22P02" if (field := foreign_form(error)) is not None:
@@ -91,7 +91,7 @@ def no_connection(refusal: StoreError | None = None) -> StoreError:
     """
     if refusal is not None and refusal.code != "unreachable":
         return StoreError(refusal.message, code=refusal.code, adapter=ADAPTER, sent="no", retryable=refusal.retryable)
-    text = "The connection to PostgreSQL was lost and no new one could be made in time."
+    text = "The connection to PostgreSQL was lost and no new one could be established in time."
     return StoreError(text, code="unavailable", adapter=ADAPTER, sent="no")
 
 

@@ -41,36 +41,37 @@ def _limit(state: str, source: str, *, writes: bool) -> tuple[str, str]:
     if _WORDS.search(source):
         if writes:
             return "too_large", (
-                "A text has more words than PostgreSQL's full text search keeps of one (1 MB of them), and nothing "
+                "A text has more words than PostgreSQL's full text search can store (1 MB of them), and nothing "
                 "was written. Split the chunk, or set lexical = false for this store."
             )
         return "too_large", (
-            "The text that was asked for has more words than PostgreSQL's full text search takes (1 MB of them); "
-            "nothing was read. Ask with a shorter text, or with a vector."
+            "The query text has more words than PostgreSQL's full text search accepts (1 MB of them); "
+            "nothing was read. Search with a shorter text, or with a vector."
         )
     if _KEY.search(source):
         return "too_large", (
-            f"A value is longer than an index of the table takes (about 2,700 bytes), and {nothing}. Use shorter ids, "
-            "or drop the index that somebody added on another column."
+            f"A value is longer than an index of the table accepts (about 2,700 bytes), and {nothing}. Use shorter "
+            "ids, or drop an index that was added on another column."
         )
     if _ROW.search(source):
         return "too_large", (
-            f"A row does not fit a page of PostgreSQL (8 kB) beside its vector, and {nothing}. Use shorter ids, or "
+            f"A row with its vector does not fit into one page of PostgreSQL (8 kB), and {nothing}. Use shorter ids, "
+            "or "
             'type = "halfvec", which halves the vector.'
         )
     if _METADATA.search(source):
-        return "too_large", f"The metadata of a chunk is larger than jsonb takes (256 MB), and {nothing}. Shorten it."
+        return "too_large", f"The metadata of a chunk is larger than jsonb accepts (256 MB), and {nothing}. Shorten it."
     if _VECTOR_INDEX.search(source):
         return "index_dimensions", (
-            "pgvector has no index for this many dimensions: HNSW takes 2,000 of vector and 4,000 of halfvec. Set "
+            "pgvector cannot index this many dimensions: HNSW accepts 2,000 of vector and 4,000 of halfvec. Set "
             'type = "halfvec" and run `vectoracl provision`, or leave the tenants in the shared partition, where they '
             "are searched without an index."
         )
     if _VECTOR.search(source):
-        return "dimensions", f"pgvector takes vectors of up to 16,000 dimensions, and {nothing}. Use a smaller model."
+        return "dimensions", f"pgvector accepts vectors of up to 16,000 dimensions, and {nothing}. Use a smaller model."
     if _MESSAGE.search(source):
-        return "too_large", f"One request is larger than PostgreSQL takes (1 GB), and {nothing}. Lower max_batch."
+        return "too_large", f"One request is larger than PostgreSQL accepts (1 GB), and {nothing}. Lower max_batch."
     return "limit", (
         f"A limit of PostgreSQL was reached (SQLSTATE {state}{', ' + source if source else ''}), and {nothing}. The "
-        "server's log says which."
+        "server's log names it."
     )

@@ -48,8 +48,8 @@ def migrate(
             if attempt < tries:
                 time.sleep(_PAUSE * attempt)
     raise StoreError(
-        f"{names.table} was in use all the time ({tries} waits of {wait:g} s), so nothing was changed.{holders} "
-        "Run it again when they have ended, or end one: SELECT pg_terminate_backend(PID);",
+        f"{names.table} was continuously in use ({tries} waits of {wait:g} s), so nothing was changed.{holders} "
+        "Run it again when these sessions have ended, or end one: SELECT pg_terminate_backend(PID);",
         code="locked",
         adapter="pgvector",
         sent="no",
@@ -73,4 +73,4 @@ def _holders(connection: psycopg.Connection[Any], names: Names) -> str:
     if not rows:
         return ""
     listed = ", ".join(f"{pid} ({table}{f', for {age}' if age else ''})" for pid, table, age in rows)
-    return f" Sessions that hold a table of the schema, by process id: {listed}."
+    return f" Sessions that hold a lock on a table of the schema, by process id: {listed}."

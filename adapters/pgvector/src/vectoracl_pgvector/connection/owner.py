@@ -77,6 +77,6 @@ def connect_owner(dsn: str, config: PgvectorConfig) -> Connection:
         raise ConfigError(
             f"owner_dsn connects as {connected.role!r}, and owner_role is {config.owner_role!r}{missing}. Connect as "
             f'that role; or as one that may become it (GRANT "{config.owner_role}" TO "{connected.role}"); or set '
-            f'owner_role = "{connected.role}". `vectoracl provision --sql` prints what makes the roles.'
+            f'owner_role = "{connected.role}". `vectoracl provision --sql` prints the SQL that creates the roles.'
         )
     return connect(dsn, config, role=config.owner_role)

@@ -86,7 +86,7 @@ class _Settings:
 
     def check_process(self) -> None:
         if os.getpid() != self.pid:
-            raise ClosedError("A connection pool is not used across a fork: call connect() in the child process.")
+            raise ClosedError("A connection pool cannot be used across a fork: call connect() in the child process.")
 
 
 class PgPort(_Settings):

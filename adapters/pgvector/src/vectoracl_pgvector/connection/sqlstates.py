@@ -22,8 +22,8 @@ class _Answer(NamedTuple):
 
 _SCHEMA: Final = _Answer(
     "not_provisioned",
-    "The schema is not what this configuration expects (SQLSTATE {state}). Run `vectoracl provision`; "
-    "`vectoracl check` shows what is there.",
+    "The schema does not match this configuration (SQLSTATE {state}). Run `vectoracl provision`; "
+    "`vectoracl check` shows the differences.",
 )
 _LOST: Final = _Answer(
     "unavailable",
@@ -42,7 +42,7 @@ _TABLE: Final[dict[str, _Answer]] = {
     "08": _LOST,
     "25006": _Answer(
         "unavailable",
-        "This PostgreSQL only reads now: it is a replica, or default_transaction_read_only is on. Write to the "
+        "This PostgreSQL is read-only now: it is a replica, or default_transaction_read_only is on. Write to the "
         "primary.",
         retryable=True,
     ),
@@ -54,7 +54,7 @@ _TABLE: Final[dict[str, _Answer]] = {
     "3D": _Answer("no_database", "The database does not exist (SQLSTATE {state}). Create it, or correct the dsn."),
     "3F000": _SCHEMA,
     "40001": _Answer(
-        "unavailable", "PostgreSQL rolled the transaction back, as others wrote meanwhile. Try again.", retryable=True
+        "unavailable", "PostgreSQL rolled the transaction back because of concurrent writes. Try again.", retryable=True
     ),
     "40P01": _Answer(
         "unavailable", "PostgreSQL rolled the transaction back to end a deadlock. Try again.", retryable=True
@@ -84,34 +84,35 @@ _TABLE: Final[dict[str, _Answer]] = {
     "53200": _Answer(
         "unavailable",
         "PostgreSQL has no memory left for this (SQLSTATE 53200). Nothing was changed. Write fewer chunks at a time, "
-        "or give it more.",
+        "or give the server more memory.",
         retryable=True,
     ),
     "53300": _Answer(
         "too_many_connections",
         "PostgreSQL has no free connection left for this role (SQLSTATE 53300). Lower pool_max, raise max_connections "
-        "or the role's CONNECTION LIMIT, or put a pooler before it.",
+        "or the role's CONNECTION LIMIT, or use a pooler.",
         retryable=True,
     ),
     "55P03": _Answer(
         "locked",
-        "Another transaction holds a lock on the table for longer than lock_timeout. Try again.",
+        "Another transaction held a lock on the table for longer than lock_timeout. Try again.",
         retryable=True,
     ),
     "57": _LOST,
     "57014": _Answer("timeout", "PostgreSQL stopped the statement at its time limit."),
     "57P03": _Answer(
-        "unavailable", "PostgreSQL takes no connections now: it starts, stops or recovers (SQLSTATE 57P03). Try again.",
+        "unavailable", "PostgreSQL accepts no connections now: it is starting, stopping or recovering (SQLSTATE "
+        "57P03). Try again.",
         retryable=True,
     ),
     "57P04": _Answer("no_database", "The database was dropped (SQLSTATE 57P04).", certain=False),
     "58": _Answer(
-        "system", "PostgreSQL met an error of its system, such as a file that cannot be read (SQLSTATE {state}). "
+        "system", "The server's operating system reported an error, such as an unreadable file (SQLSTATE {state}). "
         "Nothing was changed. The server's log has more.",
     ),
     "P0": _Answer(
-        "foreign_code", "A trigger or function that vectoracl did not make refused the statement (SQLSTATE {state}). "
-        "Nothing was changed. `vectoracl check` lists those on the table.",
+        "foreign_code", "A trigger or function that vectoracl did not create refused the statement (SQLSTATE {state}). "
+        "Nothing was changed. `vectoracl check` lists the triggers and functions of the table.",
     ),
     "XX": _Answer(
         "internal", "PostgreSQL reports an internal error or damaged data (SQLSTATE {state}). Nothing was changed. The "

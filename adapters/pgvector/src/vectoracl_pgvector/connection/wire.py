@@ -77,7 +77,7 @@ def _native(sql: str) -> tuple[bytes, int, tuple[str, ...]]:
             count += 1
             return f"${count}"
         if name is None:
-            raise psycopg.ProgrammingError("a percent sign in a statement is written twice")
+            raise psycopg.ProgrammingError("a percent sign in a statement must be written twice")
         if name not in names:
             names.append(name)
         return f"${names.index(name) + 1}"
@@ -144,7 +144,7 @@ def _message(context: Any, statement: Statement) -> _Message:
     text, count, names = _native(statement.sql)
     named = isinstance(params, Mapping)
     if count != (0 if named else len(params)) or bool(names) != named:
-        raise psycopg.ProgrammingError("a statement's values are not those that it names")
+        raise psycopg.ProgrammingError("the values do not match the placeholders of the statement")
     values: Sequence[Any] = [params[name] for name in names] if isinstance(params, Mapping) else params
     transformer = Transformer(context)
     dumped = transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
@@ -198,7 +198,7 @@ def _exchange(pgconn: PGconn, expected: int, until: float | None) -> PQGen[list[
         raise error_from_result(result, "utf-8")
     if len(results) != expected:
         pgconn.finish()
-        raise psycopg.InternalError("the answers do not belong to what was asked")
+        raise psycopg.InternalError("the number of results does not match the statements")
     return results
 
 

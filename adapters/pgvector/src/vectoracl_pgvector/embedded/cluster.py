@@ -64,7 +64,7 @@ def check(settings: Mapping[str, str]) -> None:
     """Refuse settings that are malformed or would open what `start` promises to keep shut. Raises: ConfigError."""
     for name, value in settings.items():
         if not _SETTING.match(name) or name in _OURS or any(ord(character) < 32 for character in value):
-            raise ConfigError("A setting of the embedded server has a wrong form, or is not the caller's to choose.")
+            raise ConfigError("A setting of the embedded server is malformed, or must not be set by the caller.")
 
 
 def check_version(folder: Folder, postgres: int) -> None:
@@ -73,8 +73,8 @@ def check_version(folder: Folder, postgres: int) -> None:
         version = (folder.cluster / "PG_VERSION").read_text("ascii").strip()
         if version != str(postgres):
             raise ConfigError(
-                f"The embedded server's data is PostgreSQL {version}'s: start it with postgres={version}, or dump it "
-                "and load it into a new folder."
+                f"The embedded server's data belongs to PostgreSQL {version}: start it with postgres={version}, or "
+                "dump it and load it into a new folder."
             )
 
 
@@ -134,7 +134,7 @@ def halt(folder: Folder, mode: str) -> None:
     until = time.monotonic() + 30
     while _is_alive(folder):
         if time.monotonic() > until:
-            raise _failure("The embedded PostgreSQL does not stop", folder)
+            raise _failure("The embedded PostgreSQL did not stop", folder)
         time.sleep(0.01)
     folder.sweep()
 
@@ -152,7 +152,7 @@ def launch(folder: Folder, postgres: int, settings: Mapping[str, str], *, tcp: b
         lock = folder.server_lock()
         try:
             if not lock.take():
-                raise _failure("The embedded PostgreSQL was started meanwhile", folder)
+                raise _failure("The embedded PostgreSQL was started by another process", folder)
             arguments = ("-D", identity.folder(folder.cluster), "-l", folder.log.name, "-W", "start")
             programs.run("pg_ctl", *arguments, cwd=folder.cluster, timeout=60, pass_fds=(lock.descriptor,))
         finally:

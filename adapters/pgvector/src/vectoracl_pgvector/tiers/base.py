@@ -101,8 +101,8 @@ class Mover:
     def _back_off(self, pause: float, deadline: float) -> float:
         if time.monotonic() + pause > deadline:
             raise RefusedError(
-                "The table was in use all the time, so the move was not made. Nothing is lost, and a copy that was "
-                "begun stays in step: call it again, or look in pg_locks for the transaction that does not end."
+                "The table was continuously in use, so the tenant was not moved. Nothing is lost, and a started copy "
+                "is kept in sync: try again, or look in pg_locks for the transaction that does not end."
             )
         time.sleep(pause)
         return min(pause * 2, 2.0)
@@ -139,11 +139,11 @@ class Mover:
         """Hold the lock of movers of this table. Raises: RefusedError if another one has it, or (*known*) no tenant."""
         key = self._move_lock_key
         if not self._fetch_value("SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))", (key,)):
-            raise RefusedError("Another move is under way on this table; call it again when that is done.")
+            raise RefusedError("Another move is in progress on this table; try again when it has ended.")
         try:
             listed = f"SELECT true FROM {self._names.tenants} WHERE tenant_id = %s"
             if must_exist and self._fetch_value(listed, (self._tenant,)) is None:
-                raise RefusedError("There is no such tenant in this store. `vectoracl tenants` lists them.")
+                raise RefusedError("This store has no such tenant. `vectoracl tenants` lists the tenants.")
             yield
         finally:
             self._unlock(key)
@@ -264,7 +264,7 @@ class Mover:
         except LockNotAvailable:
             raise RefusedError(
                 "A transaction that began before the move is still open, and moving now could hide rows from it. End "
-                "it (pg_stat_activity, the smallest xact_start) and call it again; what was copied stays in step."
+                "it (pg_stat_activity, the smallest xact_start) and try again; the copied rows are kept in sync."
             ) from None
 
     def _wait_for_old_snapshots(self) -> None:

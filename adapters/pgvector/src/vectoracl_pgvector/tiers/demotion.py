@@ -51,9 +51,9 @@ class Demotion(Mover):
                 if time.monotonic() - start < stall:  # somebody else's doing
                     raise
                 raise RefusedError(
-                    f"Copying the {before} rows back takes longer than {stall:g} s, and everybody would wait for it, "
-                    "so nothing was moved. Leave the tenant where it is; or, when nobody is kept waiting by it, set "
-                    "demote_stall in the store's configuration to as many seconds as it may take, and call it again.",
+                    f"Copying the {before} rows back takes longer than {stall:g} s, during which all readers and "
+                    "writers would wait, so nothing was moved. Leave the tenant where it is; or, at a quiet time, "
+                    "set demote_stall in the store's configuration to the seconds that it may take, and try again.",
                     field="demote_stall",
                 ) from None
             self._run(f"DROP TABLE {own}")

@@ -25,7 +25,7 @@ class Promotion(Mover):
         names, shadow = self._names, self._shadow
         if self._tenant in own_partitions(self._connection, self._config):
             _, done = self._remove_leftovers(keep=False)
-            return [*done, f"{self._tenant!r} has a partition of its own already; nothing was moved"]
+            return [*done, f"{self._tenant!r} has its own partition already; nothing was moved"]
         resumed, done = self._remove_leftovers(keep=True)
         if resumed:
             done.append("an interrupted move is resumed")
@@ -46,7 +46,7 @@ class Promotion(Mover):
             self._remove_leftovers(keep=False)
             raise StoreError(
                 f"{different} rows of the copy differ from their originals, so nothing was switched and the copy was "
-                "removed. Call it again; if it happens again, something else writes to the partition.",
+                "removed. Try again; if it happens again, something else writes to the partition.",
                 code="copy_differs",
                 adapter="pgvector",
                 sent="no",
@@ -55,7 +55,7 @@ class Promotion(Mover):
         for table in (shadow.copy, names.default):
             self._run(f"ANALYZE {table}")
         index = "an HNSW index" if self._config.indexable else f"no vector index ({self._why_no_index()})"
-        return [*done, f"{self._tenant!r} has a partition of its own with {index}: {moved} rows in {shadow.copy}"]
+        return [*done, f"{self._tenant!r} has its own partition with {index}: {moved} rows in {shadow.copy}"]
 
     def _fill(self) -> int:
         """Copy all rows, a batch a transaction; rows that are there already stay, the triggers keep them right."""
@@ -116,10 +116,10 @@ class Promotion(Mover):
     def _why_no_index(self) -> str:
         if self._config.type == "vector" and self._config.dimension <= 4000:
             return (
-                'vector has none beyond 2,000 dimensions; set type = "halfvec" and run `vectoracl provision`, which '
-                "changes the table"
+                'vector supports none beyond 2,000 dimensions; set type = "halfvec" and run `vectoracl provision`, '
+                "which changes the table"
             )
-        return "pgvector has none for so many dimensions"
+        return "pgvector supports none for this many dimensions"
 
     def _worker_settings(self) -> dict[str, str]:
         """Forbid parallel workers to a pgvector whose parallel build reads what it must not (CVE-2026-3172)."""

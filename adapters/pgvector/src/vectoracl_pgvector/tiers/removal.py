@@ -72,8 +72,8 @@ class Removal(Mover):
         if not remaining:
             return []
         return [
-            "statistics of PostgreSQL's catalogs still hold the name of its partition, which every role can read until "
-            f"autovacuum makes them anew; the owner of the database removes it at once: {' '.join(remaining)}"
+            "statistics of PostgreSQL's catalogs still contain the name of its partition, which every role can read "
+            f"until autovacuum refreshes them; the owner of the database can remove it now: {' '.join(remaining)}"
         ]
 
     def _catalogs_that_name_it(self) -> list[str]:

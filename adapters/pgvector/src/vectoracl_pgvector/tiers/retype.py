@@ -37,7 +37,7 @@ def check_no_move(connection: psycopg.Connection[Any], config: PgvectorConfig) -
     """Raise RefusedError where a move is under way: its copy is of the old type."""
     if Mover(connection, config, "", None, MOVE_TIMEOUTS, None).unfinished()[1]:
         raise RefusedError(
-            "A move of a tenant is under way, so the type was not changed; call it again when it has ended."
+            "A move of a tenant is in progress, so the type was not changed; try again when it has ended."
         )
 
 
@@ -47,7 +47,7 @@ def refusal_for(error: psycopg.Error) -> VectorACLError | None:
     if error.sqlstate == "22003":
         why = "A number of a vector is beyond ±65504, the range of halfvec"
     elif error.sqlstate == "22P02" and NO_DIRECTION in message:
-        why = "A vector is zero in half precision, and the cosine needs a direction"
+        why = "A vector is zero in half precision, and cosine similarity needs a direction"
     else:
         return None
     return RefusedError(

@@ -182,7 +182,7 @@ class _Port:
     @staticmethod
     def _checked(request: Any) -> Transaction:
         if not isinstance(request, Transaction):
-            raise RefusedError("This operation needs connections of its own; use acl.scoped().")
+            raise RefusedError("This operation needs separate connections; use acl.scoped().")
         return request
 
     @staticmethod

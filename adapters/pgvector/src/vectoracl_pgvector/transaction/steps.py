@@ -68,14 +68,14 @@ def check_transaction(request: Transaction, names: Names) -> Steps[None]:
     rows = yield Step(_BYPASS, (names.table,))
     if not rows or rows[0][0] is not False:
         raise PostureError(
-            "The role of this connection goes around row-level security (SUPERUSER, BYPASSRLS, or a member of the "
+            "The role of this connection bypasses row-level security (SUPERUSER, BYPASSRLS, or a member of the "
             "table's owner). Connect as the runtime role."
         )
     if not request.read_only and rows[0][1] != "read committed":
         # A snapshot from before the document's lock does not show the generation that others have written since.
         raise RefusedError(
             f"The transaction is {rows[0][1].upper()}; writes in it could mix two generations of a document. "
-            "Use READ COMMITTED, or write by acl.scoped()."
+            "Use READ COMMITTED, or write through acl.scoped()."
         )
 
 
