@@ -1,4 +1,4 @@
-"""Findings that somebody accepts, with a reason: `accept = [{ rule, object, reason }]` in the store's configuration."""
+"""Findings that an operator accepts, with a reason: `accept = [{ rule, object, reason }]` in the configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The flows of the pgvector adapter."""
+"""The flows of the pgvector adapter: one generator for each operation."""
 
 from __future__ import annotations
 

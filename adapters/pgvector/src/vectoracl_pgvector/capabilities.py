@@ -1,4 +1,4 @@
-"""What the pgvector adapter, as configured, can do."""
+"""The capabilities of the pgvector adapter, as configured."""
 
 from __future__ import annotations
 

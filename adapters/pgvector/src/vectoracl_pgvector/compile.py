@@ -1,7 +1,28 @@
-"""An operation as one request: pure. The tenant's predicate stands first and beside the policy, never instead of it.
+"""Compiles one operation to one request. Pure.
 
-Row-level security alone is correct and slow (it prunes late, `docs/pgvector.md`); the explicit predicate alone is a
-wall that one forgotten line takes down. Together a mismatch of the two never executes a scan.
+Two walls separate tenants, and neither replaces the other:
+
+1. Row-level security (`schema`): the policies compare the tenant column with the setting `vectoracl.tenant`, which each
+   transaction sets for itself. Alone it is correct but slow, because PostgreSQL prunes partitions late.
+2. The explicit predicate: every statement compares the tenant column with a parameter. Alone it is fast, but one
+   forgotten line would remove it.
+
+With both, a statement whose predicate and setting differ never executes a scan. Every statement is therefore built from
+the same three operands, which are never merged: the tenant, the scope, and the caller's filter (`_rows`).
+
+Searches come in four forms:
+
+- Indexed: `ORDER BY distance LIMIT k`, which an HNSW index can serve. The index may return too few rows for a selective
+  filter; the adapter then repeats the search in the exact form.
+- Exact: the distance plus 0, a form that no vector index can order by.
+- Lexical and hybrid: a common table expression ranks first (`compile_words`).
+- Grouped: always exact; window functions rank documents and the rows within each.
+
+Only the best rows are converted and returned: the inner query ranks, the outer one selects the columns.
+
+Writes take the tenant's advisory lock first, shared for upserts and deletes, exclusive for a replacement. A move to
+another tier holds the same lock. A write that touches rows outside its scope fails as a whole by dividing by zero, in
+the same round trip (`_all_or_fail`).
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""A predicate as SQL, with exactly the reference meaning: two-valued, so each leaf is closed with IS TRUE.
+"""Compiles a predicate to SQL with exactly the reference semantics: two-valued, so each leaf is closed with IS TRUE.
 
-Metadata is one JSONB object whose declared fields were checked when they were written; a value of another type (in a
-table that was taken over) makes a comparison false, as in the reference. Tag fields are columns and never NULL.
+Metadata is one JSONB object whose declared fields were checked when they were written. A value of another type (in an
+imported table) makes a comparison false, as in the reference. Tag fields are columns and never NULL.
 
-Text in a declared datetime field that is not in the one stored form has no place in the order of bytes, so a statement
-that would have to compare it fails as a whole (`FOREIGN_FORM`), whether it reads, counts, writes or deletes. It does so
-only where the answer depends on it: what else is asked of the row is asked before.
+Text in a declared datetime field that is not in the one stored form has no defined order, so a statement that would
+have to compare it fails as a whole (`FOREIGN_FORM`), whether it reads, counts, writes or deletes. It fails only where
+the answer depends on that comparison: the other conditions on the row are evaluated first.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Full text as SQL: the words that are asked for, their rank in a chunk, and the fusion with a vector's ranking. Pure.
+"""SQL for full text search: the words of the query, their rank in a chunk, and the fusion with a vector ranking. Pure.
 
-PostgreSQL's own parser reads text and question alike; the question's lexemes are joined by OR. No index serves `@@`:
-it is not leakproof, so under row-level security it is evaluated behind the policy and can be no condition of an index
-(PostgreSQL documentation, "Rules and Privileges"; `docs/pgvector.md` has what was measured). So the words are looked
-for in the tenant's own rows, which its partition or the key's first column finds.
+PostgreSQL's own parser reads text and query alike; the lexemes of the query are joined by OR. No index serves `@@`: the
+operator is not leakproof, so under row-level security it is evaluated after the policy and cannot be an index condition
+(PostgreSQL documentation, "Rules and Privileges"; `docs/pgvector.md` has the measurements). The words are therefore
+searched in the tenant's own rows, which its partition or the first column of the key selects.
 """
 
 from __future__ import annotations

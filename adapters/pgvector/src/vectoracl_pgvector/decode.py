@@ -1,4 +1,4 @@
-"""Rows as hits: pure. The position of each column is that of `compile.PgCompiler._select`."""
+"""Decodes rows to hits. Pure. Each column has the position that `compile.PgCompiler._select` gives it."""
 
 from __future__ import annotations
 

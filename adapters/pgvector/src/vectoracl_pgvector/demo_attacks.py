@@ -1,4 +1,4 @@
-"""The attacks of `vectoracl demo` that go around the API: hand-written SQL as the runtime role. Always rolled back."""
+"""The attacks of `vectoracl demo` that bypass the API: hand-written SQL as the runtime role. Always rolled back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every SQL name that the adapter writes, quoted once; nothing else is ever put into SQL text."""
+"""Every SQL name that the adapter writes, quoted once. No other text is inserted into SQL."""
 
 from __future__ import annotations
 

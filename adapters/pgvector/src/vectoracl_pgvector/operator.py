@@ -1,4 +1,4 @@
-"""What an operator does with the owner's credentials: provision, list tenants, move them, adopt a table. Blocking."""
+"""Operator tasks with the owner's credentials: provision, list, move and remove tenants, import a table. Blocking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pluggy sees of the pgvector adapter."""
+"""The pluggy hooks of the pgvector adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the adapter asks of PostgreSQL, as data: one request is one transaction in one round trip."""
+"""Requests to PostgreSQL as data: one request is one transaction in one round trip."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The schema as SQL: pure. `migrations` can be run again at any time, and `provision --sql` prints the same text.
+"""The schema as SQL. Pure. `migrations` can be run repeatedly, and `provision --sql` prints the same text.
 
-Roles: an owner, which has everything and serves nothing, and a runtime role, which owns nothing, has neither SUPERUSER
-nor BYPASSRLS and reaches the table only through row-level security. Partitions are closed to it: a parent's policies do
-not protect a partition that is queried by name, so each also has its own (PostgreSQL docs, "Row Security Policies").
+There are two roles: an owner, which owns everything and serves no requests, and a runtime role, which owns nothing, has
+neither SUPERUSER nor BYPASSRLS and reaches the table only through row-level security. Partitions are closed to the
+runtime role: a parent's policies do not protect a partition that is queried by name, so each partition also has its own
+policies (PostgreSQL documentation, "Row Security Policies").
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which table of which server a configuration reaches, as the server itself says, to any role that can connect."""
+"""The identity of the table and server that a configuration reaches, readable by any role that can connect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The vector column as it is: its type and dimension, and whose vectors it holds, which its comment says."""
+"""Checks of the existing table's columns, and the comment that records whose vectors the vector column holds."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""An existing pgvector table becomes governed: planned, checked as a whole, copied under each tenant's scope, verified.
+"""Imports an existing pgvector table: plan, validate every row, copy tenant by tenant, verify.
 
-The old table is only read. One row that cannot be taken stops all: nothing is copied until it is mended, and there is
-no default tenant. What a row may hold is what `upsert` would take, by the same checks.
+The source table is only read. A single invalid row stops the import before anything is copied, and there is no default
+tenant. Rows are validated by the same checks as an upsert.
 """
 
 from __future__ import annotations

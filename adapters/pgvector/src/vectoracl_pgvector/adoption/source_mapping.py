@@ -1,6 +1,7 @@
-"""What an existing table's columns hold: found by type and well-known name, or said by `[stores.NAME.adopt]`.
+"""Maps the columns of an existing table to the parts of a chunk.
 
-Where two columns could be meant, neither is taken: the error names them and the line to write.
+Columns are found by type and well-known name, or named by `[stores.NAME.adopt]`. If two columns qualify, neither is
+chosen: the error names both and the line to write.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""For the conformance kit: the harness, mutants and what PostgreSQL counts. Nothing else imports it."""
+"""For the conformance kit: the harness, mutants and PostgreSQL's own counters. Nothing else imports this package."""

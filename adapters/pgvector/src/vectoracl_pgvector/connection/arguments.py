@@ -1,4 +1,4 @@
-"""What a connection has to be given, and has to be, before anything of ours is sent on it."""
+"""Connection arguments, and checks of a connection before the first statement is sent on it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _ARGUMENTS: dict[str, Any] = {"autocommit": True, "prepare_threshold": None}
 
 
 def connect_arguments(dsn: str, config: PgvectorConfig) -> dict[str, Any]:
-    """Return libpq's arguments that the dsn does not give: a name, and limits for a server that went away."""
+    """Return libpq arguments that the dsn does not set: an application name, and timeouts for a lost server."""
     dsn_parameters = psycopg.conninfo.conninfo_to_dict(dsn)
     defaults = {
         "application_name": "vectoracl",
         "connect_timeout": max(2, math.ceil(config.connect_timeout)),
         "tcp_user_timeout": 30_000,
     }
-    # Arrays are sent in binary, in UTF-8; neither PGCLIENTENCODING nor a role's setting may have them read otherwise.
+    # Arrays are sent in binary, in UTF-8, so neither PGCLIENTENCODING nor a role's setting may change the encoding.
     return {
         **_ARGUMENTS,
         **{key: value for key, value in defaults.items() if key not in dsn_parameters},
@@ -35,9 +35,9 @@ def connect_arguments(dsn: str, config: PgvectorConfig) -> dict[str, Any]:
 
 
 def session_arguments(dsn: str, config: PgvectorConfig, **settings: str) -> dict[str, Any]:
-    """Return `connect_arguments` with *settings* for the whole session: for connections that nobody else ever gets.
+    """Return `connect_arguments` with *settings* for the whole session, for connections that are never shared.
 
-    They go beside the options of the dsn, or of PGOPTIONS where it has none. A pooler may refuse them.
+    They are added to the options of the dsn, or of PGOPTIONS if it has none. A pooler may reject them.
     """
     arguments = connect_arguments(dsn, config)
     dsn_options = psycopg.conninfo.conninfo_to_dict(dsn).get("options") or os.environ.get("PGOPTIONS", "")
@@ -46,16 +46,16 @@ def session_arguments(dsn: str, config: PgvectorConfig, **settings: str) -> dict
 
 
 def _escaped(value: str) -> str:
-    """Return *value* as the server splits options: at white space that no backslash stands before."""
+    """Return *value* with backslashes and white space escaped, as the server splits options at white space."""
     return re.sub(r"([\\\s])", r"\\\1", value)
 
 
 def check_encoding(connection: Connection[Any] | AsyncConnection[Any]) -> None:
-    """Refuse a connection of the application's that would read what we send, UTF-8, as something else."""
+    """Refuse a connection of the application's whose encoding is not UTF-8, in which values are sent."""
     if connection.info.encoding != "utf-8":
         raise RefusedError("The client_encoding of this connection is not UTF8, in which the adapter sends its values.")
 
 
 def connect_errors(pool: Pool) -> int:
-    """Return how often *pool* has failed to connect so far."""
+    """Return the number of failed connects of *pool*."""
     return pool.get_stats().get("connections_errors", 0)

@@ -1,4 +1,4 @@
-"""How values travel: vectors and arrays in binary, in PostgreSQL's own forms (`requests`)."""
+"""psycopg dumpers and loaders for vectors and arrays in PostgreSQL's binary format (see `requests`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vectoracl_pgvector.requests import ArrayParam, VectorParam, VectorsParam
 
 
 class _VectorDumper(Dumper):
-    """Sends a vector in binary; the type is the one of the cast around the placeholder."""
+    """Dumps a vector in binary; its type comes from the cast around the placeholder."""
 
     format = Format.BINARY
     oid = 0
@@ -23,7 +23,7 @@ class _VectorDumper(Dumper):
 
 
 class _ArrayDumper(Dumper):
-    """Sends an array in binary; the type is the one of the cast around the placeholder."""
+    """Dumps an array in binary; its type comes from the cast around the placeholder."""
 
     format = Format.BINARY
     oid = 0
@@ -34,7 +34,7 @@ class _ArrayDumper(Dumper):
 
 
 class _BytesLoader(Loader):
-    """Hands over a vector as it came; `decode` reads it."""
+    """Loads a vector as raw bytes; `decode` reads them."""
 
     format = Format.BINARY
 
@@ -44,7 +44,7 @@ class _BytesLoader(Loader):
 
 
 def adapt(context: AdaptContext, oid: int) -> None:
-    """Teach a connection or cursor our parameters; *oid* is the vector type's."""
+    """Register our dumpers and loaders on a connection or cursor; *oid* is the vector type's OID."""
 
     class VectorsDumper(Dumper):
         format = Format.BINARY

@@ -1,8 +1,8 @@
-"""Why a connection could not be made, each cause with its own words.
+"""Maps failed connection attempts to errors that name their cause.
 
-libpq keeps the SQLSTATE of a refused start-up to itself, so the cause is read from its text, which is English (the
-wheels have no translations). What the server says may be in another language: such a text is recognised by its form
-(`SEVERITY:  message`, with two spaces), and then the server has answered, whatever it said.
+libpq does not expose the SQLSTATE of a rejected start-up, so the cause is read from its message, which is in English
+(the wheels contain no translations). The server's part of the message may be in another language. It is recognised by
+its form (`SEVERITY:  message`, with two spaces): then the server has answered, whatever the text is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vectoracl_pgvector.connection.sqlstates import ADAPTER
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One cause: the code of the error, its text (`{where}` is the place), and whether trying again may help."""
+    """One cause: the error's code, its text (`{where}` is the server's address), and whether a retry may help."""
 
     code: str
     text: str
@@ -49,8 +49,8 @@ _NO_ANSWER: Final = Cause(
     "The connection was closed before PostgreSQL answered ({where}). Check that PostgreSQL listens there, "
     "and check the server's log.",
 )
-# The first that is found counts. What the server said comes before what TLS and the network say: of several addresses
-# or of TLS and plain text, one may have answered.
+# The first match counts. The server's answers come before errors of TLS and the network: of several addresses, or of
+# TLS and plain text, one may have answered.
 _CAUSES: Final[tuple[tuple[str, Cause], ...]] = (
     (
         r"invalid (integer )?value .* for connection option|invalid \w+ value: |definition of service .* not found"
@@ -126,7 +126,7 @@ _COMPILED: Final = tuple((re.compile(pattern, re.MULTILINE), cause) for pattern,
 
 
 def cause_of(error: BaseException) -> Cause:
-    """Return why connecting failed with *error*, which has no SQLSTATE."""
+    """Return the cause of the failed connect *error*, which has no SQLSTATE."""
     if isinstance(error, psycopg.ProgrammingError):
         return _BAD_DSN
     if isinstance(error, ConnectionTimeout | TimeoutError | HungUpError):
@@ -140,9 +140,9 @@ def cause_of(error: BaseException) -> Cause:
 
 
 def connect_failed(dsn: str, error: BaseException, *, debug: bool) -> VectorACLError:
-    """Return the error of a first contact that failed: the cause and the place, and never the password.
+    """Return the error of a failed first contact, with its cause and the server's address, never the password.
 
-    What the server answered once the connection stood has a SQLSTATE, and is mapped as in use.
+    An error with a SQLSTATE came after the connection was established, and is mapped as during use.
     """
     if isinstance(error, VectorACLError):
         return error
@@ -152,7 +152,7 @@ def connect_failed(dsn: str, error: BaseException, *, debug: bool) -> VectorACLE
 
 
 def refusal(dsn: str, error: BaseException) -> StoreError:
-    """Return the error of a connection that could not be made, without its cause."""
+    """Return the error of a connection that could not be established, without chaining the original."""
     cause = cause_of(error)
     text = cause.text.format(where=_where(dsn))
     return StoreError(text, code=cause.code, adapter=ADAPTER, sent="no", retryable=cause.retryable)

@@ -1,4 +1,4 @@
-"""The connection strings of one configuration: given, or of the embedded server, which starts at first use."""
+"""The connection strings of one configuration: configured, or of the embedded server, which starts at first use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from vectoracl_pgvector.config import PgvectorConfig
 
 
 class Connections:
-    """Who may connect as what. *base* is the folder of the config's relative paths."""
+    """The connection strings of the runtime role, the owner and, if embedded, a superuser.
+
+    Args:
+        config: The store's configuration.
+        base: The folder to which relative paths in *config* refer.
+    """
 
     def __init__(self, config: PgvectorConfig, base: Path) -> None:
         self._config = config
@@ -45,13 +50,13 @@ class Connections:
         return self._embedded("owner")
 
     def configured_dsns(self) -> list[str]:
-        """Return the connection strings that the configuration gives. Raises: ConfigError."""
+        """Return the connection strings in the configuration. Raises: ConfigError."""
         return [one.reveal(self._base) for one in (self._config.dsn, self._config.owner_dsn) if one is not None]
 
     def bootstrap(self) -> str | None:
-        """Return a superuser's connection string where there is one: the embedded server's."""
+        """Return the embedded server's superuser connection string, or None if the server is not embedded."""
         return self._embedded("bootstrap") if self._config.embedded is not None else None
 
     def describe(self) -> str:
-        """Describe the server for reports."""
+        """Return the server's name and version, for reports."""
         return f"PostgreSQL {self._server.version} (embedded)" if self._server is not None else "PostgreSQL"

@@ -1,8 +1,8 @@
-"""Where the extension `vector` is in a database: found in the catalogs, so that no name has to be guessed.
+"""Finds the schema of the extension `vector` in the catalogs, so that it need not be configured.
 
-Every name of ours is qualified, so the schema has to be known before the first statement that names a vector. It is
-asked for at the first contact; `extension_schema` in the configuration only has to agree. The catalogs are read by
-anybody; `to_regtype` would fail in a schema without USAGE.
+Every name that the adapter writes is qualified, so the schema has to be known before the first statement that names a
+vector. It is looked up at the first contact; `extension_schema` in the configuration only has to agree. Every role can
+read the catalogs, while `to_regtype` would fail in a schema without USAGE.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _FIND: Final = (
 
 
 class Extension:
-    """The schema of the extension, as one store's configuration says it or its database does; `schema` None: unknown.
+    """The schema of the extension, as configured or as found in the database; `schema` is None while unknown.
 
-    The adapter, which writes the names, and the ports, which learn them, share one.
+    The adapter, which writes the names, and the ports, which find the schema, share one instance.
     """
 
     __slots__ = ("_config", "schema")
@@ -46,7 +46,7 @@ class Extension:
         return self._config.model_copy(update={"extension_schema": self.schema})
 
     def find_statement(self) -> Statement:
-        """Return the statement whose rows `learn` takes."""
+        """Return the statement whose rows `read_location` takes."""
         return Statement(_FIND, (self._config.type,))
 
     def request(self) -> Transaction:
@@ -54,9 +54,11 @@ class Extension:
         return Transaction(None, (self.find_statement(),), (SAFE_PATH,))
 
     def read_location(self, rows: Sequence[tuple[Any, ...]]) -> int:
-        """Keep where the extension is; return the oid of the vector type. Raises: PostureError, which says what to do.
+        """Record the extension's schema from the rows of `find_statement`; return the OID of the vector type.
 
-        The role is the one that asked.
+        Raises:
+            PostureError: The extension is missing, unusable for the current role, too old, or elsewhere than
+                configured. The message says what to do.
         """
         configured, kind = self._config.extension_schema, self._config.type
         if not rows:

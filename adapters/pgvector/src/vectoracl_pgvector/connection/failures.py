@@ -1,4 +1,8 @@
-"""The client's errors as ours: whether anything was sent, and never PostgreSQL's own text, which quotes rows."""
+"""Maps client errors to vectoracl errors that state whether anything was sent.
+
+PostgreSQL's messages quote rows, so they never become part of an error; the original is chained only with
+`debug_errors`.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +23,16 @@ _FOREIGN_FORM = re.compile(f"{FOREIGN_FORM}((?:[0-9a-f]{{2}})+)")
 
 
 def mapped(error: BaseException, *, debug: bool, action: str = "write", writes: bool = True) -> VectorACLError:
-    """Return *error* as ours. PostgreSQL's text quotes rows and filters, so it is a cause only with *debug*.
+    """Map *error* to a vectoracl error.
 
-    *writes* is whether the transaction could write. Raise it after the `except` block, or under `without_context`: in
-    it Python attaches *error* as its `__context__`.
+    Raise the result after the `except` block, or under `without_context`: inside the block Python attaches *error* as
+    its `__context__`.
+
+    Args:
+        error: The client's error, or a vectoracl error, which is returned as it is.
+        debug: Chain *error* as the cause. Its text can quote rows and filters.
+        action: The action for a DeniedError.
+        writes: Whether the transaction could write.
     """
     if isinstance(error, VectorACLError):
         return error
@@ -39,7 +49,7 @@ def _mapped(error: BaseException, action: str, *, writes: bool) -> VectorACLErro
         return StoreError("PostgreSQL did not answer in time.", code="timeout", adapter=ADAPTER)
     state = getattr(error, "sqlstate", None)
     if state is None:
-        # A connection that is lost while results are read comes as the bare DatabaseError, without a SQLSTATE.
+        # A connection that is lost while results are read raises the bare DatabaseError, without a SQLSTATE.
         lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | OSError)
         if lost or type(error) is psycopg.DatabaseError:
             text = "The connection to PostgreSQL was lost or could not be established."
@@ -73,7 +83,7 @@ def foreign_form(error: BaseException) -> str | None:
 
 
 def interrupted(error: BaseException) -> bool:
-    """Tell whether *error* came up while psycopg ended a statement because of Ctrl-C, which must not be lost."""
+    """Return whether *error* occurred while psycopg cancelled a statement because of Ctrl-C, which must not be lost."""
     current: BaseException | None = error
     for _ in range(8):
         if current is None:
@@ -85,9 +95,10 @@ def interrupted(error: BaseException) -> bool:
 
 
 def no_connection(refusal: StoreError | None = None) -> StoreError:
-    """Return the error of a request for which no connection could be made; *refusal* is why, where that is known.
+    """Return the error of a request that got no connection; *refusal* is the reason, if known.
 
-    A server that cannot be reached is "unavailable" in use, and may be back at the next try; what it answers is not.
+    A server that cannot be reached is "unavailable" during use, and may be back at the next attempt. A server that
+    answers with a refusal keeps the refusal's code.
     """
     if refusal is not None and refusal.code != "unreachable":
         return StoreError(refusal.message, code=refusal.code, adapter=ADAPTER, sent="no", retryable=refusal.retryable)
@@ -96,7 +107,7 @@ def no_connection(refusal: StoreError | None = None) -> StoreError:
 
 
 def refused_pooler() -> PostureError:
-    """Return the error of a pooler that takes transactions apart."""
+    """Return the error of a pooler that splits transactions."""
     return PostureError(
         "The pooler does not allow transactions (PgBouncer in statement mode), so a scope cannot be set. "
         "Set pool_mode = transaction."

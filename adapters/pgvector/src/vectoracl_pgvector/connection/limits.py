@@ -1,7 +1,7 @@
-"""PostgreSQL's own limits (SQLSTATE class 54) as errors that say which one it was.
+"""Maps PostgreSQL's limits (SQLSTATE class 54) to errors that name the limit.
 
-One code, 54000, stands for many limits. PostgreSQL's text is translated, and quotes; the C file that raised the error
-is neither, so that is what decides.
+One code, 54000, covers many limits, and PostgreSQL's message is translated and quotes values. The name of the C source
+file that raised the error is neither, so it decides which limit it was.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MESSAGE: Final = re.compile(r"(stringinfo|arrayfuncs|arrayutils|varlena|mcxt)\.
 
 
 def limit_error(state: str, source: str | None, *, writes: bool, adapter: str) -> StoreError:
-    """Return the error of a limit with the SQLSTATE *state*, raised in the C file *source*."""
+    """Return the error for a limit with the SQLSTATE *state* that was raised in the C file *source*."""
     code, text = _limit(state, source or "", writes=writes)
     return StoreError(text, code=code, adapter=adapter, sent="no")
 

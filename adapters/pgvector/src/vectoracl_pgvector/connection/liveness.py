@@ -1,4 +1,4 @@
-"""Connections that the other side has closed, and networks that have fallen silent: sync and async alike."""
+"""Detects connections that the other side has closed, and networks that no longer respond. For sync and async."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-# Seconds that the server's own time limit has to answer in before we hang up.
+# Seconds after the server's own time limit before the connection is closed.
 GRACE = 2.0
 
 
 class HungUpError(psycopg.OperationalError):
     """The server was silent for longer than its own limit allows; the connection was closed.
 
-    No TimeoutError, which is an OSError: psycopg's waiting takes those for a socket that was closed.
+    It is not a TimeoutError, which is an OSError: psycopg's wait functions treat those as a closed socket.
     """
 
 
 def _until(generator: Generator[Any, Any, Any], connection: Any, until: float) -> Generator[Any, Any, Any]:
-    """Pass on what psycopg waits for, and hang up when *until* has passed and nothing came."""
+    """Forward what psycopg waits for, and close the connection if nothing was received by the time *until*."""
     try:
         awaited = next(generator)
         while True:
@@ -39,10 +39,11 @@ def _until(generator: Generator[Any, Any, Any], connection: Any, until: float) -
 
 @contextmanager
 def limited(connection: Any, timeout: float | None) -> Iterator[None]:
-    """Let nothing on *connection*, sync or async, wait for more than *timeout* seconds and a grace.
+    """Limit every wait on *connection*, sync or async, to *timeout* seconds plus a grace.
 
-    psycopg waits for ever on a network that has fallen silent; TCP's limits do not help where something between
-    keeps the connection up. `wait` is what psycopg awaits everything with; it is the connection's own again after.
+    psycopg waits for ever on a network that no longer responds, and TCP's limits do not help if a device in between
+    keeps the connection up. psycopg waits for everything through `connection.wait`, which is wrapped here and restored
+    afterwards.
     """
     if timeout is None:
         yield
@@ -56,7 +57,7 @@ def limited(connection: Any, timeout: float | None) -> Iterator[None]:
     connection.__dict__["wait"] = waiting
     try:
         yield
-    except psycopg.Error:  # what the end of a pipeline says of the connection that we closed in its middle
+    except psycopg.Error:  # the pipeline fails because the connection was closed above
         if connection.closed and time.monotonic() >= until:
             raise HungUpError from None
         raise
@@ -73,10 +74,10 @@ def _readable(descriptor: int) -> bool:
 
 
 def alive(connection: Any) -> bool:
-    """Tell without a round trip whether an idle connection was closed by the other side; if so, close ours.
+    """Return, without a round trip, whether an idle connection is still open; close it if the server closed it.
 
-    An idle server sends nothing but its farewell (and, rarely, a notice). Without this, each connection that a restart
-    left in the pool would cost one failed request.
+    An idle server sends nothing except its closing message and, rarely, a notice. Without this check, each connection
+    that a restart left in the pool would cost one failed request.
     """
     pgconn = connection.pgconn
     try:
@@ -91,7 +92,7 @@ def alive(connection: Any) -> bool:
 
 
 def borrow(pool: ConnectionPool[Any], timeout: float) -> Connection[Any]:
-    """Take a connection of *pool* that is alive, to be given back; dead ones go back to be replaced."""
+    """Take a live connection from *pool*, which the caller has to return; dead ones are returned to be replaced."""
     until = time.monotonic() + timeout
     while True:
         connection = pool.getconn(max(0.0, until - time.monotonic()))
@@ -105,7 +106,7 @@ def borrow(pool: ConnectionPool[Any], timeout: float) -> Connection[Any]:
 
 
 async def aborrow(pool: AsyncConnectionPool[Any], timeout: float) -> AsyncConnection[Any]:
-    """Take a connection of *pool* that is alive; see `borrow`."""
+    """Take a live connection from *pool*; see `borrow`."""
     until = time.monotonic() + timeout
     while True:
         connection = await pool.getconn(max(0.0, until - time.monotonic()))
@@ -119,7 +120,7 @@ async def aborrow(pool: AsyncConnectionPool[Any], timeout: float) -> AsyncConnec
 
 
 def recover(connection: Connection[Any]) -> None:
-    """End the transaction that an error left open; a connection that cannot is closed."""
+    """Roll back the transaction that an error left open; close a connection that cannot."""
     try:
         connection.rollback()
     except BaseException as error:
@@ -129,7 +130,7 @@ def recover(connection: Connection[Any]) -> None:
 
 
 async def arecover(connection: AsyncConnection[Any]) -> None:
-    """End the transaction that an error left open; see `recover`."""
+    """Roll back the transaction that an error left open; see `recover`."""
     try:
         await connection.rollback()
     except BaseException as error:

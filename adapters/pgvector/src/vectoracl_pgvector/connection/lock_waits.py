@@ -1,7 +1,7 @@
-"""Changes to a schema that others are using: a bounded wait for each lock, all over again, and then a usable error.
+"""Changes to a schema that is in use: bounded waits for locks, several attempts, then an error that says what to do.
 
-A statement that changes a table needs it for itself. While it waits behind a long transaction, every later reader and
-writer waits behind *it*, so the wait is short, and what was done is rolled back before the next try.
+A statement that changes a table needs it exclusively. While it waits behind a long transaction, every later reader and
+writer waits behind *it*. So each wait is short, and everything is rolled back before the next attempt.
 """
 
 from __future__ import annotations
@@ -31,9 +31,18 @@ def migrate(
     wait: float = LOCK_TIMEOUT,
     tries: int = TRIES,
 ) -> None:
-    """Run *statements* in one *transaction*; one that does not get a lock within *wait* seconds is tried again.
+    """Run *statements* in one *transaction*, and again if a lock is not granted in time.
 
-    Raises: StoreError(code="locked"), with nothing changed, that names the sessions which hold the table.
+    Args:
+        connection: The owner's connection, in autocommit mode.
+        statements: The statements, each of which can be repeated.
+        transaction: Opens the transaction.
+        names: Names the schema, for the error.
+        wait: Seconds to wait for each lock.
+        tries: The number of attempts.
+
+    Raises:
+        StoreError: With the code "locked". Nothing was changed; the message names the sessions that hold a lock.
     """
     todo = tuple(statements)
     for attempt in range(1, tries + 1):
@@ -58,7 +67,7 @@ def migrate(
 
 
 def _holders(connection: psycopg.Connection[Any], names: Names) -> str:
-    """Name the sessions that hold a lock on one of the schema's tables: process ids are open to every role."""
+    """Describe the sessions that hold a lock on one of the schema's tables; every role can see process ids."""
     rows = connection.execute(
         "SELECT lock.pid, pg_catalog.min(pg_catalog.format('%%I.%%I', space.nspname, kind.relname)), "
         "pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - pg_catalog.min(activity.xact_start))::text "

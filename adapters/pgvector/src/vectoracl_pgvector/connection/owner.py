@@ -1,8 +1,8 @@
-"""Connections that act as the owner: as the owner itself, or as a stronger role that becomes it at once.
+"""Connections that act as the owner: as the owner itself, or as a stronger role that switches to it.
 
-A superuser, and the administrator of a managed server, may stand in `owner_dsn`. Such a connection is opened anew as
-the owner's (`SET ROLE`, by a start-up option, so that it can never be forgotten or left on a pooler's connection): the
-policies bind the owner, and would not bind a superuser.
+`owner_dsn` may name a superuser or the administrator of a managed server. Such a connection is opened again as the
+owner's (`SET ROLE`, by a start-up option, so that it can neither be forgotten nor stay on a pooler's connection): the
+policies bind the owner but would not bind a superuser.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class ConnectedRole:
-    """Who a connection is: its role, whether it may make roles, and whether it may become the owner."""
+    """The role of a connection, whether it may create roles, and whether it may become the owner."""
 
     role: str
     may_create_roles: bool
@@ -32,9 +32,15 @@ class ConnectedRole:
 
 @without_context
 def connect(dsn: str, config: PgvectorConfig, **settings: str) -> Connection:
-    """Connect (autocommit) without just-in-time compilation. Raises: StoreError.
+    """Connect in autocommit mode, without just-in-time compilation.
 
-    *settings* hold for the session; without any, a pooler that takes no options is connected to all the same.
+    Args:
+        dsn: The connection string.
+        config: The store's configuration.
+        settings: Settings for the session. Without any, a pooler that rejects start-up options is used without them.
+
+    Raises:
+        StoreError: The connection failed.
     """
     try:
         try:
@@ -48,8 +54,8 @@ def connect(dsn: str, config: PgvectorConfig, **settings: str) -> Connection:
 
 
 def identity_of(connection: Connection, config: PgvectorConfig) -> ConnectedRole:
-    """Return who *connection* is."""
-    # Until PostgreSQL 15 a member may always SET ROLE; since 16 that is a right of its own.
+    """Return the role of *connection* and what it may become."""
+    # Up to PostgreSQL 15 every member may SET ROLE; since 16 that is a separate option of the membership.
     right = "SET" if connection.info.server_version >= 160_000 else "MEMBER"
     row = connection.execute(
         "SELECT me.rolname::text, me.rolsuper OR me.rolcreaterole, there.oid IS NOT NULL, "
@@ -62,7 +68,12 @@ def identity_of(connection: Connection, config: PgvectorConfig) -> ConnectedRole
 
 
 def connect_owner(dsn: str, config: PgvectorConfig) -> Connection:
-    """Connect as the owner, or as who may become it, and become it. Raises: ConfigError, StoreError."""
+    """Connect as the owner, or as a role that may become the owner, and become it.
+
+    Raises:
+        ConfigError: The role of `owner_dsn` is not the owner and may not become it.
+        StoreError: The connection failed.
+    """
     connection = connect(dsn, config)
     try:
         connected = identity_of(connection, config)

@@ -1,8 +1,24 @@
-"""The only file that talks to PostgreSQL at run time: one transaction a request, in one round trip, sync and async.
+"""The ports: the only file that talks to PostgreSQL at run time. One request is one transaction in one round trip.
 
-The settings are transaction-local, so that nothing is left on the connection: not for the next user of the pool, not
-behind PgBouncer in transaction mode, not after an error or a cancellation. Nothing is prepared, so no plan outlives
-its tenant. A port is never used across a fork.
+A port receives a frozen `Transaction` (settings and statements, from `compile`) and returns the replies. For each one:
+
+1. Check the process. Connections are never used across a fork.
+2. Borrow a live connection from the pool (`liveness`), within the time that the request has left.
+3. Send `BEGIN`, the settings, every statement and `COMMIT` behind one Sync, and read all results (`wire`).
+4. Return the connection. After an error, roll back first; a connection that cannot roll back is closed.
+
+Isolation between users of one connection rests on three rules:
+
+- Settings, the tenant's scope among them, are local to the transaction. Nothing stays on the connection: not for the
+  next user of the pool, not behind PgBouncer in transaction mode, not after an error or a cancellation.
+- Nothing is prepared, so no plan outlives the tenant that it was made for.
+- A pool of the application's is left as it was: autocommit is restored, and our types are adapted for one request only.
+
+The first contact finds the extension's schema and checks that the server, or the pooler in front of it, allows
+transactions. A pool reports only that no connection came in time, so each failed connect is recorded and reported
+instead. All client errors become vectoracl errors here (`failures`); PostgreSQL's own texts quote rows and are dropped.
+
+`PgPort` and `AsyncPgPort` are twins: the logic is in `wire`, `liveness` and `failures`, and each port only drives it.
 """
 
 from __future__ import annotations
@@ -30,9 +46,9 @@ from vectoracl_pgvector.connection.wire import BEGIN, apipeline, pipeline
 from vectoracl_pgvector.names import SAFE_PATH, Names
 from vectoracl_pgvector.requests import RankAll, Statement, Transaction
 
-# By itself: PgBouncer in statement mode lets a whole transaction pass that is sent behind one Sync.
+# Sent alone: PgBouncer in statement mode accepts a whole transaction that is sent behind one Sync.
 _PROBE = f"{BEGIN} READ ONLY"
-# What PgBouncer says to BEGIN in statement mode, and, later, when it lost its server: so it is asked for at first only.
+# PgBouncer reports it for BEGIN in statement mode, and later if it lost its server: only the first contact checks it.
 _PROTOCOL_VIOLATION = "08P01"
 # The pool's and the driver's own logs quote connection strings and statements.
 for _name in ("psycopg", "psycopg.pool"):
@@ -40,7 +56,7 @@ for _name in ("psycopg", "psycopg.pool"):
 
 
 def _remaining(until: float | None) -> float | None:
-    """Return the seconds until *until*, and at least a moment: the server then says that the time is over."""
+    """Return the seconds until *until*, at least 1 ms, so that the server itself reports the timeout."""
     return None if until is None else max(0.001, until - time.monotonic())
 
 
@@ -49,7 +65,7 @@ def _writes(request: Any) -> bool:
 
 
 class DsnSource(Protocol):
-    """Where the connection string comes from; called in the process that connects."""
+    """Provides the connection string; called in the process that connects."""
 
     def __call__(self) -> str:
         """Return the runtime role's connection string."""
@@ -57,7 +73,7 @@ class DsnSource(Protocol):
 
 
 class _Settings:
-    """What both ports share."""
+    """The state that both ports share."""
 
     def __init__(self, config: PgvectorConfig, extension: Extension, *, debug: bool) -> None:
         self.config = config
@@ -70,18 +86,25 @@ class _Settings:
         self.refusal: StoreError | None = None
 
     def wait(self, timeout: float | None) -> float:
-        """Return how many seconds to wait for a connection."""
+        """Return the number of seconds to wait for a connection."""
         limit = self.config.connect_timeout
         return limit if timeout is None else min(timeout, limit)
 
     def failed(self, error: Exception, pool: Pool | None, before: int, *, writes: bool) -> VectorACLError:
-        """Return *error* as ours; *before* is how often connecting had failed when the request began."""
+        """Map *error* to a vectoracl error.
+
+        Args:
+            error: The client's error.
+            pool: The pool that was used.
+            before: The pool's count of failed connects when the request began.
+            writes: Whether the request could write.
+        """
         if isinstance(error, PoolTimeout) and pool is not None and connect_errors(pool) > before:
             return no_connection(self.refusal)
         return mapped(error, debug=self.debug, writes=writes)
 
     def note(self, dsn: str, error: psycopg.Error) -> None:
-        """Keep why the pool could not connect: its own error is only that no connection came in time."""
+        """Record why the pool could not connect; its own error is only that no connection came in time."""
         self.refusal = refusal(dsn, error)
 
     def check_process(self) -> None:
@@ -108,7 +131,7 @@ class PgPort(_Settings):
         self._pool = pool if pool is not None else self._open(source())
 
     def _open(self, dsn: str) -> ConnectionPool[Any]:
-        # A first connection by hand: a pool's own error is only that none came in time.
+        # Connect once without the pool, whose own error is only that no connection came in time.
         config = self.config
         failed = None
         try:
@@ -122,7 +145,7 @@ class PgPort(_Settings):
         note = self.note
 
         class RecordingConnection(Connection[Any]):
-            """A connection of the pool that says why it could not be made."""
+            """A pool connection that records why it could not be established."""
 
             @classmethod
             def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
@@ -148,7 +171,7 @@ class PgPort(_Settings):
         return pool
 
     def _prepare(self, connection: Connection[Any]) -> None:
-        """Find the extension and see that a transaction is possible. Raises: PostureError."""
+        """Find the extension and check that transactions are possible. Raises: PostureError."""
         (rows,) = pipeline(connection, self.extension.request(), None)
         self.oid = self.extension.read_location(rows)
         refused = False
@@ -197,7 +220,7 @@ class PgPort(_Settings):
     def _perform_on_borrowed(
         self, connection: Connection[Any], request: Transaction, timeout: float | None
     ) -> tuple[Any, ...]:
-        """Perform on a connection of the application's pool, and leave it as it was."""
+        """Perform *request* on a connection of the application's pool, and restore its state."""
         was = connection.autocommit
         if not was:
             connection.autocommit = True
@@ -265,7 +288,7 @@ class AsyncPgPort(_Settings):
         note = self.note
 
         class RecordingConnection(AsyncConnection[Any]):
-            """A connection of the pool that says why it could not be made."""
+            """A pool connection that records why it could not be established."""
 
             @classmethod
             async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
@@ -289,13 +312,13 @@ class AsyncPgPort(_Settings):
         )
         try:
             await pool.open()
-        except BaseException:  # cancelled: its tasks and connections would outlive it
+        except BaseException:  # cancelled: the pool's tasks and connections would outlive it
             await pool.close()
             raise
         return pool
 
     async def _prepare(self, connection: AsyncConnection[Any]) -> None:
-        """Find the extension and see that a transaction is possible. Raises: PostureError."""
+        """Find the extension and check that transactions are possible. Raises: PostureError."""
         (rows,) = await apipeline(connection, self.extension.request(), None)
         self.oid = self.extension.read_location(rows)
         refused = False
@@ -366,7 +389,7 @@ class AsyncPgPort(_Settings):
 
 
 def rank_all(dsn: str, settings: _Settings, request: RankAll, timeout: float | None) -> list[Any]:
-    """Run the statement under every tenant's own scope, as the owner, which may list tenants and not read past RLS."""
+    """Run the statement once under each tenant's scope, as the owner, which may list tenants but is bound by RLS."""
     connection = connect_owner(dsn, settings.config)
     extension = settings.extension
     with connection:

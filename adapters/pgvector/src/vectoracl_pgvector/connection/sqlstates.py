@@ -1,4 +1,4 @@
-"""What PostgreSQL's SQLSTATE says, as an error that says what to do: one table, by code and then by class.
+"""Maps PostgreSQL's SQLSTATE to an error that says what to do: one table, by code and then by class.
 
 Source: PostgreSQL documentation, appendix "PostgreSQL Error Codes". An error with a SQLSTATE came from the server, so
 it is never reported as a server that could not be reached.
@@ -17,7 +17,7 @@ class _Answer(NamedTuple):
     code: str
     text: str  # `{state}` is the SQLSTATE
     retryable: bool = False
-    certain: bool = True  # that nothing was applied
+    certain: bool = True  # whether it is certain that nothing was applied
 
 
 _SCHEMA: Final = _Answer(
@@ -37,7 +37,7 @@ _BUSY: Final = _Answer(
     "PostgreSQL lacks a resource for this now (SQLSTATE {state}). The server's log has more.",
     retryable=True,
 )
-# The longest prefix of the SQLSTATE that is here counts.
+# The longest matching prefix of the SQLSTATE counts.
 _TABLE: Final[dict[str, _Answer]] = {
     "08": _LOST,
     "25006": _Answer(
@@ -122,7 +122,7 @@ _TABLE: Final[dict[str, _Answer]] = {
 
 
 def error_for_sqlstate(state: str) -> StoreError:
-    """Return the error of the server's answer *state*. Limits (class 54) are told apart by `limits`."""
+    """Return the error for the SQLSTATE *state*. Limits (class 54) are handled by `limits`."""
     for length in (5, 2):
         answer = _TABLE.get(state[:length])
         if answer is not None:

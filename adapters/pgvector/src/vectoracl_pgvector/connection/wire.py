@@ -1,9 +1,9 @@
-"""One request as one message out and one wait: the transaction is sent whole, behind one Sync, and read whole.
+"""Sends one request as one message and waits once: the whole transaction behind one Sync, then all of its results.
 
-Written on libpq's own calls (`psycopg.pq`), as psycopg's generators are, so that sync and async share it: psycopg's
-`pipeline()` sends, polls and locks once for each statement. libpq sends nothing after the Sync, and that matters:
-behind PgBouncer in transaction mode the server's connection goes back with the answer to Sync, and a Flush that came
-later (as psycopg's pipeline sends one) would take a connection again that nothing gives back.
+This uses libpq's own calls (`psycopg.pq`) in generators, as psycopg does, so that sync and async share it. psycopg's
+`pipeline()` would send, poll and lock once for each statement. libpq sends nothing after the Sync, which matters behind
+PgBouncer in transaction mode: the server connection is released with the answer to Sync, and a later Flush (which
+psycopg's pipeline sends) would take a connection again that nothing releases.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def _settings_sql(count: int) -> str:
 
 
 def settings_of(request: Transaction | RankAll, timeout: float | None) -> list[tuple[str, str]]:
-    """Return what is set for this transaction only: the scope, a limit for the server, and no compilation of plans.
+    """Return the settings of this transaction: the scope, a time limit for the server, and jit = off.
 
-    PostgreSQL's just-in-time compilation (on by default in Debian's) costs up to seconds a statement, for statements
-    that take milliseconds: the estimates of row-level security and of the catalog's functions are far too high.
+    PostgreSQL's just-in-time compilation (on by default in Debian) takes up to seconds for statements that run for
+    milliseconds, because the cost estimates of row-level security and of catalog functions are far too high.
     """
     settings = [*request.settings, NO_JIT]
     if timeout is not None:  # at most 86,400 seconds (`arguments.MAX_TIMEOUT`), so it fits 31 bits
@@ -58,13 +58,13 @@ def settings_of(request: Transaction | RankAll, timeout: float | None) -> list[t
 
 
 def settings_statement(settings: Sequence[tuple[str, str]]) -> Statement:
-    """Return the one statement that sets *settings*, until the transaction ends."""
+    """Return the statement that applies all *settings* until the transaction ends."""
     return Statement(_settings_sql(len(settings)), tuple([part for pair in settings for part in pair]))
 
 
 @lru_cache(maxsize=512)
 def _native(sql: str) -> tuple[bytes, int, tuple[str, ...]]:
-    """Return *sql* with `$1`, `$2`, … for its placeholders, how many go by place, and the names of the others."""
+    """Return *sql* with `$1`, `$2`, … as placeholders, the number of positional ones, and the names of the others."""
     names: list[str] = []
     count = 0
 
@@ -87,7 +87,7 @@ def _native(sql: str) -> tuple[bytes, int, tuple[str, ...]]:
 
 
 class _LocalContext:
-    """A context with our types, for a connection that is not ours and so must not learn them."""
+    """An adaptation context with our types, for a connection of the application's, which must not keep them."""
 
     def __init__(self, connection: _AnyConnection, oid: int) -> None:
         self.connection = connection
@@ -96,16 +96,24 @@ class _LocalContext:
 
 
 def transact(connection: _AnyConnection, request: Transaction, timeout: float | None, oid: int) -> PQGen[Any]:
-    """Perform *request* on an idle autocommit connection; the replies of its statements, in order.
+    """Perform *request* on an idle autocommit connection.
 
-    The server has *timeout* seconds for it; one that is silent for longer, and a grace, is hung up on.
+    An error of the server leaves the failed transaction open, and the caller has to end it. A connection that was
+    interrupted in the middle of an exchange is closed.
 
-    *oid* is given where the connection is not ours, so that only this request knows our types. An error of the server
-    leaves the transaction failed and open, for the caller to end; a connection that was left in the middle is closed.
+    Args:
+        connection: The connection; sync and async differ only in how the caller drives the generator.
+        request: The settings and statements.
+        timeout: The server's time limit in seconds. A server that is silent for longer, plus a grace, is hung up on.
+        oid: The vector type's OID if the connection is the application's, so that only this request adapts our types.
 
-    Raises: psycopg.Error: the first error that the server gave, or that the connection was lost.
+    Returns:
+        The replies of the statements, in order.
+
+    Raises:
+        psycopg.Error: The first error that the server reported, or the loss of the connection.
     """
-    # Whatever cannot be sent is found out before anything is.
+    # Values that cannot be sent fail here, before anything is sent.
     context: Any = _LocalContext(connection, oid) if oid else connection
     settings = _settings_message(settings_statement(settings_of(request, timeout)))
     messages: list[_Message] = [_BEGIN_READING if request.read_only else _BEGIN_WRITING, settings]
@@ -127,16 +135,16 @@ def transact(connection: _AnyConnection, request: Transaction, timeout: float | 
 
 
 def _settings_message(statement: Statement) -> _Message:
-    """Return the message of settings, which are texts: no adapter needs to be looked up for each."""
+    """Return the message of the settings statement. All values are text, so no dumper is looked up."""
     assert isinstance(statement.params, tuple)
     values = [one.encode() for one in statement.params]
-    if any(b"\0" in one for one in values):  # the text form ends there, and so would name another tenant
+    if any(b"\0" in one for one in values):  # the text format ends at NUL, so the value would name another tenant
         raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
     return _native(statement.sql)[0], values, (_TEXT_OID,) * len(values), None, Format.TEXT
 
 
 def _message(context: Any, statement: Statement) -> _Message:
-    """Return what `send_query_params` takes: the text, the values in their wire form, types, formats, result format."""
+    """Return the arguments of `send_query_params`: text, dumped values, types, formats and result format."""
     params = statement.params
     result_format = Format.BINARY if statement.binary else Format.TEXT
     if not params:
@@ -158,15 +166,17 @@ def _send(pgconn: PGconn, messages: Sequence[_Message]) -> None:
         for message in messages:
             pgconn.send_query_params(*message)
         pgconn.pipeline_sync()
-    except BaseException:  # a part of it may have gone out, and must not be followed by something else
+    except BaseException:  # a part may have been sent, and nothing else may follow it
         pgconn.finish()
         raise
 
 
 def _exchange(pgconn: PGconn, expected: int, until: float | None) -> PQGen[list[PGresult]]:
-    """Send what is in the buffer and read the results up to the answer to Sync.
+    """Send the buffer and read the results up to the answer to Sync.
 
-    Raises: the first error among them; HungUpError where nothing has come and *until* is past.
+    Raises:
+        psycopg.Error: The first error among the results.
+        HungUpError: Nothing was received by the time *until*.
     """
     results: list[PGresult] = []
     try:
@@ -174,7 +184,7 @@ def _exchange(pgconn: PGconn, expected: int, until: float | None) -> PQGen[list[
             ready = yield Wait.RW
             if not ready:
                 _check_time(until)
-            elif ready & Ready.R:  # a server whose answers nobody reads does not read either
+            elif ready & Ready.R:  # a server whose answers are not read stops reading too
                 pgconn.consume_input()
         while not _read_results(pgconn, results):
             ready = yield Wait.R
@@ -186,11 +196,11 @@ def _exchange(pgconn: PGconn, expected: int, until: float | None) -> PQGen[list[
         server_errors = list(_failed(results))
         _read_remaining(pgconn, results)
         pgconn.finish()
-        # The server's farewell says more than that the connection is gone.
+        # The server's last message is more specific than the loss of the connection.
         for result in server_errors or _failed(results):
             raise error_from_result(result, "utf-8") from None
         raise
-    except BaseException:  # left in the middle, its answers would be the next request's
+    except BaseException:  # the remaining answers would be taken for those of the next request
         pgconn.finish()
         raise
     pgconn.exit_pipeline_mode()
@@ -208,7 +218,7 @@ def _check_time(until: float | None) -> None:
 
 
 def _read_results(pgconn: PGconn, results: list[PGresult]) -> bool:
-    """Move the results that have come into *results*; True at the answer to Sync, and nothing is left then."""
+    """Append the received results to *results*; return True at the answer to Sync, after which nothing is left."""
     while not pgconn.is_busy():
         result = pgconn.get_result()
         if result is None:  # the end of one statement's results
@@ -220,7 +230,7 @@ def _read_results(pgconn: PGconn, results: list[PGresult]) -> bool:
 
 
 def _read_remaining(pgconn: PGconn, results: list[PGresult]) -> None:
-    """Read what was answered before the connection was lost."""
+    """Read the results that were received before the connection was lost."""
     if pgconn.pipeline_status == PipelineStatus.OFF:
         return
     try:

@@ -1,6 +1,6 @@
-"""An own PostgreSQL with pgvector: started at first use, shared by processes, stopped by the last one.
+"""An embedded PostgreSQL with pgvector: started at first use, shared by processes, stopped by the last one.
 
-`start` returns the running server of a folder; `release` gives it up, and `stop` ends it for everybody.
+`start` returns the running server of a folder; `release` ends one use of it, and `stop` ends it for all users.
 """
 
 from vectoracl_pgvector.embedded.server import EmbeddedServer, release, start, stop

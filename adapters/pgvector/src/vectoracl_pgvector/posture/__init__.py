@@ -1,1 +1,1 @@
-"""The posture check: what the isolation of a table really is, read from the catalogs."""
+"""The posture check: reads the real isolation of a table from the catalogs."""

@@ -1,4 +1,4 @@
-"""Roles that may dump or restore everything: no policy binds them, so the configuration has to name them."""
+"""Judges roles that may dump or restore everything. No policy binds them, so the configuration has to name them."""
 
 from __future__ import annotations
 

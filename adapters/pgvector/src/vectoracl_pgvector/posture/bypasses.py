@@ -1,4 +1,4 @@
-"""Ways round the policies: views, functions, copies, schema, extensions, logs, and the versions."""
+"""Judges ways around the policies: views, functions, copies, schema, extensions, logs and versions."""
 
 from __future__ import annotations
 

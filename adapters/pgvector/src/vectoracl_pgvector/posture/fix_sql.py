@@ -1,4 +1,4 @@
-"""SQL text for people to run: identifiers and literals are always quoted, nothing else is ever put in."""
+"""SQL text that people run: identifiers and literals are always quoted, and no other text is inserted."""
 
 from __future__ import annotations
 

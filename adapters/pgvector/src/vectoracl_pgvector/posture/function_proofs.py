@@ -1,6 +1,6 @@
-"""Small positive proofs that a function's body can show nobody a row that he may not see.
+"""Small proofs that a function's body cannot show a role any row that the role may not see.
 
-They know a few forms and nothing else. A body that is not one of them is not proved, whatever it does.
+Only a few forms are known. A body in any other form is not proved, whatever it does.
 """
 
 from __future__ import annotations

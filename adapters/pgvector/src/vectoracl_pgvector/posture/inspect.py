@@ -1,4 +1,4 @@
-"""A look at tables that vectoracl never provisioned: `vectoracl check --dsn …`. Changes nothing."""
+"""`vectoracl check --dsn …`: checks tables that vectoracl did not provision. Changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From catalog rows to findings and a grade: pure; the topics are in the judge_ modules."""
+"""Turns catalog rows into findings and a grade. Pure; each topic has its own module."""
 
 from __future__ import annotations
 

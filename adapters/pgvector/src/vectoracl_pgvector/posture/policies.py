@@ -1,4 +1,4 @@
-"""Row-level security and policies, of the tree and of related tables."""
+"""Judges row-level security and policies of the table, its partitions and related tables."""
 
 from __future__ import annotations
 

@@ -1,7 +1,24 @@
-"""How strongly a row-level security expression binds the tenant column: read from what `pg_get_expr` prints.
+"""Determines how strongly the condition of a row-level security policy binds the tenant column.
 
-`pg_get_expr` puts every operator, cast operand and boolean in parentheses, so a tokenizer and a split at depth 0
-are enough. What has no known form is `OPAQUE`, never guessed to be safe.
+The question for each USING or WITH CHECK condition is: which tenants' rows can it be true for? The answer is one
+`Binding`, read from the text that `pg_get_expr` prints. PostgreSQL prints every operator, cast operand and boolean in
+parentheses, so a tokenizer and a split at depth 0 replace a full parser:
+
+- AND and OR are split first. AND is as strong as its strongest operand (both must hold), OR as its weakest (one is
+  enough). An OR of two different settings is opaque, since either setting alone would show its tenant.
+- `true` and `1 = 1` show every row; `false` and `NULL` show none.
+- An equation with the tenant column on one side takes its strength from the other side: the session's setting, the
+  session's role, a constant, or a COALESCE that falls back to a default tenant.
+- A condition without the tenant column is loose. Every other condition that mentions the column is `OPAQUE`.
+
+Three details decide whether two different tenants could be treated as equal, or an unset tenant as a value:
+
+- Casts on the setting's side must keep different values different; casts on the column's side must not merge rows.
+- `NULLIF(current_setting(…, true), '')`, or a guard `… <> ''` joined by AND, makes an unset setting match nothing.
+  Without it the bound is `lenient`.
+- A key of a JSON column (`column ->> 'key'`) counts as the tenant if the configuration names it.
+
+The rule for everything else: a form that is not known is `OPAQUE` and counts as open. Nothing is guessed to be safe.
 """
 
 from __future__ import annotations

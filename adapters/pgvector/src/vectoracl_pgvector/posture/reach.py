@@ -1,8 +1,9 @@
-"""The judgement by reach: what the runtime role may use, and whose rights it thereby has.
+"""Judges by reach: which objects the runtime role may use, and whose privileges it thereby gains.
 
-A function's body is not searched for the table's name, since a name can be spelt, built and hidden. What counts is who
-the code runs as. Each object that lends the rights of a role which could read governed rows is a finding, unless a
-small proof holds for it (`proofs`) or it is what an extension or a managed service ships (`recognised`).
+A function's body is not searched for the table's name, since a name can be escaped, built at run time or hidden. The
+role that the code runs as decides. Each object that lends the privileges of a role which could read governed rows is a
+finding, unless a small proof holds for it (`function_proofs`) or an extension or managed service ships it
+(`recognised`).
 """
 
 from __future__ import annotations

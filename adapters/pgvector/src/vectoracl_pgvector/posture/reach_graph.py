@@ -1,4 +1,4 @@
-"""Who can act as whom, and which roles governed rows are open to: the closure that `judge_reach` walks."""
+"""Computes which roles can act as which, and which roles can read governed rows. `reach` uses both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of the statements in `reach_sql`. Grantees are the OIDs of roles; 0 is PUBLIC."""
+"""Typed rows of the statements in `reach_sql`. Grantees are the OIDs of roles; 0 is PUBLIC."""
 
 from __future__ import annotations
 

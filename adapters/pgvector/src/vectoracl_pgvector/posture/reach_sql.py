@@ -1,8 +1,8 @@
-"""The posture's statements about reach: everything that could read governed rows for somebody else.
+"""The posture check's statements about reach: everything through which a role could read governed rows.
 
-They return candidates and access lists, by role OIDs. Who can use which of them is worked out in `reach_graph`, because
-a SECURITY DEFINER function lends its owner's rights, and those can reach the next object. Objects that a fresh server
-brings, and that still have the rights that it gave them, are no candidates: OIDs below 16384 are the server's own.
+They return candidates and access lists, by role OIDs. `reach_graph` works out who can use which of them, because a
+SECURITY DEFINER function lends its owner's privileges, and those can reach the next object. Objects of a fresh server
+that still have their original privileges are not candidates: OIDs below 16384 belong to the server itself.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What extensions and managed services ship, so that it is told from what somebody added: read from `recognised.json`.
+"""Recognises what extensions and managed services ship, from the table in `recognised.json`.
 
-The table is made by `adapters/pgvector/tools/recognise.py` on servers that have the extensions, and carries its date.
-A function counts as recognised if its name, arguments, language, body and attributes have a known digest *and* it
-belongs to a superuser or to the owner of its extension. A version that is not in the table is judged by the same
-digests: what did not change between versions is known, and what changed is a finding until the table is made again.
+`adapters/pgvector/tools/recognise.py` generates the table, with its date, on servers that have the extensions. A
+function is recognised if its name, arguments, language, body and attributes have a known digest *and* it belongs to a
+superuser or to the owner of its extension. A version that is not in the table is judged by the same digests: functions
+that did not change between versions are known, and changed ones are findings until the table is generated again.
 """
 
 from __future__ import annotations

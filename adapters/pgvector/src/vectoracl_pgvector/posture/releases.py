@@ -1,4 +1,4 @@
-"""What is known of PostgreSQL's and pgvector's releases: pure data, to be extended with each security release.
+"""Known vulnerabilities and limits of PostgreSQL's and pgvector's releases. Pure data; extend it with each release.
 
 Sources: https://www.postgresql.org/support/security/ and https://www.postgresql.org/support/versioning/ ,
 https://github.com/pgvector/pgvector/blob/master/CHANGELOG.md . Read for the releases up to 2026-08-13.

@@ -1,4 +1,4 @@
-"""The role and the session: who is it really, and what can it become."""
+"""Judges the role and the session: their attributes, and the roles that the runtime role can become."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of the posture check's statements, by name: what `judge` reads."""
+"""Typed rows of the posture check's statements, which `judge` reads."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""The script that secures a table: `vectoracl check --format sql`. From what was looked at to SQL text; pure.
+"""Builds the script that secures a table: `vectoracl check --format sql`. From the snapshot to SQL text. Pure.
 
-The fix of a finding is one statement, and right by itself. Run one after the other they are not: FORCE before there is
-a policy empties the table for its application, an owner that does not exist is an error, a constraint over rows without
-a tenant fails in the middle. So the script is not the list of the fixes. Its order:
+The fix of a finding is one statement that is correct by itself. Run one after the other, the fixes are not: FORCE
+before there is a policy empties the table for its application, an owner that does not exist is an error, a constraint
+fails halfway on rows without a tenant. So the script is not the list of fixes. Its order:
 
-    what the role and the server need, once for all tables
-    rows without a tenant: looked for first, and the script ends there with what to do
-    the tenant's column, who owns the table, what is granted, the policies, then ENABLE and FORCE
-    ways round the table; and as comments what a person has to decide
+    changes to the role and the server, once for all tables
+    rows without a tenant: the script looks for them first, and stops with instructions if there are any
+    the tenant column, the owner, the grants, the policies, then ENABLE and FORCE
+    ways around the policies; and, as comments, the decisions that are left to the reader
 
-Each part is one transaction. Nothing is dropped but rights: no key, no index, no foreign key, no column.
+Each part is one transaction. Only privileges are removed: no key, index, foreign key or column is dropped.
 """
 
 from __future__ import annotations

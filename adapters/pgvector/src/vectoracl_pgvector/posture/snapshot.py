@@ -1,4 +1,4 @@
-"""What the topics of the posture check share: the target, the rows by name, and a few words."""
+"""The data that the topics of the posture check share: the target, the catalog rows by name, and helpers."""
 
 from __future__ import annotations
 

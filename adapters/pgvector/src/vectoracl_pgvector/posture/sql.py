@@ -1,9 +1,9 @@
 """Every statement of the posture check: fixed in number, read-only, over the system catalogs, PostgreSQL 13 to 18.
 
-The first one empties the search_path for the transaction, so that nothing below, nor what `pg_get_expr` prints, is
-resolved in a schema that somebody else can write. Columns that only newer versions have are read through
-`to_jsonb(row) ->> 'column'`. Rights are worked out from the access lists and the memberships that the role can
-reach, with the name of the grantee, because the statement that mends has to name it.
+The first statement empties the search_path for the transaction, so that no name, including those that `pg_get_expr`
+prints, is resolved in a schema that another role can write. Columns that only newer versions have are read through
+`to_jsonb(row) ->> 'column'`. Privileges are computed from the access lists and the memberships that the role can reach,
+with the name of the grantee, because the statement that fixes a finding has to name it.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ SELECT p.proname::text, pg_catalog.pg_get_function_identity_arguments(p.oid), {p
    AND p.proname IN ('pg_read_file', 'pg_read_binary_file', 'pg_ls_dir', 'lo_import', 'lo_export') ORDER BY 1, 2, 3"""
 )
 
-# Values only of settings that are about logging; of the tenant setting only that it is not empty.
+# Only logging settings are read with their values; of the tenant setting only whether it is not empty.
 SETTINGS: Final = (
     parts.REACH
     + """
@@ -225,7 +225,7 @@ SAFE_PATH: Final = (
     "pg_catalog.set_config('jit', 'off', true)"
 )
 
-# Copies that a move left (mirror.py), unless a mover is alive: it holds a lock, which goes with its session.
+# Copies that a move left (`shadow_copy`), unless a move is in progress: it holds a lock of its session.
 MOVES: Final = f"""SELECT c.relname::text,
        EXISTS (SELECT FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class d ON d.oid = k.conrelid
                 WHERE d.relnamespace = c.relnamespace AND d.relname = %(table)s::text || '_default'

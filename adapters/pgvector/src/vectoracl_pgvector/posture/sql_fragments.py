@@ -1,4 +1,4 @@
-"""What several of the posture's statements begin with: common table expressions and conditions."""
+"""Common table expressions and conditions that several of the posture check's statements share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The posture's statements about the table and what hangs on it: rights, policies, keys, views, code, publications."""
+"""The posture check's statements about the table: privileges, policies, keys, views, code, publications."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grants, tenant column, keys and indexes of the table and its parts."""
+"""Judges grants, the tenant column, keys and indexes of the table and its partitions."""
 
 from __future__ import annotations
 

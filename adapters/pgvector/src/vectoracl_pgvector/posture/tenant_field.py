@@ -1,4 +1,4 @@
-"""Where a row says whose it is: a column, or a key of a JSON column. `check` and `provision --adopt` read it alike."""
+"""The place of the tenant in a row: a column, or a key of a JSON column. Shared by `check` and `provision --adopt`."""
 
 from __future__ import annotations
 

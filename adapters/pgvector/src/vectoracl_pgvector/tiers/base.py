@@ -1,4 +1,4 @@
-"""What a move in either direction is made of: short transactions, waits for locks and snapshots, and cleaning up."""
+"""The parts that moves in both directions share: short transactions, waits for locks and snapshots, and cleaning up."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class MoveTimeouts:
-    """How long a move waits, in seconds.
+    """The time limits of a move, in seconds.
 
-    `lock`: one request for a lock that others queue behind; `pause`: how long the tenant's writers stay paused while
-    the switch asks for its lock; `total`: for others to end, before the move gives up. `stall`: how long a demotion may
-    copy rows, while everybody waits, before it is rolled back; the locks and the commit around that come on top.
+    Attributes:
+        lock: Longest wait for one lock request that others queue behind.
+        pause: Longest pause of the tenant's writers while the switch requests its lock.
+        total: Longest wait for other transactions to end, before the move is refused.
+        stall: Longest copying of rows by a demotion, during which all sessions wait, before it is rolled back. The
+            locks and the commit around it are not included.
     """
 
     lock: float = 0.1
@@ -39,7 +42,7 @@ MOVE_TIMEOUTS = MoveTimeouts()
 
 
 class Mover:
-    """One move of one tenant."""
+    """One move of one tenant: the base of promotion, demotion and removal."""
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class Mover:
 
     @contextmanager
     def _transaction(self, lock: float, **settings: str) -> Iterator[None]:
-        """Run one transaction in the tenant's scope; each wait for a lock ends after *lock* seconds."""
+        """Run one transaction in the tenant's scope; a wait for a lock fails after *lock* seconds."""
         all_settings = {SETTING: self._tenant, "search_path": "pg_catalog", "lock_timeout": milliseconds(lock)}
         all_settings |= dict((NO_JIT,))
         all_settings |= {"vectoracl." + name: value for name, value in settings.items()}
@@ -86,7 +89,7 @@ class Mover:
             yield
 
     def _run_with_short_lock(self, statements: Callable[[], Iterable[str]]) -> None:
-        """Run *statements* as one transaction whose locks others may have to queue behind, until it gets them."""
+        """Run *statements* in one transaction, and repeat it until it gets its locks, which others may queue behind."""
         deadline = time.monotonic() + self._timeouts.total
         pause = 0.02
         while True:
@@ -108,9 +111,9 @@ class Mover:
         return min(pause * 2, 2.0)
 
     def _wait_until_idle(self, until: float) -> None:
-        """Wait, *until* then at most, for nobody to be seen twice, 50 ms apart, with a lock on the table.
+        """Wait until no session is seen twice, 50 ms apart, with a lock on the table, or until the time *until*.
 
-        Asking for a lock earlier would be in vain and make others queue.
+        An earlier lock request would fail and only make others queue.
         """
         holders = self._lock_holders()
         while holders and time.monotonic() < until:
@@ -131,12 +134,16 @@ class Mover:
 
     @property
     def _move_lock_key(self) -> str:
-        """What a mover holds; no tenant's own lock can be that, whatever the tenant is called."""
+        """The key of the lock that a move holds. No tenant's id can produce it as the key of its writers."""
         return f"vectoracl-move:{self._space}"
 
     @contextmanager
     def holding_move_lock(self, *, must_exist: bool = True) -> Iterator[None]:
-        """Hold the lock of movers of this table. Raises: RefusedError if another one has it, or (*known*) no tenant."""
+        """Hold the table's move lock.
+
+        Raises:
+            RefusedError: Another move holds it or, if *must_exist*, the tenant is unknown.
+        """
         key = self._move_lock_key
         if not self._fetch_value("SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))", (key,)):
             raise RefusedError("Another move is in progress on this table; try again when it has ended.")
@@ -153,7 +160,7 @@ class Mover:
             self._run("SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%s, 0))", (key,))
 
     def is_blocked(self) -> bool:
-        """Tell whether a tenant is kept out of the shared partition, by a move under way or by one that died."""
+        """Return whether a constraint keeps a tenant out of the shared partition, of a live or of a dead move."""
         return bool(
             self._fetch_value(
                 "SELECT true FROM pg_catalog.pg_constraint WHERE conrelid = pg_catalog.to_regclass(%s) "
@@ -163,14 +170,14 @@ class Mover:
         )
 
     def unblock(self) -> bool:
-        """End that; to be called while no other move can be under way."""
+        """Remove that constraint; return whether there was one. Needs the move lock."""
         if not self.is_blocked():
             return False
         self._run_with_short_lock(lambda: (self._shadow.allow(),))
         return True
 
     def _copies(self) -> list[tuple[str, str]]:
-        """Return the copies that are no partition yet, each with its marker."""
+        """Return the copies that are not attached yet, each with its marker."""
         return self._run(
             "SELECT kind.relname, pg_catalog.obj_description(kind.oid, 'pg_class') FROM pg_catalog.pg_class AS kind "
             "WHERE kind.relnamespace = pg_catalog.to_regnamespace(%s) AND kind.relkind = 'r' "
@@ -180,7 +187,7 @@ class Mover:
         ).fetchall()
 
     def unfinished(self) -> tuple[frozenset[str], bool]:
-        """Return the markers of those copies, and whether a mover is alive; nothing is locked or changed."""
+        """Return the markers of those copies, and whether a move is in progress; locks and changes nothing."""
         alive = self._fetch_value(
             "SELECT true FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted "
             "AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) "
@@ -190,7 +197,11 @@ class Mover:
         return frozenset(marker for _, marker in self._copies()), bool(alive)
 
     def _remove_leftovers(self, *, keep: bool) -> tuple[bool, list[str]]:
-        """Remove what interrupted moves left; with *keep* not this tenant's copy. Return whether it is there."""
+        """Remove what interrupted moves left, except, with *keep*, a usable copy of this tenant.
+
+        Returns:
+            Whether the copy was kept, and what was done.
+        """
         shadow, names = self._shadow, self._names
         done: list[str] = []
         self.unblock()
@@ -202,7 +213,7 @@ class Mover:
             (names.default, list(TRIGGERS)),
         )
         reusable = keep and triggers == len(TRIGGERS) and [row[1] for row in copies] == [shadow.marker]
-        if reusable:  # one from before a column was added, or changed, cannot be attached
+        if reusable:  # a copy that is older than a change of the columns cannot be attached
             differing_columns = self._fetch_value(
                 "SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass(%s) "
                 "AND attnum > 0 AND NOT attisdropped AND (attname, atttypid, atttypmod) NOT IN "
@@ -220,11 +231,11 @@ class Mover:
                 done.append(f"the copy that an interrupted move{whose} left was removed")
         return reusable, done
 
-    # --- what both directions need
+    # --- shared by both directions
 
     @contextmanager
     def _writers_paused(self) -> Iterator[None]:
-        """Keep the tenant's writers waiting, over several transactions."""
+        """Pause the tenant's writers, across several transactions."""
         with self._transaction(self._timeouts.lock * 5):
             self._run(
                 "SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended(%s, 0))", (self._writer_lock_key,)
@@ -242,12 +253,12 @@ class Mover:
 
     @property
     def _writer_lock_key(self) -> str:
-        """What the tenant's writers lock; see compile.PgCompiler._write."""
+        """The key of the lock that the tenant's writers take; see `compile.PgCompiler._write`."""
         return f"{self._space}:{self._tenant}"
 
     @contextmanager
     def _session_settings(self, **settings: str) -> Iterator[None]:
-        """Set *settings* for statements that cannot run in a transaction."""
+        """Set *settings* for the session, for statements that cannot run in a transaction."""
         try:
             for name, value in settings.items():
                 self._run("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
@@ -268,10 +279,10 @@ class Mover:
             ) from None
 
     def _wait_for_old_snapshots(self) -> None:
-        """Wait until every snapshot of this database that is older than now is gone.
+        """Wait until every older snapshot of this database is gone.
 
-        PostgreSQL does that at the end of CREATE INDEX CONCURRENTLY (indexcmds.c, WaitForOlderSnapshots), and needs no
-        privilege for it, while the snapshots of others are shown to superusers only.
+        PostgreSQL does this at the end of CREATE INDEX CONCURRENTLY (indexcmds.c, WaitForOlderSnapshots), which needs
+        no special privilege, while only superusers can see the snapshots of other sessions.
         """
         self._progress("waiting for older transactions", 0, None)
         barrier = self._shadow.barrier
@@ -284,7 +295,7 @@ class Mover:
                     self._run(f"DROP TABLE IF EXISTS {barrier}")
 
     def _run_with_exclusive_lock(self, then: Callable[[], None], *tables: str) -> None:
-        """Lock the parent, then *tables*, in ACCESS EXCLUSIVE MODE and call *then*; ask again while the pause lasts."""
+        """Lock the parent, then *tables*, in ACCESS EXCLUSIVE MODE, and call *then*; retry for `pause` seconds."""
         until = time.monotonic() + self._timeouts.pause
         while True:
             self._wait_until_idle(until)
@@ -304,5 +315,5 @@ class Mover:
 
 
 def milliseconds(seconds: float) -> str:
-    """Return *seconds* as PostgreSQL takes a time."""
+    """Return *seconds* as a PostgreSQL time setting in milliseconds."""
     return f"{max(1, round(seconds * 1000))}ms"

@@ -1,4 +1,4 @@
-"""A tenant back into the shared partition; `move` has what it costs."""
+"""Moves one tenant back into the shared partition. `move.demote` describes the cost."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vectoracl_pgvector.tiers.partitions import own_partitions
 
 
 class Demotion(Mover):
-    """One move of one tenant."""
+    """The move of one tenant back into the shared partition."""
 
     def demote(self) -> list[str]:
-        """See the module's text."""
+        """Run the move; see `move.demote`."""
         own = own_partitions(self._connection, self._config).get(self._tenant)
         _, done = self._remove_leftovers(keep=False)
         if own is None:
@@ -48,7 +48,7 @@ class Demotion(Mover):
             try:
                 moved = self._run(f"INSERT INTO {names.default} ({written}) SELECT {written} FROM {own}").rowcount
             except QueryCanceled:
-                if time.monotonic() - start < stall:  # somebody else's doing
+                if time.monotonic() - start < stall:  # cancelled by another session
                     raise
                 raise RefusedError(
                     f"Copying the {before} rows back takes longer than {stall:g} s, during which all readers and "

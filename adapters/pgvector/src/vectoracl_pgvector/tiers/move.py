@@ -1,22 +1,26 @@
-"""A tenant to a partition of its own and back, while reads and writes go on. Blocking, on the owner's connection.
+"""Moves a tenant to its own partition and back while reads and writes continue. Blocking, on the owner's connection.
 
-`promote`, in its order (mirror.py says what keeps the copy exact):
+The problem: PostgreSQL attaches a partition in one step, but the tenant's rows cannot be copied in one step without
+blocking. So a copy is kept in sync while it is filled (`shadow_copy`), and only the switch takes strong locks.
+`promote` runs these steps:
 
-1. one transaction makes an empty copy, closed to everybody, and the triggers that keep it in step;
-2. it is filled in short transactions in key order;
-3. its HNSW index is built CONCURRENTLY;
-4. snapshots that are older than the filling are waited for, so that whoever is left sees the whole copy;
-5. both sides are compared byte by byte, in one snapshot, without a lock;
-6. the tenant's writers pause (their advisory lock), and the switch is one transaction: DELETE, then a check constraint
-   is validated, all beside readers and other tenants' writers; only then ACCESS EXCLUSIVE on the parent for ATTACH.
+1. Create an empty copy, closed to every role, and the triggers that keep it in sync, in one transaction.
+2. Fill it in key order, in short transactions.
+3. Build its HNSW index CONCURRENTLY.
+4. Wait until every snapshot older than the filling is gone, so that every remaining reader sees the whole copy.
+5. Compare both sides byte by byte, in one snapshot, without a lock.
+6. Pause the tenant's writers (their advisory lock) and switch in one transaction: delete the rows from the shared
+   partition and validate a check constraint, which block neither readers nor other tenants' writers; only then lock the
+   parent in ACCESS EXCLUSIVE MODE and attach the copy.
 
-The parent has to be locked first: a reader that only waited for the shared partition would hold a plan from before the
-switch and run it with a snapshot from after it, and find nothing. Requests for that lock are short and repeated, since
-everybody queues behind them, and are made only when no transaction is seen to hold on to the table.
+The parent has to be locked before the partition. A reader that waited only for the shared partition would hold a plan
+from before the switch, run it with a snapshot from after the switch, and find no rows. All others queue behind a
+request for that lock, so each request is short, is repeated, and waits for a moment when no transaction holds the
+table.
 
-Whatever is interrupted leaves either nothing or a copy that stays in step: calling `promote` again resumes it, calling
-`demote` throws it away; `vectoracl check` and `vectoracl tenants list` say that there is one. The connection has to
-keep its session (no pooler in transaction mode).
+An interruption leaves either nothing or a copy that is kept in sync. Calling `promote` again resumes it and calling
+`demote` removes it; `vectoracl check` and `vectoracl tenants list` report it. The connection must keep its session, so
+it cannot go through a pooler in transaction mode.
 """
 
 from __future__ import annotations
@@ -44,10 +48,23 @@ def promote(
     timeouts: MoveTimeouts = MOVE_TIMEOUTS,
     step: Callable[[str], None] | None = None,
 ) -> list[str]:
-    """Give *tenant* a partition of its own; *step* is called with every statement before it runs.
+    """Move *tenant* to its own partition.
 
-    Raises: RefusedError (unknown tenant, another move is under way, the partition's name is taken, somebody holds on
-    to the table for longer than *patience*), StoreError (the copy differs).
+    Args:
+        connection: The owner's connection, in autocommit mode, without a pooler in transaction mode.
+        config: The store's configuration.
+        tenant: The tenant's id.
+        progress: Called with the step, the rows done and the rows in total.
+        timeouts: How long to wait for locks and older transactions.
+        step: Called with every statement before it runs.
+
+    Returns:
+        What was done, a line each.
+
+    Raises:
+        RefusedError: The tenant is unknown, another move is in progress, the partition's name is taken, or another
+            transaction held the table for longer than *timeouts*.
+        StoreError: The copy differs from the original.
     """
     move = Promotion(connection, config, tenant, progress, timeouts, step)
     with move.holding_move_lock():
@@ -63,16 +80,20 @@ def demote(
     timeouts: MoveTimeouts = MOVE_TIMEOUTS,
     step: Callable[[str], None] | None = None,
 ) -> list[str]:
-    """Move *tenant* back into the shared partition, or throw away what an interrupted promotion left.
+    """Move *tenant* back into the shared partition, or remove what an interrupted promotion left.
 
-    The switch is one transaction which copies the rows while everybody waits: a default partition takes no row of a
-    value that has a partition, and PostgreSQL detaches none CONCURRENTLY beside a default one, so they can neither be
-    there before nor come in batches after. That is 15 to 100 µs a row, and more where long texts are read for their
-    words again, so it is meant for the small tenants that are advised; one whose copying takes longer than
-    *patience*.stall is rolled back.
-    A REPEATABLE READ transaction which took its snapshot just before the switch, and touched the table only after it,
-    finds the tenant empty; older ones are waited for, and READ COMMITTED is exact.
-    Raises: as `promote`; RefusedError also where everybody would have to wait too long.
+    The switch is one transaction that copies the rows while all other sessions wait. A default partition accepts no row
+    of a value that has its own partition, and PostgreSQL cannot detach a partition CONCURRENTLY if there is a default
+    one, so the rows can neither be copied before nor in batches afterwards. This takes 15 to 100 µs a row, and more
+    where long texts are parsed again for full text search. It is therefore meant for small tenants; a copy that takes
+    longer than *timeouts*.stall is rolled back.
+
+    A REPEATABLE READ transaction that took its snapshot just before the switch, and reads the table only after it,
+    finds the tenant empty. Older transactions are waited for, and READ COMMITTED is exact.
+
+    Raises:
+        RefusedError: As in `promote`; also if all other sessions would have to wait too long.
+        StoreError: The numbers of rows differ; nothing was moved.
     """
     move = Demotion(connection, config, tenant, progress, timeouts, step)
     with move.holding_move_lock():
@@ -87,9 +108,10 @@ def remove(
     timeouts: MoveTimeouts = MOVE_TIMEOUTS,
     step: Callable[[str], None] | None = None,
 ) -> list[str]:
-    """Remove *tenant* with all that is there of it; return what was done. Can be repeated: see `removal`.
+    """Remove *tenant* with all of its data; return what was done, a line each. Can be repeated: see `removal`.
 
-    Raises: RefusedError (a move is under way, or somebody holds on to the table for longer than *patience*).
+    Raises:
+        RefusedError: A move is in progress, or another transaction held the table for longer than *timeouts*.
     """
     move = Removal(connection, config, tenant, None, timeouts, step)
     with move.holding_move_lock(must_exist=False):
@@ -97,15 +119,15 @@ def remove(
 
 
 def unfinished(connection: Connection, config: PgvectorConfig) -> tuple[frozenset[str], bool]:
-    """Return the markers (`mirror.marker`) of the copies that moves left or make now, and whether a mover is alive."""
+    """Return the markers (`shadow_copy.marker`) of all unfinished copies, and whether a move is in progress."""
     return Mover(connection, config, "", None, MOVE_TIMEOUTS, None).unfinished()
 
 
 def release(connection: Connection, config: PgvectorConfig) -> bool:
-    """Let a tenant write again whose mover died in its last second; tell whether there was one.
+    """Let a tenant write again if its move died in the last step; return whether there was one.
 
-    In its last step, until ATTACH, a constraint keeps the tenant's rows out of the shared partition. It belongs to
-    whoever holds the movers' lock, which ends with his session: where nobody holds it, nobody will take it away.
+    In the last step, until ATTACH, a constraint keeps the tenant's rows out of the shared partition. The session that
+    holds the move lock removes the constraint. If no session holds the lock, the constraint would stay for ever.
     """
     move = Mover(connection, config, "", None, MOVE_TIMEOUTS, None)
     if not move.is_blocked():
@@ -113,5 +135,5 @@ def release(connection: Connection, config: PgvectorConfig) -> bool:
     try:
         with move.holding_move_lock(must_exist=False):
             return move.unblock()
-    except RefusedError:  # the mover is alive
+    except RefusedError:  # a move is in progress
         return False

@@ -1,4 +1,4 @@
-"""Which tenants have a partition of their own."""
+"""The tenants that have their own partition."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _BOUND = re.compile(r"FOR VALUES IN \('((?:[^']|'')*)'\)\Z")
 
 
 def own_partitions(connection: psycopg.Connection[Any], config: PgvectorConfig) -> dict[str, str]:
-    """Return the tenants that have a partition of their own, each with the quoted name of that partition.
+    """Return the tenants that have their own partition, each with the quoted name of that partition.
 
-    A partition that someone made for several tenants is nobody's own and is left out.
+    A partition that was created by hand for several tenants is left out.
     """
     rows = connection.execute(
         "SELECT pg_catalog.pg_get_expr(child.relpartbound, child.oid), "
@@ -30,7 +30,7 @@ def own_partitions(connection: psycopg.Connection[Any], config: PgvectorConfig) 
     for bound, conforming, space, name in rows:
         match = _BOUND.match(bound or "")
         if match is not None:
-            # ruleutils.c, simple_quote_literal: ' is doubled, and \ as well unless strings conform to the standard.
+            # ruleutils.c, simple_quote_literal: ' is doubled, and so is \ unless standard_conforming_strings is on.
             tenant = match[1].replace("''", "'")
             partitions[tenant if conforming == "on" else tenant.replace("\\\\", "\\")] = f"{quote(space)}.{quote(name)}"
     return partitions

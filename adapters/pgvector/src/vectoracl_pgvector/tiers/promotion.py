@@ -1,4 +1,4 @@
-"""A tenant to a partition of its own; `move` has the order of it, and why."""
+"""Moves one tenant to its own partition. `move` describes the steps and their reasons."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _BATCH = 1000
 
 
 class Promotion(Mover):
-    """One move of one tenant."""
+    """The move of one tenant to its own partition."""
 
     def promote(self) -> list[str]:
-        """See the module's text."""
+        """Run the move; see `move.promote`."""
         names, shadow = self._names, self._shadow
         if self._tenant in own_partitions(self._connection, self._config):
             _, done = self._remove_leftovers(keep=False)
@@ -58,7 +58,7 @@ class Promotion(Mover):
         return [*done, f"{self._tenant!r} has its own partition with {index}: {moved} rows in {shadow.copy}"]
 
     def _fill(self) -> int:
-        """Copy all rows, a batch a transaction; rows that are there already stay, the triggers keep them right."""
+        """Copy all rows, one batch in a transaction; rows that exist already stay, the triggers keep them in sync."""
         total = self._count(f"ONLY {self._names.default}")
         copied = 0
         after: tuple[Any, ...] = ()
@@ -67,7 +67,7 @@ class Promotion(Mover):
             self._progress("copying", copied, max(total, copied))
             try:
                 with self._transaction(self._timeouts.lock * 5):
-                    # The adapter's own writers wait a moment, instead of meeting this batch in a deadlock.
+                    # Without this lock a batch and the adapter's own writers could deadlock.
                     self._run(
                         "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))",
                         (self._writer_lock_key,),
@@ -86,7 +86,7 @@ class Promotion(Mover):
             after = tuple(row[1:])
 
     def build_index(self) -> None:
-        """Build the copy's HNSW index while the triggers go on; an invalid one, of an interrupted build, goes first."""
+        """Build the copy's HNSW index; drop an invalid one of an interrupted build first."""
         if not self._config.indexable:
             return
         shadow = self._shadow
@@ -106,7 +106,7 @@ class Promotion(Mover):
                 with self._session_settings(maintenance_work_mem=self._build_memory(), **self._worker_settings()):
                     self._run(build)
             except OperationalError as error:
-                # Class 53: no memory. Parallel builds use /dev/shm, of which a container often has 64 MB only.
+                # Class 53: out of memory. Parallel builds use /dev/shm, which is often only 64 MB in a container.
                 if not (error.sqlstate or "").startswith("53"):
                     raise
                 self._run(f"DROP INDEX IF EXISTS {index}")
@@ -122,22 +122,22 @@ class Promotion(Mover):
         return "pgvector supports none for this many dimensions"
 
     def _worker_settings(self) -> dict[str, str]:
-        """Forbid parallel workers to a pgvector whose parallel build reads what it must not (CVE-2026-3172)."""
+        """Disable parallel workers for a pgvector whose parallel build can disclose memory (CVE-2026-3172)."""
         version = self._fetch_value("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector'")
         if releases.parts(version) < releases.PGVECTOR_SERIAL_BEFORE:
             return {"max_parallel_maintenance_workers": "0"}
         return {}
 
     def _build_memory(self) -> str:
-        """Return maintenance_work_mem for the build: what the graph needs, 1 GB at most, never less than is set."""
+        """Return maintenance_work_mem for the build: the size of the graph, at most 1 GB, at least the current one."""
         rows = self._count(self._shadow.copy)
-        # A vector, and neighbours: m = 16 on a level, twice on the lowest, at 8 bytes with some overhead.
+        # A vector and its neighbours: m = 16 a level, twice that on the lowest, 8 bytes each with some overhead.
         size = rows * (self._config.dimension * (4 if self._config.type == "vector" else 2) + 700)
         now = self._fetch_value("SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem'))")
         return f"{max(int(now), min(size, 2**30)) // 1024}kB"
 
     def _switch(self) -> int:
-        """Make the copy the tenant's partition; return its rows."""
+        """Attach the copy as the tenant's partition; return its number of rows."""
         self._progress("switching", 0, None)
         deadline = time.monotonic() + self._timeouts.total
         pause = 0.1
@@ -150,7 +150,7 @@ class Promotion(Mover):
                             self._run(self._shadow.forbid())
                         return self._swap()
                     except BaseException:
-                        # The tenant could not write while the constraint stands, so it goes before the pause ends.
+                        # The tenant cannot write while the constraint exists, so remove it before the pause ends.
                         if not self._connection.closed:
                             self._run_with_short_lock(lambda: (self._shadow.allow(),))
                         raise

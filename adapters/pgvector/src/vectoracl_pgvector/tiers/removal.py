@@ -1,9 +1,9 @@
-"""A tenant leaves: its rows, its partition, what a broken-off move left of it, and its name in the list and statistics.
+"""Removes one tenant: its rows, partition, unfinished copy, and its name in the list of tenants and in statistics.
 
-Its writers wait meanwhile. The rows and the partition go in one transaction; the name goes in a second one, together
-with the statistics that name it, so that a tenant is listed for as long as anything of it may be left, and calling it
-again finishes. What stays is what PostgreSQL keeps outside of tables: the write-ahead log, backups, and dead bytes in
-pages until they are used again.
+The tenant's writers wait while it runs. Rows and partition are removed in one transaction; the name follows in a second
+one, together with the statistics that contain it. A tenant is therefore listed as long as anything of it may be left,
+and calling `remove` again completes an interrupted removal. PostgreSQL's write-ahead log, backups, and dead bytes in
+pages that are not reused yet are outside of tables and remain.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Removal(Mover):
     """One removal of one tenant."""
 
     def remove(self) -> list[str]:
-        """See the module's text; no lines where there was nothing of the tenant."""
+        """Run the removal; return what was done, or an empty list if nothing of the tenant exists."""
         done: list[str] = []
         if any(marker == self._shadow.marker for _, marker in self._copies()):
             _, done = self._remove_leftovers(keep=False)
@@ -50,7 +50,7 @@ class Removal(Mover):
             self._run(f"DELETE FROM ONLY {names.default} WHERE {names.c.tenant} = %s::text", (self._tenant,))
             if own is not None:
                 self._run_with_exclusive_lock(lambda: self._run_all([f"DROP TABLE {own}"]), names.default, own)
-        # An emptied table of many pages is cut to few, so that the statistics below see what is left of it.
+        # Truncate the emptied pages, so that the statistics below sample the remaining rows.
         self._run(f"VACUUM {names.default}")
         with self._transaction(self._timeouts.total):
             self._run(f"DELETE FROM {names.tenants} WHERE tenant_id = %s", (self._tenant,))
@@ -61,13 +61,14 @@ class Removal(Mover):
         return [f"{self._tenant!r} was removed: {rows} rows{where}", *self._forget_in_catalogs()]
 
     def _forget_in_catalogs(self) -> list[str]:
-        """Make the statistics of the catalogs anew where autovacuum sampled the names of the tenant's partition.
+        """Refresh the catalogs' statistics if autovacuum sampled the names of the tenant's partition.
 
-        Runs after everything is dropped. ANALYZE waits for another one of the same table, which may have sampled before
-        the drop, so that the last statistics are of after it. Only the database's owner may; else a line says who.
+        Runs after everything is dropped. ANALYZE waits for a concurrent ANALYZE of the same table, which may have
+        sampled before the drop, so the final statistics are from after the drop. Only the database's owner may do this;
+        otherwise the returned line says what to run.
         """
         for catalog in self._catalogs_that_name_it():
-            self._run(f"ANALYZE pg_catalog.{catalog}")  # without the right: a warning, and nothing is done
+            self._run(f"ANALYZE pg_catalog.{catalog}")  # without the privilege this is only a warning
         remaining = [f"ANALYZE pg_catalog.{catalog};" for catalog in self._catalogs_that_name_it()]
         if not remaining:
             return []
@@ -77,7 +78,7 @@ class Removal(Mover):
         ]
 
     def _catalogs_that_name_it(self) -> list[str]:
-        # Names of indexes and constraints are cut to 63 bytes in the middle, so the beginning has to do.
+        # PostgreSQL shortens long index and constraint names in the middle, so compare only the beginning.
         stem = self._names.partition_name(self._tenant)[: max(28, len(self._config.table) + 4)]
         rows = self._run(
             "SELECT DISTINCT tablename FROM pg_catalog.pg_stats WHERE schemaname = 'pg_catalog' AND pg_catalog.strpos("
@@ -87,9 +88,10 @@ class Removal(Mover):
         return [str(row[0]) for row in rows]
 
     def _forget_statistics(self) -> None:
-        """Make the statistics of the tables without the tenant, in the transaction in which it goes.
+        """Refresh the tables' statistics without the tenant, in the transaction that removes its name.
 
-        ANALYZE leaves the old ones of a table in which it finds no row, so there is one, which nobody else ever sees.
+        ANALYZE keeps the old statistics of a table in which it finds no row, so a placeholder row is inserted and
+        removed in the same transaction.
         """
         names, c = self._names, self._names.c
         placeholder = f"removed-{secrets.token_hex(8)}"
@@ -106,7 +108,7 @@ class Removal(Mover):
         self._run(f"DELETE FROM {names.default} WHERE {c.tenant} = %s", (placeholder,))
 
     def _analyzed_parent(self) -> list[str]:
-        """Return the parent where somebody has made statistics of it: PostgreSQL does not by itself."""
+        """Return the parent if it has statistics, which PostgreSQL does not create automatically."""
         is_analyzed = self._fetch_value(
             "SELECT reltuples >= 0 AND (reltuples > 0 OR pg_catalog.current_setting('server_version_num')::int4 "
             ">= 140000) FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)",
@@ -116,7 +118,7 @@ class Removal(Mover):
         return [only + self._names.table] if is_analyzed else []
 
     def _allow_forgetting(self) -> None:
-        """Add the policy by which the owner deletes from the list of tenants; stores of before have none."""
+        """Add the policy by which the owner deletes from the list of tenants; older stores lack it."""
         name, policy = schema.forget_policy(self._config)
         exists = self._fetch_value(
             "SELECT true FROM pg_catalog.pg_policy WHERE polrelid = pg_catalog.to_regclass(%s) AND polname = %s",

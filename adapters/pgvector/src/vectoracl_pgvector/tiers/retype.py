@@ -1,9 +1,9 @@
-"""The vectors of an existing table in the other type, from `vector` to `halfvec` or back, by `vectoracl provision`.
+"""Changes the vectors of an existing table from `vector` to `halfvec` or back, as part of `vectoracl provision`.
 
 halfvec can be indexed up to 4,000 dimensions, vector up to 2,000. PostgreSQL rewrites the table and its partitions in
-one transaction, and everybody waits for it; nothing is lost, and a process that still has the other type in its
-configuration goes on, since every vector is cast on its way in and out. The vector indexes of the old type go with it;
-those of the new one are built afterwards, beside readers and writers. Until then their tenants are searched exactly.
+one transaction, which blocks all other access. Nothing is lost, and a process whose configuration still has the other
+type continues to work, since every vector is cast when it is written and read. The vector indexes of the old type are
+dropped; those of the new type are built afterwards without blocking. Until then the tenants are searched exactly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vectoracl_pgvector.tiers.promotion import Promotion
 
 
 def pending(connection: psycopg.Connection[Any], config: PgvectorConfig) -> bool:
-    """Tell whether the table's vectors are of the other type than the configuration's."""
+    """Return whether the type of the table's vectors differs from the configuration."""
     row = connection.execute(
         "SELECT true FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid "
         "WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attname = %s AND t.typname IN ('vector', 'halfvec') "
@@ -34,7 +34,7 @@ def pending(connection: psycopg.Connection[Any], config: PgvectorConfig) -> bool
 
 
 def check_no_move(connection: psycopg.Connection[Any], config: PgvectorConfig) -> None:
-    """Raise RefusedError where a move is under way: its copy is of the old type."""
+    """Raise RefusedError if a move is in progress: its copy has the old type."""
     if Mover(connection, config, "", None, MOVE_TIMEOUTS, None).unfinished()[1]:
         raise RefusedError(
             "A move of a tenant is in progress, so the type was not changed; try again when it has ended."
@@ -42,7 +42,7 @@ def check_no_move(connection: psycopg.Connection[Any], config: PgvectorConfig) -
 
 
 def refusal_for(error: psycopg.Error) -> VectorACLError | None:
-    """Return why the vectors do not fit the new type, if that is what *error* says; nothing was changed then."""
+    """Return the refusal if *error* means that the vectors do not fit the new type; nothing was changed then."""
     message = error.diag.message_primary or ""
     if error.sqlstate == "22003":
         why = "A number of a vector is beyond ±65504, the range of halfvec"
@@ -57,9 +57,10 @@ def refusal_for(error: psycopg.Error) -> VectorACLError | None:
 
 
 def build_indexes(connection: psycopg.Connection[Any], config: PgvectorConfig, progress: Progress | None) -> list[str]:
-    """Build the vector index of each tenant's partition that has none, beside readers and writers; return a line each.
+    """Build the missing vector indexes of tenants' partitions without blocking; return a line for each.
 
-    Raises: RefusedError if a move is under way.
+    Raises:
+        RefusedError: A move is in progress.
     """
     if not config.indexable:
         return []

@@ -1,9 +1,9 @@
-"""The copy of one tenant that a move fills, and the triggers that keep it in step: SQL text, pure.
+"""SQL for the copy of one tenant's rows that a move fills, and for the triggers that keep it in sync. Pure.
 
-Every transaction that writes the tenant's rows in the shared partition writes the copy as well, so that from the end of
-the filling on *every snapshot* sees the same rows in both. That is what a switch needs: whichever of the two a reader's
-plan names, and however old its snapshot, it reads each row once. (Catching up by differences cannot give this: rows
-caught up last are invisible to a REPEATABLE READ snapshot that is older.)
+Every transaction that writes the tenant's rows in the shared partition also writes the copy. After the filling, *every
+snapshot* therefore sees the same rows in both, which is what the switch needs: whichever partition a reader's plan
+names, and however old its snapshot, it reads each row once. Catching up by differences cannot guarantee this: the rows
+that are caught up last are invisible to an older REPEATABLE READ snapshot.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vectoracl_pgvector import schema
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import CONSTRAINT, UNFINISHED, Names, literal, quote
 
-# The mover's own DELETE must not reach the copy. The setting alone would be anybody's to set, so the role counts too.
+# The move's own DELETE must not reach the copy. Any role could set the setting alone, so the role is checked too.
 MOVING = "vectoracl.moving"
 TRIGGERS = ("vectoracl_moving_write", "vectoracl_moving_delete")
 
@@ -37,12 +37,12 @@ class ShadowCopy:
         self.marker = marker(config, tenant)
 
     def create(self) -> Iterator[str]:
-        """Yield what makes the copy, closed before its first row, and the triggers; to be run in one transaction."""
+        """Yield the statements that create the copy, closed before its first row, and the triggers: one transaction."""
         names, c = self.names, self.names.c
         yield f"CREATE TABLE {self.copy} (LIKE {names.table} INCLUDING ALL)"
         yield from schema.protection(self._config, self.copy)
         yield f"REVOKE ALL ON {self.copy} FROM PUBLIC, {quote(self._config.runtime_role)}"
-        # With this, ATTACH need not read the copy.
+        # With this constraint ATTACH need not read the copy.
         yield (
             f"ALTER TABLE {self.copy} ADD CONSTRAINT {CONSTRAINT} "
             f"CHECK ({c.tenant} IS NOT NULL AND {c.tenant} = {literal(self.tenant)})"
@@ -66,10 +66,10 @@ class ShadowCopy:
         upsert = f"ON CONFLICT ({', '.join(self._unique)}) DO UPDATE SET {updates}"
         same = " AND ".join(f"OLD.{column} = NEW.{column}" for column in self._unique)
         where = " AND ".join(f"{column} = OLD.{column}" for column in self._unique)
-        # Under REPEATABLE READ a DELETE passes over a row of the copy that its snapshot is too old to see, and the row
-        # would come back to life with the switch. The INSERT before it meets such a row and fails with 40001 instead.
+        # Under REPEATABLE READ a DELETE skips a row of the copy that its snapshot is too old to see, and the row would
+        # reappear with the switch. The preceding INSERT conflicts with such a row and fails with 40001 instead.
         body = (
-            # PL/pgSQL has variables of its own in every trigger (`found`, `tg_op`); a column may be called so too.
+            # PL/pgSQL has its own variables in every trigger (`found`, `tg_op`); a column may have the same name.
             "#variable_conflict use_column\nBEGIN\n"
             f"IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND NOT ({same})) THEN\n"
             "  IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN\n"
@@ -82,7 +82,7 @@ class ShadowCopy:
             "END IF;\n"
             "RETURN NULL;\nEND"
         )
-        # The writer has no right to the copy, hence SECURITY DEFINER; row-level security is forced on the owner too.
+        # The writer has no privilege on the copy, hence SECURITY DEFINER; row-level security binds the owner too.
         return (
             f"CREATE OR REPLACE FUNCTION {self.function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER "
             f"SET search_path = pg_catalog, pg_temp AS {literal(body)}"
@@ -93,15 +93,16 @@ class ShadowCopy:
         return (self.names.c.tenant, *self.key)
 
     def remove(self) -> Iterator[str]:
-        """Yield what takes the triggers away, wherever they are left."""
+        """Yield the statements that remove the triggers, if they exist."""
         for name in TRIGGERS:
             yield f"DROP TRIGGER IF EXISTS {name} ON {self.names.default}"
         yield f"DROP FUNCTION IF EXISTS {self.function}()"
 
     def fill(self, *, first: bool) -> str:
-        """Return the statement that copies one batch: tenant, the key before it unless *first*, and its size.
+        """Return the statement that copies one batch.
 
-        Its row: how many were read, and the last key. The row locks make it exact beside any writer.
+        Its parameters are the tenant, the key before the batch unless *first*, and the batch size. It returns the
+        number of rows and the last key. The row locks make it exact with concurrent writers.
         """
         names = self.names
         key, written = ", ".join(self.key), ", ".join(self.columns)
@@ -115,13 +116,13 @@ class ShadowCopy:
         )
 
     def differences(self) -> str:
-        """Return the statement that counts, in one snapshot, the rows that differ in any byte; it takes the tenant."""
+        """Return the statement that counts the rows that differ in any byte, in one snapshot. Its parameter: tenant."""
         names = self.names
-        # Aliases with a blank, which no column has: an alias alone means the row only where no column is called so.
+        # Aliases with a space, which no column name has: an alias means the whole row only if no column has that name.
         original, duplicate = '"the row"', '"the copy"'
         same = " AND ".join(f"{original}.{column} = {duplicate}.{column}" for column in self._unique)
         columns = ", ".join(self.columns)
-        # *<> compares the rows' bytes, so that it tells apart what a type's own = does not (0.0 and -0.0, 1 and 1.0).
+        # *<> compares the rows' bytes, so it distinguishes values that are equal by = (0.0 and -0.0, 1 and 1.0).
         return (
             f"SELECT count(*) FROM "
             f"(SELECT {columns} FROM ONLY {names.default} WHERE {names.c.tenant} = %s::text) AS {original} "
@@ -131,7 +132,10 @@ class ShadowCopy:
         )
 
     def forbid(self) -> str:
-        """Return what keeps the tenant out of the shared partition; once valid, ATTACH need not read that partition."""
+        """Return the constraint that keeps the tenant out of the shared partition.
+
+        Once it is valid, ATTACH need not read that partition.
+        """
         c = self.names.c
         return (
             f"ALTER TABLE ONLY {self.names.default} ADD CONSTRAINT {CONSTRAINT} "
@@ -139,11 +143,11 @@ class ShadowCopy:
         )
 
     def allow(self) -> str:
-        """Return what takes `forbid` back."""
+        """Return the statement that undoes `forbid`."""
         return f"ALTER TABLE ONLY {self.names.default} DROP CONSTRAINT IF EXISTS {CONSTRAINT}"
 
     def attach(self) -> Iterator[str]:
-        """Yield the switch itself and what removes every trace of the move."""
+        """Yield the switch itself and the statements that remove every trace of the move."""
         yield (f"ALTER TABLE {self.names.table} ATTACH PARTITION {self.copy} FOR VALUES IN ({literal(self.tenant)})")
         yield from self.remove()
         yield self.allow()
@@ -152,7 +156,7 @@ class ShadowCopy:
 
 
 def marker_prefix(config: PgvectorConfig) -> str:
-    """Return how the comment of every unfinished copy of this table begins."""
+    """Return the beginning of the comment of every unfinished copy of this table."""
     return f"{UNFINISHED}{config.table}, "
 
 

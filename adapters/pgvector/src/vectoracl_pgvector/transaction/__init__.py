@@ -1,1 +1,1 @@
-"""The caller's own transaction: `join` and what it is made of."""
+"""Scoped operations in the caller's own transaction: `join` and its parts."""

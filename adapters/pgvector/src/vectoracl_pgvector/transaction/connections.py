@@ -1,4 +1,4 @@
-"""The psycopg connection inside of what an application passes to `join`."""
+"""Finds the psycopg connection inside the object that an application passes to `join`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vectoracl.errors import InvalidInputError, RefusedError
 
 AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
-# What opens connections has no transaction; by the module and the class, as none of these libraries has to be there.
+# Classes that open connections and have no transaction, by package and name: none of these libraries is required.
 _SUGGESTIONS: Final = {
     ("sqlalchemy", "Engine"): "with engine.begin() as connection: join(acl, principal, connection)",
     ("sqlalchemy", "AsyncEngine"): "async with engine.begin() as connection: join(acl, principal, connection)",
@@ -25,12 +25,12 @@ _SUGGESTIONS: Final = {
 
 
 def class_names(connection: Any) -> set[tuple[str, str]]:
-    """Return the classes of *connection*, each with the top package that it comes from."""
+    """Return the names of the classes of *connection*, each with its top-level package."""
     return {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(connection).__mro__}
 
 
 def check_kind(connection: Any, *, is_async: bool) -> None:
-    """Refuse what opens connections, and the other colour of what is one. Raises: InvalidInputError."""
+    """Refuse objects that open connections, and a mix of sync and async. Raises: InvalidInputError."""
     names = class_names(connection)
     for kind, suggestion in _SUGGESTIONS.items():
         if kind in names:
@@ -53,7 +53,7 @@ def check_kind(connection: Any, *, is_async: bool) -> None:
 
 
 def refuse(connection: Any, *, is_async: bool) -> NoReturn:
-    """Raise: InvalidInputError that names what can be passed."""
+    """Raise an InvalidInputError that lists the accepted connections."""
     accepted = "psycopg 3 or SQLAlchemy async" if is_async else "psycopg 3, SQLAlchemy or Django"
     raise InvalidInputError(
         f"join() takes a {accepted} connection over psycopg 3, not {type(connection).__name__}.", field="connection"
@@ -61,7 +61,7 @@ def refuse(connection: Any, *, is_async: bool) -> NoReturn:
 
 
 def refuse_async_mismatch(connection: Any, suggestion: str) -> NoReturn:
-    """Raise: InvalidInputError for an async connection with a sync acl, or the other way round."""
+    """Raise an InvalidInputError for an async connection with a sync client, or a sync one with an async client."""
     raise InvalidInputError(f"join() cannot use {type(connection).__name__} here: {suggestion}.", field="connection")
 
 

@@ -1,4 +1,4 @@
-"""The caller's own transaction: scoped searches and writes that commit, or roll back, with the application's work."""
+"""`join`: scoped searches and writes that commit or roll back with the application's own transaction."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from vectoracl_pgvector.transaction.outcomes import watch
 from vectoracl_pgvector.transaction.steps import Step, Steps, check_state, check_transaction, perform_steps
 
 T = TypeVar("T")
-# One operation at a time on a connection, whichever handles it belongs to: two would mix up each other's scopes.
+# One operation at a time on a connection, across all handles: two at once would mix up their scopes.
 _TURNS: WeakKeyDictionary[Any, Lock] = WeakKeyDictionary()
 _ATURNS: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
 _TURNS_LOCK = Lock()
-# What the operation that runs now has written: the connection, and the transaction or savepoint. In its own context.
+# The writes of the current operation: the connection, and the id of the transaction or savepoint that wrote.
 _WRITERS: ContextVar[list[tuple[AnyConnection, int]] | None] = ContextVar("vectoracl_written", default=None)
 
 
@@ -61,13 +61,21 @@ def join(
     savepoint, and restores what was set before, also when it fails; nothing is ever committed or rolled back beyond
     that savepoint.
 
-    Policy is asked, and decisions are recorded, as by `acl.scoped`. The outcome of a write is noted when the
-    transaction has ended: "ok" after a commit, "rolled_back", or "unknown" where that cannot be told.
+    The policy is evaluated, and decisions are recorded, as by `acl.scoped`. The outcome of a write is recorded when the
+    transaction has ended: "ok" after a commit, "rolled_back", or "unknown" if it cannot be determined.
 
-    Raises: InvalidInputError for another kind of connection, for an engine or a pool, and for an async connection with
-    a `VectorACL` or the other way round; RefusedError where no transaction is open (autocommit) or the open one has
-    failed, and for writes in another isolation level than READ COMMITTED; PostureError where the role of the connection
-    goes around row-level security.
+    Args:
+        acl: The opened client.
+        principal: On whose behalf the operations run.
+        connection: The application's connection or session, in an open transaction.
+        actions: The actions that the handle permits; all by default.
+
+    Raises:
+        InvalidInputError: *connection* is of another kind, such as an engine or a pool, or is sync where *acl* is async
+            or async where *acl* is sync.
+        RefusedError: No transaction is open (autocommit), the open one has failed, or a write runs in another isolation
+            level than READ COMMITTED.
+        PostureError: The role of the connection bypasses row-level security.
     """
     if isinstance(acl, AsyncVectorACL):
         check_kind(connection, is_async=True)
@@ -84,17 +92,17 @@ def join(
 
 
 class _DeferredOutcomes:
-    """The sink of joined handles: a write that went well is noted when the caller's transaction has ended."""
+    """The audit sink of joined handles: records the outcome of a write when the caller's transaction has ended."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Keep *record*."""
+        """Write *record* to the client's sink."""
         self._pipeline.sink.write(record)
 
     def note(self, outcome: Mapping[str, Any]) -> None:
-        """Note *outcome*, or have it wait."""
+        """Record *outcome*, or hold it until the transaction has ended."""
         written = _WRITERS.get()
         if outcome["outcome"] != "ok" or not written:
             self._pipeline.note(outcome)
@@ -107,7 +115,7 @@ class _DeferredOutcomes:
             self._pipeline.settle(outcome["decision"], "unknown")
 
     def close(self) -> None:
-        """Nothing of this is ours to close."""
+        """Close nothing: the connection is the application's."""
 
 
 def _unusable(error: Exception) -> RefusedError:
@@ -122,7 +130,7 @@ class _Joined:
         self._connection = connection
 
     def run(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
-        # Looked up each time: a framework gives its connection back, and then it serves somebody else's transaction.
+        # Looked up each time: a framework returns its connection, which then serves another transaction.
         ports: dict[str, Port] = dict.fromkeys(CORE_PORTS, self._acl.core_port)
         ports["store"] = JoinedPort(self._raw(), store)
         token = _WRITERS.set([])
@@ -168,7 +176,7 @@ class _AsyncJoined:
 
 
 class _Port:
-    """What both ports share."""
+    """The state and checks that both ports share."""
 
     parallel = 1
 
@@ -198,14 +206,14 @@ def _note_written(connection: AnyConnection, writer: int | None) -> None:
 
 
 class JoinedPort(_Port):
-    """Performs requests on a connection that is not ours, inside its open transaction."""
+    """Performs requests on the application's connection, inside its open transaction."""
 
     def __init__(self, connection: psycopg.Connection[Any], store: Store) -> None:
         super().__init__(store)
         self._connection = connection
 
     def close(self) -> None:
-        """Nothing of this is ours to close."""
+        """Close nothing: the connection is the application's."""
 
     @without_context
     def execute(self, request: Any, timeout: float | None) -> Any:
@@ -238,7 +246,7 @@ class JoinedPort(_Port):
                 step = steps.send(value)
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
-            # A cursor of psycopg's own kind: frameworks set others, which bind in the client and know no binary form.
+            # psycopg's own cursor class: frameworks set others, which bind in the client and have no binary format.
             with psycopg.Cursor(self._connection, row_factory=tuple_row) as cursor:
                 _ready(cursor, step)
                 cursor.execute(step.sql, step.params, prepare=False)
@@ -253,7 +261,7 @@ class AsyncJoinedPort(_Port):
         self._connection = connection
 
     async def close(self) -> None:
-        """Nothing of this is ours to close."""
+        """Close nothing: the connection is the application's."""
 
     @without_context
     async def execute(self, request: Any, timeout: float | None) -> Any:

@@ -1,8 +1,8 @@
-"""How the caller's transaction ended: outcomes of writes wait for it.
+"""Reports the outcome of writes in the caller's transaction when that transaction has ended.
 
-PostgreSQL is asked, on the connection itself and as soon as its transaction has ended, what became of the transaction
-or savepoint that wrote: a commit that the server turned into a rollback is a rollback. psycopg has no hook for it, but
-every statement goes through `Connection.wait`, which is watched on this one connection until then.
+As soon as its transaction has ended, the connection itself asks PostgreSQL what became of the transaction or savepoint
+that wrote: a commit that the server turned into a rollback counts as a rollback. psycopg has no hook for this, but
+every statement passes through `Connection.wait`, which is wrapped on this one connection until then.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ _WATCHES: weakref.WeakKeyDictionary[Any, Watch] = weakref.WeakKeyDictionary()
 
 
 class Watch:
-    """The outcomes that wait for the end of one connection's transaction; refers to the connection only weakly."""
+    """The outcomes that are held until one connection's transaction ends; refers to the connection only weakly."""
 
     def __init__(self) -> None:
         self.waiting: list[tuple[int, Settle]] = []
-        # Whether the transaction was open, and nothing under way, when the connection was last seen.
+        # Whether the transaction was open, and no call in progress, when the connection was last checked.
         self.known_open = True
 
     def settle(self, words: list[str]) -> None:
-        """Say how each ended; never raises."""
+        """Report the outcome of each write; never raises."""
         waiting, self.waiting = self.waiting[: len(words)], self.waiting[len(words) :]
         for (_, settle), word in zip(waiting, words, strict=True):
             with contextlib.suppress(Exception):
                 settle(word)
 
     def lost(self) -> None:
-        """The connection is gone: the server rolls back what was open then; nothing is known of anything else."""
+        """Settle after the connection was lost: the server rolls back an open transaction; others are unknown."""
         self.settle(["rolled_back" if self.known_open else "unknown"] * len(self.waiting))
 
     def must_ask(self, connection: AnyConnection) -> bool:
-        """Tell whether the server has to be asked now."""
+        """Return whether the transaction has ended, so that the server has to be asked for its outcome."""
         status = connection.info.transaction_status
         self.known_open = status in _OPEN
         if not self.waiting or self.known_open or status == TransactionStatus.ACTIVE:
@@ -57,7 +57,13 @@ class Watch:
 
 
 def watch(connection: AnyConnection, writer: int, settle: Settle) -> None:
-    """Have *settle* called once, with "ok", "rolled_back" or "unknown", when the transaction of *writer* has ended."""
+    """Call *settle* once, with "ok", "rolled_back" or "unknown", when the transaction of *writer* has ended.
+
+    Args:
+        connection: The application's connection.
+        writer: The id of the transaction or savepoint that wrote.
+        settle: Receives the outcome.
+    """
     watcher = _WATCHES.get(connection)
     if watcher is None:
         watcher = _WATCHES[connection] = Watch()
@@ -77,7 +83,7 @@ def _unhook(connection: AnyConnection) -> None:
 
 
 def _query_outcomes(pgconn: Any, writers: list[int]) -> Generator[Any, Any, list[str]]:
-    """Ask what became of *writers*, in a statement that is a transaction by itself."""
+    """Query the outcomes of *writers*, in a statement that is its own transaction."""
     columns = ", ".join(f"pg_catalog.txid_status({writer}::pg_catalog.int8)" for writer in writers)
     pgconn.send_query(f"SELECT {columns}".encode())
     (result,) = yield from execute(pgconn)
@@ -101,8 +107,8 @@ def _hooks(connection: psycopg.Connection[Any], watcher: Watch) -> tuple[Any, An
 
     def wait(*args: Any, **kwargs: Any) -> Any:
         live = ref()
-        assert live is not None  # it is what was called
-        settle(live)  # of one that a cancelled call has ended
+        assert live is not None  # its own method was called
+        settle(live)  # for a transaction that a cancelled call ended
         watcher.known_open = False
         try:
             return kind.wait(live, *args, **kwargs)

@@ -1,6 +1,6 @@
-"""The statements of an operation in the caller's transaction, and what is checked: pure, for both kinds of connection.
+"""The statements and checks of an operation in the caller's transaction. Pure, for sync and async connections.
 
-A generator yields a `Step` and is sent the rows of its reply, or the count of rows where it has none.
+A generator yields a `Step` and receives the rows of its reply, or the row count if it returns no rows.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from vectoracl_pgvector.requests import Transaction
 R = TypeVar("R")
 Steps = Generator["Step", Any, R]
 
-# It runs before the search_path is ours, so its operators are named in full too.
+# It runs before the search_path is set, so its operators are qualified too.
 _BYPASS = (
     "SELECT rolsuper OR rolbypassrls OR pg_catalog.pg_has_role(rolname, "
     "(SELECT relowner FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(%s)), "
     "'MEMBER'), pg_catalog.current_setting('transaction_isolation') FROM pg_catalog.pg_roles "
     "WHERE rolname OPERATOR(pg_catalog.=) current_user"
 )
-# The whole transaction's id, and the newest of this session's: that of the savepoint, which may be rolled back alone.
+# The id of the whole transaction, and the newest id of this session: the savepoint's, which may be rolled back alone.
 _WRITTEN_BY = (
     "SELECT pg_catalog.txid_current(), (SELECT l.transactionid::text::int8 FROM pg_catalog.pg_locks l "
     "WHERE l.locktype = 'transactionid' AND l.granted AND l.pid = pg_catalog.pg_backend_pid() "
@@ -37,7 +37,7 @@ _WRITTEN_BY = (
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One statement. With `oid`, pgvector's types and arrays are adapted."""
+    """One statement. With `oid`, the cursor adapts pgvector's types and arrays."""
 
     sql: str
     params: Any = None
@@ -62,8 +62,8 @@ def check_state(status: TransactionStatus, *, autocommit: bool) -> None:
 def check_transaction(request: Transaction, names: Names) -> Steps[None]:
     """Check the role and the isolation level. Raises: PostureError, RefusedError.
 
-    It is a statement of the caller's own transaction: psycopg opens it here if none is open yet, so that what follows
-    is a savepoint in it, and not a transaction that would be committed at its end.
+    This statement runs in the caller's own transaction, which psycopg opens here if none is open yet. The operation is
+    then a savepoint in it, not a transaction that would be committed at its end.
     """
     rows = yield Step(_BYPASS, (names.table,))
     if not rows or rows[0][0] is not False:
@@ -72,7 +72,7 @@ def check_transaction(request: Transaction, names: Names) -> Steps[None]:
             "table's owner). Connect as the runtime role."
         )
     if not request.read_only and rows[0][1] != "read committed":
-        # A snapshot from before the document's lock does not show the generation that others have written since.
+        # A snapshot that is older than the document's lock misses generations that others wrote in the meantime.
         raise RefusedError(
             f"The transaction is {rows[0][1].upper()}; writes in it could mix two generations of a document. "
             "Use READ COMMITTED, or write through acl.scoped()."
@@ -82,11 +82,16 @@ def check_transaction(request: Transaction, names: Names) -> Steps[None]:
 def perform_steps(
     request: Transaction, extension: Extension, version: int, timeout: float | None
 ) -> Steps[tuple[Any, int | None]]:
-    """Perform *request* in the savepoint: set the scope, run the statements, restore what was set.
+    """Perform *request* in the savepoint: set the scope, run the statements, restore the settings.
 
-    Statements that need a newer server than *version* have no rows, as in `wire.pipeline`.
+    Args:
+        request: The settings and statements.
+        extension: Finds the vector type.
+        version: The server's version; statements that need a newer one have no rows, as in `wire.pipeline`.
+        timeout: The server's time limit in seconds.
 
-    Returns the replies and, of a request that writes, the id of the transaction or savepoint that wrote.
+    Returns:
+        The replies and, for a request that writes, the id of the transaction or savepoint that wrote.
     """
     settings = settings_of(request, timeout)
     setting = settings_statement(settings)
@@ -105,9 +110,9 @@ def perform_steps(
     writer = None
     if not request.read_only:
         ((whole, newest),) = yield Step(_WRITTEN_BY)
-        # The lock's id has 32 bits, and a savepoint's comes after that of its transaction.
+        # The id in pg_locks has 32 bits, and a savepoint's id follows that of its transaction.
         writer = whole if newest is None else whole + ((newest - whole) & 0xFFFFFFFF)
-    # NULL resets a setting to its default, for those that did not exist before.
+    # NULL resets settings that did not exist before to their default.
     restore = ", ".join("pg_catalog.set_config(%s, %s::text, true)" for _ in setting_names)
     yield Step(
         f"SELECT {restore}",
