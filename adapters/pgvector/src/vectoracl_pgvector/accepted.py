@@ -9,8 +9,8 @@ from typing import Final
 
 from vectoracl.adapter_api.posture import Finding
 
-# Rules about what could not be proved, or about a way round that only its owner can weigh. What is a fact about the
-# table, its policies or the runtime role itself is mended, not accepted.
+# Rules about something that could not be proved, or about a bypass whose risk only the operator can judge. Facts about
+# the table, its policies or the runtime role itself have to be fixed, not accepted.
 ACCEPTABLE: Final = frozenset({
     "PG009", "PG037", "PG052", "PG070", "PG071", "PG072", "PG073", "PG074", "PG080", "PG081", "PG083", "PG085",
     *(f"PG13{n}" for n in range(9)), "PG141",
@@ -19,14 +19,14 @@ ACCEPTABLE: Final = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """One entry: a rule's id, the finding's subject (`*` and `?` stand for any text), and why it is accepted."""
+    """One entry: a rule's id, the finding's subject (`*` and `?` are wildcards), and the reason."""
 
     rule: str
     object: str
     reason: str
 
     def covers(self, finding: Finding) -> bool:
-        """Whether *finding* is one that this entry accepts."""
+        """Return whether this entry accepts *finding*."""
         pattern = "".join({"*": ".*", "?": "."}.get(letter, re.escape(letter)) for letter in self.object)
         return finding.rule.id == self.rule and re.fullmatch(pattern, finding.subject, re.DOTALL) is not None
 
@@ -34,7 +34,7 @@ class Accept:
 def split_accepted(
     findings: Sequence[Finding], entries: Sequence[Accept]
 ) -> tuple[list[Finding], list[tuple[Finding, Accept]], list[Accept]]:
-    """Return the findings that stay, those that are accepted with their entry, and entries that accept nothing."""
+    """Return the remaining findings, the accepted ones with their entry, and entries that accept nothing."""
     remaining: list[Finding] = []
     accepted: list[tuple[Finding, Accept]] = []
     for finding in findings:

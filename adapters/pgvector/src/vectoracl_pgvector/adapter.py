@@ -29,7 +29,10 @@ _HALF_MAX = 65504.0
 
 
 class PgvectorAdapter:
-    """Each operation is one transaction in one round trip; a search that came up short is asked again, exactly."""
+    """The pgvector adapter.
+
+    Each operation is one transaction in one round trip. A search that returns too few rows is repeated exactly.
+    """
 
     def __init__(
         self, config: PgvectorConfig, fields: Mapping[str, FieldType], extension: Extension | None = None
@@ -44,22 +47,23 @@ class PgvectorAdapter:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this adapter can do."""
+        """The capabilities of this adapter."""
         return self._capabilities
 
     @property
     def _compile(self) -> PgCompiler:
-        """The compiler, with the names as the first contact (the posture's) has found them."""
+        """The compiler, with the extension's schema as found at the first contact."""
         schema = self.extension.schema
         if schema != self._compiled_for:
             self._compiler, self._compiled_for = PgCompiler(self.extension.config, self._fields), schema
         return self._compiler
 
     def search(self, operation: Search) -> Flow[Found]:
-        """Rank inside the scope.
+        """Rank within the scope.
 
-        Fewer rows than asked for prove nothing where a vector index chose the candidates, so they are asked for again
-        without it; rows of the shared partition, which has no vector index, need no second question.
+        If a vector index chose the candidates, fewer rows than requested do not prove that there are no more, so the
+        search is repeated without the index. Rows of the shared partition, which has no vector index, need no second
+        search.
         """
         query = self._query(operation.query)
         exact = operation.exact or operation.k > MAX_EF or isinstance(query, Lexical)
@@ -80,7 +84,7 @@ class PgvectorAdapter:
         return Found(hits, shortfall is None, shortfall)
 
     def _run_search(self, operation: Search, query: ResolvedQuery, *, exact: bool) -> Flow[list[Row]]:
-        """Raises: UnsupportedPredicateError where the schema is from before there were words in it."""
+        """Run one search. Raises: UnsupportedPredicateError for words if the schema is older than lexical queries."""
         try:
             (rows,) = yield from self._compile.search(operation, query, exact=exact)
         except StoreError as error:
@@ -122,7 +126,7 @@ class PgvectorAdapter:
         return len(operation.records)
 
     def replace(self, operation: Replace) -> Flow[int]:
-        """Make a new generation of one document, atomically."""
+        """Write a new generation of one document, atomically."""
         self._check_records(operation.records, operation.partition)
         yield from self._compile.replace(operation)
         return len(operation.records)
@@ -135,7 +139,7 @@ class PgvectorAdapter:
         return int(replies[-1])
 
     def posture(self) -> Flow[Posture]:
-        """Read role, row-level security, policies, partitions and what goes around them; one round trip."""
+        """Read role, row-level security, policies, partitions and possible bypasses, in one round trip."""
         config = self.config
         target = postures.Target(
             config.schema_name,
@@ -178,7 +182,7 @@ class PgvectorAdapter:
         return query
 
     def _check_half(self, vectors: Vector) -> None:
-        """Refuse what half precision cannot hold; it would be infinite, or lose its direction, inside the store."""
+        """Refuse vectors that half precision cannot represent: they would become infinite or lose their direction."""
         if self.config.type != "halfvec":
             return
         rows = np.atleast_2d(vectors)

@@ -9,7 +9,7 @@ from vectoracl_pgvector.config import PgvectorConfig
 
 
 def capabilities(config: PgvectorConfig) -> Capabilities:
-    """Return the capabilities; the grade "engine" is what forced row-level security by a setting gives."""
+    """Return the capabilities; forced row-level security with a setting gives the grade "engine"."""
     return Capabilities(
         grade="engine",
         metric=config.metric,

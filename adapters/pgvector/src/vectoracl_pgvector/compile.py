@@ -55,15 +55,15 @@ from vectoracl_pgvector.names import SAFE_PATH, SETTING, Names, literal
 from vectoracl_pgvector.requests import ArrayParam, Statement, Transaction, VectorParam, VectorsParam
 
 MAX_EF = 1000
-# Beyond this an HNSW search gives up and the exact form is asked; bounds the work of one query (tuples).
+# Tuples after which an HNSW search gives up; the adapter then uses the exact form. Bounds the work of one query.
 _MAX_SCAN = "200000"
 
 
 def _unindexed(distance: str) -> str:
-    """Return *distance* in a form that no vector index orders by.
+    """Return *distance* in a form that no vector index can order by.
 
-    A setting is no way to keep an index out of a plan: after pruning to one partition PostgreSQL 18.4 took the vector
-    index with enable_indexscan off (the plan says "Disabled: true"), and recall fell to .4.
+    A setting does not keep an index out of a plan: after pruning to one partition, PostgreSQL 18.4 used the vector
+    index with enable_indexscan off (the plan shows "Disabled: true"), and recall fell to 0.4.
     """
     return f"(({distance}) + 0::float8)"
 
@@ -100,7 +100,7 @@ class PgCompiler:
         c = self.names.c
         text = c.text if "text" in include else "NULL::text"
         metadata = f"{c.metadata}::text" if "metadata" in include else "NULL::text"
-        # Cast, since the table may be of the other type by now, under yesterday's configuration (`retype`).
+        # Cast, since the table may have been changed to the other type since this process started (`retype`).
         vector = f"{c.vector if 'vector' in include else 'NULL'}::{self.names.vector_type}"
         return (
             f"{shared or self._shared}, {self._tag}, {text} AS returned_text, {metadata} AS returned_metadata, "
@@ -108,13 +108,13 @@ class PgCompiler:
         )
 
     def _ranked_columns(self, include: Include) -> str:
-        """Return what is carried through a ranking: nothing is converted before the best rows are known."""
+        """Return the columns that a ranking carries along; they are converted only for the best rows."""
         c = self.names.c
         named = (("text", c.text), ("metadata", c.metadata), ("vector", c.vector))
         return ", ".join([f"{self._shared} AS in_shared", self._tag, *[sql for one, sql in named if one in include]])
 
     def _rows(self, partition: str, scope: Predicate, where: Predicate) -> Sql:
-        """Return the WHERE of one partition: tenant, scope and filter, each an operand of its own."""
+        """Return the WHERE of one partition: tenant, scope and filter as three separate operands."""
         tenant = f"{self.names.c.tenant} = %s::text"
         predicates = [one for one in (scope, where) if not isinstance(one, Always)]
         if not predicates:
@@ -125,11 +125,11 @@ class PgCompiler:
         return f"{tenant} AND {sql}", (partition, *params)
 
     def _scope(self, partition: str) -> tuple[tuple[str, str], ...]:
-        # pg_catalog alone: nothing that a role may create in another schema can stand in for a function or operator.
+        # Only pg_catalog: no object that a role may create in another schema can replace a function or operator.
         return ((SETTING, partition), SAFE_PATH)
 
     def search(self, operation: Search, query: ResolvedQuery, *, exact: bool) -> Transaction:
-        """Compile a search; *exact* takes the vector index out of the plan."""
+        """Compile a search; *exact* excludes the vector index from the plan."""
         names = self.names
         rows = Rows(*self._rows(operation.partition, operation.scope, operation.where))
         settings: tuple[tuple[str, str], ...] = ()
@@ -159,7 +159,7 @@ class PgCompiler:
         return f"SELECT {self._select(operation.include, 'in_shared')}, distance"
 
     def _ranked(self, operation: Search, ranking: Ranking, rows: Rows) -> Statement:
-        """Return the best rows of an exact *ranking*, or the best documents, each with its best rows."""
+        """Return the statement for the best rows of an exact *ranking*, or the best documents with their best rows."""
         source = f"FROM {ranking.source} WHERE {rows.where}{ranking.also}"
         columns, distance = self._ranked_columns(operation.include), ranking.distance
         if operation.group_by is None:
@@ -195,7 +195,7 @@ class PgCompiler:
         )
 
     def rank_all(self, query: VectorQuery, k: int) -> Statement:
-        """Compile the statement that `hazmat` runs under each tenant's scope; the first parameter is left for it."""
+        """Compile the statement that `hazmat` runs once under each tenant's scope."""
         names = self.names
         vector = VectorParam(query.vector, half=self._half)
         distance = f"{names.c.vector} {names.operator} %s::{names.vector_type}"
@@ -232,7 +232,7 @@ class PgCompiler:
         )
 
     def facets(self, operation: Facets) -> Transaction:
-        """Compile a count by value, with one value more than asked to see whether there are too many."""
+        """Compile a count by value, with one value more than requested, to detect that there are too many."""
         where, params = self._rows(operation.partition, operation.scope, operation.where)
         values = self._predicates.values(operation.field)
         sql = (
@@ -242,7 +242,7 @@ class PgCompiler:
         return self._read(operation.partition, Statement(sql, (*params, operation.most + 1)))
 
     def scan(self, operation: Scan) -> Transaction:
-        """Compile a page in key order, with one row more than asked to see whether there is another page."""
+        """Compile a page in key order, with one row more than requested, to detect another page."""
         where, params = self._rows(operation.partition, operation.scope, operation.where)
         after: tuple[object, ...] = ()
         if operation.after is not None:
@@ -255,7 +255,7 @@ class PgCompiler:
         return self._read(operation.partition, Statement(sql, (*params, *after, operation.size + 1)))
 
     def upsert(self, operation: Upsert) -> Transaction:
-        """Compile an upsert of all records in one statement; rows outside of the scope make it fail as a whole."""
+        """Compile an upsert of all records in one statement, which fails as a whole for rows outside the scope."""
         names = self.names
         c = names.c
         tenant = operation.partition
@@ -284,8 +284,8 @@ class PgCompiler:
         if isinstance(scope, Always):
             return Statement(sql, params, rows=False)
         test, more = self._conflict.compile(scope)
-        # Rows that the scope does not permit are skipped by WHERE, so fewer are written: dividing by zero then fails
-        # the whole transaction inside the same round trip (22012, mapped to DeniedError).
+        # WHERE skips rows that the scope does not permit, so fewer rows are written. A division by zero then fails the
+        # whole transaction within the same round trip (22012, mapped to DeniedError).
         sql = (
             f"WITH written AS ({sql} WHERE {test} RETURNING 1) "
             "SELECT count(*) / (CASE WHEN count(*) = %s THEN 1 ELSE 0 END) FROM written"
@@ -293,7 +293,7 @@ class PgCompiler:
         return Statement(sql, (*params, *more, count))
 
     def replace(self, operation: Replace) -> Transaction:
-        """Compile a re-ingestion: a generation above every older one is written, then the older ones go."""
+        """Compile a replacement: write a generation above all older ones, then delete the older ones."""
         names = self.names
         c = names.c
         tenant, document = operation.partition, operation.document
@@ -368,9 +368,13 @@ class PgCompiler:
         return Transaction(partition, (statement,), (*self._scope(partition), *settings))
 
     def _write(self, partition: str, *statements: Statement, exclusive: bool, adds_tenant: bool = True) -> Transaction:
-        """Compile a write: the tenant's lock first, so that a re-ingestion and a move to another tier are alone.
+        """Compile a write: the tenant's lock first, so that replacements and moves to another tier run alone.
 
-        *known* adds the tenant to the list of tenants; what only takes away never makes a tenant known.
+        Args:
+            partition: The tenant.
+            statements: The statements after the lock.
+            exclusive: Take the lock exclusively, for a replacement.
+            adds_tenant: Add the tenant to the list of tenants; deletions never do.
         """
         suffix = "" if exclusive else "_shared"
         first = [

@@ -42,13 +42,13 @@ PREDICATES: frozenset[type[Predicate]] = frozenset(get_args(ExactNode))
 Sql = tuple[str, tuple[Any, ...]]
 _SIDES = (("gt", ">"), ("gte", ">="), ("lt", "<"), ("lte", "<="))
 _JSON_TYPE = {FieldType.KEYWORD: "string", FieldType.NUMBER: "number", FieldType.BOOLEAN: "boolean"}
-FOREIGN_FORM = "vectoracl:stored_form:"  # and the field's name in hex: what PostgreSQL then says is no boolean
+FOREIGN_FORM = "vectoracl:stored_form:"  # then the field's name in hex; casting it to boolean fails with this text
 _FORM = r"YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\""
 _COLUMN_TYPE = {FieldType.KEYWORD: "text", FieldType.NUMBER: "float8"}
 
 
 class Values(NamedTuple):
-    """How rows are counted by a field: what is `stored` of each, and the `value` of it in what follows FROM."""
+    """SQL for counting rows by a field: `stored` is selected from each row, `value` from that; `rest` follows FROM."""
 
     stored: str
     value: str
@@ -56,7 +56,7 @@ class Values(NamedTuple):
 
 
 class Compiler:
-    """Compiles predicates over one table; `prefix` is put before each column (for ON CONFLICT: the table's alias)."""
+    """Compiles predicates over one table. `prefix` precedes each column (in ON CONFLICT: the table's alias)."""
 
     def __init__(self, names: Names, fields: Mapping[str, FieldType], prefix: str = "") -> None:
         self._fields = fields
@@ -112,10 +112,13 @@ class Compiler:
                 assert_never(node)
 
     def values(self, name: str) -> Values:
-        """Return how rows are counted by the values of a field. Raises: UnsupportedPredicateError.
+        """Return the SQL that counts rows by the values of the field *name*.
 
-        JSONB's own equality groups, as it compares in `_among`: 1 and 1.0 are one value. A list has each of its
-        different elements once. What is of another type than the field's is no value.
+        Values are grouped by JSONB equality, as in `_among`: 1 and 1.0 are one value. A list counts once for each of
+        its distinct elements. A value of another type than the field's is not counted.
+
+        Raises:
+            UnsupportedPredicateError: The field's type cannot be counted.
         """
         if name in TAG_FIELDS:
             return Values(self._columns[name], "stored", "")
@@ -133,7 +136,7 @@ class Compiler:
         return Values(stored, "item", each)
 
     def both(self, scope: Predicate, where: Predicate) -> Sql:
-        """Return SQL of *scope* and *where*, each an operand of its own; no row outside of *scope* fails in *where*."""
+        """Return SQL for *scope* and *where* as separate operands; rows outside *scope* cannot fail in *where*."""
         sql, params = self.compile(scope)
         if not self._may_fail(where):
             more, values = self.compile(where)
@@ -141,7 +144,7 @@ class Compiler:
         return self._before(scope, (where,))
 
     def _may_fail(self, predicate: Predicate) -> bool:
-        """Tell whether *predicate* compares a datetime of the metadata."""
+        """Return whether *predicate* compares a datetime in the metadata, which can fail."""
         node = _exact(predicate)
         match node:
             case And(operands) | Or(operands):
@@ -162,10 +165,10 @@ class Compiler:
         return self._before(And(safe), tuple(one for one in operands if self._may_fail(one)))
 
     def _before(self, first: Predicate, then: tuple[Predicate, ...]) -> Sql:
-        """Return SQL of *first* and *then*, with *then* asked only of rows that meet *first*.
+        """Return SQL for *first* and *then* that evaluates *then* only for rows that meet *first*.
 
-        PostgreSQL asks the parts of AND in an order of its own, and those of CASE in theirs; *first* stands before it
-        once more where it can be the condition of an index.
+        PostgreSQL evaluates the operands of AND in any order, but CASE in order. If *first* cannot fail, it precedes
+        the CASE a second time, where it can be an index condition.
         """
         sql, params = self.compile(first)
         more, values = self._joined(" AND ", then)
@@ -191,7 +194,7 @@ class Compiler:
             kind = _COLUMN_TYPE[TAG_FIELDS[name]]
             if len(values) == 1:
                 return f"({self._columns[name]} = %s::{kind})", (values[0],)
-            # psycopg sends a list of one type only, so numbers go as what the column is compared as.
+            # psycopg sends lists of one type only, so numbers are sent in the type of the comparison.
             items = list(values) if kind == "text" else [float(v) for v in values]  # type: ignore[arg-type]  # numbers
             return f"({self._columns[name]} = ANY(%s::{kind}[]))", (items,)
         stored = f"{self._metadata} -> {literal(name)}"
@@ -209,9 +212,9 @@ class Compiler:
         return f"((jsonb_typeof({stored}) = 'string' AND starts_with({text} COLLATE \"C\", %s::text)) IS TRUE)"
 
     def _formed(self, name: str, test: str) -> str:
-        """Return *test* of a stored datetime, NULL for what is no text, failing for text in another form."""
+        """Return *test* of a stored datetime: NULL for a value that is not text, an error for text in another form."""
         stored, text = f"{self._metadata} -> {literal(name)}", f"({self._metadata} ->> {literal(name)})"
-        # It has to depend on the row: what does not, PostgreSQL evaluates while it plans.
+        # The expression has to depend on the row: PostgreSQL evaluates constants while planning.
         fails = f"({literal(FOREIGN_FORM + name.encode().hex())} || left({text}, 0))::boolean"
         return (
             f"CASE WHEN jsonb_typeof({stored}) = 'string' THEN "
@@ -246,15 +249,15 @@ class Compiler:
 
 def _exact(predicate: Predicate) -> ExactNode:
     if not isinstance(predicate, ExactNode):
-        raise UnsupportedPredicateError(f"{type(predicate).__name__} has no form in SQL.")
+        raise UnsupportedPredicateError(f"{type(predicate).__name__} cannot be expressed in SQL.")
     return predicate
 
 
 def is_moment(metadata: str, name: str) -> str:
-    """Return SQL that is true of just the texts that `prepare.load_metadata` reads as datetimes; else false or NULL.
+    """Return SQL that is true exactly for texts that `load_metadata` reads as datetimes, else false or NULL.
 
-    The text has to come out as it went in when it is read by its form and written again (JSON has no zeros at the end
-    of a fraction). Of what PostgreSQL 13 has, this fails on no text (a regular expression takes longer).
+    The text is parsed by its form and written again, and has to be unchanged (JSON has no trailing zeros in a
+    fraction). This works on PostgreSQL 13 and fails for no text; a regular expression would be slower.
     """
     text = f"({metadata} ->> {literal(name)})"
     path = literal(f'$."{name}".datetime("{_FORM}")')

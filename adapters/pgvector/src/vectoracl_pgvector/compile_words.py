@@ -14,16 +14,16 @@ from typing import Any
 from vectoracl.model.queries import RRF_K
 from vectoracl_pgvector.names import Names
 
-# Of ts_rank: divide by 1 + the logarithm of the chunk's length, so that a long chunk does not win by its length.
+# Option of ts_rank: divide by 1 + the logarithm of the chunk's length, so that length alone does not win.
 _BY_LENGTH = 1
 _QUERY = "(SELECT asked.query FROM asked)"
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """What a search orders by, ascending: `distance` over the rows of `source` (FROM) that also meet `also`.
+    """The order of a search: ascending by `distance`, over the rows of `source` (FROM) that also meet `also`.
 
-    `before` is what stands in front of the SELECT. The parameters go in that order.
+    `before` precedes the SELECT. The parameters follow the order of the statement.
     """
 
     distance: str
@@ -44,7 +44,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """The vector's leg: a distance with its parameters, and what its rows are ordered by (an index or not)."""
+    """The vector leg: a distance with its parameters, and the expression that orders its rows, indexed or exact."""
 
     distance: str
     order: str
@@ -52,10 +52,10 @@ class Near:
 
 
 def query_cte(names: Names) -> str:
-    """Return the CTE of the question as a tsquery: any of the lexemes of its one parameter, NULL if there is none.
+    """Return the CTE with the query as a tsquery: any of the lexemes of its one parameter, NULL if it has none.
 
-    Built from the lexemes and not by rewriting plainto_tsquery's text: a lexeme may hold an operator's sign. In the
-    text form of a tsquery a quote and a backslash inside of a lexeme are doubled.
+    It is built from the lexemes, not by rewriting the text of plainto_tsquery, since a lexeme may contain an operator.
+    In the text form of a tsquery, quotes and backslashes within a lexeme are doubled.
     """
     lexeme = "replace(replace(word, chr(92), repeat(chr(92), 2)), chr(39), repeat(chr(39), 2))"
     return (
@@ -66,10 +66,10 @@ def query_cte(names: Names) -> str:
 
 
 def lexical(names: Names, text: str) -> Ranking:
-    """Rank by words: the chunks that hold at least one.
+    """Rank the chunks that contain at least one word of *text*.
 
-    The distance is minus ts_rank, which depends on the chunk and the question alone (PostgreSQL documentation,
-    "Ranking Search Results"): no statistics of other rows, and none of other tenants, are in it.
+    The distance is minus ts_rank, which depends only on the chunk and the query (PostgreSQL documentation, "Ranking
+    Search Results"), not on statistics of other rows or tenants.
     """
     return Ranking(
         _rank(names), names.table, before=f"WITH {query_cte(names)} ", before_params=(text,), also=_holds(names)
@@ -87,8 +87,8 @@ def _holds(names: Names) -> str:
 def hybrid(names: Names, text: str, near: Near, rows: Rows, *, depth: int | None) -> Ranking:
     """Rank by reciprocal rank fusion (`queries.RRF_K`) of words and vector, in one statement and one snapshot.
 
-    Each leg has the tenant's condition, scope and filter of its own, and so has the outer query. A leg is its first
-    *depth* rows, None: all of them.
+    Each leg, and the outer query, has its own copy of the tenant's condition, scope and filter. A leg has at most
+    *depth* rows, or all if it is None.
     """
     c = names.c
     key = f"{c.document}, {c.generation}, {c.chunk}"

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from vectoracl.adapter_api.settings import Model, Secret
 from vectoracl_pgvector.accepted import ACCEPTABLE, Accept
 
-# What compile.py calls its own columns, which are beside the table's in a query, and the columns that every table has.
+# Names of compile.py's own columns, which queries use along with the table's, and PostgreSQL's system columns.
 _OURS = (
     frozenset({"distance", "best", "turn", "place", "fused_distance", "in_shared"})
     | {f"leg_{name}" for name in ("document", "generation", "chunk", "distance")}
@@ -34,13 +34,13 @@ def _text_search(value: str) -> str:
 
 
 Identifier = Annotated[str, AfterValidator(_identifier)]
-# Partitions are named after the table, so it leaves room for a suffix within PostgreSQL's 63 bytes.
+# Partitions are named after the table, so its name leaves room for a suffix within PostgreSQL's 63 bytes.
 TextSearch = Annotated[str, AfterValidator(_text_search)]
 TableName = Annotated[str, AfterValidator(_identifier), Field(max_length=20)]
 
 
 class Columns(Model):
-    """The names of the columns, where they are not ours."""
+    """The names of the columns, if they differ from the defaults."""
 
     tenant: Identifier = "tenant_id"
     document: Identifier = "document"
@@ -74,12 +74,12 @@ class Columns(Model):
 
 
 class AdoptColumns(Model):
-    """`[stores.NAME.adopt]`: what an existing table's columns hold, where `provision --adopt` cannot tell by itself.
+    """`[stores.NAME.adopt]`: the meaning of an existing table's columns, if `provision --adopt` cannot infer it.
 
     Each is a column's name; `tenant` and `document` may also be a key of a JSON column, written `column->>key`, and
-    `text` may lie deeper, also in JSON that is kept as a text (`metadata_->>_node_content->>text`).
-    `leave_out` names columns that are not copied; all others that are not named become metadata. `prefix` comes in
-    front of the ids of chunks and documents, for tables whose ids are the same numbers.
+    `text` may be nested deeper, also in JSON that is stored as text (`metadata_->>_node_content->>text`).
+    `leave_out` names columns that are not copied; all others that are not named become metadata. `prefix` is put before
+    the ids of chunks and documents, for tables whose ids collide.
     """
 
     tenant: str | None = None
@@ -93,9 +93,9 @@ class AdoptColumns(Model):
 
 
 class AcceptEntry(Model):
-    """An entry of `accept`: a finding of `vectoracl check` that does not lower the grade, and why.
+    """An entry of `accept`: a finding of `vectoracl check` that does not lower the grade, with the reason.
 
-    `object` is the finding's subject as the report prints it; `*` and `?` in it stand for any text.
+    `object` is the finding's subject as the report prints it; `*` and `?` match any text and any character.
     """
 
     rule: str
@@ -116,23 +116,23 @@ class AcceptEntry(Model):
         return self
 
     def plain(self) -> Accept:
-        """Return it as the judgement takes it."""
+        """Return it in the form that the judgement uses."""
         return Accept(self.rule, self.object, self.reason)
 
 
 class PgvectorConfig(Model):
-    """`[stores.NAME]` with adapter = "pgvector": a `dsn`, or `embedded` with the folder of a server of its own.
+    """`[stores.NAME]` with adapter = "pgvector": a `dsn`, or `embedded` with the folder of an embedded server.
 
     `dsn` is the runtime role's: no SUPERUSER, no BYPASSRLS, owns nothing. `owner_dsn` is needed to provision and to
-    move tenants, never to serve. `dimension` counts the numbers of a vector; `type` is how PostgreSQL keeps them.
-    With `lexical` the store keeps the words of each text, as `text_search` reads them (a text search configuration of
-    the server's, with its schema where that is not pg_catalog), for lexical and hybrid queries.
-    `demote_stall` is how many seconds the copying of a tenant's rows back to the shared partition may take, for which
-    everybody waits; a demotion that needs longer is refused. The locks and the commit around it come on top.
-    `accept` names findings of `vectoracl check` that do not lower the grade, each with its reason.
-    `backup_roles` names the roles, or patterns of them, that may dump or restore everything; `check` reports others.
-    `extension_schema` is where pgvector is installed; it is found where that is left out.
-    `ef_search` is the default effort of an HNSW search (1 to 1000); `pool_max` bounds the connections of a process.
+    move tenants, never to serve. `dimension` is the number of dimensions of a vector; `type` is how it is stored.
+    With `lexical` the store indexes the words of each text for lexical and hybrid queries, as parsed by `text_search`
+    (a text search configuration of the server, with its schema unless that is pg_catalog).
+    `demote_stall` is the longest copying of a tenant's rows back to the shared partition, in seconds, during which all
+    sessions wait; a longer demotion is refused. The locks and the commit around it are not included.
+    `accept` lists findings of `vectoracl check` that do not lower the grade, each with its reason.
+    `backup_roles` lists the roles, or patterns of them, that may dump or restore everything; `check` reports others.
+    `extension_schema` is the schema of pgvector, detected by default.
+    `ef_search` is the default effort of an HNSW search (1 to 1000); `pool_max` limits the connections of a process.
     """
 
     dsn: Secret | None = None

@@ -25,9 +25,12 @@ class Decoder:
         self._dates = {name: kind for name, kind in fields.items() if kind is FieldType.DATETIME}
 
     def hits(self, rows: Sequence[Row], *, ranked: Literal["distance", "words"] | None) -> list[Hit]:
-        """Return *rows* as hits; *ranked* ones with a score, best first, ties by document and chunk id.
+        """Return *rows* as hits; ranked ones with a score, best first, ties by document and chunk id.
 
-        "distance" is pgvector's and scored as `score` says; "words" is minus a rank or a fused score.
+        Args:
+            rows: The rows of a search, fetch or scan.
+            ranked: "distance" for pgvector's distance (see `score`), "words" for minus a rank or a fused score, None
+                for rows without a ranking.
         """
         hits = [self._hit(row, ranked=ranked) for row in rows]
         if ranked:
@@ -35,7 +38,7 @@ class Decoder:
         return hits
 
     def facets(self, field: str, rows: Sequence[Row]) -> list[Facet]:
-        """Return *rows* of (value, number of rows) as facets; a metadata value comes as JSON."""
+        """Return *rows* of (value, number of rows) as facets; metadata values are JSON."""
         plain = field in TAG_FIELDS
         return [Facet(value if plain else _value(value), int(count)) for value, count in rows]
 
@@ -57,7 +60,7 @@ class Decoder:
         )
 
     def score(self, distance: float) -> float:
-        """Return pgvector's distance as a score, higher is better.
+        """Return pgvector's distance as a score; higher is better.
 
         Cosine: 1 - distance; `<#>` is the negative inner product; L2: minus the distance (pgvector's README).
         """
@@ -65,6 +68,6 @@ class Decoder:
 
 
 def _value(text: str) -> str | int | float | bool:
-    """Return a value of JSON. jsonb writes 2**60 without a point, and as a number it was and is a double."""
+    """Parse a JSON value. jsonb writes 2**60 without a decimal point, but it was stored as a double."""
     value: str | int | float | bool = orjson.loads(text)
     return float(value) if type(value) is int else value

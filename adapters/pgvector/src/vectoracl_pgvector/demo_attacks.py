@@ -21,7 +21,7 @@ _K = 5
 
 @without_context
 def attempts(config: PgvectorConfig, where: Connections, forging: AttackContext) -> list[Attempt]:
-    """Try them on one connection of the runtime role, and on a pool of one. Raises: StoreError."""
+    """Run the attacks on one connection of the runtime role, and on a pool of one. Raises: StoreError."""
     dsn = where.runtime()
     try:
         with psycopg.connect(dsn, autocommit=True) as connection:
@@ -32,9 +32,9 @@ def attempts(config: PgvectorConfig, where: Connections, forging: AttackContext)
 
 
 def _insert(connection: psycopg.Connection[Any], config: PgvectorConfig, tenant: str | None, scope: str | None) -> str:
-    """Insert one row by hand, tagged *tenant*, with the session's scope set to *scope*; return the error, "" if none.
+    """Insert one row with the tag *tenant* under the scope *scope*; return the error, or "" if there is none.
 
-    The transaction is rolled back whatever happens.
+    The transaction is always rolled back.
     """
     names = Names.of(config)
     c = names.c
@@ -55,7 +55,7 @@ def _insert(connection: psycopg.Connection[Any], config: PgvectorConfig, tenant:
     except psycopg.OperationalError:
         raise
     except psycopg.Error as error:
-        # The first line names the table and the rule; what quotes the row comes after it.
+        # The first line names the table and the rule; only later lines quote the row.
         return f"{type(error).__name__}: {(error.diag.message_primary or '').strip()}"
     return ""
 
@@ -65,7 +65,7 @@ def _refused(attack: str, tried: str, errors: Sequence[str]) -> Attempt:
 
 
 def _untagged(connection: psycopg.Connection[Any], config: PgvectorConfig, forging: AttackContext) -> Attempt:
-    # Without a tenant, and with a tenant in the row but no scope on the connection: what a script of one's own does.
+    # Without a tenant, and with a tenant in the row but no scope on the connection, as a hand-written script does.
     errors = [_insert(connection, config, None, None), _insert(connection, config, forging.foreign.tenant, None)]
     errors.append(_insert(connection, config, None, forging.own.tenant))
     return _refused("untagged write", "INSERT as the runtime role, with no scope or no tenant", errors)

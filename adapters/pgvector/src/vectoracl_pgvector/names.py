@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from vectoracl_pgvector.config import Columns, PgvectorConfig
 
 SETTING = "vectoracl.tenant"
-# Named last, pg_temp is searched last: left out, it comes first for types and tables, before PostgreSQL's own.
+# pg_temp is named last to be searched last: if omitted, it is searched first for types and tables.
 SAFE_PATH = ("search_path", "pg_catalog, pg_temp")
 NO_JIT = ("jit", "off")
-# Of the copy of a tenant that a move fills; the posture check and the messages of failures name them too.
+# Names of the copy that a move fills; the posture check and the messages of failures use them too.
 CONSTRAINT = "vectoracl_moving"
 UNFINISHED = "vectoracl: unfinished copy for "
-EXTENSION_SCHEMA = "public"  # where the extension goes if nobody says where
+EXTENSION_SCHEMA = "public"  # the extension's schema, unless configured
 _OPERATOR = {"cosine": "<=>", "inner": "<#>", "l2": "<->"}
 _OPCLASS = {"cosine": "cosine_ops", "inner": "ip_ops", "l2": "l2_ops"}
 _SAFE = re.compile(r"[a-z0-9_]{1,32}\Z")
@@ -27,7 +27,7 @@ def quote(name: str) -> str:
 
 
 def literal(value: str) -> str:
-    """Return *value* as an SQL literal, whatever standard_conforming_strings says; DDL takes no parameters."""
+    """Return *value* as an SQL literal, correct with any standard_conforming_strings, for DDL without parameters."""
     if "\0" in value:
         raise ValueError("NUL in an SQL literal")
     if "\\" in value:
@@ -81,7 +81,7 @@ class Names:
 
     @property
     def written(self) -> tuple[str, ...]:
-        """Return the quoted columns that are written: all but the one that PostgreSQL generates."""
+        """The quoted columns that are written: all except the one that PostgreSQL generates."""
         return tuple(name for key, name in self.c.model_dump().items() if key != "lexemes")
 
     def partition_name(self, tenant: str) -> str:

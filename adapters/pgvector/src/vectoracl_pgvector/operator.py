@@ -31,7 +31,7 @@ _BROKEN_OFF = "a move was interrupted; promote completes it, and demote undoes i
 
 
 class PgOperator:
-    """Owner's work on one configured store."""
+    """Operator tasks on one configured store, as the owner."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class PgOperator:
 
     @contextmanager
     def _owner(self) -> Iterator[psycopg.Connection[Any]]:
-        """Give the owner's connection (autocommit), opened at first use; the client's errors come out as ours."""
+        """Yield the owner's connection (autocommit), opened at first use; client errors are mapped."""
         if self._connection is None or self._connection.closed:
             self._connection = connect_owner(self._connections.owner(), self._config)
         with self._mapping():
@@ -70,7 +70,7 @@ class PgOperator:
 
     @contextmanager
     def _exclusive(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
-        """Hold a transaction in which nobody else provisions: PostgreSQL fails two GRANTs on one object at a time."""
+        """Open a transaction that excludes other provisioning: PostgreSQL fails concurrent GRANTs on one object."""
         with connection.transaction():
             connection.execute(
                 "SELECT pg_catalog.set_config('jit', 'off', true), "
@@ -79,7 +79,7 @@ class PgOperator:
             yield
 
     def _locate_extension(self, connection: psycopg.Connection[Any]) -> None:
-        """Take the names as the database has them, where the extension is there. Raises: PostureError."""
+        """Find the extension's schema, if it is installed, and use it in all names. Raises: PostureError."""
         if self._extension_located:
             return
         find_statement = self._extension.find_statement()
@@ -96,9 +96,10 @@ class PgOperator:
 
     @without_context
     def plan(self, *, adopt: str | None = None) -> str:
-        """Return the SQL of `provision` as one script: what an administrator does, then what the owner does.
+        """Return the SQL of `provision` as one script: the administrator's part, then the owner's.
 
-        Who runs it need not be the owner: it sets the role.
+        It can be run by a role other than the owner, since it sets the role. With *adopt*, return the plan of that
+        import instead.
         """
         if adopt is not None:
             with self._owner() as connection:
@@ -113,7 +114,16 @@ class PgOperator:
     def provision(
         self, *, adopt: str | None = None, progress: Progress | None = None, adopted: Adopted | None = None
     ) -> list[str]:
-        """Create or update the schema; with *adopt*, then copy that table into it. Can be run again at any time."""
+        """Create or update the schema; with *adopt*, then copy that table into it. Can be repeated at any time.
+
+        Args:
+            adopt: An existing table to import, as "schema.table" or "table".
+            progress: Called with the step, the rows done and the rows in total.
+            adopted: Updated with the progress of the import, for its audit record.
+
+        Returns:
+            What was done, a line each.
+        """
         bootstrap = self._connections.bootstrap()
         done = self._roles(self._connections.owner() if bootstrap is None else bootstrap)
         with self._owner() as connection:
@@ -140,7 +150,7 @@ class PgOperator:
 
     @without_context
     def _roles(self, dsn: str) -> list[str]:
-        """Make roles, extension and schema where *dsn* is that of a role which may, and return what was done."""
+        """Create roles, extension and schema if the role of *dsn* may create roles; return what was done."""
         with self._mapping(), connect(dsn, self._config) as connection:
             connected = identity_of(connection, self._config)
             if connected.role == self._config.owner_role or not connected.may_create_roles:
@@ -167,9 +177,9 @@ class PgOperator:
         return [role for role in role_names if (role,) not in existing]
 
     def _set_password(self, connection: psycopg.Connection[Any], role: str) -> bool:
-        """Give the new *role* the password that the configuration connects it with; tell whether there is one.
+        """Set the configured password of the new *role*; return whether the configuration has one.
 
-        Only its SCRAM verifier is sent, so that the password cannot turn up in the server's log.
+        Only its SCRAM verifier is sent, so the password cannot appear in the server's log.
         """
         for dsn in self._connections.configured_dsns():
             parts = psycopg.conninfo.conninfo_to_dict(dsn)
@@ -181,7 +191,7 @@ class PgOperator:
         return False
 
     def _check_server(self, connection: psycopg.Connection[Any]) -> list[str]:
-        """Refuse a server that cannot serve; return what is worth a warning. Raises: ConfigError."""
+        """Refuse a server that cannot be used; return warnings. Raises: ConfigError."""
         row = connection.execute("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector'").fetchone()
         if row is None:
             raise ConfigError(
@@ -216,8 +226,8 @@ class PgOperator:
     def tenants(self) -> list[TenantInfo]:
         """List the tenants with their rows and tier; each is counted under its own scope, as the owner.
 
-        A tenant that a broken-off move left unable to write can write again after it; one whose move is not finished
-        is said, with what finishes it.
+        A tenant that an interrupted move left unable to write can write again afterwards. A tenant with an unfinished
+        move has a note that says how to complete it.
         """
         tenants = []
         with self._owner() as connection:
@@ -227,7 +237,7 @@ class PgOperator:
                 names = self._listed(connection)
             own = move.own_partitions(connection, self._config)
             markers, alive = move.unfinished(connection, self._config)
-            if markers and not alive:  # the mover may have died since the first look
+            if markers and not alive:  # the move may have died since the first check
                 move.release(connection, self._config)
             for tenant in names:
                 with connection.transaction():
@@ -252,7 +262,7 @@ class PgOperator:
         return [str(tenant) for (tenant,) in rows]
 
     def _advice(self, rows: int, tier: str) -> str:
-        """Advise a move past the threshold, with a gap so that no tenant goes to and fro."""
+        """Advise a move past the threshold, with a gap so that no tenant moves back and forth."""
         if tier == "shared" and rows > self._config.promote_rows:
             return "promote"
         if tier == "own" and rows < self._config.promote_rows // 2:
@@ -261,13 +271,13 @@ class PgOperator:
 
     @without_context
     def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
-        """Give *tenant* a partition of its own with an HNSW index, while reads and writes go on."""
+        """Move *tenant* to its own partition with an HNSW index, while reads and writes continue."""
         with self._unblocking_after_loss(), self._owner() as connection:
             return move.promote(connection, self._config, check_tenant(tenant), progress)
 
     @contextmanager
     def _unblocking_after_loss(self) -> Iterator[None]:
-        """Let the tenant write again, on a new connection, where the mover's was lost; the error stays the error."""
+        """If the move's connection was lost, let the tenant write again on a new one; then raise the original error."""
         try:
             yield
         except VectorACLError:
@@ -278,9 +288,9 @@ class PgOperator:
 
     @without_context
     def demote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
-        """Move *tenant* back into the partition that small tenants share; others wait while its rows are copied.
+        """Move *tenant* back into the shared partition; all other sessions wait while its rows are copied.
 
-        That takes `demote_stall` seconds at the most, else it is rolled back (RefusedError).
+        A copy that takes longer than `demote_stall` seconds is rolled back (RefusedError).
         """
         with self._owner() as connection:
             timeouts = replace(move.MOVE_TIMEOUTS, stall=self._config.demote_stall)
@@ -288,7 +298,7 @@ class PgOperator:
 
     @without_context
     def remove(self, tenant: str) -> list[str]:
-        """Delete *tenant* with its rows, its partition and its name; its writers wait meanwhile. Can be repeated."""
+        """Delete *tenant* with its rows, partition and name; its writers wait while it runs. Can be repeated."""
         with self._owner() as connection:
             return move.remove(connection, self._config, stored_tenant(tenant, lambda: self._listed(connection)))
 

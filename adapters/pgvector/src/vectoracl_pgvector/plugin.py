@@ -34,7 +34,7 @@ def vectoracl_config_model() -> type[BaseModel]:
 
 @hookimpl
 def vectoracl_describe() -> Capabilities:
-    """Return what the adapter can do."""
+    """Return the adapter's capabilities."""
     return capabilities(PgvectorConfig(dsn="-", dimension=1))  # type: ignore[arg-type]  # a Secret reads text
 
 
@@ -81,7 +81,7 @@ def vectoracl_rules() -> Sequence[Rule]:
 def vectoracl_inspect(
     dsn: str, table: str | None, role: str | None, tenant_column: str | None
 ) -> Mapping[str, Posture]:
-    """Look at the tables of a database that vectoracl never provisioned."""
+    """Check the tables of a database that vectoracl did not provision."""
     from vectoracl_pgvector.posture.inspect import inspect
 
     return inspect(dsn, table, role, tenant_column)
@@ -89,7 +89,7 @@ def vectoracl_inspect(
 
 @hookimpl
 def vectoracl_demo_attacks(config: PgvectorConfig, context: OpenContext, forging: AttackContext) -> Sequence[Attempt]:
-    """Try the attacks of `vectoracl demo` that go around the API."""
+    """Try the attacks of `vectoracl demo` that bypass the API."""
     from vectoracl_pgvector.demo_attacks import attempts
 
     return attempts(config, Connections(config, Path(context.base)), forging)
@@ -101,9 +101,9 @@ def vectoracl_template(settings: Mapping[str, Any], dimension: int, name: str) -
     return f"""\
 {toml.store_head("pgvector", dimension)}\
 
-# A PostgreSQL of your own, started when it is needed and kept in this folder. Good for development and tests.
+# An embedded PostgreSQL in this folder, started when it is needed. For development and tests.
 {toml.lines(settings or {"embedded": ".vectoracl/pg"})}
-# A server that exists, instead of `embedded`: as a role that owns nothing (no SUPERUSER, no BYPASSRLS).
+# An existing server, instead of `embedded`: as a role that owns nothing (no SUPERUSER, no BYPASSRLS).
 # dsn = {{ env = "VECTORACL_DSN" }}
 # The owner, for `vectoracl provision` and `vectoracl tenants` only. Not needed to serve.
 # owner_dsn = {{ env = "VECTORACL_OWNER_DSN" }}
@@ -114,5 +114,5 @@ table = {toml.value(name)}
 
 @hookimpl
 def vectoracl_demo_place() -> DemoStore:
-    """Return the folder of an embedded PostgreSQL, which is started at first use and stops with its last user."""
+    """Return the folder of an embedded PostgreSQL, which starts at first use and stops with its last user."""
     return DemoStore({"embedded": Path("pg")})

@@ -17,10 +17,14 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One SQL statement with `%s` placeholders; names in it come from `names.Names`, values only from `params`.
+    """One SQL statement with `%s` placeholders. Names come from `names.Names`, values only from `params`.
 
-    The reply is its rows, or its row count where `rows` is False; `binary` False asks for text, which every type of
-    the catalogue has. A server older than `since` (as `server_version` counts) is not asked, and the reply has no rows.
+    Attributes:
+        sql: The text.
+        params: The values of the placeholders.
+        rows: Whether the reply is the rows; otherwise it is the row count.
+        binary: Whether rows are sent in binary. Text works for every type of the catalogs.
+        since: The oldest `server_version` that supports it; on older servers the reply has no rows.
     """
 
     sql: str
@@ -32,9 +36,9 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Transaction(Request[tuple[Any, ...]]):
-    """BEGIN, the settings (transaction-local), the statements and COMMIT, in one pipeline; one reply a statement.
+    """BEGIN, transaction-local settings, the statements and COMMIT, in one pipeline, with one reply a statement.
 
-    `partition` is the tenant that the settings name; None only for statements that read the catalogue.
+    `partition` is the tenant that the settings name; None only for statements that read the catalogs.
     """
 
     partition: str | None
@@ -50,7 +54,7 @@ class Transaction(Request[tuple[Any, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class RankAll(Request[list[Row]]):
-    """For `hazmat`: run `statements` for every tenant in turn, as the owner, each under that tenant's own scope."""
+    """For `hazmat`: run `statement` once for each tenant, as the owner, under that tenant's scope."""
 
     partition: str | None
     statement: Statement
@@ -58,7 +62,7 @@ class RankAll(Request[list[Row]]):
 
 
 class VectorParam:
-    """A vector as a parameter: pgvector's binary form, whose type PostgreSQL takes from the cast around it."""
+    """A vector parameter in pgvector's binary format; PostgreSQL takes its type from the surrounding cast."""
 
     __slots__ = ("half", "vector")
 
@@ -69,7 +73,7 @@ class VectorParam:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VectorParam) and self.half == other.half and np.array_equal(self.vector, other.vector)
 
-    __hash__ = None  # type: ignore[assignment]  # compared in golden files, never a key
+    __hash__ = None  # type: ignore[assignment]  # compared in golden files, never used as a key
 
     def __repr__(self) -> str:
         return f"VectorParam({len(self.vector)})"
@@ -81,7 +85,7 @@ class VectorParam:
 
 
 class VectorsParam:
-    """Many vectors as one array parameter; shape (n, dimension)."""
+    """Vectors of shape (n, dimension) as one array parameter."""
 
     __slots__ = ("half", "matrix")
 
@@ -92,13 +96,13 @@ class VectorsParam:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VectorsParam) and self.half == other.half and np.array_equal(self.matrix, other.matrix)
 
-    __hash__ = None  # type: ignore[assignment]  # likewise
+    __hash__ = None  # type: ignore[assignment]  # see VectorParam
 
     def __repr__(self) -> str:
         return f"VectorsParam{self.matrix.shape}"
 
     def dump(self, oid: int) -> bytes:
-        """Return PostgreSQL's binary array of vectors whose type has the *oid* (array_recv)."""
+        """Return PostgreSQL's binary array of vectors (array_recv); *oid* is the vector type's OID."""
         count, dimension = self.matrix.shape
         number = ">f2" if self.half else ">f4"
         size = 2 if self.half else 4
@@ -117,9 +121,9 @@ _NUMBERS = {"int8": ">i8", "int4": ">i4", "float8": ">f8"}
 
 
 class ArrayParam:
-    """Many values of one built-in type as one array parameter; `jsonb` values are JSON texts, as bytes.
+    """Values of one built-in type as one array parameter; `jsonb` values are JSON texts, as bytes.
 
-    psycopg's own form of a list is text, which escapes and parses every element.
+    psycopg itself sends lists as text, which escapes and parses every element.
     """
 
     __slots__ = ("kind", "values")
@@ -131,7 +135,7 @@ class ArrayParam:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ArrayParam) and (self.kind, self.values) == (other.kind, other.values)
 
-    __hash__ = None  # type: ignore[assignment]  # likewise
+    __hash__ = None  # type: ignore[assignment]  # see VectorParam
 
     def __repr__(self) -> str:
         return f"ArrayParam({self.kind!r}, {len(self.values)} values)"
@@ -154,5 +158,5 @@ class ArrayParam:
 
 
 def load_vector(data: bytes | memoryview, *, half: bool = False) -> Vector:
-    """Read pgvector's binary form; float32."""
+    """Read a vector in pgvector's binary format; return it as float32."""
     return np.frombuffer(data, ">f2" if half else ">f4", offset=4).astype(np.float32)

@@ -15,18 +15,18 @@ from vectoracl_pgvector.names import EXTENSION_SCHEMA, SETTING, Names, literal, 
 
 VERSION = 3
 COMMANDS = ("SELECT", "INSERT", "UPDATE", "DELETE")
-# How many seconds a statement waits for a table that others use. While it waits, everybody else waits behind it.
+# Seconds that a statement waits for a table in use. While it waits, all others wait behind it.
 LOCK_TIMEOUT = 5
-# The tenant that the setting names. Unset it reads as NULL in a fresh session and as '' after a transaction that set
-# it; both must match nothing. Policies that open say it plainly, in a form that provers of policies (pgrls) can read,
-# and rest on the column's CHECK (… <> ''); those that restrict say it with NULLIF. Beside the explicit tenant of a
-# query both are one-time filters, while `AND … <> ''` in one policy would be asked for every row.
+# The tenant that the setting names. Unset, it reads as NULL in a fresh session and as '' after a transaction that set
+# it; both must match nothing. Permissive policies use the plain form, which tools that prove policies (pgrls) can read,
+# and rely on the column's CHECK (… <> ''); restrictive policies use NULLIF. With the explicit tenant of a query both
+# are one-time filters, while `AND … <> ''` in one policy would be evaluated for every row.
 TENANT_NOW = f"pg_catalog.current_setting('{SETTING}', true)"
 TENANT_NOT_EMPTY = f"NULLIF({TENANT_NOW}, '')"
 
 
 def roles(config: PgvectorConfig) -> Iterator[str]:
-    """Yield what a superuser or administrator runs once: roles, extension and the owner's schema; no passwords."""
+    """Yield the statements that an administrator runs once: roles, extension and the owner's schema; no passwords."""
     for role in (config.owner_role, config.runtime_role):
         yield (
             f"DO $$ BEGIN IF NOT EXISTS (SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = {literal(role)}) THEN "
@@ -43,7 +43,7 @@ def roles(config: PgvectorConfig) -> Iterator[str]:
 
 
 def script(config: PgvectorConfig) -> str:
-    """Return everything as one script for psql: roles and extension, then the tables as the owner."""
+    """Return the complete script for psql: roles and extension, then the tables as the owner."""
     owner, runtime = quote(config.owner_role), quote(config.runtime_role)
     return "\n".join([
         "-- Run the whole script: psql -v ON_ERROR_STOP=1 -f FILE, as a superuser or as the administrator of a "
@@ -72,9 +72,9 @@ def script(config: PgvectorConfig) -> str:
 
 
 def _become_owner(config: PgvectorConfig) -> str:
-    """Return what lets an administrator without SUPERUSER make a schema for the owner, and run the rest as it.
+    """Return the grant that lets an administrator without SUPERUSER create the owner's schema and act as the owner.
 
-    Who creates a role may grant it. Since PostgreSQL 16 that includes no SET ROLE, so it is granted.
+    The creator of a role may grant it. Since PostgreSQL 16 that does not include SET ROLE, so it is granted here.
     """
     owner = literal(config.owner_role)
     return (
@@ -89,7 +89,7 @@ def _become_owner(config: PgvectorConfig) -> str:
 
 
 def _use_extension(config: PgvectorConfig, extension_schema: str) -> str:
-    """Return what lets both roles use the extension where it really is, and stops where that is not *place*."""
+    """Return the grants for the extension's actual schema, which fail if that differs from *extension_schema*."""
     moved = (
         "the extension vector is in the schema %: set extension_schema to that in the configuration of the store, and "
         "print this again"
@@ -109,16 +109,16 @@ def _use_extension(config: PgvectorConfig, extension_schema: str) -> str:
 
 
 def migrations(config: PgvectorConfig) -> Iterator[str]:
-    """Yield what the owner runs, in order; each statement can be repeated."""
+    """Yield the owner's statements, in order; each can be repeated."""
     names = Names.of(config)
     c = names.c
     runtime = quote(config.runtime_role)
-    # IF NOT EXISTS asks for the right to create one even where it exists, which an owner need not have.
+    # CREATE SCHEMA IF NOT EXISTS needs the privilege to create one even if it exists, which an owner need not have.
     yield (
         f"DO $$ BEGIN IF pg_catalog.to_regnamespace({literal(names.schema)}) IS NULL THEN "
         f"CREATE SCHEMA {names.schema}; END IF; END $$;"
     )
-    # What follows needs both tables for itself. In the order of a write, so that none is caught in between.
+    # The following statements need both tables exclusively. Locked in the order of a write, to avoid deadlocks.
     yield (
         f"DO $$ BEGIN IF pg_catalog.to_regclass({literal(names.tenants)}) IS NOT NULL "
         f"AND pg_catalog.to_regclass({literal(names.table)}) IS NOT NULL THEN "
@@ -173,14 +173,14 @@ def migrations(config: PgvectorConfig) -> Iterator[str]:
     yield f"INSERT INTO {names.versions} (version) VALUES ({VERSION}) ON CONFLICT DO NOTHING;"
 
 
-NO_DIRECTION = "vectoracl:zero_in_half"  # the cast of this text fails, and with it everything that was changed
+NO_DIRECTION = "vectoracl:zero_in_half"  # casting this text fails and rolls everything back
 
 
 def _retype(config: PgvectorConfig, names: Names) -> str:
-    """Return what changes the type of an existing table's vectors to the configuration's; see `retype`.
+    """Return the statement that changes the vectors of an existing table to the configured type; see `retype`.
 
-    Row-level security does not hide rows from a rewrite. What halfvec cannot hold makes all of it fail: too large a
-    number by its own cast, and with the cosine a vector that would be zero.
+    Row-level security does not hide rows from a rewrite. Values that halfvec cannot represent fail the whole statement:
+    too large numbers by the cast itself and, for cosine, vectors that would become zero.
     """
     c, type_ = names.c, names.vector_type
     cast = f"{c.vector}::{type_}({config.dimension})"
@@ -209,11 +209,11 @@ def _retype(config: PgvectorConfig, names: Names) -> str:
 
 
 def _lexemes(config: PgvectorConfig, names: Names) -> Iterator[str]:
-    """Yield the words of each text as a column that PostgreSQL generates: since version 2.
+    """Yield the generated column with the words of each text, which exists since schema version 2.
 
-    Adding it rewrites the table and its partitions while nobody else reads or writes. Its comment says which text
-    search configuration made it; under another one it is made again. There is no index on it: under row-level
-    security none would be used (`compile_words`).
+    Adding it rewrites the table and its partitions and blocks all other access. Its comment records the text search
+    configuration; the column is created again under another one. It has no index, because none would be used under
+    row-level security (`compile_words`).
     """
     column, comment = names.c.lexemes, literal(f"text search of vectoracl: {config.text_search}")
     name = literal(config.columns.lexemes)
@@ -232,7 +232,7 @@ def _lexemes(config: PgvectorConfig, names: Names) -> Iterator[str]:
 
 
 def _storage(config: PgvectorConfig) -> str:
-    """Return how vectors are kept: beside their row while it fits a page of 8 kB (3 times faster), else apart."""
+    """Return the storage of vectors: in their row if it fits a page of 8 kB (3 times faster), else out of line."""
     size = config.dimension * (4 if config.type == "vector" else 2)
     return "PLAIN" if size <= 7000 else "EXTERNAL"
 
@@ -240,9 +240,9 @@ def _storage(config: PgvectorConfig) -> str:
 def protection(config: PgvectorConfig, table: str) -> Iterator[str]:
     """Yield row-level security for *table* (quoted): enabled, forced, and policies for each command.
 
-    The tenant's rule stands twice: as the permissive policy that opens, for the two roles that need it, and as a
-    restrictive one for everybody, which no permissive policy that someone adds later can widen, for whichever role
-    (permissive policies are or-ed, restrictive ones and-ed).
+    The tenant's condition appears twice: in permissive policies that give access to the two roles that need it, and in
+    restrictive policies for all roles, which no permissive policy that is added later can widen (permissive policies
+    are joined by OR, restrictive ones by AND).
     """
     tenant = Names.of(config).c.tenant
     yield f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;"
@@ -258,17 +258,17 @@ def protection(config: PgvectorConfig, table: str) -> Iterator[str]:
 
 
 def _served(config: PgvectorConfig) -> str:
-    """Return the roles that work under a scope: the runtime role, and the owner, which FORCE binds too."""
+    """Return the roles that operate under a scope: the runtime role and the owner, which FORCE binds too."""
     return ", ".join(quote(role) for role in dict.fromkeys((config.runtime_role, config.owner_role)))
 
 
-_PARTITION = '"a partition"'  # no table of a configuration has a blank in its name
+_PARTITION = '"a partition"'  # no configured table has a space in its name
 
 
 def _older_partitions(config: PgvectorConfig, names: Names) -> str:
-    """Return what gives tenants' own partitions the policies of today where they have those of an earlier version.
+    """Return the statement that replaces policies of an earlier version on tenants' own partitions.
 
-    Each one takes a lock, so those that are right are left alone.
+    Each replacement takes a lock, so partitions with current policies are left unchanged.
     """
     text = literal(" ".join(protection(config, _PARTITION)))
     return (
@@ -285,10 +285,10 @@ def _older_partitions(config: PgvectorConfig, names: Names) -> str:
 
 
 def _tenants(config: PgvectorConfig, names: Names) -> Iterator[str]:
-    """Yield the list of tenants: a tenant sees and adds itself; the owner reads the ids, and nothing else of them."""
+    """Yield the list of tenants: a tenant sees and adds itself; the owner reads the ids and nothing else."""
     runtime, owner = quote(config.runtime_role), quote(config.owner_role)
     own, not_empty = f"tenant_id = {TENANT_NOW}", f"tenant_id = {TENANT_NOT_EMPTY}"
-    # A role that is a member of the owner's is not the owner.
+    # A role that is a member of the owner role is not the owner.
     listing = f"tenant_id <> '' AND current_user = {literal(config.owner_role)}"
     table = names.tenants
     yield (
@@ -301,7 +301,7 @@ def _tenants(config: PgvectorConfig, names: Names) -> Iterator[str]:
         ("vectoracl_see_own", "PERMISSIVE", "SELECT", runtime, f"USING ({own})"),
         ("vectoracl_add_own", "PERMISSIVE", "INSERT", _served(config), f"WITH CHECK ({own})"),
         ("vectoracl_owner_lists", "PERMISSIVE", "SELECT", owner, f"USING ({listing})"),
-        # Also for commands that no permissive policy opens: one that is added later opens a tenant's own row only.
+        # Also for commands without a permissive policy: one that is added later then exposes only the tenant's own row.
         (
             "vectoracl_own_alone",
             "RESTRICTIVE",
@@ -321,7 +321,7 @@ def _tenants(config: PgvectorConfig, names: Names) -> Iterator[str]:
 
 
 def forget_policy(config: PgvectorConfig) -> tuple[str, str]:
-    """Return the policy, by name and SQL, by which the owner takes a tenant off the list under that tenant's scope."""
+    """Return the policy, as name and SQL, by which the owner removes a tenant from the list under its scope."""
     name = "vectoracl_owner_forgets"
     return name, (
         f"CREATE POLICY {name} ON {Names.of(config).tenants} AS PERMISSIVE FOR DELETE TO {quote(config.owner_role)} "
@@ -330,13 +330,13 @@ def forget_policy(config: PgvectorConfig) -> tuple[str, str]:
 
 
 def vector_index(config: PgvectorConfig, table: str, name: str) -> str:
-    """Return the HNSW index of one tenant's own partition; m and ef_construction are pgvector's defaults."""
+    """Return the statement for the HNSW index of a tenant's own partition, with pgvector's default parameters."""
     names = Names.of(config)
     return f"CREATE INDEX IF NOT EXISTS {quote(name)} ON {table} USING hnsw ({names.c.vector} {names.opclass});"
 
 
 def expected(config: PgvectorConfig) -> tuple[tuple[str, str, int | None], ...]:
-    """Return what the table's columns have to be: name, the type's bare name, and the dimension of the vector."""
+    """Return the required columns: name, bare type name, and the dimension for the vector, else None."""
     kinds = {
         "generation": "int8",
         "rev": "int8",
@@ -356,5 +356,5 @@ def expected(config: PgvectorConfig) -> tuple[tuple[str, str, int | None], ...]:
 
 
 def fits(has: str, needed: str) -> bool:
-    """Tell whether a column of the type *has* serves as one of the type *wanted* (bare names, as in `expected`)."""
+    """Return whether a column of type *has* can serve as one of type *needed* (bare names, as in `expected`)."""
     return has in ({"text", "varchar"} if needed == "text" else {needed})

@@ -10,16 +10,19 @@ from vectoracl.errors import StoreError
 from vectoracl_pgvector.names import SAFE_PATH, Names
 from vectoracl_pgvector.requests import Statement, Transaction
 
-# A start of a server, to the microsecond; DateStyle and TimeZone do not show in it.
+# The start time of the server, to the microsecond, independent of DateStyle and TimeZone.
 _STARTED = "to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
 
 
 def places(port: Port, names: Names) -> frozenset[str]:
-    """Return what names the table: its oid and its database's, with each of two things that name the server.
+    """Return the identities of the table: its OID and its database's, with each of two identifiers of the server.
 
-    The moment at which it started is its own. `system_identifier` is the cluster's and its replicas', and also that of
-    a server which was made from a physical backup, with the same oids: so one that follows no other says so. A server
-    may keep that from the role, or not know it. Empty where the table is not there. Raises: StoreError.
+    The start time belongs to one server. `system_identifier` is shared by the cluster, its replicas, and servers that
+    were restored from a physical backup with the same OIDs, so it is marked as an original or as a replica. The role
+    may not be permitted to read it, or the server may not have it. Empty if the table does not exist.
+
+    Raises:
+        StoreError: The server cannot be read.
     """
     row = _first_row(
         port,

@@ -26,9 +26,10 @@ SELECT a.attname::text, t.typname::text, pg_catalog.format_type(a.atttypid, a.at
 
 
 def check_columns(connection: psycopg.Connection[Any], config: PgvectorConfig) -> None:
-    """Refuse to provision over a table whose other columns are missing or of other types; changes nothing.
+    """Refuse to provision a table whose other columns are missing or of other types; changes nothing.
 
-    Raises: RefusedError with what is there and what is needed; nothing where there is no such table yet.
+    Raises:
+        RefusedError: The existing table does not fit. The message names the columns that are needed.
     """
     table = Names.of(config).table
     columns = {name: (kind, text) for name, kind, text in connection.execute(_COLUMNS, (table,)).fetchall()}
@@ -51,16 +52,17 @@ def check_columns(connection: psycopg.Connection[Any], config: PgvectorConfig) -
 
 
 def check(connection: psycopg.Connection[Any], config: PgvectorConfig, store: str, embedder: str | None) -> None:
-    """Refuse to provision over a column that holds other vectors than the configured ones; changes nothing.
+    """Refuse to provision a table whose vectors differ from the configured ones; changes nothing.
 
-    Raises: RefusedError with the cure; nothing where there is no such table yet.
+    Raises:
+        RefusedError: The existing column has another type, dimension or embedder. The message says what to do.
     """
     names = Names.of(config)
     row = connection.execute(_FOUND, (names.table, config.columns.vector)).fetchone()
     if row is None:
         return
     kind, modifier, comment = row
-    # Between vector and halfvec of one dimension `retype` changes the column.
+    # `retype` changes between vector and halfvec of the same dimension.
     if kind not in ("vector", "halfvec") or modifier not in (config.dimension, -1):
         holds = f"{kind}({modifier})" if modifier > 0 else kind
         raise RefusedError(
@@ -73,7 +75,7 @@ def check(connection: psycopg.Connection[Any], config: PgvectorConfig, store: st
 
 
 def keep(config: PgvectorConfig, embedder: str | None) -> Iterator[str]:
-    """Yield the statement that adds *embedder* to the column's comment, and leaves one that is there as it is."""
+    """Yield the statement that adds *embedder* to the column's comment, unless one is recorded there."""
     if embedder is None:
         return
     names = Names.of(config)
@@ -89,5 +91,5 @@ def keep(config: PgvectorConfig, embedder: str | None) -> Iterator[str]:
 
 
 def escaped(text: str) -> str:
-    """Return *text* as it has to stand in the pattern of `format`."""
+    """Return *text* escaped for the pattern of PostgreSQL's `format`."""
     return text.replace("%", "%%")
