@@ -11,13 +11,13 @@ from vectoracl_pgvector.posture import sql_fragments as parts
 from vectoracl_pgvector.posture.fix_sql import advice, ident
 from vectoracl_pgvector.posture.snapshot import Snapshot, make_finding
 
-# The administrators that a managed service keeps for itself; their customers can neither change nor use them.
+# Administrators that a managed service reserves for itself; its customers can neither change nor use them.
 SERVICE_ROLES: Final = frozenset({
     "rdsadmin", "cloudsqladmin", "cloudsqlagent", "alloydbadmin", "azuresu", "supabase_admin", "cloud_admin",
 })  # fmt: skip
 
-# Who may log in and act as one that no policy binds. The role that made the cluster (oid 10) is always there, as a
-# superuser; the runtime role has findings of its own.
+# Roles that may log in and that no policy binds, or that can act as such a role. The cluster's first superuser (OID 10)
+# always exists; the runtime role has separate findings.
 POWERFUL: Final = (
     parts.REACH
     + parts.TREE
@@ -37,7 +37,7 @@ SELECT rolname::text, rolsuper, rolreplication, through, owns FROM able
 
 
 def backups(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge who may dump or restore everything, where a configuration could name him."""
+    """Judge roles that may dump or restore everything, if the configuration could name them."""
     named = snapshot.target.backup_roles
     if named is None:
         return

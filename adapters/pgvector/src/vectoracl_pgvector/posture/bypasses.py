@@ -35,7 +35,7 @@ def views(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def functions(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge SECURITY DEFINER functions that run as a role which no policy binds."""
+    """Judge SECURITY DEFINER functions that run as a role that no policy binds."""
     for function in snapshot.read("functions", Function):
         at = f"{function.schema}.{function.name}({function.arguments})"
         kind = "PROCEDURE" if function.kind == "p" else "FUNCTION"
@@ -53,7 +53,7 @@ def functions(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def moves(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge what a move of a tenant left that nobody is at any more."""
+    """Judge the leftovers of interrupted moves."""
     for move in snapshot.read("moves", Move):
         blocks = "; its tenant cannot write until then" if move.blocks else ""
         yield make_finding(
@@ -65,7 +65,7 @@ def moves(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def called_code(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge who can replace the functions that policies and triggers call."""
+    """Judge which roles can replace the functions that policies and triggers call."""
     for code in snapshot.read("code", Code):
         at = f"{code.schema}.{code.function}({code.arguments})"
         fix = (
@@ -80,7 +80,7 @@ def called_code(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def copies(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge what copies rows elsewhere: rewrite rules and publications."""
+    """Judge rewrite rules and publications, which copy rows elsewhere."""
     for schema, table, name in snapshot.rows.get("rewrite_rules", []):
         yield make_finding("PG076", f"{schema}.{table}.{name}", f"The rule {name} acts on {schema}.{table}.",
                      f"DROP RULE {ident(name)} ON {ident(schema, table)};")  # fmt: skip
@@ -99,7 +99,7 @@ def copies(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def schema_and_database(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge who may create objects beside the table, and what is granted in advance."""
+    """Judge who may create objects in the schema and database, default privileges, and related settings."""
     for schema, grantee, owner in snapshot.rows.get("schemas", []):
         fix = f"REVOKE CREATE ON SCHEMA {ident(schema)} FROM {role(grantee)};"
         if owner:
@@ -138,7 +138,7 @@ def schema_and_database(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def extensions(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge the version of pgvector, and extensions that reach outside."""
+    """Judge the version of pgvector, and extensions that reach outside the database."""
     for extension in snapshot.read("extensions", Extension):
         name = ident(extension.name)
         if extension.name == "vector":
@@ -158,7 +158,7 @@ def extensions(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def logs(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge whether statements are logged with their parameters, as the runtime role is set up."""
+    """Judge whether statements of the runtime role are logged with their parameters."""
     settings: dict[str, Setting] = {}
     for setting in sorted(snapshot.read("settings", Setting), key=lambda s: s.rank):
         settings[setting.name] = setting
@@ -174,7 +174,7 @@ def logs(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def server_versions(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge the server by its version and by its own date."""
+    """Judge the server's version, using the server's own date for the end of support."""
     server = snapshot.server
     if server is None:
         return

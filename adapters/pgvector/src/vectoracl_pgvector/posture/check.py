@@ -31,7 +31,7 @@ _Rows = dict[str, list[tuple[Any, ...]]]
 
 
 def queries(target: Target) -> tuple[_Statement, ...]:
-    """Every statement as (name, SQL, parameters). The first one is to run in the same transaction as the others."""
+    """Return every statement as (name, SQL, parameters); the first has to run in the same transaction as the others."""
     params = {
         "schema": target.schema,
         "table": target.table,
@@ -45,16 +45,20 @@ def queries(target: Target) -> tuple[_Statement, ...]:
 
 
 def _statements_for(server: int, target: Target) -> tuple[tuple[_Statement, ...], _Rows]:
-    """Return the statements for a server of this version, and the answers of those that it is too old for."""
+    """Return the statements for a server of this version, and empty rows for those that it is too old for."""
     statements = queries(target)
     late = {name for name, since in SINCE.items() if since > server}
     return tuple(one for one in statements if one[0] not in late), {name: [] for name in late}
 
 
 def read_posture(conn: psycopg.Connection[Any], target: Target) -> Posture:
-    """Read and judge. Changes nothing: what it sets is rolled back, also inside a transaction of the caller.
+    """Read the catalogs and judge the table.
 
-    Raises: psycopg.OperationalError if the connection fails. A statement that the server refuses is a finding.
+    Changes nothing: settings are rolled back, also within a transaction of the caller. A statement that the server
+    refuses becomes a finding.
+
+    Raises:
+        psycopg.OperationalError: The connection failed.
     """
     statements, rows = _statements_for(conn.info.server_version, target)
     late = dict(rows)
@@ -82,7 +86,7 @@ def read_posture(conn: psycopg.Connection[Any], target: Target) -> Posture:
 
 
 async def aread_posture(conn: psycopg.AsyncConnection[Any], target: Target) -> Posture:
-    """`look` for asyncio."""
+    """`read_posture` for asyncio."""
     statements, rows = _statements_for(conn.info.server_version, target)
     late = dict(rows)
     try:
@@ -112,9 +116,15 @@ async def aread_posture(conn: psycopg.AsyncConnection[Any], target: Target) -> P
 def discover(
     conn: psycopg.Connection[Any], *, runtime_role: str | None = None, tenant_column: str | None = None
 ) -> list[Target]:
-    """Every table with a pgvector column, with a guess of its tenant column ("" where none has a telling name).
+    """Return every table with a pgvector column, each with its tenant column and setting.
 
-    The setting is the one that the table's policies compare it with. *tenant_column* is said, and so not a guess.
+    Args:
+        conn: The connection.
+        runtime_role: The role to judge; by default the role of the connection.
+        tenant_column: The tenant column. By default it is guessed, and "" if no column has a well-known name.
+
+    Returns:
+        The targets. The setting is the one that the table's policies compare the tenant with.
     """
     with conn.transaction(force_rollback=True):
         conn.execute(SAFE_PATH)
@@ -154,7 +164,7 @@ def _guess(row: tuple[Any, ...], runtime_role: str | None, tenant_column: str | 
 
 
 def _bound_by(fields: list[TenantField], policies: list[str]) -> TenantField | None:
-    """Return the first candidate that the policies compare with the session: a better guess than a name, still one."""
+    """Return the first candidate that the policies compare with the session: a better guess than by name."""
     for field in fields:
         bounds = [bind(text, field) for text in policies]
         if any(bound is not None and bound.binding in (Binding.SETTING, Binding.ROLE) for bound in bounds):
@@ -163,7 +173,7 @@ def _bound_by(fields: list[TenantField], policies: list[str]) -> TenantField | N
 
 
 def _setting(field: TenantField | None, policies: list[str]) -> str | None:
-    """Return the setting that the policies compare the tenant with, else the only one that they read."""
+    """Return the setting that the policies compare the tenant with, else the only setting that they read."""
     bounds = [bind(text, field) for text in policies] if field is not None else []
     binding = frozenset().union(*(b.settings for b in bounds if b is not None and b.binding is Binding.SETTING))
     read = binding or frozenset().union(*(settings_in(text) for text in policies))

@@ -14,7 +14,7 @@ _TOKEN: Final = re.compile(
           | (?P<number>\d+(?:\.\d+)?) | (?P<cast>::) | (?P<assign>:=) | (?P<op>[-+*/<>=|%]+) | (?P<punct>[().,;]) )""",
     re.VERBOSE,
 )
-# What an expression may call, and the words of its syntax: they compute from their arguments, the clock or a setting.
+# The functions an expression may call, and keywords. They depend only on their arguments, the clock or a setting.
 _WORDS: Final = frozenset(
     re.findall(
         r"\w+",
@@ -28,7 +28,7 @@ _SAFE_SCHEMAS: Final = frozenset({"pg_catalog", "pg_temp", "information_schema",
 
 
 def pinned_to_system(settings: list[str]) -> bool:
-    """Whether a function fixes its search_path to schemas in which only a superuser creates functions."""
+    """Return whether a function pins its search_path to schemas in which only a superuser creates functions."""
     for setting in settings:
         name, _, value = setting.partition("=")
         if name == "search_path":
@@ -37,9 +37,10 @@ def pinned_to_system(settings: list[str]) -> bool:
 
 
 def computes_only(language: str, source: str, arguments: str) -> bool:
-    """Whether a body only computes: `SELECT expression`, `BEGIN RETURN expression; END`, or it sets columns of NEW.
+    """Return whether a body only computes: `SELECT expression`, `BEGIN RETURN expression; END`, or sets columns of NEW.
 
-    No FROM, no query, no statement but assignments to NEW; names are of the row, of the arguments or of a short list.
+    It may contain no FROM, no query and no statement other than assignments to NEW. Names must be those of the row, the
+    arguments or a short list.
     """
     tokens = _tokens(source)
     if tokens is None:
@@ -86,7 +87,7 @@ def _expression(tokens: list[str], known_names: frozenset[str]) -> bool:
             continue
         field = at >= 2 and tokens[at - 1] == "." and tokens[at - 2] in ("new", "old")
         if field and at + 1 < len(tokens) and tokens[at + 1] == "(":
-            return False  # a call that looks like a field
+            return False  # a function call that looks like a field
         if not field and token not in known_names:
             return False
     return True
@@ -96,7 +97,7 @@ def _tokens(text: str) -> list[str] | None:
     result: list[str] = []
     at, text = 0, text.strip()
     if not text.isascii() or "--" in text or "/*" in text:
-        return None  # comments and escapes are not read
+        return None  # comments and escapes are not supported
     lowered = re.sub(r"[A-Z]", lambda m: m.group().lower(), text)
     while at < len(lowered):
         match = _TOKEN.match(lowered, at)
@@ -104,7 +105,7 @@ def _tokens(text: str) -> list[str] | None:
             return None
         result.append(match.group().strip())
         at = match.end()
-    # `E'…'`, `U&'…'`, `U&"…"` and B/X strings would hide what they say.
+    # `E'…'`, `U&'…'`, `U&"…"` and B/X strings could hide their content.
     for first, second in pairwise(result):
         if second.startswith("'") and re.match(r"[a-z]", first) and first not in _WORDS | {"return", "select"}:
             return None
@@ -136,8 +137,8 @@ _MOVING: Final = re.compile(
 
 
 def keeps_a_copy_in_step(source: str) -> bool:
-    """Whether a body is the one that `mirror` writes while a tenant is moved: it puts the row it got into one table.
+    """Return whether a body is exactly the one that `shadow_copy` generates: it copies its row into one table.
 
-    It reads nothing, so what it can show is what is in that table, and that table is judged by itself.
+    It reads no rows, so it can show only the content of that table, which is judged separately.
     """
     return _MOVING.fullmatch(source) is not None

@@ -13,12 +13,17 @@ from vectoracl_pgvector.posture import check
 
 @without_context
 def inspect(dsn: str, table: str | None, role: str | None, tenant_column: str | None) -> dict[str, Posture]:
-    """Return the posture of every table with a vector column, or of *table* ("schema.table", or its name alone).
+    """Return the posture of every table with a vector column, by name.
 
-    *role* is judged instead of the one that connects; *tenant_column* ("column", or "column->>key" of a JSON column)
-    stands for the guess, and confirms it.
+    Args:
+        dsn: The connection string.
+        table: Check only this table: "schema.table", or its name alone.
+        role: Judge this role instead of the connecting one.
+        tenant_column: "column", or "column->>key" of a JSON column, instead of the guess.
 
-    Raises: RefusedError if there is none; StoreError if the server cannot be reached.
+    Raises:
+        RefusedError: There is no such table.
+        StoreError: The server cannot be reached.
     """
     try:
         connection = psycopg.connect(dsn, autocommit=True, connect_timeout=10, application_name="vectoracl check")

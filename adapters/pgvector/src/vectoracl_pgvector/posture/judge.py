@@ -44,7 +44,15 @@ from vectoracl_pgvector.posture.table import (
 
 
 def judge(target: Target, rows: Mapping[str, list[tuple[Any, ...]]]) -> Posture:
-    """Judge what `queries(target)` answered. A statement that is missing in *rows* counts as refused."""
+    """Judge the rows of `queries(target)`.
+
+    Args:
+        target: The table.
+        rows: The rows of each statement, by name. A missing statement counts as refused.
+
+    Returns:
+        The grade, the findings, facts, and the script that secures the table.
+    """
     missing = frozenset(name for name, _ in STATEMENTS if name != "search_path") - rows.keys()
     snapshot = Snapshot(target, rows, missing)
     remaining, accepted, unused = split_accepted(reach(snapshot, list(_all(snapshot))), target.accept)
@@ -124,7 +132,7 @@ def _facts(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
             facts.append(("session user", server.session_user))
         newest = releases.SECURITY_RELEASE.get(snapshot.major)
         if snapshot.target.embedded and releases.affected(server.number, releases.SECURITY_RELEASE):
-            # Nobody but its package can update it, and nobody but its own user reaches it: not a finding.
+            # Only its package can update it, and only its own user reaches it: not a finding.
             newer = f"{snapshot.major}.{newest} has security fixes that this one lacks; for production use a dsn"
             facts.append(("embedded server", newer))
     vector = next((e for e in snapshot.read("extensions", Extension) if e.name == "vector"), None)

@@ -31,7 +31,7 @@ class _Weak(NamedTuple):
 
 
 def row_security(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge ENABLE and FORCE on the table, its parents and its parts."""
+    """Judge ENABLE and FORCE on the table, its parents, and its partitions and children."""
     for relation in snapshot.relations:
         at, sql = name_of(relation), ident(relation.schema, relation.name)
         enable, force = f"ALTER TABLE {sql} ENABLE ROW LEVEL SECURITY;", f"ALTER TABLE {sql} FORCE ROW LEVEL SECURITY;"
@@ -76,7 +76,7 @@ def row_security(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _has_no_privilege(snapshot: Snapshot, relation: Relation) -> bool:
-    """Whether the role, and what it can become, has no right on the part itself, so that it goes through the parent."""
+    """Return whether the role, and the roles it can become, have no privilege on the relation itself."""
     owner = any(r.reachable and r.name == relation.owner for r in snapshot.roles)
     return not owner and not any(g.oid == relation.oid for g in snapshot.grants)
 
@@ -88,10 +88,10 @@ def _policy(snapshot: Snapshot, relation: Relation, sql: str) -> list[str]:
 
 
 def policies(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge the policies of the table, its parents and its parts."""
+    """Judge the policies of the table, its parents, and its partitions and children."""
     if "policies" in snapshot.missing or not snapshot.tenant:
         return
-    sound: set[tuple[int, ...]] = set()  # by identity: thousands of partitions have the same policies
+    sound: set[tuple[int, ...]] = set()  # by identity: thousands of partitions share the same policies
     for relation in snapshot.relations:
         alike = tuple(map(id, snapshot.policies[relation.oid]))
         if relation.kind in "rp" and alike not in sound:
@@ -166,7 +166,7 @@ def _policies_of(snapshot: Snapshot, relation: Relation) -> Iterator[Finding]:
 
 
 def _of_token(snapshot: Snapshot, policy: Policy, table: str) -> str:
-    """What to write in the place of Supabase's helpers, whose bodies are not part of the policy; empty without one."""
+    """Return the fix for a policy that calls Supabase's helper functions, or "" if it calls none."""
     text = f"{policy.using} {policy.check}"
     claims = "NULLIF(current_setting('request.jwt.claims', true), '')::jsonb"
     if "auth.uid()" in text:
@@ -182,7 +182,7 @@ def _of_token(snapshot: Snapshot, policy: Policy, table: str) -> str:
 
 
 def weak_policies(snapshot: Snapshot, policies: list[Policy]) -> Iterator[_Weak]:
-    """Permissive policies that let more through than one tenant, unless a restrictive one narrows that command."""
+    """Yield permissive policies that permit more than one tenant, unless a restrictive one narrows that command."""
     for policy in policies:
         if not (policy.permissive and policy.applies):
             continue
@@ -205,7 +205,7 @@ def _narrowed(snapshot: Snapshot, policies: list[Policy], command: str, side: st
         if policy.permissive or policy.command not in (command, "*"):
             continue
         if policy.roles != ["public"] and not _always(snapshot, policy):
-            continue  # it stops to apply as soon as the session is another role
+            continue  # it no longer applies when the session uses another role
         bound = snapshot.bound(policy.check or policy.using if side == "check" else policy.using, policy)
         if bound is not None and bound.binding >= Binding.SETTING:
             return True
@@ -213,7 +213,7 @@ def _narrowed(snapshot: Snapshot, policies: list[Policy], command: str, side: st
 
 
 def _strictly_narrowed(snapshot: Snapshot, policies: list[Policy], policy: Policy) -> bool:
-    """Whether restrictive policies, which take an empty setting for none, stand beside every side of *policy*."""
+    """Return whether restrictive policies that reject an empty setting narrow every side of *policy*."""
     commands = "rawd" if policy.command == "*" else policy.command
     strict = [
         p
@@ -230,18 +230,18 @@ def _strictly_narrowed(snapshot: Snapshot, policies: list[Policy], policy: Polic
 
 
 def _always(snapshot: Snapshot, policy: Policy) -> bool:
-    """Whether a policy names every role that the session can be."""
+    """Return whether a policy names every role that the session can become."""
     return {r.name for r in snapshot.roles if r.reachable} <= set(policy.roles)
 
 
 def clauses(command: str, condition: str) -> str:
-    """Write USING and WITH CHECK as a command takes them."""
+    """Return the USING and WITH CHECK clauses that *command* accepts."""
     using, check = f"USING ({condition})", f"WITH CHECK ({condition})"
     return {"r": using, "d": using, "a": check}.get(command, f"{using} {check}")
 
 
 def related(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge tables of the same schema that have the tenant column too."""
+    """Judge tables of the same schema that also have the tenant column."""
     for table in snapshot.read("related", Related):
         at, sql = f"{table.schema}.{table.name}", ident(table.schema, table.name)
         force = f"ALTER TABLE {sql} FORCE ROW LEVEL SECURITY;"

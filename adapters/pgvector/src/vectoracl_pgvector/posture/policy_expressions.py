@@ -32,21 +32,27 @@ from vectoracl_pgvector.posture.tenant_field import TenantField
 
 
 class Binding(IntEnum):
-    """Weakest first. AND is as strong as its strongest operand, OR as its weakest."""
+    """The strength of a condition, weakest first. AND takes its strongest operand, OR its weakest."""
 
     TRUE = 0  # a constant: every row
     LOOSE = 1  # does not mention the tenant column
-    DEFAULTED = 2  # the tenant falls back to something when none is set
+    DEFAULTED = 2  # falls back to a default tenant if none is set
     OPAQUE = 3  # mentions the tenant column in a form that cannot be judged
-    FIXED = 4  # one constant tenant, whoever asks
-    SETTING = 5  # the tenant that the session's setting names
-    ROLE = 6  # the tenant that the session's role is
+    FIXED = 4  # one constant tenant, for every session
+    SETTING = 5  # the tenant in the session's setting
+    ROLE = 6  # the tenant is the session's role
     NEVER = 7  # a constant: no row
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What an expression comes to; `settings` are the names it reads, `lenient` that it treats unset badly."""
+    """The result for one expression.
+
+    Attributes:
+        binding: Its strength.
+        settings: The names of the settings that it reads.
+        lenient: An unset setting, or an empty one, could match a row or raise an error.
+    """
 
     binding: Binding
     settings: frozenset[str] = frozenset()
@@ -63,21 +69,29 @@ _Tokens = list[str]
 _HARMLESS_CASTS = {
     "text", "uuid", "integer", "bigint", "smallint", "numeric", "character varying", "jsonb", "json", "regrole",
 }  # fmt: skip
-# On the column's side a cast decides which rows are alike: '1' and '01' are one number. These cannot make two tenants
-# one; a key of a JSON column is text whatever it holds, so there numbers are cast too.
+# A cast of the column decides which rows are equal: '1' and '01' are one number. These casts cannot merge two tenants.
+# A key of a JSON column is always text, so casts to numbers are common there.
 _COLUMN_CASTS = {"text", "character varying", "uuid"}
 _KEY_CASTS = _COLUMN_CASTS | {"integer", "bigint", "smallint"}
 _ROLE_WORDS = {"CURRENT_USER", "SESSION_USER", "CURRENT_ROLE", "USER"}
 
 
 def bind(expression: str | None, tenant: TenantField | str) -> Bound | None:
-    """Judge one policy expression; None where there is none (PostgreSQL then lets the policy permit nothing)."""
+    """Judge one policy expression.
+
+    Args:
+        expression: The text from `pg_get_expr`, or None if the policy has none.
+        tenant: The tenant column, or key of a JSON column.
+
+    Returns:
+        The strength of the expression; None without one, since the policy then permits nothing.
+    """
     if expression is None:
         return None
     return _judged(expression, TenantField(tenant) if isinstance(tenant, str) else tenant)
 
 
-# The policies of thousands of partitions are of a few texts, and each text is asked about by several topics.
+# The policies of thousands of partitions have few different texts, and several topics ask about each text.
 @lru_cache(maxsize=1024)
 def _judged(expression: str, field: TenantField) -> Bound:
     tokens = _tokens(expression)
@@ -87,7 +101,7 @@ def _judged(expression: str, field: TenantField) -> Bound:
 
 
 def settings_in(expression: str) -> frozenset[str]:
-    """The names of the custom settings that an expression reads."""
+    """Return the names of the custom settings that an expression reads."""
     return frozenset(m.replace("''", "'") for m in re.findall(r"current_setting\('((?:[^']|'')+)'", expression))
 
 
@@ -101,7 +115,7 @@ def _bind(tokens: _Tokens, tenant: TenantField) -> Bound:
             same = [b for b in bounds if b.binding == chosen.binding]
             settings = frozenset().union(*(b.settings for b in same))
             if word == "OR" and len(settings) > 1:
-                return Bound(Binding.OPAQUE, settings)  # either setting shows its tenant, and one alone is the scope
+                return Bound(Binding.OPAQUE, settings)  # either setting shows its tenant, but only one is the scope
             guarded = word == "AND" and any(_refuses_empty(part, tenant, settings) for part in parts)
             return Bound(
                 chosen.binding,
@@ -117,7 +131,7 @@ def _bind(tokens: _Tokens, tenant: TenantField) -> Bound:
 
 
 def _refuses_empty(tokens: _Tokens, tenant: TenantField, settings: frozenset[str]) -> bool:
-    """Tell whether *tokens* are `current_setting(…, true) <> ''` of one of *settings*, or `tenant <> ''`."""
+    """Return whether *tokens* are `current_setting(…, true) <> ''` for one of *settings*, or `tenant <> ''`."""
     sides = _split(_bare(tokens), "<>")
     if len(sides) != 2 or _uncast(sides[1])[0] != ["''"]:
         return False
@@ -141,7 +155,7 @@ def _leaf(tokens: _Tokens, tenant: TenantField) -> Bound:
 
 
 def _constant_comparison(tokens: _Tokens) -> Bound:
-    """`1 = 1` and its like show every row; anything else that has no tenant in it is merely loose."""
+    """Judge a condition without the tenant: `1 = 1` and similar show every row, all others are loose."""
     sides = _split(tokens, "=")
     if len(sides) == 2 and _bare(sides[0]) == _bare(sides[1]) and len(_bare(sides[0])) == 1:
         return Bound(Binding.TRUE)
@@ -149,14 +163,14 @@ def _constant_comparison(tokens: _Tokens) -> Bound:
 
 
 def _value(tokens: _Tokens, *, nullif: bool) -> Bound:
-    """What the tenant column is compared with."""
+    """Judge the expression that the tenant column is compared with."""
     tokens = _bare(tokens)
     if tokens and tokens[0].upper() == "SELECT":  # ( SELECT current_setting(…) AS current_setting ): the same value
         parts = _split(tokens[1:], "AS")
         if len(parts) != 2 or len(parts[1]) != 1:
-            return Bound(Binding.OPAQUE)  # FROM, WHERE or UNION: it may give something else than the one expression
+            return Bound(Binding.OPAQUE)  # FROM, WHERE or UNION: it may return something other than the one expression
         return _value(parts[0], nullif=nullif)
-    for arrow in ("->>", "->"):  # a key of the claims that the setting holds
+    for arrow in ("->>", "->"):  # a key of the claims in the setting
         json = _split(tokens, arrow)
         if len(json) == 2 and _is_literal(json[1]):
             return _value(json[0], nullif=nullif)
@@ -178,7 +192,7 @@ def _value(tokens: _Tokens, *, nullif: bool) -> Bound:
     name, arguments = call
     if name == "nullif" and len(arguments) == 2 and _uncast(arguments[1])[0] == ["''"]:
         return _value(arguments[0], nullif=True)
-    # Every argument is read to its end: a name that is put together from the row's own columns is not one setting.
+    # Every argument is read completely: a name that is built from the row's columns is not one setting.
     if name == "current_setting" and 1 <= len(arguments) <= 2 and _is_literal(arguments[0]):
         setting = _uncast(arguments[0])[0][0][1:-1].replace("''", "'")
         missing_ok = len(arguments) == 2 and [t.lower() for t in _bare(arguments[1])] == ["true"]
@@ -187,7 +201,7 @@ def _value(tokens: _Tokens, *, nullif: bool) -> Bound:
 
 
 def _is_literal(tokens: _Tokens) -> bool:
-    """Tell whether *tokens* are one string or number and nothing else, casts to text apart."""
+    """Return whether *tokens* are a single string, apart from harmless casts."""
     bare, harmless = _uncast(tokens)
     return harmless and len(bare) == 1 and bare[0][0] == "'"
 
@@ -234,9 +248,9 @@ def _split(tokens: _Tokens, separator: str) -> list[_Tokens]:
 
 
 def _uncast(tokens: _Tokens, allowed: set[str] = _HARMLESS_CASTS) -> tuple[_Tokens, bool]:
-    """Take off casts; False where one of them is not *allowed*, since it can make two tenants equal."""
+    """Remove casts; return False if one is not *allowed*, since it could make two tenants equal."""
     tokens, harmless = _bare(tokens), True
-    # An operator at this depth binds looser than a cast, so a cast behind it is its right side's.
+    # An operator at this depth binds less tightly than a cast, so a cast after it belongs to its right operand.
     while len(parts := _split(tokens, "::")) > 1 and not _has_arrow(tokens):
         harmless = harmless and all(" ".join(part).lower() in allowed for part in parts[1:])
         tokens = _bare(parts[0])
@@ -248,7 +262,7 @@ def _has_arrow(tokens: _Tokens) -> bool:
 
 
 def _call(tokens: _Tokens) -> tuple[str, list[_Tokens]] | None:
-    """`name(arguments)`, with an optional pg_catalog in front."""
+    """Parse `name(arguments)`, optionally qualified with pg_catalog."""
     if [t.lower() for t in tokens[:2]] == ["pg_catalog", "."]:
         tokens = tokens[2:]
     if len(tokens) < 3 or tokens[1] != "(" or _closing(tokens, 1) != len(tokens) - 1:
@@ -257,7 +271,7 @@ def _call(tokens: _Tokens) -> tuple[str, list[_Tokens]] | None:
 
 
 def _is_tenant(tokens: _Tokens, tenant: TenantField) -> bool:
-    """Tell whether *tokens* are the tenant's column, or its key of a JSON column, and nothing that could be more."""
+    """Return whether *tokens* are exactly the tenant column, or its key of a JSON column."""
     tokens, harmless = _uncast(tokens, _COLUMN_CASTS if tenant.key is None else _KEY_CASTS)
     if tenant.key is not None:
         sides = _split(tokens, "->>")

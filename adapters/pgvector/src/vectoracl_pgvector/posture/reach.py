@@ -18,12 +18,12 @@ from vectoracl_pgvector.posture.reach_rows import Function, OtherRelation
 from vectoracl_pgvector.posture.rows import Extension, ForeignKey
 from vectoracl_pgvector.posture.snapshot import Snapshot, make_finding
 
-FIRST_NORMAL = 16384  # OIDs below are of what PostgreSQL itself brings
+FIRST_NORMAL = 16384  # smaller OIDs belong to PostgreSQL itself
 _LENDING = ("PG070", "PG071", "PG072", "PG074")
 
 
 def reach(snapshot: Snapshot, direct: list[Finding]) -> list[Finding]:
-    """Judge what the runtime role reaches: return *direct* without what is recognised, and what is found besides."""
+    """Judge by reach: return *direct* without recognised objects, and the additional findings."""
     if any(name.startswith("reach_") for name in snapshot.missing) or snapshot.table is None:
         return direct
     graph = Graph(snapshot)
@@ -55,13 +55,13 @@ def _further_findings(graph: Graph, before: list[Finding]) -> Iterator[Finding]:
 
 
 def _strict(snapshot: Snapshot) -> bool:
-    """Whether the table is one that we provisioned, whose runtime role reads nothing else."""
+    """Return whether vectoracl provisioned the table, so that its runtime role should read nothing else."""
     table = snapshot.table
     return table is not None and any(p.name.startswith("vectoracl_") for p in snapshot.policies[table.oid])
 
 
 class Walk:
-    """The closure over what lends rights: from the runtime role to every role in whose name it can read."""
+    """The closure over lent privileges: from the runtime role to every role as which it can read."""
 
     def __init__(self, graph: Graph, *, strict: bool) -> None:
         self.graph = graph
@@ -70,7 +70,7 @@ class Walk:
         self._powerful: dict[int, tuple[Function, str]] = {}
 
     def _filled_by_trigger(self) -> bool:
-        """Whether code that is not proved writes something whenever the table is written."""
+        """Return whether unproved code runs whenever the table is written, and could copy rows."""
         for trigger in self.graph.triggers:
             if trigger.on_tree and not trigger.definer:
                 if not function_proofs.computes_only(trigger.language, trigger.source, ""):
@@ -117,7 +117,7 @@ class Walk:
         )
 
     def _is_move_trigger(self, function: Function) -> bool:
-        """Whether it is ours: the trigger that keeps the copy in step while a tenant is moved."""
+        """Return whether it is vectoracl's own trigger that keeps the copy in sync during a move."""
         snapshot = self.graph.snapshot
         table = snapshot.table
         return (
@@ -130,7 +130,7 @@ class Walk:
         )
 
     def code(self) -> Iterator[Finding]:
-        """Functions and procedures that run as somebody who could read governed rows."""
+        """Yield findings for functions and procedures that run as a role that could read governed rows."""
         for function, power in self._powerful.values():
             kind = "PROCEDURE" if function.kind == "p" else "FUNCTION"
             name = f"{kind} {ident(function.schema, function.name)}({function.arguments})"
@@ -143,7 +143,7 @@ class Walk:
             )  # fmt: skip
 
     def relations(self) -> Iterator[Finding]:
-        """Views and rules that read as somebody else, and relations that can hold copies."""
+        """Yield findings for views and rules that read as another role, and for relations that can hold copies."""
         reads: dict[int, tuple[OtherRelation, frozenset[int]]] = {}
         for other in self.graph.relations.values():
             if not usable(other.schema_users, self.actors):
@@ -178,7 +178,7 @@ class Walk:
         self, other: OtherRelation, roles: frozenset[int], entry: OtherRelation
     ) -> tuple[Finding | None, list[tuple[OtherRelation, frozenset[int]]]]:
         if other.kind == "v" or ((other.refs or other.catalogs) and other.kind != "m"):
-            # A view with security_invoker reads as the session's role, also inside a view of somebody else.
+            # A view with security_invoker reads as the session's role, even within another role's view.
             runs_as = self.actors if other.invoker else self.graph.closure([other.owner])
             return self._view(other, runs_as, entry)
         return self._copy(other, roles, entry), []
@@ -234,25 +234,25 @@ class Walk:
         )  # fmt: skip
 
     def _binds_every_reader(self, other: OtherRelation, roles: frozenset[int]) -> bool:
-        """Whether each role that reads it sees its tenant's rows at most; the roles are asked one by one."""
+        """Return whether each role that reads it, judged separately, sees only its tenant's rows."""
         readers = [oid for oid in roles if usable(other.readers, frozenset({oid})) or other.owner == oid]
         as_view = roles != self.actors
         bound = (self.graph.bound(self.graph.closure([oid]), other.oid, as_view=as_view) for oid in readers)
         return bool(readers) and all(bound)
 
     def _resembles_governed_table(self, other: OtherRelation) -> bool:
-        """On a database that others made, where an application reads many tables: what looks like the governed one."""
+        """Return whether *other* resembles the governed table, on a database whose application reads many tables."""
         target = self.graph.snapshot.target
         if target.foreign and other.vectors and other.kind in "rp":
-            return False  # a table with vectors is looked at, and graded, by itself
+            return False  # a table with vectors is checked and graded separately
         if target.foreign and other.kind in "rp" and self._referred_to(other):
-            return False  # a list that the governed rows refer to (a collection, a kind), and no code fills it
+            return False  # a list that the governed rows refer to (collections, kinds), not filled by code
         # Other tables of the same tenants are usual in an application; PG100 names them.
         known = not target.foreign and bool(target.tenant_column) and target.tenant_column in other.columns
         return other.kind in "mt" or other.vectors or bool(other.shared) or known
 
     def _referred_to(self, other: OtherRelation) -> bool:
-        """Whether the governed table has a foreign key to *other*, which holds no tenant's column."""
+        """Return whether the governed table has a foreign key to *other*, which has no tenant column."""
         return any(
             key.direction == "out" and (key.to_schema, key.to_table) == (other.schema, other.name)
             for key in self.graph.snapshot.read("foreign_keys", ForeignKey)
@@ -316,10 +316,10 @@ def _leakproof(graph: Graph) -> Iterator[Finding]:
 
 
 def _triggers(graph: Graph) -> Iterator[Finding]:
-    """Triggers of the table, with the rights of whoever writes, whose function sees each row and is not proved."""
+    """Yield findings for the table's triggers whose function is unproved and runs as the writing role."""
     for trigger in graph.triggers:
         if not trigger.on_tree or trigger.definer or trigger.function < FIRST_NORMAL:
-            continue  # what runs as its owner is judged with the other functions
+            continue  # functions that run as their owner are judged with the other functions
         if not function_proofs.computes_only(trigger.language, trigger.source, ""):
             at = f"{trigger.schema}.{trigger.table}.{trigger.name}"
             yield make_finding(
@@ -329,7 +329,7 @@ def _triggers(graph: Graph) -> Iterator[Finding]:
 
 
 def _rules(graph: Graph) -> Iterator[Finding]:
-    """Rules of the table: they act as its owner, and can answer with what that role reads, a copy for example."""
+    """Yield findings for the table's rules, which run as its owner and can return rows that the owner reads."""
     for schema, table, name in graph.snapshot.rows.get("rewrite_rules", []):
         at = f"{schema}.{table}.{name}"
         yield make_finding(
@@ -360,7 +360,7 @@ def _system(graph: Graph, actors: frozenset[int]) -> Iterator[Finding]:
         if one.grantee != PUBLIC and one.grantee not in actors:
             continue
         if one.kind == "function" and one.schema == "pg_catalog" and one.name.partition("(")[0] in files:
-            continue  # PG012 says it
+            continue  # reported by PG012
         at = f"{one.schema}.{one.name}" if one.name else one.schema
         schema, name = ident(one.schema), one.name
         if one.kind == "schema":
@@ -397,7 +397,7 @@ def _members(graph: Graph) -> Iterator[Finding]:
     named = releases.STRONG_PREDEFINED | releases.STATISTICS_PREDEFINED | releases.HARMLESS_PREDEFINED
     for member in sorted(graph.runtime):
         if _predefined(graph, member):
-            continue  # what a predefined role has of another is part of it
+            continue  # a predefined role's own memberships are part of it
         for oid in sorted(graph.memberships(member)):
             name = graph.name(oid)
             if _predefined(graph, oid) and name not in named:

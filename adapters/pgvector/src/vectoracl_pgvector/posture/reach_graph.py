@@ -31,7 +31,7 @@ _BOUND = (Binding.SETTING, Binding.ROLE, Binding.NEVER)
 
 
 class Graph:
-    """The rows of the reach statements, by what the judgement asks of them."""
+    """The rows of the reach statements, indexed for the judgement."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -55,11 +55,11 @@ class Graph:
         self.owned = snapshot.read("reach_owned", Owned)
 
     def name(self, oid: int) -> str:
-        """The name of a role for people."""
+        """Return a role's name for display."""
         return "PUBLIC" if oid == PUBLIC else self.roles[oid].name if oid in self.roles else f"role {oid}"
 
     def closure(self, roles: Iterable[int]) -> frozenset[int]:
-        """*roles* and every role whose rights they have or can take."""
+        """Return *roles* and every role whose privileges they have or can take."""
         visited: set[int] = set()
         todo = list(roles)
         while todo:
@@ -70,12 +70,12 @@ class Graph:
         return frozenset(visited)
 
     def memberships(self, role: int) -> frozenset[int]:
-        """The roles that *role* is a direct member of."""
+        """Return the roles that *role* is a direct member of."""
         return frozenset(self._up[role])
 
     @cached_property
     def runtime(self) -> frozenset[int]:
-        """The runtime role and all that it can become."""
+        """The runtime role and all roles that it can become."""
         return self.closure([self.oids[self.snapshot.role]] if self.snapshot.role in self.oids else [])
 
     @cached_property
@@ -84,7 +84,7 @@ class Graph:
         return {relation.oid: relation for relation in self.snapshot.relations}
 
     def exempt(self, roles: Iterable[int]) -> str | None:
-        """Why policies do not bind one of *roles*, or None."""
+        """Return why policies do not bind one of *roles*, or None."""
         for oid in roles:
             row = self.roles.get(oid)
             if row is None:
@@ -101,7 +101,7 @@ class Graph:
         return None
 
     def power(self, owner: int) -> str | None:
-        """Why code that runs as *owner* could read governed rows, or None if it cannot by itself."""
+        """Return why code that runs as *owner* could read governed rows, or None if it cannot by itself."""
         roles = self.closure([owner])
         if (why := self.exempt(roles)) is not None:
             return why
@@ -118,7 +118,7 @@ class Graph:
         return None
 
     def bound(self, roles: frozenset[int], oid: int, *, as_view: bool = False) -> bool:
-        """Whether *roles* together read no row of the relation that the session's tenant may not see."""
+        """Return whether *roles* together can read only rows of the session's tenant in the relation."""
         if self.exempt(roles) is not None:
             return False
         if oid in self.tree:
@@ -169,5 +169,5 @@ class Graph:
 
 
 def usable(grantees: Iterable[int], roles: frozenset[int]) -> bool:
-    """Whether *roles* are among *grantees*, or everybody is."""
+    """Return whether one of *roles*, or PUBLIC, is among *grantees*."""
     return any(oid == PUBLIC or oid in roles for oid in grantees)

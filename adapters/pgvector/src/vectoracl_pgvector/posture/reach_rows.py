@@ -39,7 +39,7 @@ class Function(NamedTuple):
 
     @property
     def display_name(self) -> str:
-        """Its name for people, as the other topics write it."""
+        """The name for display, in the form of the other topics."""
         return f"{self.schema}.{self.name}({self.arguments})"
 
 
@@ -75,12 +75,12 @@ class OtherRelation(NamedTuple):
 
     @property
     def display_name(self) -> str:
-        """Its name for people."""
+        """The name for display."""
         return f"{self.schema}.{self.name}"
 
 
 class TreeRelation(NamedTuple):
-    """A relation of the tree that somebody beside its owner may use."""
+    """A relation of the tree that roles other than its owner may use."""
 
     oid: int
     owner: int

@@ -13,7 +13,7 @@ from vectoracl_pgvector.posture import sql_fragments as parts
 
 _FIRST_NORMAL: Final = 16384
 
-# Every role, and who can act as whom. `reach` follows these in Python, also from the owners of functions.
+# Every role, and memberships. `reach_graph` follows these in Python, also from the owners of functions.
 ROLES: Final = """SELECT r.oid::bigint, r.rolname::text, r.rolsuper, r.rolbypassrls, r.rolcreaterole, r.rolreplication
   FROM pg_catalog.pg_roles r ORDER BY 1"""
 
@@ -23,7 +23,7 @@ MEMBERS: Final = """SELECT DISTINCT m.member::bigint, m.roleid::bigint FROM pg_c
 
 
 def _grantees(list_: str, privileges: str = "") -> str:
-    """Return the OIDs that an access list gives something; 0 is PUBLIC."""
+    """Return SQL for the OIDs of the grantees in an access list; 0 is PUBLIC."""
     which = f" WHERE acl.privilege_type IN ({privileges})" if privileges else ""
     return f"ARRAY(SELECT DISTINCT acl.grantee::bigint FROM pg_catalog.aclexplode({list_}) acl{which} ORDER BY 1)"
 
@@ -31,7 +31,7 @@ def _grantees(list_: str, privileges: str = "") -> str:
 _USAGE: Final = _grantees("coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))", "'USAGE'")
 _EXECUTE: Final = _grantees("coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))", "'EXECUTE'")
 
-# What a function is, independent of the schema that its extension was put into.
+# The digest of a function, independent of the schema of its extension.
 IDENTITY: Final = """pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.concat_ws('|',
          p.proname, pg_catalog.replace(pg_catalog.pg_get_function_identity_arguments(p.oid),
                                        pg_catalog.quote_ident(n.nspname) || '.', ''),
@@ -42,8 +42,8 @@ _EXTENSION_OF: Final = """LEFT JOIN pg_catalog.pg_depend x ON x.classid = 'pg_ca
         AND x.objid = p.oid AND x.deptype = 'e'
   LEFT JOIN pg_catalog.pg_extension e ON e.oid = x.refobjid"""
 
-# A body in SQL's own form is kept parsed: whether it names nothing but PostgreSQL's own, calls only what computes from
-# its arguments (and a few that tell the time or a setting), and reads no relation.
+# PostgreSQL stores a body in SQL-standard form parsed: whether it refers only to PostgreSQL's own objects, calls only
+# functions of their arguments (and a few that return the time or a setting), and reads no relation.
 _PARSED: Final = "pg_catalog.to_jsonb(p) ->> 'prosqlbody'"
 _PURE: Final = f"""coalesce(
          {_PARSED} !~ ':relid [1-9]'
@@ -56,8 +56,8 @@ _PURE: Final = f"""coalesce(
                    ('current_setting', 'now', 'statement_timestamp', 'clock_timestamp', 'transaction_timestamp',
                     'gen_random_uuid', 'random', 'version', 'count'))), false)"""
 
-# Functions that run as their owner; that a superuser wrote in native code or an untrusted language; that see rows
-# before the policies do.
+# Functions that run as their owner, that are written in native code or an untrusted language, or that see rows before
+# the policies are applied.
 FUNCTIONS: Final = f"""SELECT p.oid::bigint, n.nspname::text, p.proname::text,
        pg_catalog.pg_get_function_identity_arguments(p.oid),
        p.prokind::text, p.proowner::bigint, l.lanname::text, l.lanpltrusted AND l.lanname <> 'internal', p.prosecdef,
@@ -78,7 +78,7 @@ FUNCTIONS: Final = f"""SELECT p.oid::bigint, n.nspname::text, p.proname::text,
        AND (p.proleakproof OR e.oid IS NULL AND (NOT l.lanpltrusted OR l.lanname = 'internal') AND p.prokind <> 'a'))
  ORDER BY 2, 3, 4"""
 
-# One row an extension: what of its native code PUBLIC or the role may call.
+# One row for each extension: its native functions that PUBLIC or the role may call.
 NATIVE: Final = (
     parts.REACH
     + f"""
@@ -107,7 +107,7 @@ _WRITES: Final = "'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE'"
 
 
 def _relation_grantees(privileges: str) -> str:
-    """Return who has one of *privileges* on the relation `c` or on one of its columns."""
+    """Return SQL for the grantees of *privileges* on the relation `c` or on one of its columns."""
     return f"""ARRAY(SELECT DISTINCT acl.grantee::bigint
           FROM (SELECT coalesce(c.relacl, pg_catalog.acldefault('r', c.relowner)) AS list
                  UNION ALL SELECT a.attacl FROM pg_catalog.pg_attribute a
@@ -115,8 +115,8 @@ def _relation_grantees(privileges: str) -> str:
          CROSS JOIN LATERAL pg_catalog.aclexplode(s.list) acl WHERE acl.privilege_type IN ({privileges}) ORDER BY 1)"""
 
 
-# Relations outside the tree that somebody beside their owner may use, or that belong to a role whose rights are lent,
-# and all that views among them read (of the catalogs, which leave no dependency, those that PUBLIC may not read).
+# Relations outside the tree that roles other than their owner may use, or whose owner lends its privileges, and all
+# relations that views among them read (catalogs leave no dependency: only those that PUBLIC may not read).
 # `content`: the columns that can hold text, documents or vectors.
 _CANDIDATES: Final = f""",
   lenders AS (SELECT p.proowner AS oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_roles r ON r.oid = p.proowner
@@ -183,7 +183,7 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, c.relow
   LEFT JOIN pg_catalog.pg_extension e ON e.oid = x.refobjid ORDER BY 2, 3"""
 )
 
-# Who beside its owner may use a relation of the tree, as the parent alone usually is; and who owns each of them.
+# Relations of the tree that roles other than the owner may use (usually only the parent), with their owners.
 TREE: Final = (
     parts.REACH
     + parts.TREE
@@ -212,8 +212,8 @@ SELECT y.polrelid::bigint, y.polname::text, y.polpermissive, y.polcmd::text,
   FROM pg_catalog.pg_policy y JOIN cand ON cand.oid = y.polrelid ORDER BY 1, 2"""
 )
 
-# Policies that name anything beside their table and what PostgreSQL brings: an operator, function, type or relation;
-# and those outside the tree that call a volatile function (`POLICIES` says it of the tree's).
+# Policies that refer to an operator, function, type or relation other than their table and PostgreSQL's own objects,
+# and those outside the tree that call a volatile function (`POLICIES` reports it for the tree).
 POLICY_CODE: Final = (
     parts.REACH
     + parts.TREE
@@ -235,8 +235,8 @@ SELECT y.polrelid::bigint, y.polname::text, false, 'function ' || q.proname::tex
  WHERE y.polrelid IN (SELECT oid FROM cand) ORDER BY 1, 2, 4"""
 )
 
-# Triggers whose function runs as its owner, with who can make them fire (a cascade of a foreign key counts); and of the
-# tree every trigger, with its body.
+# Triggers whose function runs as its owner, with the roles that can fire them (also by a foreign key's cascade); and
+# every trigger of the tree, with its body.
 TRIGGERS: Final = (
     parts.REACH
     + parts.TREE
@@ -264,7 +264,7 @@ SELECT fired.tgfoid::bigint, n.nspname::text, c.relname::text, fired.tgname::tex
  ORDER BY 2, 3, 4"""
 )
 
-# Rights on functions, relations and columns beyond those that PostgreSQL, or an extension's script, set up.
+# Privileges on functions, relations and columns beyond those that PostgreSQL, or an extension's script, granted.
 _EXPLODE: Final = """SELECT acl.grantee, acl.privilege_type FROM pg_catalog.aclexplode({}) acl"""
 PRIVILEGES: Final = f"""
 SELECT x.kind, x.schema, x.name, x.privilege_type, x.grantee::bigint FROM (
@@ -300,11 +300,11 @@ SELECT x.kind, x.schema, x.name, x.privilege_type, x.grantee::bigint FROM (
    WHERE c.oid < {_FIRST_NORMAL} AND t.attacl IS NOT NULL AND a.grantee <> c.relowner) x
  WHERE NOT (x.schema = 'information_schema' AND x.grantee = 0 AND x.privilege_type = 'SELECT') ORDER BY 1, 2, 3, 4, 5"""
 
-# pg_parameter_acl came with PostgreSQL 15: an older server is not asked (see SINCE).
+# pg_parameter_acl exists since PostgreSQL 15: older servers are not queried (see SINCE).
 PARAMETERS: Final = """SELECT ARRAY(SELECT x.grantee::text || ' ' || a.parname || ' ' || x.privilege_type
   FROM pg_catalog.pg_parameter_acl a CROSS JOIN LATERAL pg_catalog.aclexplode(a.paracl) x ORDER BY 1)"""
 
-# Servers, wrappers and languages that lead out of the database, and who may use them.
+# Servers, wrappers and languages that lead out of the database, with the roles that may use them.
 OUTSIDE: Final = f"""SELECT 'server', s.srvname::text,
        {_grantees("coalesce(s.srvacl, pg_catalog.acldefault('S', s.srvowner))")}
   FROM pg_catalog.pg_foreign_server s
@@ -317,7 +317,7 @@ SELECT 'language', l.lanname::text, {_grantees("coalesce(l.lanacl, pg_catalog.ac
   FROM pg_catalog.pg_language l
  WHERE l.lanpltrusted AND (l.lanname IN ('c', 'internal') OR l.lanname ~ '(u|sh)$') ORDER BY 1, 2"""
 
-# What the role owns, or can own, and somebody else's object uses; and what it owns that runs by itself.
+# Objects that the role owns, or can own, and other roles' objects use; and objects it owns that run by themselves.
 OWNED: Final = (
     parts.REACH
     + """
@@ -395,4 +395,4 @@ STATEMENTS: Final[tuple[tuple[str, str], ...]] = (
 )
 
 SINCE: Final = {"reach_parameters": 150_000}
-"""The oldest server, as `server_version` counts, that can be asked; an older one has nothing of that kind."""
+"""The oldest `server_version` that supports a statement; an older server has nothing of that kind."""

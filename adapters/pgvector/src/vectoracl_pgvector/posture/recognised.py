@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @cache
 def table() -> dict[str, Any]:
-    """The table: its `date`, the `servers` it was made on, `extensions`, `services` and `leakproof`."""
+    """Return the table: its `date`, the `servers` it was generated on, `extensions`, `services` and `leakproof`."""
     text = files("vectoracl_pgvector.posture").joinpath("recognised.json").read_text(encoding="utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
@@ -43,7 +43,7 @@ def _of_services() -> frozenset[tuple[str, str, str, str]]:
 
 
 def system_leakproof() -> frozenset[int]:
-    """The OIDs of the functions that PostgreSQL itself marks LEAKPROOF, in any of the versions in the table."""
+    """Return the OIDs of functions that PostgreSQL itself marks LEAKPROOF, in any version of the table."""
     return _leakproof()
 
 
@@ -53,7 +53,7 @@ def _leakproof() -> frozenset[int]:
 
 
 def function(one: Function, graph: Graph) -> bool:
-    """Whether a function is exactly what its extension, or a managed service, ships."""
+    """Return whether its extension, or a managed service, ships exactly this function."""
     owner = graph.roles.get(one.owner)
     if owner is None:
         return False
@@ -64,18 +64,18 @@ def function(one: Function, graph: Graph) -> bool:
 
 
 def leakproof(one: Function) -> bool:
-    """Whether an extension ships this function as LEAKPROOF."""
+    """Return whether an extension ships this function as LEAKPROOF."""
     return bool(one.extension) and one.identity in _of_extension(one.extension)
 
 
 def unknown_native(one: Native) -> int:
-    """How many native functions of an extension are not in the table."""
+    """Return the number of native functions of an extension that are not in the table."""
     known_digests = _of_extension(one.extension)
     return sum(identity not in known_digests for identity in one.identities)
 
 
 def relation(other: OtherRelation, graph: Graph) -> bool:
-    """Whether a relation is one that an extension brings, which holds its own data and no rows of others."""
+    """Return whether an extension ships this relation for its own data."""
     if not other.extension:
         return False
     versions = table()["extensions"].get(other.extension, {})

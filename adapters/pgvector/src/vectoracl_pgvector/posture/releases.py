@@ -9,17 +9,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
-# Past row-level security: identifier -> {major: first minor that is fixed}. A major that is missing is not affected.
+# Bypasses of row-level security: identifier -> {major: first fixed minor}. A missing major is not affected.
 ROW_SECURITY_HOLES: Final[tuple[tuple[str, dict[int, int]], ...]] = (
     ("CVE-2023-2455", {13: 11, 14: 8, 15: 3}),  # policies of another role after inlining
     ("CVE-2023-39418", {15: 4}),  # MERGE does not check UPDATE and SELECT policies
     ("CVE-2024-10976", {13: 17, 14: 14, 15: 9, 16: 5, 17: 1}),  # policies of another role below subqueries
     ("CVE-2025-8713", {13: 22, 14: 19, 15: 14, 16: 10, 17: 6}),  # statistics of hidden rows
 )
-# Plans that were cached before a role was changed keep the old policies: matters where policies depend on the role.
+# Plans that were cached before a role change keep the old policies; relevant if policies depend on the role.
 ROLE_PLAN_HOLE: Final = ("CVE-2026-14666", {14: 24, 15: 19, 16: 15, 17: 11, 18: 6})
 
-# The newest security release of each major, and the worst of what it closes for somebody with ordinary SQL.
+# The newest security release of each major, and the worst vulnerabilities that it fixes for ordinary SQL users.
 SECURITY_RELEASE: Final[dict[int, int]] = {13: 23, 14: 24, 15: 19, 16: 15, 17: 11, 18: 6}
 SECURITY_RELEASE_CLOSES: Final = "CVE-2026-14680, CVE-2026-16239, CVE-2026-14666, CVE-2026-6473"
 
@@ -33,8 +33,8 @@ END_OF_LIFE: Final[dict[int, str]] = {
 }
 OLDEST_MAJOR: Final = 13
 PGVECTOR_NEEDED: Final = (0, 8, 0)  # iterative scans
-PGVECTOR_SERIAL_BEFORE: Final = (0, 8, 2)  # our own index builds use no parallel workers (CVE-2026-3172)
-# Of pgvector: from, fixed in, 32-bit servers only, and what it is (issues 959, 1006 and the changelog).
+PGVECTOR_SERIAL_BEFORE: Final = (0, 8, 2)  # vectoracl builds indexes without parallel workers before it (CVE-2026-3172)
+# Of pgvector: from, fixed in, 32-bit servers only, and description (issues 959, 1006 and the changelog).
 PGVECTOR_HOLES: Final[tuple[tuple[tuple[int, ...], tuple[int, ...], bool, str], ...]] = (
     ((0, 6, 0), (0, 8, 2), False,
      "CVE-2026-3172: whoever may build an HNSW index with parallel workers can read memory of other relations or crash "
@@ -46,15 +46,15 @@ PGVECTOR_HOLES: Final[tuple[tuple[tuple[int, ...], tuple[int, ...], bool, str], 
      "0.8.4"),
 )  # fmt: skip
 
-# Reach past grants, by membership. The last ones are the administrators of managed services.
+# Bypass grants, by membership. The last ones are the administrators of managed services.
 STRONG_PREDEFINED: Final = frozenset({
     "pg_read_all_data", "pg_write_all_data", "pg_execute_server_program", "pg_read_server_files",
     "pg_write_server_files", "rds_superuser", "cloudsqlsuperuser", "azure_pg_admin", "alloydbsuperuser",
 })  # fmt: skip
 STATISTICS_PREDEFINED: Final = frozenset({"pg_monitor", "pg_read_all_stats"})
-# Every other predefined role counts as a way past grants, also one that a later version brings.
+# Every other predefined role counts as a bypass of grants, including those of later versions.
 HARMLESS_PREDEFINED: Final = frozenset({"pg_database_owner", "pg_use_reserved_connections", "pg_checkpoint"})
-# Of these, the ones that come back to this server's tables and files, with rights of their own.
+# Extensions that reach this server's tables and files again, with separate privileges.
 RETURNING_EXTENSIONS: Final = frozenset({"dblink", "adminpack", "pg_background", "plsh"})
 OUTSIDE_EXTENSIONS: Final = frozenset({
     "dblink", "postgres_fdw", "file_fdw", "oracle_fdw", "mysql_fdw", "tds_fdw", "multicorn", "adminpack",
@@ -68,12 +68,12 @@ def parts(version: str) -> tuple[int, ...]:
 
 
 def pgvector_holes(version: str, *, wide: bool) -> list[str]:
-    """Return what is known to be wrong with *version* of pgvector; *wide*: the server is a 64-bit one."""
+    """Return the known problems of *version* of pgvector; *wide* is whether the server is a 64-bit one."""
     number = parts(version)
     return [text for since, fixed, narrow, text in PGVECTOR_HOLES if since <= number < fixed and not (narrow and wide)]
 
 
 def affected(number: int, fixed: dict[int, int]) -> bool:
-    """Whether a server_version_num is older than the first fixed minor of its major."""
+    """Return whether a server_version_num is older than the first fixed minor of its major."""
     major, minor = divmod(number, 10000)
     return minor < fixed.get(major, 0)

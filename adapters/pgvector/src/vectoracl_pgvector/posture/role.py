@@ -21,7 +21,7 @@ _OFF = {"off", "false", "no", "0", "of", "f", "n", "fa", "fal", "fals"}
 
 
 def runtime_role(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge what the runtime role is, owns and can become."""
+    """Judge the runtime role's attributes, what it owns, and which roles it can become."""
     me = next((r for r in snapshot.roles if r.is_runtime), None)
     if me is None:
         return
@@ -53,7 +53,7 @@ def _members(snapshot: Snapshot, me: Role) -> Iterator[Finding]:
     memberships = snapshot.read("memberships", Membership)
 
     def leave(group: str) -> str:
-        """Cut the ways by which the role itself leads there; the first hop is what its operator controls."""
+        """Return the revocation of the role's own memberships that lead to *group*: the operator controls these."""
         hops = sorted(m.group for m in memberships if m.member == me.name and _leads(memberships, m.group, group))
         return " ".join(f"REVOKE {ident(hop)} FROM {ident(me.name)};" for hop in hops)
 
@@ -93,7 +93,7 @@ def _leads(memberships: list[Membership], start: str, end: str) -> bool:
 
 
 def session(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge the login role, and settings that the session starts with."""
+    """Judge the login role and the initial settings of the session."""
     server = snapshot.server
     if server is None:
         return

@@ -31,7 +31,7 @@ class Role(NamedTuple):
 
 
 class Application(NamedTuple):
-    bootstrap: bool  # the role that initdb made, which stays a superuser
+    bootstrap: bool  # the role that initdb created, which stays a superuser
     owns_database: bool
     schema_usage: bool
 
@@ -51,14 +51,14 @@ class Relation(NamedTuple):
     forced: bool
     owner: str
     is_partition: bool
-    one_value: bool  # a part of a list, for one value that is not NULL
+    one_value: bool  # a list partition for one value that is not NULL
     partition_key: str | None
     parent_schema: str | None
     parent_name: str | None
 
 
 class Policy(NamedTuple):
-    """A policy that one or many relations have, word for word."""
+    """A policy, shared by all relations that have it in the same words."""
 
     name: str
     permissive: bool
@@ -67,7 +67,7 @@ class Policy(NamedTuple):
     check: str | None
     roles: list[str]
     applies: bool
-    volatile: str = ""  # a function that it calls and that can do more than compute
+    volatile: str = ""  # a volatile function that it calls
 
 
 class Grant(NamedTuple):

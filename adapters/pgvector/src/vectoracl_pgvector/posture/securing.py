@@ -26,10 +26,10 @@ from vectoracl_pgvector.posture.snapshot import Snapshot, database_of, name_of
 
 LOCK_TIMEOUT = 5
 _DATA = {"SELECT": "r", "INSERT": "a", "UPDATE": "w", "DELETE": "d"}
-# Rules whose own statement is right wherever it stands, on the role and the server, and on what stands around a table.
+# Rules whose statement is correct at any position: on the role and the server, and on objects around a table.
 _SERVER = frozenset({"PG004", "PG005", "PG009", "PG010", "PG011", "PG012", "PG081", "PG083", "PG086", "PG087"})
 _AROUND = frozenset({"PG070", "PG071", "PG072", "PG073", "PG074", "PG080", "PG082"})
-# Rules that the parts below answer in their own way.
+# Rules that the parts below handle differently.
 _WRITTEN = frozenset({
     "PG001", "PG002", "PG003", "PG006", "PG007", "PG020", "PG021", "PG022", "PG023", "PG024", "PG025", "PG030", "PG031",
     "PG032", "PG033", "PG034", "PG035", "PG036", "PG038", "PG040", "PG050", "PG051", "PG052", "PG053", "PG054", "PG055",
@@ -40,7 +40,7 @@ _MANAGED = ("superuser", "admin")
 
 
 def script(snapshot: Snapshot, findings: Iterable[Finding]) -> tuple[tuple[str, str], ...]:
-    """Return the parts as (title, SQL): the role and the server, then the table. Parts of two tables can be equal."""
+    """Return the parts as (title, SQL): the role and the server, then the table. Two tables can share a part."""
     if snapshot.table is None or snapshot.server is None or snapshot.table.kind not in "rp":
         return ()
     writer = _Script(snapshot, list(findings))
@@ -51,7 +51,7 @@ def script(snapshot: Snapshot, findings: Iterable[Finding]) -> tuple[tuple[str, 
 
 
 class _Script:
-    """What to write for one table."""
+    """The script of one table."""
 
     def __init__(self, snapshot: Snapshot, findings: list[Finding]) -> None:
         self._snapshot = snapshot
@@ -62,9 +62,9 @@ class _Script:
         self._me = next((r for r in snapshot.roles if r.is_runtime), None)
         application = snapshot.read("application", Application)
         self._application = application[0] if application else _UNKNOWN
-        # An administrator's rights are not taken away: the application gets a role instead.
+        # An administrator keeps its privileges: the application gets a new role instead.
         self._new_role = self._me is not None and self._administers(self._me)
-        # Roles are the whole cluster's, so a new one is called after the database.
+        # Roles belong to the whole cluster, so a new one is named after the database.
         self._role = self._new_role_name("app") if self._new_role else snapshot.role
         self._owner = self._new_owner()
 
@@ -93,7 +93,7 @@ class _Script:
     # --- the role and the server
 
     def server(self) -> str:
-        """Return what is done once."""
+        """Return the part that runs once."""
         head = f"-- Database {database_of(self._snapshot)}: the role of the application ({self._snapshot.role}) and "
         "the server."
         todo = [*self._roles(), *self._database(), *self._statements(_SERVER)]
@@ -104,7 +104,7 @@ class _Script:
         return "\n".join(lines) + "\n"
 
     def _statements(self, rules: frozenset[str]) -> Iterator[str]:
-        """Yield the findings' own statements. An administrator keeps what it has, and ownership is handed over here."""
+        """Yield the findings' statements, except revocations from an administrator and changes of ownership."""
         mine = ident(self._snapshot.role)
         for one in self._findings:
             if one.rule.id not in rules or not _is_statement(one) or " OWNER TO " in one.fix:
@@ -113,7 +113,7 @@ class _Script:
                 yield _statement(one)
 
     def _database(self) -> Iterator[str]:
-        """Yield what takes the database from the application's role, which as its owner owns the schema public too."""
+        """Yield the transfer of the database from the application's role, whose owner can drop tables in public."""
         if self._new_role or not self._application.owns_database:
             return
         database, role = ident(database_of(self._snapshot)), ident(self._role)
@@ -151,7 +151,7 @@ class _Script:
     # --- the table
 
     def table(self) -> str:
-        """Return what is done for the table."""
+        """Return the part for the table."""
         snapshot = self._snapshot
         setting = literal(snapshot.target.setting)
         guess = " (a guess: confirm it with --tenant-column)" if snapshot.target.guessed else ""
@@ -200,7 +200,7 @@ class _Script:
         return self._snapshot.column is None and self._snapshot.tenant.key is None
 
     def _column_first(self) -> Iterator[str]:
-        """Yield the column where there is none, outside of the transaction, so that it stays while it is filled."""
+        """Yield a missing tenant column, outside the transaction, so that it persists while it is filled."""
         if self._missing():
             now = f"NULLIF(current_setting({literal(self._snapshot.target.setting)}, true), '')"
             yield "BEGIN;"
@@ -209,7 +209,7 @@ class _Script:
             yield "COMMIT;"
 
     def _orphan_check(self) -> Iterator[str]:
-        """Yield what stops the script while rows have no tenant; row-level security must not hide them from it."""
+        """Yield the check that stops the script if rows have no tenant, unless row-level security could hide them."""
         empty = f" OR {self._tenant} = ''" if self._is_text else ""
         condition = f"{self._tenant} IS NULL{empty}"
         if not self._visible():
@@ -225,7 +225,7 @@ class _Script:
         yield f"DO {_quoted_body(body)};"
 
     def _visible(self) -> bool:
-        """Whether policies leave rows to be seen; where they hide them, the constraints below find what is wrong."""
+        """Return whether all rows are visible; if policies hide some, the constraints below detect them."""
         return not (self._table.rls and self._table.forced)
 
     def _column(self) -> Iterator[str]:
@@ -246,7 +246,7 @@ class _Script:
             yield f"ALTER TABLE {self._sql} ADD CHECK ({name} <> '');"
 
     def _owned(self) -> list[Relation]:
-        """Return the parts of the table that the application's role owns, or can come to own."""
+        """Return the relations that the application's role owns, or can come to own."""
         if self._new_role:
             return []
         reachable = {r.name for r in self._snapshot.roles if r.reachable}
@@ -275,7 +275,7 @@ class _Script:
         return not self._new_role and any(f.rule.id == "PG088" for f in self._findings)
 
     def _used_privileges(self) -> set[str]:
-        """Return what the application does with the table today."""
+        """Return the privileges that the application uses on the table today."""
         snapshot, table = self._snapshot, self._table
         if self._new_role or any(r.oid == table.oid for r in self._owned()):
             return set(_DATA)
@@ -308,7 +308,7 @@ class _Script:
                     yield f"GRANT USAGE ON SEQUENCE {sequence} TO {role};"
 
     def _policies(self) -> Iterator[str]:
-        """Yield a policy for what the application does, and a wall around policies that show more than the tenant."""
+        """Yield a policy for each used privilege, and a restrictive one where policies show more than the tenant."""
         snapshot, condition, role = self._snapshot, self._condition(), ident(self._role)
         for relation in snapshot.relations:
             if relation.kind not in "rp" or relation.position == "child":
@@ -360,7 +360,7 @@ class _Script:
             if not relation.forced:
                 yield f"ALTER TABLE {sql} FORCE ROW LEVEL SECURITY;"
 
-    # --- what is left
+    # --- remaining findings
 
     def _remaining_findings(self) -> Iterator[str]:
         run = set(self._statements(_SERVER | _AROUND))
@@ -386,17 +386,17 @@ def _statement(finding: Finding) -> str:
 
 
 def _comment_line(text: str) -> str:
-    """Keep *text* in its comment."""
+    """Return *text* as one line of a comment."""
     return " ".join(re.sub(r"^-- ?", "", text).split())
 
 
 def _quoted_body(text: str) -> str:
-    """Quote the body of a DO, so that it can be read where its names allow that."""
+    """Quote the body of a DO, in a readable form if its names permit it."""
     return f"$do$ {text} $do$" if "$do$" not in text else literal(text)
 
 
 def _unused_name(name: str, taken: set[str]) -> str:
-    """Return *name*, or with a number what no policy of the table is called."""
+    """Return *name*, with a number if a policy of the table already has that name."""
     candidates = [name, *(f"{name}_{number}" for number in range(2, 100))]
     return next(one for one in candidates if one not in taken)
 
@@ -410,7 +410,7 @@ def _create_role(name: str, options: str) -> str:
 
 
 def _grant_membership(names: list[str]) -> str:
-    """Return what lets somebody who is no superuser change a table, or hand it over: as a member of its owner."""
+    """Return the grant of the owner roles that lets a role without SUPERUSER change or transfer a table."""
     grants = " ".join(
         f"IF NOT pg_catalog.pg_has_role(current_user, {literal(name)}, 'USAGE') THEN "
         f"EXECUTE pg_catalog.format('GRANT %I TO %I', {literal(name)}, current_user); END IF;"

@@ -21,10 +21,11 @@ _Row = TypeVar("_Row", bound=tuple[Any, ...])
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The table to look at. `runtime_role` None means the role of the connection; an empty `tenant_column`, none.
+    """The table to check.
 
-    `tenant_column` may also be a key of a JSON column, written `column->>key`.
-    Findings that `accept` covers do not lower the grade; they are listed with its reasons.
+    `runtime_role` is None for the role of the connection, and `tenant_column` is empty if there is none. The tenant
+    column may also be a key of a JSON column, written `column->>key`. Findings that `accept` covers do not lower the
+    grade; they are listed with their reasons.
     """
 
     schema: str = "vectoracl"
@@ -33,14 +34,14 @@ class Target:
     setting: str = "vectoracl.tenant"
     runtime_role: str | None = None
     accept: tuple[Accept, ...] = ()
-    # Of a table that vectoracl did not make. `guessed`: nobody confirmed the tenant column; `others` it could be too.
+    # For a table that vectoracl did not create. `guessed`: the tenant column is not confirmed; `others`: alternatives.
     foreign: bool = field(default=False, compare=False)
     guessed: bool = field(default=False, compare=False)
     others: tuple[str, ...] = field(default=(), compare=False)
-    # Of a configured store: (column, type, dimension or None) as the configuration has them.
+    # For a configured store: (column, type, dimension or None) from the configuration.
     expected: tuple[tuple[str, str, int | None], ...] = field(default=(), compare=False)
     embedded: bool = field(default=False, compare=False)
-    # Roles, or patterns of them, that may dump or restore everything; None where no configuration could name any.
+    # Roles, or patterns of them, that may dump or restore everything; None without a configuration.
     backup_roles: tuple[str, ...] | None = field(default=None, compare=False)
     vector_column: str = field(default="", compare=False)
 
@@ -52,14 +53,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The target and the rows, typed, with what several topics need."""
+    """The target and the typed catalog rows, with values that several topics need."""
 
     target: Target
     rows: Mapping[str, list[tuple[Any, ...]]]
     missing: frozenset[str] = field(default=frozenset())
 
     def read(self, name: str, row: Callable[..., _Row]) -> list[_Row]:
-        """Return the rows of a statement by name."""
+        """Return the rows of the statement *name*, typed as *row*."""
         return [row(*values) for values in self.rows.get(name, [])]
 
     @cached_property
@@ -85,7 +86,7 @@ class Snapshot:
 
     @cached_property
     def relations(self) -> list[Relation]:
-        """The table, its parents and its parts."""
+        """The table, its parents, and its partitions and children."""
         return self.read("relations", Relation)
 
     @cached_property
@@ -100,7 +101,7 @@ class Snapshot:
 
     @cached_property
     def policies(self) -> dict[int, list[Policy]]:
-        """Policies by table; what partitions have alike is one object."""
+        """Policies by relation; policies that partitions have in common are one object."""
         by_relation: dict[int, list[Policy]] = defaultdict(list)
         for relations, *rest in self.rows.get("policies", []):
             policy = Policy(*rest)
@@ -142,58 +143,58 @@ class Snapshot:
         return [bound for p, side in sides if (bound := self.bound(side, p)) is not None]
 
     def bound(self, expression: str | None, policy: Policy) -> Bound | None:
-        """Judge a condition; a constant tenant in a policy of this role alone is bound by the role."""
+        """Judge a condition. A constant tenant in a policy for this role alone counts as bound by the role."""
         bound = bind(expression, self.tenant)
         if bound is not None and policy.volatile:
-            return Bound(Binding.OPAQUE)  # it is asked about rows of every tenant, and may keep or tell what it sees
+            return Bound(Binding.OPAQUE)  # it is called for rows of every tenant, and may store or pass on what it sees
         if bound is not None and bound.binding is Binding.FIXED and policy.roles == [self.role]:
             return Bound(Binding.ROLE)
         return bound
 
     def condition(self, type_text: str | None = None) -> str:
-        """The policy that this check wants to see."""
+        """Return the policy condition that this check recommends."""
         value = f"NULLIF(current_setting({literal(self.target.setting)}, true), '')"
         kind = type_text or self.type_text
         cast = "" if kind.startswith(("text", "character varying")) else f"::{kind}"
         return f"{self.tenant.sql} = {value}{cast}"
 
     def holds(self, privilege: str, oid: int) -> bool:
-        """Whether a privilege on the table can be used."""
+        """Return whether the role can use *privilege* on the relation."""
         return any(g.oid == oid and g.privilege == privilege for g in self.grants)
 
 
 def make_finding(rule: str, subject: str, message: str, fix: str) -> Finding:
-    """Make a finding of a rule."""
+    """Create a finding of the rule with the id *rule*."""
     return Finding(RULES[rule], subject, message, fix)
 
 
 def object_name(schema: str, name: str) -> str:
-    """Name an object for people."""
+    """Return an object's name for display."""
     return f"{schema}.{name}"
 
 
 def name_of(relation: Relation) -> str:
-    """Name a relation for people."""
+    """Return a relation's name for display."""
     return f"{relation.schema}.{relation.name}"
 
 
 def grantee_name(grantee: str | None) -> str:
-    """Name a grantee for people."""
+    """Return a grantee's name for display."""
     return grantee or "PUBLIC"
 
 
 def grantee_names(grantees: Iterable[str]) -> str:
-    """Name grantees for people."""
+    """Return grantees' names for display."""
     return ", ".join(grantee_name(g) for g in grantees)
 
 
 def joined(words: Iterable[str]) -> str:
-    """List words in a stable order."""
+    """Join words in a stable order."""
     return ", ".join(sorted(words))
 
 
 def new_owner(snapshot: Snapshot, preferred: str | None = None) -> str:
-    """A role for `OWNER TO` that the runtime role cannot become; the database's bootstrap name where none is seen."""
+    """Return a role for `OWNER TO` that the runtime role cannot become, or "postgres" if none is known."""
     reachable = {r.name for r in snapshot.roles if r.reachable}
     made_up = (f"{snapshot.target.schema}_{suffix}" for suffix in ("owner", *(f"owner_{i}" for i in range(2, 99))))
     candidates = [preferred, *(r.owner for r in snapshot.relations), *made_up]
@@ -201,5 +202,5 @@ def new_owner(snapshot: Snapshot, preferred: str | None = None) -> str:
 
 
 def database_of(snapshot: Snapshot) -> str:
-    """Return the database that was looked at."""
+    """Return the name of the database that was checked."""
     return snapshot.server.database if snapshot.server else ""

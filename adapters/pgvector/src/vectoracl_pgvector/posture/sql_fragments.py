@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-# The role that is judged, and every role whose rights it has or can take: by inheriting, SET ROLE or ADMIN.
+# The judged role, and every role whose privileges it has or can take: by inheritance, SET ROLE or ADMIN.
 REACH: Final = """WITH RECURSIVE
   me AS (SELECT r.oid, r.rolname FROM pg_catalog.pg_roles r
           WHERE r.rolname = coalesce(%(role)s::name, current_user)),
@@ -31,8 +31,8 @@ RELATED: Final = """,
                 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = %(tenant)s AND NOT a.attisdropped
                WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND c.oid NOT IN (SELECT oid FROM tree))"""
 
-# Roles that the tenant policy does not bind: exempt by attribute, owner of a table of the tree that is not forced, or
-# named by a policy of their own that does not read the setting (an operator's USING (true)).
+# Roles that the tenant policy does not bind: exempt by attribute, owner of a table of the tree without FORCE, or named
+# by a separate policy that does not read the setting (an operator's USING (true)).
 EXEMPT: Final = """,
   exempt AS (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolsuper OR r.rolbypassrls
      UNION SELECT c.relowner FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
@@ -75,8 +75,8 @@ LENT: Final = f""",
      UNION SELECT lends.owner FROM lent JOIN lends ON lends.grantee = 0 OR lends.grantee = lent.oid
             WHERE lends.owner NOT IN (SELECT oid FROM exempt))"""
 
-# Functions that nobody's extension brought, with their source as words, and those that come to the table, or to what
-# cannot be read, through any chain of calls.
+# Functions that no extension ships, with their source as words, and those that reach the table, or code that cannot be
+# read, through any chain of calls.
 CALLS: Final = """,
   own AS (SELECT p.oid, ' ' || pg_catalog.regexp_replace(pg_catalog.lower(p.proname), '[^[:alnum:]_$]+', ' ', 'g')
                      || ' ' AS name, pg_catalog.lower(p.prosrc) AS source,

@@ -6,7 +6,7 @@ from typing import Final
 
 from vectoracl_pgvector.posture import sql_fragments as parts
 
-# Whether a part is of one value is read from the stored bound: printing it would open thousands of relations.
+# Whether a partition is for one value is read from the stored bound: printing it would open thousands of relations.
 RELATIONS: Final = (
     parts.REACH
     + parts.TREE
@@ -23,9 +23,9 @@ SELECT c.oid::bigint, tree.place, n.nspname::text, c.relname::text, c.relkind::t
  ORDER BY tree.place = 'target' DESC, tree.place, 3, 4"""
 )
 
-# One row a policy that several relations have alike, as partitions do: thousands of them are of a few texts. What
-# `pg_get_expr` prints depends on the tree of the expression, on the names of the relation's columns and, for a whole
-# row, on the relation. Before version 17 the tree also says where in its statement each part stood.
+# One row for each policy that several relations have in common: thousands of partitions have few different texts. The
+# output of `pg_get_expr` depends on the expression tree, on the names of the relation's columns and, for a whole row,
+# on the relation. Before version 17 the tree also contains the position of each part in its statement.
 POLICIES: Final = (
     parts.REACH
     + parts.TREE
@@ -96,7 +96,7 @@ SELECT a.attname::text, t.typname::text, pg_catalog.format_type(a.atttypid, a.at
  WHERE a.attname = %(column)s AND NOT a.attisdropped AND a.attnum > 0"""
 )
 
-# Every column, with the sequence that it draws its values from.
+# Every column, with the sequence that provides its values.
 ALL_COLUMNS: Final = (
     parts.REACH
     + parts.TREE
@@ -116,7 +116,7 @@ SELECT a.attname::text, t.typname::text, pg_catalog.format_type(a.atttypid, a.at
  WHERE a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"""
 )
 
-# What the vectors' column says of itself (`vector_column`).
+# The comment of the vector column (`vector_column`).
 NOTES: Final = (
     parts.REACH
     + parts.TREE
@@ -269,7 +269,7 @@ SELECT n.nspname::text, c.relname::text, w.rulename::text FROM pg_catalog.pg_rew
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE w.rulename <> '_RETURN' ORDER BY 1, 2, 3"""
 )
 
-# One row a publication that sends any part of the tree unfiltered, with the tables of the tree that it names itself.
+# One row for each publication that sends any part of the tree unfiltered, with the tables of the tree that it names.
 PUBLICATIONS: Final = (
     parts.REACH
     + parts.TREE

@@ -17,14 +17,14 @@ from vectoracl_pgvector.schema import fits
 _TEXT_TYPES = {"text", "varchar", "bpchar", "citext", "name"}
 
 
-# From here on planning a statement over all of them takes tens of milliseconds.
+# With more partitions, planning a statement over all of them takes tens of milliseconds.
 MANY_PARTITIONS: Final = 300
 _SAY = advice("Name the tenant's column, or column->>key of a JSON column, with --tenant-column.")
 _ACTIONS = {"r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
 def grants(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge what is granted to the role, by itself or by PUBLIC."""
+    """Judge the grants to the role, directly or through PUBLIC."""
     relations_by_oid = {r.oid: r for r in snapshot.relations}
     on_child: dict[tuple[int, str | None], set[str]] = defaultdict(set)
     public: dict[int, set[str]] = defaultdict(set)
@@ -68,7 +68,7 @@ def grants(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def tenant_column(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge the tenant column, and whether anybody said that it is the one."""
+    """Judge the tenant column, and whether it is confirmed or only a guess."""
     table, column = snapshot.table, snapshot.column
     if table is None or "columns" in snapshot.missing:
         return
@@ -94,7 +94,7 @@ def tenant_column(snapshot: Snapshot) -> Iterator[Finding]:
         yield from _json_tenant(snapshot, table, column)
         return
     subject, name = f"{at}.{column.name}", ident(column.name)
-    # Where policies hold, such a row is seen by nobody, or by sessions without a scope: not a way to another tenant.
+    # With policies, such a row is visible to no tenant, or to sessions without a scope: not a way to another tenant.
     bound = snapshot.target.foreign and bool(snapshot.tenant_bounds)
     if not column.not_null:
         fix = f"ALTER TABLE {sql} ALTER COLUMN {name} SET NOT NULL;"
@@ -104,7 +104,7 @@ def tenant_column(snapshot: Snapshot) -> Iterator[Finding]:
         yield make_finding(
             "PG069" if bound else "PG062", subject, "Rows with the empty string as tenant are accepted.", fix
         )
-    # A default that is the session's own tenant tags a row with the scope that it is written under.
+    # A default that reads the session's setting tags a row with the scope of its write.
     if column.default is not None and not column.generated and not settings_in(column.default):
         yield make_finding("PG063", subject, "Rows without a tenant get one by default.",
                      f"ALTER TABLE {sql} ALTER COLUMN {name} DROP DEFAULT;")  # fmt: skip
@@ -131,7 +131,7 @@ def _json_tenant(snapshot: Snapshot, table: Relation, column: Column) -> Iterato
 
 
 def expected_columns(snapshot: Snapshot) -> Iterator[Finding]:
-    """Compare the columns with what the configuration expects: names, types, and the vector's dimension."""
+    """Compare the columns' names and types, and the vector's dimension, with the configuration."""
     if snapshot.table is None or "all_columns" in snapshot.missing:
         return
     at, sql = name_of(snapshot.table), ident(snapshot.table.schema, snapshot.table.name)
@@ -169,7 +169,7 @@ def expected_columns(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def keys(snapshot: Snapshot) -> Iterator[Finding]:
-    """Judge unique keys and exclusion constraints: each is asked about hidden rows."""
+    """Judge unique keys and exclusion constraints, which are checked against hidden rows too."""
     tenant, relations_by_oid = snapshot.tenant.column, {r.oid: r for r in snapshot.relations}
     for index in snapshot.read("indexes", Index):
         if not (index.unique or index.exclusion) or index.parent or _has_tenant(snapshot, index):
@@ -204,7 +204,7 @@ def keys(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _has_tenant(snapshot: Snapshot, index: Index) -> bool:
-    """Whether the tenant is one of the index's columns or, as a key of a JSON column, of its expressions."""
+    """Return whether the index contains the tenant column or, for a key of a JSON column, its expression."""
     if snapshot.tenant.key is None:
         return bool(snapshot.tenant) and snapshot.tenant.column in index.keys
     quoted = snapshot.tenant.sql
@@ -216,7 +216,7 @@ def foreign_keys(snapshot: Snapshot) -> Iterator[Finding]:
     tenant = snapshot.tenant.column if snapshot.tenant.key is None else ""
     for key in snapshot.read("foreign_keys", ForeignKey):
         if tenant and tenant in (key.columns if key.direction == "out" else key.to_columns):
-            continue  # the tenant stands in it, also where the other table calls it something else (tenants.id)
+            continue  # the key contains the tenant, possibly under another name in the other table (tenants.id)
         if snapshot.target.foreign and key.direction == "out" and not key.to_has_tenant:
             yield make_finding(
                 "PG103", f"{key.schema}.{key.table}.{key.name}",
@@ -282,7 +282,7 @@ def indexes(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def planning(snapshot: Snapshot) -> Iterator[Finding]:
-    """Say that statements without the tenant's predicate are slow, where there are many partitions."""
+    """Report that statements without the tenant's predicate are slow with many partitions."""
     table = snapshot.table
     if table is None or table.kind != "p" or snapshot.tenant.column is None:
         return
@@ -299,7 +299,7 @@ def planning(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _one_tenant(snapshot: Snapshot, relation: Relation) -> bool:
-    """A LIST partition by the tenant column alone, for exactly one value."""
+    """Return whether *relation* is a LIST partition by the tenant column for exactly one value."""
     parent = next(
         (r for r in snapshot.relations if (r.schema, r.name) == (relation.parent_schema, relation.parent_name)), None
     )
@@ -312,7 +312,7 @@ def _one_tenant(snapshot: Snapshot, relation: Relation) -> bool:
 
 
 def catalog(snapshot: Snapshot) -> Iterator[Finding]:
-    """Say what the catalog tells everybody."""
+    """Report what every role can read in the catalogs."""
     if snapshot.table is not None:
         yield make_finding(
             "PG106", name_of(snapshot.table), f"Row estimates of {len(snapshot.relations)} relations, and the bounds "

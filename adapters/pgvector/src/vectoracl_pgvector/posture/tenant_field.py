@@ -11,16 +11,16 @@ from vectoracl_pgvector.posture.fix_sql import ident, literal
 
 JSON_KINDS = frozenset({"json", "jsonb"})
 METADATA = ("metadata", "meta", "cmetadata", "langchain_metadata", "metadata_", "payload")
-"""What JSON columns with a chunk's metadata are called, in the order in which they are asked."""
+"""Well-known names of JSON columns with a chunk's metadata, in order of preference."""
 LESS_TELLING = ("team_id", "project_id", "namespace", "group_id", "collection_id", "owner_id", "user_id")
-"""Names that often, but not always, mean the tenant: `check` proposes them, and only where no other one is there."""
+"""Names that often, but not always, mean the tenant: `check` proposes them if there is no better one."""
 _USUAL = {"payload": "user_id"}  # mem0
 _ARROW = re.compile(r"^(?P<column>.+?)\s*->>\s*(?:'(?P<quoted>(?:[^']|'')+)'|(?P<bare>.+))$", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class TenantField:
-    """A column, or with `key` a top-level key of the JSON object in it; an empty `column` is none."""
+    """A column or, with `key`, a top-level key of the JSON object in it; `column` is empty for none."""
 
     column: str
     key: str | None = None
@@ -38,7 +38,7 @@ class TenantField:
 
 
 def parse(text: str, columns: Iterable[str] | None = None) -> TenantField:
-    """Read `column`, `column->>key` or `column->>'key'`; a column that is really called so comes first."""
+    """Parse `column`, `column->>key` or `column->>'key'`; an existing column of that exact name comes first."""
     match = _ARROW.match(text)
     if match is None or (columns is not None and text in set(columns)):
         return TenantField(text)
@@ -47,10 +47,12 @@ def parse(text: str, columns: Iterable[str] | None = None) -> TenantField:
 
 
 def candidates(kinds: Mapping[str, str], expressions: Iterable[str] = ()) -> list[TenantField]:
-    """Return where the tenant could be, the most telling first.
+    """Return the possible places of the tenant, the most likely first.
 
-    *kinds* are the columns' types; *expressions* those of policies, indexes and constraints, which name JSON keys. A
-    JSON column of which nothing is known is proposed with the key that is usual there.
+    Args:
+        kinds: The columns' types, by name.
+        expressions: Expressions of policies, indexes and constraints, which name JSON keys. A JSON column without any
+            is proposed with its usual key.
     """
     lowered = {name.lower(): name for name in kinds}
     named = [TenantField(lowered[name]) for name in TENANT if name in lowered]
