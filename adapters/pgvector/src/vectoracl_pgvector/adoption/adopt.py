@@ -50,12 +50,21 @@ class _Row(NamedTuple):
 def plan(
     connection: Connection, config: PgvectorConfig, source: str, fields: Mapping[str, FieldType] | None = None
 ) -> str:
-    """Return, as text, how *source* would be adopted: what its columns hold, its tenants, refused rows, and the SQL.
+    """Return the plan of an import as text: the mapping of columns, tenants, refused rows, and the SQL.
 
-    Every row is read and checked. Raises: RefusedError if the table cannot be adopted as it is.
+    Every row is read and checked.
+
+    Args:
+        connection: The owner's connection.
+        config: The store's configuration.
+        source: The table, as "schema.table" or "table".
+        fields: The declared metadata fields.
+
+    Raises:
+        RefusedError: The table cannot be imported as it is.
     """
     lines = _Adoption(connection, config, fields or {}, source, None).plan()
-    # A line break inside of a name or key would end the comment it stands in, and the text is made to be run.
+    # A line break in a name or key would end its comment, and the text is meant to be run as SQL.
     return "".join(f"{printable(line)}\n" for line in lines)
 
 
@@ -67,17 +76,28 @@ def adopt(
     progress: Progress | None,
     adopted: Adopted | None = None,
 ) -> list[str]:
-    """Copy *source* into the governed table; return what was done. Can be run again: rows that are there stay.
+    """Copy *source* into the governed table. Can be repeated: existing rows stay.
 
-    *adopted* is kept up to date meanwhile.
-    Raises: RefusedError with the list of refused rows, and then nothing is copied; StoreError if in the end a tenant's
-    rows differ (written to meanwhile, here or there).
+    Args:
+        connection: The owner's connection.
+        config: The store's configuration.
+        fields: The declared metadata fields.
+        source: The table, as "schema.table" or "table".
+        progress: Called with the step, the rows done and the rows in total.
+        adopted: Updated during the copy, for its audit record.
+
+    Returns:
+        What was done, a line each.
+
+    Raises:
+        RefusedError: Rows were refused, which the message lists; nothing was copied.
+        StoreError: A tenant's rows differ at the end, because either table was written concurrently.
     """
     return _Adoption(connection, config, fields, source, progress).copy(adopted or Adopted())
 
 
 class _Adoption:
-    """One table that is taken over."""
+    """The import of one table."""
 
     def __init__(
         self,
@@ -94,7 +114,7 @@ class _Adoption:
         self._names = Names.of(config)
         self._source = find(connection, config, source)
         self._half = config.type == "halfvec"
-        self._matched: Counter[str] = Counter()  # by tenant: adopted rows that were found for a row of the source
+        self._matched: Counter[str] = Counter()  # by tenant: imported rows that match a row of the source
         self._checks = adoption.Checks(
             fields, config.dimension, config.metric, source=self._source.table, prefix=config.adopt.prefix
         )
@@ -102,7 +122,7 @@ class _Adoption:
     # --- reading
 
     def _read(self) -> Iterator[list[_Row]]:
-        """Yield all rows in batches, in the order in which they lie; no lock and no snapshot is kept between them."""
+        """Yield all rows in batches, in physical order; no lock or snapshot is held between batches."""
         source = self._source
         oid = self._oid(source.vector_type)
         for leaf in source.leaves:
@@ -133,7 +153,7 @@ class _Adoption:
         return int(row[0])
 
     def _record(self, row: _Row) -> Record:
-        """Return *row* as a chunk that `upsert` would take. Raises: RefusedError with the reason."""
+        """Return *row* as a record that an upsert would accept. Raises: RefusedError with the reason."""
         tenant = adoption.tenant_in(row.tenant)
         if row.chunk is None or row.document is None:
             raise RefusedError(f"No {'chunk id' if row.chunk is None else 'document'}.")
@@ -154,7 +174,7 @@ class _Adoption:
         return record
 
     def _metadata(self, row: _Row) -> dict[str, Any]:
-        """Join the metadata and the other columns; what is NULL, or null, is a key that is not there."""
+        """Merge the metadata and the other columns; keys with NULL or null are omitted."""
         metadata = _load(row.metadata) if row.metadata is not None else {}
         if metadata is None:
             metadata = {}
@@ -210,7 +230,7 @@ class _Adoption:
         return int(row[0] or 0) if row else 0
 
     def _from_other_sources(self, tenant: str, records: Sequence[Record]) -> list[Record]:
-        """Return those of *records* whose documents hold rows that were adopted from another source."""
+        """Return the *records* whose documents contain rows that were imported from another source."""
         c = self._names.c
         documents = sorted({record.tag.document for record in records})
         with self._connection.transaction():
@@ -228,12 +248,12 @@ class _Adoption:
         return [record for record in records if record.tag.document in taken]
 
     def _table_exists(self) -> bool:
-        """Tell whether the governed table is there: a plan is made before it is provisioned, too."""
+        """Return whether the governed table exists: a plan can be made before it is provisioned."""
         row = self._connection.execute("SELECT pg_catalog.to_regclass(%s)", (self._names.table,)).fetchone()
         return row is not None and row[0] is not None
 
     def _look_alikes(self, findings: Findings) -> None:
-        """Refuse tenants that a person could take for each other, in the table or with one that is in the store."""
+        """Refuse tenants that a person could confuse, in the table or with a tenant of the store."""
         known_tenants: set[str] = set()
         row = self._connection.execute("SELECT pg_catalog.to_regclass(%s)", (self._names.tenants,)).fetchone()
         if row is not None and row[0] is not None:
@@ -257,7 +277,7 @@ class _Adoption:
     # --- the plan
 
     def plan(self) -> Iterator[str]:
-        """Yield the plan's lines, as SQL comments and SQL."""
+        """Yield the lines of the plan, as SQL and SQL comments."""
         source = self._source
         yield f"-- Adopt {source.table} into {self._names.table}. {source.table} is only read, never changed."
         yield f"-- tenant      {source.tenant}"
@@ -298,14 +318,14 @@ class _Adoption:
             "new.text, new.metadata, new.vector FROM (SELECT %s::text AS tenant, one.* FROM unnest(%s::text[], "
             f"%s::text[], %s::text[], %s::jsonb[], %s::{names.vector_type}[]) "
             "AS one(document, chunk, text, metadata, vector)) AS new "
-            # A document that was replaced since lives in a later generation; its old chunks do not come back.
+            # A document that was replaced since the import has a later generation; its old chunks must not reappear.
             f"WHERE NOT EXISTS (SELECT 1 FROM {names.table} AS there WHERE there.{c['tenant']} = new.tenant "
             f"AND there.{c['document']} = new.document AND there.{c['generation']} > 0) ON CONFLICT DO NOTHING"
         )
 
     @property
     def _update(self) -> str:
-        """Bring up to date what an adoption of this source wrote and nothing else has written since."""
+        """The statement that updates rows which an import of this source wrote and nothing else has changed since."""
         names = self._names
         c = names.c
         return (
@@ -316,12 +336,12 @@ class _Adoption:
             "AS one(document, chunk, text, metadata, vector)) AS new "
             f"WHERE there.{c.tenant} = new.tenant AND there.{c.document} = new.document AND there.{c.generation} = 0 "
             f"AND there.{c.chunk} = new.chunk AND there.{c.path} = ANY (%s::text[]) AND (there.{c.text} <> new.text "
-            # As text, since operators of a type in another schema are not on the search path.
+            # Compared as text, since operators of types in other schemas are not on the search path.
             f"OR there.{c.metadata}::text <> new.metadata::text OR there.{c.vector}::text <> new.vector::text)"
         )
 
     def copy(self, adopted: Adopted) -> list[str]:
-        """See `adopt`."""
+        """Run the import; see `adopt`."""
         source = self._source.table
         findings = self._check_rows()
         findings.settle(adopted, f"{source} was not")
@@ -351,9 +371,10 @@ class _Adoption:
         )
 
     def _write(self, rows: list[_Row]) -> tuple[int, int]:
-        """Write one batch in one transaction, each tenant's rows under its own scope; return how many are new.
+        """Write one batch in one transaction, each tenant's rows under its own scope.
 
-        The second number is how many were there, as an adoption left them, and were brought up to date.
+        Returns:
+            The number of new rows, and the number of rows of an earlier import that were updated.
         """
         groups = self._groups(rows)
         oid = self._oid(self._config.type)
@@ -396,7 +417,7 @@ class _Adoption:
             raise adoption.differs("pgvector", self._source.table, what, sorted(different))
 
     def _differing(self, tenant: str, records: Sequence[Record]) -> int:
-        """Return how many of *records* have no copy that is the same; what was written here since is left as it is."""
+        """Return the number of *records* without an equal copy; rows that were written here since are ignored."""
         c = self._names.c
         with self._connection.transaction():
             cursor = self._connection.cursor(binary=True)
@@ -425,14 +446,15 @@ class _Adoption:
             return False
         path, text, metadata, vector = copy
         if not adoption.was_adopted(path, self._source.table):
-            return not adoption.from_another(path, self._source.table)  # written here since: what the store is for
+            # Modified through the normal API since the import: not a difference.
+            return not adoption.from_another(path, self._source.table)
         if text != record.text or _load(metadata) != json.loads(dump_metadata(record.metadata)):
             return False
         ours = record.vector if not self._half else record.vector.astype(np.float16).astype(np.float32)
         return self._checks.alike(ours, load_vector(vector, half=self._half))
 
     def _missing_in_source(self, findings: Findings) -> Iterator[str]:
-        """Yield, for each tenant, how many adopted rows have none in the source any more."""
+        """Yield, for each tenant, the number of imported rows that no longer have a source row."""
         c = self._names.c
         for tenant in sorted(findings.tenants):
             with self._connection.transaction():
@@ -450,7 +472,7 @@ class _Adoption:
                 )
 
     def _drop_helper(self) -> Iterator[str]:
-        """Remove the policy by which the owner role may read the source; yield what was done, or what to run."""
+        """Drop the policy by which the owner role may read the source; yield what was done, or what to run."""
         table = self._source.table
         policy = self._connection.execute(
             "SELECT 1 FROM pg_catalog.pg_policy WHERE polrelid = pg_catalog.to_regclass(%s) AND polname = %s",
@@ -473,7 +495,7 @@ def _shown(key: list[str]) -> str:
 
 
 def _load(text: str | None) -> Any:
-    """Read JSON. Raises: InvalidInputError for a number that would be rounded."""
+    """Parse JSON. Raises: InvalidInputError for a number that would be rounded."""
     return None if text is None else json.loads(text, parse_float=_float)
 
 

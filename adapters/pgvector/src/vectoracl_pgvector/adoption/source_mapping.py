@@ -18,18 +18,18 @@ from vectoracl_pgvector.names import SETTING, Names, literal, quote
 from vectoracl_pgvector.posture.tenant_field import LESS_TELLING, METADATA, parse
 
 HELPER = "vectoracl_adopt"
-"""The policy that lets the owner role read a table with row-level security, while it is adopted."""
+"""The policy that lets the owner role read a table with row-level security during its import."""
 _CHUNK = ("chunk_id", "id", "uuid", "langchain_id")
 _TEXT = ("text", "content", "body", "chunk", "page_content", "chunk_text")
 _VECTOR = ("embedding", "vector")
-# pg_type.typcategory: strings, numbers, booleans, dates and times; of the user-defined ones these three.
+# pg_type.typcategory: strings, numbers, booleans, dates and times; and three types of the user-defined category.
 _CATEGORIES = frozenset("SNBD")
 _NAMED = frozenset({"uuid", "json", "jsonb"})
 _IDS = frozenset({"text", "varchar", "bpchar", "uuid", "int2", "int4", "int8"})
 
 
 class Column(NamedTuple):
-    """One column: `kind` is the type's bare name, `element` that of an array's elements."""
+    """One column: `kind` is the bare name of its type, `element` that of an array's elements."""
 
     name: str
     type: str
@@ -40,7 +40,7 @@ class Column(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether JSON can hold it."""
+        """Whether JSON can represent it."""
         if self.category == "A":
             return self.element is not None
         return self.category in _CATEGORIES or self.kind in _NAMED
@@ -48,7 +48,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Where one part of a chunk comes from: a column, or a key of a JSON column."""
+    """The source of one part of a chunk: a column, or a key of a JSON column."""
 
     column: str
     key: str | None = None
@@ -58,10 +58,10 @@ class Part:
 
     @property
     def sql(self) -> str:
-        """The part as text."""
+        """The SQL that returns the part as text."""
         if self.key is None:
             return f"source.{quote(self.column)}::text"
-        # A number is a usable id; true, null, lists and objects are none.
+        # A number is a usable id; true, null, lists and objects are not.
         value = f"(source.{quote(self.column)})::jsonb"
         key = literal(self.key)
         return f"(CASE WHEN jsonb_typeof({value} -> {key}) IN ('string', 'number') THEN {value} ->> {key} END)"
@@ -69,7 +69,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An existing table and what its columns hold. `leaves` are the tables that hold its rows; names are quoted."""
+    """An existing table and its mapping. `leaves` are the tables that contain its rows; table names are quoted."""
 
     table: str
     leaves: tuple[str, ...]
@@ -86,7 +86,7 @@ class Source:
     left_out: tuple[Column, ...]
 
     def select(self) -> str:
-        """Return the columns of one row: its place, its key, and the parts of a chunk, the vector in binary."""
+        """Return the selected columns: the row's ctid, its key, and the parts of a chunk, the vector in binary."""
         extra = ", ".join(f"source.{quote(name)}" for name in self.extra)
         extra = f"(SELECT to_jsonb(one) FROM (SELECT {extra}) AS one)::text" if extra else "NULL::text"
         metadata = "NULL::text" if self.metadata is None else f"(source.{quote(self.metadata)})::jsonb::text"
@@ -98,7 +98,7 @@ class Source:
 
     @property
     def keys(self) -> str:
-        """The primary key's columns as text, or what stands for it where there is none."""
+        """The primary key's columns as text, or the chunk id if there is no primary key."""
         names = self.key or (self.chunk,)
         return ", ".join(f"source.{quote(name)}::text" for name in names)
 
@@ -109,12 +109,21 @@ class Source:
 
     @property
     def document_sql(self) -> str:
-        """The document's id; a chunk that names no document is its own."""
+        """The document's id; a chunk without a document is its own document."""
         return self.chunk_sql if self.document is None else self.document.sql
 
 
 def find(connection: psycopg.Connection[Any], config: PgvectorConfig, source: str) -> Source:
-    """Look at the table *source* ("schema.table" or "table"). Raises: RefusedError that says what to do."""
+    """Inspect the table *source* and map its columns.
+
+    Args:
+        connection: The owner's connection.
+        config: The store's configuration.
+        source: The table, as "schema.table" or "table".
+
+    Raises:
+        RefusedError: The table cannot be imported; the message says what to do.
+    """
     oid, schema, table, kind = _table(connection, config, source)
     full = f"{quote(schema)}.{quote(table)}"
     if kind not in "rp":
@@ -173,7 +182,7 @@ def _table(connection: psycopg.Connection[Any], config: PgvectorConfig, source: 
 
 
 def _readable(connection: psycopg.Connection[Any], config: PgvectorConfig, oid: int, full: str) -> None:
-    """Refuse a table that the owner role cannot read, or of which row-level security may hide rows."""
+    """Refuse a table that the owner role cannot read, or whose row-level security could hide rows."""
     role = quote(config.owner_role)
     row = connection.execute(
         "SELECT pg_catalog.has_table_privilege(%(oid)s::oid, 'SELECT'), pg_catalog.row_security_active(%(oid)s::oid), "
@@ -211,7 +220,7 @@ def _columns(connection: psycopg.Connection[Any], oid: int) -> dict[str, Column]
 
 
 class _Finder:
-    """Decides what each column holds."""
+    """Decides the meaning of each column."""
 
     def __init__(
         self,
@@ -285,7 +294,7 @@ class _Finder:
         return Part(column, key)
 
     def _choose(self, role: str, configured: str | None, names: tuple[str, ...], kinds: frozenset[str]) -> str | None:
-        """Return the one column for *role*: what config says, else the one with a well-known name."""
+        """Return the column for *role*: the configured one, else the only one with a well-known name."""
         if configured is not None:
             return self._known(configured, role).name
         skip = self._config.adopt.leave_out
@@ -347,7 +356,7 @@ class _Finder:
         )
 
     def _text(self, metadata: str | None) -> tuple[str | None, tuple[str, ...]]:
-        """Return the column with the text, and the keys inside of it where that is JSON."""
+        """Return the column with the text, and the keys within it if that is JSON."""
         kinds = frozenset({"text", "varchar", "bpchar"})
         configured = self._config.adopt.text
         if configured is not None and configured not in self._columns and "->>" in configured:
@@ -356,7 +365,7 @@ class _Finder:
                 raise RefusedError(f"adopt.text: the column {column!r} does not hold JSON.")
             return column, tuple(keys)
         text_column = self._choose("text", configured, _TEXT, kinds)
-        # langchain_pg_embedding keeps the text of a chunk in `document`.
+        # langchain_pg_embedding stores the text of a chunk in `document`.
         if text_column is None and metadata == "cmetadata" and "document" in self._columns:
             return "document", ()
         if text_column is None and metadata is not None:
@@ -364,7 +373,7 @@ class _Finder:
         return text_column, ()
 
     def _text_in(self, metadata: str) -> tuple[str | None, tuple[str, ...]]:
-        """Return where the text lies in the JSON column *metadata*, by the keys that are usual."""
+        """Return the place of the text in the JSON column *metadata*, by well-known keys."""
         usual = {**{key: (key,) for key in _TEXT}, "data": ("data",), "_node_content": ("_node_content", "text")}
         keys = self._keys_in(metadata, tuple(usual))
         if len(keys) > 1:

@@ -23,12 +23,12 @@ from vectoracl_pgvector.embedded.identity import Identity, identity_for
 from vectoracl_pgvector.embedded.programs import Programs, programs_for
 
 _READY_SECONDS = 120.0
-# 107 bytes are what Linux allows for a socket's whole path, 103 macOS.
+# The maximum length of a socket's path is 107 bytes on Linux, 103 on macOS.
 _SOCKET_FOLDER_BYTES = 103 - len("/.s.PGSQL.65535")
 _SOCKET_FOLDER = re.compile(r"/[A-Za-z0-9_./-]*\Z")
 _SETTING = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?\Z")
 
-# Durability stays at PostgreSQL's defaults. A log must not hold rows, so neither statements nor details are written.
+# Durability keeps PostgreSQL's defaults. The log must not contain rows, so statements and details are not logged.
 _SETTINGS: Mapping[str, str] = MappingProxyType(
     {
         "shared_buffers": "256MB",
@@ -61,7 +61,7 @@ _OURS = frozenset(
 
 
 def check(settings: Mapping[str, str]) -> None:
-    """Refuse settings that are malformed or would open what `start` promises to keep shut. Raises: ConfigError."""
+    """Refuse settings that are malformed or would weaken the isolation that `start` promises. Raises: ConfigError."""
     for name, value in settings.items():
         if not _SETTING.match(name) or name in _OURS or any(ord(character) < 32 for character in value):
             raise ConfigError("A setting of the embedded server is malformed, or must not be set by the caller.")
@@ -89,7 +89,7 @@ def _answers(run: Run) -> bool:
     conninfo = make_conninfo(
         host=run.socket_dir or run.host,
         port=run.port,
-        user="vectoracl_bootstrap",  # without it libpq asks for the account of the caller, who may have none
+        user="vectoracl_bootstrap",  # without it libpq looks up the caller's account, which may not exist
         dbname="postgres",
         connect_timeout=5,
     )
@@ -97,7 +97,7 @@ def _answers(run: Run) -> bool:
 
 
 def running(folder: Folder) -> Run | None:
-    """Return the living server once it answers, or None. A server that is going down or coming up is waited for."""
+    """Return the running server once it answers, or None. Waits for a server that is starting or stopping."""
     until = time.monotonic() + _READY_SECONDS
     while _is_alive(folder):
         run = folder.run()
@@ -120,7 +120,7 @@ def _failure(what: str, folder: Folder) -> StoreError:
 
 
 def halt(folder: Folder, mode: str) -> None:
-    """Stop the server, if one lives, and wait until every process of it is gone. Needs the folder's lock."""
+    """Stop a running server, and wait until all of its processes have ended. Needs the folder's lock."""
     if not _is_alive(folder):
         return
     identity = identity_for(folder.cluster)
@@ -129,7 +129,7 @@ def halt(folder: Folder, mode: str) -> None:
     try:
         programs_for(major, identity).run("pg_ctl", *arguments, cwd=folder.cluster, timeout=90)
     except StoreError:
-        if _is_alive(folder):  # else it was going down by itself
+        if _is_alive(folder):  # otherwise it was stopping by itself
             raise
     until = time.monotonic() + 30
     while _is_alive(folder):
@@ -140,7 +140,7 @@ def halt(folder: Folder, mode: str) -> None:
 
 
 def launch(folder: Folder, postgres: int, settings: Mapping[str, str], *, tcp: bool) -> Run:
-    """Start the server, which must not live, and wait until it answers. Needs the folder's lock."""
+    """Start the server, which must not be running, and wait until it answers. Needs the folder's lock."""
     folder.sweep()
     identity = identity_for(folder.cluster)
     programs = programs_for(postgres, identity)
@@ -159,14 +159,14 @@ def launch(folder: Folder, postgres: int, settings: Mapping[str, str], *, tcp: b
             lock.close()
         if running(folder) is not None:
             return run
-        if last or not run.host:  # a free port may have been taken meanwhile; nothing else is worth a second try
+        if last or not run.host:  # only a free port that was taken in the meantime is worth a second attempt
             break
     folder.sweep()
     raise _failure("The embedded PostgreSQL did not start", folder)
 
 
 def _initialise(folder: Folder, programs: Programs) -> None:
-    """Make the cluster beside its place and move it there, so that it is there whole or not at all."""
+    """Create the cluster in a staging folder and move it, so that it exists completely or not at all."""
     password = folder.password("bootstrap", make=True)
     stage = folder.stage()
     try:
@@ -195,7 +195,7 @@ def _initialise(folder: Folder, programs: Programs) -> None:
 
 
 def _remove(stage: Path) -> None:
-    """Remove *stage*; an interrupted initdb and its children may still write there, or remove it themselves."""
+    """Remove *stage*; an interrupted initdb and its children may still write to it, or remove it themselves."""
     for _ in range(40):
         shutil.rmtree(stage, ignore_errors=True)
         if not stage.exists():
@@ -204,7 +204,7 @@ def _remove(stage: Path) -> None:
 
 
 def _configure(folder: Folder, programs: Programs, settings: Mapping[str, str], *, tcp: bool) -> Run:
-    """Write the server's configuration, and what a client has to know, before it starts."""
+    """Write the server's configuration, and record its connection parameters, before it starts."""
     unix = sys.platform != "win32"
     temporary = None
     socket_folder = str(folder.cluster)
@@ -239,21 +239,21 @@ def _configure(folder: Folder, programs: Programs, settings: Mapping[str, str], 
 
 
 def _memory() -> dict[str, str]:
-    """Keep shared memory in files where /dev/shm is as small as containers make it: an index build needs more."""
+    """Return settings that keep shared memory in files if /dev/shm is too small for an index build."""
     if sys.platform != "linux":
         return {}
     try:
-        shm = os.statvfs("/dev/shm")  # noqa: S108 - it is asked for its size
+        shm = os.statvfs("/dev/shm")  # noqa: S108 - only its size is read
     except OSError:
         return {"dynamic_shared_memory_type": "mmap"}
     return {"dynamic_shared_memory_type": "mmap"} if shm.f_bavail * shm.f_frsize < 512_000_000 else {}
 
 
 def _short_folder(identity: Identity) -> str:
-    """Make a folder for the socket whose path is short, and which its id can reach."""
+    """Create a folder with a short path for the socket, which the server's id can reach."""
     base = tempfile.gettempdir()
     if identity.uid is not None or len(os.fsencode(base)) > 60 or not _SOCKET_FOLDER.match(base):
-        base = "/tmp"  # noqa: S108 - mkdtemp makes a folder of mode 0700 with a name nobody can foresee
+        base = "/tmp"  # noqa: S108 - mkdtemp creates a folder of mode 0700 with an unpredictable name
     folder = Path(tempfile.mkdtemp(dir=base, prefix="vectoracl-"))
     identity.give(folder)
     return str(folder)
@@ -268,11 +268,11 @@ def _free_port() -> int:
 
 
 def _clear_pid_files(folder: Folder) -> None:
-    """Remove what says that a server runs (`postmaster.pid`, the socket's lock) if it names some other process.
+    """Remove stale pid files (`postmaster.pid`, the socket's lock) that name another process.
 
-    PostgreSQL removes these files itself if the process is gone. It refuses to start if the number is another
-    process's, as after a restart, or a dead server's that nobody has reaped, as in a container without an init.
-    That no server which we started lives is known from the lock; one that was started by hand is left alone.
+    PostgreSQL removes these files itself if the process is gone. It refuses to start if the number belongs to another
+    process, as after a reboot, or to a dead server that was not reaped, as in a container without an init. The lock
+    shows that no server that we started is running; one that was started by hand is left unchanged.
     """
     for path in (folder.cluster / "postmaster.pid", *folder.cluster.glob(".s.PGSQL.*.lock")):
         with suppress(OSError, ValueError):
@@ -282,7 +282,7 @@ def _clear_pid_files(folder: Folder) -> None:
 
 
 def _serves(process: Path, cluster: Path) -> bool:
-    """Return whether *process*, a folder of /proc, is a living server of *cluster*. Raises: OSError if hidden."""
+    """Return whether *process*, a folder of /proc, is a running server of *cluster*. Raises: OSError if hidden."""
     state = (process / "stat").read_text("utf-8", errors="replace").rpartition(")")[2].split()[0]
     command = (process / "comm").read_text("utf-8", errors="replace").strip()
     return state not in {"Z", "X"} and command == "postgres" and (process / "cwd").samefile(cluster)

@@ -37,7 +37,7 @@ from vectoracl._util.private_files import (
 )
 from vectoracl.errors import ConfigError, StoreError, without_context
 
-_ORPHAN = 10.0  # seconds; without its files an initdb ends much sooner
+_ORPHAN = 10.0  # seconds to wait for an orphaned initdb to end after its files were removed
 
 if sys.platform == "win32":
     import msvcrt
@@ -57,7 +57,7 @@ def _is_own(name: str) -> bool:
 
 
 def _after_fork() -> None:
-    """Close the locks in a forked child: they are the parent's, who must be able to let go of them."""
+    """Close the locks in a forked child: they belong to the parent, which must be able to release them."""
     for descriptor in _open_locks:
         with suppress(OSError):
             os.close(descriptor)
@@ -96,7 +96,7 @@ class Lock:
         return True
 
     def drop(self) -> None:
-        """Unlock and close. Unlocks also what a process that inherited the lock would keep."""
+        """Unlock and close, also for processes that inherited the lock."""
         with suppress(OSError):
             if sys.platform == "win32":
                 os.lseek(self.descriptor, 0, os.SEEK_SET)
@@ -114,10 +114,10 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How the server was started: what it listens on, and the settings it was given.
+    """The parameters of a start: addresses and settings.
 
-    `host` is "" where it does not listen on TCP; `socket_dir` is None where there are no unix sockets; `temporary`
-    is the folder that was made for the socket because the cluster's path is too long for one.
+    `host` is "" if the server does not listen on TCP, and `socket_dir` is None without unix sockets. `temporary` is the
+    folder that was created for the socket because the cluster's path is too long.
     """
 
     version: str
@@ -129,12 +129,12 @@ class Run:
 
 
 def _remove(folder: Path) -> None:
-    """Remove *folder*, in which an initdb whose maker was killed may still write, for as long as it takes it to end."""
+    """Remove *folder*, waiting for an orphaned initdb that may still write to it."""
     until = time.monotonic() + _ORPHAN
     while True:
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists() or time.monotonic() > until:
-            return  # what is left then, the next start removes
+            return  # the next start removes the rest
         time.sleep(0.05)
 
 
@@ -151,7 +151,7 @@ class Folder:
 
     @property
     def log(self) -> Path:
-        """What the server says; never the text of a statement."""
+        """The server's log, which never contains the text of a statement."""
         return self.cluster / "server.log"
 
     @without_context
@@ -162,7 +162,7 @@ class Folder:
         if sys.platform != "win32" and self.path.is_dir() and self.path.stat().st_mode & 0o002:
             raise ConfigError("All users can write to the embedded server's folder: name a folder that only it uses.")
         try:
-            # As root without /proc, the server's id has to walk through.
+            # As root without /proc, the server's id has to traverse the folder.
             walked = sys.platform not in {"win32", "linux"} and os.geteuid() == 0
             take_folder(self.path, _is_own, 0o711 if walked else 0o700)
         except OSError as error:
@@ -177,7 +177,7 @@ class Folder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder's lock. Raises: StoreError if somebody else holds it for three minutes."""
+        """Hold the folder's lock. Raises: StoreError if another process holds it for three minutes."""
         lock = Lock(self.path / "lock")
         try:
             until = time.monotonic() + _LOCK_SECONDS
@@ -196,11 +196,11 @@ class Folder:
             lock.drop()
 
     def server_lock(self) -> Lock:
-        """Return the lock that a living server holds, not taken yet."""
+        """Return the lock that a running server holds, not acquired yet."""
         return Lock(self.path / "server.lock")
 
     def has_server(self) -> bool:
-        """Return whether a process of the server lives. Not on Windows, where the lock cannot be handed down."""
+        """Return whether a process of the server is running. Not on Windows, where the lock cannot be inherited."""
         if not (self.path / "server.lock").exists():
             return False
         lock = self.server_lock()
@@ -211,7 +211,7 @@ class Folder:
         return False
 
     def users(self) -> int:
-        """Count the living processes that use the server, and forget the dead ones. Needs the folder's lock."""
+        """Count the running processes that use the server, and remove dead ones. Needs the folder's lock."""
         living = 0
         for entry in (self.path / "users").glob("*"):
             lock = Lock(entry)
@@ -225,7 +225,7 @@ class Folder:
 
     @without_context
     def enter(self) -> Lock:
-        """Register this process as a user. Needs the folder's lock; dropping the result ends the use."""
+        """Register this process as a user; dropping the returned lock ends the use. Needs the folder's lock."""
         try:
             make_private_folder(self.path / "users")
         except OSError as error:
@@ -253,7 +253,7 @@ class Folder:
 
     @without_context
     def run(self) -> Run | None:
-        """Return how the server was started last."""
+        """Return the parameters of the last start, or None."""
         content = self._read(self.path / "run.json")
         try:
             return None if content is None else Run(**json.loads(content))
@@ -263,20 +263,20 @@ class Folder:
             ) from None
 
     def record(self, run: Run) -> None:
-        """Keep how the server is about to be started."""
+        """Record the parameters of the coming start."""
         self._write(self.path / "run.json", json.dumps(asdict(run)))
 
     @property
     def provisioned(self) -> bool:
-        """Whether the roles and the database are there."""
+        """Whether the roles and the database exist."""
         return (self.path / "provisioned").exists()
 
     def set_provisioned(self) -> None:
-        """Say that the roles and the database are there."""
+        """Record that the roles and the database exist."""
         self._write(self.path / "provisioned", "1")
 
     def sweep(self) -> None:
-        """Remove what an interrupted start or a killed server left. Needs the folder's lock, and no living server."""
+        """Remove leftovers of an interrupted start or a killed server. Needs the folder's lock, no running server."""
         for pattern in ("init-*", "*.tmp", ".*.new"):
             for entry in self.path.glob(pattern):
                 if entry.is_dir() and not entry.is_symlink():
@@ -288,7 +288,7 @@ class Folder:
             shutil.rmtree(run.temporary, ignore_errors=True)
 
     def stage(self) -> Path:
-        """Make the folder for a cluster in the making."""
+        """Create the staging folder for a new cluster."""
         return Path(tempfile.mkdtemp(dir=self.path, prefix="init-"))
 
     @without_context
@@ -301,7 +301,7 @@ class Folder:
 
     @without_context
     def _write(self, path: Path, text: str) -> None:
-        """Write a file of mode 0600 that is there whole or not at all."""
+        """Write a file of mode 0600 atomically."""
         try:
             replace_atomically(path, text.encode())
         except OSError as error:

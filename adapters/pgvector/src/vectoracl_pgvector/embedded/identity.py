@@ -30,17 +30,19 @@ class Identity:
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def give(self, path: Path) -> None:
-        """Hand *path*, which we created, to this id; a link is not followed."""
+        """Change the owner of *path*, which we created, to this id; links are not followed."""
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
     @staticmethod
     def folder(path: Path) -> str:
-        """Return how a program that was started inside *path* names it.
+        """Return the name of *path* for a program that was started in it.
 
-        `/proc/self/cwd` needs no way in from above, is short enough for a socket, and has nothing in it that the
-        shell, through which `pg_ctl` starts the server, could take for a command.
-        Raises: ConfigError if the path has such a character and there is no /proc.
+        `/proc/self/cwd` needs no access to the parent folders, is short enough for a socket, and contains no character
+        that the shell, through which `pg_ctl` starts the server, would interpret.
+
+        Raises:
+            ConfigError: The path has such a character and there is no /proc.
         """
         if sys.platform == "linux" and Path("/proc/self/cwd").exists():
             return "/proc/self/cwd"
@@ -50,7 +52,7 @@ class Identity:
 
 
 def identity_for(cluster: Path) -> Identity:
-    """Return the id that the server of *cluster* runs under: its owner's, or the private one if there is none yet."""
+    """Return the id that the server of *cluster* runs under: its owner's, or the private id for a new cluster."""
     if sys.platform == "win32" or os.geteuid() != 0:
         return Identity()
     try:
@@ -73,7 +75,7 @@ def _private_id() -> int:
 
 
 def idle_account() -> Identity:
-    """Return an account for `initdb` that, where `/proc` tells, has no process that could meddle meanwhile."""
+    """Return an account for `initdb` without other processes that could interfere (if `/proc` shows them)."""
     import pwd
 
     busy = set()

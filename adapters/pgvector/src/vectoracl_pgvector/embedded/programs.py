@@ -59,10 +59,12 @@ class Programs:
         prefix: Sequence[str] = (),
         pass_fds: tuple[int, ...] = (),
     ) -> str:
-        """Run one of the programs inside *cwd* for at most *timeout* seconds and return what it wrote.
+        """Run a program in *cwd* for at most *timeout* seconds and return its output.
 
-        It gets a session of its own, so that Ctrl-C at the caller's terminal reaches the caller only.
-        Raises: StoreError if it fails.
+        It runs in a separate session, so that Ctrl-C at the caller's terminal reaches only the caller.
+
+        Raises:
+            StoreError: The program failed.
         """
         command = [*prefix, str(self.folder / name), *arguments]
         code, text = _run(command, identity or self.identity, cwd=cwd, timeout=timeout, pass_fds=pass_fds)
@@ -71,10 +73,13 @@ class Programs:
         return text
 
     def initdb(self, stage: Path, *arguments: str) -> None:
-        """Make a cluster in `stage/cluster`, with the password in `stage/password`.
+        """Create a cluster in `stage/cluster`, with the password in `stage/password`.
 
-        *stage* must be ours and hold nothing else; all of it belongs to the server's id afterwards.
-        Raises: ConfigError if there is no account to run under; StoreError.
+        *stage* must be ours and contain nothing else; all of it belongs to the server's id afterwards.
+
+        Raises:
+            ConfigError: There is no account to run under.
+            StoreError: `initdb` failed.
         """
         cluster, password = stage / "cluster", stage / "password"
         identity, prefix = self._account()
@@ -119,9 +124,10 @@ class Programs:
 
 
 def programs_for(postgres: int, identity: Identity) -> Programs:
-    """Return the programs of PostgreSQL *postgres* (16 or 18), in a place from which *identity* can run them.
+    """Return the programs of PostgreSQL *postgres* (16 or 18), in a folder from which *identity* can run them.
 
-    Raises: ConfigError if they are not installed, or cannot be run under this id and not be copied either.
+    Raises:
+        ConfigError: They are not installed, or can neither be run under this id nor be copied.
     """
     folder = installed(postgres)
     version = _version(folder, identity)
@@ -174,7 +180,7 @@ def _version(folder: Path, identity: Identity) -> str | None:
 def _caches() -> list[Path]:
     folders = [Path("/var/cache/vectoracl"), Path("/var/lib/vectoracl")]
     with suppress(OSError):
-        if Path("/tmp").stat().st_mode & stat.S_ISVTX:  # noqa: S108 - only where nobody can replace what is ours
+        if Path("/tmp").stat().st_mode & stat.S_ISVTX:  # noqa: S108 - only with the sticky bit, so others cannot replace our folder
             folders.append(Path("/tmp/vectoracl-root"))  # noqa: S108
     return folders
 
@@ -210,7 +216,7 @@ def _copied(folder: Path, cache: Path) -> Path | None:
 def _own_folder(path: Path) -> None:
     with suppress(FileExistsError):
         path.mkdir(mode=0o755)
-        path.chmod(0o755)  # ours, just made: mkdir's mode is cut by the umask
+        path.chmod(0o755)  # just created by us: the umask limits mkdir's mode
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise PermissionError("not a folder that only we can write")
@@ -225,7 +231,7 @@ def _copy(source: Path, target: Path, *, only: tuple[str, ...] = ()) -> None:
 
 
 def _open(copy: Path) -> None:
-    """Let everyone read our copy, whatever the modes were where it came from."""
+    """Make our copy readable for all users, whatever the modes of the original."""
     copy.chmod(0o755)
     for parent, folders, files in os.walk(copy):
         for name in (*folders, *files):
@@ -267,7 +273,7 @@ def _run(
         with process:
             text, _ = process.communicate(timeout=timeout)
     except BaseException as error:
-        # Also at Ctrl-C: nothing may go on writing into a folder that is about to be removed.
+        # Also at Ctrl-C: no process may continue to write into a folder that is about to be removed.
         with suppress(OSError):
             if sys.platform == "win32":
                 process.kill()
@@ -284,6 +290,6 @@ def _run(
 
 def _complaint(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    # The last lines may only say what is cleaned up, or what broke next; the cause is the first complaint.
+    # The last lines may only report the cleanup or later errors; the cause is the first error.
     causes = [line for line in lines if "FATAL:" in line or "PANIC:" in line or ": error: " in line]
-    return causes[0] if causes else lines[-1] if lines else "it said nothing"
+    return causes[0] if causes else lines[-1] if lines else "it wrote no output"

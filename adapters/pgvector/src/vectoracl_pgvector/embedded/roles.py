@@ -14,9 +14,9 @@ _ROLES = {
 
 
 def create_roles(connection: psycopg.Connection[tuple[object, ...]], password: Callable[[str], str]) -> None:
-    """Create or reset `vectoracl_owner` and `vectoracl_runtime`, as the bootstrap role. Can be run again.
+    """Create or reset `vectoracl_owner` and `vectoracl_runtime`, as the bootstrap role. Can be repeated.
 
-    Only a SCRAM verifier is sent, so that no password can turn up in the server's log.
+    Only a SCRAM verifier is sent, so that no password can appear in the server's log.
     """
     for role, attributes in _ROLES.items():
         name = f"vectoracl_{role}"
@@ -35,10 +35,13 @@ def create_roles(connection: psycopg.Connection[tuple[object, ...]], password: C
 
 
 def create_database(dsn: Callable[[str], str], name: str) -> None:
-    """Create database *name* with the extension `vector` and the schema `vectoracl`. Can be run again.
+    """Create the database *name* with the extension `vector` and the schema `vectoracl`. Can be repeated.
 
-    *dsn* maps a database's name to the bootstrap role's connection string. The owner role owns database and schema;
-    the runtime role may connect and owns nothing.
+    The owner role owns database and schema; the runtime role may connect and owns nothing.
+
+    Args:
+        dsn: Maps a database's name to the bootstrap role's connection string.
+        name: The database's name.
     """
     identifier, owner = sql.Identifier(name), sql.Identifier("vectoracl_owner")
     with psycopg.connect(dsn("postgres"), autocommit=True) as connection:

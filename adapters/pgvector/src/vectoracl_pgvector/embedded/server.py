@@ -38,11 +38,14 @@ DATABASE = "vectoracl"
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedServer:
-    """What a running server offers.
+    """A running server. It contains no password, so neither does its repr.
 
-    `data` is the folder of the configuration; `socket_dir` holds the unix socket, None where there are none; `host`
-    is "127.0.0.1" if it listens on TCP and "" if not; `port` is the port of both; `version` is like "18.4".
-    It holds no password, so neither does its repr.
+    Attributes:
+        data: The folder of the configuration.
+        socket_dir: The folder of the unix socket; None on systems without unix sockets.
+        host: "127.0.0.1" if the server listens on TCP, else "".
+        port: The port, for both.
+        version: The version, for example "18.4".
     """
 
     data: Path
@@ -52,9 +55,10 @@ class EmbeddedServer:
     version: str
 
     def dsn(self, role: Role, dbname: str = DATABASE, *, tcp: bool = False) -> str:
-        """Return the connection URI of *role*, which holds its password; with *tcp*, through TCP.
+        """Return the connection URI of *role*, including its password; with *tcp*, through TCP.
 
-        Raises: ConfigError if the password's file is missing, or the server does not listen on TCP.
+        Raises:
+            ConfigError: The password's file is missing, or the server does not listen on TCP.
         """
         if tcp and not self.host:
             raise ConfigError("The embedded server does not listen on TCP: start it with tcp=True.")
@@ -66,18 +70,18 @@ class EmbeddedServer:
 
 
 class _Hold:
-    """This process's use of one server: how often it was started, and the lock that says so."""
+    """This process's use of one server: the number of starts, and the lock that registers it."""
 
     def __init__(self, lock: Lock) -> None:
         self.lock = lock
         self.count = 0
 
 
-_holds: dict[Path, _Hold] = {}  # an entry is read and changed under its folder's lock, which also keeps threads apart
+_holds: dict[Path, _Hold] = {}  # an entry is read and changed under its folder's lock, which also serialises threads
 
 
 def _after_fork() -> None:
-    """Forget the parent's uses in a forked child: it neither has nor ends them; it may start its own."""
+    """Forget the parent's uses in a forked child, which does not end them and may start its own."""
     _holds.clear()
 
 
@@ -92,17 +96,21 @@ def start(
     settings: Mapping[str, str] = MappingProxyType({}),
     tcp: bool = False,
 ) -> EmbeddedServer:
-    """Return the server of the folder *data*, which is made and started if need be, and use it until `release`.
+    """Return the server of the folder *data*, creating and starting it if needed, and use it until `release`.
 
-    *postgres* is the major version, 16 or 18. *settings* are PostgreSQL's own (`{"work_mem": "64MB"}`). With *tcp* it
-    also listens on a free port of 127.0.0.1. A server that runs already and was started with other settings is
-    restarted if nobody uses it, else refused.
+    A server that is already running with other settings is restarted if it has no users, else refused. The cluster is
+    always in *data*, even if root's PostgreSQL, which runs under a separate id, cannot enter its parent folders; see
+    `programs`.
 
-    The cluster always lies in *data*, also where root's PostgreSQL, which runs under an id of its own, cannot walk
-    there; `embedded_programs` says how.
+    Args:
+        data: The folder.
+        postgres: The major version, 16 or 18.
+        settings: PostgreSQL settings, for example `{"work_mem": "64MB"}`.
+        tcp: Also listen on a free port of 127.0.0.1.
 
-    Raises: ConfigError if the folder, the settings or the installation do not permit it; StoreError if PostgreSQL
-    fails.
+    Raises:
+        ConfigError: The folder, the settings or the installation do not permit it.
+        StoreError: PostgreSQL failed.
     """
     folder = Folder(Path(data).expanduser().resolve())
     check(settings)
@@ -135,15 +143,19 @@ def start(
 
 
 def release(server: EmbeddedServer) -> None:
-    """End one use of *server* by this process; when none is left in any process, stop it. Can be called again."""
+    """End one use of *server* by this process; the last use in any process stops it. Can be called repeatedly."""
     _leave(server.data, every=False)
 
 
 def stop(data: Path, *, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
-    """Stop the server of the folder *data* now, whoever uses it; its data stays. Nothing happens if none runs.
+    """Stop the server of the folder *data* now, even if it is in use; its data stays. Does nothing if none is running.
 
-    *mode* is `pg_ctl`'s: "smart" waits for the clients, "fast" ends them, "immediate" also skips the checkpoint.
-    Raises: StoreError if it does not stop.
+    Args:
+        data: The folder.
+        mode: `pg_ctl`'s mode: "smart" waits for clients, "fast" ends them, "immediate" also skips the checkpoint.
+
+    Raises:
+        StoreError: The server did not stop.
     """
     folder = Folder(Path(data).expanduser().resolve())
     if not folder.cluster.exists():
@@ -196,7 +208,7 @@ def _offers(run: Run, settings: Mapping[str, str], *, tcp: bool) -> bool:
 
 @without_context
 def _provision(folder: Folder, server: EmbeddedServer) -> None:
-    """Make the roles and the database. It can be interrupted at any place and run again."""
+    """Create the roles and the database. It can be interrupted anywhere and repeated."""
     try:
         with psycopg.connect(server.dsn("bootstrap", "postgres"), autocommit=True) as connection:
             create_roles(connection, lambda role: folder.password(role, make=True))
