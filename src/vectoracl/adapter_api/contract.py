@@ -44,11 +44,11 @@ GRADES: tuple[Grade, ...] = ("none", "predicate", "partition", "engine", "creden
 
 
 class Request(Generic[R_co]):
-    """One thing to be performed by a port, as data; `reply = yield from request` is typed.
+    """A request to a port, as frozen data that compares equal; `reply = yield from request` is typed.
 
-    `port` is the performer's name: "store" for an adapter's own requests, else one of the core's ports. `partition`
-    is the one partition that a request to a store touches; None only for requests that touch no rows. `writes` is
-    whether it changes rows: what fails after such a request was performed did not leave everything as it was.
+    Attributes:
+        port: The name of the port that performs it: "store" for an adapter's requests, or one of the core's ports.
+        partition: The one partition that it touches; None only for a request that touches no rows.
     """
 
     __slots__ = ()
@@ -57,7 +57,11 @@ class Request(Generic[R_co]):
 
     @property
     def writes(self) -> bool:
-        """Whether the request changes rows."""
+        """Whether the request changes rows.
+
+        Where a write takes several requests, those that change rows return True: if a later one fails, the error says
+        that something may have been applied (`sent` is "unknown"), and the core does not write a second time.
+        """
         return False
 
     def __iter__(self) -> Generator[Request[Any], Any, R_co]:
@@ -70,16 +74,29 @@ Flow = Generator[Step, Any, R]
 
 
 class Port(Protocol):
-    """Performs requests, sync, for as many threads as like. Every exception it raises is a VectorACLError.
+    """Performs requests, sync; any number of threads may call it at the same time.
 
-    That is a StoreError as a rule, without the client's own text, which quotes rows and parameters. To make a port
-    is to contact the store; what that raises is wrapped by the core.
+    Every exception that it raises is a VectorACLError, as a rule a StoreError without the client's text, which quotes
+    rows and parameters. `StoreError.sent` is "no" only where certainly nothing was applied, otherwise "unknown".
+    Making a port may contact the store; the core wraps what that raises.
+
+    Attributes:
+        parallel: The number of requests of one flow step that it performs concurrently.
     """
 
     parallel: int
 
     def execute(self, request: Any, timeout: float | None) -> Any:
-        """Perform *request* within *timeout* seconds (None: the port's own limit) and return its reply."""
+        """Perform *request* as one transaction and return its reply.
+
+        Args:
+            request: A request of the adapter's flows.
+            timeout: The rest of the caller's limit in seconds; None for the port's default.
+
+        Raises:
+            DeniedError: A row outside of the scope would be overwritten; nothing was.
+            StoreError: The client failed or the time is up (code "timeout").
+        """
         ...
 
     def close(self) -> None:
@@ -102,7 +119,7 @@ class AsyncPort(Protocol):
 
 
 class OneProcess:
-    """What ports over a client are: open until they are closed, in the process that made them and in no other."""
+    """A base of ports over a client: usable until it is closed, and only in the process that made it."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -117,9 +134,9 @@ class OneProcess:
 
 
 class Threaded:
-    """An async port over a sync one, in threads: for a client that has no async form.
+    """An async port that performs requests of a sync port in threads, for a client without an async form.
 
-    A call that is cancelled goes on in its thread, so a write of it may still be applied.
+    A call that is cancelled continues in its thread, so its write may still be applied.
     """
 
     def __init__(self, port: Port) -> None:
@@ -148,19 +165,36 @@ class Threaded:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an adapter, as configured, can do. What is not declared is refused by the core before any I/O.
+    """The abilities of an adapter, as configured. The core refuses what is not declared, before any I/O.
 
-    `grade` is the isolation grade that is claimed; the posture has to reach it at start-up. `metric` and `dimension`
-    describe the vectors. `operations` are the actions and `predicates` the nodes of filters that the adapter performs
-    exactly, each by name: nothing is declared by default, so what comes to the library later is refused until an
-    adapter names it. `count`: "exact", "paged" (exact, by several requests) or "none"; `facets` likewise, of an
-    adapter that is `Faceted`. `max_batch` is the most records of one upsert. `lexical_scores` says what a lexical score
-    is worth beside one of another partition: "comparable" where it depends on the chunk alone, "partition" where
-    statistics of the partition's own texts are in it (BM25); the latter are not merged. `tuning` maps the name of a
-    per-query setting to its smallest and largest value.
-    `parallel` is how many requests of one handle may run side by side. `verbatim` says that `Upsert.verbatim` is
-    honoured, so that a store can be the target of `vectoracl copy`. `vectors` is how exactly vectors are kept: "single"
-    is float32, "half" float16; with the metric "cosine" only the direction has to be kept.
+    Attributes:
+        grade: The isolation grade that is claimed: "predicate" where a condition is all that separates two tenants,
+            "partition" where each has a separate part, "engine" where the store itself refuses a forgotten scope,
+            "credential" where each tenant has a credential. The posture has to reach it at start-up.
+        metric: The metric of the vectors.
+        dimension: The number of components of a vector.
+        operations: The actions that the adapter performs. None is declared by default, so an action that is added to
+            the library later is refused until the adapter names it.
+        predicates: The nodes of filters that the adapter compiles exactly; none by default either.
+        queries: The kinds of queries.
+        lexical_scores: "comparable" if a lexical score depends on the chunk alone, so that scores of several
+            partitions are merged; "partition" if it depends on statistics of the partition (BM25).
+        count: "exact", "paged" (exact, by several requests) or "none".
+        facets: The same for counts by value; needs a `Faceted` adapter.
+        exact: Whether `Search.exact` is possible.
+        group_by: Whether `Search.group_by` is possible.
+        delete_counts: Whether `delete` returns the number of deleted rows.
+        atomic_upsert: Whether an upsert writes all records or none.
+        atomic_replace: Whether readers see a document either before or after its replacement.
+        visible: Whether a write is visible to the next read ("immediate") or later ("eventual").
+        max_batch: The most records of one write.
+        max_k: The largest `Search.k`.
+        deadlines: What stops a request whose time is up: the server, the client or nothing.
+        parallel: The number of requests of one handle that may run concurrently.
+        tuning: The smallest and the largest value of each setting of a query, by its name.
+        verbatim: Whether `Upsert.verbatim` is honoured, so that the store can be the target of `vectoracl copy`.
+        vectors: The precision of stored vectors: "single" is float32, "half" is float16. With the metric "cosine"
+            only the direction has to be kept.
     """
 
     grade: Grade
@@ -190,20 +224,22 @@ class Capabilities:
 class Adapter(Protocol):
     """The flows of one store. Each operation names one partition, and every request of its flow the same one.
 
-    A predicate was checked before it comes here: its fields are declared or of the tag (`fields.TAG_FIELDS`, with
-    "@docgen", which is computed), its values are of the field's type, datetimes aware and in UTC. Metadata may be
-    stored as `prepare.dump_metadata` writes it, which `prepare.load_metadata` reads.
+    The core has checked each predicate: its fields are declared or belong to the tag (`TAG_FIELDS`, with "@docgen",
+    see `Tag.docgen`), and its values have the field's type. Datetimes are aware and in UTC; `datetime_text` is a form
+    whose order as text is their order in time. Metadata may be stored as `dump_metadata` writes it, which
+    `load_metadata` reads.
     """
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this adapter, as configured, can do."""
+        """The abilities of this adapter, as configured."""
         ...
 
     def search(self, operation: Search) -> Flow[Found]:
-        """Rank inside the scope; each leg of a hybrid query, and the statistics of a lexical one, inside it too.
+        """Rank the rows inside the scope; that includes each leg of a hybrid query and the statistics of a lexical one.
 
-        A `HybridQuery` is the reciprocal rank fusion (`queries.RRF_K`) of its two legs.
+        No reply of a port has more rows than are asked for, so rank in the store or in the port, not in the flow. A
+        `HybridQuery` is the reciprocal rank fusion (`RRF_K`) of its two legs.
         """
         ...
 
@@ -236,12 +272,16 @@ class Adapter(Protocol):
         ...
 
     def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
-        """Rank over all partitions, for `hazmat` only. Raises RefusedError where there is no operator's access."""
+        """Rank over all partitions, for `hazmat` only.
+
+        Raises:
+            RefusedError: The adapter has no unscoped search.
+        """
         ...
 
 
 class Faceted(Protocol):
-    """What an `Adapter` has too that can count by the values of a field; it declares that as `Capabilities.facets`."""
+    """An `Adapter` that counts by the values of a field, and declares it as `Capabilities.facets`."""
 
     def facets(self, operation: Facets) -> Flow[list[Facet]]:
         """Return every value of the field with its number of rows, exactly, or more than `most` of them."""
@@ -258,28 +298,34 @@ def flow_of(adapter: Adapter, operation: Operation) -> Flow[Any]:
 
 
 class Operator(Protocol):
-    """What an operator does to a store with its own credentials; blocking, used by the command line only."""
+    """The operator's access to a store, with separate credentials; blocking, used by the command line only."""
 
     def plan(self, *, adopt: str | None = None) -> str:
-        """Return, as text that can be run, what `provision` would do."""
+        """Return the statements that `provision` would run, as text that can be run."""
         ...
 
     def provision(
         self, *, adopt: str | None = None, progress: Progress | None = None, adopted: Adopted | None = None
     ) -> list[str]:
-        """Create or update what the adapter needs; return what was done, a line each. Can be run again.
+        """Create or update what the adapter needs. Can be run again.
 
-        With *adopt* what is called so is then copied in; *adopted*, which comes with it from `hazmat.adopt` only, is
-        kept up to date meanwhile. An operator without that parameter is not given it, and the record has no figures.
+        Args:
+            adopt: The name of a table or collection whose rows are then imported.
+            progress: Called while rows are imported.
+            adopted: The figures of the import, kept up to date; passed by `hazmat.adopt` to operators that have this
+                parameter. Without it the audit record has no figures.
+
+        Returns:
+            A line for each thing that was done.
         """
         ...
 
     def tenants(self) -> list[TenantInfo]:
-        """List the tenants with their size and tier, and what is advised."""
+        """List the tenants with their size, their tier and advice."""
         ...
 
     def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
-        """Give *tenant* a physical part of its own while reads and writes go on."""
+        """Move *tenant* to a separate physical part while reads and writes continue."""
         ...
 
     def demote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
@@ -293,26 +339,35 @@ class Operator(Protocol):
 
 @runtime_checkable
 class TenantRemover(Protocol):
-    """An `Operator` that can delete a tenant: that of every store should be one."""
+    """An `Operator` that can delete a tenant, as that of every store should."""
 
     def remove(self, tenant: str) -> list[str]:
         """Delete *tenant* from the store: all of its rows, its credential, and its name wherever the adapter wrote it.
 
-        That is rows of every version and state (also staged ones and those that expired), the parts that are named
-        after it (shard, partition, namespace, tenant), marks of moves and writes that were broken off, and files of
-        the adapter's own. Returns what was done, a line each; no lines where the store holds nothing of the tenant.
-        Can be repeated after any interruption, and then finishes. Writes of the tenant that go on meanwhile either end
-        before the removal and are gone, or bring the tenant back whole where the store makes tenants by writing.
-        Raises: InvalidTenantError; StoreError.
+        These are rows of every version and state (also staged and expired ones), the parts that are named after it
+        (shard, partition, namespace, tenant), marks of interrupted moves and writes, and the adapter's files. Can be
+        repeated after any interruption, and then finishes. Concurrent writes of the tenant either end before the
+        removal and are gone, or bring the tenant back whole where the store makes tenants by writing.
+
+        Returns:
+            A line for each thing that was done; none where the store holds nothing of the tenant.
+
+        Raises:
+            InvalidTenantError: *tenant* cannot be a tenant's name.
+            StoreError: The store failed.
         """
         ...
 
 
 @runtime_checkable
 class TenantKeeper(TenantRemover, Protocol):
-    """An `Operator` of a store that keeps a part for each tenant, which has a life of its own. Each can be repeated.
+    """An `Operator` of a store that keeps a part for each tenant and manages its lifecycle.
 
-    All return what was done, a line each. Raises: RefusedError with what to do instead, InvalidTenantError.
+    Every method can be repeated, and returns a line for each thing that was done.
+
+    Raises:
+        RefusedError: The store cannot do it; the message says what to do instead.
+        InvalidTenantError: *tenant* cannot be a tenant's name.
     """
 
     def create(self, tenant: str) -> list[str]:
@@ -370,12 +425,16 @@ class TenantInfo:
 
 @dataclass(frozen=True, slots=True)
 class OpenContext:
-    """What the core gives to an adapter when it is opened.
+    """The context in which an adapter is opened.
 
-    `name` is the store's name in config, `fields` the declared metadata, `base` the folder against which relative
-    paths of the config are read, `debug_errors` whether clients' exceptions are attached as causes, `client` what the
-    application passed to `connect(clients=…)` for this store (pgvector: its own pool). `embedder` is the identity of
-    the configured embedder, which `provision` keeps in the store (`notes.learned`) and the posture returns.
+    Attributes:
+        name: The store's name in the configuration.
+        fields: The declared metadata fields and their types.
+        base: The folder that relative paths of the configuration start from.
+        debug_errors: Whether clients' exceptions are attached as causes.
+        client: The object that the application passed to `connect(clients=…)` for this store, such as a pool.
+        embedder: The identity of the configured embedder. `provision` keeps it in the store, and the posture returns
+            it.
     """
 
     name: str
@@ -388,12 +447,18 @@ class OpenContext:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An adapter with the makers of its ports; a port is made at first use, in the process that uses it.
+    """An adapter with the makers of its ports. A port is made at its first use, in the process that uses it.
 
-    `server` describes the store for reports (filled after the first contact). `places` says where the rows are, given
-    the store's port, as texts of which two stores share one only if they are the same: what the server says of itself
-    where it does (see `places`, also for replicas). It raises what the port raises. `kept` says whether the rows are
-    there after the process: a store in its memory is not.
+    Attributes:
+        adapter: The flows.
+        port: Makes the sync port.
+        aport: Makes the async port; see `Threaded`.
+        operator: Makes the operator's access, for `vectoracl provision` and `tenants`; None if there is none.
+        server: Describes the store for reports; called after the first contact.
+        places: Says where the rows are, given the store's port: as texts of which two stores share one only if they
+            are the same store (see `address` and `replica`). `vectoracl copy` recognises a store by them. Raises what
+            the port raises.
+        kept: Whether the rows outlive the process.
     """
 
     adapter: Adapter

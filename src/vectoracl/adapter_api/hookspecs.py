@@ -1,7 +1,7 @@
-"""What an adapter's plugin module implements; the whole of it fits one screen.
+"""The hooks that an adapter's plugin module implements.
 
 A distribution names its module in the entry point group "vectoracl", under the adapter's name. Only the module of an
-adapter that config names is ever imported.
+adapter that a configuration names is ever imported.
 """
 
 from __future__ import annotations
@@ -22,63 +22,87 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class AdapterSpec:
-    """The hooks of one adapter."""
+    """The hooks of one adapter. The bodies are never called; pluggy reads the signatures."""
 
     @hookspec(firstresult=True)
     def vectoracl_config_model(self) -> type[BaseModel]:
-        """Return the pydantic model of `[stores.NAME]` (without the core's keys); `extra="forbid"`."""
-        raise NotImplementedError  # a specification has no body; pluggy never calls it
+        """Return the pydantic model of `[stores.NAME]`, a subclass of `Model`, without the core's keys."""
+        raise NotImplementedError
 
     @hookspec(firstresult=True)
     def vectoracl_open(self, config: Any, context: OpenContext) -> Opened:
-        """Return the adapter and the makers of its ports. Contacts nothing. Raises: ConfigError."""
-        raise NotImplementedError  # likewise
+        """Return the adapter and the makers of its ports; contact nothing.
+
+        Args:
+            config: An instance of the model that `vectoracl_config_model` returns.
+            context: The store's name, its declared fields and the folder of the configuration.
+
+        Raises:
+            ConfigError: The settings contradict each other.
+        """
+        raise NotImplementedError
 
     @hookspec(firstresult=True)
     def vectoracl_describe(self) -> Capabilities:
-        """Return what the adapter can do at best, for `vectoracl adapters`; contacts nothing."""
-        raise NotImplementedError  # likewise
+        """Return the most that the adapter can do, for `vectoracl adapters`; contact nothing."""
+        raise NotImplementedError
 
-    # What follows is for the command line, and optional.
+    # The other hooks are optional; the command line calls them.
 
     @hookspec(firstresult=True)
     def vectoracl_rules(self) -> Sequence[Rule]:
         """Return every rule of the posture check, for `vectoracl check --explain`."""
-        raise NotImplementedError  # likewise
+        raise NotImplementedError
 
     @hookspec(firstresult=True)
     def vectoracl_inspect(
         self, dsn: str, table: str | None, role: str | None, tenant_column: str | None
     ) -> Mapping[str, Posture]:
-        """Look at a store that vectoracl never provisioned; changes nothing. Keys are names of tables, for people.
+        """Return the posture of each table of a database that vectoracl did not provision; change nothing.
 
-        *table* limits it to one ("schema.table"), *role* is whom to judge if not the one that connects, and
-        *tenant_column* stands for the guess. Raises: RefusedError if there is nothing to look at; StoreError.
+        Args:
+            dsn: The address of the database.
+            table: The only table to inspect ("schema.table"); None for all.
+            role: The role to judge; None for the one that connects.
+            tenant_column: The column that holds the tenant; None to guess it.
+
+        Raises:
+            RefusedError: There is nothing to inspect.
+            StoreError: The database cannot be read.
         """
-        raise NotImplementedError  # likewise
+        raise NotImplementedError
 
     @hookspec(firstresult=True)
     def vectoracl_demo_attacks(self, config: Any, context: OpenContext, forging: AttackContext) -> Sequence[Attempt]:
-        """Try what goes around the API on the live store: untagged write, other tenant's tag, stale connection.
+        """Attack the live store past the API, for `vectoracl demo`; leave nothing behind, even if an attack succeeds.
 
-        For `vectoracl demo`. Leaves nothing behind, also where an attack succeeds. Raises: StoreError.
+        Attacks are an untagged write, another tenant's tag, a stale connection.
+
+        Raises:
+            StoreError: The store cannot be reached.
         """
-        raise NotImplementedError  # likewise
+        raise NotImplementedError
 
     @hookspec(firstresult=True)
     def vectoracl_template(self, settings: Mapping[str, Any], dimension: int, name: str) -> str:
         """Return `[stores.main]` as commented TOML, for `vectoracl init` and `vectoracl demo`.
 
-        *settings* are keys that say where the store is, from `vectoracl_demo_place` (see `toml_text.lines`); empty for
-        the example of `init`. *name* is what a table or collection is called after.
+        Args:
+            settings: Keys that say where the store is, from `vectoracl_demo_place`; empty for the example of `init`.
+            dimension: The dimension of the vectors.
+            name: The name of a table or collection.
         """
-        raise NotImplementedError  # likewise
+        raise NotImplementedError
 
     @hookspec(firstresult=True)
     def vectoracl_demo_place(self, dimension: int, say: Callable[[str], None]) -> DemoStore:
-        """Find or start what `vectoracl demo --store` runs on: an address in the environment first.
+        """Find or start the server of `vectoracl demo --store`; an address in the environment comes first.
 
-        *dimension* is that of the vectors to come; *say* hears what takes long. Raises: RefusedError with what would
-        change it, where there is nothing.
+        Args:
+            dimension: The dimension of the vectors to come.
+            say: Prints a line about what takes long.
+
+        Raises:
+            RefusedError: There is no server; the message names what would provide one.
         """
-        raise NotImplementedError  # likewise
+        raise NotImplementedError

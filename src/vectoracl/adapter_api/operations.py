@@ -1,7 +1,7 @@
-"""What an adapter is asked to do, as data. Each operation names one partition; the core fans out and merges.
+"""The operations of an adapter, as data. Each names one partition; the core fans out and merges.
 
-`scope` is the predicate of the partition's grant; `where` is the caller's. Both apply, each as an operand of its
-own, next to the partition: an adapter never merges their parts and never leaves one out.
+`scope` is the predicate of the partition's grant; `where` is the caller's. Partition, scope and where are three
+separate conditions that all have to hold: an adapter never merges their parts and never leaves one out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def refs_by_document(refs: Sequence[ChunkRef]) -> tuple[list[str], dict[str, lis
 
 
 class Position(NamedTuple):
-    """Where a scan goes on: after this key of one partition."""
+    """The key of one partition after which a scan continues."""
 
     document: str
     generation: int
@@ -47,12 +47,21 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Rank the rows that match and return the best.
+    """Rank the rows that match and return the best, in the order of their scores.
 
-    `k` counts hits; with `group_by` it counts documents, best first by their best hit, of each of which up to
-    `per_group` hits come back. The answer is in the order of the scores, grouped or not.
-    `min_score` drops hits below it (in the core's higher-is-better score). `exact` demands exact ranking. `tuning`
-    holds settings that the adapter declared (see `Capabilities.tuning`).
+    Attributes:
+        partition: The tenant.
+        scope: The rows that the principal may read.
+        where: The rows that the caller wants.
+        query: A vector, words, or both.
+        k: The number of hits; with `group_by` the number of documents, ranked by their best hit.
+        include: The parts of a hit to return in addition to its tag; the other parts are None.
+        min_score: The lowest score. A higher score is always better: cosine similarity, inner product, or minus the
+            L2 distance.
+        group_by: "document" to return up to `per_group` hits of each document, still ordered by score.
+        per_group: The number of hits of each document.
+        exact: Whether approximate ranking is refused.
+        tuning: Settings that the adapter declared, see `Capabilities.tuning`.
     """
 
     partition: str
@@ -69,15 +78,15 @@ class Search:
 
 
 MAX_FETCHED = 10_000
-"""How many rows one fetch returns at most."""
+"""The most rows of one fetch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
     """Return the chunks named by `refs`; those that are absent or not permitted are left out alike.
 
-    A bare chunk id may be carried by any number of documents: more than `most` rows are refused by the core, so that
-    an adapter need not return more than one row beyond that.
+    Any number of documents may have a chunk with one id. The core refuses more than `most` rows, so an adapter need
+    not return more than `most + 1`.
     """
 
     partition: str
@@ -97,16 +106,16 @@ class Count:
 
 
 MAX_FACETS = 10_000
-"""How many values of a field one partition may have, to be counted by them."""
+"""The most values of a field in one partition that are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facets:
     """Return every value that `field` has among the rows that match, with the number of rows that have it, exactly.
 
-    `field` is a declared metadata field of keywords, numbers or booleans, or a list of them, or "@document". What a
-    value is, `meaning.values_of` says: a row with a list counts once for each of its different elements. In any order.
-    More than `most` values are refused by the core, so that an adapter need not return more than one beyond that; it
+    `field` is a declared metadata field of keywords, numbers or booleans, or a list of them, or "@document". A row with
+    a list counts once for each of its different elements (`vectoracl.filters.semantics.values_of` defines a value). The
+    order is free. The core refuses more than `most` values, so an adapter need not return more than `most + 1`; it
     never returns some of them as if they were all.
     """
 
@@ -135,12 +144,12 @@ class Upsert:
 
     The generation in a record's tag is a placeholder: the store's current generation of each document is kept, and a
     new document starts with 0. Raises DeniedError, with nothing written, if an existing chunk is outside of `scope`;
-    the core adds the decision's id. Every write passes `prepare.check_tagged` before it becomes a request.
+    the core adds the decision's id. Every write passes `check_tagged` before it becomes a request.
 
-    `verbatim` is for `hazmat.operate` alone (`vectoracl copy`), no handle sets it: the records are rows of another
+    `verbatim` is set by `hazmat.operate` alone (`vectoracl copy`), never by a handle: the records are rows of another
     store and every part of their tags is kept, the generation too, whatever generation the document has here; each
     document comes in one generation. The scope is then everything. Writing the same records again changes nothing.
-    Only adapters with `Capabilities.verbatim` are asked.
+    The core sets it only for adapters with `Capabilities.verbatim`.
     """
 
     partition: str
@@ -166,7 +175,8 @@ class Replace:
 class Delete:
     """Delete by exactly one selector: chunks, a document, or a predicate.
 
-    What `scope` does not permit is left alone and not counted: unlike the other writes a delete is not denied for it.
+    Rows that `scope` does not permit are neither deleted nor counted; unlike other writes, a delete is not denied for
+    them.
     """
 
     partition: str
@@ -237,7 +247,10 @@ def selected_by(operation: Operation) -> Predicate | tuple[ChunkRef, ...]:
 
 
 class Found(NamedTuple):
-    """What a search flow returns: hits best first, and whether they are min(k, visible) hits."""
+    """The result of a search flow: hits, best first; `complete` unless there may be fewer than min(k, visible) hits.
+
+    `shortfall` gives the reason where the result is not complete.
+    """
 
     hits: list[Hit]
     complete: bool = True
@@ -245,7 +258,7 @@ class Found(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What fetch and scan flows return: hits in key order; `more` says whether a scan has further rows."""
+    """The result of a fetch or scan flow: hits in key order, and whether a scan has `more` rows."""
 
     hits: list[Hit]
     more: bool = False

@@ -47,7 +47,14 @@ class Rules(dict[str, Rule]):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not as it has to be: where (`subject`), what (`message`), and what mends it (`fix`)."""
+    """One deviation from the required configuration.
+
+    Attributes:
+        rule: The rule that it breaks.
+        subject: Where it is, for example the name of a table.
+        message: What is wrong.
+        fix: The statement or the step that fixes it.
+    """
 
     rule: Rule
     subject: str

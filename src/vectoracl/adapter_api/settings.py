@@ -12,13 +12,13 @@ from vectoracl.errors import ConfigError, without_context
 
 
 class Model(BaseModel):
-    """The base of every model of a configuration: unknown keys are errors and input is never quoted."""
+    """The base of every model of a configuration: unknown keys are errors, and errors quote no input."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True, validate_default=True)
 
 
 class Secret(Model):
-    """A secret: text, `{ env = "NAME" }` or `{ file = "path" }`. Read when it is needed; repr shows nothing."""
+    """A secret: text, `{ env = "NAME" }` or `{ file = "path" }`. Read when it is needed; its repr shows nothing."""
 
     text: SecretStr | None = None
     env: str | None = None
@@ -37,7 +37,14 @@ class Secret(Model):
 
     @without_context
     def reveal(self, base: Path | None = None) -> str:
-        """Return the secret; *base* is the folder of relative paths. Raises: ConfigError that names the source."""
+        """Return the secret.
+
+        Args:
+            base: The folder that a relative `file` starts from; None for the current one.
+
+        Raises:
+            ConfigError: The source, which the message names, is missing, unreadable or empty.
+        """
         if self.text is not None:
             return self.text.get_secret_value()
         if self.env is not None:
