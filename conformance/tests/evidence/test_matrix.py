@@ -21,6 +21,7 @@ SCOPE = SqlScope(
     {("vectoracl", "chunks"): "tenant_id", ("vectoracl", "chunks_tenants"): "tenant_id"},
     "vectoracl.tenant",
     frozenset({("vectoracl", "digest")}),
+    operators=frozenset({"public.<=>"}),
 )
 JUDGE = sql_judge(SCOPE)
 

@@ -19,7 +19,9 @@ from vectoracl_pgvector.embedded.server import EmbeddedServer
 from pgvector_support.stores import Store
 
 SCOPE = SqlScope(
-    {("vectoracl", "chunks"): "tenant_id", ("vectoracl", "chunks_tenants"): "tenant_id"}, "vectoracl.tenant"
+    {("vectoracl", "chunks"): "tenant_id", ("vectoracl", "chunks_tenants"): "tenant_id"},
+    "vectoracl.tenant",
+    operators=frozenset({"public.<=>"}),
 )
 WHERE = (F.year > 3) & ((F.lang == "en") | F.tags.contains_any(["x"])) & F.ok.in_([True]) & F.when.is_missing()
 

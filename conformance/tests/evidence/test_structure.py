@@ -22,8 +22,9 @@ from vectoracl_conformance.evidence.structure import Proof, by_carries, grade_st
 
 T = "tenant-1"
 SCOPE = SqlScope(
-    {("v", "chunks"): "tenant_id", ("v", "docs"): "tenant_id"}, "v.tenant", frozenset({("v", "versions")}), default="v"
-)
+    {("v", "chunks"): "tenant_id", ("v", "docs"): "tenant_id"}, "v.tenant", frozenset({("v", "versions")}),
+    operators=frozenset({"public.<=>"}), default="v",
+)  # fmt: skip
 IN_FORCE = Settings(values={"v.tenant": Setting(T, local=True), "search_path": Setting("pg_catalog", local=True)})
 NO_PATH = Settings(values={"v.tenant": Setting(T, local=True)})
 
@@ -41,6 +42,7 @@ RIGHT = [
     "SELECT * FROM v.chunks WHERE (tenant_id = $1 AND (a OR b))",
     "SELECT * FROM v.chunks WHERE ((tenant_id = 'tenant-1')) -- a comment\n AND NOT x /* OR /* nested */ 1=1 */",
     "SELECT * FROM v.chunks WHERE tenant_id OPERATOR(pg_catalog.=) $1",
+    "SELECT * FROM v.chunks WHERE tenant_id = $1 ORDER BY e OPERATOR(public.<=>) $2 LIMIT 5",
     "SELECT * FROM v.chunks WHERE tenant_id = ANY ($3::text[])",
     "SELECT * FROM v.chunks WHERE tenant_id = ANY ($4)",
     "SELECT * FROM v.chunks WHERE tenant_id IN ($1)",
@@ -169,6 +171,9 @@ WRONG = [
     "SELECT * FROM pg_catalog.pg_stats",
     "SELECT lo_get(1), pg_read_file('x')",
     "SELECT * FROM v.chunks WHERE tenant_id = $1 AND a @#@ b",
+    "SELECT e OPERATOR(leaky.<=>) $2 FROM v.chunks WHERE tenant_id = $1",
+    "SELECT e OPERATOR(<=>) $2 FROM v.chunks WHERE tenant_id = $1",
+    "SELECT e OPERATOR(public.<->) $2 FROM v.chunks WHERE tenant_id = $1",
     "TABLE v.chunks",
     "SELECT * FROM (TABLE v.chunks) AS s WHERE tenant_id = $1",
     "SELECT * INTO copy FROM v.chunks WHERE tenant_id = $1",

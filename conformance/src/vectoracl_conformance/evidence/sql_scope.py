@@ -41,13 +41,15 @@ class SqlScope:
 
     `tables`: (schema, table) to the name of the tenant column. `setting`: what the policies read, None without
     policies. `free`: relations that hold no tenant's data. `functions`: names beyond PostgreSQL's own that read no
-    table. `default`: the schema of unqualified names while no search_path was set.
+    table, and `operators` the same of operators, each with its schema ("public.<=>"). `default`: the schema of
+    unqualified names while no search_path was set.
     """
 
     tables: Mapping[tuple[str, str], str]
     setting: str | None = None
     free: frozenset[tuple[str, str]] = frozenset()
     functions: frozenset[str] = frozenset()
+    operators: frozenset[str] = frozenset()
     default: str | None = None
 
 
@@ -65,9 +67,9 @@ class SqlJudge:
 
     @property
     def trusted(self) -> tuple[str, ...]:
-        """Name the relations and functions that are said to hold, or to read, no tenant's data."""
+        """Name the relations, functions and operators that are said to hold, or to read, no tenant's data."""
         relations = sorted(".".join(name) for name in self.scope.free)
-        return (*relations, *(f"{name}()" for name in sorted(self.scope.functions)))
+        return (*relations, *(f"{name}()" for name in sorted(self.scope.functions)), *sorted(self.scope.operators))
 
 
 def sql_judge(scope: SqlScope) -> SqlJudge:
@@ -192,7 +194,8 @@ class _Work:
     # --- names and values
 
     def _binding(self) -> Binding:
-        return Binding(self._column, self._is_tenant, self._is_only, self._names_setting, self.scope.functions)
+        return Binding(self._column, self._is_tenant, self._is_only, self._names_setting, self.scope.functions,
+                       self.scope.operators)  # fmt: skip
 
     def _column(self, name: Sequence[str]) -> str | None:
         """Return the tenant column of a relation, None if it holds no tenant's data. Raises: NotProvedError."""

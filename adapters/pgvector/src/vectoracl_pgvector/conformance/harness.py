@@ -34,7 +34,9 @@ from vectoracl_pgvector.requests import Statement, Transaction
 
 _SETTINGS = {"track_functions": "all", "fsync": "off"}
 _SCOPE = SqlScope(
-    {("vectoracl", "chunks"): "tenant_id", ("vectoracl", "chunks_tenants"): "tenant_id"}, "vectoracl.tenant"
+    {("vectoracl", "chunks"): "tenant_id", ("vectoracl", "chunks_tenants"): "tenant_id"},
+    "vectoracl.tenant",
+    operators=frozenset(("public.<=>", "public.<#>", "public.<->")),
 )
 _TABLE = '"vectoracl"."chunks"'
 _READ = re.compile(r'\bFROM "vectoracl"\."chunks"(?:, fused)? WHERE "tenant_id" = %s::text')

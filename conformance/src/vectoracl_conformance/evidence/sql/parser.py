@@ -27,6 +27,7 @@ class Binding:
     is_only: Callable[[Token], bool]
     names_setting: Callable[[str], bool]
     functions: frozenset[str]
+    operators: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,6 +414,12 @@ class Parser:
         if name[-1] not in known and ".".join(name) not in self._binding.functions:
             raise NotProvedError(f"the function {'.'.join(name)} is not known")
 
+    def _named_operator(self, items: Sequence[Item]) -> None:
+        """Judge the name in OPERATOR(…): an operator of another schema is a function that may read tables."""
+        parts = [item.text for item in items if isinstance(item, Token) and not item.mark(".")]
+        if parts[:1] != ["pg_catalog"] and ".".join(parts) not in self._binding.operators:
+            raise NotProvedError(f"the operator {'.'.join(parts)} is not known")
+
     def _group(self, context: str, env: frozenset[str]) -> Group:
         self._want("(")
         self._deep += 1
@@ -425,6 +432,8 @@ class Parser:
         else:
             items = self._items(frozenset(), env, commas=False, context=context)
             self._want(")")
+            if context == "operator":
+                self._named_operator(items)
             made = Group("(", tuple(items))
         self._deep -= 1
         return made
