@@ -19,6 +19,11 @@ from vectoracl import Chunk, F, testing
 from vectoracl.adapter_api.operations import Delete, Facets, Replace, Upsert
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.records import Record, Tag
+from vectoracl_conformance.adapter_tests.operations import (  # noqa: F401 - tests that run here too
+    test_a_narrowed_handle_cannot_overwrite_what_it_may_not_see,
+    test_an_update_keeps_identity_and_replaces_content,
+    test_readers_see_the_old_version_or_the_new_one,
+)
 from vectoracl_pgvector.compile import PgCompiler
 from vectoracl_pgvector.requests import Transaction
 
@@ -250,57 +255,6 @@ def test_a_setting_that_the_extension_lacks(acl: v.VectorACL, monkeypatch: pytes
     with pytest.raises(v.StoreError, match=r"pgvector 0\.8\.0 or later .* ALTER EXTENSION vector UPDATE") as caught:
         docs.search(np.ones(8))
     assert (caught.value.code, caught.value.sent) == ("pgvector_version", "no")
-
-
-def test_an_update_keeps_identity_and_replaces_content(acl: v.VectorACL) -> None:
-    docs = acl.scoped(ALICE)
-    docs.upsert([Chunk("c", "d", "old", np.ones(8))])
-    docs.upsert([Chunk("c", "d", "new", np.ones(8)), Chunk("c", "other", "else", np.ones(8))])
-    assert {(hit.document, hit.text) for hit in docs.fetch(["c"])} == {("d", "new"), ("other", "else")}
-    assert [hit.text for hit in docs.fetch([("d", "c")])] == ["new"]
-
-
-def test_a_narrowed_handle_cannot_overwrite_what_it_may_not_see(acl: v.VectorACL) -> None:
-    docs = acl.scoped(ALICE)
-    docs.upsert([Chunk("c", "d", "old", np.ones(8), metadata={"year": 1999})])
-    narrow = docs.narrow(F.year >= 2020)
-    fresh = Chunk("c", "d", "new", np.ones(8), metadata={"year": 2021})
-    for write in (lambda: narrow.upsert([Chunk("n", "d", "x", np.ones(8), metadata={"year": 2021}), fresh]),
-                  lambda: narrow.replace("d", [fresh]), lambda: narrow.replace("d", [])):  # fmt: skip
-        with pytest.raises(v.DeniedError) as denied:
-            write()
-        assert denied.value.decision_id
-    assert [(hit.id, hit.text) for hit in docs.scan()] == [("c", "old")]
-    assert narrow.delete(document="d").count == 0
-    assert docs.count() == 1
-
-
-def test_readers_see_the_old_version_or_the_new_one(acl: v.VectorACL) -> None:
-    docs = acl.scoped(ALICE)
-
-    def version(number: int, size: int) -> list[Chunk]:
-        return [Chunk(f"c{i}", "d", f"v{number}", np.ones(8) * (i + 1), position=number) for i in range(size)]
-
-    docs.replace("d", version(0, 7))
-    stop = threading.Event()
-    mixed: list[Any] = []
-
-    def read() -> None:
-        while not stop.is_set():
-            texts = [hit.text for hit in docs.search(np.ones(8), 50)]
-            if len(set(texts)) != 1 or len(texts) != 7 + int(texts[0][1:]) % 3:
-                mixed.append(texts)
-
-    readers = [threading.Thread(target=read) for _ in range(3)]
-    for reader in readers:
-        reader.start()
-    for number in range(1, 40):
-        docs.replace("d", version(number, 7 + number % 3))
-    stop.set()
-    for reader in readers:
-        reader.join()
-    assert mixed == []
-    assert {hit.tag.generation for hit in docs.scan()} == {39}
 
 
 def test_concurrent_writers_of_one_document_never_mix_generations(acl: v.VectorACL) -> None:

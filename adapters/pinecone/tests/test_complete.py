@@ -12,7 +12,8 @@ from vectoracl.adapter_api.operations import Found, Search, Upsert
 from vectoracl.engine.drivers import run
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.queries import HybridQuery, Lexical, VectorQuery
-from vectoracl.model.records import Record, Tag
+from vectoracl_conformance.adapter_tests.lost_rows import CASES, ROWS, records
+from vectoracl_conformance.adapter_tests.shapes import TENANT
 from vectoracl_pinecone import compile as compiled
 from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.config import PineconeConfig
@@ -20,8 +21,6 @@ from vectoracl_pinecone.requests import Query
 
 from pinecone_support.model import Model
 
-TENANT = "acme"
-ROWS = {"one": 3, "two": 2, "three": 1}
 SETTINGS = {"api_key": "none", "index": "i", "dimension": 2, "metric": "inner", "kind": "vector"}
 QUERIES: dict[str, Any] = {
     "vector": VectorQuery(np.array([1.0, 0.5], np.float32)),
@@ -52,32 +51,14 @@ def adapter(kind: str) -> PineconeAdapter:
 def searched(kind: str, lost: list[tuple[str, str]], k: int, per_group: int | None) -> Found:
     index = Index(*lost)
     for document, chunks in ROWS.items():
-        records = tuple(
-            Record(Tag(TENANT, document, f"c{n}", time=1.0, position=n), "apple", np.array([1.0, n], np.float32), {})
-            for n in range(chunks)
-        )
-        run(adapter(kind).upsert(Upsert(TENANT, ALWAYS, records)), {"store": index})
+        run(adapter(kind).upsert(Upsert(TENANT, ALWAYS, records(document, chunks, "apple"))), {"store": index})
     more: dict[str, Any] = {} if per_group is None else {"group_by": "document", "per_group": per_group}
     operation = Search(TENANT, ALWAYS, ALWAYS, QUERIES[kind], k, frozenset(), **more)
     return run(adapter(kind).search(operation), {"store": index})
 
 
 @pytest.mark.parametrize("kind", QUERIES)
-@pytest.mark.parametrize(
-    ("lost", "k", "per_group", "complete"),
-    [
-        ([], 10, None, True),
-        ([("two", "c1")], 10, None, False),
-        ([("two", "c1")], 5, None, True),  # five of six were found
-        ([], 10, 3, True),
-        ([("three", "c0")], 3, 1, False),  # a document
-        ([("three", "c0")], 2, 1, True),  # as many as were asked for
-        ([("one", "c1")], 3, 3, False),  # a chunk of one
-        ([("one", "c1")], 3, 2, True),
-        ([("one", "c1")], 3, 1, True),
-        ([(one, f"c{n}") for one, chunks in ROWS.items() for n in range(chunks)], 3, 1, False),  # everything
-    ],
-)
+@pytest.mark.parametrize(("lost", "k", "per_group", "complete"), CASES)
 @pytest.mark.parametrize("ids", [1000, 2])
 def test_what_the_ranking_lost_is_said(
     lost: list[tuple[str, str]],

@@ -16,6 +16,12 @@ from hypothesis import strategies as st
 import vectoracl as v
 from vectoracl import Chunk, F, hazmat, testing
 from vectoracl.model.records import Tag
+from vectoracl_conformance.adapter_tests import operations
+from vectoracl_conformance.adapter_tests.operations import (  # noqa: F401 - tests that run here too
+    test_a_narrowed_handle_cannot_overwrite_what_it_may_not_see,
+    test_a_narrowed_handle_deletes_what_the_filter_names_and_nothing_else,
+    test_an_update_keeps_identity_and_replaces_content,
+)
 from vectoracl_conformance.strategies import FIELDS, predicate, rows, unit
 from vectoracl_pinecone import writes
 
@@ -31,12 +37,7 @@ def pair(request: pytest.FixtureRequest, needle: Any) -> Any:
     """The same rows in the engine and in memory, for two tenants."""
     store = make(needle, metric=request.param, metadata=FIELDS, page=20)
     here = v.connect(store.config)
-    memory = v.connect(
-        {
-            "version": 1,
-            "stores": {"m": {"adapter": "memory", "dimension": 8, "metric": request.param, "metadata": FIELDS}},
-        }
-    )
+    memory = operations.reference(request.param)
     for acl in (here, memory):
         acl.scoped(ALICE).upsert(rows(60))
         acl.scoped(BOB).upsert(rows(20))  # the same ids, and the same vectors, as another tenant
@@ -68,18 +69,6 @@ def test_every_filter_means_what_the_reference_means(
     assert scans[0] == scans[1]
 
 
-def test_a_narrowed_handle_deletes_what_the_filter_names_and_nothing_else(pair: Any) -> None:
-    here, memory, _ = pair
-    for acl in (here, memory):
-        acl.scoped(BOB).upsert(rows(20))
-    where = (F.lang == "en") | F.tags.contains("z")
-    counts = [acl.scoped(BOB).narrow(F.year.exists()).delete(where=where).count for acl in (here, memory)]
-    assert counts[0] == counts[1] > 0
-    left = [[(hit.document, hit.id) for hit in acl.scoped(BOB).scan()] for acl in (here, memory)]
-    assert left[0] == left[1]
-    assert here.scoped(ALICE).count() == 60
-
-
 @pytest.fixture
 def acl(store: Provisioned) -> Any:
     with v.connect(store.config) as opened:
@@ -87,45 +76,18 @@ def acl(store: Provisioned) -> Any:
 
 
 def test_metadata_comes_back_as_it_was_written(acl: v.VectorACL) -> None:
-    docs = acl.scoped(ALICE)
     chunks = [
         changed(one, metadata={key: value for key, value in one.metadata.items() if key not in ("when", "year")})
         for one in rows(24)
     ]
-    docs.upsert(chunks)
-    back = {hit.id: hit for hit in docs.scan()}
-    for chunk in chunks:
-        hit = back[chunk.id]
-        assert (hit.metadata, hit.text, hit.position, hit.document) == (
-            chunk.metadata, chunk.text, chunk.position, chunk.document,
-        )  # fmt: skip
+    operations.assert_metadata_returns(acl, chunks)
 
 
 def test_a_field_that_is_declared_later_reads_what_was_written_before(acl: v.VectorACL, store: Provisioned) -> None:
-    shapes = [7, "7", True, [7, "x"], ["7"], {"a": 7}, 7.0, [True], []]
-    acl.scoped(ALICE).upsert(
-        [Chunk(str(i), "d", "", ONES, metadata={"late": one}) for i, one in enumerate(shapes)]
-        + [Chunk("none", "d", "", ONES)]
-    )
-    for kind, where, wanted in (
-        ("number", F.late == 7, {"0", "6"}),
-        ("keyword", F.late == "7", {"1"}),
-        ("boolean", F.late == True, {"2"}),  # noqa: E712 - a filter
-        ("number[]", F.late.contains(7), {"3"}),
-        ("keyword[]", F.late.contains_any(["7", "x"]), {"3", "4"}),
-        ("keyword", F.late.is_missing(), {"none"}),
-        ("number", F.late != 7, {str(i) for i in range(9)} - {"0", "6"}),
-    ):
+    operations.write_undeclared(acl)
+    for kind, where, wanted in operations.LATE:
         with v.connect(store.with_(metadata={"late": kind})) as later:
             assert {hit.id for hit in later.scoped(ALICE).scan(where, include=set())} == wanted, kind
-
-
-def test_an_update_keeps_identity_and_replaces_content(acl: v.VectorACL) -> None:
-    docs = acl.scoped(ALICE)
-    docs.upsert([Chunk("c", "d", "old", ONES)])
-    docs.upsert([Chunk("c", "d", "new", ONES), Chunk("c", "other", "else", ONES)])
-    assert {(hit.document, hit.text) for hit in docs.fetch(["c"])} == {("d", "new"), ("other", "else")}
-    assert [hit.text for hit in docs.fetch([("d", "c")])] == ["new"]
 
 
 @pytest.mark.parametrize("more", [1, 9])
@@ -243,21 +205,6 @@ def test_the_tag_says_what_was_written(acl: v.VectorACL) -> None:
     (hit,) = acl.scoped(ALICE).fetch(["c"])
     assert hit.tag[:7] == Tag("acme", "d", "c")[:7]
     assert (hit.tag.producer, hit.tag.path, hit.tag.position) == ("alice", "upsert", 3)
-
-
-def test_a_narrowed_handle_cannot_overwrite_what_it_may_not_see(acl: v.VectorACL) -> None:
-    docs = acl.scoped(ALICE)
-    docs.upsert([Chunk("c", "d", "old", ONES, metadata={"year": 1999})])
-    narrow = docs.narrow(F.year >= 2020)
-    fresh = Chunk("c", "d", "new", ONES, metadata={"year": 2021})
-    for write in (lambda: narrow.upsert([Chunk("n", "d", "x", ONES, metadata={"year": 2021}), fresh]),
-                  lambda: narrow.replace("d", [fresh]), lambda: narrow.replace("d", [])):  # fmt: skip
-        with pytest.raises(v.DeniedError) as denied:
-            write()
-        assert denied.value.decision_id
-    assert [(hit.id, hit.text) for hit in docs.scan()] == [("c", "old")]
-    assert narrow.delete(document="d").count == 0
-    assert docs.count() == 1
 
 
 def test_like_finds_neighbours_inside_the_scope_only(acl: v.VectorACL) -> None:

@@ -11,17 +11,16 @@ from vectoracl.adapter_api.operations import Found, Replace, Search, Upsert
 from vectoracl.engine.drivers import run
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.queries import HybridQuery, VectorQuery
-from vectoracl.model.records import Record, Tag
+from vectoracl_conformance.adapter_tests.lost_rows import CASES, ROWS, records
+from vectoracl_conformance.adapter_tests.shapes import TENANT
 from vectoracl_qdrant.adapter import QdrantAdapter
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.requests import Rank, RankGroups, RankLegs, Write
 
 from qdrant_support.model import Model
 
-TENANT = "acme"
 ADAPTER = QdrantAdapter(QdrantConfig(url="http://localhost", dimension=2, words=False), {})
 WORDED = QdrantAdapter(QdrantConfig(url="http://localhost", dimension=2), {})
-ROWS = {"one": 3, "two": 2, "three": 1}
 
 
 class Server:
@@ -57,17 +56,10 @@ class Server:
         """There is nothing to close."""
 
 
-def records(document: str, chunks: int) -> tuple[Record, ...]:
-    return tuple(
-        Record(Tag(TENANT, document, f"c{n}", time=1.0, position=n), "text", np.array([1.0, n], np.float32), {})
-        for n in range(chunks)
-    )
-
-
 def filled(*lost: tuple[str, str]) -> Server:
     server = Server(*lost)
     for document, chunks in ROWS.items():
-        run(ADAPTER.upsert(Upsert(TENANT, ALWAYS, records(document, chunks))), {"store": server})
+        run(ADAPTER.upsert(Upsert(TENANT, ALWAYS, records(document, chunks, "text"))), {"store": server})
     return server
 
 
@@ -79,21 +71,7 @@ def searched(server: Server, k: int, per_group: int | None, adapter: QdrantAdapt
 
 
 @pytest.mark.parametrize("adapter", [ADAPTER, WORDED], ids=["vector", "hybrid"])
-@pytest.mark.parametrize(
-    ("lost", "k", "per_group", "complete"),
-    [
-        ([], 10, None, True),
-        ([("two", "c1")], 10, None, False),
-        ([("two", "c1")], 5, None, True),  # five of six were found
-        ([], 10, 3, True),
-        ([("three", "c0")], 3, 1, False),  # a document
-        ([("three", "c0")], 2, 1, True),  # as many as were asked for
-        ([("one", "c1")], 3, 3, False),  # a chunk of one
-        ([("one", "c1")], 3, 2, True),
-        ([("one", "c1")], 3, 1, True),
-        ([(one, f"c{n}") for one, chunks in ROWS.items() for n in range(chunks)], 3, 1, False),  # everything
-    ],
-)
+@pytest.mark.parametrize(("lost", "k", "per_group", "complete"), CASES)
 def test_what_the_ranking_lost_is_said(
     lost: list[tuple[str, str]], k: int, per_group: int | None, complete: bool, adapter: QdrantAdapter
 ) -> None:
@@ -120,7 +98,7 @@ def test_what_a_broken_off_replacement_left_is_not_missed(per_group: int | None,
     port = Server()
     port.execute = broken  # type: ignore[method-assign]
     with pytest.raises(KilledError):
-        run(ADAPTER.replace(Replace(TENANT, ALWAYS, "one", records("one", 5))), {"store": port})
+        run(ADAPTER.replace(Replace(TENANT, ALWAYS, "one", records("one", 5, "text"))), {"store": port})
     found = searched(server, 10, per_group, adapter)
     assert len(found.hits) == 6
     assert found.complete

@@ -17,6 +17,14 @@ from qdrant_client import models
 
 import vectoracl as v
 from vectoracl import Chunk, F, testing
+from vectoracl_conformance.adapter_tests import operations
+from vectoracl_conformance.adapter_tests.operations import (  # noqa: F401 - tests that run here too
+    test_a_narrowed_handle_cannot_overwrite_what_it_may_not_see,
+    test_a_narrowed_handle_deletes_what_the_filter_names_and_nothing_else,
+    test_an_update_keeps_identity_and_replaces_content,
+    test_facets_are_the_references,
+    test_readers_see_the_old_version_or_the_new_one,
+)
 from vectoracl_conformance.strategies import FIELDS, predicate, rows, unit
 
 from qdrant_support.stores import URL, Provisioned
@@ -30,12 +38,7 @@ def pair(request: pytest.FixtureRequest, provisioned: Any) -> Any:
     """The same rows in Qdrant and in memory, for two tenants."""
     store = provisioned(metric=request.param, metadata=FIELDS, page=20)
     here = v.connect(store.config)
-    memory = v.connect(
-        {
-            "version": 1,
-            "stores": {"m": {"adapter": "memory", "dimension": 8, "metric": request.param, "metadata": FIELDS}},
-        }
-    )
+    memory = operations.reference(request.param)
     for acl in (here, memory):
         acl.scoped(ALICE).upsert(rows(60))
         acl.scoped(BOB).upsert(rows(20))  # the same ids, and the same vectors, as another tenant
@@ -69,28 +72,6 @@ def test_every_filter_means_what_the_reference_means(
     assert scans[0] == scans[1]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(where=predicate, inside=predicate, field=st.sampled_from(["year", "lang", "ok", "tags", "nums", "@document"]))
-def test_facets_are_the_references(pair: Any, where: v.Predicate, inside: v.Predicate, field: str) -> None:
-    here, memory, _ = pair
-    for who in (ALICE, BOB):
-        got, wanted = (acl.scoped(who).narrow(inside).facets(field, where=where) for acl in (here, memory))
-        assert got == wanted
-        assert [type(one.value) for one in got] == [type(one.value) for one in wanted]
-
-
-def test_a_narrowed_handle_deletes_what_the_filter_names_and_nothing_else(pair: Any) -> None:
-    here, memory, _ = pair
-    for acl in (here, memory):
-        acl.scoped(BOB).upsert(rows(20))
-    where = (F.lang == "en") | F.tags.contains("z")
-    counts = [acl.scoped(BOB).narrow(F.year.exists()).delete(where=where).count for acl in (here, memory)]
-    assert counts[0] == counts[1] > 0
-    left = [[(hit.document, hit.id) for hit in acl.scoped(BOB).scan()] for acl in (here, memory)]
-    assert left[0] == left[1]
-    assert here.scoped(ALICE).count() == 60
-
-
 @pytest.fixture
 def acl(store: Provisioned) -> Any:
     with v.connect(store.config) as opened:
@@ -98,48 +79,21 @@ def acl(store: Provisioned) -> Any:
 
 
 def test_metadata_comes_back_as_it_was_written(acl: v.VectorACL) -> None:
-    docs = acl.scoped(ALICE)
     chunks = [
         changed(one, metadata={key: value for key, value in one.metadata.items() if key not in ("when", "year")})
         for one in rows(24)
     ]
-    docs.upsert(chunks)
-    back = {hit.id: hit for hit in docs.scan()}
-    for chunk in chunks:
-        hit = back[chunk.id]
-        assert (hit.metadata, hit.text, hit.position, hit.document) == (
-            chunk.metadata, chunk.text, chunk.position, chunk.document,
-        )  # fmt: skip
+    operations.assert_metadata_returns(acl, chunks)
 
 
 def test_a_field_that_is_declared_later_reads_what_was_written_before(acl: v.VectorACL, store: Provisioned) -> None:
-    shapes = [7, "7", True, [7, "x"], ["7"], {"a": 7}, 7.0, [True], []]
-    acl.scoped(ALICE).upsert(
-        [Chunk(str(i), "d", "", np.ones(8), metadata={"late": one}) for i, one in enumerate(shapes)]
-        + [Chunk("none", "d", "", np.ones(8))]
-    )
-    for kind, where, wanted in (
-        ("number", F.late == 7, {"0", "6"}),
-        ("keyword", F.late == "7", {"1"}),
-        ("boolean", F.late == True, {"2"}),  # noqa: E712 - a filter
-        ("number[]", F.late.contains(7), {"3"}),
-        ("keyword[]", F.late.contains_any(["7", "x"]), {"3", "4"}),
-        ("keyword", F.late.is_missing(), {"none"}),
-        ("number", F.late != 7, {str(i) for i in range(9)} - {"0", "6"}),
-    ):
+    operations.write_undeclared(acl)
+    for kind, where, wanted in operations.LATE:
         config = {**store.config, "stores": {"main": {**store.config["stores"]["main"], "metadata": {"late": kind}}}}
         with v.connect(config, store="main") as later:
             if URL:
                 later.operator().provision()
             assert {hit.id for hit in later.scoped(ALICE).scan(where, include=set())} == wanted, kind
-
-
-def test_an_update_keeps_identity_and_replaces_content(acl: v.VectorACL) -> None:
-    docs = acl.scoped(ALICE)
-    docs.upsert([Chunk("c", "d", "old", np.ones(8))])
-    docs.upsert([Chunk("c", "d", "new", np.ones(8)), Chunk("c", "other", "else", np.ones(8))])
-    assert {(hit.document, hit.text) for hit in docs.fetch(["c"])} == {("d", "new"), ("other", "else")}
-    assert [hit.text for hit in docs.fetch([("d", "c")])] == ["new"]
 
 
 def test_an_upsert_into_a_replaced_document_joins_its_generation(acl: v.VectorACL) -> None:
@@ -152,21 +106,6 @@ def test_an_upsert_into_a_replaced_document_joins_its_generation(acl: v.VectorAC
     assert {(hit.document, hit.id, hit.tag.generation, hit.text) for hit in docs.scan()} == {
         ("d", "c", 2, "changed"), ("d", "e", 2, "more"), ("new", "n", 0, ""),
     }  # fmt: skip
-
-
-def test_a_narrowed_handle_cannot_overwrite_what_it_may_not_see(acl: v.VectorACL) -> None:
-    docs = acl.scoped(ALICE)
-    docs.upsert([Chunk("c", "d", "old", np.ones(8), metadata={"year": 1999})])
-    narrow = docs.narrow(F.year >= 2020)
-    fresh = Chunk("c", "d", "new", np.ones(8), metadata={"year": 2021})
-    for write in (lambda: narrow.upsert([Chunk("n", "d", "x", np.ones(8), metadata={"year": 2021}), fresh]),
-                  lambda: narrow.replace("d", [fresh]), lambda: narrow.replace("d", [])):  # fmt: skip
-        with pytest.raises(v.DeniedError) as denied:
-            write()
-        assert denied.value.decision_id
-    assert [(hit.id, hit.text) for hit in docs.scan()] == [("c", "old")]
-    assert narrow.delete(document="d").count == 0
-    assert docs.count() == 1
 
 
 def test_the_narrowed_handle_itself_writes_and_deletes(acl: v.VectorACL) -> None:
@@ -195,34 +134,6 @@ def test_the_unscoped_door_ranks_all_tenants(acl: v.VectorACL) -> None:
         acl.scoped(who).upsert([Chunk("c", "d", who.id, np.ones(8))])
     hits = hazmat.unscoped(acl, reason="a test of it").search(np.ones(8), 5)
     assert {hit.tenant for hit in hits} == {"acme", "beta"}
-
-
-def test_readers_see_the_old_version_or_the_new_one(acl: v.VectorACL) -> None:
-    docs = acl.scoped(ALICE)
-
-    def version(number: int, size: int) -> list[Chunk]:
-        return [Chunk(f"c{i}", "d", f"v{number}", np.ones(8) * (i + 1), position=number) for i in range(size)]
-
-    docs.replace("d", version(0, 7))
-    stop = threading.Event()
-    mixed: list[Any] = []
-
-    def read() -> None:
-        while not stop.is_set():
-            texts = [hit.text for hit in docs.search(np.ones(8), 50)]
-            if len(set(texts)) != 1 or len(texts) != 7 + int(texts[0][1:]) % 3:
-                mixed.append(texts)
-
-    readers = [threading.Thread(target=read) for _ in range(3)]
-    for reader in readers:
-        reader.start()
-    for number in range(1, 25):
-        docs.replace("d", version(number, 7 + number % 3))
-    stop.set()
-    for reader in readers:
-        reader.join()
-    assert mixed == []
-    assert {hit.tag.generation for hit in docs.scan()} == {24}
 
 
 def test_concurrent_replacements_of_one_document_leave_one_whole(acl: v.VectorACL) -> None:
