@@ -10,6 +10,7 @@ import pytest
 
 import vectoracl as v
 from vectoracl.errors import PostureError
+from vectoracl_conformance.adapter_tests.differing import findings
 from vectoracl_pinecone.schema import METRICS
 
 from pinecone_support.stub import KEY, Answer, stub
@@ -30,12 +31,6 @@ def told(*findings):
 async def for_asyncio(config):
     async with v.aconnect({**config, "minimum_grade": "none"}) as acl:
         return (await acl.check())["main"]
-
-
-def findings(config):
-    with v.VectorACL({**config, "minimum_grade": "none"}) as acl:
-        found = acl.check()["main"]
-    return found.grade, told(*found.findings)
 
 
 def differs(config, *words, provision=None):

@@ -6,6 +6,7 @@ Local mode has no payload indexes; there a reply stands in for what a server say
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from itertools import permutations, product
 from typing import Any
 
@@ -20,6 +21,8 @@ from vectoracl.errors import RefusedError
 from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.validation import check_fields
 from vectoracl.testing import principal
+from vectoracl_conformance.adapter_tests import differing
+from vectoracl_conformance.adapter_tests.kept_embedder import provision
 from vectoracl_qdrant import posture, schema
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.names import field_path
@@ -50,27 +53,9 @@ def with_(store, **changes):
     return {**store.config, "stores": {"main": {**store.config["stores"]["main"], **changes}}}
 
 
-def findings(config):
-    with v.VectorACL({**config, "minimum_grade": "none"}) as acl:
-        found = acl.check()["main"]
-    return found.grade, [f"{one.subject}: {one.message}" for one in found.findings if one.rule.id != "QD011"]
-
-
-def provision(config):
-    with v.VectorACL(config) as acl, contextlib.closing(acl.operator()) as operator:
-        operator.plan()
-        return operator.provision()
-
-
-def differs(config, *words):
-    """Hold that check lowers the grade with one finding that has all of *words*, and that provision refuses so too."""
-    grade, said = findings(config)
-    assert grade == "none"
-    assert any(all(word in one for word in words) for one in said), said
-    with pytest.raises(RefusedError) as caught:
-        provision(config)
-    assert all(word in caught.value.message for word in words), caught.value.message
-    assert findings(config) == (grade, said), "nothing was changed"
+# QD011: local mode has no payload indexes.
+findings = partial(differing.findings, ignored={"QD011"})
+differs = partial(differing.assert_differs, ignored={"QD011"})
 
 
 @pytest.mark.parametrize("dimension", [1, 7, 9, 4096])
@@ -104,7 +89,7 @@ def test_the_words_of_another_name_are_named_and_added(has, wanted):
     said = findings(config)[1]
     assert any(wanted in one and ("'words'" in one or has is False) for one in said), said
     with contextlib.suppress(RefusedError):  # local mode, and an old server, cannot add one
-        assert provision(config) != ["everything is in place"]
+        assert provision(config)[1] != ["everything is in place"]
         assert findings(config)[1] == []
     store.close()
 
@@ -243,7 +228,7 @@ def test_a_field_that_local_mode_holds_as_another_type(has, declared):
     with v.connect(config) as acl:
         acl.scoped(WHO).upsert([Chunk("1", "d", "x", np.eye(8)[0], metadata={"f": VALUES[declared]})])
     assert findings(config)[1] == [], "it was written again"
-    assert provision(config) == ["everything is in place"]
+    assert provision(config)[1] == ["everything is in place"]
     store.close()
 
 

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import sys
-from pathlib import Path
+
+from vectoracl_conformance.adapter_tests.support import add_rewrite_option, load_support
 
 if "weaviate_support" not in sys.modules:
-    _folder = Path(__file__).parent / "support"
-    _spec = importlib.util.spec_from_file_location(
-        "weaviate_support", _folder / "__init__.py", submodule_search_locations=[str(_folder)]
-    )
-    assert _spec is not None
-    assert _spec.loader is not None
-    _package = importlib.util.module_from_spec(_spec)
-    sys.modules["weaviate_support"] = _package
-    _spec.loader.exec_module(_package)
+    load_support("weaviate_support", __file__)
 
 from weaviate_support.stores import keyed_server, keyed_store, own_server, server, store, stores
 
@@ -24,5 +15,4 @@ __all__ = ["keyed_server", "keyed_store", "own_server", "server", "store", "stor
 
 
 def pytest_addoption(parser):
-    with contextlib.suppress(ValueError):  # another adapter of the same run has added it
-        parser.addoption("--rewrite-golden", action="store_true", help="write the golden requests of the adapter")
+    add_rewrite_option(parser)

@@ -9,9 +9,12 @@ import pytest
 
 import vectoracl as v
 from vectoracl import Chunk, F
-from vectoracl.errors import InvalidInputError, RefusedError
+from vectoracl.errors import InvalidInputError
 from vectoracl.filters.field_types import FieldType
 from vectoracl.testing import principal
+from vectoracl_conformance.adapter_tests.differing import assert_differs as differs
+from vectoracl_conformance.adapter_tests.differing import findings
+from vectoracl_conformance.adapter_tests.kept_embedder import provision
 from vectoracl_weaviate.names import property_of
 from vectoracl_weaviate.schema import DISTANCE
 
@@ -43,32 +46,6 @@ def filled(server):
         one.http.close()
 
 
-def findings(config):
-    with v.VectorACL({**config, "minimum_grade": "none"}) as acl:
-        posture = acl.check()["main"]
-    return posture.grade, [f"{one.subject}: {one.message}" for one in posture.findings]
-
-
-def provision(config):
-    with v.VectorACL(config) as acl:
-        operator = acl.operator()
-        try:
-            return operator.provision()
-        finally:
-            operator.close()
-
-
-def differs(config, *words):
-    """Hold that check lowers the grade with one finding that has all of *words*, and that provision refuses so too."""
-    grade, said = findings(config)
-    assert grade == "none"
-    assert any(all(word in one for word in words) for one in said), said
-    with pytest.raises(RefusedError) as caught:
-        provision(config)
-    assert all(word in caught.value.message for word in words), caught.value.message
-    assert findings(config) == (grade, said), "nothing was changed"
-
-
 @pytest.mark.parametrize("dimension", [1, 7, 9, 4096])
 def test_another_dimension(filled, dimension):
     differs(filled["cosine"].with_(dimension=dimension), "vectors have dimension 8", f"dimension = {dimension}")
@@ -96,7 +73,7 @@ def test_a_property_of_another_type(stores, kind, type_):
         operator.close()
     store.ask("POST", f"/v1/schema/{store.collection}/properties", body)
     if type_ == WANTED[kind]:
-        assert provision(config)
+        assert provision(config)[1]
         assert findings(config)[1] == []
     else:
         differs(config, name, type_, f"must be {WANTED[kind]}")

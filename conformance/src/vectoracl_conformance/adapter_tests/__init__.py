@@ -5,5 +5,5 @@ Tests are shared by importing them; they take the fixtures `acl` and `pair` of t
 
 import pytest
 
-for _name in ("interleaved", "kept_embedder", "lost_rows", "operations", "shapes"):
+for _name in ("differing", "interleaved", "kept_embedder", "lost_rows", "operations", "shapes"):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
