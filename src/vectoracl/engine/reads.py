@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, assert_never
 
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import MAX_FETCHED, ChunkRef, Count, Fetch, Found, Include, Rows, Search
@@ -30,9 +30,11 @@ from vectoracl.model.queries import (
 from vectoracl.model.records import Hit, Result
 
 T = TypeVar("T")
+_Query = str | VectorQuery | Lexical | Hybrid | Like
+"""A query as `check_query` returns it."""
 
 
-def _supported(store: Store, query: str | VectorQuery | Lexical | Hybrid | Like) -> None:
+def _supported(store: Store, query: _Query) -> None:
     kind: Literal["vector", "lexical", "hybrid"] = "vector"
     if isinstance(query, Lexical):
         kind = "lexical"
@@ -174,6 +176,35 @@ def search(
     ask: SearchArguments,
 ) -> Flow[list[Result]]:
     """Search by each of *queries* under one decision; all succeed, or the call raises."""
+    checked = _checked(store, queries, ask)
+    if len(checked) == 1 and isinstance(checked[0], VectorQuery):
+        # The usual case: nothing to embed, to resolve or to run concurrently. It skips the layers for the others.
+        single = checked[0]
+        result = yield from pipeline.run(
+            caller,
+            "search",
+            store,
+            lambda plan, decision_id: _search_legs(store, plan, ask, single, decision_id),
+            empty=_nothing,
+            size=len,
+            hits=lambda result: result.hits,
+        )
+        return [result]
+    return (
+        yield from pipeline.run(
+            caller,
+            "search",
+            store,
+            lambda plan, decision_id: _search_each(store, plan, ask, checked, decision_id),
+            empty=lambda decision_id: [_nothing(decision_id) for _ in checked],
+            size=lambda results: sum(map(len, results)),
+            hits=lambda results: (hit for one in results for hit in one),
+        )
+    )
+
+
+def _checked(store: Store, queries: Sequence[Query], ask: SearchArguments) -> list[_Query]:
+    """Return *queries* as they are searched by. Raises: RefusedError's kinds; nothing was sent."""
     can = store.capabilities
     checked = [check_query(one, dimension=can.dimension, nonzero=can.metric == "cosine") for one in queries]
     for one in checked:
@@ -183,66 +214,53 @@ def search(
                 "min_score cannot be used with a hybrid query: fused scores only define an order. Omit min_score.",
                 field="min_score",
             )
-    if len(checked) == 1 and isinstance(checked[0], VectorQuery):
-        # The usual case: nothing to embed, to resolve or to run concurrently. It skips the layers for the others.
-        single = checked[0]
-        result = yield from pipeline.run(
-            caller,
-            "search",
-            store,
-            lambda plan, decision_id: _search_legs(store, plan, ask, single, decision_id),
-            empty=lambda decision_id: Result((), complete=True, decision_id=decision_id),
-            size=len,
-            hits=lambda result: result.hits,
-        )
-        return [result]
+    return checked
 
-    def body(plan: Plan, decision_id: str) -> Flow[list[Result]]:
-        for one in checked:  # before any of them is embedded or sent
-            _mergeable(store, plan, one)
-        texts = [_text_of(one) for one in checked]
-        wanted = tuple(text for text in texts if text is not None)
-        vectors = iter((yield from embedded(EmbedQueries, wanted, store)))
-        results: list[Result] = []
-        flows: list[Flow[Result]] = []
-        for one, text in zip(checked, texts, strict=True):
-            vector = None
-            if text is not None:
-                vector = check_vector(next(vectors), can.dimension, nonzero=can.metric == "cosine", name="embedding")
-            flows.append(one_search(plan, decision_id, one, vector))
-        if len(flows) == 1:
-            results.append((yield from flows[0]))
-        else:
-            results.extend((yield from side_by_side(flows)))
-        return results
 
-    def one_search(plan: Plan, decision_id: str, query: object, vector: Any) -> Flow[Result]:
-        match query:
-            case VectorQuery() | Lexical():
-                return (yield from _search_legs(store, plan, ask, query, decision_id))
-            case str():
-                return (yield from _search_legs(store, plan, ask, VectorQuery(vector), decision_id))
-            case Hybrid(text=text, vector=given):
-                hybrid = HybridQuery(text, vector if given is None else given)  # type: ignore[arg-type]  # checked
-                return (yield from _search_legs(store, plan, ask, hybrid, decision_id))
-            case Like():
-                like = yield from _resolve_like(store, plan, query, decision_id)
-                if like is None or like.vector is None:
-                    return Result((), complete=True, decision_id=decision_id)
-                resolved = VectorQuery(like.vector)
-                return (yield from _search_legs(store, plan, ask, resolved, decision_id, drop=like))
-        raise InvalidInputError("Not a valid query: expected str, a vector, Lexical, Hybrid or Like.", field="query")
+def _nothing(decision_id: str) -> Result:
+    """Return the result of a search that cannot find anything."""
+    return Result((), complete=True, decision_id=decision_id)
 
-    def empty(decision_id: str) -> list[Result]:
-        return [Result((), complete=True, decision_id=decision_id) for _ in checked]
 
-    def size(results: list[Result]) -> int:
-        return sum(len(one) for one in results)
+def _search_each(
+    store: Store, plan: Plan, ask: SearchArguments, queries: Sequence[_Query], decision_id: str
+) -> Flow[list[Result]]:
+    """Embed the texts of *queries* in one call, and search by all of them concurrently."""
+    for one in queries:  # before any of them is embedded or sent
+        _mergeable(store, plan, one)
+    can = store.capabilities
+    texts = [_text_of(one) for one in queries]
+    wanted = tuple(text for text in texts if text is not None)
+    vectors = iter((yield from embedded(EmbedQueries, wanted, store)))
+    flows: list[Flow[Result]] = []
+    for one, text in zip(queries, texts, strict=True):
+        vector = None
+        if text is not None:
+            vector = check_vector(next(vectors), can.dimension, nonzero=can.metric == "cosine", name="embedding")
+        flows.append(_search_one(store, plan, ask, one, vector, decision_id))
+    if len(flows) == 1:
+        return [(yield from flows[0])]
+    return list((yield from side_by_side(flows)))
 
-    def hits(results: list[Result]) -> Iterable[Hit]:
-        return (hit for one in results for hit in one)
 
-    return (yield from pipeline.run(caller, "search", store, body, empty=empty, size=size, hits=hits))
+def _search_one(
+    store: Store, plan: Plan, ask: SearchArguments, query: _Query, vector: Any, decision_id: str
+) -> Flow[Result]:
+    """Search by one query; *vector* is the embedding of its text, if it was embedded."""
+    match query:
+        case VectorQuery() | Lexical():
+            return (yield from _search_legs(store, plan, ask, query, decision_id))
+        case str():
+            return (yield from _search_legs(store, plan, ask, VectorQuery(vector), decision_id))
+        case Hybrid(text=text, vector=given):
+            hybrid = HybridQuery(text, vector if given is None else given)  # type: ignore[arg-type]  # checked
+            return (yield from _search_legs(store, plan, ask, hybrid, decision_id))
+        case Like():
+            like = yield from _resolve_like(store, plan, query, decision_id)
+            if like is None or like.vector is None:
+                return _nothing(decision_id)
+            return (yield from _search_legs(store, plan, ask, VectorQuery(like.vector), decision_id, drop=like))
+    assert_never(query)
 
 
 def _text_of(query: object) -> str | None:
