@@ -388,7 +388,7 @@ GENERATORS = {
     "adapters/weaviate/src/vectoracl_weaviate/operator.py": {"_owner", "_mapping"},
     "adapters/pinecone/src/vectoracl_pinecone/operator.py": {"_owner", "_mapping"},
     "adapters/pgvector/src/vectoracl_pgvector/operator.py": {"_owner", "_mapping"},
-    "adapters/pgvector/src/vectoracl_pgvector/tiers/base.py": {"_giving_up"},
+    "adapters/pgvector/src/vectoracl_pgvector/tiers/base.py": {"_explaining_lock_timeout"},
 }
 # What is raised here is not ours, or is ended by whoever calls: the command line, the kit's harnesses and mutants.
 OTHERS = {
