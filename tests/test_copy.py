@@ -166,7 +166,7 @@ def test_it_goes_on_where_it_stopped(pair, tmp_path, after, error):
         work.run(plan)
     (note,) = caught.value.__notes__
     assert f"{work.report.written:,} chunks were written by this call" in note
-    assert "The same command goes on there" in note
+    assert "The same command continues there" in note
     assert len(everything(target, *TENANTS)) == work.report.written
     rest = copying(source, target, tmp_path, batch=4)
     plan = rest.plan(TENANTS)

@@ -1,6 +1,6 @@
 """Permission-aware vector retrieval: the asking principal's scope is applied before the store ranks.
 
-What is named here is imported when it is first used, so that the command line can begin before everything is loaded.
+The exported names are imported at first use, so that the command line starts before everything is loaded.
 """
 
 import typing

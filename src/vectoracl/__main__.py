@@ -1,4 +1,4 @@
-"""The entry point, `vectoracl` and `python -m vectoracl`: it loads the rest itself, so that Ctrl-C can end that too."""
+"""The entry point of `vectoracl` and `python -m vectoracl`; it imports the rest itself, to handle Ctrl-C there."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ INTERRUPTED = 130  # as in cli.common, which is not loaded yet
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C, at whatever moment, is one line and the exit code 130."""
+    """Run the command line. Ctrl-C prints one line and exits with the code 130, at any moment."""
     try:
         from vectoracl.cli import main as run
 
         run()
     except KeyboardInterrupt:
-        # A command says it itself, with what it did; this is one that came before there was a command.
+        # Commands report an interruption themselves; this handles Ctrl-C during the import.
         sys.stderr.write("Interrupted.\n")
         raise SystemExit(INTERRUPTED) from None
 

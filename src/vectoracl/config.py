@@ -1,4 +1,4 @@
-"""The configuration: TOML, a dict or a model in; checked models out. Its errors never quote a value."""
+"""The configuration: parses TOML, a dict or a model into checked models. Its errors never quote a value."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from vectoracl.model.identifiers import check_tenant
 
 DEFAULT_PATH = "vectoracl.toml"
 EMBEDDER_TIMEOUT = 300.0
-"""How many seconds an embedder has for a batch of texts, if nothing else is configured."""
+"""The default time limit of an embedder for one batch of texts, in seconds."""
 
 
 class StoreConfig(BaseModel):
-    """`[stores.NAME]`: the core's keys here; all others are the adapter's, checked by its own model."""
+    """`[stores.NAME]`: the keys of the core; all other keys belong to the adapter, whose model checks them."""
 
     model_config = ConfigDict(extra="allow", hide_input_in_errors=True, frozen=True)
 
@@ -46,12 +46,12 @@ class StoreConfig(BaseModel):
             yield name, "…" if name in extra else value
 
     def own(self) -> dict[str, Any]:
-        """Return the adapter's part."""
+        """Return the adapter's keys."""
         return dict(self.model_extra or {})
 
 
 class TenantsConfig(Model):
-    """`[tenants]`: tenants that everybody reads, and which tenant lives in which store."""
+    """`[tenants]`: the shared tenants, which every principal reads, and the store of each tenant."""
 
     shared: tuple[str, ...] = ()
     store: dict[str, str] = Field(default_factory=dict)
@@ -78,7 +78,7 @@ def _tenant(value: str) -> str:
 class EmbedderConfig(Model):
     """`[embedder]`: "hashed", "hashed:256", "fastembed:MODEL" or, with allow_import, "package.module:attribute".
 
-    `timeout` is in seconds for each batch of up to 64 texts; the store's time limit does not count them.
+    `timeout` is in seconds for each batch of up to 64 texts; it does not count towards the store's time limit.
     """
 
     use: str
@@ -90,7 +90,7 @@ class EmbedderConfig(Model):
 class PolicyConfig(Model):
     """`[policy]`: "tenant", or with allow_import an import path of a Policy, or of a callable that returns one.
 
-    `decision_ttl` is how many seconds a decision without a `valid_until` is used; 0: for one operation.
+    `decision_ttl` is the lifetime in seconds of a decision without `valid_until`; 0 means one operation.
     """
 
     use: str = "tenant"
@@ -99,7 +99,7 @@ class PolicyConfig(Model):
 
 
 class AuditConfig(Model):
-    """`[audit]`: where decisions are recorded, and with returned = "hashed" what reads returned (see `returned`)."""
+    """`[audit]`: where decisions are recorded; returned = "hashed" adds keyed hashes of returned chunks."""
 
     sink: Literal["memory", "jsonl"] = "memory"
     path: Path | None = None
@@ -110,16 +110,28 @@ class AuditConfig(Model):
     @model_validator(mode="after")
     def _path(self) -> AuditConfig:
         if (self.sink == "jsonl") != (self.path is not None):
-            raise ValueError('a path goes with sink = "jsonl", and only with it')
+            raise ValueError('path is required with sink = "jsonl", and not allowed otherwise')
         if (self.returned == "hashed") != (self.key is not None):
-            raise ValueError('a key goes with returned = "hashed", and only with it')
+            raise ValueError('key is required with returned = "hashed", and not allowed otherwise')
         if self.key is not None and self.key.text is not None:
-            raise ValueError('key is { env = "NAME" } or { file = "path" }: it is not written into the configuration')
+            raise ValueError('key must be { env = "NAME" } or { file = "path" }, not text in the configuration')
         return self
 
 
 class Config(Model):
-    """The whole configuration. `minimum_grade` None demands of each store the grade that its adapter claims."""
+    """The whole configuration.
+
+    Attributes:
+        version: The version of the format: 1.
+        default_store: The name of the default store; it may be omitted if there is only one.
+        minimum_grade: The isolation grade that every store must reach; None requires the grade that its adapter claims.
+        debug_errors: Whether client exceptions, which may quote rows and secrets, are attached to errors.
+        stores: The stores by name.
+        tenants: The shared tenants, and the store of each tenant.
+        embedder: The embedder of texts, if any.
+        policy: The policy.
+        audit: The audit sink.
+    """
 
     version: Literal[1]
     default_store: str | None = None
@@ -141,7 +153,7 @@ class Config(Model):
     @model_validator(mode="after")
     def _names(self) -> Config:
         if self.default_store is None and len(self.stores) > 1:
-            raise ValueError("default_store is needed where there are several stores")
+            raise ValueError("default_store is required if there are several stores")
         for name in (self.default_store, *self.tenants.store.values()):
             if name is not None and name not in self.stores:
                 raise ValueError(f"the store {name!r} is not among [stores]")
@@ -154,7 +166,7 @@ class Config(Model):
 
 
 def describe(error: ValidationError, place: str) -> ConfigError:
-    """Return pydantic's complaint as ours: the keys and what is wrong with them, never a value."""
+    """Map a ValidationError of pydantic to a ConfigError that lists keys and reasons, never a value."""
     lines = []
     for one in error.errors(include_input=False, include_url=False, include_context=False):
         where = ".".join(str(part) for part in one["loc"])
@@ -167,10 +179,9 @@ def describe(error: ValidationError, place: str) -> ConfigError:
 def read(
     config: str | os.PathLike[str] | Mapping[str, Any] | Config, *, store: str | None = None
 ) -> tuple[Config, Path]:
-    """Read a configuration; return it with the folder that its relative paths start from.
+    """Read a configuration and return it with the base folder of its relative paths.
 
-    *config* is a path of a TOML file, a dict or a Config; *store* overrides the default store.
-    Raises: ConfigError.
+    *config* is the path of a TOML file, a dict or a Config; *store* overrides the default store. Raises: ConfigError.
     """
     base = Path.cwd()
     place = "the configuration"
@@ -184,14 +195,14 @@ def read(
             base, place = path.resolve().parent, str(path)
             data = _toml(path)
         else:
-            raise ConfigError(f"A configuration is a path, a dict or a Config, not {type(config).__name__}.")
+            raise ConfigError(f"A configuration must be a path, a dict or a Config, got {type(config).__name__}.")
         try:
             parsed = Config.model_validate(data)
         except ValidationError as error:
             raise describe(error, place) from None
     if store is not None:
         if store not in parsed.stores:
-            raise ConfigError(f"{place} has no store {store!r}; it has {', '.join(sorted(parsed.stores))}.")
+            raise ConfigError(f"{place} has no store {store!r}. Its stores: {', '.join(sorted(parsed.stores))}.")
         parsed = parsed.model_copy(update={"default_store": store})
     return parsed, base
 
@@ -201,7 +212,7 @@ def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"There is no configuration at {path}. `vectoracl init` writes one.") from None
+        raise ConfigError(f"There is no configuration file {path}. `vectoracl init` writes one.") from None
     except OSError as error:
         raise ConfigError(f"The configuration {path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
@@ -213,7 +224,7 @@ def _toml(path: Path) -> dict[str, Any]:
 
 @without_context
 def adapter_config(model: type[BaseModel], store: StoreConfig, name: str) -> BaseModel:
-    """Check the adapter's part of `[stores.NAME]` by the adapter's own model. Raises: ConfigError."""
+    """Check the adapter's keys of `[stores.NAME]` by the adapter's model. Raises: ConfigError."""
     try:
         return model.model_validate(store.own())
     except ValidationError as error:

@@ -1,25 +1,25 @@
-"""Every error of vectoracl, by who has to act.
+"""The errors of vectoracl, grouped by who has to act.
 
     VectorACLError
-    ├─ DeniedError               the policy said no; a normal outcome that says nothing about the rows
+    ├─ DeniedError               the policy denied it; a normal outcome that reveals nothing about the rows
     ├─ RefusedError              this cannot be done safely, or the input is wrong; nothing was sent
     │  ├─ InvalidInputError      an argument has the wrong form: fix the call
     │  │  ├─ InvalidTenantError
     │  │  ├─ InvalidPrincipalError
-    │  │  └─ TooLargeError       one call does not fit one request of the store: write fewer chunks a call
+    │  │  └─ TooLargeError       one call does not fit one request of the store: write fewer chunks per call
     │  ├─ UntaggedWriteError     a write without a tag, or with a tag of another tenant
     │  ├─ ReservedFieldError     a name that only the framework may write or filter by
     │  ├─ UnsupportedPredicateError  the store has no exact form of this filter or query
     │  ├─ ConfigError            the configuration is wrong: fix the file
-    │  │  └─ AdapterNotFoundError    carries the line to type
-    │  ├─ PostureError           the store is not configured as the demanded grade needs
+    │  │  └─ AdapterNotFoundError    .install is the command to run
+    │  ├─ PostureError           the store's configuration does not reach the required grade
     │  └─ ClosedError            the handle or the VectorACL was closed
     ├─ StoreError                the store failed: .code, .sent ("no" | "unknown"), .written
-    └─ ScopeViolationError       the store answered outside the scope: page someone
+    └─ ScopeViolationError       the store returned rows outside the scope: an incident
 
-Errors carry data, never another tenant's content and never a secret; the id of another tenant's chunk reads
-exactly like one that does not exist. What a client library says quotes rows, filters and connection strings, so
-its exception is attached as `__cause__` only where the configuration says `debug_errors = true`.
+Errors carry data, but never another tenant's content and never a secret; the id of another tenant's chunk reads exactly
+like one that does not exist. Messages of client libraries quote rows, filters and connection strings, so a client's
+exception becomes the `__cause__` only if the configuration sets `debug_errors = true`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,13 @@ class VectorACLError(Exception):
 
 
 class DeniedError(VectorACLError):
-    """The policy denied the action. Says nothing about what the store holds."""
+    """The policy denied the action. It reveals nothing about the content of the store.
+
+    Attributes:
+        action: The denied action.
+        decision_id: The id of the decision's audit record.
+        reasons: The policy's reasons.
+    """
 
     code = "denied"
 
@@ -55,50 +61,50 @@ class DeniedError(VectorACLError):
 
 
 class RefusedError(VectorACLError):
-    """The call was refused before anything was sent to a store."""
+    """The call was refused before anything was sent to a store. `.field` names the argument or setting, if known."""
 
     code = "refused"
     field: str | None = None
 
 
 class InvalidInputError(RefusedError):
-    """An argument has the wrong form. `.field` names it; its value is never quoted if it may be a secret."""
+    """An argument has the wrong form. `.field` names it; a value that may be a secret is never quoted."""
 
     code = "invalid_input"
 
 
 class InvalidTenantError(InvalidInputError):
-    """A tenant id that is empty, blank, too long, not in NFC, or has a character that is never allowed."""
+    """A tenant id is empty, blank, too long, not in NFC, or has a character that is not allowed."""
 
     code = "invalid_tenant"
 
 
 class InvalidPrincipalError(InvalidInputError):
-    """A principal that cannot be used: wrong type, empty id, or one that was not made by an allowed way."""
+    """A principal cannot be used: it has the wrong type or an empty id, or was not created in an allowed way."""
 
     code = "invalid_principal"
 
 
 class TooLargeError(InvalidInputError):
-    """One call does not fit one request of the store, and only one request is all or nothing; fewer chunks may fit."""
+    """The chunks of one call do not fit one request of the store, which alone is atomic; write fewer per call."""
 
     code = "too_large"
 
 
 class UntaggedWriteError(RefusedError):
-    """A record without a tag, or with the tag of another tenant, was about to be written. Nothing was."""
+    """A record without a tag, or with the tag of another tenant, was about to be written. Nothing was written."""
 
     code = "untagged_write"
 
 
 class ReservedFieldError(RefusedError):
-    """A metadata key or a filter uses a name that belongs to the framework."""
+    """A metadata key or a filter uses a name that is reserved for the framework."""
 
     code = "reserved_field"
 
 
 class UnsupportedPredicateError(RefusedError):
-    """The store cannot say this exactly, so it is refused instead of approximated."""
+    """The store has no exact form of a filter, query or operation; it is refused instead of approximated."""
 
     code = "unsupported"
 
@@ -110,7 +116,12 @@ class ConfigError(RefusedError):
 
 
 class AdapterNotFoundError(ConfigError):
-    """No installed distribution provides the adapter, or two claim it; `.install` is the line, if one is known."""
+    """No installed distribution provides the adapter, or two claim it.
+
+    Attributes:
+        install: The command that installs it, or "" if that is not known.
+        adapter: The adapter's name.
+    """
 
     code = "adapter_not_found"
     install: str = ""
@@ -118,7 +129,7 @@ class AdapterNotFoundError(ConfigError):
 
 
 class PostureError(RefusedError):
-    """The store's real configuration does not reach what is demanded. `.findings` lists why."""
+    """The store's actual configuration does not reach the required grade. `.findings` lists the reasons."""
 
     code = "posture"
     findings: tuple[object, ...] = ()
@@ -133,12 +144,17 @@ class ClosedError(RefusedError):
 class StoreError(VectorACLError):
     """The store, or another port of the request's path, failed.
 
-    `sent` is "no" when it is certain that nothing was applied (it did not reach the store, or the store rolled it
-    back) and "unknown" otherwise: a write that was cancelled or lost its connection may have been applied.
-    `written` counts the chunks that certainly were. `field` names a metadata field where it is about one.
-    `undone` is set by an adapter whose flow wrote and took all of it back, without anybody having seen it: then `sent`
-    stays "no", where a failure after a write is otherwise "unknown".
-    `retry_after` is how many seconds the store itself asks to wait for before the next try, where it does.
+    Attributes:
+        code: A stable code for the kind of failure, safe to log and to match on.
+        adapter: The adapter's name.
+        sent: "no" if it is certain that nothing was applied (the request did not reach the store, or the store rolled
+            it back), else "unknown": a write that was cancelled or lost its connection may have been applied.
+        written: The number of chunks that were certainly written.
+        retryable: Whether the same request may succeed later.
+        retry_after: The number of seconds to wait before the next attempt, if the store asks for that.
+        field: The metadata field concerned, if any.
+        undone: Set by an adapter whose flow wrote and undid its writes before any reader saw them; then `sent` stays
+            "no", while a failure after a write is otherwise "unknown".
     """
 
     field: str | None = None
@@ -165,7 +181,13 @@ class StoreError(VectorACLError):
 
 
 class ScopeViolationError(VectorACLError):
-    """A reply held a row that the scope does not permit. The whole reply was dropped; this is an incident."""
+    """A reply held rows that the scope does not permit. The whole reply was dropped; this is an incident.
+
+    Attributes:
+        adapter: The adapter's name.
+        decision_id: The id of the decision's audit record.
+        rows: The number of such rows.
+    """
 
     code = "scope_violation"
 
@@ -180,9 +202,9 @@ E = TypeVar("E", bound=VectorACLError)
 
 
 def caused(made: E, error: BaseException, *, debug: bool) -> E:
-    """Return *made*, of which the client's *error* is the cause only with *debug*: its text quotes rows and addresses.
+    """Return *made* with the client's *error* as its cause only with *debug*: its text quotes rows and addresses.
 
-    Raise it after the `except` block, not in it: there Python would attach *error* as its `__context__`.
+    Raise it after the `except` block: inside the block Python would attach *error* as its `__context__`.
     """
     made.__cause__ = error if debug else None
     made.__suppress_context__ = True
@@ -190,10 +212,10 @@ def caused(made: E, error: BaseException, *, debug: bool) -> E:
 
 
 def unchained(error: E, *, debug: bool = False) -> E:
-    """Return *error* without its cause and context, which quote rows, files and addresses; with *debug* as it is.
+    """Return *error* without its cause and context, which may quote rows, files and addresses; unchanged with *debug*.
 
-    `raise … from None` only keeps Python from printing it: what collects errors walks `__context__` all the same.
-    Raise it after the `except` block, as with `caused`.
+    `raise … from None` only keeps Python from printing the context; error collectors still read `__context__`. Raise
+    the error after the `except` block, as with `caused`.
     """
     if not debug:
         error.__cause__ = error.__context__ = None
@@ -206,10 +228,10 @@ R = TypeVar("R")
 
 
 def without_context(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate *function* so that its errors of vectoracl carry no `__context__`; a cause that was given stays.
+    """Decorate *function* so that its vectoracl errors carry no `__context__`; an explicit cause stays.
 
-    For functions that turn an error into one of ours in an `except` block, and for those that call such a generator: a
-    generator's error gets the one that it handles as its context whatever it does. Works on coroutine functions too.
+    It is for functions that map an exception in an `except` block, and for callers of such generators: an error that
+    leaves a generator gets the exception that is being handled as its context. Coroutine functions work too.
     """
     if inspect.iscoroutinefunction(function):
 

@@ -1,7 +1,7 @@
-"""The only doors past the scope. Each takes a written reason and leaves a record.
+"""Access past the scope. Each function takes a written reason and leaves an audit record; there is no other way.
 
-Nothing here belongs into an application's request path: it is for the demo, for audits and for the operator who holds
-the store's credentials anyway.
+Nothing in this module belongs in an application's request path. It is for the demo, for audits, and for the operator,
+who holds the store's credentials anyway.
 """
 
 from __future__ import annotations
@@ -30,14 +30,25 @@ T = TypeVar("T")
 
 def _reason(reason: object) -> str:
     if not isinstance(reason, str) or len(reason.split()) < 3:
-        raise InvalidInputError("hazmat needs a reason: a sentence of at least three words.", field="reason")
+        raise InvalidInputError("hazmat requires a reason: a sentence of at least three words.", field="reason")
     return reason.strip()
 
 
 def operator_principal(id: str, tenant: str, reason: str) -> Principal:  # noqa: A002 - the field's own name
-    """Return a principal for an operator who acts as *id* of *tenant*, as the command line's `--as` does.
+    """Return a principal for an operator who acts as a user of a tenant, as `--as` of the command line does.
 
-    It is marked as such (`kind` "operator") in the record of every decision. Raises: InvalidInputError.
+    The audit record of each of its decisions shows the kind "operator".
+
+    Args:
+        id: The user's id.
+        tenant: The tenant's id.
+        reason: A sentence of at least three words.
+
+    Returns:
+        The principal.
+
+    Raises:
+        InvalidInputError: The reason is too short, or an id has the wrong form.
     """
     return Principal(id, tenant, kind="operator", authenticated_by=f"operator: {_reason(reason)}")
 
@@ -47,16 +58,26 @@ def _hits(result: Result) -> Sequence[Hit]:
 
 
 class Unscoped:
-    """A search over all tenants, ranked without any scope."""
+    """A search over all tenants, without a scope."""
 
     def __init__(self, acl: VectorACL, reason: str) -> None:
         self._acl = acl
         self._reason = reason
 
     def search(self, query: object, k: int = 10) -> Result:
-        """Return the *k* best chunks of the whole default store, whoever they belong to.
+        """Return the *k* best chunks of the whole default store, of any tenant.
 
-        Raises: RefusedError where the store gives no operator's access; StoreError.
+        Args:
+            query: A text or a vector.
+            k: The number of hits.
+
+        Returns:
+            The hits, best first.
+
+        Raises:
+            InvalidInputError: An argument has the wrong form.
+            RefusedError: The store has no operator access.
+            StoreError: The store, the embedder or the audit sink failed.
         """
         acl = self._acl
         named = acl._ready(acl.config.default)  # noqa: SLF001 - hazmat is the owner's own back door
@@ -83,7 +104,7 @@ class Unscoped:
 
 
 class Operated:
-    """One store, read and written row by row past every scope: what `vectoracl copy` works with."""
+    """One store, read and written row by row without a scope, for `vectoracl copy`."""
 
     def __init__(self, acl: VectorACL, store: str, reason: str) -> None:
         self._acl = acl
@@ -97,7 +118,7 @@ class Operated:
 
     @property
     def reached(self) -> str:
-        """The isolation grade that the store was found to reach."""
+        """The isolation grade that the store reaches."""
         assert self._named.posture is not None
         return self._named.posture.grade
 
@@ -106,62 +127,141 @@ class Operated:
 
     @property
     def embedder(self) -> str | None:
-        """The identity of the embedder whose vectors the store holds: what it keeps, else the configured one."""
+        """The identity of the embedder of the stored vectors: the one noted in the store, else the configured one."""
         return self.store.embedder() or self._acl.embedder_identity
 
     def embed(self, texts: Sequence[str]) -> list[Vector]:
-        """Embed *texts*. Raises: RefusedError where the store keeps another embedder; StoreError."""
+        """Embed *texts*.
+
+        Args:
+            texts: The texts.
+
+        Returns:
+            One float32 vector of the store's dimension per text.
+
+        Raises:
+            RefusedError: Another embedder is noted in the store.
+            StoreError: The embedder failed.
+        """
         can = self.store.capabilities
         made = self._run(embedded(EmbedDocuments, texts, self.store))
         return [check_vector(one, can.dimension, nonzero=can.metric == "cosine", name="embedding") for one in made]
 
     def read(self, tenant: str, size: int, after: Position | None = None) -> Rows:
-        """Return a page of *tenant*'s rows, whole, in the order of document, generation and chunk id.
+        """Return a page of a tenant's complete rows, in the order of document, generation and chunk id.
 
-        Raises: UnsupportedPredicateError if the adapter cannot scan; ScopeViolationError; StoreError.
+        Args:
+            tenant: The tenant's id.
+            size: The maximum number of rows.
+            after: The position of the last row of the previous page.
+
+        Returns:
+            The rows, and whether more follow.
+
+        Raises:
+            UnsupportedPredicateError: The adapter cannot scan.
+            ScopeViolationError: The store returned rows of another tenant.
+            StoreError: The store or the audit sink failed.
         """
         return self._run(operator_flows.read_page(self._acl.pipeline, self.store, self._reason, tenant, size, after))
 
     def write(self, tenant: str, records: Sequence[Record]) -> int:
-        """Write rows of *tenant* with their tags as they are, all or none.
+        """Write rows of a tenant with unchanged tags, all or none.
 
-        Raises: UnsupportedPredicateError if the adapter cannot; InvalidInputError, UntaggedWriteError; StoreError.
+        Args:
+            tenant: The tenant's id.
+            records: The rows.
+
+        Returns:
+            The number of written rows.
+
+        Raises:
+            UnsupportedPredicateError: The adapter cannot keep tags unchanged.
+            InvalidInputError: A row cannot be written to this store.
+            UntaggedWriteError: A row has no tag, or that of another tenant.
+            StoreError: The store or the audit sink failed.
         """
         return self._run(operator_flows.write_rows(self._acl.pipeline, self.store, self._reason, tenant, records))
 
     def clear(self, tenant: str) -> int | None:
-        """Delete every row of *tenant*; return how many, or None where the store cannot count. Raises: StoreError."""
+        """Delete every row of a tenant.
+
+        Args:
+            tenant: The tenant's id.
+
+        Returns:
+            The number of deleted rows; None if the store cannot count them.
+
+        Raises:
+            StoreError: The store or the audit sink failed.
+        """
         return self._run(operator_flows.clear(self._acl.pipeline, self.store, self._reason, tenant))
 
     def count(self, tenant: str) -> int:
-        """Count *tenant*'s rows. Raises: UnsupportedPredicateError where the store cannot count; StoreError."""
+        """Count the rows of a tenant.
+
+        Args:
+            tenant: The tenant's id.
+
+        Returns:
+            The exact number of rows.
+
+        Raises:
+            UnsupportedPredicateError: The store cannot count.
+            StoreError: The store or the audit sink failed.
+        """
         return self._run(operator_flows.count_rows(self._acl.pipeline, self.store, self._reason, tenant))
 
 
 def operate(acl: VectorACL, *, store: str | None = None, reason: str) -> Operated:
-    """Return *store* (None: the default one) past every scope, for *reason* (a sentence), recorded with each use.
+    """Return access to a store without a scope. It contacts the store and requires its posture.
 
-    Contacts the store and demands its posture. Raises: InvalidInputError without a reason; StoreError, PostureError.
+    Args:
+        acl: The opened configuration.
+        store: The store's name; None means the default store.
+        reason: A sentence of at least three words, recorded with each use.
+
+    Returns:
+        The access.
+
+    Raises:
+        InvalidInputError: The reason is too short.
+        StoreError: The store cannot be reached.
+        PostureError: The store does not reach the required isolation grade.
     """
     if not isinstance(acl, VectorACL):
         raise InvalidInputError("hazmat.operate takes a VectorACL.", field="acl")
-    return Operated(acl, acl._known(store), _reason(reason))  # noqa: SLF001 - likewise
+    return Operated(acl, acl._known(store), _reason(reason))  # noqa: SLF001 - hazmat is the owner's own back door
 
 
 def on_tenant(
     acl: VectorACL, act: Callable[[Operator], T], *, action: str, tenant: str, store: str | None = None, reason: str
 ) -> T:
-    """Let *act* do *action* to *tenant* with the operator's access of *store* (None: the tenant's own), recorded.
+    """Run *act* on a tenant with the operator's access of its store. No posture is required.
 
-    The record is kept before anything is done. No posture is demanded. Raises: InvalidInputError without a reason;
-    RefusedError if the adapter has nothing to operate; StoreError with the code "audit", with nothing done; what *act*
-    raises.
+    The record is written before anything is done.
+
+    Args:
+        acl: The opened configuration.
+        act: The work; it gets the operator.
+        action: The action's name in the record, for example "promote".
+        tenant: The tenant's id.
+        store: The store's name; None means the store to which the configuration routes the tenant.
+        reason: A sentence of at least three words.
+
+    Returns:
+        The result of *act*.
+
+    Raises:
+        InvalidInputError: The reason is too short.
+        RefusedError: The adapter has nothing to operate.
+        StoreError: With the code "audit", the record could not be written and nothing was done.
     """
     name = acl.store_of(tenant) if store is None else store
     operator = unrecorded(acl.operator(name))  # the record of this call names what is done
 
     def body(_: str) -> Flow[T]:
-        yield from ()  # an operator's work is no request: it is blocking, and done here
+        yield from ()  # an operator's method is not a request: it blocks, and runs here
         return act(operator)
 
     try:
@@ -183,22 +283,36 @@ def adopt(
     reason: str,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Let *operator*, of *store* (None: the default one), provision it and copy *source* in, to all its tenants.
+    """Provision a store and import the existing rows of *source* into it, for all their tenants.
 
-    The record is kept before anything is done, its outcome also where it is refused or broken off: how many rows were
-    copied (`returned`) or were `there`, of how many `tenants`, and how many are `refused`; no figures where the
-    operator's `provision` takes no `adopted`. Returns what was done, a line each. Raises: InvalidInputError without a
-    reason; StoreError with the code "audit", with nothing done; RefusedError with the refused rows, and then nothing
-    was copied; StoreError.
+    The record is written before anything is done. Its outcome, also after a refusal or an error, has the number of
+    copied rows (`returned`), of rows that existed already (`there`), of `tenants` and of `refused` rows; without these
+    numbers if the operator's `provision` does not take `adopted`.
+
+    Args:
+        acl: The opened configuration.
+        source: The existing table, collection or index.
+        operator: The operator of the store.
+        store: The store's name; None means the default store.
+        reason: A sentence of at least three words.
+        progress: A callback for progress.
+
+    Returns:
+        The steps that were done, one line each.
+
+    Raises:
+        InvalidInputError: The reason is too short.
+        RefusedError: Rows cannot be imported; they are listed, and nothing was copied.
+        StoreError: The store failed; with the code "audit", the record could not be written and nothing was done.
     """
     named = acl._named(acl._known(store))  # noqa: SLF001 - hazmat is the owner's own back door
     adopted = Adopted()
-    operator = unrecorded(operator)  # the record of this call has figures
+    operator = unrecorded(operator)  # the record of this call has numbers
 
     counts = _takes(operator.provision, "adopted")
 
     def body(_: str) -> Flow[list[str]]:
-        yield from ()  # likewise
+        yield from ()  # an operator's method is not a request: it blocks, and runs here
         if not counts:
             return operator.provision(adopt=source, progress=progress)
         return operator.provision(adopt=source, progress=progress, adopted=adopted)
@@ -214,7 +328,7 @@ def adopt(
             "refused": adopted.refused,
         }
 
-    # Whose rows there are is not known before all of them were read.
+    # The tenants of the rows are not known before all rows were read.
     flow = recorded(
         acl.pipeline, named.store, "adopt", _reason(reason), ["*"], body, size=lambda _: None, reached=reached
     )
@@ -222,7 +336,7 @@ def adopt(
 
 
 def _takes(function: Callable[..., object], name: str) -> bool:
-    """Tell whether *function* can be given the keyword *name*; yes where that cannot be found out."""
+    """Return whether *function* takes the keyword *name*; True if that cannot be determined."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -231,9 +345,17 @@ def _takes(function: Callable[..., object], name: str) -> bool:
 
 
 def unscoped(acl: VectorACL, *, reason: str) -> Unscoped:
-    """Return a search past every scope, for *reason* (a sentence), which is recorded with each use.
+    """Return a search without a scope.
 
-    Raises: InvalidInputError without a reason.
+    Args:
+        acl: The opened configuration.
+        reason: A sentence of at least three words, recorded with each use.
+
+    Returns:
+        The search.
+
+    Raises:
+        InvalidInputError: The reason is too short.
     """
     if not isinstance(acl, VectorACL):
         raise InvalidInputError("hazmat.unscoped takes a VectorACL.", field="acl")

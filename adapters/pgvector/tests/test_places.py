@@ -48,7 +48,7 @@ def test_two_ways_to_one_table_are_one_store(store: Any, tmp_path: Path, readabl
         named = acl.places("main")
         assert len(named) == (2 if readable else 1)
     other = store.changed(dsn=otherwise(store.runtime), ef_search=100)
-    with pytest.raises(RefusedError, match="the same store of 'acme' by different settings"):
+    with pytest.raises(RefusedError, match="the same store for 'acme' under different settings"):
         planned(store.config, other, tmp_path)
     with psycopg.connect(store.bootstrap, autocommit=True) as superuser:
         superuser.execute("ALTER ROLE ALL SET timezone = 'Asia/Tokyo'")
@@ -120,7 +120,7 @@ def test_a_restored_physical_backup_is_another_store(twins: tuple[Any, Any], tmp
         acl.scoped(testing.principal("ann", "acme")).delete(document="d")  # the accident
     (move,) = planned(restored, live, tmp_path, tenants=["acme"], named=True).moves
     assert (move.rows, move.state) == (1, "copy")
-    with pytest.raises(RefusedError, match="the same store of 'acme'"):
+    with pytest.raises(RefusedError, match="the same store for 'acme'"):
         other = {
             "version": 1,
             "stores": {"main": {**live["stores"]["main"], "dsn": otherwise(twins[0].dsn("runtime"))}},

@@ -1,1 +1,1 @@
-"""Copies of tenants from one store to another, compared row by row."""
+"""Copying tenants from one store to another, with a row-by-row comparison."""

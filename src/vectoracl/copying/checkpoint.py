@@ -1,4 +1,4 @@
-"""How far a copy came: one small file of lines, each true when it was written, so that a crash loses nothing."""
+"""The checkpoint of a copy: a small file of lines that records the progress of each tenant."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ State = Literal["begun", "copied", "verified"]
 
 @dataclass(slots=True)
 class Reached:
-    """How far one tenant is: rows that were written, the last of them, and whether it was copied whole."""
+    """The progress of one tenant: the number of written rows, the last of them, and the state."""
 
     rows: int = 0
     after: Position | None = None
@@ -30,19 +30,21 @@ class Reached:
 
 
 class Checkpoint:
-    """The file; the last line of a tenant counts. It is made at the first row and removed when all is verified.
+    """The checkpoint file. The last line of a tenant counts. It is created at the first row and removed at the end.
 
-    A line is written after the rows that it speaks of, so the store may be one batch ahead of it, never behind. The
-    head is written whole or not at all, so a file without one is not ours and is left as it is. Who writes holds a
-    lock on the file PATH.lock beside it (`held`): two copies never share one.
+    A line is written after the rows that it describes, so the store may be one batch ahead of the file, never behind.
+    The head is written whole or not at all, so a file without a head is not a checkpoint and is left alone. The writer
+    holds a lock on the file PATH.lock next to it (`held`): two copies never share a checkpoint.
     """
 
     def __init__(self, path: Path, parts: Sequence[str]) -> None:
         self.path = path
         self._binding = hashlib.blake2b(orjson.dumps(list(parts)), digest_size=16).hexdigest()
         self._reached: dict[str, Reached] = {}
-        self._torn: list[bytes] | None = None  # the whole lines of a file whose last line was cut off
-        self._content = hashlib.blake2b(digest_size=16)  # of the file as it has to be found again
+        self._torn: list[bytes] | None = None  # the complete lines of a file whose last line was cut off
+        self._content = hashlib.blake2b(
+            digest_size=16
+        )  # digest of the content that the file must still have when it is locked
         found = self._bytes()
         self.exists = found is not None
         if found is not None:
@@ -50,9 +52,9 @@ class Checkpoint:
 
     @without_context
     def _read(self, found: bytes) -> None:
-        """Raises: InvalidInputError if the file is no checkpoint, or that of another copy."""
+        """Parse the file. Raises: InvalidInputError if it is not a checkpoint, or belongs to another copy."""
         lines = found.split(b"\n")
-        whole, rest = lines[:-1], lines[-1]  # what has no end of line was cut off by a crash
+        whole, rest = lines[:-1], lines[-1]  # a line without a line break was cut off by a crash
         try:
             head, *read = [orjson.loads(line) for line in whole]
             if head["copy"] != 1:
@@ -62,12 +64,12 @@ class Checkpoint:
                 self._reached[_tenant(line)] = _reached(line)
         except (ValueError, KeyError, TypeError):
             raise InvalidInputError(
-                f"{self.path} is no checkpoint of a copy. Name another file with --checkpoint.", field="checkpoint"
+                f"{self.path} is not a checkpoint of a copy. Pass another file with --checkpoint.", field="checkpoint"
             ) from None
         if bound != self._binding:
             raise InvalidInputError(
-                f"The checkpoint {self.path} belongs to a copy between other stores. Finish that one, name another "
-                "file with --checkpoint, or remove it if that copy is given up.",
+                f"The checkpoint {self.path} belongs to a copy between other stores. Finish that copy, pass another "
+                "file with --checkpoint, or remove the file to abandon that copy.",
                 field="checkpoint",
             )
         self._content.update(b"\n".join(lines))
@@ -89,14 +91,14 @@ class Checkpoint:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock, and go on from exactly what was read.
+        """Hold the lock, and check that the file still has the content that was read.
 
-        Raises: RefusedError if another copy holds it, or went on with the file since; ConfigError.
+        Raises: RefusedError if another copy holds the lock or has changed the file; ConfigError.
         """
         lock = self._locked()
         if not lock.held:
             raise RefusedError(
-                f"Another copy goes on with the checkpoint {self.path}. Wait for its end, or name another file with "
+                f"Another copy is using the checkpoint {self.path}. Wait until it ends, or pass another file with "
                 "--checkpoint.",
                 field="checkpoint",
             )
@@ -104,8 +106,8 @@ class Checkpoint:
             found = self._bytes() or b""
             if hashlib.blake2b(found, digest_size=16).digest() != self._content.digest():
                 raise RefusedError(
-                    f"Another copy went on with the checkpoint {self.path} after this one was planned. Run the same "
-                    "command again.",
+                    f"Another copy changed the checkpoint {self.path} after this one was planned. Run the same command "
+                    "again.",
                     field="checkpoint",
                 )
             if self._torn is not None:
@@ -116,15 +118,15 @@ class Checkpoint:
             lock.release()
 
     def reached(self, tenant: str) -> Reached:
-        """Return how far *tenant* is."""
+        """Return the progress of *tenant*."""
         return self._reached.get(tenant, Reached())
 
     def knows(self, tenant: str) -> bool:
-        """Whether a copy of *tenant* was begun."""
+        """Return whether a copy of *tenant* was begun."""
         return tenant in self._reached
 
     def note(self, tenant: str, rows: int, after: Position | None, state: State = "begun") -> None:
-        """Keep how far *tenant* is. Raises: ConfigError if the file cannot be written."""
+        """Save the progress of *tenant*. Raises: ConfigError if the file cannot be written."""
         self._reached[tenant] = Reached(rows, after, state)
         line = orjson.dumps({"tenant": tenant, "rows": rows, "after": after and list(after), "state": state}) + b"\n"
         if self.exists:
@@ -145,7 +147,7 @@ class Checkpoint:
 
     @without_context
     def _replace(self, data: bytes) -> None:
-        """Make *data* the file's whole content, in one step."""
+        """Replace the file's whole content by *data*, atomically."""
         try:
             replace_atomically(self.path, data)
         except OSError as error:
@@ -155,12 +157,12 @@ class Checkpoint:
 
     def _unwritable(self, error: OSError) -> ConfigError:
         return ConfigError(
-            f"The checkpoint {self.path} cannot be written ({error.strerror}), so nothing more is copied. Name "
-            "another file with --checkpoint."
+            f"The checkpoint {self.path} cannot be written ({error.strerror}), so the copy stopped. Pass another file "
+            "with --checkpoint."
         )
 
     def finish(self) -> None:
-        """Remove the file: all of it was verified."""
+        """Remove the file after everything was verified."""
         self.path.unlink(missing_ok=True)
         self._content = hashlib.blake2b(digest_size=16)
         self.exists = False
@@ -173,7 +175,7 @@ def _tenant(line: Any) -> str:
 
 
 def _reached(line: Any) -> Reached:
-    """Raises: KeyError, TypeError, ValueError if *line* is not as `note` writes one."""
+    """Parse *line*. Raises: KeyError, TypeError, ValueError if `note` would not write it."""
     rows, after, state = line["rows"], line["after"], line["state"]
     if type(rows) is not int or rows < 0 or state not in get_args(State):
         raise ValueError("rows")

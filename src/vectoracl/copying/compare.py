@@ -1,4 +1,4 @@
-"""Comparing one tenant's rows in two stores, row by row, in bounded memory."""
+"""Row-by-row comparison of one tenant in two stores, in bounded memory."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ _SHOWN = 5
 
 @dataclass(slots=True)
 class Comparison:
-    """What two stores hold of one tenant.
+    """The result of comparing one tenant in two stores.
 
-    `source_rows` and `target_rows` are counts; `missing`, `extra` and `different` count rows that the target lacks, has
-    beside, or has otherwise. The digests are over ids, tags, texts and metadata, in key order; vectors are compared
-    number by number, and `vector_difference` is the largest difference, relative to the vector's largest number.
+    `source_rows` and `target_rows` are the numbers of rows. `missing` rows are only in the source, `extra` rows only in
+    the target, `different` rows in both with a difference. The digests cover ids, tags, texts and metadata in key
+    order. Vectors are compared number by number; `vector_difference` is the largest difference, relative to the
+    vector's largest number.
     """
 
     tenant: str
@@ -43,24 +44,24 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """Whether the target holds exactly the source's rows."""
+        """Whether the target holds exactly the rows of the source."""
         return not (self.missing or self.extra or self.different) and self.source_digest == self.target_digest
 
     def example(self, key: Position, what: str) -> None:
-        """Keep the first few rows that are not as they should be, by their ids."""
+        """Keep the ids of the first few rows that differ."""
         if len(self.examples) < _SHOWN:
             self.examples.append(f"{key.document} / {key.chunk}: {what}")
 
 
 def rows(read: Read, size: int, where: str) -> Iterator[Hit]:
-    """Yield every row that *read* gives, page by page. Raises: StoreError if they are not in key order."""
+    """Yield every row that *read* returns, page by page. Raises: StoreError if they are not in key order."""
     after: Position | None = None
     while True:
         page = read(size, after)
         for hit in page.hits:
             key = key_of(hit)
             if after is not None and key <= after:
-                raise StoreError(f"{where} does not give its rows in key order.", code="order", sent="no")
+                raise StoreError(f"{where} does not return its rows in key order.", code="order", sent="no")
             after = key
             yield hit
         if not page.more or not page.hits:
@@ -68,7 +69,7 @@ def rows(read: Read, size: int, where: str) -> Iterator[Hit]:
 
 
 def key_of(hit: Hit) -> Position:
-    """Return where *hit* stands in a scan."""
+    """Return the position of *hit* in a scan."""
     return Position(hit.tag.document, hit.tag.generation, hit.tag.chunk)
 
 
@@ -82,7 +83,7 @@ def compare(
     size: int,
     seen: Callable[[int], None],
 ) -> Comparison:
-    """Compare what *source* and *target* give, *size* rows at a time; *seen* hears of each row of the source.
+    """Compare the rows of *source* and *target*, *size* at a time; *seen* is called once per source row.
 
     With *tolerance* None vectors are not compared, since another embedder made those of the target.
     """
@@ -117,7 +118,7 @@ def compare(
 
 
 def _exact(hit: Hit) -> bytes:
-    """Return what has to be equal to the last bit, as bytes with their length in front."""
+    """Return the parts that must be identical, as bytes with a length prefix."""
     raw = orjson.dumps([_tag(hit), hit.text, _metadata(hit)], option=orjson.OPT_SORT_KEYS)
     return len(raw).to_bytes(8, "big") + raw
 

@@ -1,7 +1,23 @@
-"""Moving tenants between two stores of any kind: planned, refused as a whole where it cannot be exact, verified.
+"""Copies of tenants between two stores of any kind.
 
-Rows go through both adapters' own flows (`hazmat.operate`), each read and write recorded on its side, with their tags
-as they are. Nothing is deleted in the source. Work that was interrupted goes on from a checkpoint.
+A copy has two phases. `Copy.plan` reads both sides and decides per tenant what to do, or refuses everything; it writes
+nothing. `Copy.run` carries the plan out and then compares every tenant row by row.
+
+*Exact or refused.* Vectors, texts, metadata and tags arrive unchanged, so that policies and filters mean the same in
+the target. The plan is refused as a whole if that is impossible: another dimension, metric, embedder or metadata
+declaration; other rows of a tenant in the target; tenants whose ids look alike; one store on both sides. With `reembed`
+the target's embedder makes new vectors from the texts, and vectors are not compared.
+
+*One store on both sides.* Equal settings are always refused. Different settings that reach the same physical store
+(`VectorACL.places`) are refused unless the caller overrides this, which every record of the copy then shows. With
+`overwrite` only rows that differ are deleted, so nothing is lost if both sides turn out to be one store.
+
+*Resumable.* Rows are read in key order and written in batches; after each batch the checkpoint records the last key. So
+the target may be one batch ahead of the checkpoint, and writing that batch again is harmless. Nothing is deleted in the
+source. A tenant is "begun", then "copied", then "verified"; an interrupted copy continues with the same command.
+
+*Recorded.* Rows pass through both adapters' own flows without a scope (`hazmat.operate`); each read and write leaves an
+audit record on its side. The second lock verifies every row that is read.
 """
 
 from __future__ import annotations
@@ -35,24 +51,24 @@ from vectoracl.model.identifiers import check_tenant, look_alikes
 from vectoracl.model.records import Hit, Record
 
 PAGE = 500
-_SETTLE = 60.0  # seconds that an eventually consistent target gets until its rows have to be visible
+_SETTLE = 60.0  # seconds until the rows of an eventually consistent target must be visible
 _SHOWN = 10
 State = Literal["copy", "anew", "resume", "verify", "there"]
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One end of a copy: an opened configuration, and the one store that is meant (None: each tenant's own)."""
+    """One side of a copy: an opened configuration, and one of its stores (None: the store of each tenant)."""
 
     acl: VectorACL
     store: str | None = None
 
     def stores(self) -> tuple[str, ...]:
-        """Return the names of the stores that are meant."""
+        """Return the names of the stores of this side."""
         return tuple(sorted(self.acl.config.stores)) if self.store is None else (self.store,)
 
     def store_of(self, tenant: str) -> str:
-        """Return the name of the store that *tenant* lives in."""
+        """Return the name of the store of *tenant*."""
         config = self.acl.config
         return config.tenants.store.get(tenant, config.default) if self.store is None else self.store
 
@@ -61,9 +77,9 @@ class Side:
 class Move:
     """One tenant's part of a plan.
 
-    `rows` is None where the source cannot count. `state` is what is left to do: "copy" all of it, copy it "anew" after
-    other rows that the target holds were deleted, "resume" after what the checkpoint has, "verify" what was copied; or
-    rows of the tenant are "there" already, the same ones.
+    `rows` is None if the source cannot count. `state` is the work that is left: "copy" everything; delete the target's
+    rows and copy everything ("anew"); "resume" after the checkpoint; "verify" copied rows; or nothing, since the
+    same rows are "there" already.
     """
 
     tenant: str
@@ -75,7 +91,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a copy would do. `notes` say what will be otherwise in the target, though the rows are the same."""
+    """The plan of a copy. `notes` list differences between the stores that the rows do not show."""
 
     moves: tuple[Move, ...]
     notes: tuple[str, ...]
@@ -83,7 +99,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Report:
-    """What a copy did: rows written by this call, and what the comparison of each tenant found."""
+    """The result of a copy: the rows written by this call, and the comparison of each tenant."""
 
     written: int = 0
     tenants: list[Comparison] = field(default_factory=list)
@@ -98,9 +114,9 @@ class Report:
 class Copy:
     """One copy between two sides, with its reason, checkpoint and progress.
 
-    *different_stores* is a person's word that the two are different stores where what the server and its address say
-    (`VectorACL.places`) shows one; it stands in every record of the copy. Equal settings are one store all the same.
-    With *reembed* the target's embedder makes the vectors again, from the texts; dimension and metric may differ then.
+    *different_stores* overrides the check that both sides are different stores (`VectorACL.places`); every record of
+    the copy shows it. Equal settings are refused even then. With *reembed* the target's embedder makes the vectors
+    again from the texts; then dimension and metric may differ.
     """
 
     def __init__(
@@ -118,7 +134,7 @@ class Copy:
         self._source = source
         self._target = target
         self._reason = (
-            f"{reason}; the stores are said to be different (--different-stores)" if different_stores else reason
+            f"{reason}; the stores are declared to be different (--different-stores)" if different_stores else reason
         )
         self._different = different_stores
         self._reembed = reembed
@@ -133,13 +149,13 @@ class Copy:
     # Planning
 
     def plan(self, tenants: Sequence[str] | None = None, *, named: bool = False, overwrite: bool = False) -> Plan:
-        """Look at both sides and say what is to be done, or refuse all of it; writes nothing.
+        """Read both sides and return the plan, or refuse everything; writes nothing.
 
-        *tenants* None means all that the source's adapters list. *named* says that a person chose each of them, so
-        that two which look alike are meant. With *overwrite* other rows that the target holds of them are no obstacle;
-        the same ones are never deleted, so that nothing is lost where both sides turn out to be one store.
+        *tenants* None means all tenants that the source's adapters list. *named* means that a person chose each of
+        them, so ids that look alike are intended. With *overwrite* other rows of a tenant in the target are deleted
+        before copying; equal rows are never deleted, so nothing is lost if both sides turn out to be one store.
 
-        Raises: RefusedError and InvalidInputError with what to do; StoreError, PostureError.
+        Raises: RefusedError and InvalidInputError with the remedy; StoreError, PostureError.
         """
         chosen, sizes = self._tenants(tenants)
         if not named:
@@ -163,15 +179,15 @@ class Copy:
         empty = [move.tenant for move in moves if move.rows == 0 and tenants is not None]
         if empty:
             raise RefusedError(
-                f"The source has no rows of {_listed(empty)}. Ids are compared exactly; `vectoracl tenants list` shows "
-                "them where the store can list them.",
+                f"The source has no rows of {_listed(empty)}. Ids are compared exactly; `vectoracl tenants list` lists "
+                "them if the store can.",
                 field="tenant",
             )
         if taken:
             listed = _listed(taken)
             raise RefusedError(
-                f"The target holds other rows of {listed}. Copy into an empty store, leave them out, or, if what is "
-                "there can go: --tenant ID --overwrite. A copy that was begun goes on with its checkpoint "
+                f"The target holds other rows of {listed}. Copy into an empty store, omit these tenants, or replace "
+                "their rows with --tenant ID --overwrite. To continue a copy that was begun, pass its checkpoint "
                 "(--checkpoint FILE).",
                 field="tenant",
             )
@@ -179,11 +195,11 @@ class Copy:
         return Plan(tuple(moves), tuple(notes))
 
     def _tenants(self, given: Sequence[str] | None) -> tuple[list[str], dict[str, int]]:
-        """Return the tenants to copy, sorted, and their sizes as far as the source lists them."""
+        """Return the tenants to copy, sorted, and the sizes that the source lists."""
         if given is not None:
             chosen = sorted({check_tenant(one) for one in given})
             if not chosen:
-                raise InvalidInputError("No tenants were given.", field="tenants")
+                raise InvalidInputError("The list of tenants is empty.", field="tenants")
             return chosen, {}
         sizes: dict[str, int] = {}
         for name in self._source.stores():
@@ -195,7 +211,7 @@ class Copy:
     @without_context
     def _listed(self, store: str) -> list[tuple[str, int]]:
         adapter = self._source.acl.config.stores[store].adapter
-        way = "Pass the tenants with --tenant ID or --tenants FILE (one id a line)."
+        way = "Pass the tenants with --tenant ID or --tenants FILE (one id per line)."
         try:
             operator = self._source.acl.operator(store)
         except ConfigError:
@@ -216,32 +232,32 @@ class Copy:
             shown = "; ".join(" and ".join(ascii(one) for one in group) for group in groups[:_SHOWN])
             more = f" and {len(groups) - _SHOWN:,} more groups" if len(groups) > _SHOWN else ""
             raise RefusedError(
-                f"Tenants that a person could take for each other: {shown}{more}. Nothing was copied. If they are "
-                "different tenants, name each of them: --tenant ID --tenant ID.",
+                f"Tenant ids that look alike: {shown}{more}. Nothing was copied. If they are different tenants, name "
+                "each of them: --tenant ID --tenant ID.",
                 field="tenant",
             )
 
     def _refuse_one_store(self, tenant: str) -> Iterator[str]:
-        """Refuse a tenant whose store is one and the same on both sides, by settings or by what the server says.
+        """Refuse a tenant whose store is the same on both sides, by its settings or by its physical identity.
 
-        Yields what was said by the server, where a person said otherwise.
+        Yields a note if the second check was overridden.
         """
         names = [(side.acl, side.store_of(tenant)) for side in (self._source, self._target)]
         (_, one_name), (_, other_name) = names
         one, other = (acl.place(name) for acl, name in names)
         if one == other:
             raise RefusedError(
-                f"--from and --to are the same store of {tenant!a}. In one file, name two with --from-store and "
-                "--to-store.",
+                f"--from and --to are the same store for {tenant!a}. To copy between two stores of one file, pass "
+                "--from-store and --to-store.",
                 field="to",
             )
         mine, theirs = (self._places(acl, name) for acl, name in names)
         found = ", ".join(map(ascii, shared(mine, theirs)))
         if found and not self._different:
             raise RefusedError(
-                f"--from and --to are the same store of {tenant!a} by different settings: both reach one place on one "
-                f"server ({found}). Nothing was copied, and nothing is left to do. If you know that they are two "
-                "stores: --different-stores, which is recorded.",
+                f"--from and --to are the same store for {tenant!a} under different settings: both reach {found}. "
+                "Nothing was copied, and nothing has to be. If you know that they are two stores, pass "
+                "--different-stores, which is recorded.",
                 field="to",
             )
         if found:
@@ -261,7 +277,7 @@ class Copy:
         return found
 
     def _check(self, source: Operated, target: Operated) -> Iterator[str]:
-        """Refuse stores between which a copy is not exact; yield what will be otherwise all the same."""
+        """Refuse stores between which a copy would not be exact; yield notes on other differences."""
         one, other = source.store, target.store
         can, will = one.capabilities, other.capabilities
         vectors = (("dimension", can.dimension, will.dimension), ("metric", can.metric, will.metric))
@@ -269,19 +285,19 @@ class Copy:
             if mine != theirs:
                 raise RefusedError(
                     f"The source {one.name!r} has the {what} {mine} and the target {other.name!r} {theirs}. Vectors "
-                    f"are copied as they are: set the target's {what} to {mine}, or embed the texts again (--reembed).",
+                    f"are copied unchanged: set the target's {what} to {mine}, or embed the texts again (--reembed).",
                     field=what,
                 )
         if dict(one.fields) != dict(other.fields):
             names = sorted(
                 name for name in {*one.fields, *other.fields} if one.fields.get(name) != other.fields.get(name)
             )
-            said = "; ".join(
+            differences = "; ".join(
                 f"{name}: {_kind(one.fields.get(name))} in the source, {_kind(other.fields.get(name))} in the target"
                 for name in names
             )
             raise RefusedError(
-                f"The declared metadata differs ({said}). Make [stores.{other.name}.metadata] the same as "
+                f"The declared metadata differs ({differences}). Make [stores.{other.name}.metadata] equal to "
                 f"[stores.{one.name}.metadata]: filters have to mean the same in both.",
                 field="metadata",
             )
@@ -298,11 +314,11 @@ class Copy:
         if will.vectors == "half" and can.vectors != "half":
             yield f"vectors are rounded to half precision in {other.name!r}"
         if can.queries - will.queries:
-            yield f"queries that {other.name!r} does not answer: {', '.join(sorted(can.queries - will.queries))}"
+            yield f"queries that {other.name!r} does not support: {', '.join(sorted(can.queries - will.queries))}"
         if can.count != "none" and will.count == "none":
-            yield f"{other.name!r} does not count"
+            yield f"{other.name!r} cannot count"
         if can.visible == "immediate" and will.visible == "eventual":
-            yield f"what is written to {other.name!r} is visible a little later"
+            yield f"writes to {other.name!r} become visible with a delay"
 
     def _check_embedders(self, source: Operated, target: Operated) -> Iterator[str]:
         one, other = source.embedder, target.embedder
@@ -310,7 +326,7 @@ class Copy:
             configured = self._target.acl.embedder_identity
             if configured is None:
                 raise RefusedError(
-                    "The target has no embedder to make the vectors with: add [embedder] to its configuration.",
+                    "The target has no embedder to make the vectors: add [embedder] to its configuration.",
                     field="embedder",
                 )
             if other != configured:
@@ -318,11 +334,11 @@ class Copy:
             yield f"vectors are made again from the texts, by {configured!r}"
             return
         mine, theirs = self._source.acl.config.embedder, self._target.acl.config.embedder
-        said = mine is None or theirs is None or (mine.use, mine.dimension) == (theirs.use, theirs.dimension)
-        if not said or (None not in (one, other) and one != other):
+        equal = mine is None or theirs is None or (mine.use, mine.dimension) == (theirs.use, theirs.dimension)
+        if not equal or (None not in (one, other) and one != other):
             raise RefusedError(
                 f"The source's embedder is {one!r} and the target's {other!r}. Vectors of two embedders are not "
-                "comparable: configure the source's embedder in the target, in the same words, or embed the texts "
+                "comparable: configure the source's embedder in the target, with the same settings, or embed the texts "
                 "again (--reembed).",
                 field="embedder",
             )
@@ -332,7 +348,7 @@ class Copy:
         if one != other:
             yield (
                 f"shared tenants: {', '.join(sorted(one)) or 'none'} in the source, "
-                f"{', '.join(sorted(other)) or 'none'} in the target (who reads what follows the target's)"
+                f"{', '.join(sorted(other)) or 'none'} in the target (access follows the target's configuration)"
             )
 
     def _state(self, tenant: str, target: Operated) -> State:
@@ -342,22 +358,21 @@ class Copy:
         return "there" if target.read(tenant, 1).hits else "copy"
 
     def _other_rows(self, move: Move, *, overwrite: bool) -> bool:
-        """Tell whether the target holds rows that the copy would not have written; who made its vectors is not seen."""
+        """Return whether the target holds rows that this copy would not write; their embedder cannot be checked."""
         if self._reembed:
             return move.state == "there"
         return (move.state == "there" or (move.state == "verify" and overwrite)) and not self._same(move)
 
     def _same(self, move: Move) -> bool:
-        return self._compared(move, "comparing what is there").same
+        return self._compared(move, "comparing existing rows").same
 
-    # Doing
+    # Running
 
     def run(self, plan: Plan) -> Report:
-        """Do *plan*, then compare every tenant. What was planned "anew" is deleted in the target first.
+        """Carry out *plan*, then compare every tenant; "anew" first deletes the rows of the target.
 
-        The checkpoint is held meanwhile. Raises: RefusedError if another copy holds it; StoreError and others, with a
-        note that says exactly what was written and how to go on. A comparison that finds a difference is no error but
-        stands in the report.
+        The checkpoint is locked in the meantime. A difference is not raised; the report lists it. Raises: RefusedError
+        if another copy holds the checkpoint; StoreError and others, with a note on the progress and how to continue.
         """
         start = time.monotonic()
         with self._checkpoint.held():
@@ -394,7 +409,7 @@ class Copy:
             if time.monotonic() > until:
                 raise StoreError("The target still shows rows that were deleted.", code="visible", sent="no")
             time.sleep(0.5)
-        # Only now: where it is cut off before, the rows that are left are found again and need the same consent.
+        # Only now: if it is interrupted before, the remaining rows need the same consent again.
         self._checkpoint.note(move.tenant, 0, None)
 
     def _copy(self, move: Move, before: int, total: int | None) -> int:
@@ -415,7 +430,7 @@ class Copy:
         return before + rows
 
     def _written(self, move: Move, hits: Sequence[Hit]) -> Iterator[Sequence[Hit]]:
-        """Write *hits* in batches as large as the target takes; yield each when it is written."""
+        """Write *hits* in the largest batches that the target takes; yield each batch after it was written."""
         size = max(1, min(self._batch, move.target.store.capabilities.max_batch))
         start = 0
         while start < len(hits):
@@ -427,7 +442,7 @@ class Copy:
                     size = len(part) // 2
                     continue
                 if len(part) > 1:
-                    size = 1  # so that the error names the one row that the target does not take
+                    size = 1  # so that the error names the row that the target refuses
                     continue
                 error.add_note(f"It is the chunk {part[0].id!r} of the document {part[0].document!r}.")
                 raise
@@ -441,15 +456,15 @@ class Copy:
         empty = next((one.tag for one in records if not one.text.strip()), None)
         if empty is not None:
             raise RefusedError(
-                f"The chunk {empty.chunk!r} of the document {empty.document!r} has no text, so its vector cannot be "
-                "made again. Delete it in the source, or write its tenant into the target by your own means.",
+                f"The chunk {empty.chunk!r} of the document {empty.document!r} has no text, so it cannot be embedded "
+                "again. Delete it in the source, or write its tenant into the target yourself.",
                 field="text",
             )
         vectors = move.target.embed([one.text for one in records])
         return [one._replace(vector=vector) for one, vector in zip(records, vectors, strict=True)]
 
     def _settled(self, move: Move, before: int, total: int | None) -> Comparison:
-        """Compare; where the target shows writes later, again until it does."""
+        """Compare; repeat for a while if the target shows writes with a delay."""
         until = time.monotonic() + _SETTLE
         while True:
             comparison = self._compared(move, "verifying", before, total)
@@ -468,7 +483,7 @@ class Copy:
         return compare(
             move.tenant,
             reading(move.source),  # type: ignore[arg-type]  # a page of rows
-            reading(move.target),  # type: ignore[arg-type]  # likewise
+            reading(move.target),  # type: ignore[arg-type]  # a page of rows, too
             metric=can.metric,
             tolerance=None if self._reembed else TOLERANCE["half" if half else "single"],
             size=self._batch,
@@ -479,7 +494,7 @@ class Copy:
 
     @contextmanager
     def _telling(self, tenant: str) -> Iterator[None]:
-        """Say on any error, also Ctrl-C, exactly what was written and how to go on."""
+        """Attach a note on the exact progress, and how to continue, to any error, also to Ctrl-C."""
         try:
             yield
         except BaseException as error:
@@ -488,15 +503,15 @@ class Copy:
             reached = self._checkpoint.reached(tenant)
             where = f" up to chunk {reached.after.chunk!r} of {reached.after.document!r}" if reached.after else ""
             sure = isinstance(error, RefusedError) or (isinstance(error, StoreError) and error.sent == "no")
-            doubt = "" if sure else " The batch after that may or may not have been written; going on writes it again."
+            doubt = "" if sure else " The next batch may or may not have been written; continuing writes it again."
             go_on = (
-                f" The same command goes on there (checkpoint: {self._checkpoint.path})."
+                f" The same command continues there (checkpoint: {self._checkpoint.path})."
                 if self._checkpoint.exists
                 else " Nothing has to be undone."
             )
             error.add_note(
-                f"copy: {self.report.written:,} chunks were written by this call, {self._finished:,} tenants to their "
-                f"end. Of {tenant!r} {reached.rows:,} chunks are written{where}.{doubt}{go_on}"
+                f"copy: {self.report.written:,} chunks were written by this call, and {self._finished:,} tenants were "
+                f"completed. Of {tenant!r} {reached.rows:,} chunks are written{where}.{doubt}{go_on}"
             )
             raise
 
