@@ -180,7 +180,7 @@ def _report_json(report: Report) -> dict[str, Any]:
 
 _TODO = {
     "copy": ("copy", "bold"),
-    "anew": ("delete what is there, copy", "bold red"),
+    "overwrite": ("delete what is there, copy", "bold red"),
     "resume": ("go on from the checkpoint", "bold"),
     "verify": ("copied; compare", "dim"),
     "there": ("there already, the same", "green"),

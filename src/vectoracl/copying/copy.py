@@ -53,7 +53,7 @@ from vectoracl.model.records import Hit, Record
 PAGE = 500
 _SETTLE = 60.0  # seconds until the rows of an eventually consistent target must be visible
 _SHOWN = 10
-State = Literal["copy", "anew", "resume", "verify", "there"]
+State = Literal["copy", "overwrite", "resume", "verify", "there"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Move:
     """One tenant's part of a plan.
 
     `rows` is None if the source cannot count. `state` is the work that is left: "copy" everything; delete the target's
-    rows and copy everything ("anew"); "resume" after the checkpoint; "verify" copied rows; or nothing, since the
+    rows and copy everything ("overwrite"); "resume" after the checkpoint; "verify" copied rows; or nothing, since the
     same rows are "there" already.
     """
 
@@ -172,7 +172,7 @@ class Copy:
             move = Move(tenant, source, target, rows, self._state(tenant, target))
             if self._other_rows(move, overwrite=overwrite):
                 if overwrite:
-                    move = replace(move, state="anew")
+                    move = replace(move, state="overwrite")
                 else:
                     taken.append(tenant)
             moves.append(move)
@@ -369,7 +369,7 @@ class Copy:
     # Running
 
     def run(self, plan: Plan) -> Report:
-        """Carry out *plan*, then compare every tenant; "anew" first deletes the rows of the target.
+        """Carry out *plan*, then compare every tenant; "overwrite" first deletes the rows of the target.
 
         The checkpoint is locked in the meantime. A difference is not raised; the report lists it. Raises: RefusedError
         if another copy holds the checkpoint; StoreError and others, with a note on the progress and how to continue.
@@ -384,10 +384,10 @@ class Copy:
         total = None if any(move.rows is None for move in plan.moves) else sum(move.rows or 0 for move in plan.moves)
         before = 0
         for move in plan.moves:
-            if move.state == "anew":
+            if move.state == "overwrite":
                 with self._telling(move.tenant):
                     self._clear(move)
-            if move.state in ("copy", "anew", "resume"):
+            if move.state in ("copy", "overwrite", "resume"):
                 before = self._copy(move, before, total)
             else:
                 before += move.rows or 0
