@@ -197,7 +197,7 @@ def test_the_demo_of_another_store_leaves_a_configuration_alone(here):
     pytest.importorskip("vectoracl_qdrant")
     (here / "vectoracl.toml").write_text(CONFIG)
     shown = " ".join(on("qdrant", here).replace("│", " ").split())
-    assert "Your vectoracl.toml was not touched; the demo's is .vectoracl/demo/qdrant.toml" in shown
+    assert "Your vectoracl.toml was not changed; the demo's configuration is .vectoracl/demo/qdrant.toml" in shown
     assert (here / "vectoracl.toml").read_text() == CONFIG
 
 

@@ -184,7 +184,7 @@ def test_a_tenant_is_served_where_it_lives_and_another_store_is_refused(here):
                  ["explain", "--as", "ann@acme"], ["documents", "list", "--as", "ann@acme"]):  # fmt: skip
         result = run(*call, "--store", "main")
         assert result.exit_code == 2
-        assert "keeps the tenant acme in the store 'eu'" in result.stderr
+        assert "routes the tenant acme to the store 'eu'" in result.stderr
         assert run(*call, "--store", "eu").exit_code == 0
 
 

@@ -503,7 +503,7 @@ def test_the_command_refuses_with_two(files, pair, listless):
     assert command(files, "--tenant", "acme", "--tenants", "-").exit_code == 2
     same = command([files[0], files[0]], "--tenant", "acme")
     assert (same.exit_code, "the same store" in same.stderr) == (2, True)
-    assert "needs each tenant by name" in command(files, "--overwrite").stderr
+    assert "requires each tenant by name" in command(files, "--overwrite").stderr
     body = json.loads(command(files, "--tenant", "nobody", "--json").stdout)
     assert "no rows of" in body["error"]["message"]
 

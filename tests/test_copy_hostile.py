@@ -75,9 +75,10 @@ def test_a_person_s_word_goes_before_the_places_and_is_recorded(files, pair, mon
     twin = files[0].with_name("twin.toml")
     shutil.copy(files[0], twin)
     done = command([files[0], twin], "--tenant", "acme", "--different-stores")
-    assert (done.exit_code, "the same store for 'acme'. To copy between" in " ".join(done.stderr.split())) == (2, True), (
-        done.output
-    )
+    assert (done.exit_code, "the same store for 'acme'. To copy between" in " ".join(done.stderr.split())) == (
+        2,
+        True,
+    ), done.output
 
 
 def test_an_overwrite_deletes_no_rows_that_are_the_same(files, pair, tmp_path, monkeypatch):  # noqa: F811

@@ -82,7 +82,7 @@ def test_where_there_can_be_no_lock_the_work_goes_on_and_says_so(tmp_path, monke
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     assert held("acme", "here") == ""
-    assert "would not be noticed" in capsys.readouterr().err
+    assert "cannot be detected" in capsys.readouterr().err
 
 
 # --- two real processes on one store

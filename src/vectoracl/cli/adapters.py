@@ -1,4 +1,4 @@
-"""`vectoracl adapters`: what is installed."""
+"""`vectoracl adapters`: the installed adapters."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from vectoracl.errors import VectorACLError
 
 
 def adapters(*, as_json: JsonOption = False) -> None:
-    """List the adapters that are installed, with their versions and isolation grades.
+    """List the installed adapters with their versions and isolation grades.
 
-    The grade is what the adapter claims at best: [b]predicate[/b] (our filter is the wall), [b]partition[/b] (a
-    physical part per tenant, chosen by us), [b]engine[/b] (the store itself refuses a forgotten scope),
-    [b]credential[/b] (the process could not reach another tenant if it tried). What a store really is, `check` says.
+    The grade is the best that the adapter can reach: [b]predicate[/b] (isolation by vectoracl's filter),
+    [b]partition[/b] (a physical part per tenant, chosen by vectoracl), [b]engine[/b] (the store itself refuses a
+    request without a scope), [b]credential[/b] (the process has no credentials for another tenant). `check` shows the
+    grade that a store actually reaches.
 
-    This imports every installed adapter; serving imports only the one that the configuration names.
+    This command imports every installed adapter; serving imports only the one that the configuration names.
     """
     rows = [_row(one) for one in installed()]
     if as_json:
@@ -54,7 +55,7 @@ def _row(one: Installed) -> dict[str, Any]:
 
 
 def described(can: Capabilities) -> dict[str, Any]:
-    """Return what an adapter says of itself, as JSON: what `docs/switching-stores.md` shows beside each other."""
+    """Return the capabilities of an adapter as JSON; `docs/switching-stores.md` shows them side by side."""
     return {
         "operations": sorted(can.operations),
         "lexical_scores": can.lexical_scores if can.queries - {"vector"} else None,

@@ -1,4 +1,4 @@
-"""The commands together, and the entry point."""
+"""The commands of the command line, and its entry point."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vectoracl.cli.demo import command as demo
 
 app = typer.Typer(
     name="vectoracl",
-    help="Permission-aware vector retrieval: who may see which chunks, answered before the store ranks.\n\n"
+    help="Permission-aware vector retrieval: permissions are applied before the store ranks.\n\n"
     "New here? `vectoracl demo` shows it on real text in about a minute.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
@@ -64,9 +64,9 @@ _USE, _OPERATE, _LOOK = "Use it", "Operate a store", "Look"
 
 
 def _add(name: str, function: Callable[..., None], panel: str, *examples: str, to: typer.Typer = app) -> None:
-    """Add a command with its examples, which stand below its options."""
+    """Add a command with its examples, which are printed below its options."""
     lines = ["[b]Examples[/b]", *(f"[cyan]  {escape(one)}[/cyan]" for one in examples)] if examples else []
-    # Without this, the lines of a docstring would be broken where the source breaks them.
+    # Unwraps the lines of a docstring, which would otherwise be broken where the source breaks them.
     text = "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(function.__doc__ or "").split("\n\n"))
     to.command(name, rich_help_panel=panel, help=text, epilog="\n\n".join(lines))(command(function))
 
@@ -130,7 +130,7 @@ _add(
     "vectoracl copy --from pg.toml --to qdrant.toml --tenant acme --overwrite",
 )
 
-of_documents = typer.Typer(help="See which documents a tenant has, and delete some.", no_args_is_help=True)
+of_documents = typer.Typer(help="List and delete the documents of a tenant.", no_args_is_help=True)
 app.add_typer(of_documents, name="documents", rich_help_panel=_USE)
 _add("list", documents.listed, "Commands", "vectoracl documents list --as you@acme", to=of_documents)
 _add(
@@ -141,7 +141,7 @@ _add(
     to=of_documents,
 )
 
-of_audit = typer.Typer(help="Look into the audit records.", no_args_is_help=True)
+of_audit = typer.Typer(help="Search the audit records.", no_args_is_help=True)
 app.add_typer(of_audit, name="audit", rich_help_panel=_LOOK)
 _add(
     "find",
@@ -153,7 +153,7 @@ _add(
 )
 
 of_tenants = typer.Typer(
-    help="See how large the tenants are; move, create, deactivate and remove them.", no_args_is_help=True
+    help="List tenants with their sizes; move, create, deactivate and remove them.", no_args_is_help=True
 )
 app.add_typer(of_tenants, name="tenants", rich_help_panel=_OPERATE)
 _add("list", tenants.tenants_list, "Commands", "vectoracl tenants list", to=of_tenants)
@@ -170,5 +170,5 @@ def main() -> None:
     """Run the command line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a sign that the terminal has not is no reason to fail
+            stream.reconfigure(errors="replace")  # a character that the terminal lacks must not cause an error
     app()

@@ -1,4 +1,4 @@
-"""`vectoracl audit find`: which recorded reads returned a certain document or chunk."""
+"""`vectoracl audit find`: the recorded reads that returned a certain document or chunk."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ def find_reads(
         typer.Option(
             "--chunk",
             metavar="ID",
-            help="A chunk of it; again for more. Given, the store is not asked, so that the document may be gone.",
-            show_default="those that the store holds now",
+            help="A chunk of the document; can be repeated. With it the store is not asked, so the document may be "
+            "deleted.",
+            show_default="the chunks in the store now",
         ),
     ] = None,
     file: Annotated[
@@ -53,26 +54,24 @@ def find_reads(
         typer.Option(
             "--file",
             metavar="FILE",
-            help="An audit file, also .gz; again for more, oldest first.",
+            help="An audit file, also .gz; can be repeated, oldest first.",
             show_default="[audit] path",
         ),
     ] = None,
     old_key: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--old-key", metavar="FILE", help="A file with a key that was used before that of the configuration."
-        ),
+        typer.Option("--old-key", metavar="FILE", help="A file with an earlier key of the audit; can be repeated."),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell which recorded reads returned a document's chunks, by the keyed hashes of `[audit] returned = "hashed"`.
+    """List the recorded reads that returned chunks of a document, by the hashes of `[audit] returned = "hashed"`.
 
-    The tenant of --as is the document's. Without --chunk its chunks are looked up in the store, as that principal, and
-    recorded like any read; what was replaced or deleted since had other chunks, which only --chunk names. Of each read
-    it tells when, by whom and which of the chunks. It looks at what is in the files: the last outcomes of a process
-    that runs, or was killed, are not there yet.
+    The document belongs to the tenant of --as. Without --chunk its chunks are looked up in the store as that principal,
+    which is recorded like any read; earlier versions of the document had other chunks, which have to be passed with
+    --chunk. Each read is listed with its time, its principal and the chunks. Only the files are searched: the last
+    outcomes of a running or killed process may not be in them.
 
     Exit codes: 0 every recorded read could be judged, 1 some could not (without hashes, under another key, without an
     outcome), 2 not measured.
@@ -97,8 +96,8 @@ def _keys(config: Config, base: Path, older: list[Path]) -> list[str]:
     keys = [*own, *(Secret(file=one).reveal(Path()) for one in older)]
     if not keys:
         raise ConfigError(
-            'There is no key to look with: the configuration has no [audit] returned = "hashed" with its key. Reads '
-            "can be looked for from the moment on at which it has; pass a key that was used before with --old-key FILE."
+            'There is no key to search with: the configuration has no [audit] returned = "hashed" with a key. Only '
+            "reads recorded with it can be found; pass an earlier key with --old-key FILE."
         )
     return keys
 
@@ -108,7 +107,9 @@ def _files(config: Config, base: Path, given: list[Path] | None) -> list[Path]:
     if given:
         return given
     if config.audit.path is None:
-        raise ConfigError('The configuration keeps its audit in memory: name a file, or set sink = "jsonl".')
+        raise ConfigError(
+            'The configuration keeps its audit records in memory: pass --file FILE, or set sink = "jsonl".'
+        )
     return [base / config.audit.path]
 
 
@@ -119,8 +120,8 @@ def _chunks_of(config: Path, principal: Principal, document: str) -> list[str]:
         found = [hit.id for hit in hits if hit.tenant == principal.tenant]
     if not found:
         raise InvalidInputError(
-            f"The store holds no document {plain(document)!r} that {plain(principal.id)} of the tenant "
-            f"{plain(principal.tenant)} sees, so its chunks are not known. Name them with --chunk ID.",
+            f"{plain(principal.id)} of the tenant {plain(principal.tenant)} sees no document {plain(document)!r}, so "
+            "its chunks are not known. Pass them with --chunk ID.",
             field="document",
         )
     return found
@@ -162,8 +163,8 @@ def _json(found: Search, tenant: str, document: str, chunks: list[str]) -> dict[
 
 def _show(found: Search, what: str) -> None:
     console = out()
-    said = f"{counted(found.judged, 'recorded read')} could be judged; {len(found.reads):,} returned {what}."
-    console.print(Text(said), soft_wrap=True)
+    summary = f"{counted(found.judged, 'recorded read')} could be judged; {len(found.reads):,} returned {what}."
+    console.print(Text(summary), soft_wrap=True)
     if found.reads:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in ("time", "principal", "tenant", "action", "chunks", "decision"):
@@ -180,15 +181,15 @@ def _show(found: Search, what: str) -> None:
 
 
 def _doubts(found: Search) -> list[str]:
-    """Say which reads could not be judged, and why."""
+    """Return lines on the reads that could not be judged, and why."""
     keys = ", ".join(sorted(found.other_key))
     counts = (
         (found.without_hashes, 'recorded while returned = "hashed" was off'),
         (sum(found.other_key.values()), f"recorded under another key ({keys}); pass it with --old-key"),
-        (found.without_outcome, "without an outcome in these files: under way, killed, or in another file"),
+        (found.without_outcome, "without an outcome in these files: still running, killed, or in another file"),
         (found.cut, "returned more chunks than an outcome holds"),
     )
     lines = [f"Not judged: {counted(number, 'read')} {why}." for number, why in counts if number]
     if found.unreadable:
-        lines.append(f"Not judged: {counted(found.unreadable, 'line')} that no reader understands.")
+        lines.append(f"Not judged: {counted(found.unreadable, 'line')} that cannot be parsed.")
     return lines

@@ -1,4 +1,4 @@
-"""`vectoracl check`: what a store's isolation really is, and what mends it."""
+"""`vectoracl check`: the actual isolation of a store, and the statements that fix deviations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DEFAULT_ADAPTER = "pgvector"
 
 
 class Level(StrEnum):
-    """From which severity on a finding is one for the exit code."""
+    """The lowest severity of a finding that makes the exit code 1."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -46,7 +46,7 @@ class Level(StrEnum):
 
 
 class Format(StrEnum):
-    """How findings are printed."""
+    """The output format of findings."""
 
     TEXT = "text"
     JSON = "json"
@@ -60,7 +60,7 @@ def check(
     store: Annotated[
         str | None,
         typer.Option(
-            "--store", metavar="NAME", help="Look at this store only.", show_default="all of the configuration's"
+            "--store", metavar="NAME", help="Check only this store.", show_default="all stores of the configuration"
         ),
     ] = None,
     dsn: Annotated[
@@ -70,19 +70,19 @@ def check(
             metavar="DSN",
             envvar="VECTORACL_CHECK_DSN",
             show_envvar=True,
-            help="Look at this database instead, which vectoracl need not know. Other users of the machine can see a "
-            "command's arguments: prefer the environment variable.",
+            help="Check this database instead, even if vectoracl did not create it. Other users of the machine can see "
+            "a command's arguments: prefer the environment variable.",
         ),
     ] = None,
     table: Annotated[
-        str | None, typer.Option("--table", metavar="SCHEMA.TABLE", help="With --dsn: look at this table only.")
+        str | None, typer.Option("--table", metavar="SCHEMA.TABLE", help="With --dsn: check only this table.")
     ] = None,
     role: Annotated[
         str | None,
         typer.Option(
             "--role",
             metavar="ROLE",
-            help="With --dsn: judge this role, where the application connects as another than the dsn's.",
+            help="With --dsn: check this role, if the application does not connect as the role of the dsn.",
         ),
     ] = None,
     tenant_column: Annotated[
@@ -90,14 +90,17 @@ def check(
         typer.Option(
             "--tenant-column",
             metavar="NAME",
-            help="With --dsn: the column that says whose a row is, or column->>key of a JSON column. Without it the "
-            "column is guessed, and a guess proves nothing: the grade is none.",
+            help="With --dsn: the column with the tenant of a row, or column->>key of a JSON column. Without it the "
+            "column is guessed, and since a guess proves nothing, the grade is none.",
         ),
     ] = None,
     adapter: Annotated[
         str | None,
         typer.Option(
-            "--adapter", metavar="NAME", help="With --dsn or --explain: whose rules.", show_default="pgvector, or by ID"
+            "--adapter",
+            metavar="NAME",
+            help="With --dsn or --explain: the adapter whose rules apply.",
+            show_default="pgvector, or by ID",
         ),
     ] = None,
     explain: Annotated[
@@ -105,20 +108,20 @@ def check(
     ] = None,
     fail_on: Annotated[
         Level,
-        typer.Option("--fail-on", help="The exit code is 1 from this severity on. Notes tell what is so by design."),
+        typer.Option("--fail-on", help="The exit code is 1 from this severity on. Notes describe intended behaviour."),
     ] = Level.WARNING,
     form: Annotated[
-        Format, typer.Option("--format", help="How to print: json as --json, sarif for code scanners, sql as a script.")
+        Format, typer.Option("--format", help="The output: json like --json, sarif for code scanners, sql as a script.")
     ] = Format.TEXT,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Read how the store is really configured, and print the statement that fixes each finding.
+    """Read the actual configuration of a store, and print the statement that fixes each finding.
 
-    It reads catalogues and settings, as the role that serves; it touches no rows and changes nothing. With --dsn it
-    looks at every table with a vector column of a database that vectoracl never provisioned.
+    It reads catalogues and settings as the role that serves; it reads no rows and changes nothing. With --dsn it checks
+    every table with a vector column of a database that vectoracl did not create.
 
-    --format sql prints one script for each table, in an order in which it can be run, and says what it leaves to you.
+    --format sql prints one script per table, in an order that can be run, and lists what it cannot fix.
 
     Exit codes: 0 nothing to fix, 1 findings (see --fail-on), 2 could not be measured.
     """
@@ -130,11 +133,11 @@ def check(
         return
     if adapter is not None and dsn is None:
         raise InvalidInputError(
-            "--adapter goes with --dsn or --explain; a configuration names its own.", field="adapter"
+            "--adapter is only for --dsn or --explain; a configuration names its own adapter.", field="adapter"
         )
     if dsn is None and (table, role, tenant_column) != (None, None, None):
         raise InvalidInputError(
-            "--table, --role and --tenant-column go with --dsn; a configuration names its own.", field="dsn"
+            "--table, --role and --tenant-column are only for --dsn; a configuration has its own.", field="dsn"
         )
     if dsn is not None and (argument is not None or config != DEFAULT_CONFIG or store is not None):
         raise InvalidInputError(
@@ -148,7 +151,7 @@ def check(
             dsn=dsn, table=table, role=role, tenant_column=tenant_column
         )
         if found is None:
-            raise RefusedError(f"The adapter {adapter!r} looks at configured stores only.", field="dsn")
+            raise RefusedError(f"The adapter {adapter!r} can only check configured stores.", field="dsn")
         rules = _rules(adapter)
     else:
         found, rules = _configured(config_path(config, argument), store)
@@ -177,7 +180,9 @@ def _explain(identifier: str, adapter: str, form: Format) -> None:
     rule = rules.get(identifier.strip().upper())
     if rule is None:
         known = ", ".join(sorted(rules)) or "none"
-        raise InvalidInputError(f"The adapter {adapter!r} has no rule {identifier!r}; it has {known}.", field="explain")
+        raise InvalidInputError(
+            f"The adapter {adapter!r} has no rule {identifier!r}. Its rules: {known}.", field="explain"
+        )
     if form is Format.TEXT:
         console = out()
         text = posture_report.render_rule(rule, width=min(console.width, _WIDEST), color=colored(console))
@@ -209,7 +214,7 @@ def _print(found: Mapping[str, Posture], rules: list[Rule], form: Format) -> Non
         case Format.SQL:
             text = posture_report.render_script(report)
             if not text and report.count:
-                raise RefusedError("These stores are not changed by SQL; leave --format out.", field="format")
+                raise RefusedError("These stores cannot be changed by SQL; omit --format sql.", field="format")
             typer.echo(text, nl=False)
 
 
@@ -231,7 +236,7 @@ def _json(report: Report) -> dict[str, Any]:
 
 
 def _sarif(report: Report, rules: list[Rule]) -> dict[str, Any]:
-    """Return one log with a run for each store; what several share is in the run of the first that has it."""
+    """Return one log with a run for each store; a finding of several stores is in the run of the first one."""
     logs = []
     for name, posture in report.postures.items():
         shared = tuple(finding for finding, names in report.common if names[0] == name)

@@ -1,4 +1,4 @@
-"""What every command shares: options, output for people and for scripts, errors in one line, exit codes."""
+"""Shared parts of the commands: options, output for people and scripts, errors on one line, exit codes."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ StoreOption = Annotated[
     typer.Option(
         "--store",
         metavar="NAME",
-        help="The store of a tenant to which the configuration gives none.",
-        show_default="its default store",
+        help="The store of a tenant that the configuration does not route to a store.",
+        show_default="the default store",
     ),
 ]
 OperatedOption = Annotated[
@@ -78,8 +78,8 @@ JsonOption = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="Print one JSON object on standard output, also for an error, and no progress. What is wrong with an "
-        "option or argument itself is printed as text, on standard error.",
+        help="Print one JSON object on standard output, also for an error, and no progress. Usage errors (an unknown "
+        "option, a missing argument) are printed as text on standard error.",
     ),
 ]
 AsOption = Annotated[
@@ -87,8 +87,8 @@ AsOption = Annotated[
     typer.Option(
         "--as",
         metavar="ID@TENANT",
-        help="The principal to act as; its tenant is what follows the last @. You hold the store's credentials "
-        "anyway; the audit record says that an operator at the command line asked.",
+        help="The principal to act as; the tenant follows the last @. You hold the store's credentials anyway; the "
+        "audit record shows that an operator at the command line acted.",
     ),
 ]
 DEFAULT_CONFIG = Path(DEFAULT_PATH)
@@ -107,14 +107,14 @@ def err() -> Console:
 
 
 def colored(console: Console) -> bool:
-    """Tell whether *console* shows colour: a terminal, and NO_COLOR is not set."""
+    """Return whether *console* shows colour: it is a terminal, and NO_COLOR is not set."""
     return console.color_system is not None and not console.no_color
 
 
 def plain(text: object) -> str:
-    """Return *text* with nothing in it that a terminal would obey: stored text is somebody else's.
+    """Return *text* without characters that control a terminal: stored text is not trusted.
 
-    Control, format and surrogate characters, which hold escape sequences and reversed reading order, become "�".
+    Control, format and surrogate characters, which can form escape sequences or reverse the reading order, become "�".
     """
     value = str(text)
     if value.isascii() and value.isprintable():
@@ -137,7 +137,7 @@ def print_json(data: object) -> None:
 
 
 def program() -> str:
-    """Return how this command line was called, so that a printed command can be run as it stands."""
+    """Return how this command line was called, so that printed commands can be run unchanged."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py" and called.parent.name == "vectoracl":
         return f"{Path(sys.executable).name} -m vectoracl"
@@ -150,7 +150,7 @@ def program() -> str:
 
 
 def _uv() -> str:
-    """Return how uv itself was called: it says where it is, and is perhaps not on the path."""
+    """Return how uv was called: from the variable UV, since uv may not be on the path."""
     uv = Path(os.environ.get("UV", "uv"))
     if shutil.which("uv") is not None and Path(str(shutil.which("uv"))).resolve() == uv.resolve():
         return "uv"
@@ -166,12 +166,12 @@ def command_line(*parts: str, config: Path = DEFAULT_CONFIG, store: str | None =
 
 
 def _quoted(part: str) -> str:
-    # Double quotes where they do: both kinds of shells know them.
+    # Double quotes where they suffice: POSIX shells and those of Windows know them.
     return f'"{part}"' if re.fullmatch(r"[\w .,:?@/-]*[ ,?][\w .,:?@/-]*", part) else shlex.quote(part)
 
 
 def show_commands(console: Console, lines: Sequence[str]) -> None:
-    """Print *lines* of a shell so that they can be copied: one that is too long goes on after a backslash."""
+    """Print *lines* of a shell so that they can be copied; a long line continues after a backslash."""
     for line in lines:
         if len(line) + 2 > console.width:
             left, found, right = line.rpartition(' "')
@@ -192,22 +192,22 @@ def done(code: int) -> NoReturn:
 
 
 def hint(error: VectorACLError) -> str:
-    """Return what helps where the message itself does not say it, or ""."""
+    """Return a hint on what to do next that the message lacks, or ""."""
     match error:
         case DeniedError():
-            return "`vectoracl explain --as ID@TENANT` says what the policy permits and why."
+            return "`vectoracl explain --as ID@TENANT` shows what the policy permits and why."
         case ScopeViolationError():
-            return "This is an incident, not a mistake of yours: keep the audit records and run `vectoracl check`."
+            return "This is an incident, not your mistake: keep the audit records and run `vectoracl check`."
         case StoreError() if error.sent == "unknown":
-            return "It may or may not have been applied; the same command can be run again."
+            return "It may or may not have been applied; you can run the same command again."
     return ""
 
 
 def report(error: VectorACLError, *, as_json: bool) -> None:
-    """Print *error* as one clear line with a hint; with *as_json* as an object on standard output."""
+    """Print *error* on one line with a hint; with *as_json* as an object on standard output."""
     notes = [plain(note) for note in getattr(error, "__notes__", ())]
     if as_json:
-        # A path or id may hold what JSON cannot; a script still gets an object.
+        # `plain`, since a path or id may hold characters without a form in JSON.
         body = {"code": error.code, "message": plain(error), "hint": hint(error), "notes": notes}
         print_json({"error": body})
         return
@@ -216,13 +216,13 @@ def report(error: VectorACLError, *, as_json: bool) -> None:
     for line in (hint(error), *notes):
         if line:
             console.print(Text(line, "dim"), soft_wrap=True)
-    if error.__cause__ is not None:  # attached only where the configuration says debug_errors = true
+    if error.__cause__ is not None:  # attached only with debug_errors = true
         cause = f"caused by {type(error.__cause__).__name__}: {error.__cause__}"
         console.print(Text(plain(cause), "dim"), soft_wrap=True)
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Make *function* a command: our errors are told in a line, and Ctrl-C too. Anything else is a bug and shows."""
+    """Make *function* a command: vectoracl errors and Ctrl-C are printed on one line. Other exceptions are bugs."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -233,22 +233,22 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             report(error, as_json=as_json)
             raise typer.Exit(FINDINGS if isinstance(error, ScopeViolationError) else NOT_MEASURED) from None
         except (KeyboardInterrupt, typer.Abort) as stop:  # Abort: Ctrl-C, or the end of input, at a question
-            said = " ".join(plain(one) for one in ("Interrupted.", *getattr(stop, "__notes__", ())))
-            err().print(Text(said), soft_wrap=True)
+            message = " ".join(plain(one) for one in ("Interrupted.", *getattr(stop, "__notes__", ())))
+            err().print(Text(message), soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
 
     return run
 
 
 def operator(who: str, doing: str) -> Principal:
-    """Return the principal of `--as ID@TENANT`; the tenant is what follows the last @.
+    """Return the principal of `--as ID@TENANT`; the tenant follows the last @.
 
     Raises: InvalidInputError, InvalidPrincipalError, InvalidTenantError.
     """
     name, at, tenant = who.rpartition("@")
     if not at or not name or not tenant:
         raise InvalidInputError(
-            "--as takes ID@TENANT, for example --as reader@acme: who asks, and of which tenant.", field="as"
+            "--as takes ID@TENANT (a principal's id and its tenant), for example --as reader@acme.", field="as"
         )
     return hazmat.operator_principal(name, tenant, f"vectoracl {doing} --as, run by {person()} at the command line")
 
@@ -264,7 +264,7 @@ def person() -> str:
 def config_path(option: Path, argument: Path | None) -> Path:
     """Return the configuration's path, given as an argument or by -c. Raises: InvalidInputError if by both."""
     if argument is not None and option not in (DEFAULT_CONFIG, argument):
-        raise InvalidInputError("Give the configuration once, as an argument or with -c.", field="config")
+        raise InvalidInputError("Pass the configuration once, as an argument or with -c.", field="config")
     return option if argument is None else argument
 
 
@@ -280,16 +280,16 @@ def opened(config: Path, store: str | None = None, *, contact: bool = True) -> I
 
 @contextmanager
 def opened_for(principal: Principal, config: Path, store: str | None) -> Iterator[VectorACL]:
-    """Open *config* for *principal*, whose tenant's store alone is contacted; close it at the end.
+    """Open *config* for *principal* and close it at the end; only the store of its tenant is contacted.
 
-    Raises: InvalidInputError if *store* is not where the configuration keeps the tenant.
+    Raises: InvalidInputError if the configuration does not route the tenant to *store*.
     """
     with opened(config, store, contact=False) as acl:
         home = acl.store_of(principal.tenant)
         if store not in (None, home):
             raise InvalidInputError(
-                f"The configuration keeps the tenant {plain(principal.tenant)} in the store {plain(home)!r}, so it is "
-                f"neither read nor written in {plain(store)!r}. Leave --store out.",
+                f"The configuration routes the tenant {plain(principal.tenant)} to the store {plain(home)!r}, not to "
+                f"{plain(store)!r}. Omit --store.",
                 field="store",
             )
         if home == acl.config.default:
@@ -300,15 +300,15 @@ def opened_for(principal: Principal, config: Path, store: str | None) -> Iterato
 class Steps:
     """Progress on standard error: bars on a terminal, plain lines in a pipe, nothing if *quiet*.
 
-    In a pipe each step is told when it begins, and again every `EVERY` seconds for as long as it takes, also while
-    nothing is counted: a thread says so, because a model or a server may keep the main one waiting.
+    In a pipe each step is printed when it begins, and again every `EVERY` seconds while it lasts, even without
+    progress: a thread prints it, since a model or a server may block the main thread.
     """
 
     EVERY = 5.0
 
     def __init__(self, *, quiet: bool) -> None:
         console = err()
-        # FORCE_COLOR makes rich call a pipe a terminal, and a dumb one shows no bars.
+        # With FORCE_COLOR rich treats a pipe as a terminal; a dumb terminal cannot show bars.
         bars = sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal
         self._lines = not quiet and not bars
         self._bars = Progress(
@@ -323,41 +323,41 @@ class Steps:
             disable=quiet or not bars,
         )
         self._tasks: dict[str, Any] = {}
-        self._now: tuple[str, float, int, int | None] | None = None  # the step, its beginning, and how far it is
+        self._now: tuple[str, float, int, int | None] | None = None  # the step, its start time, and its progress
         self._stopped = threading.Event()
-        self._teller = threading.Thread(target=self._tell, name="vectoracl-progress", daemon=True)
+        self._printer = threading.Thread(target=self._repeat, name="vectoracl-progress", daemon=True)
 
     def __enter__(self) -> Steps:
         self._bars.start()
         if self._lines:
-            self._teller.start()
+            self._printer.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.pause()
 
-    def _tell(self) -> None:
+    def _repeat(self) -> None:
         while not self._stopped.wait(self.EVERY):
             now = self._now
             if now is not None and (now[3] is None or now[2] < now[3]):
-                self._say(now)
+                self._print(now)
 
     @staticmethod
-    def _say(now: tuple[str, float, int, int | None]) -> None:
+    def _print(now: tuple[str, float, int, int | None]) -> None:
         what, began, done_, total = now
         count = "" if total in (None, 1) and done_ < 2 else f": {done_:,}" + ("" if total is None else f" of {total:,}")
         seconds = time.monotonic() - began
         typer.echo(f"{one_line(what, 200)}{count}" + (f" ({seconds:.0f} s)" if seconds >= 1 else " …"), err=True)
 
     def step(self, what: str, done_: int, total: int | None) -> None:
-        """Show that of *what*, *done_* units of *total* are done (None: unknown). Fits `adapter.Progress`."""
+        """Show that *done_* of *total* units (None: unknown) of the step *what* are done. A `contract.Progress`."""
         if self._lines:
             before, self._now = self._now, (what, time.monotonic(), done_, total)
             if before is not None and before[0] == what:
                 self._now = (what, before[1], done_, total)
             elif what not in self._tasks:
                 self._tasks[what] = None
-                self._say(self._now)
+                self._print(self._now)
             return
         task = self._tasks.get(what)
         if task is None:
@@ -372,14 +372,14 @@ class Steps:
 
     @property
     def report(self) -> Report:
-        """The same as a callable."""
+        """The method `step`, as a callback."""
         return self.step
 
 
 def confirmed(what: str, names: Sequence[str], *, yes: bool, as_json: bool = False) -> bool:
-    """Show *names* and ask whether to do *what*; with *yes* it is agreed, and without a person it is not.
+    """Show *names* and ask whether to do *what*; *yes* answers it, and without a terminal the answer is no.
 
-    Raises: RefusedError with *as_json*, where a script gets an object and not a question.
+    Raises: RefusedError with *as_json*, since a script cannot answer a question.
     """
     if yes:
         return True
@@ -391,7 +391,7 @@ def confirmed(what: str, names: Sequence[str], *, yes: bool, as_json: bool = Fal
     if len(names) > _LISTED:
         console.print(Text(f"  … and {len(names) - _LISTED:,} more", "dim"))
     if not interactive():
-        console.print(Text(f"{what}? It was not done: pass --yes to do it without being asked."), soft_wrap=True)
+        console.print(Text(f"{what}? It was not done: pass --yes to do it without a question."), soft_wrap=True)
         return False
     if typer.confirm(f"{what}?", err=True):
         return True
@@ -400,10 +400,12 @@ def confirmed(what: str, names: Sequence[str], *, yes: bool, as_json: bool = Fal
 
 
 def unasked(what: str) -> RefusedError:
-    """Return the error of a command with --json that would have to ask a person whether to do *what*."""
-    return RefusedError(f"{what}? With --json nobody is asked, so it was not done: pass --yes to do it.", field="yes")
+    """Return the error of a command with --json that would have to ask whether to do *what*."""
+    return RefusedError(
+        f"{what}? With --json there is no question, so it was not done: pass --yes to do it.", field="yes"
+    )
 
 
 def interactive() -> bool:
-    """Tell whether a person can be asked."""
+    """Return whether there is a terminal to ask questions."""
     return sys.stdin.isatty() and sys.stderr.isatty()

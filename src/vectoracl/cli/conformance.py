@@ -1,4 +1,4 @@
-"""`vectoracl conformance`: the kit's own command, where its distribution is installed; imported only when it is run."""
+"""`vectoracl conformance`: the command of the conformance kit, imported only when it is run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from vectoracl.errors import ConfigError
 
 
 def conformance(context: typer.Context) -> None:
-    """Certify an adapter: attack it, and say with what evidence it held.
+    """Certify an adapter: attack it, and report the evidence that it withstood.
 
-    [b]conformance NAME[/b] takes an installed adapter, [b]conformance MODULE:HARNESS[/b] one of your own.
+    [b]conformance NAME[/b] takes an installed adapter, [b]conformance MODULE:HARNESS[/b] your own.
     [b]conformance --help[/b] lists its options.
     """
     try:

@@ -1,4 +1,4 @@
-"""`vectoracl copy`: all tenants' chunks, with their tags, from one store to another."""
+"""`vectoracl copy`: copies the chunks of tenants, with their tags, from one store to another."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def copy(
     ] = None,
     to_store: Annotated[str | None, typer.Option("--to-store", metavar="NAME", help="Into this store of --to.")] = None,
     tenant: Annotated[
-        list[str] | None, typer.Option("--tenant", metavar="ID", help="Only this tenant; can be given several times.")
+        list[str] | None, typer.Option("--tenant", metavar="ID", help="Only this tenant; can be repeated.")
     ] = None,
     tenants: Annotated[
         Path | None,
         typer.Option(
             "--tenants",
             metavar="FILE",
-            help="The tenants, one id a line (- for standard input): for a store that cannot list them.",
+            help="A file of tenants, one id per line (- for standard input), if the store cannot list them.",
         ),
     ] = None,
     checkpoint: Annotated[
@@ -48,45 +48,45 @@ def copy(
         typer.Option(
             "--checkpoint",
             metavar="FILE",
-            help="The file that keeps how far the copy came.",
-            show_default="beside --to, NAME.toml.copy",
+            help="The file that records the progress of the copy.",
+            show_default="next to --to: NAME.toml.copy",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", help="Rows in one request at most.", min=1, max=10_000)] = PAGE,
+    batch: Annotated[
+        int, typer.Option("--batch", help="The maximum number of rows per request.", min=1, max=10_000)
+    ] = PAGE,
     *,
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="First delete what the target holds of the tenants named by --tenant, if it differs."
+            "--overwrite", help="First delete the target's rows of the tenants named by --tenant, if they differ."
         ),
     ] = False,
     different_stores: Annotated[
         bool,
         typer.Option(
             "--different-stores",
-            help="You know that they are two stores, though both seem to reach one place. It is recorded in the audit.",
+            help="Copy although both sides seem to be one store, because you know that they are two. It is recorded.",
         ),
     ] = False,
     reembed: Annotated[
         bool,
-        typer.Option(
-            "--reembed", help="Make the vectors again from the texts, by the embedder of --to; dimension may differ."
-        ),
+        typer.Option("--reembed", help="Embed the texts again with the embedder of --to; the dimension may differ."),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan, or why it is refused. Writes nothing.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy all tenants' chunks with their tags into another store, of the same kind or another.
+    """Copy the chunks of all tenants with their tags into another store, of the same kind or another.
 
-    Vectors, texts, metadata and every part of the tags stay as they are, so policies mean the same afterwards. It is
-    refused as a whole where that cannot be: other dimension, metric, metadata fields or embedder; rows of a tenant that
-    are in the target already; tenants that look alike. The source is only read. With --reembed the vectors are made
-    again, from the texts, by the embedder of --to: the way to another one.
+    Vectors, texts, metadata and tags stay unchanged, so policies mean the same afterwards. If that is impossible, the
+    whole copy is refused: another dimension, metric, embedder or metadata declaration; rows of a tenant that exist in
+    the target; tenant ids that look alike. The source is only read. With --reembed the embedder of --to embeds the
+    texts again; use it to change the embedder.
 
-    Ctrl-C and crashes are no harm: the same command goes on where it stopped. At the end both stores are read and
-    compared, row by row. Reads and writes go past the policy, and are recorded as such in both configurations' audit.
+    After Ctrl-C or a crash, the same command continues where it stopped. At the end both stores are read and compared
+    row by row. Reads and writes bypass the policy, and are recorded so in the audit of both configurations.
 
     Exit codes: 0 copied and the same (with --dry-run: it could be copied), 1 copied and something differs, 2 refused,
     or stopped by an error.
@@ -94,11 +94,13 @@ def copy(
     chosen = _chosen(tenant, tenants)
     if overwrite and not tenant:
         raise InvalidInputError(
-            "--overwrite deletes rows, so it needs each tenant by name: --tenant ID.", field="tenant"
+            "--overwrite deletes rows, so it requires each tenant by name: --tenant ID.", field="tenant"
         )
     if source.resolve() == target.resolve() and from_store == to_store:
         raise InvalidInputError(
-            "--from and --to are the same store. In one file, name two with --from-store and --to-store.", field="to"
+            "--from and --to are the same store. To copy between two stores of one file, pass --from-store and "
+            "--to-store.",
+            field="to",
         )
     reason = f"vectoracl copy, run by {person()} at the command line"
     path = target.with_name(target.name + ".copy") if checkpoint is None else checkpoint
@@ -140,7 +142,7 @@ def _chosen(named: list[str] | None, listed: Path | None) -> list[str] | None:
     try:
         text = sys.stdin.read() if str(listed) == "-" else listed.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise InvalidInputError(f"The file {listed} cannot be read as UTF-8 text.", field="tenants") from None
+        raise InvalidInputError(f"The file {listed} of --tenants cannot be read as UTF-8.", field="tenants") from None
     return [line for line in text.splitlines() if line]
 
 
@@ -180,10 +182,10 @@ def _report_json(report: Report) -> dict[str, Any]:
 
 _TODO = {
     "copy": ("copy", "bold"),
-    "overwrite": ("delete what is there, copy", "bold red"),
-    "resume": ("go on from the checkpoint", "bold"),
+    "overwrite": ("delete existing rows, copy", "bold red"),
+    "resume": ("continue from the checkpoint", "bold"),
     "verify": ("copied; compare", "dim"),
-    "there": ("there already, the same", "green"),
+    "there": ("exists, identical", "green"),
 }
 
 
@@ -228,8 +230,8 @@ def _show(plan: Plan, report: Report | None) -> None:
     if report.different:
         console.print(
             Text(
-                "Rows that were written while they were copied differ: stop the writers, then copy those tenants anew "
-                "with --tenant ID --overwrite.",
+                "Rows that were written during the copy differ: stop the writers, then copy these tenants again with "
+                "--tenant ID --overwrite.",
                 "dim",
             ),
             soft_wrap=True,

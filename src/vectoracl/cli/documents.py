@@ -1,4 +1,4 @@
-"""`vectoracl documents`: what one principal's tenant holds, by document, and deleting some of it."""
+"""`vectoracl documents`: lists and deletes the documents of a principal's tenant."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def listed(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """List the documents that a principal sees, with their chunks and when they were written.
+    """List the documents that a principal sees, with the number of chunks and the time of writing.
 
-    It reads through the tenant's chunks, without their texts.
+    It scans the tenant's chunks, without their texts.
     """
     principal = operator(who, "documents list")
     found: dict[str, _Listed] = {}
@@ -93,7 +93,7 @@ def _moment(seconds: float) -> str:
 
 def delete(
     names: Annotated[
-        list[str], typer.Argument(metavar="DOCUMENT…", help="The documents, as `documents list` has them.")
+        list[str], typer.Argument(metavar="DOCUMENT…", help="The documents, as `documents list` shows them.")
     ],
     who: AsOption,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -102,10 +102,10 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete documents of a principal's tenant, with all of their chunks. It asks first; there is no way back.
+    """Delete documents of a principal's tenant with all their chunks. It asks first; this cannot be undone.
 
-    All of them have to be there, or nothing is deleted: a document of another tenant reads like one that does not
-    exist. Exit codes: 0 all were deleted, 2 not all: a message says if some were.
+    If one of them does not exist, nothing is deleted; another tenant's document reads like one that does not exist.
+    Exit codes: 0 all were deleted, 2 not all; the message states whether some were.
     """
     principal = operator(who, "documents delete")
     wanted = list(dict.fromkeys(check_id(one, "document") for one in names))
@@ -114,8 +114,8 @@ def delete(
         absent = [one for one in wanted if not handle.page(F["@document"] == one, size=1, include=()).hits]
         if absent:
             raise InvalidInputError(
-                f"There is no document {', '.join(repr(plain(one)) for one in absent)} that {plain(who)} sees, so "
-                "nothing was deleted. `vectoracl documents list` shows those that there are.",
+                f"{plain(who)} sees no document {', '.join(repr(plain(one)) for one in absent)}, so nothing was "
+                "deleted. `vectoracl documents list` lists the documents.",
                 field="document",
             )
         if not confirmed(

@@ -1,4 +1,4 @@
-"""`vectoracl explain`: why a principal sees what it sees."""
+"""`vectoracl explain`: the decision of the policy for a principal, and the number of visible chunks."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from vectoracl.model.actions import ALL_ACTIONS
 def explain(
     who: AsOption,
     document: Annotated[
-        str | None, typer.Option("--document", metavar="NAME", help="Also say whether this document is visible.")
+        str | None, typer.Option("--document", metavar="NAME", help="Also show whether this document is visible.")
     ] = None,
     action: Annotated[
-        str, typer.Option("--action", help=f"The action to ask about: {', '.join(sorted(ALL_ACTIONS))}.")
+        str, typer.Option("--action", help=f"The action to explain: {', '.join(sorted(ALL_ACTIONS))}.")
     ] = "search",
     config: ConfigOption = DEFAULT_CONFIG,
     store: StoreOption = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Say why a principal sees what it sees: the decision, its reasons, and how much is visible.
+    """Explain what a principal may see: the decision, its reasons, and the number of visible chunks.
 
-    For an answer that is empty and should not be. Of a document it says only whether this principal sees it: another
+    Use it when a result is unexpectedly empty. For a document it shows only whether this principal sees it: another
     tenant's document reads like one that does not exist.
     """
     principal = operator(who, "explain")

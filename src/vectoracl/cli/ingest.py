@@ -1,4 +1,4 @@
-"""`vectoracl ingest`: files into documents of one principal's tenant, each known by the file that it came from."""
+"""`vectoracl ingest`: writes files as documents of one principal's tenant, each marked with its source file."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ from vectoracl.model.identifiers import check_id
 from vectoracl.text.chunking import SIZE, document_chunks
 from vectoracl.text.sources import Failed, File, Skipped, find, read
 
-MARK = "ingested_from"  # the metadata key that says, by digests, from which root and file a document came
+MARK = "ingested_from"  # the metadata key that holds digests of a document's root folder and file
 _SHOWN = 10
-_FEW = 10  # documents that --prune deletes without --prune-many, however many there are
+_FEW = 10  # the number of documents that --prune deletes without --prune-many in any case
 
 
 def ingest(
@@ -58,15 +58,15 @@ def ingest(
         ),
     ],
     who: AsOption,
-    size: Annotated[int, typer.Option("--size", help="The most characters in a chunk.", min=16)] = SIZE,
+    size: Annotated[int, typer.Option("--size", help="The maximum number of characters per chunk.", min=16)] = SIZE,
     metadata: Annotated[
         list[str] | None,
         typer.Option(
             "--metadata",
             "-m",
             metavar="KEY=VALUE",
-            help="Metadata of every chunk, of the type that the configuration declares; again for more, or for more "
-            "values of a list.",
+            help="Metadata of every chunk, parsed as the type that the configuration declares; repeat it for more keys "
+            "or for more values of a list.",
         ),
     ] = None,
     under: Annotated[
@@ -77,7 +77,7 @@ def ingest(
         typer.Option(
             "--source",
             metavar="NAME",
-            help="Know the files by this name instead of by where they lie, so that they can be read from another "
+            help="Identify the files by this name instead of their folder, so that they can be read from another "
             "folder or machine next time.",
         ),
     ] = "",
@@ -91,28 +91,28 @@ def ingest(
         bool,
         typer.Option(
             "--prune",
-            help="Then delete the tenant's documents that came from these folders and whose file is gone. Asks first.",
+            help="Afterwards delete the tenant's documents from these folders whose file no longer exists. Asks first.",
         ),
     ] = False,
     prune_many: Annotated[
         bool,
         typer.Option(
             "--prune-many",
-            help=f"With --prune: also if that is more than {_FEW} documents and more than half of the tenant's.",
+            help=f"With --prune: even if that deletes more than {_FEW} documents and more than half of the tenant's.",
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --prune: do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Chunk, embed and write files, as documents of one principal's tenant.
+    """Split files into chunks, embed them and write them as documents of one principal's tenant.
 
-    A file is named by its file name, a file of a folder by its path from that folder on; where two would have one name,
-    by their path from the folder that holds both. Ingesting a file again replaces its document. A document that came
-    from another file is never replaced without --overwrite, and then nothing is written. One `ingest` writes to a
-    tenant at a time, as far as one user on one machine can tell: another one is refused.
+    A document is named by its file's name, or by the path starting at the given folder; if two names are equal, by the
+    path from the folder that contains both. Ingesting a file again replaces its document. If a document came from
+    another file, nothing is written without --overwrite. Only one `ingest` of a user on a machine writes to a tenant at
+    a time; another one is refused.
 
-    Exit codes: 0 all was written; 1 the rest was written, but a file could not be read or --prune was not agreed to; 2
-    nothing was written, or it stopped at an error, which says how much was.
+    Exit codes: 0 everything was written; 1 everything else was written, but a file could not be read or --prune was not
+    confirmed; 2 nothing was written, or it stopped at an error, whose message states how much was written.
     """
     principal = operator(who, "ingest")
     skipped: list[Skipped] = []
@@ -144,10 +144,10 @@ def ingest(
         wrote = f"Wrote {counted(written, 'document')} in {counted(count, 'chunk')}"
         console.print(Text(f"{wrote} for the tenant {principal.tenant}."))
         if prune:
-            console.print(Text(f"Deleted {counted(len(forgotten), 'document')} whose file is gone."))
-        _tell_skipped([*failed, *(one for one in skipped if not isinstance(one, Failed))])
+            console.print(Text(f"Deleted {counted(len(forgotten), 'document')} whose file no longer exists."))
+        _show_skipped([*failed, *(one for one in skipped if not isinstance(one, Failed))])
         if written and not kept:
-            console.print(Text("This store is in the memory of the command, so nothing of it is there any more."))
+            console.print(Text("This store is in the memory of the command, so the documents are gone now."))
         elif written:
             console.print(Text("Next:", "dim"))
             show_commands(console, [command_line("search", "--as", who, words, config=config, store=store)])
@@ -172,7 +172,7 @@ def _root(root: Path, source: str) -> str:
 
 
 def _mark(file: File, source: str) -> str:
-    """Return what a document of *file* is marked with. A path is not readable from it: readers see metadata."""
+    """Return the mark of a document from *file*; it does not reveal a path, since readers see metadata."""
     if not source:
         return f"{_root(file.root, '')}-{_digest('path', str(file.path))}"
     below = file.path.relative_to(file.root).as_posix() if file.path != file.root else ""
@@ -180,17 +180,17 @@ def _mark(file: File, source: str) -> str:
 
 
 def _same_file(left: str, right: str) -> bool:
-    """Tell whether two marks name one file. Their roots may differ: a file is read alone, or with its folder."""
+    """Return whether two marks mean one file. Their roots may differ: a file is read alone or with its folder."""
     return left.rpartition("-")[2] == right.rpartition("-")[2]
 
 
 def _metadata(given: Sequence[str], declared: Mapping[str, str]) -> dict[str, Any]:
-    """Read `--metadata KEY=VALUE`, each value as the type that is declared. Raises: InvalidInputError."""
+    """Parse `--metadata KEY=VALUE`, each value as its declared type. Raises: InvalidInputError."""
     made: dict[str, Any] = {}
     for one in given:
         key, equals, text = one.partition("=")
         if not key or not equals:
-            raise InvalidInputError(f"--metadata takes KEY=VALUE, not {one!r}.", field="metadata")
+            raise InvalidInputError(f"--metadata takes KEY=VALUE, got {one!r}.", field="metadata")
         if key == MARK:
             raise InvalidInputError(f"The metadata key {MARK!r} is written by `ingest` itself.", field=key)
         kind = FieldType(declared[key]) if key in declared else None
@@ -198,7 +198,7 @@ def _metadata(given: Sequence[str], declared: Mapping[str, str]) -> dict[str, An
         if kind is not None and kind.is_list:
             made.setdefault(key, []).append(value)
         elif key in made:
-            raise InvalidInputError(f"--metadata gives {key!r} twice, and it is not a list.", field=key)
+            raise InvalidInputError(f"--metadata has {key!r} twice, and it is not a list.", field=key)
         else:
             made[key] = value
     return made
@@ -212,10 +212,10 @@ def _value(key: str, kind: FieldType, text: str) -> Any:
                     return number(text)
                 except ValueError:
                     continue
-            raise InvalidInputError(f"The field {key!r} holds a {kind.value}, and {text!r} is none.", field=key)
+            raise InvalidInputError(f"The field {key!r} is a {kind.value}, and {text!r} is not a number.", field=key)
         case FieldType.BOOLEAN:
             if text not in ("true", "false"):
-                raise InvalidInputError(f"The field {key!r} is true or false, not {text!r}.", field=key)
+                raise InvalidInputError(f"The field {key!r} must be true or false, got {text!r}.", field=key)
             return text == "true"
     return text
 
@@ -227,14 +227,14 @@ def _check_origins(handle: ScopedRetriever, marks: Mapping[str, str], steps: Ste
         found = handle.page(F["@document"] == name, size=1, include=("metadata",)).hits
         if found and not _same_file(str((found[0].metadata or {}).get(MARK, "")), mark):
             foreign.append(name)
-        steps.step("looking for what is there", place + 1, len(marks))
+        steps.step("checking existing documents", place + 1, len(marks))
     if foreign:
         shown = ", ".join(repr(plain(one)) for one in foreign[:_SHOWN])
         more = f" and {len(foreign) - _SHOWN:,} more" if len(foreign) > _SHOWN else ""
         raise RefusedError(
-            f"There is already {shown}{more}, which came from another file or was not written by `ingest`, so nothing "
-            "was written. Pass --under NAME to store these as NAME/…, or --overwrite to put them in its place. (Files "
-            "that are read from another folder each time are known by --source NAME.)",
+            f"There is already {shown}{more}, from another file or not written by `ingest`, so nothing was written. "
+            "Pass --under NAME to store the new documents as NAME/…, or --overwrite to replace the existing ones. If "
+            "the files are read from another folder each time, identify them with --source NAME.",
             field="paths",
         )
 
@@ -248,7 +248,7 @@ def _write(
     skipped: list[Skipped],
     steps: Steps,
 ) -> tuple[int, int, str]:
-    """Write the files one by one; return the numbers of documents and chunks, and words that one of them holds."""
+    """Write the files one by one; return the numbers of documents and chunks, and some words of one of them."""
     written = count = 0
     words = ""
     steps.step("writing documents", 0, len(files))
@@ -264,8 +264,8 @@ def _write(
                 words = words or _words(parts[0].text if parts else "")
         except BaseException as error:  # Ctrl-C too
             error.add_note(
-                f"ingest: {written:,} of {len(files):,} documents were written, not {file.name!r}. The same command "
-                "begins again and replaces them."
+                f"ingest: {written:,} of {len(files):,} documents were written, but not {file.name!r}. The same "
+                "command starts again and replaces them."
             )
             raise
         steps.step("writing documents", place + 1, len(files))
@@ -273,7 +273,7 @@ def _write(
 
 
 def _words(text: str) -> str:
-    """Return the first words of *text* that a search can be shown with."""
+    """Return the first words of *text*, for an example of a search."""
     found = ["".join(filter(str.isalnum, one)) for one in text.split()]
     return " ".join([one for one in found if len(one) > 1][:4])[:60] or "…"
 
@@ -288,23 +288,23 @@ def _gone(
     *,
     many: bool,
 ) -> list[str]:
-    """Return the documents that came from the roots of *files* and have no file any more.
+    """Return the documents that came from the roots of *files* and whose file no longer exists.
 
-    One that was read from a file of *files* with another `--under` has one.
+    A document that was read from one of *files* with another `--under` is not among them.
 
-    Raises: RefusedError where that is not known for certain, or without *many* they are most of the tenant's.
+    Raises: RefusedError if that is uncertain, or without *many* if they are most of the tenant's documents.
     """
     failed = [one for one in skipped if isinstance(one, Failed)]
     if failed:
         raise RefusedError(
-            f"{plain(failed[0].name)!r} {failed[0].reason}, so it is not certain what is gone: the documents were "
-            "written and none was deleted. Leave it out or make it readable, then run the same command again.",
+            f"{plain(failed[0].name)!r} {failed[0].reason}, so it is not certain which files are gone: the documents "
+            "were written and none was deleted. Omit that file or make it readable, then run the same command again.",
             field="prune",
         )
     if not files:
         raise RefusedError(
-            "There are no files at these paths, so nothing was deleted: they may not be mounted. `vectoracl documents "
-            "delete` deletes documents by name.",
+            "There are no files at these paths, so nothing was deleted: perhaps they are not mounted. `vectoracl "
+            "documents delete` deletes documents by name.",
             field="prune",
         )
     roots = {_root(file.root, source) for file in files}
@@ -321,28 +321,28 @@ def _gone(
             gone.add(hit.document)
     if len(gone) > _FEW and len(gone) * 2 > len(every) and not many:
         raise RefusedError(
-            f"--prune would delete {len(gone):,} of the {len(every):,} documents that there are now, as if most of the "
-            "files had gone: the documents were written and none was deleted. If they have, pass --prune-many as well.",
+            f"--prune would delete {len(gone):,} of the {len(every):,} documents, since most of the files do not exist "
+            "any more: the documents were written and none was deleted. If that is right, pass --prune-many as well.",
             field="prune",
         )
     return sorted(gone)
 
 
 def _forget(handle: ScopedRetriever, gone: Sequence[str], *, yes: bool, as_json: bool) -> list[str]:
-    """Delete the documents *gone* once the person agrees; return those that were deleted."""
+    """Delete the documents *gone* after a confirmation; return the deleted ones."""
     if gone and as_json and not yes:
-        return []  # the report of what was written is not given up for it; the exit code says that it was not done
-    if not gone or not confirmed(f"Delete {counted(len(gone), 'document')} whose file is gone", gone, yes=yes):
+        return []  # the report of the written documents is printed anyway; the exit code shows that it was not done
+    if not gone or not confirmed(f"Delete {counted(len(gone), 'document')} whose file no longer exists", gone, yes=yes):
         return []
     for name in gone:
         handle.delete(document=name)
     return list(gone)
 
 
-def _tell_skipped(skipped: Sequence[Skipped]) -> None:
+def _show_skipped(skipped: Sequence[Skipped]) -> None:
     console = out()
     for one in skipped[:_SHOWN]:
         style = "bold red" if isinstance(one, Failed) else "yellow"
-        console.print(Text(f"left out: {one_line(one.name, 200)} {one_line(one.reason, 200)}", style), soft_wrap=True)
+        console.print(Text(f"skipped: {one_line(one.name, 200)} {one_line(one.reason, 200)}", style), soft_wrap=True)
     if len(skipped) > _SHOWN:
-        console.print(Text(f"left out: {len(skipped) - _SHOWN:,} more (all of them with --json)", "yellow"))
+        console.print(Text(f"skipped: {len(skipped) - _SHOWN:,} more (all of them with --json)", "yellow"))

@@ -1,4 +1,4 @@
-"""One `ingest` at a time into one tenant of one store, on one machine and by one user."""
+"""The lock of `ingest`: one process per tenant of a store, for one user on one machine."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from vectoracl.errors import RefusedError, without_context
 
 
 def folder() -> Path:
-    """Return the folder of the locks: of the user, because two configurations in two folders may name one store."""
+    """Return the folder of the locks; it is the user's, since two configurations may name one store."""
     state = os.environ.get("XDG_STATE_HOME")
     return Path(state if state else Path.home() / ".local" / "state") / "vectoracl"
 
 
 @contextmanager
 def alone(places: Iterable[str], tenant: str) -> Iterator[None]:
-    """Hold the tenant in the store at *places* (`VectorACL.places`), or refuse: another `ingest` writes there.
+    """Lock the tenant in the store identified by *places* (`VectorACL.places`).
 
-    A store that is reached in two ways has a place in common, so each place is held by itself. A crash ends the locks.
-    Where there can be none, a line on standard error says so and the work goes on.
+    If a store is reached in two ways, the two sets have a text in common, so each text is locked separately. A crash
+    releases the locks. If locks are impossible, a line on standard error reports it and the work continues.
 
-    Raises: RefusedError, which says who holds it.
+    Raises: RefusedError if another `ingest` writes there; it names the holder.
     """
     held: list[FileLock] = []
     try:
         for path in sorted({_path(place, tenant) for place in places}):
             lock, why = _taken(path)
             if lock is None:
-                typer.echo(f"Another ingest at the same time would not be noticed: {folder()} {why}.", err=True)
+                typer.echo(f"A concurrent ingest cannot be detected: {folder()} {why}.", err=True)
                 break
             if not lock.held:
                 raise RefusedError(
-                    f"Another `vectoracl ingest` writes to the tenant {one_line(tenant, 60)} of this store: "
-                    f"{one_line(lock.holder, 200) or 'it says not which'}. Nothing was written. Wait for its end.",
+                    f"Another `vectoracl ingest` is writing to the tenant {one_line(tenant, 60)} of this store: "
+                    f"{one_line(lock.holder, 200) or 'unknown process'}. Nothing was written. Wait until it ends.",
                     field="paths",
                 )
             held.append(lock)
@@ -60,11 +60,11 @@ def _path(place: str, tenant: str) -> str:
 
 @without_context
 def _taken(name: str) -> tuple[FileLock | None, str]:
-    """Return the lock *name*, held or not; None and why where there can be none."""
+    """Return the lock *name*, held or not; None and the reason if locks are impossible."""
     words = f"process {os.getpid()} on {socket.gethostname()}, run by {person()} since "
     words += datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     try:
         take_folder(folder(), lambda one: one.endswith(".lock"))
         return FileLock(str(folder() / name), words), ""
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         return None, f"cannot be used ({getattr(error, 'strerror', None) or type(error).__name__})"

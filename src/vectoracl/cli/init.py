@@ -1,4 +1,4 @@
-"""`vectoracl init`: a commented configuration to start from."""
+"""`vectoracl init`: writes a commented configuration to start from."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _HEAD = """\
 # Secrets are { env = "NAME" } or { file = "path" }; relative paths start from this file's folder.
 version = 1
 
-# The isolation that a store must really have, or vectoracl refuses to serve: "predicate", "partition", "engine" or
-# "credential". Left out, each store must have what its adapter claims.
+# The isolation grade that a store must actually reach, or vectoracl refuses to serve: "predicate", "partition",
+# "engine" or "credential". Without it, each store must reach the grade that its adapter claims.
 # minimum_grade = "engine"
 
-# With several stores, name the one that is used where nothing else is said.
+# With several stores, the one that is used by default.
 # default_store = "main"
 
 """
 _TAIL = """
-# The metadata that filters may use, with its type: keyword, number, boolean, datetime, keyword[], number[].
-# Everything else in a chunk's metadata is kept and returned, and cannot be filtered by.
+# The metadata fields that filters may use, with their types: keyword, number, boolean, datetime, keyword[], number[].
+# All other metadata of a chunk is stored and returned, but cannot be used in filters.
 [stores.main.metadata]
 # year = "number"
 # lang = "keyword"
@@ -74,7 +74,7 @@ def template(
     """Return a commented configuration of one store, from the *hooks* of its adapter. Raises: RefusedError."""
     store = hooks.vectoracl_template(settings=settings or {}, dimension=dimension, name=name)
     if store is None:
-        raise RefusedError("This adapter has no example of a configuration; its documentation shows one.")
+        raise RefusedError("This adapter has no example configuration; see its documentation.")
     values = {
         "embedder": toml.value(embedder),
         "allow_import": "allow_import = true\n" if allow_import else "",
@@ -88,7 +88,7 @@ def write_new(path: Path, text: str, *, force: bool = False) -> None:
     try:
         (replace_atomically if force else write_new_file)(path, text.encode())
     except FileExistsError:
-        raise ConfigError(f"{path} exists and was left as it is; pass --force to overwrite it.") from None
+        raise ConfigError(f"{path} exists and was not changed; pass --force to overwrite it.") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}.") from None
 
@@ -96,7 +96,7 @@ def write_new(path: Path, text: str, *, force: bool = False) -> None:
 def init(
     config: ConfigOption = DEFAULT_CONFIG,
     adapter: Annotated[
-        str, typer.Option("--adapter", metavar="NAME", help="The store to write the example for.")
+        str, typer.Option("--adapter", metavar="NAME", help="The adapter to write the example for.")
     ] = "pgvector",
     *,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
@@ -104,9 +104,9 @@ def init(
 ) -> None:
     """Write a commented configuration to start from.
 
-    For pgvector the example uses an embedded PostgreSQL (extra `embedded`), for qdrant a folder, so that `provision`,
-    `ingest` and `search` work at once; for the others it says where the server's address goes. `vectoracl adapters`
-    lists what is installed.
+    The example for pgvector uses an embedded PostgreSQL (extra `embedded`) and that for qdrant a folder, so that
+    `provision`, `ingest` and `search` work at once; in the others, fill in the server's address. `vectoracl adapters`
+    lists the installed adapters.
     """
     write_new(config, template(loading.load(adapter)), force=force)
     if as_json:
@@ -114,6 +114,6 @@ def init(
         return
     console = out()
     console.print(Text.assemble("Wrote ", (plain(config), "bold"), "."))
-    if adapter != "memory":  # which has nothing to provision
+    if adapter != "memory":  # memory has nothing to provision
         console.print(Text("Next:", "dim"))
         show_commands(console, [command_line("provision", config=config)])

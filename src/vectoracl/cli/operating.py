@@ -1,4 +1,4 @@
-"""The operator's access of a store, as `provision` and `tenants` use it."""
+"""Operator access to a store, shared by `provision` and `tenants`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vectoracl.client.connect import VectorACL
 
 @contextmanager
 def operating(config: Path, store: str | None) -> Iterator[tuple[VectorACL, Operator]]:
-    """Give a configuration with the operator's access of a store, which is not served nor its posture demanded."""
+    """Open a configuration with the operator's access to a store; its posture is not checked."""
     with opened(config, store, contact=False) as acl:
         operator = acl.operator(store)
         try:

@@ -1,6 +1,6 @@
-"""A posture as text, JSON and SARIF 2.1.0: pure functions from data to str, the same for every store.
+"""Rendering of a posture as text, JSON and SARIF 2.1.0: pure functions, the same for every store.
 
-Names of a store's objects are foreign text: control characters are shown as escapes and never as markup.
+Names of a store's objects are untrusted text: control characters are shown as escapes and never as markup.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ _HOME: Final = "https://pypi.org/project/vectoracl/"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found in several places, with what is the same in more than one of them told once.
+    """The findings of several stores or tables, with shared findings listed once.
 
-    `common` holds a finding with the names of the places that share it (the role, the server); `own` the rest by place.
+    `common` holds findings with the names of the stores or tables that share them (for example about the role or the
+    server); `own` holds the other findings by name.
     """
 
     postures: Mapping[str, Posture]
@@ -49,12 +50,12 @@ class Report:
 
     @property
     def count(self) -> int:
-        """How many different findings there are."""
+        """The number of distinct findings."""
         return len(self.common) + sum(len(findings) for findings in self.own.values())
 
 
 def render_report(report: Report, *, width: int = 100, color: bool = False) -> str:
-    """For people: a summary, what is true of several tables, and then each table."""
+    """Return *report* as text for people: a summary, the shared findings, and then each table."""
     if len(report.postures) == 1:
         (posture,) = report.postures.values()
         return render_text(posture, width=width, color=color)
@@ -73,18 +74,18 @@ def render_report(report: Report, *, width: int = 100, color: bool = False) -> s
 
 
 def render_script(report: Report) -> str:
-    """The scripts of all places, one after the other: each part once, and at its end what no script changes."""
+    """Return the scripts of all stores in order: each part once, and at its end what no script can change."""
     parts: dict[tuple[str, str], None] = {}
     for posture in report.postures.values():
         parts.update(dict.fromkeys(posture.script))
-    # What is for all of them goes first, in the order in which the places begin with it.
+    # Shared parts go first, in the order of the scripts that begin with them.
     first = [posture.script[0] for posture in report.postures.values() if posture.script]
     ordered = [*dict.fromkeys(first), *(part for part in parts if part not in first)]
     return "\n".join(_clean(text) for _, text in ordered)
 
 
 def render_text(posture: Posture, *, width: int = 100, color: bool = False, summary: bool = True) -> str:
-    """For people: the grade, what was looked at, each finding with the statement that fixes it, and the grade again."""
+    """Return *posture* as text for people: the grade, the facts, each finding with its fix, and the grade again."""
     parts: list[Any] = []
     if summary and posture.findings:
         parts.append(_conclusion(posture))
@@ -113,7 +114,7 @@ def _conclusion(posture: Posture) -> Text:
 
 
 def render_rule(rule: Rule, *, width: int = 100, color: bool = False) -> str:
-    """What `--explain ID` prints."""
+    """Return the text of `--explain ID`."""
     effect = "lowers the grade to none" if rule.lowers else "does not lower the grade"
     page = f" · {rule.page}" if rule.page else ""
     body = Group(Text(rule.explanation), Text(f"\n{rule.severity} · {effect}{page}", style="dim"))
@@ -122,7 +123,7 @@ def render_rule(rule: Rule, *, width: int = 100, color: bool = False) -> str:
 
 
 def render_json(posture: Posture) -> str:
-    """For programs. Keys are only ever added; `format` changes if one has to change its meaning."""
+    """Return *posture* as JSON. Keys are only added; `format` changes if the meaning of a key has to change."""
     findings = [json_finding(finding) for finding in _sorted(posture.findings)]
     document = {
         "format": "vectoracl-posture/1",
@@ -134,7 +135,7 @@ def render_json(posture: Posture) -> str:
 
 
 def json_finding(finding: Finding) -> dict[str, object]:
-    """Return one finding as `render_json` has it."""
+    """Return one finding in the form of `render_json`."""
     return {
         "rule": finding.rule.id,
         "title": finding.rule.title,
@@ -149,7 +150,7 @@ def json_finding(finding: Finding) -> dict[str, object]:
 
 
 def json_summary(report: Report) -> list[dict[str, object]]:
-    """Return a line for each place: its grade, and which rules lower it, also those that several places share."""
+    """Return an entry per store or table: its grade and the rules that lower it, including shared findings."""
     return [
         {
             "store": _clean(name),
@@ -162,9 +163,9 @@ def json_summary(report: Report) -> list[dict[str, object]]:
 
 
 def render_sarif(posture: Posture, *, version: str = "0", rules: Sequence[Rule] = ()) -> str:
-    """For code scanning: SARIF 2.1.0 with one run. Locations are logical, as a posture has no file.
+    """Return *posture* as SARIF 2.1.0 with one run, for code scanning. Locations are logical: there are no files.
 
-    *version* is vectoracl's; *rules* may hold the adapter's whole catalogue, else those that were found are listed.
+    *version* is vectoracl's; *rules* may hold all rules of the adapter, else those of the findings are listed.
     """
     catalogue = {rule.id: rule for rule in [*rules, *(finding.rule for finding in posture.findings)]}
     index = {identifier: at for at, identifier in enumerate(sorted(catalogue))}
@@ -249,7 +250,7 @@ def _drawn(content: object, width: int, *, color: bool) -> str:
 
 
 def _sorted(findings: Iterable[Finding]) -> list[Finding]:
-    """What refuses the start first, then by severity; stable within."""
+    """Sort findings: those that lower the grade first, then by severity."""
     return sorted(findings, key=lambda f: (not f.rule.lowers, _ORDER[f.rule.severity], f.rule.id, f.subject, f.message))
 
 

@@ -37,20 +37,19 @@ def provision(
         typer.Option(
             "--adopt",
             metavar="TABLE",
-            help="Then copy this existing table, collection or index in; it is read and never changed.",
+            help="Then import this existing table, collection or index; it is only read.",
         ),
     ] = None,
     *,
-    sql: Annotated[bool, typer.Option("--sql", help="Print what would be run, and run nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --adopt: do not ask after the plan.")] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the statements or requests without running them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --adopt: do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Create or update what a store needs (roles, table and policies; collection; index). It can be run again.
+    """Create or update the objects of a store (roles, table and policies; collection; index). It can be run again.
 
-    `--sql` prints it as text that an administrator can read: of PostgreSQL a script that can be changed and run, of
-    other stores their requests. The store is contacted to see what it has, and not changed. `--adopt TABLE` plans,
-    prints the plan, asks, and copies in batches; what it copied is recorded in the audit, and nothing is copied where
-    that cannot be.
+    `--sql` prints them for an administrator: a script for PostgreSQL, the requests for other stores. The store is
+    contacted to read its present state, and not changed. `--adopt TABLE` imports existing rows: it prints the plan,
+    asks, and copies in batches. The import is recorded in the audit; if that is impossible, nothing is copied.
     """
     with operating(config_path(config, argument), store) as (acl, operator):
         if sql or adopt is not None:
@@ -75,17 +74,17 @@ def _print_plan(plan: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"sql": plan})
     else:
-        typer.echo(plan.rstrip())  # as it is: no wrapping and no colour, so that it can be piped into psql
+        typer.echo(plan.rstrip())  # without wrapping and colour, so that it can be piped into psql
 
 
 def _consent(*, yes: bool, as_json: bool) -> None:
-    """Ask whether the plan is to be run; without a person and without --yes, it is not. Raises: RefusedError."""
+    """Ask whether to run the plan; without a terminal and without --yes, it is not run. Raises: RefusedError."""
     if yes:
         return
     if as_json:
         raise unasked("Run this plan (--sql prints it)")
     if not interactive():
-        err().print(Text("Nothing was done: pass --yes to run this plan without being asked."), soft_wrap=True)
+        err().print(Text("Nothing was done: pass --yes to run this plan without a question."), soft_wrap=True)
         done(NOT_MEASURED)
     if not typer.confirm("Run this?", err=True):
         err().print("Nothing was done.")

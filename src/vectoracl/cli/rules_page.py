@@ -1,4 +1,4 @@
-"""The documentation's page on the rules of `check`: `python -m vectoracl.cli.rules_page > docs/rules.md`."""
+"""The page on the rules of `check` in the documentation: `python -m vectoracl.cli.rules_page > docs/rules.md`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TITLES = {"vectoracl": "All stores", "pgvector": "pgvector", "qdrant": "Qdrant"
 
 
 def page() -> str:
-    """Return the page, made from the rules themselves."""
+    """Return the page, generated from the rules."""
     parts = [_HEAD]
     for owner in PREFIXES.values():
         rules = CORE_RULES.values() if owner == "vectoracl" else load(owner).vectoracl_rules() or ()

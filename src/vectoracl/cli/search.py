@@ -1,4 +1,4 @@
-"""`vectoracl search`: a search as one principal."""
+"""`vectoracl search`: searches as one principal."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from vectoracl.model.records import Result
 
 
 def search(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to search for.")],
     who: AsOption,
-    k: Annotated[int, typer.Option("-k", help="How many chunks at most.", min=1)] = 5,
+    k: Annotated[int, typer.Option("-k", help="The maximum number of chunks.", min=1)] = 5,
     where: Annotated[
         str | None,
         typer.Option(
             "--where",
             metavar="JSON",
             help='A filter inside the scope: \'{"field": "year", "op": "gte", "value": 2020}\'. '
-            "It can only narrow what the principal sees.",
+            "It can only narrow the visible chunks.",
         ),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -49,16 +49,16 @@ def search(
     lexical: Annotated[
         bool,
         typer.Option(
-            "--lexical", help="Rank by words instead of by vector: only chunks that hold one of them are found."
+            "--lexical", help="Rank by words instead of by vector; only chunks with at least one of the words match."
         ),
     ] = False,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse the ranking by words and by vector.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Print the whole text of each chunk.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Search as one principal: only what it may see is ranked. By vector, unless --lexical or --hybrid is given.
+    """Search as one principal: only visible chunks are ranked, by vector unless --lexical or --hybrid is passed.
 
-    The exit code is 0 also where nothing is found.
+    The exit code is 0 even without hits.
     """
     principal = operator(who, "search")
     narrowed = _where(where)
@@ -75,7 +75,7 @@ def search(
 
 @without_context
 def _where(text: str | None) -> Predicate:
-    """Read the filter of `--where`. Raises: InvalidInputError."""
+    """Parse the filter of `--where`. Raises: InvalidInputError."""
     if text is None:
         return ALWAYS
     try:
@@ -125,4 +125,4 @@ def _show(result: Result, why: str, *, full: bool) -> None:
         table.add_row(f"{hit.score:.3f}", Text("\n").join([head, Text(body)]))
     console.print(table)
     if not result.complete:
-        console.print(Text(f"Fewer than asked for: {result.shortfall}.", "yellow"))
+        console.print(Text(f"Fewer hits than requested: {result.shortfall}.", "yellow"))

@@ -52,14 +52,14 @@ def tenants_list(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """List the tenants with their size, where they live, and which of them should move.
+    """List the tenants with their sizes and tiers, and advise which of them to move.
 
-    Small tenants share a part of the store; a large one is faster in a part of its own. The exit code is 1 if a move
+    Small tenants share a part of the store; a large tenant is faster in a separate part. The exit code is 1 if a move
     is advised.
     """
     with operating(config_path(config, argument), store) as (_, operator):
         found = operator.tenants()
-    # One that is not served now, and not moved either.
+    # A tenant whose id is no longer valid is neither served nor moved.
     found = [replace(one, advice="", note=_FORMER) if shown_tenant(one.tenant) != one.tenant else one for one in found]
     advised = [one for one in found if one.advice]
     if as_json:
@@ -112,9 +112,9 @@ def _on_tenant(
     before: Callable[[VectorACL, str], None] = lambda _acl, _store: None,
     stays: str = "",
 ) -> None:
-    """Do *act* to a tenant in *store* (None: the one that it lives in), after *before* agreed; record it.
+    """Run *act* on a tenant in *store* (None: the tenant's store), after *before*, which may stop it; record it.
 
-    *stays* says what the store's operator does not reach.
+    *stays* describes the traces that the store's operator cannot remove.
     """
     reason = f"vectoracl tenants {action}, run by {person()} at the command line"
     with opened(config, store, contact=False) as acl:
@@ -131,10 +131,10 @@ def promote(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a tenant a physical part of its own, while reads and writes go on, where tenants can share one.
+    """Move a tenant into a separate physical part while reads and writes continue, in stores where tenants share one.
 
-    That is a partition with an index of its own (pgvector), or a shard of its own (Qdrant, on a cluster that was set
-    up for it). Stores that keep a part for each tenant anyway refuse it and say so.
+    The part is a partition with an index (pgvector) or a shard (Qdrant, on a cluster that is set up for it). Stores
+    that always keep a separate part per tenant refuse it.
     """
     with Steps(quiet=as_json) as steps:
 
@@ -151,10 +151,10 @@ def demote(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Move a tenant back to the part that small tenants share, where the store has such parts (pgvector).
+    """Move a tenant back into the part that small tenants share (pgvector).
 
-    Everybody's reads and writes wait while its rows are copied: `demote_stall` seconds at the most, else it is rolled
-    back. Stores that keep a part for each tenant, or have no way back, refuse it and say so.
+    All reads and writes wait while its rows are copied, for at most `demote_stall` seconds; after that it is rolled
+    back. Other stores refuse it.
     """
     with Steps(quiet=as_json) as steps:
 
@@ -165,22 +165,22 @@ def demote(
 
 
 def _keeper(operator: Operator) -> TenantKeeper:
-    """Return *operator* as one that leads tenants through their life. Raises: RefusedError."""
+    """Return *operator* if it manages the tenant lifecycle. Raises: RefusedError."""
     if isinstance(operator, TenantKeeper):
         return operator
     raise RefusedError(
-        "This store keeps no part for each tenant that could be created or put to rest. A tenant begins with its first "
-        "write; to delete one: vectoracl tenants remove.",
+        "This store has no separate part per tenant that could be created or deactivated. A tenant begins with its "
+        "first write; to delete it: vectoracl tenants remove.",
         field="adapter",
     )
 
 
 def _remover(operator: Operator) -> TenantRemover:
-    """Return *operator* as one that removes tenants. Raises: RefusedError."""
+    """Return *operator* if it can remove tenants. Raises: RefusedError."""
     if isinstance(operator, TenantRemover):
         return operator
     raise RefusedError(
-        "The adapter of this store cannot remove a tenant. To delete the chunks of one, use its own handle: "
+        "The adapter of this store cannot remove a tenant. To delete its chunks, use a handle of the tenant: "
         "acl.scoped(Principal.service(id, tenant, reason)).delete(where=ALWAYS).",
         field="adapter",
     )
@@ -193,9 +193,9 @@ def create(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Create a tenant in a store that keeps a part for each (Weaviate), with a key of its own where it has such keys.
+    """Create a tenant in a store with a separate part per tenant (Weaviate), with its own key if keys are per tenant.
 
-    Elsewhere a tenant begins with its first write, and this is refused.
+    In other stores a tenant begins with its first write, and this is refused.
     """
     _on_tenant(config, store, tenant, "create", lambda one: _keeper(one).create(tenant), as_json=as_json)
 
@@ -207,7 +207,7 @@ def deactivate(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Stop serving a tenant: it reads as if it were not there. Its chunks stay on the server's disk (Weaviate)."""
+    """Stop serving a tenant: it reads as if it did not exist. Its chunks stay on the server's disk (Weaviate)."""
     _on_tenant(config, store, tenant, "deactivate", lambda one: _keeper(one).deactivate(tenant), as_json=as_json)
 
 
@@ -218,7 +218,7 @@ def offload(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Stop serving a tenant and move its chunks to cheaper storage, where the server has such (Weaviate)."""
+    """Stop serving a tenant and move its chunks to cheaper storage, if the server has one (Weaviate)."""
     _on_tenant(config, store, tenant, "offload", lambda one: _keeper(one).offload(tenant), as_json=as_json)
 
 
@@ -233,13 +233,13 @@ def activate(
     _on_tenant(config, store, tenant, "activate", lambda one: _keeper(one).activate(tenant), as_json=as_json)
 
 
-_FORMER = "no id of a tenant any more: it is not served, and can be removed by the name that stands here"
+_FORMER = "not a valid tenant id any more: it is not served, and can be removed by the name shown here"
 
 
 def _meant(tenant: str, config: Path, store: str | None) -> tuple[str, str | None]:
-    """Return the tenant that `tenants list` shows as *tenant*, with its store where its id does not say that.
+    """Return the tenant that `tenants list` shows as *tenant*, and its store if its id is not valid any more.
 
-    Raises: InvalidTenantError if *tenant* is no tenant id, and none that the store holds is shown so.
+    Raises: InvalidTenantError if *tenant* is not a tenant id, and the store has no tenant that is shown as *tenant*.
     """
     if shown_tenant(tenant) == tenant:
         return tenant, store
@@ -250,7 +250,7 @@ def _meant(tenant: str, config: Path, store: str | None) -> tuple[str, str | Non
         check_tenant(tenant)
     if len(meant) != 1:
         raise RefusedError(
-            f"Two tenants can be meant, so nothing was removed. Name one of them as `tenants list` shows it: "
+            f"The name is ambiguous, so nothing was removed. Pass one of the names that `tenants list` shows: "
             f"{', '.join(shown_tenant(name) for name in meant)}.",
             field="tenant",
         )
@@ -265,12 +265,11 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a tenant: its chunks, its key, and its name in the store. It asks first; there is no way back.
+    """Delete a tenant: its chunks, its key, and its name in the store. It asks first; this cannot be undone.
 
-    After an interruption, run it again: it finishes. A tenant of which the store holds nothing is refused (exit code
-    2). A tenant whose id a former version took and this one refuses is named as `tenants list` shows it. A write of
-    the tenant that comes later makes it again where tenants begin with their first write, so take its
-    principals away first.
+    After an interruption, run it again to complete it. A tenant that is unknown to the store is refused (exit code 2).
+    For a tenant id that only an earlier version accepted, pass the name that `tenants list` shows. Where tenants begin
+    with their first write, a later write creates the tenant again, so revoke its principals first.
     """
     tenant, store = _meant(tenant, config, store)
     shown = one_line(shown_tenant(tenant), 60)
@@ -278,7 +277,7 @@ def remove(
     def ask(acl: VectorACL, name: str) -> None:
         operator = acl.operator(name)
         try:
-            _remover(operator)  # a question about what cannot be done is not asked
+            _remover(operator)  # do not ask about something that cannot be done
         finally:
             operator.close()
         if yes:
@@ -286,7 +285,7 @@ def remove(
         if as_json:
             raise unasked(f"Delete the tenant {shown}")
         if not interactive():
-            err().print(Text("Nothing was done: pass --yes to remove a tenant without being asked."), soft_wrap=True)
+            err().print(Text("Nothing was done: pass --yes to remove a tenant without a question."), soft_wrap=True)
             done(NOT_MEASURED)
         asked = f"Delete the tenant {shown} with all of its chunks from the store {one_line(name, 60)}?"
         if not typer.confirm(asked, err=True):
@@ -298,7 +297,7 @@ def remove(
         if not lines:
             raise RefusedError(
                 f"The store holds nothing of the tenant {shown}, so nothing was removed. "
-                "`vectoracl tenants list` shows the tenants that there are.",
+                "`vectoracl tenants list` lists the tenants.",
                 field="tenant",
             )
         return lines
@@ -307,7 +306,7 @@ def remove(
 
 
 STAYS = (
-    "Its name stays where the store is not: in the audit records, in checkpoint files of copies, in backups and "
-    "snapshots of the store, and in your configuration if that names it."
+    "Its name remains outside the store: in the audit records, in checkpoint files of copies, in backups and snapshots "
+    "of the store, and in your configuration if that names it."
 )
-"""The places that `tenants remove` does not reach."""
+"""The traces that `tenants remove` does not remove."""

@@ -1,4 +1,4 @@
-"""The demo's attacks: real attempts against the live store, whose outcome is computed from what came back."""
+"""The demo's attacks: real attempts against the live store, whose outcomes are computed from the replies."""
 
 from __future__ import annotations
 
@@ -27,11 +27,9 @@ ATTACKS = ("foreign id", "filter injection", "untagged write", "other tenant's t
 
 
 def attempts(acl: VectorACL, forging: AttackContext, base: Path) -> list[Attempt]:
-    """Make one attempt of each family. The adapter's own, which go around the API, stand for ours where it has them.
+    """Make one attempt of each kind; the adapter's own attempts, which bypass the API, replace the core's.
 
-    *base* is the folder of the configuration.
-
-    Raises: VectorACLError if the store fails, which is no outcome.
+    *base* is the folder of the configuration. Raises: VectorACLError if the store fails, which is not an outcome.
     """
     made = [_met(_foreign_id, "foreign id", acl, forging), _met(_filters, "filter injection", acl, forging)]
     own = list(_of_adapter(acl, forging, base))
@@ -47,11 +45,11 @@ def attempts(acl: VectorACL, forging: AttackContext, base: Path) -> list[Attempt
 
 
 def _met(attempt: _Try, attack: str, acl: VectorACL, forging: AttackContext) -> Attempt:
-    """Make one attempt. A violation is a leak of the store, even if the reply was dropped before it was handed out."""
+    """Make one attempt. A scope violation is a leak of the store, although the reply was dropped."""
     try:
         return attempt(acl, forging)
     except ScopeViolationError as error:
-        return Attempt(attack, "the store answered outside of the scope", "LEAK", _name(error))
+        return Attempt(attack, "the store returned rows outside the scope", "LEAK", _name(error))
 
 
 def _of_adapter(acl: VectorACL, forging: AttackContext, base: Path) -> Sequence[Attempt]:
@@ -77,12 +75,12 @@ def _foreign_id(acl: VectorACL, forging: AttackContext) -> Attempt:
     found = [*attacker.fetch(pairs), *attacker.fetch([chunk for _, chunk in pairs])]
     leaked = sum(hit.tenant != forging.own.tenant for hit in found)
     if not pairs:
-        raise InvalidInputError("The other tenant has no chunk, so a fetch of its ids would prove nothing.")
+        raise InvalidInputError("The other tenant has no chunks, so a fetch of its ids would prove nothing.")
     return Attempt("foreign id", tried, "LEAK" if leaked else "nothing", f"{leaked} chunks" if leaked else None)
 
 
 def _filters(acl: VectorACL, forging: AttackContext) -> Attempt:
-    """Search with filters that name the tenant, speak a store's own language, or close a quotation."""
+    """Search with filters that name the tenant, use a store's query language, or close a quotation."""
     other = forging.foreign.tenant
     quoted = f"x' OR tenant_id = '{other}' OR '1'='1"
     forged: tuple[Callable[[], Predicate], ...] = (
@@ -112,9 +110,9 @@ def _filters(acl: VectorACL, forging: AttackContext) -> Attempt:
 
 
 def _forge(acl: VectorACL, forging: AttackContext, tag: Tag) -> str:
-    """Hand the adapter a record that the core did not tag, for the attacker's partition; return the error.
+    """Pass the adapter a record that the core did not tag, for the attacker's partition; return the error's name.
 
-    Where it is written, which is a leak, it is deleted again.
+    If it is written, which is a leak, it is deleted again.
     """
     store = acl._named(acl.config.default).store  # noqa: SLF001 - an attack goes around the handles
     dimension = store.capabilities.dimension
@@ -136,19 +134,19 @@ def _forge(acl: VectorACL, forging: AttackContext, tag: Tag) -> str:
 
 def _untagged(acl: VectorACL, forging: AttackContext) -> Attempt:
     met = _forge(acl, forging, Tag("", _FORGED, _FORGED))
-    tried = "a record without a tag, handed to the adapter"
+    tried = "a record without a tag, passed to the adapter"
     return Attempt("untagged write", tried, "refused" if met else "LEAK", met or None)
 
 
 def _other_tag(acl: VectorACL, forging: AttackContext) -> Attempt:
     met = _forge(acl, forging, Tag(forging.foreign.tenant, _FORGED, _FORGED))
-    tried = "a record tagged with another tenant, handed to the adapter"
+    tried = "a record tagged with another tenant, passed to the adapter"
     return Attempt("other tenant's tag", tried, "refused" if met else "LEAK", met or None)
 
 
 def _alternating(acl: VectorACL, forging: AttackContext) -> Attempt:
-    """Serve one tenant many times, then another on what the first one used."""
-    tried = f"another tenant's search right after {_ROUNDS} of the first one's"
+    """Serve one tenant many times, then another tenant on the same connections."""
+    tried = f"another tenant's search right after {_ROUNDS} searches of the first tenant"
     first, second = acl.scoped(forging.own), acl.scoped(forging.foreign)
     for _ in range(_ROUNDS):
         first.search(forging.vector, k=_K)
@@ -160,7 +158,7 @@ def _alternating(acl: VectorACL, forging: AttackContext) -> Attempt:
 
 
 def reopener(acl: VectorACL, source: Any) -> Callable[[Any], VectorACL]:
-    """Return what opens *acl*'s configuration, which was read from *source*, on a client of somebody's making."""
+    """Return a function that opens *source*, the configuration of *acl*, on another client."""
 
     def reopen(client: Any) -> VectorACL:
         name = acl.config.default

@@ -1,4 +1,4 @@
-"""`vectoracl demo`: the whole thing on real text, from one command."""
+"""`vectoracl demo`: shows isolation on real text with one command."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ EMBEDDER = "hashed"
 def demo(
     docs: Annotated[
         Path | None,
-        typer.Option(
-            "--docs", metavar="FOLDER", help="Use the texts of this folder, which has a subfolder for each tenant."
-        ),
+        typer.Option("--docs", metavar="FOLDER", help="Use the texts of this folder, with one subfolder per tenant."),
     ] = None,
     embedder: Annotated[
         str,
@@ -56,12 +54,12 @@ def demo(
             "--embedder",
             metavar="SPEC",
             help='"hashed" or "hashed:256" (no model, no network), "minilm" (extra `minilm`), "fastembed:MODEL" (extra '
-            '`fastembed`; it is downloaded), or "package.module:attribute" of your own. Without -c.',
+            '`fastembed`; it is downloaded), or your own "package.module:attribute". Without -c.',
             show_default="hashed",
         ),
     ] = "",
-    tenants: Annotated[int, typer.Option("--tenants", help="How many tenants at most.", min=2, max=1000)] = 10,
-    k: Annotated[int, typer.Option("-k", help="How many chunks to ask for at a time.", min=1, max=50)] = 5,
+    tenants: Annotated[int, typer.Option("--tenants", help="The maximum number of tenants.", min=2, max=1000)] = 10,
+    k: Annotated[int, typer.Option("-k", help="The number of chunks per search.", min=1, max=50)] = 5,
     store: Annotated[
         str,
         typer.Option(
@@ -77,26 +75,27 @@ def demo(
             "--config",
             "-c",
             metavar="FILE",
-            help="Fill this configuration's store, which has to be empty or a demo's, instead of the demo's own.",
+            help="Use this configuration's store, which has to be empty or filled by a demo, instead of a new one.",
         ),
     ] = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """See it work on real text: about a minute on the default store.
+    """Show isolation on real text; it takes about a minute on the default store.
 
-    Starts a PostgreSQL of its own in ./.vectoracl/demo/ (no root, no Docker), fills it with the documentation inside
-    the Python packages that are installed here, one tenant each, and asks as several principals: what a search without
-    a scope would have returned, beside what each of them gets. Then it tries one attack of each family on the live
-    store, and says what each met. `--store` shows the same on another store: on the server that the environment names
-    (VECTORACL_QDRANT_URL and so on), else on what its adapter can start here (Weaviate is compiled first, which takes
-    minutes, once).
+    The demo starts a separate PostgreSQL in ./.vectoracl/demo/ (no root, no Docker), fills it with the documentation of
+    the installed Python packages, one tenant each, and searches as several principals: it shows the result of a search
+    without a scope next to the result of each principal. Then it tries one attack of each kind on the live store and
+    prints the outcomes. `--store` uses another store: the server that the environment names (VECTORACL_QDRANT_URL and
+    so on), else one that the adapter can start here (Weaviate is compiled first, once, which takes minutes).
 
-    It can be run again. It writes into a store of its own, and changes nothing that no demo wrote. Texts leave this
-    machine only for a server that you name. Exit codes: 0 nothing foreign came back, 1 a leak, 2 not measured.
+    It can be run again. It writes only into a demo store and changes only what a demo wrote. Texts leave this machine
+    only for a server that you name. Exit codes: 0 no chunk of another tenant was returned, 1 a leak, 2 not measured.
     """
     if config is not None and embedder:
-        raise InvalidInputError("--embedder is for a demo without -c: a configuration names its own.", field="embedder")
+        raise InvalidInputError(
+            "--embedder cannot be used with -c: a configuration names its own embedder.", field="embedder"
+        )
     start = time.perf_counter()
     with Steps(quiet=as_json) as steps:
         steps.step("reading documents", 0, None)
@@ -113,15 +112,15 @@ def demo(
 
 
 def _corpora(docs: Path | None, tenants: int) -> list[TenantCorpus]:
-    """Return the texts, at least two tenants of them. Raises: InvalidInputError."""
+    """Return the texts of at least two tenants. Raises: InvalidInputError."""
     found = installed_corpus(tenants) if docs is None else folder_corpus(docs)[:tenants]
     if len(found) < 2:
-        raise InvalidInputError("The demo needs texts of two tenants or more; pass --docs FOLDER.", field="docs")
+        raise InvalidInputError("The demo needs texts of at least two tenants; pass --docs FOLDER.", field="docs")
     return found
 
 
 def _go_on(source: Path, outcome: run.Outcome, store: str | None) -> list[str]:
-    """Return commands that work on what the demo made."""
+    """Return commands that work on the demo's store."""
     asked = min(outcome.asked, key=lambda one: len(run.name_of(one.principal)) + len(one.query))
     first = run.name_of(asked.principal)
     words = ("--hybrid",) if outcome.hybrid else ()
@@ -133,7 +132,7 @@ def _go_on(source: Path, outcome: run.Outcome, store: str | None) -> list[str]:
 
 
 class _Made(NamedTuple):
-    """What the demo runs on: embedder, configuration, whether that is the demo's own, and what to tell at the end."""
+    """The setup of a demo: embedder, configuration, whether the demo made it, and the notes to print at the end."""
 
     model: Embedder
     source: Path
@@ -145,10 +144,10 @@ class _Made(NamedTuple):
 
 @contextmanager
 def _prepared(config: Path | None, spec: str, adapter: str, steps: Steps) -> Iterator[_Made]:
-    """Give what the demo runs on, until it has run.
+    """Yield the setup of the demo, and close it afterwards.
 
-    The demo's own goes to ./vectoracl.toml, but only where there is none: a configuration that exists is somebody's,
-    perhaps of a store in production, and is used only where -c names it.
+    The demo's configuration is written to ./vectoracl.toml only if that does not exist: an existing configuration may
+    be of a store in production, and is used only if -c names it.
     """
     if config is not None:
         own, _ = read(config)
@@ -159,36 +158,36 @@ def _prepared(config: Path | None, spec: str, adapter: str, steps: Steps) -> Ite
         yield _Made(model, config)
         return
     hooks = loading.load(adapter)
-    model = open_embedder(spec, allow_import=True)  # typed by the one who runs it
+    model = open_embedder(spec, allow_import=True)  # the user has typed it
     with _own_folder():
         place = _place(hooks, adapter, model.dimension, steps)
         try:
-            source, told = _written(hooks, adapter, place, spec, model)
-            notes = (place.note, told if place.kept else "")
+            source, note = _written(hooks, adapter, place, spec, model)
+            notes = (place.note, note if place.kept else "")
             yield _Made(model, source, True, tuple(filter(None, notes)), place.kept, place.server)
         finally:
             place.close()
 
 
 def _place(hooks: Any, adapter: str, dimension: int, steps: Steps) -> DemoStore:
-    """Return where the demo's store is. Raises: RefusedError."""
+    """Return the demo's store from the adapter. Raises: RefusedError."""
     steps.step(f"looking for {adapter}", 0, None)
     place: DemoStore | None = hooks.vectoracl_demo_place(
         dimension=dimension, say=lambda text: steps.step(text, 0, None)
     )
     if place is None:
         raise RefusedError(
-            f"The adapter {adapter!r} cannot be shown without a store: write a configuration and pass it with -c."
+            f"The adapter {adapter!r} cannot start a store for the demo: write a configuration and pass it with -c."
         )
     steps.step(f"looking for {adapter}", 1, 1)
     return place
 
 
 def _written(hooks: Any, adapter: str, place: DemoStore, spec: str, model: Embedder) -> tuple[Path, str]:
-    """Write the demo's configuration; return its path and what to say about it."""
+    """Write the demo's configuration; return its path and a note about it."""
 
     def text(folder: Path) -> str:
-        # Vectors of two embedders are not comparable, so each has a table or collection of its own.
+        # Vectors of two embedders are not comparable, so each embedder has a separate table or collection.
         name = _NAME if spec == "hashed" else f"{_NAME}_{blake2b(model.name.encode(), digest_size=4).hexdigest()}"
         return template(
             hooks,
@@ -203,24 +202,24 @@ def _written(hooks: Any, adapter: str, place: DemoStore, spec: str, model: Embed
     here = text(FOLDER)
     if place.kept and not DEFAULT_CONFIG.exists():
         write_new(DEFAULT_CONFIG, here)
-        return DEFAULT_CONFIG, f"Wrote {DEFAULT_CONFIG}; the data are in {FOLDER}/. Now you:"
+        return DEFAULT_CONFIG, f"Wrote {DEFAULT_CONFIG}; the data are in {FOLDER}/. Try it:"
     if place.kept and _content(DEFAULT_CONFIG) == here.encode():
-        return DEFAULT_CONFIG, f"The data are in {FOLDER}/. Now you:"
-    beside = FOLDER / f"{adapter}.toml"
-    write_new(beside, text(Path()), force=True)
-    return beside, f"Your {DEFAULT_CONFIG} was not touched; the demo's is {beside}. Now you:"
+        return DEFAULT_CONFIG, f"The data are in {FOLDER}/. Try it:"
+    own = FOLDER / f"{adapter}.toml"
+    write_new(own, text(Path()), force=True)
+    return own, f"Your {DEFAULT_CONFIG} was not changed; the demo's configuration is {own}. Try it:"
 
 
 def _content(path: Path) -> bytes | None:
     try:
         return read_private(path)
-    except OSError:  # a link, or another user's: not what a demo wrote
+    except OSError:  # a link, or another user's file: not written by a demo
         return None
 
 
 @contextmanager
 def _own_folder() -> Iterator[None]:
-    """Make the folder of the demo's data, which no commit should pick up, and hold it: one demo at a time.
+    """Create the folder of the demo's data, ignored by Git, and lock it: one demo at a time.
 
     Raises: ConfigError, RefusedError.
     """
@@ -232,7 +231,9 @@ def _own_folder() -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"The folder {FOLDER} cannot be used: {error.strerror} ({error.filename}).") from None
     if not lock.held:
-        raise RefusedError(f"Another demo runs in {FOLDER}. Wait for its end, or run this one in another folder.")
+        raise RefusedError(
+            f"Another demo is running in {FOLDER}. Wait until it ends, or run this one in another folder."
+        )
     try:
         yield
     finally:
@@ -246,7 +247,7 @@ def _run(
     with VectorACL(source, store=store, embedder=model) as acl:
         name = acl.config.default
         steps.step("starting the store", 0, None)
-        if not made.own:  # before anything is made in a store that may be somebody's
+        if not made.own:  # before anything is created in a store that may be in use
             with suppress(StoreError):  # there is no table yet
                 run.check_own(acl, (), _tenants(acl))
         _provision(acl)
@@ -272,7 +273,7 @@ def _run(
 
 
 def _tenants(acl: VectorACL) -> list[str]:
-    """List the store's tenants, where its adapter can. Raises: StoreError, ConfigError."""
+    """List the store's tenants, if its adapter can. Raises: StoreError, ConfigError."""
     try:
         operator = acl.operator()
     except ConfigError:
@@ -286,7 +287,7 @@ def _tenants(acl: VectorACL) -> list[str]:
 
 
 def _provision(acl: VectorACL) -> None:
-    """Make what the store needs, where its adapter has anything to make."""
+    """Provision the store, if its adapter has an operator."""
     try:
         operator = acl.operator()
     except ConfigError:
@@ -300,7 +301,7 @@ def _provision(acl: VectorACL) -> None:
 
 
 def _server(described: str, adapter: str, posture: Posture) -> str:
-    """Describe the server with the version of the part of it that the adapter is named after, where there is one."""
+    """Return the description of the server, with the version of the extension that the adapter is named after."""
     own = dict(posture.facts).get(adapter)
     if own is None:
         return described

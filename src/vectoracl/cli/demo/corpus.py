@@ -1,7 +1,7 @@
-"""The demo's input: text that nobody wrote for it. The documentation inside the distributions that are installed here.
+"""The demo's input: the documentation of the installed distributions, which was not written for the demo.
 
-One tenant per distribution, with its README (the payload of its metadata) and the docstrings of its modules, which
-are parsed and never imported. Nothing is fetched, and the same environment gives the same corpus.
+There is one tenant per distribution, with its README (the payload of its metadata) and the docstrings of its modules,
+which are parsed and never imported. Nothing is downloaded, and the same environment yields the same corpus.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ class TenantCorpus(NamedTuple):
         return f"TenantCorpus({self.tenant!r}, {len(self.documents)} documents)"
 
     def chunk_count(self) -> int:
-        """Return into how many chunks of the default size the documents split."""
+        """Return the number of chunks of the default size."""
         return sum(len(chunks(one.text)) for one in self.documents)
 
 
 def installed_corpus(limit_tenants: int = 12, limit_chunks_per_tenant: int = 500) -> list[TenantCorpus]:
-    """Return the documentation of the installed distributions that have the most of it, by tenant.
+    """Return the documentation of the installed distributions with the most documentation, by tenant.
 
     A tenant's id is the distribution's normalised name. At most *limit_chunks_per_tenant* chunks (of 800 characters)
-    are kept of each: the README, then modules from the top of the package down, the last document possibly cut.
-    vectoracl's own distributions are left out.
+    of each are kept: the README, then modules from the top of the package down; the last document may be cut.
+    vectoracl's own distributions are omitted.
     """
     named: dict[str, Distribution] = {}
     for one in distributions():
         name = one.metadata["Name"]
         if name:
-            # The first of a name is the one that an import would find.
+            # The first one of a name is the one that an import would use.
             named.setdefault(re.sub(r"[-_.]+", "-", str(name)).lower(), one)
     candidates = []
     for name, one in sorted(named.items()):
@@ -70,7 +70,7 @@ def installed_corpus(limit_tenants: int = 12, limit_chunks_per_tenant: int = 500
             modules = _modules(one)
             readme = _readme(one)
             candidates.append((-(sum(size for _, size in modules) // 4 + len(readme)), name, readme, modules))
-    # Sizes only propose: docstrings are counted, of twice as many distributions as are wanted.
+    # Sizes only select candidates, twice the wanted number; then their docstrings are counted.
     gathered = []
     for _, name, readme, modules in sorted(candidates, key=lambda one: one[:2])[: 2 * limit_tenants]:
         corpus = _gather(name, readme, modules, limit_chunks_per_tenant)
@@ -130,7 +130,7 @@ def _documents(tenant: str, readme: str, modules: Sequence[tuple[PackagePath, in
             text = docstrings(source, ".".join(PurePosixPath(path).with_suffix("").parts).removesuffix(".__init__"))
             name = check_id(f"{tenant}/{path.as_posix()}", "document")
         except (OSError, InvalidInputError):
-            continue  # uninstalled by hand, templates that are no Python, odd names: the demo has enough others
+            continue  # deleted files, templates that are not Python, invalid names: the demo has enough others
         if len(text) >= SIZE // 4:
             yield Document(name, text)
         if parsed > _PARSED_BYTES:
@@ -138,10 +138,10 @@ def _documents(tenant: str, readme: str, modules: Sequence[tuple[PackagePath, in
 
 
 def folder_corpus(folder: str | os.PathLike[str], *, report: Report | None = None) -> list[TenantCorpus]:
-    """Return a tenant for each subfolder of *folder*, with the texts in it; its name is the tenant's id.
+    """Return a tenant for each subfolder of *folder*, with its texts; the subfolder's name is the tenant's id.
 
-    Files beside the subfolders belong to no tenant and are left out, as are hidden and linked folders.
-    Raises: InvalidInputError if there is no subfolder with text; InvalidTenantError if a name is no tenant's id.
+    Files next to the subfolders, and hidden and linked folders, are omitted.
+    Raises: InvalidInputError if there is no subfolder with text; InvalidTenantError if a name is not a tenant id.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -155,7 +155,7 @@ def folder_corpus(folder: str | os.PathLike[str], *, report: Report | None = Non
                 found.append(TenantCorpus(tenant, texts))
     if not found:
         raise InvalidInputError(
-            f"{str(root)!r} has no subfolder with text. Put the texts of each tenant into a folder of its own there.",
+            f"{str(root)!r} has no subfolder with text. Put the texts of each tenant into a separate subfolder.",
             field="folder",
         )
     if len({one.tenant for one in found}) != len(found):
@@ -171,11 +171,11 @@ _DULL = FUNCTION_WORDS | frozenset(
 
 
 def demo_queries(corpora: Sequence[TenantCorpus], per_tenant: int = 3) -> list[tuple[str, str]]:
-    """Return pairs of a tenant and what it asks: its own questions, then the generic ones.
+    """Return pairs of a tenant and a question: its specific questions, then the generic ones.
 
-    A tenant's own questions are headings and first sentences out of *other* tenants' texts whose every word the
-    tenant's own texts have too. So it has an answer of its own, while most of the nearest chunks are not its own:
-    what a search without a scope would hand out.
+    A tenant's specific questions are headings and first sentences of *other* tenants' texts whose words all occur in
+    the tenant's texts too. So the tenant has an answer, while most of the nearest chunks belong to other tenants; a
+    search without a scope would return those.
     """
     used = {one.tenant: _word_counts(one) for one in corpora}
     everywhere: Counter[str] = sum(used.values(), Counter())
@@ -207,7 +207,7 @@ def demo_queries(corpora: Sequence[TenantCorpus], per_tenant: int = 3) -> list[t
 
 
 def _word_counts(corpus: TenantCorpus) -> Counter[str]:
-    """Return in how many chunks each word is."""
+    """Return the number of chunks that contain each word."""
     counts: Counter[str] = Counter()
     for document in corpus.documents:
         for text in chunks(document.text):
@@ -216,7 +216,7 @@ def _word_counts(corpus: TenantCorpus) -> Counter[str]:
 
 
 def _titles(corpus: TenantCorpus) -> set[tuple[str, tuple[str, ...]]]:
-    """Return lines that could be a question: headings of prose and first sentences, with their telling words."""
+    """Return lines that could be a question (headings and first sentences of prose) with their significant words."""
     found = set()
     for document in corpus.documents:
         for line in document.text.splitlines():
@@ -230,5 +230,5 @@ def _titles(corpus: TenantCorpus) -> set[tuple[str, tuple[str, ...]]]:
 
 
 def _is_opening(line: str, text: str) -> bool:
-    """Tell whether *line* is a heading, or the one line that a paragraph begins and ends with."""
+    """Return whether *line* is a heading or a paragraph of one line."""
     return line.lstrip().startswith("#") or f"\n\n{line}\n\n" in text

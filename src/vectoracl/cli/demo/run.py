@@ -1,4 +1,4 @@
-"""What the demo does: fill the store through the API, ask as several principals, and compare."""
+"""The steps of the demo: fill the store through the API, search as several principals, and compare."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vectoracl.model.records import Chunk, Hit
 from vectoracl.text.chunking import document_chunks
 from vectoracl.text.embedders import Embedder, embed_checked
 
-WRITER = "vectoracl-demo"  # the producer of every chunk that a demo wrote: nothing else is ever touched
+WRITER = "vectoracl-demo"  # the producer of every chunk that a demo wrote; other chunks are never changed
 REASON = "The demo shows what a search without a scope would have returned."
 REPETITIONS = 2, 15  # at least, and at most
 _SPENT_MS = 800.0
@@ -30,7 +30,7 @@ _WRITING = "embedding and writing chunks"
 
 
 class Line(NamedTuple):
-    """One hit as it is shown: no text."""
+    """One hit as it is shown, without its text."""
 
     tenant: str
     document: str
@@ -39,7 +39,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question of one principal: what it would have got without a scope, and what it got."""
+    """One question of one principal: the result without a scope, and the principal's result."""
 
     principal: Principal
     query: str
@@ -53,7 +53,7 @@ class Asked:
         return sum(line.tenant != self.principal.tenant for line in lines)
 
     def as_json(self) -> dict[str, object]:
-        """Return the question as it stands in the demo's JSON."""
+        """Return the question's part of the demo's JSON."""
         return {
             "principal": name_of(self.principal),
             "query": self.query,
@@ -67,7 +67,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The whole demo."""
+    """The result of the demo."""
 
     store: str
     server: str
@@ -82,12 +82,12 @@ class Outcome:
 
     @property
     def leaked(self) -> bool:
-        """Whether anything foreign came back."""
+        """Whether a chunk of another tenant was returned."""
         asked = any(one.foreign(one.returned) for one in self.asked)
         return asked or any(one.outcome == "LEAK" for one in self.attempts)
 
     def as_json(self) -> dict[str, object]:
-        """Return what `vectoracl demo --json` prints."""
+        """Return the object that `vectoracl demo --json` prints."""
         return {
             "store": self.store,
             "server": self.server,
@@ -109,7 +109,7 @@ def writer(tenant: str) -> Principal:
 
 
 def check_own(acl: VectorACL, corpora: Sequence[TenantCorpus], tenants: Sequence[str]) -> None:
-    """Check that the store holds nothing but what a demo wrote; *tenants* are those that it lists.
+    """Check that the store holds only chunks that a demo wrote; *tenants* are those that the store lists.
 
     Raises: RefusedError, with nothing written.
     """
@@ -123,8 +123,8 @@ def check_own(acl: VectorACL, corpora: Sequence[TenantCorpus], tenants: Sequence
         if found:
             raise RefusedError(
                 f"This store holds documents of the tenant {tenant!r} that no demo wrote, so the demo was not started "
-                "and nothing was changed. Run it without -c in another folder, where it makes a store of its own; or "
-                "name a configuration whose store is empty."
+                "and nothing was changed. Run it without -c in another folder, where it creates a separate store, or "
+                "pass a configuration whose store is empty."
             )
 
 
@@ -136,10 +136,10 @@ def name_of(principal: Principal) -> str:
 def load(
     acl: VectorACL, embedder: Embedder, corpora: Sequence[TenantCorpus], steps: Steps, *, prune: bool
 ) -> tuple[int, int]:
-    """Write every document under its own tenant's principal; return the numbers of documents and chunks.
+    """Write every document as a principal of its tenant; return the numbers of documents and chunks.
 
-    A tenant that has nothing yet is written in large batches. Else each document is replaced, so a second run leaves
-    the same content; with *prune* what a former demo wrote of these tenants and this one has not is deleted.
+    An empty tenant is written in large batches. Otherwise each document is replaced, so a second run leaves the same
+    content; with *prune*, documents of these tenants from an earlier demo that this demo lacks are deleted.
     """
     work = [(writer(one.tenant), [document_chunks(doc) for doc in one.documents]) for one in corpora]
     total = sum(len(parts) for _, docs in work for parts in docs)
@@ -172,7 +172,7 @@ def load(
 
 
 def _embedded(embedder: Embedder, docs: Sequence[list[Chunk]]) -> list[list[Chunk]]:
-    """Give each chunk its vector; one call of the embedder for all documents of a tenant."""
+    """Return the chunks with vectors, with one call of the embedder for all documents of a tenant."""
     flat = [chunk for parts in docs for chunk in parts]
     vectors = embed_checked(embedder, [chunk.text for chunk in flat], "document", batch=_EMBED_AT_ONCE)
     made = iter(
@@ -183,7 +183,7 @@ def _embedded(embedder: Embedder, docs: Sequence[list[Chunk]]) -> list[list[Chun
 
 
 def questions(corpora: Sequence[TenantCorpus], principals: int) -> list[tuple[str, str]]:
-    """Choose pairs of tenant and question: one of its own for each of some tenants, and one that two of them share."""
+    """Choose pairs of tenant and question: a specific one for each of some tenants, and one that two of them share."""
     asked = demo_queries(corpora, per_tenant=1)
     first: dict[str, str] = {}
     everyone: dict[str, list[str]] = {}
@@ -199,17 +199,16 @@ def questions(corpora: Sequence[TenantCorpus], principals: int) -> list[tuple[st
 
 
 def has_words(acl: VectorACL) -> bool:
-    """Tell whether the default store ranks by words and vector together."""
+    """Return whether the default store supports hybrid queries."""
     return "hybrid" in acl._named(acl.config.default).store.capabilities.queries  # noqa: SLF001 - as configured
 
 
 def ask(
     acl: VectorACL, embedder: Embedder, chosen: Sequence[tuple[str, str]], k: int, steps: Steps, *, hybrid: bool
 ) -> tuple[Asked, ...]:
-    """Ask every question past the scope (through `hazmat`) and as the principal, and time the latter.
+    """Ask every question without a scope (through `hazmat`) and as the principal, and time the latter.
 
-    The principal's search is by words and vector where the store can match words, since the demo's own vectors are
-    not worth much alone.
+    The principal's search is hybrid if the store supports that, since the demo's vectors alone rank poorly.
     """
     past = hazmat.unscoped(acl, reason=REASON)
     vectors = embed_checked(embedder, [query for _, query in chosen], "query")

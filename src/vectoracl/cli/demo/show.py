@@ -1,4 +1,4 @@
-"""The demo as people see it: side by side what a search without a scope would have returned, and what came back."""
+"""The demo's output: the result of a search without a scope next to the principal's result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STYLE = {"refused": "green", "nothing": "green", "LEAK": "bold white on red"}
 
 
 def show(console: Console, outcome: Outcome, notes: Sequence[str], commands: Sequence[str]) -> None:
-    """Print the demo; *notes* say what was written where, *commands* can be run next."""
+    """Print the demo; *notes* state where data were written, *commands* can be run next."""
     width = min(console.width, _WIDEST)
     console.print(_head(outcome), width=width)
     for asked in outcome.asked:
@@ -64,7 +64,7 @@ def _question(asked: Asked, width: int) -> Group:
 
 
 def _cells(line: Line, own: str, room: int) -> list[Text]:
-    """Return one hit and its score: whose it is, by sign and colour, and the document's name. No text of it."""
+    """Return the cells of one hit: the owner by sign and colour, the document's name and the score; no text."""
     foreign = line.tenant != own
     name = line.document.removeprefix(f"{line.tenant}/")
     text = Text("✗ " if foreign else "✓ ", _FOREIGN if foreign else _OWN)
@@ -74,7 +74,7 @@ def _cells(line: Line, own: str, room: int) -> list[Text]:
 
 
 def _shortened(name: str, room: int) -> str:
-    """Return the end of a document's name, which says more than its beginning."""
+    """Return the end of a document's name, which is more specific than its beginning."""
     flat = one_line(name, 1000)
     return flat if len(flat) <= room else "…" + flat[-max(1, room - 1) :]
 
@@ -94,7 +94,7 @@ def _sum(outcome: Outcome) -> Group:
     text.append(f"{got}, foreign: {leaked}", f"bold {_FOREIGN if leaked else _OWN}")
     text.append(".")
     note = Text(
-        "The first questions are headings out of other tenants' texts, the last one is the same for two tenants. "
+        "The first questions are headings from other tenants' texts; the last one is the same for two tenants. "
         f"Times are the median of {REPETITIONS[0]} to {REPETITIONS[1]} scoped searches, without the embedding of the "
         "question."
         + (" They rank by words and vector together; the left side ranks by vector alone." if outcome.hybrid else ""),
@@ -106,7 +106,7 @@ def _sum(outcome: Outcome) -> Group:
 def _attempts(attempts: Sequence[Attempt]) -> Group:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, expand=True)
     table.add_column("forged attempt", no_wrap=True, style="bold")
-    table.add_column("what was tried, and what it met", ratio=1)
+    table.add_column("attempt, and the error that it met", ratio=1)
     table.add_column("outcome", no_wrap=True, justify="right")
     for one in attempts:
         met = Text(plain(one.tried))
@@ -119,7 +119,7 @@ def _attempts(attempts: Sequence[Attempt]) -> Group:
 def _end(outcome: Outcome, notes: Sequence[str]) -> Panel:
     text = Text()
     if outcome.leaked:
-        text.append("Something foreign came back. This must not happen: please report it.\n", "bold red")
+        text.append("A chunk of another tenant was returned. This must not happen: please report it.\n", "bold red")
     for note in notes:
         text.append(f"{plain(note)}\n")
     text.rstrip()
