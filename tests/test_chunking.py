@@ -199,16 +199,16 @@ def test_what_cannot_be_read_is_reported(docs):
         "docs/binary.txt": "is binary",
         "docs/latin.txt": "is not UTF-8",
         "docs/large.txt": "is larger than 2000 bytes",
-        "docs/blank.txt": "holds no text",
+        "docs/blank.txt": "contains no text",
         "docs/broken.py": "It cannot be parsed as Python (SyntaxError).",
         "docs/nul.py": "is binary",
-        "docs/empty.py": "holds no text",
+        "docs/empty.py": "contains no text",
         "'docs/bad\\u200bname.txt'": skipped["'docs/bad\\u200bname.txt'"],
         "docs/.hidden.md": "is hidden",
         "docs/.git": "is hidden",
         "docs/pipe.txt": "is not a regular file",
     }
-    assert "cannot be an id" in skipped["'docs/bad\\u200bname.txt'"]
+    assert "cannot be a document id" in skipped["'docs/bad\\u200bname.txt'"]
 
 
 def test_unreadable_files_are_reported(docs, monkeypatch):
@@ -246,11 +246,11 @@ def test_links_out_of_the_folder_are_not_followed(docs, tmp_path):
     assert len([one for one in found.values() if one == "# Index\n"]) == 1
     assert skipped["docs/out.md"] == skipped["docs/relative.md"] == "is a link that leads out of the folder"
     assert skipped["docs/folder"] == "is a linked folder"
-    assert skipped["docs/nowhere.md"] == skipped["docs/loop.md"] == "is a link that leads nowhere"
+    assert skipped["docs/nowhere.md"] == skipped["docs/loop.md"] == "is a broken link"
 
 
 def test_missing_paths_and_two_of_one_name_are_refused_before_anything_is_read(docs, tmp_path):
-    with pytest.raises(InvalidInputError, match="nothing to read"):
+    with pytest.raises(InvalidInputError, match="does not exist"):
         documents([docs, tmp_path / "absent"])
     other = tmp_path / "other" / "docs"
     other.mkdir(parents=True)

@@ -369,7 +369,7 @@ def test_rules_are_explained_by_their_id():
 
 
 def test_what_an_adapter_cannot_do_is_refused_in_a_line(here):
-    assert "needs nothing" in run("provision").stdout
+    assert "needs no provisioning" in run("provision").stdout
     assert "No tenants yet" in run("tenants", "list").stdout
     assert "only check configured stores" in run("check", "--dsn", "x", "--adapter", "memory", code=2).stderr
     assert "--dsn" in run("check", "--table", "public.t", code=2).stderr

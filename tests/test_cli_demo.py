@@ -203,7 +203,7 @@ def test_the_demo_of_another_store_leaves_a_configuration_alone(here):
 
 def test_on_a_store_that_is_gone_with_the_process_no_next_command_is_shown(here):
     shown = " ".join(on("memory", here).replace("│", " ").split())
-    assert "gone with its process" in shown
+    assert "ends with its process" in shown
     assert "vectoracl search" not in shown
     assert not (here / "vectoracl.toml").exists()
 

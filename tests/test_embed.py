@@ -152,7 +152,7 @@ def test_specs():
     for spec in bad:
         with pytest.raises(ConfigError):
             open_embedder(spec, allow_import=True)
-    with pytest.raises(ConfigError, match="Leave one"):
+    with pytest.raises(ConfigError, match="Omit one"):
         open_embedder("hashed:256", dimension=384)
 
 
@@ -216,7 +216,7 @@ def test_functions_classes_and_objects(module, attribute):
 
 
 def test_what_is_no_embedder_is_refused(module):
-    for attribute, said in [("number", "must name"), ("coroutine", "without await")]:
+    for attribute, said in [("number", "must name"), ("coroutine", "synchronous")]:
         with pytest.raises(ConfigError, match=said):
             open_embedder(f"an_application:{attribute}", allow_import=True)
     with pytest.raises(ConfigError, match="dimension is 4"):

@@ -249,7 +249,7 @@ def test_a_folder_of_ours_is_closed_and_one_with_other_things_is_not_touched(tmp
         (folder / name).write_text("")
     assert take_folder(ours, "mine".__eq__) is False
     take_folder(working, "mine".__eq__)
-    with pytest.raises(PermissionError, match="others can write it"):
+    with pytest.raises(PermissionError, match="others can write to it"):
         take_folder(shared, "mine".__eq__)
     assert (mode(ours), mode(working), mode(shared)) == (0o700, 0o755, 0o777)
     assert take_folder(tmp_path / "a" / "b", "mine".__eq__)

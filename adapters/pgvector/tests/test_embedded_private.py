@@ -82,9 +82,9 @@ def test_what_others_may_have_put_there_is_not_used(tmp_path):
     data.chmod(0o770)
     if os.geteuid() == 0:
         os.chown(data / "password.bootstrap", 65534, -1)
-        with pytest.raises(VectorACLError, match="others can write it"):
+        with pytest.raises(VectorACLError, match="others can write to it"):
             used(data)
     (data / "password.bootstrap").unlink()
     (data / "notes.md").write_text("somebody's")
-    with pytest.raises(VectorACLError, match="others can write it"):
+    with pytest.raises(VectorACLError, match="others can write to it"):
         used(data)

@@ -1,1 +1,1 @@
-"""Helpers without a subject of the project: files, locks, import paths, TOML, threads."""
+"""General helpers: files, locks, import paths, TOML, threads."""

@@ -1,4 +1,4 @@
-"""A lock that one process, and one thread in it, holds by a file; a crash releases it, its end removes the file."""
+"""A lock file, held by one thread of one process. A crash releases the lock; releasing it removes the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vectoracl._util.private_files import open_private, read_private
 fcntl: Any
 try:
     import fcntl
-except ImportError:  # Windows: the file itself is the lock there, and one that a crash left behind is removed by hand
+except ImportError:  # Windows: the file itself is the lock, and has to be removed by hand after a crash
     fcntl = None
 
 
@@ -20,9 +20,9 @@ _LONGEST = 1_000
 
 
 class FileLock:
-    """Tries to hold *path* at once; `held` says whether it did. Raises: OSError where there can be no lock.
+    """Tries to lock *path* without waiting; `held` is whether it succeeded. Raises: OSError if locks are impossible.
 
-    Whoever holds it leaves *words* in the file, and `holder` is what the one that does had left.
+    The holder writes *words* into the file; if another process holds the lock, `holder` is its text.
     """
 
     def __init__(self, path: str, words: str = "") -> None:
@@ -35,7 +35,7 @@ class FileLock:
             os.truncate(self._file, 0)
             os.write(self._file, data)
         else:
-            with contextlib.suppress(OSError, ValueError):  # it ended meanwhile, or has left nothing yet
+            with contextlib.suppress(OSError, ValueError):  # it has ended since, or has not written yet
                 self.holder = (read_private(path) or b"").decode()[:_LONGEST]
 
     def _try(self) -> None:
@@ -57,10 +57,10 @@ class FileLock:
             finally:
                 if self._file != file:
                     os.close(file)
-            # Whoever held it removed the file between our opening it and holding it: another one has the name now.
+            # The former holder removed the file after it was opened here: another file has the name now.
 
     def _is(self, file: int) -> bool:
-        """Whether *file* is still what the path names."""
+        """Return whether the path still names *file*."""
         try:
             return os.path.samestat(os.fstat(file), Path(self._path).lstat())
         except FileNotFoundError:
@@ -72,9 +72,9 @@ class FileLock:
         return self._file >= 0
 
     def release(self) -> None:
-        """Remove the file and end the lock; nothing if it is not held."""
+        """Remove the file and release the lock, if it is held."""
         if self._file >= 0:
-            with contextlib.suppress(OSError):  # what is left is an empty file that nobody holds
+            with contextlib.suppress(OSError):  # an unlocked file may remain
                 Path(self._path).unlink()
             os.close(self._file)
             self._file = -1

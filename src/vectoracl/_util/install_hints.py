@@ -1,6 +1,6 @@
-"""How one of our own packages is installed, said in one place: none of them is on a package index yet.
+"""Hints on how to install vectoracl's own distributions, which are not on a package index yet.
 
-A line that names one there would install whatever a stranger registers under that name.
+A command that names one on an index would install whatever a stranger registers under that name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FOLDERS = {
 
 
 def checkout() -> Path | None:
-    """Return the folder of the checkout that vectoracl was installed from, None where it came from a wheel."""
+    """Return the folder of the checkout that vectoracl was installed from; None if it came from a wheel."""
     place = None
     with contextlib.suppress(PackageNotFoundError, ValueError, AttributeError):
         # PEP 610
@@ -35,7 +35,7 @@ def checkout() -> Path | None:
 
 
 def line(package: str) -> str:
-    """Return the line that installs *package*, one of ours."""
+    """Return the command that installs *package*, a distribution of vectoracl."""
     root = checkout()
     if root is not None:
         return f'pip install -e "{root / FOLDERS[package]}"'
@@ -43,7 +43,7 @@ def line(package: str) -> str:
 
 
 def cure(package: str) -> str:
-    """Return what to say where *package*, one of ours, is missing."""
+    """Return the hint for a missing *package*, a distribution of vectoracl."""
     if checkout() is not None:
         return f"{line(package)} (with uv, in the checkout: uv sync)"
-    return f"{line(package)}, a wheel that `uv build --all-packages` makes in a checkout of vectoracl"
+    return f"{line(package)}, a wheel that `uv build --all-packages` builds in a checkout of vectoracl"

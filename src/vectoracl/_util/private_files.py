@@ -1,12 +1,12 @@
-"""Files and folders for this user alone: mode 0600 and 0700 whatever the umask, and never through a link.
+"""Files and folders for the current user only: modes 0600 and 0700 regardless of the umask, and never through a link.
 
-A link that somebody else planted at a path that we are about to write would turn our write into one of his choosing.
-So the last part of a path is never followed, neither by a symbolic link nor by a second name of the same file, a file
-is emptied only after it is known to be the right one, and a temporary name is one that cannot be foreseen. Folders
-above are the caller's choice and may be links.
+If another user planted a link at a path that is about to be written, the write would go to a file of his choice. So
+the last component of a path is never followed, neither as a symbolic link nor as a second name of the same file; a file
+is truncated only after it was checked; and temporary names are unpredictable. The parent folders are the caller's
+choice and may be links.
 
-Every function raises OSError with a `strerror` that is made to be shown. On Windows a folder's access list decides
-who reads what is in it, and a link is looked for before the file is opened.
+Every function raises OSError with a `strerror` for people. On Windows the access list of a folder decides who can read
+its files, and links are checked before a file is opened.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pathlib import Path
 
 POSIX = os.name == "posix"
 _SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_DEVICES = ("/dev", "/dev/fd", "/proc/self/fd")  # only the system makes links there, such as /dev/stdout
+_DEVICES = ("/dev", "/dev/fd", "/proc/self/fd")  # only the system creates links there, such as /dev/stdout
 
 
 def open_private(path: str | Path, flags: int, *, regular: bool = True) -> int:
-    """Open *path* and return its descriptor; a file that is made has mode 0600, one that was there gets it.
+    """Open *path* and return its descriptor; a new or existing file gets the mode 0600.
 
-    *flags* are those of `os.open`. With *regular*, a pipe, a device or a folder is refused. Nothing waits for the other
-    end of a pipe: one that nobody reads is refused.
+    *flags* are those of `os.open`. With *regular*, a pipe, a device or a folder is refused. A pipe without a reader is
+    refused instead of waiting for one.
     """
     if not _SAFE & getattr(os, "O_NOFOLLOW", 0) and os.path.islink(path):  # noqa: PTH114 - a str is enough
         raise _link(path)
@@ -36,7 +36,7 @@ def open_private(path: str | Path, flags: int, *, regular: bool = True) -> int:
         file = os.open(path, flags & ~os.O_TRUNC | _SAFE | getattr(os, "O_NONBLOCK", 0), 0o600)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            raise OSError(errno.ENXIO, "nobody reads this pipe", str(path)) from None
+            raise OSError(errno.ENXIO, "this pipe has no reader", str(path)) from None
         if error.errno == errno.ELOOP or Path(path).is_symlink():
             raise _link(path) from None
         raise
@@ -45,7 +45,7 @@ def open_private(path: str | Path, flags: int, *, regular: bool = True) -> int:
         if flags & os.O_TRUNC:
             os.ftruncate(file, 0)
         if not regular and POSIX:
-            os.set_blocking(file, True)  # what is written goes there whole
+            os.set_blocking(file, True)  # so that a write is complete
     except BaseException:
         os.close(file)
         raise
@@ -53,7 +53,7 @@ def open_private(path: str | Path, flags: int, *, regular: bool = True) -> int:
 
 
 def _check(file: int, path: str | Path, *, regular: bool, reading: bool) -> None:
-    """Refuse what is another file than it seems, and close to others what is not. Raises: OSError."""
+    """Refuse an unsafe file, and remove the permissions of others from a safe one. Raises: OSError."""
     found = os.fstat(file)
     if not stat.S_ISREG(found.st_mode):
         if regular:
@@ -66,17 +66,17 @@ def _check(file: int, path: str | Path, *, regular: bool, reading: bool) -> None
     if reading:
         return
     if found.st_nlink > 1:
-        raise PermissionError(errno.EPERM, "it is one file under several names: copy it to one that has one", str(path))
+        raise PermissionError(errno.EPERM, "the file has several names (hard links): copy it to a new file", str(path))
     if found.st_mode & 0o077:
         os.fchmod(file, 0o600)
 
 
 def _link(path: str | Path) -> OSError:
-    return OSError(errno.ELOOP, "it is a link, which is not followed: name the file itself", str(path))
+    return OSError(errno.ELOOP, "it is a symbolic link, which is not followed: pass the file itself", str(path))
 
 
 def read_private(path: str | Path) -> bytes | None:
-    """Return the content of the file *path*, None where there is nothing."""
+    """Return the content of the file *path*; None if it does not exist."""
     try:
         file = open_private(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -86,14 +86,14 @@ def read_private(path: str | Path) -> bytes | None:
 
 
 def write_new(path: str | Path, data: bytes) -> None:
-    """Make the file *path*, which must not exist: a link that leads nowhere counts as one that does."""
+    """Create the file *path*, which must not exist; a broken link counts as existing."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600)
     with os.fdopen(file, "wb") as opened:
         opened.write(data)
 
 
 def replace_atomically(path: str | Path, data: bytes, *, sync: bool = True) -> None:
-    """Make *data* the whole content of *path* in one step, with *sync* also through a crash of the machine."""
+    """Replace the whole content of *path* by *data* atomically; with *sync* also if the machine crashes."""
     place = Path(path)
     _replaceable(place)
     half = _write_beside(place, data, sync=sync)
@@ -106,7 +106,7 @@ def replace_atomically(path: str | Path, data: bytes, *, sync: bool = True) -> N
 
 
 def try_replacing(path: str | Path) -> None:
-    """Raise what `replace_atomically` would raise now; nothing is left behind."""
+    """Raise the exception that `replace_atomically` would raise now, without leaving a file."""
     place = Path(path)
     _replaceable(place)
     _write_beside(place, b"", sync=False).unlink()
@@ -139,7 +139,7 @@ def _write_beside(place: Path, data: bytes, *, sync: bool) -> Path:
 
 
 def write_output(path: str | Path, data: bytes) -> None:
-    """Write what a person asked for to *path*, which may be a pipe or a device such as /dev/stdout."""
+    """Write requested output to *path*, which may be a pipe or a device such as /dev/stdout."""
     if _is_stream(Path(path)):
         with Path(path).open("wb") as file:
             file.write(data)
@@ -148,7 +148,7 @@ def write_output(path: str | Path, data: bytes) -> None:
 
 
 def try_output(path: str | Path) -> None:
-    """Raise what `write_output` would raise now; nothing is left behind."""
+    """Raise the exception that `write_output` would raise now, without leaving a file."""
     if not _is_stream(Path(path)):
         try_replacing(path)
     elif not os.access(path, os.W_OK):
@@ -166,9 +166,9 @@ def _is_stream(path: Path) -> bool:
 
 
 def make_private_folder(path: str | Path, mode: int = 0o700) -> bool:
-    """Make the folder *path*, and those above it that are missing, with *mode*; False if it was there.
+    """Create the folder *path* and its missing parents with *mode*; return False if it existed.
 
-    Raises: OSError if it is a link, or no folder.
+    Raises: OSError if it is a link, or not a folder.
     """
     place = Path(path)
     missing = []
@@ -189,17 +189,17 @@ def make_private_folder(path: str | Path, mode: int = 0o700) -> bool:
 def _folder(path: Path) -> os.stat_result:
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):
-        raise OSError(errno.ELOOP, "it is a link, which is not followed: name the folder itself", str(path))
+        raise OSError(errno.ELOOP, "it is a symbolic link, which is not followed: pass the folder itself", str(path))
     if not stat.S_ISDIR(found.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, "it is not a folder", str(path))
     return found
 
 
 def take_folder(path: str | Path, own: Callable[[str], bool], mode: int = 0o700) -> bool:
-    """Make *path* a folder that only this user can write; False if it was there.
+    """Make *path* a folder that only this user can write; return False if it existed.
 
-    One that holds nothing but what *own* says is ours is closed to others. One with other things in it is somebody's
-    folder, such as the working folder: its mode is left alone, and it is refused if others can write there.
+    An existing folder that holds only vectoracl's files (by *own*) is closed to others. A folder with other files, such
+    as the working folder, keeps its mode, and is refused if others can write to it.
 
     Raises: OSError also if it belongs to another user.
     """
@@ -212,7 +212,7 @@ def take_folder(path: str | Path, own: Callable[[str], bool], mode: int = 0o700)
         raise PermissionError(
             errno.EPERM,
             f"it belongs to the user id {found.st_uid} and this process runs as {os.geteuid()}: run as that user, or "
-            "name a folder that does not exist yet",
+            "pass a folder that does not exist yet",
             str(place),
         )
     if found.st_mode & 0o777 & ~mode:
@@ -223,7 +223,7 @@ def take_folder(path: str | Path, own: Callable[[str], bool], mode: int = 0o700)
         elif others_write:
             raise PermissionError(
                 errno.EPERM,
-                "others can write it, and there is something in it already: name a folder that does not exist yet",
+                "others can write to it, and it is not empty: pass a folder that does not exist yet",
                 str(place),
             )
     return made
@@ -234,23 +234,23 @@ def _foreign(path: Path) -> bool:
 
 
 def close_to_others(path: str | Path) -> None:
-    """Give *path*, and everything in it where it is a folder, the modes 0700 and 0600.
+    """Set the modes 0700 and 0600 on *path*, and on everything in it if it is a folder.
 
-    It has to be in a folder that only this user can write. Raises: OSError if a link, or anything that belongs to
-    another user, is found there.
+    It has to be in a folder that only this user can write. Raises: OSError if it contains a link, or a file of another
+    user.
     """
     place = Path(path)
     found = place.lstat()
     if stat.S_ISLNK(found.st_mode):
-        raise OSError(errno.ELOOP, "there is a link in it, which is not followed", str(place))
+        raise OSError(errno.ELOOP, "it contains a symbolic link, which is not followed", str(place))
     folder = stat.S_ISDIR(found.st_mode)
     if not folder and not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "it holds something that is not a file", str(place))
+        raise OSError(errno.EINVAL, "it contains something that is not a file", str(place))
     if POSIX:
         if found.st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, f"something in it belongs to the user id {found.st_uid}", str(place))
+            raise PermissionError(errno.EPERM, f"a file in it belongs to the user id {found.st_uid}", str(place))
         if found.st_nlink > 1 and not folder:
-            raise PermissionError(errno.EPERM, "a file in it has a second name somewhere", str(place))
+            raise PermissionError(errno.EPERM, "a file in it has several names (hard links)", str(place))
         if found.st_mode & 0o077:
             place.chmod(0o700 if folder else 0o600)
     if folder:

@@ -1,4 +1,4 @@
-"""Writing values as TOML, for the configurations that `vectoracl init` and `vectoracl demo` write."""
+"""Formatting of values as TOML, for the configurations that `vectoracl init` and `vectoracl demo` write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def value(given: Any) -> str:
-    """Return *given* (text, a path, a number, a boolean, a mapping of such) as a value of TOML.
+    """Return *given* (a str, path, number, bool or mapping of these) as a TOML value.
 
     Raises: TypeError for anything else.
     """
@@ -40,10 +40,10 @@ def _text(text: str) -> str:
 
 
 def store_head(adapter: str, dimension: int) -> str:
-    """Return how `[stores.main]` begins for every adapter."""
+    """Return the first lines of `[stores.main]`, equal for all adapters."""
     return f"""\
 [stores.main]
 adapter = "{adapter}"
-dimension = {dimension}                 # numbers in a vector; the embedder below has to make as many
+dimension = {dimension}                 # numbers per vector, equal to the embedder's
 metric = "cosine"               # or "inner", "l2"
 """

@@ -1,4 +1,4 @@
-"""Threads for calls that may wait (a policy, an audit sink), so that a time limit holds and an event loop goes on."""
+"""Worker threads for calls that may block (a policy, an audit sink), so that time limits hold and event loops run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _MOST = 32
 
 
 class LateError(Exception):
-    """The call did not end in time. It goes on in its thread, and what it returns is dropped."""
+    """The call did not end in time. It continues in its thread, and its result is dropped."""
 
 
 class Workers:
-    """A few threads, started when they are first needed. Each call sees a copy of its caller's context variables.
+    """A small pool of threads, started on demand. Each call runs with a copy of its caller's context variables.
 
-    They are daemons, and so not those of an Executor, which Python waits for when the process ends: one that hangs in a
-    policy would hold that up for good.
+    They are daemon threads, unlike those of an Executor, for which Python waits at the end of the process: a thread
+    that hangs in a policy would block the exit forever.
     """
 
     def __init__(self, name: str = "vectoracl-core") -> None:
@@ -32,7 +32,7 @@ class Workers:
         weakref.finalize(self, self._queue.close)
 
     def call(self, function: Callable[[], T], timeout: float | None) -> T:
-        """Return what *function* returns. Raises: LateError after *timeout* seconds; what *function* raises."""
+        """Return the result of *function*. Raises: LateError after *timeout* seconds; what *function* raises."""
         future = self._queue.put(function)
         if not wait((future,), timeout).done:
             future.cancel()
@@ -40,7 +40,7 @@ class Workers:
         return future.result()
 
     async def acall(self, function: Callable[[], T], timeout: float | None) -> T:
-        """Do the same without holding the event loop up. A caller that is cancelled leaves the call to its end."""
+        """Do the same without blocking the event loop. If the caller is cancelled, the call still runs to its end."""
         future = asyncio.wrap_future(self._queue.put(function))
         future.add_done_callback(_seen)
         done, _ = await asyncio.wait((future,), timeout=timeout)
@@ -50,12 +50,12 @@ class Workers:
         return future.result()
 
     def close(self) -> None:
-        """Start nothing more; what runs, or waits to, comes to its end."""
+        """Accept no further calls; running and queued ones are completed."""
         self._queue.close()
 
 
 class _Queue:
-    """What the threads share. They know nothing of `Workers`, so that they end when that is not used any more."""
+    """The state shared by the threads. It does not refer to `Workers`, so the threads end when that is collected."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -66,7 +66,7 @@ class _Queue:
         self._closed = False
 
     def put(self, function: Callable[[], T]) -> Future[T]:
-        """Let a thread perform *function*: one that is idle, else a new one while there are few."""
+        """Let an idle thread run *function*, or a new one up to the limit."""
         future: Future[T] = Future()
         with self._changed:
             if self._closed:
@@ -96,13 +96,13 @@ class _Queue:
             del future, function
 
     def close(self) -> None:
-        """Let the threads end when all that was put is done."""
+        """Let the threads end after all queued calls."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
 
 def _seen(future: asyncio.Future[Any]) -> None:
-    """Take the exception of a call that has no caller any more, so that asyncio does not complain about it."""
+    """Retrieve the exception, so that asyncio does not log "exception was never retrieved"."""
     if not future.cancelled():
         future.exception()

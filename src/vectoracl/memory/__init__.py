@@ -1,1 +1,1 @@
-"""The memory adapter: exact and deterministic, the reference meaning itself. For examples, tests and the kit."""
+"""The memory adapter: exact, deterministic, and the reference semantics. For examples, tests and the kit."""

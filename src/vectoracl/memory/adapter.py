@@ -1,4 +1,4 @@
-"""The flows of the memory adapter: each operation is one request, whose rows are chosen before they are ranked."""
+"""The flows of the memory adapter: each operation is one request, which filters rows before it ranks them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vectoracl.model.records import Facet
 
 
 def capabilities(config: MemoryConfig) -> Capabilities:
-    """Return what the adapter can do: a partition is a dictionary of its own, chosen by us."""
+    """Return the capabilities: each partition is a separate dictionary, chosen by vectoracl."""
     return Capabilities(
         grade="partition",
         metric=config.metric,
@@ -31,7 +31,7 @@ def capabilities(config: MemoryConfig) -> Capabilities:
 
 
 class MemoryAdapter:
-    """Keeps rows in dictionaries, a partition each; ranks only the rows that the scope permits."""
+    """Keeps rows in one dictionary per partition; ranks only the rows that the scope permits."""
 
     def __init__(self, config: MemoryConfig, fields: Mapping[str, FieldType]) -> None:
         self._capabilities = capabilities(config)
@@ -39,7 +39,7 @@ class MemoryAdapter:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this adapter can do."""
+        """The adapter's capabilities."""
         return self._capabilities
 
     def search(self, operation: Search) -> Flow[Found]:
@@ -87,7 +87,7 @@ class MemoryAdapter:
         return reply
 
     def posture(self) -> Flow[Posture]:
-        """Say how it is: there is nothing that could be configured otherwise."""
+        """Return the posture; nothing can be misconfigured."""
         return (yield from Look(None))
 
     def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:

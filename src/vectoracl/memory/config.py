@@ -12,8 +12,8 @@ from vectoracl.adapter_api.settings import Model
 class MemoryConfig(Model):
     """`[stores.NAME]` with adapter = "memory".
 
-    Stores with the same `name` are one store within the process, so that sync and async callers share their rows; it
-    lives as long as one of them is open. Without a name each VectorACL has a store of its own.
+    Stores with the same `name` are one store within the process, so that sync and async callers share rows; it lives
+    as long as one of them is open. Without a name each VectorACL has a separate store.
     """
 
     dimension: int = Field(ge=1, le=65_536)

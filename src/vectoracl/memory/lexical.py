@@ -10,17 +10,19 @@ from vectoracl.text.sparse_words import K1, B, words
 
 
 def bm25(query: str, texts: Sequence[str]) -> dict[int, float]:
-    """Return the score of each of *texts* that holds a word of *query*, by its place.
+    """Return the scores of those *texts* that contain a word of *query*, by their index.
 
     Okapi BM25 with k1 = 1.2, b = 0.75 and the inverse document frequency ln(1 + (N - n + 0.5) / (n + 0.5)), which is
     never negative (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009). The statistics are those
-    of *texts*, which are the rows in scope: nobody else's text is in a score.
+    of *texts*, which are the rows in scope: texts of others do not influence a score.
     """
     wanted = set(words(query))
     bags = [Counter(words(text)) for text in texts]
     lengths = [sum(bag.values()) for bag in bags]
     average = sum(lengths) / len(lengths) if lengths else 0.0
-    held = [sorted(wanted & bag.keys()) for bag in bags]  # the cost is that of the texts, however long the query is
+    held = [
+        sorted(wanted & bag.keys()) for bag in bags
+    ]  # the cost depends on the texts, not on the length of the query
     holders = Counter(word for found in held for word in found)
     weight = {word: math.log(1 + (len(bags) - n + 0.5) / (n + 0.5)) for word, n in holders.items()}
     scores: dict[int, float] = {}

@@ -1,4 +1,4 @@
-"""What an operator does to a store in memory: list its tenants and remove one."""
+"""The operator of a memory store: lists its tenants and removes one."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from vectoracl.errors import RefusedError
 from vectoracl.memory.ports import Shelf
 from vectoracl.model.identifiers import stored_tenant
 
-_NO_TIERS = "A store in memory keeps each tenant in a part of its own already."
-_NOTHING = "a store in memory needs nothing"
+_NO_TIERS = "A memory store always keeps each tenant in a separate part."
+_NOTHING = "a memory store needs no provisioning"
 
 
 class MemoryOperator:
-    """Operator's work on one store in memory."""
+    """The operator of one memory store."""
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
 
     def plan(self, *, adopt: str | None = None) -> str:
-        """Return that there is nothing to do. Raises: RefusedError with *adopt*."""
+        """Return a text that there is nothing to do. Raises: RefusedError with *adopt*."""
         if adopt is not None:
-            raise RefusedError("A store in memory has nothing beside it that it could adopt.", field="adopt")
+            raise RefusedError("A memory store cannot import existing rows: there are none.", field="adopt")
         return f"# {_NOTHING}\n"
 
     def provision(
@@ -28,9 +28,9 @@ class MemoryOperator:
         *,
         adopt: str | None = None,
         progress: Progress | None = None,  # noqa: ARG002 - the contract's
-        adopted: Adopted | None = None,  # noqa: ARG002 - likewise
+        adopted: Adopted | None = None,  # noqa: ARG002 - the contract's
     ) -> list[str]:
-        """Do nothing: there is nothing to make. Raises: RefusedError with *adopt*."""
+        """Do nothing: there is nothing to create. Raises: RefusedError with *adopt*."""
         self.plan(adopt=adopt)
         return [_NOTHING]
 
@@ -55,4 +55,4 @@ class MemoryOperator:
         return [] if rows is None else [f"removed the tenant {tenant} with {len(rows):,} chunks"]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resources are held."""

@@ -1,4 +1,4 @@
-"""What pluggy sees of the memory adapter."""
+"""The hooks of the memory adapter."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def vectoracl_config_model() -> type[BaseModel]:
 
 @hookimpl
 def vectoracl_describe() -> Capabilities:
-    """Return what the adapter can do."""
+    """Return the adapter's capabilities."""
     return capabilities(MemoryConfig(dimension=1))
 
 
 @hookimpl
 def vectoracl_open(config: MemoryConfig, context: OpenContext) -> Opened:
-    """Open a store that lives as long as a VectorACL that opened it."""
+    """Open a store, which lives as long as the VectorACL that opened it."""
     shelf = shelf_of(config.metric, config.dimension, config.name, context.embedder)
     return Opened(
         MemoryAdapter(config, context.fields),
@@ -54,5 +54,5 @@ def vectoracl_template(settings: Mapping[str, Any], dimension: int) -> str:
 
 @hookimpl
 def vectoracl_demo_place() -> DemoStore:
-    """Return that there is no place but the process."""
-    return DemoStore({}, kept=False, note="A store in memory is gone with its process.")
+    """Return a demo store within the process."""
+    return DemoStore({}, kept=False, note="A memory store ends with its process.")

@@ -1,4 +1,4 @@
-"""Where the memory adapter keeps its rows and performs its requests."""
+"""The rows of the memory adapter, and the port that performs its requests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _Plain = Search | Fetch | Count | Scan | Upsert | Replace | Delete
 
 @dataclass(frozen=True, slots=True)
 class Perform(Request[R]):
-    """Perform one operation on one partition; `kind` is the type of the field that facets are of."""
+    """Perform one operation on one partition; `kind` is the type of the field of facets."""
 
     partition: str | None
     operation: Operation
@@ -84,7 +84,7 @@ class Row(NamedTuple):
 
 
 class Shelf:
-    """The rows: a dictionary for each partition, by (document, generation, chunk id)."""
+    """The rows: one dictionary per partition, by (document, generation, chunk id)."""
 
     def __init__(self, metric: Literal["cosine", "inner", "l2"], dimension: int) -> None:
         self.metric = metric
@@ -102,9 +102,9 @@ _NAMING = RLock()
 def shelf_of(
     metric: Literal["cosine", "inner", "l2"], dimension: int, name: str | None, embedder: str | None = None
 ) -> Shelf:
-    """Return a new shelf, or the one of *name*; it keeps the first *embedder* that it is opened with.
+    """Return a new shelf, or that with *name*; it notes the first *embedder* that it is opened with.
 
-    Raises: InvalidInputError if the one of that name ranks by another metric or holds vectors of another dimension.
+    Raises: InvalidInputError if the shelf of that name has another metric or dimension.
     """
     if name is None:
         shelf = Shelf(metric, dimension)
@@ -116,8 +116,8 @@ def shelf_of(
         raise InvalidInputError(f"The memory store {name!r} ranks by {shelf.metric}, not by {metric}.", field="metric")
     if shelf.dimension != dimension:
         raise InvalidInputError(
-            f"The memory store {name!r} holds vectors of {shelf.dimension} numbers, not of {dimension}. Set dimension "
-            f"= {shelf.dimension}, or give the other store another name.",
+            f"The dimension of the memory store {name!r} is {shelf.dimension}, not {dimension}. Set dimension = "
+            f"{shelf.dimension}, or use another name.",
             field="dimension",
         )
     with shelf.lock:
@@ -126,7 +126,7 @@ def shelf_of(
 
 
 def _order(rows: Sequence[Row], scores: Mapping[int, float]) -> list[int]:
-    """Return the places that have a score, best first, ties by tenant, document and chunk id."""
+    """Return the indices that have a score, best first, ties by tenant, document and chunk id."""
 
     def place(index: int) -> tuple[float, str, str, str]:
         tag = rows[index].tag
@@ -164,7 +164,7 @@ class MemoryPort:
                     if isinstance(operation, Facets):
                         return _tallied(rows_of, operation, kind)
                     return self._perform(rows_of, operation)
-        raise InvalidInputError("The memory store does not know this request.")
+        raise InvalidInputError("The memory store does not support this request.")
 
     def _perform(self, rows: dict[Key, Row], operation: _Plain) -> Any:
         match operation:
@@ -201,7 +201,7 @@ class MemoryPort:
         return [hit for hit in hits if id(hit) in chosen]
 
     def _rank(self, rows: Iterable[Row], query: ResolvedQuery, include: Include) -> list[Hit]:
-        """Score *rows*, which are all permitted, and order them: score, then tenant, document and chunk id."""
+        """Score *rows*, which are all permitted, and sort them by score, then tenant, document and chunk id."""
         kept = list(rows)
         match query:
             case VectorQuery(vector=vector):
@@ -218,7 +218,7 @@ class MemoryPort:
         return [_hit(kept[index], scores[index], include) for index in _order(kept, scores)]
 
     def _similarities(self, kept: list[Row], vector: Vector) -> dict[int, float]:
-        """Return the score of each row, by its place in *kept*."""
+        """Return the score of each row by its index in *kept*."""
         if not kept:
             return {}
         matrix = np.stack([row.vector for row in kept]).astype(np.float64)
@@ -274,9 +274,9 @@ class MemoryPort:
             chosen = lambda row: row.tag.document == document  # noqa: E731 - three ways to make one test
         elif operation.where is not None:
             test = compile_test(operation.where)
-            chosen = lambda row: test(row.tag, row.metadata)  # noqa: E731 - likewise
+            chosen = lambda row: test(row.tag, row.metadata)  # noqa: E731 - three ways to make one test
         else:
-            raise InvalidInputError("A delete needs a selector.")
+            raise InvalidInputError("A delete requires a selector.")
         gone = [_key(row.tag) for row in _permitted(rows, operation.scope) if chosen(row)]
         for key in gone:
             del rows[key]
@@ -284,7 +284,7 @@ class MemoryPort:
 
 
 class AsyncMemoryPort:
-    """The same for asyncio; nothing here waits."""
+    """`MemoryPort` for asyncio; nothing blocks."""
 
     parallel = 1
 
@@ -305,12 +305,12 @@ def _key(tag: Tag) -> Key:
 
 
 def _outside(action: str) -> DeniedError:
-    return DeniedError(f"The {action} touches a chunk outside of what this handle may write.", action=action)
+    return DeniedError(f"The {action} affects a chunk outside the scope in which this handle may write.", action=action)
 
 
 def _tallied(rows: dict[Key, Row], operation: Facets, kind: FieldType | None) -> list[Facet]:
     if kind is None:
-        raise InvalidInputError("Facets are asked for with the type of their field.", field="field")
+        raise InvalidInputError("A request for facets requires the type of the field.", field="field")
     get = getter(operation.field)
     permitted = _permitted(rows, operation.scope, operation.where)
     return tallied((values_of(kind, get(row.tag, row.metadata)) for row in permitted), operation.most)
@@ -339,7 +339,7 @@ def _hit(row: Row, score: float, include: Include) -> Hit:
 
 
 def _handed(hits: Iterable[Hit]) -> list[Hit]:
-    """Return *hits* with copies: the store's own objects are handed to nobody, who could change rows by them."""
+    """Return *hits* with copies of metadata and vectors, through which a caller could otherwise change rows."""
     return [
         hit._replace(
             metadata=None if hit.metadata is None else _copy(hit.metadata),

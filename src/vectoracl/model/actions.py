@@ -1,4 +1,4 @@
-"""The verbs that a policy decides about."""
+"""The actions that a policy decides about."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_action(value: object) -> Action:
     for known in ALL_ACTIONS:
         if value == known:
             return known
-    raise InvalidInputError(f"An action is one of {', '.join(sorted(ALL_ACTIONS))}.", field="action")
+    raise InvalidInputError(f"An action must be one of {', '.join(sorted(ALL_ACTIONS))}.", field="action")
 
 
 def check_actions(values: object) -> frozenset[Action]:

@@ -1,7 +1,7 @@
-"""The form of every identifier: tenants, documents, chunks, metadata keys. One place, so that no two disagree.
+"""Checks of all identifiers: tenants, principals, documents, chunks and metadata keys.
 
-Two identifiers are the same only if they are the same string. Look-alikes (case, composed and decomposed letters,
-trailing blanks) are either refused or stay different; nothing is trimmed, folded or normalised on the way.
+Two identifiers are equal only if they are the same string. Look-alikes (case, composed and decomposed letters, trailing
+blanks) are either refused or stay different; identifiers are never trimmed, folded or normalised.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_ID_BYTES = 512
 _WILDCARDS = frozenset("*?%")
 _WILDCARD = "has a wildcard character (*, ? or %)"
 # Cc control (with NUL), Cs surrogate (has no UTF-8 form), Cn unassigned, Cf format (zero-width and direction marks),
-# Zl and Zp line separators: a person cannot see them, so two tenants would look alike.
+# Zl and Zp line separators: they are invisible, so two tenants would look alike.
 _INVISIBLE = frozenset({"Cc", "Cs", "Cn", "Cf", "Zl", "Zp", "Co"})
 
 
@@ -35,9 +35,9 @@ def _class(table: str) -> str:
 
 
 class _Patterns:
-    """The expressions that are made of the standard's tables, when the first id beyond ASCII is met (some 20 ms).
+    """Regular expressions from the tables of the standard, compiled for the first id with non-ASCII characters (20 ms).
 
-    Every table's characters are beyond ASCII, so none of them has a meaning inside of a class.
+    All characters of the tables are non-ASCII, so none of them is special inside a character class.
     """
 
     def __init__(self) -> None:
@@ -57,17 +57,17 @@ _FLAG_BEFORE = re.compile("\U0001f3f4[\U000e0020-\U000e007e]*\\Z")
 _HAN_BEFORE = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]\\Z")
 _MONGOLIAN_BEFORE = re.compile("[\u1820-\u18aa]\\Z")
 _ZWNJ, _ZWJ, _VIRAMA, _CONTEXT = "\u200c", "\u200d", 9, 64
-# What is seen of these is nothing, though they are symbols: the blank of Braille, and what stands for an object.
+# Symbols that are displayed as nothing: the blank of Braille, and the object replacement character.
 _BLANKS = frozenset("\u2800\ufffc")
 
 
 def plain(value: str) -> str:
-    """Return the characters of *value* as a `str` of no subclass, whose methods could say something else."""
+    """Return *value* as a plain `str`: the methods of a subclass could return something else."""
     return value if type(value) is str else str.__str__(value)
 
 
 def invisible(char: str) -> bool:
-    """Tell whether a person sees nothing of *char*, or sees it only as a part of the letter before it."""
+    """Return whether *char* is invisible, or visible only as a part of the letter before it."""
     return (
         unicodedata.category(char) in ("Cf", "Cc", "Zl", "Zp")
         or char in _BLANKS
@@ -77,7 +77,7 @@ def invisible(char: str) -> bool:
 
 
 def _after_virama(before: str) -> bool:
-    """Tell whether *before* ends with a virama, behind which there may be further marks."""
+    """Return whether *before* ends with a virama, possibly followed by further marks."""
     for char in reversed(before):
         order = unicodedata.combining(char)
         if order in (0, _VIRAMA):
@@ -86,10 +86,10 @@ def _after_virama(before: str) -> bool:
 
 
 def _belongs(char: str, before: str, after: str) -> bool:
-    """Tell whether *char*, which is invisible by itself, has a meaning between *before* and *after*.
+    """Return whether *char*, which is invisible by itself, has a meaning between *before* and *after*.
 
-    A joiner or a non-joiner where UAX 31 allows it (section 2.3, rules A1, A2 and B) and in a sequence of emoji, a
-    variation selector behind what has variants, a tag in the sequence of a flag.
+    These are a joiner or non-joiner where UAX 31 allows it (section 2.3, rules A1, A2 and B) and in an emoji sequence,
+    a variation selector after a character with variants, and a tag in the sequence of a flag.
     """
     if char == _ZWNJ:
         joins = (
@@ -115,7 +115,7 @@ def _belongs(char: str, before: str, after: str) -> bool:
 
 
 def _first_problem(value: str) -> str | None:
-    """Say which character of *value* is invisible or has no place where it stands, or None."""
+    """Return a text on the first character of *value* that is invisible or not allowed at its position, or None."""
     for place, char in enumerate(value):
         if unicodedata.category(char) not in _INVISIBLE and not _patterns().ignorable.match(char):
             continue
@@ -125,9 +125,9 @@ def _first_problem(value: str) -> str | None:
 
 
 def _problem(value: object, limit: int) -> str | None:
-    """Say what is wrong with *value* as an identifier of at most *limit* UTF-8 bytes, or None."""
+    """Return the reason why *value* is not an identifier of at most *limit* UTF-8 bytes, or None."""
     if not isinstance(value, str):
-        return f"must be a string, not {type(value).__name__}"
+        return f"must be a str, got {type(value).__name__}"
     value = plain(value)
     if not value:
         return "is empty"
@@ -148,10 +148,10 @@ def _problem(value: object, limit: int) -> str | None:
 
 
 def _strict_problem(value: object, limit: int) -> str | None:
-    """Say what is wrong with *value* as the id of a tenant or of a principal, or None.
+    """Return the reason why *value* is not the id of a tenant or a principal, or None.
 
-    What has its place in a name of a document (a joiner, a variation selector) still makes two ids look alike, so here
-    every character counts by itself, and only what UTS 39 allows in identifiers is taken.
+    Characters that are meaningful in the name of a document (a joiner, a variation selector) still make two ids look
+    alike, so here each character is checked by itself, and only those that UTS 39 allows in identifiers are accepted.
     """
     problem = _problem(value, limit)
     if problem is not None or not isinstance(value, str):
@@ -166,9 +166,9 @@ def _strict_problem(value: object, limit: int) -> str | None:
 def check_tenant(value: object) -> str:
     """Return *value* if it is a tenant id.
 
-    A tenant id has 1 to 256 UTF-8 bytes in normal form C, no blank at either end, and none of `*`, `?`, `%`, which some
-    store or policy would read as "any". Beyond the printable characters of ASCII it holds only what UTS 39 allows in
-    identifiers (Identifier_Status = Allowed, by `identifier_tables`), and nothing that is ignorable or an overlay.
+    A tenant id has 1 to 256 UTF-8 bytes in normal form C, no blank at either end, and none of `*`, `?`, `%`, which a
+    store or policy might read as "any". Apart from printable ASCII, it holds only characters that UTS 39 allows in
+    identifiers (Identifier_Status = Allowed, by `identifier_tables`), and no ignorable or overlay characters.
 
     Raises: InvalidTenantError, which does not quote the value.
     """
@@ -179,10 +179,10 @@ def check_tenant(value: object) -> str:
 
 
 def stored_tenant(value: object, names: Callable[[], Iterable[str]]) -> str:
-    """Return *value* if it is a tenant id, or one of *names*: those that a store holds, asked for only then.
+    """Return *value* if it is a tenant id, or one of *names*, the tenants of a store, which are read only if needed.
 
-    A store may hold tenants that a former version took and that this one refuses. They are not read or written; to
-    remove them they have to be named. Raises: InvalidTenantError.
+    A store may hold tenants whose ids only an earlier version accepted. They are not read or written, but can be
+    removed by their name. Raises: InvalidTenantError.
     """
     if isinstance(value, str) and _strict_problem(value, MAX_TENANT_BYTES) is not None and value in set(names()):
         return value
@@ -190,9 +190,9 @@ def stored_tenant(value: object, names: Callable[[], Iterable[str]]) -> str:
 
 
 def shown_tenant(tenant: str) -> str:
-    """Return how the command line shows and takes *tenant*: as it is, or percent-encoded if it is no tenant id now.
+    """Return *tenant* as the command line shows and accepts it: percent-encoded if it is not a valid tenant id.
 
-    What is encoded holds a "%", which no tenant id does, so that it names one tenant only, and nothing invisible.
+    The encoded form contains a "%", which no tenant id does, so it is unambiguous; it has no invisible characters.
     """
     if _strict_problem(tenant, MAX_TENANT_BYTES) is None:
         return tenant
@@ -203,12 +203,12 @@ def shown_tenant(tenant: str) -> str:
 def check_principal_id(value: object, field: str = "id") -> str:
     """Return *value* if it is a principal's id: the form of a tenant id, up to 512 bytes.
 
-    The names of roles and groups (*field* "roles" or "groups") come out of other systems, and have the form of a
-    document's id: `read:*` is one. Raises: InvalidPrincipalError with `.field` = *field*.
+    The names of roles and groups (*field* "roles" or "groups") come from other systems and have the form of a document
+    id, for example `read:*`. Raises: InvalidPrincipalError with `.field` = *field*.
     """
     problem = _strict_problem(value, MAX_ID_BYTES) if field == "id" else _problem(value, MAX_ID_BYTES)
     if problem is None and isinstance(value, str) and _WILDCARDS.issuperset(plain(value)):
-        problem = "is a wildcard and nothing else"
+        problem = "consists of wildcards only"
     if problem is None and isinstance(value, str):
         return plain(value)
     what = "The principal's id" if field == "id" else f"One of the principal's {field}"
@@ -218,7 +218,7 @@ def check_principal_id(value: object, field: str = "id") -> str:
 def check_id(value: object, field: str) -> str:
     """Return *value* if it is a document's or a chunk's id: 1 to 512 UTF-8 bytes, visible, in normal form C.
 
-    What is invisible by itself is taken where it has a meaning: joiners in Persian, in Indic scripts and in emoji,
+    Invisible characters are accepted where they have a meaning: joiners in Persian, in Indic scripts and in emoji, and
     variation selectors. Raises: InvalidInputError with `.field` = *field*.
     """
     problem = _problem(value, MAX_ID_BYTES)
@@ -233,32 +233,32 @@ def check_text(value: object, field: str, limit: int = 1 << 20) -> str:
     *limit* is in UTF-8 bytes. Raises: InvalidInputError with `.field` = *field*; the text is not quoted.
     """
     if not isinstance(value, str):
-        raise InvalidInputError(f"{field} must be a string, not {type(value).__name__}.", field=field)
+        raise InvalidInputError(f"{field} must be a str, got {type(value).__name__}.", field=field)
     value = plain(value)
     if "\0" in value:
-        raise InvalidInputError(f"{field} holds a NUL character, which no store keeps.", field=field)
+        raise InvalidInputError(f"{field} contains a NUL character, which stores cannot keep.", field=field)
     if value.isascii():
         size = len(value)
     else:
         try:
             size = len(value.encode())
-        except UnicodeEncodeError:  # it holds the text, so it is over before another one is raised
+        except UnicodeEncodeError:  # this exception holds the text, so another one is raised after the block
             size = -1
         if size < 0:
-            raise InvalidInputError(f"{field} holds a lone surrogate, which has no UTF-8 form.", field=field)
+            raise InvalidInputError(f"{field} contains a lone surrogate, which has no UTF-8 form.", field=field)
     if size > limit:
         raise InvalidInputError(f"{field} has {size} bytes; the limit is {limit}.", field=field)
     return value
 
 
 def skeleton(tenant: str) -> str:
-    """Return what is left of *tenant* when case, width, blanks and what cannot be seen are taken away."""
+    """Return *tenant* without differences of case and width, blanks and invisible characters."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tenant).casefold())
     return "".join(char for char in folded if not char.isspace() and not invisible(char))
 
 
 def look_alikes(tenants: Iterable[str]) -> list[list[str]]:
-    """Return the groups of *tenants* that a person could take for each other, sorted."""
+    """Return the groups of *tenants* that look alike, sorted."""
     alike: dict[str, set[str]] = {}
     for tenant in tenants:
         alike.setdefault(skeleton(tenant), set()).add(tenant)

@@ -1,4 +1,4 @@
-"""Who asks. A principal comes from verified claims, never from an argument that a model or a caller can choose."""
+"""Principals. A principal comes from verified claims, never from an argument that a model or a caller can choose."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS = frozenset(get_args(Kind))
 
 def _names(value: object, what: str) -> frozenset[str]:
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise InvalidPrincipalError(f"{what} must be a collection of strings, not {type(value).__name__}.", field=what)
+        raise InvalidPrincipalError(f"{what} must be a collection of str, got {type(value).__name__}.", field=what)
     return frozenset(check_principal_id(item, what) for item in value)
 
 
@@ -38,7 +38,7 @@ def _attributes(value: Mapping[str, object]) -> Mapping[str, AttributeValue]:
 
 
 def _attribute(name: str, value: object) -> AttributeValue:
-    """Return *value* in exactly one of the types that a claim may have: no subclass brings its own equality."""
+    """Return *value* as exactly one of the types of a claim: a subclass could define its own equality."""
     value = native(value)
     if isinstance(value, bool):
         return value
@@ -69,14 +69,22 @@ def _text(value: object, what: str, limit: int = 1 << 16, field: str = "attribut
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Principal:
-    """The one who asks, as it was authenticated.
+    """An authenticated user, service, agent or operator of one tenant. Immutable, comparable by value and hashable.
 
-    `id` and `tenant` are kept exactly as given (see `ids`). `roles` and `groups` are sets of strings; `attributes`
-    map a name to a string, finite number, boolean or list of strings. `authenticated_by` says how the claims were
-    verified (for example "oidc:https://issuer.example") and is kept in the record of every decision. `expires_at`
-    is a POSIX time in seconds or an aware datetime; from then on every operation is denied.
+    Args:
+        id: The principal's id, kept exactly as given.
+        tenant: The id of its tenant, kept exactly as given.
+        roles: The names of its roles.
+        groups: The names of its groups.
+        attributes: Further claims: names with a str, finite number, bool or list of str each.
+        kind: "user", "service", "agent" or "operator".
+        authenticated_by: How the claims were verified, for example "oidc:https://issuer.example". It appears in the
+            audit record of every decision.
+        expires_at: A POSIX time in seconds or an aware datetime; from then on every operation is denied.
 
-    Immutable, comparable by value and hashable. Raises: InvalidPrincipalError, InvalidTenantError.
+    Raises:
+        InvalidPrincipalError: A field has the wrong form.
+        InvalidTenantError: *tenant* is not a tenant id.
     """
 
     id: str
@@ -102,13 +110,13 @@ class Principal:
         put(self, "kind", plain(self.kind))
         if not isinstance(self.authenticated_by, str) or not plain(self.authenticated_by).strip():
             raise InvalidPrincipalError(
-                "authenticated_by must say how this principal was verified, for example 'oidc:https://issuer'.",
+                "authenticated_by must state how this principal was verified, for example 'oidc:https://issuer'.",
                 field="authenticated_by",
             )
         by = _text(self.authenticated_by, "authenticated_by", 1024, "authenticated_by")
         put(self, "authenticated_by", by)
         put(self, "expires_at", _expiry(self.expires_at))
-        # Types are part of the key: True, 1 and 1.0 are equal in Python and are not the same claim.
+        # The types are part of the key: True, 1 and 1.0 are equal in Python but different claims.
         claims = tuple((name, type(value).__name__, value) for name, value in sorted(self.attributes.items()))
         key = (
             self.id,
@@ -135,21 +143,38 @@ class Principal:
         return f"Principal({self.id!r} of tenant {self.tenant!r}, {self.kind}, by {self.authenticated_by!r}{names})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # A pickle would be an implicit way from bytes to a principal.
-        raise InvalidPrincipalError("A principal is not serialised; verify the claims again where they are used.")
+        # A pickle would turn bytes into a principal without verification.
+        raise InvalidPrincipalError("A principal cannot be serialised; verify the claims again where they are used.")
 
     def expired(self, now: float) -> bool:
-        """Tell whether the principal's time is over at *now* (POSIX seconds)."""
+        """Return whether the principal has expired.
+
+        Args:
+            now: The time in POSIX seconds.
+
+        Returns:
+            True at and after `expires_at`.
+        """
         return self.expires_at is not None and now >= self.expires_at
 
     @classmethod
     def service(cls, id: str, tenant: str, reason: str) -> Principal:  # noqa: A002 - the field's own name
-        """Make a principal for a job of your own (ingestion, migration) that acts without a person's token.
+        """Create a principal for a job (ingestion, migration) that acts without a person's token.
 
-        *reason* is a sentence for whoever reads the audit records. Raises: InvalidPrincipalError if it is blank.
+        Args:
+            id: The principal's id.
+            tenant: The id of its tenant.
+            reason: A sentence for the readers of the audit records.
+
+        Returns:
+            A principal of the kind "service".
+
+        Raises:
+            InvalidPrincipalError: An argument has the wrong form, or the reason is blank.
+            InvalidTenantError: *tenant* is not a tenant id.
         """
         if not isinstance(reason, str) or not reason.strip():
-            raise InvalidPrincipalError("A service principal needs a reason, as a sentence.", field="reason")
+            raise InvalidPrincipalError("A service principal requires a reason, as a sentence.", field="reason")
         return cls(id, tenant, kind="service", authenticated_by=f"service: {reason.strip()}")
 
 
@@ -166,13 +191,10 @@ def _expiry(value: object) -> float | None:
 
 
 def check_principal(value: object) -> Principal:
-    """Return *value* if it is exactly a Principal; nothing else ever becomes one.
-
-    Raises: InvalidPrincipalError.
-    """
+    """Return *value* if it is exactly a Principal; no other type is converted. Raises: InvalidPrincipalError."""
     if type(value) is not Principal:
         raise InvalidPrincipalError(
-            f"A Principal is needed, not {type(value).__name__}. Make one from verified claims; it is never derived "
-            "from a string, a dict or a header.",
+            f"A Principal is required, got {type(value).__name__}. Create one from verified claims; it is never "
+            "derived from a string, a dict or a header.",
         )
     return value

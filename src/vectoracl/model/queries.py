@@ -1,4 +1,4 @@
-"""What may be searched for: a closed union. A plain string is text, a sequence of numbers is a vector."""
+"""Queries: a closed union of text (a str), a vector (a sequence of numbers), `Lexical`, `Hybrid` and `Like`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vectoracl.model.records import Vector
 
 MAX_QUERY_BYTES = 1 << 16
 MAX_QUERY_WORDS = 1_000
-"""How many different words a lexical or hybrid query may hold: a store's work grows with words times rows.
+"""The maximum number of distinct words in a lexical or hybrid query: a store's work grows with words times rows.
 
 On PostgreSQL a query of 13,000 words took 9 s over 2,000 chunks, one of 1,000 words 0.3 s.
 """
@@ -31,14 +31,23 @@ _NO_VECTOR = (str, bytes, dict, set, frozenset)
 
 @dataclass(frozen=True, slots=True)
 class Lexical:
-    """Match words (the store's full text or BM25); no vector is used."""
+    """A query by words (the store's full text search or BM25), without a vector.
+
+    Attributes:
+        text: The words.
+    """
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Hybrid:
-    """Fuse a lexical and a vector ranking; without *vector* the text is embedded. Fused scores only order."""
+    """A query by words and by vector, fused by rank. Its scores only define an order.
+
+    Attributes:
+        text: The words.
+        vector: A vector of the store's dimension; None embeds *text*.
+    """
 
     text: str
     vector: Sequence[float] | Vector | None = None
@@ -46,10 +55,13 @@ class Hybrid:
 
 @dataclass(frozen=True, slots=True)
 class Like:
-    """Search by the vector of a stored chunk, which is looked up inside the scope first and left out of the hits.
+    """A query by the vector of a stored chunk, which is looked up inside the scope and omitted from the hits.
 
-    A chunk that the principal may not see reads like one that does not exist: no hits. *document* is needed where
-    several documents have a chunk of this id.
+    A chunk that the principal may not see reads like one that does not exist: there are no hits.
+
+    Attributes:
+        id: The chunk's id.
+        document: The document's id; required if several documents have a chunk with this id.
     """
 
     id: str
@@ -83,30 +95,30 @@ def check_vector(value: object, dimension: int, *, nonzero: bool, name: str = "v
     *nonzero* refuses the zero vector, which has no direction (cosine). Raises: InvalidInputError.
     """
     if value is None or isinstance(value, _NO_VECTOR):
-        raise InvalidInputError(f"{name} must be {dimension} numbers, not {type(value).__name__}.", field=name)
-    # Always a copy: who keeps the array that was passed in can change it after the check.
+        raise InvalidInputError(f"{name} must be {dimension} numbers, got {type(value).__name__}.", field=name)
+    # Always a copy: the caller could change the array that was passed in after the check.
     vector = value.copy() if type(value) is np.ndarray and value.dtype == np.float32 else _numbers(value, name)
     if vector.shape != (dimension,):
         raise InvalidInputError(
-            f"{name} has the shape {vector.shape}; the store holds vectors of {dimension} numbers.",
+            f"{name} has the shape {vector.shape}; the store's vectors have {dimension} numbers.",
             field=name,
         )
     # One reduction: the sum of squares is finite only if every number is, and zero only if all are.
-    # In float64 it cannot overflow, so NumPy has nothing to warn of.
+    # In float64 it cannot overflow, so NumPy does not warn.
     wide = vector.astype(np.float64)
     length = float(np.dot(wide, wide))
     if not length <= _MAX_SQUARE:
         if not bool(np.isfinite(vector).all()):
-            raise InvalidInputError(f"{name} holds a number that is not finite.", field=name)
-        raise InvalidInputError(f"{name} is too long: the square of its length is beyond float32.", field=name)
+            raise InvalidInputError(f"{name} contains a number that is not finite.", field=name)
+        raise InvalidInputError(f"{name} is too long: the square of its length exceeds float32.", field=name)
     if nonzero and length < 1e-30:
-        raise InvalidInputError(f"{name} is (almost) zero, and the cosine needs a direction.", field=name)
+        raise InvalidInputError(f"{name} is (almost) zero, and the cosine requires a direction.", field=name)
     return vector
 
 
 @without_context
 def _numbers(value: object, name: str) -> Vector:
-    """Return *value* as a new float32 array; texts, booleans, complex and masked numbers are not taken as numbers."""
+    """Return *value* as a new float32 array; texts, booleans, complex and masked numbers are refused."""
     try:
         given = np.asarray(value)
     except Exception:  # noqa: BLE001 - ragged lists, and arrays of other libraries that cannot be converted
@@ -151,7 +163,7 @@ def _words(value: object) -> None:
     text = _text(value)
     if len(text) > MAX_QUERY_WORDS and len(set(_WORD.findall(text.casefold()))) > MAX_QUERY_WORDS:
         raise InvalidInputError(
-            f"The query holds more than {MAX_QUERY_WORDS:,} different words. Ask for the words that matter, or by "
-            "vector, where a text of any words will do.",
+            f"The query has more than {MAX_QUERY_WORDS:,} distinct words. Search for the important words, or by "
+            "vector, which has no such limit.",
             field="query",
         )

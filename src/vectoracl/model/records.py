@@ -1,4 +1,4 @@
-"""What is stored and what comes back: chunks, tags, records, hits. Reprs show no text, no vector and no metadata."""
+"""Stored and returned values: chunks, tags, records, hits. Their reprs show no text, no vector and no metadata."""
 
 from __future__ import annotations
 
@@ -14,14 +14,24 @@ from numpy.typing import NDArray
 Vector = NDArray[np.float32]
 _LENGTH = struct.Struct(">Q").pack
 DEFAULT_LABEL = "default"
-NEVER_EXPIRES = 253_402_300_799.0  # 9999-12-31T23:59:59Z, so that `expires > now` has a value to compare on every store
+NEVER_EXPIRES = 253_402_300_799.0  # 9999-12-31T23:59:59Z, so that every store can compare `expires > now`
 
 
 class Tag(NamedTuple):
-    """The rights of one stored chunk; only the framework writes it.
+    """The tag of a stored chunk, which decides who may read it. Only the framework writes it.
 
-    `generation` counts the document's re-ingestions from 0, `rev` its changes of rights; `expires` and `time` are
-    POSIX seconds. `producer` is the principal that wrote it, `path` how it came in ("upsert", "replace", "load").
+    Attributes:
+        tenant: The tenant's id.
+        document: The document's id.
+        chunk: The chunk's id.
+        generation: The number of replacements of the document, from 0.
+        label: The document's label.
+        rev: The number of changes of the document's rights.
+        expires: The time from which the chunk is invisible, in POSIX seconds.
+        producer: The id of the principal that wrote the chunk.
+        path: The operation that wrote it: "upsert", "replace" or "load".
+        time: The time of writing, in POSIX seconds.
+        position: The chunk's position in its document.
     """
 
     tenant: str
@@ -38,26 +48,26 @@ class Tag(NamedTuple):
 
     @property
     def docgen(self) -> str:
-        """Document and generation in one keyword."""
+        """The document and the generation as one keyword."""
         return docgen(self.document, self.generation)
 
     def key(self) -> str:
-        """Return the stored id for stores that need one keyword: 64 hex digits, see `stored_key`."""
+        """Return the id for stores whose ids are one keyword: 64 hex digits, see `stored_key`."""
         return stored_key(self.tenant, self.document, self.generation, self.chunk)
 
 
 def docgen(document: str, generation: int) -> str:
-    """Return document and generation as one keyword; the length in front makes it injective."""
+    """Return document and generation as one keyword; the length prefix makes it injective."""
     return f"{len(document)}:{document}:{generation}"
 
 
 def stored_key(tenant: str, document: str, generation: int, chunk: str) -> str:
     """Return 64 hex digits for (tenant, document, generation, chunk id).
 
-    Each part is length-prefixed before hashing (plain concatenation collides: "a"+"bc" is "ab"+"c"). Raw values are
-    stored beside it and compared after every read.
+    Each part gets a length prefix before hashing (plain concatenation collides: "a"+"bc" is "ab"+"c"). The raw values
+    are stored next to it and compared after every read.
     """
-    # In one piece and one call: every hit of every search may be checked by it.
+    # One concatenation and one call, for speed: every hit of a search may be checked by it.
     one, two, three, four = tenant.encode(), document.encode(), str(generation).encode(), chunk.encode()
     whole = _LENGTH(len(one)) + one + _LENGTH(len(two)) + two + _LENGTH(len(three)) + three + _LENGTH(len(four)) + four
     return hashlib.blake2b(whole, digest_size=32).hexdigest()
@@ -70,18 +80,22 @@ _STORED_PARTS = (
 
 
 def tag_fields(keys: object, tag: Tag) -> dict[str, str | int | float]:
-    """Return the parts of *tag* by their stored names, which are the attributes of *keys* with the parts' names."""
+    """Return the parts of *tag* by their stored names; *keys* has an attribute with the stored name of each part."""
     return {getattr(keys, part): getattr(tag, part) for part in _STORED_PARTS}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Chunk:
-    """One chunk as the application hands it over.
+    """A chunk to write. It has no tenant: the handle that writes it decides the tenant.
 
-    `id` is unique within its document. `vector` has the store's dimension (a sequence of floats or a 1-d array); it
-    may be left out where config names an embedder, which then embeds `text`. `position` is the chunk's place in its
-    document. `metadata` maps names to JSON values; declared fields have to have their declared type, datetimes are
-    aware. There is no tenant here: the handle that writes decides it.
+    Args:
+        id: The chunk's id, unique within its document.
+        document: The document's id.
+        text: The text.
+        vector: A sequence of floats or a 1-d array of the store's dimension. None embeds *text* with the configured
+            embedder.
+        position: The chunk's position in its document.
+        metadata: Names with JSON values. Declared fields must have their declared type, and datetimes a time zone.
     """
 
     id: str
@@ -96,7 +110,7 @@ class Chunk:
 
 
 class Record(NamedTuple):
-    """A chunk that was checked and tagged: what an adapter writes. `vector` is float32 of the store's dimension."""
+    """A checked and tagged chunk for an adapter to write. `vector` is float32 of the store's dimension."""
 
     tag: Tag
     text: str
@@ -108,10 +122,19 @@ class Record(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """One row that came back: a chunk, the tenant that it belongs to, and a score (higher is better).
+    """A returned chunk.
 
-    `score` is the cosine similarity, the inner product, or minus the L2 distance; 0.0 where nothing was ranked.
-    `text`, `metadata` and `vector` are there only if `include` asked for them.
+    Attributes:
+        id: The chunk's id.
+        document: The document's id.
+        score: The cosine similarity, the inner product or the negative L2 distance: higher is better. It is 0.0 if
+            nothing was ranked.
+        tenant: The id of the tenant that owns the chunk.
+        position: The chunk's position in its document.
+        text: The text; None unless it was included.
+        metadata: The metadata; None unless it was included.
+        vector: The vector as float32; None unless it was included.
+        tag: The chunk's tag.
     """
 
     id: str
@@ -129,16 +152,19 @@ class Hit(NamedTuple):
 
 
 def hit_of(tag: Tag, score: float, text: str | None, metadata: Mapping[str, Any] | None, vector: Vector | None) -> Hit:
-    """Return the hit of the row with *tag*, whose ids, tenant and position are the tag's own."""
-    # By position: with names this call costs twice as much, for every hit.
+    """Return the hit of the row with *tag*; ids, tenant and position are those of the tag."""
+    # Positional arguments: keywords would double the cost of this call, which runs for every hit.
     return Hit(tag.chunk, tag.document, score, tag.tenant, tag.position, text, metadata, vector, tag)
 
 
 class Result(Sequence[Hit]):
-    """The hits of one search, best first.
+    """The hits of one search, best first, as a sequence.
 
-    `complete` is True if the result holds min(k, visible) hits; otherwise `shortfall` names the reason.
-    `decision_id` finds the record of the decision in the audit sink.
+    Attributes:
+        hits: The hits.
+        complete: Whether the result holds min(k, number of visible chunks) hits.
+        shortfall: The reason why the result is not complete; None if it is.
+        decision_id: The id of the decision's audit record.
     """
 
     __slots__ = ("complete", "decision_id", "hits", "shortfall")
@@ -178,7 +204,13 @@ class Result(Sequence[Hit]):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a scan in the order of (tenant, document, generation, chunk id); `after` is None at the end."""
+    """One page of a scan, ordered by tenant, document, generation and chunk id.
+
+    Attributes:
+        hits: The chunks.
+        after: The cursor of the next page; None at the end.
+        decision_id: The id of the decision's audit record.
+    """
 
     hits: tuple[Hit, ...]
     after: str | None
@@ -186,14 +218,16 @@ class Page:
 
 
 class Facet(NamedTuple):
-    """One value of a metadata field among the chunks that were asked about, and how many of these have it.
+    """A value of a metadata field, and the number of chunks that have it.
 
-    `count` is what `count` returns for the same filter and `field == value` (for a list field: `contains(value)`).
-    A number that is whole is an int, however it is stored: 1 and 1.0 are equal, so they are one value.
+    Attributes:
+        value: The value. A whole number is an int, however it is stored: 1 and 1.0 are one value.
+        count: The number of chunks, equal to `count` for the same filter and `field == value` (for a list field:
+            `contains(value)`).
     """
 
     value: str | int | float | bool
-    count: int  # type: ignore[assignment]  # the name that every reader expects; nobody counts inside of a pair
+    count: int  # type: ignore[assignment]  # hides tuple.count, which is useless in a pair
 
     def __repr__(self) -> str:
         return f"Facet({type(self.value).__name__}, count {self.count})"
@@ -201,7 +235,12 @@ class Facet(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a write did. `count` is None where the store cannot count what it deleted (see the capabilities)."""
+    """The result of a write.
+
+    Attributes:
+        count: The number of written or deleted chunks; None if the store cannot count deleted ones.
+        decision_id: The id of the decision's audit record.
+    """
 
     count: int | None
     decision_id: str = ""

@@ -1,7 +1,8 @@
-"""Values of other libraries' types: which are taken as Python's, and what to write instead of the others.
+"""Conversion of values of other libraries, and hints on what to write instead.
 
-The one rule of filters, metadata, principals' attributes and policies' predicates, on every store: NumPy's scalars are
-the Python values that they equal exactly; whatever is of another type is refused, never rounded or turned into text.
+One rule applies to filters, metadata, attributes of principals and predicates of policies, on every store: a NumPy
+scalar is the Python value that it equals exactly; a value of another type is refused, never rounded or turned into
+text.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ import numpy as np
 
 
 def native(value: object) -> object:
-    """Return a NumPy scalar as the Python value that is exactly equal to it; everything else as it is.
+    """Return a NumPy scalar as the exactly equal Python value, and any other value unchanged.
 
-    A number that Python's float would round, and NumPy's times, which know no zone, stay what they are: no check lets
-    them pass.
+    A number that a Python float would round, and NumPy times, which have no time zone, are not converted; all checks
+    refuse them.
     """
     if not isinstance(value, np.generic):
         return value
     if isinstance(value, np.floating):
         number = float(value)
         return number if number == value or np.isnan(value) else value
-    if isinstance(value, np.timedelta64):  # to NumPy it is an integer
+    if isinstance(value, np.timedelta64):  # a subclass of NumPy's integers
         return value
     return value.item() if isinstance(value, np.bool_ | np.integer | np.str_) else value
 
 
-# What is written instead of a value of this type; the first that fits. A datetime is a date too.
+# Hints for values of these types; the first match counts. A datetime is a date too.
 _INSTEAD: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (np.datetime64, "write value.astype('datetime64[us]').item().replace(tzinfo=UTC), if it is a time in UTC"),
     (np.timedelta64, "write a number, such as value / numpy.timedelta64(1, 's')"),
@@ -49,7 +50,7 @@ _INSTEAD: tuple[tuple[type | tuple[type, ...], str], ...] = (
 
 
 def instead(value: object) -> str:
-    """Say what can be written instead of *value*, whose type no store keeps exactly."""
+    """Return a hint on what to write instead of *value*, whose type no store keeps exactly."""
     for kind, cure in _INSTEAD:
         if isinstance(value, kind):
             return cure

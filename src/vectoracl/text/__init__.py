@@ -1,1 +1,1 @@
-"""Texts: from files, into chunks, into vectors and into sparse words."""
+"""Text processing: files to texts, texts to chunks, to vectors and to sparse word vectors."""

@@ -1,4 +1,4 @@
-"""Texts into chunks, and files into texts: for `vectoracl ingest` and for the demo. Deterministic, no dependency."""
+"""Splitting texts into chunks, and reading files, for `vectoracl ingest` and the demo. Deterministic."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ class Span(NamedTuple):
 def chunks(text: str, size: int = SIZE, overlap: int = 0) -> list[str]:
     """Split *text* into chunks of at most *size* characters, each of whole paragraphs where they fit.
 
-    Headings (Markdown, reStructuredText) stay with what follows them and open a new chunk once the current one is
-    half full; a code block in fences counts as one paragraph. What is too long is cut after a sentence, else after a
-    line, else between words, and only then inside a word, never between a character and its combining marks. With
-    *overlap* each chunk begins with up to so many characters of the text before it. Blanks at both ends of a chunk
-    are dropped; all else is kept, in order.
+    Headings (Markdown, reStructuredText) stay with the text that follows them, and open a new chunk if the current one
+    is half full; a fenced code block counts as one paragraph. A longer text is cut after a sentence, else after a line,
+    else between words, and only then inside a word, never between a character and its combining marks. With *overlap*
+    each chunk begins with up to this number of characters of the preceding text. Blanks at both ends of a chunk are
+    dropped; everything else is kept, in order.
 
     Raises: InvalidInputError if *size* is below 16 or *overlap* is not from 0 to half of *size*.
     """
     if size < SMALLEST_SIZE:
-        raise InvalidInputError(f"A chunk's size is {SMALLEST_SIZE} characters or more.", field="size")
+        raise InvalidInputError(f"The chunk size must be at least {SMALLEST_SIZE} characters.", field="size")
     if not 0 <= overlap <= size // 2:
-        raise InvalidInputError("The overlap is from 0 to half of the chunk's size.", field="overlap")
+        raise InvalidInputError("The overlap must be from 0 to half of the chunk size.", field="overlap")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     made = []
     last = 0
@@ -60,9 +60,9 @@ def chunks(text: str, size: int = SIZE, overlap: int = 0) -> list[str]:
 
 
 def chunk_ids(texts: Sequence[str]) -> list[str]:
-    """Return an id for each chunk of one document: 24 hex digits of its text, "-2" and so on for repeated texts.
+    """Return an id for each chunk of a document: 24 hex digits of a digest of its text, with "-2" etc. for repetitions.
 
-    The ids do not depend on the place: after an edit, the chunks that did not change keep theirs.
+    The ids do not depend on the position: after an edit, unchanged chunks keep their ids.
     """
     seen: Counter[str] = Counter()
     made = []
@@ -74,7 +74,7 @@ def chunk_ids(texts: Sequence[str]) -> list[str]:
 
 
 def document_chunks(document: Document, size: int = SIZE, overlap: int = 0) -> list[Chunk]:
-    """Split *document* into chunks that can be written, with ids by `chunk_ids`, positions from 0 and no vectors."""
+    """Split *document* into chunks with ids by `chunk_ids`, positions from 0 and no vectors."""
     texts = chunks(document.text, size, overlap)
     return [
         Chunk(id=one, document=document.name, text=text, position=position)
@@ -83,7 +83,7 @@ def document_chunks(document: Document, size: int = SIZE, overlap: int = 0) -> l
 
 
 def _packed(text: str, room: int) -> Iterator[Span]:
-    """Yield spans of at most *room* characters that hold all of *text* but blanks between them."""
+    """Yield spans of at most *room* characters that cover *text* except blanks between them."""
     current: Span | None = None
     for unit in _units(text):
         if current is not None:
@@ -152,7 +152,7 @@ def _blocks(text: str) -> Iterator[Span]:
 
 
 def _is_title(lines: Sequence[str]) -> bool:
-    """Tell whether a paragraph that ends with a ruler is a title: "Title, ruler" or "ruler, title, ruler"."""
+    """Return whether a paragraph that ends with a ruler is a title: "Title, ruler" or "ruler, title, ruler"."""
     over = len(lines) == 3 and bool(_RULER.match(lines[0].strip()))
     return (over or len(lines) == 2) and not _RULER.match(lines[-2].strip())
 
@@ -172,7 +172,7 @@ def _cut(text: str, unit: Span, room: int) -> list[Span]:
 
 
 def _place(text: str, start: int, room: int) -> int:
-    """Return the best place to cut after *start*, at most *room* characters on."""
+    """Return the best position to cut after *start*, at most *room* characters later."""
     low, high = start + max(1, room // 2), start + room
     paragraph = text.rfind("\n\n", low, high)
     if paragraph > 0:
@@ -185,7 +185,7 @@ def _place(text: str, start: int, room: int) -> int:
     line = text.rfind("\n", low, high)
     if line > 0:
         return line
-    # One character on: a word that ends exactly at the limit still fits.
+    # One character further: a word that ends exactly at the limit still fits.
     for at in range(high, low, -1):
         if text[at].isspace():
             return at
@@ -193,7 +193,7 @@ def _place(text: str, start: int, room: int) -> int:
 
 
 def _whole(text: str, at: int, low: int) -> int:
-    """Return the nearest place from *at* back to *low* that does not divide what a reader sees as one character."""
+    """Return the nearest position from *at* back to *low* that does not split a visible character."""
     for place in range(at, low, -1):
         if not _joins(text[place]) and text[place - 1] != "\u200d":
             return place
@@ -205,7 +205,7 @@ def _joins(char: str) -> bool:
 
 
 def _overlapped(text: str, start: int, low: int) -> int:
-    """Return where a chunk that starts at *start* begins with its overlap: at a word's start, not before *low*."""
+    """Return the start of a chunk at *start* with its overlap: the start of a word, not before *low*."""
     if low == 0 or low >= start:
         return low if low < start else start
     blank = _BLANK.search(text, low - 1, start)
@@ -223,17 +223,17 @@ def documents(
 ) -> Iterator[Document]:
     """Read the texts of files and folders: .md, .rst, .txt, .html (its text), .py (its docstrings), .pdf, .docx.
 
-    They are named as `sources.find` names them. What is left out or cannot be read is told to *report*. All paths are
-    found before the first text is read; texts are read one by one, sorted by name.
+    They are named by `sources.find`. Files that are skipped or cannot be read are passed to *report*. All paths are
+    listed before the first text is read; texts are read one by one, sorted by name.
 
     Raises: InvalidInputError if a path does not exist, or if two files would have the same name.
     """
-    told = report or (lambda _: None)
-    return _read_all(find(paths, told), told, max_bytes)
+    skip = report or (lambda _: None)
+    return _read_all(find(paths, skip), skip, max_bytes)
 
 
-def _read_all(found: Sequence[File], told: Report, max_bytes: int) -> Iterator[Document]:
-    for file in found:
-        document = read(file, told, max_bytes)
+def _read_all(files: Sequence[File], report: Report, max_bytes: int) -> Iterator[Document]:
+    for file in files:
+        document = read(file, report, max_bytes)
         if document is not None:
             yield document

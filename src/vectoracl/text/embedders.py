@@ -1,4 +1,4 @@
-"""Embedders: text to vectors. The default keeps no state; foreign ones are called through `embed_checked` only."""
+"""Embedders: text to vectors. The default one is stateless; all others are called only through `embed_checked`."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ BATCH = 64
 
 @runtime_checkable
 class Embedder(Protocol):
-    """What turns texts into vectors of `dimension` numbers, one row for each text.
+    """The protocol of an embedder: texts to vectors of `dimension` numbers, one row per text.
 
-    `name` is the identity, with the dimension and every parameter that changes a vector: scores of two stores are
-    comparable only if their embedders' names are equal. One with an attribute `identity`, a text, is known by that
-    instead: it stays the same where a class or a module is renamed, and says what a name does not (the revision of a
+    `name` is the embedder's identity, with the dimension and every parameter that changes a vector: scores of two
+    stores are comparable only if the names of their embedders are equal. An optional attribute `identity` (a str)
+    takes precedence: it survives the renaming of a class or module, and can state more than the name (the revision of a
     model, whether its vectors are normalised).
     """
 
@@ -50,7 +50,7 @@ class Embedder(Protocol):
         ...
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Return an array of shape (len(texts), dimension) for texts that are searched for."""
+        """Return an array of shape (len(texts), dimension) for query texts."""
         ...
 
 
@@ -58,19 +58,19 @@ MAX_IDENTITY = 500
 
 
 def identity_of(embedder: Any) -> str:
-    """Return the identity of *embedder*: what it declares as `identity`, else its name.
+    """Return the identity of *embedder*: its attribute `identity`, else its name.
 
-    Raises: ConfigError where that is no text of 1 to 500 characters in one line.
+    Raises: ConfigError unless it is a str of 1 to 500 characters on one line.
     """
     declared = getattr(embedder, "identity", None)
     found = embedder.name if declared is None else declared
     if not isinstance(found, str) or not 1 <= len(found) <= MAX_IDENTITY or not found.isprintable():
-        raise ConfigError(f"An embedder's identity is a text of 1 to {MAX_IDENTITY} characters in one line.")
+        raise ConfigError(f"An embedder's identity must be a str of 1 to {MAX_IDENTITY} characters on one line.")
     return str(found)
 
 
-# Function words say nothing about what a text is about. The list is a constant: frequencies counted over stored
-# texts would weigh words better, and would also tell each tenant about the words of the others.
+# Function words carry no subject. The list is a constant: frequencies counted over stored texts would be better
+# weights, but would also reveal the words of other tenants to each tenant.
 _FUNCTION_WORD_LIST = """
 a about above after again all also am an and any are as at be because been before being below between both but by can
 cannot could did do does doing don down during e each eg either else etc ever every few for from further g get had has
@@ -81,45 +81,47 @@ though through thus to too two under until up upon us use used using ve very via
 which while who whom whose why will with within without would yet you your
 """
 FUNCTION_WORDS = frozenset(_FUNCTION_WORD_LIST.split())
-# A run of letters and digits of one word. Scripts without blanks between words go by pairs of characters.
+# A run of letters and digits is a word. Scripts without blanks between words are split into pairs of characters.
 _WORD = re.compile(r"[^\W_]+")
 _DENSE = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
 _VOWEL = re.compile(r"[aeiouy]")
 _DIACRITICS = re.compile(r"[\u0300-\u036f]+")
 _LONGEST_WORD = 64
 _CACHE_BYTES = 32 << 20
-# So many words are summed in float32 at a time: |entry| < 1,200 and factor <= 48, so every partial sum stays below
-# 2**24, where float32 holds each integer exactly and the order of a sum does not matter.
+# The number of words that are summed in float32 at a time: |entry| < 1,200 and factor <= 48, so every partial sum stays
+# below 2**24, where float32 holds each integer exactly and the order of a sum does not matter.
 _BLOCK = 256
 _NOTHING = "\0nothing"
 
 
 class HashedEmbedder:
-    """The default: hashed words and character n-grams under a fixed random projection. Needs no model, no network.
+    """The default embedder: hashed words and character n-grams under a fixed random projection, without a model.
 
     Each word is a pseudo-random vector of signs (bits of SHAKE128 of its stem) plus the vectors of its 4-grams, so
-    that "install" and "installation" are near each other. A text is the sum over its words, each times
-    1 + ln(count) / 2, function words and very short words weighing less; rows are float32 of length 1. This is a
-    random projection with signs (Achlioptas, "Database-friendly random projections", 2003) of a bag of words: it
-    finds texts by the words they share, not by meaning.
+    that "install" and "installation" are near each other. A text is the sum of its words, each weighted by
+    1 + ln(count) / 2, with lower weights for function words and very short words; rows are float32 of length 1. This
+    is a random projection with signs (Achlioptas, "Database-friendly random projections", 2003) of a bag of words: it
+    finds texts by shared words, not by meaning.
 
-    It is no channel between tenants: nothing is fitted, so a vector is a function of its own text and of constants
-    and does not change with what anybody stored (document frequencies, TF-IDF or SVD would). The cache of words holds
-    values of that same function; it can change how long a call takes, never what it returns.
+    It is not a channel between tenants: nothing is fitted, so a vector depends on its text and on constants only, and
+    not on stored texts (as with document frequencies, TF-IDF or SVD). The cache of words holds values of the same
+    function; it can change the duration of a call, never its result.
 
-    The same text gives the same bits on every platform, in every process and in every batch: all sums are of
-    integers, and only the last division rounds. (A word with characters that are newer than the interpreter's
-    Unicode tables may differ between versions of Python.)
+    The same text yields the same bits on every platform, in every process and batch: all sums are integer sums, and
+    only the last division rounds. (Words with characters that are newer than the interpreter's Unicode tables may
+    differ between versions of Python.)
 
-    A text without a letter or digit is embedded by its signs ("=>"), and an empty or blank one as one fixed vector
-    that is close to no other: a zero vector has no cosine, and stores refuse it.
+    A text without a letter or digit is embedded by its signs ("=>"), and an empty or blank text as a fixed vector that
+    is not close to any other: a zero vector has no cosine, and stores refuse it.
 
     Raises: InvalidInputError if *dimension* is not from 8 to 65,536.
     """
 
     def __init__(self, dimension: int = DEFAULT_DIMENSION, *, seed: int = 0) -> None:
         if not 8 <= dimension <= MAX_DIMENSION:
-            raise InvalidInputError(f"The hashed embedder's dimension is from 8 to {MAX_DIMENSION}.", field="dimension")
+            raise InvalidInputError(
+                f"The hashed embedder's dimension must be from 8 to {MAX_DIMENSION}.", field="dimension"
+            )
         self.dimension = dimension
         self.name = f"hashed-v1:{dimension}" if seed == 0 else f"hashed-v1:{dimension}:seed={seed}"
         self._salt = b"vectoracl/hashed-v1/%d/" % seed
@@ -147,7 +149,7 @@ class HashedEmbedder:
         return self.embed_documents(texts)
 
     def _sum(self, text: str) -> NDArray[np.int64]:
-        """Return the vector of *text* before it is scaled; never zero."""
+        """Return the unscaled vector of *text*; never zero."""
         counts = Counter(_words(text))
         rows = [self._row(word) for word in counts]
         factors = np.array([_factor(count) for count in counts.values()], np.float32)
@@ -158,7 +160,7 @@ class HashedEmbedder:
         return total if total.any() else _signs(self._bits(_NOTHING)).astype(np.int64)
 
     def _make_row(self, word: str) -> NDArray[np.int16]:
-        """Return the weighted vector of one word with its n-grams, of numbers below 1,200."""
+        """Return the weighted vector of one word with its n-grams; its numbers are below 1,200."""
         padded = f"<{word}>"
         grams = ["\0" + padded[at : at + 4] for at in range(len(padded) - 3)] if len(word) > 2 else []
         bits = self._bits(_stem(word), *grams)
@@ -184,12 +186,12 @@ def _signs(bits: NDArray[np.uint8]) -> NDArray[np.int16]:
 
 
 def _words(text: str) -> list[str]:
-    """Return the words of *text*, folded; where it has none, its signs."""
+    """Return the folded words of *text*, or its signs if it has no words."""
     if text.isascii():
         folded = text.lower()
         words = _WORD.findall(folded)
     else:
-        # Without diacritics "café" is "cafe", however it was composed; then back to whole syllables.
+        # Without diacritics "café" is "cafe", in composed or decomposed form; then syllables are composed again.
         folded = unicodedata.normalize("NFKD", text.casefold())
         folded = unicodedata.normalize("NFC", _DIACRITICS.sub("", folded))
         words = _WORD.findall(_DENSE.sub(_pairs, folded))
@@ -197,15 +199,15 @@ def _words(text: str) -> list[str]:
 
 
 def _pairs(run: re.Match[str]) -> str:
-    """Return a run of a script without blanks as its overlapping pairs of characters."""
+    """Return a run of a script without blanks as overlapping pairs of characters."""
     chars = run.group()
     return f" {chars} " if len(chars) < 3 else " ".join(["", *(chars[at : at + 2] for at in range(len(chars) - 1)), ""])
 
 
 def _stem(word: str) -> str:
-    """Return an English word without its commonest endings (s, ed, ing, e), so that "names" and "naming" are one.
+    """Return an English word without its most common endings (s, ed, ing, e), so that "names" and "naming" are equal.
 
-    A constant rule like the list of function words; in other languages it does little good and no harm.
+    It is a constant rule like the list of function words; in other languages it is harmless and of little use.
     """
     if len(word) < 4 or not word.isascii():
         return word
@@ -221,7 +223,7 @@ def _stem(word: str) -> str:
 
 
 def _weight(word: str) -> int:
-    """Return how much a word says, from 1 to 8. Short words are the frequent ones (Zipf's law of abbreviation)."""
+    """Return the weight of a word, from 1 to 8. Short words are frequent ones (Zipf's law of abbreviation)."""
     if word in FUNCTION_WORDS:
         return 1
     return min(8, len(word) + 2) if word.isascii() else 8
@@ -229,17 +231,17 @@ def _weight(word: str) -> int:
 
 @lru_cache(maxsize=1024)
 def _factor(count: int) -> int:
-    """Return 4 (1 + ln(count) / 2), rounded: a word that comes again adds little."""
+    """Return 4 (1 + ln(count) / 2), rounded: a repeated word adds little."""
     return min(48, round(4 * (1 + math.log(count) / 2)))
 
 
 class CallableEmbedder:
-    """An embedder of the application, by an import path: a class, an object or a function.
+    """An embedder of the application, named by an import path: a class, an object or a function.
 
     A class is called without arguments. An object has `embed_documents(texts)` and `embed_queries(texts)`, or
-    `embed_query(text)` for one. A function takes a list of texts and embeds documents and queries alike. `identity`
-    says which embedder it is (see `Embedder`), else its import path and dimension do. *dimension* is needed only where
-    the object has no `dimension`; without either, one word is embedded to find out.
+    `embed_query(text)` for one text. A function takes a list of texts and embeds documents and queries alike. The
+    object's `identity` identifies the embedder (see `Embedder`), else its import path and dimension. *dimension* is
+    required only if the object has no `dimension`; without either, one word is embedded to determine it.
 
     Raises: ConfigError if *target* is none of these or has another dimension; StoreError if it fails.
     """
@@ -256,7 +258,7 @@ class CallableEmbedder:
             if not callable(one):
                 raise ConfigError(f"{KEY} must name a function, or an object with embed_documents and embed_queries.")
             if inspect.iscoroutinefunction(one):
-                raise ConfigError(f"{KEY} names a coroutine function; an embedder is called without await.")
+                raise ConfigError(f"{KEY} names a coroutine function; an embedder must be synchronous.")
         self._documents: Callable[[list[str]], Any] = documents
         self._queries: Callable[[list[str]], Any] = queries
         own = getattr(target, "dimension", None)
@@ -266,7 +268,7 @@ class CallableEmbedder:
         if found is None:
             found = _array(_foreign(lambda: self._queries(["dimension"]), "The embedder"), 1, None).shape[1]
         if dimension is not None and found != dimension:
-            raise ConfigError(f"[embedder] dimension is {dimension}, but {KEY} names an embedder of {found}.")
+            raise ConfigError(f"[embedder] dimension is {dimension}, but the embedder of {KEY} has {found}.")
         self.dimension: int = found
         label = getattr(target, "name", None)
         self.name = f"{path}:{label}:{found}" if isinstance(label, str) and label else f"{path}:{found}"
@@ -288,7 +290,7 @@ def _one_by_one(embed: Any) -> Any:
 
 
 class FastEmbedder:
-    """A model that fastembed runs on this machine; loaded, and the first time downloaded, when it is first used.
+    """A model that fastembed runs on this machine. It is loaded, and the first time downloaded, at its first use.
 
     Raises: ConfigError if fastembed is not installed, does not know *model*, or it has another *dimension*.
     """
@@ -299,7 +301,7 @@ class FastEmbedder:
             self._class: Any = importlib.import_module("fastembed").TextEmbedding
         except (ImportError, AttributeError):
             raise ConfigError(
-                f'{KEY} = "fastembed:…" needs a package that is not installed: pip install "fastembed>=0.7"'
+                f'{KEY} = "fastembed:…" requires a package that is not installed: pip install "fastembed>=0.7"'
             ) from None
         known = {str(one["model"]).lower(): one for one in self._class.list_supported_models()}
         if model.lower() not in known:
@@ -310,7 +312,7 @@ class FastEmbedder:
         self._model = str(known[model.lower()]["model"])
         self.dimension = int(known[model.lower()]["dim"])
         if dimension not in (None, self.dimension):
-            raise ConfigError(f"[embedder] dimension is {dimension}, but the model makes {self.dimension} numbers.")
+            raise ConfigError(f"[embedder] dimension is {dimension}, but the model's dimension is {self.dimension}.")
         self.name = f"fastembed:{self._model}:{self.dimension}"
         self._lock = threading.Lock()
         self._loaded: Any = None
@@ -333,12 +335,12 @@ class FastEmbedder:
             if self._loaded is None:
                 try:
                     self._loaded = self._class(model_name=self._model)
-                except Exception as error:  # noqa: BLE001 - the hub's, the runtime's and the file system's errors alike
+                except Exception as error:  # noqa: BLE001 - of the hub, the runtime and the file system
                     raise StoreError(
                         f"The model {self._model!r} could not be loaded ({type(error).__name__}); nothing was sent. "
-                        "It is downloaded at its first use: run once where the model hub can be reached, then copy the "
-                        "folder and set FASTEMBED_CACHE_PATH to it, and HF_HUB_OFFLINE=1 where there is no network. "
-                        'Or use [embedder] use = "hashed", which needs no model.',
+                        "It is downloaded at its first use. Without a network: run it once on a machine that reaches "
+                        "the model hub, copy the folder, set FASTEMBED_CACHE_PATH to it and HF_HUB_OFFLINE=1. Or use "
+                        '[embedder] use = "hashed", which needs no model.',
                         code="embedder",
                         sent="no",
                         retryable=True,
@@ -351,7 +353,7 @@ def open_embedder(spec: str, *, dimension: int | None = None, allow_import: bool
 
     *spec* is "hashed", "hashed:256", "minilm", "fastembed:MODEL", or with *allow_import* "package.module:attribute".
 
-    Raises: ConfigError that says what to write; StoreError if an embedder of the application fails when it is opened.
+    Raises: ConfigError with the remedy; StoreError if an embedder of the application fails when it is opened.
     """
     kind, _, rest = spec.partition(":")
     if kind == "hashed":
@@ -362,11 +364,11 @@ def open_embedder(spec: str, *, dimension: int | None = None, allow_import: bool
         return CallableEmbedder(MiniLM(), path=spec, dimension=dimension)
     if kind == "fastembed" or not rest:
         raise ConfigError(
-            f'{KEY} is "hashed", "hashed:256", "minilm", "fastembed:MODEL" or "package.module:attribute".'
+            f'{KEY} must be "hashed", "hashed:256", "minilm", "fastembed:MODEL" or "package.module:attribute".'
         )
     if not allow_import:
         raise ConfigError(
-            f"{KEY} names an import path, which runs code. Where that is meant, say so beside it: allow_import = true."
+            f"{KEY} is an import path, which runs code. If you trust it, set allow_import = true under [embedder]."
         )
     return CallableEmbedder(import_path(spec, KEY), path=spec, dimension=dimension)
 
@@ -377,11 +379,11 @@ def _hashed_dimension(spec: str, rest: str, dimension: int | None) -> int:
     elif rest.isascii() and rest.isdigit() and len(rest) <= 5:
         found = int(rest)
     else:
-        raise ConfigError(f'{KEY} = "hashed:N" needs a whole number for N.')
+        raise ConfigError(f'{KEY} = "hashed:N" requires a whole number for N.')
     if dimension not in (None, found):
-        raise ConfigError(f"[embedder] dimension is {dimension}, but {KEY} says {found}. Leave one of them out.")
+        raise ConfigError(f"[embedder] dimension is {dimension}, but {KEY} has {found}. Omit one of them.")
     if not 8 <= found <= MAX_DIMENSION:
-        raise ConfigError(f"The hashed embedder's dimension is from 8 to {MAX_DIMENSION}.")
+        raise ConfigError(f"The hashed embedder's dimension must be from 8 to {MAX_DIMENSION}.")
     return found
 
 
@@ -396,12 +398,12 @@ def embed_checked(
 ) -> Vectors:
     """Embed *texts* in batches and return a new float32 array of shape (len(texts), dimension), all finite.
 
-    *limit* is in seconds for each batch, *within* for all of them. An embedder that is not ours is called in a thread
-    then, which cannot be ended: where it does not come back in time it goes on there, and its answer is dropped.
+    *limit* is in seconds for each batch, *within* for all of them. With a limit, an embedder other than the default is
+    called in a thread, which cannot be killed: if it is late, it continues there, and its result is dropped.
 
-    Raises: StoreError with the code "timeout" where *within* is over, with the code "embedder" where *limit* is, and
-    for whatever an embedder raises or returns otherwise; `sent` is "no". It quotes neither a text nor the embedder's
-    own message, which may quote one.
+    Raises: StoreError with the code "timeout" if *within* is exceeded, and with the code "embedder" if *limit* is
+    exceeded, or if the embedder raises or returns something invalid; `sent` is "no". It quotes neither a text nor the
+    embedder's message, which may quote one.
     """
     match kind:
         case "document":
@@ -420,11 +422,13 @@ def embed_checked(
         if found is _LATE:
             if left is not None and (limit is None or left <= limit):
                 raise StoreError(
-                    "The time limit was reached while texts were embedded; nothing was sent.", code="timeout", sent="no"
+                    "The time limit was reached while texts were being embedded; nothing was sent.",
+                    code="timeout",
+                    sent="no",
                 )
             raise _failed(
-                f"{subject} did not embed {len(part)} texts within {limit:g} s. Give it more time "
-                "([embedder] timeout), or find out why it hangs"
+                f"{subject} did not embed {len(part)} texts within {limit:g} s. Increase [embedder] timeout, or find "
+                "out why it hangs"
             )
         made[start : start + len(part)] = _array(found, len(part), embedder.dimension)
     return made
@@ -434,7 +438,7 @@ _LATE: Any = object()
 
 
 def _called(embedder: Embedder, call: Callable[[], Any], limit: float | None, left: float | None) -> Any:
-    """Return what *call* returns, or _LATE where it takes longer than *limit* or than what is *left*."""
+    """Return the result of *call*, or _LATE if it takes longer than *limit* or than the time *left*."""
     most = min((one for one in (limit, left) if one is not None), default=None)
     if most is not None and most <= 0:
         return _LATE
@@ -461,7 +465,7 @@ def _called(embedder: Embedder, call: Callable[[], Any], limit: float | None, le
 
 @without_context
 def _foreign(call: Callable[[], Any], subject: str) -> Any:
-    """Call code that is not ours. Raises: StoreError that does not quote what it raised."""
+    """Call code of the application. Raises: StoreError that does not quote the application's exception."""
     try:
         made = call()
         return list(made) if isinstance(made, Iterator) else made
@@ -476,13 +480,13 @@ def _array(made: Any, rows: int, dimension: int | None) -> Vectors:
     """Return *made* as float32 of shape (rows, dimension). Raises: StoreError if it is anything else."""
     if inspect.iscoroutine(made):
         made.close()
-        raise _failed("The embedder returned a coroutine; it is called without await")
+        raise _failed("The embedder returned a coroutine; it must be synchronous")
     try:
         array = np.asarray(made)
     except Exception as error:  # noqa: BLE001 - ragged lists, and arrays of other libraries that cannot be converted
-        raise _failed(f"The embedder returned what is no array ({type(error).__name__})") from None
+        raise _failed(f"The embedder did not return an array ({type(error).__name__})") from None
     if array.dtype.kind not in "fiu" or (array.ndim == 1 and rows > 0):
-        raise _failed("The embedder returned something else than one row of numbers for each text")
+        raise _failed("The embedder did not return one row of numbers per text")
     if rows == 0 and array.size == 0:
         return np.empty((0, dimension or 0), np.float32)
     if array.ndim != 2 or array.shape[0] != rows or array.shape[1] != (dimension or array.shape[1]):

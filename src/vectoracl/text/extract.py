@@ -1,4 +1,4 @@
-"""Plain text out of HTML and of Python sources. Pure: nothing is imported, run or fetched."""
+"""Extraction of plain text from HTML and Python sources. Nothing is imported, run or downloaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BLOCKS = frozenset(
 
 
 class _Text(HTMLParser):
-    """Collects what a reader of the page sees, with headings as in Markdown and a blank line between blocks."""
+    """Collects the visible text of a page, with headings as in Markdown and a blank line between blocks."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -57,7 +57,7 @@ class _Text(HTMLParser):
 
 
 def html_text(source: str) -> str:
-    """Return the visible text of an HTML page; broken markup is read as far as it goes."""
+    """Return the visible text of an HTML page; broken markup is read as well as possible."""
     parser = _Text()
     parser.feed(source)
     parser.close()
@@ -74,11 +74,11 @@ def docstrings(source: str | bytes, title: str) -> str:
     """Return the docstrings of a Python source, each under a heading with its name; "" if it has none.
 
     The source is parsed, never run. *title* is the module's name.
-    Raises: InvalidInputError if it is no Python that this interpreter can parse.
+    Raises: InvalidInputError if this interpreter cannot parse it.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escape sequences are the author's
+            warnings.simplefilter("ignore")  # about invalid escape sequences in the source
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise InvalidInputError(f"It cannot be parsed as Python ({type(error).__name__}).", field="source") from None
@@ -92,7 +92,7 @@ def _collect(
 ) -> None:
     text = ast.get_docstring(node, clean=False)
     if text and text.strip():
-        # cleandoc expands tabs and cuts the indentation; a NUL or a lone surrogate in a literal is no text.
+        # cleandoc expands tabs and removes the indentation; a NUL or lone surrogate in a literal cannot be stored.
         clean = inspect.cleandoc(text).replace("\0", "").encode("utf-8", "ignore").decode()
         parts.append(f"{'#' * level} {name}\n\n{clean}")
     if isinstance(node, ast.Module | ast.ClassDef):

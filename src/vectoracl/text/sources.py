@@ -1,4 +1,4 @@
-"""Files into texts: which files there are at the given paths, what each is called, and what it says."""
+"""Reading of files: lists the files at given paths, names them, and extracts their texts."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class Document(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A file or folder that was not read, and why."""
+    """A file or folder that was not read, and the reason."""
 
     name: str
     reason: str
 
 
 class Failed(Skipped):
-    """One that should have been read and could not be."""
+    """A file that should have been read but could not be."""
 
     __slots__ = ()
 
 
 class File(NamedTuple):
-    """A file that can be read: the document's name, the real path, and the given folder or file that it came from."""
+    """A file to read: the document's name, the real path, and the given folder or file that contains it."""
 
     name: str
     path: Path
@@ -56,12 +56,12 @@ Report = Callable[[Skipped], None]
 
 
 def find(paths: Iterable[str | os.PathLike[str]], report: Report, *, distinct: bool = False) -> list[File]:
-    """Return the files of known kinds at *paths*, sorted by name, each once whatever it was called.
+    """Return the files of known kinds at *paths*, sorted by name, each only once.
 
-    A file is named by its file name, a file of a folder by its path from that folder on ("docs/guide/intro.md"), so a
-    name does not depend on where it is run. Where two files would have one name, with *distinct* all are named by their
-    path from the folder that holds all *paths*. Inside folders, hidden files are left out, and links that lead out of
-    the folder are not followed. What is left out is told to *report*.
+    A given file is named by its file name, a file of a given folder by its path including that folder
+    ("docs/guide/intro.md"), so a name does not depend on the working folder. If two names are equal, with *distinct*
+    all files are named by their path from the folder that contains all *paths*. Inside folders, hidden files are
+    skipped, and links that lead out of the folder are not followed. Skipped files are passed to *report*.
 
     Raises: InvalidInputError if a path does not exist, or if two files would have the same name.
     """
@@ -73,33 +73,35 @@ def find(paths: Iterable[str | os.PathLike[str]], report: Report, *, distinct: b
         labels = {root: root.relative_to(base).as_posix() for root in roots}
         found, twice = _named_files(roots, labels, lambda _: None)
     if twice:
-        raise InvalidInputError(f"Two files would be the document {twice!r}. Read them apart.", field="paths")
+        raise InvalidInputError(
+            f"Two files would be the document {twice!r}. Read them in separate calls.", field="paths"
+        )
     return sorted(found.values())
 
 
 @without_context
 def _roots(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Return the real paths, outer ones before what is in them. Raises: InvalidInputError."""
+    """Return the real paths, folders before their content. Raises: InvalidInputError."""
     roots: dict[tuple[int, int], Path] = {}
     for path in paths:
         try:
             root = Path(path).resolve(strict=True)
             known = root.stat()
         except (OSError, RuntimeError):  # RuntimeError: a loop of links
-            raise InvalidInputError(f"There is nothing to read at {str(path)!r}.", field="paths") from None
+            raise InvalidInputError(f"The path {str(path)!r} does not exist.", field="paths") from None
         roots.setdefault((known.st_dev, known.st_ino), root)
     return sorted(roots.values(), key=lambda one: (len(one.parts), one))
 
 
 def _named_files(roots: list[Path], labels: dict[Path, str], report: Report) -> tuple[dict[str, File], str]:
-    """Return the files by name, and a name that two of them would have, or ""."""
+    """Return the files by name, and a name that two of them share, or ""."""
     found: dict[str, File] = {}
     seen: set[tuple[int, int]] = set()
     twice = ""
     for root in roots:
         for name, real in sorted(_files(root, labels[root], report)):
             known = real.stat()
-            # Not the path: a file system may not tell upper case from lower, and a file may have two names.
+            # Not by path: a file system may ignore case, and a file may have two names.
             if (known.st_dev, known.st_ino) in seen:
                 continue
             seen.add((known.st_dev, known.st_ino))
@@ -108,66 +110,66 @@ def _named_files(roots: list[Path], labels: dict[Path, str], report: Report) -> 
     return found, twice
 
 
-def _files(root: Path, label: str, told: Report) -> Iterator[tuple[str, Path]]:
+def _files(root: Path, label: str, report: Report) -> Iterator[tuple[str, Path]]:
     """Yield the document's name and the real path of each file that may be read."""
     if not root.is_dir():
-        yield from _named(label, root, told, named=True)
+        yield from _named(label, root, report, named=True)
         return
 
     def shown(path: Path) -> str:
         return "/".join((label, *path.relative_to(root).parts)).lstrip("/")
 
     def failed(error: OSError) -> None:
-        told(Failed(str(error.filename or root), f"cannot be listed ({type(error).__name__})"))
+        report(Failed(str(error.filename or root), f"cannot be listed ({type(error).__name__})"))
 
     links = []
     for folder, folders, files in os.walk(root, onerror=failed):
         here = Path(folder)
         for name in sorted(folders):
             if name.startswith(".") or (here / name).is_symlink():
-                told(Skipped(shown(here / name), "is hidden" if name.startswith(".") else "is a linked folder"))
+                report(Skipped(shown(here / name), "is hidden" if name.startswith(".") else "is a linked folder"))
         folders[:] = sorted(one for one in folders if not one.startswith(".") and not (here / one).is_symlink())
         for name in sorted(files):
             file = here / name
             if name.startswith("."):
-                told(Skipped(shown(file), "is hidden"))
+                report(Skipped(shown(file), "is hidden"))
             elif file.is_symlink():
                 links.append(file)
             else:
-                yield from _named(shown(file), file, told)
+                yield from _named(shown(file), file, report)
     for file in links:
         try:
             real = file.resolve(strict=True)
         except (OSError, RuntimeError):
-            told(Failed(shown(file), "is a link that leads nowhere"))
+            report(Failed(shown(file), "is a broken link"))
             continue
         if real.is_relative_to(root):
-            yield from _named(shown(file), real, told)
+            yield from _named(shown(file), real, report)
         else:
-            told(Skipped(shown(file), "is a link that leads out of the folder"))
+            report(Skipped(shown(file), "is a link that leads out of the folder"))
 
 
-def _named(name: str, real: Path, told: Report, *, named: bool = False) -> Iterator[tuple[str, Path]]:
-    """Yield the file under the id that it has as a document, if it is a regular file of a known kind.
+def _named(name: str, real: Path, report: Report, *, named: bool = False) -> Iterator[tuple[str, Path]]:
+    """Yield the document's id and the path, if it is a regular file of a known kind.
 
-    *named* says that a person named this very file, so that leaving it out is a failure.
+    *named* means that this very file was given, so that skipping it is a failure.
     """
     left = Failed if named else Skipped
     name = unicodedata.normalize("NFC", name)  # some file systems decompose letters
     if _suffix(name) not in KINDS:
-        told(left(name, "is not a text of a known kind"))
+        report(left(name, "is not a text of a known kind"))
         return
     if not real.is_file():  # a pipe or a device, which would block
-        told(left(name, "is not a regular file"))
+        report(left(name, "is not a regular file"))
         return
     try:
         yield check_id(name, "document"), real
     except InvalidInputError as error:
-        told(Failed(ascii(name), f"has a name that cannot be an id: {error.message}"))
+        report(Failed(ascii(name), f"has a name that cannot be a document id: {error.message}"))
 
 
 def read(file: File, report: Report, max_bytes: int = MAX_FILE_BYTES) -> Document | None:
-    """Return the text of *file*, or None if there is none, which is told to *report*."""
+    """Return the text of *file*, or None and pass the reason to *report*."""
     limit = max(max_bytes, MAX_BINARY_BYTES) if _suffix(file.name) in BINARY else max_bytes
     try:
         with file.path.open("rb") as opened:
@@ -182,11 +184,11 @@ def read(file: File, report: Report, max_bytes: int = MAX_FILE_BYTES) -> Documen
     return Document(file.name, text)
 
 
-_EMPTY = "holds no text"
+_EMPTY = "contains no text"
 
 
 def _text(name: str, raw: bytes, max_bytes: int) -> tuple[str, str]:
-    """Return the text of a file, or why there is none."""
+    """Return the text of a file and "", or "" and the reason."""
     kind = _suffix(name)
     if len(raw) > max_bytes:
         return "", f"is larger than {max_bytes} bytes"
@@ -200,7 +202,7 @@ def _text(name: str, raw: bytes, max_bytes: int) -> tuple[str, str]:
         return "", error.message
     if text.strip():
         return text, ""
-    return "", f"{_EMPTY}: a scan has to be read by OCR first" if kind == ".pdf" and raw else _EMPTY
+    return "", f"{_EMPTY}: a scan requires OCR first" if kind == ".pdf" and raw else _EMPTY
 
 
 def _suffix(name: str) -> str:
@@ -216,7 +218,7 @@ def _html(raw: bytes, _: str) -> str:
 
 
 def _storable(text: str) -> str:
-    # A character reference may name a NUL's neighbours or a lone surrogate; neither can be stored.
+    # A character reference may yield a NUL or a lone surrogate; neither can be stored.
     return text.encode("utf-8", "ignore").decode().replace("\0", "")
 
 
@@ -233,7 +235,7 @@ def _converted(raw: bytes, name: str) -> str:
         _check_unpacked(raw)
     try:
         text = converter.convert(io.BytesIO(raw), made(extension=kind)).markdown
-    except Exception as error:  # noqa: BLE001 - whatever a broken file makes of four parsers; the text may quote it
+    except Exception as error:  # noqa: BLE001 - of four parsers, for a broken file; the message may quote it
         raise InvalidInputError(f"cannot be read as {kind[1:].upper()} ({type(error).__name__})") from None
     return _storable(str(text))
 
@@ -241,19 +243,21 @@ def _converted(raw: bytes, name: str) -> str:
 @lru_cache
 @without_context
 def _converter(kind: str) -> tuple[Any, Any]:
-    """Return the converter for *kind* alone: MarkItDown itself would hand out what it cannot read as plain text."""
+    """Return the converter of *kind*: MarkItDown itself would return an unreadable file as plain text."""
     try:
         from markitdown import StreamInfo, converters  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
-        raise InvalidInputError('needs a package that is not installed: pip install "markitdown[docx,pdf]"') from None
-    for name in ("pdfminer", "pdfplumber"):  # a remark on every odd font
+        raise InvalidInputError(
+            'requires a package that is not installed: pip install "markitdown[docx,pdf]"'
+        ) from None
+    for name in ("pdfminer", "pdfplumber"):  # they warn about unusual fonts
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return (converters.PdfConverter if kind == ".pdf" else converters.DocxConverter)(), StreamInfo
 
 
 @without_context
 def _check_unpacked(raw: bytes) -> None:
-    """Refuse an archive that unpacks to more than memory should hold. Raises: InvalidInputError."""
+    """Refuse an archive that unpacks to more than `_MAX_UNPACKED_BYTES`. Raises: InvalidInputError."""
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             size = sum(one.file_size for one in archive.infolist())

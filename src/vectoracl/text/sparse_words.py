@@ -1,10 +1,10 @@
-"""Words, and texts as sparse vectors of them: without a model and without a look at any other text. Pure.
+"""Texts as sparse vectors of words, without a model and without reading any other text.
 
-A word's place is a hash of it; a chunk's weight of it is the term-frequency part of Okapi BM25 (Robertson and
-Zaragoza, "The Probabilistic Relevance Framework", 2009) with k1 = 1.2 and b = 0.75, against a fixed length instead of
-the corpus's average: so a chunk's vector depends on the chunk alone and never has to be written again.
+The index of a word is a hash of it. Its weight in a chunk is the term-frequency part of Okapi BM25 (Robertson and
+Zaragoza, "The Probabilistic Relevance Framework", 2009) with k1 = 1.2 and b = 0.75, with a fixed length instead of the
+corpus average: so a chunk's vector depends on the chunk alone and never has to be rewritten.
 
-Places are 32 bits: two different words have the same one with a chance of 2**-32.
+An index has 32 bits: two different words have the same index with a probability of 2**-32.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from hashlib import blake2b
 
 K1, B = 1.2, 0.75
 LENGTH = 128.0
-"""The number of words that counts as neither short nor long."""
+"""The number of words of a text of average length."""
 _WORD = re.compile(r"\w+")
-_KEPT = 32  # characters of a word whose place is kept: a "word" may be a whole text, which nobody would free again
+_KEPT = 32  # the longest cached word, in characters: a "word" may be a whole text, which would stay in memory
 _FEW = 8
-_DIGITS = 4  # of a weight, which is between 0 and K1 + 1: no more than a float32 keeps
+_DIGITS = 4  # of a weight, which is between 0 and K1 + 1; a float32 keeps no more
 
 
 def words(text: str) -> list[str]:
@@ -42,7 +42,7 @@ _known = lru_cache(1 << 16)(_hashed)
 
 
 def weights(text: str) -> dict[int, float]:
-    """Return the weight of each word of a chunk's *text* by its place, in the order of the places."""
+    """Return the weight of each word of a chunk's *text* by its index, sorted by index."""
     found = words(text)
     norm = _norm(len(found))
     made: dict[int, float] = {}
@@ -53,14 +53,14 @@ def weights(text: str) -> dict[int, float]:
 
 
 def score(query: Collection[str], text: str) -> float:
-    """Return the sum of the weights that *text* gives to the words of *query*, each taken once; 0.0: it holds none."""
+    """Return the sum of the weights in *text* of the distinct words of *query*; 0.0 if it contains none of them."""
     found = words(text)
     norm = _norm(len(found))
     wanted = set(query)
     # A few words are counted faster one by one.
     times: Mapping[str, int] = {one: found.count(one) for one in wanted} if len(wanted) <= _FEW else Counter(found)
     held = ((times.get(one) or 0) for one in wanted)
-    # Equal sums are equal numbers, in whatever order they are added up.
+    # Rounded, so that equal sums are equal numbers in any order of addition.
     return round(sum(round(one * (K1 + 1) / (one + norm), _DIGITS) for one in held), _DIGITS)
 
 
@@ -69,5 +69,5 @@ def _norm(length: int) -> float:
 
 
 def places(text: str) -> list[int]:
-    """Return the place of each word that is asked for by *text*, once and in order."""
+    """Return the indices of the distinct words of *text*, a query, sorted."""
     return sorted({place(word) for word in words(text)})
