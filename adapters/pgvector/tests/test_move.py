@@ -502,7 +502,7 @@ def test_a_mover_that_dies_in_its_last_moment_keeps_nobody_from_writing(store: A
         alive.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (key,))
         (listed,) = operator.tenants()  # of whom it is the mover is not known
         assert listed.advice == ""
-        assert listed.note.startswith("a move is under way")
+        assert listed.note.startswith("a move is in progress")
         with pytest.raises(v.StoreError):
             docs.upsert(new)
     (listed,) = operator.tenants()
