@@ -1,6 +1,6 @@
-"""What PostgreSQL itself counts: calls of the extension's distance functions, searches of indexes, rows read.
+"""PostgreSQL's own counters: calls of the extension's distance functions, index searches, rows read.
 
-All of it is written when a session ends, so every reading waits for the others to be gone.
+A session's counts are written when it ends, so every reading waits until all other sessions have ended.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _PARTS = (
 
 
 class Measured(Protocol):
-    """What a counter needs of its store."""
+    """The interface of the store that the counters need."""
 
     config: Mapping[str, Any]
 
     def superuser(self, name: str | None = None) -> Any:
-        """Give a superuser's connection for a while."""
+        """Return a context manager with a superuser's connection."""
         ...
 
     def promote(self, tenant: str) -> None:
@@ -47,10 +47,10 @@ class Measured(Protocol):
 
 
 class PgEngine:
-    """The counters of one database. It needs `track_functions = all`.
+    """The counters of one database, which needs `track_functions = all`.
 
-    The functions of a distance are counted in exact scans, which is what tenants of the shared partition get; inside
-    an HNSW index they are called without being counted, so there the index's own searches are.
+    Exact scans, as for tenants of the shared partition, count the calls of distance functions. An HNSW index calls them
+    uncounted, so the searches of the index are counted instead.
     """
 
     def __init__(self, store: Measured) -> None:
@@ -58,7 +58,7 @@ class PgEngine:
         self._tenants: dict[int, frozenset[str]] | None = None
 
     def scored(self) -> int:
-        """Return the calls so far, after every session has ended."""
+        """Return the number of calls so far, after every session has ended."""
         with self._store.superuser() as connection:
             self._store.alone(connection)
             row = connection.execute(
@@ -78,9 +78,9 @@ class PgEngine:
         return len(rows)
 
     def give_own_part(self, tenant: str) -> None:
-        """Promote *tenant*: a partition of its own with an HNSW index, which the planner is told to prefer.
+        """Promote *tenant* to its own partition with an HNSW index, and make the planner prefer the index.
 
-        Without that it would take the exact plan for as few rows as a test has.
+        Without that it would choose the exact plan for the few rows of a test.
         """
         self._store.promote(tenant)
         with self._store.superuser() as connection:
@@ -89,7 +89,7 @@ class PgEngine:
         self._tenants = None
 
     def _held(self) -> dict[int, frozenset[str]]:
-        """Return the tenants in each partition; read once, since reading is what is counted."""
+        """Return the tenants in each partition; read only once, since reads are counted."""
         if self._tenants is None:
             with self._store.superuser() as connection:
                 rows = connection.execute(
@@ -99,7 +99,7 @@ class PgEngine:
         return self._tenants
 
     def others(self, tenant: str) -> Mapping[str, int]:
-        """Searches of each vector index over others' rows, and rows read in each partition without the tenant's own."""
+        """Return searches of indexes over others' rows, and rows read in partitions without the tenant's rows."""
         held = self._held()
         with self._store.superuser() as connection:
             self._store.alone(connection)
@@ -138,7 +138,7 @@ class PgEngine:
 
     @contextmanager
     def lock(self, tenant: str) -> Iterator[None]:
-        """Hold the partition of *tenant*, which has to be its own, against everyone."""
+        """Lock the partition of *tenant*, which has to be its own, against all other sessions."""
         (relation,) = [relation for relation, tenants in self._held().items() if tenants == {tenant}]
         with self._store.superuser() as connection, connection.transaction():
             row = connection.execute("SELECT %s::int8::oid::regclass::text", (relation,)).fetchone()
@@ -148,15 +148,15 @@ class PgEngine:
 
     def explain(self, requests: Sequence[Any]) -> str:
         """Replay the searches among *requests* under EXPLAIN, as the runtime role with the same parameters."""
-        told = []
+        plans = []
         with psycopg.connect(self._store.config["dsn"]) as connection:
             for request in requests:
                 if not isinstance(request, Transaction) or not request.partition:
                     continue
                 for statement in request.statements:
                     if " AS distance" in statement.sql:
-                        told.append(self._plan(connection, request, statement))
-        return "; then ".join(told) or "no ranking was seen"
+                        plans.append(self._plan(connection, request, statement))
+        return "; then ".join(plans) or "no ranking was seen"
 
     def _plan(self, connection: psycopg.Connection[Any], request: Transaction, statement: Statement) -> str:
         params = [
@@ -182,7 +182,7 @@ class PgEngine:
 
 
 def _nodes(node: Mapping[str, Any]) -> list[str]:
-    """Return the nodes of a plan, outermost first, each with what it reads."""
+    """Return the nodes of a plan, outermost first, each with the relation or index that it reads."""
     what = node.get("Index Name") or node.get("Relation Name")
     removed = node.get("Rows Removed by Filter", 0)
     text = node["Node Type"] + (f" on {what}" if what else "") + (f" ({removed} rows removed)" if removed else "")
@@ -192,7 +192,8 @@ def _nodes(node: Mapping[str, Any]) -> list[str]:
 def wait_alone(connection: psycopg.Connection[Any], *, patience: float = 60.0) -> None:
     """Wait until *connection* is the database's only session.
 
-    Raises: HarnessError if others stay: what they did is not counted yet, and would be taken for somebody else's.
+    Raises:
+        HarnessError: Other sessions stay. Their counts are not written yet, and would be attributed to another check.
     """
     until = time.monotonic() + patience
     while time.monotonic() < until:

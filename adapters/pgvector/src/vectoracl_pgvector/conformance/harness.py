@@ -1,7 +1,7 @@
-"""The harness of the pgvector adapter: a database each, on an embedded server or on one that the environment names.
+"""The harness of the pgvector adapter: one database for each check, on an embedded or a configured server.
 
-`VECTORACL_PGVECTOR_KIT` is the connection string of a superuser's of a server that may be used for tests. The census
-is SQL of its own, as a superuser, and shares nothing with the adapter but the names of the default columns.
+`VECTORACL_PGVECTOR_KIT` is a superuser's connection string of a server that may be used for tests. The census uses
+separate SQL, as a superuser, and shares only the names of the default columns with the adapter.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _LOCK = re.compile(r"SELECT pg_advisory_xact_lock(?:_shared)?\(hashtextextended\
 
 
 class PgStore(Store):
-    """One database, dropped at the end."""
+    """One database, which is dropped at the end."""
 
     def __init__(self, needs: Needs, dsn: Callable[[str, str], str]) -> None:
         self._needs = needs
@@ -84,7 +84,7 @@ class PgStore(Store):
 
     @contextmanager
     def superuser(self, name: str | None = None) -> Iterator[psycopg.Connection[Any]]:
-        """Give a superuser's connection to the database, or to the one of *name*."""
+        """Yield a superuser's connection to the database, or to the database *name*."""
         with psycopg.connect(self._dsn("bootstrap", name or self._name), autocommit=True) as connection:
             yield connection
 
@@ -102,7 +102,7 @@ class PgStore(Store):
             "written_at, position, content, metadata::text, embedding::text FROM vectoracl.chunks "
             "WHERE tableoid <> 'vectoracl.chunks_default'::regclass"
         )
-        # Read again and again, and most rows are what they were: only the others are made anew.
+        # The census is read repeatedly and most rows are unchanged: only changed rows are decoded again.
         found = [(row, self._seen.get(row) or self._record(row)) for row in rows.fetchall()]
         self._seen = dict(found)
         return [record for _, record in found]
@@ -118,12 +118,12 @@ class PgStore(Store):
         return read
 
     def parts(self) -> frozenset[str]:
-        """Name the tenants that are registered."""
+        """Return the registered tenants."""
         rows = self._reading().execute("SELECT tenant_id FROM vectoracl.chunks_tenants").fetchall()
         return frozenset(row[0] for row in rows)
 
     def carries(self, request: Any, tenant: str) -> bool | None:
-        """Demand the transaction-local setting, and the tenant as the first conjunct of every WHERE, without OR."""
+        """Require the transaction-local setting, and the tenant as the first conjunct of every WHERE, without OR."""
         if not isinstance(request, Transaction):
             return False
         if request.settings[:1] != (("vectoracl.tenant", tenant),):
@@ -131,7 +131,7 @@ class PgStore(Store):
         return all(_scoped(statement, tenant) for statement in request.statements)
 
     def wire(self) -> Wire:
-        """Describe PostgreSQL's protocol, without TLS, so that it can be read."""
+        """Describe PostgreSQL's protocol, without TLS, so that the kit can read it."""
         parts = conninfo_to_dict(self._dsn("tcp", self._name))
 
         def config(host: str, port: int) -> Mapping[str, Any]:
@@ -148,7 +148,7 @@ class PgStore(Store):
         )
 
     def promote(self, tenant: str) -> None:
-        """Give *tenant* a partition of its own, as an operator does."""
+        """Move *tenant* to its own partition, as an operator does."""
         from vectoracl import VectorACL
 
         with VectorACL(
@@ -159,7 +159,7 @@ class PgStore(Store):
             operator.close()
 
     def alone(self, connection: psycopg.Connection[Any]) -> None:
-        """Wait until every other session of this database has ended, the census's own among them."""
+        """Wait until every other session of this database has ended, including the census's own."""
         if self._admin is not None:
             self._admin.close()
         wait_alone(connection)
@@ -178,7 +178,7 @@ class PgStore(Store):
         raise HarnessError("Sessions of the runtime role stay open, so nothing can be counted.")
 
     def _served(self) -> int:
-        """Count the sessions that this database has served; the kit's own go to another database meanwhile."""
+        """Count the sessions that this database has served; the kit's own sessions use another database."""
         if self._admin is not None:
             self._admin.close()
         with self.superuser("postgres") as connection:
@@ -189,11 +189,11 @@ class PgStore(Store):
         return int(row[0]) if row else 0
 
     def engine(self) -> Engine:
-        """Return what PostgreSQL counts."""
+        """Return PostgreSQL's own counters."""
         return PgEngine(self)
 
     def weakenings(self) -> Sequence[Weakening]:
-        """Return what an operator may get wrong."""
+        """Return mistakes that an operator can make."""
 
         def run(*statements: str) -> Callable[[], None]:
             def work() -> None:
@@ -207,7 +207,7 @@ class PgStore(Store):
 
         def give_back() -> None:
             run(f"{table} OWNER TO vectoracl_owner")()
-            self._provision()  # the owner's grants went with the ownership
+            self._provision()  # changing the owner removed the owner's grants
 
         return (
             Weakening(
@@ -255,7 +255,7 @@ class PgStore(Store):
 
 
 def _scoped(statement: Statement, tenant: str) -> bool:
-    """Tell whether the tenant is a condition of its own wherever the table is read, as in each leg of a fusion.
+    """Return whether the tenant is a separate condition wherever the table is read, as in each leg of a fusion.
 
     What is inserted has it as its first value; a write's lock, and the list of tenants, name it too.
     """
@@ -274,7 +274,7 @@ def _scoped(statement: Statement, tenant: str) -> bool:
 
 
 def _loose_or(text: str) -> bool:
-    """Tell whether *text*, what follows the tenant's condition, has an OR outside of parentheses."""
+    """Return whether *text*, which follows the tenant's condition, has an OR outside of parentheses."""
     depth = 0
     for word in re.findall(r"[()]|\w+", text):
         if word == "(":
@@ -326,7 +326,7 @@ class PgvectorHarness(Harness):
             ) from None
 
     def server(self) -> Server:
-        """Ask the server itself. Raises: HarnessError."""
+        """Return the server's kind and version, from the server itself. Raises: HarnessError."""
         try:
             with psycopg.connect(self._dsn("bootstrap", "postgres")) as connection:
                 row = connection.execute("SHOW server_version").fetchone()
@@ -339,17 +339,17 @@ class PgvectorHarness(Harness):
         return Server("real", f"PostgreSQL {version}, pgvector {extension[0] if extension else '?'}")
 
     def fresh(self, needs: Needs) -> Store:
-        """Make a database."""
+        """Create a database for one check."""
         return PgStore(needs, self._dsn)
 
     def mutants(self) -> Sequence[Mutant]:
-        """Return the faults that only PostgreSQL can have."""
+        """Return the mutants that only PostgreSQL can have."""
         from vectoracl_pgvector.conformance.mutants import MUTANTS
 
         return MUTANTS
 
     def close(self) -> None:
-        """Stop the server that was started for this."""
+        """Stop the server, if the harness started it."""
         if self._server is not None:
             from vectoracl_pgvector.embedded import server as embedded
 

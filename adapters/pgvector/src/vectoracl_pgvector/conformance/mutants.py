@@ -1,4 +1,4 @@
-"""Faults that only PostgreSQL can have: for the conformance kit, each with the check or grade that has to notice.
+"""Mutants that only PostgreSQL can have, for the conformance kit, each with the check or grade that has to fail.
 
 Those that break the search itself also switch row-level security off and look away from the posture: with it on, a
 statement without its own condition still returns nothing foreign, which is what it is for.
@@ -24,7 +24,7 @@ _SEARCH = re.compile(
     r"ORDER BY (.*) LIMIT %s\) AS best\Z"
 )
 _ALL = 100_000
-_TENANT = 1  # the place of the tenant among the columns of a row
+_TENANT = 1  # the index of the tenant column in a row
 
 
 def _run(*statements: str) -> Callable[[Store], None]:
@@ -43,15 +43,15 @@ _OPEN = _run(
 
 
 class Rewritten(AdapterWrapper):
-    """Sends a search's statement in another form; the posture looks away."""
+    """Sends a search's statement in another form; the posture hides it."""
 
     def posture(self) -> Flow[Posture]:
-        """Look away."""
+        """Hide the change."""
         yield from self.inner.posture()
         return Posture(self.capabilities.grade, ())
 
     def search(self, operation: Search) -> Flow[Found]:
-        """Rewrite what the right adapter would send, and the reply."""
+        """Rewrite the correct adapter's request, and its reply."""
         flow = self.inner.search(operation)
         request: Any = next(flow)
         while True:
@@ -78,12 +78,12 @@ class Rewritten(AdapterWrapper):
         raise NotImplementedError
 
     def reply(self, operation: Search, reply: Any) -> Any:  # noqa: ARG002 - the form of an override
-        """Return the reply as the right adapter would have got it."""
+        """Return the reply that the correct adapter would have received."""
         return reply
 
 
 class FilterAfterLimit(Rewritten):
-    """Ranks everyone's rows inside the server and filters behind the LIMIT: nothing foreign leaves it."""
+    """Ranks all tenants' rows in the server and filters after the LIMIT: no other tenant's row is returned."""
 
     def statement(self, head: str, order: str, vector: Any, tenant: Any, ordered: tuple[Any, ...], k: Any) -> Statement:
         """Put the condition around the ranking."""
@@ -93,7 +93,7 @@ class FilterAfterLimit(Rewritten):
 
 
 class FilterInClient(Rewritten):
-    """Fetches everyone's rows and filters in the client: right results."""
+    """Fetches all tenants' rows and filters in the client: the results are correct."""
 
     def statement(
         self,
@@ -102,9 +102,9 @@ class FilterInClient(Rewritten):
         vector: Any,
         tenant: Any,  # noqa: ARG002 - leaving it out is the fault
         ordered: tuple[Any, ...],
-        k: Any,  # noqa: ARG002 - likewise
+        k: Any,  # noqa: ARG002 - the form of an override
     ) -> Statement:
-        """Leave the condition out."""
+        """Omit the condition."""
         return Statement(f"{head} ORDER BY {order} LIMIT {_ALL}", (vector, *ordered))
 
     def reply(self, operation: Search, reply: Any) -> Any:
@@ -114,10 +114,10 @@ class FilterInClient(Rewritten):
 
 
 class OverFetch(Rewritten):
-    """Fetches one row more than was asked for, which is somebody else's, and forgets it: right results."""
+    """Fetches one additional row of another tenant and drops it: the results are correct."""
 
     def statement(self, head: str, order: str, vector: Any, tenant: Any, ordered: tuple[Any, ...], k: Any) -> Statement:
-        """Let the nearest row of the others in beside the own ones."""
+        """Add the nearest row of another tenant to the tenant's own rows."""
         other = f'SELECT ctid FROM "vectoracl"."chunks" WHERE "tenant_id" <> %s::text ORDER BY {order} LIMIT 1'
         sql = f'{head} WHERE "tenant_id" = %s::text OR ctid = ({other}) ORDER BY {order} LIMIT %s'
         return Statement(sql, (vector, tenant, tenant, *ordered, *ordered, k + 1))
@@ -129,10 +129,10 @@ class OverFetch(Rewritten):
 
 
 class CountByPolicy(AdapterWrapper):
-    """One statement of many, the count's, has no condition of its own: row-level security alone makes it right."""
+    """One statement of many, the count, has no tenant condition: only row-level security makes it correct."""
 
     def count(self, operation: Count) -> Flow[int]:
-        """Leave the condition out of what the right adapter would send."""
+        """Omit the condition from the correct adapter's request."""
         flow = self.inner.count(operation)
         request: Any = next(flow)
         while True:
@@ -147,10 +147,10 @@ class CountByPolicy(AdapterWrapper):
 
 
 class FacetsByPolicy(AdapterWrapper):
-    """The count by value has no condition of its own: row-level security alone makes it right."""
+    """The count by value has no tenant condition: only row-level security makes it correct."""
 
     def facets(self, operation: Facets) -> Flow[list[Facet]]:
-        """Leave the condition out of what the right adapter would send."""
+        """Omit the condition from the correct adapter's request."""
         flow = self.perform(operation)
         request: Any = next(flow)
         while True:
@@ -163,10 +163,10 @@ class FacetsByPolicy(AdapterWrapper):
 
 
 class FacetsOfEveryone(FacetsByPolicy, Rewritten):
-    """The same where row-level security is off; the posture looks away."""
+    """The same with row-level security off; the posture hides it."""
 
     def rewritten(self, request: Transaction) -> Transaction:
-        """Leave the searches as they are."""
+        """Leave searches unchanged."""
         return request
 
 
@@ -174,7 +174,7 @@ _CONDITION = '"tenant_id" = %s::text'
 
 
 def _without(statement: Statement, *which: int) -> Statement:
-    """Take the tenant's condition out of the statement where it stands for the n-th time, from 0; all, if none."""
+    """Remove the tenant's condition at the given occurrences, counted from 0, or at all if none is given."""
     parts = statement.sql.split(_CONDITION)
     assert isinstance(statement.params, tuple)
     sql, params = parts[0], list(statement.params)
@@ -188,26 +188,26 @@ def _without(statement: Statement, *which: int) -> Statement:
 
 
 class WordsUnscoped(Rewritten):
-    """Looks for words in everyone's rows, in lexical and hybrid queries alike, and passes them off as the tenant's."""
+    """Searches words in all tenants' rows, in lexical and hybrid queries, and returns them as the tenant's."""
 
     def rewritten(self, request: Transaction) -> Transaction:
-        """Leave every condition out where there are words."""
+        """Omit every condition from queries with words."""
         (statement,) = request.statements
         if not statement.sql.startswith("WITH asked"):
             return request
         return replace(request, statements=(_without(statement),))
 
     def reply(self, operation: Search, reply: Any) -> Any:
-        """Change whose the rows are."""
+        """Replace the tenant of each row."""
         (rows,) = reply
         return ([(*row[:_TENANT], operation.partition, *row[_TENANT + 1 :]) for row in rows],)
 
 
 class LegByPolicy(Rewritten):
-    """The words' leg of a hybrid query has no condition of its own: row-level security alone makes it right."""
+    """The lexical leg of a hybrid query has no tenant condition: only row-level security makes it correct."""
 
     def rewritten(self, request: Transaction) -> Transaction:
-        """Leave the condition out of the second leg."""
+        """Omit the condition from the second leg."""
         (statement,) = request.statements
         if "fused AS (" not in statement.sql:
             return request
@@ -215,39 +215,39 @@ class LegByPolicy(Rewritten):
 
 
 class PolicyAlone(Rewritten):
-    """Relies on row-level security: the statement has no condition of its own."""
+    """Relies on row-level security: the statement has no tenant condition."""
 
     def statement(
         self,
         head: str,
         order: str,
         vector: Any,
-        tenant: Any,  # noqa: ARG002 - likewise
+        tenant: Any,  # noqa: ARG002 - the form of an override
         ordered: tuple[Any, ...],
         k: Any,
     ) -> Statement:
-        """Leave the condition out."""
+        """Omit the condition."""
         return Statement(f"{head} ORDER BY {order} LIMIT %s", (vector, *ordered, k))
 
 
 class LooksAway(AdapterWrapper):
-    """Does not see, in its own posture, what was done to the store; everything else of it it sees."""
+    """Hides, in its own posture, the change that was made to the store, and reports everything else."""
 
     def posture(self) -> Flow[Posture]:
-        """Leave out what names the change."""
+        """Omit findings that name the change."""
         seen = yield from self.inner.posture()
         kept = tuple(one for one in seen.findings if "kit_" not in f"{one.subject} {one.message} {one.fix}")
         grade = self.capabilities.grade if len(kept) < len(seen.findings) else seen.grade
         return replace(seen, grade=grade, findings=kept)
 
 
-# The runtime role's plans are to take the index; a planner may do so by itself in a larger table.
+# Make the runtime role's plans use the index, as the planner would in a larger table.
 _SHARED_INDEX = _run(
     "CREATE INDEX kit_shared ON vectoracl.chunks_default USING hnsw (embedding public.vector_cosine_ops)",
     "DO $$ BEGIN EXECUTE format('ALTER ROLE vectoracl_runtime IN DATABASE %I SET enable_sort = off', "
     "current_database()); END $$",
 )
-# Row-level security alone makes the results right; what it runs on the way reads every partition.
+# Row-level security alone makes the results correct, but the policy's function reads every partition.
 _READING_POLICY = _run(
     "CREATE FUNCTION vectoracl.kit_peek() RETURNS boolean LANGUAGE sql SECURITY DEFINER STABLE "
     "AS 'SELECT count(*) >= 0 FROM vectoracl.chunks'",

@@ -1,7 +1,7 @@
 """The harness of the pgvector adapter behind a real PgBouncer in transaction mode: `pgvector-pgbouncer`.
 
-Every client of the runtime role goes through it, and all of them share two connections of the server, so that what one
-tenant leaves behind the next one gets. The kit's tap stands in front of it; what it counts is in its log.
+Every client of the runtime role connects through it, and all clients share two server connections, so that state which
+one tenant leaves behind reaches the next one. The kit's tap is in front of it; its counts are in its log.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vectoracl_pgvector.embedded.identity import identity_for
 
 _PATIENCE = 15.0
 _ADMIN = "vectoracl_kit_pooler"
-# Ends with the process that holds the other end of standard input, however that goes.
+# Ends with the process that holds the other end of standard input, however that process ends.
 _GUARD = '"$1" pgbouncer.ini & pooler=$!; cat >/dev/null; kill "$pooler"; wait "$pooler"'
 
 
@@ -84,16 +84,16 @@ class Pooler:
         where = f"host=127.0.0.1 port={self.port} dbname=pgbouncer user={_ADMIN} connect_timeout=2".encode()
         while PGconn.ping(where) != Ping.OK:
             if time.monotonic() > until:
-                told = self._text()
+                log = self._text()
                 self.close()
-                raise HarnessError(f"PgBouncer did not start: {told[-300:] or 'it left no log'}")
+                raise HarnessError(f"PgBouncer did not start: {log[-300:] or 'it left no log'}")
             time.sleep(0.02)
 
     def _text(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
 
     def version(self) -> str:
-        """Return its version as it says it."""
+        """Return the version that it reports."""
         with self._console() as console:
             row = console.execute("SHOW VERSION").fetchone()
         return str(row[0]) if row else "PgBouncer"
@@ -108,12 +108,12 @@ class Pooler:
         )
 
     def drop(self, name: str) -> None:
-        """Close every connection that it holds to the database *name*, so that the server counts them as ended."""
+        """Close its connections to the database *name*, so that the server writes their counts."""
         with self._console() as console:
             for command in ("KILL", "RESUME"):
                 try:
                     console.execute(sql.SQL(command + " {}").format(sql.Identifier(name)))
-                except psycopg.errors.ProtocolViolation:  # it has not heard of this database yet
+                except psycopg.errors.ProtocolViolation:  # it does not know this database yet
                     return
 
     def clients(self, name: str) -> int:
@@ -125,7 +125,7 @@ class Pooler:
         return len(re.findall(rf" S-\S+: {re.escape(name)}/\S+ new connection to server", self._text()))
 
     def close(self) -> None:
-        """Stop it."""
+        """Stop PgBouncer and remove its files."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -147,14 +147,14 @@ def _escaped(text: str) -> str:
 
 
 class PooledStore(PgStore):
-    """A database whose runtime role comes through the pooler."""
+    """A database whose runtime role connects through the pooler."""
 
     def __init__(self, needs: Needs, dsn: Callable[[str, str], str], pooler: Pooler) -> None:
         self._pooler = pooler
         super().__init__(needs, dsn)
 
     def alone(self, connection: psycopg.Connection[Any]) -> None:
-        """Let the pooler's connections end too: their counts are written when they do."""
+        """End the pooler's connections first, so that their counts are written."""
         self._pooler.drop(self._name)
         super().alone(connection)
 
@@ -196,7 +196,7 @@ class PooledHarness(PgvectorHarness):
         return make_conninfo(super()._dsn("tcp", name), host="127.0.0.1", port=port, sslmode="disable")
 
     def server(self) -> Server:
-        """Ask both."""
+        """Return the versions of both."""
         found = super().server()
         return Server(found.kind, f"{found.version}, {self._through().version()}")
 

@@ -165,7 +165,7 @@ def installed(postgres: int) -> Path:
 def _version(folder: Path, identity: Identity) -> str | None:
     """Return the version that `postgres` in *folder* prints under *identity*, or None if it cannot be run.
 
-    `initdb` is run too, since it needs a library of its own.
+    `initdb` is run too, since it needs an additional library.
     """
     try:
         for program in ("initdb", "postgres"):
@@ -186,9 +186,9 @@ def _caches() -> list[Path]:
 
 
 def _copied(folder: Path, cache: Path) -> Path | None:
-    """Copy the programs of *folder* below *cache*, once for each build; None if the place is no good.
+    """Copy the programs of *folder* below *cache*, once for each build; return None if *cache* is unsuitable.
 
-    What runs from there runs as the server, so a folder that somebody else owns or can write is not used.
+    The copies run as the server, so a folder that another user owns or can write is not used.
     """
     build = (folder / "postgres").stat()
     key = hashlib.sha256(f"{folder} {build.st_size} {build.st_mtime_ns}".encode()).hexdigest()[:16]
