@@ -160,8 +160,7 @@ class Store(ABC):
     def census(self) -> Sequence[Record]:
         """Read every row of the store, of all tenants, without the adapter's code; vectors may be normalised.
 
-        Metadata has its declared types, datetimes as aware datetimes
-        (`vectoracl.adapter_api.chunk_validation.load_metadata` reads them).
+        Metadata has its declared types, datetimes as aware datetimes (read by `vectoracl.adapter_api.load_metadata`).
         """
 
     def parts(self) -> frozenset[str] | None:
@@ -176,7 +175,7 @@ class Store(ABC):
         """Return the configuration by which another process opens this store, or an empty one like it; None: none can.
 
         The adapter is measured there once more, out of the kit's sight. A store that lives in the process that opened
-        it is made anew there; one whose files only one process may open needs other files here.
+        it is made there again; one whose files only one process may open needs other files here.
         """
         return self.config
 
