@@ -144,7 +144,7 @@ def test_two_distributions_that_claim_one_adapter(tmp_path, monkeypatch):
         ("x = 1", "does not implement"),
         (
             "from vectoracl.adapter_api.hookspecs import hookimpl\n@hookimpl\ndef vectoracl_nothing(): pass",
-            "does not fit",
+            "is not compatible",
         ),
     ],
 )

@@ -28,6 +28,10 @@ WORDS = {
 # What is clean; it grows until it is everything.
 CLEAN = [f"src/vectoracl/{one}" for one in ("_util", "access", "audit", "cli", "client", "copying", "engine")]
 CLEAN += [f"src/vectoracl/{one}" for one in ("memory", "model", "text")]
+CLEAN += [
+    f"src/vectoracl/adapter_api/{one}.py"
+    for one in ("contract", "hookspecs", "loading", "operations", "posture", "tls")
+]
 CLEAN += [f"src/vectoracl/{one}.py" for one in ("__init__", "__main__", "config", "errors", "hazmat", "testing")]
 PAGES = sorted(
     str(page.relative_to(ROOT))

@@ -163,7 +163,7 @@ def test_nothing_is_written_into_a_generation_that_the_scope_leaves_out():
 
 
 def test_a_mistyped_adapter_is_not_offered_for_installation():
-    with pytest.raises(vectoracl.AdapterNotFoundError, match="do you mean 'memory'") as caught:
+    with pytest.raises(vectoracl.AdapterNotFoundError, match="did you mean 'memory'") as caught:
         vectoracl.connect({"version": 1, "stores": {"main": {"adapter": "memroy"}}})
     assert "pip" not in str(caught.value)
     assert caught.value.install == ""

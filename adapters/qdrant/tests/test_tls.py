@@ -168,5 +168,5 @@ def test_text_around_a_certificate_is_no_matter(ca: trustme.CA, tmp_path: Path) 
     with rest(ca) as port:
         assert asked(config(port, ca_file="ca.pem"), tmp_path)
     (tmp_path / "ca.pem").write_bytes(pem[: len(pem) // 2])
-    with pytest.raises(ConfigError, match="no whole certificate"):
+    with pytest.raises(ConfigError, match="no complete certificate"):
         asked(config(1, ca_file="ca.pem"), tmp_path)

@@ -212,9 +212,9 @@ def stored_form(name: str, store: str | None = None) -> StoreError:
     error = StoreError(
         f"The store{'' if store is None else f' {store!r}'} holds text in the declared datetime field {name!r} that is "
         "not in the form in which datetimes are stored (2026-01-31T12:00:00.000000Z: UTC, six digits), so filters do "
-        "not compare it as it reads: nothing is returned, counted or changed. Such rows were written by other means, "
+        "not compare it as a time: nothing is returned, counted or changed. Such rows were written by other means, "
         f"or before the field was declared. Find those whose stored {name!r} does not match {STORED_MOMENT} and write "
-        "them again through a handle, or mend their text; until then, declare the field as keyword.",
+        "them again through a handle, or fix their text; until then, declare the field as keyword.",
         code="stored_form",
         sent="no",
     )

@@ -156,7 +156,7 @@ def _own(error: BaseException) -> Cause | None:
         return "no_route"
     if isinstance(error, ConnectionError) or name in _CLOSED:
         return "closed"
-    if name == "RemoteProtocolError":  # what came is no HTTP; "Server disconnected" is nothing that came
+    if name == "RemoteProtocolError":  # the answer is not HTTP; "Server disconnected": there was no answer
         text = str(error)
         return "encrypted" if _ALERT in text else "foreign" if "illegal" in text else "closed"
     return None
@@ -189,7 +189,7 @@ _GRPC: Final[tuple[tuple[str, Cause], ...]] = (
 
 
 def cause_of_grpc(details: str) -> Cause | None:
-    """Return why gRPC says in *details*, beside the code UNAVAILABLE, that it got no answer; None: the server spoke."""
+    """Return why gRPC got no answer, from *details* of the status UNAVAILABLE; None if the server answered."""
     if _CONNECTING.search(details) is None:
         return "closed" if re.search(r"[Ss]ocket closed|reset by peer|Broken pipe|GOAWAY", details) else None
     return next((cause for pattern, cause in _GRPC if re.search(pattern, details)), "closed")

@@ -154,7 +154,7 @@ class Threaded:
     def _ended(self, call: asyncio.Task[Any]) -> None:
         self._running.discard(call)
         if not call.cancelled():
-            call.exception()  # of a call that nobody waits for any more, nobody asks it
+            call.exception()  # retrieved, so that asyncio does not log "exception was never retrieved"
 
     async def close(self) -> None:
         """Close the sync port, when every call has ended: a client is not closed while a thread is in it."""
@@ -474,8 +474,8 @@ class Opened:
 class DemoStore:
     """Where the demo's store is (`vectoracl_demo_place`).
 
-    `settings` are keys of `[stores.main]`; a Path in them is relative to the demo's own folder. `kept` says whether the
-    place is there after `close`, so that a person can go on with what the demo made; `note` says what else to know.
+    `settings` are keys of `[stores.main]`; a Path in them is relative to the demo's own folder. `kept` is whether the
+    store outlives `close`, so that the user can continue with the data of the demo; `note` is a text for the user.
     `server` says what the server really is, where the store itself does not know.
     """
 

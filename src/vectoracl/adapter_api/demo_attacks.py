@@ -1,4 +1,4 @@
-"""What `vectoracl demo` tries against a live store, as data that the command line and adapters share."""
+"""Attack attempts of `vectoracl demo` against a live store, as data shared by the command line and adapters."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ Outcome = Literal["refused", "nothing", "LEAK"]
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One forged attempt: its family, what was tried, and what it met.
+    """One forged attempt.
 
-    `outcome` is computed from what came back: "refused" (an error), "nothing" (no foreign row) or "LEAK". `error` is
-    the error's name or text, never a row; None where there was none.
+    Attributes:
+        attack: The kind of the attack.
+        tried: A description of the attempt.
+        outcome: Computed from the reply: "refused" (an error), "nothing" (no row of another tenant) or "LEAK".
+        error: The error's name or text, never a row; None if there was no error.
     """
 
     attack: str
@@ -28,11 +31,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class AttackContext:
-    """What an adapter needs to try its own attacks, for which it goes around the API (`vectoracl_demo_attacks`).
+    """The context of an adapter's own attacks, which bypass the API (`vectoracl_demo_attacks`).
 
-    `own` is the attacker, `foreign` a principal of the tenant that is attacked; both have chunks. `vector` is a query
-    that both have answers to. `reopen` opens the same configuration, a `VectorACL`, on a client that the adapter made;
-    the type is not named here, since the client imports the adapters' API.
+    Attributes:
+        own: The attacker; its tenant has chunks.
+        foreign: A principal of the attacked tenant, which has chunks too.
+        vector: A query vector for which both tenants have hits.
+        reopen: Opens the same configuration as a `VectorACL` on a client that the adapter made. The type is not named
+            here, since the client imports the adapter API.
     """
 
     own: Principal

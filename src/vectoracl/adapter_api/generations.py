@@ -1,6 +1,6 @@
-"""What the replacement of a document shares among the stores that have no transaction for it: pure.
+"""Helpers for replacing a document in stores without transactions.
 
-How a new generation becomes visible is each store's own protocol; what tells two replacements apart is not.
+Each store has its own protocol that makes a new generation visible; the digest that identifies a replacement is shared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vectoracl.model.records import Record
 
 
 def version_of(records: Sequence[Record]) -> str:
-    """Return a digest, 24 hex digits, of what is written, by whom and when: it tells a replacement from another one."""
+    """Return a digest, 24 hex digits, of content, producer and time: it identifies one replacement."""
     digest = hashlib.blake2b(digest_size=12)
     for record in records:
         tag = record.tag
@@ -31,10 +31,10 @@ def at_generation(records: Sequence[Record], generation: int) -> list[Record]:
 
 
 def added_outside(adapter: str) -> StoreError:
-    """Return the error of a replacement that met a chunk outside of its scope, and of which nothing is left."""
+    """Return the error of a replacement that met a chunk outside its scope and was undone."""
     error = StoreError(
-        "Another writer added a chunk outside of what this handle may write to the document at the same time; nothing "
-        "of this version is left.",
+        "Another writer concurrently added a chunk to the document outside the scope in which this handle may write; "
+        "nothing of this version is left.",
         code="conflict",
         adapter=adapter,
         sent="no",

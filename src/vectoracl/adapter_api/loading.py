@@ -1,4 +1,4 @@
-"""Finding the adapter that config names. Nothing else is imported; two distributions that claim a name are refused."""
+"""Loading of the adapter that a configuration names. No other is imported; an adapter claimed twice is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FIRST_PARTY = {
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """An adapter that an installed distribution offers; found from metadata alone."""
+    """An adapter of an installed distribution, known from its metadata."""
 
     adapter: str
     distribution: str
@@ -33,7 +33,7 @@ class Installed:
 
 
 def installed() -> list[Installed]:
-    """List what is installed, without importing any of it."""
+    """List the installed adapters without importing them."""
     found = set()
     for point in entry_points(group=PROJECT):
         name, version = _distribution(point)
@@ -49,7 +49,7 @@ def _distribution(point: EntryPoint) -> tuple[str, str]:
 def load(adapter: str, distribution: str | None = None) -> Any:
     """Import the plugin of *adapter*, from *distribution* if it is pinned, and return its hooks.
 
-    Raises: AdapterNotFoundError, with the line that installs it, if none or more than one distribution provides it.
+    Raises: AdapterNotFoundError, with the command that installs it, unless exactly one distribution provides it.
     """
     claims = {}
     for point in entry_points(group=PROJECT):
@@ -58,8 +58,8 @@ def load(adapter: str, distribution: str | None = None) -> Any:
     if not claims:
         near = get_close_matches(adapter, [*_FIRST_PARTY, *(one.adapter for one in installed())], 1, 0.75)
         if distribution is None and near and near[0] != adapter:
-            # No line to install: a mistyped name is what somebody else may have registered.
-            raise AdapterNotFoundError(f"There is no adapter {adapter!r}; do you mean {near[0]!r}?", adapter=adapter)
+            # Without a command to install: a stranger may have registered a mistyped name.
+            raise AdapterNotFoundError(f"There is no adapter {adapter!r}; did you mean {near[0]!r}?", adapter=adapter)
         line, cure = _to_install(adapter, distribution)
         known = ", ".join(sorted({one.adapter for one in installed()})) or "none"
         raise AdapterNotFoundError(
@@ -90,7 +90,7 @@ def load(adapter: str, distribution: str | None = None) -> Any:
         manager.check_pending()
     except pluggy.PluginValidationError:
         raise AdapterNotFoundError(
-            f"The plugin of {adapter!r} does not fit this version of vectoracl.", adapter=adapter
+            f"The plugin of {adapter!r} is not compatible with this version of vectoracl.", adapter=adapter
         ) from None
     for hook in ("vectoracl_config_model", "vectoracl_open", "vectoracl_describe"):
         if not getattr(manager.hook, hook).get_hookimpls():
@@ -99,14 +99,14 @@ def load(adapter: str, distribution: str | None = None) -> Any:
 
 
 def _to_install(adapter: str, distribution: str | None) -> tuple[str, str]:
-    """Return the line that installs the adapter, "" where no name is certain, and what to say."""
+    """Return the command that installs the adapter ("" if its name is uncertain), and a hint."""
     package = distribution or _FIRST_PARTY.get(adapter, "")
     if package in install_hints.FOLDERS:
         return install_hints.line(package), f"To install it: {install_hints.cure(package)}"
-    if distribution is not None:  # named by whoever wrote the configuration
+    if distribution is not None:  # named in the configuration
         line = f'pip install "{distribution}"'
         return line, f"To install it: {line}"
-    return "", "Install the distribution that provides it; its documentation has the name, which is not guessed here."
+    return "", "Install the distribution that provides it; its name is in its documentation and is not guessed here."
 
 
 def _same(one: str, other: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a look at a store's real posture found: data that the command line, `check()` and start-up share."""
+"""The actual posture of a store and its findings, as data shared by the command line, `check()` and `connect`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ Severity = Literal["error", "warning", "note"]
 class Rule:
     """A stable rule of an adapter's posture check.
 
-    `id` never changes its meaning (for example "PG001"). `lowers` is True where a finding of this rule means that
-    the store does not reach the isolation grade that the adapter claims, so that start-up has to refuse.
+    Attributes:
+        id: The rule's id, for example "PG001". Its meaning never changes.
+        title: A short title.
+        severity: "error", "warning" or "note".
+        lowers: Whether a finding means that the store does not reach the isolation grade that the adapter claims, so
+            that `connect` refuses it.
+        explanation: A text for people.
     """
 
     id: str
@@ -26,21 +31,21 @@ class Rule:
 
     @property
     def page(self) -> str:
-        """Where the documentation explains it; empty for the rules of an adapter that is not one of ours."""
+        """The place in the documentation; empty for the rules of third-party adapters."""
         return f"rules.md#{self.id.lower()}" if self.id[:2] in PREFIXES else ""
 
 
 PREFIXES: Mapping[str, str] = MappingProxyType(
     {"VA": "vectoracl", "PG": "pgvector", "QD": "qdrant", "WV": "weaviate", "PC": "pinecone"}
 )
-"""How the ids of our own rules begin, and whose they are."""
+"""The prefixes of rule ids, and the adapters that they belong to."""
 
 
 class Rules(dict[str, Rule]):
     """The rules of an adapter, by their ids."""
 
     def add(self, id_: str, title: str, severity: Severity, explanation: str, *, lowers: bool) -> Rule:
-        """Make a rule, keep it and return it."""
+        """Create a rule, add it and return it."""
         self[id_] = Rule(id_, title, severity, lowers, explanation)
         return self[id_]
 
@@ -64,13 +69,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Posture:
-    """How a store is really configured: the isolation grade that was found, and every finding.
+    """The actual configuration of a store: its isolation grade and its findings.
 
-    `grade` is one of "none", "predicate", "partition", "engine", "credential" (weakest first). `facts` holds what
-    was read (versions, role, counts), as strings, for people and reports. `script` is what to run, in this order, as
-    (title, text), where a store can be changed by a script; several postures can share a part. `embedder`
-    is the identity of the embedder whose vectors the store holds, where it keeps it. `accepted` are findings that the
-    configuration accepts, each with its reason: they lower nothing, and are not among `findings`.
+    Attributes:
+        grade: "none", "predicate", "partition", "engine" or "credential" (weakest first).
+        findings: The deviations from the required configuration.
+        facts: Facts that were read (versions, role, counts) as pairs of str, for people and reports.
+        script: Statements that fix the findings, in order, as (title, text) pairs, if the store can be changed by a
+            script; several postures can share a part.
+        embedder: The identity of the embedder that is noted in the store; None if there is none.
+        accepted: Findings that the configuration accepts, each with its reason. They do not lower the grade and are not
+            in `findings`.
     """
 
     grade: str
@@ -82,7 +91,7 @@ class Posture:
 
     @property
     def acceptances(self) -> tuple[str, ...]:
-        """What is accepted and why, a line each, as reports and the audit record say it."""
+        """The accepted findings with their reasons, one line each, as in reports and audit records."""
         return tuple(f"{finding.rule.id} {finding.subject}: {reason}" for finding, reason in self.accepted)
 
 
@@ -109,7 +118,7 @@ EMBEDDER = CORE_RULES.add(
 
 
 def demand(posture: Posture, demanded: str | None, store: str, grades: Sequence[str]) -> Posture:
-    """Return *posture* with a finding where it does not reach the grade that the configuration demands."""
+    """Return *posture*, with a finding if it does not reach the grade that the configuration requires."""
     if demanded is None or (posture.grade in grades and grades.index(posture.grade) >= grades.index(demanded)):
         return posture
     lowering = ", ".join(sorted({f.rule.id for f in posture.findings if f.rule.lowers}))
@@ -117,21 +126,21 @@ def demand(posture: Posture, demanded: str | None, store: str, grades: Sequence[
     made = Finding(
         MINIMUM_GRADE,
         store,
-        f"The store {store} reaches the grade {posture.grade}; minimum_grade demands {demanded}.",
+        f"The store {store} reaches the grade {posture.grade}; minimum_grade requires {demanded}.",
         f"-- {cure[0].upper()}{cure[1:]}; or lower minimum_grade in the configuration.",
     )
     return replace(posture, findings=(*posture.findings, made))
 
 
 def judged(posture: Posture, store: str, embedder: str | None) -> Posture:
-    """Return *posture* with a finding where the store keeps another embedder than *embedder*, the configured one."""
+    """Return *posture*, with a finding if the noted embedder differs from *embedder*, the configured one."""
     if embedder is None or posture.embedder in (None, embedder):
         return posture
     found = Finding(
         EMBEDDER,
         store,
         f"the store holds vectors of {posture.embedder!r}, and the configured embedder is {embedder!r}",
-        "configure the store's embedder, or embed into a new place: "
+        "configure the store's embedder, or embed into a new store: "
         "vectoracl copy --reembed --from OLD.toml --to NEW.toml",
     )
     return replace(posture, findings=(*posture.findings, found))

@@ -1,4 +1,4 @@
-"""Where a store is, as text that is equal only for one and the same place: for adapters' `Opened.places`."""
+"""The identity of a physical store, as texts that are equal only for one store: for adapters' `Opened.places`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _HERE = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"})  # noqa: S
 
 
 def address(url: str, port: int | Mapping[str, int]) -> str:
-    """Return *url*, or a host with or without a port, as HOST:PORT/PATH in one spelling; *port* where it names none.
+    """Return *url*, or a host with or without a port, as HOST:PORT/PATH in one spelling; *port* is the default port.
 
-    Case and a dot at the end of the host do not count, nor do a slash at the end of the path, a query and credentials.
-    `localhost`, 127.0.0.1, ::1 and the unspecified address, to which a client connects as to these, are one host.
-    Beyond that a name is itself and an address is itself, those of the loopback too: behind one address several servers
-    may be told apart by the name or the path that a request asks for. *port* may depend on the scheme.
+    Case, a trailing dot of the host, a trailing slash of the path, a query and credentials are ignored. `localhost`,
+    127.0.0.1, ::1 and the unspecified address (which connects to the loopback) are one host. All other names and
+    addresses are compared literally: one address may serve several servers, which it distinguishes by the requested
+    name or path. *port* may depend on the scheme.
     """
     parts = urlsplit(url if "//" in url else f"//{url}")
     default = port if isinstance(port, int) else port.get(parts.scheme, 0)
@@ -25,20 +25,20 @@ def address(url: str, port: int | Mapping[str, int]) -> str:
 
 
 def original(data: str) -> str:
-    """Return the text of a store that holds *data* and follows no other; a backup that was restored says the same."""
+    """Return the text of a store that holds *data* and is not a replica; a restored backup has the same text."""
     return data + _ORIGINAL
 
 
 def replica(data: str) -> str:
-    """Return the text of a store that follows the original of *data*, so that what is written there is seen here."""
+    """Return the text of a store that replicates the original of *data*, and so receives its writes."""
     return data + _REPLICA
 
 
 def shared(one: frozenset[str], other: frozenset[str]) -> list[str]:
-    """Return what shows that two stores are one by their places, nothing where they are two.
+    """Return the texts that show that two stores are one; empty if they are two.
 
-    That is a text that both have, or of one data a replica and any other. Two originals of one data are two stores: one
-    was made from the other, and lives on by itself.
+    These are texts that both have, and those of a replica if the other store holds the same data. Two originals of the
+    same data are two stores: one was restored from the other and is independent now.
     """
     found = {text for text in one & other if not text.endswith(_ORIGINAL)}
     for here, there in ((one, other), (other, one)):

@@ -1,8 +1,8 @@
-"""What a store keeps of itself beside its rows: which embedder made its vectors. Pure.
+"""Notes in a store's own metadata: the embedder that made its vectors.
 
-`provision` writes it where the store has room for words on a table or a collection (a comment, a description,
-metadata), as one line that leaves whatever else stands there as it is; the posture reads it. A store from before has
-no such line and is served as ever; it gets one at its next `provision`.
+`provision` writes them as one line into a comment, description or metadata of the table or collection, and leaves all
+other text there unchanged; the posture reads them. A store without such a line is served normally, and gets one at its
+next `provision`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DIMENSION = "dimension"
 
 
 def read(text: object) -> dict[str, Any]:
-    """Return the notes in *text*; none where it holds no such line."""
+    """Return the notes in *text*; empty if it has no such line."""
     for line in text.split("\n") if isinstance(text, str) else ():
         if line.startswith(_MARK):
             try:
@@ -33,21 +33,21 @@ def read(text: object) -> dict[str, Any]:
 
 
 def written(text: str | None, notes: Mapping[str, Any]) -> str:
-    """Return *text* with the line of *notes* in place of an earlier one."""
+    """Return *text* with the line of *notes*, which replaces an earlier one."""
     kept = [line for line in (text or "").split("\n") if line and not line.startswith(_MARK)]
     return "\n".join([*kept, _MARK + orjson.dumps(dict(notes), option=orjson.OPT_SORT_KEYS).decode()])
 
 
 def embedder_of(notes: Mapping[str, Any]) -> str | None:
-    """Return the identity of the embedder that *notes* name."""
+    """Return the identity of the embedder in *notes*, or None."""
     found = notes.get(EMBEDDER)
     return found if isinstance(found, str) and found else None
 
 
 def learned(store: str, kept: str | None, wanted: str | None) -> str | None:
-    """Return the identity that `provision` has to write; None where there is nothing to write.
+    """Return the identity that `provision` has to write; None if there is nothing to write.
 
-    *kept* is what the store has, *wanted* the configured embedder. Raises: RefusedError if they are two embedders.
+    *kept* is the noted embedder, *wanted* the configured one. Raises: RefusedError if they differ.
     """
     if wanted is None or wanted == kept:
         return None
@@ -57,12 +57,12 @@ def learned(store: str, kept: str | None, wanted: str | None) -> str | None:
 
 
 def other_embedder(store: str, kept: str, wanted: str) -> RefusedError:
-    """Return the refusal of vectors that *wanted* would make, for a store whose vectors *kept* has made."""
+    """Return the refusal of vectors of the embedder *wanted* for a store with vectors of *kept*."""
     return RefusedError(
-        f"The store {store!r} holds vectors of the embedder {kept!r}, and the one that is configured is {wanted!r}. "
-        "Vectors of two embedders cannot be compared, also where they are of one length; nothing was embedded and "
-        f"nothing was sent. Configure the embedder {kept!r}, or embed the texts again into a new place: "
-        "`vectoracl copy --reembed --from OLD.toml --to NEW.toml`. An embedder of your own that moved or was renamed "
-        f"keeps its identity by the attribute identity = {kept!r}.",
+        f"The store {store!r} holds vectors of the embedder {kept!r}, and the configured embedder is {wanted!r}. "
+        "Vectors of two embedders cannot be compared, even if their dimensions are equal; nothing was embedded and "
+        f"nothing was sent. Configure the embedder {kept!r}, or embed the texts again into a new store: "
+        "`vectoracl copy --reembed --from OLD.toml --to NEW.toml`. If your own embedder was moved or renamed, keep its "
+        f"identity with the attribute identity = {kept!r}.",
         field="embedder",
     )
