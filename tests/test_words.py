@@ -11,16 +11,16 @@ def test_a_chunks_weights_depend_on_its_text_alone(text: str, other: str) -> Non
     before = sparse_words.weights(text)
     sparse_words.weights(other)
     assert sparse_words.weights(text) == before
-    assert list(before) == sorted(before) == sparse_words.places(text)
+    assert list(before) == sorted(before) == sparse_words.token_indices(text)
     assert all(0 < weight <= 2.2 * len(sparse_words.words(text)) for weight in before.values())
 
 
 def test_words_are_caseless_and_of_any_script() -> None:
-    assert sparse_words.places("Apple APPLE apple") == sparse_words.places("apple")
-    assert sparse_words.places("Straße") == sparse_words.places("STRASSE")
-    assert len(sparse_words.places("кот 数 a_1")) == 3
+    assert sparse_words.token_indices("Apple APPLE apple") == sparse_words.token_indices("apple")
+    assert sparse_words.token_indices("Straße") == sparse_words.token_indices("STRASSE")
+    assert len(sparse_words.token_indices("кот 数 a_1")) == 3
     assert sparse_words.weights("…") == {}
-    assert sparse_words.places("\ud800") == []
+    assert sparse_words.token_indices("\ud800") == []
 
 
 def test_weights_are_bm25s_term_frequency_against_a_fixed_length() -> None:
@@ -37,7 +37,7 @@ def test_weights_are_bm25s_term_frequency_against_a_fixed_length() -> None:
 @given(st.lists(st.sampled_from("a b c d e f ß数"), max_size=30).map(" ".join), st.text("abcdß数 ", max_size=60))
 def test_a_score_is_the_sum_of_the_weights_of_the_words_asked_for(text: str, query: str) -> None:
     held = sparse_words.weights(text)
-    wanted = round(sum(held.get(one, 0.0) for one in sparse_words.places(query)), 4)
+    wanted = round(sum(held.get(one, 0.0) for one in sparse_words.token_indices(query)), 4)
     assert sparse_words.score(sparse_words.words(query), text) == wanted
     many = [*sparse_words.words(query), *(f"none{number}" for number in range(20))]
     assert sparse_words.score(many, text) == wanted

@@ -64,7 +64,7 @@ def rows(count: int, seed: int = 1) -> list[Chunk]:
 
 def score(query: str, text: str) -> float:
     held = sparse_words.weights(text)
-    return round(sum(held.get(one, 0.0) for one in sparse_words.places(query)), 4)
+    return round(sum(held.get(one, 0.0) for one in sparse_words.token_indices(query)), 4)
 
 
 def expected(chunks: list[Chunk], query: str) -> list[tuple[float, str, str]]:
@@ -199,7 +199,7 @@ def test_a_leg_by_words_in_a_vector_index_has_a_vector_that_cannot_matter() -> N
             one.body for one in server.asked if one.body and "sparseVector" in one.body and one.body["topK"] == 4
         ]
         assert body["vector"] == [TINY, *[0.0] * 7]
-        assert body["sparseVector"] == {"indices": sparse_words.places("apple"), "values": [1.0]}
+        assert body["sparseVector"] == {"indices": sparse_words.token_indices("apple"), "values": [1.0]}
         # Of vectors as large as float32 gets short of overflowing, against the smallest difference of two scores.
         assert TINY * 1e20 < 1e-4 / 1000
 

@@ -19,7 +19,7 @@ from vectoracl.filters.predicate import ALWAYS
 from vectoracl.filters.validation import check_fields
 from vectoracl.model.queries import RRF_K, HybridQuery
 from vectoracl.model.records import Record, Tag
-from vectoracl.text.sparse_words import place, words
+from vectoracl.text.sparse_words import token_index, words
 from vectoracl_conformance.strategies import unit
 from vectoracl_qdrant import words as words_
 from vectoracl_qdrant.adapter import QdrantAdapter
@@ -305,7 +305,7 @@ def test_words_are_caseless_distinct_and_of_any_script() -> None:
     assert words_.stored("…") is None
     made = words_.stored("a a a b " + "c " * 500)
     assert made is not None
-    assert made.indices == sorted({place(one) for one in "abc"})
+    assert made.indices == sorted({token_index(one) for one in "abc"})
     assert all(0 < value < 2.2 for value in made.values)
     assert words_.bytes_of([made, None]) >= len(made.model_dump_json()) - len('{"indices":[],"values":[]}')
 

@@ -29,7 +29,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def place(word: str) -> int:
+def token_index(word: str) -> int:
     """Return the index of a (caseless) word: 32 bits of its hash."""
     return _known(word) if len(word) <= _KEPT else _hashed(word)
 
@@ -47,7 +47,7 @@ def weights(text: str) -> dict[int, float]:
     norm = _norm(len(found))
     made: dict[int, float] = {}
     for word, times in Counter(found).items():
-        at = place(word)
+        at = token_index(word)
         made[at] = made.get(at, 0.0) + times * (K1 + 1) / (times + norm)
     return {at: round(made[at], _DIGITS) for at in sorted(made)}
 
@@ -68,6 +68,6 @@ def _norm(length: int) -> float:
     return K1 * (1 - B + B * length / LENGTH)
 
 
-def places(text: str) -> list[int]:
+def token_indices(text: str) -> list[int]:
     """Return the indices of the distinct words of *text*, a query, sorted."""
-    return sorted({place(word) for word in words(text)})
+    return sorted({token_index(word) for word in words(text)})

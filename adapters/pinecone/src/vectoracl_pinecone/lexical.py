@@ -90,8 +90,8 @@ class WordSearch:
         """Rank inside the scope by words, or by words and vector."""
         vector = numbers(query.vector) if isinstance(query, HybridQuery) else None
         where = self._compile.scope(operation.scope, operation.where)
-        words, places = frozenset(words_.words(query.text)), words_.places(query.text)
-        asked = _Asked(operation.partition, where, words, places, vector, "vector" in operation.include)
+        words, indices = frozenset(words_.words(query.text)), words_.token_indices(query.text)
+        asked = _Asked(operation.partition, where, words, indices, vector, "vector" in operation.include)
         if where is NO_ROWS or (not asked.places and vector is None):
             return Found([])
         for _ in range(_ROUNDS):

@@ -136,11 +136,11 @@ class Elsewhere(_Leg):
         text = getattr(operation.query, "text", None)
         if text is None:
             return found
-        from vectoracl.text.sparse_words import places
+        from vectoracl.text.sparse_words import token_indices
 
         for tenant in self.tenants():
             if tenant != operation.partition:
-                asked = compiler.by_words(tenant, True, operation.k, places(text), rows=True)
+                asked = compiler.by_words(tenant, True, operation.k, token_indices(text), rows=True)
                 yield Past(operation.partition, replace(asked, namespace=namespace_of(PREFIX, tenant)))
         return found
 

@@ -21,7 +21,7 @@ def stored(text: str) -> models.SparseVector | None:
 
 def wanted(text: str) -> models.SparseVector | None:
     """Return what is asked for by *text*: each of its words once; None where it has no word."""
-    order = sparse_words.places(text)
+    order = sparse_words.token_indices(text)
     return models.SparseVector(indices=order, values=[1.0] * len(order)) if order else None
 
 
