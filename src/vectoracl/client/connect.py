@@ -188,7 +188,7 @@ class _Base:
         posture = self._stores[name].posture
         return None if posture is None else posture.embedder
 
-    def _port_of(self, named: _OpenStore, kind: Literal["port", "aport"]) -> Any:
+    def _port(self, named: _OpenStore, kind: Literal["port", "aport"]) -> Any:
         """Return the port of *named*, created once for all threads. Raises: ClosedError."""
         with self._making:
             if self._closed:
@@ -319,7 +319,7 @@ class VectorACL(_Base):
     @without_context
     def _posture(self, named: _OpenStore) -> Posture:
         with self._foreign(named.config.adapter):
-            port: Port = self._port_of(named, "port")
+            port: Port = self._port(named, "port")
             found = run(named.store.adapter.posture(), {"store": port}, timeout=named.config.timeout)
             return judged(found, named.store.name, self.embedder_identity)
 
@@ -384,7 +384,7 @@ class VectorACL(_Base):
         """
         named = self._named(self._known(store))
         with self._foreign(named.config.adapter):
-            port: Port = self._port_of(named, "port")
+            port: Port = self._port(named, "port")
             return frozenset(f"{named.config.adapter}: {one}" for one in named.opened.places(port))
 
     def places_for_journal(self, store: str) -> frozenset[str]:
@@ -472,18 +472,18 @@ class VectorACL(_Base):
             return
         if not self._mark_closed():
             return
-        ending = _Ending(debug=self.config.debug_errors)
+        closing = _CloseAll(debug=self.config.debug_errors)
         for named in self._stores.values():
             if named.port is not None:
-                with ending.of(f"The store {named.store.name!r}"):
+                with closing.of(f"The store {named.store.name!r}"):
                     named.port.close()
         if self._helpers is not None:
             self._helpers.shutdown(wait=False)
         self.core_port.close()
         self.pipeline.settle_rest()
-        with ending.of("The audit sink"):
+        with closing.of("The audit sink"):
             self.sink.close()
-        ending.finish()
+        closing.finish()
 
     def __enter__(self) -> Self:
         return self
@@ -493,8 +493,8 @@ class VectorACL(_Base):
     ) -> None:
         try:
             self.close()
-        except VectorACLError as ending:
-            _attach(ending, error)
+        except VectorACLError as closing:
+            _attach(closing, error)
 
 
 class AsyncVectorACL(_Base):
@@ -555,7 +555,7 @@ class AsyncVectorACL(_Base):
     async def _posture(self, named: _OpenStore) -> Posture:
         with self._foreign(named.config.adapter):
             # Created and stored in the thread: if the caller is cancelled, close() still finds the port.
-            aport: Any = named.aport or await asyncio.to_thread(self._port_of, named, "aport")
+            aport: Any = named.aport or await asyncio.to_thread(self._port, named, "aport")
             found = await arun(named.store.adapter.posture(), {"store": aport}, timeout=named.config.timeout)
             return judged(found, named.store.name, self.embedder_identity)
 
@@ -614,22 +614,22 @@ class AsyncVectorACL(_Base):
         if self._stores:
             self._check_loop()
         self._closed = True
-        ending = _Ending(debug=self.config.debug_errors)
+        closing = _CloseAll(debug=self.config.debug_errors)
         if self._stores:  # a port that is being created is finished first; in a thread, since that may take long
-            with ending.of("A port that was being created"):
-                await _to_its_end(self._mark_closed)
+            with closing.of("A port that was being created"):
+                await _run_to_completion(self._mark_closed)
         for named in self._stores.values():
             if named.aport is not None:
-                with ending.of(f"The store {named.store.name!r}"):
+                with closing.of(f"The store {named.store.name!r}"):
                     await named.aport.close()
         self.core_port.close()
         self.pipeline.settle_rest()
-        with ending.of("The audit sink"):
+        with closing.of("The audit sink"):
             if self.core_port.sink_is_quick():
                 self.sink.close()
             else:
-                await _to_its_end(self.sink.close)
-        ending.finish()
+                await _run_to_completion(self.sink.close)
+        closing.finish()
 
     async def __aenter__(self) -> Self:
         return self
@@ -639,8 +639,8 @@ class AsyncVectorACL(_Base):
     ) -> None:
         try:
             await self.close()
-        except VectorACLError as ending:
-            _attach(ending, error)
+        except VectorACLError as closing:
+            _attach(closing, error)
 
 
 def connect(
@@ -707,7 +707,7 @@ def aconnect(
     return AsyncVectorACL(config, store=store, policy=policy, sink=sink, embedder=embedder, clients=clients)
 
 
-async def _to_its_end(work: Callable[[], object]) -> None:
+async def _run_to_completion(work: Callable[[], object]) -> None:
     """Run *work* in a thread to its end, even if the caller is cancelled; then raise the cancellation."""
     task = asyncio.ensure_future(asyncio.to_thread(work))
     cancelled: asyncio.CancelledError | None = None
@@ -725,7 +725,7 @@ async def _to_its_end(work: Callable[[], object]) -> None:
     raise cancelled
 
 
-class _Ending:
+class _CloseAll:
     """Closes several objects in turn, whatever fails, and raises the first error at the end."""
 
     def __init__(self, *, debug: bool) -> None:
@@ -757,11 +757,11 @@ class _Ending:
             raise self._first from self._first.__cause__
 
 
-def _attach(ending: VectorACLError, error: BaseException | None) -> None:
-    """Attach *ending*, an error of closing, as a note to *error*, which ended the block. Raises: *ending* if None."""
+def _attach(closing: VectorACLError, error: BaseException | None) -> None:
+    """Attach *closing*, an error of closing, as a note to *error*, which ended the block. Raises: *closing* if None."""
     if error is None:
-        raise ending
-    error.add_note(f"and then: {ending}")
+        raise closing
+    error.add_note(f"and then: {closing}")
 
 
 def _open_embedder(config: Config) -> Embedder | None:
