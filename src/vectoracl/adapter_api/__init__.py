@@ -38,6 +38,7 @@ if typing.TYPE_CHECKING:
     from vectoracl.adapter_api.generations import at_generation, version_of
     from vectoracl.adapter_api.hookspecs import hookimpl
     from vectoracl.adapter_api.operations import (
+        OPERATIONS,
         ChunkRef,
         Count,
         Delete,
@@ -118,7 +119,8 @@ else:
             "vectoracl.adapter_api.generations": "at_generation version_of",
             "vectoracl.adapter_api.hookspecs": "hookimpl",
             "vectoracl.adapter_api.operations": (
-                "ChunkRef Count Delete Facets Fetch Found Include Operation Position Replace Rows Scan Search Upsert "
+                "OPERATIONS ChunkRef Count Delete Facets Fetch Found Include Operation Position Replace Rows "
+                "Scan Search Upsert "
                 "selected_by"
             ),
             "vectoracl.adapter_api.posture": "Finding Posture Rule Rules",
@@ -151,6 +153,7 @@ __all__ = [
     "BOOLEAN_NODES",
     "NEVER",
     "NO_ROWS",
+    "OPERATIONS",
     "RRF_K",
     "TAG_FIELDS",
     "Adapter",

@@ -121,7 +121,7 @@ class DuckAdapter:
         older = f'{sql} AND "@generation" {"<" if rows else "<="} ({NEWEST.format("chunks")})'
         statements = ((self._insert, (step, dumps(rows).decode())), (older, values))
         forbidden = rows_of("SELECT 1", operation, outside=True)
-        yield from Transaction(operation.partition, statements, type(operation).__name__.lower(), forbidden)
+        yield from Transaction(operation.partition, statements, api.OPERATIONS[type(operation)].action, forbidden)
         return len(rows)
 
     replace = upsert
