@@ -190,7 +190,7 @@ def test_opening_and_closing(api, monkeypatch, step):
             made,
             port=foreign._raise if step == "port" else lambda: Port(made.port()),
             aport=foreign._raise if step == "port" else lambda: AsyncPort(made.port()),
-            places=foreign._raise if step == "places" else made.places,
+            identity=foreign._raise if step == "places" else made.identity,
             operator=foreign._raise,
         )
 
@@ -204,7 +204,7 @@ def test_opening_and_closing(api, monkeypatch, step):
     if step == "close":
         fails(acl.close)
     elif not api.is_async:
-        fails(acl.places, "main") if step == "places" else fails(acl.operator)
+        fails(acl.store_identity, "main") if step == "places" else fails(acl.operator)
 
 
 class Hooks:

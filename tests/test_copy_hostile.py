@@ -40,7 +40,7 @@ def test_one_place_by_different_settings_is_refused(files, pair, monkeypatch):  
         asked.append(store)
         return frozenset({"memory: here", f"memory: {id(acl)}"})
 
-    monkeypatch.setattr(VectorACL, "places", places)
+    monkeypatch.setattr(VectorACL, "store_identity", places)
     for overwrite in ((), ("--overwrite",), ("--dry-run",)):
         done = command(files, "--tenant", "acme", *overwrite)
         assert (done.exit_code, "the same store for 'acme' under different settings" in done.stderr) == (2, True), (
@@ -48,14 +48,14 @@ def test_one_place_by_different_settings_is_refused(files, pair, monkeypatch):  
         )
     assert len(asked) == 6
     assert everything(source, *TENANTS) == before
-    monkeypatch.setattr(VectorACL, "places", lambda acl, _: frozenset({f"memory: {id(acl)}"}))
+    monkeypatch.setattr(VectorACL, "store_identity", lambda acl, _: frozenset({f"memory: {id(acl)}"}))
     assert command(files, "--tenant", "acme").exit_code == 0
 
 
 def test_a_person_s_word_goes_before_the_places_and_is_recorded(files, pair, monkeypatch, tmp_path):  # noqa: F811
     """It is told before and kept in every record of both sides; the same settings are one store whatever is said."""
     source, target, *_ = pair
-    monkeypatch.setattr(VectorACL, "places", lambda *_: frozenset({"memory: here"}))
+    monkeypatch.setattr(VectorACL, "store_identity", lambda *_: frozenset({"memory: here"}))
     done = command(files, "--tenant", "acme")
     assert done.exit_code == 2, done.output
     assert "'memory: here'" in done.stderr
@@ -83,7 +83,7 @@ def test_a_person_s_word_goes_before_the_places_and_is_recorded(files, pair, mon
 
 def test_an_overwrite_deletes_no_rows_that_are_the_same(files, pair, tmp_path, monkeypatch):  # noqa: F811
     """Two configurations may reach one store in ways that cannot be compared; then its rows are the same ones."""
-    monkeypatch.setattr(v.VectorACL, "places", lambda *_: frozenset())
+    monkeypatch.setattr(v.VectorACL, "store_identity", lambda *_: frozenset())
     source, *_ = pair
     before = everything(source, *TENANTS)
     other = files[0].with_name("other.toml")

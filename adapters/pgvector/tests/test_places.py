@@ -45,7 +45,7 @@ def test_two_ways_to_one_table_are_one_store(store: Any, tmp_path: Path, readabl
         if not readable:
             with psycopg.connect(store.bootstrap, autocommit=True) as superuser:
                 superuser.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
-        named = acl.places("main")
+        named = acl.store_identity("main")
         assert len(named) == (2 if readable else 1)
     other = store.changed(dsn=otherwise(store.runtime), ef_search=100)
     with pytest.raises(RefusedError, match="the same store for 'acme' under different settings"):
@@ -55,7 +55,7 @@ def test_two_ways_to_one_table_are_one_store(store: Any, tmp_path: Path, readabl
         superuser.execute("ALTER ROLE ALL SET datestyle = 'German'")
     try:
         with v.VectorACL(other) as acl:
-            assert acl.places("main") == named
+            assert acl.store_identity("main") == named
     finally:
         with psycopg.connect(store.bootstrap, autocommit=True) as superuser:
             superuser.execute("ALTER ROLE ALL RESET ALL")
@@ -73,7 +73,7 @@ def test_another_table_and_another_database_of_the_server_are_others(provisioned
             owner.execute(statement)
     planned(one.config, beside, tmp_path)
     with v.VectorACL(one.changed(table="nowhere")) as acl:
-        assert acl.places("main") == frozenset()
+        assert acl.store_identity("main") == frozenset()
 
 
 @pytest.fixture

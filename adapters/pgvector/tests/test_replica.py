@@ -93,6 +93,6 @@ def test_a_replica_has_the_policies_and_serves_reads(store: Any, server: Any, re
         assert connection.execute("SELECT count(*) FROM vectoracl.chunks").fetchone() == (0,), "no scope, no rows"
     # It started at another time, and is the primary's own place: a copy from it or to it is one of a store onto itself.
     with v.VectorACL(store.config) as primary, v.VectorACL(store.changed(dsn=there["runtime"])) as follower:
-        named = primary.places("main"), follower.places("main")
+        named = primary.store_identity("main"), follower.store_identity("main")
     assert not named[0] & named[1]
     assert shared(*named)

@@ -14,7 +14,7 @@ from pinecone_support.stores import Provisioned
 def test_two_addresses_of_one_index_are_one_place(store: Provisioned) -> None:
     def at(**settings: Any) -> frozenset[str]:
         with v.VectorACL(store.with_(**settings)) as acl:
-            return acl.places("main")
+            return acl.store_identity("main")
 
     url = urlsplit(str(store.config["stores"]["main"]["host"]))  # the stand-in keeps each index under a path
     names = [at(host=f"http://{host}:{url.port}{url.path}") for host in ("localhost", "127.0.0.1")]

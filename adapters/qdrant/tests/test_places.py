@@ -59,7 +59,7 @@ def test_a_folder_is_one_place_however_it_is_written(tmp_path: Any) -> None:
     def at(path: Any) -> frozenset[str]:
         store = {"adapter": "qdrant", "path": str(path), "dimension": 8}
         with v.VectorACL({"version": 1, "stores": {"main": store}}) as acl:
-            return acl.places("main")
+            return acl.store_identity("main")
 
     (tmp_path / "link").symlink_to(tmp_path / "folder")
     assert at(tmp_path / "folder") == at(tmp_path / "link") == at(tmp_path / "x" / ".." / "folder")

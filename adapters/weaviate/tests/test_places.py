@@ -13,7 +13,7 @@ def test_two_addresses_of_one_server_are_one_place(stores):
 
     def at(**settings):
         with v.VectorACL(store.with_(**settings)) as acl:
-            return acl.places("main")
+            return acl.store_identity("main")
 
     names = [at(url=f"http://{host}:{url.port}") for host in ("localhost", "127.0.0.1", "LOCALHOST")]
     assert len(set(names)) == len(names[0]) == 1

@@ -455,7 +455,7 @@ class Opened:
         aport: Makes the async port; see `Threaded`.
         operator: Makes the operator's access, for `vectoracl provision` and `tenants`; None if there is none.
         server: Describes the store for reports; called after the first contact.
-        places: Says where the rows are, given the store's port: as texts of which two stores share one only if they
+        identity: Says where the rows are, given the store's port: as texts of which two stores share one only if they
             are the same store (see `address` and `replica`). `vectoracl copy` recognises a store by them. Raises what
             the port raises.
         kept: Whether the rows outlive the process.
@@ -466,7 +466,7 @@ class Opened:
     aport: Callable[[], AsyncPort]
     operator: Callable[[], Operator] | None = None
     server: Callable[[], str] = field(default=lambda: "unknown")
-    places: Callable[[Port], frozenset[str]] = field(default=lambda _: frozenset())
+    identity: Callable[[Port], frozenset[str]] = field(default=lambda _: frozenset())
     kept: bool = True
 
 

@@ -1,4 +1,4 @@
-"""The identity of a physical store, as texts that are equal only for one store: for adapters' `Opened.places`."""
+"""The identity of a physical store, as texts that are equal only for one store: for adapters' `Opened.identity`."""
 
 from __future__ import annotations
 

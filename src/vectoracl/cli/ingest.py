@@ -126,7 +126,7 @@ def ingest(
             given = _metadata(metadata or [], acl.config.stores[acl.store_of(principal.tenant)].metadata)
             handle = acl.scoped(principal)
             marks = {file.name: _mark(file, source) for file in files}
-            with alone(acl.places_for_journal(acl.store_of(principal.tenant)), principal.tenant):
+            with alone(acl.identity_for_journal(acl.store_of(principal.tenant)), principal.tenant):
                 if not overwrite:
                     _check_origins(handle, marks, steps)
                 written, count, words = _write(handle, files, marks, given, size, skipped, steps)

@@ -26,7 +26,7 @@ def folder() -> Path:
 
 @contextmanager
 def alone(places: Iterable[str], tenant: str) -> Iterator[None]:
-    """Lock the tenant in the store identified by *places* (`VectorACL.places`).
+    """Lock the tenant in the store identified by *places* (`VectorACL.store_identity`).
 
     If a store is reached in two ways, the two sets have a text in common, so each text is locked separately. A crash
     releases the locks. If locks are impossible, a line on standard error reports it and the work continues.

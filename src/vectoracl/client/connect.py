@@ -368,7 +368,7 @@ class VectorACL(_Base):
         return posture
 
     @without_context
-    def places(self, store: str) -> frozenset[str]:
+    def store_identity(self, store: str) -> frozenset[str]:
         """Return texts that identify the physical store; `store_identity.shared` compares those of two stores.
 
         It contacts the store and requires no posture.
@@ -385,11 +385,11 @@ class VectorACL(_Base):
         named = self._named(self._known(store))
         with self._foreign(named.config.adapter):
             port: Port = self._port(named, "port")
-            return frozenset(f"{named.config.adapter}: {one}" for one in named.opened.places(port))
+            return frozenset(f"{named.config.adapter}: {one}" for one in named.opened.identity(port))
 
-    def places_for_journal(self, store: str) -> frozenset[str]:
+    def identity_for_journal(self, store: str) -> frozenset[str]:
         """Return texts that identify *store* in the journal of a load; never empty. Raises: StoreError."""
-        return self.places(store) or self._own_place(store)
+        return self.store_identity(store) or self._own_place(store)
 
     def operator(self, store: str | None = None, *, reason: str = "acl.operator()") -> Operator:
         """Return the operator of a store: provisioning and tenant moves, with the operator's own credentials.
@@ -576,18 +576,18 @@ class AsyncVectorACL(_Base):
         await self._accepting(self._named(name), "check", posture)
         return posture
 
-    async def places_for_journal(self, store: str) -> frozenset[str]:
-        """See `VectorACL.places_for_journal`."""
+    async def identity_for_journal(self, store: str) -> frozenset[str]:
+        """See `VectorACL.identity_for_journal`."""
         named = self._named(store)
 
         def found() -> frozenset[str]:
             with self._foreign(named.config.adapter):
                 port = named.opened.port()
                 try:
-                    places = named.opened.places(port)
+                    texts = named.opened.identity(port)
                 finally:
                     port.close()
-            return frozenset(f"{named.config.adapter}: {one}" for one in places)
+            return frozenset(f"{named.config.adapter}: {one}" for one in texts)
 
         return await asyncio.to_thread(found) or self._own_place(store)
 

@@ -9,7 +9,7 @@ declaration; other rows of a tenant in the target; tenants whose ids look alike;
 the target's embedder makes new vectors from the texts, and vectors are not compared.
 
 *One store on both sides.* Equal settings are always refused. Different settings that reach the same physical store
-(`VectorACL.places`) are refused unless the caller overrides this, which every record of the copy then shows. With
+(`VectorACL.store_identity`) are refused unless the caller overrides this; then every record of the copy shows it. With
 `overwrite` only rows that differ are deleted, so nothing is lost if both sides turn out to be one store.
 
 *Resumable.* Rows are read in key order and written in batches; after each batch the checkpoint records the last key. So
@@ -114,8 +114,8 @@ class Report:
 class Copy:
     """One copy between two sides, with its reason, checkpoint and progress.
 
-    *different_stores* overrides the check that both sides are different stores (`VectorACL.places`); every record of
-    the copy shows it. Equal settings are refused even then. With *reembed* the target's embedder makes the vectors
+    *different_stores* overrides the check that both sides are different stores (`VectorACL.store_identity`); every
+    record of the copy shows it. Equal settings are refused even then. With *reembed* the target makes the vectors
     again from the texts; then dimension and metric may differ.
     """
 
@@ -251,7 +251,7 @@ class Copy:
                 "--from-store and --to-store.",
                 field="to",
             )
-        mine, theirs = (self._places(acl, name) for acl, name in names)
+        mine, theirs = (self._identity(acl, name) for acl, name in names)
         found = ", ".join(map(ascii, shared(mine, theirs)))
         if found and not self._different:
             raise RefusedError(
@@ -263,10 +263,10 @@ class Copy:
         if found:
             yield f"not refused because of --different-stores: {one_name!r} and {other_name!r} both reach {found}"
 
-    def _places(self, acl: VectorACL, store: str) -> frozenset[str]:
+    def _identity(self, acl: VectorACL, store: str) -> frozenset[str]:
         found = self._found.get((id(acl), store))
         if found is None:
-            found = self._found[id(acl), store] = acl.places(store)
+            found = self._found[id(acl), store] = acl.store_identity(store)
         return found
 
     def _operated(self, side: Side, name: str, *, source: bool) -> Operated:

@@ -143,7 +143,7 @@ class ScopedBase:
 
     def _where(self) -> Any:
         """Return the driver's method that identifies a store. Raises: InvalidInputError if it has none."""
-        found = getattr(self._driver, "places_for_journal", None)
+        found = getattr(self._driver, "identity_for_journal", None)
         if found is None:
             raise InvalidInputError(
                 "load() inside your own transaction cannot keep a journal: its chunks may be rolled back. Omit resume.",

@@ -49,7 +49,7 @@ class Journal:
     """The journal file at *path*; without a path nothing is kept. Two loads never share one.
 
     A running load holds a lock on the file PATH.lock next to it and removes that file at its end. *places* identify the
-    store (`VectorACL.places`); *embedder* is the identity of the embedder.
+    store (`VectorACL.store_identity`); *embedder* is the identity of the embedder.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ def vectoracl_open(config: MemoryConfig, context: OpenContext) -> Opened:
         lambda: AsyncMemoryPort(MemoryPort(shelf)),
         lambda: MemoryOperator(shelf),
         server=lambda: "memory (in-process)",
-        places=lambda _: frozenset({shelf.place}),
+        identity=lambda _: frozenset({shelf.place}),
         kept=False,
     )
 
