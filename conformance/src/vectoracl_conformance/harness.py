@@ -1,4 +1,4 @@
-"""The one object that an adapter's author writes: how to make a fresh store, and how to read it without the adapter.
+"""The harness: the one object that an adapter's author writes to create fresh stores and read them without the adapter.
 
     class MyHarness(Harness):
         adapter = "mystore"
@@ -7,7 +7,7 @@
 
     harness = MyHarness()                                # `vectoracl conformance my_package:harness`
 
-Everything below `census` is optional: what a store does not offer is reported as not run, never as passed.
+Everything below `census` is optional: a part that a store does not offer is reported as not run, never as passed.
 """
 
 from __future__ import annotations

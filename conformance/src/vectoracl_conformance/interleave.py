@@ -1,9 +1,9 @@
-"""Every order in which the requests of several flows can meet, for the tests of an adapter.
+"""Runs several flows in every possible order of their requests, for the tests of an adapter.
 
 Flows are driven step by step against a store that performs one request at a time. `schedules` runs them once for each
-order of their steps, from the same beginning each time; one of them may die after any of its steps, as a process does.
-Between two steps a test looks at the store as a reader does. What may come out is `outcomes`: what some order of the
-writes gives, of all that were acknowledged and of any of those that ended otherwise.
+order of their steps, each time from the same initial state; one of them may stop after any step, like a process that is
+killed. Between two steps a test can look at the store as a reader does. `outcomes` are the permitted results: those of
+some order of all acknowledged writes and any subset of the others.
 """
 
 from __future__ import annotations

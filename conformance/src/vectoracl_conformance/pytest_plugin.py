@@ -1,8 +1,8 @@
 """The checks in pytest, with one line: `TestConformance = subscribe("my_package:harness")`.
 
-The plugin does nothing until such a class is collected. Then the verdict is made from what the checks themselves
-noted, not from pytest's reports: a check that was skipped, deselected, overridden or marked leaves it not conformant
-or not measured, and the session fails.
+The plugin does nothing until such a class is collected. The verdict is then computed from the outcomes that the checks
+recorded, not from pytest's reports: a check that was skipped, deselected, overridden or marked makes the result not
+conformant or not measured, and the session fails.
 """
 
 from __future__ import annotations

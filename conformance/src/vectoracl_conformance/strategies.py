@@ -1,8 +1,8 @@
-"""Rows and filters that an adapter's store and the memory adapter are asked alike: Hypothesis draws the filters.
+"""Hypothesis strategies: rows and filters with which an adapter's store is compared with the memory adapter.
 
-The rows have the values at which stores go wrong (the largest exact integers, the first and the last datetime, text
-that is a pattern or SQL elsewhere, a key that is missing), and the filters ask for just these. What both answer has to
-be equal. Needs the extra `vectoracl-conformance[hypothesis]`.
+The rows contain values at which stores fail (the largest exact integers, the first and the last datetime, text that is
+a pattern or SQL elsewhere, a missing key), and the filters ask for these values. Both stores must give the same answer.
+Needs the extra `vectoracl-conformance[hypothesis]`.
 
     @given(predicate)
     def test_a_filter_means_what_the_reference_means(where): assert ours.count(where) == memory.count(where)

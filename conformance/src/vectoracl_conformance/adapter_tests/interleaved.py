@@ -1,4 +1,4 @@
-"""Reads that take several requests, with writes of others between them: an answer has one version of each document.
+"""Tests of reads that take several requests, with concurrent writes in between: an answer has one version per document.
 
 The store is a model in memory that performs one request at a time. A read and a write are flows whose requests are
 interleaved in every order (see `interleave`).

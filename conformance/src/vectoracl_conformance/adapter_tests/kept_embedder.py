@@ -1,4 +1,4 @@
-"""A store keeps whose vectors it holds, and refuses another embedder with the cure."""
+"""Tests that a store records its embedder, and refuses another one with the next step."""
 
 from __future__ import annotations
 

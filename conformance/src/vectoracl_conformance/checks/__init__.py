@@ -1,4 +1,7 @@
-"""The checks, by stable ids. A check is one coroutine that serves sync and async; importing this collects them all."""
+"""The checks, by stable ids.
+
+A check is one coroutine that serves sync and async. Importing this package registers all of them.
+"""
 
 from vectoracl_conformance.checks import (
     concurrent_writers,

@@ -1,4 +1,4 @@
-"""R16: reading and deleting beside writers, by a scope that says what rows must not be."""
+"""R16: reads and deletes with a negated scope during concurrent writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""X6: the checks once more, where the adapter runs in a process that cannot see the kit."""
+"""X6: the checks once more, with the adapter in a process that cannot see the kit."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""R13: queries by words, and by words and vector. Each leg, and what its scores rest on, stays inside the scope.
+"""R13: lexical and hybrid queries. Each leg, and the data its scores depend on, stays inside the scope.
 
-Stores cut texts into words in ways of their own, so the words here are runs of consonants that no stemmer touches. How
-well a text matches is the store's to say: judged are which rows come, that scores do not depend on others, and that a
-fusion is the one that the contract names.
+Stores tokenize texts differently, so the words here are runs of consonants that no stemmer changes. How well a text
+matches is up to the store; the check judges which rows are returned, that scores do not depend on other tenants, and
+that a fusion is the one in the contract.
 """
 
 from __future__ import annotations

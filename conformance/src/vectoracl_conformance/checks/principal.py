@@ -1,4 +1,4 @@
-"""P1 to P5: who asks."""
+"""P1 to P5: principals."""
 
 from __future__ import annotations
 

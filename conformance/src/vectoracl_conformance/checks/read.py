@@ -1,4 +1,4 @@
-"""R1 to R15: reading, but for R13 (`legs`)."""
+"""R1 to R12, R14 and R15: reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S1 to S5: connections that are used by one tenant after another."""
+"""S1 to S5: connections that serve several tenants in turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""X1 to X5: what leaks around the results, posture, undeclared operations, random operations, and the kit itself."""
+"""X1 to X5: leaks outside of results, the posture, undeclared operations, random operations, and the kit itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""R17: paging through documents that are replaced, deleted and written again between two pages."""
+"""R17: scans over documents that are replaced, or deleted and written again, between two pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""W1 to W12: writing."""
+"""W1 to W12: writes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a check works with: an opened store, a corpus, a recorder, an oracle and assertions."""
+"""The context of a check: an opened store, a corpus, a recorder, an oracle and assertions."""

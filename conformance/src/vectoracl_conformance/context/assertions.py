@@ -1,7 +1,7 @@
-"""One run of one check: what it tried, what came back, and what that means.
+"""The object that every check gets: its context, and the assertion methods.
 
-A check has to try at least one attack and see at least one positive control (the owner does see it), else it did not
-reach its assertion and counts as not run.
+Each check must reach at least one attack and at least one positive control (the owner does see the chunk); otherwise it
+counts as not run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Where a check works: one opened store, its corpus, and handles that look the same whether sync or async.
+"""The context in which a check runs: one opened store, its corpus, and handles with the same interface in both modes.
 
-A check is a coroutine. In async mode it runs in an event loop; in sync mode it is driven by hand, which works because
-nothing that it awaits ever waits: each call goes straight to the sync handle.
+A check is a coroutine. In async mode it runs in an event loop. In sync mode it is driven step by step without one,
+which works because nothing that it awaits ever suspends: each call goes directly to the sync handle.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A corpus that is hostile by construction: for each own chunk there are many of other tenants nearer to the query.
+"""A corpus that is hostile by construction: for each owned chunk, many chunks of other tenants are nearer to the query.
 
-Tenant names are random UUIDs of the run's seed, so that an adapter cannot know them; every text, id, document and
-metadata value has a canary, a random word that occurs nowhere else.
+Tenant names are random UUIDs derived from the run's seed, so that an adapter cannot know them. Every text, id, document
+and metadata value contains a canary, which is a random word that occurs nowhere else.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What is right: the predicate's reference meaning over the census. Expected rows are never written down.
+"""The expected results: the reference semantics of a predicate over the census. Expected rows are never hand-written.
 
-A set that is empty or everything proves nothing, so the oracle refuses it: a check that gets one has to be mended.
+An empty or complete set proves nothing, so the oracle refuses it: a check that gets one has to be fixed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Performs one check in a context and records its outcome. It judges nothing: that is `verdict`."""
+"""Performs one check in a context, and records its outcome. The judgement is in `verdict`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The recorder right in front of the store: every request that an adapter's ports are given, and every reply.
+"""The recorder directly in front of the store: every request to an adapter's ports, and every reply.
 
-It lies below the adapter and below every mutant, so that neither can hide a request from it. What an adapter sends
-past its ports it does not see; that is what the tap on the wire is for.
+It is below the adapter and below every mutant, so neither can hide a request from it. It does not see what an adapter
+sends without its ports; the tap on the wire does.
 """
 
 from __future__ import annotations

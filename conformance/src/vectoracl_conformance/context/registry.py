@@ -1,4 +1,4 @@
-"""The registry of checks: id, what an attacker does, what a breach looks like, and the body."""
+"""The registry of checks: id, title, attack, breach, and the function."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Numbers that a store may return a little changed: it scales vectors again, or adds up in another order.
+"""Comparison of numbers that a store may return slightly changed, since it scales vectors or sums in another order.
 
-Rounded numbers cannot be compared instead: two that are as near as can be may lie on the two sides of a boundary.
+Rounding before the comparison does not work: two almost equal numbers can be on different sides of a boundary.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What was asked while a recorder ran: for whom, between which marks, and what may come back."""
+"""The calls that were made during a recording: the tenant, the window, and the canaries that may and may not return."""
 
 from __future__ import annotations
 

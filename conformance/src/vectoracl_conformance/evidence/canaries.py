@@ -1,8 +1,8 @@
-"""E2c, canaries: what came back over the whole life of every connection, word for word.
+"""E2c: canaries in the decoded replies of every connection, over its whole life.
 
-A canary that is not found proves nothing where the reply could not be read (a store that compresses shows a blind tap
-neither foreign canaries nor own ones), so each question's own canary has to be found in its own reply first; a silent
-question (a count, a write) needs others beside it that are not.
+A missing foreign canary proves nothing if the reply could not be read: with a store that compresses, a tap finds
+neither foreign nor own canaries. So each call's own canary must be found in its reply first. A call whose reply has no
+canary (a count, a write) needs other calls in the same recording that do.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every decoder hands over, whatever the protocol: requests with their replies, in order, in plain bytes."""
+"""The common result of all decoders: requests with their replies, in order, as plain bytes."""
 
 from __future__ import annotations
 

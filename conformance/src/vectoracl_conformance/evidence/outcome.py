@@ -1,4 +1,4 @@
-"""What a grade of evidence ends in."""
+"""The outcome of a grade of evidence."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a recorder hands over: every connection from its first byte to its close, and marks between two calls.
+"""The result of a recording: every connection from its first byte to its close, and marks between calls.
 
-Nothing here knows a protocol. A mark is a place in every stream and not a moment: what arrives late is still counted
-where it belongs, and clocks need not agree.
+Nothing here depends on a protocol. A mark is a position in every stream, not a time: late data is still counted where
+it belongs, and clocks need not agree.
 """
 
 from __future__ import annotations

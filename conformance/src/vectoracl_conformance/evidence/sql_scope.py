@@ -1,13 +1,13 @@
-"""Proves that an SQL statement reaches only one tenant's rows, or says that it cannot.
+"""Proves that an SQL statement reaches only one tenant's rows, or reports that it cannot prove it.
 
-What is proved: wherever a protected table stands in FROM, the WHERE of that same SELECT has the tenant's predicate as
-a conjunct of its top level, so it holds before any ranking, grouping or limit; an INSERT writes the tenant into its
-column; an UPDATE or DELETE has the conjunct and leaves the column alone; and the transaction-local setting that the
-policies read names the same tenant. Everything that is not understood is not proved: other relations, functions and
-operators that are not on the list, BETWEEN or OR beside the conjunct, USING, cursors, COPY, SQL's own PREPARE.
+What is proved: wherever a protected table is in FROM, the WHERE of the same SELECT has the tenant's predicate as a
+conjunct at its top level, so it applies before any ranking, grouping or limit. An INSERT writes the tenant into its
+column; an UPDATE or DELETE has the conjunct and does not change the column; and the transaction-local setting that the
+policies read names the same tenant. Everything that is not understood counts as not proved: other relations, functions
+and operators that are not listed, BETWEEN or OR next to the conjunct, USING, cursors, COPY, SQL's PREPARE.
 
-What it takes on trust: that a protected table's tenant column is what its name says, what hangs on a table in the
-catalog (views are refused, but not rules, triggers, types and functions written as columns), and PostgreSQL's own.
+What is assumed: that a protected table's tenant column is what its name says, and that nothing in the catalog changes
+the meaning of the table (views are refused, but not rules, triggers, types and functions that are written as columns).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""E2s, structure: every data request carries the asking tenant as an unconditional conjunct.
+"""E2s: every data request carries the asking tenant as an unconditional conjunct.
 
-None may be sent outside of a call. What a request means is the business of a judge: `sql_scope.sql_judge` for SQL, a
-store's own for its messages. A judge that cannot prove says no; one that mentions the tenant somewhere has proved
-nothing.
+No request may be sent outside of a call. The meaning of a request is decided by a judge: `sql_scope.sql_judge` for SQL,
+a store's own judge for its messages. A judge that cannot prove it must answer no; finding the tenant somewhere in the
+request proves nothing.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The recording tap: a relay on 127.0.0.1, or on a unix socket, that carries bytes unchanged and keeps a copy.
+"""The recording tap: a relay on 127.0.0.1, or on a unix socket, that forwards bytes unchanged and keeps a copy.
 
     with Tap.tcp(host, port) as tap:
         ... a client that connects to tap.address ...
     recording = Recording(tap.sessions(), served=...)
 
-It runs in a thread with an event loop of its own. A byte is recorded before it is handed on, so that a reply that the
-caller holds is in the recording. Memory is bounded: beyond `limit` bytes nothing more is kept, which is counted and
-makes every grade abstain; the connection itself goes on.
+It runs in a thread with a separate event loop. A byte is recorded before it is forwarded, so a reply that the caller
+has is in the recording. Memory is bounded: beyond `limit` bytes nothing more is kept, which is counted and makes every
+grade abstain; the connection itself continues.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""E2v, volume: the same query beside none, some and many foreign rows has to cost the same on the wire.
+"""E2v: the same query must cost the same on the wire next to none, some and many foreign rows.
 
-It reads no message, so it works through TLS and compression and cannot be fooled by an encoding. Of HTTP/2 in the clear
-it leaves out the frames that carry none (`http2`). What it cannot see is a store that ranks everything and filters at
-the end by itself (filter after LIMIT); E2s and E3 see that.
+It does not read messages, so it works through TLS and compression, and no encoding can deceive it. For unencrypted
+HTTP/2 it ignores the frames that carry no message (`http2`). It cannot see a store that ranks everything and filters at
+the end inside the server (filter after LIMIT); E2s and E3 see that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a store's harness says about its wire, so that a runner can stand in front of it."""
+"""The description of a store's connection by its harness, with which a runner can put a tap in front of it."""
 
 from __future__ import annotations
 

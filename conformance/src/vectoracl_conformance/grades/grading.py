@@ -1,7 +1,7 @@
-"""The grades of evidence beyond results: what goes over the wire (E2) and what the engine scored (E3).
+"""The grades of evidence beyond results: what is sent over the wire (E2) and what the engine scored (E3).
 
-Each is measured on a store of its own, with a client of its own, beside none, some and many foreign rows. A grade
-whose control fails abstains; a store that offers no wire or counter leaves it not run.
+Each grade is measured on a separate store with a separate client, next to none, some and many foreign rows. A grade
+whose control fails abstains; if a store offers no wire or counter, the grade is not run.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The second half of E3: what an engine counts by index and by part, where its count of scored vectors is blind.
+"""The second part of E3: the engine's counts by index and by partition, where its count of scored vectors is blind.
 
-One tenant is made large and gets an indexed part of its own, and so does one of the others. A search for any tenant
-may then move no counter of an index that covers others' rows, nor of a part without its own. What the engine's lock
-and its plan add is told: a lock that is waited for leaves the grade in doubt, since a store may want a part that it
-never reads; a plan only explains.
+One tenant is made large and gets an indexed partition, and so does one of the other tenants. A search for any tenant
+may then not change a counter of an index that covers rows of others, nor of a partition without its own rows. The
+engine's locks and its plan are also reported. If a search waits for a lock, the grade is in doubt, since a store may
+lock a partition that it never reads; a plan only explains.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""E3 at shard level: for engines that keep each tenant in a part of its own and say where they ranked.
+"""E3 at shard level, for engines that keep each tenant in a separate shard and report where they ranked.
 
-A right search ranks in the asking tenant's part and reads in no other one, beside many foreign rows as beside none,
-and answers the same with every foreign part out of service. Vectors are not counted, so what is proved is where the
-engine ranked, not how many it scored there.
+A correct search ranks in the asking tenant's shard and reads in no other one, next to many foreign rows as next to
+none, and gives the same answer while every foreign shard is out of service. Vectors are not counted, so this proves
+where the engine ranked, not how many vectors it scored there.
 """
 
 from __future__ import annotations

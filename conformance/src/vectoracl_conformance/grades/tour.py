@@ -1,7 +1,7 @@
-"""What is asked while the wire is heard, for E2c and E2s, and how their outcome is put into words.
+"""The calls that are recorded for E2c and E2s, and the texts of their outcome.
 
-One client asks for a tenant that owns fewer rows than k and for one that owns more, each kind of read and of write,
-and every call is a question with the words that may and that may not come back for it.
+One client makes each kind of read and write, for a tenant with fewer rows than k and for one with more. Each call
+states the canaries that may and that may not return.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Harnesses that the kit brings itself: of the core's memory store, and of adapters that are odd but right."""
+"""Harnesses of the kit: the core's memory store, and unusual but correct adapters."""

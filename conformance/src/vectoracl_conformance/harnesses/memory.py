@@ -1,4 +1,4 @@
-"""The harness of the core's memory adapter; its census reads the dictionaries themselves."""
+"""The harness of the core's memory adapter. Its census reads the dictionaries directly."""
 
 from __future__ import annotations
 

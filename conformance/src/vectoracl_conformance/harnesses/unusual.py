@@ -1,6 +1,6 @@
-"""Adapters that are odd but right, over the memory store: all of them have to pass.
+"""Unusual but correct adapters over the memory store; all of them must pass.
 
-A kit that demands how something is done instead of what comes of it fails one of these.
+A kit that requires a certain implementation instead of a certain result would fail one of them.
 """
 
 from __future__ import annotations

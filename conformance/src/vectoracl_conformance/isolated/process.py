@@ -1,7 +1,7 @@
-"""This side of the pipe to a process in which the adapter runs alone.
+"""This side of the pipe to a process that runs only the adapter.
 
-What comes back is data of an adapter that is not trusted: it is read with a list of the few classes that may be in it,
-in frames of a limited size, within a limited time.
+Replies are data of an untrusted adapter: they are read with a list of the few permitted classes, in frames of a limited
+size, within a limited time.
 """
 
 from __future__ import annotations

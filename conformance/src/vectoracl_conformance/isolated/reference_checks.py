@@ -1,8 +1,8 @@
-"""Checks over an adapter that runs out of sight, with the memory store beside it as the reference.
+"""Checks of an adapter in an isolated process, with the memory store as the reference.
 
-Every write goes to both, and both have to answer alike. Reads go to the adapter, and the checks judge them as ever: by
-an oracle whose census is the reference's, after a scan of every tenant has shown that both stores hold the same. So
-nothing here rests on the harness, whose code may be the adapter's author's.
+Every write goes to both stores, and both must give the same answer. Reads go to the adapter, and the checks judge them
+as usual: by an oracle whose census is that of the reference, after a scan of every tenant has shown that both stores
+hold the same rows. So nothing here depends on the harness, which the adapter's author may have written.
 """
 
 from __future__ import annotations

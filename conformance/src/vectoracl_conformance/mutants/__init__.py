@@ -1,4 +1,4 @@
-"""Deliberately broken adapters. Each breaks one thing of a right one, and the check that it names has to notice."""
+"""Mutants: correct adapters with one deliberate fault, which the named check must detect."""
 
 from vectoracl_conformance.mutants.concurrent_writers import BESIDE
 from vectoracl_conformance.mutants.core import CORE

@@ -1,4 +1,4 @@
-"""Mutants of negations beside writers: what must not be is looked up first, and everything else a moment later."""
+"""Mutants of negations during concurrent writes: the negated part is evaluated first, the rest a moment later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mutants of the core itself: the same adapters under a core in which one guard is missing."""
+"""Mutants of the core: the same adapters with a core in which one guard is missing."""
 
 from __future__ import annotations
 

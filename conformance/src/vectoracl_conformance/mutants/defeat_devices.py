@@ -1,7 +1,7 @@
-"""Defeat devices: adapters that are right where they see that they are tested, and wrong where they do not.
+"""Defeat devices: adapters that are correct only where they detect that they are tested.
 
-Each is text that needs nothing of the kit, so that it is put in also where the kit is not. What they look at is what a
-test leaves behind; all of them do the same wrong then: they lose a hit.
+Each is text that does not need the kit, so that it can also be inserted where the kit is absent. They detect traces of
+a test in different ways; if they find none, all of them make the same error and lose a hit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Mutants of queries by words: an adapter that answers them by the reference, with one thing of one leg broken.
+"""Mutants of lexical and hybrid queries: an adapter that answers them by the reference, with a fault in one leg.
 
-They rank what they see in the census, so that they work over every store, also one that has no words. What dies, dies
-by its answers: what the recorder hears is a right reading of the own rows.
+They rank the rows of the census, so they work over every store, also one without words. They are killed by their
+answers: the recorder sees a correct read of the owned rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mutants of the reads."""
+"""Mutants of reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mutants that keep something from one call to the next, mix tenants up, or leak beside the results."""
+"""Mutants that keep state from one call to the next, confuse tenants, or leak outside of results."""
 
 from __future__ import annotations
 

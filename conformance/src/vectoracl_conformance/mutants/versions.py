@@ -1,4 +1,4 @@
-"""Mutants of scans over documents that change: what tells two versions apart is lost."""
+"""Mutants of scans over changing documents: the difference between two versions is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mutants of the writes."""
+"""Mutants of writes."""
 
 from __future__ import annotations
 

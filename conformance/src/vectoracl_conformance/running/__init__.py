@@ -1,1 +1,1 @@
-"""Runs: the worker process, its output, the pool of workers, and the verdict over them."""
+"""Runs of the kit: the worker process, its output, the pool of workers, and the result."""

@@ -1,7 +1,7 @@
-"""What becomes of one deliberately broken adapter, in the process in which it runs.
+"""Runs one mutant, in the worker process.
 
-The check that has to notice comes first, alone and on a fresh store: if it does, the mutant is dead by the right check
-and nothing else can change that. Else, or for the whole matrix, every check has its turn.
+Its own check runs first, alone and on a fresh store; if it kills the mutant, the result is final. Otherwise, and always
+for the complete matrix, all checks run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs the checks on a store, a mode at a time, and mutants. It judges nothing: that is `verdict`."""
+"""Runs the checks on a store, one mode after the other, and runs mutants. The judgement is in `verdict`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What time tells (R4): a search beside few and beside many foreign rows. It is reported, never judged.
+"""The timing of R4: a search next to few and next to many foreign rows. It is reported, and never judged.
 
-A clock on a shared machine is no judge, so the figure stands only between two controls: the same search against itself
-has to take the same time, and a search that ranks everyone has to show in it. Beside no foreign rows at all nothing is
-measured: an empty store is another thing than one with others in it.
+Times on a shared machine are unreliable, so the ratio is reported only between two controls: the same search relative
+to itself must take the same time, and a search that ranks all rows must take longer. Nothing is measured next to no
+foreign rows, since a store with a single tenant behaves differently.
 """
 
 from __future__ import annotations

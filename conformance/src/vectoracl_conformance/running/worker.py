@@ -1,7 +1,7 @@
-"""The process in which the adapter runs: it performs and tells, a line of JSON each; the parent judges.
+"""The worker process: it runs the adapter, and emits one JSON event per line; the parent computes the verdict.
 
-If it ends early, however it ends, what it did not tell counts as not run. Anything that is printed to standard output
-by whatever runs here goes to standard error, so that it cannot pass for a report.
+If it ends early, for whatever reason, checks whose outcome was not emitted count as not run. Output of any other code
+in this process to standard output is redirected to standard error, so that it cannot be taken for an event.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The lines of a worker, read so that nothing that runs in it can hold the runner up or fill its memory."""
+"""Reads a worker's output with bounded time and memory, whatever the code in the worker does."""
 
 from __future__ import annotations
 

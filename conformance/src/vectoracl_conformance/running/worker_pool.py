@@ -1,7 +1,7 @@
-"""Hands mutants to worker processes, several at a time, and takes back what became of each.
+"""A pool of worker processes that run mutants in parallel.
 
-Each process has a store of its own and gets one name after the other; one that ends, or that takes too long, leaves
-its mutant alive (it was not seen to die) and is replaced by a new one.
+Each worker has a separate store and gets one mutant after the other. If a worker ends or takes too long, its mutant
+counts as survived (it was not seen to be killed), and a new worker replaces it.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""For tests of servers: which ports are open, and addresses on loopback that answer wrongly."""
+"""Helpers for tests of servers: open ports, and loopback addresses with wrong answers."""

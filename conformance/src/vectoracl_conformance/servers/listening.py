@@ -1,4 +1,4 @@
-"""Where a process and its children listen: read from the kernel, for tests that what we start cannot be reached."""
+"""The addresses on which a process and its children listen, read from the kernel, to test that they are private."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be found at an address instead of a store, on loopback: for tests of an adapter's messages."""
+"""Servers on loopback that are not a store, for tests of an adapter's messages."""
 
 from __future__ import annotations
 

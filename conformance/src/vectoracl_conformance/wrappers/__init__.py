@@ -1,1 +1,1 @@
-"""Wrappers around a whole adapter, of which one flow at a time can be replaced."""
+"""Wrappers around a complete adapter, in which single flows can be replaced."""

@@ -1,7 +1,7 @@
-"""The wrapper that every mutant is made with: a whole adapter whose flows, one at a time, can be replaced.
+"""The wrapper from which every mutant is built: a complete adapter in which single flows can be replaced.
 
-A mutant that needs what the scope would not give it asks the port that is put in front of the right one: `Everywhere`
-reads all tenants (from the census, and the recorder hears it), `Elsewhere` performs an operation on another partition.
+A mutant that needs rows outside of the scope asks a port in front of the real one: `Everywhere` reads all tenants (from
+the census, and the recorder sees it), `Elsewhere` performs an operation on another partition.
 """
 
 from __future__ import annotations

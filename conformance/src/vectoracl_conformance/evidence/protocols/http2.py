@@ -1,9 +1,9 @@
-"""HTTP/2 without what the two ends say to each other about the connection.
+"""Removes connection management from HTTP/2 recordings, so that equal calls have equal sizes.
 
-Settings, pings and windows come at moments of their own: grpc's receiver acknowledges by time and by how many bytes
-it has read in one go, so that the same call costs other bytes and other turns each time. They carry no message of a
-store and cannot (RFC 9113, 6.5, 6.7 to 6.9: their payload is the protocol's own, of a fixed form); everything else of
-a connection stays, extensions too.
+Settings, pings and window updates come at arbitrary times: grpc's receiver acknowledges by time and by the number of
+bytes that it has read at once, so the same call takes different bytes and round trips each time. These frames cannot
+carry a message of a store (RFC 9113, 6.5, 6.7 to 6.9: their payload belongs to the protocol and has a fixed form).
+Everything else of a connection stays, including extensions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which settings a statement ran under: session-wide ones and those of its transaction, followed from the first byte.
+"""The settings under which a statement ran, of the session and of its transaction, followed from the first byte.
 
-Only statements whose effect is plain are understood. After any other that can change a setting, nothing is known any
-more until the transaction ends.
+Only statements with an obvious effect are understood. After any other statement that can change a setting, the settings
+are unknown until the transaction ends.
 """
 
 from __future__ import annotations

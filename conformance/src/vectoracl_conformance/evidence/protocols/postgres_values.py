@@ -1,4 +1,4 @@
-"""Parameters of PostgreSQL's protocol as values; what is not known stays bytes."""
+"""Decodes parameters of PostgreSQL's protocol to values; those of unknown types stay bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The functions, operators and keywords of SQL that reach no table by themselves."""
+"""The functions, operators and keywords of SQL that do not access a table by themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reader of SQL's queries that knows just enough to find every relation and the conjuncts that stand over it."""
+"""A parser of SQL queries that finds every relation and the conjuncts that apply to it."""
 
 from __future__ import annotations
 

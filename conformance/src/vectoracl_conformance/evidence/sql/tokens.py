@@ -1,7 +1,7 @@
-r"""PostgreSQL's lexical rules, with standard_conforming_strings on (which the decoder verifies); doubt is refused.
+r"""PostgreSQL's lexical rules, with standard_conforming_strings on (which the decoder verifies). Doubt is refused.
 
-What is refused: unterminated anything, U&'…', B'…', X'…' and N'…', other escapes than \\ and \' in E'…', numbers that
-run into letters, NUL. Comments are blanks, nested ones too (PostgreSQL documentation, "Lexical Structure").
+Refused are: unterminated tokens, U&'…', B'…', X'…' and N'…', escapes other than \\ and \' in E'…', numbers that run
+into letters, and NUL. Comments count as blanks, also nested ones (PostgreSQL documentation, "Lexical Structure").
 """
 
 from __future__ import annotations
