@@ -38,8 +38,8 @@ KNOWN = [
     ("explorer: list class: search: could not find class Nope in schema", "not_provisioned", "provision"),
     ('{"allowed":null,"error":[{"message":"class \\"Nope\\": not found"}]}', "not_provisioned", "provision"),
     ("updating schema: TYPE_ADD_TENANT: class not found", "not_provisioned", "provision"),
-    ("rpc error: code = Internal desc = class name Test already exists", "conflict", "meanwhile"),
-    ('conflict for property "m_num_year": already in use or provided multiple times', "conflict", "meanwhile"),
+    ("rpc error: code = Internal desc = class name Test already exists", "conflict", "in the meantime"),
+    ('conflict for property "m_num_year": already in use or provided multiple times', "conflict", "in the meantime"),
     ("distance between entrypoint and query node: 8 vs 4: vector lengths don't match", "rejected", "dimension"),
     ("new node has a vector with length 4. Existing nodes have vectors with length 8", "rejected", "dimension"),
     ("class Test does not have named vector other configured", "rejected", "configured name"),
@@ -49,7 +49,7 @@ KNOWN = [
     ("cannot process batch: not enough memory", "unavailable", "memory"),
     ('multi-tenancy is not enabled for class "Nomt"', "rejected", "multi-tenant"),
     ("the dynamic index can only be created when async indexing is enabled", "no_async_indexing", "ASYNC_INDEXING"),
-    ("canary of something new", "rejected", "does not know"),
+    ("canary of something new", "rejected", "does not recognise"),
 ]  # fmt: skip
 
 

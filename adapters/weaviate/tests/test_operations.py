@@ -488,7 +488,7 @@ def test_a_tenants_life(store):
         docs, missing = acl.scoped(principal("u", "acme")), acl.scoped(principal("u", "nobody"))
         docs.upsert([Chunk("1", "d", "", E[0])])
         operator.deactivate("acme")
-        assert operator.deactivate("acme") == ["it is inactive already"]
+        assert operator.deactivate("acme") == ["it is already inactive"]
         # At rest it reads like one that was never there, and nothing wakes it.
         for one in (docs, missing):
             assert (list(one.search(E[0])), one.count(), one.delete(document="d").count) == ([], 0, 0)
