@@ -26,7 +26,7 @@ _SHORT = "the index returned fewer hits than the scope has"
 
 
 class PineconeAdapter:
-    """Every request is of one namespace, the tenant's own; scope and filter are one `$and` inside it."""
+    """The Pinecone adapter. Every request names the tenant's namespace; scope and filter are one `$and` in it."""
 
     def __init__(self, config: PineconeConfig, fields: Mapping[str, FieldType]) -> None:
         self.config = config
@@ -41,13 +41,13 @@ class PineconeAdapter:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this adapter can do."""
+        """The capabilities of this adapter."""
         return self._capabilities
 
     # Reads
 
     def search(self, operation: Search) -> Flow[Found]:
-        """Rank inside the scope; where fewer hits than asked for come, ask whether there is one more."""
+        """Rank inside the scope; if there are fewer hits than requested, ask whether the scope has another one."""
         if not isinstance(operation.query, VectorQuery) and self.config.lexical:
             return (yield from self._words.search(operation, operation.query))
         vector = numbers(_vector(operation.query).vector)
@@ -123,7 +123,7 @@ class PineconeAdapter:
     def _shortfall(
         self, operation: Search, where: Compiled, vector: list[float], matches: Sequence[Match]
     ) -> Flow[str | None]:
-        """Say why there are fewer hits than the scope holds, if there are: the index is asked for any other record."""
+        """Return why there are fewer hits than the scope has, if so: the index is asked for any other record."""
         found = [(self._decode.tag(match).document, match.id) for match in matches]
         for others in self._compile.missing(operation, found):
             if (yield from self._compile.query(operation.partition, every([where, others]), 1, vector)):
@@ -131,7 +131,7 @@ class PineconeAdapter:
         return None
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:
-        """Return chunks by id, which are conditions beside the scope, inside the tenant's namespace."""
+        """Return chunks by id; the ids are conditions in addition to the scope, in the tenant's namespace."""
         where = every([self._compile.scope(operation.scope), self._compile.refs(operation.refs)])
         matches = yield from self._selected(operation.partition, where, values="vector" in operation.include)
         return Rows(self._decode.listed(matches, operation.include))
@@ -204,7 +204,7 @@ class PineconeAdapter:
         return (yield from self._writer.replace(operation))
 
     def delete(self, operation: Delete) -> Flow[int | None]:
-        """Find out which records are meant, then delete those of them that are still so."""
+        """Count the records that are selected, then delete by the same condition; see `writes.Writer`."""
         return (yield from self._writer.delete(operation))
 
     # What touches no rows, and what touches all
@@ -214,7 +214,7 @@ class PineconeAdapter:
         return (yield from postures.look(self.config))
 
     def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
-        """Rank over all tenants' namespaces, one after the other: there is no index over all of them."""
+        """Search the namespaces of all tenants, one after the other: there is no index over all of them."""
         vector = numbers(_vector(query).vector)
         found = yield from Describe()
         prefix = self.config.namespace_prefix

@@ -34,8 +34,8 @@ MAX_REPLY_BYTES = 4_000_000
 MAX_IDS = 1000
 MAX_LISTED = 100
 MAX_WORDS = 1000
-"""Places of a sparse vector beside a dense one: "no more than 1000 non-zero values" ("Limits"); the smaller of what
-Pinecone's pages say of sparse vectors."""
+"""The size of a sparse vector next to a dense one: "no more than 1000 non-zero values" ("Limits"), which is the
+smaller of the limits in Pinecone's documentation."""
 _NUMBER_BYTES = 12  # a float32 in JSON, with its comma, at the most (as orjson writes it)
 _WORD_BYTES = 20  # a place of 10 digits and a weight of 6 in JSON, with their commas
 _NO_WORD = "-"  # what a text without a word has in its place: a list that is empty may not be there at all
@@ -59,7 +59,7 @@ class PineconeCompiler:
     # Conditions
 
     def scope(self, *predicates: Predicate) -> Compiled:
-        """Return the conjunction of *predicates*, each an operand of its own."""
+        """Return the conjunction of *predicates*, each a separate operand."""
         return every([self._predicates.compile(one) for one in predicates])
 
     def outside(self, predicate: Predicate) -> Compiled:
@@ -79,7 +79,7 @@ class PineconeCompiler:
         return {self._keys.generation: {"$gte": 1}}
 
     def newer(self, generations: Mapping[str, int]) -> Compiled:
-        """Return that the record is of a later generation of its document than *generations* say."""
+        """Return that the record is of a later generation of its document than the one in *generations*."""
         names: dict[int, list[str]] = {}
         for name, number in generations.items():
             names.setdefault(number, []).append(name)
@@ -91,7 +91,7 @@ class PineconeCompiler:
         )
 
     def rival(self, document: str, generation: int, version: str) -> Compiled:
-        """Return that somebody else than *version* wrote the record, into this generation or a later one."""
+        """Return that the record is of this generation or a later one, but not of *version*."""
         return every(
             [
                 self.documents([document]),
@@ -313,7 +313,7 @@ class PineconeCompiler:
 
 
 def _parts(records: Sequence[Record]) -> list[list[Record]]:
-    """Return *records* in parts of at most 1,000 records and 2 MB; one that is larger alone is a part of its own."""
+    """Return *records* in parts of at most 1,000 records and 2 MB; a larger record is a separate part."""
     parts: list[list[Record]] = []
     room = 0
     for record in records:

@@ -25,7 +25,7 @@ def _key(value: str) -> str:
 
 
 def _prefix(value: str) -> str:
-    # Never empty: a tenant's namespace could then be the default one, or somebody else's.
+    # Never empty: a tenant's namespace could then be the default one, or that of another application.
     if not _PREFIX.match(value):
         raise ValueError(
             "must have at most 32 lower-case letters, digits and -, and must begin with a letter and end with -"
@@ -48,12 +48,12 @@ IndexName = Annotated[str, AfterValidator(_index)]
 
 
 class Keys(Model):
-    """The metadata keys (fields, in a document index) of the tag, where they are not ours.
+    """`[stores.NAME.keys]`: the metadata keys (in a document index, the fields) of the tag.
 
-    `record` repeats the record's id, so that a filter can name records. `fields` is the prefix of the user's metadata
-    that can be filtered by, `present` that of the marks of what a record has, `metadata` the metadata as it was
-    written (JSON text). `version` tells the records of one replacement from those of another. `words` are the places of
-    the text's words, with `lexical`.
+    `record` repeats the record's id, so that a filter can name records. `fields` is the prefix of metadata that filters
+    can use, `present` the prefix of the markers of present metadata, and `metadata` the metadata as it was written
+    (JSON text). `version` distinguishes the records of concurrent replacements. `words` are the indices of the text's
+    words, with `lexical`.
     """
 
     tenant: MetadataKey = "acl_tenant"
@@ -90,10 +90,10 @@ class Keys(Model):
 
 
 class Adopt(Model):
-    """`[stores.NAME.adopt]`: the metadata keys of existing records, where they are not found by their names.
+    """`[stores.NAME.adopt]`: the metadata keys of existing records, if they are not recognised by their names.
 
-    `text` may lie in JSON that is kept as a text: `_node_content->>text`. `prefix` comes in front of the ids of chunks
-    and documents, for namespaces whose ids are the same.
+    `text` may be inside JSON that is stored as text: `_node_content->>text`. `prefix` is put before the ids of chunks
+    and documents, for namespaces with the same ids.
     """
 
     tenant: str | None = Field(default=None, min_length=1)
@@ -105,22 +105,22 @@ class Adopt(Model):
 class PineconeConfig(Model):
     """`[stores.NAME]` with adapter = "pinecone".
 
-    The index is named by `index` (its host and kind are looked up once, when the store is opened) or by `host`, its
-    data-plane address; with both nothing is looked up. `control_host` is the address of the control plane where it is
-    not Pinecone's. `kind` is "vector" or "document"; None: found out from the index's schema (with `host` alone it is
-    "vector"). `vector_field` is the dense vector's field of a document index.
+    The index is given by `index` (its host and kind are looked up once, when the store is opened) or by `host`, its
+    data-plane address; with both, nothing is looked up. `control_host` is the address of the control plane, if it is
+    not Pinecone's. `kind` is "vector" or "document"; None: according to the index's schema (with `host` alone:
+    "vector"). `vector_field` is the field of the dense vector in a document index.
 
-    `namespace_prefix` is in front of every tenant's namespace. `negation` says how "none of these values is in the
-    list" is asked: "not" by `$not`, which a server without it refuses; "nin" by `$nin`, for servers whose `$nin` is
-    known to be the complement of `$in` on lists too. `fetch_by_metadata` None: tried once.
-    `wait_visible` is how many seconds a write waits at the most until readers see it (0: it does not wait);
-    `rate_limit_wait` how many seconds a request may be held up by the rate limit, with its retries.
-    `page` is how many whole records are asked for in one request: a record has up to 40 KB of metadata and a reply
-    4 MB. `split_upserts` lets one call be several requests, which are then not all or nothing.
+    `namespace_prefix` begins every tenant's namespace. `negation` selects the filter for "none of these values is in
+    the list": "not" uses `$not`, which some servers refuse; "nin" uses `$nin`, for servers whose `$nin` is known to be
+    the complement of `$in` also for lists. `fetch_by_metadata` None: it is tried once.
+    `wait_visible` is the maximum time in seconds that a write waits until readers see it (0: it does not wait);
+    `rate_limit_wait` is the maximum time in seconds that the rate limit may delay a request, including retries.
+    `page` is the number of complete records per request: a record has up to 40 KB of metadata, and a reply up to 4 MB.
+    With `split_upserts`, one call can be several requests, which are then not atomic.
 
-    `lexical` keeps each text's words as a sparse vector, for lexical and hybrid queries: in a vector index beside the
-    dense one, which Pinecone serves with the metric "dotproduct" alone; in a document index in the sparse field
-    `words_field`. `kind` has to be said then.
+    `lexical` stores each text's words as a sparse vector, for lexical and hybrid queries: in a vector index next to the
+    dense one, which Pinecone supports only with the metric "dotproduct"; in a document index in the sparse field
+    `words_field`. It requires `kind`.
     """
 
     api_key: Secret

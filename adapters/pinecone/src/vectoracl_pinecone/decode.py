@@ -74,15 +74,15 @@ class Decoder:
         return -math.sqrt(max(score, 0.0)) if self._metric == "l2" else score
 
     def _possible(self, score: float) -> bool:
-        """Tell whether the metric can have given a score: a cosine is 1 at the most."""
+        """Return whether the metric can have given a score: a cosine is 1 at the most."""
         return self._metric != "cosine" or abs(score) < 1 + _ROUNDING
 
     @without_context
     def tag(self, match: Match) -> Tag:
         """Return the record's tag.
 
-        Raises: StoreError where it has none; ScopeViolationError where the id is not the one of this tag: somebody
-        else than the adapter wrote the record, or rewrote its tag.
+        Raises: StoreError if it has none; ScopeViolationError if the id does not match the tag, which means that
+        another program wrote the record or changed its tag.
         """
         try:
             tenant, document, chunk, generation, label, rev, expires, producer, path, time, position = self._parts(

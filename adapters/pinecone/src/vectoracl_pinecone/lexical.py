@@ -113,7 +113,7 @@ class WordSearch:
         return Found(hits, shortfall is None, shortfall)
 
     def _rows(self, asked: _Asked, ids: Sequence[str], known: dict[str, Match]) -> Flow[dict[str, Match] | None]:
-        """Return the whole records of *ids*, asked for inside the scope again; None if one is gone, or written anew."""
+        """Return the whole records of *ids*, asked for inside the scope again; None if one was deleted or rewritten."""
         wanted = [one for one in ids if one not in known]
         rows = yield from self._pages.rows(asked.partition, wanted, asked.where, values=asked.values)
         if len(rows) != len(wanted):
@@ -198,7 +198,7 @@ class WordSearch:
                 return matches, True
             least = matches[min(limit, len(matches)) - 1][0]
             least -= ask.rounding * max(1.0, abs(least))
-            # At the most that a request may ask for, a tie is taken as far as it came.
+            # At the limit of a request, a tie is cut where the reply ends.
             if matches[-1][0] < least or top == most:
                 return [one for one in matches if one[0] >= least], False
             top = min(most, top * _DEEPER)
@@ -240,7 +240,7 @@ def _groups(ranked: Ranked) -> dict[str, Ranked]:
 
 
 def _enough(best: Ranked, operation: Search) -> bool:
-    """Tell whether *best* is all that was asked for: with groups, each of them too."""
+    """Return whether *best* is all that was asked for: with groups, each of them too."""
     if operation.group_by is None:
         return len(best) >= operation.k
     groups = _groups(best)

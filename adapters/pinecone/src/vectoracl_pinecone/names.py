@@ -39,8 +39,8 @@ def namespace_of(prefix: str, tenant: str) -> str:
     """Return the namespace of *tenant*.
 
     `PREFIXt-acme` where the id is of small letters, digits, `_`, `.` and `-`; `PREFIXx-` with the id's bytes in hex
-    where it is short enough (100 bytes); else `PREFIXh-` with a digest of 256 bits. The letter after the prefix tells
-    the three apart, so no id can take another one's name.
+    where it is short enough (100 bytes); else `PREFIXh-` with a digest of 256 bits. The letter after the prefix
+    distinguishes the three forms, so no id can have the name of another one.
     """
     if not tenant:
         raise RefusedError("A request without a tenant was refused before it was sent.")
@@ -90,12 +90,12 @@ def check_namespace(prefix: str, partition: str | None, namespace: object) -> No
 
 
 def unused_namespace(prefix: str) -> str:
-    """Return a namespace that is no tenant's and is never written to: the letters before its - are none of ours."""
+    """Return a namespace that no tenant has and that is never written to: no tenant's begins with these letters."""
     return f"{prefix}nobody-"
 
 
 def about(prefix: str) -> str:
-    """Return the namespace of what the store keeps of itself; no tenant's, for the same reason."""
+    """Return the namespace of the store's notes about itself, which no tenant has for the same reason."""
     return f"{prefix}about-"
 
 
@@ -106,10 +106,11 @@ def _sorted_name(raw: bytes) -> str:
 
 @lru_cache(16_384)
 def name_part(name: str) -> str:
-    """Return the part of an id that stands for *name*: it sorts as the names do, as far as 100 bytes tell them apart.
+    """Return the part of an id that stands for *name*: it sorts like the names by their first 100 bytes.
 
-    A longer name keeps its first 100 bytes and gets a digest behind a `~`, which sorts behind every shorter name: 128
-    bits, so that nobody finds two names with one prefix, whose records would be listed as one document's.
+    A longer name keeps its first 100 bytes, followed by `~` and a digest, which sorts after every shorter name. The
+    digest has 128 bits, so that an attacker cannot find two names with one prefix, whose records would be listed as
+    those of one document.
     """
     raw = name.encode()
     if len(raw) <= _NAME_BYTES:
@@ -118,7 +119,7 @@ def name_part(name: str) -> str:
 
 
 def document_prefix(document: str) -> str:
-    """Return what the ids of all chunks of *document*, and of no other, begin with."""
+    """Return the prefix of the ids of all chunks of *document*, and of no other."""
     return f"{name_part(document)}."
 
 
@@ -174,7 +175,7 @@ def moment_keys(keys: Keys, name: str) -> tuple[str, str]:
 
 
 def present_key(keys: Keys, name: str) -> str:
-    """Return the key that is there if the record has the metadata *name*, of whatever type."""
+    """Return the key that a record has if it has the metadata *name*, of any type."""
     return f"{keys.present}{name}"
 
 

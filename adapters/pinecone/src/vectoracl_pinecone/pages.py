@@ -60,7 +60,7 @@ class Pages:
             token = page.token
 
     def passing(self, partition: str, ids: Sequence[str], where: Compiled) -> Flow[list[str]]:
-        """Return those of *ids* whose records are there and pass *where*."""
+        """Return those of *ids* whose records exist and match *where*."""
         if where is NO_ROWS or not ids:
             return []
         if where is ALL_ROWS:
@@ -92,11 +92,11 @@ class Pages:
         return found
 
     def one_moment(self, partition: str, rows: Iterable[Match]) -> Flow[bool]:
-        """Tell whether those of *rows* that are of one document were all there at one moment, and so of one version.
+        """Return whether those of *rows* that are of one document were all there at one moment, and so of one version.
 
-        A document that is deleted and written again between two requests begins at the same ids. Then there are rows of
-        several times of writing, as there are of one that was written bit by bit; the index is asked which of such ones
-        are still as they came: what is there behind them all was there when the last of them was read.
+        A document that is deleted and written again between two requests has the same ids again. Its rows were then
+        written at several times, as are those of a document that was written in parts. The index is asked which of
+        these rows are unchanged: rows that still exist afterwards all existed when the last of them was read.
         """
         times: dict[str, dict[float, list[str]]] = {}
         for row in rows:
@@ -113,7 +113,7 @@ class Pages:
     def matching(self, partition: str, where: Compiled) -> Flow[list[str]]:
         """Return the ids of all records that pass *where*, exactly: by listing, and asking which of them pass.
 
-        It is asked again where records went away meanwhile.
+        It is repeated if records were deleted in the meantime.
         """
         if where is NO_ROWS:
             return []
@@ -236,7 +236,7 @@ class Pages:
             return
         with self._lock:
             for match in rows:
-                # Any row of the page may be the last one that is returned, and so where the next page goes on.
+                # Any row of the page may be the last one that is returned, after which the next page continues.
                 self._places[(partition, Position(*self._key(match)))] = token
             while len(self._places) > _REMEMBERED:
                 self._places.popitem(last=False)
@@ -274,7 +274,7 @@ def _cut(id_: str) -> bool:
 
 
 def _before(id_: str, after: Position | None) -> bool:
-    """Tell whether an id comes at or before *after*, as far as the id alone says it."""
+    """Return whether an id comes at or before *after*, if the id alone shows it."""
     found = taken_apart(id_)
     if after is None or found.cut:
         return False

@@ -226,7 +226,7 @@ def reply_of(config: PineconeConfig, kind: str, request: AnyRequest, answer: Any
 
 
 def lsn_of(answer: Any) -> int | None:
-    """Return the log position up to which a query's answer has seen writes; None where the server does not say it."""
+    """Return the log position up to which a query's answer has seen writes; None if the server does not report it."""
     info = getattr(answer, "response_info", None)
     return None if info is None else info.lsn_reconciled
 
@@ -289,7 +289,7 @@ def _probe(request: Settle, condition: Any) -> Query:
 
 
 class _Process(OneProcess):
-    """What the ports share: one process, open or closed."""
+    """The common state of the ports: one process, open or closed."""
 
     def __init__(self, config: PineconeConfig, base: Path, *, debug: bool) -> None:
         super().__init__()
@@ -321,7 +321,7 @@ class _Process(OneProcess):
 
 
 class PineconePort(_Process):
-    """Performs requests with a client of its own or the application's index."""
+    """The sync port, with its own client or the application's index."""
 
     def __init__(self, config: PineconeConfig, base: Path, *, debug: bool, client: Index | None = None) -> None:
         super().__init__(config, base, debug=debug)
@@ -337,7 +337,7 @@ class PineconePort(_Process):
             found = _made(lambda: _described(config, self._arguments()), self._server.control, debug=self._debug)
             host = host or found.host
             self._kind = config.kind or documents.kind_of(found)
-        made = lambda: Index(host=host, **self._arguments())  # noqa: E731 - made where its errors are ours
+        made = lambda: Index(host=host, **self._arguments())  # noqa: E731 - made where its errors are mapped
         return _made(made, self._server.data, debug=self._debug)  # type: ignore[no-any-return]
 
     @property
@@ -351,7 +351,7 @@ class PineconePort(_Process):
         deadline = self._deadline(request, timeout)
         try:
             return self._driven(request, deadline)
-        except Exception as error:  # noqa: BLE001 - raised as ours, below
+        except Exception as error:  # noqa: BLE001 - mapped and raised below
             failed = self._failed(error, request)
         raise failed
 
@@ -405,7 +405,7 @@ class AsyncPineconePort(_Process):
                     found = await _adescribed(config, self._arguments())
                     host = host or found.host
                     self._kind = config.kind or documents.kind_of(found)
-                make = lambda: AsyncIndex(host=host or "", **self._arguments())  # noqa: E731 - likewise
+                make = lambda: AsyncIndex(host=host or "", **self._arguments())  # noqa: E731 - made where its errors are mapped
                 made: AsyncIndex = _made(make, self._server.data, debug=self._debug)
                 bounded(made)
                 self._server = server_of(config, host)
@@ -420,7 +420,7 @@ class AsyncPineconePort(_Process):
             async with asyncio.timeout(timeout):
                 index = self._index or await self._open()
                 return await self._driven(index, request, deadline)
-        except Exception as error:  # noqa: BLE001 - raised as ours, below
+        except Exception as error:  # noqa: BLE001 - mapped and raised below
             failed = self._failed(error, request, opened=self._index is not None)
         raise failed
 
@@ -455,7 +455,7 @@ class AsyncPineconePort(_Process):
 
 
 def control(config: PineconeConfig, arguments: dict[str, Any]) -> Pinecone:
-    """Return a client of the control plane, without retries of its own."""
+    """Return a client of the control plane, without retries."""
     return Pinecone(host=config.control_host, retry_config=_NO_RETRIES, **arguments)
 
 
@@ -493,17 +493,17 @@ def create(config: PineconeConfig, base: Path, step: CreateIndex, *, debug: bool
             client.indexes.create(name=step.name, schema=step.schema, deployment=step.deployment)
         finally:
             client.close()
-    except Exception as error:  # noqa: BLE001 - raised as ours, below
+    except Exception as error:  # noqa: BLE001 - mapped and raised below
         failed = mapped(error, write=True, debug=debug, at=server_of(config, config.host).control)
     if failed is not None:
         raise failed
 
 
 def _made(make: Callable[[], Any], at: Address, *, debug: bool) -> Any:
-    """Return a new client; what it does not like of its arguments comes out as ours, without them."""
+    """Return a new client. Its errors are mapped to errors without its arguments."""
     try:
         with warnings.catch_warnings():
-            # That a key goes over http: the posture says it (PC008), and not for this machine.
+            # The client warns about a key over http; the posture check reports that (PC008).
             warnings.simplefilter("ignore", RuntimeWarning)
             return make()
     except VectorACLError:
@@ -511,7 +511,7 @@ def _made(make: Callable[[], Any], at: Address, *, debug: bool) -> Any:
     except theirs.PineconeValueError as error:
         failed: VectorACLError = ConfigError("The Pinecone client rejects the value of api_key, host or control_host.")
         failed.__cause__ = error if debug else None
-    except Exception as error:  # noqa: BLE001 - raised as ours, below
+    except Exception as error:  # noqa: BLE001 - mapped and raised below
         failed = mapped(error, write=False, debug=debug, at=at)
     raise failed
 

@@ -53,7 +53,7 @@ class Record(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What a write reports: the log position at which it was committed, where the server says it."""
+    """The result of a write: the log position at which it was committed, if the server reports it."""
 
     lsn: int | None = None
 
@@ -62,7 +62,7 @@ class Done(NamedTuple):
 class Query(Request[tuple[Match, ...]]):
     """Rank the records that pass `filter` by `vector`, or by `words` where they are given; return the best `top_k`.
 
-    A vector index ranks by the sum of both products, so `vector` is one beside which words alone count (`faint`).
+    A vector index ranks by the sum of both products, so with words `vector` is too small to matter (`compile.TINY`).
     """
 
     partition: str | None
@@ -107,7 +107,7 @@ class Put(Request[Done]):
 
     @property
     def writes(self) -> bool:
-        """It does."""
+        """Always true."""
         return True
 
 
@@ -122,7 +122,7 @@ class Remove(Request[Done]):
 
     @property
     def writes(self) -> bool:
-        """It does."""
+        """Always true."""
         return True
 
 
@@ -135,7 +135,7 @@ class Drop(Request[None]):
 
     @property
     def writes(self) -> bool:
-        """It does."""
+        """Always true."""
         return True
 
 
@@ -152,9 +152,9 @@ class Settle(Request[None]):
 
 
 class Stats(NamedTuple):
-    """What the index says of itself; `namespaces` maps names to numbers of records, "" is the default one.
+    """The description of an index; `namespaces` maps names to numbers of records, and "" is the default one.
 
-    `dense` and `sparse` are the names of its vector fields; None where only the index itself was asked.
+    `dense` and `sparse` are the names of its vector fields; None if only the index itself was asked.
     """
 
     dimension: int | None
@@ -176,35 +176,35 @@ class Describe(Request[Stats]):
 
 @dataclass(frozen=True, slots=True)
 class Schema(Request[Stats | None]):
-    """Read how the index is configured from the control plane, which tells no namespaces; None without its name."""
+    """Read the index's configuration from the control plane, which does not list namespaces; None without its name."""
 
     partition: None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MayRead(Request[bool]):
-    """Tell whether a query with a vector of the configured dimension is answered: one of nobody's namespace."""
+    """Return whether a query with a vector of the configured dimension is answered, in an unused namespace."""
 
     partition: None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MayRank(Request[bool]):
-    """Tell whether a query by words is answered: one of nobody's namespace."""
+    """Return whether a lexical query is answered, in an unused namespace."""
 
     partition: None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MayWrite(Request[bool]):
-    """Tell whether the key may write: delete a record that cannot exist in nobody's namespace."""
+    """Return whether the key may write, by deleting a record that cannot exist, in an unused namespace."""
 
     partition: None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DefaultNamespaceProbe(Request[bool]):
-    """Tell whether there is any record in the default namespace, where no tenant's can be."""
+    """Return whether there is a record in the default namespace, where no tenant's can be."""
 
     partition: None = None
 
@@ -228,5 +228,5 @@ class SourceRows(Request[tuple[Match, ...]]):
 
 
 Standing = Describe | Schema | MayRead | MayRank | MayWrite | DefaultNamespaceProbe | SourceIds | SourceRows
-"""What is not a handle's: it names no tenant, and no flow of an operation makes it."""
+"""Requests without a tenant, which no flow of an operation makes."""
 AnyRequest = Query | Listing | FetchBy | Put | Remove | Drop | Settle | Standing

@@ -88,7 +88,7 @@ class Writer:
     def _follow(
         self, partition: str, records: Sequence[Record], generations: Mapping[str, int], outside: Compiled
     ) -> Flow[None]:
-        """Look again at the documents of *records*, which are written; follow those that were replaced meanwhile.
+        """Read the documents of the written *records* again, and follow those that were replaced in the meantime.
 
         Their chunks are written into the new generation, and go from the one that they were left in. A replacement
         that writes after this look lists after it too, and so takes away what it replaces.
@@ -119,7 +119,7 @@ class Writer:
         raise failed
 
     def _moved(self, partition: str, generations: Mapping[str, int]) -> Flow[dict[str, int]]:
-        """Return the newest generation of each document that has a newer one than *generations* say."""
+        """Return the newest generation of each document that has a newer one than in *generations*."""
         if not (yield from self._compile.query(partition, self._compile.newer(generations), 1)):
             return {}
         now = yield from self._generations(partition, sorted(generations))
@@ -129,7 +129,7 @@ class Writer:
         return self._compile.puts(partition, self._compile.records_of(records, version))
 
     def _write(self, partition: str, puts: Sequence[Put], seen: Compiled) -> Flow[None]:
-        """Write all of *puts*; `written` of an error counts the records that are in. *seen* is the last of them."""
+        """Write all of *puts*; an error's `written` counts the stored records. *seen* matches the last of them."""
         done, written = Done(), 0
         try:
             for put in puts:
@@ -166,7 +166,7 @@ class Writer:
         return found
 
     def _any(self, partition: str, ids: Sequence[str], where: Compiled) -> Flow[bool]:
-        """Tell whether a record of *ids* passes *where*."""
+        """Return whether a record of *ids* passes *where*."""
         if where is NO_ROWS:
             return False
         for start in range(0, len(ids), MAX_IDS):
@@ -179,9 +179,9 @@ class Writer:
     def replace(self, operation: Replace) -> Flow[int]:
         """Make a new generation of one document: the new one is written before the old one goes.
 
-        A replacement that met another one of the same document gives way to the newer, or goes again if it cannot be
-        told which is. What is outside of the scope is looked for again when the new one is written: an upsert that
-        comes after that look finds the new generation, and follows it.
+        A replacement that meets another one of the same document yields to the newer one, or runs again if neither is
+        newer. Chunks outside of the scope are looked for again after the new generation is written: an upsert that
+        comes later finds the new generation, and follows it.
         """
         check_tagged(operation.records, operation.partition)
         partition, document = operation.partition, operation.document
@@ -216,7 +216,7 @@ class Writer:
                     taken, mine = mine, []
                     yield from self._remove(partition, sorted(taken), ALL_ROWS)
                     return len(records)
-                # Listed again: another one may have written a generation below this one meanwhile, and be done.
+                # Listed again: another replacement may have finished a lower generation in the meantime.
                 now = yield from self._pages.ids(partition, document_prefix(document))
                 below = [one for one in now if taken_apart(one).generation < generation]
                 if (yield from self._any(partition, below, outside)):
@@ -226,7 +226,7 @@ class Writer:
                 yield from self._remove(partition, below, ALL_ROWS)
                 if rival is None:
                     return len(records)
-                # Both took the same number: go again, each by a step of its own.
+                # Both chose the same generation: run again, each with a different step.
                 step = 2 + (int(version, 16) >> (7 * turn)) % 127
             raise StoreError(
                 "Other writers concurrently replace the same document; replace it again.",
@@ -243,7 +243,7 @@ class Writer:
     def rival(
         self, partition: str, document: str, generation: int, version: str
     ) -> Flow[Literal["newer", "same"] | None]:
-        """Tell whether another one wrote into *document* a newer generation, or into this very one."""
+        """Return whether another one wrote into *document* a newer generation, or into this very one."""
         rival = self._compile.rival(document, generation, version)
         found = yield from self._compile.query(partition, rival, 1)
         if not found:
@@ -253,7 +253,7 @@ class Writer:
         return "newer" if found else "same"
 
     def _contested(self, partition: str, document: str, generation: int, version: str) -> Flow[bool]:
-        """Tell whether another replacement took *generation* too, and not only an upsert that follows this one."""
+        """Return whether another replacement took *generation* too, and not only an upsert that follows this one."""
         other = self._compile.replaced_by_another(document, generation, version)
         return bool((yield from self._compile.query(partition, other, 1)))
 
@@ -341,7 +341,7 @@ def _joined(records: Sequence[Record], generations: Mapping[str, int]) -> list[R
 
 
 def _half_done(error: StoreError | RefusedError, written: int) -> StoreError:
-    """Return *error* as that of a write that has begun, of which *written* chunks more are in than it says."""
+    """Return *error* as that of a started write, with *written* added to the number of stored chunks."""
     if isinstance(error, RefusedError):
         # For example a store that was closed in the meantime. A refusal means that nothing was sent; here a part was.
         error = StoreError(f"{error} A part of the write had already been sent.", code=error.code, adapter=ADAPTER)

@@ -32,7 +32,7 @@ _SHORT = "the vector index returned fewer hits than the scope has"
 
 
 class QdrantAdapter:
-    """Every request carries the tenant in `must`; a document that is being replaced is read in one version."""
+    """The Qdrant adapter. Every request has the tenant in `must`; a read shows one version of each document."""
 
     def __init__(self, config: QdrantConfig, fields: Mapping[str, FieldType]) -> None:
         self.config = config
@@ -47,13 +47,13 @@ class QdrantAdapter:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this adapter can do."""
+        """The capabilities of this adapter."""
         return self._capabilities
 
     # Reads
 
     def search(self, operation: Search) -> Flow[Found]:
-        """Rank inside the scope; on a server, fewer hits than asked for are compared with what there is."""
+        """Rank inside the scope; on a server, if there are fewer hits than requested, check whether there are more."""
         query = operation.query
         if not isinstance(query, VectorQuery):
             return (yield from self._worded(operation, query))
@@ -71,8 +71,8 @@ class QdrantAdapter:
             points = yield from self._versions.steady(operation.partition, ask)
             if self.config.local:
                 break
-            # A server ranks first and reads the payload then: what is replaced in between drops out of its answer, so
-            # a short one is asked for again before the graph is blamed.
+            # A server ranks first and then reads the payload: points that are replaced in between are missing in its
+            # answer. So a short answer is requested again before the graph is considered incomplete.
             shortfall = _SHORT if (yield from self._versions.missed(operation, scope, points)) else None
             if shortfall is None:
                 break
@@ -87,7 +87,7 @@ class QdrantAdapter:
         return (yield from self._by_words.search(operation, query))
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:
-        """Return chunks by id, which are conditions beside the tenant and the scope."""
+        """Return chunks by id; the ids are conditions in addition to the tenant and the scope."""
         compiled = self._compile
         conditions = (compiled.scope(operation.scope), compiled.refs(operation.refs))
 
@@ -142,7 +142,7 @@ class QdrantAdapter:
                 return Rows([])
             rows = yield from self._pages.all(compiled.listing(operation.partition, where, operation.include))
             stale = yield from self._versions.stale(operation.partition, rows)
-            # What was read twice was there all the time in between: rows that were written anew are of another version.
+            # A row that was read twice existed in between: a rewritten row would have another stamp.
             same = set(map(self._versions.stamp, rows)) == set(map(self._versions.stamp, keys[: operation.size]))
             if same and not stale:
                 return Rows(self._decode.listed(rows), more=len(keys) > operation.size)
@@ -156,7 +156,7 @@ class QdrantAdapter:
         return (yield from self._writer.upsert(operation))
 
     def replace(self, operation: Replace) -> Flow[int]:
-        """Make a new version of one document; of several that do so at once, one does. See `writes.Writer`."""
+        """Write a new version of one document; of several concurrent calls, one succeeds. See `writes.Writer`."""
         return (yield from self._writer.replace(operation))
 
     def delete(self, operation: Delete) -> Flow[int | None]:
@@ -176,7 +176,7 @@ class QdrantAdapter:
         return (yield from postures.look(self.config, self._fields))
 
     def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
-        """Rank over all tenants, one after the other: there is no graph over all of them, by design."""
+        """Search all tenants, one after the other: by design there is no graph over all of them."""
         if not isinstance(query, VectorQuery):
             raise UnsupportedPredicateError("Only vector queries can search all tenants.", field="query")
         tenants = yield from Tenants(query_limit(self.config))

@@ -40,7 +40,7 @@ class QdrantCompiler:
         self._predicates = Compiler(config.payload, fields)
         keys = config.payload
         self.versions = (keys.document, keys.generation, keys.pending, keys.version, keys.time)
-        """The payload that tells versions of documents apart; part of every reading request."""
+        """The payload keys that distinguish versions of documents; part of every read."""
         self.names = (*self.versions, keys.chunk)
         self._tag = (
             keys.tenant, *self.names, keys.label, keys.rev, keys.expires, keys.producer, keys.path,
@@ -50,7 +50,7 @@ class QdrantCompiler:
     # Conditions
 
     def scope(self, *predicates: Predicate) -> Compiled:
-        """Return the conjunction of *predicates*, each an operand of its own."""
+        """Return the conjunction of *predicates*, each a separate operand."""
         return every([self._predicates.compile(one) for one in predicates])
 
     def rows(self, partition: str, *conditions: Compiled) -> models.Filter | None:
@@ -98,7 +98,7 @@ class QdrantCompiler:
         return every([none(keyword(keys.version, *names)), *unnamed])
 
     def ids(self, ids: Iterable[str]) -> Compiled:
-        """Return that the point has one of *ids*; always beside the tenant, never alone."""
+        """Return that the point has one of *ids*; always combined with the tenant, never alone."""
         wanted: list[models.ExtendedPointId] = sorted(ids)
         return models.HasIdCondition(has_id=wanted) if wanted else NO_ROWS
 
@@ -143,8 +143,8 @@ class QdrantCompiler:
     ) -> RankWords:
         """Compile the ranking of the points that pass *where* by their words.
 
-        The statistics of a word's rarity are those of the same points: without a corpus of its own the server would
-        take everybody's, and scores would tell of other tenants' texts.
+        The rarity of words is computed over the same points: without a corpus in the query the server would use all
+        tenants' points, and scores would reveal information about other tenants' texts.
         """
         vectors = "vector" in operation.include and payload != self.names
         return RankWords(operation.partition, where, words, limit, payload, vectors, self._config.idf)
@@ -238,7 +238,7 @@ class QdrantCompiler:
         return shard_key(self._config, partition)
 
     def put(self, partition: str, points: list[models.PointStruct], guard: models.Filter) -> Operation:
-        """Return the step that writes *points*; one that is there is overwritten if it passes *guard*."""
+        """Return the step that writes *points*; an existing point is overwritten if it matches *guard*."""
         return models.UpsertOperation(
             upsert=models.PointsList(points=points, update_filter=guard, shard_key=self.shard(partition))
         )
@@ -272,9 +272,9 @@ class QdrantCompiler:
 
 
 def shard_key(config: QdrantConfig, partition: str | None) -> models.ShardKeyWithFallback | None:
-    """Return where the points of *partition* are: its own shard, else the shared one; None where there are no tiers.
+    """Return where the points of *partition* are: its own shard, else the shared one; None without tiers.
 
-    It is routing and no wall: a tenant without a shard of its own reads the shared one, so the filter stays whole.
+    This is routing, not isolation: a tenant without its own shard reads the shared one, so the filter stays complete.
     """
     if not config.tiers or partition is None:
         return None

@@ -39,12 +39,12 @@ VectorName = Annotated[str, AfterValidator(_name)]
 
 
 class Payload(Model):
-    """The payload keys, where they are not ours.
+    """`[stores.NAME.payload]`: the payload keys.
 
-    `fields` is the object under which the user's metadata can be filtered, `present` the list of the metadata keys
-    that a point has, `metadata` the metadata as it was written (JSON text). `order` is a number that sorts like the
-    document's id; `version` tells the points of one replacement
-    from those of another; `pending` and `committed` are there only while a document is being replaced.
+    `fields` is the object with the metadata that filters can use, `present` the list of the metadata keys that a point
+    has, and `metadata` the metadata as it was written (JSON text). `order` is a number that sorts like the document's
+    id; `version` distinguishes the points of concurrent replacements; `pending` and `committed` exist only while a
+    document is being replaced.
     """
 
     tenant: PayloadKey = "group_id"
@@ -77,13 +77,13 @@ class Payload(Model):
 
 
 class AdoptKeys(Model):
-    """`[stores.NAME.adopt]`: what the points of an existing collection hold, where `--adopt` cannot tell by itself.
+    """`[stores.NAME.adopt]`: the payload keys of an existing collection, if `--adopt` cannot recognise them.
 
-    Each is a payload key, or a path of keys with dots between them (`metadata.tenant_id`); `vector` is the name of a
-    dense vector ("" for the unnamed one). `metadata` is an object of which every key becomes metadata; so does every
-    other key at the top that is not named, unless it is in `leave_out`. Without `chunk` a point's id is the chunk's.
-    `text` may lie in JSON that is kept as a text: `_node_content->>text`. `prefix` comes in front of the ids of chunks
-    and documents, for collections whose ids are the same numbers.
+    Each value is a payload key, or a path of keys separated by dots (`metadata.tenant_id`); `vector` is the name of a
+    dense vector ("" for the unnamed one). `metadata` is an object whose keys all become metadata; so do all other
+    top-level keys that are not named here, unless they are in `leave_out`. Without `chunk`, the point's id is the id of
+    the chunk. `text` may be inside JSON that is stored as text: `_node_content->>text`. `prefix` is put before the ids
+    of chunks and documents, for collections with the same numbers as ids.
     """
 
     tenant: str | None = Field(default=None, min_length=1)
@@ -99,20 +99,20 @@ class AdoptKeys(Model):
 class QdrantConfig(Model):
     """`[stores.NAME]` with adapter = "qdrant": a server's `url`, or one of the client's local modes.
 
-    `url` is the REST address; with `grpc` requests go to `grpc_port` of the same host. `ca_file` is a PEM file
-    (relative to the config's folder) with the only authority that is trusted where the address is https. `path` keeps
-    the points in a folder that one process may open, `memory` in this process; both are for a start without a server
-    and enforce nothing. Stores with the same `name` in memory are one store within the process.
-    `vector` names the dense vector, where it has a name. `words` names the sparse vector of the chunks' words, by which
-    lexical and hybrid queries are answered; words = false: there is none, and such queries are refused. `idf` weighs
-    words by how rare they are in the query's own scope, which needs Qdrant 1.19 (or local mode); without it the words
-    of a query weigh the same, and lexical scores of several tenants can be compared.
-    `tiers` keeps small tenants in the shard `shared_shard` and gives large ones a shard of their own
-    (`vectoracl tenants promote`, advised from `promote_rows` chunks on); the collection has to be created with it, on
-    a server in cluster mode.
-    `dimension` counts the numbers of a vector. `payload_m` is the number of links of each tenant's own graph; there
-    is no graph over all tenants. `hnsw_ef` is the default effort of a search on a server (None: the server's).
-    `page` bounds the points of one answer of a scroll, `max_request_bytes` one request's body.
+    `url` is the REST address; with `grpc`, requests go to `grpc_port` of the same host. `ca_file` is a PEM file
+    (relative to the config's folder) with the only certificate authority that is trusted for an https address. `path`
+    keeps the points in a folder that one process can open, `memory` in this process; both are for a first try without
+    a server, and enforce nothing. Memory stores with the same `name` are one store within the process.
+    `vector` is the name of the dense vector, if it has one. `words` is the name of the sparse vector of the chunks'
+    words, for lexical and hybrid queries; with words = false there is none, and such queries are refused. `idf` weights
+    words by their rarity within the query's scope, which needs Qdrant 1.19 (or local mode); without it all words of a
+    query have the same weight, and lexical scores of several tenants can be compared.
+    `tiers` keeps small tenants in the shard `shared_shard` and large ones in separate shards (`vectoracl tenants
+    promote`, recommended from `promote_rows` chunks on); the collection must be created with it, on a server in cluster
+    mode.
+    `dimension` is the size of a vector. `payload_m` is the number of links in each tenant's graph; there is no graph
+    over all tenants. `hnsw_ef` is the default effort of a search on a server (None: the server's default). `page`
+    limits the points per page of a scroll, `max_request_bytes` the body of a request.
     """
 
     url: str | None = Field(default=None, min_length=1)

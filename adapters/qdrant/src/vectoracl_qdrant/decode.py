@@ -68,8 +68,8 @@ class Decoder:
     def tag(self, point: Point) -> Tag:
         """Return the point's tag.
 
-        Raises: StoreError where it has none; ScopeViolationError where the id is not the one of this tag: somebody
-        else than the adapter wrote the point, or rewrote its tag.
+        Raises: StoreError if it has none; ScopeViolationError if the id does not match the tag, which means that
+        another program wrote the point or changed its tag.
         """
         keys, payload = self._keys, point.payload or {}
         try:

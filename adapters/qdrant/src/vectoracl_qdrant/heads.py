@@ -28,7 +28,7 @@ from vectoracl_qdrant.names import HEADS, NO_VERSION, head_id, named
 from vectoracl_qdrant.requests import Operation, Scroll
 
 _REMEMBERED = 32
-"""How many commits a head remembers: a writer that is further behind does not learn what became of its own."""
+"""The number of commits that a head remembers; a slower writer does not learn whether its commit succeeded."""
 _ABSENT = -1
 _NARROWED = "n:"
 
@@ -60,7 +60,7 @@ class Head(NamedTuple):
         return self.intent.startswith(_NARROWED)
 
     def shows(self, generation: int, version: str) -> bool:
-        """Tell whether a point of *generation* and *version* is of the published version."""
+        """Return whether a point of *generation* and *version* is of the published version."""
         if named(version) or named(self.version):
             return (generation, version) == self.place
         return generation == self.place[0]
@@ -71,7 +71,7 @@ class Head(NamedTuple):
         return Head(generation, version, intent, (*self.past, _entry(generation, version))[-_REMEMBERED:])
 
     def committed(self, new: Head) -> bool | None:
-        """Tell whether *new* was committed; None where that is too long ago to be known."""
+        """Return whether *new* was committed; None where that is too long ago to be known."""
         if new.past[-1] in self.past:
             return True
         return None if self.generation - new.generation >= _REMEMBERED else False
@@ -132,7 +132,7 @@ class Heads:
         )
 
     def claim(self, partition: str, document: str, base: Head, intent: str) -> Operation:
-        """Return the step that claims *document* for *intent*, if its head says *base* still, or is not there."""
+        """Return the step that claims *document* for *intent*, if its head is still *base*, or does not exist."""
         keys = self._keys
         payload = {
             keys.tenant: HEADS,
@@ -146,7 +146,7 @@ class Heads:
         return self._compile.put(partition, [point], models.Filter(must=[*self.of(partition), *self._at(base)]))
 
     def commit(self, partition: str, document: str, base: Head, new: Head) -> Operation:
-        """Return the step that publishes *new*, if the head says *base* and the claim is the one of *new*."""
+        """Return the step that publishes *new*, if the head is *base* and the claim is that of *new*."""
         keys = self._keys
         claimed = keyword(keys.docgen, new.intent)
         assert not isinstance(claimed, bool)
@@ -166,7 +166,7 @@ class Heads:
         return self._set(partition, {self._keys.docgen: ""}, self._where(partition, [document], claimed))
 
     def reset(self, partition: str, generations: Mapping[str, int]) -> list[Operation]:
-        """Return the steps by which the heads that there are say the generations that a copy brings."""
+        """Return the steps that set existing heads to the generations of a copy."""
         keys = self._keys
         documents: dict[int, list[str]] = {}
         for document, generation in generations.items():

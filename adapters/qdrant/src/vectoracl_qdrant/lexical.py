@@ -195,7 +195,7 @@ class WordSearch:
         return groups
 
     def _enough(self, best: Ranked, operation: Search) -> bool:
-        """Tell whether *best* is all that was asked for: with groups, each of them too."""
+        """Return whether *best* is all that was asked for: with groups, each of them too."""
         if operation.group_by is None:
             return len(best) >= operation.k
         groups = self._documents(best)

@@ -34,7 +34,7 @@ def version_name(digest: str) -> str:
 
 
 def named(version: str) -> bool:
-    """Tell whether *version* is such a name; others are of upserts, and of replacements before there were names."""
+    """Return whether *version* is such a name; others are of upserts, and of replacements before there were names."""
     return version.startswith(_NAMED)
 
 
@@ -52,7 +52,7 @@ def id_of(tag: Tag, version: str = NO_VERSION) -> str:
 
 
 def head_id(tenant: str, document: str) -> str:
-    """Return the id of the point that says which version of the document is published (see `heads`)."""
+    """Return the id of the document's head, which names its published version (see `heads`)."""
     return point_id(HEADS, tenant, 0, document)
 
 
@@ -62,7 +62,7 @@ def shard_of(tenant: str) -> str:
 
 
 def order_of(document: str) -> int:
-    """Return a number that sorts as the document ids do, as far as their first six bytes differ."""
+    """Return a number that sorts like the first six bytes of the document ids."""
     return int.from_bytes(document.encode()[:_ORDER_BYTES].ljust(_ORDER_BYTES, b"\0"), "big")
 
 

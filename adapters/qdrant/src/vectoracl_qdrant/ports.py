@@ -217,12 +217,12 @@ def connect_arguments(config: QdrantConfig, base: Path) -> Mapping[str, Any]:
         "prefer_grpc": config.grpc,
         "grpc_port": config.grpc_port,
         "timeout": config.request_timeout,
-        "check_compatibility": False,  # a request of its own, which only warns; the posture reads the version
+        "check_compatibility": False,  # another request, which only warns; the posture check reads the version
     }
 
 
 class _Process(OneProcess):
-    """What the ports share: one process, open or closed."""
+    """The common state of the ports: one process, open or closed."""
 
     def __init__(self, config: QdrantConfig, *, debug: bool) -> None:
         super().__init__()
@@ -242,14 +242,14 @@ class LocalPort(_Process):
             self._begin()
 
     def _begin(self) -> None:
-        """Make the collection of a store in memory, which begins empty: nobody else could have provisioned it."""
+        """Create the collection of a memory store, which starts empty, so that it cannot have been provisioned."""
         failed, local = None, self._local
         with local.lock:
             try:
                 if not local.client.collection_exists(self._config.collection):
                     for step in steps(self._config, {}, None):
                         _apply(local.client, step)
-            except Exception as error:  # noqa: BLE001 - raised as ours, below
+            except Exception as error:  # noqa: BLE001 - mapped and raised below
                 failed = mapped(error, write=True, debug=self._debug)
         if failed is not None:
             self.close()
@@ -262,7 +262,7 @@ class LocalPort(_Process):
         with local.lock:
             try:
                 return reply_of(request, call(local.client, self._config, request, timeout))
-            except Exception as error:  # noqa: BLE001 - raised as ours, below
+            except Exception as error:  # noqa: BLE001 - mapped and raised below
                 missing = not isinstance(error, VectorACLError) and not self._provisioned()
                 failed = mapped(error, write=isinstance(request, Write), debug=self._debug, missing=missing)
         raise failed
@@ -276,7 +276,7 @@ class LocalPort(_Process):
                 work(self._local.client)
                 locals_.enable_wal(self._local.client)  # a collection that was made just now
                 self._local.keep_private()
-            except Exception as error:  # noqa: BLE001 - raised as ours, below
+            except Exception as error:  # noqa: BLE001 - mapped and raised below
                 failed = mapped(error, write=True, debug=self._debug)
         if failed is not None:
             raise failed
@@ -284,7 +284,7 @@ class LocalPort(_Process):
     def _provisioned(self) -> bool:
         try:
             return self._local.client.collection_exists(self._config.collection)
-        except Exception:  # noqa: BLE001 - a closed client; the first error says so
+        except Exception:  # noqa: BLE001 - a closed client, which the first error reports
             return True
 
     def close(self) -> None:
@@ -312,7 +312,7 @@ class AsyncLocalPort:
 
 
 class QdrantPort(_Process):
-    """Performs requests on a server, with a client of its own or the application's."""
+    """The sync port of a server, with its own client or the application's."""
 
     def __init__(self, config: QdrantConfig, base: Path, *, debug: bool, client: QdrantClient | None = None) -> None:
         super().__init__(config, debug=debug)
@@ -326,7 +326,7 @@ class QdrantPort(_Process):
         self._check()
         try:
             return reply_of(request, call(self._client, self._config, request, timeout))
-        except Exception as error:  # noqa: BLE001 - raised as ours, below
+        except Exception as error:  # noqa: BLE001 - mapped and raised below
             failed = mapped(error, write=isinstance(request, Write), debug=self._debug, server=self._server)
         raise failed
 
@@ -335,7 +335,7 @@ class QdrantPort(_Process):
         self._check()
         try:
             work(self._client)
-        except Exception as error:  # noqa: BLE001 - raised as ours, below
+        except Exception as error:  # noqa: BLE001 - mapped and raised below
             failed = mapped(error, write=True, debug=self._debug, server=self._server)
         else:
             return
@@ -369,7 +369,7 @@ class AsyncQdrantPort(_Process):
                 return reply_of(request, await call(self._client, self._config, request, timeout))
         except TimeoutError:
             failed: VectorACLError = slow(self._server, rpc=self._config.grpc, write=isinstance(request, Write))
-        except Exception as error:  # noqa: BLE001 - raised as ours, below
+        except Exception as error:  # noqa: BLE001 - mapped and raised below
             failed = mapped(error, write=isinstance(request, Write), debug=self._debug, server=self._server)
         raise failed
 
@@ -382,7 +382,7 @@ class AsyncQdrantPort(_Process):
 
 
 def _check_given(config: QdrantConfig, client: object) -> None:
-    """Refuse a promise that only a client of our own can keep. Raises: ConfigError."""
+    """Refuse a setting that has no effect on a client that was passed. Raises: ConfigError."""
     if client is not None and config.ca_file is not None:
         raise ConfigError(
             "ca_file has no effect on a client that was passed: the client decides which certificate authority it "
@@ -391,15 +391,15 @@ def _check_given(config: QdrantConfig, client: object) -> None:
 
 
 def _made(make: Callable[[], Any], *, debug: bool) -> Any:
-    """Return a new client; what it does not like of its arguments comes out as ours, without them."""
+    """Return a new client. Its errors are mapped to errors without its arguments."""
     try:
         with warnings.catch_warnings():
-            # That a key goes over http: the posture says it (QD012), and not for this machine.
+            # The client warns about a key over http; the posture check reports that (QD012).
             warnings.simplefilter("ignore", UserWarning)
             return make()
     except VectorACLError:
         raise
-    except Exception as error:  # noqa: BLE001 - raised as ours, below
+    except Exception as error:  # noqa: BLE001 - mapped and raised below
         failed = ConfigError(f"The Qdrant client does not accept url and grpc_port ({type(error).__name__}).")
         failed.__cause__ = error if debug else None
     raise failed
@@ -419,7 +419,7 @@ class Administrator:
         return found[0]
 
     def places(self) -> frozenset[str]:
-        """Return what names the collection: by the server's address, and by its process where telemetry says that.
+        """Return the identities of the collection: by the server's address, and by its process if telemetry names it.
 
         An alias is the collection that it stands for. Raises: StoreError.
         """

@@ -110,7 +110,7 @@ class Write(Request[None]):
 
     @property
     def writes(self) -> bool:
-        """It does."""
+        """Always true."""
         return True
 
 

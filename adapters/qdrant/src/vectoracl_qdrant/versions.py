@@ -51,11 +51,11 @@ Version = tuple[str, int, str]
 Stamp = tuple[str, float | None]
 """A point's id, and when it was written."""
 Seen = dict[tuple[int, str], str | None]
-"""Versions of one document that are there, with a mark on each."""
+"""The existing versions of one document, with a mark of each."""
 
 
 class Looked(NamedTuple):
-    """What a writer found of one document: its head (or what that would say), and the generation after it."""
+    """The state of a document before a write: its head (real or derived), and the next generation."""
 
     head: Head
     next: int
@@ -63,7 +63,7 @@ class Looked(NamedTuple):
 
 
 class Versions:
-    """Tells the versions of documents of one configured collection apart."""
+    """Finds and distinguishes the versions of documents in one configured collection."""
 
     def __init__(self, config: QdrantConfig, compiled: QdrantCompiler, decode: Decoder, pages: Pages) -> None:
         self._config = config
@@ -73,10 +73,12 @@ class Versions:
         self.heads = Heads(config, compiled)
 
     def steady(self, partition: str, ask: Ask) -> Flow[Sequence[Any]]:
-        """Ask, and again without what is stale, until every document in the reply is of its published version.
+        """Return the points of *ask*, repeated without stale versions until every document is of its published version.
 
-        What was hidden is looked at once more behind the last answer: a version that was not committed when it was
-        hidden may have been since, and the old one be gone. Then neither would be in the answer.
+        The excluded versions are checked again after the last answer: one that was not published when it was excluded
+        may have been published since, and the old one deleted. Then the answer would contain neither.
+
+        Raises: StoreError with the code "replacing" after `ROUNDS` rounds.
         """
         hidden: frozenset[Version] = frozenset()
         for _ in range(ROUNDS):
@@ -92,7 +94,7 @@ class Versions:
         raise too_many_conflicts()
 
     def missed(self, operation: Search, scope: Compiled, points: Sequence[Point]) -> Flow[bool]:
-        """Tell whether there is more in *scope* than *points*, the answer to *operation*, where they are too few.
+        """Return whether there is more in *scope* than *points*, the answer to *operation*, where they are too few.
 
         With groups they are too few documents, or too few of a document.
         """
@@ -108,7 +110,7 @@ class Versions:
         return bool(few) and (yield from self._more(partition, sum(few.values()), scope, self._compile.documents(few)))
 
     def _more(self, partition: str, number: int, *conditions: Compiled) -> Flow[bool]:
-        """Tell whether more than *number* points of published versions meet *conditions*."""
+        """Return whether more than *number* points of published versions meet *conditions*."""
 
         def ask(visible: Compiled) -> Flow[Sequence[Any]]:
             where = self._compile.rows(partition, *conditions, visible)
@@ -154,7 +156,7 @@ class Versions:
         return found
 
     def _of_documents(self, first: Scroll, documents: Iterable[str]) -> Scroll:
-        """Return *first* with one more condition beside those that it has."""
+        """Return *first* with the documents as an additional condition."""
         own = self._compile.documents(documents)
         assert not isinstance(own, bool)
         return replace(first, filter=models.Filter(must=[first.filter, own]))
@@ -215,7 +217,7 @@ class Versions:
         return {names[str(point.id)]: self.heads.decode(point) for point in points}
 
     def head(self, partition: str, document: str) -> Flow[Head]:
-        """Return the head of *document*, which has one unless its tenant was removed meanwhile."""
+        """Return the head of *document*, which has one unless its tenant was removed in the meantime."""
         found = yield from self._heads(partition, [document])
         return found.get(document, Head())
 
@@ -234,7 +236,7 @@ class Versions:
         return Looked(head, 1 + max((head.generation, *(generation for generation, _ in seen))), replies[3:])
 
     def current(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, Head]]:
-        """Return what the head of each of *documents* says, or would say; of most it would say generation 0."""
+        """Return the real or derived head of each of *documents*; for most it is generation 0."""
         compiled = self._compile
         where = compiled.rows(partition, compiled.documents(documents), compiled.versioned())
         assert where is not None
@@ -257,7 +259,7 @@ class Versions:
     # Documents without
 
     def _headless(self, partition: str, found: Mapping[str, Seen]) -> Flow[dict[str, Head]]:
-        """Return what the heads of documents would say that have none, by what was *found* of them."""
+        """Return derived heads for documents without one, from their versions in *found*."""
         marks = {mark for seen in found.values() for mark in seen.values() if mark and _HEADLESS_MARK.match(mark)}
         decided: set[str] = set()
         if marks:
@@ -271,7 +273,7 @@ class Versions:
         return {document: Head(*place) for document, place in published.items() if place is not None}
 
     def _ends(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, Seen]]:
-        """Return the oldest and the newest version of each of *documents* that is there."""
+        """Return the oldest and the newest version of each existing document of *documents*."""
         found: dict[str, Seen] = {}
         for start in range(0, len(documents), _SIDE_BY_SIDE):
             some = documents[start : start + _SIDE_BY_SIDE]
@@ -310,7 +312,7 @@ def too_many_conflicts() -> StoreError:
 
 
 def _quiet(seen: Seen) -> bool:
-    """Tell whether there is one version and no mark: nothing to be decided. Unnamed versions are one by generation."""
+    """Return whether there is one version and no mark. Unnamed versions are distinguished by generation."""
     if any(seen.values()):
         return False
     if len(seen) < 2:

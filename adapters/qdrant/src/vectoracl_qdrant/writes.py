@@ -141,7 +141,7 @@ class Writer:
             yield from Write(partition, tuple(steps))
 
     def _verbatim(self, operation: Upsert) -> Flow[int]:
-        """Write rows of another store as they are; heads that there are say their generations."""
+        """Write rows of another store unchanged, and set existing heads to their generations."""
         compiled, partition, records = self._compile, operation.partition, operation.records
         points = compiled.points(records, compiled.words_of(records), NO_VERSION)
         heads = self._heads.reset(partition, {record.tag.document: record.tag.generation for record in records})
@@ -149,7 +149,7 @@ class Writer:
         return len(records)
 
     def _outside(self, partition: str, scope: Compiled, *conditions: Compiled) -> Flow[bool]:
-        """Tell whether a point that meets *conditions* is outside of *scope*."""
+        """Return whether a point that meets *conditions* is outside of *scope*."""
         where = self._compile.rows(partition, *conditions, none(scope))
         if where is None:
             return False

@@ -1,4 +1,4 @@
-"""The Weaviate adapter of vectoracl: a tenant is a shard, and the server refuses what names none."""
+"""The Weaviate adapter of vectoracl: a tenant is a shard, and the server refuses requests that name none."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import warnings
 with warnings.catch_warnings(record=True):
     import weaviate as _weaviate  # noqa: F401 - imported here first, so that the rest imports it in silence
 
-# The client logs whole objects of a batch that fails, and httpx every address: both would show ids and texts. Who
-# wants them gives these loggers a handler and a level of their own.
+# The client logs complete objects of a failed batch, and httpx every address; both would show ids and texts. To see
+# them, give these loggers a handler and a level.
 for _name in ("weaviate-client", "httpx", "httpcore"):
     _logger = logging.getLogger(_name)
     _logger.addHandler(logging.NullHandler())

@@ -82,7 +82,7 @@ class _Leg(NamedTuple):
 _Published = Mapping[str, "Number | None"]
 _Ask = Callable[[Compiled, _Published], Flow[_Seen[R]]]
 _Look = Callable[[Compiled, int], Request[Sequence[Any]]]
-"""Asks for objects that pass a filter, at most so many."""
+"""Requests at most a number of objects that match a filter."""
 
 
 _Marks = dict[Number, str]
@@ -99,7 +99,7 @@ def _behind(refused: StoreError) -> StoreError:
 
 
 class WeaviateAdapter:
-    """Every request names the one tenant; a document that is being replaced is read in one version."""
+    """The Weaviate adapter. Every request names one tenant; a read shows one version of each document."""
 
     def __init__(self, config: WeaviateConfig, fields: Mapping[str, FieldType]) -> None:
         self.config = config
@@ -111,13 +111,13 @@ class WeaviateAdapter:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this adapter can do."""
+        """The capabilities of this adapter."""
         return self._capabilities
 
     # Reads
 
     def search(self, operation: Search) -> Flow[Found]:
-        """Rank inside the scope; where fewer hits come than were asked for, they are compared with what there is."""
+        """Rank inside the scope; if there are fewer hits than requested, check whether there are more."""
         return (yield from self._reading(operation.partition, lambda: self._search(operation), Found([])))
 
     def _search(self, operation: Search) -> Flow[Found]:
@@ -214,7 +214,7 @@ class WeaviateAdapter:
             depth = min(most, limit + 2 * (depth - len(hits)))
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:
-        """Return chunks by id, which are conditions beside the scope."""
+        """Return chunks by id; the ids are conditions in addition to the scope."""
         return (yield from self._reading(operation.partition, lambda: self._fetch(operation), Rows([])))
 
     def _fetch(self, operation: Fetch) -> Flow[Rows]:
@@ -287,7 +287,7 @@ class WeaviateAdapter:
         return (yield from self._reading(operation.partition, lambda: self._number(operation.partition, condition), 0))
 
     def _number(self, partition: str, condition: Condition, *, quick: bool = False) -> Flow[int]:
-        """Count; *quick* is for what only tells whether there may be more: in one round, not in three."""
+        """Count. *quick* needs one round instead of three, and only shows whether there may be more."""
         if condition.rows is NO_ROWS:
             return 0
         if condition.sure is not None:
@@ -570,7 +570,7 @@ class WeaviateAdapter:
         return (yield from self._writing(operation.partition, lambda: self._upsert(operation)))
 
     def _upsert(self, operation: Upsert) -> Flow[int]:
-        """Write into the published version of each document; into the next one if it was replaced meanwhile."""
+        """Write into the published version of each document, or the next one if it is replaced in the meantime."""
         compiled, partition = self._compile, operation.partition
         documents = sorted({record.tag.document for record in operation.records})
         numbers = yield from self._numbers(partition, documents)
@@ -595,7 +595,7 @@ class WeaviateAdapter:
         raise _restless("unknown")
 
     def _outside(self, partition: str, scope: Condition, base: Compiled) -> Flow[bool]:
-        """Tell whether an object that passes *base* does not match *scope*: each is read and compared."""
+        """Return whether an object that passes *base* does not match *scope*: each is read and compared."""
         test = scope.test
         if test is None or base is NO_ROWS:
             return False
@@ -672,7 +672,7 @@ class WeaviateAdapter:
         return len(records)
 
     def _each(self, merges: Sequence[Any]) -> Flow[None]:
-        """Do *merges* side by side, some at a time; one whose object has gone meanwhile has nothing to do."""
+        """Apply *merges*, some of them concurrently; one whose object was deleted in the meantime does nothing."""
         for start in range(0, len(merges), _SIDE_BY_SIDE):
             yield from together(*merges[start : start + _SIDE_BY_SIDE])
 
@@ -733,7 +733,7 @@ class WeaviateAdapter:
         raise _restless("unknown")
 
     def _drop(self, partition: str, where: Compiled) -> Flow[int]:
-        """Delete until nothing is left: the server takes only so many objects in one call, and says not how many."""
+        """Delete until nothing is left: the server deletes a limited, unknown number of objects per call."""
         gone = 0
         while where is not NO_ROWS:
             done = yield from self._compile.drop(partition, where)
@@ -751,11 +751,11 @@ class WeaviateAdapter:
         return (yield from postures.look(self.config, self._fields, self._learn))
 
     def _learn(self, replicas: int) -> None:
-        """Keep how many replicas there really are: the server's default may be more than one."""
+        """Store the real number of replicas: the server's default may be more than one."""
         self._replicas = max(replicas, self.config.replication_factor or 1)
 
     def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
-        """Rank over all tenants, one after the other: no request of Weaviate reaches two of them."""
+        """Search all tenants, one after the other: a request of Weaviate cannot reach two of them."""
         if self.config.tenant_keys is not None:
             raise RefusedError("With per-tenant keys, no key of this process reaches all tenants.")
         if not isinstance(query, VectorQuery):
@@ -791,12 +791,12 @@ def _unsettled() -> StoreError:
 
 
 def _same(one: Hit, other: Hit) -> bool:
-    """Tell whether two readings of an object are of one writing of it."""
+    """Return whether two readings of an object are of one writing of it."""
     return (one.tag, one.metadata) == (other.tag, other.metadata)
 
 
 def _visible(row: Row, published: _Published) -> bool:
-    """Tell whether *row* is of the published version of its document, if that is one of these."""
+    """Return whether *row* is of the published version of its document, if that is one of these."""
     document = row.version.document
     return document not in published or row.version.number == published[document]
 
@@ -806,7 +806,7 @@ def _in_order(hits: Iterable[Hit]) -> list[Hit]:
 
 
 def _plain(hits: list[Hit], include: Include) -> list[Hit]:
-    """Return *hits* without the metadata that they were compared by, where nobody asked for it."""
+    """Return *hits* without the metadata that was read for a comparison, unless *include* names it."""
     return hits if "metadata" in include else [hit._replace(metadata=None) for hit in hits]
 
 

@@ -63,7 +63,7 @@ class WeaviateCompiler:
         self._predicates = Compiler(config.properties, fields)
         keys = config.properties
         self.versions = (keys.document, keys.generation, keys.version, keys.pending, keys.committed)
-        """The properties that tell versions of documents apart; part of every reading request."""
+        """The properties that distinguish versions of documents; part of every read."""
         self.places = (*self.versions, keys.seek)
         self.repairable = (keys.seek, keys.metadata, keys.present)
         self._tag = (
@@ -352,7 +352,7 @@ class WeaviateCompiler:
         return made
 
     def drop(self, partition: str, where: Compiled) -> Drop:
-        """Compile a delete of the objects that pass *where*. Raises: RefusedError where that is no condition."""
+        """Compile a delete of the objects that pass *where*. Raises: RefusedError if that is not a condition."""
         if isinstance(where, bool):
             raise RefusedError("A delete without a condition was refused before it was sent.")
         return Drop(

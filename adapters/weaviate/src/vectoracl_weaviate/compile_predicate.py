@@ -223,7 +223,7 @@ class Compiler:
         return keyword(self._properties.present, known(name, kind)[not present])
 
     def _steady(self, where: Compiled) -> bool:
-        """Tell whether no conjunction in *where* joins two things that can change."""
+        """Return whether no conjunction in *where* joins two things that can change."""
         if isinstance(where, bool):
             return True
         if where.operator == Filters.OPERATOR_AND and sum(not self._lasts(one) for one in where.filters) > 1:
@@ -231,7 +231,7 @@ class Compiler:
         return all(self._steady(one) for one in where.filters)
 
     def _lasts(self, where: Compiled) -> bool:
-        """Tell whether *where* reads only what never changes of an object."""
+        """Return whether *where* reads only what never changes of an object."""
         if isinstance(where, bool):
             return True
         if where.filters:

@@ -76,7 +76,7 @@ class Properties(Model):
     def _distinct(self) -> Properties:
         names = [name.lower() for name in self.model_dump().values()]
         if len(set(names)) != len(names):
-            raise ValueError("two properties have the same name; case does not tell them apart")
+            raise ValueError("two properties have the same name (case is ignored)")
         return self
 
 

@@ -79,7 +79,7 @@ class Decoder:
         return made
 
     def strange(self, one: Any, fields: Iterable[str]) -> bool:
-        """Tell whether the writer of *one* did not know one of *fields* as what it is here."""
+        """Return whether the writer of *one* did not know one of *fields* as what it is here."""
         marks: frozenset[Any] | None = None
         for name in fields:
             if marks is None:
@@ -156,8 +156,8 @@ class Decoder:
     def tag(self, one: Any) -> Tag:
         """Return the object's tag.
 
-        Raises: StoreError where it has none; ScopeViolationError where the id is not the one of this tag: somebody
-        else than the adapter wrote the object, or rewrote its tag.
+        Raises: StoreError if it has none; ScopeViolationError if the id does not match the tag, which means that
+        another program wrote the object or changed its tag.
         """
         keys, fields = self._keys, one.properties.non_ref_props.fields
         try:

@@ -62,9 +62,9 @@ _OPTIONS = [
     # A server that comes back is found again soon; the default waits up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # How long an attempt to connect may take, also one that nobody answers.
+    # The time limit of an attempt to connect, also without any answer.
     ("grpc.min_reconnect_backoff_ms", 3000),
-    # No probing of the line by pings of its own: requests are small, and a probe is traffic that nobody asked for.
+    # No bandwidth probing by pings: requests are small, and probes are additional traffic.
     ("grpc.http2.bdp_probe", 0),
     # Not shared with other channels of the process: closing one has to close its connection.
     ("grpc.use_local_subchannel_pool", 1),
@@ -224,7 +224,7 @@ class _Process(OneProcess):
         self._at = 0  # which of the addresses is asked: the next one, when it does not answer
 
     def _moved(self, at: int, failed: VectorACLError, deadline: float) -> bool:
-        """Turn to the next address where the one *at* did not answer; tell whether *failed* can be asked there."""
+        """Switch to the next address if the one at *at* did not answer; return whether to retry *failed* there."""
         number = len(self._config.addresses)
         if (
             number == 1
@@ -313,7 +313,7 @@ class WeaviatePort(_Process):
             at = self._at
             try:
                 return self._once(self._lines[at], request, max(deadline - time.monotonic(), 1e-6))
-            except Exception as error:  # noqa: BLE001 - raised as ours, below
+            except Exception as error:  # noqa: BLE001 - mapped and raised below
                 failed = self._failed(error, request, at)
             if not self._moved(at, failed, deadline):
                 break
@@ -370,7 +370,7 @@ class AsyncWeaviatePort(_Process):
             at = self._at
             try:
                 return await self._once(at, request, max(deadline - time.monotonic(), 1e-6))
-            except Exception as error:  # noqa: BLE001 - raised as ours, below
+            except Exception as error:  # noqa: BLE001 - mapped and raised below
                 failed = self._failed(error, request, at)
             if not self._moved(at, failed, deadline):
                 break
@@ -427,7 +427,7 @@ class Administrator:
                 return absent
             _done(answer, write=method != "GET")
             return answer.json() if answer.content else None
-        except Exception as error:  # noqa: BLE001 - raised as ours, below
+        except Exception as error:  # noqa: BLE001 - mapped and raised below
             failed = mapped(error, write=method != "GET", debug=self._debug, at=self._at)
         raise failed
 

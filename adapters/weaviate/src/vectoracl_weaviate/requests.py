@@ -61,7 +61,7 @@ class Put(Request[None]):
 
     @property
     def writes(self) -> bool:
-        """It does."""
+        """Always true."""
         return True
 
 
@@ -74,7 +74,7 @@ class Drop(Request[Dropped]):
 
     @property
     def writes(self) -> bool:
-        """It does."""
+        """Always true."""
         return True
 
 
@@ -89,13 +89,13 @@ class Merge(Request[bool]):
 
     @property
     def writes(self) -> bool:
-        """It does."""
+        """Always true."""
         return True
 
 
 @dataclass(frozen=True, slots=True)
 class State(Request[TenantState | None]):
-    """Return whether one tenant is served; None: there is no such tenant."""
+    """Return the state of one tenant; None if it does not exist."""
 
     partition: str | None
     tenant: str
@@ -118,7 +118,7 @@ class Describe(Request[Mapping[str, Any] | None]):
 
 @dataclass(frozen=True, slots=True)
 class About(Request[Mapping[str, Any]]):
-    """Read what the server says of itself."""
+    """Read the server's description of itself."""
 
     partition: None = None
 
