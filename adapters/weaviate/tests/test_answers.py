@@ -137,7 +137,7 @@ class _Meeting:
             said, self.said = self.said, ""
             if self.does:
                 self.inner.ask(method, path, body)
-            raise answers.error_of(answers.meant(said), write=True)
+            raise answers.error_of(answers.answer_for(said), write=True)
         return self.inner.ask(method, path, body, **more)
 
 
@@ -177,7 +177,7 @@ class _Behind:
 
     def execute(self, request, timeout):
         if isinstance(request, Find | Tally):
-            raise answers.error_of(answers.meant("could not find class Test in schema"), write=False)
+            raise answers.error_of(answers.answer_for("could not find class Test in schema"), write=False)
         return self.inner.execute(request, timeout)
 
 

@@ -185,7 +185,7 @@ def test_a_tag_that_somebody_rewrote_is_a_violation(store):
 def judged(changes: Any = None, about: Any = None, **settings: Any) -> set[str]:
     config = WeaviateConfig(url=settings.pop("url", "http://localhost"), dimension=2, **settings)
     body = schema.collection(config, {})
-    looked = posture.Looked({**body, **(changes or {})}, about or {"version": "1.39.0"}, {})
+    looked = posture.Snapshot({**body, **(changes or {})}, about or {"version": "1.39.0"}, {})
     return {one.rule.id for one in posture.judge(config, {}, looked).findings}
 
 
@@ -225,7 +225,9 @@ CONFIG_ONLY = {"action": "read_collections", "collections": {"collection": "Vect
 )
 def test_what_keys_may_do(own, tenants, expected):
     config = WeaviateConfig(url="http://localhost", dimension=2, tenant_keys="keys.json")
-    looked = posture.Looked(schema.collection(config, {}), {"version": "1.39.0"}, {None: own, "t_acme": tenants}, (), 1)
+    looked = posture.Snapshot(
+        schema.collection(config, {}), {"version": "1.39.0"}, {None: own, "t_acme": tenants}, (), 1
+    )
     made = posture.judge(config, {}, looked)
     assert {one.rule.id for one in made.findings} == expected
     assert made.grade == ("engine" if expected else "credential")

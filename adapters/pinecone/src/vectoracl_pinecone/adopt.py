@@ -28,7 +28,7 @@ from vectoracl_pinecone.adapter import PineconeAdapter
 from vectoracl_pinecone.compile import NO_VERSION, PineconeCompiler
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.names import DEFAULT_NAMESPACE, document_prefix, id_of, tenant_of
-from vectoracl_pinecone.pages import taken_apart
+from vectoracl_pinecone.pages import parts_of
 from vectoracl_pinecone.requests import Describe, Match, Page, SourceIds, SourceRows
 
 EVERY_NAMESPACE = "*"
@@ -190,7 +190,7 @@ class Adoption(adoption_template.Adoption[Item, Match]):
         found = set()
         for document in sorted({record.tag.document for record in records}):
             ids = run(self._adapter.listed(tenant, document_prefix(document)), {"store": self._port})
-            if any(taken_apart(one).generation for one in ids):
+            if any(parts_of(one).generation for one in ids):
                 found.add(document)
         return found
 

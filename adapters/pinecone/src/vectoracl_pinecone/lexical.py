@@ -26,7 +26,7 @@ from vectoracl_pinecone.compile import NO_ROWS, PineconeCompiler, numbers
 from vectoracl_pinecone.compile_predicate import Compiled, every
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import Decoder
-from vectoracl_pinecone.pages import Pages, taken_apart, too_many_conflicts
+from vectoracl_pinecone.pages import Pages, parts_of, too_many_conflicts
 from vectoracl_pinecone.requests import Match, Query
 
 DEPTH = 99
@@ -46,7 +46,7 @@ Ranked = list[tuple[float, str]]
 
 
 @dataclass(slots=True)
-class _Asked:
+class _SearchPlan:
     """One search, by the different words of the query and their places; `values`: vectors are included.
 
     `wordless` is whether a record of the scope was written without words; None until that was looked for.
@@ -69,7 +69,7 @@ class _Leg(NamedTuple):
     rows: dict[str, Match]
 
 
-class _Ask(NamedTuple):
+class _LegQuery(NamedTuple):
     """How a leg is asked for, to a depth; how its scores are read, and how far apart equal ones may be."""
 
     query: Callable[[int], Query]
@@ -91,62 +91,62 @@ class WordSearch:
         vector = numbers(query.vector) if isinstance(query, HybridQuery) else None
         where = self._compile.scope(operation.scope, operation.where)
         words, indices = frozenset(words_.words(query.text)), words_.token_indices(query.text)
-        asked = _Asked(operation.partition, where, words, indices, vector, "vector" in operation.include)
-        if where is NO_ROWS or (not asked.places and vector is None):
+        plan = _SearchPlan(operation.partition, where, words, indices, vector, "vector" in operation.include)
+        if where is NO_ROWS or (not plan.places and vector is None):
             return Found([])
         for _ in range(_ROUNDS):
-            best, known, cut = yield from self._best(operation, asked)
-            rows = yield from self._rows(asked, [id_ for _, id_ in best], known)
+            best, known, cut = yield from self._best(operation, plan)
+            rows = yield from self._rows(plan, [id_ for _, id_ in best], known)
             if rows is not None:
                 break  # else a document was replaced or deleted between the ranking and its rows
         else:
             raise too_many_conflicts()
-        shortfall = _WORDLESS if asked.wordless else None
+        shortfall = _WORDLESS if plan.wordless else None
         if shortfall is None and cut:
             shortfall = _CUT
         if shortfall is None and self._config.check_complete:
             found = [(self._decode.tag(rows[id_]).document, id_) for _, id_ in best]
-            shortfall = yield from self._shortfall(operation, asked, found)
+            shortfall = yield from self._shortfall(operation, plan, found)
         hits = self._decode.scored([(score, rows[id_]) for score, id_ in best], operation.include)
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
         return Found(hits, shortfall is None, shortfall)
 
-    def _rows(self, asked: _Asked, ids: Sequence[str], known: dict[str, Match]) -> Flow[dict[str, Match] | None]:
+    def _rows(self, plan: _SearchPlan, ids: Sequence[str], known: dict[str, Match]) -> Flow[dict[str, Match] | None]:
         """Return the whole records of *ids*, asked for inside the scope again; None if one was deleted or rewritten."""
         wanted = [one for one in ids if one not in known]
-        rows = yield from self._pages.rows(asked.partition, wanted, asked.where, values=asked.values)
+        rows = yield from self._pages.rows(plan.partition, wanted, plan.where, values=plan.values)
         if len(rows) != len(wanted):
             return None
         found = {**known, **{row.id: row for row in rows}}
-        if wanted or len(ids) > self._compile.per_reply(values=asked.values):  # else all came in one request
-            same = yield from self._pages.one_moment(asked.partition, [found[id_] for id_ in ids])
+        if wanted or len(ids) > self._compile.per_reply(values=plan.values):  # else all came in one request
+            same = yield from self._pages.one_moment(plan.partition, [found[id_] for id_ in ids])
             return found if same else None
         return found
 
-    def _shortfall(self, operation: Search, asked: _Asked, found: Sequence[tuple[str, str]]) -> Flow[str | None]:
+    def _shortfall(self, operation: Search, plan: _SearchPlan, found: Sequence[tuple[str, str]]) -> Flow[str | None]:
         """Return why there are fewer hits than there could be, if there are: the index is asked for any other."""
         for others in self._compile.missing(operation, found):
-            rest = every([asked.where, others])
-            if asked.vector is not None:
-                more = yield from self._compile.query(asked.partition, rest, 1, asked.vector)
+            rest = every([plan.where, others])
+            if plan.vector is not None:
+                more = yield from self._compile.query(plan.partition, rest, 1, plan.vector)
             else:
-                rest = every([rest, self._compile.holds(asked.places)])
-                more = yield from self._compile.by_words(asked.partition, rest, 1, asked.places)
+                rest = every([rest, self._compile.holds(plan.places)])
+                more = yield from self._compile.by_words(plan.partition, rest, 1, plan.places)
             if more:
                 return _SHORT
         return None
 
     # Legs
 
-    def _best(self, operation: Search, asked: _Asked) -> Flow[tuple[Ranked, dict[str, Match], bool]]:
+    def _best(self, operation: Search, plan: _SearchPlan) -> Flow[tuple[Ranked, dict[str, Match], bool]]:
         """Return the best records, those that were read whole, and whether legs were cut before there were enough."""
         most = self._config.max_k
-        limit = min(most, operation.k if asked.vector is None else max(operation.k, DEPTH))
+        limit = min(most, operation.k if plan.vector is None else max(operation.k, DEPTH))
         while True:
-            legs = yield from self._legs(asked, limit)
+            legs = yield from self._legs(plan, limit)
             cut = not all(leg.whole for leg in legs)
-            order = legs[0].ranked if asked.vector is None else _fused(legs)
+            order = legs[0].ranked if plan.vector is None else _fused(legs)
             best = _kept(order, operation)
             enough = _enough(best, operation)
             if enough or not cut or limit == most:
@@ -154,41 +154,41 @@ class WordSearch:
                 return best, known, not enough and cut
             limit = min(most, limit * _DEEPER)
 
-    def _legs(self, asked: _Asked, limit: int) -> Flow[list[_Leg]]:
+    def _legs(self, plan: _SearchPlan, limit: int) -> Flow[list[_Leg]]:
         """Return each leg at least *limit* deep, and not cut inside a tie. First requests go side by side."""
-        compiled, partition = self._compile, asked.partition
-        holders = every([asked.where, compiled.holds(asked.places)])
-        size = compiled.per_reply(values=asked.values)
+        compiled, partition = self._compile, plan.partition
+        holders = every([plan.where, compiled.holds(plan.places)])
+        size = compiled.per_reply(values=plan.values)
 
         def by_vector(top: int) -> Query:
-            return compiled.query(partition, asked.where, top, asked.vector)
+            return compiled.query(partition, plan.where, top, plan.vector)
 
         def by_words(top: int) -> Query:
             rows = top <= size
-            return compiled.by_words(partition, holders, top, asked.places, rows=rows, values=rows and asked.values)
+            return compiled.by_words(partition, holders, top, plan.places, rows=rows, values=rows and plan.values)
 
-        asks = [] if asked.vector is None else [_Ask(by_vector, self._decode.score, 0.0)]
-        if asked.places:
-            asks.append(_Ask(by_words, float, _ROUNDING))
+        asks = [] if plan.vector is None else [_LegQuery(by_vector, self._decode.score, 0.0)]
+        if plan.places:
+            asks.append(_LegQuery(by_words, float, _ROUNDING))
         top = min(limit + 1, self._config.max_k)
         first = [ask.query(top) for ask in asks]
-        if asked.wordless is None and asked.places and self._config.check_complete:
-            first.append(compiled.query(partition, every([asked.where, compiled.wordless()]), 1))
+        if plan.wordless is None and plan.places and self._config.check_complete:
+            first.append(compiled.query(partition, every([plan.where, compiled.wordless()]), 1))
         replies = yield from together(*first)
         if len(first) > len(asks):
-            asked.wordless = bool(replies[-1])
+            plan.wordless = bool(replies[-1])
         legs = []
         for ask, reply in zip(asks, replies, strict=False):
             matches, whole = yield from self._deep(ask, reply, top, limit)
             if ask.query is by_words:
-                legs.append((yield from self._scored(asked, holders, matches, limit, whole=whole)))
+                legs.append((yield from self._scored(plan, holders, matches, limit, whole=whole)))
             else:
                 ranked = sorted(((score, one.id) for score, one in matches), key=_order)
                 legs.append(_Leg(ranked[:limit], whole and len(ranked) <= limit, {}))
         return legs
 
     def _deep(
-        self, ask: _Ask, reply: Sequence[Match], top: int, limit: int
+        self, ask: _LegQuery, reply: Sequence[Match], top: int, limit: int
     ) -> Flow[tuple[list[tuple[float, Match]], bool]]:
         """Read on while the cut at *limit* may be inside a tie; return what is not behind it, and whether it is all."""
         most = self._config.max_k
@@ -205,25 +205,25 @@ class WordSearch:
             reply = yield from ask.query(top)
 
     def _scored(
-        self, asked: _Asked, holders: Compiled, matches: Sequence[tuple[float, Match]], limit: int, *, whole: bool
+        self, plan: _SearchPlan, holders: Compiled, matches: Sequence[tuple[float, Match]], limit: int, *, whole: bool
     ) -> Flow[_Leg]:
         """Return the leg by words: its records are read whole, and scored by their texts."""
         known = {one.id: one for _, one in matches if one.metadata}
         missing = [one.id for _, one in matches if one.id not in known]
-        for row in (yield from self._pages.rows(asked.partition, missing, holders, values=asked.values)):
+        for row in (yield from self._pages.rows(plan.partition, missing, holders, values=plan.values)):
             known[row.id] = row
-        scores = {id_: words_.score(asked.words, self._decode.text(row)) for id_, row in known.items()}
+        scores = {id_: words_.score(plan.words, self._decode.text(row)) for id_, row in known.items()}
         ranked = sorted(((one, id_) for id_, one in scores.items() if one > 0), key=_order)
         return _Leg(ranked[:limit], whole and len(ranked) <= limit, known)
 
 
-def _place(id_: str) -> tuple[str, str]:
-    found = taken_apart(id_)
+def _names_of(id_: str) -> tuple[str, str]:
+    found = parts_of(id_)
     return found.document, found.chunk
 
 
 def _order(one: tuple[float, str]) -> tuple[float, str, str]:
-    return (-one[0], *_place(one[1]))
+    return (-one[0], *_names_of(one[1]))
 
 
 def _fused(legs: Sequence[_Leg]) -> Ranked:
@@ -235,7 +235,7 @@ def _fused(legs: Sequence[_Leg]) -> Ranked:
 def _groups(ranked: Ranked) -> dict[str, Ranked]:
     groups: dict[str, Ranked] = {}
     for one in ranked:
-        groups.setdefault(_place(one[1])[0], []).append(one)
+        groups.setdefault(_names_of(one[1])[0], []).append(one)
     return groups
 
 

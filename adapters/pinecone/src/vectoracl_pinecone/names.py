@@ -94,7 +94,7 @@ def unused_namespace(prefix: str) -> str:
     return f"{prefix}nobody-"
 
 
-def about(prefix: str) -> str:
+def about_namespace(prefix: str) -> str:
     """Return the namespace of the store's notes about itself, which no tenant has for the same reason."""
     return f"{prefix}about-"
 

@@ -23,7 +23,7 @@ from vectoracl_pinecone.names import Parts, name_part, parts
 from vectoracl_pinecone.requests import Match
 
 ROUNDS = 6
-_SIDE_BY_SIDE = 64
+_CONCURRENT = 64
 _REMEMBERED = 4096
 _TIMES = 64
 """How many times of writing one filter asks for."""
@@ -70,8 +70,8 @@ class Pages:
             for some in _slices(ids, MAX_IDS)
         ]
         kept: set[str] = set()
-        for start in range(0, len(asked), _SIDE_BY_SIDE):
-            for matches in (yield from together(*asked[start : start + _SIDE_BY_SIDE])):
+        for start in range(0, len(asked), _CONCURRENT):
+            for matches in (yield from together(*asked[start : start + _CONCURRENT])):
                 kept.update(match.id for match in matches)
         return [one for one in ids if one in kept]
 
@@ -86,8 +86,8 @@ class Pages:
             for some in _slices(ids, self._compile.per_reply(values=values))
         ]
         found: list[Match] = []
-        for start in range(0, len(asked), _SIDE_BY_SIDE):
-            for matches in (yield from together(*asked[start : start + _SIDE_BY_SIDE])):
+        for start in range(0, len(asked), _CONCURRENT):
+            for matches in (yield from together(*asked[start : start + _CONCURRENT])):
                 found.extend(matches)
         return found
 
@@ -261,7 +261,7 @@ def _stamps(pairs: Sequence[tuple[float, str]]) -> Iterator[dict[float, list[str
         yield part
 
 
-def taken_apart(id_: str) -> Parts:
+def parts_of(id_: str) -> Parts:
     """Return the parts of an id. Raises: StoreError for one that is not of our form."""
     found = parts(id_)
     if found is None:
@@ -270,12 +270,12 @@ def taken_apart(id_: str) -> Parts:
 
 
 def _cut(id_: str) -> bool:
-    return taken_apart(id_).cut
+    return parts_of(id_).cut
 
 
 def _before(id_: str, after: Position | None) -> bool:
     """Return whether an id comes at or before *after*, if the id alone shows it."""
-    found = taken_apart(id_)
+    found = parts_of(id_)
     if after is None or found.cut:
         return False
     document, chunk = name_part(after.document), name_part(after.chunk)

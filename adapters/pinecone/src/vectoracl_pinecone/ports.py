@@ -334,11 +334,11 @@ class PineconePort(_Process):
         config = self._config
         host = config.host
         if host is None or (config.kind is None and config.index is not None):
-            found = _made(lambda: _described(config, self._arguments()), self._server.control, debug=self._debug)
+            found = _new_client(lambda: _described(config, self._arguments()), self._server.control, debug=self._debug)
             host = host or found.host
             self._kind = config.kind or documents.kind_of(found)
         made = lambda: Index(host=host, **self._arguments())  # noqa: E731 - made where its errors are mapped
-        return _made(made, self._server.data, debug=self._debug)  # type: ignore[no-any-return]
+        return _new_client(made, self._server.data, debug=self._debug)  # type: ignore[no-any-return]
 
     @property
     def host(self) -> str:
@@ -406,7 +406,7 @@ class AsyncPineconePort(_Process):
                     host = host or found.host
                     self._kind = config.kind or documents.kind_of(found)
                 make = lambda: AsyncIndex(host=host or "", **self._arguments())  # noqa: E731 - made where its errors are mapped
-                made: AsyncIndex = _made(make, self._server.data, debug=self._debug)
+                made: AsyncIndex = _new_client(make, self._server.data, debug=self._debug)
                 bounded(made)
                 self._server = server_of(config, host)
                 self._index = made
@@ -499,7 +499,7 @@ def create(config: PineconeConfig, base: Path, step: CreateIndex, *, debug: bool
         raise failed
 
 
-def _made(make: Callable[[], Any], at: Address, *, debug: bool) -> Any:
+def _new_client(make: Callable[[], Any], at: Address, *, debug: bool) -> Any:
     """Return a new client. Its errors are mapped to errors without its arguments."""
     try:
         with warnings.catch_warnings():

@@ -16,7 +16,7 @@ from vectoracl.adapter_api.posture import Finding, Posture, Rule
 from vectoracl.errors import StoreError
 from vectoracl_pinecone import rules
 from vectoracl_pinecone.config import PineconeConfig
-from vectoracl_pinecone.names import about
+from vectoracl_pinecone.names import about_namespace
 from vectoracl_pinecone.requests import (
     DefaultNamespaceProbe,
     MayRank,
@@ -89,7 +89,7 @@ def kept_embedder(config: PineconeConfig) -> Flow[str | None]:
     """Return the embedder that the index keeps, in a record outside of all tenants' namespaces."""
     direction = [1.0] + [0.0] * (config.dimension - 1)
     try:
-        found = yield from Query(None, about(config.namespace_prefix), direction, 1, None, metadata=True)
+        found = yield from Query(None, about_namespace(config.namespace_prefix), direction, 1, None, metadata=True)
     except StoreError as error:
         if error.code not in ("not_provisioned", "rejected"):
             raise
@@ -102,7 +102,9 @@ def keeping(config: PineconeConfig, embedder: str) -> Put:
     """Return the request that stores *embedder* in that record."""
     line = store_notes.written(None, {store_notes.EMBEDDER: embedder})
     direction = [1.0] + [0.0] * (config.dimension - 1)
-    return Put(None, about(config.namespace_prefix), (Record(ABOUT, direction, {config.keys.metadata: line}),))
+    return Put(
+        None, about_namespace(config.namespace_prefix), (Record(ABOUT, direction, {config.keys.metadata: line}),)
+    )
 
 
 ABOUT = "about"

@@ -43,11 +43,11 @@ from vectoracl_pinecone.compile_predicate import Compiled, every
 from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import ADAPTER
 from vectoracl_pinecone.names import document_prefix, id_of, name_part
-from vectoracl_pinecone.pages import Pages, taken_apart, too_many_conflicts
+from vectoracl_pinecone.pages import Pages, parts_of, too_many_conflicts
 from vectoracl_pinecone.requests import Done, Put
 
 ROUNDS = 6
-_SIDE_BY_SIDE = 64
+_CONCURRENT = 64
 _FEW_DOCUMENTS = 4
 _MOST = 10_000
 
@@ -151,10 +151,10 @@ class Writer:
             where = every([self._compile.documents(documents), self._compile.later()])
             later = yield from self._compile.query(partition, where, _MOST)
             if len(later) < _MOST:  # a full reply may hide a document behind the records of another
-                names = {taken_apart(match.id).document for match in later}
+                names = {parts_of(match.id).document for match in later}
                 documents = [one for one in documents if name_part(one) in names]
-        for start in range(0, len(documents), _SIDE_BY_SIDE):
-            some = documents[start : start + _SIDE_BY_SIDE]
+        for start in range(0, len(documents), _CONCURRENT):
+            some = documents[start : start + _CONCURRENT]
             pages = yield from together(
                 *(self._compile.listing(partition, document_prefix(document)) for document in some)
             )
@@ -162,7 +162,7 @@ class Writer:
                 ids = [match.id for match in page.matches]
                 if page.token is not None:
                     ids = yield from self._pages.ids(partition, document_prefix(document))
-                found[document] = max((taken_apart(one).generation for one in ids), default=0)
+                found[document] = max((parts_of(one).generation for one in ids), default=0)
         return found
 
     def _any(self, partition: str, ids: Sequence[str], where: Compiled) -> Flow[bool]:
@@ -204,7 +204,7 @@ class Writer:
                     yield from self._remove_all(partition, old, own)
                     return 0
                 # Never 0, also of a document that is not there: that is where an upsert writes which sees none either.
-                generation = max((taken_apart(one).generation for one in old), default=0) + step
+                generation = max((parts_of(one).generation for one in old), default=0) + step
                 records = at_generation(operation.records, generation)
                 puts = self._puts(partition, records, version)
                 yield from self._write(partition, puts, self._compile.written(records[-1], version))
@@ -218,7 +218,7 @@ class Writer:
                     return len(records)
                 # Listed again: another replacement may have finished a lower generation in the meantime.
                 now = yield from self._pages.ids(partition, document_prefix(document))
-                below = [one for one in now if taken_apart(one).generation < generation]
+                below = [one for one in now if parts_of(one).generation < generation]
                 if (yield from self._any(partition, below, outside)):
                     taken, mine = mine, []
                     yield from self._remove(partition, taken, ALL_ROWS)
@@ -248,7 +248,7 @@ class Writer:
         found = yield from self._compile.query(partition, rival, 1)
         if not found:
             return None
-        if taken_apart(found[0].id).generation == generation:
+        if parts_of(found[0].id).generation == generation:
             found = yield from self._compile.query(partition, self._compile.newer({document: generation}), 1)
         return "newer" if found else "same"
 
@@ -313,7 +313,7 @@ class Writer:
             found.update(dict.fromkeys(ids))
         for document, chunks in pairs.items():
             ids = yield from self._pages.ids(partition, document_prefix(document))
-            found.update(dict.fromkeys(one for one in ids if taken_apart(one).chunk in chunks))
+            found.update(dict.fromkeys(one for one in ids if parts_of(one).chunk in chunks))
         return list(found)
 
     def _remove(self, partition: str, ids: Sequence[str], where: Compiled) -> Flow[None]:

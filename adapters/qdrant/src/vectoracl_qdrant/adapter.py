@@ -25,7 +25,7 @@ from vectoracl_qdrant.lexical import WordSearch
 from vectoracl_qdrant.pages import Pages
 from vectoracl_qdrant.requests import Tenants
 from vectoracl_qdrant.schema import query_limit
-from vectoracl_qdrant.versions import AGAIN, ROUNDS, Versions, too_many_conflicts
+from vectoracl_qdrant.versions import ROUNDS, SHORT_ANSWER_TRIES, Versions, too_many_conflicts
 from vectoracl_qdrant.writes import Writer
 
 _SHORT = "the vector index returned fewer hits than the scope has"
@@ -67,7 +67,7 @@ class QdrantAdapter:
             return (yield from compiled.search(operation, query, where))
 
         shortfall = None
-        for _ in range(AGAIN):
+        for _ in range(SHORT_ANSWER_TRIES):
             points = yield from self._versions.steady(operation.partition, ask)
             if self.config.local:
                 break

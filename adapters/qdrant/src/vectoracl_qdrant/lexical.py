@@ -24,7 +24,7 @@ from vectoracl_qdrant.compile_predicate import Compiled
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.decode import Decoder
 from vectoracl_qdrant.pages import Pages
-from vectoracl_qdrant.versions import AGAIN, ROUNDS, Versions, too_many_conflicts
+from vectoracl_qdrant.versions import ROUNDS, SHORT_ANSWER_TRIES, Versions, too_many_conflicts
 
 DEPTH = 100
 """How deep each leg of a hybrid query is read at least, in hits."""
@@ -84,7 +84,7 @@ class WordSearch:
             shortfall = _CUT if state["cut"] else None
             if vector is not None and shortfall is None:
                 shortfall = yield from self._shortfall(operation, scope, [point for _, point in best])
-                if shortfall is not None and turn < AGAIN:
+                if shortfall is not None and turn < SHORT_ANSWER_TRIES:
                     continue  # see `adapter.QdrantAdapter.search`
             break
         else:

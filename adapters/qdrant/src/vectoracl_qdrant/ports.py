@@ -318,8 +318,8 @@ class QdrantPort(_Process):
         super().__init__(config, debug=debug)
         self._own = client is None
         self._server = server_of(config, given=client is not None)
-        _check_given(config, client)
-        self._client = client or _made(lambda: QdrantClient(**connect_arguments(config, base)), debug=debug)
+        _check_passed_client(config, client)
+        self._client = client or _new_client(lambda: QdrantClient(**connect_arguments(config, base)), debug=debug)
 
     def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request*."""
@@ -358,8 +358,8 @@ class AsyncQdrantPort(_Process):
         super().__init__(config, debug=debug)
         self._own = client is None
         self._server = server_of(config, given=client is not None)
-        _check_given(config, client)
-        self._client = client or _made(lambda: AsyncQdrantClient(**connect_arguments(config, base)), debug=debug)
+        _check_passed_client(config, client)
+        self._client = client or _new_client(lambda: AsyncQdrantClient(**connect_arguments(config, base)), debug=debug)
 
     async def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request*."""
@@ -381,7 +381,7 @@ class AsyncQdrantPort(_Process):
                 await self._client.close()
 
 
-def _check_given(config: QdrantConfig, client: object) -> None:
+def _check_passed_client(config: QdrantConfig, client: object) -> None:
     """Refuse a setting that has no effect on a client that was passed. Raises: ConfigError."""
     if client is not None and config.ca_file is not None:
         raise ConfigError(
@@ -390,7 +390,7 @@ def _check_given(config: QdrantConfig, client: object) -> None:
         )
 
 
-def _made(make: Callable[[], Any], *, debug: bool) -> Any:
+def _new_client(make: Callable[[], Any], *, debug: bool) -> Any:
     """Return a new client. Its errors are mapped to errors without its arguments."""
     try:
         with warnings.catch_warnings():
@@ -431,9 +431,9 @@ class Administrator:
             collections[0] = found.get(self._config.collection, self._config.collection)
 
         def process(client: QdrantClient) -> None:
-            told = client.http.service_api.telemetry(details_level=0).result
-            if told is not None and told.id:
-                servers.append(f"process {told.id}")
+            telemetry = client.http.service_api.telemetry(details_level=0).result
+            if telemetry is not None and telemetry.id:
+                servers.append(f"process {telemetry.id}")
 
         for look in (aliases, process):
             with suppress(StoreError):  # a key may have no right to it

@@ -41,25 +41,25 @@ from vectoracl_qdrant.pages import Pages
 from vectoracl_qdrant.requests import Order, Scroll
 
 ROUNDS = 6
-AGAIN = 3
+SHORT_ANSWER_TRIES = 3
 """How often a short answer of a server is asked for before it is taken for what there is."""
-_SIDE_BY_SIDE = 64
+_CONCURRENT = 64
 _HEADLESS_MARK = re.compile(r"\d+:")
 Ask = Callable[[Compiled], Flow[Sequence[Any]]]
 Version = tuple[str, int, str]
 """A document, and a generation and the name of a version of it."""
 Stamp = tuple[str, float | None]
 """A point's id, and when it was written."""
-Seen = dict[tuple[int, str], str | None]
+VersionMarks = dict[tuple[int, str], str | None]
 """The existing versions of one document, with a mark of each."""
 
 
-class Looked(NamedTuple):
+class DocumentState(NamedTuple):
     """The state of a document before a write: its head (real or derived), and the next generation."""
 
     head: Head
     next: int
-    probed: tuple[Any, ...]
+    probe_replies: tuple[Any, ...]
 
 
 class Versions:
@@ -87,10 +87,10 @@ class Versions:
             if stale:
                 hidden |= stale
                 continue
-            wrongly = (yield from self._published(partition, hidden)) if hidden else frozenset()
-            if not wrongly:
+            republished = (yield from self._published(partition, hidden)) if hidden else frozenset()
+            if not republished:
                 return points
-            hidden -= wrongly
+            hidden -= republished
         raise too_many_conflicts()
 
     def missed(self, operation: Search, scope: Compiled, points: Sequence[Point]) -> Flow[bool]:
@@ -175,19 +175,21 @@ class Versions:
 
     def stale(self, partition: str, points: Iterable[Point]) -> Flow[frozenset[Version]]:
         """Return the versions among *points* that are not published; asks only where a write left marks."""
-        found: dict[str, Seen] = {}
+        found: dict[str, VersionMarks] = {}
         for point in points:
             document, generation, version, mark = self.of(point)
             seen = found.setdefault(document, {})
             seen[generation, version] = seen.get((generation, version)) or mark
-        loud = {document: seen for document, seen in found.items() if not _quiet(seen)}
-        if not loud:
+        unsettled = {document: seen for document, seen in found.items() if not _is_settled(seen)}
+        if not unsettled:
             return frozenset()
-        heads = yield from self._heads(partition, loud)
-        heads.update((yield from self._headless(partition, {one: loud[one] for one in loud if one not in heads})))
+        heads = yield from self._heads(partition, unsettled)
+        heads.update(
+            (yield from self._headless(partition, {one: unsettled[one] for one in unsettled if one not in heads}))
+        )
         return frozenset(
             (document, generation, version)
-            for document, seen in loud.items()
+            for document, seen in unsettled.items()
             for generation, version in seen
             if document not in heads or not heads[document].shows(generation, version)
         )
@@ -221,7 +223,7 @@ class Versions:
         found = yield from self._heads(partition, [document])
         return found.get(document, Head())
 
-    def look(self, partition: str, document: str, *more: Scroll) -> Flow[Looked]:
+    def look(self, partition: str, document: str, *more: Scroll) -> Flow[DocumentState]:
         """Look at one document before it is replaced; *more* is asked at the same time."""
         where = self._compile.rows(partition, self._compile.documents([document]))
         assert where is not None
@@ -230,10 +232,10 @@ class Versions:
         if replies[0].points:
             head = self.heads.decode(replies[0].points[0])
             if head.generation >= 0:
-                return Looked(head, head.generation + 1, replies[3:])
+                return DocumentState(head, head.generation + 1, replies[3:])
         else:
             head = (yield from self._headless(partition, {document: seen} if seen else {})).get(document, Head())
-        return Looked(head, 1 + max((head.generation, *(generation for generation, _ in seen))), replies[3:])
+        return DocumentState(head, 1 + max((head.generation, *(generation for generation, _ in seen))), replies[3:])
 
     def current(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, Head]]:
         """Return the real or derived head of each of *documents*; for most it is generation 0."""
@@ -258,7 +260,7 @@ class Versions:
 
     # Documents without
 
-    def _headless(self, partition: str, found: Mapping[str, Seen]) -> Flow[dict[str, Head]]:
+    def _headless(self, partition: str, found: Mapping[str, VersionMarks]) -> Flow[dict[str, Head]]:
         """Return derived heads for documents without one, from their versions in *found*."""
         marks = {mark for seen in found.values() for mark in seen.values() if mark and _HEADLESS_MARK.match(mark)}
         decided: set[str] = set()
@@ -272,11 +274,11 @@ class Versions:
         published = {document: _published(seen, decided) for document, seen in found.items()}
         return {document: Head(*place) for document, place in published.items() if place is not None}
 
-    def _ends(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, Seen]]:
+    def _ends(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, VersionMarks]]:
         """Return the oldest and the newest version of each existing document of *documents*."""
-        found: dict[str, Seen] = {}
-        for start in range(0, len(documents), _SIDE_BY_SIDE):
-            some = documents[start : start + _SIDE_BY_SIDE]
+        found: dict[str, VersionMarks] = {}
+        for start in range(0, len(documents), _CONCURRENT):
+            some = documents[start : start + _CONCURRENT]
             asked: list[Scroll] = []
             for document in some:
                 where = self._compile.rows(partition, self._compile.documents([document]))
@@ -296,8 +298,8 @@ class Versions:
             Scroll(partition, where, 1, self._compile.versions, order=Order(key, descending=True)),
         )
 
-    def _seen(self, replies: Iterable[Any]) -> Seen:
-        seen: Seen = {}
+    def _seen(self, replies: Iterable[Any]) -> VersionMarks:
+        seen: VersionMarks = {}
         for reply in replies:
             for point in reply.points:
                 _, generation, version, mark = self.of(point)
@@ -311,7 +313,7 @@ def too_many_conflicts() -> StoreError:
     return StoreError(text, code="replacing", adapter=ADAPTER, sent="no", retryable=True)
 
 
-def _quiet(seen: Seen) -> bool:
+def _is_settled(seen: VersionMarks) -> bool:
     """Return whether there is one version and no mark. Unnamed versions are distinguished by generation."""
     if any(seen.values()):
         return False
@@ -321,7 +323,7 @@ def _quiet(seen: Seen) -> bool:
     return all(Head(generation, version).shows(*one) for one in others)
 
 
-def _published(seen: Seen, decided: set[str]) -> tuple[int, str] | None:
+def _published(seen: VersionMarks, decided: set[str]) -> tuple[int, str] | None:
     """Return the published version without a head: the highest that is neither undecided nor unannounced."""
     announced: dict[int, bool] = {}
     for mark in seen.values():

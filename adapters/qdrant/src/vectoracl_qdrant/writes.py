@@ -170,7 +170,7 @@ class Writer:
         outside = compiled.rows(partition, name, none(scope))
         probe = () if outside is None else (Scroll(partition, outside, 1, compiled.versions),)
         looked = yield from self._versions.look(partition, document, *probe)
-        if any(page.points for page in looked.probed):
+        if any(page.points for page in looked.probe_replies):
             raise _denied("replace")
         if not operation.records:
             where = compiled.rows(partition, name, scope)

@@ -45,7 +45,7 @@ from vectoracl_weaviate.requests import Rights, Tenants, TenantState
 R = TypeVar("R")
 FIRST: Final[Number] = (0, NO_VERSION)
 _ROUNDS = 6
-_SIDE_BY_SIDE = 64
+_CONCURRENT = 64
 _GROUPS = 256
 """How many groups the server is asked for: its work grows with their square (10 s for 10,000 of them on 1.39)."""
 _SHORT = "the vector index returned fewer hits than the scope has"
@@ -89,7 +89,7 @@ _Marks = dict[Number, str]
 """The versions of one document, with the mark that was found on each ("" for none)."""
 
 
-def _quiet(marks: _Marks) -> bool:
+def _is_settled(marks: _Marks) -> bool:
     return len(marks) < 2 and not any(marks.values())
 
 
@@ -493,14 +493,14 @@ class WeaviateAdapter:
         for _ in range(_ROUNDS):
             seen = yield from ask(self._compile.only(published), published)
             found = _by_document(row.version for row in seen.rows)
-            loud = [name for name, marks in found.items() if not _quiet(marks)]
+            loud = [name for name, marks in found.items() if not _is_settled(marks)]
             if not loud and not published:
                 return seen.value
             now = yield from self._published(partition, {*loud, *published})
             if now == published:
                 return seen.value
             published = now
-        raise _restless()
+        raise _too_many_conflicts()
 
     def _published(self, partition: str, documents: Iterable[str]) -> Flow[dict[str, Number | None]]:
         """Return the published version of each of *documents*; None: it has none."""
@@ -535,7 +535,7 @@ class WeaviateAdapter:
             partition, every([compiled.documents(documents), compiled.replaced()]), compiled.places
         )
         found = _by_document(map(self._decode.version, objects))
-        loud = [name for name, marks in found.items() if not _quiet(marks)]
+        loud = [name for name, marks in found.items() if not _is_settled(marks)]
         numbers: dict[str, Number | None] = {name: max(marks) for name, marks in found.items()}
         if loud:
             yield from self._finish(partition, loud)
@@ -592,7 +592,7 @@ class WeaviateAdapter:
             yield from self._drop(partition, left)
             records = [record for record in records if record.tag.document in moved]
             numbers = now
-        raise _restless("unknown")
+        raise _too_many_conflicts("unknown")
 
     def _outside(self, partition: str, scope: Condition, base: Compiled) -> Flow[bool]:
         """Return whether an object that passes *base* does not match *scope*: each is read and compared."""
@@ -660,7 +660,7 @@ class WeaviateAdapter:
             superseded = published is not None and published > mine
             if not superseded:
                 yield from self._drop(partition, compiled.exactly(document, mine))
-                raise _restless("unknown")
+                raise _too_many_conflicts("unknown")
         if not superseded:
             yield from self._drop(partition, compiled.before(document, mine))
             yield from self._each([compiled.unmark(partition, one) for one in new[1:]])
@@ -673,8 +673,8 @@ class WeaviateAdapter:
 
     def _each(self, merges: Sequence[Any]) -> Flow[None]:
         """Apply *merges*, some of them concurrently; one whose object was deleted in the meantime does nothing."""
-        for start in range(0, len(merges), _SIDE_BY_SIDE):
-            yield from together(*merges[start : start + _SIDE_BY_SIDE])
+        for start in range(0, len(merges), _CONCURRENT):
+            yield from together(*merges[start : start + _CONCURRENT])
 
     def delete(self, operation: Delete) -> Flow[int | None]:
         """Delete by the filter where it cannot change of a row, else what was compared and is still as it was."""
@@ -709,7 +709,7 @@ class WeaviateAdapter:
             yield from self._finish(partition, pending)
             rows = yield from self._rows(partition, condition, base)
         found = _by_document(row.version for row in rows)
-        loud = [name for name, marks in found.items() if not _quiet(marks)]
+        loud = [name for name, marks in found.items() if not _is_settled(marks)]
         published: _Published = (yield from self._published(partition, loud)) if loud else {}
         for _ in range(_ROUNDS):
             left: list[str] = []
@@ -730,7 +730,7 @@ class WeaviateAdapter:
             rows = yield from self._rows(partition, condition, every([base, compiled.ids(left)]))
             if not rows:
                 return gone
-        raise _restless("unknown")
+        raise _too_many_conflicts("unknown")
 
     def _drop(self, partition: str, where: Compiled) -> Flow[int]:
         """Delete until nothing is left: the server deletes a limited, unknown number of objects per call."""
@@ -769,7 +769,7 @@ class WeaviateAdapter:
         return Found(sorted(hits, key=lambda hit: -hit.score)[:k])
 
 
-def _restless(sent: Literal["no", "unknown"] = "no") -> StoreError:
+def _too_many_conflicts(sent: Literal["no", "unknown"] = "no") -> StoreError:
     text = "A document was replaced repeatedly in the meantime; try again."
     return StoreError(text, code="replacing", adapter=ADAPTER, sent=sent, retryable=True)
 

@@ -153,11 +153,11 @@ _ANSWERS: Final[tuple[tuple[str, Answer], ...]] = (
 _COMPILED: Final = tuple((re.compile(pattern, re.IGNORECASE | re.DOTALL), answer) for pattern, answer in _ANSWERS)
 
 
-class ServerSaid(Exception):  # noqa: N818 - not a vectoracl error, but the cause of one
+class ServerMessage(Exception):  # noqa: N818 - not a vectoracl error, but the cause of one
     """The server's original text; it is only used as the cause of an error, with `debug_errors`."""
 
 
-def meant(details: str) -> Answer:
+def answer_for(details: str) -> Answer:
     """Return the answer that matches the server's text *details*; `UNKNOWN` if none does."""
     for pattern, answer in _COMPILED:
         if pattern.search(details):

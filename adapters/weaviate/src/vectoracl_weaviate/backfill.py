@@ -18,7 +18,7 @@ from vectoracl_weaviate.compile_predicate import Compiled, every
 from vectoracl_weaviate.decode import ADAPTER, Decoder
 from vectoracl_weaviate.requests import Find, Merge
 
-_SIDE_BY_SIDE = 64
+_CONCURRENT = 64
 _ROUNDS = 20
 
 
@@ -59,8 +59,8 @@ def backfill(
         after = compiled.after(max(map(decode.seek, objects)))
         left = {one.metadata.id: decode.metadata(one) for one in objects if decode.strange(one, fields)}
         done += len(left)
-        for start in range(0, len(left), _SIDE_BY_SIDE):
-            some = dict(list(left.items())[start : start + _SIDE_BY_SIDE])
+        for start in range(0, len(left), _CONCURRENT):
+            some = dict(list(left.items())[start : start + _CONCURRENT])
             yield from _repair(compiled, decode, name, some)
             if progress is not None:
                 progress(f"the declared fields of {name}", done - len(left) + start + len(some), None)

@@ -32,8 +32,8 @@ from vectoracl_weaviate.answers import (
     NOT_SERVED,
     UNKNOWN,
     WRONG_KEY,
+    answer_for,
     error_of,
-    meant,
 )
 
 _Sent = Literal["no", "unknown"]
@@ -125,7 +125,7 @@ def status(number: int, at: Address, *, write: bool, details: str = "") -> Store
     if number == 429:
         text = "Weaviate's limit on the rate or the size of requests is reached."
         return StoreError(text, code="rate_limited", adapter=ADAPTER, sent="no", retryable=True)
-    answer = meant(details)
+    answer = answer_for(details)
     if 400 <= number < 500 or answer is not UNKNOWN:
         return error_of(answer, write=write)
     text = f"Weaviate cannot serve the request now (status {number})."

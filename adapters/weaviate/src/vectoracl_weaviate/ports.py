@@ -24,7 +24,7 @@ from weaviate.proto.v1 import tenants_pb2, weaviate_pb2_grpc
 from vectoracl.adapter_api.contract import OneProcess
 from vectoracl.adapter_api.tls import Authority, authority
 from vectoracl.errors import StoreError, VectorACLError
-from vectoracl_weaviate.answers import ADAPTER, ServerSaid, error_of, meant
+from vectoracl_weaviate.answers import ADAPTER, ServerMessage, answer_for, error_of
 from vectoracl_weaviate.config import WeaviateConfig
 from vectoracl_weaviate.failures import mapped, not_served, not_weaviate, rest_at, rpc_at, status
 from vectoracl_weaviate.names import tenant_name
@@ -144,10 +144,10 @@ def _groups(answer: Any) -> list[tuple[Any, int]]:
 def _written(answer: Any, number: int) -> None:
     if answer.errors:
         messages = [one.error for one in answer.errors]
-        answers = [meant(one) for one in messages]
+        answers = [answer_for(one) for one in messages]
         unavailable = next((one for one in answers if one.code == "unavailable"), None)
         if unavailable is not None:
-            raise error_of(unavailable, write=True) from ServerSaid(messages[0])
+            raise error_of(unavailable, write=True) from ServerMessage(messages[0])
         refused = len({one.index for one in answer.errors})
         outcome = "none was written" if refused == number else "the others were written"
         raise StoreError(
@@ -156,7 +156,7 @@ def _written(answer: Any, number: int) -> None:
             adapter=ADAPTER,
             sent="no" if refused == number else "unknown",
             written=number - refused,
-        ) from ServerSaid(messages[0])
+        ) from ServerMessage(messages[0])
 
 
 def _states(answer: Any) -> dict[str, TenantState]:
@@ -173,7 +173,7 @@ def _merged(answer: httpx.Response) -> bool:
 def _done(answer: httpx.Response, *, write: bool) -> None:
     if answer.status_code >= 300:
         details = answer.text[:_DETAILS]
-        raise status(answer.status_code, rest_at(str(answer.url)), write=write, details=details) from ServerSaid(
+        raise status(answer.status_code, rest_at(str(answer.url)), write=write, details=details) from ServerMessage(
             details
         )
 
@@ -189,20 +189,20 @@ def _json(answer: httpx.Response) -> Any:
     except ValueError:
         body = None
     if not isinstance(body, dict):
-        raise _foreign(answer) from ServerSaid(answer.text[:_DETAILS])
+        raise _foreign(answer) from ServerMessage(answer.text[:_DETAILS])
     return body
 
 
 def _maybe(answer: httpx.Response) -> Any:
     if answer.status_code == 404 and answer.text.lstrip()[:1] not in ("", "{"):  # Weaviate's own 404 is empty or JSON
-        raise _foreign(answer) from ServerSaid(answer.text[:_DETAILS])
+        raise _foreign(answer) from ServerMessage(answer.text[:_DETAILS])
     return None if answer.status_code == 404 else _json(answer)
 
 
 def _about(answer: httpx.Response) -> Any:
     body = {} if answer.status_code == 404 else _json(answer)
     if "version" not in body:
-        raise _foreign(answer) from ServerSaid(answer.text[:_DETAILS])
+        raise _foreign(answer) from ServerMessage(answer.text[:_DETAILS])
     return body
 
 

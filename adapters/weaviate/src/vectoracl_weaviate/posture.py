@@ -32,7 +32,7 @@ _OF_TENANT = frozenset({"create_data", "read_data", "update_data", "delete_data"
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class Snapshot:
     """The result of reading: the collection, the server, and the rights by tenant (None: the process's own key)."""
 
     found: Mapping[str, Any] | None
@@ -66,10 +66,10 @@ def look(
                 if error.code != "unauthorized":
                     raise
                 stale.append(name)
-    return judge(config, fields, Looked(found, about, rights, tuple(stale), len(names)))
+    return judge(config, fields, Snapshot(found, about, rights, tuple(stale), len(names)))
 
 
-def judge(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Looked) -> Posture:
+def judge(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Snapshot) -> Posture:
     """Judge the configuration that was read."""
     findings = tuple(_findings(config, fields, looked))
     lowering = {one.rule.id for one in findings if one.rule.lowers}
@@ -90,7 +90,7 @@ def judge(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Looke
     return Posture(grade, findings, tuple(facts), embedder=kept)
 
 
-def _findings(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Looked) -> Iterator[Finding]:
+def _findings(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Snapshot) -> Iterator[Finding]:
     name = config.collection
     if looked.found is None:
         yield Finding(rules.MISSING, name, "the collection does not exist", _PROVISION)
@@ -175,7 +175,7 @@ def _replicas(config: WeaviateConfig, found: Mapping[str, Any]) -> Iterator[Find
         yield Finding(rules.REPLICAS, config.collection, f"each tenant is on {there} nodes", fix)
 
 
-def _rights(config: WeaviateConfig, looked: Looked) -> Iterator[Finding]:
+def _rights(config: WeaviateConfig, looked: Snapshot) -> Iterator[Finding]:
     fix = "vectoracl provision"
     for name in looked.stale:
         message = "the server does not accept it"
