@@ -137,7 +137,7 @@ class Snapshot:
 
     @cached_property
     def tenant_bounds(self) -> list[Bound]:
-        """How the permissive policies of the table that apply to the role bind the tenant."""
+        """The strength of each condition in the table's permissive policies that apply to the role."""
         mine = self.policies[self.table.oid] if self.table else []
         sides = ((p, side) for p in mine if p.applies and p.permissive for side in (p.using, p.check))
         return [bound for p, side in sides if (bound := self.bound(side, p)) is not None]
