@@ -25,7 +25,7 @@ pytestmark = pytest.mark.server
 # The command itself, which says when it comes to a statement and then waits there to be killed.
 _CHILD = """
 import sys, time
-from vectoracl_pgvector import promotion
+from vectoracl_pgvector.tiers import promotion
 from vectoracl_pgvector.tiers.base import Mover
 until, turns = sys.argv.pop(1), int(sys.argv.pop(1))
 run, promotion._BATCH = Mover._run, 40

@@ -464,7 +464,7 @@ def test_wrong_connections_are_one_clear_error_without_the_password(store: Any) 
 
     canary = "c4n4ry-s3cret"
     parts = conninfo_to_dict(store.runtime)
-    said = ("refused the login", "refused the login", "Nothing listens there")
+    said = ("refused the login", "refused the login", "server listens at this address")
     wrongs = ({"password": canary}, {"dbname": "nowhere", "password": canary}, {"port": "1", "password": canary})
     for wrong, words in zip(wrongs, said, strict=True):
         dsn = make_conninfo(**{**parts, **wrong})

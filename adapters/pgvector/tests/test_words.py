@@ -246,7 +246,7 @@ def test_a_store_without_words(provisioned: Any) -> None:
         docs = acl.scoped(ANN)
         docs.upsert([Chunk("c1", "d", "cat dog", np.ones(8))])
         for asked in (Lexical("cat"), Hybrid("cat", np.ones(8))):
-            with pytest.raises(UnsupportedPredicateError, match="it can: vector"):
+            with pytest.raises(UnsupportedPredicateError, match="It supports: vector"):
                 docs.search(asked)
 
 
