@@ -159,11 +159,11 @@ app.add_typer(of_tenants, name="tenants", rich_help_panel=_OPERATE)
 _add("list", tenants.tenants_list, "Commands", "vectoracl tenants list", to=of_tenants)
 _add("promote", tenants.promote, "Commands", "vectoracl tenants promote acme", to=of_tenants)
 _add("demote", tenants.demote, "Commands", "vectoracl tenants demote acme", to=of_tenants)
-_add("create", tenants.create, "Lifetime", "vectoracl tenants create acme", to=of_tenants)
-_add("deactivate", tenants.deactivate, "Lifetime", "vectoracl tenants deactivate acme", to=of_tenants)
-_add("offload", tenants.offload, "Lifetime", "vectoracl tenants offload acme", to=of_tenants)
-_add("activate", tenants.activate, "Lifetime", "vectoracl tenants activate acme", to=of_tenants)
-_add("remove", tenants.remove, "Lifetime", "vectoracl tenants remove acme", to=of_tenants)
+_add("create", tenants.create, "Lifecycle", "vectoracl tenants create acme", to=of_tenants)
+_add("deactivate", tenants.deactivate, "Lifecycle", "vectoracl tenants deactivate acme", to=of_tenants)
+_add("offload", tenants.offload, "Lifecycle", "vectoracl tenants offload acme", to=of_tenants)
+_add("activate", tenants.activate, "Lifecycle", "vectoracl tenants activate acme", to=of_tenants)
+_add("remove", tenants.remove, "Lifecycle", "vectoracl tenants remove acme", to=of_tenants)
 
 
 def main() -> None:
