@@ -45,7 +45,7 @@ def test_conformant(pytester):
 def test_a_breach_tells_its_story_and_fails(pytester):
     result = run(pytester, BREACH)
     assert result.ret == 1
-    for part in ("W3 sync: failed", "attacked: an attack", "came back: 7 rows", "not conformant"):
+    for part in ("W3 sync: failed", "attack: an attack", "result: 7 rows", "not conformant"):
         assert part in said(result)
 
 

@@ -18,7 +18,7 @@ pytest.importorskip("qdrant_edge", reason="not run: pip install qdrant-edge-py")
 
 import vectoracl as v
 from vectoracl import F
-from vectoracl.adapter_api.chunk_validation import prepare, record_of
+from vectoracl.adapter_api.chunk_validation import record_of, validate_chunks
 from vectoracl.filters.boolean_compiler import ALL_ROWS
 from vectoracl.filters.semantics import compile_test
 from vectoracl.filters.validation import check_fields, check_scope_predicate
@@ -35,7 +35,7 @@ COMPILED = QdrantCompiler(CONFIG, TYPES)
 
 
 def records(tenant: str, count: int) -> list[Record]:
-    prepared = prepare(rows(count), TYPES, 8, nonzero=True, limit=1000)
+    prepared = validate_chunks(rows(count), TYPES, 8, nonzero=True, limit=1000)
     made = record_of(
         prepared,
         [one.vector for one in prepared],

@@ -7,6 +7,7 @@ import pytest
 
 import vectoracl as v
 from vectoracl import ALWAYS, Chunk
+from vectoracl.adapter_api.connect_failures import Address
 from vectoracl.adapter_api.operations import Count, Delete, Facets, Replace, Upsert
 from vectoracl.engine.drivers import confined, run
 from vectoracl.engine.pipeline import retried
@@ -21,6 +22,7 @@ from vectoracl_weaviate.requests import Drop, Dropped, Find, Merge, Put, State, 
 ADAPTER = WeaviateAdapter(WeaviateConfig.model_validate({"url": "http://127.0.0.1:1", "dimension": 3}), {})
 RECORD = Record(Tag("acme", "d", "c", producer="u", path="upsert", time=1.0), "text", np.ones(3, np.float32), {})
 E = np.eye(8, dtype=np.float32)
+AT = Address("Weaviate", "127.0.0.1:1", "url")
 
 
 class Served:
@@ -34,14 +36,14 @@ class Served:
     def execute(self, request, timeout):
         if isinstance(request, Put | Merge | Drop):
             if isinstance(request, Drop) and len(self.wrote) == 1:
-                raise status(self.number, write=True)
+                raise status(self.number, AT, write=True)
             self.wrote.append(type(request))
             return {Put: None, Merge: True, Drop: Dropped(3, 3, 0)}[type(request)]
         if isinstance(request, State):
             return self.state
         if self.wrote and not self.failed:
             self.failed = True
-            raise status(self.number, write=False)
+            raise status(self.number, AT, write=False)
         return [] if isinstance(request, Find) else 5 if len(self.wrote) == 0 and isinstance(request, Tally) else 0
 
     def close(self):
