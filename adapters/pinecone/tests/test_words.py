@@ -334,11 +334,11 @@ def test_a_text_of_too_many_words_is_refused_before_anything_is_sent(kind: str) 
         docs.count()
         server.asked.clear()
         fine = " ".join(f"w{i}" for i in range(1000))
-        with pytest.raises(v.InvalidInputError, match=r"Chunk 1 .* 1,001 different words"):
+        with pytest.raises(v.InvalidInputError, match=r"Chunk 1 .* 1,001 distinct words"):
             docs.upsert([Chunk("a", "d", "fine", ONES), Chunk("b", "d", f"{fine} more", ONES)])
-        with pytest.raises(v.InvalidInputError, match="different words"):
+        with pytest.raises(v.InvalidInputError, match="distinct words"):
             docs.replace("d", [Chunk("b", "d", f"{fine} more", ONES)])
-        with pytest.raises(v.VectorACLError, match="different words"):
+        with pytest.raises(v.VectorACLError, match="distinct words"):
             docs.search(Lexical(f"{fine} more"))
         assert server.asked == []
         docs.upsert([Chunk("b", "d", fine, ONES)])

@@ -279,7 +279,7 @@ class PineconeCompiler:
         made = weights(text)
         if len(made) > MAX_WORDS:
             raise InvalidInputError(
-                f"Chunk {place} of the call has {len(made):,} different words, but Pinecone's limit is {MAX_WORDS:,} "
+                f"Chunk {place} of the call has {len(made):,} distinct words, but Pinecone's limit is {MAX_WORDS:,} "
                 "per vector. Make the chunk shorter.",
                 field="chunks",
             )
