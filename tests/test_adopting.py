@@ -102,7 +102,7 @@ def test_a_look_counts_tenants_and_names_what_is_refused():
     assert plan[:2] == ["5 rows of 3 tenants; the largest:", "           2  'acme' -> ACME"]
     assert "REFUSED. Nothing is copied while there are such rows:" in plan
     adopted = Adopted()
-    with pytest.raises(RefusedError, match=r"old was not adopted and nothing was copied\. Mend these rows") as error:
+    with pytest.raises(RefusedError, match=r"old was not adopted and nothing was copied\. Fix these rows") as error:
         findings.settle(adopted, "old was not")
     assert "a text" not in str(error.value)
     assert (adopted.tenants, adopted.refused) == (3, 6)

@@ -1,8 +1,8 @@
-"""What a store's `provision --adopt` has to do on every store: rows that lie there already become governed ones.
+"""The part of `provision --adopt` that every store shares: rows that lie there already become governed ones.
 
 An adapter reads its store's rows, finds what they hold and writes the copies. Here is what is the same for all: the
-well-known names, the checks that make a row a record as `upsert` would, what a look at every row found and how it is
-said, and the copy in batches that is compared afterwards. A row that cannot be taken stops all, and is named by its
+well-known names, the checks that make a row a record as `upsert` would, the findings of a look at every row and their
+report, and the copy in batches that is compared afterwards. A row that cannot be taken stops all, and is named by its
 id, never by its content.
 """
 
@@ -26,9 +26,9 @@ from vectoracl.model.identifiers import check_tenant, look_alikes
 from vectoracl.model.records import Chunk, Record, Tag, Vector
 
 PATH = "adopt"
-"""The ingestion path in the tag of a row that was taken over, before it said from where; see `path_of`."""
+"""The ingestion path in the tag of an adopted row whose source is not recorded; see `path_of`."""
 RENAMED = "adopted_"
-"""What a metadata key that is a name of the framework gets in front of it."""
+"""The prefix that a metadata key gets if it is a name of the framework."""
 PRODUCER = "operator"
 SHOWN = 20
 """How many ids, or tenants, a list for people has at most."""
@@ -188,7 +188,7 @@ class Checks:
             yield f"renamed     the metadata key {key!a} is a name of the framework: {name!a}"
 
     def alike(self, ours: Vector, theirs: Vector) -> bool:
-        """Whether the two vectors are the same one, as far as a store keeps it: under the cosine up to its length."""
+        """Tell whether the two vectors are the same one to a store: under the cosine their lengths may differ."""
         one, other = ours.astype(np.float64), theirs.astype(np.float64)
         if self.metric == "cosine":
             one, other = one / np.linalg.norm(one), other / np.linalg.norm(other)
@@ -200,7 +200,7 @@ class Checks:
 
 @dataclass(slots=True)
 class Findings:
-    """What a look at every row found: rows by tenant, and the refused ones by reason with some of their ids.
+    """The result of a look at every row: rows by tenant, and the refused ones by reason with some of their ids.
 
     `row` is the store's word for one, `ids` and `chunk` what it calls its ids and a chunk's.
     """
@@ -271,7 +271,7 @@ class Findings:
         adopted.refused = sum(count for count, _ in self.refused.values())
         if self.refused:
             listed = "\n".join(f"  {line}" for line in self.lines())
-            raise RefusedError(f"{what} adopted and nothing was copied. Mend these {self.row}s first:\n{listed}")
+            raise RefusedError(f"{what} adopted and nothing was copied. Fix these {self.row}s first:\n{listed}")
 
     def report(self, source: str, adopted: Adopted, compared: str) -> str:
         """Say what was done."""
@@ -336,7 +336,7 @@ def by_tenant(
         except RefusedError as error:
             raise RefusedError(
                 f"{source} was changed while it was copied; the {what} {id_of(row)} is refused: "
-                f"{error.message} Mend it and adopt again: what was copied stays."
+                f"{error.message} Fix it and adopt again: what was copied stays."
             ) from None
         groups.setdefault(made.tag.tenant, []).append(made)
     return sorted(groups.items())
@@ -352,7 +352,7 @@ def copy(
 ) -> None:
     """Write every row by *write*, which returns how many are new and how many it brought up to date.
 
-    *adopted* is kept up to date meanwhile.
+    *adopted* is kept up to date while this runs.
     """
     done = 0
     for rows in batches:

@@ -30,7 +30,7 @@ class BooleanCompiler(Generic[C]):
     negated: Callable[[C], C]
 
     def every(self, parts: Iterable[C | bool]) -> C | bool:
-        """Return the conjunction of *parts*, each an operand of its own; of none of them it is True."""
+        """Return the conjunction of *parts*, each as a separate operand; of none of them it is True."""
         parts = list(parts)
         if any(one is NO_ROWS for one in parts):
             return NO_ROWS
@@ -54,7 +54,7 @@ class BooleanCompiler(Generic[C]):
         return (not part) if isinstance(part, bool) else self.negated(part)
 
     def compile(self, predicate: Predicate, leaf: Callable[[Leaf], C | bool]) -> C | bool:
-        """Return *predicate* as a condition; *leaf* compiles what is no constant, `And`, `Or` or `Not`.
+        """Return *predicate* as a condition; *leaf* compiles all but constants, `And`, `Or` and `Not`.
 
         A leaf has to be false for a row without its field, so that its negation is true there.
         """

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class FieldType(StrEnum):
-    """What a metadata field holds. A row either has a value of exactly this type or does not have the field."""
+    """The type of a metadata field. A row either has a value of exactly this type or does not have the field."""
 
     KEYWORD = "keyword"
     NUMBER = "number"

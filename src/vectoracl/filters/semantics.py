@@ -1,4 +1,4 @@
-"""What a predicate means: the one reference of every adapter, the memory store, the kit's oracle and the second lock.
+"""The meaning of a predicate: the one reference of adapters, the memory store, the kit's oracle and the second lock.
 
 A row is (tag, metadata): a field that begins with "@" is read from the tag, any other from the metadata. Values are
 those of `fields.typed`; a row's metadata was checked against the declared types when it was written.
@@ -156,7 +156,7 @@ def values_of(kind: FieldType, stored: object) -> frozenset[str | int | float | 
     """Return the values that a row has in a field of the type *kind* which holds *stored* (see `getter`).
 
     Those are the values v for which `Eq(field, v)` is true of the row, and for a list `ContainsAny(field, (v,))`: what
-    is of another type than the field's is no value, an element that comes twice is one, and numbers are one if they
+    is of another type than the field's is not a value, an element that comes twice is one, and numbers are one if they
     are equal, so a whole number is an int in either form. Datetimes have no values here.
     """
     family = _FAMILIES.get(kind.element)

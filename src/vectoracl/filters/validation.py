@@ -86,7 +86,7 @@ def check_fields(declared: Mapping[str, str]) -> dict[str, FieldType]:
 def typed(name: str, kind: FieldType, value: object) -> Scalar:
     """Return *value* as one value of the type *kind*; datetimes may come as RFC 3339 text.
 
-    Raises: InvalidInputError if the type differs (nothing is coerced: True is no number, "1" is none either).
+    Raises: InvalidInputError if the type differs (nothing is coerced: neither True nor "1" is a number).
     """
     if isinstance(value, list | tuple):
         raise InvalidInputError(f"The field {name!r} holds a {kind.value}, not {type(value).__name__}.", field=name)

@@ -105,12 +105,12 @@ def hybrid(names: Names, text: str, near: Near, rows: Rows, *, depth: int | None
 
     legs = (
         leg("near", near.distance, near.order, ""),
-        leg("said", _rank(names), f"leg_distance, {key}", _holds(names)),
+        leg("lexical", _rank(names), f"leg_distance, {key}", _holds(names)),
     )
     fused = (
         "fused AS (SELECT leg_document, leg_generation, leg_chunk, "
         f"(- sum(1::float8 / ({RRF_K} + place))) AS fused_distance "
-        "FROM (SELECT * FROM near UNION ALL SELECT * FROM said) AS legs "
+        "FROM (SELECT * FROM near UNION ALL SELECT * FROM lexical) AS legs "
         "GROUP BY leg_document, leg_generation, leg_chunk)"
     )
     ordered = near.params if near.order != "leg_distance" else ()

@@ -2,7 +2,7 @@
 
 `--adopt NAMESPACE` takes the records of one namespace (`__default__` is the unnamed one), whose tenant is in their
 metadata; `--adopt "*"` takes every namespace that is not ours, each of which is a tenant. What is there is only read.
-One record that cannot be taken stops all: nothing is copied until it is mended, and there is no default tenant. What
+One record that cannot be taken stops all: nothing is copied until it is fixed, and there is no default tenant. What
 a record may hold is what `upsert` would take, by the same checks.
 """
 
@@ -67,7 +67,7 @@ class Adoption(adoption_template.Adoption[Item, Match]):
             self._namespaces = {source: strangers[source]}
         else:
             raise RefusedError(
-                f"There is no namespace {source!r} to adopt. Those that are no tenant's here: "
+                f"There is no namespace {source!r} to adopt. Those that belong to no tenant here: "
                 f'{", ".join(map(ascii, sorted(strangers))) or "none"}; "*" takes each of them as a tenant.'
             )
         super().__init__(config, fields, source, progress, known, title=", ".join(map(ascii, sorted(self._namespaces))))
@@ -131,7 +131,7 @@ class Adoption(adoption_template.Adoption[Item, Match]):
         key = self._part(metadata, chosen.document, adoption.DOCUMENT, "document")
         document = metadata.pop(key) if key is not None else match.id
         if not isinstance(document, str):
-            raise RefusedError("The document is no text.")
+            raise RefusedError("The document is not a text.")
         parts["document"] = key or ""
         said, *keys = adoption.steps(chosen.text or "")
         key = self._part(metadata, said or None, _TEXT, "text")
@@ -219,7 +219,7 @@ class Adoption(adoption_template.Adoption[Item, Match]):
             return None
         return StoreError(
             f"{differ} records differ from what was copied, and {seen} are there where {self.total} were checked: the "
-            "index was written to meanwhile, or its reads are behind its writes. Run it again.",
+            "index was written to in the meantime, or its reads are behind its writes. Run it again.",
             code="adopt",
             adapter="pinecone",
         )

@@ -53,7 +53,7 @@ class PineconeCompiler:
         self._predicates = Compiler(config, fields)
         # Where nothing is ranked a vector is asked for all the same; the cosine needs one with a direction.
         self.direction = [1.0] + [0.0] * (config.dimension - 1)
-        # Beside words: too faint to change their order, and not all zeros, which Pinecone does not take for a vector.
+        # Next to words: too faint to change their order, and not all zeros, which Pinecone does not take for a vector.
         self.tiny = [TINY, *self.direction[1:]]
 
     # Conditions

@@ -39,7 +39,7 @@ class Sparse(NamedTuple):
 
 
 ANY_WORD = Sparse([1], [1.0])
-"""What is asked for where any word will do."""
+"""The query where any word will do."""
 
 
 class Record(NamedTuple):

@@ -1,6 +1,6 @@
 """An existing collection becomes governed: planned, checked as a whole, copied tenant by tenant, verified.
 
-The old collection is only read. One point that cannot be taken stops all: nothing is copied until it is mended, and
+The old collection is only read. One point that cannot be taken stops all: nothing is copied until it is fixed, and
 there is no default tenant. What a point may hold is what `upsert` would take, by the same checks.
 """
 
@@ -38,7 +38,7 @@ _METADATA = ("metadata", "meta")
 
 
 class Reader(Protocol):
-    """What reads the old collection: `execute.Administrator`."""
+    """The reader of the old collection: `execute.Administrator`."""
 
     def describe(self, name: str) -> models.CollectionInfo:
         """Read how it is configured."""
@@ -165,17 +165,17 @@ class Adoption(adoption_template.Adoption[models.Record, models.Record]):
     def record(self, row: models.Record) -> Record:
         """Return *row* as a chunk that `upsert` would take. Raises: RefusedError with the reason."""
         payload = dict(row.payload or {})
-        said = self._mapping
-        tenant = adoption.tenant_in(id_in(_at(payload, said.tenant)))
-        chunk = str(row.id) if said.chunk is None else id_in(_at(payload, said.chunk))
+        mapping = self._mapping
+        tenant = adoption.tenant_in(id_in(_at(payload, mapping.tenant)))
+        chunk = str(row.id) if mapping.chunk is None else id_in(_at(payload, mapping.chunk))
         if chunk is None:
             raise RefusedError("No chunk id.")
-        document = chunk if said.document is None else id_in(_at(payload, said.document))
+        document = chunk if mapping.document is None else id_in(_at(payload, mapping.document))
         if document is None:
             raise RefusedError("No document.")
         text = None
-        if said.text is not None:
-            path, *keys = adoption.steps(said.text)
+        if mapping.text is not None:
+            path, *keys = adoption.steps(mapping.text)
             text = adoption.text_at(_at(payload, path), keys)
         vector = row.vector.get(self._vector) if isinstance(row.vector, dict) else row.vector
         if vector is None:
@@ -185,15 +185,15 @@ class Adoption(adoption_template.Adoption[models.Record, models.Record]):
 
     def _metadata(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Join the metadata and the other keys; a key that is null is one that is not there."""
-        said = self._mapping
-        taken = {one for one in (said.tenant, said.document, said.chunk, said.text) if one is not None}
-        found = {} if said.metadata is None else _at(payload, said.metadata)
+        mapping = self._mapping
+        taken = {one for one in (mapping.tenant, mapping.document, mapping.chunk, mapping.text) if one is not None}
+        found = {} if mapping.metadata is None else _at(payload, mapping.metadata)
         if found is None:
             found = {}
         if not isinstance(found, Mapping):
-            raise RefusedError("The metadata is no object.")
-        inner = {key: one for key, one in found.items() if f"{said.metadata}.{key}" not in taken}
-        skipped = {*taken, said.metadata, *self._config.adopt.leave_out}
+            raise RefusedError("The metadata is not an object.")
+        inner = {key: one for key, one in found.items() if f"{mapping.metadata}.{key}" not in taken}
+        skipped = {*taken, mapping.metadata, *self._config.adopt.leave_out}
         extra = {key: one for key, one in payload.items() if key not in skipped and one is not None}
         both = inner.keys() & extra.keys()
         if both:
@@ -232,14 +232,14 @@ class Adoption(adoption_template.Adoption[models.Record, models.Record]):
 
     def mapping(self) -> Iterator[str]:
         """Yield which key of the payload holds what."""
-        said = self._mapping
+        mapping = self._mapping
         yield f"Adopt {self.source} into {self._config.collection}. {self.source} is read and never changed."
-        yield f"tenant      {said.tenant}"
-        yield f"document    {said.document or 'each chunk is a document of its own'}"
-        yield f"chunk id    {said.chunk or 'the id of the point'}"
-        yield f"text        {said.text or 'none: left empty'}"
+        yield f"tenant      {mapping.tenant}"
+        yield f"document    {mapping.document or 'each chunk is its own document'}"
+        yield f"chunk id    {mapping.chunk or 'the id of the point'}"
+        yield f"text        {mapping.text or 'none: left empty'}"
         yield f"vector      {self._vector or 'the unnamed one'}"
-        rest = "" if said.metadata is None else f"all of {said.metadata}, and "
+        rest = "" if mapping.metadata is None else f"all of {mapping.metadata}, and "
         yield f"metadata    {rest}every other key at the top"
         if self._config.adopt.leave_out:
             yield f"left out    {', '.join(self._config.adopt.leave_out)}"
@@ -284,7 +284,7 @@ class Adoption(adoption_template.Adoption[models.Record, models.Record]):
         """Name the tenants that are large enough for a shard each."""
         large = sorted(name for name, count in findings.tenants.items() if count >= self._config.promote_rows)
         if large and self._config.tiers:
-            yield f"worth a shard of their own (vectoracl tenants promote): {', '.join(map(ascii, large))}"
+            yield f"worth a separate shard each (vectoracl tenants promote): {', '.join(map(ascii, large))}"
 
 
 def _at(payload: Mapping[str, Any], path: str) -> Any:

@@ -60,12 +60,12 @@ _STRANGE = 100
 _DROPPED = 100
 """How many compared objects go in one call: the fewer, the sooner after they were compared."""
 _DOUBTFUL = ("rejected", NOT_PROVISIONED.code)
-"""What a tenant may be refused with that is not there, or that the one node that answers does not know yet."""
+"""The codes of a refusal where a tenant is missing, or where the one node that answers does not know it yet."""
 _METADATA: Final[Include] = frozenset({"metadata"})
 
 
 class _Seen(NamedTuple, Generic[R]):
-    """What was asked: the rows that match, of whatever version, and what is made of those that are published."""
+    """The answer to a question: the matching rows, of whatever version, and what is made of the published ones."""
 
     rows: Sequence[Row]
     value: R
@@ -341,7 +341,7 @@ class WeaviateAdapter:
             return []
         fields = condition.fields if field in TAG_FIELDS else condition.fields | {field}
         asked = condition._replace(fields=fields, strange=compiled.strange(*fields))
-        # The value is read of an object later than the filter was: only what cannot change meanwhile may be grouped.
+        # The value is read of an object later than the filter was: only what cannot change in between may be grouped.
         if condition.fixed:
             # The server keeps the largest groups and says nothing of the others: one more than are wanted shows them.
             limit = min(operation.most, _GROUPS) + 1
@@ -431,7 +431,7 @@ class WeaviateAdapter:
         if refused.code == NOT_PROVISIONED.code:
             raise _behind(refused)
         if state == "active":
-            # Made or activated by somebody between the two; whatever else was refused is refused again.
+            # Made or activated by another client between the two; whatever else was refused is refused again.
             return (yield from make())
         return empty
 
@@ -447,7 +447,7 @@ class WeaviateAdapter:
             return (yield from self._compile.state(partition))
         except StoreError as error:
             failed = error
-        if failed.code != "rejected":  # the server went away meanwhile, or gave no more rights
+        if failed.code != "rejected":  # the server has gone away since, or gave no more rights
             failed.sent, failed.written = refused.sent, refused.written
             raise failed
         if not self.config.anonymous:
@@ -461,8 +461,8 @@ class WeaviateAdapter:
         writes may meet: the tenant that one of them was refused for is there when its state is asked for.
         """
         try:
-            # It says "unknown" of what fails after something was written, which is not written again: somebody else
-            # may have written since.
+            # It says "unknown" of what fails after something was written, which is not written again: another
+            # client may have written since.
             return (yield from confined(make(), partition))
         except StoreError as error:
             refused = error
@@ -486,7 +486,7 @@ class WeaviateAdapter:
 
         Where a replacement left marks in the reply, it is asked again with the published generation of each such
         document alone, and that generation has to be the published one still when the reply is there: it only ever
-        grows, and what it was before and after the reply it was meanwhile. That each row is of it is looked at here
+        grows, and what it was before and after the reply it was in between. That each row is of it is looked at here
         too: "of another document" is a negation.
         """
         published: dict[str, Number | None] = {}
@@ -624,7 +624,7 @@ class WeaviateAdapter:
         name, scope = compiled.documents([operation.document]), compiled.condition(operation.scope)
         if (yield from self._outside(partition, scope, name)):
             raise _denied("replace")
-        if scope.test is not None:  # what is added meanwhile may be outside of it
+        if scope.test is not None:  # what is added in the meantime may be outside of it
             if every([scope.rows, name]) is not NO_ROWS:
                 yield from (self._delete if scope.fixed else self._delete_compared)(partition, scope, name)
         elif (yield from compiled.tally(partition, name)):  # read first: a tenant that is not there is noticed here
@@ -646,7 +646,7 @@ class WeaviateAdapter:
         marked = {one.id for one in objects}
         yield from self._each([compiled.mark(partition, one, mark) for one in sorted(marked)])
         yield from compiled.put(partition, [(record, version) for record in records], mark)
-        # What another replacement has put there meanwhile is older or newer than this one.
+        # What another replacement has put there in the meantime is older or newer than this one.
         objects, published = yield from self._document(partition, document)
         late = sorted(one.id for one in objects if one.number < mine and one.id not in marked)
         yield from self._each([compiled.mark(partition, one, mark) for one in late])
@@ -700,7 +700,7 @@ class WeaviateAdapter:
     def _delete_compared(self, partition: str, condition: Condition, base: Compiled) -> Flow[int]:
         """Compare each row, and delete those that match and are still as they were when they were compared.
 
-        What was rewritten meanwhile is compared again: it may have left the scope.
+        What was rewritten in the meantime is compared again: it may have left the scope.
         """
         compiled, gone = self._compile, 0
         rows = yield from self._rows(partition, condition, base)

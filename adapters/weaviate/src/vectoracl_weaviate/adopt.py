@@ -2,7 +2,7 @@
 
 Of a multi-tenant collection each tenant is a tenant, by its own name; of any other one (and where config says so) a
 property of each object names it. The old collection is only read. One object that cannot be taken stops all: nothing
-is copied until it is mended, and there is no default tenant. What an object may hold is what `upsert` would take, by
+is copied until it is fixed, and there is no default tenant. What an object may hold is what `upsert` would take, by
 the same checks.
 """
 
@@ -238,7 +238,7 @@ class Adoption(adoption_template.Adoption[Item, Hit]):
         names = self._names
         yield f"Adopt {self.source} into {self._config.collection}. {self.source} is read and never changed."
         yield f"tenant      {names.tenant or 'the tenant of the collection'}"
-        yield f"document    {names.document or 'each chunk is a document of its own'}"
+        yield f"document    {names.document or 'each chunk is its own document'}"
         yield f"chunk id    {names.chunk or 'the id of the object'}"
         yield f"text        {'->>'.join((names.text, *self._text_keys)) if names.text else 'none: left empty'}"
         yield f"vector      {self._vector or 'the unnamed one'}"
@@ -311,7 +311,7 @@ class Adoption(adoption_template.Adoption[Item, Hit]):
         return StoreError(
             f"The copy was made, but of {self.total} objects that were checked {seen} are there, and "
             f"{sum(different.values())} chunks of {len(different)} tenants differ: {listed or 'none'}. They were "
-            "written to meanwhile, here or there; adopt again for what is missing, or look at them.",
+            "written to in the meantime, here or there; adopt again for what is missing, or look at them.",
             code="adopt_differs",
             adapter=ADAPTER,
             sent="unknown",

@@ -76,11 +76,11 @@ every, some, none = ALGEBRA.every, ALGEBRA.some, ALGEBRA.none
 
 
 _BESIDE = {"gt": "lte", "gte": "lt", "lt": "gte", "lte": "gt"}
-"""What is true of a number where a bound is not met."""
+"""The comparison that is true of a number where a bound is not met."""
 
 
 class Condition(NamedTuple):
-    """What a row has to meet, in the forms that the server understands; see the module.
+    """A condition on rows, in the forms that the server understands; see the module.
 
     `test` is the reference meaning, None where every row meets it. `fields` are the declared fields that it reads.
     `fixed` says that it reads only what never changes of an object, and negates nothing: then `rows` is right too.
@@ -156,7 +156,7 @@ class Compiler:
     def _surely_all(self, operands: Sequence[Predicate], *, negated: bool, together: bool) -> Compiled | None:
         """Return the conjunction (*together*) or the disjunction of *operands*, or of their negations.
 
-        In a conjunction "the field is there" goes without saying beside a comparison that only a value can meet.
+        In a conjunction "the field is there" goes without saying next to a comparison that only a value can meet.
         """
         there: set[str] = set()
         if together:
@@ -204,7 +204,7 @@ class Compiler:
             case In(name, values):
                 pass
             case _:
-                return None  # a list has other values beside the one that is not wanted
+                return None  # a list has other values in addition to the one that is not wanted
         path, kind = self._path(name)
         if kind is FieldType.BOOLEAN:
             return some([_boolean(path, one) for one in (True, False) if one not in values])

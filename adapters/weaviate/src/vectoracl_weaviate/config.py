@@ -45,11 +45,11 @@ VectorName = Annotated[str, AfterValidator(_vector)]
 
 
 class Properties(Model):
-    """The property names, where they are not ours. Metadata fields have properties of their own, which begin with m_.
+    """The property names, where they are not ours. Metadata fields have separate properties, which begin with m_.
 
     `present` lists the declared fields that an object has, `metadata` the metadata as it was written (JSON text),
-    `seek` the key that sorts as document, generation and chunk id do. `version` tells the objects of one replacement
-    from those of another; `pending` and `committed` say that a document is being replaced.
+    `seek` the key that sorts as document, generation and chunk id do. `version` distinguishes the objects of one
+    replacement from those of another; `pending` and `committed` say that a document is being replaced.
     """
 
     tenant: PropertyName = "tenant"
@@ -84,7 +84,7 @@ class AdoptProperties(Model):
     """`[stores.NAME.adopt]`: what the objects of an existing collection hold, where `--adopt` cannot tell by itself.
 
     Each is a property's name; `vector` is the name of a vector ("" for the unnamed one). `tenant` is for a collection
-    without tenants of its own, or for one whose tenants' names are not the tenants' ids. Every other property becomes
+    without tenants, or for one whose tenants' names are not the tenants' ids. Every other property becomes
     metadata, unless it is in `leave_out`. Without `chunk` an object's id is the chunk's. `text` may lie in JSON that is
     kept as a text: `_node_content->>text`. `prefix` comes in front of the ids of chunks and documents.
     """

@@ -28,7 +28,7 @@ Number = tuple[int, str]
 
 
 class Version(NamedTuple):
-    """What tells an object's version of its document; `pending` is the mark of a replacement, "" for none.
+    """An object's version of its document; `pending` is the mark of a replacement, "" for none.
 
     `number` is the generation, and the name of the replacement that made it: versions are ordered by it.
     """

@@ -10,7 +10,7 @@ VERSION = "1.39.0"
 
 
 def _environment(place: Place) -> Mapping[str, str]:
-    """Bind what can be bound to loopback, and lock the rest, which is on every address whatever is said.
+    """Bind what can be bound to loopback, and lock the rest, which is on every address whatever the settings are.
 
     gRPC asks for the key, as REST does. The data port asks for a user and the key, but for its backups and exports, of
     which there are none without a module for them; the metrics ask for nothing. So the server is alone in its network

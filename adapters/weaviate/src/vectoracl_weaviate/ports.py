@@ -211,7 +211,7 @@ def _verify(trusted: Authority | None) -> ssl.SSLContext | bool:
 
 
 class _Process(OneProcess):
-    """What the ports share: one process, open or closed, and which key goes with which request."""
+    """The common part of the ports: one process, open or closed, and which key goes with which request."""
 
     def __init__(self, config: WeaviateConfig, base: Path, *, debug: bool) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ TenantState = Literal["active", "inactive", "offloaded", "changing"]
 
 
 class Dropped(NamedTuple):
-    """What one delete by filter did; the server takes a limited number of objects a call."""
+    """The result of one delete by filter; the server takes a limited number of objects a call."""
 
     matches: int
     successful: int

@@ -3,7 +3,7 @@
 Started by `start` as `python -m vectoracl.adapter_api.local_servers.guard LOG PORTS PROGRAM ARGUMENT …`. PORTS is "-",
 or "40123,40124": then the server gets a separate network, of which these ports alone are carried to the loopback of
 this machine (see `network`). The parent holds the other end of standard input: when that closes (the parent closed it,
-crashed or was killed), the server is terminated. The guard is in a session of its own: Ctrl-C reaches the parent alone.
+crashed or was killed), the server is terminated. The guard is in a separate session: Ctrl-C reaches the parent alone.
 """
 
 from __future__ import annotations

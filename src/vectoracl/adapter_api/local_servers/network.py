@@ -1,6 +1,6 @@
-"""Gives a server a network that nobody else is in: what it listens on cannot be reached but through ports we hand in.
+"""Gives a server a network without other processes: what it listens on is reached only through ports we hand in.
 
-For servers with a port that asks for no key and listens on every address whatever they are told. `enter` moves this
+For servers with a port that asks for no key and listens on every address whatever the settings are. `enter` moves this
 process, and what it starts afterwards, into a network namespace (Linux; without root through a user namespace, where
 the system lets one). Sockets that were made before stay in the network that they were made in, so `relay` can carry
 from loopback ports of the machine to the same ports inside.
@@ -28,7 +28,7 @@ _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 0x1
 
 @functools.cache
 def possible() -> bool:
-    """Tell whether a process of ours can have a network of its own here."""
+    """Tell whether a process of ours can have a separate network here."""
     if not sys.platform.startswith("linux"):
         return False
     try:

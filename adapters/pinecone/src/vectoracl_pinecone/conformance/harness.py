@@ -1,9 +1,9 @@
 """The harness of the Pinecone adapter: the index that `VECTORACL_PINECONE_HOST` names, else `needledb`.
 
 With `VECTORACL_PINECONE_HOST` and `VECTORACL_PINECONE_API_KEY` (and `VECTORACL_PINECONE_KIND=independent` where the
-host is not Pinecone) each store is a namespace prefix of its own in that index, whose namespaces are deleted at the
+host is not Pinecone) each store is a separate namespace prefix in that index, whose namespaces are deleted at the
 end. With `VECTORACL_PINECONE_LEXICAL=1` words are certified too: the index is then a vector index with the metric
-dotproduct. Without them `needledb` is started, an independent engine, and each store is an index of its own in it.
+dotproduct. Without them `needledb` is started, an independent engine, and each store is a separate index in it.
 
 The census lists and fetches with plain HTTP requests, and reads tags by itself: it shares nothing with the adapter but
 the default names of the metadata keys.
@@ -256,7 +256,7 @@ def _asked(request: HttpRequest) -> tuple[str, dict[str, Any] | None]:
 
 
 def _is_data(request: HttpRequest) -> bool | None:
-    """Tell what reaches tenants' rows; what the posture tries is in no tenant's namespace, and is told by its form."""
+    """Tell what reaches tenants' rows; a posture request is in no tenant's namespace, and is recognized by its form."""
     path, asked = _asked(request)
     asked = asked or {}
     namespace = str(asked.get("namespace", ""))
@@ -277,7 +277,7 @@ _BASE32 = bytes.maketrans(b"0123456789abcdefghijklmnopqrstuv", b"ABCDEFGHIJKLMNO
 
 
 def _readable(session: Session) -> Decoded:
-    """Decode a session, and write the names that record ids stand for beside them, so that canaries in them show."""
+    """Decode a session, and write the names that record ids stand for next to them, so that canaries in them show."""
     found = _DECODE(session)
     exchanges = tuple(
         replace(one, values=(*one.values, *_names(one.values))) if one.complete else one for one in found.exchanges

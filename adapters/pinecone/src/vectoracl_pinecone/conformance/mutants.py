@@ -150,7 +150,7 @@ class Fallback(Bent):
 
 
 class SearchFallback(Bent):
-    """The search alone falls back to the default namespace, where somebody else's rows are."""
+    """The search alone falls back to the default namespace, where the rows of others are."""
 
     operations = ("search",)
 
@@ -305,7 +305,7 @@ class DeleteAnywhere(AdapterWrapper):
 
 
 class DirtyDefault(AdapterWrapper):
-    """Somebody's records are in the default namespace, and the posture looks away."""
+    """There are records in the default namespace, and the posture looks away."""
 
     def posture(self) -> Flow[Posture]:
         """Look away."""

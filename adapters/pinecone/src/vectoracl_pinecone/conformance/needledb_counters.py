@@ -2,7 +2,7 @@
 
     python -P needledb_counters.py FOLDER PORT          with NEEDLEDB_API_KEY in the environment
 
-`GET /_counts` tells how many vectors the engine scored and how many requests were answered; those that carry the
+`GET /_counts` reports how many vectors the engine scored and how many requests were answered; those that carry the
 header `x-kit` with the server's key are not counted. When its standard input ends, it ends.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Counts:
-    """What the engine did; added up under a lock, since it works in several threads."""
+    """The work of the engine; added up under a lock, since it works in several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

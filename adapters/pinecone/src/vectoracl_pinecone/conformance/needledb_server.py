@@ -30,14 +30,14 @@ class Needle:
     """A running engine; `http` speaks to it with the key and is not counted. Raises: MissingServerError."""
 
     def __init__(self) -> None:
-        # The Python beside the program is the one that has needledb.
+        # The Python next to the program is the one that has needledb.
         python = Path(program(SPEC).what).with_name("python.exe" if os.name == "nt" else "python")
         self.key = secrets.token_hex(16)
         self._folder = Path(tempfile.mkdtemp(prefix="vectoracl-needle-"))
         for left in reversed(range(_TRIES)):
             self.port = _free_port()
             # Its standard input is a pipe from here: when this process is gone, it ends by itself.
-            # A file: a pipe that nobody reads is full after 64 KB of tracebacks, and the engine then hangs.
+            # A file: a pipe without a reader is full after 64 KB of tracebacks, and the engine then hangs.
             self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `_end`
             self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
                 [str(python), "-P", str(_PROGRAM), str(self._folder), str(self.port)],
@@ -54,10 +54,10 @@ class Needle:
             )
             if self._ready():
                 return
-            said = self._end()
+            output = self._end()
             if not left:
                 shutil.rmtree(self._folder, ignore_errors=True)
-                raise MissingServerError(f"needledb did not start: {said[-500:]}")
+                raise MissingServerError(f"needledb did not start: {output[-500:]}")
 
     def _ready(self) -> bool:
         until = time.monotonic() + _START

@@ -1,9 +1,9 @@
-"""The harness of the Qdrant adapter: a server, or the client's local mode where none is at hand.
+"""The harness of the Qdrant adapter: a server, or the client's local mode where none is available.
 
 A server is the one that `VECTORACL_QDRANT_URL` names, else a program `qdrant` on the PATH, else Docker's image.
 
 With `VECTORACL_QDRANT_URL` (and `VECTORACL_QDRANT_API_KEY`; `VECTORACL_QDRANT_GRPC=1` for gRPC, at the port
-`VECTORACL_QDRANT_GRPC_PORT`, 6334 if it is not given) each store is a collection of its own on that server, dropped at
+`VECTORACL_QDRANT_GRPC_PORT`, 6334 if it is not given) each store is a separate collection on that server, dropped at
 the end. The census scrolls without a filter and reads the payload by itself: it shares nothing with the adapter but the
 default names of the payload's keys.
 """
@@ -89,7 +89,7 @@ class QdrantStore(Store):
                 return points
 
     def census(self) -> Sequence[Record]:
-        """Read every point of every tenant; heads of documents are no rows."""
+        """Read every point of every tenant; heads of documents are not rows."""
         with nullcontext() if self._local is None else self._local.lock:
             points = self._points()
         return [self._record(point) for point in points if (point.payload or {}).get(_TENANT) != HEADS]
@@ -206,7 +206,7 @@ def _strict(client: QdrantClient, name: str, **settings: Any) -> None:
 
 
 def _in_must(where: models.Filter | None, tenant: str) -> bool:
-    """Tell whether `group_id == tenant` is a condition of *where*'s own `must`: nothing beside it can widen that.
+    """Tell whether `group_id == tenant` is a condition of *where*'s own `must`: nothing next to it can widen that.
 
     Or whether the group of the documents' heads is, and that they are the tenant's.
     """
@@ -273,7 +273,7 @@ SPEC = ServerSpec(
 
 
 class QdrantHarness(Harness):
-    """Qdrant: a server that is named or at hand, else the client's local mode."""
+    """Qdrant: a server that is named or available, else the client's local mode."""
 
     adapter = "qdrant"
 
@@ -287,7 +287,7 @@ class QdrantHarness(Harness):
         self._looked = bool(self._url)
 
     def _look(self) -> None:
-        """Start a server where a program or Docker is at hand, else leave local mode. Raises: MissingServerError."""
+        """Start a server where a program or Docker is available, else leave local mode. Raises: MissingServerError."""
         if self._looked:
             return
         self._looked = True
@@ -344,7 +344,7 @@ class QdrantHarness(Harness):
 
 
 def _parse_once() -> None:
-    """Let local mode parse a payload path once, and not for each point anew: the kit asks it some ten thousand times.
+    """Let local mode parse a payload path once, not again for each point: the kit asks it some ten thousand times.
 
     What is parsed is only read, so no answer changes; it saves about a third of a run.
     """

@@ -62,7 +62,7 @@ def without(where: models.Filter) -> models.Filter:
 
 
 def in_should(where: models.Filter) -> models.Filter:
-    """Put the tenant beside a condition that every point meets."""
+    """Put the tenant next to a condition that every point meets."""
     anything = models.FieldCondition(key="generation", range=models.Range(gte=0))
     return models.Filter(must=_rest(where), should=[*_tenant(where), anything])
 
@@ -125,7 +125,7 @@ def _set_all(step: Any) -> Any:
 
 
 def _moving(step: Any) -> Any:
-    """Let the metadata of a chunk lie beside its tag: a key of the user's is a key of the point."""
+    """Let the metadata of a chunk lie next to its tag: a key of the user's is a key of the point."""
     if not isinstance(step, models.UpsertOperation):
         return step
     import orjson

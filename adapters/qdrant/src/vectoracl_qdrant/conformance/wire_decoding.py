@@ -1,4 +1,4 @@
-"""What goes over Qdrant's wire, judged without the adapter: REST's JSON and gRPC's messages, compressed or not.
+"""The judge of Qdrant's wire, without the adapter: REST's JSON and gRPC's messages, compressed or not.
 
 A request proves its scope only by the tenant as a condition of `must`, at the root of its filter and of every
 prefetch's own; a query by words also by the same in the corpus of its statistics. A query by a stored id, a look-up in
@@ -100,7 +100,7 @@ def _is_data(request: Any) -> bool | None:
 
 
 def _untagged(where: Any) -> bool:
-    """Tell whether a filter asks for points without a tenant and nothing else: nobody's rows."""
+    """Tell whether a filter asks for points without a tenant, the rows of no one, and nothing else."""
     return bool(where == {"must": [{"is_empty": {"key": TENANT}}]})
 
 

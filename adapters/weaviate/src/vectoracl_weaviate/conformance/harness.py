@@ -20,7 +20,7 @@ RBAC = {
     "AUTHORIZATION_RBAC_ROOT_USERS": "root",
     "AUTHENTICATION_DB_USERS_ENABLED": "true",
 }
-"""What turns roles on, beside `SPEC`'s own environment: the server's key is that of the root user then."""
+"""Settings that turn on roles, along with `SPEC`'s own environment: the server's key is that of the root user then."""
 
 
 class WeaviateHarness(Harness):

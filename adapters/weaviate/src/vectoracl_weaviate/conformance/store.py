@@ -165,7 +165,7 @@ class WeaviateStore(Store):
         """Return what the server's log and its metrics say of each tenant's shard."""
         running = self._running
         if running.log is None or "metrics" not in running.ports:
-            return None  # nobody's log can be read but that of a server that was started here
+            return None  # the log of a server that was not started here cannot be read
         return WeaviateShards(self.collection, running.log, running.ports["metrics"], self.ask)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the kit hears and counts of a Weaviate: the decoder of its two protocols, the judge of its requests, its shards.
+"""The kit's view of a Weaviate's wire: the decoder of its two protocols, the judge of its requests, its shards.
 
 Everything here is read from the wire, from the server's log and from its metrics, and shares nothing with the adapter
 but the form of a tenant's name, which is written down a second time.
@@ -106,7 +106,7 @@ def series(text: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
 
 
 def metrics(port: int) -> Iterator[tuple[str, Mapping[str, str], float]]:
-    """Read the server's metrics from their own port, which is no request of the API."""
+    """Read the server's metrics from their own port, which is not a request of the API."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         yield from series(answer.read().decode())
 
@@ -122,7 +122,7 @@ def answered(port: int) -> int:
 
 
 class WeaviateShards:
-    """What the slow-query log (a line for each query) and the metrics say of one collection's shards."""
+    """One collection's shards, by the slow-query log (a line for each query) and the metrics."""
 
     def __init__(self, collection: str, log: Path, port: int, ask: Callable[[str, str, Any], Any]) -> None:
         self._collection = collection
