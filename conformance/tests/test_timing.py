@@ -23,7 +23,7 @@ def test_it_abstains_where_a_control_does_not_hold(few, again, many, leaky, stat
     assert found.state == state
     assert ("abstained" in str(found)) == (state == "abstained")
     if state == "measured":
-        assert f"{many / few:.2f} times as long beside 20000 foreign rows as beside 500" in str(found)
+        assert f"{many / few:.2f} times as long next to 20000 foreign rows as next to 500" in str(found)
 
 
 def test_each_has_its_turn_and_the_warm_up_is_not_counted():

@@ -43,7 +43,10 @@ class HarnessError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What answered: "real" (the product), "independent" (another engine behind the same protocol), "in-process"."""
+    """The server that answered, and its version.
+
+    `kind` is "real" (the product), "independent" (another engine behind the same protocol) or "in-process".
+    """
 
     kind: Literal["real", "independent", "in-process"]
     version: str
@@ -51,7 +54,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the kit asks of a fresh store: vectors of `dimension` numbers and the declared metadata fields."""
+    """The requirements for a fresh store: vectors of `dimension` numbers and the declared metadata fields."""
 
     dimension: int
     metadata: Mapping[str, str]
@@ -88,14 +91,14 @@ class PartEngine(Engine, Protocol):
     """
 
     def give_own_part(self, tenant: str) -> None:
-        """Move *tenant* into an indexed part of its own, as an operator does with a large one."""
+        """Move *tenant* into its own indexed part, as an operator does with a large one."""
         ...
 
     def others(self, tenant: str) -> Mapping[str, int]:
         """Return counters, by name, that no read for *tenant* may move.
 
-        Searches of every vector index that covers rows of others, and rows read in every part that holds none of its
-        own. After everything that was sent so far has been counted, and without moving them itself.
+        Searches of every vector index that covers rows of others, and rows read in every part that holds no row
+        of *tenant*. After everything that was sent so far has been counted, and without moving them itself.
         """
         ...
 
@@ -118,7 +121,7 @@ class PartEngine(Engine, Protocol):
 
 @runtime_checkable
 class Shards(Protocol):
-    """What an engine shows that keeps each tenant in a part of its own and counts no vectors: E3 at shard level."""
+    """An engine that keeps each tenant in a separate part and counts no vectors: E3 at shard level."""
 
     def part(self, tenant: str) -> str:
         """Return the name of the part that holds *tenant*."""
@@ -228,7 +231,7 @@ class Mutant:
 
 
 class Harness(ABC):
-    """What the kit knows of an adapter: the name that config uses, and the product's."""
+    """An adapter as the kit knows it: the name that config uses, and the product's."""
 
     adapter: str
     store: str = ""
@@ -270,5 +273,5 @@ def load_harness(name: str) -> Harness:
         raise HarnessError(f"The harness {target} cannot be imported: {error}.") from error
     made = found() if isinstance(found, type) else found
     if not isinstance(made, Harness):
-        raise HarnessError(f"{target} is no Harness but {type(made).__name__}.")
+        raise HarnessError(f"{target} is not a Harness but {type(made).__name__}.")
     return made

@@ -19,9 +19,9 @@ from vectoracl.adapter_api.contract import Flow
 from vectoracl.errors import StoreError, VectorACLError
 
 State = Mapping[str, str]
-"""What is visible of a document: the text of each chunk, by its id."""
+"""The visible state of a document: the text of each chunk, by its id."""
 Effect = Callable[[dict[str, str]], dict[str, str]]
-"""What one write does to a document, if nothing else happens."""
+"""The effect of one write on a document, if nothing else happens."""
 Frozen = frozenset[tuple[str, str]]
 
 
@@ -71,7 +71,7 @@ def schedules(
     *dies* is a flow's number and after how many of its steps it dies.
     """
     if sample is not None:
-        draw = random.Random(seed)  # noqa: S311 - a schedule is no secret
+        draw = random.Random(seed)  # noqa: S311 - a schedule is not a secret
         for _ in range(sample):
             yield _run(make(), dies, lambda choices, _: draw.randrange(choices))
         return
@@ -129,7 +129,7 @@ def _run(world: World, dies: tuple[int, int] | None, choose: Callable[[int, int]
 
 
 def _step(actor: Actor, world: World) -> None:
-    """Perform the next piece of what the flow waits for; go on with the flow when that was the last."""
+    """Perform the next piece of what the flow waits for; continue the flow when that was the last."""
     actor.steps += 1
     piece = actor.waiting.popleft()
     reply: Any

@@ -59,7 +59,7 @@ class Subscription:
 
 
 def subscribe(harness: str | Harness, *, decoys: int = DECOYS, seed: int | None = None) -> type:
-    """Return a class of tests, one for each check and mode, for a module of tests to hold under a name of its own."""
+    """Return a class of tests, one for each check and mode, for a test module to hold under any name."""
     name = harness if isinstance(harness, str) else harness.adapter
     subscription = Subscription(name, harness, decoys, seed)
 

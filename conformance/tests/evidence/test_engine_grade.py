@@ -85,7 +85,7 @@ def test_the_adapter_passes_and_its_index_was_searched(pgvector: Harness) -> Non
     graded = engine_grade(pgvector, OPTIONS)
     assert graded.state == "passed", graded.reason
     for mode in ("sync", "async"):
-        assert f"{mode}: 24 scored for 12 owned beside 600 foreign, 24 beside none" in graded.reason
+        assert f"{mode}: 24 scored for 12 owned next to 600 foreign, 24 next to none" in graded.reason
         assert f"{mode}, large: nothing of others touched; plan: " in graded.reason
     assert "Index Scan on chunks_" in graded.reason
 

@@ -14,7 +14,7 @@ from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.evidence import Graded, ScopedCall, SqlScope, Tap, Window, Wire, sql_judge
 from vectoracl_conformance.evidence.sessions import Mark
 from vectoracl_conformance.grades.grading import Grading, wire_grades
-from vectoracl_conformance.grades.tour import Tour, told, words
+from vectoracl_conformance.grades.tour import Tour, in_words, words
 from vectoracl_conformance.harness import Harness, Mutant, Needs, Server, Store
 from vectoracl_conformance.harnesses.memory import MemoryHarness
 
@@ -139,10 +139,10 @@ def test_the_tour_asks_every_call_of_both_tenants() -> None:
 def test_what_the_harness_declares_is_told() -> None:
     scope = SqlScope({}, free=frozenset({("app", "digest")}), functions=frozenset({"helper"}))
     graded = Graded("E2s", "passed", (), {"questions": [1, 2]})
-    assert told(graded, sql_judge(scope)).endswith("free of tenants' data: app.digest, helper()")
-    assert told(graded, lambda _request, _tenant: None).endswith("judged by the harness's own code")  # type: ignore[arg-type, return-value]
+    assert in_words(graded, sql_judge(scope)).endswith("free of tenants' data: app.digest, helper()")
+    assert in_words(graded, lambda _request, _tenant: None).endswith("judged by the harness's own code")  # type: ignore[arg-type, return-value]
     many = Graded("E2c", "failed", tuple("abcdefg"))
-    assert told(many, None) == "a; b; c; d; and 3 more"
+    assert in_words(many, None) == "a; b; c; d; and 3 more"
 
 
 def test_a_silent_question_alone_proves_nothing() -> None:

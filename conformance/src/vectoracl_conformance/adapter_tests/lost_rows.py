@@ -1,4 +1,4 @@
-"""What an approximate ranking may lose of a few documents, and whether the answer then counts as complete."""
+"""Chunks of a few documents that an approximate ranking may lose, and whether the answer is then complete."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def _lags(context: CheckContext) -> bool:
 
 
 async def _last(context: CheckContext, own: str, lang: str) -> None:
-    """Delete what is inside once more, where a delete beside writers may not have seen all of it."""
+    """Delete what is inside once more, where a delete concurrent with writers may not have seen all of it."""
     context.store.settle()
     if _lags(context):
         for _, scope in scopes(lang, "d"):

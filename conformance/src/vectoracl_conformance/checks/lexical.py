@@ -29,7 +29,7 @@ _LATE: Predicate = F.year >= 2002
 
 
 class _Field:
-    """What is written for R13: who owns it, and the words."""
+    """The data that is written for R13: its owners, and the words."""
 
     def __init__(self, context: CheckContext) -> None:
         self.context = context
@@ -55,7 +55,7 @@ class _Field:
         texts = [self.text(*some) for some in held]
         await self.context.plant(self.own, [self.chunk(i, text, 0.3 + 0.05 * i) for i, text in enumerate(texts)])
         await self.context.plant(self.foe, [self.foreign(place) for place in range(30)])
-        # The same texts beside others.
+        # The same texts, next to other ones.
         twins = [self.chunk(i, text, 0.4) for i, text in enumerate(texts[:HOLDERS])]
         await self.context.plant(self.twin, twins + [self.chunk(i, self.text(self.both), 0.6) for i in range(5)])
 
@@ -135,7 +135,7 @@ async def _lexical(t: Assertions, field: _Field, handle: AwaitableHandle) -> Non
         for k in (1, 2):
             best = await handle.search(Lexical(text), k, where=where)
             t.assert_equal(_scored(hits)[:k], _scored(best), f"search by {name}, k = {k}", "the best of them")
-    for name, text in (("a word of another tenant", field.theirs), ("a word of nobody", field.nobody)):
+    for name, text in (("a word of another tenant", field.theirs), ("a word of no chunk", field.nobody)):
         t.assert_equal([], list(await handle.search(Lexical(text), 50)), f"search by {name}", "no own row holds it")
     await _silent(t, field, partial(handle.search, Lexical(field.both), 3), "a lexical query")
 

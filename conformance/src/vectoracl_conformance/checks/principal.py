@@ -69,7 +69,7 @@ async def p1_no_principal_no_answer(t: Assertions) -> None:
             InvalidPrincipalError,
             attacked=f"a handle for {type(bad).__name__} instead of a principal",
         )
-    await t.refused(_call(lambda: context.client.acl.scoped()), TypeError, attacked="a handle for nobody")  # type: ignore[call-arg]
+    await t.refused(_call(lambda: context.client.acl.scoped()), TypeError, attacked="a handle without a principal")  # type: ignore[call-arg]
 
     class Forged(Principal):
         __slots__ = ()

@@ -115,9 +115,7 @@ async def r2_exactly_k_hits_as_by_exact_search(t: Assertions) -> None:
         several = await handle.search_many(queries, context.k)
         for query, one in zip(queries, several, strict=True):
             problem = oracle.rank(own, query).problem(one.hits, context.k)
-            t.assert_safe(
-                problem is None, "several searches in one call", problem, "each is an exact search of its own"
-            )
+            t.assert_safe(problem is None, "several searches in one call", problem, "each is a separate exact search")
         await _grouped(t, oracle, tenant)
 
 
@@ -202,7 +200,7 @@ async def r3_request_carries_scope_and_reply_no_foreign_row(t: Assertions) -> No
             answer = await ask()
             events = context.recorder.since(mark)
             t.kit_control(bool(events), f"the recorder saw no request of a {name}")
-            # Before the recorder is doubted: an adapter that asks elsewhere gets none of its own rows back.
+            # Before the recorder is doubted: an adapter that asks elsewhere gets no own rows back.
             for event in events:
                 named = getattr(event.request, "partition", None)
                 t.assert_equal(
@@ -453,7 +451,7 @@ async def r6_filters_cannot_inject(t: Assertions) -> None:
             lambda one=text: F[f"year') OR ('{one}"].is_missing(),
         ):
             await t.refused(
-                _search(handle, context.corpus.centre, build),  # likewise
+                _search(handle, context.corpus.centre, build),
                 attacked=f"a filter key with {text!r}",
             )
 
@@ -767,8 +765,10 @@ async def _facets(t: Assertions) -> None:
         for field in FACETED:
             found = await context.handle(tenant).facets(field, limit=10_000)
             t.positive_control(len(found) > 0, f"the owner counts its rows by {field}", found)
-            told = {value for value, _ in found} & foreign
-            t.assert_safe(not told, f"facets of {field}", f"{len(told)} foreign values", "they are another tenant's")
+            leaked = {value for value, _ in found} & foreign
+            t.assert_safe(
+                not leaked, f"facets of {field}", f"{len(leaked)} foreign values", "they are another tenant's"
+            )
             t.assert_equal(
                 oracle.facets(own, field), found, f"facets of {field}", "the own rows' values, with their numbers"
             )
@@ -927,11 +927,17 @@ async def r15_rights_stay_in_their_partition(t: Assertions) -> None:
             problem is None, "documents granted in two partitions", problem, "a grant counted in the other one"
         )
         t.assert_equal(
-            sorted(map(key, right)), sorted(key(hit) for hit in await handle.all()), "scan likewise", "likewise"
+            sorted(map(key, right)),
+            sorted(key(hit) for hit in await handle.all()),
+            "scan of documents granted in two partitions",
+            "a grant counted in the other one",
         )
         refs = [(row.tag.document, row.tag.chunk) for row in oracle.rows if row.tag.tenant in (a, s, other)]
         t.assert_equal(
-            sorted(map(key, right)), sorted(key(hit) for hit in await handle.fetch(refs)), "fetch all", "likewise"
+            sorted(map(key, right)),
+            sorted(key(hit) for hit in await handle.fetch(refs)),
+            "fetch of documents granted in two partitions",
+            "a grant counted in the other one",
         )
     async with context.another(policy=_Grants()) as client:
         mark = len(context.recorder)

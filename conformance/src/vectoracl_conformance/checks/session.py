@@ -28,7 +28,10 @@ async def _right(t: Assertions, oracle: Oracle, handle: Any, tenant: str, after:
     )
     listed = sorted(key(hit) for hit in await handle.all(size=200))
     t.assert_equal(
-        sorted(key(row) for row in oracle.of(tenant)), listed, f"scan by the next tenant after {after}", "likewise"
+        sorted(key(row) for row in oracle.of(tenant)),
+        listed,
+        f"scan by the next tenant after {after}",
+        "the scope of another call was used",
     )
 
 

@@ -62,14 +62,14 @@ def listening() -> Iterator[io.StringIO]:
             one.setLevel(level)
 
 
-def said(error: BaseException | None) -> str:
+def report_of(error: BaseException | None) -> str:
     """Return everything that a report of *error* would show: text, repr, notes, data, causes and contexts."""
     if error is None:
         return ""
     data = " ".join(words({name: value for name, value in vars(error).items() if not isinstance(value, BaseException)}))
-    told = "".join(traceback.format_exception_only(type(error), error))
+    text = "".join(traceback.format_exception_only(type(error), error))
     shown = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return f"{told} {error!r} {data} {said(shown)}"
+    return f"{text} {error!r} {data} {report_of(shown)}"
 
 
 @check(
@@ -134,8 +134,8 @@ async def x1_errors_and_logs_carry_no_canary(t: Assertions) -> None:
                 results.append((name, await attempt()))
             except Exception as error:  # noqa: BLE001 - what it says is read below
                 raised += 1
-                shown.append((name, said(error)))
-        # A store without types of its own keeps what others cannot.
+                shown.append((name, report_of(error)))
+        # A store without its own types keeps what others cannot.
         await handle.delete(document="d-x")
         logged = log.getvalue()
     t.kit_control("kit-control" in logged, "the log was not heard")
@@ -237,7 +237,7 @@ async def x2_posture_is_what_the_store_is(t: Assertions) -> None:
                     client.open(), PostureError, attacked=f"opening a store with {weakening.name}", silent=False
                 )
                 t.assert_safe(
-                    bool(getattr(error, "findings", ())), weakening.name, "no finding", "it says what has to be mended"
+                    bool(getattr(error, "findings", ())), weakening.name, "no finding", "it says what has to be fixed"
                 )
             finally:
                 await client.close()
@@ -486,7 +486,7 @@ async def x5_controls_of_the_kit(t: Assertions) -> None:
     t.kit_control(
         len(oracle.of(corpus.large_tenant)) > context.k > len(oracle.of(corpus.small_tenant)), "own > k and own < k"
     )
-    for bad in ({}, {"nobody": ALWAYS}, {row.tag.tenant: ALWAYS for row in census}):
+    for bad in ({}, {"unknown": ALWAYS}, {row.tag.tenant: ALWAYS for row in census}):
         try:
             oracle.select(bad)
         except UnfitError:

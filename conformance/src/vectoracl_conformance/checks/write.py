@@ -379,12 +379,12 @@ async def w8_create_conflict_reveals_nothing(t: Assertions) -> None:
         for document in (row.tag.document, f"d-{context.rng.word()}"):
             outcome = await t.outcome(handle.upsert([Chunk(row.tag.chunk, document, "x", context.vector())]))
             got = outcome[1].count if outcome[0] == "ok" else outcome
-            t.assert_equal(fresh.count, got, "create under another tenant's id", "it tells that the id exists")
+            t.assert_equal(fresh.count, got, "create under another tenant's id", "it reveals that the id exists")
         outcome = await t.outcome(
             handle.replace(row.tag.document, [Chunk("n", row.tag.document, "x", context.vector())])
         )
         got = outcome[1].count if outcome[0] == "ok" else outcome
-        t.assert_equal(1, got, "replace another tenant's document", "it tells that the document exists")
+        t.assert_equal(1, got, "replace another tenant's document", "it reveals that the document exists")
         tags = [one.tag for one in context.census() if one.tag.tenant == own and one.tag.document == row.tag.document]
         t.assert_equal(1, len(tags), "replace another tenant's document", "the chunk is not in the own tenant")
     t.positive_control(len(context.state(own)) > 1, "the chunks are the own tenant's")
@@ -566,7 +566,7 @@ async def w11_only_an_operator_copy_chooses_a_tag(t: Assertions) -> None:
         [(5, "default", 0)],
         [(hit.tag.generation, hit.tag.label, hit.tag.rev) for hit in await handle.all(F["@document"] == "d")],
         "a replacement after a copy",
-        "it is not the next generation, in a tag of its own",
+        "it is not the next generation, in its own tag",
     )
 
 
@@ -642,7 +642,7 @@ async def _again(t: Assertions, make: Any, what: str) -> None:
             await make()
         except StoreError as error:
             asked = error.code == "conflict" or error.retryable
-            t.assert_safe(asked, what, f"{error.code}: {short(error)}", "it was neither written nor told to try again")
+            t.assert_safe(asked, what, f"{error.code}: {short(error)}", "it is neither written nor to be tried again")
             await t.context.pause(t.context.rng.py.uniform(0.001, 0.02))
         else:
             return

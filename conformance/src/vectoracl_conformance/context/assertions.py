@@ -32,7 +32,7 @@ class Unsupported(Exception):  # noqa: N818 - likewise
 
 
 class Assertions:
-    """What a check is given: the context, and the beats that it has to take."""
+    """The tools that a check is given: the context, and the steps that it has to take."""
 
     def __init__(self, context: CheckContext) -> None:
         self.context = context
@@ -46,7 +46,7 @@ class Assertions:
             raise Breach(f"control: {what}", str(back) or "it did not", "what is permitted has to work")
 
     def kit_control(self, ok: bool, what: str) -> None:  # noqa: FBT001 - an assertion
-        """The kit's own control: if it fails, nothing can be said."""
+        """The kit's own control: if it fails, there is no verdict."""
         if not ok:
             raise Abstain(what)
 
@@ -89,7 +89,7 @@ class Assertions:
             raise Breach(
                 attacked,
                 f"{type(error).__name__}: {short(error)}",
-                f"it has to be {_names(wanted)}, told apart by type",
+                f"it has to be {_names(wanted)}, distinguished by type",
             ) from error
         self.attacks += 1
         raise Breach(attacked, f"it was accepted and returned {short(back)}", "it has to be refused")

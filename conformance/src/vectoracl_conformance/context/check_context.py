@@ -49,7 +49,7 @@ def drive(work: Coroutine[Any, Any, T]) -> T:
 
 
 class _Wrapping:
-    """What both kinds of client share: the adapter is wrapped when it is opened."""
+    """The part that both kinds of client share: the adapter is wrapped when it is opened."""
 
     kit_wrap: Wrap
 

@@ -85,7 +85,7 @@ class Rng:
 
 @dataclass(slots=True)
 class Corpus:
-    """What is written before the checks: chunks by tenant, all around one `centre`, which is the main query.
+    """The data that is written before the checks: chunks by tenant, all around one `centre`, which is the main query.
 
     `large_tenant` owns more chunks than K and `small_tenant` fewer; `other_tenants` hold the decoys. `shared_ids` are
     (document, chunk id) pairs that `large_tenant`, `small_tenant` and the first foe all have.

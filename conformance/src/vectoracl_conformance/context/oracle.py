@@ -33,7 +33,7 @@ def key(one: Record | Hit) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """What an exact search returns: (key, score), best first."""
+    """The result of an exact search: (key, score), best first."""
 
     rows: tuple[tuple[Key, float], ...]
 

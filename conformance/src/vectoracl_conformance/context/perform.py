@@ -19,10 +19,10 @@ LIMIT = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run is told: which checks (none: all), how many decoys, the seed, the harness as it was named.
+    """The options of a run: which checks (none: all), how many decoys, the seed, the harness as it was named.
 
     `limit` is how many seconds one async check may take. `python` is the interpreter of the process that is out of
-    sight ("": this one). `elsewhere` are checks that are performed by somebody else. `kept` takes the
+    sight ("": this one). `elsewhere` are checks that another process performs. `kept` takes the
     configurations of the stores that were left, where `keep` asks for it.
     """
 

@@ -27,7 +27,7 @@ class Event(NamedTuple):
 
 
 class Recorder:
-    """What was recorded, oldest first; safe for threads."""
+    """The recorded events, oldest first; safe for threads."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []

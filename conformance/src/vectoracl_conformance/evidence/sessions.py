@@ -45,7 +45,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What lies between two marks: one call of the adapter."""
+    """The traffic between two marks: one call of the adapter."""
 
     since: Mark
     until: Mark
@@ -81,7 +81,7 @@ class Recording:
     """Everything between the start and the stop of a recorder.
 
     `served` is how many sessions the store itself counted in that time, `answered` how many requests; None where it
-    cannot count them. Either of them tells whether something went past the recorder.
+    cannot count them. Either of them shows whether something went past the recorder.
     """
 
     sessions: tuple[Session, ...]

@@ -37,7 +37,7 @@ _STARTUP = frozenset(("user", "database", "application_name", "client_encoding")
 
 @dataclass(frozen=True, slots=True)
 class SqlScope:
-    """What a store's harness says about its schema.
+    """A store's schema, as its harness describes it.
 
     `tables`: (schema, table) to the name of the tenant column. `setting`: what the policies read, None without
     policies. `free`: relations that hold no tenant's data. `functions`: names beyond PostgreSQL's own that read no
@@ -67,7 +67,7 @@ class SqlJudge:
 
     @property
     def trusted(self) -> tuple[str, ...]:
-        """Name the relations, functions and operators that are said to hold, or to read, no tenant's data."""
+        """Name the relations, functions and operators that are declared to hold, or to read, no tenant's data."""
         relations = sorted(".".join(name) for name in self.scope.free)
         return (*relations, *(f"{name}()" for name in sorted(self.scope.functions)), *sorted(self.scope.operators))
 
@@ -78,7 +78,7 @@ def sql_judge(scope: SqlScope) -> SqlJudge:
 
 
 def prove(statement: Statement, tenant: str | None, scope: SqlScope) -> Proof:
-    """Prove *statement* for *tenant*; None: for nobody, so it may reach no protected table."""
+    """Prove *statement* for *tenant*; None: for no tenant, so it may reach no protected table."""
     work = _Work(statement, tenant, scope)
     try:
         parts = statements(statement.sql)
@@ -220,7 +220,7 @@ class _Work:
 
     def _is_tenant(self, token: Token) -> bool:
         if self.tenant is None:
-            # For nobody there is no right value; what is wanted to know is only whether data is reached.
+            # Without a tenant there is no right value; the only question is whether data is reached.
             raise NotProvedError("it reaches tenants' rows")
         if token.kind == "string":
             return token.text == self.tenant

@@ -20,7 +20,7 @@ from vectoracl_conformance.evidence.sessions import Recording
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a judge says of one request: `data` is whether it reaches tenants' rows; `proved` None is "cannot tell"."""
+    """A judge's verdict on one request: `data` is whether it reaches tenants' rows; `proved` None is "cannot tell"."""
 
     proved: bool | None
     data: bool
@@ -34,7 +34,7 @@ Judge = Callable[[Any, str | None], Proof]
 def grade_structure(
     recording: Recording, decoded: Sequence[Decoded], questions: Sequence[ScopedCall], judge: Judge
 ) -> Graded:
-    """Grade every request of every session. A question without a data request of its own makes the grade abstain."""
+    """Grade every request of every session. A question without its own data request makes the grade abstain."""
     doubts = [*recording.doubts(requests=requests(decoded)), *(doubt for one in decoded for doubt in one.doubts)]
     breaches: list[str] = []
     inside, outside, twice = sort(decoded, questions)
@@ -62,7 +62,7 @@ def _judge(
         return False
     try:
         proof = judge(exchange.request, tenant)
-    except Exception as error:  # noqa: BLE001 - a judge is a store's own code, and its mistake is no verdict
+    except Exception as error:  # noqa: BLE001 - a judge is a store's own code, and its mistake is not a verdict
         doubts.append(f"{place(exchange)}: the judge failed with {type(error).__name__}")
         return False
     counts["data" if proof.data else "control"] += 1

@@ -31,7 +31,7 @@ def traffic(sessions: Iterable[Session], window: Window | None = None) -> Traffi
     """Return the traffic inside *window*, None for everything.
 
     A round trip is a run of the client's bytes that is followed by bytes of the server, on one connection. HTTP/2's
-    control frames are no traffic of the query's.
+    control frames do not count as the query's traffic.
     """
     known = tuple(sessions)
     window = window or Window(Mark(), mark_of(known))
@@ -54,7 +54,7 @@ def traffic(sessions: Iterable[Session], window: Window | None = None) -> Traffi
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One run of the query by a client of its own, from its first connection to its last close.
+    """One run of the query by a separate client, from its first connection to its last close.
 
     `foreign` is how many rows other tenants had; `hits` how many rows the call returned; `query` is the traffic of
     the call, `whole` that of everything, where a client shows that loads everything when it connects.
@@ -124,9 +124,9 @@ def _controls(levels: dict[int, list[Sample]], owned: int, k: int) -> list[str]:
     for level, some in levels.items():
         for one in some:
             if one.hits != owned:
-                found.append(f"control: {one.hits} of {owned} own rows came back beside {level} foreign ones")
+                found.append(f"control: {one.hits} of {owned} own rows came back next to {level} foreign ones")
             if not one.query.up or not one.query.down:
-                found.append(f"the query itself sent or fetched nothing beside {level} foreign rows")
+                found.append(f"the query itself sent or fetched nothing next to {level} foreign rows")
     return found
 
 
@@ -140,7 +140,7 @@ def _compare(part: str, levels: list[tuple[int, list[Traffic]]], breaches: list[
         if spread <= allowed:
             continue
         unit = "round trips" if name == "trips" else f"bytes {name}"
-        shown = ", ".join(f"{value} beside {level}" for value, (level, _) in zip(least, rows, strict=True))
+        shown = ", ".join(f"{value} next to {level}" for value, (level, _) in zip(least, rows, strict=True))
         text = f"{part}: {unit} follow the foreign rows: {shown} (allowed difference {allowed:g})"
         if spread > allowed + noise:
             breaches.append(text)

@@ -25,7 +25,7 @@ from vectoracl_conformance.evidence.volume import Sample, grade_volume, sample
 from vectoracl_conformance.evidence.wire import Wire
 from vectoracl_conformance.grades.partitions import Parts, judge_parts
 from vectoracl_conformance.grades.shards import STAGES, Seen, Stage, judge_shards, watched
-from vectoracl_conformance.grades.tour import Tour, told
+from vectoracl_conformance.grades.tour import Tour, in_words
 from vectoracl_conformance.harness import Engine, Harness, Mutant, Needs, PartEngine, Shards, Store
 from vectoracl_conformance.verdict import EvidenceState
 
@@ -35,7 +35,7 @@ SANITY = 8  # a right search may score a row for the output, for the order and o
 
 @dataclass(frozen=True, slots=True)
 class Grading:
-    """What became of one grade, and why."""
+    """The outcome of one grade, and the reason."""
 
     grade: str
     state: EvidenceState
@@ -76,7 +76,7 @@ def _wrap(store: Store, mutant: Mutant | None) -> Wrap | None:
 
 
 async def _search(context: CheckContext, tenant: str) -> int:
-    """Search once by a client of its own; return the number of hits."""
+    """Search once with a separate client; return the number of hits."""
     await context.open()
     try:
         return len(await context.handle(tenant).search(context.corpus.centre, context.k))
@@ -85,7 +85,7 @@ async def _search(context: CheckContext, tenant: str) -> int:
 
 
 def engine_grade(harness: Harness, options: Options, mutant: Mutant | None = None) -> Grading:
-    """E3: the engine scores as many vectors beside many foreign rows as beside none."""
+    """E3: the engine scores as many vectors next to many foreign rows as next to none."""
     corpus = build(options.seed, options.decoys)
     store = harness.fresh(Needs(DIMENSION, FIELDS))
     try:
@@ -132,7 +132,7 @@ def _scored(engine: Engine, store: Store, corpus: Corpus, mode: Mode, tenant: st
 
 
 def _shards(engine: Shards, store: Store, corpus: Corpus, modes: Sequence[Mode], mutant: Mutant | None) -> Grading:
-    """Search beside no foreign rows, beside many, and with every foreign part out of service."""
+    """Search next to no foreign rows, next to many, and with every foreign part out of service."""
     own = (corpus.large_tenant, corpus.small_tenant)
     seen: list[Seen] = []
 
@@ -145,7 +145,7 @@ def _shards(engine: Shards, store: Store, corpus: Corpus, modes: Sequence[Mode],
         )  # fmt: skip
 
     for stage in STAGES:
-        if stage == "beside foreign rows":
+        if stage == "next to foreign rows":
             _plant(store, corpus, corpus.other_tenants, mutant=mutant)
         elif stage == "foreign parts shut":
             engine.shut(corpus.other_tenants)
@@ -177,7 +177,7 @@ def _judged(engine: Engine, corpus: Corpus, counts: dict[tuple[Mode, str, int], 
             continue
         owned = OWN_MANY if tenant == corpus.large_tenant else OWN_FEW
         alone = counts[mode, tenant, 0]
-        lines.append(f"{mode}: {scored} scored for {owned} owned beside {foreign} foreign, {alone} beside none")
+        lines.append(f"{mode}: {scored} scored for {owned} owned next to {foreign} foreign, {alone} next to none")
         if scored != alone or scored > SANITY * owned:
             return Grading("E3", "failed", f"{lines[-1]}: foreign vectors were scored")
         if scored < owned:
@@ -186,7 +186,7 @@ def _judged(engine: Engine, corpus: Corpus, counts: dict[tuple[Mode, str, int], 
 
 
 def wire_grades(harness: Harness, options: Options, mutant: Mutant | None = None) -> list[Grading]:
-    """E2: the same query beside none, some and many foreign rows (v), then every call beside many of them (c, s)."""
+    """E2: the same query next to none, some and many foreign rows (v), then every call next to many (c, s)."""
     corpus = build(options.seed, options.decoys)
     store = harness.fresh(Needs(DIMENSION, FIELDS))
     try:
@@ -237,8 +237,8 @@ def _joined(grade: str, parts: Sequence[tuple[Mode, Graded]], wire: Wire) -> Gra
     for state in ("failed", "abstained"):
         for mode, one in parts:
             if one.outcome == state:
-                return Grading(grade, one.outcome, f"{mode}: {told(one, wire.judge)}")
-    return Grading(grade, "passed", "; ".join(f"{mode}: {told(one, wire.judge)}" for mode, one in parts))
+                return Grading(grade, one.outcome, f"{mode}: {in_words(one, wire.judge)}")
+    return Grading(grade, "passed", "; ".join(f"{mode}: {in_words(one, wire.judge)}" for mode, one in parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +266,7 @@ async def _every(context: CheckContext, mark: Callable[[], Mark]) -> tuple[list[
 
 
 def _heard(store: Store, wire: Wire, corpus: Corpus, mode: Mode, mutant: Mutant | None, ask: Ask) -> _Take:
-    """Let a client of its own ask through a recorder, from the first byte of each connection to its close."""
+    """Let a separate client ask through a recorder, from the first byte of each connection to its close."""
     before, answered = wire.served(), wire.answered()
     recorder = wire.recorder()
     recorder.start()

@@ -18,14 +18,14 @@ from vectoracl_conformance.context.corpus import Corpus, K
 from vectoracl_conformance.harness import PartEngine, Store
 
 LARGE = 1500
-"""Rows of the large tenant: so many that a planner takes its index."""
+"""Rows of the large tenant: enough for a planner to take its index."""
 PATIENCE = 3.0
 """Seconds that a search may take while another tenant's part is held."""
 _BATCH = 500
 
 
 class Parts(NamedTuple):
-    """What was found, and in words."""
+    """The verdict, and the reason in words."""
 
     state: Literal["passed", "failed", "abstained"]
     reason: str

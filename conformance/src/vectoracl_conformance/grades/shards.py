@@ -15,8 +15,8 @@ from vectoracl_conformance.context.corpus import Corpus, K
 from vectoracl_conformance.harness import Shards
 from vectoracl_conformance.verdict import EvidenceState
 
-Stage = Literal["beside none", "beside foreign rows", "foreign parts shut"]
-STAGES: tuple[Stage, ...] = ("beside none", "beside foreign rows", "foreign parts shut")
+Stage = Literal["next to none", "next to foreign rows", "foreign parts shut"]
+STAGES: tuple[Stage, ...] = ("next to none", "next to foreign rows", "foreign parts shut")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,9 @@ def _breach(engine: Shards, seen: Sequence[Seen]) -> str:
             return f"{where}: it read in {len(foreign)} parts of other tenants"
         alone = first[one.mode, one.tenant]
         if one.hits != alone.hits:
-            return f"{where}: {one.hits} hits, {alone.hits} beside none"
+            return f"{where}: {one.hits} hits, {alone.hits} next to none"
         if one.ranked != alone.ranked:
-            return f"{where}: {sum(one.ranked.values())} rankings, {sum(alone.ranked.values())} beside none"
+            return f"{where}: {sum(one.ranked.values())} rankings, {sum(alone.ranked.values())} next to none"
     return ""
 
 
@@ -83,13 +83,13 @@ def _doubt(engine: Shards, corpus: Corpus, seen: Sequence[Seen], *, refused: boo
         return "the control: a part that was shut still answered"
     foe = corpus.other_tenants[0]
     control = watched(
-        engine, foe, "control", "beside foreign rows",
+        engine, foe, "control", "next to foreign rows",
         lambda: engine.rank(foe, [float(number) for number in corpus.centre], K) or 0,
     )  # fmt: skip
     part = engine.part(foe)
     if not control.hits or not control.ranked.get(part) or part not in control.read:
         return "the control: the kit's own ranking in a foreign part moved nothing there"
-    idle = watched(engine, foe, "control", "beside foreign rows", lambda: 0)
+    idle = watched(engine, foe, "control", "next to foreign rows", lambda: 0)
     if idle.ranked or idle.read:
         return "the counters move by themselves"
     return ""

@@ -98,7 +98,7 @@ class Tour:
         self.questions.append(ScopedCall(tenant, window, limit, own, foreign - own, silent=silent))
 
 
-def told(graded: Graded, judge: Judge | None) -> str:
+def in_words(graded: Graded, judge: Judge | None) -> str:
     """Put an outcome into words; a structure's with what the harness asked the judge to take on trust."""
     asked = len(graded.facts.get("questions", ()))
     text = "; ".join(graded.reasons[:_SHOWN])

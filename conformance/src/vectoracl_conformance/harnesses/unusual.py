@@ -49,7 +49,7 @@ Wrap = Callable[[Opened, Store], Opened]
 
 
 class OddHarness(MemoryHarness):
-    """The memory adapter under a wrapper of its own; the kit opens every client of its stores through `dress`."""
+    """The memory adapter under its own wrapper; the kit opens every client of its stores through `dress`."""
 
     def __init__(self, wrap: Wrap) -> None:
         self.wrap = wrap
@@ -384,7 +384,7 @@ class _AsyncLagPort(_Lagging):
         self.parallel = 1
 
     async def execute(self, request: Any, timeout: float | None) -> Any:
-        with self.around(request):  # the memory store never waits, so nobody comes between
+        with self.around(request):  # the memory store never waits, so no other request comes between
             return await self._port.execute(request, timeout)
 
     async def close(self) -> None:

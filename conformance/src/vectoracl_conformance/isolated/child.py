@@ -133,7 +133,7 @@ def _main() -> None:
     def answer(value: Any) -> None:
         try:
             data = pickle.dumps(value, 5)
-        except Exception as error:  # noqa: BLE001 - said instead of what cannot be sent
+        except Exception as error:  # noqa: BLE001 - reported instead of what cannot be sent
             data = pickle.dumps(("error", _told(error)), 5)
         write.write(struct.pack(">I", len(data)) + data)
         write.flush()

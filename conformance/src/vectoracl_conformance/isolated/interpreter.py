@@ -1,4 +1,4 @@
-"""An interpreter under a name that tells nothing: environments are called `…/.nox/conformance-x/` or `…/.tox/test/`.
+"""An interpreter under a name that reveals nothing: environments are called `…/.nox/conformance-x/` or `…/.tox/test/`.
 
 What is started as `/home/ann/conformance/.venv/bin/python` has that in its arguments, its prefix, its path and the
 files of its modules, where an adapter that wants to know whether it is measured can read it.

@@ -68,7 +68,7 @@ class OtherError(Exception):
 
 
 def raised(known: str, name: str, text: str, data: Mapping[str, Any]) -> Exception:
-    """Return the error that was told: of the library's own class, or an `OtherError`."""
+    """Return the error that was reported: of the library's own class, or an `OtherError`."""
     kind = getattr(errors, known, None) if known.isidentifier() else None
     if not (isinstance(kind, type) and issubclass(kind, VectorACLError)):
         return {"TypeError": TypeError, "ValueError": ValueError}.get(name, OtherError)(f"{name}: {text}")
@@ -164,20 +164,20 @@ class Far:
         return b"".join(parts)
 
     def _gone(self) -> Abstain:
-        """Return that the process ended by itself, with what can be known of how: it is nobody's child any more."""
+        """Return that the process ended by itself, with what can be known of how: this process is not its parent."""
         how = []
         code = _exit_code(self._pid)
         if code is not None:
             how.append(f"signal {-code}" if code < 0 else f"exit code {code}")
         if _killed_for_memory() > self._killed:
-            how.append("the system killed a process for want of memory meanwhile")
+            how.append("the system killed a process for want of memory in the meantime")
         with contextlib.suppress(OSError, ValueError):
             self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - _LAST))
             lines = self._said.read(_LAST).decode(errors="replace").split("\n")
             last = [line.strip() for line in lines if line.strip()]
             if last:
                 how.append(f"its last words: {ascii(' / '.join(last[:1] + last[1:][-2:]))[:500]}")
-        how = how or ["it said nothing, so it was killed from outside or ended on purpose"]
+        how = how or ["it wrote nothing, so it was killed from outside or ended on purpose"]
         return Abstain(f"the adapter's process ended by itself ({'; '.join(how)})")
 
     def close(self) -> None:

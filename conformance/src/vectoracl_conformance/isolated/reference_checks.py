@@ -72,7 +72,7 @@ class _Declared(AdapterWrapper):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the other declares, at the memory store's own grade."""
+        """The capabilities that the other declares, at the memory store's own grade."""
         own = self.inner.capabilities
         return replace(self.declared, grade=own.grade, metric=own.metric, dimension=own.dimension)
 
@@ -137,7 +137,7 @@ async def _outcome(work: Any) -> Any:
 
 
 class IsolatedClient(Client):
-    """A client of the adapter's in its process, with one of the reference beside it."""
+    """A client of the adapter in its process, along with one of the reference."""
 
     def __init__(self, reference: Client, context: IsolatedContext, config: Mapping[str, Any]) -> None:
         super().__init__(reference.acl, reference.mode, reference.recorder)
@@ -170,7 +170,7 @@ class IsolatedClient(Client):
 
     @property
     def adapter(self) -> Any:
-        """What there is of the adapter here: what it declares."""
+        """The part of the adapter that is available here: its declared capabilities."""
         return SimpleNamespace(capabilities=self.can)
 
     async def raw(self, operation: Operation) -> Any:
@@ -232,7 +232,7 @@ class IsolatedContext(CheckContext):
     def new_client(self, *, policy: Any = None, single: bool = False, other: Any = None, **more: Any) -> Client:
         """Return a client on both sides. Raises: Abstain for what cannot be taken to the other process."""
         if policy is not None or single or other is not None:
-            raise Abstain("a check that needs the kit beside the adapter was run out of sight")
+            raise Abstain("a check that needs the kit next to the adapter was run out of sight")
         reference = super().new_client(**more)
         own = {**self.place.config, "metadata": dict(FIELDS)}
         return IsolatedClient(reference, self, {"version": 1, "stores": {STORE: own}, **more})
@@ -250,7 +250,7 @@ class IsolatedContext(CheckContext):
         if other == "done" and not can.delete_counts and isinstance(one, int):
             return
         if one != other:
-            raise Breach(what, f"{short(got)}", f"beside the kit it is {short(right)}")
+            raise Breach(what, f"{short(got)}", f"the reference answers {short(right)}")
 
     async def same(self) -> None:
         """Demand that both stores hold the same, tenant by tenant. Raises: Breach."""

@@ -101,7 +101,7 @@ class DeletesApart(AdapterWrapper):
 
 
 class CountsApartLater(CountsApart):
-    """The same, of a store that says that it shows writes later: that is no reason to count what is outside."""
+    """The same, of a store that says that it shows writes later: that is not a reason to count what is outside."""
 
     @property
     def capabilities(self) -> Capabilities:

@@ -434,7 +434,7 @@ class GrantsLeak(AdapterWrapper):
         return (yield from self.inner.scan(replace(operation, scope=ALWAYS)))
 
     def search(self, operation: Search) -> Flow[Found]:
-        """Likewise."""
+        """Ignore the scope's predicate."""
         return (yield from self.inner.search(replace(operation, scope=ALWAYS)))
 
 

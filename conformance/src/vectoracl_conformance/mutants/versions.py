@@ -31,7 +31,7 @@ def _timeless(operation: Written) -> Written:
 
 
 VERSIONS = (
-    Mutant("the time of writing is lost", "a document that was written again is not told", "R17", wrapped(OneTime)),
+    Mutant("the time of writing is lost", "a document that was written again is not noticed", "R17", wrapped(OneTime)),
     Mutant(
         "a scan goes on in another version",
         "the rest of a document comes from the version that is there by then",

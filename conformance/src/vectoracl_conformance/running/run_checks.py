@@ -161,7 +161,7 @@ def run_checks(harness: Harness, options: Options, watch: Watch = lambda _: None
 
 @dataclass(frozen=True, slots=True)
 class MutantResult:
-    """What became of one mutant."""
+    """The outcome of one mutant."""
 
     name: str
     breaks: str

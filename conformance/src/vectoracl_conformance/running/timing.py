@@ -59,7 +59,7 @@ class Timing:
                 f"{SAME[1]} and above {SHOWS})"
             )
         return (
-            f"timing, reported only: {self.ratio:.2f} times as long beside {MANY} foreign rows as beside {FEW} "
+            f"timing, reported only: {self.ratio:.2f} times as long next to {MANY} foreign rows as next to {FEW} "
             f"(median {self.milliseconds:.2f} ms; controls: {controls})"
         )
 

@@ -26,8 +26,8 @@ def say(process: subprocess.Popen[str], word: str) -> None:
 class Lines:
     """The lines of *process* until it ends, or until nothing was heard for *quiet* seconds: `late`, and it is killed.
 
-    What is no event is not heard, and `MOST` times *quiet* is the end of any run. A child that the process leaves
-    behind may hold its output open for ever: with the process the lines end, a moment later.
+    A line that is not an event does not count as heard, and `MOST` times *quiet* is the end of any run. A child that
+    the process leaves behind may hold its output open for ever: with the process the lines end, a moment later.
     """
 
     def __init__(self, process: subprocess.Popen[str], quiet: float) -> None:

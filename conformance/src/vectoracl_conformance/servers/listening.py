@@ -24,7 +24,7 @@ class Listening(NamedTuple):
 
     @property
     def outside(self) -> bool:
-        """Whether somebody on another machine, or in another container, could send to it."""
+        """Whether a process on another machine, or in another container, could send to it."""
         return self.shared and not ipaddress.ip_address(self.address).is_loopback
 
 
@@ -73,7 +73,7 @@ def _same_network(folder: Path) -> bool:
     try:
         return (folder / "ns" / "net").readlink() == Path("/proc/self/ns/net").readlink()
     except OSError:
-        return True  # not to be told apart: taken for reachable
+        return True  # cannot be distinguished: taken for reachable
 
 
 def _address(text: str) -> str:

@@ -178,7 +178,7 @@ class AdapterWrapper:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What is declared."""
+        """The declared capabilities."""
         return self.inner.capabilities
 
     def perform(self, operation: Operation) -> Flow[Any]:

@@ -210,7 +210,7 @@ def inflate(body: bytes, coding: str) -> bytes:
     if coding in ("gzip", "x-gzip"):
         return _zlib(body, (31,))
     if coding == "deflate":
-        return _zlib(body, (15, -15))  # said to be zlib's form, sent by some as the bare one
+        return _zlib(body, (15, -15))  # zlib's format by the standard; some servers send the bare one
     raise CannotDecodeError(f"the content coding {coding}")
 
 

@@ -382,7 +382,7 @@ class _Reader:
 
 
 class _Names:
-    """What the server holds under each name, as far as it has said that it took it.
+    """The statements and portals that the server holds under each name, once it has confirmed that it took them.
 
     A client may send a statement under a name that the server refuses or skips: then the older one runs.
     """

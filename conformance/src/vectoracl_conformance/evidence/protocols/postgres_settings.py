@@ -112,7 +112,7 @@ class SettingsInForce:
 def set_config_calls(statement: Sequence[Token], params: Sequence[object]) -> list[tuple[str, str | None, bool]] | None:
     """Read `SELECT set_config(name, value, local), …`; None if it is anything else.
 
-    The value is None where it is no text. Raises nothing.
+    The value is None where it is not text. Raises nothing.
     """
     if not statement or not statement[0].word("select"):
         return None

@@ -15,7 +15,7 @@ OPERATORS = listed(
     "<-> <=> <#> <+> <~> <%> @@ @?"
 )
 
-# What may stand before a bracket and is no function.
+# Words that may stand before a bracket and are not functions.
 BEFORE_PAREN = listed(
     "in any all some exists array and or not over filter group when then else case by on between like ilike is "
     "distinct row operator limit offset using as from where set partition end within ordinality asc desc"

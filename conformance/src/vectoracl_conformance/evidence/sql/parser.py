@@ -15,7 +15,7 @@ class NotProvedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What the names and values of one statement mean.
+    """The meaning of the names and values of one statement.
 
     `column`: a relation's tenant column, None if it holds no tenant's data, raising if it is not known. `is_tenant`:
     whether a literal or a parameter is the tenant; `is_only`: whether a parameter is an array of it alone.
@@ -138,7 +138,7 @@ class Parser:
             self._query(env)
         else:
             token = self._peek()
-            raise NotProvedError(f"{token.text if token else 'nothing'!r} is no statement that is read")
+            raise NotProvedError(f"{token.text if token else 'nothing'!r} is not a statement that is read")
 
     def _with(self, env: frozenset[str]) -> frozenset[str]:
         if not self._skip("with"):
@@ -267,7 +267,7 @@ class Parser:
         if self._mark("("):
             self._next()
             if not self._word("select", "with", "values"):
-                raise NotProvedError("brackets in FROM that are no query")
+                raise NotProvedError("brackets in FROM that do not hold a query")
             self._query(env)
             self._want(")")
             return Source(self._alias(()), None)
@@ -360,7 +360,7 @@ class Parser:
         return items
 
     def _is_operator(self, token: Token, items: list[Item]) -> bool:
-        """IS DISTINCT FROM, WITHIN GROUP and the functions left() and right() are no end of a clause."""
+        """IS DISTINCT FROM, WITHIN GROUP and the functions left() and right() do not end a clause."""
         before = items[-1] if items else None
         if token.text == "from":
             earlier = items[-2] if len(items) > 1 else None
@@ -618,10 +618,10 @@ def split(items: Sequence[Item]) -> list[list[Item]]:
 
 
 def conjuncts(items: Sequence[Item]) -> list[list[Item]]:
-    """Return the operands of the top-level AND; none where OR or BETWEEN stands beside it.
+    """Return the operands of the top-level AND; none where OR or BETWEEN stands next to it.
 
-    AND binds tighter than OR and than nothing else (PostgreSQL documentation, "Operator Precedence"); BETWEEN has an
-    AND of its own.
+    AND binds tighter than OR and than nothing else (PostgreSQL documentation, "Operator Precedence"); BETWEEN has
+    its own AND.
     """
     parts: list[list[Item]] = [[]]
     cases = 0
