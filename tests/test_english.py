@@ -29,6 +29,7 @@ WORDS = {
 }
 # Clean as a whole; the list grows until it is everything.
 CLEAN = ["src/vectoracl", *sorted(str(one.relative_to(ROOT)) for one in ROOT.glob("adapters/*/src"))]
+CLEAN += ["conformance/src"]
 PAGES = sorted(
     str(page.relative_to(ROOT))
     for pattern in ("*.md", "docs/**/*.md", "examples/README.md", "conformance/README.md", "adapters/*/README.md")
