@@ -98,7 +98,7 @@ def test_no_link_is_followed(path, tmp_path, when):
         sink.write({"id": "1"})
         path.unlink()
         path.symlink_to(target)
-        with pytest.raises(OSError, match="a link"):
+        with pytest.raises(OSError, match="a symbolic link"):
             sink.write({"id": "2"})
         path.unlink()
         sink.write({"id": "3"})
@@ -106,7 +106,7 @@ def test_no_link_is_followed(path, tmp_path, when):
         sink.close()
     else:
         path.symlink_to(target)
-        with pytest.raises(ConfigError, match="a link") as caught:
+        with pytest.raises(ConfigError, match="a symbolic link") as caught:
             JsonlSink(path)
         assert caught.value.__context__ is None
     if when == "dangling":

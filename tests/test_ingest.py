@@ -360,7 +360,7 @@ def test_without_the_extra_it_says_what_to_install(here, monkeypatch):
     monkeypatch.setitem(sys.modules, "markitdown", None)
     Path("a/leave.pdf").write_bytes(pdf("x"))
     said = " ".join(ingest("a", code=1).stdout.split())
-    assert "a/leave.pdf needs a package that is not installed" in said
+    assert "a/leave.pdf requires a package that is not installed" in said
     assert "markitdown" in said
     assert "about cats" in texts(here).values()
 

@@ -99,7 +99,7 @@ def test_a_query_of_too_many_words_is_refused_before_anything_else(acl, query):
     docs = acl.scoped(principal(tenant="all"))
     most = " ".join(["cat", *(f"x{number}" for number in range(MAX_QUERY_WORDS - 1)), "CAT x1 x2"])
     assert "c2" in [hit.id for hit in docs.search(query(most), 5)]
-    with pytest.raises(InvalidInputError, match="1,000 different words"):
+    with pytest.raises(InvalidInputError, match="1,000 distinct words"):
         docs.search(query(most + " more"), 5)
 
 

@@ -10,14 +10,15 @@ import pytest
 import vectoracl as v
 from vectoracl import Chunk, F, Hybrid, testing
 from vectoracl.adapter_api.operations import Found
-from vectoracl.engine.reads import Ask, merge
+from vectoracl.engine.arguments import SearchArguments
+from vectoracl.engine.reads import merge
 from vectoracl.model.records import Hit, Tag
 
 TENANTS = ("own", "s1", "s2", "s3")
 
 
 def asked(k):
-    return Ask(k, v.ALWAYS, None, None, 1, frozenset(), False, {})
+    return SearchArguments(k, v.ALWAYS, None, None, 1, frozenset(), False, {})
 
 
 def connected(shared):

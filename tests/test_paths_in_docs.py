@@ -10,7 +10,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "how-it-works.md", *sorted((ROOT / "docs" / "adr").glob("*.md"))]
 # A path may be written from one of these folders on; NAME and STORE stand for any adapter.
-BASES = ("", "src/vectoracl", "conformance/src/vectoracl_conformance", "adapters/*/src/*", "adapters/*/src/*/*")
+BASES = (
+    "",
+    "src/vectoracl",
+    "conformance/src/vectoracl_conformance",
+    "adapters/*/src/*",
+    "adapters/*/src/*/*",
+    "adapters/*/tests",
+)
 WRITTEN = {"~/.cache/vectoracl/servers", "vectoracl.toml"}  # by vectoracl, at its users'
 
 
@@ -21,7 +28,7 @@ def paths(page: Path) -> list[str]:
 
 
 def exists(path: str) -> bool:
-    pattern = re.sub(r"\b(NAME|STORE)\b", "*", path.rstrip("/"))
+    pattern = re.sub(r"(?<![A-Z])(NAME|STORE)(?![A-Z])", "*", path.rstrip("/"))
     return any(any(ROOT.glob(f"{base}/{pattern}".lstrip("/"))) for base in BASES)
 
 

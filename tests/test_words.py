@@ -27,8 +27,8 @@ def test_weights_are_bm25s_term_frequency_against_a_fixed_length() -> None:
     (once,) = sparse_words.weights("a").values()
     assert once == round(2.2 / (1 + 1.2 * (0.25 + 0.75 / 128)), 4)
     long = sparse_words.weights("a a a b " + "c " * 500)
-    assert long[sparse_words.place("a")] > long[sparse_words.place("b")]
-    assert long[sparse_words.place("b")] < sparse_words.weights("b x")[sparse_words.place("b")]  # others weigh too
+    assert long[sparse_words.token_index("a")] > long[sparse_words.token_index("b")]
+    assert long[sparse_words.token_index("b")] < sparse_words.weights("b x")[sparse_words.token_index("b")]
     assert all(0 < weight < 2.2 for weight in long.values())
     # The longest text of one word each that a record of any of our stores takes: no weight is rounded to nothing.
     assert min(sparse_words.weights(" ".join(f"{number:x}" for number in range(50_000))).values()) > 0.001
@@ -48,6 +48,6 @@ def test_words_that_are_texts_of_their_own_are_not_kept_in_memory() -> None:
     before = sparse_words._known.cache_info().currsize
     for number in range(50):
         word = f"{number:02}" + "x" * 1_000
-        assert sparse_words.place(word) == sparse_words.place(word) < 1 << 32
+        assert sparse_words.token_index(word) == sparse_words.token_index(word) < 1 << 32
     assert sparse_words._known.cache_info().currsize == before
-    assert sparse_words.place("y" * 32) != sparse_words.place("y" * 33)
+    assert sparse_words.token_index("y" * 32) != sparse_words.token_index("y" * 33)
