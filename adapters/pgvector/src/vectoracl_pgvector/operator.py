@@ -125,9 +125,9 @@ class PgOperator:
             What was done, a line each.
         """
         bootstrap = self._connections.bootstrap()
-        done = self._roles(self._connections.owner() if bootstrap is None else bootstrap)
+        lines = self._roles(self._connections.owner() if bootstrap is None else bootstrap)
         with self._owner() as connection:
-            done += self._check_server(connection)
+            lines += self._check_server(connection)
             vector_column.check_columns(connection, self._config)
             vector_column.check(connection, self._config, self._store, self._embedder)
             changed = retype.pending(connection, self._config)
@@ -141,12 +141,12 @@ class PgOperator:
                     raise
                 raise refusal from None
             if changed:
-                done.append(f"the vectors now have the type {self._config.type}")
-            done += retype.build_indexes(connection, self._config, progress)
-            done.append(f"schema version {schema.VERSION} is in place: {self._names.table}")
+                lines.append(f"the vectors now have the type {self._config.type}")
+            lines += retype.build_indexes(connection, self._config, progress)
+            lines.append(f"schema version {schema.VERSION} is in place: {self._names.table}")
             if adopt is not None:
-                done += adoption.adopt(connection, self._config, self._fields, adopt, progress, adopted)
-        return done
+                lines += adoption.adopt(connection, self._config, self._fields, adopt, progress, adopted)
+        return lines
 
     @without_context
     def _roles(self, dsn: str) -> list[str]:
@@ -161,13 +161,13 @@ class PgOperator:
                 for statement in schema.roles(self._config):
                     connection.execute(statement)
                 without_password = [role for role in created_roles if not self._set_password(connection, role)]
-        done = ["roles, extension and schema are in place"]
+        lines = ["roles, extension and schema are in place"]
         if without_password:
-            done.append(
+            lines.append(
                 f"{' and '.join(without_password)} have no password yet: set one with \\password in psql, or "
                 "permit them by a rule of pg_hba.conf that needs none"
             )
-        return done
+        return lines
 
     def _missing_roles(self, connection: psycopg.Connection[Any]) -> list[str]:
         role_names = [self._config.owner_role, self._config.runtime_role]

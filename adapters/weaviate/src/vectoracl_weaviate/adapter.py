@@ -291,9 +291,9 @@ class WeaviateAdapter:
         if condition.rows is NO_ROWS:
             return 0
         if condition.sure is not None:
-            found = yield from self._surely(partition, condition, self._counted(partition, condition.sure), quick=quick)
-            if found is not None:
-                return found
+            count = yield from self._surely(partition, condition, self._counted(partition, condition.sure), quick=quick)
+            if count is not None:
+                return count
         return len((yield from self._listed(partition, condition)))
 
     def _counted(self, partition: str, where: Compiled) -> Request[int] | None:
@@ -320,8 +320,8 @@ class WeaviateAdapter:
         if replies[0]:
             return None
         if condition.strange is not NO_ROWS:
-            found = self._decode.rows(replies[1], "", condition.fields)
-            if len(found) == _STRANGE or not all(row.known for row in found):
+            rows = self._decode.rows(replies[1], "", condition.fields)
+            if len(rows) == _STRANGE or not all(row.known for row in rows):
                 return None
         if request is None:
             return 0  # type: ignore[return-value]  # of nothing that is known there are none
@@ -340,13 +340,13 @@ class WeaviateAdapter:
         if condition.rows is NO_ROWS:
             return []
         fields = condition.fields if field in TAG_FIELDS else condition.fields | {field}
-        asked = condition._replace(fields=fields, strange=compiled.strange(*fields))
+        full_condition = condition._replace(fields=fields, strange=compiled.strange(*fields))
         # The value is read of an object later than the filter was: only what cannot change in between may be grouped.
         if condition.fixed:
             # The server keeps the largest groups and says nothing of the others: one more than are wanted shows them.
             limit = min(operation.most, _GROUPS) + 1
             request = compiled.groups(partition, condition.rows, field, limit)
-            groups = yield from self._surely(partition, asked, request)
+            groups = yield from self._surely(partition, full_condition, request)
             if groups is not None and (len(groups) < limit or limit > operation.most):
                 return self._decode.facets(field, groups)
         include = frozenset[Any]() if field in TAG_FIELDS else _METADATA
@@ -388,26 +388,26 @@ class WeaviateAdapter:
                     return _Seen(rows, Rows(hits[:size], more=len(hits) > size))
                 after = compiled.after(seek_key(last.document, last.generation, last.chunk))
 
-        found = yield from self._steady(partition, ask)
-        return found._replace(hits=_plain(found.hits, include))
+        page = yield from self._steady(partition, ask)
+        return page._replace(hits=_plain(page.hits, include))
 
     def _all(
         self, partition: str, where: Compiled, properties: tuple[str, ...], *, vectors: bool = False
     ) -> Flow[list[Any]]:
         """Return all objects that pass *where*, page by page in key order."""
         compiled, limit = self._compile, self.config.page
-        found: list[Any] = []
+        objects: list[Any] = []
         after: Compiled = ALL_ROWS
         seek = self.config.properties.seek
         names = properties if seek in properties else (*properties, seek)
         while True:
             narrowed = every([where, after])
             if narrowed is NO_ROWS:
-                return found
+                return objects
             page = yield from compiled.listing(partition, narrowed, limit, names, vectors=vectors, ordered=True)
-            found.extend(page)
+            objects.extend(page)
             if len(page) < limit:
-                return found
+                return objects
             after = compiled.after(self._decode.seek(page[-1]))
 
     # Tenants that are not served
@@ -491,14 +491,14 @@ class WeaviateAdapter:
         """
         published: dict[str, Number | None] = {}
         for _ in range(_ROUNDS):
-            seen = yield from ask(self._compile.only(published), published)
-            found = _by_document(row.version for row in seen.rows)
-            loud = [name for name, marks in found.items() if not _is_settled(marks)]
+            answer = yield from ask(self._compile.only(published), published)
+            marks_by_document = _by_document(row.version for row in answer.rows)
+            loud = [name for name, marks in marks_by_document.items() if not _is_settled(marks)]
             if not loud and not published:
-                return seen.value
+                return answer.value
             now = yield from self._published(partition, {*loud, *published})
             if now == published:
-                return seen.value
+                return answer.value
             published = now
         raise _too_many_conflicts()
 
@@ -506,8 +506,8 @@ class WeaviateAdapter:
         """Return the published version of each of *documents*; None: it has none."""
         names = sorted(documents)
         objects = yield from self._all(partition, self._compile.documents(names), self._compile.places)
-        found = _by_document(map(self._decode.version, objects))
-        return (yield from self._resolve(partition, {name: found.get(name, {}) for name in names}))
+        marks_by_document = _by_document(map(self._decode.version, objects))
+        return (yield from self._resolve(partition, {name: marks_by_document.get(name, {}) for name in names}))
 
     def _resolve(self, partition: str, found: Mapping[str, _Marks]) -> Flow[dict[str, Number | None]]:
         """Find out which version of each document is published: the highest that is not undecided."""
@@ -534,9 +534,9 @@ class WeaviateAdapter:
         objects = yield from self._all(
             partition, every([compiled.documents(documents), compiled.replaced()]), compiled.places
         )
-        found = _by_document(map(self._decode.version, objects))
-        loud = [name for name, marks in found.items() if not _is_settled(marks)]
-        numbers: dict[str, Number | None] = {name: max(marks) for name, marks in found.items()}
+        marks_by_document = _by_document(map(self._decode.version, objects))
+        loud = [name for name, marks in marks_by_document.items() if not _is_settled(marks)]
+        numbers: dict[str, Number | None] = {name: max(marks) for name, marks in marks_by_document.items()}
         if loud:
             yield from self._finish(partition, loud)
             numbers.update((yield from self._published(partition, loud)))
@@ -586,10 +586,10 @@ class WeaviateAdapter:
             moved = {name for name in documents if now.get(name, FIRST) != numbers.get(name, FIRST)}
             if not moved or operation.verbatim:
                 return len(operation.records)
-            left = compiled.ids(
+            leftovers = compiled.ids(
                 id_of(record.tag, version) for record, version in placed if record.tag.document in moved
             )
-            yield from self._drop(partition, left)
+            yield from self._drop(partition, leftovers)
             records = [record for record in records if record.tag.document in moved]
             numbers = now
         raise _too_many_conflicts("unknown")
@@ -708,26 +708,26 @@ class WeaviateAdapter:
         if pending:
             yield from self._finish(partition, pending)
             rows = yield from self._rows(partition, condition, base)
-        found = _by_document(row.version for row in rows)
-        loud = [name for name, marks in found.items() if not _is_settled(marks)]
+        marks_by_document = _by_document(row.version for row in rows)
+        loud = [name for name, marks in marks_by_document.items() if not _is_settled(marks)]
         published: _Published = (yield from self._published(partition, loud)) if loud else {}
         for _ in range(_ROUNDS):
-            left: list[str] = []
+            remaining_ids: list[str] = []
             for start in range(0, len(rows), _DROPPED):
                 some = {row.version.id: row for row in rows[start : start + _DROPPED]}
-                seen = compiled.as_seen((id_, row.hit.tag.time) for id_, row in some.items())
-                done = yield from compiled.drop(partition, seen)
-                if done.failed:
-                    raise _incomplete(done.failed)
+                where = compiled.as_seen((id_, row.hit.tag.time) for id_, row in some.items())
+                result = yield from compiled.drop(partition, where)
+                if result.failed:
+                    raise _incomplete(result.failed)
                 there: set[str] = set()
-                if done.successful < len(some):
+                if result.successful < len(some):
                     objects = yield from self._all(partition, compiled.ids(some), compiled.places)
                     there = {self._decode.version(one).id for one in objects}
                 gone += sum(_visible(row, published) for id_, row in some.items() if id_ not in there)
-                left.extend(there)
-            if not left:
+                remaining_ids.extend(there)
+            if not remaining_ids:
                 return gone
-            rows = yield from self._rows(partition, condition, every([base, compiled.ids(left)]))
+            rows = yield from self._rows(partition, condition, every([base, compiled.ids(remaining_ids)]))
             if not rows:
                 return gone
         raise _too_many_conflicts("unknown")
@@ -736,11 +736,11 @@ class WeaviateAdapter:
         """Delete until nothing is left: the server deletes a limited, unknown number of objects per call."""
         gone = 0
         while where is not NO_ROWS:
-            done = yield from self._compile.drop(partition, where)
-            gone += done.successful
-            if done.failed:
-                raise _incomplete(done.failed)
-            if not done.matches:
+            result = yield from self._compile.drop(partition, where)
+            gone += result.successful
+            if result.failed:
+                raise _incomplete(result.failed)
+            if not result.matches:
                 break
         return gone
 
@@ -822,11 +822,11 @@ def _placed(record: Record, number: Number, operation: Upsert) -> tuple[Record, 
 
 
 def _by_document(versions: Iterable[Version]) -> dict[str, _Marks]:
-    found: dict[str, _Marks] = {}
+    marks_by_document: dict[str, _Marks] = {}
     for one in versions:
-        marks = found.setdefault(one.document, {})
+        marks = marks_by_document.setdefault(one.document, {})
         marks[one.number] = marks.get(one.number) or one.pending
-    return found
+    return marks_by_document
 
 
 def _read(mark: str) -> tuple[Number, str]:

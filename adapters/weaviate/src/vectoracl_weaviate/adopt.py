@@ -75,11 +75,11 @@ class Adoption(adoption_template.Adoption[Item, Hit]):
         create: Callable[[str], object],
         progress: Progress | None,
     ) -> None:
-        found = admin.ask("GET", f"/v1/schema/{quote(source, safe='')}", absent=None)
-        if found is None:
+        collection = admin.ask("GET", f"/v1/schema/{quote(source, safe='')}", absent=None)
+        if collection is None:
             raise RefusedError(f"There is no collection {source!a} that these credentials can read.")
         # As the server spells it, which may not be how it was asked for.
-        super().__init__(config, fields, str(found["class"]), progress, known)
+        super().__init__(config, fields, str(collection["class"]), progress, known)
         if self.source == config.collection:
             raise RefusedError("That collection is this store's own: name the one that is to be copied in.")
         self._config = config
@@ -93,15 +93,15 @@ class Adoption(adoption_template.Adoption[Item, Hit]):
         self._compile = WeaviateCompiler(config, fields)
         self._decode = Decoder(config, fields)
         self._adapter = WeaviateAdapter(config, fields)
-        self._types = {one["name"]: one["dataType"][0] for one in found.get("properties") or ()}
+        self._types = {one["name"]: one["dataType"][0] for one in collection.get("properties") or ()}
         defaults = Properties()
         if all(getattr(defaults, name) in self._types for name in _OURS):
             raise RefusedError(
                 f"{self.source} was written by vectoracl: vectoracl copy moves it with its tags and its tenants."
             )
-        self._vector = self._find_vector(found)
-        self._names = self._find(multi=bool((found.get("multiTenancyConfig") or {}).get("enabled")))
-        self._parts = self._find_parts(found)
+        self._vector = self._find_vector(collection)
+        self._names = self._find(multi=bool((collection.get("multiTenancyConfig") or {}).get("enabled")))
+        self._parts = self._find_parts(collection)
 
     # What the objects hold
 
@@ -110,8 +110,8 @@ class Adoption(adoption_template.Adoption[Item, Hit]):
         there: list[str] = sorted(found.get("vectorConfig") or {})
         if found.get("vectorIndexType"):
             there.insert(0, "")
-        said = self._config.adopt.vector
-        fitting = [name for name in there if said is None or name == said]
+        choice = self._config.adopt.vector
+        fitting = [name for name in there if choice is None or name == choice]
         if len(fitting) != 1:
             listed = ", ".join(name or "the unnamed one" for name in there) or "none"
             raise RefusedError(
@@ -122,42 +122,50 @@ class Adoption(adoption_template.Adoption[Item, Hit]):
 
     def _find(self, *, multi: bool) -> Names:
         """Return the mapping: what the configuration says, else well-known names. Raises: RefusedError."""
-        said = self._config.adopt
-        self._text, *self._text_keys = adoption.steps(said.text or "")
+        settings = self._config.adopt
+        self._text, *self._text_keys = adoption.steps(settings.text or "")
         unknown = [
             name
-            for name in (said.tenant, said.document, said.chunk, self._text or None, *said.leave_out)
+            for name in (settings.tenant, settings.document, settings.chunk, self._text or None, *settings.leave_out)
             if name is not None and name not in self._types
         ]
         if unknown:
             raise RefusedError(f"{self.source} has no property {min(unknown)!a}: correct [stores.NAME.adopt].")
-        references = [name for name, kind in self._types.items() if kind[:1].isupper() and name not in said.leave_out]
+        references = [
+            name for name, kind in self._types.items() if kind[:1].isupper() and name not in settings.leave_out
+        ]
         if references:
             raise RefusedError(
                 f"The property {min(references)!a} of {self.source} is a reference, which a chunk cannot hold. To "
                 f'copy the objects without it: [stores.NAME.adopt] leave_out = ["{min(references)}"].'
             )
-        taken: set[str | None] = {said.tenant, said.document, said.chunk, self._text or None, *said.leave_out}
+        assigned_names: set[str | None] = {
+            settings.tenant,
+            settings.document,
+            settings.chunk,
+            self._text or None,
+            *settings.leave_out,
+        }
 
         def one(what: str, chosen: str | None, known: Sequence[str]) -> str | None:
             if chosen is not None:
                 return chosen
-            there = [name for name in known if name in self._types and name not in taken]
-            found = only(what, there, f"properties of {self.source}")
-            taken.update(there)
-            return found
+            there = [name for name in known if name in self._types and name not in assigned_names]
+            property_name = only(what, there, f"properties of {self.source}")
+            assigned_names.update(there)
+            return property_name
 
-        tenant = said.tenant if multi else one("tenant", said.tenant, _TENANT)
+        tenant = settings.tenant if multi else one("tenant", settings.tenant, _TENANT)
         if tenant is None and not multi:
             raise RefusedError(
                 f"{self.source} is not multi-tenant, and no property of it is known to hold the tenant. Say which: "
                 '[stores.NAME.adopt] tenant = "…".'
             )
         text = one("text", self._text or None, adoption.TEXT)
-        if text is None and "_node_content" in self._types and "_node_content" not in taken:
+        if text is None and "_node_content" in self._types and "_node_content" not in assigned_names:
             text, self._text_keys = "_node_content", ["text"]  # LlamaIndex keeps the whole node as JSON
-        document = one("document", said.document, _DOCUMENT)
-        return Names(tenant, document, one("chunk", said.chunk, _CHUNK), text)
+        document = one("document", settings.document, _DOCUMENT)
+        return Names(tenant, document, one("chunk", settings.chunk, _CHUNK), text)
 
     def _find_parts(self, found: Mapping[str, Any]) -> tuple[str | None, ...]:
         """Return the old tenants, None for the whole of a collection that has none. Raises: RefusedError."""
@@ -190,18 +198,18 @@ class Adoption(adoption_template.Adoption[Item, Hit]):
         vector = (one.get("vectors") or {}).get(self._vector) if self._vector else one.get("vector")
         if not vector or isinstance(vector[0], list):
             raise RefusedError("No dense vector.")
-        made = Chunk(chunk, document, text, np.asarray(vector, np.float32), metadata=self._metadata(held))
-        record = self.checks.record(tenant, made)
+        new_chunk = Chunk(chunk, document, text, np.asarray(vector, np.float32), metadata=self._metadata(held))
+        record = self.checks.record(tenant, new_chunk)
         self._compile.check_size([record])
         return record
 
     def _metadata(self, held: Mapping[str, Any]) -> dict[str, Any]:
         """Return every other property; one that is null is one that is not there."""
-        left = {*self._names, *self._config.adopt.leave_out}
+        exclusions = {*self._names, *self._config.adopt.leave_out}
         if self._text_keys:
-            left.discard(self._names.text)
-        found = {key: value for key, value in held.items() if key not in left}
-        return adoption.moments(self.checks.metadata(found), self._fields)
+            exclusions.discard(self._names.text)
+        metadata = {key: value for key, value in held.items() if key not in exclusions}
+        return adoption.moments(self.checks.metadata(metadata), self._fields)
 
     # Reading
 
@@ -213,12 +221,12 @@ class Adoption(adoption_template.Adoption[Item, Hit]):
                 query = {"class": self.source, "limit": str(_BATCH), "include": "vector", "after": after}
                 if part is not None:
                     query["tenant"] = part
-                found = self._admin.ask("GET", f"/v1/objects?{urlencode(query)}")["objects"]
-                if found:
-                    yield [(part, one) for one in found]
-                if len(found) < _BATCH:
+                objects = self._admin.ask("GET", f"/v1/objects?{urlencode(query)}")["objects"]
+                if objects:
+                    yield [(part, one) for one in objects]
+                if len(objects) < _BATCH:
                     break
-                after = found[-1]["id"]
+                after = objects[-1]["id"]
 
     def row_id(self, row: Item) -> str:
         """Return the object's id."""
@@ -267,18 +275,18 @@ class Adoption(adoption_template.Adoption[Item, Hit]):
 
     def replaced(self, tenant: str, records: Sequence[Record]) -> set[str]:
         """Return the documents of which a later generation exists."""
-        left = {record.tag.document for record in records}
-        found: set[str] = set()
-        while left:
-            where = every([self._compile.documents(left), self._compile.replaced()])
+        rest = {record.tag.document for record in records}
+        documents: set[str] = set()
+        while rest:
+            where = every([self._compile.documents(rest), self._compile.replaced()])
             request = self._compile.listing(tenant, where, self._config.page, self._compile.places)
             objects = self._port.execute(request, None)
             names = {self._decode.version(one).document for one in objects}
-            found |= names
-            left -= names
+            documents |= names
+            rest -= names
             if len(objects) < self._config.page:
                 break
-        return found
+        return documents
 
     def path(self, copy: Hit) -> object:
         """Return the ingestion path in the tag."""

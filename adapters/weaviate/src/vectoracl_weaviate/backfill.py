@@ -48,7 +48,7 @@ def backfill(
         InvalidInputError: A value has another type than the declared one; nothing of that page was changed.
         StoreError: Objects were rewritten repeatedly in the meantime.
     """
-    done = 0
+    count = 0
     after: Compiled = ALL_ROWS
     strange = compiled.strange(*fields)
     while fields:
@@ -57,16 +57,16 @@ def backfill(
         if not objects:
             break
         after = compiled.after(max(map(decode.seek, objects)))
-        left = {one.metadata.id: decode.metadata(one) for one in objects if decode.strange(one, fields)}
-        done += len(left)
-        for start in range(0, len(left), _CONCURRENT):
-            some = dict(list(left.items())[start : start + _CONCURRENT])
+        batch = {one.metadata.id: decode.metadata(one) for one in objects if decode.strange(one, fields)}
+        count += len(batch)
+        for start in range(0, len(batch), _CONCURRENT):
+            some = dict(list(batch.items())[start : start + _CONCURRENT])
             yield from _repair(compiled, decode, name, some)
             if progress is not None:
-                progress(f"the declared fields of {name}", done - len(left) + start + len(some), None)
+                progress(f"the declared fields of {name}", count - len(batch) + start + len(some), None)
         if len(objects) < page:
             break
-    return done
+    return count
 
 
 def compare(compiled: WeaviateCompiler, decode: Decoder, page: int, name: str, fields: Sequence[str]) -> Flow[None]:

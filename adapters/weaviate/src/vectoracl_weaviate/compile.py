@@ -93,8 +93,8 @@ class WeaviateCompiler:
         """Return that the object is, if of one of these documents, of its *published* version (None: of none)."""
         if not published:
             return ALL_ROWS
-        wanted = [self.exactly(name, number) for name, number in sorted(published.items()) if number is not None]
-        return some([none(keyword(self._keys.document, *sorted(published))), *wanted])
+        versions = [self.exactly(name, number) for name, number in sorted(published.items()) if number is not None]
+        return some([none(keyword(self._keys.document, *sorted(published))), *versions])
 
     def marked(self) -> Compiled:
         """Return that a replacement of the object's document is going on.
@@ -251,10 +251,10 @@ class WeaviateCompiler:
 
     def repaired(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """Return the properties of all declared fields, and the markers, that go with *metadata*, for a merge."""
-        made: dict[str, Any] = {self._keys.present: _marked(metadata, self._fields)}
+        properties: dict[str, Any] = {self._keys.present: _marked(metadata, self._fields)}
         for name, kind in self._fields.items():
-            made[property_of(name, kind)] = stored(kind, metadata[name]) if name in metadata else None
-        return made
+            properties[property_of(name, kind)] = stored(kind, metadata[name]) if name in metadata else None
+        return properties
 
     def tally(self, partition: str, where: Compiled) -> Tally:
         """Compile a count of the objects that pass *where*."""
@@ -316,13 +316,13 @@ class WeaviateCompiler:
 
     def _object(self, tenant: str, record: Record, version: str, pending: str) -> batch_pb2.BatchObject:
         keys, tag = self._keys, record.tag
-        made = batch_pb2.BatchObject(
+        message = batch_pb2.BatchObject(
             uuid=id_of(tag, version),
             collection=self._config.collection,
             tenant=tenant,
             vectors=[self._vector(record.vector)],
         )
-        own = made.properties
+        own = message.properties
         own.non_ref_properties.update(
             {
                 **{key: escape(part) if isinstance(part, str) else part for key, part in tag_fields(keys, tag).items()},
@@ -349,7 +349,7 @@ class WeaviateCompiler:
                     own.number_array_properties.add(prop_name=path, values_bytes=packed)
                 case _:
                     own.non_ref_properties.update({path: value})
-        return made
+        return message
 
     def drop(self, partition: str, where: Compiled) -> Drop:
         """Compile a delete of the objects that pass *where*. Raises: RefusedError if that is not a condition."""

@@ -115,8 +115,8 @@ class Compiler:
             sure = None
         tests = [compile_test(one) for one in predicates if not isinstance(one, Always)]
         fixed = sure is not None and not fields and self._lasts(sure)
-        found = sure if fixed and sure is not None else rows
-        return Condition(found, sure, self.strange(fields), _all_of(tests), fields, fixed)
+        server_filter = sure if fixed and sure is not None else rows
+        return Condition(server_filter, sure, self.strange(fields), _all_of(tests), fields, fixed)
 
     def strange(self, fields: Iterable[str]) -> Compiled:
         """Return that the object's writer did not know one of *fields* as what it is here.
@@ -177,8 +177,8 @@ class Compiler:
                 parts.append(self._surely(one, negated=negated))
         if any(one is None for one in parts):
             return None
-        made = [one for one in parts if one is not None]
-        return every(made) if together else some(made)
+        filters = [one for one in parts if one is not None]
+        return every(filters) if together else some(filters)
 
     def _sure_leaf(self, node: Leaf, *, negated: bool, absent: bool) -> Compiled | None:
         """Return a leaf, or its negation, which holds of rows without the field too where *absent* says so."""
@@ -197,8 +197,8 @@ class Compiler:
         match node:
             case Range(name):
                 path, kind = self._path(name)
-                given = {_BESIDE[side]: one for side, one in bounds(node).items()}
-                return some([self._side(path, kind, side, one) for side, one in given.items()])
+                sides = {_BESIDE[side]: one for side, one in bounds(node).items()}
+                return some([self._side(path, kind, side, one) for side, one in sides.items()])
             case Eq(name, value):
                 values: tuple[Scalar, ...] = (value,)
             case In(name, values):
@@ -275,11 +275,11 @@ class Compiler:
 
     def _range(self, node: Range) -> Compiled:
         path, kind = self._path(node.field)
-        given = bounds(node)
+        limits = bounds(node)
         if kind is FieldType.NUMBER:
-            return numeric(path, **given)
+            return numeric(path, **limits)
         if kind is FieldType.DATETIME:
-            return every([leaf(_BOUNDS[side], path, value_text=datetime_text(one)) for side, one in given.items()])
+            return every([leaf(_BOUNDS[side], path, value_text=datetime_text(one)) for side, one in limits.items()])
         raise UnsupportedPredicateError(f"The field {node.field!r} has no order.", field=node.field)
 
 

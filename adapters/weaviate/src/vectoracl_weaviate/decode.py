@@ -68,15 +68,15 @@ class Decoder:
         Raises: StoreError where one has no whole tag, or a datetime in a form that is not ours.
         """
         fields = tuple(fields)
-        made = []
+        rows = []
         for one in objects:
             score = 0.0
             if by == "near":
                 score = self._score(one.metadata.distance)
             elif by == "words":
                 score = float(one.metadata.score)
-            made.append(Row(self.version(one), self._hit(one, score), not self.strange(one, fields)))
-        return made
+            rows.append(Row(self.version(one), self._hit(one, score), not self.strange(one, fields)))
+        return rows
 
     def strange(self, one: Any, fields: Iterable[str]) -> bool:
         """Return whether the writer of *one* did not know one of *fields* as what it is here."""

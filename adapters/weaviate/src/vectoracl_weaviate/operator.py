@@ -67,16 +67,16 @@ class WeaviateOperator:
         return self._port.execute(request, None)
 
     def _steps(self) -> list[schema.Step]:
-        found = self._ask(Describe())
-        if found is None:
+        collection = self._ask(Describe())
+        if collection is None:
             self._ask(About())  # a server that is not Weaviate does not have the collection either
-        if found is not None and not (found.get("multiTenancyConfig") or {}).get("enabled"):
+        if collection is not None and not (collection.get("multiTenancyConfig") or {}).get("enabled"):
             raise RefusedError(
                 f"The collection {self._config.collection} is not multi-tenant, which cannot be changed. Configure "
                 f"another name, and import it: vectoracl provision --adopt {self._config.collection}"
             )
-        if found is not None:
-            other = schema.other_vectors(self._config, found)
+        if collection is not None:
+            other = schema.other_vectors(self._config, collection)
             if other is not None:
                 raise RefusedError(
                     f"The collection {self._config.collection} differs from the configuration: {other}. Configure the "
@@ -84,15 +84,15 @@ class WeaviateOperator:
                     "--reembed for another dimension).",
                     field="dimension",
                 )
-            self._check_properties(found)
-            store_notes.learned(self._store, store_notes.embedder_of(schema.kept(found)), self._embedder)
-        return list(schema.steps(self._config, self._fields, found, self._embedder))
+            self._check_properties(collection)
+            store_notes.learned(self._store, store_notes.embedder_of(schema.kept(collection)), self._embedder)
+        return list(schema.steps(self._config, self._fields, collection, self._embedder))
 
     def _check_properties(self, found: Mapping[str, Any]) -> None:
         """Refuse a collection with a property that differs from the required one. Raises: RefusedError."""
         there = {one["name"]: one for one in found.get("properties") or ()}
-        for name, wanted in schema.properties(self._config, self._fields).items():
-            wrong = schema.misfit(wanted, there[name]) if name in there else None
+        for name, settings in schema.properties(self._config, self._fields).items():
+            wrong = schema.misfit(settings, there[name]) if name in there else None
             if wrong is not None:
                 raise RefusedError(
                     f"The property {name} of the collection {self._config.collection} is not as required: {wrong}. "
@@ -121,16 +121,16 @@ class WeaviateOperator:
 
         Returns: One line for each step that was done.
         """
-        done = self._brought_about(progress)
-        done += self._repaired(progress)
+        lines = self._brought_about(progress)
+        lines += self._repaired(progress)
         keyless = self._keyless()
         for number, name in enumerate(keyless):
             if progress is not None:
                 progress("tenants' keys", number, len(keyless))
-            done += self._give_key(name)
+            lines += self._give_key(name)
         if adopt is not None:
-            done += self._adoption(adopt, progress).copy(adopted)
-        return done or ["everything is in place"]
+            lines += self._adoption(adopt, progress).copy(adopted)
+        return lines or ["everything is in place"]
 
     def _brought_about(self, progress: Progress | None) -> list[str]:
         """Apply the missing steps, and read the collection again if another process did one of them in the meantime.
@@ -138,7 +138,7 @@ class WeaviateOperator:
         A node of a cluster may also report "already exists" for its own step, which it repeated because the leader was
         lost.
         """
-        done: list[str] = []
+        lines: list[str] = []
         for attempt in range(_ATTEMPTS):
             try:
                 steps = self._steps()
@@ -146,12 +146,12 @@ class WeaviateOperator:
                 for number, step in enumerate(steps):
                     if progress is not None:
                         progress("provisioning", number, len(steps))
-                    done.append(self._apply(step))
+                    lines.append(self._apply(step))
                 break
             except StoreError as error:
                 if error.code != EXISTS.code or attempt == _ATTEMPTS - 1:
                     raise
-        return done
+        return lines
 
     def _compare(self, fields: list[str]) -> None:
         """Refuse *fields* whose values in existing objects have another type, before their properties are added.
@@ -197,15 +197,15 @@ class WeaviateOperator:
         Such objects may have been written at any time, so this does not depend on whether a property was just added.
         Those of a tenant that is not active are not repaired; filters compare them one by one when it is served again.
         """
-        done, resting = 0, 0
+        count, resting = 0, 0
         fields = sorted(self._fields)
         for name, state in (self._ask(Tenants()) if fields else {}).items():
             if state != "active":
                 resting += 1
                 continue
             flow = backfill(self._compile, self._decode, self._config.page, name, fields, progress)
-            done += run(flow, {"store": self._port})
-        lines = [f"added the properties of the declared fields to {done} chunks"] if done else []
+            count += run(flow, {"store": self._port})
+        lines = [f"added the properties of the declared fields to {count} chunks"] if count else []
         if resting:
             lines.append(
                 f"{resting} tenants are not active: filters on declared fields compare their older chunks one by one "
@@ -253,12 +253,12 @@ class WeaviateOperator:
     def create(self, tenant: str) -> list[str]:
         """Create *tenant*, and its key if keys are configured."""
         name = self._name(tenant)
-        done = []
+        lines = []
         if self._state(name) is None:
             self._change_schema("POST", self._path, [{"name": name, "activityStatus": "HOT"}])
-            done.append(f"created the tenant {tenant}")
-        done += self._give_key(name)
-        return done or ["it already exists"]
+            lines.append(f"created the tenant {tenant}")
+        lines += self._give_key(name)
+        return lines or ["it already exists"]
 
     def activate(self, tenant: str) -> list[str]:
         """Serve *tenant* again."""
@@ -281,12 +281,12 @@ class WeaviateOperator:
     def remove(self, tenant: str) -> list[str]:
         """Delete *tenant* with all of its objects, its key, its user and its role; returns [] if there is nothing."""
         name = self._stored(tenant)
-        done = []
+        lines = []
         if self._state(name) is not None:
             self._change_schema("DELETE", self._path, [name])
-            done.append(f"removed the tenant {tenant} with its chunks")
-        done += self._take_key(name)
-        return done
+            lines.append(f"removed the tenant {tenant} with its chunks")
+        lines += self._take_key(name)
+        return lines
 
     @property
     def _path(self) -> str:

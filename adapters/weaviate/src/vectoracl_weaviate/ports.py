@@ -108,8 +108,10 @@ def compiled(config: WeaviateConfig, request: AnyRequest) -> Rest | Call:
         case Drop(message=message):
             return Call("BatchDelete", message, lambda one: Dropped(one.matches, one.successful, one.failed))
         case State(tenant=tenant):
-            asked = tenants_pb2.TenantsGetRequest(collection=name, names=tenants_pb2.TenantNames(values=[tenant]))
-            return Call("TenantsGet", asked, lambda answer: _states(answer).get(tenant))
+            tenants_request = tenants_pb2.TenantsGetRequest(
+                collection=name, names=tenants_pb2.TenantNames(values=[tenant])
+            )
+            return Call("TenantsGet", tenants_request, lambda answer: _states(answer).get(tenant))
         case Tenants():
             return Call("TenantsGet", tenants_pb2.TenantsGetRequest(collection=name), _states)
         case Merge(tenant=tenant, id=id_, properties=properties):

@@ -49,8 +49,8 @@ def look(
 
     *learn* is called with the number of replicas of each tenant.
     """
-    found = yield from Describe()
-    learn(schema.replicas(found))
+    collection = yield from Describe()
+    learn(schema.replicas(collection))
     about = yield from About()
     rights: dict[str | None, Mapping[str, Any] | None] = {}
     names: Sequence[str] = ()
@@ -66,7 +66,7 @@ def look(
                 if error.code != "unauthorized":
                     raise
                 stale.append(name)
-    return judge(config, fields, Snapshot(found, about, rights, tuple(stale), len(names)))
+    return judge(config, fields, Snapshot(collection, about, rights, tuple(stale), len(names)))
 
 
 def judge(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Snapshot) -> Posture:
@@ -86,8 +86,8 @@ def judge(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Snaps
     ]
     if config.tenant_keys is not None:
         facts.append(("tenants' keys", f"{looked.keys}, {len(looked.rights) - 1} of them checked"))
-    kept = None if looked.found is None else store_notes.embedder_of(schema.kept(looked.found))
-    return Posture(grade, findings, tuple(facts), embedder=kept)
+    embedder = None if looked.found is None else store_notes.embedder_of(schema.kept(looked.found))
+    return Posture(grade, findings, tuple(facts), embedder=embedder)
 
 
 def _findings(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Snapshot) -> Iterator[Finding]:
@@ -103,8 +103,8 @@ def _findings(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: S
         if stopwords.get("preset") not in (None, "none") or stopwords.get("additions"):
             fix = f'PUT /v1/schema/{name} with invertedIndexConfig.stopwords = {{"preset": "none"}}'
             yield Finding(rules.STOPWORDS, name, "it has a list of stop words", fix)
-    found = re.match(r"(\d+)\.(\d+)", str(looked.about.get("version", "")))
-    if found is None or tuple(int(one) for one in found.groups()) < _OLDEST:
+    match = re.match(r"(\d+)\.(\d+)", str(looked.about.get("version", "")))
+    if match is None or tuple(int(one) for one in match.groups()) < _OLDEST:
         reported = str(looked.about.get("version", "unknown"))
         yield Finding(rules.VERSION, "server", f"its version is {reported}", "upgrade the server")
     if config.tenant_keys is not None:
@@ -130,22 +130,22 @@ def _tenancy(name: str, found: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _properties(config: WeaviateConfig, fields: Mapping[str, FieldType], found: Mapping[str, Any]) -> Iterator[Finding]:
     there = {one["name"]: one for one in found.get("properties") or ()}
-    for name, wanted in schema.properties(config, fields).items():
+    for name, settings in schema.properties(config, fields).items():
         subject, has = f"{config.collection}.{name}", there.get(name)
         if has is None:
             parts = ["the property does not exist", schema.other_type(name, fields, found)]
             yield Finding(rules.PROPERTY, subject, "; ".join(filter(None, parts)), _PROVISION)
             continue
-        message = schema.misfit(wanted, has)
+        message = schema.misfit(settings, has)
         if message is not None:
-            rule = rules.TOKENS if "tokenization" in message and wanted["indexFilterable"] else rules.PROPERTY
+            rule = rules.TOKENS if "tokenization" in message and settings["indexFilterable"] else rules.PROPERTY
             yield Finding(rule, subject, message, "name another collection and provision it")
 
 
 def _vector(config: WeaviateConfig, found: Mapping[str, Any]) -> Iterator[Finding]:
     has = (found.get("vectorConfig") or {}).get(config.vector)
     subject = f"{config.collection}.{config.vector}"
-    wanted = schema.vector_index(config)
+    index = schema.vector_index(config)
     message = schema.other_vectors(config, found)
     if message is not None:
         fix = (
@@ -158,7 +158,7 @@ def _vector(config: WeaviateConfig, found: Mapping[str, Any]) -> Iterator[Findin
     if schema.compressed(config, found):
         fix = "keep it, or provision another collection"
         yield Finding(rules.COMPRESSED, subject, "its vectors are compressed", fix)
-    if has.get("vectorIndexType") != wanted["vectorIndexType"]:
+    if has.get("vectorIndexType") != index["vectorIndexType"]:
         message = f"the index is {has.get('vectorIndexType')}, not {config.index}"
         rule = rules.VECTOR if config.index == "flat" else rules.INDEX
         fix = f'set index = "{has.get("vectorIndexType")}", or provision another collection'
@@ -166,11 +166,11 @@ def _vector(config: WeaviateConfig, found: Mapping[str, Any]) -> Iterator[Findin
 
 
 def _replicas(config: WeaviateConfig, found: Mapping[str, Any]) -> Iterator[Finding]:
-    there, wanted = schema.replicas(found), config.replication_factor
-    if wanted is not None and there != wanted:
+    there, factor = schema.replicas(found), config.replication_factor
+    if factor is not None and there != factor:
         fix = f"set replication_factor = {there}, or change the collection's replicas on the server"
-        yield Finding(rules.REPLICAS, config.collection, f"each tenant is on {there} nodes, not {wanted}", fix)
-    elif wanted is None and there > 1:
+        yield Finding(rules.REPLICAS, config.collection, f"each tenant is on {there} nodes, not {factor}", fix)
+    elif factor is None and there > 1:
         fix = f"set replication_factor = {there}"
         yield Finding(rules.REPLICAS, config.collection, f"each tenant is on {there} nodes", fix)
 

@@ -55,13 +55,13 @@ def deeper(depth: int, most: int) -> int:
 def grouped(hits: Sequence[Hit], operation: Search, *, exhausted: bool) -> Groups:
     """Return up to `per_group` hits of each of the best `k` documents, in the order of the scores."""
     counts: dict[str, int] = {}
-    kept: list[Hit] = []
+    best_hits: list[Hit] = []
     for hit in hits:
         if hit.document not in counts and len(counts) == operation.k:
             continue
-        seen = counts.get(hit.document, 0)
-        counts[hit.document] = seen + 1
-        if seen < operation.per_group:
-            kept.append(hit)
+        position = counts.get(hit.document, 0)
+        counts[hit.document] = position + 1
+        if position < operation.per_group:
+            best_hits.append(hit)
     full = len(counts) == operation.k and all(count >= operation.per_group for count in counts.values())
-    return Groups(kept, exhausted or full)
+    return Groups(best_hits, exhausted or full)

@@ -55,10 +55,10 @@ Step = CreateCollection | UpdateCollection | AddProperty
 
 def exact(kind: str) -> dict[str, Any]:
     """Return the settings of a property that is compared as a whole."""
-    made: dict[str, Any] = {"dataType": [kind], "indexFilterable": True, "indexSearchable": False}
+    settings: dict[str, Any] = {"dataType": [kind], "indexFilterable": True, "indexSearchable": False}
     if kind.startswith("text"):
-        made["tokenization"] = "field"
-    return made
+        settings["tokenization"] = "field"
+    return settings
 
 
 def properties(config: WeaviateConfig, fields: Mapping[str, FieldType]) -> dict[str, dict[str, Any]]:
@@ -68,23 +68,23 @@ def properties(config: WeaviateConfig, fields: Mapping[str, FieldType]) -> dict[
     match another. Only the text is indexed for BM25.
     """
     keys = config.properties
-    made: dict[str, dict[str, Any]] = {}
+    settings: dict[str, dict[str, Any]] = {}
     for key in (keys.tenant, keys.document, keys.docgen, keys.chunk, keys.label, keys.producer, keys.path, keys.seek,
                 keys.version, keys.pending):  # fmt: skip
-        made[key] = exact("text")
+        settings[key] = exact("text")
     for key in (keys.generation, keys.rev, keys.expires, keys.time, keys.position):
-        made[key] = exact("number")
-    made[keys.committed] = exact("boolean")
-    made[keys.present] = exact("text[]")
-    made[keys.text] = {
+        settings[key] = exact("number")
+    settings[keys.committed] = exact("boolean")
+    settings[keys.present] = exact("text[]")
+    settings[keys.text] = {
         "dataType": ["text"], "indexFilterable": False, "indexSearchable": True, "tokenization": "word",
     }  # fmt: skip
-    made[keys.metadata] = {
+    settings[keys.metadata] = {
         "dataType": ["text"], "indexFilterable": False, "indexSearchable": False, "tokenization": "field",
     }  # fmt: skip
     for name, kind in fields.items():
-        made[property_of(name, kind)] = exact(_TYPES[kind])
-    return made
+        settings[property_of(name, kind)] = exact(_TYPES[kind])
+    return settings
 
 
 def vector_index(config: WeaviateConfig) -> dict[str, Any]:
@@ -186,9 +186,9 @@ def steps(
     tenancy = found.get("multiTenancyConfig") or {}
     if tenancy.get("enabled") and (tenancy.get("autoTenantCreation") or tenancy.get("autoTenantActivation")):
         changed["multiTenancyConfig"] = {**tenancy, "autoTenantCreation": False, "autoTenantActivation": False}
-    wanted = description(config, found.get("description"), embedder)
-    if store_notes.read(wanted) != kept(found):
-        changed["description"] = wanted
+    new_description = description(config, found.get("description"), embedder)
+    if store_notes.read(new_description) != kept(found):
+        changed["description"] = new_description
     if changed != dict(found):
         yield UpdateCollection(changed)
     there = {one["name"] for one in found.get("properties") or ()}

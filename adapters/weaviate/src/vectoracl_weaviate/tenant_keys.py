@@ -45,11 +45,11 @@ class KeyFile:
             return self._keys
         with self._lock:
             try:
-                found = self._path.stat()
+                status = self._path.stat()
             except FileNotFoundError:
                 self._seen, self._keys = None, {}
                 return self._keys
-            mark = (found.st_ino, found.st_mtime_ns, found.st_mode)
+            mark = (status.st_ino, status.st_mtime_ns, status.st_mode)
             if mark != self._seen:
                 self._keys, self._seen = read(self._path), mark
             return self._keys
@@ -72,8 +72,8 @@ def read(path: Path) -> dict[str, str]:
     if os.name == "posix" and mode & _LOOSE:
         raise ConfigError("Users other than its owner may read the file of tenant_keys: run chmod 600 on it.")
     try:
-        found = json.loads(data)
-        keys = found["keys"] if found["version"] == 1 else None
+        content = json.loads(data)
+        keys = content["keys"] if content["version"] == 1 else None
     except (ValueError, KeyError, TypeError):
         keys = None
     if not isinstance(keys, dict) or not all(isinstance(one, str) and one for one in keys.values()):

@@ -214,8 +214,8 @@ class _Adoption:
                     keys[record.tag.tenant, record.tag.document, record.tag.chunk] = key
                     groups.setdefault(record.tag.tenant, []).append(record)
             for tenant, records in groups.items():
-                taken = self._from_other_sources(tenant, records)
-                findings.refuse_taken([keys[tenant, one.tag.document, one.tag.chunk] for one in taken])
+                conflicts = self._from_other_sources(tenant, records)
+                findings.refuse_taken([keys[tenant, one.tag.document, one.tag.chunk] for one in conflicts])
             checked += len(rows)
             self._progress("checking rows", checked, max(total, checked))
         self._look_alikes(findings)
@@ -244,8 +244,8 @@ class _Adoption:
                 ).fetchall()
             else:
                 rows = []
-        taken = {document for document, path in rows if adoption.from_another(path, self._source.table)}
-        return [record for record in records if record.tag.document in taken]
+        foreign_documents = {document for document, path in rows if adoption.from_another(path, self._source.table)}
+        return [record for record in records if record.tag.document in foreign_documents]
 
     def _table_exists(self) -> bool:
         """Return whether the governed table exists: a plan can be made before it is provisioned."""
@@ -355,15 +355,15 @@ class _Adoption:
             adopted.there = read - adopted.copied - adopted.changed
             self._progress("copying", read, max(total, read))
         self._verify(total)
-        done = [findings.report(source, adopted, "keys, texts, metadata and vectors")]
-        done += self._missing_in_source(findings)
-        done += self._drop_helper()
+        lines = [findings.report(source, adopted, "keys, texts, metadata and vectors")]
+        lines += self._missing_in_source(findings)
+        lines += self._drop_helper()
         large = sorted(tenant for tenant, count in findings.tenants.items() if count > self._config.promote_rows)
         if large:
-            done.append(
+            lines.append(
                 f"large enough for their own partition (vectoracl tenants promote): {', '.join(map(ascii, large))}"
             )
-        return done
+        return lines
 
     def _groups(self, rows: Collection[_Row]) -> adoption.Groups:
         return adoption.by_tenant(

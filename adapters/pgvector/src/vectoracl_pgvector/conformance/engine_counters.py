@@ -105,12 +105,12 @@ class PgEngine:
             self._store.alone(connection)
             indexes = connection.execute(_INDEXES).fetchall()
             parts = connection.execute(_PARTS).fetchall()
-        found = {
+        searches = {
             f"searches of {name}": int(count or 0)
             for _, relation, name, count in indexes
             if held.get(relation, frozenset()) - {tenant}
         }
-        return found | {
+        return searches | {
             f"rows of {name}": int(count or 0)
             for relation, name, count in parts
             if held.get(relation) and tenant not in held[relation]

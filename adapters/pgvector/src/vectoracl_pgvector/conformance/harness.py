@@ -103,9 +103,9 @@ class PgStore(Store):
             "WHERE tableoid <> 'vectoracl.chunks_default'::regclass"
         )
         # The census is read repeatedly and most rows are unchanged: only changed rows are decoded again.
-        found = [(row, self._seen.get(row) or self._record(row)) for row in rows.fetchall()]
-        self._seen = dict(found)
-        return [record for _, record in found]
+        pairs = [(row, self._seen.get(row) or self._record(row)) for row in rows.fetchall()]
+        self._seen = dict(pairs)
+        return [record for _, record in pairs]
 
     def _record(self, row: tuple[Any, ...]) -> Record:
         return Record(Tag(*row[:11]), row[11], np.array(json.loads(row[13]), np.float32), self._metadata(row[12]))

@@ -69,9 +69,9 @@ class Rewritten(AdapterWrapper):
             return request
         vector, tenant, *ordered, k = statement.params
         outer, head, order = match.groups()
-        made = self.statement(head, order, vector, tenant, tuple(ordered), k)
-        sql = f"{outer}({made.sql}) AS best"
-        return replace(request, statements=(replace(statement, sql=sql, params=made.params),))
+        subquery = self.statement(head, order, vector, tenant, tuple(ordered), k)
+        sql = f"{outer}({subquery.sql}) AS best"
+        return replace(request, statements=(replace(statement, sql=sql, params=subquery.params),))
 
     def statement(self, head: str, order: str, vector: Any, tenant: Any, ordered: tuple[Any, ...], k: Any) -> Statement:
         """Return the other form."""
@@ -235,10 +235,10 @@ class LooksAway(AdapterWrapper):
 
     def posture(self) -> Flow[Posture]:
         """Omit findings that name the change."""
-        seen = yield from self.inner.posture()
-        kept = tuple(one for one in seen.findings if "kit_" not in f"{one.subject} {one.message} {one.fix}")
-        grade = self.capabilities.grade if len(kept) < len(seen.findings) else seen.grade
-        return replace(seen, grade=grade, findings=kept)
+        report = yield from self.inner.posture()
+        findings = tuple(one for one in report.findings if "kit_" not in f"{one.subject} {one.message} {one.fix}")
+        grade = self.capabilities.grade if len(findings) < len(report.findings) else report.grade
+        return replace(report, grade=grade, findings=findings)
 
 
 # Make the runtime role's plans use the index, as the planner would in a larger table.

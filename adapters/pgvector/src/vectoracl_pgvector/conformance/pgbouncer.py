@@ -197,8 +197,8 @@ class PooledHarness(PgvectorHarness):
 
     def server(self) -> Server:
         """Return the versions of both."""
-        found = super().server()
-        return Server(found.kind, f"{found.version}, {self._through().version()}")
+        postgres = super().server()
+        return Server(postgres.kind, f"{postgres.version}, {self._through().version()}")
 
     def fresh(self, needs: Needs) -> Store:
         """Make a database."""

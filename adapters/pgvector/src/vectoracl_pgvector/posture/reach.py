@@ -151,7 +151,7 @@ class Walk:
             readable = usable(other.readers, self.actors) or other.owner in self.actors
             if readable or ((other.refs or other.catalogs) and usable(other.writers, self.actors)):
                 reads.setdefault(other.oid, (other, self.actors))
-        done: set[tuple[int, frozenset[int]]] = set()
+        visits: set[tuple[int, frozenset[int]]] = set()
         todo = [(other, roles, other) for other, roles in reads.values()]
         reported: set[tuple[str, str]] = set()
         for node in self.graph.nodes.values():
@@ -161,9 +161,9 @@ class Walk:
                          for ref in node.refs if ref in self.graph.relations and self._is_readable(ref)]  # fmt: skip
         while todo:
             other, roles, entry = todo.pop()
-            if (other.oid, roles) in done:
+            if (other.oid, roles) in visits:
                 continue
-            done.add((other.oid, roles))
+            visits.add((other.oid, roles))
             finding, more = self._judge_relation(other, roles, entry)
             todo += [(one, as_roles, entry) for one, as_roles in more]
             if finding is not None and (finding.rule.id, finding.subject) not in reported:

@@ -135,7 +135,7 @@ class _Script:
             )
             yield _create_role(self._role, "LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOINHERIT")
         elif me is not None:
-            taken = [
+            options = [
                 word
                 for has, word in (
                     (me.superuser, "NOSUPERUSER"),
@@ -145,8 +145,8 @@ class _Script:
                 )
                 if has
             ]
-            if taken:
-                yield f"ALTER ROLE {ident(me.name)} {' '.join(taken)};"
+            if options:
+                yield f"ALTER ROLE {ident(me.name)} {' '.join(options)};"
 
     # --- the table
 

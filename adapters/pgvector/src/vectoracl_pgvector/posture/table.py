@@ -228,12 +228,12 @@ def foreign_keys(snapshot: Snapshot) -> Iterator[Finding]:
         here, there = ident(key.schema, key.table), ident(key.to_schema, key.to_table)
         drop = f"ALTER TABLE {here} DROP CONSTRAINT {ident(key.name)};"
         if key.has_tenant and key.to_has_tenant:
-            wanted = [tenant, *key.to_columns]
-            unique = "" if ",".join(sorted(wanted)) in {",".join(sorted(u.split(","))) for u in key.to_unique} else (
-                f" ALTER TABLE {there} ADD UNIQUE ({columns(wanted)});")  # fmt: skip
+            targets = [tenant, *key.to_columns]
+            unique = "" if ",".join(sorted(targets)) in {",".join(sorted(u.split(","))) for u in key.to_unique} else (
+                f" ALTER TABLE {there} ADD UNIQUE ({columns(targets)});")  # fmt: skip
             fix = (
                 f"{drop}{unique} ALTER TABLE {here} ADD CONSTRAINT {ident(key.name)} "
-                f"FOREIGN KEY ({columns([tenant, *key.columns])}) REFERENCES {there} ({columns(wanted)})"
+                f"FOREIGN KEY ({columns([tenant, *key.columns])}) REFERENCES {there} ({columns(targets)})"
                 f"{_action(snapshot, 'UPDATE', key.on_update, key.columns)}"
                 f"{_action(snapshot, 'DELETE', key.on_delete, key.columns)};"
             )

@@ -203,7 +203,7 @@ class Mover:
             Whether the copy was kept, and what was done.
         """
         shadow, names = self._shadow, self._names
-        done: list[str] = []
+        lines: list[str] = []
         self.unblock()
         self._run(f"DROP TABLE IF EXISTS {shadow.barrier}")
         copies = self._copies()
@@ -228,8 +228,8 @@ class Mover:
             for name, comment in copies:
                 self._run(f"DROP TABLE {names.schema}.{quote(name)}")
                 whose = "" if comment == shadow.marker else " of another tenant"
-                done.append(f"the copy that an interrupted move{whose} left was removed")
-        return reusable, done
+                lines.append(f"the copy that an interrupted move{whose} left was removed")
+        return reusable, lines
 
     # --- shared by both directions
 

@@ -17,9 +17,9 @@ class Demotion(Mover):
     def demote(self) -> list[str]:
         """Run the move; see `move.demote`."""
         own = own_partitions(self._connection, self._config).get(self._tenant)
-        _, done = self._remove_leftovers(keep=False)
+        _, lines = self._remove_leftovers(keep=False)
         if own is None:
-            return [*done, f"{self._tenant!r} is in the shared partition already; nothing was moved"]
+            return [*lines, f"{self._tenant!r} is in the shared partition already; nothing was moved"]
         self._wait_for_old_snapshots()
         self._progress("switching", 0, None)
         deadline = time.monotonic() + self._timeouts.total
@@ -32,7 +32,7 @@ class Demotion(Mover):
             except LockNotAvailable:
                 pause = self._back_off(pause, deadline)
         self._run(f"ANALYZE {self._names.default}")
-        return [*done, f"{self._tenant!r} is in the shared partition: {moved} rows; {own} was removed"]
+        return [*lines, f"{self._tenant!r} is in the shared partition: {moved} rows; {own} was removed"]
 
     def _move_back(self, own: str) -> int:
         names = self._names

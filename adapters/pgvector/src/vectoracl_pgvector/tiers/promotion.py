@@ -24,11 +24,11 @@ class Promotion(Mover):
         """Run the move; see `move.promote`."""
         names, shadow = self._names, self._shadow
         if self._tenant in own_partitions(self._connection, self._config):
-            _, done = self._remove_leftovers(keep=False)
-            return [*done, f"{self._tenant!r} has its own partition already; nothing was moved"]
-        resumed, done = self._remove_leftovers(keep=True)
+            _, lines = self._remove_leftovers(keep=False)
+            return [*lines, f"{self._tenant!r} has its own partition already; nothing was moved"]
+        resumed, lines = self._remove_leftovers(keep=True)
         if resumed:
-            done.append("an interrupted move is resumed")
+            lines.append("an interrupted move is resumed")
         else:
             if self._fetch_value("SELECT pg_catalog.to_regclass(%s)", (shadow.copy,)) is not None:
                 raise RefusedError(
@@ -55,7 +55,7 @@ class Promotion(Mover):
         for table in (shadow.copy, names.default):
             self._run(f"ANALYZE {table}")
         index = "an HNSW index" if self._config.indexable else f"no vector index ({self._why_no_index()})"
-        return [*done, f"{self._tenant!r} has its own partition with {index}: {moved} rows in {shadow.copy}"]
+        return [*lines, f"{self._tenant!r} has its own partition with {index}: {moved} rows in {shadow.copy}"]
 
     def _fill(self) -> int:
         """Copy all rows, one batch in a transaction; rows that exist already stay, the triggers keep them in sync."""

@@ -24,16 +24,16 @@ class Removal(Mover):
 
     def remove(self) -> list[str]:
         """Run the removal; return what was done, or an empty list if nothing of the tenant exists."""
-        done: list[str] = []
+        lines: list[str] = []
         if any(marker == self._shadow.marker for _, marker in self._copies()):
-            _, done = self._remove_leftovers(keep=False)
+            _, lines = self._remove_leftovers(keep=False)
         self._allow_forgetting()
         deadline, pause = time.monotonic() + self._timeouts.total, 0.1
         while True:
             self._wait_until_idle(deadline)
             try:
                 with self._writers_paused():
-                    return [*done, *self._delete_everything()]
+                    return [*lines, *self._delete_everything()]
             except LockNotAvailable:
                 pause = self._back_off(pause, deadline)
 

@@ -65,15 +65,15 @@ def build_indexes(connection: psycopg.Connection[Any], config: PgvectorConfig, p
     if not config.indexable:
         return []
     names = Names.of(config)
-    done = []
+    lines = []
     for tenant, partition in sorted(own_partitions(connection, config).items()):
         if partition != names.partition(tenant) or _indexed(connection, config, partition):
             continue
         promotion = Promotion(connection, config, tenant, progress, MOVE_TIMEOUTS, None)
         with promotion.holding_move_lock():
             promotion.build_index()
-        done.append(f"{tenant!r} has a vector index again: {partition}")
-    return done
+        lines.append(f"{tenant!r} has a vector index again: {partition}")
+    return lines
 
 
 def _indexed(connection: psycopg.Connection[Any], config: PgvectorConfig, partition: str) -> bool:

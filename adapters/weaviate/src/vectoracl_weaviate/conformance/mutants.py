@@ -36,10 +36,10 @@ class _Changed:
         self._change = change
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
+        attribute = getattr(self._inner, name)
         if name not in METHODS:
-            return found
-        return lambda operation: self._changed(found(operation))
+            return attribute
+        return lambda operation: self._changed(attribute(operation))
 
     def _changed(self, flow: Any) -> Any:
         reply, error = None, None
@@ -151,8 +151,8 @@ def _trusting(**changes: Any) -> Callable[[Any], Any]:
 
     def change(old: Any) -> Any:
         def condition(self: Any, *predicates: Any) -> Any:
-            made = old(self, *predicates)
-            return made._replace(sure=made.rows, **changes)
+            result = old(self, *predicates)
+            return result._replace(sure=result.rows, **changes)
 
         return condition
 
@@ -180,9 +180,9 @@ def _cut(_old: Callable[[str], str]) -> Any:
 
 def _auto(store: Store) -> None:
     assert isinstance(store, WeaviateStore)
-    found = store.ask("GET", f"/v1/schema/{store.collection}")
-    found["multiTenancyConfig"] = {**found["multiTenancyConfig"], "autoTenantCreation": True}
-    store.ask("PUT", f"/v1/schema/{store.collection}", found)
+    definition = store.ask("GET", f"/v1/schema/{store.collection}")
+    definition["multiTenancyConfig"] = {**definition["multiTenancyConfig"], "autoTenantCreation": True}
+    store.ask("PUT", f"/v1/schema/{store.collection}", definition)
 
 
 def _mutant(name: str, breaks: str, expected: str, change: Callable[[Any, Any], Any]) -> Mutant:

@@ -82,7 +82,7 @@ class WeaviateStore(Store):
 
     def census(self) -> Sequence[Record]:
         """Read every object of every tenant."""
-        found: list[Record] = []
+        records: list[Record] = []
         for tenant in sorted(self.parts()):
             after = ""
             while True:
@@ -91,11 +91,11 @@ class WeaviateStore(Store):
                 if answer.status_code >= 300:
                     raise HarnessError(f"The kit's own listing was answered with {answer.status_code}.")
                 some = answer.json()["objects"]
-                found.extend(self._record(one) for one in some)
+                records.extend(self._record(one) for one in some)
                 if len(some) < 1000:
                     break
                 after = some[-1]["id"]
-        return found
+        return records
 
     def _record(self, one: Mapping[str, Any]) -> Record:
         held = one["properties"]
@@ -113,14 +113,14 @@ class WeaviateStore(Store):
 
     def carries(self, request: Any, tenant: str) -> bool | None:
         """Demand the tenant's name in the message itself: there is no other place that could widen it."""
-        wanted = f"t_{tenant}"
+        name = f"t_{tenant}"
         match request:
             case Find() | Tally() | Groups() | Drop():
-                return bool(request.message.tenant == wanted)
+                return bool(request.message.tenant == name)
             case Put(message=message):
-                return all(one.tenant == wanted for one in message.objects)
+                return all(one.tenant == name for one in message.objects)
             case Merge() | State():
-                return request.tenant == wanted
+                return request.tenant == name
         return False
 
     def weakenings(self) -> Sequence[Weakening]:
@@ -128,9 +128,9 @@ class WeaviateStore(Store):
 
         def tenancy(**settings: bool) -> Callable[[], None]:
             def work() -> None:
-                found = self.ask("GET", f"/v1/schema/{self.collection}")
-                found["multiTenancyConfig"] = {**found["multiTenancyConfig"], **settings}
-                self.ask("PUT", f"/v1/schema/{self.collection}", found)
+                definition = self.ask("GET", f"/v1/schema/{self.collection}")
+                definition["multiTenancyConfig"] = {**definition["multiTenancyConfig"], **settings}
+                self.ask("PUT", f"/v1/schema/{self.collection}", definition)
 
             return work
 

@@ -64,10 +64,10 @@ def judge_of(collection: str) -> Judge:
     """Return the judge of every request: the tenant in the message itself, where nothing can widen it."""
 
     def carries(request: Any, tenant: str) -> bool | None:
-        wanted = (collection, named(tenant))
+        target = (collection, named(tenant))
         if isinstance(request, HttpRequest):
-            return _rest_carries(request, *wanted)
-        return all(_message_carries(message, *wanted) for message in request.requests) and bool(request.requests)
+            return _rest_carries(request, *target)
+        return all(_message_carries(message, *target) for message in request.requests) and bool(request.requests)
 
     return by_carries(carries, lambda request: not _is_control(request))
 
@@ -100,9 +100,9 @@ def _message_carries(message: Any, collection: str, name: str) -> bool:
 def series(text: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
     """Read the text form of Prometheus: name, labels, value."""
     for line in text.splitlines():
-        found = _SERIES.match(line)
-        if found:
-            yield found[1], dict(_LABEL.findall(found[2] or "")), float(found[3])
+        match = _SERIES.match(line)
+        if match:
+            yield match[1], dict(_LABEL.findall(match[2] or "")), float(match[3])
 
 
 def metrics(port: int) -> Iterator[tuple[str, Mapping[str, str], float]]:
@@ -113,12 +113,12 @@ def metrics(port: int) -> Iterator[tuple[str, Mapping[str, str], float]]:
 
 def answered(port: int) -> int:
     """Count the requests that the server has answered, over both protocols."""
-    found = [
+    counts = [
         value
         for name, labels, value in metrics(port)
         if name in ANSWERED and labels.get("grpc_service", "weaviate.v1.Weaviate") == "weaviate.v1.Weaviate"
     ]
-    return int(sum(found))
+    return int(sum(counts))
 
 
 class WeaviateShards:
@@ -147,21 +147,21 @@ class WeaviateShards:
         for line in data[:whole].splitlines():
             if b"Slow query" not in line:
                 continue
-            said = json.loads(line)
-            ranking = said.get("query") == "ObjectVectorSearch" or said.get("keyword_ranking")
-            if said.get("collection") == self._collection and ranking:
-                tenant = str(said.get("tenant") or said.get("shard"))
+            entry = json.loads(line)
+            ranking = entry.get("query") == "ObjectVectorSearch" or entry.get("keyword_ranking")
+            if entry.get("collection") == self._collection and ranking:
+                tenant = str(entry.get("tenant") or entry.get("shard"))
                 self._rankings[tenant] = self._rankings.get(tenant, 0) + 1
         return dict(self._rankings)
 
     def work(self) -> Mapping[str, float]:
         """Add up, for each shard, the counters of reads of objects, filters and texts."""
-        found: dict[str, float] = {}
+        totals: dict[str, float] = {}
         for name, labels, value in metrics(self._port):
             if name in _READ and labels.get("class_name") == self._collection:
                 shard = labels.get("shard_name", "")
-                found[shard] = found.get(shard, 0.0) + value
-        return found
+                totals[shard] = totals.get(shard, 0.0) + value
+        return totals
 
     def rank(self, tenant: str, vector: Sequence[float], k: int) -> int | None:
         """Rank by GraphQL in one tenant, with the root's key."""
@@ -169,10 +169,10 @@ class WeaviateShards:
             f'{{Get{{{self._collection}(tenant:"{named(tenant)}",limit:{k},nearVector:{{vector:{json.dumps(list(vector))}}})'
             "{content}}}"
         )
-        found = self._ask("POST", "/v1/graphql", {"query": query})
-        if found.get("errors"):
+        answer = self._ask("POST", "/v1/graphql", {"query": query})
+        if answer.get("errors"):
             return None
-        return len(found["data"]["Get"][self._collection])
+        return len(answer["data"]["Get"][self._collection])
 
     def shut(self, tenants: Sequence[str]) -> None:
         """Deactivate *tenants*."""
