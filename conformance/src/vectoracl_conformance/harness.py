@@ -268,10 +268,10 @@ def load_harness(name: str) -> Harness:
         )
     module, _, attribute = target.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        target_object = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise HarnessError(f"The harness {target} cannot be imported: {error}.") from error
-    made = found() if isinstance(found, type) else found
-    if not isinstance(made, Harness):
-        raise HarnessError(f"{target} is not a Harness but {type(made).__name__}.")
-    return made
+    harness = target_object() if isinstance(target_object, type) else target_object
+    if not isinstance(harness, Harness):
+        raise HarnessError(f"{target} is not a Harness but {type(harness).__name__}.")
+    return harness

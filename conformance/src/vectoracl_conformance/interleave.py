@@ -173,11 +173,11 @@ def outcomes(start: State, effects: Sequence[Effect], actors: Sequence[Actor]) -
     """Return what may be there at the end: any order of all acknowledged writes, and of any of those in doubt."""
     sure = [number for number, actor in enumerate(actors) if actor.ended == "done"]
     doubtful = [number for number, actor in enumerate(actors) if actor.ended != "done" and not actor.undone]
-    found: set[Frozen] = set()
+    states: set[Frozen] = set()
     for bits in range(1 << len(doubtful)):
         some = [*sure, *(one for place, one in enumerate(doubtful) if bits >> place & 1)]
-        found.update(frozen(_applied(start, [effects[one] for one in order])) for order in permutations(some))
-    return found
+        states.update(frozen(_applied(start, [effects[one] for one in order])) for order in permutations(some))
+    return states
 
 
 def moments(start: State, effects: Sequence[Effect], *, again: int = 1) -> set[Frozen]:

@@ -97,15 +97,15 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     for key, value in report.user_properties:
         if key == _PROPERTY and isinstance(value, dict):
             note = {name: one for name, one in value.items() if name != "subscription"}
-            told: dict[str, list[Noted]] = report.node.config.stash.setdefault(_told, {})
-            told.setdefault(str(value["subscription"]), []).append(Noted(**note))
+            notes: dict[str, list[Noted]] = report.node.config.stash.setdefault(_told, {})
+            notes.setdefault(str(value["subscription"]), []).append(Noted(**note))
 
 
 def _judged(config: pytest.Config) -> dict[str, Judged]:
     if hasattr(config, "workerinput"):
         return {}
-    found = {name: judge(one.notes) for name, one in config.stash.get(_subscribed, {}).items()}
-    return found | {name: judge(notes) for name, notes in config.stash.get(_told, {}).items()}
+    judgements = {name: judge(one.notes) for name, one in config.stash.get(_subscribed, {}).items()}
+    return judgements | {name: judge(notes) for name, notes in config.stash.get(_told, {}).items()}
 
 
 @pytest.hookimpl(trylast=True)

@@ -50,7 +50,7 @@ def rows(count: int, seed: int = 1) -> list[Chunk]:
     that is not declared, whose names are those of stores' own keys.
     """
     rng = np.random.default_rng(seed)
-    made = []
+    chunks = []
     for i in range(count):
         metadata: dict[str, Any] = {"free": {"nested": [1, None, {"a": "b"}]}, "a.b": i, "kw_lang": "en"}
         if i % 3:
@@ -67,8 +67,8 @@ def rows(count: int, seed: int = 1) -> list[Chunk]:
             metadata["nums"] = [[1, 2], [2.5], [3, _BIG]][i % 3]
         # Documents that share their first six bytes, and some that do not.
         document = f"d{i % 5}" if i % 3 else f"https://host/{i % 4}"
-        made.append(Chunk(f"c{i:03}", document, f"text {i}", unit(rng), position=i, metadata=metadata))
-    return made
+        chunks.append(Chunk(f"c{i:03}", document, f"text {i}", unit(rng), position=i, metadata=metadata))
+    return chunks
 
 
 _VALUES: Mapping[str, st.SearchStrategy[Any]] = {

@@ -88,9 +88,9 @@ class PineconeAdapter:
         documents: list[str] = []
         first: list[Match] = []
         size = min(self._compile.per_reply(values=values), max(2 * k, k * each))
-        left, whole = where, False
-        while len(documents) < k and not whole and left is not NO_ROWS:
-            matches = yield from self._compile.query(partition, left, size, vector, rows=True, values=values)
+        remaining, whole = where, False
+        while len(documents) < k and not whole and remaining is not NO_ROWS:
+            matches = yield from self._compile.query(partition, remaining, size, vector, rows=True, values=values)
             whole = len(matches) < size
             for match in matches:
                 document = self._decode.tag(match).document
@@ -99,15 +99,15 @@ class PineconeAdapter:
                     first.append(match)
             if not documents or whole:
                 break
-            left = every([where, self._compile.other_documents(documents)])
+            remaining = every([where, self._compile.other_documents(documents)])
         kept = documents[:k]
         if each == 1:
             return first[:k]
-        found: list[Match] = []
+        best_rows: list[Match] = []
         for document in kept:
             own = every([where, self._compile.documents([document])])
-            found.extend((yield from self._best(partition, own, vector, each, values=values)))
-        return found
+            best_rows.extend((yield from self._best(partition, own, vector, each, values=values)))
+        return best_rows
 
     def _ranked(
         self, partition: str, where: Compiled, vector: list[float], k: int, *, values: bool
@@ -115,17 +115,17 @@ class PineconeAdapter:
         """Rank for more hits than one reply holds: ids first, then their records, by the same vector and scope."""
         for _ in range(ROUNDS):
             best = yield from self._compile.query(partition, where, k, vector)
-            found = yield from self._pages.rows(partition, [match.id for match in best], where, vector, values=values)
-            if (yield from self._pages.one_moment(partition, found)):
-                return found
+            rows = yield from self._pages.rows(partition, [match.id for match in best], where, vector, values=values)
+            if (yield from self._pages.one_moment(partition, rows)):
+                return rows
         raise too_many_conflicts()
 
     def _shortfall(
         self, operation: Search, where: Compiled, vector: list[float], matches: Sequence[Match]
     ) -> Flow[str | None]:
         """Return why there are fewer hits than the scope has, if so: the index is asked for any other record."""
-        found = [(self._decode.tag(match).document, match.id) for match in matches]
-        for others in self._compile.missing(operation, found):
+        pairs = [(self._decode.tag(match).document, match.id) for match in matches]
+        for others in self._compile.missing(operation, pairs):
             if (yield from self._compile.query(operation.partition, every([where, others]), 1, vector)):
                 return _SHORT
         return None
@@ -145,9 +145,9 @@ class PineconeAdapter:
         if len(first) < size:
             return list(first)
         for _ in range(ROUNDS):
-            found = yield from self._many(partition, where, values=values)
-            if (yield from self._pages.one_moment(partition, found)):
-                return found
+            rows = yield from self._many(partition, where, values=values)
+            if (yield from self._pages.one_moment(partition, rows)):
+                return rows
         raise too_many_conflicts()
 
     def _many(self, partition: str, where: Compiled, *, values: bool) -> Flow[list[Match]]:
@@ -162,15 +162,15 @@ class PineconeAdapter:
         return (yield from self._pages.rows(partition, ids, where, values=values))
 
     def _fetched_by(self, partition: str, where: Compiled) -> Flow[list[Match]]:
-        found: list[Match] = []
+        rows: list[Match] = []
         token: str | None = None
         while True:
             limit = self._compile.per_reply(values=True)
             page = yield from self._compile.fetch_by(partition, where, limit, token)
             self._offers_fetch_by = True
-            found.extend(page.matches)
+            rows.extend(page.matches)
             if page.token is None:
-                return found
+                return rows
             token = page.token
 
     def listed(self, partition: str, prefix: str) -> Flow[list[str]]:
@@ -216,10 +216,10 @@ class PineconeAdapter:
     def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
         """Search the namespaces of all tenants, one after the other: there is no index over all of them."""
         vector = numbers(_vector(query).vector)
-        found = yield from Describe()
+        stats = yield from Describe()
         prefix = self.config.namespace_prefix
         matches: list[Match] = []
-        for namespace in sorted(found.namespaces):
+        for namespace in sorted(stats.namespaces):
             if namespace.startswith(prefix) and (tenant_of(prefix, namespace) or namespace.startswith(f"{prefix}h-")):
                 top = min(k, self._compile.per_reply(values=False))
                 matches.extend((yield from Query(None, namespace, vector, top, None, metadata=True)))

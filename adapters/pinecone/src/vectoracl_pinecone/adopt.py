@@ -55,10 +55,10 @@ class Adoption(adoption_template.Adoption[Item, Match]):
         source: str,
         progress: Progress | None,
     ) -> None:
-        found = port.execute(Describe(), None)
+        stats = port.execute(Describe(), None)
         prefix = config.namespace_prefix
-        known = {tenant for name in found.namespaces if (tenant := tenant_of(prefix, name)) is not None}
-        strangers = {name or DEFAULT_NAMESPACE: count for name, count in found.namespaces.items()
+        known = {tenant for name in stats.namespaces if (tenant := tenant_of(prefix, name)) is not None}
+        strangers = {name or DEFAULT_NAMESPACE: count for name, count in stats.namespaces.items()
                      if not name.startswith(prefix)}  # fmt: skip
         if source == EVERY_NAMESPACE:
             # The default namespace is left out: its name is not a tenant's.
@@ -133,9 +133,9 @@ class Adoption(adoption_template.Adoption[Item, Match]):
         if not isinstance(document, str):
             raise RefusedError("The document is not a text.")
         parts["document"] = key or ""
-        said, *keys = adoption.steps(chosen.text or "")
-        key = self._part(metadata, said or None, _TEXT, "text")
-        if key is None and not said and "_node_content" in metadata:
+        path, *keys = adoption.steps(chosen.text or "")
+        key = self._part(metadata, path or None, _TEXT, "text")
+        if key is None and not path and "_node_content" in metadata:
             key, keys = "_node_content", ["text"]  # LlamaIndex keeps the whole node as JSON
         held = "" if key is None else metadata[key] if keys else metadata.pop(key)
         text = adoption.text_at(held, keys) or ""
@@ -144,9 +144,9 @@ class Adoption(adoption_template.Adoption[Item, Match]):
             raise RefusedError("No dense vector.")
         checked = check_metadata(self.checks.metadata(metadata), self._fields)
         chunk = Plain(match.id, document, text, match.values, metadata=checked)
-        made = self.checks.record(tenant, chunk)
-        self._compile.records_of([made], NO_VERSION)  # with the tag it may be more than Pinecone keeps
-        return made, parts
+        record = self.checks.record(tenant, chunk)
+        self._compile.records_of([record], NO_VERSION)  # with the tag it may be more than Pinecone keeps
+        return record, parts
 
     def key(self, tag: Tag) -> str:
         """Return the id of the copy's record."""
@@ -154,11 +154,11 @@ class Adoption(adoption_template.Adoption[Item, Match]):
 
     def check(self, row: Item, findings: Findings) -> Record:
         """Return *row* as a record, and note which keys hold its parts."""
-        made, parts = self._parted(row)
+        record, parts = self._parted(row)
         for what, key in parts.items():
             self._parts[what].add(key)
-        findings.show(made.tag.tenant, self.row_id(row))
-        return made
+        findings.show(record.tag.tenant, self.row_id(row))
+        return record
 
     def look(self) -> Findings:
         """Check every record; the total is that of the accepted ones."""
@@ -177,22 +177,22 @@ class Adoption(adoption_template.Adoption[Item, Match]):
     def existing(self, tenant: str, records: Sequence[Record], *, content: bool) -> dict[str, Match]:
         """Return the records of the copies that exist; Pinecone returns their content in any case."""
         del content
-        found: dict[str, Match] = {}
+        copies: dict[str, Match] = {}
         ids = [id_of(one.tag) for one in records]
         for start in range(0, len(ids), _BATCH // 2):
             some = tuple(ids[start : start + _BATCH // 2])
             rows = self._port.execute(SourceRows(self._compile.namespace(tenant), some), None)
-            found |= {row.id: row for row in rows}
-        return found
+            copies |= {row.id: row for row in rows}
+        return copies
 
     def replaced(self, tenant: str, records: Sequence[Record]) -> set[str]:
         """Return the documents of which a later generation exists."""
-        found = set()
+        documents = set()
         for document in sorted({record.tag.document for record in records}):
             ids = run(self._adapter.listed(tenant, document_prefix(document)), {"store": self._port})
             if any(parts_of(one).generation for one in ids):
-                found.add(document)
-        return found
+                documents.add(document)
+        return documents
 
     def path(self, copy: Match) -> object:
         """Return the ingestion path in the metadata."""
@@ -201,11 +201,11 @@ class Adoption(adoption_template.Adoption[Item, Match]):
     def same_content(self, record: Record, copy: Match) -> bool:
         """Compare the metadata and the vector with those that would be written."""
         keys, has = self._config.keys, copy.metadata or {}
-        (wanted,) = self._compile.records_of([record], NO_VERSION)
+        (expected,) = self._compile.records_of([record], NO_VERSION)
         same = all(
-            has.get(key) == wanted.metadata[key] for key in (keys.tenant, keys.document, keys.text, keys.metadata)
+            has.get(key) == expected.metadata[key] for key in (keys.tenant, keys.document, keys.text, keys.metadata)
         )
-        return same and np.allclose(copy.values or [], wanted.values, rtol=1e-4, atol=1e-5)
+        return same and np.allclose(copy.values or [], expected.values, rtol=1e-4, atol=1e-5)
 
     def write(self, tenant: str, records: Sequence[Record]) -> None:
         """Upsert the records in batches of the size that Pinecone accepts."""

@@ -126,17 +126,17 @@ class PineconeCompiler:
         groups: dict[str, list[str]] = {}
         for document, id_ in found:
             groups.setdefault(document, []).append(id_)
-        asked = [self.other_documents(groups)] if len(groups) < operation.k else []
+        conditions = [self.other_documents(groups)] if len(groups) < operation.k else []
         part: list[str] = []
         ids: list[str] = []
         for document, own in [*groups.items(), ("", [])]:
             if part and (not document or len(ids) + len(own) > MAX_IDS):
-                asked.append(every([self.documents(part), self.others(ids)]))
+                conditions.append(every([self.documents(part), self.others(ids)]))
                 part, ids = [], []
             if len(own) < operation.per_group:
                 part.append(document)
                 ids.extend(own)
-        return asked
+        return conditions
 
     def written(self, chunk: Chunk, version: str) -> Compiled:
         """Return that the record is this chunk as it was just written."""
@@ -210,10 +210,10 @@ class PineconeCompiler:
 
     def fetch_by(self, partition: str, where: Compiled, limit: int, token: str | None = None) -> FetchBy:
         """Compile one page of whole records by a filter."""
-        asked = _filter(where)
-        if asked is None:
+        condition = _filter(where)
+        if condition is None:
             raise RefusedError("A fetch without a filter was refused before it was sent.")
-        return FetchBy(partition, self.namespace(partition), asked, limit, token)
+        return FetchBy(partition, self.namespace(partition), condition, limit, token)
 
     def remove(self, partition: str, ids: Sequence[str], where: Compiled) -> Remove:
         """Compile a delete of those of *ids* that pass *where*. Raises: RefusedError without ids."""
@@ -276,23 +276,23 @@ class PineconeCompiler:
 
     def _words(self, text: str, place: int, metadata: dict[str, Any]) -> Sparse | None:
         """Add the places of *text*'s words to *metadata*; return its sparse vector, None where it has no word."""
-        made = weights(text)
-        if len(made) > MAX_WORDS:
+        entries = weights(text)
+        if len(entries) > MAX_WORDS:
             raise InvalidInputError(
-                f"Chunk {place} of the call has {len(made):,} distinct words, but Pinecone's limit is {MAX_WORDS:,} "
+                f"Chunk {place} of the call has {len(entries):,} distinct words, but Pinecone's limit is {MAX_WORDS:,} "
                 "per vector. Make the chunk shorter.",
                 field="chunks",
             )
-        metadata[self._keys.words] = [_word(one) for one in made] or [_NO_WORD]
-        return Sparse(list(made), list(made.values())) if made else None
+        metadata[self._keys.words] = [_word(one) for one in entries] or [_NO_WORD]
+        return Sparse(list(entries), list(entries.values())) if entries else None
 
     def batches(self, records: Sequence[Chunk]) -> list[list[Chunk]]:
         """Return *records* in parts that one request each takes."""
-        made: list[list[Chunk]] = []
-        taken = iter(records)
+        chunk_lists: list[list[Chunk]] = []
+        chunks = iter(records)
         for part in _parts(self.records_of(records, NO_VERSION)):
-            made.append([next(taken) for _ in part])
-        return made
+            chunk_lists.append([next(chunks) for _ in part])
+        return chunk_lists
 
     def puts(self, partition: str, records: Sequence[Record]) -> list[Put]:
         """Return the requests that write *records*, as few as the limits permit.
@@ -327,8 +327,8 @@ def _parts(records: Sequence[Record]) -> list[list[Record]]:
 
 def numbers(vector: Vector) -> list[float]:
     """Return a vector as the shortest decimals that read as the same float32 numbers."""
-    made: list[float] = orjson.loads(orjson.dumps(np.ascontiguousarray(vector), option=orjson.OPT_SERIALIZE_NUMPY))
-    return made
+    decimals: list[float] = orjson.loads(orjson.dumps(np.ascontiguousarray(vector), option=orjson.OPT_SERIALIZE_NUMPY))
+    return decimals
 
 
 def _word(place: int) -> str:

@@ -69,11 +69,11 @@ class Compiler:
         kind = kind_of(name, self._fields)
         match kind:
             case FieldType.KEYWORD:
-                wanted: list[Any] = texts(values)
+                operands: list[Any] = texts(values)
             case FieldType.BOOLEAN:
-                wanted = [flag(one) for one in values if isinstance(one, bool)]
+                operands = [flag(one) for one in values if isinstance(one, bool)]
             case FieldType.NUMBER:
-                wanted = numbers(values)
+                operands = numbers(values)
             case FieldType.KEYWORDS:
                 return self._in_list(name, kind, texts(values), negated)
             case FieldType.NUMBERS:
@@ -84,16 +84,16 @@ class Compiler:
             case _:
                 assert_never(kind)
         if name in TAG_FIELDS:
-            return among(self._tags[name], wanted, negated=negated, always=True)
-        return among(field_key(self._keys, name, kind), wanted, negated=negated, always=False)
+            return among(self._tags[name], operands, negated=negated, always=True)
+        return among(field_key(self._keys, name, kind), operands, negated=negated, always=False)
 
     def _in_list(self, name: str, kind: FieldType, values: list[str], negated: bool) -> Compiled:  # noqa: FBT001
         key = field_key(self._keys, name, kind)
-        asked = among(key, values, negated=False, always=False)
+        condition = among(key, values, negated=False, always=False)
         if not negated:
-            return asked
-        if self._by_not or isinstance(asked, bool):
-            return none(asked)
+            return condition
+        if self._by_not or isinstance(condition, bool):
+            return none(condition)
         return among(key, values, negated=True, always=False)
 
     def _at(self, name: str, value: datetime, negated: bool) -> Compiled:  # noqa: FBT001
@@ -107,17 +107,17 @@ class Compiler:
 
     def _range(self, node: Range, negated: bool) -> Compiled:  # noqa: FBT001
         kind = kind_of(node.field, self._fields)
-        given = bounds(node)
+        limits = bounds(node)
         if kind is FieldType.NUMBER:
             tag = node.field in TAG_FIELDS
             key = self._tags[node.field] if tag else field_key(self._keys, node.field, kind)
-            parts: list[Compiled] = [_bound(key, side, bound, negated=negated) for side, bound in given.items()]
+            parts: list[Compiled] = [_bound(key, side, bound, negated=negated) for side, bound in limits.items()]
             if not negated:
                 return every(parts)
             return some(parts if tag else [exists(key, there=False), *parts])
         if kind is FieldType.DATETIME:
             whole, part = moment_keys(self._keys, node.field)
-            parts = [_moment_bound(whole, part, side, bound, negated=negated) for side, bound in given.items()]
+            parts = [_moment_bound(whole, part, side, bound, negated=negated) for side, bound in limits.items()]
             return some([exists(whole, there=False), *parts]) if negated else every(parts)
         raise UnsupportedPredicateError(f"The field {node.field!r} has no order.", field=node.field)
 

@@ -169,8 +169,8 @@ def _by_words(config: PineconeConfig, words: Sparse) -> SparseVectorQuery:
 
 
 def _document(config: PineconeConfig, one: Record) -> dict[str, Any]:
-    made = {"_id": one.id, config.vector_field: one.values, **one.metadata}
-    return made if one.words is None else {**made, config.words_field: one.words._asdict()}
+    document = {"_id": one.id, config.vector_field: one.values, **one.metadata}
+    return document if one.words is None else {**document, config.words_field: one.words._asdict()}
 
 
 def reply_of(config: PineconeConfig, request: AnyRequest, answer: Any) -> Any:

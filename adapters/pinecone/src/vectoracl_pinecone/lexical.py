@@ -105,8 +105,8 @@ class WordSearch:
         if shortfall is None and cut:
             shortfall = _CUT
         if shortfall is None and self._config.check_complete:
-            found = [(self._decode.tag(rows[id_]).document, id_) for _, id_ in best]
-            shortfall = yield from self._shortfall(operation, plan, found)
+            pairs = [(self._decode.tag(rows[id_]).document, id_) for _, id_ in best]
+            shortfall = yield from self._shortfall(operation, plan, pairs)
         hits = self._decode.scored([(score, rows[id_]) for score, id_ in best], operation.include)
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
@@ -114,15 +114,15 @@ class WordSearch:
 
     def _rows(self, plan: _SearchPlan, ids: Sequence[str], known: dict[str, Match]) -> Flow[dict[str, Match] | None]:
         """Return the whole records of *ids*, asked for inside the scope again; None if one was deleted or rewritten."""
-        wanted = [one for one in ids if one not in known]
-        rows = yield from self._pages.rows(plan.partition, wanted, plan.where, values=plan.values)
-        if len(rows) != len(wanted):
+        missing_ids = [one for one in ids if one not in known]
+        rows = yield from self._pages.rows(plan.partition, missing_ids, plan.where, values=plan.values)
+        if len(rows) != len(missing_ids):
             return None
-        found = {**known, **{row.id: row for row in rows}}
-        if wanted or len(ids) > self._compile.per_reply(values=plan.values):  # else all came in one request
-            same = yield from self._pages.one_moment(plan.partition, [found[id_] for id_ in ids])
-            return found if same else None
-        return found
+        by_id = {**known, **{row.id: row for row in rows}}
+        if missing_ids or len(ids) > self._compile.per_reply(values=plan.values):  # else all came in one request
+            same = yield from self._pages.one_moment(plan.partition, [by_id[id_] for id_ in ids])
+            return by_id if same else None
+        return by_id
 
     def _shortfall(self, operation: Search, plan: _SearchPlan, found: Sequence[tuple[str, str]]) -> Flow[str | None]:
         """Return why there are fewer hits than there could be, if there are: the index is asked for any other."""
@@ -218,8 +218,8 @@ class WordSearch:
 
 
 def _names_of(id_: str) -> tuple[str, str]:
-    found = parts_of(id_)
-    return found.document, found.chunk
+    parts = parts_of(id_)
+    return parts.document, parts.chunk
 
 
 def _order(one: tuple[float, str]) -> tuple[float, str, str]:
@@ -252,5 +252,5 @@ def _kept(ranked: Ranked, operation: Search) -> Ranked:
     if operation.group_by is None:
         return ranked[: operation.k]
     groups = list(_groups(ranked).values())[: operation.k]
-    kept = {id_ for group in groups for _, id_ in group[: operation.per_group]}
-    return [one for one in ranked if one[1] in kept]
+    members = {id_ for group in groups for _, id_ in group[: operation.per_group]}
+    return [one for one in ranked if one[1] in members]

@@ -58,15 +58,15 @@ def tenant_of(prefix: str, namespace: str) -> str | None:
     if not namespace.startswith(prefix):
         return None
     if kind == "t":
-        found = name
+        tenant = name
     elif kind == "x":
         try:
-            found = bytes.fromhex(name).decode()
+            tenant = bytes.fromhex(name).decode()
         except ValueError:
             return None
     else:
         return None
-    return found if found and namespace_of(prefix, found) == namespace else None
+    return tenant if tenant and namespace_of(prefix, tenant) == namespace else None
 
 
 def check_namespace(prefix: str, partition: str | None, namespace: object) -> None:
@@ -201,12 +201,12 @@ def filterable(keys: Keys, metadata: Mapping[str, Any]) -> dict[str, Any]:
     Keys that are not declared now are kept too, so that they can be declared later; a list with values of several
     types is split by type. What no field type can hold (objects, lists of lists) is only present.
     """
-    kept: dict[str, Any] = {}
+    payload: dict[str, Any] = {}
     for name, value in metadata.items():
         if declarable(name):
-            kept[present_key(keys, name)] = True
-            kept.update(_typed(keys.fields, name, value))
-    return kept
+            payload[present_key(keys, name)] = True
+            payload.update(_typed(keys.fields, name, value))
+    return payload
 
 
 def _typed(prefix: str, name: str, value: Any) -> Iterator[tuple[str, Any]]:

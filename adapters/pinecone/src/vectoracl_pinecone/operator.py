@@ -71,9 +71,9 @@ class PineconeOperator:
             # A line break in a name would end its comment.
             lines = (line.encode("unicode_escape").decode() for line in self._adoption(adopt, None).plan())
             return "".join(f"# {line}\n" for line in lines)
-        found = self._found()
-        if found is not None:
-            return "# The index exists; Pinecone creates a namespace with its first record.\n" + self._strangers(found)
+        stats = self._found()
+        if stats is not None:
+            return "# The index exists; Pinecone creates a namespace with its first record.\n" + self._strangers(stats)
         return schema.text_of(schema.index(self._config)) + "\n"
 
     def _compare(self, found: Stats) -> None:
@@ -125,11 +125,11 @@ class PineconeOperator:
 
         Returns: One line for each step that was done.
         """
-        found = self._found()
+        stats = self._found()
         if adopt is not None:
             return self._adoption(adopt, progress).copy(adopted)
-        if found is not None:
-            self._strangers(found)
+        if stats is not None:
+            self._strangers(stats)
             return ["the index exists; Pinecone creates a namespace with its first record", *self._keep()]
         step = schema.index(self._config)
         if progress is not None:
@@ -143,27 +143,27 @@ class PineconeOperator:
             return []
         self._ask(MayRead())  # opens the port
         assert self._port is not None
-        kept = run(kept_embedder(self._config), {"store": self._port})
-        wanted = store_notes.learned(self._name, kept, self._embedder)
-        if wanted is None:
+        recorded = run(kept_embedder(self._config), {"store": self._port})
+        embedder = store_notes.learned(self._name, recorded, self._embedder)
+        if embedder is None:
             return []
-        self._ask(keeping(self._config, wanted))
-        return [f"recorded the embedder {wanted!r} in the index"]
+        self._ask(keeping(self._config, embedder))
+        return [f"recorded the embedder {embedder!r} in the index"]
 
     def _adoption(self, source: str, progress: Progress | None) -> Adoption:
-        found = self._found()
-        if found is None:
+        stats = self._found()
+        if stats is None:
             raise RefusedError("The index does not exist; run `vectoracl provision` without --adopt first.")
-        self._strangers(found)
+        self._strangers(stats)
         assert self._port is not None
         return Adoption(self._config, self._fields, self._port, source, progress)
 
     def tenants(self) -> list[TenantInfo]:
         """List the tenants, with the numbers of records that Pinecone reports (which may lag behind)."""
-        found = self._ask(Describe())
+        stats = self._ask(Describe())
         prefix = self._config.namespace_prefix
         listed = []
-        for namespace, rows in sorted(found.namespaces.items()):
+        for namespace, rows in sorted(stats.namespaces.items()):
             tenant = tenant_of(prefix, namespace)
             if tenant is None and namespace.startswith(f"{prefix}h-"):
                 tenant = self._named_inside(namespace)
@@ -190,12 +190,12 @@ class PineconeOperator:
         """Delete the namespace of *tenant* with every record in it, whatever its generation."""
         tenant = stored_tenant(tenant, lambda: [one.tenant for one in self.tenants()])
         namespace = self._compile.namespace(tenant)
-        found = self._found()
-        if found is None:
+        stats = self._found()
+        if stats is None:
             return []
         # The statistics may lag behind, so the records are listed too.
         listed = self._ask(self._compile.listing(tenant)).matches
-        if not listed and namespace not in found.namespaces:
+        if not listed and namespace not in stats.namespaces:
             return []
         try:
             self._ask(Drop(tenant, namespace))

@@ -50,13 +50,13 @@ class Pages:
 
     def ids(self, partition: str, prefix: str | None = None) -> Flow[list[str]]:
         """Return all ids of a namespace, or those that begin with *prefix*."""
-        found: list[str] = []
+        all_ids: list[str] = []
         token: str | None = None
         while True:
             page = yield from self._compile.listing(partition, prefix, token)
-            found.extend(match.id for match in page.matches)
+            all_ids.extend(match.id for match in page.matches)
             if page.token is None:
-                return found
+                return all_ids
             token = page.token
 
     def passing(self, partition: str, ids: Sequence[str], where: Compiled) -> Flow[list[str]]:
@@ -65,31 +65,31 @@ class Pages:
             return []
         if where is ALL_ROWS:
             return list(ids)
-        asked = [
+        queries = [
             self._compile.query(partition, every([where, self._compile.records(some)]), len(some))
             for some in _slices(ids, MAX_IDS)
         ]
-        kept: set[str] = set()
-        for start in range(0, len(asked), _CONCURRENT):
-            for matches in (yield from together(*asked[start : start + _CONCURRENT])):
-                kept.update(match.id for match in matches)
-        return [one for one in ids if one in kept]
+        passing_ids: set[str] = set()
+        for start in range(0, len(queries), _CONCURRENT):
+            for matches in (yield from together(*queries[start : start + _CONCURRENT])):
+                passing_ids.update(match.id for match in matches)
+        return [one for one in ids if one in passing_ids]
 
     def rows(
         self, partition: str, ids: Sequence[str], where: Compiled, vector: list[float] | None = None, *, values: bool
     ) -> Flow[list[Match]]:
         """Return the whole records of those of *ids* that pass *where*, with their scores by *vector*."""
-        asked = [
+        queries = [
             self._compile.query(
                 partition, every([where, self._compile.records(some)]), len(some), vector, rows=True, values=values
             )
             for some in _slices(ids, self._compile.per_reply(values=values))
         ]
-        found: list[Match] = []
-        for start in range(0, len(asked), _CONCURRENT):
-            for matches in (yield from together(*asked[start : start + _CONCURRENT])):
-                found.extend(matches)
-        return found
+        records: list[Match] = []
+        for start in range(0, len(queries), _CONCURRENT):
+            for matches in (yield from together(*queries[start : start + _CONCURRENT])):
+                records.extend(matches)
+        return records
 
     def one_moment(self, partition: str, rows: Iterable[Match]) -> Flow[bool]:
         """Return whether those of *rows* that are of one document were all there at one moment, and so of one version.
@@ -119,12 +119,12 @@ class Pages:
             return []
         before = yield from self.ids(partition)
         for _ in range(ROUNDS):
-            kept = yield from self.passing(partition, before, where)
-            if where is ALL_ROWS or len(kept) == len(before):
-                return kept
+            matches = yield from self.passing(partition, before, where)
+            if where is ALL_ROWS or len(matches) == len(before):
+                return matches
             after = yield from self.ids(partition)
             if after == before:
-                return kept
+                return matches
             before = after
         raise too_many_conflicts()
 
@@ -135,28 +135,28 @@ class Pages:
     ) -> Flow[list[Match]]:
         """Return the *number* next whole records after *after* that pass *where*, in key order."""
         for _ in range(ROUNDS):
-            found, requests = yield from self._next(partition, where, after, number, values=values)
-            if requests < 2 or (yield from self.one_moment(partition, found)):
-                return found
+            rows, requests = yield from self._next(partition, where, after, number, values=values)
+            if requests < 2 or (yield from self.one_moment(partition, rows)):
+                return rows
         raise too_many_conflicts()
 
     def _next(
         self, partition: str, where: Compiled, after: Position | None, number: int, *, values: bool
     ) -> Flow[tuple[list[Match], int]]:
         """Return the next whole records, and in how many requests they came."""
-        found: list[Match] = []
+        page: list[Match] = []
         requests = 0
         token = self._remembered(partition, after)
         limit = min(number, MAX_LISTED)
         while True:
-            block, rows, made = yield from self._block(
-                partition, where, token, limit, after, number - len(found), values=values
+            block, rows, calls = yield from self._block(
+                partition, where, token, limit, after, number - len(page), values=values
             )
-            found.extend(rows)
-            requests += made
+            page.extend(rows)
+            requests += calls
             self._remember(partition, block.token, rows)
-            if len(found) >= number or block.next is None:
-                return found[:number], requests
+            if len(page) >= number or block.next is None:
+                return page[:number], requests
             token = block.next
             if len(rows) * 4 < len(block.ids):
                 limit = min(limit * 4, MAX_LISTED)
@@ -174,8 +174,8 @@ class Pages:
     ) -> Flow[tuple[Block, list[Match], int]]:
         block = yield from self._listed(partition, token, limit)
         for _ in range(ROUNDS):
-            rows, asked, requests = yield from self._of(partition, where, block.ids, after, number, values=values)
-            if len(rows) == asked:
+            rows, count, requests = yield from self._of(partition, where, block.ids, after, number, values=values)
+            if len(rows) == count:
                 return block, rows, requests
             again = yield from self._listed(partition, token, limit)
             if again == block:
@@ -190,23 +190,23 @@ class Pages:
 
         They are asked for in slices no longer than what is still wanted, while most of them pass.
         """
-        left = [one for one in ids if not _before(one, after)]
+        remaining = [one for one in ids if not _before(one, after)]
         least = None if after is None else (after.document, after.generation, after.chunk)
         rows: list[Match] = []
-        asked, wide, requests = 0, 0, 0
-        while left and len(rows) < number:
+        count, wide, requests = 0, 0, 0
+        while remaining and len(rows) < number:
             size = max(number - len(rows), wide)
-            size = _whole(left, size)
-            some, left = left[:size], left[size:]
-            asked += size
+            size = _whole(remaining, size)
+            some, remaining = remaining[:size], remaining[size:]
+            count += size
             requests += -(-size // self._compile.per_reply(values=values))
             came = yield from self.rows(partition, some, where, values=values)
             keyed = sorted(((self._key(match), match) for match in came), key=lambda one: one[0])
             rows.extend(match for key, match in keyed if least is None or key > least)
             wide = min(2 * size, self._config.page) if len(came) * 4 < size else 0
             if any(_cut(one) for one in some):
-                asked -= sum(1 for key, _ in keyed if least is not None and key <= least)
-        return rows, asked, requests
+                count -= sum(1 for key, _ in keyed if least is not None and key <= least)
+        return rows, count, requests
 
     def _listed(self, partition: str, token: str | None, limit: int) -> Flow[Block]:
         """Return a page of ids, and what follows while it is of the same order as the last one."""
@@ -263,10 +263,10 @@ def _stamps(pairs: Sequence[tuple[float, str]]) -> Iterator[dict[float, list[str
 
 def parts_of(id_: str) -> Parts:
     """Return the parts of an id. Raises: StoreError for one that is not of our form."""
-    found = parts(id_)
-    if found is None:
+    id_parts = parts(id_)
+    if id_parts is None:
         raise malformed()
-    return found
+    return id_parts
 
 
 def _cut(id_: str) -> bool:
@@ -275,13 +275,13 @@ def _cut(id_: str) -> bool:
 
 def _before(id_: str, after: Position | None) -> bool:
     """Return whether an id comes at or before *after*, if the id alone shows it."""
-    found = parts_of(id_)
-    if after is None or found.cut:
+    place = parts_of(id_)
+    if after is None or place.cut:
         return False
     document, chunk = name_part(after.document), name_part(after.chunk)
     if "~" in document or "~" in chunk:
-        return (found.document, found.generation) < (document.partition("~")[0], 0)
-    return (found.document, found.generation, found.chunk) <= (document, after.generation, chunk)
+        return (place.document, place.generation) < (document.partition("~")[0], 0)
+    return (place.document, place.generation, place.chunk) <= (document, after.generation, chunk)
 
 
 def _whole(ids: Sequence[str], size: int) -> int:

@@ -179,8 +179,8 @@ def perform(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequ
 
 
 def _vector(one: Record) -> dict[str, Any]:
-    made = {"id": one.id, "values": one.values, "metadata": one.metadata}
-    return made if one.words is None else {**made, "sparse_values": one.words._asdict()}
+    vector = {"id": one.id, "values": one.values, "metadata": one.metadata}
+    return vector if one.words is None else {**vector, "sparse_values": one.words._asdict()}
 
 
 def _unnamed(namespace: str) -> str:
@@ -197,8 +197,8 @@ def reply_of(config: PineconeConfig, kind: str, request: AnyRequest, answer: Any
         case Query():
             return tuple(Match(one.id, one.score, one.metadata, one.values or None) for one in answer.matches)
         case Listing() | SourceIds():
-            found = tuple(Match(one.id) for one in answer.vectors if one.id is not None)
-            return Page(found, None if answer.pagination is None else answer.pagination.next)
+            matches = tuple(Match(one.id) for one in answer.vectors if one.id is not None)
+            return Page(matches, None if answer.pagination is None else answer.pagination.next)
         case SourceRows():
             return tuple(Match(id_, 0.0, one.metadata, one.values or None) for id_, one in answer.vectors.items())
         case FetchBy():
@@ -267,10 +267,10 @@ def _settling(config: PineconeConfig, request: Settle, deadline: float) -> Steps
             visible = position is not None and position >= request.lsn
         else:
             visible = True
-            for condition, wanted in ((request.seen, True), (request.gone, False)):
+            for condition, presence in ((request.seen, True), (request.gone, False)):
                 if condition is not None and visible:
                     answer = yield from _called(config, _probe(request, condition), deadline)
-                    visible = bool(answer.matches) is wanted
+                    visible = bool(answer.matches) is presence
         if visible:
             return None
         if time.monotonic() + pause > last:
@@ -307,10 +307,10 @@ class _Process(OneProcess):
         return time.monotonic() + limit
 
     def _left(self, deadline: float) -> float:
-        left = deadline - time.monotonic()
-        if left <= 0:
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
             raise StoreError("The time limit was reached before the request was sent.", code="timeout", sent="no")
-        return left
+        return seconds
 
     def _failed(self, error: Exception, request: Any, *, opened: bool = True) -> VectorACLError:
         at = self._server.data if opened and not isinstance(request, Schema) else self._server.control
@@ -334,11 +334,11 @@ class PineconePort(_Process):
         config = self._config
         host = config.host
         if host is None or (config.kind is None and config.index is not None):
-            found = _new_client(lambda: _described(config, self._arguments()), self._server.control, debug=self._debug)
-            host = host or found.host
-            self._kind = config.kind or documents.kind_of(found)
-        made = lambda: Index(host=host, **self._arguments())  # noqa: E731 - made where its errors are mapped
-        return _new_client(made, self._server.data, debug=self._debug)  # type: ignore[no-any-return]
+            info = _new_client(lambda: _described(config, self._arguments()), self._server.control, debug=self._debug)
+            host = host or info.host
+            self._kind = config.kind or documents.kind_of(info)
+        make = lambda: Index(host=host, **self._arguments())  # noqa: E731 - made where its errors are mapped
+        return _new_client(make, self._server.data, debug=self._debug)  # type: ignore[no-any-return]
 
     @property
     def host(self) -> str:
@@ -402,14 +402,14 @@ class AsyncPineconePort(_Process):
                 config = self._config
                 host = config.host
                 if host is None or (config.kind is None and config.index is not None):
-                    found = await _adescribed(config, self._arguments())
-                    host = host or found.host
-                    self._kind = config.kind or documents.kind_of(found)
+                    info = await _adescribed(config, self._arguments())
+                    host = host or info.host
+                    self._kind = config.kind or documents.kind_of(info)
                 make = lambda: AsyncIndex(host=host or "", **self._arguments())  # noqa: E731 - made where its errors are mapped
-                made: AsyncIndex = _new_client(make, self._server.data, debug=self._debug)
-                bounded(made)
+                index: AsyncIndex = _new_client(make, self._server.data, debug=self._debug)
+                bounded(index)
                 self._server = server_of(config, host)
-                self._index = made
+                self._index = index
             return self._index
 
     async def execute(self, request: Any, timeout: float | None) -> Any:
@@ -462,19 +462,19 @@ def control(config: PineconeConfig, arguments: dict[str, Any]) -> Pinecone:
 def _described(config: PineconeConfig, arguments: dict[str, Any]) -> Any:
     client = control(config, arguments)
     try:
-        found = client.indexes.describe(config.index or "")
+        info = client.indexes.describe(config.index or "")
     finally:
         client.close()
-    return _ready(found)
+    return _ready(info)
 
 
 async def _adescribed(config: PineconeConfig, arguments: dict[str, Any]) -> Any:
     client = AsyncPinecone(host=config.control_host, retry_config=_NO_RETRIES, **arguments)
     try:
-        found = await client.indexes.describe(config.index or "")
+        info = await client.indexes.describe(config.index or "")
     finally:
         await client.close()
-    return _ready(found)
+    return _ready(info)
 
 
 def _ready(found: Any) -> Any:

@@ -40,61 +40,61 @@ def look(config: PineconeConfig) -> Flow[Posture]:
     The index is not asked for its statistics: they list the namespaces of all tenants, and grow with them. Dimension
     and key are tried on a namespace that no tenant uses; only the control plane knows the metric.
     """
-    seen = Seen()
+    state = Seen()
     try:
-        seen = seen._replace(schema=(yield from Schema()))
+        state = state._replace(schema=(yield from Schema()))
     except StoreError as error:
         if error.code == "not_provisioned":
-            return judge(config, seen._replace(missing=True))
+            return judge(config, state._replace(missing=True))
         if error.code != "unauthorized":  # a key without rights on the control plane: probe the index itself
             raise
-    if other_fields(config, seen.schema) is not None:
-        return judge(config, seen)  # the other probes would use the API of the wrong kind
+    if other_fields(config, state.schema) is not None:
+        return judge(config, state)  # the other probes would use the API of the wrong kind
     try:
         yield from MayRead()
     except StoreError as error:
         if error.code not in ("not_provisioned", "unauthorized", "rejected"):
             raise
-        seen = seen._replace(
+        state = state._replace(
             missing=error.code == "not_provisioned",
             refused=error.code == "unauthorized",
             dimension=error.code != "rejected",
         )
         if error.code != "rejected":
-            return judge(config, seen)
+            return judge(config, state)
     if config.lexical:
         try:
             yield from MayRank()
         except StoreError as error:
             if error.code != "rejected":
                 raise
-            seen = seen._replace(words=False)
+            state = state._replace(words=False)
     try:
-        seen = seen._replace(stray=(yield from DefaultNamespaceProbe()))
+        state = state._replace(stray=(yield from DefaultNamespaceProbe()))
     except StoreError as error:
         if error.code not in ("rejected", "not_provisioned"):
             raise
-        return judge(config, seen._replace(answers=False))
+        return judge(config, state._replace(answers=False))
     try:
         yield from MayWrite()
     except StoreError as error:
         # "Not found" refers to the namespace, so the key was accepted.
         if error.code not in ("unauthorized", "not_provisioned"):
             raise
-        seen = seen._replace(writes=error.code == "not_provisioned")
-    return judge(config, seen._replace(embedder=(yield from kept_embedder(config))))
+        state = state._replace(writes=error.code == "not_provisioned")
+    return judge(config, state._replace(embedder=(yield from kept_embedder(config))))
 
 
 def kept_embedder(config: PineconeConfig) -> Flow[str | None]:
     """Return the embedder that the index keeps, in a record outside of all tenants' namespaces."""
     direction = [1.0] + [0.0] * (config.dimension - 1)
     try:
-        found = yield from Query(None, about_namespace(config.namespace_prefix), direction, 1, None, metadata=True)
+        matches = yield from Query(None, about_namespace(config.namespace_prefix), direction, 1, None, metadata=True)
     except StoreError as error:
         if error.code not in ("not_provisioned", "rejected"):
             raise
         return None
-    notes = [store_notes.read((one.metadata or {}).get(config.keys.metadata)) for one in found if one.id == ABOUT]
+    notes = [store_notes.read((one.metadata or {}).get(config.keys.metadata)) for one in matches if one.id == ABOUT]
     return store_notes.embedder_of(notes[0]) if notes else None
 
 
@@ -191,14 +191,14 @@ def compared(config: PineconeConfig, name: str, found: Stats | None, *, dimensio
     elif not dimension:
         message = f"it refuses a query with a vector of dimension {config.dimension}"
         yield _finding(rules.DIMENSION, name, message, "set dimension to that of the index")
-    wanted = METRICS[config.metric]
+    metric = METRICS[config.metric]
     if found is None or found.metric is None:
-        message = f"only the control plane knows the metric, and it was not asked; {wanted} is assumed"
+        message = f"only the control plane knows the metric, and it was not asked; {metric} is assumed"
         fix = "set index as well as host, or run `vectoracl provision`"
         yield _finding(rules.UNKNOWN_METRIC, name, message, fix)
-    elif found.metric != wanted:
+    elif found.metric != metric:
         yield _finding(
-            rules.METRIC, name, f"it ranks by {found.metric}, but the configuration asks for {wanted}", other
+            rules.METRIC, name, f"it ranks by {found.metric}, but the configuration asks for {metric}", other
         )
 
 
@@ -208,13 +208,13 @@ def other_fields(config: PineconeConfig, found: Stats | None) -> str | None:
         return None
     if config.kind is not None and config.kind != found.kind:
         return f'it is a {found.kind} index, but kind = "{config.kind}"'
-    wanted = VECTOR_FIELD if found.kind == "vector" else config.vector_field
-    if wanted in found.dense:
+    field = VECTOR_FIELD if found.kind == "vector" else config.vector_field
+    if field in found.dense:
         return None
     if found.kind == "vector":
         return f"it holds only sparse vectors, but dense vectors of dimension {config.dimension} are needed"
     held = f"dense vectors in {_named(found.dense)} and sparse vectors in {_named(found.sparse)}"
-    return f"it holds {held}, but vector_field = {wanted!r}"
+    return f"it holds {held}, but vector_field = {field!r}"
 
 
 def _named(fields: Sequence[str]) -> str:

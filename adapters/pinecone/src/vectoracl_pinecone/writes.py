@@ -104,15 +104,15 @@ class Writer:
                 if not late:
                     return
                 written -= len(late)
-                left, records, generations = _ids(late), _joined(late, now), now
+                ids, records, generations = _ids(late), _joined(late, now), now
                 refused = turn == ROUNDS - 1
                 if not refused and not (yield from self._any(partition, _ids(records), outside)):
                     puts = self._puts(partition, records, NO_VERSION)
                     yield from self._write(partition, puts, self._compile.written(records[-1], NO_VERSION))
                     written += len(late)
-                    yield from self._remove(partition, left, ALL_ROWS)
+                    yield from self._remove(partition, ids, ALL_ROWS)
                     continue
-                yield from self._remove(partition, left, ALL_ROWS)
+                yield from self._remove(partition, ids, ALL_ROWS)
                 raise too_many_conflicts("unknown") if refused else _taken()
         except (StoreError, RefusedError) as error:
             failed = _half_done(error, written)
@@ -130,13 +130,13 @@ class Writer:
 
     def _write(self, partition: str, puts: Sequence[Put], seen: Compiled) -> Flow[None]:
         """Write all of *puts*; an error's `written` counts the stored records. *seen* matches the last of them."""
-        done, written = Done(), 0
+        outcome, written = Done(), 0
         try:
             for put in puts:
-                done = yield from put
+                outcome = yield from put
                 written += len(put.records)
             if self._config.wait_visible:
-                yield from self._compile.settle(partition, done.lsn, seen, NO_ROWS)
+                yield from self._compile.settle(partition, outcome.lsn, seen, NO_ROWS)
             return
         except (StoreError, RefusedError) as error:
             if not written:
@@ -146,7 +146,7 @@ class Writer:
 
     def _generations(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, int]]:
         """Return the newest generation of each of *documents*; 0 of one that was never replaced."""
-        found = dict.fromkeys(documents, 0)
+        generations = dict.fromkeys(documents, 0)
         if len(documents) > _FEW_DOCUMENTS:
             where = every([self._compile.documents(documents), self._compile.later()])
             later = yield from self._compile.query(partition, where, _MOST)
@@ -162,8 +162,8 @@ class Writer:
                 ids = [match.id for match in page.matches]
                 if page.token is not None:
                     ids = yield from self._pages.ids(partition, document_prefix(document))
-                found[document] = max((parts_of(one).generation for one in ids), default=0)
-        return found
+                generations[document] = max((parts_of(one).generation for one in ids), default=0)
+        return generations
 
     def _any(self, partition: str, ids: Sequence[str], where: Compiled) -> Flow[bool]:
         """Return whether a record of *ids* passes *where*."""
@@ -196,8 +196,8 @@ class Writer:
                 if (yield from self._any(partition, old, outside)):
                     if not mine:
                         raise _denied("replace")
-                    taken, mine = mine, []  # whatever becomes of their removal, they do not count as written
-                    yield from self._remove(partition, taken, ALL_ROWS)
+                    ids, mine = mine, []  # whatever becomes of their removal, they do not count as written
+                    yield from self._remove(partition, ids, ALL_ROWS)
                     raise _taken()
                 if not operation.records:
                     own = every([self._compile.documents([document]), self._compile.scope(operation.scope)])
@@ -213,15 +213,15 @@ class Writer:
                 if rival == "same" and not (yield from self._contested(partition, document, generation, version)):
                     rival = None
                 if rival == "newer":
-                    taken, mine = mine, []
-                    yield from self._remove(partition, sorted(taken), ALL_ROWS)
+                    ids, mine = mine, []
+                    yield from self._remove(partition, sorted(ids), ALL_ROWS)
                     return len(records)
                 # Listed again: another replacement may have finished a lower generation in the meantime.
                 now = yield from self._pages.ids(partition, document_prefix(document))
                 below = [one for one in now if parts_of(one).generation < generation]
                 if (yield from self._any(partition, below, outside)):
-                    taken, mine = mine, []
-                    yield from self._remove(partition, taken, ALL_ROWS)
+                    ids, mine = mine, []
+                    yield from self._remove(partition, ids, ALL_ROWS)
                     raise _taken()
                 yield from self._remove(partition, below, ALL_ROWS)
                 if rival is None:
@@ -245,12 +245,12 @@ class Writer:
     ) -> Flow[Literal["newer", "same"] | None]:
         """Return whether another one wrote into *document* a newer generation, or into this very one."""
         rival = self._compile.rival(document, generation, version)
-        found = yield from self._compile.query(partition, rival, 1)
-        if not found:
+        matches = yield from self._compile.query(partition, rival, 1)
+        if not matches:
             return None
-        if parts_of(found[0].id).generation == generation:
-            found = yield from self._compile.query(partition, self._compile.newer({document: generation}), 1)
-        return "newer" if found else "same"
+        if parts_of(matches[0].id).generation == generation:
+            matches = yield from self._compile.query(partition, self._compile.newer({document: generation}), 1)
+        return "newer" if matches else "same"
 
     def _contested(self, partition: str, document: str, generation: int, version: str) -> Flow[bool]:
         """Return whether another replacement took *generation* too, and not only an upsert that follows this one."""
@@ -303,18 +303,18 @@ class Writer:
         for ref in refs:
             if ref.document is not None:
                 pairs.setdefault(ref.document, set()).add(name_part(ref.chunk))
-        found: dict[str, None] = {}
+        unique_ids: dict[str, None] = {}
         if bare:
             where = self._compile.refs(bare)
             matches = yield from self._compile.query(partition, where, _MOST)
             ids = [match.id for match in matches]
             if len(ids) == _MOST:
                 ids = yield from self._pages.matching(partition, where)
-            found.update(dict.fromkeys(ids))
+            unique_ids.update(dict.fromkeys(ids))
         for document, chunks in pairs.items():
             ids = yield from self._pages.ids(partition, document_prefix(document))
-            found.update(dict.fromkeys(one for one in ids if parts_of(one).chunk in chunks))
-        return list(found)
+            unique_ids.update(dict.fromkeys(one for one in ids if parts_of(one).chunk in chunks))
+        return list(unique_ids)
 
     def _remove(self, partition: str, ids: Sequence[str], where: Compiled) -> Flow[None]:
         """Delete those of *ids* that still pass *where*."""

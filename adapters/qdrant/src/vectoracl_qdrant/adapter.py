@@ -136,8 +136,8 @@ class QdrantAdapter:
 
         for _ in range(ROUNDS):
             keys = yield from self._versions.steady(operation.partition, ask)
-            wanted = compiled.ids(str(point.id) for point in keys[: operation.size])
-            where = compiled.rows(operation.partition, scope, wanted)
+            id_condition = compiled.ids(str(point.id) for point in keys[: operation.size])
+            where = compiled.rows(operation.partition, scope, id_condition)
             if where is None:
                 return Rows([])
             rows = yield from self._pages.all(compiled.listing(operation.partition, where, operation.include))

@@ -104,10 +104,10 @@ class Adoption(adoption_template.Adoption[models.Record, models.Record]):
             raise RefusedError(f"There is no collection {self.source!r} that these credentials can read.") from None
         has = params.vectors or {}
         dense = {"": has} if isinstance(has, models.VectorParams) else dict(has)
-        said = self._config.adopt.vector
+        setting = self._config.adopt.vector
         fitting = [name for name, one in dense.items() if one.size == self._config.dimension]
-        if said is not None:
-            fitting = [said] if said in fitting else []
+        if setting is not None:
+            fitting = [setting] if setting in fitting else []
         if len(fitting) != 1:
             there = ", ".join(f"{name or 'unnamed'} ({one.size})" for name, one in dense.items()) or "none"
             raise RefusedError(
@@ -125,10 +125,10 @@ class Adoption(adoption_template.Adoption[models.Record, models.Record]):
     def _find(self) -> Keys:
         """Return the mapping: what the configuration says, else well-known keys. Raises: RefusedError."""
         points, _ = self._reader.read(self.source, None, _LOOK, None, vectors=False)
-        said = self._config.adopt
+        settings = self._config.adopt
         top = {key for point in points for key in (point.payload or {})}
         objects = {key for point in points for key, one in (point.payload or {}).items() if isinstance(one, Mapping)}
-        metadata = said.metadata or self._one("metadata", [key for key in _METADATA if key in objects])
+        metadata = settings.metadata or self._one("metadata", [key for key in _METADATA if key in objects])
         nested = {
             key for point in points if metadata is not None
             for key in (_at(point.payload or {}, metadata) or {})
@@ -136,23 +136,23 @@ class Adoption(adoption_template.Adoption[models.Record, models.Record]):
         paths = [*top, *(f"{metadata}.{key}" for key in nested)]
 
         def known(names: Sequence[str], taken: set[str | None]) -> list[str]:
-            found = [name for name in names if name in paths and name not in taken]
-            return found or [f"{metadata}.{name}" for name in names if f"{metadata}.{name}" in paths]
+            matches = [name for name in names if name in paths and name not in taken]
+            return matches or [f"{metadata}.{name}" for name in names if f"{metadata}.{name}" in paths]
 
-        tenant = said.tenant or self._one("tenant", known(_TENANT, {metadata}))
+        tenant = settings.tenant or self._one("tenant", known(_TENANT, {metadata}))
         if tenant is None:
             raise RefusedError(
                 f"No key of {self.source} is known to hold the tenant. Say which: [stores.NAME.adopt] tenant = "
                 '"…" (a payload key, or a path such as "metadata.tenant_id").'
             )
-        usual = known(_TEXT, {metadata, tenant, said.document, said.chunk})
+        usual = known(_TEXT, {metadata, tenant, settings.document, settings.chunk})
         if not usual and "_node_content" in paths:
             usual = ["_node_content->>text"]  # LlamaIndex keeps the whole node as JSON
-        text = said.text or self._first("text", usual)
-        document = said.document or self._one(
-            "document", known(adoption.DOCUMENT, {metadata, tenant, text, said.chunk})
+        text = settings.text or self._first("text", usual)
+        document = settings.document or self._one(
+            "document", known(adoption.DOCUMENT, {metadata, tenant, text, settings.chunk})
         )
-        chunk = said.chunk or self._one("chunk", known(_CHUNK, {metadata, tenant, text, document}))
+        chunk = settings.chunk or self._one("chunk", known(_CHUNK, {metadata, tenant, text, document}))
         return Keys(tenant, document, chunk, text, metadata)
 
     def _one(self, what: str, found: Sequence[str]) -> str | None:
@@ -180,20 +180,20 @@ class Adoption(adoption_template.Adoption[models.Record, models.Record]):
         vector = row.vector.get(self._vector) if isinstance(row.vector, dict) else row.vector
         if vector is None:
             raise RefusedError("No vector.")
-        made = Chunk(chunk, document, text or "", np.asarray(vector, np.float32), metadata=self._metadata(payload))
-        return self.checks.record(tenant, made)
+        item = Chunk(chunk, document, text or "", np.asarray(vector, np.float32), metadata=self._metadata(payload))
+        return self.checks.record(tenant, item)
 
     def _metadata(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Join the metadata and the other keys; a key that is null is one that is not there."""
         mapping = self._mapping
-        taken = {one for one in (mapping.tenant, mapping.document, mapping.chunk, mapping.text) if one is not None}
-        found = {} if mapping.metadata is None else _at(payload, mapping.metadata)
-        if found is None:
-            found = {}
-        if not isinstance(found, Mapping):
+        tag_paths = {one for one in (mapping.tenant, mapping.document, mapping.chunk, mapping.text) if one is not None}
+        metadata = {} if mapping.metadata is None else _at(payload, mapping.metadata)
+        if metadata is None:
+            metadata = {}
+        if not isinstance(metadata, Mapping):
             raise RefusedError("The metadata is not an object.")
-        inner = {key: one for key, one in found.items() if f"{mapping.metadata}.{key}" not in taken}
-        skipped = {*taken, mapping.metadata, *self._config.adopt.leave_out}
+        inner = {key: one for key, one in metadata.items() if f"{mapping.metadata}.{key}" not in tag_paths}
+        skipped = {*tag_paths, mapping.metadata, *self._config.adopt.leave_out}
         extra = {key: one for key, one in payload.items() if key not in skipped and one is not None}
         both = inner.keys() & extra.keys()
         if both:
@@ -251,8 +251,8 @@ class Adoption(adoption_template.Adoption[models.Record, models.Record]):
         where = self._compile.rows(tenant, self._compile.ids(id_of(record.tag) for record in records))
         assert where is not None
         include: Any = frozenset({"text", "metadata", "vector"}) if content else frozenset()
-        found = run(self._pages.all(self._compile.listing(tenant, where, include)), {"store": self._port})
-        return {str(point.id): point for point in found}
+        points = run(self._pages.all(self._compile.listing(tenant, where, include)), {"store": self._port})
+        return {str(point.id): point for point in points}
 
     def replaced(self, tenant: str, records: Sequence[Record]) -> set[str]:
         """Return the documents whose heads name a later version."""
@@ -271,8 +271,8 @@ class Adoption(adoption_template.Adoption[models.Record, models.Record]):
             return False
         if payload.get(keys.metadata) != dump_metadata(record.metadata).decode():
             return False
-        found = copy.vector.get(self._config.vector or "") if isinstance(copy.vector, dict) else copy.vector
-        return self.checks.alike(np.asarray(found), record.vector)
+        vector = copy.vector.get(self._config.vector or "") if isinstance(copy.vector, dict) else copy.vector
+        return self.checks.alike(np.asarray(vector), record.vector)
 
     def write(self, tenant: str, records: Sequence[Record]) -> None:
         """Upsert the points, except where another path wrote one in the same moment."""
@@ -291,9 +291,9 @@ def _at(payload: Mapping[str, Any], path: str) -> Any:
     """Return what *payload* holds at *path*: a key as it is, else keys with dots between them; None if nothing."""
     if path in payload:
         return payload[path]
-    found: Any = payload
+    value: Any = payload
     for part in path.split("."):
-        if not isinstance(found, Mapping) or part not in found:
+        if not isinstance(value, Mapping) or part not in value:
             return None
-        found = found[part]
-    return found
+        value = value[part]
+    return value

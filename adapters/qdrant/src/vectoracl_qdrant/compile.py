@@ -99,8 +99,8 @@ class QdrantCompiler:
 
     def ids(self, ids: Iterable[str]) -> Compiled:
         """Return that the point has one of *ids*; always combined with the tenant, never alone."""
-        wanted: list[models.ExtendedPointId] = sorted(ids)
-        return models.HasIdCondition(has_id=wanted) if wanted else NO_ROWS
+        point_ids: list[models.ExtendedPointId] = sorted(ids)
+        return models.HasIdCondition(has_id=point_ids) if point_ids else NO_ROWS
 
     def refs(self, refs: tuple[ChunkRef, ...]) -> Compiled:
         """Return that the point is one of the chunks that *refs* name."""

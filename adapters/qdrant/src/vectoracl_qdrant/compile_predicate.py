@@ -87,11 +87,11 @@ class Compiler:
 
     def _range(self, node: Range) -> Compiled:
         path, kind = self.path(node.field)
-        given = bounds(node)
+        limits = bounds(node)
         if kind is FieldType.NUMBER:
-            return numeric(path, **given)
+            return numeric(path, **limits)
         if kind is FieldType.DATETIME:
-            return _moments(path, **given)
+            return _moments(path, **limits)
         raise UnsupportedPredicateError(f"The field {node.field!r} has no order.", field=node.field)
 
 

@@ -96,8 +96,8 @@ class WordSearch:
 
     def _rows(self, operation: Search, scope: Compiled, points: Sequence[Any]) -> Flow[dict[str, Any] | None]:
         """Return what *operation* includes of *points*, which are asked for inside the scope again; None if less."""
-        wanted = self._compile.ids(str(point.id) for point in points)
-        where = self._compile.rows(operation.partition, scope, wanted)
+        id_condition = self._compile.ids(str(point.id) for point in points)
+        where = self._compile.rows(operation.partition, scope, id_condition)
         assert where is not None
         listing = self._compile.listing(operation.partition, where, operation.include)
         rows = yield from self._pages.all(listing)
@@ -206,8 +206,8 @@ class WordSearch:
         if operation.group_by is None:
             return ranked[: operation.k]
         groups = list(self._documents(ranked).values())[: operation.k]
-        kept = {str(point.id) for group in groups for _, point in group[: operation.per_group]}
-        return [one for one in ranked if str(one[1].id) in kept]
+        members = {str(point.id) for group in groups for _, point in group[: operation.per_group]}
+        return [one for one in ranked if str(one[1].id) in members]
 
 
 def _one_more(limit: int, most: int) -> int:

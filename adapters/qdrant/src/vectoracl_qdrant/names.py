@@ -87,11 +87,11 @@ def filterable(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     Keys that are not declared now are kept too, so that they can be declared later; a list with values of several
     types is split by type. What no field type can hold (objects, lists of lists) is only present.
     """
-    kept: dict[str, Any] = {}
+    payload: dict[str, Any] = {}
     present = sorted(name for name in metadata if declarable(name))
     for name in present:
-        kept.update(_typed(name, metadata[name]))
-    return kept, present
+        payload.update(_typed(name, metadata[name]))
+    return payload, present
 
 
 def _typed(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -83,8 +83,8 @@ class QdrantOperator:
             return None
 
     def _steps(self) -> list[schema.Step]:
-        found = self._found()
-        other = None if found is None else schema.other_vectors(self._config, found)
+        info = self._found()
+        other = None if info is None else schema.other_vectors(self._config, info)
         if other is not None:
             raise RefusedError(
                 f"The collection {self._config.collection} differs from the configuration: {other}. Configure the "
@@ -92,17 +92,17 @@ class QdrantOperator:
                 "--reembed for another dimension).",
                 field="dimension",
             )
-        if found is not None:
-            self._check_fields(found)
-        kept = None if found is None else schema.kept_embedder(found)
-        embedder = store_notes.learned(self._name, kept, self._embedder)
+        if info is not None:
+            self._check_fields(info)
+        recorded = None if info is None else schema.kept_embedder(info)
+        embedder = store_notes.learned(self._name, recorded, self._embedder)
         sharded = True
-        if found is not None and self._config.tiers:
+        if info is not None and self._config.tiers:
             cluster = self._admin().cluster()
             if not cluster.custom:
                 raise RefusedError(tiers.NOT_CUSTOM)
             sharded = self._config.shared_shard in cluster.states
-        steps = list(schema.steps(self._config, self._fields, found, sharded=sharded))
+        steps = list(schema.steps(self._config, self._fields, info, sharded=sharded))
         return steps if embedder is None else [*steps, schema.KeepEmbedder(self._config.collection, embedder)]
 
     def _check_fields(self, found: models.CollectionInfo) -> None:
@@ -139,17 +139,17 @@ class QdrantOperator:
         Returns: One line for each step that was done.
         """
         steps = self._steps()
-        done = []
+        report = []
         for number, step in enumerate(steps):
             if progress is not None:
                 progress("provisioning", number, len(steps))
             self._apply(step)
-            done.append(schema.text_of(step).splitlines()[0])
+            report.append(schema.text_of(step).splitlines()[0])
         if self._config.words is not False and not any(isinstance(step, schema.CreateCollection) for step in steps):
-            done.extend(self._fill_words(progress))
+            report.extend(self._fill_words(progress))
         if adopt is not None:
-            done.extend(self._adoption(adopt, progress).copy(adopted))
-        return done or ["everything is in place"]
+            report.extend(self._adoption(adopt, progress).copy(adopted))
+        return report or ["everything is in place"]
 
     @without_context
     def _apply(self, step: schema.Step) -> None:
@@ -243,18 +243,18 @@ class QdrantOperator:
             check_tenant(tenant)
             return []
         tenant = stored_tenant(tenant, lambda: self._ask(Tenants(schema.query_limit(self._config))))
-        where, done = self._heads.everything(tenant), []
+        where, report = self._heads.everything(tenant), []
         cluster = self._admin().cluster() if self._config.tiers else tiers.Cluster(custom=False)
         # The shard first: while it exists, reads and writes of the tenant go to it.
         if shard_of(tenant) in cluster.states:
             self._admin().apply(schema.DropShard(self._config.collection, shard_of(tenant)))
-            done.append(f"removed the shard of the tenant {tenant} with its chunks")
+            report.append(f"removed the shard of the tenant {tenant} with its chunks")
         shard = self._config.shared_shard if self._config.tiers else None
         if self._ask(Scroll(None, where, 1, shard=shard)).points:
             gone = models.FilterSelector(filter=where, shard_key=shard)
             self._ask(Write(None, (models.DeleteOperation(delete=gone),)))
-            done.append(f"removed the chunks of the tenant {tenant}")
-        return done
+            report.append(f"removed the chunks of the tenant {tenant}")
+        return report
 
     def close(self) -> None:
         """Close the connections."""

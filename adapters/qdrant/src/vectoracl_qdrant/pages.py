@@ -36,13 +36,13 @@ class Pages:
     def all(self, first: Scroll, most: int | None = None) -> Flow[list[models.Record]]:
         """Return all points of a listing, or the first *most*."""
         points: list[models.Record] = []
-        asked = first
+        request = first
         while True:
-            page = yield from asked
+            page = yield from request
             points.extend(page.points)
             if page.offset is None or (most is not None and len(points) >= most):
                 return points if most is None else points[:most]
-            asked = Scroll(
+            request = Scroll(
                 first.partition, first.filter, first.limit, first.payload, first.vectors, page.offset, first.order
             )
 
@@ -66,7 +66,7 @@ class Pages:
         """Return the *number* next keys after *after*, in key order."""
         start = None if after is None else float(order_of(after.document))
         least: Key | None = None if after is None else (after.document, after.generation, after.chunk)
-        found: list[models.Record] = []
+        rows: list[models.Record] = []
         while True:
             where = self._compile.rows(partition, *conditions)
             assert where is not None
@@ -75,14 +75,14 @@ class Pages:
             payload = (*self._compile.names, self._config.payload.order)
             page = yield from Scroll(partition, where, limit, payload, order=order)
             if len(page.points) < limit:
-                return self._first([*found, *page.points], least, number)
+                return self._first([*rows, *page.points], least, number)
             # The last number of a full page may have more points than came; the others are whole.
             last = self._order(page.points[-1])
-            found = self._first([*found, *(one for one in page.points if self._order(one) != last)], least, number)
-            if len(found) < number:
-                found = yield from self._same(partition, conditions, last, found, least, number)
-            if len(found) >= number:
-                return found
+            rows = self._first([*rows, *(one for one in page.points if self._order(one) != last)], least, number)
+            if len(rows) < number:
+                rows = yield from self._same(partition, conditions, last, rows, least, number)
+            if len(rows) >= number:
+                return rows
             start = last + 1
 
     def _same(

@@ -63,8 +63,8 @@ def vectoracl_open(config: QdrantConfig, context: OpenContext) -> Opened:
     def aport() -> AsyncPort:
         if config.local:
             return AsyncLocalPort(LocalPort(config, key, debug=debug))
-        given = client if isinstance(client, AsyncQdrantClient) else None
-        return AsyncQdrantPort(config, base, debug=debug, client=given)
+        async_client = client if isinstance(client, AsyncQdrantClient) else None
+        return AsyncQdrantPort(config, base, debug=debug, client=async_client)
 
     def operator() -> Any:
         from vectoracl_qdrant.operator import QdrantOperator

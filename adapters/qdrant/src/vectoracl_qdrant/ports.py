@@ -146,8 +146,8 @@ def reply_of(request: AnyRequest, answer: Any) -> Any:
             points, offset = answer
             return Points(points, None if offset is None else str(offset))
         case Write():
-            done = (models.UpdateStatus.COMPLETED, models.UpdateStatus.ACKNOWLEDGED)
-            if any(one.status not in done for one in answer):
+            statuses = (models.UpdateStatus.COMPLETED, models.UpdateStatus.ACKNOWLEDGED)
+            if any(one.status not in statuses for one in answer):
                 raise StoreError("Qdrant did not finish the write in time.", code="timeout", adapter="qdrant")
             return None
         case Describe():
@@ -414,9 +414,9 @@ class Administrator:
 
     def cluster(self) -> Cluster:
         """Read how the collection's shards lie. Raises: StoreError."""
-        found: list[Cluster] = []
-        self._port.administer(lambda client: found.append(_cluster(client, self._config.collection)))
-        return found[0]
+        clusters: list[Cluster] = []
+        self._port.administer(lambda client: clusters.append(_cluster(client, self._config.collection)))
+        return clusters[0]
 
     def places(self) -> frozenset[str]:
         """Return the identities of the collection: by the server's address, and by its process if telemetry names it.
@@ -427,8 +427,8 @@ class Administrator:
         servers, collections = [places.address(self._config.url, 6333)], [self._config.collection]
 
         def aliases(client: QdrantClient) -> None:
-            found = {one.alias_name: one.collection_name for one in client.get_aliases().aliases}
-            collections[0] = found.get(self._config.collection, self._config.collection)
+            targets = {one.alias_name: one.collection_name for one in client.get_aliases().aliases}
+            collections[0] = targets.get(self._config.collection, self._config.collection)
 
         def process(client: QdrantClient) -> None:
             telemetry = client.http.service_api.telemetry(details_level=0).result
@@ -442,29 +442,29 @@ class Administrator:
 
     def describe(self, name: str) -> models.CollectionInfo:
         """Read how the collection *name* is configured. Raises: StoreError."""
-        found: list[models.CollectionInfo] = []
+        infos: list[models.CollectionInfo] = []
 
         def work(client: QdrantClient) -> None:
             if not client.collection_exists(name):
                 raise not_provisioned()
-            found.append(client.get_collection(name))
+            infos.append(client.get_collection(name))
 
         self._port.administer(work)
-        return found[0]
+        return infos[0]
 
     def read(
         self, name: str, where: models.Filter | None, limit: int, offset: Any, *, vectors: bool | list[str]
     ) -> tuple[list[models.Record], Any]:
         """Read one page of the points of the collection *name*, of all shards, with their whole payload."""
-        found: list[Any] = []
+        pages: list[Any] = []
         self._port.administer(
-            lambda client: found.append(
+            lambda client: pages.append(
                 client.scroll(
                     name, scroll_filter=where, limit=limit, offset=offset, with_payload=True, with_vectors=vectors
                 )
             )
         )
-        points, after = found[0]
+        points, after = pages[0]
         return points, after
 
     def write_words(
@@ -491,14 +491,14 @@ def _cluster(client: QdrantClient, name: str) -> Cluster:
     params = client.get_collection(name).config.params
     if params.sharding_method != models.ShardingMethod.CUSTOM:
         return Cluster(custom=False)
-    found = client.collection_cluster_info(name)
+    info = client.collection_cluster_info(name)
     replicas: dict[str, dict[int, list[str]]] = {}
-    shards: list[models.LocalShardInfo | models.RemoteShardInfo] = [*found.local_shards, *found.remote_shards]
+    shards: list[models.LocalShardInfo | models.RemoteShardInfo] = [*info.local_shards, *info.remote_shards]
     for shard in shards:
         replicas.setdefault(str(shard.shard_key), {}).setdefault(shard.shard_id, []).append(shard.state.value)
     key_of = {shard_id: key for key, some in replicas.items() for shard_id in some}
     moving = {key_of.get(one.to_shard_id if one.to_shard_id is not None else one.shard_id) for one in
-              found.shard_transfers}  # fmt: skip
+              info.shard_transfers}  # fmt: skip
     states = {key: tuple(tuple(one) for one in some.values()) for key, some in replicas.items()}
     return Cluster(custom=True, states=states, moving=frozenset(one for one in moving if one is not None))
 

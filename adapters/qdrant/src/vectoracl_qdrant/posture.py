@@ -32,14 +32,14 @@ _HERE: Final = ("localhost", "127.0.0.1", "::1")
 def look(config: QdrantConfig, fields: Mapping[str, FieldType]) -> Flow[Posture]:
     """Read the collection's configuration, and look for one point without a tenant; changes nothing."""
     try:
-        found = yield from Describe()
+        info = yield from Describe()
     except StoreError as error:
         if error.code != "not_provisioned":
             raise
         return judge(config, fields, None, untagged=None)
     server = None if config.local else (yield from Version())
     untagged: bool | None = None
-    if config.local or config.payload.tenant in found.payload_schema:
+    if config.local or config.payload.tenant in info.payload_schema:
         empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=config.payload.tenant))
         try:
             page = yield from Scroll(None, models.Filter(must=[empty]), 1)
@@ -47,8 +47,8 @@ def look(config: QdrantConfig, fields: Mapping[str, FieldType]) -> Flow[Posture]
         except StoreError as error:
             if error.code != "rejected":
                 raise
-    held = yield from paths_held(config, fields, found)
-    return judge(config, fields, found, untagged=untagged, server=server, held=held)
+    held = yield from paths_held(config, fields, info)
+    return judge(config, fields, info, untagged=untagged, server=server, held=held)
 
 
 def paths_held(
@@ -89,8 +89,8 @@ def judge(
     if found is not None:
         facts.append(("points", str(found.points_count)))
         facts.append(("indexes", str(len(found.payload_schema))))
-    kept = None if found is None else schema.kept_embedder(found)
-    return Posture(grade, findings, tuple(facts), embedder=kept)
+    recorded = None if found is None else schema.kept_embedder(found)
+    return Posture(grade, findings, tuple(facts), embedder=recorded)
 
 
 def _findings(
@@ -151,16 +151,16 @@ def _vectors(config: QdrantConfig, found: models.CollectionInfo) -> Iterator[Fin
 
 
 def _version(text: str | None) -> tuple[int, int] | None:
-    found = re.match(r"(\d+)\.(\d+)", text or "")
-    return (int(found[1]), int(found[2])) if found else None
+    match = re.match(r"(\d+)\.(\d+)", text or "")
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _old(config: QdrantConfig, server: str | None) -> Iterator[Finding]:
-    found = _version(server)
-    if found is None:
+    release = _version(server)
+    if release is None:
         fix = "ask its operator for the version"
         yield _finding(rules.OLD, config.collection, "the server does not report its version", fix)
-    elif found < OLDEST:
+    elif release < OLDEST:
         yield _finding(rules.OLD, config.collection, f"the server is Qdrant {server}", "upgrade the server")
 
 
@@ -186,7 +186,7 @@ def _words(config: QdrantConfig, found: models.CollectionInfo, server: str | Non
 
 def _server(config: QdrantConfig, fields: Mapping[str, FieldType], found: models.CollectionInfo) -> Iterator[Finding]:
     name, tenant = config.collection, config.payload.tenant
-    wanted = schema.indexes(config, fields)
+    indexes = schema.indexes(config, fields)
     there = found.payload_schema
     if found.config.hnsw_config.m != 0:
         yield _finding(rules.GLOBAL_GRAPH, name, f"m is {found.config.hnsw_config.m}", _PROVISION)
@@ -203,7 +203,7 @@ def _server(config: QdrantConfig, fields: Mapping[str, FieldType], found: models
         if strict.unindexed_filtering_retrieve is not False or strict.unindexed_filtering_update is not False:
             yield _finding(rules.UNINDEXED, name, "filters on keys without an index are allowed", _PROVISION)
     special = {tenant: rules.TENANT_INDEX, config.payload.pending: rules.MARKS}
-    for key, params in wanted.items():
+    for key, params in indexes.items():
         wrong = schema.misfit(params, there.get(key))
         if wrong is not None:
             yield _finding(special.get(key, rules.INDEX), f"{name}.{key}", wrong, _PROVISION)

@@ -146,15 +146,15 @@ def kept_embedder(found: models.CollectionInfo) -> str | None:
 def other_vectors(config: QdrantConfig, found: models.CollectionInfo) -> str | None:
     """Describe the vectors of the collection as *found*, if they differ from the configured ones; None if not."""
     has, kind = dense(config, found), "unnamed vector" if config.vector is None else f"vector {config.vector!r}"
-    wanted = f"one {kind} of dimension {config.dimension} with the distance {DISTANCE[config.metric].value}"
+    description = f"one {kind} of dimension {config.dimension} with the distance {DISTANCE[config.metric].value}"
     if has is None:
-        return f"it does not have {wanted}; it has {_named(found)}"
+        return f"it does not have {description}; it has {_named(found)}"
     if has.multivector_config is not None:
-        return f"it has several vectors per point under that name, not {wanted}"
+        return f"it has several vectors per point under that name, not {description}"
     if has.datatype not in (None, models.Datatype.FLOAT32):
         return f"its numbers are {has.datatype.value}, not float32: scores would be rounded silently"
     if (has.size, has.distance) != (config.dimension, DISTANCE[config.metric]):
-        return f"its vectors have dimension {has.size} and the distance {has.distance.value}, not {wanted}"
+        return f"its vectors have dimension {has.size} and the distance {has.distance.value}, not {description}"
     return None
 
 
@@ -206,24 +206,24 @@ def indexes(config: QdrantConfig, fields: Mapping[str, FieldType]) -> dict[str, 
     All numbers have float indexes: an integer index would truncate the fraction of a bound.
     """
     keys = config.payload
-    made: dict[str, IndexParams] = {
+    params: dict[str, IndexParams] = {
         keys.tenant: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
     }
     for key in (keys.document, keys.docgen, keys.chunk, keys.label, keys.producer, keys.path, keys.version,
                 keys.pending, keys.present):  # fmt: skip
-        made[key] = _keyword()
+        params[key] = _keyword()
     for key in (keys.generation, keys.rev, keys.expires, keys.time, keys.position, keys.order):
-        made[key] = _number()
+        params[key] = _number()
     for name, kind in fields.items():
         path = field_path(keys, name, kind)
         match kind:
             case FieldType.KEYWORD | FieldType.KEYWORDS | FieldType.BOOLEAN:
-                made[path] = _keyword()
+                params[path] = _keyword()
             case FieldType.NUMBER | FieldType.NUMBERS:
-                made[path] = _number()
+                params[path] = _number()
             case FieldType.DATETIME:
-                made[path] = models.DatetimeIndexParams(type=models.DatetimeIndexType.DATETIME, enable_hnsw=False)
-    return made
+                params[path] = models.DatetimeIndexParams(type=models.DatetimeIndexType.DATETIME, enable_hnsw=False)
+    return params
 
 
 def _keyword() -> models.KeywordIndexParams:
@@ -275,8 +275,8 @@ def _same_hnsw(config: QdrantConfig, found: models.CollectionInfo) -> bool:
 
 def _same_strict(config: QdrantConfig, found: models.CollectionInfo) -> bool:
     has = found.config.strict_mode_config
-    wanted = strict_mode(config).model_dump(exclude_none=True)
-    return has is not None and all(getattr(has, key, None) == value for key, value in wanted.items())
+    settings = strict_mode(config).model_dump(exclude_none=True)
+    return has is not None and all(getattr(has, key, None) == value for key, value in settings.items())
 
 
 def same_index(wanted: IndexParams, found: models.PayloadIndexInfo) -> bool:

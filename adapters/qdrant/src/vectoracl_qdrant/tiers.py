@@ -96,7 +96,7 @@ def promote(
 
     Raises: RefusedError if the collection is not sharded by key; StoreError if a step fails repeatedly.
     """
-    done: list[str] = []
+    report: list[str] = []
     tries: dict[Task, int] = {}
     while True:
         cluster = actions.cluster()
@@ -104,9 +104,9 @@ def promote(
             raise RefusedError(NOT_CUSTOM)
         task = next_task(tenant, cluster, left=cluster.active(shard_of(tenant)) and actions.left(tenant))
         if task is None:
-            return done or [f"{tenant} already has its own shard"]
+            return report or [f"{tenant} already has its own shard"]
         if progress is not None:
-            progress("promoting: " + ("waiting for the transfer" if task == "wait" else task), len(done), None)
+            progress("promoting: " + ("waiting for the transfer" if task == "wait" else task), len(report), None)
         if task == "wait":
             sleep(_PAUSE)
             continue
@@ -126,8 +126,8 @@ def promote(
             # Another run did this task, or the nodes do not agree yet: read the remaining tasks again.
             sleep(_PAUSE)
             continue
-        if _MESSAGES[task] not in done:
-            done.append(_MESSAGES[task])
+        if _MESSAGES[task] not in report:
+            report.append(_MESSAGES[task])
         sleep(_PAUSE if task == "replicate" else 0)
 
 

@@ -126,34 +126,34 @@ class Versions:
         keys are read once more. Where nothing differs all of it was there in between; the others are asked for again.
         """
         settled: list[models.Record] = []
-        asked = first
+        request = first
         for _ in range(ROUNDS):
-            page = yield from asked
+            page = yield from request
             if page.offset is None:
                 return [*settled, *page.points]
-            points = [*page.points, *(yield from self._pages.all(replace(asked, offset=page.offset)))]
+            points = [*page.points, *(yield from self._pages.all(replace(request, offset=page.offset)))]
             several = self._several_times(points)
-            now = (yield from self._stamps(asked, several)) if several else {}
+            now = (yield from self._stamps(request, several)) if several else {}
             moved = {name for name, stamps in several.items() if now.get(name) != stamps}
             settled.extend(point for point in points if self.of(point)[0] not in moved)
             if not moved:
                 return settled
-            asked = self._of_documents(first, moved)
+            request = self._of_documents(first, moved)
         raise too_many_conflicts()
 
     def _several_times(self, points: Iterable[Point]) -> dict[str, set[Stamp]]:
         """Return the stamps of the documents among *points* whose rows were not all written at one time."""
-        found: dict[str, set[Stamp]] = {}
+        stamps_by_document: dict[str, set[Stamp]] = {}
         for point in points:
-            found.setdefault(self.of(point)[0], set()).add(self.stamp(point))
-        return {name: stamps for name, stamps in found.items() if len({time for _, time in stamps}) > 1}
+            stamps_by_document.setdefault(self.of(point)[0], set()).add(self.stamp(point))
+        return {name: stamps for name, stamps in stamps_by_document.items() if len({time for _, time in stamps}) > 1}
 
     def _stamps(self, asked: Scroll, documents: Iterable[str]) -> Flow[dict[str, set[Stamp]]]:
         keys = replace(self._of_documents(asked, documents), payload=self._compile.versions, vectors=False)
-        found: dict[str, set[Stamp]] = {}
+        stamps: dict[str, set[Stamp]] = {}
         for point in (yield from self._pages.all(keys)):
-            found.setdefault(self.of(point)[0], set()).add(self.stamp(point))
-        return found
+            stamps.setdefault(self.of(point)[0], set()).add(self.stamp(point))
+        return stamps
 
     def _of_documents(self, first: Scroll, documents: Iterable[str]) -> Scroll:
         """Return *first* with the documents as an additional condition."""
@@ -169,18 +169,18 @@ class Versions:
         """Return those of *hidden* that are published now."""
         documents = sorted({document for document, _, _ in hidden})
         heads = yield from self._heads(partition, documents)
-        seen = yield from self._ends(partition, [one for one in documents if one not in heads])
-        heads.update((yield from self._headless(partition, seen)))
+        marks = yield from self._ends(partition, [one for one in documents if one not in heads])
+        heads.update((yield from self._headless(partition, marks)))
         return frozenset(one for one in hidden if one[0] in heads and heads[one[0]].shows(one[1], one[2]))
 
     def stale(self, partition: str, points: Iterable[Point]) -> Flow[frozenset[Version]]:
         """Return the versions among *points* that are not published; asks only where a write left marks."""
-        found: dict[str, VersionMarks] = {}
+        marks: dict[str, VersionMarks] = {}
         for point in points:
             document, generation, version, mark = self.of(point)
-            seen = found.setdefault(document, {})
-            seen[generation, version] = seen.get((generation, version)) or mark
-        unsettled = {document: seen for document, seen in found.items() if not _is_settled(seen)}
+            versions = marks.setdefault(document, {})
+            versions[generation, version] = versions.get((generation, version)) or mark
+        unsettled = {document: versions for document, versions in marks.items() if not _is_settled(versions)}
         if not unsettled:
             return frozenset()
         heads = yield from self._heads(partition, unsettled)
@@ -189,8 +189,8 @@ class Versions:
         )
         return frozenset(
             (document, generation, version)
-            for document, seen in unsettled.items()
-            for generation, version in seen
+            for document, versions in unsettled.items()
+            for generation, version in versions
             if document not in heads or not heads[document].shows(generation, version)
         )
 
@@ -220,22 +220,22 @@ class Versions:
 
     def head(self, partition: str, document: str) -> Flow[Head]:
         """Return the head of *document*, which has one unless its tenant was removed in the meantime."""
-        found = yield from self._heads(partition, [document])
-        return found.get(document, Head())
+        heads = yield from self._heads(partition, [document])
+        return heads.get(document, Head())
 
     def look(self, partition: str, document: str, *more: Scroll) -> Flow[DocumentState]:
         """Look at one document before it is replaced; *more* is asked at the same time."""
         where = self._compile.rows(partition, self._compile.documents([document]))
         assert where is not None
         replies = yield from together(self.heads.read(partition, [document]), *self._both_ends(where, partition), *more)
-        seen = self._seen(replies[1:3])
+        marks = self._seen(replies[1:3])
         if replies[0].points:
             head = self.heads.decode(replies[0].points[0])
             if head.generation >= 0:
                 return DocumentState(head, head.generation + 1, replies[3:])
         else:
-            head = (yield from self._headless(partition, {document: seen} if seen else {})).get(document, Head())
-        return DocumentState(head, 1 + max((head.generation, *(generation for generation, _ in seen))), replies[3:])
+            head = (yield from self._headless(partition, {document: marks} if marks else {})).get(document, Head())
+        return DocumentState(head, 1 + max((head.generation, *(generation for generation, _ in marks))), replies[3:])
 
     def current(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, Head]]:
         """Return the real or derived head of each of *documents*; for most it is generation 0."""
@@ -262,7 +262,7 @@ class Versions:
 
     def _headless(self, partition: str, found: Mapping[str, VersionMarks]) -> Flow[dict[str, Head]]:
         """Return derived heads for documents without one, from their versions in *found*."""
-        marks = {mark for seen in found.values() for mark in seen.values() if mark and _HEADLESS_MARK.match(mark)}
+        marks = {mark for entries in found.values() for mark in entries.values() if mark and _HEADLESS_MARK.match(mark)}
         decided: set[str] = set()
         if marks:
             compiled = self._compile
@@ -271,25 +271,25 @@ class Versions:
             key = self._config.payload.committed
             points = yield from self._pages.all(Scroll(partition, where, self._config.page, (key,)))
             decided = {str(point.id) for point in points if (point.payload or {}).get(key) is True}
-        published = {document: _published(seen, decided) for document, seen in found.items()}
+        published = {document: _published(entries, decided) for document, entries in found.items()}
         return {document: Head(*place) for document, place in published.items() if place is not None}
 
     def _ends(self, partition: str, documents: Sequence[str]) -> Flow[dict[str, VersionMarks]]:
         """Return the oldest and the newest version of each existing document of *documents*."""
-        found: dict[str, VersionMarks] = {}
+        ends: dict[str, VersionMarks] = {}
         for start in range(0, len(documents), _CONCURRENT):
             some = documents[start : start + _CONCURRENT]
-            asked: list[Scroll] = []
+            requests: list[Scroll] = []
             for document in some:
                 where = self._compile.rows(partition, self._compile.documents([document]))
                 assert where is not None
-                asked.extend(self._both_ends(where, partition))
-            replies = yield from together(*asked)
+                requests.extend(self._both_ends(where, partition))
+            replies = yield from together(*requests)
             for place, document in enumerate(some):
-                seen = self._seen(replies[2 * place : 2 * place + 2])
-                if seen:
-                    found[document] = seen
-        return found
+                marks = self._seen(replies[2 * place : 2 * place + 2])
+                if marks:
+                    ends[document] = marks
+        return ends
 
     def _both_ends(self, where: models.Filter, partition: str) -> tuple[Scroll, Scroll]:
         key = self._config.payload.generation
@@ -299,12 +299,12 @@ class Versions:
         )
 
     def _seen(self, replies: Iterable[Any]) -> VersionMarks:
-        seen: VersionMarks = {}
+        marks: VersionMarks = {}
         for reply in replies:
             for point in reply.points:
                 _, generation, version, mark = self.of(point)
-                seen[generation, version] = mark
-        return seen
+                marks[generation, version] = mark
+        return marks
 
 
 def too_many_conflicts() -> StoreError:
@@ -331,7 +331,7 @@ def _published(seen: VersionMarks, decided: set[str]) -> tuple[int, str] | None:
             number, _, lead = mark.partition(":")
             announced[int(number)] = announced.get(int(number), False) or lead in decided
     candidates = {generation for generation, _ in seen if announced.get(generation, True)}
-    candidates |= {number for number, done in announced.items() if done}
+    candidates |= {number for number, decision in announced.items() if decision}
     if not candidates:
         return None
     highest = max(candidates)

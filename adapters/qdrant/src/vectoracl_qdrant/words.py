@@ -15,8 +15,8 @@ from vectoracl.text import sparse_words
 
 def stored(text: str) -> models.SparseVector | None:
     """Return what is stored of a chunk's *text*; None where it has no word."""
-    made = sparse_words.weights(text)
-    return models.SparseVector(indices=list(made), values=list(made.values())) if made else None
+    word_weights = sparse_words.weights(text)
+    return models.SparseVector(indices=list(word_weights), values=list(word_weights.values())) if word_weights else None
 
 
 def wanted(text: str) -> models.SparseVector | None:

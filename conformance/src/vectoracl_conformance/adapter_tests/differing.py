@@ -14,8 +14,8 @@ from vectoracl_conformance.adapter_tests.kept_embedder import provision
 def findings(config: Mapping[str, Any], ignored: Collection[str] = ()) -> tuple[str, list[str]]:
     """Return the grade of the store of *config* and its findings, without those of the rules *ignored*."""
     with VectorACL({**config, "minimum_grade": "none"}) as acl:
-        found = acl.check()["main"]
-    return found.grade, [f"{one.subject}: {one.message}" for one in found.findings if one.rule.id not in ignored]
+        report = acl.check()["main"]
+    return report.grade, [f"{one.subject}: {one.message}" for one in report.findings if one.rule.id not in ignored]
 
 
 def assert_differs(config: Mapping[str, Any], *words: str, ignored: Collection[str] = ()) -> None:

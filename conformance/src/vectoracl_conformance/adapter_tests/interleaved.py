@@ -132,7 +132,7 @@ def assert_one_version(make: Callable[[], World], sample: int | None = None) -> 
 
     A read may refuse with the code "replacing". *sample* bounds how many orders are tried.
     """
-    seen = set()
+    versions = set()
     for ended in schedules(make, sample=sample):
         reader = ended[0]
         if reader.ended == "failed":
@@ -140,5 +140,5 @@ def assert_one_version(make: Callable[[], World], sample: int | None = None) -> 
             assert reader.error.code == "replacing"
             continue
         assert len(set(reader.value)) <= 1, (reader.value, ended.schedule)
-        seen.update(reader.value)
-    assert seen == {"old", "new"}
+        versions.update(reader.value)
+    assert versions == {"old", "new"}

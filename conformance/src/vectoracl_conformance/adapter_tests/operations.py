@@ -35,9 +35,9 @@ def test_facets_are_the_references(pair: Sequence[Any], where: Predicate, inside
     """Facets inside a narrowed handle are those of the memory adapter, and of the same types."""
     here, memory = pair[:2]
     for who in (ALICE, testing.principal("bob", "beta")):
-        got, wanted = (acl.scoped(who).narrow(inside).facets(field, where=where) for acl in (here, memory))
-        assert got == wanted
-        assert [type(one.value) for one in got] == [type(one.value) for one in wanted]
+        got, expected = (acl.scoped(who).narrow(inside).facets(field, where=where) for acl in (here, memory))
+        assert got == expected
+        assert [type(one.value) for one in got] == [type(one.value) for one in expected]
 
 
 def test_a_narrowed_handle_deletes_what_the_filter_names_and_nothing_else(pair: Sequence[Any]) -> None:
@@ -50,8 +50,8 @@ def test_a_narrowed_handle_deletes_what_the_filter_names_and_nothing_else(pair: 
     where = (F.lang == "en") | F.tags.contains("z")
     counts = [acl.scoped(bob).narrow(F.year.exists()).delete(where=where).count for acl in (here, memory)]
     assert counts[0] == counts[1] > 0
-    left = [[(hit.document, hit.id) for hit in acl.scoped(bob).scan()] for acl in (here, memory)]
-    assert left[0] == left[1]
+    remainders = [[(hit.document, hit.id) for hit in acl.scoped(bob).scan()] for acl in (here, memory)]
+    assert remainders[0] == remainders[1]
     assert here.scoped(ALICE).count() == before
 
 

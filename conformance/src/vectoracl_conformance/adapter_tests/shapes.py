@@ -48,8 +48,8 @@ PREDICATES: Final[Mapping[str, Predicate]] = {
 
 def scope(label: str, fields: Mapping[str, FieldType]) -> Predicate:
     """Return a scope with alternatives and fields of the tag; *label* is one of the two labels that it names."""
-    found = (F["@label"].in_(["public", label]) & (F["@expires"] > 1.0)) | (F["@docgen"] == "1:d:0")
-    return check_scope_predicate(found, fields)
+    predicate = (F["@label"].in_(["public", label]) & (F["@expires"] > 1.0)) | (F["@docgen"] == "1:d:0")
+    return check_scope_predicate(predicate, fields)
 
 
 def records(count: int, tenant: str = TENANT, **metadata: Any) -> tuple[Record, ...]:

@@ -57,7 +57,7 @@ async def r16_negation_holds_while_others_write(t: Assertions) -> None:
     flips = [f"f-{context.rng.word()}" for _ in range(4)]
     await context.plant(own, [_outside(one, vectors[0], lang, 0) for one in flips])
     context.store.settle()
-    kept: list[str] = []
+    acks: list[str] = []
     refused, answered = 0, 0
     for name, scope in scopes(lang, "d"):
         try:
@@ -73,11 +73,11 @@ async def r16_negation_holds_while_others_write(t: Assertions) -> None:
         await _read(t, name, handle, inside, flips, vectors[0])
         # Drawn before anything runs side by side, so that a seed repeats them.
         names = [[f"o-{context.rng.word()}" for _ in range(_BATCH)] for _ in range(64)]
-        done: list[bool] = []
+        ends: list[bool] = []
         writers = [
-            _writer(context, own, lang, names[place::2], flips[place::2], vectors[0], kept, done) for place in (0, 1)
+            _writer(context, own, lang, names[place::2], flips[place::2], vectors[0], acks, ends) for place in (0, 1)
         ]
-        reader = _reader(t, own, name, handle, inside, flips, names, vectors[0], done)
+        reader = _reader(t, own, name, handle, inside, flips, names, vectors[0], ends)
         await context.together([reader, *writers], width=len(writers) + 1)
     if not answered:
         t.assert_safe(refused > 0, "scopes with a negation", "they are refused", "")
@@ -85,7 +85,7 @@ async def r16_negation_holds_while_others_write(t: Assertions) -> None:
     await _last(context, own, lang)
     there = {row.tag.chunk for row in context.census() if row.tag.tenant == own}
     t.assert_equal(
-        [], sorted(set(kept) - there), "delete by a negated scope", "an acknowledged row outside of it is gone"
+        [], sorted(set(acks) - there), "delete by a negated scope", "an acknowledged row outside of it is gone"
     )
     t.positive_control(there.isdisjoint(inside), "what is inside is deleted at the end", len(there & set(inside)))
 
@@ -205,13 +205,13 @@ def _number(t: Assertions, most: int, found: int, attacked: str, *, lags: bool) 
 
 
 def _rows(t: Assertions, right: list[str], hits: Iterable[Hit], attacked: str, *, lags: bool) -> list[str]:
-    found = sorted(hit.id for hit in hits)
+    ids = sorted(hit.id for hit in hits)
     if lags:
-        safe = set(found) <= set(right) and len(set(found)) == len(found)
-        t.assert_safe(safe, attacked, found, "only rows inside, each once")
+        safe = set(ids) <= set(right) and len(set(ids)) == len(ids)
+        t.assert_safe(safe, attacked, ids, "only rows inside, each once")
     else:
-        t.assert_equal(right, found, attacked, "the rows inside, and none of those that are being written")
-    return found
+        t.assert_equal(right, ids, attacked, "the rows inside, and none of those that are being written")
+    return ids
 
 
 async def _read(
@@ -233,5 +233,5 @@ async def _read(
     _rows(t, right, hits, f"search by {name}", lags=lags or not hits.complete)
     ids = [("d", one) for one in (*inside, *others)]
     _rows(t, right, await _again(context, partial(handle.fetch, ids)), f"fetch by {name}", lags=lags)
-    found = _rows(t, right, await _again(context, partial(handle.all, size=5)), f"scan by {name}", lags=lags)
-    t.positive_control(lags or len(found) == len(right), "the rows inside are seen", len(found))
+    scanned_ids = _rows(t, right, await _again(context, partial(handle.all, size=5)), f"scan by {name}", lags=lags)
+    t.positive_control(lags or len(scanned_ids) == len(right), "the rows inside are seen", len(scanned_ids))

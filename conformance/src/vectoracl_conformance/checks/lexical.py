@@ -65,8 +65,8 @@ class _Field:
 
     def holders(self, tenant: str, text: str, where: Predicate = ALWAYS) -> list[Record]:
         """Return the rows of *tenant* that match *where* and hold a word of *text*, from the census."""
-        wanted = set(text.split())
-        return [row for row in self.context.oracle().of(tenant, where) if wanted & set(row.text.split())]
+        query_words = set(text.split())
+        return [row for row in self.context.oracle().of(tenant, where) if query_words & set(row.text.split())]
 
 
 def _keys(rows: Sequence[Record | Hit] | Any) -> list[Key]:
@@ -160,10 +160,10 @@ async def _hybrid(t: Assertions, field: _Field, handle: AwaitableHandle, *, rank
             )
             t.assert_equal(min(k, len(own)), len(set(_keys(hits))), what, "min(k, visible) rows")
         best = [one for one, _ in oracle.rank(own, field.centre).rows]
-        found = await handle.search(Lexical(text), 50, where=where) if ranked else []
-        scores = [hit.score for hit in found]
+        matches = await handle.search(Lexical(text), 50, where=where) if ranked else []
+        scores = [hit.score for hit in matches]
         if ranked and len({round(one, 6) for one in scores}) == len(scores):  # equal matches have no order
-            by_words = [key(hit) for hit in found]
+            by_words = [key(hit) for hit in matches]
             fused = {
                 one: sum(1 / (RRF_K + leg.index(one) + 1) for leg in (best, by_words) if one in leg) for one in best
             }
@@ -201,19 +201,19 @@ async def _silent(t: Assertions, field: _Field, ask: Any, name: str) -> None:
 
 async def _unmoved(t: Assertions, field: _Field, handle: AwaitableHandle, kinds: Any) -> None:
     """Another tenant's growth and text move no hit and no score."""
-    asked: list[tuple[str, Any]] = []
+    questions: list[tuple[str, Any]] = []
     if "lexical" in kinds:
-        asked += [("lexical", Lexical(field.both)), ("lexical", Lexical(f"{field.rare} {field.both}"))]
+        questions += [("lexical", Lexical(field.both)), ("lexical", Lexical(f"{field.rare} {field.both}"))]
     if "hybrid" in kinds:
-        asked.append(("hybrid", Hybrid(f"{field.rare} {field.both}", field.centre)))
-    before = [_scored(await handle.search(query, 50)) for _, query in asked]
+        questions.append(("hybrid", Hybrid(f"{field.rare} {field.both}", field.centre)))
+    before = [_scored(await handle.search(query, 50)) for _, query in questions]
     grown = [field.foreign(place) for place in range(60)]
     for what, chunks in (
         ("grew", grown),
         ("changed its texts", [Chunk(c.id, c.document, field.text(field.rare), c.vector) for c in grown]),
     ):
         await field.context.plant(field.foe, chunks)
-        for (kind, query), right in zip(asked, before, strict=True):
+        for (kind, query), right in zip(questions, before, strict=True):
             got = _scored(await handle.search(query, 50))
             t.assert_equal(
                 right, got, f"a {kind} query after another tenant {what}", "other tenants' texts are in the scores"

@@ -153,10 +153,10 @@ async def p3_unknown_tenant_sees_and_creates_nothing(t: Assertions) -> None:
         )
         if can.count != "none":
             t.assert_equal(0, await handle.count(), "count as an unknown tenant", "it sees something")
-        for given in (
+        for selector in (
             {"ids": [corpus.shared_ids[0]]}, {"document": corpus.shared_ids[0][0]}, {"where": F.note.exists()},
         ):  # fmt: skip
-            gone = await handle.delete(**given)
+            gone = await handle.delete(**selector)
             t.assert_equal(0, gone.count or 0, "delete as an unknown tenant", "it deleted")
     t.assert_equal(before, context.state(), "all of that", "the store changed")
     t.assert_equal(parts, context.store.parts(), "all of that", "something was created for the unknown tenant")

@@ -154,8 +154,8 @@ _ALL = frozenset({"text", "metadata", "vector"})
 
 def _canaries(rows: Iterable[Record]) -> set[str]:
     """Return every word of *rows* that occurs nowhere else: in ids, documents, texts and metadata."""
-    told = (words((row.tag.chunk, row.tag.document, row.text, row.metadata)) for row in rows)
-    return {word for some in told for word in some if CANARY.search(word)}
+    word_sets = (words((row.tag.chunk, row.tag.document, row.text, row.metadata)) for row in rows)
+    return {word for some in word_sets for word in some if CANARY.search(word)}
 
 
 @check(
@@ -178,7 +178,7 @@ async def r3_request_carries_scope_and_reply_no_foreign_row(t: Assertions) -> No
         foreign -= _canaries(own) | {name for pair in corpus.shared_ids for name in pair}
         handle = context.handle(tenant)
         pairs = [(row.tag.document, row.tag.chunk) for row in own]
-        asked: list[tuple[str, Any]] = [
+        calls: list[tuple[str, Any]] = [
             ("search", partial(handle.search, corpus.centre, context.k)),
             ("search with a filter", partial(handle.search, corpus.centre, context.k, where=F.note.exists())),
             ("search for vectors", partial(handle.search, corpus.centre, context.k, include=_ALL)),
@@ -188,14 +188,14 @@ async def r3_request_carries_scope_and_reply_no_foreign_row(t: Assertions) -> No
         ]
         can = context.client.adapter.capabilities
         if "lexical" in can.queries:
-            asked.append(("search by words", partial(handle.search, Lexical(own[0].text), context.k)))
+            calls.append(("search by words", partial(handle.search, Lexical(own[0].text), context.k)))
         if "hybrid" in can.queries:
-            asked.append(("hybrid search", partial(handle.search, Hybrid(own[0].text, corpus.centre), context.k)))
+            calls.append(("hybrid search", partial(handle.search, Hybrid(own[0].text, corpus.centre), context.k)))
         if can.count != "none":
-            asked.append(("count", handle.count))
+            calls.append(("count", handle.count))
         if can.facets != "none":
-            asked += [(f"facets of {field}", partial(handle.facets, field)) for field in ("note", "@document", "tags")]
-        for name, ask in asked:
+            calls += [(f"facets of {field}", partial(handle.facets, field)) for field in ("note", "@document", "tags")]
+        for name, ask in calls:
             mark = len(context.recorder)
             answer = await ask()
             events = context.recorder.since(mark)
@@ -356,21 +356,21 @@ async def r5_filters_only_narrow(t: Assertions) -> None:
         t.assert_equal(
             listed, sorted(key(hit) for hit in narrowed), f"a narrowed handle ({name})", "it is the same filter"
         )
-    for name, inside, asked in (
+    for name, inside, filter_ in (
         ("the same field", F.lang.in_(["en", "fr"]), F.lang.in_(["fr", "de"])),
         ("another field", F.lang == "fr", F.year >= 2000),
         ("two conditions each", (F.lang == "fr") & F.year.exists(), (F.year >= 2000) & (F.year < 2100)),
     ):
-        both = inside & asked
-        if not all(nodes_in(one) <= can.predicates for one in (inside, asked, both)):
+        both = inside & filter_
+        if not all(nodes_in(one) <= can.predicates for one in (inside, filter_, both)):
             continue
         narrow = handle.narrow(inside)
         right = sorted(key(row) for row in oracle.narrowing(corpus.large_tenant, both))
-        found = await narrow.search(corpus.centre, owned, where=asked)
+        hits = await narrow.search(corpus.centre, owned, where=filter_)
         t.assert_equal(
-            right, sorted(key(hit) for hit in found), f"a narrowed handle with a filter ({name})", "it is both"
+            right, sorted(key(hit) for hit in hits), f"a narrowed handle with a filter ({name})", "it is both"
         )
-        listed = sorted(key(hit) for hit in await narrow.all(asked))
+        listed = sorted(key(hit) for hit in await narrow.all(filter_))
         t.assert_equal(right, listed, f"a scan by a narrowed handle with a filter ({name})", "it is both")
 
 
@@ -763,14 +763,14 @@ async def _facets(t: Assertions) -> None:
         own = oracle.of(tenant)
         foreign = {row.metadata.get("note") for row in oracle.rows} - {row.metadata.get("note") for row in own}
         for field in FACETED:
-            found = await context.handle(tenant).facets(field, limit=10_000)
-            t.positive_control(len(found) > 0, f"the owner counts its rows by {field}", found)
-            leaked = {value for value, _ in found} & foreign
+            facets = await context.handle(tenant).facets(field, limit=10_000)
+            t.positive_control(len(facets) > 0, f"the owner counts its rows by {field}", facets)
+            leaked = {value for value, _ in facets} & foreign
             t.assert_safe(
                 not leaked, f"facets of {field}", f"{len(leaked)} foreign values", "they are another tenant's"
             )
             t.assert_equal(
-                oracle.facets(own, field), found, f"facets of {field}", "the own rows' values, with their numbers"
+                oracle.facets(own, field), facets, f"facets of {field}", "the own rows' values, with their numbers"
             )
     for name, where in declared_filters(context.client.adapter.capabilities):
         own = oracle.narrowing(corpus.large_tenant, where)
@@ -804,19 +804,19 @@ async def _like_named(t: Assertions) -> None:
     alike = (name, name.lower(), name.upper(), f"{name}x", name[:-1])
     values = ("Red", "red", "RED", "r\u00e9d", "re\u0301d", "red%", "1", "true", "Red.")
     for place, tenant in enumerate(alike):
-        given = [
+        metadata = [
             {"lang": value, "tags": [value, "red", value], "sizes": [1, 1.0, 0.5], "live": bool(number % 2)}
             for number, value in enumerate(values)
             if number >= place
         ]
-        chunks = [chunk(context.rng, context.vector(), document="same", metadata=one) for one in given]
+        chunks = [chunk(context.rng, context.vector(), document="same", metadata=one) for one in metadata]
         await context.plant(tenant, chunks)
     oracle = context.oracle()
     for tenant in alike:
         own = oracle.of(tenant)
         for field in ("lang", "tags", "sizes", "live"):
-            found = await context.handle(tenant).facets(field)
-            t.assert_equal(oracle.facets(own, field), found, f"facets of {field} by one of several that look alike",
+            facets = await context.handle(tenant).facets(field)
+            t.assert_equal(oracle.facets(own, field), facets, f"facets of {field} by one of several that look alike",
                    "values that look alike are several, and tenants too")  # fmt: skip
 
 

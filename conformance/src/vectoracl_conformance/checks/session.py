@@ -198,8 +198,8 @@ async def s4_iterator_does_not_outlive_its_scope(t: Assertions) -> None:
         try:
             handle = client.handle(own)
             hits = handle.scan(size=3)
-            taken = [await anext(hits) for _ in range(3)]
-            t.positive_control(len({hit.id for hit in taken}) == 3, "the first page is yielded", taken)
+            page = [await anext(hits) for _ in range(3)]
+            t.positive_control(len({hit.id for hit in page}) == 3, "the first page is yielded", page)
             if name == "revoked":
                 policy.revoked = True
             elif name == "client":

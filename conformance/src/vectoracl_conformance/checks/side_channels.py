@@ -68,8 +68,8 @@ def report_of(error: BaseException | None) -> str:
         return ""
     data = " ".join(words({name: value for name, value in vars(error).items() if not isinstance(value, BaseException)}))
     text = "".join(traceback.format_exception_only(type(error), error))
-    shown = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return f"{text} {error!r} {data} {report_of(shown)}"
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return f"{text} {error!r} {data} {report_of(cause)}"
 
 
 @check(
@@ -103,7 +103,7 @@ async def x1_errors_and_logs_carry_no_canary(t: Assertions) -> None:
     nul = Upsert(corpus.large_tenant, ALWAYS, (Record(tag, secret + "\0", context.vector(), note),))
     digits = str(context.rng.py.randrange(10**29, 10**30))
     fails = _unkeepable(corpus, big._replace(tag=tag), secret, digits)
-    shown: list[tuple[str, str]] = []
+    reports: list[tuple[str, str]] = []
     results: list[Any] = []
     with listening() as log:
         logging.getLogger("vectoracl").debug("the kit listens: %s", "kit-control")
@@ -134,7 +134,7 @@ async def x1_errors_and_logs_carry_no_canary(t: Assertions) -> None:
                 results.append((name, await attempt()))
             except Exception as error:  # noqa: BLE001 - what it says is read below
                 raised += 1
-                shown.append((name, report_of(error)))
+                reports.append((name, report_of(error)))
         # A store without its own types keeps what others cannot.
         await handle.delete(document="d-x")
         logged = log.getvalue()
@@ -144,7 +144,7 @@ async def x1_errors_and_logs_carry_no_canary(t: Assertions) -> None:
     passwords = {one for one in context.store.secrets if one}
     listed = [
         ("the log", logged),
-        *shown,
+        *reports,
         ("repr of the client", repr(context.client.acl)),
         ("repr of a handle", repr(handle.inner)),
     ]
@@ -175,17 +175,17 @@ def _unkeepable(corpus: Corpus, record: Record, secret: Any, digits: str) -> lis
         (f"a text for the metadata {name}", record._replace(metadata={name: secret}))
         for name in ("year", "when", "sizes")
     ]
-    asked: list[tuple[str, Operation]] = [
+    queries: list[tuple[str, Operation]] = [
         (f"a filter of {name} by a text", Search(own, ALWAYS, Eq(name, secret), query, 5, text))
         for name in ("year", "when", "live")
     ]
-    asked += [
+    queries += [
         ("a count of times by a text", Count(own, ALWAYS, Eq("when", secret))),
         ("a page after a text", Scan(own, ALWAYS, ALWAYS, 3, Position(secret, secret, secret), text)),
         ("a page of a text's size", Scan(own, ALWAYS, ALWAYS, secret, None, text)),
         ("a text for k", Search(own, ALWAYS, ALWAYS, query, secret, text)),
     ]
-    return [*((name, Upsert(own, ALWAYS, (one,))) for name, one in written), *asked]
+    return [*((name, Upsert(own, ALWAYS, (one,))) for name, one in written), *queries]
 
 
 async def _opened(context: CheckContext, secret: str) -> None:
@@ -293,7 +293,7 @@ async def x3_undeclared_operation_is_refused(t: Assertions) -> None:
                 UnsupportedPredicateError,
                 attacked=f"a filter with {node.__name__}",
             )
-    for name, given in (
+    for name, arguments in (
         ("a setting that is not declared", {"tuning": {"no_such_setting": 1}}),
         ("group_by of something else", {"group_by": "tenant"}),
         ("include of something else", {"include": {"secret"}}),
@@ -307,7 +307,7 @@ async def x3_undeclared_operation_is_refused(t: Assertions) -> None:
         ("no filter at all", {"where": None}),
         ("an empty filter", {"where": {}}),
     ):
-        await t.refused(handle.search(corpus.centre, **given), attacked=name)
+        await t.refused(handle.search(corpus.centre, **arguments), attacked=name)
     for field in ("when", "nowhere", "@label", "tenant"):
         await t.refused(handle.facets(field), attacked=f"facets of {field}")
     await t.refused(

@@ -18,12 +18,12 @@ def _version(context: CheckContext, document: str, text: str, number: int = _CHU
 
 
 async def _rest(handle: AwaitableHandle, after: str | None) -> list[Hit]:
-    found: list[Hit] = []
+    hits: list[Hit] = []
     while after is not None:
         page = await handle.page(ALWAYS, 2, after)
-        found.extend(page.hits)
+        hits.extend(page.hits)
         after = page.after
-    return found
+    return hits
 
 
 @check(
@@ -76,8 +76,8 @@ async def r17_scan_shows_one_version_of_each_document(t: Assertions) -> None:
                 "the document is not whole",
             )
         else:
-            seen = [hit.id for hit in first.hits]  # in the order of the store, whichever it is
-            t.assert_equal(seen, chunks, f"{name} between two pages", "its version is gone, and the scan goes on in it")
+            ids = [hit.id for hit in first.hits]  # in the order of the store, whichever it is
+            t.assert_equal(ids, chunks, f"{name} between two pages", "its version is gone, and the scan goes on in it")
         t.assert_equal(
             _CHUNKS, sum(hit.document == "e" for hit in hits), f"{name} between two pages", "another is not whole"
         )

@@ -340,18 +340,18 @@ async def w7_clearing_is_scoped(t: Assertions) -> None:
         {"document": ""},
         {"ids": None},
     )
-    for given in selectors:
-        await t.refused(handle.delete(**given), attacked=f"delete with {given}")
+    for selector in selectors:
+        await t.refused(handle.delete(**selector), attacked=f"delete with {selector}")
     t.assert_equal(10, len(context.state(own)), "a delete without a selector", "it deleted")
     t.assert_equal(0, (await handle.delete(ids=[])).count or 0, "a delete of no ids", "it deleted")
     right = [key(row) for row in context.oracle().narrowing(own, (F.lang == "fr") & (F.year >= 2001))]
     t.kit_control(len(right) < len(context.oracle().of(own, F.lang == "fr")), "the filter is all of the handle")
     await handle.narrow(F.lang == "fr").delete(where=F.year >= 2001)
-    left = {place[3] for place in context.state(own)}
+    rest = {place[3] for place in context.state(own)}
     t.assert_equal(
-        10 - len(right), len(left), "delete by filter through a narrowed handle", "more or less than both conditions"
+        10 - len(right), len(rest), "delete by filter through a narrowed handle", "more or less than both conditions"
     )
-    t.assert_safe(not left & {one[2] for one in right}, "delete by filter", "a row that matches is left", "it stays")
+    t.assert_safe(not rest & {one[2] for one in right}, "delete by filter", "a row that matches is left", "it stays")
     untouched("delete by filter through a narrowed handle")
     await handle.delete(document="more")
     t.assert_equal(0, sum(place[1] == "more" for place in context.state(own)), "delete by document", "rows are left")
@@ -442,16 +442,16 @@ async def w10_reingestion_shows_the_old_or_the_new_version(t: Assertions) -> Non
     await context.plant(own, [*version(0), Chunk("keep", "other", "kept", context.vector())])
 
     def judge(hits: Any, name: str) -> None:
-        seen: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for hit in hits:
             if hit.document == "doc":
-                seen[hit.text or ""] = seen.get(hit.text or "", 0) + 1
-        whole = {text for text, count in seen.items() if count == size + int(text[1:]) % 2}
-        t.assert_safe(bool(whole), name, seen, "neither version is whole")
+                counts[hit.text or ""] = counts.get(hit.text or "", 0) + 1
+        whole = {text for text, count in counts.items() if count == size + int(text[1:]) % 2}
+        t.assert_safe(bool(whole), name, counts, "neither version is whole")
         if can.atomic_replace:
-            t.assert_equal(1, len(seen), name, "two versions at once, where the replacement is declared atomic")
+            t.assert_equal(1, len(counts), name, "two versions at once, where the replacement is declared atomic")
 
-    done: list[int] = []
+    ends: list[int] = []
 
     async def write() -> None:
         try:
@@ -459,11 +459,11 @@ async def w10_reingestion_shows_the_old_or_the_new_version(t: Assertions) -> Non
                 await handle.replace("doc", version(number))
                 await context.pause(0.001)
         finally:
-            done.append(1)
+            ends.append(1)
 
     async def read() -> None:
         turns = 0
-        while (not done or turns < 2) and turns < 400:
+        while (not ends or turns < 2) and turns < 400:
             judge((await handle.page(F["@document"] == "doc", 100)).hits, "scan during re-ingestion")
             judge(await handle.search(context.corpus.centre, 50), "search during re-ingestion")
             turns += 1
@@ -554,8 +554,8 @@ async def w11_only_an_operator_copy_chooses_a_tag(t: Assertions) -> None:
     t.assert_equal(right, tags(), "a copy", "a tag changed")
     await context.client.copied(own, rows)
     t.assert_equal(right, tags(), "the same copy again", "a tag changed, or a row is there twice")
-    shown = {hit.tag for hit in await handle.all()}
-    t.positive_control(shown == set(right), "the copied rows are the tenant's", len(shown))
+    copies = {hit.tag for hit in await handle.all()}
+    t.positive_control(copies == set(right), "the copied rows are the tenant's", len(copies))
     await handle.upsert([Chunk("3", "d", "new", context.vector())])
     t.assert_equal(
         {4}, {tag.generation for tag in tags() if tag.document == "d"}, "an upsert after a copy", "two generations"
@@ -641,8 +641,8 @@ async def _again(t: Assertions, make: Any, what: str) -> None:
         try:
             await make()
         except StoreError as error:
-            asked = error.code == "conflict" or error.retryable
-            t.assert_safe(asked, what, f"{error.code}: {short(error)}", "it is neither written nor to be tried again")
+            retry = error.code == "conflict" or error.retryable
+            t.assert_safe(retry, what, f"{error.code}: {short(error)}", "it is neither written nor to be tried again")
             await t.context.pause(t.context.rng.py.uniform(0.001, 0.02))
         else:
             return

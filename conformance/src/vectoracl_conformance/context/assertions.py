@@ -74,22 +74,22 @@ class Assertions:
     ) -> BaseException:
         """Demand that *work* is refused with one of *kinds* (none given: RefusedError), *silent*: before any I/O."""
         mark = len(self.context.recorder)
-        wanted = kinds or (RefusedError,)
+        expected = kinds or (RefusedError,)
         try:
             back = await work
         except ScopeViolationError:
             raise
-        except wanted as error:
-            sent = len(self.context.recorder) - mark
+        except expected as error:
+            requests = len(self.context.recorder) - mark
             self.assert_safe(
-                not silent or sent == 0, attacked, f"{sent} requests were sent before it was refused", _BEFORE
+                not silent or requests == 0, attacked, f"{requests} requests were sent before it was refused", _BEFORE
             )
             return error
         except Exception as error:
             raise Breach(
                 attacked,
                 f"{type(error).__name__}: {short(error)}",
-                f"it has to be {_names(wanted)}, distinguished by type",
+                f"it has to be {_names(expected)}, distinguished by type",
             ) from error
         self.attacks += 1
         raise Breach(attacked, f"it was accepted and returned {short(back)}", "it has to be refused")

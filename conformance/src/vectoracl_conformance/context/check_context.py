@@ -217,8 +217,8 @@ class CheckContext:
         store, recorder = self.store, self.recorder
 
         def both(opened: Opened) -> Opened:
-            made = store.dress(recorded(opened, recorder))
-            return made if wrap is None else wrap(made)
+            bundle = store.dress(recorded(opened, recorder))
+            return bundle if wrap is None else wrap(bundle)
 
         kind = _Sync if self.mode == "sync" else _Async
         config = self.config(single=single, **more)

@@ -72,15 +72,15 @@ class Rng:
 
     def unit(self) -> Vector:
         """Return a random direction."""
-        made = self.np.normal(size=DIMENSION)
-        return np.asarray(made / np.linalg.norm(made), np.float32)
+        vector = self.np.normal(size=DIMENSION)
+        return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
     def near(self, centre: Vector, distance: float) -> Vector:
         """Return a direction at about *distance* (as an L2 offset) from *centre*."""
         side = self.np.normal(size=DIMENSION)
         side -= centre * float(side @ centre)
-        made = centre + distance * side / np.linalg.norm(side)
-        return np.asarray(made / np.linalg.norm(made), np.float32)
+        vector = centre + distance * side / np.linalg.norm(side)
+        return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
 
 @dataclass(slots=True)
@@ -129,21 +129,21 @@ def chunk(
 
 def metadata(rng: Rng, place: int) -> dict[str, Any]:
     """Return metadata in which each field is sometimes there, sometimes not, and keys ape the tag's names."""
-    made: dict[str, Any] = {"note": rng.word()}
+    fields: dict[str, Any] = {"note": rng.word()}
     if place % 3:
-        made["year"] = 2000 + place % 7
+        fields["year"] = 2000 + place % 7
     if place % 2:
-        made["lang"] = ("en", "fr", "de")[place % 3]
+        fields["lang"] = ("en", "fr", "de")[place % 3]
     if place % 4:
-        made["tags"] = [("red", "green", "blue")[one % 3] for one in range(place % 4)]
+        fields["tags"] = [("red", "green", "blue")[one % 3] for one in range(place % 4)]
     if place % 5 == 1:
-        made["sizes"] = [place % 5, 0.5]
+        fields["sizes"] = [place % 5, 0.5]
     if place % 3 == 1:
-        made["when"] = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=place % 9, microseconds=place)
+        fields["when"] = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=place % 9, microseconds=place)
     if place % 4 == 2:
-        made["live"] = place % 8 == 2
-    made[LOOKALIKE_KEYS[place % len(LOOKALIKE_KEYS)]] = f"{rng.plain()} {rng.word()}"
-    return made
+        fields["live"] = place % 8 == 2
+    fields[LOOKALIKE_KEYS[place % len(LOOKALIKE_KEYS)]] = f"{rng.plain()} {rng.word()}"
+    return fields
 
 
 def build(seed: int, decoys: int = DECOYS) -> Corpus:

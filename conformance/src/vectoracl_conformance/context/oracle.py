@@ -39,18 +39,18 @@ class Ranked:
 
     def problem(self, hits: Sequence[Hit], k: int) -> str | None:
         """Say how *hits* differ from the best *k* (equal scores may come in any order), or None."""
-        wanted = self.rows[:k]
-        if len(hits) != len(wanted):
-            return f"{len(hits)} hits came back, {len(wanted)} are right (k = {k})"
+        best = self.rows[:k]
+        if len(hits) != len(best):
+            return f"{len(hits)} hits came back, {len(best)} are right (k = {k})"
         scores = dict(self.rows)
-        seen: set[Key] = set()
-        for place, (hit, (right, score)) in enumerate(zip(hits, wanted, strict=True)):
+        keys: set[Key] = set()
+        for place, (hit, (right, score)) in enumerate(zip(hits, best, strict=True)):
             mine = key(hit)
             if mine not in scores:
                 return f"hit {place} is {mine[2]!r} of {mine[0]!r}, which is not among the rows that may come"
-            if mine in seen:
+            if mine in keys:
                 return f"hit {place} is {mine[2]!r}, which came twice"
-            seen.add(mine)
+            keys.add(mine)
             if abs(scores[mine] - score) > TOLERANCE:
                 return f"hit {place} is {mine[2]!r}; {right[2]!r} is nearer"
             if abs(hit.score - scores[mine]) > TOLERANCE:
@@ -73,16 +73,16 @@ class Oracle:
         """
         test = compile_test(where)
         tests = {tenant: compile_test(predicate) for tenant, predicate in grants.items()}
-        found = [
+        rows = [
             row
             for row in self.rows
             if row.tag.tenant in tests and tests[row.tag.tenant](row.tag, row.metadata) and test(row.tag, row.metadata)
         ]
-        if not found:
+        if not rows:
             raise UnfitError("the oracle's set is empty, which proves nothing")
-        if len(found) == len(self.rows):
+        if len(rows) == len(self.rows):
             raise UnfitError("the oracle's set is everything, which proves nothing")
-        return found
+        return rows
 
     def of(self, tenant: str, where: Predicate = ALWAYS) -> list[Record]:
         """Return the rows of one tenant that match *where*."""
@@ -90,10 +90,10 @@ class Oracle:
 
     def narrowing(self, tenant: str, where: Predicate) -> list[Record]:
         """Return the tenant's rows that match *where*, which has to be some of them and not all."""
-        found = self.of(tenant, where)
-        if len(found) == len(self.of(tenant)):
+        rows = self.of(tenant, where)
+        if len(rows) == len(self.of(tenant)):
             raise UnfitError("the filter matches every row of the tenant, which proves nothing")
-        return found
+        return rows
 
     @staticmethod
     def facets(rows: Iterable[Record], field: str) -> list[Facet]:
@@ -114,9 +114,9 @@ class Oracle:
         known = list(rows)
         if not known:
             return Ranked(())
-        wanted = query.astype(np.float64) / np.linalg.norm(query)
+        direction = query.astype(np.float64) / np.linalg.norm(query)
         vectors = np.array([row.vector for row in known], np.float64)
-        scores = (vectors @ wanted / np.linalg.norm(vectors, axis=1)).tolist()
+        scores = (vectors @ direction / np.linalg.norm(vectors, axis=1)).tolist()
         scored = zip(map(key, known), scores, strict=True)
         return Ranked(tuple(sorted(scored, key=lambda one: (-one[1], one[0]))))
 

@@ -58,8 +58,8 @@ def grade_canaries(
     # One search over everything first: it nearly always finds nothing.
     if found(anyone, [value for exchange in outside for value in exchange.values]):
         for exchange in outside:
-            if seen := found(anyone, exchange.values):
-                breaches.append(f"{place(exchange)}: {_shown(seen)} came back although nothing was asked for")
+            if canaries := found(anyone, exchange.values):
+                breaches.append(f"{place(exchange)}: {_shown(canaries)} came back although nothing was asked for")
     facts["exchanges"] = sum(1 for _ in every(decoded))
     return judged("E2c", breaches, doubts, facts)
 
@@ -108,5 +108,5 @@ def place(exchange: Exchange) -> str:
 
 
 def _shown(canaries: Sequence[Canary]) -> str:
-    shown = ", ".join(repr(canary) for canary in canaries[:_SHOWN])
-    return shown if len(canaries) <= _SHOWN else f"{shown} and {len(canaries) - _SHOWN} more"
+    text = ", ".join(repr(canary) for canary in canaries[:_SHOWN])
+    return text if len(canaries) <= _SHOWN else f"{text} and {len(canaries) - _SHOWN} more"

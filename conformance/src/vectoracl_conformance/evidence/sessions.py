@@ -99,21 +99,21 @@ class Recording:
         *requests* is how many of them were decoded, for a store that counts requests; *uncounted* permits one that
         counts nothing.
         """
-        found = []
+        problems = []
         if not self.sessions:
-            found.append("no connection went through the tap")
+            problems.append("no connection went through the tap")
         if self.dropped:
-            found.append(f"the recorder dropped {self.dropped} bytes")
+            problems.append(f"the recorder dropped {self.dropped} bytes")
         still = [str(session.number) for session in self.sessions if session.closed is None]
         if still:
-            found.append(f"still open, so not recorded to the close: connection {', '.join(still)}")
+            problems.append(f"still open, so not recorded to the close: connection {', '.join(still)}")
         if self.served is not None and self.served != len(self.sessions):
-            found.append(f"the store served {self.served} sessions, {len(self.sessions)} went through the tap")
+            problems.append(f"the store served {self.served} sessions, {len(self.sessions)} went through the tap")
         if self.answered is not None and requests is not None and self.answered != requests:
-            found.append(f"the store answered {self.answered} requests, {requests} went through the tap")
+            problems.append(f"the store answered {self.answered} requests, {requests} went through the tap")
         if self.served is None and (self.answered is None or requests is None) and not uncounted:
-            found.append("the store did not say how many sessions it served, so one may have gone past the tap")
-        return tuple(found)
+            problems.append("the store did not say how many sessions it served, so one may have gone past the tap")
+        return tuple(problems)
 
 
 class WireRecorder(Protocol):

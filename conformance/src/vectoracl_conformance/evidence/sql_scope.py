@@ -274,8 +274,8 @@ def _harmless(name: str, value: str) -> bool:
     """Tell whether a start parameter changes nothing; `options` is a list of -c name=value."""
     if name != "options":
         return name in _HARMLESS
-    given = value.replace("-c ", "-c").split()
-    return all(one.startswith("-c") and one[2:].partition("=")[0].lower() in _HARMLESS for one in given)
+    options = value.replace("-c ", "-c").split()
+    return all(one.startswith("-c") and one[2:].partition("=")[0].lower() in _HARMLESS for one in options)
 
 
 def _schemas(path: str) -> list[str]:

@@ -43,15 +43,15 @@ def grade_structure(
     if not questions:
         doubts.append("nothing was asked")
     counts = {"data": 0, "control": 0}
-    asked = []
+    tally = []
     for question, exchanges in zip(questions, inside, strict=True):
         data = sum([_judge(judge, exchange, question.tenant, counts, breaches, doubts) for exchange in exchanges])
         if not data:
             doubts.append(f"control: question of {question.tenant}: no data request was sent for it")
-        asked.append({"tenant": question.tenant, "data requests": data})
+        tally.append({"tenant": question.tenant, "data requests": data})
     for exchange in outside:
         _judge(judge, exchange, None, counts, breaches, doubts)
-    facts = {"sessions": len(recording.sessions), "served": recording.served, "questions": asked, **counts}
+    facts = {"sessions": len(recording.sessions), "served": recording.served, "questions": tally, **counts}
     return judged("E2s", breaches, doubts, facts)
 
 

@@ -116,18 +116,18 @@ def grade_volume(samples: Sequence[Sample], *, owned: int, k: int) -> Graded:
 
 
 def _controls(levels: dict[int, list[Sample]], owned: int, k: int) -> list[str]:
-    found = []
+    doubts = []
     if not 0 < owned < k:
-        found.append(f"the tenant has to own some rows and fewer than k: {owned} owned, k = {k}")
+        doubts.append(f"the tenant has to own some rows and fewer than k: {owned} owned, k = {k}")
     if len(levels) < 3 or 0 not in levels or max(levels) < 10 * k:
-        found.append(f"it takes three levels, the first without foreign rows, the last with at least {10 * k}")
+        doubts.append(f"it takes three levels, the first without foreign rows, the last with at least {10 * k}")
     for level, some in levels.items():
         for one in some:
             if one.hits != owned:
-                found.append(f"control: {one.hits} of {owned} own rows came back next to {level} foreign ones")
+                doubts.append(f"control: {one.hits} of {owned} own rows came back next to {level} foreign ones")
             if not one.query.up or not one.query.down:
-                found.append(f"the query itself sent or fetched nothing next to {level} foreign rows")
-    return found
+                doubts.append(f"the query itself sent or fetched nothing next to {level} foreign rows")
+    return doubts
 
 
 def _compare(part: str, levels: list[tuple[int, list[Traffic]]], breaches: list[str], doubts: list[str]) -> None:
@@ -140,8 +140,8 @@ def _compare(part: str, levels: list[tuple[int, list[Traffic]]], breaches: list[
         if spread <= allowed:
             continue
         unit = "round trips" if name == "trips" else f"bytes {name}"
-        shown = ", ".join(f"{value} next to {level}" for value, (level, _) in zip(least, rows, strict=True))
-        text = f"{part}: {unit} follow the foreign rows: {shown} (allowed difference {allowed:g})"
+        figures = ", ".join(f"{value} next to {level}" for value, (level, _) in zip(least, rows, strict=True))
+        text = f"{part}: {unit} follow the foreign rows: {figures} (allowed difference {allowed:g})"
         if spread > allowed + noise:
             breaches.append(text)
         else:

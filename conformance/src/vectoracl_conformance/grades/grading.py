@@ -55,10 +55,10 @@ def _plant(
         context = CheckContext(store, corpus, "sync", _wrap(store, mutant))
         await context.open()
         try:
-            left = count
+            budget = count
             for tenant in tenants:
-                chunks = corpus.chunks[tenant] if left is None else corpus.chunks[tenant][:left]
-                left = None if left is None else left - len(chunks)
+                chunks = corpus.chunks[tenant] if budget is None else corpus.chunks[tenant][:budget]
+                budget = None if budget is None else budget - len(chunks)
                 if chunks:
                     await context.handle(tenant).upsert(chunks)
         finally:
@@ -134,10 +134,10 @@ def _scored(engine: Engine, store: Store, corpus: Corpus, mode: Mode, tenant: st
 def _shards(engine: Shards, store: Store, corpus: Corpus, modes: Sequence[Mode], mutant: Mutant | None) -> Grading:
     """Search next to no foreign rows, next to many, and with every foreign part out of service."""
     own = (corpus.large_tenant, corpus.small_tenant)
-    seen: list[Seen] = []
+    searches: list[Seen] = []
 
     def search(mode: Mode, tenant: str, stage: Stage) -> None:
-        seen.append(
+        searches.append(
             watched(
                 engine, tenant, mode, stage,
                 lambda: _do(mode, lambda: _search(CheckContext(store, corpus, mode, _wrap(store, mutant)), tenant)),
@@ -154,7 +154,7 @@ def _shards(engine: Shards, store: Store, corpus: Corpus, modes: Sequence[Mode],
                 search(mode, tenant, stage)
     shut = engine.rank(corpus.other_tenants[0], [float(one) for one in corpus.centre], K)
     engine.open(corpus.other_tenants)
-    state, reason = judge_shards(engine, corpus, seen, refused=shut is None)
+    state, reason = judge_shards(engine, corpus, searches, refused=shut is None)
     return Grading("E3", state, reason)
 
 
@@ -201,12 +201,12 @@ def wire_grades(harness: Harness, options: Options, mutant: Mutant | None = None
         for foreign in (0, options.decoys // 10, options.decoys):
             if foreign:
                 _plant(store, corpus, corpus.other_tenants, foreign, mutant)
-            for mode, made in samples.items():
+            for mode, takes in samples.items():
                 for _ in range(wire.samples):
                     take = _heard(store, wire, corpus, mode, mutant, _one)
                     heard = None if wire.decode is None else requests(map(wire.decode, take.recording.sessions))
                     window = take.questions[0].window
-                    made.append(
+                    takes.append(
                         sample(
                             take.recording,
                             window,
@@ -216,7 +216,7 @@ def wire_grades(harness: Harness, options: Options, mutant: Mutant | None = None
                             uncounted=wire.managed,
                         )
                     )
-        graded = [(mode, grade_volume(made, owned=OWN_FEW, k=K)) for mode, made in samples.items()]
+        graded = [(mode, grade_volume(takes, owned=OWN_FEW, k=K)) for mode, takes in samples.items()]
         if wire.decode is not None:
             _plant(store, corpus, (corpus.large_tenant,), mutant=mutant)
             for mode in modes:
@@ -275,9 +275,9 @@ def _heard(store: Store, wire: Wire, corpus: Corpus, mode: Mode, mutant: Mutant 
 
         class Tapped(CheckContext):
             def config(self, *, single: bool = False, **more: Any) -> dict[str, Any]:
-                made = super().config(single=single, **more)
-                made["stores"][STORE] |= config
-                return made
+                settings = super().config(single=single, **more)
+                settings["stores"][STORE] |= config
+                return settings
 
         async def work() -> tuple[list[ScopedCall], int]:
             context = Tapped(store, corpus, mode, _wrap(store, mutant))

@@ -42,7 +42,7 @@ def judge_parts(engine: PartEngine, store: Store, corpus: Corpus, modes: tuple[M
     store.settle()
     for tenant in (large, other):
         engine.give_own_part(tenant)
-    told: list[str] = []
+    notes: list[str] = []
     doubts: list[str] = []
     searched = 0
     for mode in modes:
@@ -54,18 +54,18 @@ def judge_parts(engine: PartEngine, store: Store, corpus: Corpus, modes: tuple[M
             searched += engine.own_index(large) - own if tenant == large else 0
             plan = engine.explain([event.request for event in context.recorder.events])
             if moved:
-                shown = ", ".join(f"{what} {count}" for what, count in moved.items())
-                return Parts("failed", f"{mode}, {name}: a search moved what others' rows have: {shown}; plan: {plan}")
+                moves = ", ".join(f"{what} {count}" for what, count in moved.items())
+                return Parts("failed", f"{mode}, {name}: a search moved what others' rows have: {moves}; plan: {plan}")
             if hits < min(K, corpora.OWN_FEW if tenant == corpus.small_tenant else corpora.OWN_MANY):
                 doubts.append(f"{mode}, {name}: only {hits} hits came back")
-            told.append(f"{mode}, {name}: nothing of others touched; plan: {plan}")
+            notes.append(f"{mode}, {name}: nothing of others touched; plan: {plan}")
     if not searched:
         doubts.append("the large tenant's own index was not searched, so nothing was shown of it")
     doubts += _swept(engine, corpus, large)
     for mode in modes:
         held = make(mode)
         doubts += [f"{mode}: {doubt}" for doubt in do(mode, lambda: _waited(engine, held, other))]  # noqa: B023 - likewise
-    return Parts("abstained", "; ".join(doubts)) if doubts else Parts("passed", "; ".join(told))
+    return Parts("abstained", "; ".join(doubts)) if doubts else Parts("passed", "; ".join(notes))
 
 
 def _moved(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:

@@ -38,9 +38,9 @@ def watched(engine: Shards, tenant: str, mode: str, stage: Stage, search: Callab
         hits: int | None = search()
     except Exception:  # noqa: BLE001 - whatever it is, an answer changed
         hits = None
-    now, done = engine.rankings(), engine.work()
+    now, work_now = engine.rankings(), engine.work()
     ranked = {part: count - rankings.get(part, 0) for part, count in now.items() if count != rankings.get(part, 0)}
-    return Seen(tenant, mode, stage, hits, ranked, frozenset(p for p, one in done.items() if one != work.get(p, 0)))
+    return Seen(tenant, mode, stage, hits, ranked, frozenset(p for p, one in work_now.items() if one != work.get(p, 0)))
 
 
 def judge_shards(engine: Shards, corpus: Corpus, seen: Sequence[Seen], *, refused: bool) -> tuple[EvidenceState, str]:

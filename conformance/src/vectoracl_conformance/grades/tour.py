@@ -25,11 +25,11 @@ _SHOWN = 4
 
 def words(chunks: Iterable[Chunk]) -> set[Canary]:
     """Return the canaries of *chunks*: of their ids, documents, texts and metadata."""
-    found: set[Canary] = set()
+    canaries: set[Canary] = set()
     for one in chunks:
         for text in (one.id, one.document, one.text, *map(str, one.metadata.values())):
-            found.update(CANARY.findall(text))
-    return found
+            canaries.update(CANARY.findall(text))
+    return canaries
 
 
 class Tour:
@@ -100,11 +100,11 @@ class Tour:
 
 def in_words(graded: Graded, judge: Judge | None) -> str:
     """Put an outcome into words; a structure's with what the harness asked the judge to take on trust."""
-    asked = len(graded.facts.get("questions", ()))
+    calls = len(graded.facts.get("questions", ()))
     text = "; ".join(graded.reasons[:_SHOWN])
     if len(graded.reasons) > _SHOWN:
         text += f"; and {len(graded.reasons) - _SHOWN} more"
-    text = text or (f"{asked} calls" if asked else "equal")
+    text = text or (f"{calls} calls" if calls else "equal")
     if graded.grade != "E2s" or judge is None:
         return text
     trusted: Sequence[str] | None = getattr(judge, "trusted", None)

@@ -136,9 +136,9 @@ class Distances(AdapterWrapper):
     def search(self, operation: Search) -> Flow[Found]:
         """Turn twice."""
         floor = operation.min_score
-        found = yield from self.inner.search(replace(operation, min_score=None if floor is None else floor))
-        away = [hit._replace(score=1.0 - hit.score) for hit in found.hits]
-        return found._replace(hits=[hit._replace(score=1.0 - hit.score) for hit in away])
+        result = yield from self.inner.search(replace(operation, min_score=None if floor is None else floor))
+        away = [hit._replace(score=1.0 - hit.score) for hit in result.hits]
+        return result._replace(hits=[hit._replace(score=1.0 - hit.score) for hit in away])
 
 
 class PagesOfOne(AdapterWrapper):
@@ -203,8 +203,8 @@ class PagedCount(AdapterWrapper):
 
     def facets(self, operation: Facets) -> Flow[list[Facet]]:
         """Count page by page; numbers come back as doubles, as they do from some stores."""
-        found = yield from by_listing(self.inner, operation)
-        return [Facet(float(one), count) if type(one) is int else Facet(one, count) for one, count in found]
+        counts = yield from by_listing(self.inner, operation)
+        return [Facet(float(one), count) if type(one) is int else Facet(one, count) for one, count in counts]
 
     def count(self, operation: Count) -> Flow[int]:
         """Count page by page."""
@@ -226,16 +226,16 @@ class TwoQuestions(AdapterWrapper):
     def search(self, operation: Search) -> Flow[Found]:
         """Ask twice."""
         for _ in range(_TURNS):
-            found = yield from self.inner.search(replace(operation, include=frozenset()))
-            if not found.hits:
-                return found
-            refs = tuple(ChunkRef(hit.id, hit.document) for hit in found.hits)
+            result = yield from self.inner.search(replace(operation, include=frozenset()))
+            if not result.hits:
+                return result
+            refs = tuple(ChunkRef(hit.id, hit.document) for hit in result.hits)
             rows = yield from self.inner.fetch(Fetch(operation.partition, operation.scope, refs, operation.include))
             # A row that was deleted or written again in between is not the one that was ranked.
             by_tag = {hit.tag: hit for hit in rows.hits}
-            hits = [by_tag[hit.tag]._replace(score=hit.score) for hit in found.hits if hit.tag in by_tag]
-            if len(hits) == len(found.hits):
-                return found._replace(hits=hits)
+            hits = [by_tag[hit.tag]._replace(score=hit.score) for hit in result.hits if hit.tag in by_tag]
+            if len(hits) == len(result.hits):
+                return result._replace(hits=hits)
         raise StoreError("The rows changed while they were read.", code="conflict", sent="no", retryable=True)
 
 
@@ -273,9 +273,9 @@ class Renames(AdapterWrapper):
     store: OddStore
 
     def _in(self, chunk: str) -> str:
-        made = hashlib.blake2b(chunk.encode(), digest_size=16).hexdigest()
-        self.store.names[made] = chunk
-        return made
+        digest = hashlib.blake2b(chunk.encode(), digest_size=16).hexdigest()
+        self.store.names[digest] = chunk
+        return digest
 
     def _records(self, operation: Any) -> Any:
         return replace(
@@ -297,8 +297,8 @@ class Renames(AdapterWrapper):
 
     def search(self, operation: Search) -> Flow[Found]:
         """Name the hits."""
-        found = yield from self.inner.search(operation)
-        return found._replace(hits=self._out(found.hits))
+        result = yield from self.inner.search(operation)
+        return result._replace(hits=self._out(result.hits))
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:
         """Ask by the other ids, and name the hits."""

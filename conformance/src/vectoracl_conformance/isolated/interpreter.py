@@ -23,8 +23,8 @@ class PlainEnvironment:
         self.python = python
         self._root: Path | None = None
         self._folder: Path | None = None
-        given = Path(python)
-        root = given.parent.parent
+        executable = Path(python)
+        root = executable.parent.parent
         config = root / "pyvenv.cfg"
         if os.name == "nt" or not config.is_file():
             return
@@ -32,13 +32,13 @@ class PlainEnvironment:
         self._root, self._folder = root, folder
         try:
             lines = config.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.partition("=")[0].strip().lower() in _KEPT]
-            (folder / "pyvenv.cfg").write_text("\n".join(kept) + "\n", encoding="utf-8")
+            settings = [line for line in lines if line.partition("=")[0].strip().lower() in _KEPT]
+            (folder / "pyvenv.cfg").write_text("\n".join(settings) + "\n", encoding="utf-8")
             for part in ("lib", "lib64"):
                 if (root / part).exists():
                     (folder / part).symlink_to((root / part).resolve())
             (folder / "bin").mkdir()
-            (folder / "bin" / "python").symlink_to(given.resolve())
+            (folder / "bin" / "python").symlink_to(executable.resolve())
         except BaseException:
             self.close()
             raise

@@ -126,9 +126,9 @@ class Far:
         if KIT in data and what not in ("path", "source"):
             raise Abstain("the question would have shown the kit")
         try:
-            left = memoryview(struct.pack(">I", len(data)) + data)
-            while left:
-                left = left[self._in.write(left) :]
+            remainder = memoryview(struct.pack(">I", len(data)) + data)
+            while remainder:
+                remainder = remainder[self._in.write(remainder) :]
         except OSError:
             raise self._gone() from None
         return self._answer()
@@ -151,16 +151,16 @@ class Far:
         raise raised(str(known), str(name), str(text), dict(more))
 
     def _read(self, size: int, deadline: float) -> bytes:
-        parts, left = [], size
-        while left:
+        parts, remainder = [], size
+        while remainder:
             if not self._selector.select(max(0.0, deadline - time.monotonic())):
                 raise Abstain(f"the adapter's process did not answer within {self._limit:g} s")
-            part = self._out.read(left)
+            part = self._out.read(remainder)
             if part == b"":
                 raise self._gone()
             if part:
                 parts.append(part)
-                left -= len(part)
+                remainder -= len(part)
         return b"".join(parts)
 
     def _gone(self) -> Abstain:

@@ -289,8 +289,8 @@ def _differs(hit: Hit, row: Record) -> str | None:
 def _memory_capabilities(memory: MemoryStore) -> Capabilities:
     from vectoracl.adapter_api.loading import load
 
-    found: Capabilities = load(str(memory.config["adapter"])).vectoracl_describe()
-    return replace(found, dimension=DIMENSION)
+    capabilities: Capabilities = load(str(memory.config["adapter"])).vectoracl_describe()
+    return replace(capabilities, dimension=DIMENSION)
 
 
 @contextmanager

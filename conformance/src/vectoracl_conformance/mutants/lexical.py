@@ -128,8 +128,8 @@ class SharedFrequencies(Worded):
         """Score over everyone's texts."""
         scores = bm25(text, [row.text for row in everyone])
         mine = {key(row) for row in self.scoped(operation, everyone)}
-        found = [(everyone[place], score) for place, score in scores.items() if key(everyone[place]) in mine]
-        return sorted(found, key=lambda one: -one[1])
+        matches = [(everyone[place], score) for place, score in scores.items() if key(everyone[place]) in mine]
+        return sorted(matches, key=lambda one: -one[1])
 
 
 class WordsUnfiltered(Worded):

@@ -87,13 +87,13 @@ class OthersVectors(AdapterWrapper):
 
     def search(self, operation: Search) -> Flow[Found]:
         """Take the vectors from a wider ranking."""
-        found = yield from self.inner.search(operation)
+        result = yield from self.inner.search(operation)
         if "vector" not in operation.include or not isinstance(operation.query, VectorQuery):
-            return found
+            return result
         ranked = Oracle.rank(self.store.census(), operation.query.vector).rows
         vectors = {key(row): row.vector for row in self.store.census()}
         near = [vectors[one] for one, _ in ranked]
-        return found._replace(hits=[hit._replace(vector=near[place]) for place, hit in enumerate(found.hits)])
+        return result._replace(hits=[hit._replace(vector=near[place]) for place, hit in enumerate(result.hits)])
 
 
 class OthersMetadata(AdapterWrapper):
@@ -101,10 +101,10 @@ class OthersMetadata(AdapterWrapper):
 
     def search(self, operation: Search) -> Flow[Found]:
         """Shift the metadata."""
-        found = yield from self.inner.search(operation)
-        shifted = [*found.hits[1:], *found.hits[:1]]
-        pairs = zip(found.hits, shifted, strict=True)
-        return found._replace(hits=[hit._replace(metadata=other.metadata) for hit, other in pairs])
+        result = yield from self.inner.search(operation)
+        shifted = [*result.hits[1:], *result.hits[:1]]
+        pairs = zip(result.hits, shifted, strict=True)
+        return result._replace(hits=[hit._replace(metadata=other.metadata) for hit, other in pairs])
 
 
 class Forged(AdapterWrapper):
@@ -130,8 +130,8 @@ class Short(AdapterWrapper):
 
     def search(self, operation: Search) -> Flow[Found]:
         """Cut."""
-        found = yield from self.inner.search(operation)
-        return found._replace(hits=found.hits[: max(1, operation.k - 1)])
+        result = yield from self.inner.search(operation)
+        return result._replace(hits=result.hits[: max(1, operation.k - 1)])
 
 
 class Negative(AdapterWrapper):
@@ -139,8 +139,8 @@ class Negative(AdapterWrapper):
 
     def search(self, operation: Search) -> Flow[Found]:
         """Turn the scores."""
-        found = yield from self.inner.search(operation)
-        return found._replace(hits=[hit._replace(score=1 - hit.score) for hit in found.hits])
+        result = yield from self.inner.search(operation)
+        return result._replace(hits=[hit._replace(score=1 - hit.score) for hit in result.hits])
 
 
 class Worst(AdapterWrapper):
@@ -148,8 +148,8 @@ class Worst(AdapterWrapper):
 
     def search(self, operation: Search) -> Flow[Found]:
         """Lose the best."""
-        found = yield from self.inner.search(replace(operation, k=operation.k + 1))
-        return found._replace(hits=found.hits[1:] if len(found.hits) > operation.k else found.hits)
+        result = yield from self.inner.search(replace(operation, k=operation.k + 1))
+        return result._replace(hits=result.hits[1:] if len(result.hits) > operation.k else result.hits)
 
 
 class SharedStatistics(AdapterWrapper):
@@ -157,9 +157,9 @@ class SharedStatistics(AdapterWrapper):
 
     def search(self, operation: Search) -> Flow[Found]:
         """Scale."""
-        found = yield from self.inner.search(operation)
+        result = yield from self.inner.search(operation)
         factor = 1 - len(self.store.census()) * 1e-6
-        return found._replace(hits=[hit._replace(score=hit.score * factor) for hit in found.hits])
+        return result._replace(hits=[hit._replace(score=hit.score * factor) for hit in result.hits])
 
 
 class OrMerged(AdapterWrapper):
@@ -246,9 +246,9 @@ class FirstPageOnly(AdapterWrapper):
             return (yield from self.inner.scan(operation))
         hits = yield from Everywhere(operation.partition, operation)
         after = tuple(operation.after)
-        left = [hit for hit in hits if (hit.document, hit.tag.generation, hit.id) > after]
-        left.sort(key=lambda hit: (hit.document, hit.tag.generation, hit.id))
-        return Rows(forged(left[: operation.size], operation.partition), more=len(left) > operation.size)
+        remainder = [hit for hit in hits if (hit.document, hit.tag.generation, hit.id) > after]
+        remainder.sort(key=lambda hit: (hit.document, hit.tag.generation, hit.id))
+        return Rows(forged(remainder[: operation.size], operation.partition), more=len(remainder) > operation.size)
 
 
 class PageLoses(AdapterWrapper):
@@ -328,9 +328,9 @@ class FacetsOfLookAlikes(Faceting):
 
     def facets(self, operation: Facets) -> Flow[list[Facet]]:
         """Fold."""
-        found: list[Facet] = yield from self.perform(operation)
+        counts: list[Facet] = yield from self.perform(operation)
         folded: dict[Any, int] = {}
-        for value, count in found:
+        for value, count in counts:
             one = value.lower() if isinstance(value, str) else value
             folded[type(one), one] = folded.get((type(one), one), 0) + count
         return [Facet(one, count) for (_, one), count in folded.items()]
@@ -341,8 +341,8 @@ class FacetsCut(Faceting):
 
     def facets(self, operation: Facets) -> Flow[list[Facet]]:
         """Cut."""
-        found: list[Facet] = yield from self.perform(operation)
-        return sorted(found, key=lambda facet: -facet.count)[:100]
+        counts: list[Facet] = yield from self.perform(operation)
+        return sorted(counts, key=lambda facet: -facet.count)[:100]
 
 
 class FacetsFilterDropped(Faceting):
@@ -366,9 +366,9 @@ class FacetsOfElements(Faceting):
 
     def facets(self, operation: Facets) -> Flow[list[Facet]]:
         """Count elements instead of rows."""
-        found: list[Facet] = yield from self.perform(operation)
+        result: list[Facet] = yield from self.perform(operation)
         if operation.field.startswith("@") or not FieldType(FIELDS[operation.field]).is_list:
-            return found
+            return result
         test, where = compile_test(operation.scope), compile_test(operation.where)
         counts: Counter[Any] = Counter()
         for row in self.store.census():
@@ -412,8 +412,8 @@ class CachedForAll(AdapterWrapper):
         place = (operation.query.vector.tobytes(), operation.k, self._of(operation))
         if place not in self._kept:
             self._kept[place] = yield from self.inner.search(operation)
-        found = self._kept[place]
-        return found._replace(hits=forged(found.hits, operation.partition))
+        result = self._kept[place]
+        return result._replace(hits=forged(result.hits, operation.partition))
 
     def _of(self, operation: Search) -> object:
         return (repr(operation.where), operation.include, operation.exact, operation.min_score, operation.group_by)

@@ -91,14 +91,14 @@ class Creates(AdapterWrapper):
 
     def search(self, operation: Search) -> Flow[Found]:
         """Create on the way."""
-        found = yield from self.inner.search(operation)
-        if not found.hits and not any(row.tag.tenant == operation.partition for row in self.store.census()):
+        result = yield from self.inner.search(operation)
+        if not result.hits and not any(row.tag.tenant == operation.partition for row in self.store.census()):
             assert hasattr(operation.query, "vector")
             tag = Tag(operation.partition, "init", "init")
             yield from self.inner.upsert(
                 Upsert(operation.partition, ALWAYS, (Record(tag, "", operation.query.vector, {}),))
             )
-        return found
+        return result
 
 
 class Ambient(Moving):
@@ -126,8 +126,8 @@ class LeftByFault(Moving):
 
     def where(self, operation: Operation) -> str:
         """Use what was left over, once."""
-        left, self._left = self._left, None
-        return operation.partition if left is None or isinstance(operation, Upsert | Delete | Replace) else left
+        part, self._left = self._left, None
+        return operation.partition if part is None or isinstance(operation, Upsert | Delete | Replace) else part
 
     def around(self, operation: Operation) -> Flow[Any]:
         """Leave the scope behind on an error."""
@@ -181,12 +181,12 @@ class Sticky(AdapterWrapper):
 
     def search(self, operation: Search) -> Flow[Found]:
         """Cut others' results when the plan is stuck."""
-        found = yield from self.inner.search(operation)
+        result = yield from self.inner.search(operation)
         if self._run >= 10 and operation.partition != self._tenant:
-            return found._replace(hits=found.hits[: len(found.hits) // 2])
+            return result._replace(hits=result.hits[: len(result.hits) // 2])
         self._run = self._run + 1 if operation.partition == self._tenant else 1
         self._tenant = operation.partition
-        return found
+        return result
 
 
 class Talkative(Moving):
@@ -221,9 +221,9 @@ class Logs(AdapterWrapper):
 
     def search(self, operation: Search) -> Flow[Found]:
         """Log."""
-        found = yield from self.inner.search(operation)
-        logging.getLogger("storeclient.http").debug("reply: %s", [hit.text for hit in found.hits])
-        return found
+        result = yield from self.inner.search(operation)
+        logging.getLogger("storeclient.http").debug("reply: %s", [hit.text for hit in result.hits])
+        return result
 
 
 class Boasts(AdapterWrapper):

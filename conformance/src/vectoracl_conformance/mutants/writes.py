@@ -107,11 +107,11 @@ class KeyWithoutTenant(AdapterWrapper):
         """Overwrite everyone's."""
         written = yield from self.inner.upsert(operation)
         refs = tuple(ChunkRef(one.tag.chunk, one.tag.document) for one in operation.records)
-        taken = {(ref.document, ref.chunk) for ref in refs}
+        names = {(ref.document, ref.chunk) for ref in refs}
         others = {
             row.tag.tenant
             for row in self.store.census()
-            if row.tag.tenant != operation.partition and (row.tag.document, row.tag.chunk) in taken
+            if row.tag.tenant != operation.partition and (row.tag.document, row.tag.chunk) in names
         }
         for tenant in sorted(others):
             yield from Elsewhere(operation.partition, Delete(tenant, ALWAYS, refs=refs))
@@ -263,10 +263,10 @@ class ReadsThenReplaces(AdapterWrapper):
         if not operation.records:
             return (yield from self.inner.replace(operation))
         place = (operation.partition, operation.document)
-        seen = [row.tag.chunk for row in self.store.census() if (row.tag.tenant, row.tag.document) == place]
+        chunks = [row.tag.chunk for row in self.store.census() if (row.tag.tenant, row.tag.document) == place]
         yield from Nap(operation.partition, 0.004)
         written = {one.tag.chunk for one in operation.records}
-        gone = tuple(ChunkRef(chunk, operation.document) for chunk in seen if chunk not in written)
+        gone = tuple(ChunkRef(chunk, operation.document) for chunk in chunks if chunk not in written)
         count = yield from self.inner.upsert(Upsert(operation.partition, operation.scope, operation.records))
         if gone:
             yield from self.inner.delete(Delete(operation.partition, operation.scope, refs=gone))

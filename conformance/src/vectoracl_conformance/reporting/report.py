@@ -33,9 +33,9 @@ _COLOURS = {
 
 def title(id_: str) -> str:
     """Return the title of a check."""
-    found = CHECKS.get(id_)
+    check = CHECKS.get(id_)
     new = f" (provisional until {PROVISIONAL[id_]})" if id_ in PROVISIONAL else ""
-    return found.title + new if found is not None else ""
+    return check.title + new if check is not None else ""
 
 
 def failure_details(note: Noted) -> Iterator[tuple[str, str]]:

@@ -20,10 +20,10 @@ BY_GRADE = (*WIRE_GRADES, "E3")
 
 def known(harness: Harness, names: list[str]) -> list[Mutant]:
     """Return the mutants of *names* (of mutants or of checks; none: all) that this harness can have."""
-    found = [one for one in (*GENERAL, *harness.mutants()) if not names or {one.name, one.expected} & set(names)]
-    if any("weakenings" in one.needs for one in found) and not _weakenings(harness):
-        return [one for one in found if "weakenings" not in one.needs]
-    return found
+    mutants = [one for one in (*GENERAL, *harness.mutants()) if not names or {one.name, one.expected} & set(names)]
+    if any("weakenings" in one.needs for one in mutants) and not _weakenings(harness):
+        return [one for one in mutants if "weakenings" not in one.needs]
+    return mutants
 
 
 def _weakenings(harness: Harness) -> bool:
@@ -48,8 +48,8 @@ def kill(harness: Harness, mutant: Mutant, options: Options, *, whole: bool) -> 
         kills.append(_graded(harness, mutant, options, whole=True))
     return replace(
         kills[0],
-        killed_by=tuple(one for made in kills for one in made.killed_by),
-        reasons=tuple(one for made in kills for one in made.reasons),
+        killed_by=tuple(one for result in kills for one in result.killed_by),
+        reasons=tuple(one for result in kills for one in result.reasons),
     )
 
 

@@ -25,9 +25,9 @@ Watch = Callable[[Noted], None]
 def checks_of(options: Options) -> Iterator[Check]:
     """Yield the checks to run, in the order of the list."""
     for id_ in REQUIRED:
-        found = CHECKS.get(id_)
-        if found is not None and options.wants(id_) and id_ not in options.elsewhere:
-            yield found
+        check = CHECKS.get(id_)
+        if check is not None and options.wants(id_) and id_ not in options.elsewhere:
+            yield check
 
 
 def seed(store: Store, corpus: Corpus) -> None:
@@ -117,7 +117,7 @@ def run_mode(
 @contextlib.contextmanager
 def patched(patches: Iterable[tuple[str, str, Callable[[Any], Any]]]) -> Iterator[None]:
     """Replace attributes of modules (or of classes in them: "module:Class") for a while."""
-    kept = []
+    originals = []
     try:
         for target, name, make in patches:
             module, _, inner = target.partition(":")
@@ -125,11 +125,11 @@ def patched(patches: Iterable[tuple[str, str, Callable[[Any], Any]]]) -> Iterato
             if inner:
                 owner = getattr(owner, inner)
             old = owner.__dict__[name] if isinstance(owner, type) else getattr(owner, name)
-            kept.append((owner, name, old))
+            originals.append((owner, name, old))
             setattr(owner, name, make(old))
         yield
     finally:
-        for owner, name, old in reversed(kept):
+        for owner, name, old in reversed(originals):
             setattr(owner, name, old)
 
 

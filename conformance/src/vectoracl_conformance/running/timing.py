@@ -86,23 +86,23 @@ def timing(harness: Harness, options: Options, clock: Callable[[], float] = time
             store.settle()
             stores.append((store, corpus, tenant))
         asks = [stack.enter_context(_Client(*one)) for one in (stores[0], stores[0], stores[1])]
-        taken = _turns([one.ask for one in asks], ROUNDS, clock)
+        durations = _turns([one.ask for one in asks], ROUNDS, clock)
         leaks = [stack.enter_context(_Client(*one, wrapped(RanksEveryone))) for one in stores]
         leaky = _turns([one.ask for one in leaks], LEAKY_ROUNDS, clock)
     pairs = [seconds for turn in zip(*leaky, strict=True) for seconds in turn]
-    return compared(taken[0], taken[1], taken[2], pairs)
+    return compared(durations[0], durations[1], durations[2], pairs)
 
 
 def _turns(asks: Sequence[Callable[[], None]], rounds: int, clock: Callable[[], float]) -> list[list[float]]:
     """Time each of *asks* in turns; the first two rounds warm up and are not counted."""
-    taken: list[list[float]] = [[] for _ in asks]
+    durations: list[list[float]] = [[] for _ in asks]
     for number in range(rounds + 2):
         for place, ask in enumerate(asks):
             started = clock()
             ask()
             if number > 1:
-                taken[place].append(clock() - started)
-    return taken
+                durations[place].append(clock() - started)
+    return durations
 
 
 class _Client:

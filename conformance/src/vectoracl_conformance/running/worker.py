@@ -138,8 +138,8 @@ def serve(data: dict[str, Any], teller: Teller, names: TextIO) -> None:
         for line in names:
             mutant = by_name[json.loads(line)]
             try:
-                made = kill(harness, mutant, options, whole=data["mutants"] == "matrix")
-                died, reasons = made.killed_by, made.reasons
+                result = kill(harness, mutant, options, whole=data["mutants"] == "matrix")
+                died, reasons = result.killed_by, result.reasons
             except Exception as error:  # noqa: BLE001 - a mutant that cannot be run was not killed
                 died, reasons = (), (f"{type(error).__name__}: {error}",)
             teller.tell("mutant", name=mutant.name, killed_by=died, reasons=reasons)

@@ -37,11 +37,11 @@ def processes(root: int) -> list[int]:
                 # The name in brackets may hold anything; the parent is the second field behind it.
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
                 below.setdefault(parent, []).append(int(entry.name))
-    found, left = [], [root]
-    while left:
-        found.append(left.pop())
-        left.extend(below.get(found[-1], ()))
-    return found
+    numbers, queue = [], [root]
+    while queue:
+        numbers.append(queue.pop())
+        queue.extend(below.get(numbers[-1], ()))
+    return numbers
 
 
 def listening(root: int) -> list[Listening]:
@@ -78,6 +78,6 @@ def _same_network(folder: Path) -> bool:
 
 def _address(text: str) -> str:
     words = [struct.pack("=I", int(text[at : at + 8], 16)) for at in range(0, len(text), 8)]
-    found = ipaddress.ip_address(b"".join(words))
-    mapped = getattr(found, "ipv4_mapped", None)
-    return str(mapped or found)
+    address = ipaddress.ip_address(b"".join(words))
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)

@@ -29,17 +29,17 @@ def listener(reply: bytes | None, tls: ssl.SSLContext | None = None) -> Iterator
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     sock.listen(16)
-    kept: list[socket.socket] = []
+    sockets: list[socket.socket] = []
 
     def answer(link: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            made = link if tls is None else tls.wrap_socket(link, server_side=True)
-            kept.append(made)
+            stream = link if tls is None else tls.wrap_socket(link, server_side=True)
+            sockets.append(stream)
             if reply is not None:
-                made.settimeout(5)
-                made.recv(65_536)
-                made.sendall(reply)
-                made.close()
+                stream.settimeout(5)
+                stream.recv(65_536)
+                stream.sendall(reply)
+                stream.close()
             return
         link.close()
 
@@ -49,7 +49,7 @@ def listener(reply: bytes | None, tls: ssl.SSLContext | None = None) -> Iterator
                 link, _ = sock.accept()
             except OSError:
                 return
-            kept.append(link)
+            sockets.append(link)
             threading.Thread(target=answer, args=(link,), daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
@@ -60,7 +60,7 @@ def listener(reply: bytes | None, tls: ssl.SSLContext | None = None) -> Iterator
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
         sock.close()
-        for one in kept:
+        for one in sockets:
             one.close()
 
 
@@ -88,9 +88,9 @@ def closed_port() -> int:
 def http(status: int, body: str = "", kind: str = "application/json", **headers: str) -> bytes:
     """Return an answer over HTTP."""
     more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    sent = body.encode()
-    head = f"HTTP/1.1 {status} -\r\ncontent-type: {kind}\r\ncontent-length: {len(sent)}\r\nconnection: close\r\n{more}"
-    return f"{head}\r\n".encode() + sent
+    data = body.encode()
+    head = f"HTTP/1.1 {status} -\r\ncontent-type: {kind}\r\ncontent-length: {len(data)}\r\nconnection: close\r\n{more}"
+    return f"{head}\r\n".encode() + data
 
 
 def first_contacts(settings: Mapping[str, Any], folder: Path) -> dict[str, tuple[str, str]]:
@@ -125,14 +125,14 @@ def first_contacts(settings: Mapping[str, Any], folder: Path) -> dict[str, tuple
         "acheck": lambda: asyncio.run(check()),
         "provision": operator,
     }
-    made = {name: _failure(way) for name, way in ways.items()}
+    failures = {name: _failure(way) for name, way in ways.items()}
     for command in ("check", "provision"):
         ran = CliRunner().invoke(app, [command, "-c", str(file), "--json"])
         assert SECRET not in ran.output, "a secret is printed"
         assert ran.exit_code == 2, ran.output
         error = json.loads(ran.stdout)["error"]
-        made[f"vectoracl {command}"] = (error["code"], error["message"])
-    return made
+        failures[f"vectoracl {command}"] = (error["code"], error["message"])
+    return failures
 
 
 def _failure(way: Callable[[], object]) -> tuple[str, str]:

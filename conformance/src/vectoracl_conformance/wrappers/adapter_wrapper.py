@@ -78,8 +78,8 @@ def everywhere(store: Store, operation: Search | Fetch | Count | Facets | Scan) 
     """Answer `Everywhere`."""
     rows = list(store.census())
     if isinstance(operation, Fetch):
-        wanted = set(operation.refs)
-        named = {(ref.document, ref.chunk) for ref in wanted}
+        refs = set(operation.refs)
+        named = {(ref.document, ref.chunk) for ref in refs}
         return [
             hit_of(row) for row in rows if (None, row.tag.chunk) in named or (row.tag.document, row.tag.chunk) in named
         ]

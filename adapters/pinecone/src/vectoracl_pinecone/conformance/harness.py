@@ -98,10 +98,10 @@ class PineconeStore(Store):
         return answer.json()
 
     def _namespaces(self) -> dict[str, int]:
-        found = self._ask("POST", "/describe_index_stats", json={})["namespaces"]
+        counts = self._ask("POST", "/describe_index_stats", json={})["namespaces"]
         return {
             name: one.get("vectorCount", 0)
-            for name, one in found.items()
+            for name, one in counts.items()
             if self._needle is not None or name.startswith(self._prefix)
         }
 
@@ -119,19 +119,19 @@ class PineconeStore(Store):
         ]
 
     def _vectors(self, name: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         token: str | None = None
         while True:
-            asked = {"namespace": name, "limit": 100, **({"paginationToken": token} if token else {})}
-            page = self._ask("GET", "/vectors/list", params=asked)
+            params = {"namespace": name, "limit": 100, **({"paginationToken": token} if token else {})}
+            page = self._ask("GET", "/vectors/list", params=params)
             ids = [one["id"] for one in page["vectors"]]
             for start in range(0, len(ids), 25):
                 some = ids[start : start + 25]
                 vectors = self._ask("GET", "/vectors/fetch", params={"ids": some, "namespace": name})["vectors"]
-                found.extend(vectors[one] for one in some if one in vectors)
+                rows.extend(vectors[one] for one in some if one in vectors)
             token = (page.get("pagination") or {}).get("next")
             if not token:
-                return found
+                return rows
 
     def _record(self, one: Mapping[str, Any]) -> Record:
         stored = one["metadata"]
@@ -182,14 +182,14 @@ class PineconeStore(Store):
         )
 
     def _sent_in(self, request: HttpRequest, tenant: str) -> bool | None:
-        path, asked = _asked(request)
-        if asked is None:
+        path, body = _asked(request)
+        if body is None:
             return None
-        if path == "/vectors/upsert" and not all(one["metadata"]["acl_tenant"] == tenant for one in asked["vectors"]):
+        if path == "/vectors/upsert" and not all(one["metadata"]["acl_tenant"] == tenant for one in body["vectors"]):
             return False
-        if path == "/vectors/delete" and asked.get("deleteAll"):
+        if path == "/vectors/delete" and body.get("deleteAll"):
             return False
-        return asked.get("namespace") == namespace(self._prefix, tenant)
+        return body.get("namespace") == namespace(self._prefix, tenant)
 
     def engine(self) -> Engine | None:
         """Return the counter in the engine."""
@@ -199,8 +199,8 @@ class PineconeStore(Store):
         """Rank every namespace, with plain requests; return how many rows came."""
         rows = 0
         for name in self._namespaces():
-            asked = {"vector": list(vector), "topK": k, "namespace": name}
-            rows += len(self._ask("POST", "/query", json=asked)["matches"])
+            body = {"vector": list(vector), "topK": k, "namespace": name}
+            rows += len(self._ask("POST", "/query", json=body)["matches"])
         return rows
 
     # What an operator may get wrong
@@ -257,15 +257,15 @@ def _asked(request: HttpRequest) -> tuple[str, dict[str, Any] | None]:
 
 def _is_data(request: HttpRequest) -> bool | None:
     """Tell what reaches tenants' rows; a posture request is in no tenant's namespace, and is recognized by its form."""
-    path, asked = _asked(request)
-    asked = asked or {}
-    namespace = str(asked.get("namespace", ""))
+    path, body = _asked(request)
+    body = body or {}
+    namespace = str(body.get("namespace", ""))
     if "-t-" not in namespace:  # which every tenant's namespace has
         if namespace.endswith("-nobody-") and path in ("/query", "/vectors/delete"):
             return False
-        if namespace.endswith("-about-") and path == "/query" and asked.get("topK") == 1:
+        if namespace.endswith("-about-") and path == "/query" and body.get("topK") == 1:
             return False  # what the index keeps of itself: its embedder
-    if path == "/vectors/list" and not asked.get("namespace") and asked.get("limit") == "1":
+    if path == "/vectors/list" and not body.get("namespace") and body.get("limit") == "1":
         return False
     known = ("/query", "/vectors/list", "/vectors/fetch", "/vectors/fetch_by_metadata", "/vectors/upsert",
              "/vectors/delete", "/vectors/update", "/describe_index_stats")  # fmt: skip
@@ -278,11 +278,11 @@ _BASE32 = bytes.maketrans(b"0123456789abcdefghijklmnopqrstuv", b"ABCDEFGHIJKLMNO
 
 def _readable(session: Session) -> Decoded:
     """Decode a session, and write the names that record ids stand for next to them, so that canaries in them show."""
-    found = _DECODE(session)
+    decoded = _DECODE(session)
     exchanges = tuple(
-        replace(one, values=(*one.values, *_names(one.values))) if one.complete else one for one in found.exchanges
+        replace(one, values=(*one.values, *_names(one.values))) if one.complete else one for one in decoded.exchanges
     )
-    return replace(found, exchanges=exchanges)
+    return replace(decoded, exchanges=exchanges)
 
 
 def _names(values: Sequence[Any]) -> list[bytes]:

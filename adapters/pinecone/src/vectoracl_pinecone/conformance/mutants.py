@@ -259,14 +259,14 @@ class FanOut(AdapterWrapper):
 
     def search(self, operation: Search) -> Flow[Found]:
         """Rank all."""
-        found = yield from self.inner.search(operation)
+        result = yield from self.inner.search(operation)
         for tenant in self.tenants():
             if tenant != operation.partition:
                 namespace = namespace_of("vectoracl-", tenant)
                 vector = [float(one) for one in operation.query.vector]  # type: ignore[union-attr]
-                asked = Query(operation.partition, namespace, vector, operation.k, metadata=True)
-                yield Past(operation.partition, asked)
-        return found
+                query = Query(operation.partition, namespace, vector, operation.k, metadata=True)
+                yield Past(operation.partition, query)
+        return result
 
 
 class FetchAnywhere(AdapterWrapper):
@@ -280,8 +280,8 @@ class FetchAnywhere(AdapterWrapper):
         hits = list(rows.hits)
         for tenant in self.tenants():
             if tenant != operation.partition:
-                asked = replace(compiler.query(tenant, where, 100, rows=True, values=True), partition=None)
-                matches = yield Past(operation.partition, asked)
+                query = replace(compiler.query(tenant, where, 100, rows=True, values=True), partition=None)
+                matches = yield Past(operation.partition, query)
                 hits += forged(decode.listed(matches, operation.include), operation.partition)
         return Rows(hits)
 

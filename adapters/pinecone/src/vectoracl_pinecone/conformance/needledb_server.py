@@ -34,7 +34,7 @@ class Needle:
         python = Path(program(SPEC).what).with_name("python.exe" if os.name == "nt" else "python")
         self.key = secrets.token_hex(16)
         self._folder = Path(tempfile.mkdtemp(prefix="vectoracl-needle-"))
-        for left in reversed(range(_TRIES)):
+        for tries_left in reversed(range(_TRIES)):
             self.port = _free_port()
             # Its standard input is a pipe from here: when this process is gone, it ends by itself.
             # A file: a pipe without a reader is full after 64 KB of tracebacks, and the engine then hangs.
@@ -55,7 +55,7 @@ class Needle:
             if self._ready():
                 return
             output = self._end()
-            if not left:
+            if not tries_left:
                 shutil.rmtree(self._folder, ignore_errors=True)
                 raise MissingServerError(f"needledb did not start: {output[-500:]}")
 
@@ -96,13 +96,13 @@ class Needle:
 
     def make_key(self, role: str) -> str:
         """Return a new API key of a role: read, write or admin."""
-        made: str = self.http.post("/keys", json={"name": "test", "role": role}).json()["key"]
-        return made
+        key: str = self.http.post("/keys", json={"name": "test", "role": role}).json()["key"]
+        return key
 
     def counts(self) -> dict[str, int]:
         """Return how many vectors were scored and how many requests were answered so far."""
-        found: dict[str, int] = self.http.get("/_counts").json()
-        return found
+        counters: dict[str, int] = self.http.get("/_counts").json()
+        return counters
 
     def _end(self) -> str:
         self.http.close()
@@ -114,8 +114,8 @@ class Needle:
             self._process.communicate()
         with self._said as file:
             file.seek(0)
-            said = file.read()
-        return said.decode(errors="replace")
+            log = file.read()
+        return log.decode(errors="replace")
 
     def close(self) -> None:
         """End the process and remove its folder."""

@@ -309,13 +309,13 @@ class QdrantHarness(Harness):
         if not self._url:
             return Server("in-process", f"qdrant-client {version('qdrant-client')}, local mode")
         try:
-            found = self._connect().info()
+            info = self._connect().info()
         except Exception as error:  # noqa: BLE001 - whatever the client says, there is no server
             raise HarnessError(
                 f"The Qdrant of VECTORACL_QDRANT_URL cannot be reached: {type(error).__name__}."
             ) from None
         used = f", {self._running.used}" if self._running is not None else ""
-        return Server("real", f"Qdrant {found.version}{', gRPC' if self._grpc else ''}{used}")
+        return Server("real", f"Qdrant {info.version}{', gRPC' if self._grpc else ''}{used}")
 
     def fresh(self, needs: Needs) -> Store:
         """Make a collection."""

@@ -148,19 +148,19 @@ def _http(path: str, body: Any, tenant: str) -> bool:
 
 
 def _query(body: Mapping[str, Any], tenant: str) -> bool:
-    asked = body.get("query")
+    query = body.get("query")
     if body.get("lookup_from") or body.get("with_lookup") or not _clause(body.get("filter"), tenant):
         return False
     prefetch = body.get("prefetch") or []
     prefetches = prefetch if isinstance(prefetch, list) else [prefetch]
     if prefetches:
         return all(_query(one, tenant) for one in prefetches)
-    if isinstance(asked, dict) and "nearest" in asked:
-        asked = asked["nearest"]
-    if isinstance(asked, dict) and set(asked) == {"indices", "values"}:
+    if isinstance(query, dict) and "nearest" in query:
+        query = query["nearest"]
+    if isinstance(query, dict) and set(query) == {"indices", "values"}:
         params = body.get("params") or {}
         return _clause((params.get("idf") or {}).get("corpus"), tenant)
-    return isinstance(asked, list) and all(isinstance(one, int | float) for one in asked)
+    return isinstance(query, list) and all(isinstance(one, int | float) for one in query)
 
 
 def _step(step: Mapping[str, Any], tenant: str) -> bool:
@@ -295,10 +295,10 @@ class QdrantEngine:
         """Return the count so far. Raises: HarnessError where the server does not count."""
         answer = self._http.get("/metrics", params={"per_collection": "true"})
         pattern = rf'^collection_hardware_metric_cpu\{{[^}}]*"{re.escape(self._collection)}"[^}}]*\}} (\S+)$'
-        found = re.findall(pattern, answer.text, re.MULTILINE)
+        costs = re.findall(pattern, answer.text, re.MULTILINE)
         if answer.status_code != 200:
             raise HarnessError("The server does not show its metrics.")
-        return round(sum(float(one) for one in found) / self._size)
+        return round(sum(float(one) for one in costs) / self._size)
 
     def unscoped(self, vector: Any, k: int) -> int:
         """Rank everybody's points, with strict mode off for a moment."""

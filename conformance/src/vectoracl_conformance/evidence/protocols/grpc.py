@@ -79,18 +79,18 @@ class _Reader:
         self._doubts: list[str] = []
 
     def decoded(self) -> Decoded:
-        found: list[Exchange] = []
+        exchanges: list[Exchange] = []
         if self._session.stream("client") or self._session.stream("server"):
-            asked = self._direction("client")
+            requests = self._direction("client")
             answered = self._direction("server")
-            for place, stream in enumerate(sorted(asked, key=lambda one: asked[one].start), 1):
+            for place, stream in enumerate(sorted(requests, key=lambda one: requests[one].start), 1):
                 try:
-                    found.append(self._exchange(place, asked[stream], answered.get(stream)))
+                    exchanges.append(self._exchange(place, requests[stream], answered.get(stream)))
                 except CannotDecodeError as error:
                     self._doubt(f"stream {stream}: {error}")
-            for stream in answered.keys() - asked.keys():
+            for stream in answered.keys() - requests.keys():
                 self._doubt(f"stream {stream}: an answer that nothing asked for")
-        return Decoded(tuple(found), tuple(self._doubts))
+        return Decoded(tuple(exchanges), tuple(self._doubts))
 
     def _doubt(self, text: str) -> None:
         self._doubts.append(f"connection {self._session.number}: {text}")
@@ -165,7 +165,7 @@ class _Reader:
         if path not in self._classes:
             raise CannotDecodeError(f"the method {path} is not known")
         ask, reply = self._classes[path]
-        sent = list(_messages(asked))
+        messages = list(_messages(asked))
         got = list(_messages(answer)) if answer.header("content-type").startswith("application/grpc") else None
         if got is None:
             got = []
@@ -174,7 +174,7 @@ class _Reader:
         call = Call(
             path,
             tuple((name, value) for name, value in asked.headers if not name.startswith(":")),
-            _parsed(ask, sent),
+            _parsed(ask, messages),
             _parsed(reply, got),
             answer.header("grpc-status"),
         )

@@ -66,16 +66,16 @@ def decoder(rows: CountRows) -> Decoder:
 
 
 def _decode(session: Session, rows: CountRows) -> Decoded:
-    found: list[Exchange] = []
+    exchanges: list[Exchange] = []
     doubts: list[str] = []
     try:
         for exchange in _exchanges(session, rows):
-            found.append(exchange)  # what was read before a problem stays
+            exchanges.append(exchange)  # what was read before a problem stays
     except CannotDecodeError as error:
         doubts.append(str(error))
     except h11.ProtocolError as error:
         doubts.append(f"not HTTP/1.1 ({error})")
-    return Decoded(tuple(found), tuple(f"connection {session.number}: {doubt}" for doubt in doubts))
+    return Decoded(tuple(exchanges), tuple(f"connection {session.number}: {doubt}" for doubt in doubts))
 
 
 def _exchanges(session: Session, rows: CountRows) -> Iterator[Exchange]:
@@ -90,11 +90,11 @@ def _exchanges(session: Session, rows: CountRows) -> Iterator[Exchange]:
     while up < len(client):
         number += 1
         start = up
-        asked, request, up = _request(client, up)
+        head, request, up = _request(client, up)
         if down >= len(server):
             yield Exchange(session.number, number, start, _name(request), request, (), None, complete=False)
             continue
-        response, informed, down = _response(server, down, asked, closed=closed)
+        response, informed, down = _response(server, down, head, closed=closed)
         values = (*informed, _lines(response.headers), response.body, *_unescaped(response.body))
         counted: int | None
         try:
@@ -135,22 +135,22 @@ def _feed(connection: h11.Connection, stream: bytes, at: int, *, closed: bool) -
 
 def _request(stream: bytes, at: int) -> tuple[h11.Request, HttpRequest, int]:
     body: list[bytes] = []
-    asked: h11.Request | None = None
+    head: h11.Request | None = None
     end = at
     for event in _feed(h11.Connection(h11.SERVER, max_incomplete_event_size=_PART), stream, at, closed=True):
         if isinstance(event, h11.Request):
-            asked = event
+            head = event
         elif isinstance(event, h11.Data):
             body.append(bytes(event.data))
         elif isinstance(event, int):
             end = event
-    if asked is None:
+    if head is None:
         raise CannotDecodeError("a request is cut off")
-    if asked.method == b"CONNECT" or any(name == b"upgrade" for name, _ in asked.headers):
+    if head.method == b"CONNECT" or any(name == b"upgrade" for name, _ in head.headers):
         raise CannotDecodeError("the protocol is changed")
-    headers = _headers(asked.headers)
+    headers = _headers(head.headers)
     decoded = _plain(b"".join(body), headers)
-    return asked, HttpRequest(asked.method.decode("latin-1"), asked.target.decode("latin-1"), headers, decoded), end
+    return head, HttpRequest(head.method.decode("latin-1"), head.target.decode("latin-1"), headers, decoded), end
 
 
 def _response(
@@ -216,12 +216,12 @@ def inflate(body: bytes, coding: str) -> bytes:
 
 def _zlib(body: bytes, kinds: tuple[int, ...]) -> bytes:
     for kind in kinds:
-        made = b""
+        output = b""
         rest = body
         try:
             while rest:  # gzip's form may have several members
                 work = zlib.decompressobj(kind)
-                made += work.decompress(rest, max(1, _LARGEST - len(made)))
+                output += work.decompress(rest, max(1, _LARGEST - len(output)))
                 if not work.eof:
                     raise CannotDecodeError("compressed data that is cut off or too large")
                 rest = work.unused_data
@@ -229,7 +229,7 @@ def _zlib(body: bytes, kinds: tuple[int, ...]) -> bytes:
                     raise CannotDecodeError("bytes after compressed data")
         except zlib.error:
             continue
-        return made
+        return output
     raise CannotDecodeError("compressed data that cannot be read")
 
 

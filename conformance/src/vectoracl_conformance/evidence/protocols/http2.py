@@ -28,8 +28,8 @@ def without_control(session: Session) -> Session:
     if not session.stream("client").startswith(PREFACE):
         return session
     sides: tuple[Side, Side] = ("client", "server")
-    left = {side: _kept(session, side) for side in sides}
-    return replace(session, pieces=tuple(Piece(one.at, one.side, next(left[one.side])) for one in session.pieces))
+    payloads = {side: _kept(session, side) for side in sides}
+    return replace(session, pieces=tuple(Piece(one.at, one.side, next(payloads[one.side])) for one in session.pieces))
 
 
 def _kept(session: Session, side: Side) -> Iterator[bytes]:
@@ -42,7 +42,7 @@ def _kept(session: Session, side: Side) -> Iterator[bytes]:
     for one in session.pieces:
         if one.side == side:
             until = at + len(one.data)
-            yield bytes(byte for byte, kept in zip(one.data, keep[at:until], strict=True) if kept)
+            yield bytes(byte for byte, flag in zip(one.data, keep[at:until], strict=True) if flag)
             at = until
 
 

@@ -311,31 +311,31 @@ class _Reader:
         names = _Names()
         force = SettingsInForce()
         for step in self.steps:
-            for made in self._step(step, names, force):
+            for call in self._step(step, names, force):
                 number += 1
                 yield Exchange(
-                    self.session.number, number, step.at, made.name, made.statement, made.values, made.rows,
+                    self.session.number, number, step.at, call.name, call.statement, call.values, call.rows,
                     complete=step.done,
                 )  # fmt: skip
 
     def _step(self, step: _Step, names: _Names, force: SettingsInForce) -> list[_Told]:
-        told: list[_Told] = []
+        calls: list[_Told] = []
         if step.kind == "Q":
             names.prepared.pop("", None)
-            told = self._simple(step, names, force)
-        elif step.kind == "E" and (found := names.portal(step)) is not None:
-            bind, source = found
+            calls = self._simple(step, names, force)
+        elif step.kind == "E" and (portal := names.portal(step)) is not None:
+            bind, source = portal
             params = _params(bind, source)
-            told = [self._told(source.sql, params, force, step)]
+            calls = [self._told(source.sql, params, force, step)]
             if step.done and not step.failed:
                 self._effect(source.sql, params, names, force)
         else:
             names.take(step)
             if step.values:
-                told = [_Told("notices", None, tuple(step.values), 0)]
+                calls = [_Told("notices", None, tuple(step.values), 0)]
         if step.state == "I":
             force.ended()
-        return told
+        return calls
 
     def _told(self, sql: str, params: tuple[Param, ...], force: SettingsInForce, step: _Step) -> _Told:
         statement = Statement(sql, params, force.now(), self.startup, step.failed)
@@ -345,29 +345,29 @@ class _Reader:
         try:
             parts = statements(step.sql)
         except TokenError:
-            told = [self._told(step.sql, (), force, step)]
+            whole = [self._told(step.sql, (), force, step)]
             force.lost()
-            return told
+            return whole
         if len(parts) <= 1:
-            told = [self._told(step.sql, (), force, step)]
+            whole = [self._told(step.sql, (), force, step)]
             if parts and not step.failed:
                 names.ran(parts[0])
                 force.ran(parts[0], ())
-            return told
-        made: list[_Told] = []
+            return whole
+        calls: list[_Told] = []
         begins = [part[0].at for part in parts] + [len(step.sql)]
         for index, part in enumerate(parts):
             # All values stand with the first statement: which rows are whose is not needed, that they came is.
             text = step.sql[begins[index] : begins[index + 1]].strip().rstrip(";")
             statement = Statement(text, (), force.now(), self.startup, step.failed and index >= len(step.counts))
             values = tuple(step.values) if index == 0 else ()
-            made.append(_Told(name_of(text), statement, values, step.rows if index == 0 else 0))
+            calls.append(_Told(name_of(text), statement, values, step.rows if index == 0 else 0))
             if index < len(step.counts):
                 names.ran(part)
                 force.ran(part, ())
             elif not step.failed:
                 force.lost()
-        return made
+        return calls
 
     @staticmethod
     def _effect(sql: str, params: tuple[Param, ...], names: _Names, force: SettingsInForce) -> None:
@@ -411,10 +411,10 @@ class _Names:
 
     def portal(self, step: _Step) -> tuple[_Step, _Step] | None:
         """Return what an Execute ran; None if it failed and nothing is known of it."""
-        found = self.portals.get(step.name)
-        if found is None and not step.failed:
+        steps = self.portals.get(step.name)
+        if steps is None and not step.failed:
             raise CannotDecodeError("a portal was executed that was not bound before")
-        return found
+        return steps
 
     def ran(self, statement: Sequence[Token]) -> None:
         """SQL's own PREPARE and DEALLOCATE share the names."""
@@ -446,16 +446,16 @@ def _text(body: bytes, at: int) -> tuple[str, int]:
 def _columns(body: bytes) -> Sequence[bytes]:
     (count,) = struct.unpack_from(">h", body)
     at = 2
-    found = []
+    columns = []
     for _ in range(count):
         (length,) = struct.unpack_from(">i", body, at)
         at += 4
         if length >= 0:
             if at + length > len(body):
                 raise CannotDecodeError("a row that could not be read")
-            found.append(body[at : at + length])
+            columns.append(body[at : at + length])
             at += length
-    return found
+    return columns
 
 
 def _params(bind: _Step, source: _Step) -> tuple[Param, ...]:

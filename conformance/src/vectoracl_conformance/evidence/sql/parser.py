@@ -162,9 +162,9 @@ class Parser:
 
     def _names_ahead(self) -> frozenset[str]:
         """Return the names of WITH RECURSIVE: each of its queries sees all of them."""
-        start, found = self._at, set()
+        start, names = self._at, set()
         while True:
-            found.add(self._name())
+            names.add(self._name())
             if self._mark("("):
                 self._jump()
             self._want("as")
@@ -173,7 +173,7 @@ class Parser:
             self._jump()
             if not self._mark(","):
                 self._at = start
-                return frozenset(found)
+                return frozenset(names)
             self._next()
 
     def _jump(self) -> None:
@@ -240,27 +240,27 @@ class Parser:
     # --- FROM
 
     def _sources(self, env: frozenset[str]) -> list[Source]:
-        found = self._joined(env)
+        sources = self._joined(env)
         while self._mark(","):
             self._next()
-            found += self._joined(env)
-        return found
+            sources += self._joined(env)
+        return sources
 
     def _joined(self, env: frozenset[str]) -> list[Source]:
-        found = [self._primary(env)]
+        sources = [self._primary(env)]
         while self._word("join", "inner", "left", "right", "full", "cross"):
             if not self._skip("join"):
                 self._next()
                 self._skip("outer")
                 self._want("join")
-            found.append(self._primary(env))
+            sources.append(self._primary(env))
             following = self._peek(1)
             if self._word("on") and not (following is not None and following.word("conflict")):
                 self._next()
                 self._expression(_CORE | _JOINS, env, commas=True)
         if self._word("natural", "using", "tablesample"):
             raise NotProvedError("NATURAL, USING or TABLESAMPLE")
-        return found
+        return sources
 
     def _primary(self, env: frozenset[str]) -> Source:
         lateral = self._skip("lateral")
@@ -428,15 +428,15 @@ class Parser:
         if self._word("select", "with", "values"):
             self._query(env)
             self._want(")")
-            made = Group("(", query=True)
+            group = Group("(", query=True)
         else:
             items = self._items(frozenset(), env, commas=False, context=context)
             self._want(")")
             if context == "operator":
                 self._named_operator(items)
-            made = Group("(", tuple(items))
+            group = Group("(", tuple(items))
         self._deep -= 1
-        return made
+        return group
 
     # --- the proof
 
@@ -634,26 +634,26 @@ def conjuncts(items: Sequence[Item]) -> list[list[Item]]:
                 parts.append([])
                 continue
         parts[-1].append(item)
-    found: list[list[Item]] = []
+    terms: list[list[Item]] = []
     for part in parts:
         if len(part) == 1 and isinstance(part[0], Group) and part[0].bracket == "(" and not part[0].query:
-            found += conjuncts(part[0].items)
+            terms += conjuncts(part[0].items)
         else:
-            found.append(part)
-    return found
+            terms.append(part)
+    return terms
 
 
 def _plain_equals(items: Sequence[Item]) -> list[Item]:
     """Write OPERATOR(pg_catalog.=) as =."""
-    made: list[Item] = []
+    output: list[Item] = []
     for item in items:
-        if isinstance(item, Group) and made and _is(made[-1], "operator"):
+        if isinstance(item, Group) and output and _is(output[-1], "operator"):
             inner = item.items
             if len(inner) == 3 and _is_schema(inner[0]) and _marks(inner[1], ".") and _marks(inner[2], "="):
-                made[-1] = Token("op", "=")
+                output[-1] = Token("op", "=")
                 continue
-        made.append(item)
-    return made
+        output.append(item)
+    return output
 
 
 def _is_column(items: Sequence[Item], source: Source, *, alone: bool) -> bool:

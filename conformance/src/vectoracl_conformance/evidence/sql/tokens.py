@@ -44,14 +44,14 @@ _UPPER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 
 def tokens(sql: str) -> list[Token]:
     """Return the tokens of *sql*. Raises: TokenError."""
-    found: list[Token] = []
+    parts: list[Token] = []
     at = 0
     while True:
         at = _skip(sql, at)
         if at >= len(sql):
-            return found
+            return parts
         token, at = _one(sql, at)
-        found.append(token)
+        parts.append(token)
 
 
 def statements(sql: str) -> list[list[Token]]:
@@ -111,29 +111,29 @@ def _one(sql: str, at: int) -> tuple[Token, int]:
     if char == '"':
         return _name(sql, at)
     if char == "$":
-        if found := _PARAM.match(sql, at):
-            _apart(sql, found.end())
-            return Token("param", found[0][1:], at), found.end()
-        if found := _DOLLAR.match(sql, at):
-            end = sql.find(found[0], found.end())
+        if match := _PARAM.match(sql, at):
+            _apart(sql, match.end())
+            return Token("param", match[0][1:], at), match.end()
+        if match := _DOLLAR.match(sql, at):
+            end = sql.find(match[0], match.end())
             if end < 0:
                 raise TokenError("a dollar quote without an end")
-            return Token("string", sql[found.end() : end], at), end + len(found[0])
+            return Token("string", sql[match.end() : end], at), end + len(match[0])
         raise TokenError("a lone $")
-    if found := _WORD.match(sql, at):
-        after = sql[found.end() : found.end() + 1]
-        word = found[0].translate(_UPPER)
+    if match := _WORD.match(sql, at):
+        after = sql[match.end() : match.end() + 1]
+        word = match[0].translate(_UPPER)
         if after == "'":
             if word == "e":
-                return _string(sql, at, found.end(), escapes=True)
+                return _string(sql, at, match.end(), escapes=True)
             if word in ("b", "x", "n"):
                 raise TokenError(f"a string of the kind {word}'…'")
-        if after == "&" and word == "u" and sql[found.end() + 1 : found.end() + 2] in ("'", '"'):
+        if after == "&" and word == "u" and sql[match.end() + 1 : match.end() + 2] in ("'", '"'):
             raise TokenError("a string or name of the kind U&")
-        return Token("word", word, at), found.end()
-    if found := _NUMBER.match(sql, at):
-        _apart(sql, found.end())
-        return Token("number", found[0], at), found.end()
+        return Token("word", word, at), match.end()
+    if match := _NUMBER.match(sql, at):
+        _apart(sql, match.end())
+        return Token("number", match[0], at), match.end()
     if sql.startswith("::", at):
         return Token("op", "::", at), at + 2
     if char in "()[],;.":
@@ -142,8 +142,8 @@ def _one(sql: str, at: int) -> tuple[Token, int]:
         if sql.startswith(":=", at):
             return Token("op", ":=", at), at + 2
         return Token("punct", ":", at), at + 1
-    if found := _OPERATOR.match(sql, at):
-        text = found[0]
+    if match := _OPERATOR.match(sql, at):
+        text = match[0]
         cuts = [place for place in (text.find("--"), text.find("/*")) if place >= 0]
         text = text[: min(cuts)] if cuts else text
         # An operator of several characters ends in + or - only if it has one of these characters.
@@ -159,41 +159,41 @@ def _apart(sql: str, at: int) -> None:
 
 
 def _string(sql: str, start: int, quote: int, *, escapes: bool) -> tuple[Token, int]:
-    made: list[str] = []
+    chars: list[str] = []
     at = quote + 1
     while at < len(sql):
         char = sql[at]
         if char == "'":
             if sql.startswith("''", at):
-                made.append("'")
+                chars.append("'")
                 at += 2
                 continue
-            return Token("string", "".join(made), start), at + 1
+            return Token("string", "".join(chars), start), at + 1
         if char == "\\" and escapes:
             if sql[at + 1 : at + 2] not in ("\\", "'"):
                 raise TokenError("an escape other than of a backslash or a quote")
-            made.append(sql[at + 1])
+            chars.append(sql[at + 1])
             at += 2
             continue
         if char == "\0":
             raise TokenError("NUL in a string")
-        made.append(char)
+        chars.append(char)
         at += 1
     raise TokenError("a string without an end")
 
 
 def _name(sql: str, start: int) -> tuple[Token, int]:
     at = start + 1
-    made: list[str] = []
+    chars: list[str] = []
     while at < len(sql):
         if sql[at] == '"':
             if sql.startswith('""', at):
-                made.append('"')
+                chars.append('"')
                 at += 2
                 continue
-            if not made:
+            if not chars:
                 raise TokenError("an empty name")
-            return Token("name", "".join(made), start), at + 1
-        made.append(sql[at])
+            return Token("name", "".join(chars), start), at + 1
+        chars.append(sql[at])
         at += 1
     raise TokenError("a name without an end")
