@@ -94,8 +94,8 @@ class Unscoped:
             if isinstance(resolved, str):
                 (vector,) = yield from embedded(EmbedQueries, (resolved,), named.store)
                 resolved = VectorQuery(check_vector(vector, can.dimension, nonzero=can.metric == "cosine"))
-            found = yield from named.store.adapter.unscoped(resolved, k)
-            return Result(found.hits, complete=found.complete, shortfall=found.shortfall, decision_id=decision_id)
+            result = yield from named.store.adapter.unscoped(resolved, k)
+            return Result(result.hits, complete=result.complete, shortfall=result.shortfall, decision_id=decision_id)
 
         flow = recorded(acl.pipeline, named.store, "unscoped", self._reason, ["*"], body, size=len, hits=_hits)
         core = acl.core_port
@@ -144,8 +144,8 @@ class Operated:
             StoreError: The embedder failed.
         """
         can = self.store.capabilities
-        made = self._run(embedded(EmbedDocuments, texts, self.store))
-        return [check_vector(one, can.dimension, nonzero=can.metric == "cosine", name="embedding") for one in made]
+        vectors = self._run(embedded(EmbedDocuments, texts, self.store))
+        return [check_vector(one, can.dimension, nonzero=can.metric == "cosine", name="embedding") for one in vectors]
 
     def read(self, tenant: str, size: int, after: Position | None = None) -> Rows:
         """Return a page of a tenant's complete rows, in the order of document, generation and chunk id.

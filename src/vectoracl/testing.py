@@ -73,11 +73,11 @@ def _apart(
     """Assert that *hits*, returned to *other*, are neither chunks of *own* nor more than *other* counts."""
     if any(hit.tenant == own.tenant for hit in hits):
         raise AssertionError(f"{other.tenant!r} {how} a chunk of {own.tenant!r}")
-    for pair, shown in Counter((hit.document, hit.id) for hit in hits).items():
+    for pair, count in Counter((hit.document, hit.id) for hit in hits).items():
         if pair not in counted:
             try:
                 counted[pair] = theirs.count((F["@document"] == pair[0]) & (F["@chunk"] == pair[1]))
             except UnsupportedPredicateError:  # a store without counts cannot be checked in this way
                 return
-        if shown > counted[pair]:
+        if count > counted[pair]:
             raise AssertionError(f"{other.tenant!r} {how} a chunk that it does not count; does {own.tenant!r} own it?")

@@ -15,12 +15,12 @@ def import_path(path: str, key: str) -> Any:
     if not module or not attribute:
         raise ConfigError(f'{key} must have the form "package.module:attribute".')
     try:
-        found: Any = importlib.import_module(module)
+        target: Any = importlib.import_module(module)
         for part in attribute.split("."):
-            found = getattr(found, part)
+            target = getattr(target, part)
     except Exception as error:  # noqa: BLE001 - raised again as a ConfigError
         # These two name what is missing; the message of any other exception of a module may contain anything.
         known = isinstance(error, ImportError | AttributeError)
         text = f"{key}: {path!r} cannot be imported ({type(error).__name__})."
         raise ConfigError(text) from (error if known else None)
-    return found
+    return target

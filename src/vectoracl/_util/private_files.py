@@ -54,20 +54,20 @@ def open_private(path: str | Path, flags: int, *, regular: bool = True) -> int:
 
 def _check(file: int, path: str | Path, *, regular: bool, reading: bool) -> None:
     """Refuse an unsafe file, and remove the permissions of others from a safe one. Raises: OSError."""
-    found = os.fstat(file)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
         if regular:
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         return
     if not POSIX:
         return
-    if found.st_uid not in (os.geteuid(), Path(path).absolute().parent.stat().st_uid):
-        raise PermissionError(errno.EPERM, f"it belongs to another user (id {found.st_uid})", str(path))
+    if status.st_uid not in (os.geteuid(), Path(path).absolute().parent.stat().st_uid):
+        raise PermissionError(errno.EPERM, f"it belongs to another user (id {status.st_uid})", str(path))
     if reading:
         return
-    if found.st_nlink > 1:
+    if status.st_nlink > 1:
         raise PermissionError(errno.EPERM, "the file has several names (hard links): copy it to a new file", str(path))
-    if found.st_mode & 0o077:
+    if status.st_mode & 0o077:
         os.fchmod(file, 0o600)
 
 
@@ -114,12 +114,12 @@ def try_replacing(path: str | Path) -> None:
 
 def _replaceable(place: Path) -> None:
     try:
-        found = place.lstat()
+        status = place.lstat()
     except FileNotFoundError:
         return
-    if stat.S_ISLNK(found.st_mode):
+    if stat.S_ISLNK(status.st_mode):
         raise _link(place)
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file", str(place))
 
 
@@ -177,22 +177,22 @@ def make_private_folder(path: str | Path, mode: int = 0o700) -> bool:
         missing.append(above)
         above = above.parent
     for one in (*reversed(missing), place):
-        made = True
+        is_new = True
         try:
             one.mkdir(mode)
         except FileExistsError:
-            made = False
+            is_new = False
             _folder(one)
-    return made
+    return is_new
 
 
 def _folder(path: Path) -> os.stat_result:
-    found = path.lstat()
-    if stat.S_ISLNK(found.st_mode):
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
         raise OSError(errno.ELOOP, "it is a symbolic link, which is not followed: pass the folder itself", str(path))
-    if not stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISDIR(status.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, "it is not a folder", str(path))
-    return found
+    return status
 
 
 def take_folder(path: str | Path, own: Callable[[str], bool], mode: int = 0o700) -> bool:
@@ -204,19 +204,19 @@ def take_folder(path: str | Path, own: Callable[[str], bool], mode: int = 0o700)
     Raises: OSError also if it belongs to another user.
     """
     place = Path(path)
-    made = make_private_folder(place, mode)
-    if made or not POSIX:
-        return made
-    found = _folder(place)
-    if found.st_uid != os.geteuid():
+    is_new = make_private_folder(place, mode)
+    if is_new or not POSIX:
+        return is_new
+    status = _folder(place)
+    if status.st_uid != os.geteuid():
         raise PermissionError(
             errno.EPERM,
-            f"it belongs to the user id {found.st_uid} and this process runs as {os.geteuid()}: run as that user, or "
+            f"it belongs to the user id {status.st_uid} and this process runs as {os.geteuid()}: run as that user, or "
             "pass a folder that does not exist yet",
             str(place),
         )
-    if found.st_mode & 0o777 & ~mode:
-        others_write = found.st_mode & 0o022
+    if status.st_mode & 0o777 & ~mode:
+        others_write = status.st_mode & 0o022
         inside = list(place.iterdir())
         if all(own(one.name) for one in inside) and not (others_write and any(_foreign(one) for one in inside)):
             place.chmod(mode)
@@ -226,7 +226,7 @@ def take_folder(path: str | Path, own: Callable[[str], bool], mode: int = 0o700)
                 "others can write to it, and it is not empty: pass a folder that does not exist yet",
                 str(place),
             )
-    return made
+    return is_new
 
 
 def _foreign(path: Path) -> bool:
@@ -240,18 +240,18 @@ def close_to_others(path: str | Path) -> None:
     user.
     """
     place = Path(path)
-    found = place.lstat()
-    if stat.S_ISLNK(found.st_mode):
+    status = place.lstat()
+    if stat.S_ISLNK(status.st_mode):
         raise OSError(errno.ELOOP, "it contains a symbolic link, which is not followed", str(place))
-    folder = stat.S_ISDIR(found.st_mode)
-    if not folder and not stat.S_ISREG(found.st_mode):
+    folder = stat.S_ISDIR(status.st_mode)
+    if not folder and not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it contains something that is not a file", str(place))
     if POSIX:
-        if found.st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, f"a file in it belongs to the user id {found.st_uid}", str(place))
-        if found.st_nlink > 1 and not folder:
+        if status.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, f"a file in it belongs to the user id {status.st_uid}", str(place))
+        if status.st_nlink > 1 and not folder:
             raise PermissionError(errno.EPERM, "a file in it has several names (hard links)", str(place))
-        if found.st_mode & 0o077:
+        if status.st_mode & 0o077:
             place.chmod(0o700 if folder else 0o600)
     if folder:
         for name in os.listdir(place):  # noqa: PTH208 - names are enough

@@ -84,14 +84,14 @@ def text_in(value: object) -> str:
 @without_context
 def moments(metadata: Mapping[str, Any], fields: Mapping[str, FieldType]) -> dict[str, Any]:
     """Return *metadata* with the texts of its datetime fields as datetimes. Raises: RefusedError."""
-    made = dict(metadata)
+    result = dict(metadata)
     for key, value in metadata.items():
         if fields.get(key) is FieldType.DATETIME and isinstance(value, str):
             try:
-                made[key] = datetime.fromisoformat(value)
+                result[key] = datetime.fromisoformat(value)
             except ValueError:
                 raise RefusedError(f"The field {key!r} holds no date.") from None
-    return made
+    return result
 
 
 def path_of(source: str) -> str:
@@ -156,7 +156,7 @@ class Checks:
 
         Raises: RefusedError where the other name is there already.
         """
-        made: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         for key, value in found.items():
             if value is None:
                 continue
@@ -166,8 +166,8 @@ class Checks:
                 if name in found:
                     raise RefusedError(f"The key {key!r} is a name of the framework, and {name!r} is there already.")
                 self.renamed[key] = name
-            made[name] = value
-        return made
+            result[name] = value
+        return result
 
     def record(self, tenant: str, chunk: Chunk) -> Record:
         """Return *chunk* as a record of *tenant*. Raises: RefusedError with the reason."""
@@ -218,14 +218,14 @@ class Findings:
 
     def show(self, tenant: str, id_: str) -> None:
         """Keep *id_* as one of *tenant*'s rows, while they are few."""
-        shown = self.shown.setdefault(tenant, [])
-        if len(shown) < SHOWN:
-            shown.append(id_)
+        examples = self.shown.setdefault(tenant, [])
+        if len(examples) < SHOWN:
+            examples.append(id_)
 
     def refuse(self, reason: str, ids: Sequence[str], count: int = 1) -> None:
         """Count *count* more rows as refused for *reason*."""
-        number, shown = self.refused.get(reason, (0, []))
-        self.refused[reason] = (number + count, [*shown, *ids][:SHOWN])
+        number, examples = self.refused.get(reason, (0, []))
+        self.refused[reason] = (number + count, [*examples, *ids][:SHOWN])
 
     def refuse_same(self, ids: Sequence[str], count: int = 1) -> None:
         """Refuse rows that would be one chunk."""
@@ -296,23 +296,23 @@ def look(
 
     *taken* returns those of a tenant's records whose place is taken by a row from another source.
     """
-    seen: set[Hashable] = set()
+    identities: set[Hashable] = set()
     count = 0
     for rows in batches:
         groups: dict[str, list[Record]] = {}
         for row in rows:
             try:
-                made = record(row)
+                new_record = record(row)
             except RefusedError as error:
                 findings.refuse(error.message, [id_of(row)])
                 continue
-            tag = made.tag
-            groups.setdefault(tag.tenant, []).append(made)
+            tag = new_record.tag
+            groups.setdefault(tag.tenant, []).append(new_record)
             findings.take(tag.tenant)
             ours = identity(tag)
-            if ours in seen:
+            if ours in identities:
                 findings.refuse_same([id_of(row)])
-            seen.add(ours)
+            identities.add(ours)
         if taken is not None:
             for tenant, records in groups.items():
                 findings.refuse_taken([f"{one.tag.document!a} {one.tag.chunk!a}" for one in taken(tenant, records)])
@@ -332,13 +332,13 @@ def by_tenant(
     groups: dict[str, list[Record]] = {}
     for row in rows:
         try:
-            made = record(row)
+            new_record = record(row)
         except RefusedError as error:
             raise RefusedError(
                 f"{source} was changed while it was copied; the {what} {id_of(row)} is refused: "
                 f"{error.message} Fix it and adopt again: what was copied stays."
             ) from None
-        groups.setdefault(made.tag.tenant, []).append(made)
+        groups.setdefault(new_record.tag.tenant, []).append(new_record)
     return sorted(groups.items())
 
 
@@ -354,15 +354,15 @@ def copy(
 
     *adopted* is kept up to date while this runs.
     """
-    done = 0
+    row_count = 0
     for rows in batches:
         for tenant, records in groups(rows):
             new, changed = write(tenant, records)
             adopted.copied += new
             adopted.changed += changed
-        done += len(rows)
-        adopted.there = done - adopted.copied - adopted.changed
-        progress("copying", done, max(total, done))
+        row_count += len(rows)
+        adopted.there = row_count - adopted.copied - adopted.changed
+        progress("copying", row_count, max(total, row_count))
 
 
 def compare(
@@ -374,14 +374,14 @@ def compare(
 ) -> tuple[dict[str, int], int]:
     """Compare every row with its copy; return how many differ by tenant, and how many rows there are."""
     different: dict[str, int] = {}
-    done = 0
+    row_count = 0
     for rows in batches:
         for tenant, records in groups(rows):
             if count := differing(tenant, records):
                 different[tenant] = different.get(tenant, 0) + count
-        done += len(rows)
-        progress("verifying", done, max(total, done))
-    return different, done
+        row_count += len(rows)
+        progress("verifying", row_count, max(total, row_count))
+    return different, row_count
 
 
 def differs(adapter: str, source: str, what: str, tenants: Sequence[str]) -> StoreError:

@@ -183,8 +183,8 @@ class Adoption(ABC, Generic[Row, Copy]):
         findings.settle(adopted, self.refused_title())
         self.prepare(findings)
         adoption.copy(self.read(), self._groups, self._update, adopted, self.progress, self.total)
-        different, seen = adoption.compare(self.read(), self._groups, self._differing, self.progress, self.total)
-        if error := self.disagreement(different, seen):
+        different, row_count = adoption.compare(self.read(), self._groups, self._differing, self.progress, self.total)
+        if error := self.disagreement(different, row_count):
             raise error
         return [findings.report(self.title, adopted, self.compared), *self.advice(findings)]
 

@@ -54,18 +54,18 @@ def validate_chunks(
     """
     if isinstance(chunks, str | bytes | Mapping | Chunk) or not isinstance(chunks, Iterable):
         raise InvalidInputError(f"A sequence of Chunk is needed, not {type(chunks).__name__}.", field="chunks")
-    taken: list[Chunk] = []
+    batch: list[Chunk] = []
     for chunk in chunks:
-        taken.append(chunk)
-        if len(taken) > limit:
+        batch.append(chunk)
+        if len(batch) > limit:
             raise InvalidInputError(
                 f"One call writes at most {limit:,} chunks, all or none; use load() for more.", field="chunks"
             )
-    seen: dict[tuple[str, str], int] = {}
+    places: dict[tuple[str, str], int] = {}
     ready = []
-    for place, chunk in enumerate(taken):
+    for place, chunk in enumerate(batch):
         ready.append(_prepare_one(chunk, place, fields, dimension, nonzero=nonzero))
-        first = seen.setdefault((ready[-1].chunk.document, ready[-1].chunk.id), place)
+        first = places.setdefault((ready[-1].chunk.document, ready[-1].chunk.id), place)
         if first != place:
             raise InvalidInputError(
                 f"Chunks {first} and {place} of the call have the same document and id.", field="chunks"
@@ -104,8 +104,8 @@ def check_metadata(metadata: object, fields: Mapping[str, FieldType]) -> dict[st
     if not isinstance(metadata, Mapping):
         raise InvalidInputError(f"metadata must be a mapping, not {type(metadata).__name__}.", field="metadata")
     checked: dict[str, Any] = {}
-    for given, value in metadata.items():
-        key = _known_key(given) if type(given) is str else _key(given)
+    for raw_key, value in metadata.items():
+        key = _known_key(raw_key) if type(raw_key) is str else _key(raw_key)
         if value is None:
             raise InvalidInputError(f"The metadata key {key!r} is null; leave the key out instead.", field=key)
         kind = fields.get(key)

@@ -164,15 +164,15 @@ def _own(error: BaseException) -> Cause | None:
 
 def _behind(error: BaseException | None) -> Iterator[BaseException]:
     """Yield *error*, what it wraps and what caused it, the nearest first."""
-    seen = 0
-    while error is not None and seen < 16:
+    depth = 0
+    while error is not None and depth < 16:
         yield error
         source = getattr(error, "source", None)
         if isinstance(source, BaseException):
             error = source
         else:
             error = error.__cause__ or error.__context__  # httpcore raises `from None`, and the context has the reason
-        seen += 1
+        depth += 1
 
 
 _CONNECTING: Final = re.compile(r"failed to connect to all addresses|DNS resolution failed|[Nn]ame resolution")

@@ -34,11 +34,11 @@ class Installed:
 
 def installed() -> list[Installed]:
     """List the installed adapters without importing them."""
-    found = set()
+    adapters = set()
     for point in entry_points(group=PROJECT):
         name, version = _distribution(point)
-        found.add(Installed(point.name, name, version, point.value))
-    return sorted(found, key=lambda one: (one.adapter, one.distribution))
+        adapters.add(Installed(point.name, name, version, point.value))
+    return sorted(adapters, key=lambda one: (one.adapter, one.distribution))
 
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:

@@ -238,8 +238,8 @@ def selected_by(operation: Operation) -> Predicate | tuple[ChunkRef, ...]:
             return refs
         case Delete(refs=refs, document=document, where=where):
             selectors = [Eq("@document", document)] if document is not None else []
-            given = [one for one in (refs, *selectors, where) if one is not None]
-            return given[0] if len(given) == 1 else NEVER
+            criteria = [one for one in (refs, *selectors, where) if one is not None]
+            return criteria[0] if len(criteria) == 1 else NEVER
         case Search(where=where) | Count(where=where) | Facets(where=where) | Scan(where=where):
             return where
         case _:

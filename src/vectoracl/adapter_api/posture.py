@@ -123,24 +123,24 @@ def demand(posture: Posture, demanded: str | None, store: str, grades: Sequence[
         return posture
     lowering = ", ".join(sorted({f.rule.id for f in posture.findings if f.rule.lowers}))
     cure = f"fix {lowering}" if lowering else "choose a store or a setup that reaches it"
-    made = Finding(
+    finding = Finding(
         MINIMUM_GRADE,
         store,
         f"The store {store} reaches the grade {posture.grade}; minimum_grade requires {demanded}.",
         f"-- {cure[0].upper()}{cure[1:]}; or lower minimum_grade in the configuration.",
     )
-    return replace(posture, findings=(*posture.findings, made))
+    return replace(posture, findings=(*posture.findings, finding))
 
 
 def judged(posture: Posture, store: str, embedder: str | None) -> Posture:
     """Return *posture*, with a finding if the noted embedder differs from *embedder*, the configured one."""
     if embedder is None or posture.embedder in (None, embedder):
         return posture
-    found = Finding(
+    finding = Finding(
         EMBEDDER,
         store,
         f"the store holds vectors of {posture.embedder!r}, and the configured embedder is {embedder!r}",
         "configure the store's embedder, or embed into a new store: "
         "vectoracl copy --reembed --from OLD.toml --to NEW.toml",
     )
-    return replace(posture, findings=(*posture.findings, found))
+    return replace(posture, findings=(*posture.findings, finding))

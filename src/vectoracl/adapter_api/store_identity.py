@@ -40,10 +40,10 @@ def shared(one: frozenset[str], other: frozenset[str]) -> list[str]:
     These are texts that both have, and those of a replica if the other store holds the same data. Two originals of the
     same data are two stores: one was restored from the other and is independent now.
     """
-    found = {text for text in one & other if not text.endswith(_ORIGINAL)}
+    matches = {text for text in one & other if not text.endswith(_ORIGINAL)}
     for here, there in ((one, other), (other, one)):
-        found |= {replica(_data(text)) for text in here} & there
-    return sorted(found)
+        matches |= {replica(_data(text)) for text in here} & there
+    return sorted(matches)
 
 
 def _data(text: str) -> str:

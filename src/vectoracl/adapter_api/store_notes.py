@@ -24,24 +24,24 @@ def read(text: object) -> dict[str, Any]:
     for line in text.split("\n") if isinstance(text, str) else ():
         if line.startswith(_MARK):
             try:
-                found = orjson.loads(line.removeprefix(_MARK))
+                notes = orjson.loads(line.removeprefix(_MARK))
             except orjson.JSONDecodeError:
                 continue
-            if isinstance(found, dict):
-                return found
+            if isinstance(notes, dict):
+                return notes
     return {}
 
 
 def written(text: str | None, notes: Mapping[str, Any]) -> str:
     """Return *text* with the line of *notes*, which replaces an earlier one."""
-    kept = [line for line in (text or "").split("\n") if line and not line.startswith(_MARK)]
-    return "\n".join([*kept, _MARK + orjson.dumps(dict(notes), option=orjson.OPT_SORT_KEYS).decode()])
+    lines = [line for line in (text or "").split("\n") if line and not line.startswith(_MARK)]
+    return "\n".join([*lines, _MARK + orjson.dumps(dict(notes), option=orjson.OPT_SORT_KEYS).decode()])
 
 
 def embedder_of(notes: Mapping[str, Any]) -> str | None:
     """Return the identity of the embedder in *notes*, or None."""
-    found = notes.get(EMBEDDER)
-    return found if isinstance(found, str) and found else None
+    identity = notes.get(EMBEDDER)
+    return identity if isinstance(identity, str) and identity else None
 
 
 def learned(store: str, kept: str | None, wanted: str | None) -> str | None:

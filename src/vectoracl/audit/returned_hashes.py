@@ -58,6 +58,6 @@ class ReturnedIds:
 
     def of(self, hits: Iterable[Hit]) -> dict[str, Any]:
         """Return {"key", "hashes", "more"} of the distinct chunks of *hits*, in order, at most `MOST_IDS`."""
-        seen = dict.fromkeys((hit.tenant, hit.document, hit.id) for hit in hits)
-        hashes = [_hash(self._key, *one) for one, _ in zip(seen, range(MOST_IDS), strict=False)]
-        return {"key": self._id, "hashes": hashes, "more": len(seen) - len(hashes)}
+        chunks = dict.fromkeys((hit.tenant, hit.document, hit.id) for hit in hits)
+        hashes = [_hash(self._key, *one) for one, _ in zip(chunks, range(MOST_IDS), strict=False)]
+        return {"key": self._id, "hashes": hashes, "more": len(chunks) - len(hashes)}

@@ -85,14 +85,14 @@ def find(
     A file whose name ends in ".gz" is unpacked and read to its end. *keys* are the key of the configuration and
     earlier ones. Raises: ConfigError for a key that is too short; InvalidInputError.
     """
-    wanted = {key_id(key): {returned_hash(key, tenant, document, one): one for one in chunks} for key in keys}
-    found = Search()
+    hashes = {key_id(key): {returned_hash(key, tenant, document, one): one for one in chunks} for key in keys}
+    search = Search()
     pending: dict[str, Mapping[str, Any]] = {}
     for path, size in files:
         for line in _lines(path, size):
-            _take(line, wanted, pending, found)
-    found.without_outcome += len(pending)
-    return found
+            _take(line, hashes, pending, search)
+    search.without_outcome += len(pending)
+    return search
 
 
 def _take(
@@ -146,13 +146,13 @@ def _lines(path: Path, size: int) -> Iterator[bytes]:
     why = ""
     try:
         with _opened(path) as file:
-            left = size if path.suffix != ".gz" else None
-            while left is None or left > 0:
+            bytes_left = size if path.suffix != ".gz" else None
+            while bytes_left is None or bytes_left > 0:
                 line = file.readline(_LONGEST)
                 if not line:
                     return
-                if left is not None:
-                    left -= len(line)
+                if bytes_left is not None:
+                    bytes_left -= len(line)
                 if line.strip():
                     yield line
             return

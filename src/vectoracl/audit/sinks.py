@@ -140,15 +140,15 @@ class JsonlSink:
     def _open(self) -> None:
         """Open the file that the path names now, in place of the open one. Raises: OSError; the open one stays."""
         file, reader = open_private(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, regular=False), -1
-        found = os.fstat(file)
-        if stat.S_ISREG(found.st_mode):  # a pipe has no end that could be read
+        status = os.fstat(file)
+        if stat.S_ISREG(status.st_mode):  # a pipe has no end that could be read
             with contextlib.suppress(OSError):  # no permission to read: the end of the file is not checked
                 reader = open_private(self._path, os.O_RDONLY)
-            if reader >= 0 and not os.path.samestat(os.fstat(reader), found):
+            if reader >= 0 and not os.path.samestat(os.fstat(reader), status):
                 os.close(reader)
                 reader = -1
         before = (self._file, self._reader)
-        self._file, self._reader, self._stat, self._torn, self._end = file, reader, found, False, found.st_size
+        self._file, self._reader, self._stat, self._torn, self._end = file, reader, status, False, status.st_size
         for one in before:
             if one >= 0:
                 with contextlib.suppress(OSError):
@@ -306,15 +306,15 @@ class JsonlSink:
     def _is_named(self) -> bool:
         """Return whether the path names the open file. Raises: OSError if that cannot be determined."""
         try:
-            found = os.lstat(self._name)
+            status = os.lstat(self._name)
         except FileNotFoundError:
             return False
-        if not os.path.samestat(found, self._stat):
+        if not os.path.samestat(status, self._stat):
             return False
-        if found.st_size < self._end and stat.S_ISREG(found.st_mode):
+        if status.st_size < self._end and stat.S_ISREG(status.st_mode):
             text = "the audit file %s was truncated from %d to %d bytes; records are appended to it"
-            _log.error(text, self._path, self._end, found.st_size)
-        self._end = found.st_size
+            _log.error(text, self._path, self._end, status.st_size)
+        self._end = status.st_size
         return True
 
     def _ends_torn(self) -> bool:
@@ -355,12 +355,12 @@ def _lock(file: int, deadline: float | None) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX if deadline is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
-            left = deadline - time.monotonic() if deadline is not None else pause
+            time_left = deadline - time.monotonic() if deadline is not None else pause
         except OSError as error:
             if error.errno == errno.EBADF:
                 raise
             return False
-        if left <= 0:
+        if time_left <= 0:
             raise TimeoutError(errno.ETIMEDOUT, "another process holds its lock")
-        time.sleep(min(pause, left))
+        time.sleep(min(pause, time_left))
         pause = min(2 * pause, 0.05)

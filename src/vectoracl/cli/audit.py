@@ -82,12 +82,12 @@ def find_reads(
     files = sizes(_files(parsed, base, file))
     check_id(document, "document")
     chunks = [check_id(one, "chunk") for one in chunk or []] or _chunks_of(config, principal, document)
-    found = find(files, keys, principal.tenant, document, list(dict.fromkeys(chunks)))
+    search = find(files, keys, principal.tenant, document, list(dict.fromkeys(chunks)))
     if as_json:
-        print_json(_json(found, principal.tenant, document, chunks))
+        print_json(_json(search, principal.tenant, document, chunks))
     else:
-        _show(found, f"{plain(document)} of the tenant {plain(principal.tenant)}")
-    done(CLEAN if found.complete else FINDINGS)
+        _show(search, f"{plain(document)} of the tenant {plain(principal.tenant)}")
+    done(CLEAN if search.complete else FINDINGS)
 
 
 def _keys(config: Config, base: Path, older: list[Path]) -> list[str]:
@@ -117,14 +117,14 @@ def _chunks_of(config: Path, principal: Principal, document: str) -> list[str]:
     """Return the ids of the document's chunks in the store. Raises: InvalidInputError where there are none."""
     with opened_for(principal, config, None) as acl:
         hits = acl.scoped(principal).scan(F["@document"] == document, include=())
-        found = [hit.id for hit in hits if hit.tenant == principal.tenant]
-    if not found:
+        ids = [hit.id for hit in hits if hit.tenant == principal.tenant]
+    if not ids:
         raise InvalidInputError(
             f"{plain(principal.id)} of the tenant {plain(principal.tenant)} sees no document {plain(document)!r}, so "
             "its chunks are not known. Pass them with --chunk ID.",
             field="document",
         )
-    return found
+    return ids
 
 
 def _who(one: Read) -> tuple[dict[str, Any], str]:

@@ -147,26 +147,26 @@ def check(
     if dsn is not None:
         adapter = adapter or DEFAULT_ADAPTER
         hooks = load(adapter)
-        found: Mapping[str, Posture] | None = hooks.vectoracl_inspect(
+        postures: Mapping[str, Posture] | None = hooks.vectoracl_inspect(
             dsn=dsn, table=table, role=role, tenant_column=tenant_column
         )
-        if found is None:
+        if postures is None:
             raise RefusedError(f"The adapter {adapter!r} can only check configured stores.", field="dsn")
         rules = _rules(adapter)
     else:
-        found, rules = _configured(config_path(config, argument), store)
-    _print(found, rules, form)
+        postures, rules = _configured(config_path(config, argument), store)
+    _print(postures, rules, form)
     levels = list(Level)
     counted = {level.value for level in levels[: levels.index(fail_on) + 1]}
-    failed = any(finding.rule.severity in counted for posture in found.values() for finding in posture.findings)
+    failed = any(finding.rule.severity in counted for posture in postures.values() for finding in posture.findings)
     done(FINDINGS if failed else CLEAN)
 
 
 def _configured(config: Path, store: str | None) -> tuple[Mapping[str, Posture], list[Rule]]:
     with opened(config, store, contact=False) as acl:
-        found = acl.check() if store is None else {store: acl.check_store(store)}
-        names = {acl.config.stores[name].adapter for name in found}
-    return found, [rule for name in sorted(names) for rule in _rules(name)]
+        postures = acl.check() if store is None else {store: acl.check_store(store)}
+        names = {acl.config.stores[name].adapter for name in postures}
+    return postures, [rule for name in sorted(names) for rule in _rules(name)]
 
 
 def _rules(adapter: str) -> list[Rule]:

@@ -145,8 +145,8 @@ def program() -> str:
         return "vectoracl"
     if "UV_RUN_RECURSION_DEPTH" in os.environ:  # `uv run` puts the environment on the path for its child only
         return f"{_uv()} run vectoracl"
-    found = shutil.which("vectoracl")
-    return "vectoracl" if found and Path(found).resolve() == called.resolve() else shlex.quote(str(called))
+    path = shutil.which("vectoracl")
+    return "vectoracl" if path and Path(path).resolve() == called.resolve() else shlex.quote(str(called))
 
 
 def _uv() -> str:
@@ -174,10 +174,10 @@ def show_commands(console: Console, lines: Sequence[str]) -> None:
     """Print *lines* of a shell so that they can be copied; a long line continues after a backslash."""
     for line in lines:
         if len(line) + 2 > console.width:
-            left, found, right = line.rpartition(' "')
-            if not found:
+            left, separator, right = line.rpartition(' "')
+            if not separator:
                 left, _, right = line.rpartition(" ")
-            line = f"{left} \\\n      {found.strip()}{right}"
+            line = f"{left} \\\n      {separator.strip()}{right}"
         console.print(Text(f"  {line}"), soft_wrap=True)
 
 

@@ -105,7 +105,7 @@ def copy(
     reason = f"vectoracl copy, run by {person()} at the command line"
     path = target.with_name(target.name + ".copy") if checkpoint is None else checkpoint
     parts = [str(source.resolve()), str(target.resolve()), from_store or "", to_store or ""]
-    kept = Checkpoint(path, [*parts, "reembed"] if reembed else parts)
+    progress_file = Checkpoint(path, [*parts, "reembed"] if reembed else parts)
     with (
         opened(source, from_store, contact=False) as one,
         opened(target, to_store, contact=False) as other,
@@ -115,7 +115,7 @@ def copy(
             Side(one, from_store),
             Side(other, to_store),
             reason=reason,
-            checkpoint=kept,
+            checkpoint=progress_file,
             progress=steps.report,
             batch=batch,
             different_stores=different_stores,

@@ -53,10 +53,10 @@ def listed(
     It scans the tenant's chunks, without their texts.
     """
     principal = operator(who, "documents list")
-    found: dict[str, _Listed] = {}
+    documents: dict[str, _Listed] = {}
     with opened_for(principal, config, store) as acl, Steps(quiet=as_json) as steps:
         for place, hit in enumerate(acl.scoped(principal).scan(include=())):
-            one = found.setdefault(hit.document, _Listed())
+            one = documents.setdefault(hit.document, _Listed())
             one.chunks += 1
             one.written = max(one.written, hit.tag.time)
             if place % 500 == 0:
@@ -67,24 +67,24 @@ def listed(
                 "principal": who,
                 "documents": [
                     {"document": name, "chunks": one.chunks, "written": _moment(one.written)}
-                    for name, one in sorted(found.items())
+                    for name, one in sorted(documents.items())
                 ],
             }
         )
         return
     console = out()
-    if not found:
+    if not documents:
         console.print(Text(f"{plain(who)} sees no documents."))
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("document", overflow="fold")
     table.add_column("chunks", justify="right")
     table.add_column("written", no_wrap=True)
-    for name, one in sorted(found.items())[:_MOST]:
+    for name, one in sorted(documents.items())[:_MOST]:
         table.add_row(Text(plain(name), "bold"), f"{one.chunks:,}", _moment(one.written))
     console.print(table)
-    if len(found) > _MOST:
-        console.print(Text(f"… and {len(found) - _MOST:,} more documents (all of them with --json)", "dim"))
+    if len(documents) > _MOST:
+        console.print(Text(f"… and {len(documents) - _MOST:,} more documents (all of them with --json)", "dim"))
 
 
 def _moment(seconds: float) -> str:
@@ -108,10 +108,10 @@ def delete(
     Exit codes: 0 all were deleted, 2 not all; the message states whether some were.
     """
     principal = operator(who, "documents delete")
-    wanted = list(dict.fromkeys(check_id(one, "document") for one in names))
+    documents = list(dict.fromkeys(check_id(one, "document") for one in names))
     with opened_for(principal, config, store) as acl:
         handle = acl.scoped(principal)
-        absent = [one for one in wanted if not handle.page(F["@document"] == one, size=1, include=()).hits]
+        absent = [one for one in documents if not handle.page(F["@document"] == one, size=1, include=()).hits]
         if absent:
             raise InvalidInputError(
                 f"{plain(who)} sees no document {', '.join(repr(plain(one)) for one in absent)}, so nothing was "
@@ -119,19 +119,19 @@ def delete(
                 field="document",
             )
         if not confirmed(
-            f"Delete {counted(len(wanted), 'document')} of the tenant {principal.tenant}",
-            wanted,
+            f"Delete {counted(len(documents), 'document')} of the tenant {principal.tenant}",
+            documents,
             yes=yes,
             as_json=as_json,
         ):
             done(NOT_MEASURED)
         deleted: list[str] = []
         try:
-            for one in wanted:
+            for one in documents:
                 handle.delete(document=one)
                 deleted.append(one)
         except BaseException as error:  # Ctrl-C too
-            error.add_note(f"documents delete: {len(deleted):,} of {len(wanted):,} documents were deleted before.")
+            error.add_note(f"documents delete: {len(deleted):,} of {len(documents):,} documents were deleted before.")
             raise
     if as_json:
         print_json({"principal": who, "deleted": [plain(one) for one in deleted]})

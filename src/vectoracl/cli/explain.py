@@ -42,22 +42,22 @@ def explain(
     """
     principal = operator(who, "explain")
     with opened_for(principal, config, store) as acl:
-        found = acl.explain(principal, action, document=document)  # type: ignore[arg-type]  # explain() checks it
+        explanation = acl.explain(principal, action, document=document)  # type: ignore[arg-type]  # explain() checks it
     if as_json:
         print_json(
             {
                 "principal": who,
                 "action": action,
-                "permit": found.permit,
-                "reasons": list(found.reasons),
-                "policy": found.policy_version,
-                "scope": [{"partition": partition, "filter": where} for partition, where in found.grants],
-                "visible": found.visible,
-                "document": found.document,
-                "document_visible": found.document_visible,
-                "summary": found.summary(),
+                "permit": explanation.permit,
+                "reasons": list(explanation.reasons),
+                "policy": explanation.policy_version,
+                "scope": [{"partition": partition, "filter": where} for partition, where in explanation.grants],
+                "visible": explanation.visible,
+                "document": explanation.document,
+                "document_visible": explanation.document_visible,
+                "summary": explanation.summary(),
             }
         )
         return
-    out().print(Text.assemble((f"{plain(who)}, {action}: ", "bold"), plain(found.summary())))
-    out().print(Text(f"Policy: {plain(found.policy_version or 'without a version')}", "dim"))
+    out().print(Text.assemble((f"{plain(who)}, {action}: ", "bold"), plain(explanation.summary())))
+    out().print(Text(f"Policy: {plain(explanation.policy_version or 'without a version')}", "dim"))

@@ -123,22 +123,22 @@ def ingest(
         steps.step("opening the store", 0, None)
         with opened_for(principal, config, store) as acl:
             steps.step("opening the store", 1, 1)
-            given = _metadata(metadata or [], acl.config.stores[acl.store_of(principal.tenant)].metadata)
+            chunk_metadata = _metadata(metadata or [], acl.config.stores[acl.store_of(principal.tenant)].metadata)
             handle = acl.scoped(principal)
             marks = {file.name: _mark(file, source) for file in files}
             with alone(acl.identity_for_journal(acl.store_of(principal.tenant)), principal.tenant):
                 if not overwrite:
                     _check_origins(handle, marks, steps)
-                written, count, words = _write(handle, files, marks, given, size, skipped, steps)
+                written, count, words = _write(handle, files, marks, chunk_metadata, size, skipped, steps)
                 gone = _gone(handle, files, marks, under, source, skipped, many=prune_many) if prune else []
                 kept = acl.keeps(acl.store_of(principal.tenant))
                 steps.pause()
                 forgotten = _forget(handle, gone, yes=yes, as_json=as_json)
     failed = [one for one in skipped if isinstance(one, Failed)]
     if as_json:
-        left = [{"name": plain(one.name), "reason": one.reason} for one in skipped]
+        omissions = [{"name": plain(one.name), "reason": one.reason} for one in skipped]
         more = {"gone": [plain(one) for one in gone], "forgotten": [plain(one) for one in forgotten]} if prune else {}
-        print_json({"principal": who, "documents": written, "chunks": count, "skipped": left, **more})
+        print_json({"principal": who, "documents": written, "chunks": count, "skipped": omissions, **more})
     else:
         console = out()
         wrote = f"Wrote {counted(written, 'document')} in {counted(count, 'chunk')}"
@@ -186,7 +186,7 @@ def _same_file(left: str, right: str) -> bool:
 
 def _metadata(given: Sequence[str], declared: Mapping[str, str]) -> dict[str, Any]:
     """Parse `--metadata KEY=VALUE`, each value as its declared type. Raises: InvalidInputError."""
-    made: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for one in given:
         key, equals, text = one.partition("=")
         if not key or not equals:
@@ -196,12 +196,12 @@ def _metadata(given: Sequence[str], declared: Mapping[str, str]) -> dict[str, An
         kind = FieldType(declared[key]) if key in declared else None
         value = text if kind is None else typed(key, kind, _value(key, kind, text))
         if kind is not None and kind.is_list:
-            made.setdefault(key, []).append(value)
-        elif key in made:
+            metadata.setdefault(key, []).append(value)
+        elif key in metadata:
             raise InvalidInputError(f"--metadata has {key!r} twice, and it is not a list.", field=key)
         else:
-            made[key] = value
-    return made
+            metadata[key] = value
+    return metadata
 
 
 def _value(key: str, kind: FieldType, text: str) -> Any:
@@ -224,15 +224,15 @@ def _check_origins(handle: ScopedRetriever, marks: Mapping[str, str], steps: Ste
     """Refuse to write over documents that came from other files. Raises: RefusedError, with nothing written."""
     foreign = []
     for place, (name, mark) in enumerate(marks.items()):
-        found = handle.page(F["@document"] == name, size=1, include=("metadata",)).hits
-        if found and not _same_file(str((found[0].metadata or {}).get(MARK, "")), mark):
+        hits = handle.page(F["@document"] == name, size=1, include=("metadata",)).hits
+        if hits and not _same_file(str((hits[0].metadata or {}).get(MARK, "")), mark):
             foreign.append(name)
         steps.step("checking existing documents", place + 1, len(marks))
     if foreign:
-        shown = ", ".join(repr(plain(one)) for one in foreign[:_SHOWN])
+        names = ", ".join(repr(plain(one)) for one in foreign[:_SHOWN])
         more = f" and {len(foreign) - _SHOWN:,} more" if len(foreign) > _SHOWN else ""
         raise RefusedError(
-            f"There is already {shown}{more}, from another file or not written by `ingest`, so nothing was written. "
+            f"There is already {names}{more}, from another file or not written by `ingest`, so nothing was written. "
             "Pass --under NAME to store the new documents as NAME/…, or --overwrite to replace the existing ones. If "
             "the files are read from another folder each time, identify them with --source NAME.",
             field="paths",
@@ -258,8 +258,8 @@ def _write(
             if document is not None:
                 parts = document_chunks(document, size)
                 marked = {**given, MARK: marks[file.name]}
-                found = handle.replace(file.name, [replace(one, metadata=marked) for one in parts])
-                count += found.count or 0
+                result = handle.replace(file.name, [replace(one, metadata=marked) for one in parts])
+                count += result.count or 0
                 written += 1
                 words = words or _words(parts[0].text if parts else "")
         except BaseException as error:  # Ctrl-C too
@@ -274,8 +274,8 @@ def _write(
 
 def _words(text: str) -> str:
     """Return the first words of *text*, for an example of a search."""
-    found = ["".join(filter(str.isalnum, one)) for one in text.split()]
-    return " ".join([one for one in found if len(one) > 1][:4])[:60] or "…"
+    tokens = ["".join(filter(str.isalnum, one)) for one in text.split()]
+    return " ".join([one for one in tokens if len(one) > 1][:4])[:60] or "…"
 
 
 def _gone(

@@ -58,10 +58,12 @@ def tenants_list(
     is advised.
     """
     with operating(config_path(config, argument), store) as (_, operator):
-        found = operator.tenants()
+        tenants = operator.tenants()
     # A tenant whose id is no longer valid is neither served nor moved.
-    found = [replace(one, advice="", note=_FORMER) if shown_tenant(one.tenant) != one.tenant else one for one in found]
-    advised = [one for one in found if one.advice]
+    tenants = [
+        replace(one, advice="", note=_FORMER) if shown_tenant(one.tenant) != one.tenant else one for one in tenants
+    ]
+    advised = [one for one in tenants if one.advice]
     if as_json:
         rows = [
             {
@@ -73,11 +75,11 @@ def tenants_list(
                 "advice": one.advice,
                 "note": one.note,
             }
-            for one in found
+            for one in tenants
         ]
         print_json({"tenants": rows})
     else:
-        _show(found)
+        _show(tenants)
     done(FINDINGS if advised else CLEAN)
 
 
@@ -272,7 +274,7 @@ def remove(
     with their first write, a later write creates the tenant again, so revoke its principals first.
     """
     tenant, store = _meant(tenant, config, store)
-    shown = one_line(shown_tenant(tenant), 60)
+    label = one_line(shown_tenant(tenant), 60)
 
     def ask(acl: VectorACL, name: str) -> None:
         operator = acl.operator(name)
@@ -283,12 +285,12 @@ def remove(
         if yes:
             return
         if as_json:
-            raise unasked(f"Delete the tenant {shown}")
+            raise unasked(f"Delete the tenant {label}")
         if not interactive():
             err().print(Text("Nothing was done: pass --yes to remove a tenant without a question."), soft_wrap=True)
             done(NOT_MEASURED)
-        asked = f"Delete the tenant {shown} with all of its chunks from the store {one_line(name, 60)}?"
-        if not typer.confirm(asked, err=True):
+        question = f"Delete the tenant {label} with all of its chunks from the store {one_line(name, 60)}?"
+        if not typer.confirm(question, err=True):
             err().print("Nothing was done.")
             done(NOT_MEASURED)
 
@@ -296,7 +298,7 @@ def remove(
         lines = _remover(operator).remove(tenant)
         if not lines:
             raise RefusedError(
-                f"The store holds nothing of the tenant {shown}, so nothing was removed. "
+                f"The store holds nothing of the tenant {label}, so nothing was removed. "
                 "`vectoracl tenants list` lists the tenants.",
                 field="tenant",
             )

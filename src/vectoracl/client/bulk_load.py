@@ -86,20 +86,20 @@ def batches(stream: Iterable[Chunk], size: int, journal: Journal, report: LoadRe
         with report.interruptible(journal, sending=False):
             journal.passed()
     part: list[Chunk] = []
-    seen: set[tuple[str, str]] = set()
+    keys: set[tuple[str, str]] = set()
     for chunk in chunks:
         key = (chunk.document, chunk.id)
         # An id that is not a str is refused by the write; it may not be hashable here.
         known = isinstance(key[0], str) and isinstance(key[1], str)
-        if known and key in seen:
+        if known and key in keys:
             yield Part(part)
-            part, seen = [], set()
+            part, keys = [], set()
         part.append(chunk)
         if known:
-            seen.add(key)
+            keys.add(key)
         if len(part) >= size:
             yield Part(part)
-            part, seen = [], set()
+            part, keys = [], set()
     if part:
         yield Part(part)
 

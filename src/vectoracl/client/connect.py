@@ -179,8 +179,8 @@ class _Base:
                         f"The embedder's dimension is {self._embedder.dimension} and that of the store {name!r} is "
                         f"{can.dimension}. Configure the same dimension for both."
                     )
-                kept = partial(self._kept_embedder, name)
-                named = _OpenStore(Store(name, config.adapter, opened.adapter, fields, kept), opened, config)
+                embedder = partial(self._kept_embedder, name)
+                named = _OpenStore(Store(name, config.adapter, opened.adapter, fields, embedder), opened, config)
                 self._stores[name] = named
         return named
 
@@ -320,8 +320,8 @@ class VectorACL(_Base):
     def _posture(self, named: _OpenStore) -> Posture:
         with self._foreign(named.config.adapter):
             port: Port = self._port(named, "port")
-            found = run(named.store.adapter.posture(), {"store": port}, timeout=named.config.timeout)
-            return judged(found, named.store.name, self.embedder_identity)
+            posture = run(named.store.adapter.posture(), {"store": port}, timeout=named.config.timeout)
+            return judged(posture, named.store.name, self.embedder_identity)
 
     def open(self) -> Self:
         """Contact the default store and check its posture now.
@@ -556,8 +556,8 @@ class AsyncVectorACL(_Base):
         with self._foreign(named.config.adapter):
             # Created and stored in the thread: if the caller is cancelled, close() still finds the port.
             aport: Any = named.aport or await asyncio.to_thread(self._port, named, "aport")
-            found = await arun(named.store.adapter.posture(), {"store": aport}, timeout=named.config.timeout)
-            return judged(found, named.store.name, self.embedder_identity)
+            posture = await arun(named.store.adapter.posture(), {"store": aport}, timeout=named.config.timeout)
+            return judged(posture, named.store.name, self.embedder_identity)
 
     async def open(self) -> Self:
         """Contact the default store and check its posture now. Raises: StoreError, PostureError."""
@@ -777,10 +777,10 @@ def _open_policy(config: PolicyConfig, shared: tuple[str, ...], *, debug: bool =
         raise ConfigError(
             "policy.use is an import path, which runs code. If you trust it, set allow_import = true under [policy]."
         )
-    found = import_path(config.use, "policy.use")
-    if not isinstance(found, Policy) and callable(found):
+    policy = import_path(config.use, "policy.use")
+    if not isinstance(policy, Policy) and callable(policy):
         try:
-            found = found()
+            policy = policy()
         except VectorACLError:
             raise
         except Exception as error:  # noqa: BLE001 - raised again as a ConfigError
@@ -789,9 +789,9 @@ def _open_policy(config: PolicyConfig, shared: tuple[str, ...], *, debug: bool =
                 "cause."
             )
             raise ConfigError(text) from (error if debug else None)
-    if not isinstance(found, Policy):
+    if not isinstance(policy, Policy):
         raise ConfigError("policy.use must name a Policy (version and decide) or a callable that returns one.")
-    return found
+    return policy
 
 
 def _open_returned(config: AuditConfig, base: Path) -> ReturnedIds | None:

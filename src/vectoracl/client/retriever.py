@@ -380,16 +380,16 @@ class ScopedRetriever(ScopedBase):
                         journal.skipped(part.chunks)
                         report.skipped += len(part.chunks)
                         continue
-                left = pieces.of(part.chunks)
-                while left:
-                    piece, started = left.pop(0), time.monotonic()
+                queue = pieces.of(part.chunks)
+                while queue:
+                    piece, started = queue.pop(0), time.monotonic()
                     try:
                         with report.interruptible(journal):
                             self._run(self._upsert(piece, "load"))
                     except TooLargeError as error:
-                        left[:0] = pieces.smaller(piece, error)
+                        queue[:0] = pieces.smaller(piece, error)
                         continue
-                    left = pieces.wrote(piece, time.monotonic() - started, left)
+                    queue = pieces.wrote(piece, time.monotonic() - started, queue)
                     with report.interruptible(journal, sending=False):
                         report.wrote(piece)
                         journal.wrote(piece)
@@ -576,16 +576,16 @@ class AsyncScopedRetriever(ScopedBase):
                         journal.skipped(part.chunks)
                         report.skipped += len(part.chunks)
                         continue
-                left = pieces.of(part.chunks)
-                while left:
-                    piece, started = left.pop(0), time.monotonic()
+                queue = pieces.of(part.chunks)
+                while queue:
+                    piece, started = queue.pop(0), time.monotonic()
                     try:
                         with report.interruptible(journal):
                             await self._arun(self._upsert(piece, "load"))
                     except TooLargeError as error:
-                        left[:0] = pieces.smaller(piece, error)
+                        queue[:0] = pieces.smaller(piece, error)
                         continue
-                    left = pieces.wrote(piece, time.monotonic() - started, left)
+                    queue = pieces.wrote(piece, time.monotonic() - started, queue)
                     with report.interruptible(journal, sending=False):
                         report.wrote(piece)
                         journal.wrote(piece)

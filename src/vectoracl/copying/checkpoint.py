@@ -45,10 +45,10 @@ class Checkpoint:
         self._content = hashlib.blake2b(
             digest_size=16
         )  # digest of the content that the file must still have when it is locked
-        found = self._bytes()
-        self.exists = found is not None
-        if found is not None:
-            self._read(found)
+        content = self._bytes()
+        self.exists = content is not None
+        if content is not None:
+            self._read(content)
 
     @without_context
     def _read(self, found: bytes) -> None:
@@ -103,8 +103,8 @@ class Checkpoint:
                 field="checkpoint",
             )
         try:
-            found = self._bytes() or b""
-            if hashlib.blake2b(found, digest_size=16).digest() != self._content.digest():
+            content = self._bytes() or b""
+            if hashlib.blake2b(content, digest_size=16).digest() != self._content.digest():
                 raise RefusedError(
                     f"Another copy changed the checkpoint {self.path} after this one was planned. Run the same command "
                     "again.",

@@ -162,7 +162,7 @@ class Copy:
             self._refuse_look_alikes(chosen, sizes)
         notes: dict[str, None] = {}
         moves: list[Move] = []
-        taken: list[str] = []
+        conflicts: list[str] = []
         for tenant in chosen:
             notes.update(dict.fromkeys(self._refuse_one_store(tenant)))
             source = self._operated(self._source, self._source.store_of(tenant), source=True)
@@ -174,7 +174,7 @@ class Copy:
                 if overwrite:
                     move = replace(move, state="overwrite")
                 else:
-                    taken.append(tenant)
+                    conflicts.append(tenant)
             moves.append(move)
         empty = [move.tenant for move in moves if move.rows == 0 and tenants is not None]
         if empty:
@@ -183,8 +183,8 @@ class Copy:
                 "them if the store can.",
                 field="tenant",
             )
-        if taken:
-            listed = _listed(taken)
+        if conflicts:
+            listed = _listed(conflicts)
             raise RefusedError(
                 f"The target holds other rows of {listed}. Copy into an empty store, omit these tenants, or replace "
                 "their rows with --tenant ID --overwrite. To continue a copy that was begun, pass its checkpoint "
@@ -229,10 +229,10 @@ class Copy:
     def _refuse_look_alikes(self, chosen: Sequence[str], sizes: dict[str, int]) -> None:
         groups = look_alikes({*chosen, *sizes})
         if groups:
-            shown = "; ".join(" and ".join(ascii(one) for one in group) for group in groups[:_SHOWN])
+            names = "; ".join(" and ".join(ascii(one) for one in group) for group in groups[:_SHOWN])
             more = f" and {len(groups) - _SHOWN:,} more groups" if len(groups) > _SHOWN else ""
             raise RefusedError(
-                f"Tenant ids that look alike: {shown}{more}. Nothing was copied. If they are different tenants, name "
+                f"Tenant ids that look alike: {names}{more}. Nothing was copied. If they are different tenants, name "
                 "each of them: --tenant ID --tenant ID.",
                 field="tenant",
             )
@@ -252,29 +252,29 @@ class Copy:
                 field="to",
             )
         mine, theirs = (self._identity(acl, name) for acl, name in names)
-        found = ", ".join(map(ascii, shared(mine, theirs)))
-        if found and not self._different:
+        evidence = ", ".join(map(ascii, shared(mine, theirs)))
+        if evidence and not self._different:
             raise RefusedError(
-                f"--from and --to are the same store for {tenant!a} under different settings: both reach {found}. "
+                f"--from and --to are the same store for {tenant!a} under different settings: both reach {evidence}. "
                 "Nothing was copied, and nothing has to be. If you know that they are two stores, pass "
                 "--different-stores, which is recorded.",
                 field="to",
             )
-        if found:
-            yield f"not refused because of --different-stores: {one_name!r} and {other_name!r} both reach {found}"
+        if evidence:
+            yield f"not refused because of --different-stores: {one_name!r} and {other_name!r} both reach {evidence}"
 
     def _identity(self, acl: VectorACL, store: str) -> frozenset[str]:
-        found = self._found.get((id(acl), store))
-        if found is None:
-            found = self._found[id(acl), store] = acl.store_identity(store)
-        return found
+        identity = self._found.get((id(acl), store))
+        if identity is None:
+            identity = self._found[id(acl), store] = acl.store_identity(store)
+        return identity
 
     def _operated(self, side: Side, name: str, *, source: bool) -> Operated:
-        found = self._opened.get((source, name))
-        if found is None:
-            found = hazmat.operate(side.acl, store=name, reason=self._reason)
-            self._opened[source, name] = found
-        return found
+        handle = self._opened.get((source, name))
+        if handle is None:
+            handle = hazmat.operate(side.acl, store=name, reason=self._reason)
+            self._opened[source, name] = handle
+        return handle
 
     def _check(self, source: Operated, target: Operated) -> Iterator[str]:
         """Refuse stores between which a copy would not be exact; yield notes on other differences."""
@@ -391,11 +391,11 @@ class Copy:
                 before = self._copy(move, before, total)
             else:
                 before += move.rows or 0
-        seen = 0
+        row_count = 0
         for move in plan.moves:
             with self._telling(move.tenant):
-                comparison = self._settled(move, seen, total)
-            seen += comparison.source_rows
+                comparison = self._settled(move, row_count, total)
+            row_count += comparison.source_rows
             self.report.tenants.append(comparison)
             if comparison.same and move.state != "there":
                 self._checkpoint.note(move.tenant, comparison.source_rows, None, "verified")
@@ -539,6 +539,6 @@ def _kind(kind: object) -> str:
 
 
 def _listed(tenants: Sequence[str]) -> str:
-    shown = ", ".join(ascii(one) for one in tenants[:_SHOWN])
+    ids = ", ".join(ascii(one) for one in tenants[:_SHOWN])
     more = f" and {len(tenants) - _SHOWN:,} more" if len(tenants) > _SHOWN else ""
-    return f"{'the tenant' if len(tenants) == 1 else f'{len(tenants):,} tenants:'} {shown}{more}"
+    return f"{'the tenant' if len(tenants) == 1 else f'{len(tenants):,} tenants:'} {ids}{more}"

@@ -47,10 +47,10 @@ def check_include(include: object) -> Include:
             field="include",
         )
     named = list(include)
-    wanted = frozenset(one for one in _INCLUDABLE if one in named)
+    parts = frozenset(one for one in _INCLUDABLE if one in named)
     if not all(isinstance(one, str) and plain(one) in _INCLUDABLE for one in named):
         raise InvalidInputError(f"include may only hold {', '.join(sorted(_INCLUDABLE))}.", field="include")
-    return wanted
+    return parts
 
 
 def integer(value: object, name: str, low: int, high: int) -> int:

@@ -24,10 +24,10 @@ AnyFlow = Generator[Any, Any, R]
 def _left(deadline: float | None) -> float | None:
     if deadline is None:
         return None
-    left = deadline - time.monotonic()
-    if left <= 0:
+    time_left = deadline - time.monotonic()
+    if time_left <= 0:
         raise StoreError("The time limit was reached before the request was sent.", code="timeout", sent="no")
-    return left
+    return time_left
 
 
 def _later(deadline: float | None, started: float) -> float | None:
@@ -272,16 +272,16 @@ def side_by_side(flows: Sequence[Flow[R]]) -> Flow[list[R]]:
                 else:
                     flat.append(step)
             replies = yield tuple(flat)
-            taken = 0
+            offset = 0
             for index, step in batch:
                 if isinstance(step, tuple):
-                    advance(index, tuple(replies[taken : taken + len(step)]), None)
-                    taken += len(step)
+                    advance(index, tuple(replies[offset : offset + len(step)]), None)
+                    offset += len(step)
                 else:
-                    reply = replies[taken]
+                    reply = replies[offset]
                     failed = isinstance(reply, Exception)
                     advance(index, None if failed else reply, reply if failed else None)
-                    taken += 1
+                    offset += 1
     finally:
         for flow in flows:
             close_flow(flow)

@@ -17,18 +17,18 @@ def embedded(kind: type[EmbedQueries | EmbedDocuments], texts: Sequence[str], st
 
     Raises: RefusedError if another embedder is noted in *store*; StoreError. Nothing was sent to the store then.
     """
-    made: list[Vector] = []
+    vectors: list[Vector] = []
     for start in range(0, len(texts), BATCH):
         late = False
         try:
-            made.extend((yield from kind(tuple(texts[start : start + BATCH]), store.name, store.embedder())))
+            vectors.extend((yield from kind(tuple(texts[start : start + BATCH]), store.name, store.embedder())))
         except StoreError as error:
             if error.code != "timeout":
                 raise
             late = True
         if late:  # after the block, so that the port's error does not become the context
-            raise _out_of_time(len(made), len(texts))
-    return made
+            raise _out_of_time(len(vectors), len(texts))
+    return vectors
 
 
 def _out_of_time(made: int, wanted: int) -> StoreError:

@@ -74,12 +74,14 @@ def explain_flow(
     plan = yield from pipeline.explained(caller, action, store)
     decision = plan.decision
     grants = tuple((leg.partition, leg.predicate.to_dict()) for leg in plan.legs)
-    visible = found = None
+    visible = document_count = None
     if decision.permit and action in READ:
         # The numbers stay unknown if the principal may search but not count, or if the store cannot count.
         with contextlib.suppress(DeniedError, UnsupportedPredicateError):
             visible = yield from reads.count(pipeline, store, caller, ALWAYS)
             if document is not None:
                 where = check_scope_predicate(F["@document"] == document, store.fields)
-                found = yield from reads.count(pipeline, store, caller, where)
-    return Explanation(decision.permit, decision.reasons, decision.policy_version, grants, visible, document, found)
+                document_count = yield from reads.count(pipeline, store, caller, where)
+    return Explanation(
+        decision.permit, decision.reasons, decision.policy_version, grants, visible, document, document_count
+    )

@@ -38,8 +38,8 @@ def facets(
             operation = Facets(leg.partition, leg.predicate, where, field)
             return retried(lambda: confined(ask(operation), leg.partition))
 
-        found = yield from side_by_side([leg_flow(leg) for leg in plan.legs])
-        for one in found:
+        leg_facets = yield from side_by_side([leg_flow(leg) for leg in plan.legs])
+        for one in leg_facets:
             if len(one) > MAX_FACETS:
                 raise StoreError(
                     f"The field {field!r} has more than {MAX_FACETS:,} values among the matching chunks, and a part of "
@@ -48,7 +48,7 @@ def facets(
                     adapter=store.adapter_name,
                     sent="no",
                 )
-        return summed((facet for one in found for facet in one), kind, store.adapter_name)[:limit]
+        return summed((facet for one in leg_facets for facet in one), kind, store.adapter_name)[:limit]
 
     return (yield from pipeline.run(caller, OPERATIONS[Facets].action, store, body, empty=lambda _: [], size=len))
 
@@ -59,8 +59,8 @@ def summed(found: Iterable[Facet], kind: FieldType, adapter: str) -> list[Facet]
     Raises: StoreError with the code "malformed" for a value that is not of the type *kind*, and for an invalid count.
     """
     counts: dict[str | int | float | bool, int] = {}
-    for given, number in found:
-        value, count = native(given), counted(number, adapter)
+    for raw_value, number in found:
+        value, count = native(raw_value), counted(number, adapter)
         if not _is_value(kind, value) or count < 1:
             raise StoreError(
                 f"The adapter {adapter!r} counted a value that the field cannot have. This is a fault of the adapter: "
@@ -71,8 +71,8 @@ def summed(found: Iterable[Facet], kind: FieldType, adapter: str) -> list[Facet]
             )
         one = one_value(value)  # type: ignore[arg-type]  # checked: a value of the field's type
         counts[one] = counts.get(one, 0) + count
-    made = [Facet(value, count) for value, count in counts.items()]
-    return sorted(made, key=lambda facet: (-facet.count, facet.value))
+    totals = [Facet(value, count) for value, count in counts.items()]
+    return sorted(totals, key=lambda facet: (-facet.count, facet.value))
 
 
 def _is_value(kind: FieldType, value: object) -> bool:

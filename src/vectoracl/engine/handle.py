@@ -84,8 +84,8 @@ class ScopedBase:
         """
         store = self._open()
         checked = arguments.check_where(store, check_predicate(where))
-        kept = self._caller.actions if actions is None else self._caller.actions & check_actions(actions)
-        caller = Caller(self._caller.principal, kept, conjunction((self._caller.narrow, checked)))
+        remaining_actions = self._caller.actions if actions is None else self._caller.actions & check_actions(actions)
+        caller = Caller(self._caller.principal, remaining_actions, conjunction((self._caller.narrow, checked)))
         return type(self)(self._pipeline, self._store, self._driver, caller, Lifetime(self._life.open))
 
     def with_driver(self, driver: Any, sink: Sink | None = None) -> Self:
@@ -120,8 +120,8 @@ class ScopedBase:
         store = self._open()
         kind = arguments.check_facet(store, field)
         checked = arguments.check_where(store, where)
-        kept = arguments.integer(limit, "limit", 1, MAX_FACETS)
-        return store, facets.facets(self._pipeline, store, self._caller, field, kind, checked, kept)
+        maximum = arguments.integer(limit, "limit", 1, MAX_FACETS)
+        return store, facets.facets(self._pipeline, store, self._caller, field, kind, checked, maximum)
 
     def _page(self, where: object, size: int, after: str | None, include: object) -> tuple[Store, Flow[Page]]:
         store = self._open()
@@ -143,13 +143,13 @@ class ScopedBase:
 
     def _where(self) -> Any:
         """Return the driver's method that identifies a store. Raises: InvalidInputError if it has none."""
-        found = getattr(self._driver, "identity_for_journal", None)
-        if found is None:
+        method = getattr(self._driver, "identity_for_journal", None)
+        if method is None:
             raise InvalidInputError(
                 "load() inside your own transaction cannot keep a journal: its chunks may be rolled back. Omit resume.",
                 field="resume",
             )
-        return found
+        return method
 
     def _embedder(self) -> str | None:
         return getattr(self._driver, "embedder_identity", None)
@@ -162,8 +162,8 @@ class ScopedBase:
             for start in range(0, len(chunks), _LOOKED_AT):
                 _, prepared = self._prepared(chunks[start : start + _LOOKED_AT])
                 refs = tuple(ChunkRef(one.chunk.id, one.chunk.document) for one in prepared)
-                given = any(one.vector is not None for one in prepared)
-                include: Include = arguments.INCLUDE | {"vector"} if given else arguments.INCLUDE
+                has_vectors = any(one.vector is not None for one in prepared)
+                include: Include = arguments.INCLUDE | {"vector"} if has_vectors else arguments.INCLUDE
                 try:
                     hits = yield from reads.fetch(self._pipeline, store, self._caller, refs, include)
                 except (DeniedError, UnsupportedPredicateError):

@@ -118,20 +118,20 @@ class Journal:
         assert self._path is not None
         # Before the first chunk is written: without a journal no later call could skip it.
         try:
-            kept = read_private(self._path)
+            content = read_private(self._path)
             try_replacing(self._path)
         except OSError as error:
             raise self._unfit(error) from None
-        if kept is None:
+        if content is None:
             return
         try:
-            head, *lines = [orjson.loads(line) for line in kept.split(b"\n")[:-1]]  # the last one may be cut off
+            head, *lines = [orjson.loads(line) for line in content.split(b"\n")[:-1]]  # the last one may be cut off
             if head["load"] != _FORMAT:
                 raise ValueError("another format")
             tenant, places = head["tenant"], set(head["places"])
             self._rest = [_entry(line) for line in lines]
         except (ValueError, KeyError, TypeError):
-            older = b'"written"' in kept[:200] and b'"digest"' in kept
+            older = b'"written"' in content[:200] and b'"digest"' in content
             what = "is from an older version, without digests of the content" if older else "is not a load's journal"
             raise InvalidInputError(
                 f"{self._path} {what}. Remove it to start from the beginning: chunks that exist are written again, "
@@ -161,11 +161,11 @@ class Journal:
 
     def compare(self, entry: Entry, chunks: Sequence[Chunk]) -> bool:
         """Return whether *chunks* have the content of *entry*. Raises: InvalidInputError if their ids differ."""
-        found = self._entry_of(chunks)
-        if (found.chunks, found.ids) != (entry.chunks, entry.ids):
+        stream_entry = self._entry_of(chunks)
+        if (stream_entry.chunks, stream_entry.ids) != (entry.chunks, entry.ids):
             first = self._count + 1
             raise self._foreign(f"its chunks {first:,} to {first + entry.chunks - 1:,} are not those of this stream")
-        return found.content == entry.content
+        return stream_entry.content == entry.content
 
     def _entry_of(self, chunks: Sequence[Chunk]) -> Entry:
         ids = hashlib.blake2b(digest_size=16)

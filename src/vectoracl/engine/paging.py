@@ -75,8 +75,8 @@ def page(
         while place < len(plan.legs):
             leg = plan.legs[place]
             position = None if version is None else version.last
-            wanted = size - len(hits)
-            operation = Scan(leg.partition, leg.predicate, where, wanted, position, included(leg, include))
+            room = size - len(hits)
+            operation = Scan(leg.partition, leg.predicate, where, room, position, included(leg, include))
             rows = yield from locked(leg, store, decision_id, lambda one=operation: store.adapter.scan(one))  # type: ignore[misc]
             if version is not None and not (yield from _lives(store, leg, version, rows, decision_id)):
                 version.times = []
@@ -125,8 +125,8 @@ def _lives(store: Store, leg: Leg, version: _Version, rows: Rows, decision_id: s
     none: Include = included(leg, frozenset())
     if "fetch" in can.operations:
         fetch = Fetch(leg.partition, leg.predicate, (ChunkRef(last.chunk, last.document),), none, 1)
-        found = yield from locked(leg, store, decision_id, lambda: store.adapter.fetch(fetch))
-        if seen(found.hits):
+        result = yield from locked(leg, store, decision_id, lambda: store.adapter.fetch(fetch))
+        if seen(result.hits):
             return True
     if not can.predicates >= {And, Eq, In}:
         return False
@@ -134,8 +134,8 @@ def _lives(store: Store, leg: Leg, version: _Version, rows: Rows, decision_id: s
     when = Eq("@time", version.times[0]) if len(version.times) == 1 else In("@time", tuple(version.times))
     own = And((Eq("@document", last.document), Eq("@generation", last.generation), when))
     scan = Scan(leg.partition, leg.predicate, own, 1, None, none)
-    found = yield from locked(leg, store, decision_id, lambda: store.adapter.scan(scan))
-    return seen(found.hits)
+    result = yield from locked(leg, store, decision_id, lambda: store.adapter.scan(scan))
+    return seen(result.hits)
 
 
 def _key(hit: Hit) -> Position:

@@ -173,10 +173,10 @@ class Pipeline:
         """
         tick = self.monotonic()
         try:
-            told = float(self.clock())
+            wall_time = float(self.clock())
         except Exception:  # noqa: BLE001 - without a clock nothing is known to be valid
             return math.inf, tick
-        return (told if math.isfinite(told) else math.inf), tick
+        return (wall_time if math.isfinite(wall_time) else math.inf), tick
 
     def plan(self, caller: Caller, action: Action, store: Store) -> Flow[Plan]:
         """Decide *action* for *caller*, from the cache where the decision still holds.
@@ -184,11 +184,11 @@ class Pipeline:
         An exception of the policy becomes a denial. A scope without a form on this store (it spans two stores, or
         names a field that is not declared) becomes a plan with a refusal, so that it is recorded too.
         """
-        asked = self.now()
+        start = self.now()
         principal = caller.principal
         if action not in caller.actions:
             return self._compile(Decision.deny("the handle does not have this action", "handle"), caller, action, store)
-        if principal.expired(asked[0]):
+        if principal.expired(start[0]):
             return self._compile(Decision.deny("the principal has expired", "expiry"), caller, action, store)
         key = (caller, action, store.name)
         try:
@@ -198,9 +198,13 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - whatever breaks in a policy is a denial
             _raise_timeout(error)
             return self._failed(error, "unknown", caller, action, store)
-        kept = self._plans.get(key) if version is not None else None
-        if kept is not None and kept.decision.policy_version == version and self._holds(kept, kept.asked, asked):
-            return kept
+        cached_plan = self._plans.get(key) if version is not None else None
+        if (
+            cached_plan is not None
+            and cached_plan.decision.policy_version == version
+            and self._holds(cached_plan, cached_plan.asked, start)
+        ):
+            return cached_plan
         try:
             decision = yield from Decide(principal, action)
             if not _whole(decision, version):
@@ -208,13 +212,13 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - whatever breaks in a policy is a denial
             _raise_timeout(error)
             return self._failed(error, version, caller, action, store)
-        made = self.now()
-        if principal.expired(made[0]):  # while the policy was deciding
+        end = self.now()
+        if principal.expired(end[0]):  # while the policy was deciding
             return self._compile(Decision.deny("the principal has expired", "expiry"), caller, action, store)
-        if decision.valid_until is not None and made[0] >= decision.valid_until:
+        if decision.valid_until is not None and end[0] >= decision.valid_until:
             ended = Decision.deny("the policy's decision was no longer valid", decision.policy_version)
             return self._compile(ended, caller, action, store)
-        plan = replace(self._compile(decision, caller, action, store), asked=asked, made=made)
+        plan = replace(self._compile(decision, caller, action, store), asked=start, made=end)
         if plan.refusal is not None or version is None:
             return plan  # not cached: an error instance that is raised belongs to one call
         with self._lock:
@@ -477,10 +481,10 @@ class Pipeline:
         ids: Mapping[str, Any] | None = None,
     ) -> None:
         spent = (time.perf_counter_ns() - started) // 1000 / 1000
-        made: dict[str, Any] = {"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent}
+        record: dict[str, Any] = {"decision": decision_id, "outcome": outcome, "returned": returned, "ms": spent}
         if ids is not None:
-            made["ids"] = ids
-        self.note(made)
+            record["ids"] = ids
+        self.note(record)
 
     def note(self, outcome: Mapping[str, Any]) -> None:
         """Pass the outcome of a decision to the sink; never raises."""
@@ -506,9 +510,9 @@ class Pipeline:
 
     def noting(self, sink: Sink) -> Pipeline:
         """Return the same pipeline, with the same cache, which notes outcomes in *sink*."""
-        made = copy.copy(self)
-        made.sink = sink
-        return made
+        pipeline = copy.copy(self)
+        pipeline.sink = sink
+        return pipeline
 
 
 def _digest(granted: Iterable[tuple[str, Predicate]]) -> str:
@@ -598,8 +602,8 @@ def retried(make: Callable[[], Flow[T]], *, write: bool = False, attempts: int =
             doubtful = doubtful or error.sent == "unknown"
             if doubtful:
                 error.sent = "unknown"
-            asked = error.retry_after or 0.0
-            if not error.retryable or attempt == attempts - 1 or (write and doubtful) or asked > LONGEST_PAUSE:
+            minimum = error.retry_after or 0.0
+            if not error.retryable or attempt == attempts - 1 or (write and doubtful) or minimum > LONGEST_PAUSE:
                 raise
-            pause = max(base * 2**attempt, asked)
+            pause = max(base * 2**attempt, minimum)
     raise AssertionError("unreachable")

@@ -64,16 +64,16 @@ def included(leg: Leg, include: Include) -> Include:
 
 def locked(leg: Leg, store: Store, decision_id: str, flow: Callable[[], Flow[Found | Rows]]) -> Flow[Any]:
     """Run an adapter's flow: confined to its leg's partition, retried, and verified by the second lock."""
-    found = yield from retried(lambda: confined(flow(), leg.partition))
+    result = yield from retried(lambda: confined(flow(), leg.partition))
     verify(
-        found.hits,
+        result.hits,
         leg.partition,
         leg.test,
         needs_metadata=leg.needs_metadata,
         adapter=store.adapter_name,
         decision_id=decision_id,
     )
-    return found
+    return result
 
 
 def stripped(hits: list[Hit], include: Include) -> list[Hit]:
@@ -106,8 +106,8 @@ def _best(hits: list[Hit], ask: SearchArguments) -> list[Hit]:
     groups: dict[tuple[str, str], list[Hit]] = {}
     for hit in hits:
         groups.setdefault((hit.tenant, hit.document), []).append(hit)
-    kept = {id(hit) for group in list(groups.values())[: ask.k] for hit in group[: ask.per_group]}
-    return [hit for hit in hits if id(hit) in kept]
+    identities = {id(hit) for group in list(groups.values())[: ask.k] for hit in group[: ask.per_group]}
+    return [hit for hit in hits if id(hit) in identities]
 
 
 def _search_legs(
@@ -115,36 +115,36 @@ def _search_legs(
 ) -> Flow[Result]:
     """Search all partitions concurrently; *drop* is the chunk that a Like query resolved to."""
     most = store.capabilities.max_k
-    wanted = ask
+    request = ask
     if drop is not None:  # one more of everything, in place of the chunk that is left out
-        wanted = ask._replace(k=min(ask.k + 1, most), per_group=min(ask.per_group + 1, most))
+        request = ask._replace(k=min(ask.k + 1, most), per_group=min(ask.per_group + 1, most))
 
     def leg_flow(leg: Leg) -> Flow[Any]:
         operation = Search(
             leg.partition,
             leg.predicate,
-            wanted.where,
+            request.where,
             query,
-            wanted.k,
-            included(leg, wanted.include),
-            wanted.min_score,
-            wanted.group_by,
-            wanted.per_group,
-            wanted.exact,
-            wanted.tuning,
+            request.k,
+            included(leg, request.include),
+            request.min_score,
+            request.group_by,
+            request.per_group,
+            request.exact,
+            request.tuning,
         )
         return locked(leg, store, decision_id, lambda: store.adapter.search(operation))
 
     if len(plan.legs) == 1:
-        found: Found = yield from leg_flow(plan.legs[0])
+        result: Found = yield from leg_flow(plan.legs[0])
     else:
-        found = merge((yield from side_by_side([leg_flow(leg) for leg in plan.legs])), wanted)
-    hits = stripped(found.hits, ask.include)
+        result = merge((yield from side_by_side([leg_flow(leg) for leg in plan.legs])), request)
+    hits = stripped(result.hits, ask.include)
     if drop is not None:
         same = (drop.tenant, drop.document, drop.id)
         hits = [hit for hit in hits if (hit.tenant, hit.document, hit.id) != same]
         hits = _best(hits, ask)
-    return Result(hits, complete=found.complete, shortfall=found.shortfall, decision_id=decision_id)
+    return Result(hits, complete=result.complete, shortfall=result.shortfall, decision_id=decision_id)
 
 
 def _resolve_like(store: Store, plan: Plan, like: Like, decision_id: str) -> Flow[Hit | None]:
@@ -161,8 +161,8 @@ def _resolve_like(store: Store, plan: Plan, like: Like, decision_id: str) -> Flo
         )
         for leg in plan.legs
     ]
-    found = yield from side_by_side(flows)
-    hits = [hit for one in found for hit in one.hits]
+    results = yield from side_by_side(flows)
+    hits = [hit for one in results for hit in one.hits]
     if len(hits) > 1:
         raise InvalidInputError("Several documents have a chunk of this id; pass Like(id, document).", field="query")
     return hits[0] if hits else None
@@ -230,8 +230,8 @@ def _search_each(
         _mergeable(store, plan, one)
     can = store.capabilities
     texts = [_text_of(one) for one in queries]
-    wanted = tuple(text for text in texts if text is not None)
-    vectors = iter((yield from embedded(EmbedQueries, wanted, store)))
+    batch = tuple(text for text in texts if text is not None)
+    vectors = iter((yield from embedded(EmbedQueries, batch, store)))
     flows: list[Flow[Result]] = []
     for one, text in zip(queries, texts, strict=True):
         vector = None
@@ -290,8 +290,8 @@ def fetch(
             )
             for leg in plan.legs
         ]
-        found = yield from side_by_side(flows)
-        if sum(len(one.hits) for one in found) > MAX_FETCHED:
+        results = yield from side_by_side(flows)
+        if sum(len(one.hits) for one in results) > MAX_FETCHED:
             raise InvalidInputError(
                 f"The ids match more than {MAX_FETCHED:,} chunks: a chunk id alone names the chunk in every document. "
                 "Pass (document, chunk id) pairs, or use page() with a filter.",
@@ -303,7 +303,7 @@ def fetch(
             known = [rank[ref] for ref in (ChunkRef(hit.id), ChunkRef(hit.id, hit.document)) if ref in rank]
             return (min(known, default=len(rank)), hit.tenant, hit.document)
 
-        return stripped(sorted((hit for one in found for hit in one.hits), key=place), include)
+        return stripped(sorted((hit for one in results for hit in one.hits), key=place), include)
 
     def hits(found: list[Hit]) -> list[Hit]:
         return found
@@ -319,8 +319,8 @@ def count(pipeline: Pipeline, store: Store, caller: Caller, where: Predicate) ->
     def body(plan: Plan, _decision_id: str) -> Flow[int]:
         def leg_flow(leg: Leg) -> Flow[int]:
             operation = Count(leg.partition, leg.predicate, where)
-            found = yield from retried(lambda: confined(store.adapter.count(operation), leg.partition))
-            return counted(found, store.adapter_name)
+            number = yield from retried(lambda: confined(store.adapter.count(operation), leg.partition))
+            return counted(number, store.adapter_name)
 
         return sum((yield from side_by_side([leg_flow(leg) for leg in plan.legs])))
 

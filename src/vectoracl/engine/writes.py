@@ -39,11 +39,13 @@ def _vectors(store: Store, prepared: Sequence[ValidatedChunk]) -> Flow[list[Vect
     texts = tuple(one.chunk.text for one in prepared if one.vector is None)
     if not texts:
         return [one.vector for one in prepared]
-    made = iter((yield from embedded(EmbedDocuments, texts, store)))
+    vectors = iter((yield from embedded(EmbedDocuments, texts, store)))
     can = store.capabilities
     nonzero = can.metric == "cosine"
     return [
-        check_vector(next(made), can.dimension, nonzero=nonzero, name="embedding") if one.vector is None else one.vector
+        check_vector(next(vectors), can.dimension, nonzero=nonzero, name="embedding")
+        if one.vector is None
+        else one.vector
         for one in prepared
     ]
 

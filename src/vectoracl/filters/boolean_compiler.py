@@ -34,20 +34,20 @@ class BooleanCompiler(Generic[C]):
         parts = list(parts)
         if any(one is NO_ROWS for one in parts):
             return NO_ROWS
-        kept = [one for one in parts if not isinstance(one, bool)]
-        if not kept:
+        operands = [one for one in parts if not isinstance(one, bool)]
+        if not operands:
             return ALL_ROWS
-        return kept[0] if len(kept) == 1 else self.all_of(kept)
+        return operands[0] if len(operands) == 1 else self.all_of(operands)
 
     def some(self, parts: Iterable[C | bool]) -> C | bool:
         """Return the disjunction of *parts*; of none of them it is False."""
         parts = list(parts)
         if any(one is ALL_ROWS for one in parts):
             return ALL_ROWS
-        kept = [one for one in parts if not isinstance(one, bool)]
-        if not kept:
+        operands = [one for one in parts if not isinstance(one, bool)]
+        if not operands:
             return NO_ROWS
-        return kept[0] if len(kept) == 1 else self.one_of(kept)
+        return operands[0] if len(operands) == 1 else self.one_of(operands)
 
     def none(self, part: C | bool) -> C | bool:  # noqa: FBT001 - a condition that is a constant
         """Return the negation of *part*."""
@@ -89,11 +89,11 @@ class BooleanCompiler(Generic[C]):
             case Always():
                 return not negated
             case And(operands):
-                made = [self.compile_pushed(one, leaf, negated=negated) for one in operands]
-                return self.some(made) if negated else self.every(made)
+                parts = [self.compile_pushed(one, leaf, negated=negated) for one in operands]
+                return self.some(parts) if negated else self.every(parts)
             case Or(operands):
-                made = [self.compile_pushed(one, leaf, negated=negated) for one in operands]
-                return self.every(made) if negated else self.some(made)
+                parts = [self.compile_pushed(one, leaf, negated=negated) for one in operands]
+                return self.every(parts) if negated else self.some(parts)
             case Not(operand):
                 return self.compile_pushed(operand, leaf, negated=not negated)
             case Missing(name) if name in TAG_FIELDS:
@@ -122,5 +122,5 @@ def numbers(values: Sequence[Scalar]) -> list[int | float]:
 
 def bounds(node: Range) -> dict[str, Any]:
     """Return the bounds that *node* gives, by their names: gt, gte, lt, lte."""
-    found = {side: getattr(node, side) for side in ("gt", "gte", "lt", "lte")}
-    return {side: bound for side, bound in found.items() if bound is not None}
+    values = {side: getattr(node, side) for side in ("gt", "gte", "lt", "lte")}
+    return {side: bound for side, bound in values.items() if bound is not None}

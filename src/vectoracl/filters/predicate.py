@@ -277,10 +277,10 @@ def operands_of(predicate: Predicate) -> tuple[Predicate, ...]:
 def _some(values: object) -> tuple[Scalar, ...]:
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise InvalidInputError(f"A list of values is needed, not {type(values).__name__}.")
-    kept = tuple(values)
-    if not kept:
+    scalars = tuple(values)
+    if not scalars:
         raise InvalidInputError("A list of at least one value is needed; of none it is NEVER.")
-    return kept
+    return scalars
 
 
 def _operand(value: object) -> Predicate:
@@ -340,13 +340,13 @@ def disjunction(operands: Iterable[Predicate]) -> Predicate:
 def _values(values: object) -> tuple[Scalar, ...]:
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise InvalidInputError(f"A list of values is needed, not {type(values).__name__}.")
-    kept: dict[tuple[type, Scalar], None] = {}
+    keys: dict[tuple[type, Scalar], None] = {}
     for item in values:
         one = scalar(item)
-        kept[type(one), one] = None
-        if len(kept) > MAX_VALUES:
+        keys[type(one), one] = None
+        if len(keys) > MAX_VALUES:
             raise InvalidInputError(f"A filter holds at most {MAX_VALUES:,} values; this one has more.")
-    return tuple(value for _, value in kept)
+    return tuple(value for _, value in keys)
 
 
 def _bound(value: object) -> int | float | datetime:
@@ -397,8 +397,8 @@ class Field:
 
     def in_(self, values: Iterable[Scalar]) -> Predicate:
         """Match rows whose field equals one of *values*; an empty list matches nothing."""
-        kept = _values(values)
-        return In(self.name, kept) if kept else NEVER
+        scalars = _values(values)
+        return In(self.name, scalars) if scalars else NEVER
 
     def not_in(self, values: Iterable[Scalar]) -> Predicate:
         """Match rows that have the field and whose value is none of *values*."""
@@ -410,15 +410,15 @@ class Field:
 
     def contains_any(self, values: Iterable[Scalar]) -> Predicate:
         """Match rows whose list has at least one of *values*; an empty list matches nothing."""
-        kept = _values(values)
-        return ContainsAny(self.name, kept) if kept else NEVER
+        scalars = _values(values)
+        return ContainsAny(self.name, scalars) if scalars else NEVER
 
     def contains_all(self, values: Iterable[Scalar]) -> Predicate:
         """Match rows whose list has all of *values*. Raises: InvalidInputError if *values* is empty."""
-        kept = _values(values)
-        if not kept:
+        scalars = _values(values)
+        if not scalars:
             raise InvalidInputError("contains_all of nothing would match every row; leave the condition out instead.")
-        return conjunction(ContainsAny(self.name, (value,)) for value in kept)
+        return conjunction(ContainsAny(self.name, (value,)) for value in scalars)
 
     def starts_with(self, prefix: str) -> Predicate:
         """Match rows whose text begins with *prefix*: case, accents and all. Raises: InvalidInputError."""

@@ -75,22 +75,25 @@ def compile_test(predicate: Predicate) -> Test:
         case Eq(name, value):
             return _equals(getter(name), value)
         case In(name, values):
-            get, wanted = getter(name), _keys(values)
+            get, keys = getter(name), _keys(values)
 
             def among(tag: Tag, metadata: Mapping[str, Any]) -> bool:
-                found = get(tag, metadata)
-                return isinstance(found, str | int | float | datetime) and (_family(found), found) in wanted
+                field_value = get(tag, metadata)
+                return (
+                    isinstance(field_value, str | int | float | datetime)
+                    and (_family(field_value), field_value) in keys
+                )
 
             return among
         case ContainsAny(name, values):
-            get, wanted = getter(name), _keys(values)
+            get, keys = getter(name), _keys(values)
 
             def contains(tag: Tag, metadata: Mapping[str, Any]) -> bool:
-                found = get(tag, metadata)
-                return isinstance(found, list | tuple) and any(
+                field_value = get(tag, metadata)
+                return isinstance(field_value, list | tuple) and any(
                     # What is written before a field is declared may hold lists of lists, which equal no value.
-                    isinstance(one, str | int | float | datetime) and (_family(one), one) in wanted
-                    for one in found
+                    isinstance(one, str | int | float | datetime) and (_family(one), one) in keys
+                    for one in field_value
                 )
 
             return contains
@@ -119,8 +122,8 @@ def _equals(get: Callable[[Tag, Mapping[str, Any]], Any], value: Scalar) -> Test
     family = _family(value)
 
     def equals(tag: Tag, metadata: Mapping[str, Any]) -> bool:
-        found = get(tag, metadata)
-        return found is not _ABSENT and _family(found) is family and bool(found == value)
+        field_value = get(tag, metadata)
+        return field_value is not _ABSENT and _family(field_value) is family and bool(field_value == value)
 
     return equals
 
@@ -131,14 +134,14 @@ def _within(predicate: Range) -> Test:
     family = _family(next(bound for bound in (gt, gte, lt, lte) if bound is not None))
 
     def within(tag: Tag, metadata: Mapping[str, Any]) -> bool:
-        found = get(tag, metadata)
-        if found is _ABSENT or _family(found) is not family:
+        field_value = get(tag, metadata)
+        if field_value is _ABSENT or _family(field_value) is not family:
             return False
         return (
-            (gt is None or found > gt)
-            and (gte is None or found >= gte)
-            and (lt is None or found < lt)
-            and (lte is None or found <= lte)
+            (gt is None or field_value > gt)
+            and (gte is None or field_value >= gte)
+            and (lt is None or field_value < lt)
+            and (lte is None or field_value <= lte)
         )
 
     return within

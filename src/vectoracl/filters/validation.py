@@ -205,10 +205,10 @@ class _Check:
                 field=node.field,
             )
         bounds = {side: getattr(node, side) for side in ("gt", "gte", "lt", "lte")}
-        given = {side: typed(node.field, kind, value) for side, value in bounds.items() if value is not None}
-        if not given:
+        typed_bounds = {side: typed(node.field, kind, value) for side, value in bounds.items() if value is not None}
+        if not typed_bounds:
             raise InvalidInputError(f"The range of {node.field!r} has no bound.", field=node.field)
-        return Range(node.field, **given)  # type: ignore[arg-type]  # typed() has just checked them
+        return Range(node.field, **typed_bounds)  # type: ignore[arg-type]  # typed() has just checked them
 
 
 def check_filter(where: Predicate, fields: Mapping[str, FieldType]) -> Predicate:

@@ -110,8 +110,8 @@ def shelf_of(
         shelf = Shelf(metric, dimension)
     else:
         with _NAMING:
-            found = _NAMED.get(name)
-            shelf = _NAMED[name] = Shelf(metric, dimension) if found is None else found
+            named_shelf = _NAMED.get(name)
+            shelf = _NAMED[name] = Shelf(metric, dimension) if named_shelf is None else named_shelf
     if shelf.metric != metric:
         raise InvalidInputError(f"The memory store {name!r} ranks by {shelf.metric}, not by {metric}.", field="metric")
     if shelf.dimension != dimension:
@@ -172,14 +172,14 @@ class MemoryPort:
                 return Found(_handed(self._search(rows, operation)))
             case Fetch(scope=scope, refs=refs, include=include, most=most):
                 named = _named(refs)
-                found = islice((row for row in _permitted(rows, scope) if named(row)), most + 1)
-                return Rows(_handed(_hit(row, 0.0, include) for row in found))
+                matches = islice((row for row in _permitted(rows, scope) if named(row)), most + 1)
+                return Rows(_handed(_hit(row, 0.0, include) for row in matches))
             case Count(scope=scope, where=where):
                 return sum(1 for _ in _permitted(rows, scope, where))
             case Scan(scope=scope, where=where, size=size, after=after, include=include):
                 start = None if after is None else (after.document, after.generation, after.chunk)
-                left = [row for row in _permitted(rows, scope, where) if start is None or _key(row.tag) > start]
-                return Rows(_handed(_hit(row, 0.0, include) for row in left[:size]), more=len(left) > size)
+                rest = [row for row in _permitted(rows, scope, where) if start is None or _key(row.tag) > start]
+                return Rows(_handed(_hit(row, 0.0, include) for row in rest[:size]), more=len(rest) > size)
             case Upsert():
                 return self._upsert(rows, operation)
             case Replace():
@@ -202,34 +202,34 @@ class MemoryPort:
 
     def _rank(self, rows: Iterable[Row], query: ResolvedQuery, include: Include) -> list[Hit]:
         """Score *rows*, which are all permitted, and sort them by score, then tenant, document and chunk id."""
-        kept = list(rows)
+        candidates = list(rows)
         match query:
             case VectorQuery(vector=vector):
-                scores = self._similarities(kept, vector)
+                scores = self._similarities(candidates, vector)
             case Lexical(text=text):
-                scores = lexical.bm25(text, [row.text for row in kept])
+                scores = lexical.bm25(text, [row.text for row in candidates])
             case HybridQuery(text=text, vector=vector):
                 scores = fused(
                     [
-                        _order(kept, self._similarities(kept, vector)),
-                        _order(kept, lexical.bm25(text, [row.text for row in kept])),
+                        _order(candidates, self._similarities(candidates, vector)),
+                        _order(candidates, lexical.bm25(text, [row.text for row in candidates])),
                     ]
                 )
-        return [_hit(kept[index], scores[index], include) for index in _order(kept, scores)]
+        return [_hit(candidates[index], scores[index], include) for index in _order(candidates, scores)]
 
     def _similarities(self, kept: list[Row], vector: Vector) -> dict[int, float]:
         """Return the score of each row by its index in *kept*."""
         if not kept:
             return {}
         matrix = np.stack([row.vector for row in kept]).astype(np.float64)
-        wanted = vector.astype(np.float64)
+        target = vector.astype(np.float64)
         match self._shelf.metric:
             case "cosine":
-                scores = (matrix @ wanted) / (np.linalg.norm(matrix, axis=1) * np.linalg.norm(wanted))
+                scores = (matrix @ target) / (np.linalg.norm(matrix, axis=1) * np.linalg.norm(target))
             case "inner":
-                scores = matrix @ wanted
+                scores = matrix @ target
             case "l2":
-                scores = -np.linalg.norm(matrix - wanted, axis=1)
+                scores = -np.linalg.norm(matrix - target, axis=1)
         return dict(enumerate(scores.tolist()))
 
     def _upsert(self, rows: dict[Key, Row], operation: Upsert) -> int:
@@ -323,8 +323,8 @@ def _permitted(rows: dict[Key, Row], *predicates: Predicate) -> list[Row]:
 
 
 def _named(refs: tuple[ChunkRef, ...]) -> Callable[[Row], bool]:
-    wanted = frozenset(refs)
-    return lambda row: ChunkRef(row.tag.chunk) in wanted or ChunkRef(row.tag.chunk, row.tag.document) in wanted
+    ref_set = frozenset(refs)
+    return lambda row: ChunkRef(row.tag.chunk) in ref_set or ChunkRef(row.tag.chunk, row.tag.document) in ref_set
 
 
 def _hit(row: Row, score: float, include: Include) -> Hit:

@@ -135,9 +135,9 @@ def _problem(value: object, limit: int) -> str | None:
         return f"is longer than {limit} bytes"
     if value.isascii() and value.isprintable():
         return "begins or ends with a blank" if value[0] == " " or value[-1] == " " else None
-    found = _first_problem(value)
-    if found is not None:
-        return found
+    problem = _first_problem(value)
+    if problem is not None:
+        return problem
     if len(value.encode()) > limit:
         return f"is longer than {limit} bytes"
     if value != value.strip():

@@ -120,13 +120,13 @@ def check_vector(value: object, dimension: int, *, nonzero: bool, name: str = "v
 def _numbers(value: object, name: str) -> Vector:
     """Return *value* as a new float32 array; texts, booleans, complex and masked numbers are refused."""
     try:
-        given = np.asarray(value)
+        array = np.asarray(value)
     except Exception:  # noqa: BLE001 - ragged lists, and arrays of other libraries that cannot be converted
         raise InvalidInputError(f"{name} must be a sequence of numbers.", field=name) from None
-    if given.dtype.kind not in "fiu" or isinstance(value, np.ma.MaskedArray):
+    if array.dtype.kind not in "fiu" or isinstance(value, np.ma.MaskedArray):
         raise InvalidInputError(f"{name} must be a sequence of numbers.", field=name)
     with np.errstate(over="ignore", invalid="ignore"):
-        return given.astype(np.float32, order="C")
+        return array.astype(np.float32, order="C")
 
 
 def check_query(value: object, *, dimension: int, nonzero: bool) -> str | VectorQuery | Lexical | Hybrid | Like:

@@ -50,13 +50,13 @@ def chunks(text: str, size: int = SIZE, overlap: int = 0) -> list[str]:
     if not 0 <= overlap <= size // 2:
         raise InvalidInputError("The overlap must be from 0 to half of the chunk size.", field="overlap")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    made = []
+    parts = []
     last = 0
     for span in _packed(text, size - overlap):
         start = _overlapped(text, span.start, max(last, span.start - overlap)) if overlap else span.start
         last = span.start
-        made.append(text[start : span.end].strip())
-    return [one for one in made if one]
+        parts.append(text[start : span.end].strip())
+    return [one for one in parts if one]
 
 
 def chunk_ids(texts: Sequence[str]) -> list[str]:
@@ -64,13 +64,13 @@ def chunk_ids(texts: Sequence[str]) -> list[str]:
 
     The ids do not depend on the position: after an edit, unchanged chunks keep their ids.
     """
-    seen: Counter[str] = Counter()
-    made = []
+    counts: Counter[str] = Counter()
+    ids = []
     for text in texts:
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
-        seen[digest] += 1
-        made.append(digest if seen[digest] == 1 else f"{digest}-{seen[digest]}")
-    return made
+        counts[digest] += 1
+        ids.append(digest if counts[digest] == 1 else f"{digest}-{counts[digest]}")
+    return ids
 
 
 def document_chunks(document: Document, size: int = SIZE, overlap: int = 0) -> list[Chunk]:

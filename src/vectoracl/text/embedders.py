@@ -63,10 +63,10 @@ def identity_of(embedder: Any) -> str:
     Raises: ConfigError unless it is a str of 1 to 500 characters on one line.
     """
     declared = getattr(embedder, "identity", None)
-    found = embedder.name if declared is None else declared
-    if not isinstance(found, str) or not 1 <= len(found) <= MAX_IDENTITY or not found.isprintable():
+    identity = embedder.name if declared is None else declared
+    if not isinstance(identity, str) or not 1 <= len(identity) <= MAX_IDENTITY or not identity.isprintable():
         raise ConfigError(f"An embedder's identity must be a str of 1 to {MAX_IDENTITY} characters on one line.")
-    return str(found)
+    return str(identity)
 
 
 # Function words carry no subject. The list is a constant: frequencies counted over stored texts would be better
@@ -264,25 +264,27 @@ class CallableEmbedder:
         own = getattr(target, "dimension", None)
         if not isinstance(own, int) or isinstance(own, bool):
             own = None
-        found = dimension if own is None else own
-        if found is None:
-            found = _array(_foreign(lambda: self._queries(["dimension"]), "The embedder"), 1, None).shape[1]
-        if dimension is not None and found != dimension:
-            raise ConfigError(f"[embedder] dimension is {dimension}, but the embedder of {KEY} has {found}.")
-        self.dimension: int = found
+        actual_dimension = dimension if own is None else own
+        if actual_dimension is None:
+            actual_dimension = _array(_foreign(lambda: self._queries(["dimension"]), "The embedder"), 1, None).shape[1]
+        if dimension is not None and actual_dimension != dimension:
+            raise ConfigError(f"[embedder] dimension is {dimension}, but the embedder of {KEY} has {actual_dimension}.")
+        self.dimension: int = actual_dimension
         label = getattr(target, "name", None)
-        self.name = f"{path}:{label}:{found}" if isinstance(label, str) and label else f"{path}:{found}"
+        self.name = (
+            f"{path}:{label}:{actual_dimension}" if isinstance(label, str) and label else f"{path}:{actual_dimension}"
+        )
         self.identity: str | None = getattr(target, "identity", None)
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
         """Return one row for each of *texts*."""
-        made = _foreign(lambda: self._documents(list(texts)), f"The embedder {self.name!r}")
-        return _array(made, len(texts), self.dimension)
+        output = _foreign(lambda: self._documents(list(texts)), f"The embedder {self.name!r}")
+        return _array(output, len(texts), self.dimension)
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Return one row for each of *texts*."""
-        made = _foreign(lambda: self._queries(list(texts)), f"The embedder {self.name!r}")
-        return _array(made, len(texts), self.dimension)
+        output = _foreign(lambda: self._queries(list(texts)), f"The embedder {self.name!r}")
+        return _array(output, len(texts), self.dimension)
 
 
 def _one_by_one(embed: Any) -> Any:
@@ -320,14 +322,14 @@ class FastEmbedder:
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
         """Return one row for each of *texts*, embedded as passages."""
         model = self._load()
-        made = _foreign(lambda: list(model.passage_embed(list(texts))), f"The embedder {self.name!r}")
-        return _array(made, len(texts), self.dimension)
+        output = _foreign(lambda: list(model.passage_embed(list(texts))), f"The embedder {self.name!r}")
+        return _array(output, len(texts), self.dimension)
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Return one row for each of *texts*, embedded as queries."""
         model = self._load()
-        made = _foreign(lambda: list(model.query_embed(list(texts))), f"The embedder {self.name!r}")
-        return _array(made, len(texts), self.dimension)
+        output = _foreign(lambda: list(model.query_embed(list(texts))), f"The embedder {self.name!r}")
+        return _array(output, len(texts), self.dimension)
 
     @without_context
     def _load(self) -> Any:
@@ -375,16 +377,16 @@ def open_embedder(spec: str, *, dimension: int | None = None, allow_import: bool
 
 def _hashed_dimension(spec: str, rest: str, dimension: int | None) -> int:
     if ":" not in spec:
-        found = DEFAULT_DIMENSION if dimension is None else dimension
+        actual_dimension = DEFAULT_DIMENSION if dimension is None else dimension
     elif rest.isascii() and rest.isdigit() and len(rest) <= 5:
-        found = int(rest)
+        actual_dimension = int(rest)
     else:
         raise ConfigError(f'{KEY} = "hashed:N" requires a whole number for N.')
-    if dimension not in (None, found):
-        raise ConfigError(f"[embedder] dimension is {dimension}, but {KEY} has {found}. Omit one of them.")
-    if not 8 <= found <= MAX_DIMENSION:
+    if dimension not in (None, actual_dimension):
+        raise ConfigError(f"[embedder] dimension is {dimension}, but {KEY} has {actual_dimension}. Omit one of them.")
+    if not 8 <= actual_dimension <= MAX_DIMENSION:
         raise ConfigError(f"The hashed embedder's dimension must be from 8 to {MAX_DIMENSION}.")
-    return found
+    return actual_dimension
 
 
 def embed_checked(
@@ -413,14 +415,14 @@ def embed_checked(
         case _:
             assert_never(kind)
     subject = f"The embedder {embedder.name!r}"
-    made = np.empty((len(texts), embedder.dimension), np.float32)
+    vectors = np.empty((len(texts), embedder.dimension), np.float32)
     deadline = None if within is None else time.monotonic() + within
     for start in range(0, len(texts), batch):
         part = list(texts[start : start + batch])
-        left = None if deadline is None else deadline - time.monotonic()
-        found = _called(embedder, partial(_foreign, partial(embed, part), subject), limit, left)
-        if found is _LATE:
-            if left is not None and (limit is None or left <= limit):
+        time_left = None if deadline is None else deadline - time.monotonic()
+        output = _called(embedder, partial(_foreign, partial(embed, part), subject), limit, time_left)
+        if output is _LATE:
+            if time_left is not None and (limit is None or time_left <= limit):
                 raise StoreError(
                     "The time limit was reached while texts were being embedded; nothing was sent.",
                     code="timeout",
@@ -430,8 +432,8 @@ def embed_checked(
                 f"{subject} did not embed {len(part)} texts within {limit:g} s. Increase [embedder] timeout, or find "
                 "out why it hangs"
             )
-        made[start : start + len(part)] = _array(found, len(part), embedder.dimension)
-    return made
+        vectors[start : start + len(part)] = _array(output, len(part), embedder.dimension)
+    return vectors
 
 
 _LATE: Any = object()
@@ -455,20 +457,20 @@ def _called(embedder: Embedder, call: Callable[[], Any], limit: float | None, le
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(answer,), name="vectoracl-embedder", daemon=True).start()
     try:
-        made, error = answers.get(timeout=most)
+        result, error = answers.get(timeout=most)
     except Empty:
         return _LATE
     if error is not None:
         raise error
-    return made
+    return result
 
 
 @without_context
 def _foreign(call: Callable[[], Any], subject: str) -> Any:
     """Call code of the application. Raises: StoreError that does not quote the application's exception."""
     try:
-        made = call()
-        return list(made) if isinstance(made, Iterator) else made
+        result = call()
+        return list(result) if isinstance(result, Iterator) else result
     except Exception as error:
         if isinstance(error, StoreError) and error.code == "embedder":
             raise
@@ -491,8 +493,8 @@ def _array(made: Any, rows: int, dimension: int | None) -> Vectors:
         return np.empty((0, dimension or 0), np.float32)
     if array.ndim != 2 or array.shape[0] != rows or array.shape[1] != (dimension or array.shape[1]):
         shape = " x ".join(str(one) for one in array.shape)
-        wanted = f"{rows} x {dimension or 'its dimension'}"
-        raise _failed(f"The embedder returned an array of {shape} numbers; {wanted} was expected")
+        expected_shape = f"{rows} x {dimension or 'its dimension'}"
+        raise _failed(f"The embedder returned an array of {shape} numbers; {expected_shape} was expected")
     with np.errstate(over="ignore"):
         vectors = array.astype(np.float32, copy=False)
     if not np.isfinite(vectors).all():

@@ -62,11 +62,11 @@ def html_text(source: str) -> str:
     parser.feed(source)
     parser.close()
     lines = [line.rstrip() for line in "".join(parser.parts).splitlines()]
-    kept: list[str] = []
+    visible_lines: list[str] = []
     for line in lines:
-        if line.strip() or (kept and kept[-1]):
-            kept.append(line if line.strip() else "")
-    return "\n".join(kept).strip()
+        if line.strip() or (visible_lines and visible_lines[-1]):
+            visible_lines.append(line if line.strip() else "")
+    return "\n".join(visible_lines).strip()
 
 
 @without_context

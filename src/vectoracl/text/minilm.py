@@ -38,7 +38,7 @@ class MiniLM:
         """Return one row for each of *texts*."""
         if self._model is None:
             self._model = self._module.load_model()
-        made = self._model.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)
-        return np.asarray(made, np.float32)
+        output = self._model.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)
+        return np.asarray(output, np.float32)
 
     embed_queries = embed_documents

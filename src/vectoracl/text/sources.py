@@ -67,16 +67,16 @@ def find(paths: Iterable[str | os.PathLike[str]], report: Report, *, distinct: b
     """
     roots = _roots(paths)
     labels = {root: root.name for root in roots}
-    found, twice = _named_files(roots, labels, report)
+    files, twice = _named_files(roots, labels, report)
     if twice and distinct:
         base = os.path.commonpath([root.parent for root in roots])
         labels = {root: root.relative_to(base).as_posix() for root in roots}
-        found, twice = _named_files(roots, labels, lambda _: None)
+        files, twice = _named_files(roots, labels, lambda _: None)
     if twice:
         raise InvalidInputError(
             f"Two files would be the document {twice!r}. Read them in separate calls.", field="paths"
         )
-    return sorted(found.values())
+    return sorted(files.values())
 
 
 @without_context
@@ -95,19 +95,19 @@ def _roots(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 def _named_files(roots: list[Path], labels: dict[Path, str], report: Report) -> tuple[dict[str, File], str]:
     """Return the files by name, and a name that two of them share, or ""."""
-    found: dict[str, File] = {}
-    seen: set[tuple[int, int]] = set()
+    files: dict[str, File] = {}
+    identities: set[tuple[int, int]] = set()
     twice = ""
     for root in roots:
         for name, real in sorted(_files(root, labels[root], report)):
             known = real.stat()
             # Not by path: a file system may ignore case, and a file may have two names.
-            if (known.st_dev, known.st_ino) in seen:
+            if (known.st_dev, known.st_ino) in identities:
                 continue
-            seen.add((known.st_dev, known.st_ino))
-            twice = twice or (name if name in found else "")
-            found[name] = File(name, real, root)
-    return found, twice
+            identities.add((known.st_dev, known.st_ino))
+            twice = twice or (name if name in files else "")
+            files[name] = File(name, real, root)
+    return files, twice
 
 
 def _files(root: Path, label: str, report: Report) -> Iterator[tuple[str, Path]]:
@@ -154,13 +154,13 @@ def _named(name: str, real: Path, report: Report, *, named: bool = False) -> Ite
 
     *named* means that this very file was given, so that skipping it is a failure.
     """
-    left = Failed if named else Skipped
+    outcome = Failed if named else Skipped
     name = unicodedata.normalize("NFC", name)  # some file systems decompose letters
     if _suffix(name) not in KINDS:
-        report(left(name, "is not a text of a known kind"))
+        report(outcome(name, "is not a text of a known kind"))
         return
     if not real.is_file():  # a pipe or a device, which would block
-        report(left(name, "is not a regular file"))
+        report(outcome(name, "is not a regular file"))
         return
     try:
         yield check_id(name, "document"), real
@@ -230,11 +230,11 @@ def _python(raw: bytes, name: str) -> str:
 def _converted(raw: bytes, name: str) -> str:
     """Return a PDF or DOCX as Markdown. Raises: InvalidInputError."""
     kind = _suffix(name)
-    converter, made = _converter(kind)
+    converter, stream_info = _converter(kind)
     if kind == ".docx":
         _check_unpacked(raw)
     try:
-        text = converter.convert(io.BytesIO(raw), made(extension=kind)).markdown
+        text = converter.convert(io.BytesIO(raw), stream_info(extension=kind)).markdown
     except Exception as error:  # noqa: BLE001 - of four parsers, for a broken file; the message may quote it
         raise InvalidInputError(f"cannot be read as {kind[1:].upper()} ({type(error).__name__})") from None
     return _storable(str(text))

@@ -43,23 +43,23 @@ _known = lru_cache(1 << 16)(_hashed)
 
 def weights(text: str) -> dict[int, float]:
     """Return the weight of each word of a chunk's *text* by its index, sorted by index."""
-    found = words(text)
-    norm = _norm(len(found))
-    made: dict[int, float] = {}
-    for word, times in Counter(found).items():
+    tokens = words(text)
+    norm = _norm(len(tokens))
+    sums: dict[int, float] = {}
+    for word, times in Counter(tokens).items():
         at = token_index(word)
-        made[at] = made.get(at, 0.0) + times * (K1 + 1) / (times + norm)
-    return {at: round(made[at], _DIGITS) for at in sorted(made)}
+        sums[at] = sums.get(at, 0.0) + times * (K1 + 1) / (times + norm)
+    return {at: round(sums[at], _DIGITS) for at in sorted(sums)}
 
 
 def score(query: Collection[str], text: str) -> float:
     """Return the sum of the weights in *text* of the distinct words of *query*; 0.0 if it contains none of them."""
-    found = words(text)
-    norm = _norm(len(found))
-    wanted = set(query)
+    tokens = words(text)
+    norm = _norm(len(tokens))
+    terms = set(query)
     # A few words are counted faster one by one.
-    times: Mapping[str, int] = {one: found.count(one) for one in wanted} if len(wanted) <= _FEW else Counter(found)
-    held = ((times.get(one) or 0) for one in wanted)
+    times: Mapping[str, int] = {one: tokens.count(one) for one in terms} if len(terms) <= _FEW else Counter(tokens)
+    held = ((times.get(one) or 0) for one in terms)
     # Rounded, so that equal sums are equal numbers in any order of addition.
     return round(sum(round(one * (K1 + 1) / (one + norm), _DIGITS) for one in held), _DIGITS)
 

@@ -32,7 +32,7 @@ def possible() -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "vectoracl.adapter_api.local_servers.network"],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             capture_output=True,
@@ -41,7 +41,7 @@ def possible() -> bool:
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return done.returncode == 0
+    return process.returncode == 0
 
 
 def enter() -> None:

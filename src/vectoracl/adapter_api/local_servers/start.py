@@ -176,9 +176,9 @@ def missing(error: Exception, skip: Callable[[str], object], fail: Callable[[str
 
 def cache() -> Path:
     """Return the folder in which programs are kept between runs."""
-    given = os.environ.get(CACHE)
-    if given:
-        return Path(given)
+    folder = os.environ.get(CACHE)
+    if folder:
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vectoracl" / "servers"
 
 
@@ -249,18 +249,18 @@ def program(spec: ServerSpec, *, say: Say | None = None) -> Found:
 
     Raises: MissingServerError.
     """
-    found = find(replace(spec, address="", image=""))
-    if found is None:
+    server = find(replace(spec, address="", image=""))
+    if server is None:
         raise MissingServerError(needed(spec))
-    return found if found.what else Found(found.source, str(_install(spec, say or _say)))
+    return server if server.what else Found(server.source, str(_install(spec, say or _say)))
 
 
 def prepare(spec: ServerSpec, say: Say | None = None) -> Found:
     """Install what `start` would have to install first; return what it will use. Raises: MissingServerError."""
-    found = find(spec)
-    if found is None:
+    server = find(spec)
+    if server is None:
         raise MissingServerError(needed(spec))
-    return found if found.what else Found(found.source, str(_install(spec, say or _say)))
+    return server if server.what else Found(server.source, str(_install(spec, say or _say)))
 
 
 def start(
@@ -278,22 +278,22 @@ def start(
     could be given a separate network. Raises: MissingServerError.
     """
     say = say or _say
-    found = find(spec)
-    if found is not None and found.source == "address" and not own:
-        return _given(spec, found)
-    if found is None or found.source == "address":
+    server = find(spec)
+    if server is not None and server.source == "address" and not own:
+        return _given(spec, server)
+    if server is None or server.source == "address":
         raise MissingServerError(needed(spec))
-    if not found.what:
-        found = Found(found.source, str(_install(spec, say)))
-    if found.source == "docker":
-        return _contain(spec, found, environment or {}, say)
+    if not server.what:
+        server = Found(server.source, str(_install(spec, say)))
+    if server.source == "docker":
+        return _contain(spec, server, environment or {}, say)
     folder = Path(tempfile.mkdtemp(prefix=f"vectoracl-{spec.name}-"))
     alone = spec.loud and network.possible()
     names = [name for name in spec.ports if (alone and unguarded) or name not in spec.unguarded]
     place = Place(str(folder), _free(names), key=secrets.token_hex(24))
     settings = {**os.environ, **spec.environment(place), **(environment or {})}
-    command = [found.what, *spec.arguments(place)]
-    return _guarded(spec, found, command, settings, place, folder, "", say, alone=alone)
+    command = [server.what, *spec.arguments(place)]
+    return _guarded(spec, server, command, settings, place, folder, "", say, alone=alone)
 
 
 def _given(spec: ServerSpec, found: Found) -> Running:
@@ -337,8 +337,8 @@ def _guarded(
     """Run *command* under a guard and wait until it serves."""
     log, ports = folder / "server.log", place.ports
     # Out of a separate network those ports are carried that are published of a container too.
-    asked = {*(spec.published or spec.ports), *spec.unguarded}
-    carried = ",".join(str(port) for name, port in ports.items() if name in asked) if alone else "-"
+    port_names = {*(spec.published or spec.ports), *spec.unguarded}
+    carried = ",".join(str(port) for name, port in ports.items() if name in port_names) if alone else "-"
     guard = subprocess.Popen(  # noqa: S603 - our own module, and a program that the person who runs this has
         [sys.executable, "-m", "vectoracl.adapter_api.local_servers.guard", str(log), carried, *command],
         stdin=subprocess.PIPE,
@@ -364,7 +364,7 @@ def _guarded(
 
 
 def _await(running: Running, say: Say) -> None:
-    begun = told = time.monotonic()
+    begun = last_report = time.monotonic()
     guard = running.guard
     assert guard is not None
     while not _serves(running):
@@ -373,8 +373,8 @@ def _await(running: Running, say: Say) -> None:
             raise MissingServerError(f"{running.spec.name} ended while it was started: {_last(running.log)}")
         if now - begun > STARTING:
             raise MissingServerError(f"{running.spec.name} did not serve within {STARTING:g} s: {_last(running.log)}")
-        if now - told > _TELL_EVERY:
-            told = now
+        if now - last_report > _TELL_EVERY:
+            last_report = now
             say(f"{running.spec.name} is starting, {now - begun:.0f} s")
         time.sleep(0.05)
 
@@ -504,10 +504,10 @@ def _docker(*arguments: str) -> bool:
     if program is None:
         return False
     try:
-        done = subprocess.run([program, *arguments], capture_output=True, timeout=20, check=False)  # noqa: S603 - docker
+        process = subprocess.run([program, *arguments], capture_output=True, timeout=20, check=False)  # noqa: S603 - docker
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return done.returncode == 0 and bool(done.stdout.strip())
+    return process.returncode == 0 and bool(process.stdout.strip())
 
 
 def _say(text: str) -> None:
@@ -520,11 +520,11 @@ def main(target: str) -> int:
     module, _, name = target.partition(":")
     spec = getattr(importlib.import_module(module), name)
     try:
-        found = prepare(spec)
+        server = prepare(spec)
     except MissingServerError as error:
         _say(f"not run: {error}")
         return 1 if required() else 0
-    _say(f"{spec.name}: {found.source}, {found.what}")
+    _say(f"{spec.name}: {server.source}, {server.what}")
     return 0
 
 

@@ -31,17 +31,17 @@ def attempts(acl: VectorACL, forging: AttackContext, base: Path) -> list[Attempt
 
     *base* is the folder of the configuration. Raises: VectorACLError if the store fails, which is not an outcome.
     """
-    made = [_met(_foreign_id, "foreign id", acl, forging), _met(_filters, "filter injection", acl, forging)]
+    results = [_met(_foreign_id, "foreign id", acl, forging), _met(_filters, "filter injection", acl, forging)]
     own = list(_of_adapter(acl, forging, base))
-    made += own
+    results += own
     covered = {one.attack for one in own}
     ours: dict[str, _Try] = {
         "untagged write": _untagged,
         "other tenant's tag": _other_tag,
         "stale connection": _alternating,
     }
-    made += [_met(attempt, attack, acl, forging) for attack, attempt in ours.items() if attack not in covered]
-    return sorted(made, key=lambda one: ATTACKS.index(one.attack) if one.attack in ATTACKS else len(ATTACKS))
+    results += [_met(attempt, attack, acl, forging) for attack, attempt in ours.items() if attack not in covered]
+    return sorted(results, key=lambda one: ATTACKS.index(one.attack) if one.attack in ATTACKS else len(ATTACKS))
 
 
 def _met(attempt: _Try, attack: str, acl: VectorACL, forging: AttackContext) -> Attempt:
@@ -58,8 +58,8 @@ def _of_adapter(acl: VectorACL, forging: AttackContext, base: Path) -> Sequence[
     hooks = loading.load(store.adapter, store.distribution)
     config = adapter_config(hooks.vectoracl_config_model(), store, name)
     context = OpenContext(name, check_fields(store.metadata), str(base), acl.config.debug_errors)
-    made: Sequence[Attempt] | None = hooks.vectoracl_demo_attacks(config=config, context=context, forging=forging)
-    return made or ()
+    results: Sequence[Attempt] | None = hooks.vectoracl_demo_attacks(config=config, context=context, forging=forging)
+    return results or ()
 
 
 def _name(error: VectorACLError) -> str:
@@ -72,8 +72,8 @@ def _foreign_id(acl: VectorACL, forging: AttackContext) -> Attempt:
     pairs = [(hit.document, hit.id) for hit in victim]
     tried = f"fetch of {len(pairs)} chunks by their exact foreign ids"
     attacker = acl.scoped(forging.own)
-    found = [*attacker.fetch(pairs), *attacker.fetch([chunk for _, chunk in pairs])]
-    leaked = sum(hit.tenant != forging.own.tenant for hit in found)
+    hits = [*attacker.fetch(pairs), *attacker.fetch([chunk for _, chunk in pairs])]
+    leaked = sum(hit.tenant != forging.own.tenant for hit in hits)
     if not pairs:
         raise InvalidInputError("The other tenant has no chunks, so a fetch of its ids would prove nothing.")
     return Attempt("foreign id", tried, "LEAK" if leaked else "nothing", f"{leaked} chunks" if leaked else None)
@@ -96,13 +96,13 @@ def _filters(acl: VectorACL, forging: AttackContext) -> Attempt:
     leaked = 0
     for make in forged:
         try:
-            found = acl.scoped(forging.own).search(forging.vector, k=_K, where=make())
+            result = acl.scoped(forging.own).search(forging.vector, k=_K, where=make())
         except (StoreError, ScopeViolationError):
             raise
         except VectorACLError as error:
             errors.append(_name(error))
         else:
-            leaked += sum(hit.tenant != forging.own.tenant for hit in found)
+            leaked += sum(hit.tenant != forging.own.tenant for hit in result)
     if leaked:
         return Attempt("filter injection", tried, "LEAK", f"{leaked} chunks")
     names = ", ".join(dict.fromkeys(errors))
@@ -150,10 +150,10 @@ def _alternating(acl: VectorACL, forging: AttackContext) -> Attempt:
     first, second = acl.scoped(forging.own), acl.scoped(forging.foreign)
     for _ in range(_ROUNDS):
         first.search(forging.vector, k=_K)
-    found = second.search(forging.vector, k=_K)
-    leaked = sum(hit.tenant != forging.foreign.tenant for hit in found)
-    if leaked or not found.complete:
-        return Attempt("stale connection", tried, "LEAK", f"{leaked} chunks, complete: {found.complete}")
+    result = second.search(forging.vector, k=_K)
+    leaked = sum(hit.tenant != forging.foreign.tenant for hit in result)
+    if leaked or not result.complete:
+        return Attempt("stale connection", tried, "LEAK", f"{leaked} chunks, complete: {result.complete}")
     return Attempt("stale connection", tried, "nothing")
 
 

@@ -101,31 +101,31 @@ def demo(
         steps.step("reading documents", 0, None)
         corpora = _corpora(docs, tenants)
         steps.step("reading documents", 1, 1)
-        with _prepared(config, embedder or EMBEDDER, store or DEFAULT, steps) as made:
-            outcome = _run(made, corpora, k, steps, start, store=None if made.own else store or None)
+        with _prepared(config, embedder or EMBEDDER, store or DEFAULT, steps) as setup:
+            outcome = _run(setup, corpora, k, steps, start, store=None if setup.own else store or None)
     if as_json:
         print_json(outcome.as_json())
     else:
-        go_on = _go_on(made.source, outcome, None if made.own else store or None) if made.kept else []
-        show(out(), outcome, made.notes, go_on)
+        go_on = _go_on(setup.source, outcome, None if setup.own else store or None) if setup.kept else []
+        show(out(), outcome, setup.notes, go_on)
     done(FINDINGS if outcome.leaked else CLEAN)
 
 
 def _corpora(docs: Path | None, tenants: int) -> list[TenantCorpus]:
     """Return the texts of at least two tenants. Raises: InvalidInputError."""
-    found = installed_corpus(tenants) if docs is None else folder_corpus(docs)[:tenants]
-    if len(found) < 2:
+    corpora = installed_corpus(tenants) if docs is None else folder_corpus(docs)[:tenants]
+    if len(corpora) < 2:
         raise InvalidInputError("The demo needs texts of at least two tenants; pass --docs FOLDER.", field="docs")
-    return found
+    return corpora
 
 
 def _go_on(source: Path, outcome: run.Outcome, store: str | None) -> list[str]:
     """Return commands that work on the demo's store."""
-    asked = min(outcome.asked, key=lambda one: len(run.name_of(one.principal)) + len(one.query))
-    first = run.name_of(asked.principal)
+    answer = min(outcome.asked, key=lambda one: len(run.name_of(one.principal)) + len(one.query))
+    first = run.name_of(answer.principal)
     words = ("--hybrid",) if outcome.hybrid else ()
     return [
-        command_line("search", "--as", first, asked.query, *words, config=source, store=store),
+        command_line("search", "--as", first, answer.query, *words, config=source, store=store),
         command_line("explain", "--as", first, config=source, store=store),
         command_line("check", "--fail-on", "error", config=source, store=store),
     ]
@@ -257,18 +257,18 @@ def _run(
         documents, chunks = run.load(acl, model, corpora, steps, prune=made.own)
         seconds = time.perf_counter() - start
         hybrid = run.has_words(acl)
-        asked = run.ask(acl, model, run.questions(corpora, 3), k, steps, hybrid=hybrid)
+        answers = run.ask(acl, model, run.questions(corpora, 3), k, steps, hybrid=hybrid)
         steps.step("attacking", 0, None)
-        first = asked[0].principal
-        other = next(one.principal for one in asked if one.principal != first)
-        vector = model.embed_queries([asked[0].query])[0].tolist()
+        first = answers[0].principal
+        other = next(one.principal for one in answers if one.principal != first)
+        vector = model.embed_queries([answers[0].query])[0].tolist()
         forging = AttackContext(first, other, vector, attacks.reopener(acl, source))
         tried = attacks.attempts(acl, forging, read(source)[1])
         posture = acl.check()[name]
         adapter = acl.config.stores[name].adapter
         server = made.server or _server(acl.server(), adapter, posture)
     return run.Outcome(
-        adapter, server, posture.grade, len(corpora), documents, chunks, seconds, asked, tuple(tried), hybrid
+        adapter, server, posture.grade, len(corpora), documents, chunks, seconds, answers, tuple(tried), hybrid
     )
 
 

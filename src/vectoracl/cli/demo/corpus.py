@@ -92,18 +92,18 @@ def _clean(text: str) -> str:
 
 def _modules(distribution: Distribution) -> list[tuple[PackagePath, int]]:
     """Return the modules that the distribution installed, with their sizes, from the top of the package down."""
-    found = []
+    modules = []
     for path in distribution.files or ():
         if path.suffix == ".py" and ".." not in path.parts and not _LEFT_OUT.search(path.as_posix()):
             size = path.size or 0
             if size <= _LARGEST_MODULE:
-                found.append((path, size))
-    return sorted(found, key=lambda one: (len(one[0].parts), one[0].as_posix()))
+                modules.append((path, size))
+    return sorted(modules, key=lambda one: (len(one[0].parts), one[0].as_posix()))
 
 
 def _gather(tenant: str, readme: str, modules: Sequence[tuple[PackagePath, int]], limit: int) -> TenantCorpus:
     """Read documents until *limit* chunks are reached."""
-    kept: list[Document] = []
+    selection: list[Document] = []
     room = limit
     for document in _documents(tenant, readme, modules):
         parts = chunks(document.text)
@@ -112,9 +112,9 @@ def _gather(tenant: str, readme: str, modules: Sequence[tuple[PackagePath, int]]
             parts = chunks(document.text)
         if room <= 0 or not parts:
             break
-        kept.append(document)
+        selection.append(document)
         room -= len(parts)
-    return TenantCorpus(tenant, tuple(kept))
+    return TenantCorpus(tenant, tuple(selection))
 
 
 def _documents(tenant: str, readme: str, modules: Sequence[tuple[PackagePath, int]]) -> Iterator[Document]:
@@ -146,21 +146,21 @@ def folder_corpus(folder: str | os.PathLike[str], *, report: Report | None = Non
     root = Path(folder)
     if not root.is_dir():
         raise InvalidInputError(f"There is no folder {str(root)!r}.", field="folder")
-    found = []
+    corpora = []
     for path in sorted(root.iterdir()):
         if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
             tenant = check_tenant(unicodedata.normalize("NFC", path.name))
             texts = tuple(documents([path], report=report))
             if texts:
-                found.append(TenantCorpus(tenant, texts))
-    if not found:
+                corpora.append(TenantCorpus(tenant, texts))
+    if not corpora:
         raise InvalidInputError(
             f"{str(root)!r} has no subfolder with text. Put the texts of each tenant into a separate subfolder.",
             field="folder",
         )
-    if len({one.tenant for one in found}) != len(found):
+    if len({one.tenant for one in corpora}) != len(corpora):
         raise InvalidInputError("Two subfolders have the same name in normal form C.", field="folder")
-    return found
+    return corpora
 
 
 _TITLE_WORD = re.compile(r"[a-z]{3,}")
@@ -180,7 +180,7 @@ def demo_queries(corpora: Sequence[TenantCorpus], per_tenant: int = 3) -> list[t
     used = {one.tenant: _word_counts(one) for one in corpora}
     everywhere: Counter[str] = sum(used.values(), Counter())
     titles = {one.tenant: sorted(_titles(one)) for one in corpora}
-    asked: list[tuple[str, str]] = []
+    queries: list[tuple[str, str]] = []
     for corpus in corpora:
         own = used[corpus.tenant]
         ranked = []
@@ -195,15 +195,15 @@ def demo_queries(corpora: Sequence[TenantCorpus], per_tenant: int = 3) -> list[t
                     score = sum(share * rare for share, rare in zip(foreign, rarity, strict=True))
                     ranked.append((-score, title, other.tenant))
         ranked.sort()
-        taken: set[str] = set()
+        sources: set[str] = set()
         for _, title, source in ranked:
-            if len(taken) == per_tenant:
+            if len(sources) == per_tenant:
                 break
-            if source not in taken:  # each from another tenant
-                taken.add(source)
-                asked.append((corpus.tenant, title))
-        asked.extend((corpus.tenant, query) for query in GENERIC_QUERIES)
-    return asked
+            if source not in sources:  # each from another tenant
+                sources.add(source)
+                queries.append((corpus.tenant, title))
+        queries.extend((corpus.tenant, query) for query in GENERIC_QUERIES)
+    return queries
 
 
 def _word_counts(corpus: TenantCorpus) -> Counter[str]:
@@ -217,7 +217,7 @@ def _word_counts(corpus: TenantCorpus) -> Counter[str]:
 
 def _titles(corpus: TenantCorpus) -> set[tuple[str, tuple[str, ...]]]:
     """Return lines that could be a question (headings and first sentences of prose) with their significant words."""
-    found = set()
+    titles = set()
     for document in corpus.documents:
         for line in document.text.splitlines():
             text = line.strip().strip("#*=").strip().rstrip(".:")
@@ -225,8 +225,8 @@ def _titles(corpus: TenantCorpus) -> set[tuple[str, tuple[str, ...]]]:
             if 12 <= len(text) <= 70 and plain and text[0].isupper() and 3 <= text.count(" ") + 1 <= 9:
                 words = tuple(sorted({word for word in _TITLE_WORD.findall(text.lower()) if word not in _DULL}))
                 if 2 <= len(words) <= 6 and _is_opening(line, document.text):
-                    found.add((text, words))
-    return found
+                    titles.add((text, words))
+    return titles
 
 
 def _is_opening(line: str, text: str) -> bool:

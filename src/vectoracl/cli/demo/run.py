@@ -83,8 +83,8 @@ class Outcome:
     @property
     def leaked(self) -> bool:
         """Whether a chunk of another tenant was returned."""
-        asked = any(one.foreign(one.returned) for one in self.asked)
-        return asked or any(one.outcome == "LEAK" for one in self.attempts)
+        leak = any(one.foreign(one.returned) for one in self.asked)
+        return leak or any(one.outcome == "LEAK" for one in self.attempts)
 
     def as_json(self) -> dict[str, object]:
         """Return the object that `vectoracl demo --json` prints."""
@@ -117,10 +117,10 @@ def check_own(acl: VectorACL, corpora: Sequence[TenantCorpus], tenants: Sequence
     filled = {one.tenant for one in corpora}
     for tenant in [*sorted(set(tenants) - filled), *sorted(filled)]:
         if tenant in filled:  # every chunk, since this tenant's documents are replaced and removed
-            found = any(hit.tag.producer != WRITER for hit in acl.scoped(reader(tenant)).scan(include=()))
+            other_writer = any(hit.tag.producer != WRITER for hit in acl.scoped(reader(tenant)).scan(include=()))
         else:
-            found = any(hit.tag.producer != WRITER for hit in operated.read(tenant, 1).hits)
-        if found:
+            other_writer = any(hit.tag.producer != WRITER for hit in operated.read(tenant, 1).hits)
+        if other_writer:
             raise RefusedError(
                 f"This store holds documents of the tenant {tenant!r} that no demo wrote, so the demo was not started "
                 "and nothing was changed. Run it without -c in another folder, where it creates a separate store, or "
@@ -160,11 +160,11 @@ def load(
             written += len(parts)
             steps.step(_WRITING, written, total)
         if prune:
-            kept = {parts[0].document for parts in docs if parts}
+            names = {parts[0].document for parts in docs if parts}
             gone = [
                 (hit.document, hit.id)
                 for hit in handle.scan(include=())
-                if hit.tag.producer == WRITER and hit.document not in kept
+                if hit.tag.producer == WRITER and hit.document not in names
             ]
             for start in range(0, len(gone), _DELETE_AT_ONCE):
                 handle.delete(ids=gone[start : start + _DELETE_AT_ONCE])
@@ -175,19 +175,19 @@ def _embedded(embedder: Embedder, docs: Sequence[list[Chunk]]) -> list[list[Chun
     """Return the chunks with vectors, with one call of the embedder for all documents of a tenant."""
     flat = [chunk for parts in docs for chunk in parts]
     vectors = embed_checked(embedder, [chunk.text for chunk in flat], "document", batch=_EMBED_AT_ONCE)
-    made = iter(
+    chunks = iter(
         Chunk(chunk.id, chunk.document, chunk.text, vector, chunk.position)
         for chunk, vector in zip(flat, vectors, strict=True)
     )
-    return [[next(made) for _ in parts] for parts in docs]
+    return [[next(chunks) for _ in parts] for parts in docs]
 
 
 def questions(corpora: Sequence[TenantCorpus], principals: int) -> list[tuple[str, str]]:
     """Choose pairs of tenant and question: a specific one for each of some tenants, and one that two of them share."""
-    asked = demo_queries(corpora, per_tenant=1)
+    pairs = demo_queries(corpora, per_tenant=1)
     first: dict[str, str] = {}
     everyone: dict[str, list[str]] = {}
-    for tenant, query in asked:
+    for tenant, query in pairs:
         first.setdefault(tenant, query)
         everyone.setdefault(query, []).append(tenant)
     step = max(1, len(first) // principals)
@@ -212,20 +212,20 @@ def ask(
     """
     past = hazmat.unscoped(acl, reason=REASON)
     vectors = embed_checked(embedder, [query for _, query in chosen], "query")
-    made = []
+    answers = []
     for place, ((tenant, query), vector) in enumerate(zip(chosen, vectors, strict=True)):
         principal = reader(tenant)
         handle = acl.scoped(principal)
-        asked = Hybrid(query, vector) if hybrid else vector
+        request = Hybrid(query, vector) if hybrid else vector
         unscoped = _lines(past.search(vector, k=k))
         times: list[float] = []
         while len(times) < REPETITIONS[0] or (len(times) < REPETITIONS[1] and sum(times) < _SPENT_MS):
             start = time.perf_counter()
-            result = handle.search(asked, k=k)
+            result = handle.search(request, k=k)
             times.append((time.perf_counter() - start) * 1000)
-        made.append(Asked(principal, query, k, unscoped, _lines(result), statistics.median(times)))
+        answers.append(Asked(principal, query, k, unscoped, _lines(result), statistics.median(times)))
         steps.step("asking", place + 1, len(chosen))
-    return tuple(made)
+    return tuple(answers)
 
 
 def _lines(hits: Sequence[Hit]) -> tuple[Line, ...]:

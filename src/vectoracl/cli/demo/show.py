@@ -23,8 +23,8 @@ def show(console: Console, outcome: Outcome, notes: Sequence[str], commands: Seq
     """Print the demo; *notes* state where data were written, *commands* can be run next."""
     width = min(console.width, _WIDEST)
     console.print(_head(outcome), width=width)
-    for asked in outcome.asked:
-        console.print(_question(asked, width), width=width)
+    for answer in outcome.asked:
+        console.print(_question(answer, width), width=width)
     console.print(_sum(outcome), width=width)
     console.print(_attempts(outcome.attempts), width=width)
     console.print(_end(outcome, notes), width=width)
