@@ -95,5 +95,5 @@ def test_the_other_precision_is_named_and_changed(provisioned, has, declared):
     assert bool(said) == (has != declared)
     assert all(has in one and declared in one for one in said)
     done = provision(config)
-    assert any(f"type {declared} now" in line for line in done) == (has != declared)
+    assert any(f"now have the type {declared}" in line for line in done) == (has != declared)
     assert findings(config)[1] == []
