@@ -21,12 +21,15 @@ def interrupted_after(timeout: float | None, interrupt: Callable[[], object]) ->
         An event that is set as soon as the time is up.
     """
     late = threading.Event()
+    if timeout is None:
+        yield late
+        return
 
     def strike() -> None:
         late.set()
         interrupt()
 
-    timer = threading.Timer(threading.TIMEOUT_MAX if timeout is None else max(timeout, 0), strike)
+    timer = threading.Timer(min(max(timeout, 0), threading.TIMEOUT_MAX), strike)
     timer.daemon = True
     timer.start()
     try:
