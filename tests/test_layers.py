@@ -47,6 +47,27 @@ def test_the_core_loads_no_client():
     assert "vectoracl" in loaded.stdout.split()
 
 
+def loose_strings(tree):
+    """Lines of a string that is a statement but no docstring: the rest of a text that lost its parentheses."""
+    described = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    lines = []
+    for node in ast.walk(tree):
+        for body in (getattr(node, name, None) for name in ("body", "orelse", "finalbody")):
+            for index, child in enumerate(body if isinstance(body, list) else ()):
+                text = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant | ast.JoinedStr)
+                if not text or (isinstance(child.value, ast.Constant) and not isinstance(child.value.value, str)):
+                    continue
+                first = index == 0 and isinstance(node, described)
+                attribute = (
+                    index > 0
+                    and isinstance(node, ast.Module | ast.ClassDef)
+                    and isinstance(body[index - 1], ast.Assign | ast.AnnAssign)
+                )
+                if not first and not attribute:
+                    lines.append(child.lineno)
+    return lines
+
+
 def yields_while_closing(tree):
     """Lines with a yield in `finally`, in a bare `except` or in `except BaseException`; not in nested functions."""
     found = []
@@ -67,6 +88,28 @@ def yields_while_closing(tree):
                 if "BaseException" in caught or "GeneratorExit" in caught:
                     yields(handler.body)
     return found
+
+
+def test_no_text_has_lost_its_second_half():
+    files = [*SOURCES, *ROOT.glob("conformance/src/**/*.py")]
+    assert {
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in files
+        for line in loose_strings(ast.parse(path.read_text(encoding="utf-8")))
+    } == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("def f():\n x = 'a'\n 'b'", [3]),
+        ("def f():\n yield f'{x}'\n f'{y}'", [3]),
+        ("def f():\n 'doc'\n if x:\n  'b'", [4]),
+        ("'doc'\nX = 1\n'about X'\nclass C:\n 'doc'\n x: int\n 'about x'\n ...", []),
+    ],
+)
+def test_the_check_of_texts_can_fail(source, lines):
+    assert loose_strings(ast.parse(source)) == lines
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)

@@ -39,8 +39,8 @@ class QdrantCompiler:
         self._keys = config.payload
         self._predicates = Compiler(config.payload, fields)
         keys = config.payload
+        # The payload keys that distinguish versions of documents; part of every read.
         self.versions = (keys.document, keys.generation, keys.pending, keys.version, keys.time)
-        """The payload keys that distinguish versions of documents; part of every read."""
         self.names = (*self.versions, keys.chunk)
         self._tag = (
             keys.tenant, *self.names, keys.label, keys.rev, keys.expires, keys.producer, keys.path,

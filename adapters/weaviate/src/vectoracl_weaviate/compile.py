@@ -62,8 +62,8 @@ class WeaviateCompiler:
         self._level = {} if config.consistency is None else {"consistency_level": _LEVELS[config.consistency]}
         self._predicates = Compiler(config.properties, fields)
         keys = config.properties
+        # The properties that distinguish versions of documents; part of every read.
         self.versions = (keys.document, keys.generation, keys.version, keys.pending, keys.committed)
-        """The properties that distinguish versions of documents; part of every read."""
         self.places = (*self.versions, keys.seek)
         self.repairable = (keys.seek, keys.metadata, keys.present)
         self._tag = (

@@ -94,8 +94,10 @@ class _Script:
 
     def server(self) -> str:
         """Return the part that runs once."""
-        head = f"-- Database {database_of(self._snapshot)}: the role of the application ({self._snapshot.role}) and "
-        "the server."
+        head = (
+            f"-- Database {database_of(self._snapshot)}: the role of the application ({self._snapshot.role}) and "
+            "the server."
+        )
         todo = [*self._roles(), *self._database(), *self._statements(_SERVER)]
         lines = [head, "-- Nothing to change."]
         if todo:
@@ -117,8 +119,9 @@ class _Script:
         if self._new_role or not self._application.owns_database:
             return
         database, role = ident(database_of(self._snapshot)), ident(self._role)
-        yield f"-- A database's owner can create schemas in it and drop every table in public: {self._owner} owns it "
-        "now."
+        yield (
+            f"-- A database's owner can create schemas in it and drop every table in public: {self._owner} owns it now."
+        )
         yield _create_role(self._owner, "NOLOGIN NOSUPERUSER NOBYPASSRLS")
         yield _grant_membership([self._owner, self._snapshot.role])
         yield f"ALTER DATABASE {database} OWNER TO {ident(self._owner)};"
