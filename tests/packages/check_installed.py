@@ -51,10 +51,10 @@ def whole(distribution: str) -> None:
     assert importlib.metadata.metadata(distribution)["License-Expression"] == "Apache-2.0"
     files = importlib.metadata.files(distribution) or []
     assert any(file.name == "LICENSE" for file in files), f"the licence is missing in the wheel of {distribution}"
-    # A store's harness needs the kit, which the extra `conformance` brings; drawn values need Hypothesis.
-    left_out = ("vectoracl_conformance.strategies",) if with_kit else (f"{module.__name__}.conformance",)
+    # A store's harness needs the kit, which the extra `conformance` brings.
+    left_out = f"{module.__name__}.conformance"
     for one in pkgutil.walk_packages([str(package)], f"{module.__name__}."):
-        if not one.name.startswith(left_out):
+        if with_kit or not one.name.startswith(left_out):
             importlib.import_module(one.name)
 
 

@@ -2,7 +2,6 @@
 
 The rows contain values at which stores fail (the largest exact integers, the first and the last datetime, text that is
 a pattern or SQL elsewhere, a missing key), and the filters ask for these values. Both stores must give the same answer.
-Needs the extra `vectoracl-conformance[hypothesis]`.
 
     @given(predicate)
     def test_a_filter_means_what_the_reference_means(where): assert ours.count(where) == memory.count(where)
