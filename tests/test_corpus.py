@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -57,10 +56,8 @@ def test_nothing_is_imported_and_another_process_finds_the_same(corpora):
     assert len(outputs) == 1
 
 
-def test_the_demo_gets_enough_of_it_in_time():
-    start = time.process_time()
+def test_the_demo_gets_enough_of_it():
     corpora = installed_corpus()
-    assert time.process_time() - start < 15  # about 4 s on a quiet core; the limit only catches a disaster
     assert 3 <= len(corpora) <= 12
     assert 1_500 <= sum(one.chunk_count() for one in corpora) <= 6_000
 
