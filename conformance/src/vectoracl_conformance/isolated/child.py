@@ -14,14 +14,108 @@ import pickle
 import signal
 import struct
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 _CLIENTS: dict[int, Any] = {}
+_RULES: dict[int, _Rules] = {}
+_FAULTS: dict[int, _Faults] = {}
 _DRESS: dict[str, Any] = {}
 _KEPT: list[Any] = []
 
 
-def _client(number: int, config: dict[str, Any], mode: str, provision: Any) -> None:
+class _Rules:
+    """A policy from a table: grants by principal, action and tenant. Whoever is not listed has the tenant's rights."""
+
+    def __init__(self, table: dict[str, Any]) -> None:
+        self.table = table
+        self.changes = 0
+
+    @property
+    def version(self) -> str:
+        return f"rules-{self.changes}"
+
+    def decide(self, principal: Any, action: Any) -> Any:
+        from vectoracl import Decision, Grant, Scope, TenantPolicy
+
+        own = self.table.get(principal.id)
+        if own is None:
+            return TenantPolicy().decide(principal, action)
+        scope = Scope.of(Grant(tenant, predicate) for tenant, predicate in own.get(action, {}).items())
+        if scope.empty:
+            return Decision.deny("there is no rule for it", self.version)
+        return Decision(permit=True, scope=scope, reasons=("a rule",), policy_version=self.version)
+
+
+class _Faults:
+    """Failures of the network, by the number of the request from now on.
+
+    "before": it was not sent. "after": it was performed, and the reply was lost. "unknown": it was not performed, and
+    that is not known.
+    """
+
+    def __init__(self) -> None:
+        self.plan: dict[int, str] = {}
+
+    def due(self) -> str:
+        """Count one request, and return the failure that it has."""
+        kind = self.plan.pop(1, "")
+        self.plan = {number - 1: one for number, one in self.plan.items() if number > 1}
+        return kind
+
+    def error(self, kind: str) -> Exception:
+        from vectoracl import StoreError
+
+        sent: Any = "no" if kind == "before" else "unknown"
+        return StoreError("The connection was lost.", code="unreachable", sent=sent, retryable=kind == "before")
+
+    def wrapped(self, opened: Any) -> Any:
+        """Return *opened* with ports that fail as planned."""
+        import dataclasses
+
+        faults, port, aport = self, opened.port, opened.aport
+
+        class Unreliable:
+            def __init__(self, inner: Any) -> None:
+                self.inner = inner
+                self.parallel = inner.parallel
+
+            def execute(self, request: Any, timeout: float | None) -> Any:
+                kind = faults.due() if faults.plan else ""
+                if kind in ("before", "unknown"):
+                    raise faults.error(kind)
+                reply = self.inner.execute(request, timeout)
+                if kind:
+                    raise faults.error(kind)
+                return reply
+
+            def close(self) -> None:
+                self.inner.close()
+
+        class AsyncUnreliable:
+            def __init__(self, inner: Any) -> None:
+                self.inner = inner
+                self.parallel = inner.parallel
+
+            async def execute(self, request: Any, timeout: float | None) -> Any:
+                kind = faults.due() if faults.plan else ""
+                if kind in ("before", "unknown"):
+                    raise faults.error(kind)
+                reply = await self.inner.execute(request, timeout)
+                if kind:
+                    raise faults.error(kind)
+                return reply
+
+            async def close(self) -> None:
+                await self.inner.close()
+
+        return dataclasses.replace(opened, port=lambda: Unreliable(port()), aport=lambda: AsyncUnreliable(aport()))
+
+
+def _client(
+    number: int, config: dict[str, Any], mode: str, provision: Any, rules: Any = None, faulty: Any = None
+) -> None:
     from vectoracl import AsyncVectorACL, RefusedError, VectorACL
 
     if provision:
@@ -34,8 +128,12 @@ def _client(number: int, config: dict[str, Any], mode: str, provision: Any) -> N
             operator.provision()
             _KEPT.append((first, operator))  # a store that lives in its client is gone with the last of them
     kind: Any = VectorACL if mode == "sync" else AsyncVectorACL
-    if "dress" in _DRESS:
-        dress = _DRESS["dress"]
+    given: dict[str, Any] = {}
+    if rules is not None:
+        given["policy"] = _RULES[number] = _Rules(rules)
+    if "dress" in _DRESS or faulty:
+        dress = _DRESS.get("dress", lambda opened: opened)
+        faults = _FAULTS[number] = _Faults()
 
         class Dressed(kind):  # type: ignore[misc]
             def _named(self, name: str) -> Any:
@@ -44,12 +142,12 @@ def _client(number: int, config: dict[str, Any], mode: str, provision: Any) -> N
                 if not known:
                     import dataclasses
 
-                    named.opened = dress(named.opened)
+                    named.opened = dress(faults.wrapped(named.opened) if faulty else named.opened)
                     named.store = dataclasses.replace(named.store, adapter=named.opened.adapter)
                 return named
 
         kind = Dressed
-    made = kind(config)
+    made = kind(config, **given)
     _CLIENTS[number] = made
     _done(made.open())
 
@@ -69,7 +167,8 @@ async def _listed(hits: Any) -> list[Any]:
     return [hit async for hit in hits]
 
 
-def _call(number: int, claims: dict[str, Any], narrows: list[Any], name: str, args: Any, given: Any) -> Any:
+def _begun(number: int, claims: dict[str, Any], narrows: list[Any], name: str, args: Any, given: Any) -> Any:
+    """Return the answer of one call, or what has to be awaited for it."""
     from vectoracl import Principal
 
     handle = _CLIENTS[number].scoped(Principal(**claims))
@@ -77,8 +176,73 @@ def _call(number: int, claims: dict[str, Any], narrows: list[Any], name: str, ar
         handle = handle.narrow(where, actions)
     answer = getattr(handle, name)(*args, **given)
     if hasattr(answer, "__aiter__"):
-        return _done(_listed(answer))
-    return list(answer) if hasattr(answer, "__next__") else _done(answer)
+        return _listed(answer)
+    return list(answer) if hasattr(answer, "__next__") else answer
+
+
+def _call(number: int, *call: Any) -> Any:
+    return _done(_begun(number, *call))
+
+
+def _outcome(number: int, call: Any) -> Any:
+    try:
+        return "ok", _call(number, *call)
+    except Exception as error:  # noqa: BLE001 - an error is an outcome
+        return "error", _told(error)
+
+
+def _calls(number: int, calls: list[Any]) -> list[Any]:
+    """Perform calls one after the other."""
+    return [_outcome(number, call) for call in calls]
+
+
+def _together(number: int, calls: list[Any], width: int) -> list[Any]:
+    """Perform calls side by side: in threads, or as tasks."""
+    from vectoracl import VectorACL
+
+    if isinstance(_CLIENTS[number], VectorACL):
+        with ThreadPoolExecutor(width) as pool:
+            return list(pool.map(lambda call: _outcome(number, call), calls))
+
+    async def one(call: Any) -> Any:
+        try:
+            return "ok", await _begun(number, *call)
+        except Exception as error:  # noqa: BLE001 - an error is an outcome
+            return "error", _told(error)
+
+    async def every() -> list[Any]:
+        return list(await asyncio.gather(*(one(call) for call in calls)))
+
+    return list(_done(every()))
+
+
+def _cut(number: int, call: Any, after: float) -> Any:
+    """Cancel a call after so many seconds; a sync one has a time limit instead."""
+    from vectoracl import VectorACL
+
+    claims, narrows, name, args, given = call
+    if isinstance(_CLIENTS[number], VectorACL):
+        return _outcome(number, (claims, narrows, name, args, {**given, "timeout": after}))
+
+    async def work() -> Any:
+        task = asyncio.ensure_future(_begun(number, *call))
+        await asyncio.sleep(after)
+        task.cancel()
+        try:
+            return "ok", await task
+        except asyncio.CancelledError:
+            return "cut", None
+        except Exception as error:  # noqa: BLE001 - an error is an outcome
+            return "error", _told(error)
+
+    return _done(work())
+
+
+def _rows(tenants: Any) -> Iterator[Any]:
+    """Yield what `census(client)` of the harness reads: of the named tenants, or of all."""
+    for row in _DRESS["census"](next(iter(_CLIENTS.values()))):
+        if tenants is None or row.tag.tenant in tenants:
+            yield row
 
 
 def _raw(number: int, operation: Any) -> Any:
@@ -102,12 +266,26 @@ def _perform(what: str, *args: Any) -> Any:
         _client(*args)
     elif what == "call":
         return _call(*args)
+    elif what == "calls":
+        return _calls(*args)
+    elif what == "together":
+        return _together(*args)
+    elif what == "cut":
+        return _cut(*args)
+    elif what == "rules":
+        _RULES[args[0]].table, _RULES[args[0]].changes = args[1], _RULES[args[0]].changes + 1
+    elif what == "faults":
+        _FAULTS[args[0]].plan = args[1]
+    elif what == "census":
+        return list(_rows(*args))
     elif what == "raw":
         return _raw(*args)
     elif what == "capabilities":
         client = _CLIENTS[args[0]]
         return client._named(client.config.default).store.adapter.capabilities  # noqa: SLF001 - likewise
     elif what == "close":
+        _RULES.pop(args[0], None)
+        _FAULTS.pop(args[0], None)
         _done(_CLIENTS.pop(args[0]).close())
     return None
 

@@ -1,0 +1,73 @@
+"""Calls on handles as data: generated, sent to the adapter's process and to the reference, shrunk, and printed.
+
+Nothing here refers to the kit's objects, since a call is performed where the kit is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vectoracl.filters.predicate import Predicate
+from vectoracl.model.actions import Action
+from vectoracl.model.principal import Principal
+
+Rules = Mapping[str, Mapping[Action, Mapping[str, Predicate]]]
+"""A policy as a table: for the id of a principal, for each permitted action, the predicate of each granted tenant.
+
+A principal whose id is not listed has the rights that `TenantPolicy` gives.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a public method of a handle.
+
+    Attributes:
+        principal: Who asks.
+        method: The method's name, such as "search". A scan is read to its end.
+        arguments: The arguments, all by name.
+        narrowings: The arguments of `narrow`, applied one after the other before the call.
+    """
+
+    principal: Principal
+    method: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    narrowings: tuple[tuple[Predicate, frozenset[Action] | None], ...] = ()
+
+    def message(self) -> tuple[Any, ...]:
+        """Return the call in the form in which it is sent."""
+        names = ("id", "tenant", "roles", "groups", "kind", "expires_at", "authenticated_by")
+        claims = {name: getattr(self.principal, name) for name in names}
+        claims["attributes"] = dict(self.principal.attributes)
+        return claims, list(self.narrowings), self.method, (), dict(self.arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Calls that are performed side by side, by at most `width` threads in sync mode."""
+
+    calls: tuple[Call, ...]
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A call that is cancelled, or whose time is up, `after` so many seconds."""
+
+    call: Call
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The next requests to the store fail: by their number from 1, "before" they are sent, "after" they were performed.
+
+    "unknown" is a request that was not performed although the failure does not tell.
+    """
+
+    plan: Mapping[int, Literal["before", "after", "unknown"]]
+
+
+Step = Call | Together | Cut | Fault
