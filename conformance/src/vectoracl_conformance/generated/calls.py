@@ -45,6 +45,24 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class After:
+    """In place of the argument `after` of a page: the cursor behind page number `pages` of the same scan, or of *call*.
+
+    Each store has its own cursors, so the pages before it are read on both.
+    """
+
+    pages: int = 1
+    call: Call | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFile:
+    """In place of an argument that is a path, such as `resume`: a file of that name in a folder of the process."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Together:
     """Calls that are performed side by side, by at most `width` threads in sync mode."""
 

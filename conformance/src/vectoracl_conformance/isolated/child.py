@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import os
 import pickle
 import signal
@@ -296,10 +297,62 @@ def _told(error: BaseException) -> Any:
     return known, type(error).__name__, str(error), plain
 
 
+class _Pipe:
+    """The pipe to whoever started this. Nothing is read ahead, so a branch continues where its parent stopped."""
+
+    def __init__(self, read: int, write: int) -> None:
+        self._from = read
+        self._to = write
+        self._depth = 0
+
+    def question(self) -> bytes | None:
+        """Return the next question; None at the end."""
+        head = self._read(4)
+        return None if len(head) < 4 else self._read(struct.unpack(">I", head)[0])
+
+    def _read(self, size: int) -> bytes:
+        parts, left = [], size
+        while left and (part := os.read(self._from, left)):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+    def answer(self, value: Any) -> None:
+        """Answer."""
+        try:
+            data = pickle.dumps(value, 5)
+        except Exception as error:  # noqa: BLE001 - reported instead of what cannot be sent
+            data = pickle.dumps(("error", _told(error)), 5)
+        rest = memoryview(struct.pack(">I", len(data)) + data)
+        while rest:
+            rest = rest[os.write(self._to, rest) :]
+
+    def branch(self) -> Any:
+        """Fork. The copy answers from now on; this process answers again when the copy has ended, by "end" or not."""
+        gc.collect()
+        gc.freeze()  # what exists now stays shared
+        pid = os.fork()
+        if not pid:
+            self._depth += 1
+            # Clients and loops are bound to the process that made them; they are kept, so that nothing closes them.
+            _KEPT.append((dict(_CLIENTS), list(_LOOP)))
+            for one in (_CLIENTS, _RULES, _FAULTS, _LOOP):
+                one.clear()
+            return "ok", os.getpid()
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return ("ok", None) if code == 0 else ("error", ("", "EndedError", f"it ended by itself ({code})", {}))
+
+    def end(self) -> Any:
+        """End a branch, whose parent then answers."""
+        if self._depth:
+            os._exit(0)
+        return "error", ("", "ValueError", "there is no branch", {})
+
+
 def _main() -> None:
     if hasattr(os, "fork") and os.fork():
         os._exit(0)  # whoever started this is no longer its parent
-    read, write = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    pipe = _Pipe(os.dup(0), os.dup(1))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     # Whoever started this cannot wait for it, so its last words say how it ended.
@@ -307,24 +360,19 @@ def _main() -> None:
     for name in ("SIGTERM", "SIGHUP", "SIGXCPU"):
         with contextlib.suppress(AttributeError, ValueError, OSError, RuntimeError):
             faulthandler.register(getattr(signal, name), chain=True)
-
-    def answer(value: Any) -> None:
-        try:
-            data = pickle.dumps(value, 5)
-        except Exception as error:  # noqa: BLE001 - reported instead of what cannot be sent
-            data = pickle.dumps(("error", _told(error)), 5)
-        write.write(struct.pack(">I", len(data)) + data)
-        write.flush()
-
-    answer(("ok", os.getpid()))
-    while len(head := read.read(4)) == 4:
-        question = read.read(struct.unpack(">I", head)[0])
+    pipe.answer(("ok", os.getpid()))
+    while (question := pipe.question()) is not None:
         try:
             what, *args = pickle.loads(question)  # noqa: S301 - who started this asks
-            value = ("ok", _perform(what, *args))
+            if what == "branch":
+                value = pipe.branch()
+            elif what == "end":
+                value = pipe.end()
+            else:
+                value = ("ok", _perform(what, *args))
         except BaseException as error:  # noqa: BLE001 - an error is an answer
             value = ("error", _told(error))
-        answer(value)
+        pipe.answer(value)
 
 
 if __name__ == "__main__":

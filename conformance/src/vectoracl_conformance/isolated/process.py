@@ -34,6 +34,8 @@ KIT = b"vectoracl_conformance"
 _TELLING = re.compile(r"PYTEST|CONFORMANCE|_KIT\b|TOX|NOX|COVERAGE|^COV_|^CI$|GITHUB|^UV_RUN|VIRTUAL_ENV_PROMPT|^_$")
 _MODULES = {
     "vectoracl.model.records": {"Facet", "Hit", "Tag", "Result", "Page", "Written", "Record", "Chunk"},
+    "vectoracl.client.bulk_load": {"LoadReport"},
+    "vectoracl.engine.explain": {"Explanation"},
     "vectoracl.adapter_api.operations": {"Found", "Rows"},
     "vectoracl.adapter_api.contract": {"Capabilities"},
     "vectoracl.filters.predicate": None,
@@ -180,12 +182,19 @@ class Far:
         how = how or ["it wrote nothing, so it was killed from outside or ended on purpose"]
         return Abstain(f"the adapter's process ended by itself ({'; '.join(how)})")
 
+    def said(self) -> str:
+        """Return the process's output: what the adapter, its client and their loggers wrote, also warnings."""
+        size = os.fstat(self._said.fileno()).st_size
+        return os.pread(self._said.fileno(), min(size, MOST), 0).decode(errors="replace")
+
     def close(self) -> None:
         """End the process."""
         with contextlib.suppress(OSError):
             self._in.close()
         if not self._ended(time.monotonic() + 5) and self._pid > 1:  # it ends when its input does
             with contextlib.suppress(OSError):
+                if os.getpgid(self._pid) == self._process.pid:
+                    os.killpg(self._process.pid, signal.SIGKILL)  # with its branches
                 os.kill(self._pid, signal.SIGKILL)
         self._selector.close()
         self._out.close()

@@ -1,0 +1,59 @@
+"""Generated calls: they are performed by the adapter's process and by the reference, and the answers are compared."""
+
+import numpy as np
+import pytest
+
+from vectoracl import Chunk
+from vectoracl_conformance.isolated.process import Far, OtherError
+
+MEMORY = {"version": 1, "stores": {"main": {"adapter": "memory", "dimension": 4, "name": "shared"}}}
+CLAIMS = {"id": "u", "tenant": "a", "authenticated_by": "a test"}
+
+
+@pytest.fixture
+def far():
+    process = Far(limit=20)
+    process.ask("client", 1, MEMORY, "sync", True)
+    chunks = [Chunk(str(number), "d", "text", np.eye(4)[number]) for number in range(3)]
+    process.ask("call", 1, CLAIMS, [], "upsert", (chunks,), {})
+    yield process
+    process.close()
+
+
+def count(far, number=1):
+    return far.ask("call", number, CLAIMS, [], "count", (), {})
+
+
+def test_a_branch_leaves_nothing_behind(far):
+    for mode in ("sync", "async"):
+        far.ask("branch")
+        far.ask("client", 2, MEMORY, mode, False)
+        far.ask("call", 2, CLAIMS, [], "delete", (), {"document": "d"})
+        assert count(far, 2) == 0
+        far.ask("end")
+        assert count(far) == 3
+
+
+def test_branches_are_nested(far):
+    far.ask("branch")
+    far.ask("branch")
+    far.ask("end")
+    far.ask("client", 2, MEMORY, "sync", False)
+    assert count(far, 2) == 3
+    far.ask("end")
+    assert count(far) == 3
+
+
+def test_a_branch_that_ends_by_itself_is_reported(far):
+    far.ask("branch")
+    with pytest.raises(OtherError, match="ended by itself"):
+        far.ask("source", "import os\nos._exit(3)")
+    assert count(far) == 3
+    with pytest.raises(ValueError, match="no branch"):
+        far.ask("end")
+
+
+def test_what_the_process_wrote_can_be_read(far):
+    far.ask("source", "import warnings\nwarnings.warn('a word')\nprint('another')")
+    assert "a word" in far.said()
+    assert "another" in far.said()
