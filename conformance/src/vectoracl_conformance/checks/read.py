@@ -13,7 +13,6 @@ from vectoracl.errors import InvalidInputError, ReservedFieldError, UnsupportedP
 from vectoracl.filters.predicate import (
     ALWAYS,
     NEVER,
-    Always,
     And,
     Eq,
     F,
@@ -22,13 +21,13 @@ from vectoracl.filters.predicate import (
     Not,
     Or,
     Predicate,
-    operands_of,
 )
 from vectoracl.model.principal import Principal
 from vectoracl.model.queries import Hybrid, Lexical, Like
 from vectoracl.model.records import Chunk, Hit, Record, Result
 from vectoracl_conformance.context.assertions import Assertions, Unsupported, short
 from vectoracl_conformance.context.corpus import CANARY, DIMENSION, chunk
+from vectoracl_conformance.context.node_filters import node_filters, nodes_in, untried
 from vectoracl_conformance.context.oracle import Directions, Key, Oracle, key
 from vectoracl_conformance.context.recorder import arrays, words
 from vectoracl_conformance.context.registry import check
@@ -303,11 +302,6 @@ def declared_filters(can: Capabilities) -> list[tuple[str, Predicate]]:
     return [(name, where) for name, where in filters() if nodes_in(where) <= can.predicates]
 
 
-def nodes_in(where: Predicate) -> frozenset[type[Predicate]]:
-    """Return the nodes of which *where* is made."""
-    return frozenset({type(where)}).union(*map(nodes_in, operands_of(where)))
-
-
 def _time() -> Any:
     from datetime import UTC, datetime
 
@@ -316,9 +310,9 @@ def _time() -> Any:
 
 @check(
     "R5",
-    "OR, NOT and nested filters only narrow",
-    attack="Use OR, NOT and nested filters that also match many foreign chunks.",
-    breach="A foreign hit (the scope was merged into the filter's OR), or a hit that the filter excludes.",
+    "filters of every declared kind only narrow",
+    attack="Use every kind of filter that is declared, on fields of each type, alone and under AND, OR and NOT.",
+    breach="A foreign hit (the scope was merged into the filter's OR), a hit that the filter excludes, or one missing.",
 )
 async def r5_filters_only_narrow(t: Assertions) -> None:
     context, corpus = t.context, t.context.corpus
@@ -326,12 +320,13 @@ async def r5_filters_only_narrow(t: Assertions) -> None:
     can = context.client.adapter.capabilities
     handle = context.handle(corpus.large_tenant)
     owned = len(oracle.of(corpus.large_tenant))
-    tried = [nodes_in(where) for _, where in declared_filters(can)]
-    untried = sorted(node.__name__ for node in can.predicates.difference({Always, Never}, *tried))
+    made = node_filters(oracle.of(corpus.large_tenant), can.predicates)
+    made = [(name, where) for name, where in made if nodes_in(where) <= can.predicates]
+    missing = untried(can.predicates, [*made, *declared_filters(can), ("everything", ALWAYS), ("nothing", NEVER)])
     t.assert_safe(
-        not untried, "declaring a node that no filter of this check has", untried, "what is not tried may be wrong"
+        not missing, "declaring a node that no filter of this check has", missing, "what is not tried may be wrong"
     )
-    for name, where in filters():
+    for name, where in [*filters(), *made]:
         if not nodes_in(where) <= can.predicates:
             await t.refused(
                 handle.search(corpus.centre, owned, where=where),
@@ -340,10 +335,11 @@ async def r5_filters_only_narrow(t: Assertions) -> None:
             )
             continue
         own = oracle.narrowing(corpus.large_tenant, where)
-        t.kit_control(
-            len(oracle.select(dict.fromkeys(corpus.other_tenants, where))) > 0,
-            f"the filter {name} matches no foreign row",
-        )
+        if (name, where) not in made:  # a filter that is made of the own rows may name what only they have
+            t.kit_control(
+                len(oracle.select(dict.fromkeys(corpus.other_tenants, where))) > 0,
+                f"the filter {name} matches no foreign row",
+            )
         result = await handle.search(corpus.centre, owned, where=where)
         t.positive_control(len(result) > 0, f"the owner finds rows by the filter {name}", len(result))
         problem = oracle.rank(own, corpus.centre).problem(result.hits, owned)
@@ -356,6 +352,11 @@ async def r5_filters_only_narrow(t: Assertions) -> None:
         t.assert_equal(
             listed, sorted(key(hit) for hit in narrowed), f"a narrowed handle ({name})", "it is the same filter"
         )
+    everything = await handle.search(corpus.centre, owned)
+    t.positive_control(len(everything) == owned, "the owner finds its rows without a filter", len(everything))
+    if Never in can.predicates:
+        nothing = await handle.search(corpus.centre, owned, where=NEVER)
+        t.assert_equal(0, len(nothing), "search with a filter that is never true", "no row matches")
     for name, inside, filter_ in (
         ("the same field", F.lang.in_(["en", "fr"]), F.lang.in_(["fr", "de"])),
         ("another field", F.lang == "fr", F.year >= 2000),

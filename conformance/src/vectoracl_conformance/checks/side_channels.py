@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import random
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from vectoracl import ScopedRetriever
 from vectoracl.adapter_api.contract import GRADES
 from vectoracl.adapter_api.operations import (
     OPERATIONS,
@@ -29,14 +31,14 @@ from vectoracl.adapter_api.operations import (
 )
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import DeniedError, InvalidInputError, PostureError, UnsupportedPredicateError
-from vectoracl.filters.predicate import ALWAYS, NODES, Eq, F, Predicate
+from vectoracl.filters.predicate import ALWAYS, NODES, Always, Eq, F, Predicate
 from vectoracl.model.actions import ALL_ACTIONS
 from vectoracl.model.queries import Hybrid, HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Chunk, Record, Result, Tag
-from vectoracl_conformance.checks.read import filters, nodes_in
 from vectoracl_conformance.context.assertions import Abstain, Assertions
-from vectoracl_conformance.context.check_context import CheckContext
+from vectoracl_conformance.context.check_context import AwaitableHandle, CheckContext
 from vectoracl_conformance.context.corpus import CANARY, Corpus
+from vectoracl_conformance.context.node_filters import node_filters
 from vectoracl_conformance.context.oracle import Oracle, UnfitError, key
 from vectoracl_conformance.context.recorder import words
 from vectoracl_conformance.context.registry import check
@@ -284,15 +286,14 @@ async def x3_undeclared_operation_is_refused(t: Assertions) -> None:
     for kind, (method, action) in OPERATIONS.items():
         if action not in can.operations or getattr(can, method, "exact") == "none":
             await t.refused(calls[kind](), UnsupportedPredicateError, attacked=f"{method}, which is not declared")
+    rows = context.oracle().of(corpus.large_tenant)
     for node in NODES:
         if node not in can.predicates:
-            where = next((one for _, one in filters() if node in nodes_in(one)), None)
-            t.kit_control(where is not None, f"there is no filter with {node.__name__}")
-            await t.refused(
-                handle.search(corpus.centre, 3, where=where),
-                UnsupportedPredicateError,
-                attacked=f"a filter with {node.__name__}",
-            )
+            made = node_filters(rows, can.predicates, [node])
+            t.kit_control(bool(made) or node is Always, f"no filter with {node.__name__} can be made")
+            for name, where in made[:: max(1, len(made) // _FILTERS_OF_A_NODE)]:
+                for method, call in _filtered(handle, corpus, where):
+                    await t.refused(call(), UnsupportedPredicateError, attacked=f"{method} with a filter ({name})")
     for name, arguments in (
         ("a setting that is not declared", {"tuning": {"no_such_setting": 1}}),
         ("group_by of something else", {"group_by": "tenant"}),
@@ -318,6 +319,30 @@ async def x3_undeclared_operation_is_refused(t: Assertions) -> None:
         attacked="more chunks than the largest batch",
     )
     t.positive_control(len(await handle.search(corpus.centre, context.k)) == context.k, "what is declared is answered")
+
+
+_FILTERS_OF_A_NODE = 8
+
+
+def _filtered(
+    handle: AwaitableHandle, corpus: Corpus, where: Predicate
+) -> Iterator[tuple[str, Callable[[], Awaitable[Any]]]]:
+    """Yield each method of a handle that takes a filter, and its call with *where*."""
+    arguments = {"query": corpus.centre, "queries": [corpus.centre], "field": "lang"}
+    for method, function in inspect.getmembers(ScopedRetriever, inspect.isfunction):
+        parameters = inspect.signature(function).parameters
+        if method.startswith("_") or "where" not in parameters or method in ("scan", "narrow"):
+            continue
+        given = {
+            name: arguments[name] for name, one in parameters.items() if one.default is one.empty and name != "self"
+        }
+        yield method, partial(getattr(handle, method), **given, where=where)
+    yield "scan", partial(handle.all, where)
+    yield "narrow", partial(_narrowed, handle, where)
+
+
+async def _narrowed(handle: AwaitableHandle, where: Predicate) -> Any:
+    return await handle.narrow(where).all()
 
 
 async def _refuse() -> None:

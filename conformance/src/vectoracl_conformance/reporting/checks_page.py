@@ -1,6 +1,9 @@
-"""Generates the list of checks in docs/conformance.md from the registry."""
+"""Generates the list of checks in docs/conformance.md: `python -m vectoracl_conformance.reporting.checks_page PAGE`."""
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
 
 from vectoracl_conformance.checks import CHECKS
 from vectoracl_conformance.verdict import PROVISIONAL, REQUIRED
@@ -20,3 +23,14 @@ def markdown() -> str:
         cells = (check.id, check.title + new, check.attack, check.breach)
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines).strip() + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    """Replace the list at the end of the page: everything from its first group on."""
+    path = Path(arguments[0])
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text[: text.index(f"### {_GROUPS['R']}\n")] + markdown(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
