@@ -1,5 +1,6 @@
 """Harnesses that try to pass without being right; the runner imports them in its worker process."""
 
+import inspect
 import os
 import sys
 
@@ -202,8 +203,7 @@ def _lose_a_hit():
     MemoryAdapter.search = search
 
 
-_WRONG_ANYWHERE = """
-from cheating_harnesses import _lose_a_hit
+_WRONG_ANYWHERE = f"""{inspect.getsource(_lose_a_hit)}
 def dress(opened):
     _lose_a_hit()
     return opened

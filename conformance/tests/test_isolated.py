@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import sys
 import time
 from pathlib import Path
@@ -10,63 +11,175 @@ import pytest
 
 from vectoracl.errors import DeniedError, StoreError
 from vectoracl_conformance.context.assertions import Abstain
+from vectoracl_conformance.isolated.driver import Driver
+from vectoracl_conformance.isolated.interpreter import plain
 from vectoracl_conformance.isolated.process import Far
 
 MEMORY = {"version": 1, "stores": {"main": {"adapter": "memory", "dimension": 3}}}
 LOOK = """
-import os, sys
-frame, frames = sys._getframe(), []
+import importlib.metadata, os, sys
+frame, seen = sys._getframe(), []
 while frame is not None:
-    frames.append(f"{frame.f_code.co_filename} {frame.f_code.co_name}")
+    seen.append(f"{frame.f_code.co_filename} {frame.f_code.co_name}")
     frame = frame.f_back
-with open(f"/proc/{os.getppid()}/cmdline", "rb") as file:
-    parent = file.read().decode()
-words = [*sys.modules, *frames, *sys.argv, *sys.orig_argv, *os.environ, *os.environ.values(), parent]
-raise ValueError("\\n".join(words))
+for process in ("self", str(os.getppid())):
+    with open(f"/proc/{process}/cmdline", "rb") as file:
+        seen += file.read().decode().split(chr(0))
+seen += [*sys.modules, *sys.path, *sys.argv, *sys.orig_argv, *vars(sys.modules["__main__"]), os.getcwd(), sys.prefix]
+seen += [f"{name}={value}" for name, value in os.environ.items()]
+seen += [one.name for one in importlib.metadata.distributions()]
+seen += [point.group for one in importlib.metadata.distributions() for point in one.entry_points]
+try:
+    __import__("vectoracl_" + "conformance")
+except ImportError:
+    seen.append("not importable")
+raise ValueError("\\n".join(seen))
 """
+TELLING = re.compile(r"conformance|pytest|nox\b|hypothesis|\btests?\b|census|faults|\bkit\b", re.IGNORECASE)
 
 
-@pytest.fixture
-def far():
-    made = Far(limit=20)
+@pytest.fixture(scope="module")
+def environment():
+    made = plain()
     yield made
     made.close()
 
 
-def test_nothing_of_the_kit_is_in_sight(far):
+@pytest.fixture
+def far(environment):
+    made = Far(limit=20, environment=environment)
+    yield made
+    made.close()
+
+
+def looked(far):
     far.ask("client", 1, MEMORY, "sync", True)
     with pytest.raises(ValueError, match=r"vectoracl\.memory\.adapter") as seen:
         far.ask("source", LOOK)
-    lines = [line for line in str(seen.value).splitlines() if "_pytesttester" not in line]
-    told = [line for line in lines if "conformance" in line.lower() or "pytest" in line.lower()]
-    # The folder of a checkout is in its interpreter's path; no variable or argument names the kit.
-    assert not [line for line in told if "/" not in line], told
+    return str(seen.value).splitlines()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="on Windows an environment keeps its name")
-def test_the_name_of_an_environment_tells_nothing(tmp_path):
+def test_nothing_of_the_kit_is_in_sight(far):
+    lines = looked(far)
+    assert "not importable" in lines
+    # What a distribution says in its metadata is the same wherever it is installed; numpy has tests too.
+    own = {"vectoracl.conformance", "pytest11"}
+    assert not [line for line in lines if TELLING.search(line) and line not in own and not line.startswith("numpy.")]
+
+
+def test_two_programs_have_different_names():
+    one, other = Driver(), Driver()
+    assert set(one.names) == set(other.names)
+    assert one.names != other.names
+    assert one.words != other.words
+    assert not [name for name in one.names if re.search(rf"\b{name}\b", one.text)]
+
+
+def installed_in(far):
+    site = far.environment.site
+    return {one.name for one in site.iterdir()}
+
+
+def test_the_environment_is_that_of_an_application(far):
+    names = installed_in(far)
+    assert {"vectoracl", "numpy", "vectoracl_qdrant"} <= names
+    assert not [name for name in names if re.search("conformance|pytest|hypothesis|nox|editable|[.]pth", name)]
+    (info,) = far.environment.site.glob("vectoracl_qdrant-*.dist-info")
+    assert {one.name for one in info.iterdir()} >= {"METADATA", "RECORD", "entry_points.txt"}
+    assert not (info / "direct_url.json").exists()
+    assert "vectoracl_qdrant/plugin.py,sha256=" in (info / "RECORD").read_text()
+
+
+@pytest.fixture
+def virtual(tmp_path):
+    """An environment under a telling name, to be filled."""
     root = tmp_path / "conformance-pytest"
     (root / "bin").mkdir(parents=True)
     (root / "bin" / "python").symlink_to(sys.executable)
     (root / "pyvenv.cfg").write_text(
         f"home = {Path(sys._base_executable).parent}\ninclude-system-site-packages = false\nprompt = conformance\n"
     )
-    (root / "lib").symlink_to(Path(sys.prefix) / "lib")
-    site = root / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
-    far = Far(str(root / "bin" / "python"), [str(site)], limit=20)
+    site = root / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    site.mkdir(parents=True)
+    return root, site
+
+
+def distribution(site, name, *, requires=(), points="", files=()):
+    info = site / f"{name.replace('-', '_')}-1.dist-info"
+    info.mkdir()
+    lines = [f"Name: {name}", "Version: 1", "Metadata-Version: 2.1", *(f"Requires-Dist: {one}" for one in requires)]
+    (info / "METADATA").write_text("\n".join(lines) + "\n")
+    (info / "entry_points.txt").write_text(points)
+    for file in files:
+        (site / file).parent.mkdir(exist_ok=True)
+        (site / file).write_text("")
+    (info / "RECORD").write_text("\n".join([*(f"{one},," for one in files), f"{info.name}/RECORD,,"]) + "\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="on Windows an environment keeps its name")
+def test_what_a_test_needs_is_left_out(virtual, tmp_path):
+    root, site = virtual
+    distribution(site, "vectoracl", files=["vectoracl/__init__.py"])
+    distribution(site, "vectoracl-conformance", requires=["hypothesis", "rare"], files=["vectoracl_conformance/x.py"])
+    distribution(site, "hypothesis", requires=["sorted"], files=["hypothesis/__init__.py"])
+    distribution(site, "sorted", files=["sorted.py"])
+    distribution(site, "rare", files=["rare.py"])
+    distribution(site, "pytest-thing", requires=["pytest>=8", "common"], files=["thing.py"])
+    distribution(site, "common", files=["common.py"])
+    distribution(
+        site, "the-store", requires=["vectoracl", "common", "vectoracl-conformance; extra == 'kit'"],
+        points="[vectoracl]\nthestore = the_store.plugin\n",
+    )  # fmt: skip
+    source = tmp_path / "checkout"
+    for name in ("the_store", "tests"):
+        (source / name).mkdir(parents=True)
+        (source / name / "__init__.py").write_text("")
+    (source / "the_store" / "plugin.py").write_text("")
+    (source / "helper.py").write_text("")
+    (source / "harness.py").write_text("from vectoracl_conformance import Harness\n")
+    (source / "conftest.py").write_text("")
+    (site / "_the_store.pth").write_text(f"{source}\n")
+    environment = plain(str(root / "bin" / "python"))
     try:
-        far.ask("client", 1, MEMORY, "sync", True)
-        with pytest.raises(ValueError, match="prefix") as seen:
-            far.ask(
-                "source",
-                "import sys\nraise ValueError(f'prefix {sys.prefix} {sys.orig_argv} {sys.executable} {sys.path}')",
-            )
+        names = {one.name for one in environment.site.iterdir()}
     finally:
-        far.close()
-    assert "conformance-pytest" not in str(seen.value)
-    assert str(tmp_path) not in str(seen.value)
+        environment.close()
+    modules = {name for name in names if not name.endswith("-info")}
+    assert modules == {"vectoracl", "common.py", "the_store", "helper.py"}
+    assert {name for name in names if name.endswith("-info")} == {
+        "vectoracl-1.dist-info", "common-1.dist-info", "the_store-1.dist-info",
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(os.name == "nt", reason="on Windows an environment keeps its name")
+def test_a_folder_of_the_running_path_comes_along_with_an_adapter_only(tmp_path):
+    for name in ("harnesses", "adapters"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "harnesses" / "mine.py").write_text("")
+    (tmp_path / "adapters" / "mystore.py").write_text("")
+    (tmp_path / "adapters" / "harness_of_mystore.py").write_text("import vectoracl_conformance.harness\n")
+    distribution(tmp_path / "adapters", "mystore", points="[vectoracl]\nmystore = mystore\n")
+    environment = plain(paths=[str(tmp_path / "harnesses"), str(tmp_path / "adapters")])
+    try:
+        names = {one.name for one in environment.site.iterdir()}
+    finally:
+        environment.close()
+    assert {"mystore.py", "mystore-1.dist-info"} <= names
+    assert not {"mine.py", "harness_of_mystore.py"} & names
+
+
+def test_the_digest_is_of_the_files(virtual):
+    root, site = virtual
+    distribution(site, "vectoracl", points="[vectoracl]\nmemory = vectoracl\n", files=["vectoracl/__init__.py"])
+    digests = []
+    for text in ("", "", "more = 1"):
+        (site / "vectoracl" / "__init__.py").write_text(text)
+        environment = plain(str(root / "bin" / "python"))
+        digests.append(environment.digest("vectoracl"))
+        environment.close()
+        assert not environment.root
+    assert digests[0] == digests[1] != digests[2]
     assert (root / "bin" / "python").exists()
-    assert not Path(far._place.python).exists()
 
 
 def test_a_question_never_shows_the_kit(far):
@@ -74,6 +187,10 @@ def test_a_question_never_shows_the_kit(far):
 
     with pytest.raises(Abstain, match="shown the kit"):
         far.ask("call", Corpus)
+
+
+def renamed(far, source):
+    return source.replace("__main__._call", f"__main__.{far.driver.names['_call']}")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +205,7 @@ def test_a_question_never_shows_the_kit(far):
 def test_a_poisoned_answer_is_not_opened(far, name, expression):
     far.ask("client", 1, MEMORY, "sync", True)
     poison = f"import __main__, os\n__main__._call = lambda *a: {expression}\n"
-    far.ask("source", poison)
+    far.ask("source", renamed(far, poison))
     with pytest.raises((Abstain, Exception)) as caught:
         far.ask("call", 1)
     assert isinstance(caught.value, Abstain) or "pickle" in str(caught.value).lower()
@@ -108,12 +225,12 @@ def test_a_poisoned_answer_is_not_opened(far, name, expression):
 )
 def test_a_process_that_does_not_answer_as_agreed_is_not_measured(far, source, why):
     with pytest.raises(Exception, match=why):
-        far.ask("source", source)
+        far.ask("source", renamed(far, source))
         far.ask("call", 1)
 
 
-def test_a_process_that_hangs_is_ended():
-    far = Far(limit=1.5)
+def test_a_process_that_hangs_is_ended(environment):
+    far = Far(limit=1.5, environment=environment)
     started = time.monotonic()
     try:
         with pytest.raises(Abstain, match="did not answer within"):
@@ -129,8 +246,8 @@ def test_errors_come_back_as_what_they_are(far):
     with pytest.raises(DeniedError) as denied:
         far.ask("call", 1, claims, [], "search", ([1.0, 0.0, 0.0],), {})
     assert denied.value.action == "search"
-    far.ask("source", "from vectoracl.errors import StoreError\nimport __main__\n"
-            "def fail(*a):\n    raise StoreError('x', code='conflict', sent='no')\n__main__._call = fail")  # fmt: skip
+    failing = "def fail(*a):\n    raise StoreError('x', code='conflict', sent='no')\n__main__._call = fail"
+    far.ask("source", renamed(far, f"from vectoracl.errors import StoreError\nimport __main__\n{failing}"))
     with pytest.raises(StoreError) as failed:
         far.ask("call", 1)
     assert (failed.value.code, failed.value.sent) == ("conflict", "no")

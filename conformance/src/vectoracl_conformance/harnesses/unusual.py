@@ -40,6 +40,7 @@ from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryHarness, MemoryStore
 from vectoracl_conformance.mutants.lexical import Worded
 from vectoracl_conformance.wrappers.adapter_wrapper import AdapterWrapper, by_listing, wrapped
+from vectoracl_conformance.wrappers.source_bundle import bundle, renamed
 
 _TURNS = 20
 LAG = 0.01
@@ -77,10 +78,10 @@ class OddStore(MemoryStore):
         return self._wrap(opened, self)
 
     def dressing(self) -> str:
-        """Dress it likewise in another process, which therefore holds the kit."""
+        """Dress it likewise in another process, where these modules have other names."""
         (name,) = (name for name, one in ODD.items() if one.wrap is self._wrap)
-        return f"""
-from vectoracl_conformance.harnesses.unusual import elsewhere
+        return f"""{bundle(__name__)}
+from {renamed(__name__)} import elsewhere
 def dress(opened):
     return elsewhere({name!r}, {self.config["name"]!r}, opened)
 """

@@ -1,7 +1,7 @@
 """Performs calls on a client that come in on standard input, and answers on what was standard output.
 
-This file is handed to an interpreter as text, so that the process it runs in holds no module but the library's and the
-adapter's, no argument and no file that says who asks.
+Its text is the program of an application's environment, under other names in each run (`driver`), so that the process
+it runs in holds no module but the library's and the adapter's, no argument and no file that says who asks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import pickle
 import signal
 import struct
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -259,10 +258,8 @@ def _raw(number: int, operation: Any) -> Any:
 
 
 def _perform(what: str, *args: Any) -> Any:
-    if what == "path":
-        sys.path.extend(one for one in args if one not in sys.path)
-    elif what == "source":
-        exec(compile(args[0], "<adapter>", "exec"), _DRESS)  # noqa: S102 - the adapter that is measured
+    if what == "source":
+        exec(compile(args[0], "<string>", "exec"), _DRESS)  # noqa: S102 - the adapter that is measured
     elif what == "client":
         _client(*args)
     elif what == "call":

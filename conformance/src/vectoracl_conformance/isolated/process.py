@@ -11,10 +11,12 @@ import io
 import os
 import pickle
 import re
+import secrets
 import selectors
 import signal
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -24,14 +26,20 @@ from typing import Any
 from vectoracl import errors
 from vectoracl.errors import VectorACLError
 from vectoracl_conformance.context.assertions import Abstain
-from vectoracl_conformance.isolated.interpreter import plain
+from vectoracl_conformance.isolated.driver import Driver
+from vectoracl_conformance.isolated.interpreter import PlainEnvironment, plain
 
+_PROGRAMS = ("main", "app", "server", "service", "run", "jobs", "worker", "search")
 LIMIT = 60.0
 MOST = 256 << 20
 _LAST = 4_000
 KIT = b"vectoracl_conformance"
-# Tests, their runners, coverage and this kit leave their names in the environment.
-_TELLING = re.compile(r"PYTEST|CONFORMANCE|_KIT\b|TOX|NOX|COVERAGE|^COV_|^CI$|GITHUB|^UV_RUN|VIRTUAL_ENV_PROMPT|^_$")
+# Tests, their runners, coverage, this kit and its harnesses leave their names in the environment.
+_TELLING = re.compile(
+    r"PYTEST|CONFORMANCE|_KIT\b|TOX|NOX|COVERAGE|^COV_|^CI$|GITHUB|HYPOTHESIS|^UV|^VIRTUAL_ENV|^PYTHON|^_$|^(OLD)?PWD$"
+    r"|^VECTORACL_"
+)
+_TELLING_VALUE = re.compile(r"conformance|pytest|\bnox\b|\.nox|\.tox|hypothesis", re.IGNORECASE)
 _MODULES = {
     "vectoracl.model.records": {"Facet", "Hit", "Tag", "Result", "Page", "Written", "Record", "Chunk"},
     "vectoracl.client.bulk_load": {"LoadReport"},
@@ -85,27 +93,35 @@ def raised(known: str, name: str, text: str, data: Mapping[str, Any]) -> Excepti
 class Far:
     """One process, started and ended here."""
 
-    def __init__(self, python: str = "", paths: Sequence[str] = (), limit: float = LIMIT) -> None:
+    def __init__(
+        self,
+        python: str = "",
+        paths: Sequence[str] = (),
+        limit: float = LIMIT,
+        environment: PlainEnvironment | None = None,
+    ) -> None:
         self._limit = limit
         self._killed = _killed_for_memory()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process; a pipe could be full
-        source = (Path(__file__).parent / "child.py").read_text(encoding="utf-8")
-        environment = {name: value for name, value in os.environ.items() if not _TELLING.search(name)}
-        self._place = plain(python)
+        self._own = None if environment is not None else plain(python, paths)
+        self.environment: PlainEnvironment = environment or self._own  # type: ignore[assignment]
+        self.driver = Driver()
         try:
+            program = self.environment.write(f"{secrets.choice(_PROGRAMS)}.py", self.driver.text)
             self._process = subprocess.Popen(  # noqa: S603 - our own text
-                [self._place.python, "-c", source],
+                [self.environment.python, str(program)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._said,
-                env=environment,
-                cwd=Path(os.sep).resolve(),
+                env=variables(os.environ),
+                cwd=program.parent,
                 start_new_session=True,
                 bufsize=0,
             )
         except BaseException:
             self._said.close()
-            self._place.close()
+            if self._own is not None:
+                self._own.close()
             raise
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -117,15 +133,14 @@ class Far:
         try:
             pid = self._answer()
             self._pid = pid if isinstance(pid, int) else 0
-            self.ask("path", *self._place.paths([one for one in paths if one and not _ours(one)]))
         except BaseException:
             self.close()
             raise
 
     def ask(self, what: str, *args: Any) -> Any:
         """Ask, and return the answer. Raises: what was raised there; Abstain if the process is gone or too slow."""
-        data = pickle.dumps((what, *args), 5)
-        if KIT in data and what not in ("path", "source"):
+        data = pickle.dumps((self.driver.words[what], *args), 5)
+        if KIT in data:
             raise Abstain("the question would have shown the kit")
         try:
             remainder = memoryview(struct.pack(">I", len(data)) + data)
@@ -200,7 +215,8 @@ class Far:
         self._out.close()
         self._process.wait()
         self._said.close()
-        self._place.close()
+        if self._own is not None:
+            self._own.close()
 
     def _ended(self, deadline: float) -> bool:
         """Wait for the end of what the process has to say, until *deadline*."""
@@ -228,5 +244,16 @@ def _killed_for_memory() -> int:
     return 0
 
 
-def _ours(path: str) -> bool:
-    return (Path(path) / "vectoracl_conformance").is_dir()
+def variables(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables of *given* that an application would have."""
+    kept = {}
+    for name, value in given.items():
+        if _TELLING.search(name):
+            continue
+        if name == "PATH":
+            own = Path(sys.prefix).resolve()
+            parts = [one for one in value.split(os.pathsep) if one and not Path(one).resolve().is_relative_to(own)]
+            kept[name] = os.pathsep.join(one for one in parts if not _TELLING_VALUE.search(one))
+        elif not _TELLING_VALUE.search(value):
+            kept[name] = value
+    return kept

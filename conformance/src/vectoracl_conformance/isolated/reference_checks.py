@@ -32,6 +32,7 @@ from vectoracl_conformance.context.recorder import Recorder
 from vectoracl_conformance.context.registry import CHECKS
 from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryStore
+from vectoracl_conformance.isolated.interpreter import PlainEnvironment
 from vectoracl_conformance.isolated.process import LIMIT, Far, OtherError
 from vectoracl_conformance.verdict import MODES, Noted
 from vectoracl_conformance.wrappers.adapter_wrapper import AdapterWrapper
@@ -54,7 +55,8 @@ class Place:
 
     `config` is `[stores.NAME]` without `metadata`. `source` is Python text that defines
     `dress(opened)`, put into that process first.
-    `settle` waits until what was written is visible. `python` is the interpreter, "" for this one.
+    `settle` waits until what was written is visible. `python` is the interpreter, "" for this one. `environment` is
+    one that was made before, for several processes; without it, each process makes its own.
     """
 
     config: Mapping[str, Any]
@@ -63,6 +65,7 @@ class Place:
     python: str = ""
     paths: Sequence[str] = ()
     limit: float = LIMIT
+    environment: PlainEnvironment | None = None
 
 
 class _Declared(AdapterWrapper):
@@ -295,7 +298,7 @@ def _memory_capabilities(memory: MemoryStore) -> Capabilities:
 
 @contextmanager
 def _far(place: Place) -> Any:
-    far = Far(place.python, place.paths, place.limit)
+    far = Far(place.python, place.paths, place.limit, place.environment)
     try:
         if place.source:
             far.ask("source", place.source)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from vectoracl.adapter_api.loading import installed
 from vectoracl_conformance.context.corpus import DECOYS
 from vectoracl_conformance.context.perform import Options
+from vectoracl_conformance.isolated.interpreter import plain
 from vectoracl_conformance.isolated.reference_checks import Place, noted
 from vectoracl_conformance.running.run_facts import run_facts
 from vectoracl_conformance.running.worker_output import Lines, SettleRequest, say
@@ -218,8 +219,13 @@ def _outside(
     options = Options(ask.name, frozenset(ask.only), ask.decoys, seed, known=ask.known)
     if why:
         return [Noted("X6", mode, "abstained", reason=why, reproduce=options.line("X6")) for mode in MODES]
-    place = Place(config or {}, source or "", settle, ask.python, [path for path in sys.path if path])
-    return [noted(place, mode, options) for mode in MODES]
+    paths = [path for path in sys.path if path]
+    environment = plain(ask.python, paths)
+    try:
+        place = Place(config or {}, source or "", settle, ask.python, paths, environment=environment)
+        return [noted(place, mode, options) for mode in MODES]
+    finally:
+        environment.close()
 
 
 def _event(line: str, token: str) -> dict[str, Any] | None:
