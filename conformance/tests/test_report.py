@@ -7,7 +7,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from vectoracl_conformance.cli import app
 from vectoracl_conformance.reporting.report import html, print_table, write_json, write_junit
 from vectoracl_conformance.running.runner import Ask, collected
 from vectoracl_conformance.verdict import MODES, REQUIRED
@@ -41,7 +43,8 @@ def test_json_has_exactly_the_documented_keys(report, tmp_path):
     write_json(report, tmp_path / "r.json")
     data = json.loads((tmp_path / "r.json").read_text())
     assert list(data) == [
-        "verdict", "evidence", "grades", "adapter", "store", "server", "run", "decoys", "checks", "mutants",
+        "verdict", "evidence", "deviations", "grades", "adapter", "store", "server", "run", "decoys", "checks",
+        "mutants",
     ]  # fmt: skip
     assert data["verdict"] == "not conformant"
     assert data["evidence"] is None
@@ -119,8 +122,9 @@ def of(kind):
 
 STATE = {"passed", "failed", "abstained", "not run"}
 SHAPE = {
-    "verdict": {"conformant", "not conformant", "not measured"},
+    "verdict": {"conformant", "conformant with a declared deviation", "not conformant", "not measured"},
     "evidence": {None, "E1", "E2", "E3"},
+    "deviations": [{"id": {"R17", "W12"}, "why": str}],
     "grades": {"E1": STATE, "E2v": STATE, "E2c": STATE, "E2s": STATE, "E3": STATE},
     "adapter": str,
     "store": str,
@@ -182,3 +186,29 @@ def test_junit_and_the_page_say_what_the_json_says(everything, tmp_path):
     assert "m &lt;1&gt;" in page
     assert "b &amp; c" in page
     assert "the counter does not count" in page
+
+
+def test_a_declared_deviation_is_in_every_form_of_the_report(tmp_path):
+    known = {"outcome": "known deviation", "reason": "late: 1 row", "reproduce": "x"}
+    report = collected(Ask("x", known={"W12": "a <lock> is missing", "R17": "unused"}), 1, events(W12_sync=known), "")
+    assert report.exit_code == 0
+    data = report.as_json()
+    of(SHAPE)(data, "report")
+    assert data["verdict"] == "conformant with a declared deviation"
+    assert data["deviations"] == [{"id": "W12", "why": "a <lock> is missing"}]
+    stream = io.StringIO()
+    print_table(report, Console(file=stream, width=120))
+    assert "declared deviation W12: a <lock> is missing" in stream.getvalue()
+    assert stream.getvalue().rstrip().endswith("conformant with a declared deviation at E1")
+    assert "a &lt;lock&gt; is missing" in html(report)
+    write_junit(report, tmp_path / "r.xml")
+    properties = {one.get("name"): one.get("value") for one in ET.parse(tmp_path / "r.xml").iter("property")}
+    assert properties["verdict"] == "conformant with a declared deviation"
+    assert properties["declared deviation W12"] == "a <lock> is missing"
+
+
+@pytest.mark.parametrize("option", ["X6=it is slow", "R1=later", "R16=rare", "C1=later", "W12=", "W12"])
+def test_a_deviation_that_cannot_be_declared_is_refused_before_the_run(option):
+    result = CliRunner().invoke(app, ["no_such_module:harness", "--known", option])
+    assert result.exit_code == 2
+    assert "no_such_module" not in result.output

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -14,13 +15,22 @@ from vectoracl._util.private_files import try_output
 from vectoracl_conformance.context.corpus import DECOYS
 from vectoracl_conformance.reporting.report import print_table, write_html, write_json, write_junit
 from vectoracl_conformance.running.runner import TIMEOUT, Ask, run
-from vectoracl_conformance.verdict import REQUIRED
+from vectoracl_conformance.verdict import EXCUSABLE, REQUIRED
 
 SILENT = 5.0  # seconds
 
 
 def _listed(values: list[str] | None) -> list[str]:
     return [one.strip() for value in values or [] for one in value.split(",") if one.strip()]
+
+
+def _refuse(aside: Console, text: str) -> NoReturn:
+    aside.print(text, style="red", markup=False, soft_wrap=True)
+    raise typer.Exit(2)
+
+
+def _names(ids: Iterable[str]) -> str:
+    return " and ".join(sorted(ids)) or "no check"
 
 
 def conformance(
@@ -44,7 +54,7 @@ def conformance(
         typer.Option(
             "--known",
             metavar="ID=WHY",
-            help="Declare a known deviation. It still fails, unless the check is provisional.",
+            help="Declare a known deviation, with its reason, of a provisional check of versions (R17, W12).",
         ),
     ] = None,
     mutants: Annotated[  # noqa: FBT002
@@ -95,11 +105,16 @@ def conformance(
     console, aside = Console(highlight=False), Console(stderr=True, highlight=False)
     chosen = _listed(only)
     unknown = [one for one in chosen if one not in REQUIRED]
-    pairs = dict(one.partition("=")[::2] for one in known or [])
+    pairs = {one.partition("=")[0].strip(): one.partition("=")[2].strip() for one in known or []}
     unknown += [one for one in pairs if one not in REQUIRED]
     if unknown:
-        aside.print(f"There is no check {', '.join(unknown)}. The checks are {', '.join(REQUIRED)}.", style="red")
-        raise typer.Exit(2)
+        _refuse(aside, f"There is no check {', '.join(unknown)}. The checks are {', '.join(REQUIRED)}.")
+    for id_, why in pairs.items():
+        if id_ not in EXCUSABLE:
+            _refuse(aside, f"--known {id_} is refused: a deviation can be declared for {_names(EXCUSABLE)} only. {id_} "
+                    "has to pass. Leave the option out to see the failure and how to reproduce it.")  # fmt: skip
+        if not why:
+            _refuse(aside, f'--known {id_} has no reason. Write --known {id_}="why it deviates".')
     ask = Ask(
         name,
         chosen,

@@ -6,12 +6,12 @@ for a capability that may be absent; so do missing, duplicate and unknown outcom
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 Outcome = Literal["passed", "failed", "known deviation", "unsupported, verified", "not run", "abstained"]
-Verdict = Literal["conformant", "not conformant", "not measured"]
+Verdict = Literal["conformant", "conformant with a declared deviation", "not conformant", "not measured"]
 EvidenceState = Literal["passed", "failed", "abstained", "not run"]
 
 REQUIRED: tuple[str, ...] = (
@@ -24,14 +24,17 @@ REQUIRED: tuple[str, ...] = (
 MODES: tuple[Literal["sync", "async"], ...] = ("sync", "async")
 OPTIONAL = frozenset({"R12", "R13", "R16", "W11"})
 PROVISIONAL: dict[str, str] = {"R16": "0.2", "R17": "0.2", "W11": "0.2", "W12": "0.2", "X6": "0.2"}
-"""New checks, and the version of the kit in which they are no longer provisional.
+"""New checks, and the version of the kit in which they are no longer provisional. They fail like any other."""
+_VERSIONS_ONLY = frozenset({"R17", "W12"})
+EXCUSABLE = _VERSIONS_ONLY & frozenset(PROVISIONAL)
+"""The checks whose deviation can be declared as known, with a reason, as long as they are provisional.
 
-A provisional check fails like any other. But an author who declares its deviation as known, with a reason, keeps the
-certificate until then: an adapter that was conformant gets one release to follow.
+They concern versions of one document that the reader may see in any case. A check of who sees or changes what (R1 to
+R3, R16, W11, …), of all calls or of the isolated process (X6) cannot be excused.
 """
 GRADES: tuple[str, ...] = ("E1", "E2v", "E2c", "E2s", "E3")
 MISSING = "the check was not run"
-EXIT = {"conformant": 0, "not conformant": 1, "not measured": 2}
+EXIT = {"conformant": 0, "conformant with a declared deviation": 0, "not conformant": 1, "not measured": 2}
 
 
 @dataclass(slots=True)
@@ -70,6 +73,11 @@ class Judged:
         return reached
 
     @property
+    def conformant(self) -> bool:
+        """Whether the adapter is conformant, with or without a declared deviation."""
+        return self.verdict in ("conformant", "conformant with a declared deviation")
+
+    @property
     def exit_code(self) -> int:
         """0 conformant, 1 not conformant, 2 not measured."""
         return EXIT[self.verdict]
@@ -86,18 +94,25 @@ def settled(note: Noted) -> Noted:
     return note
 
 
-def excused(note: Noted) -> bool:
-    """Return whether *note* is the declared deviation of a check that is still provisional."""
-    return note.outcome == "known deviation" and note.id in PROVISIONAL
+def fine(note: Noted, known: Collection[str] = ()) -> bool:
+    """Return whether the adapter is still conformant with *note*, if deviations of *known* checks were declared."""
+    return note.outcome in ("passed", "unsupported, verified") or _excused(note, known)
 
 
-def fine(note: Noted) -> bool:
-    """Return whether the adapter is still conformant with *note*."""
-    return note.outcome in ("passed", "unsupported, verified") or excused(note)
+def _excused(note: Noted, known: Collection[str]) -> bool:
+    return note.outcome == "known deviation" and note.id in EXCUSABLE and note.id in known
 
 
-def judge(notes: Sequence[Noted], grades: dict[str, EvidenceState] | None = None) -> Judged:
-    """Compute the verdict from *notes*, for all required ids in both modes, and the *grades* of evidence beyond E1."""
+def judge(
+    notes: Sequence[Noted], grades: dict[str, EvidenceState] | None = None, known: Collection[str] = ()
+) -> Judged:
+    """Compute the verdict over all required ids in both modes.
+
+    Args:
+        notes: The outcomes. A "known deviation" that was not declared is a failure.
+        grades: The evidence beyond E1.
+        known: The ids of the checks whose deviation was declared; only those of `EXCUSABLE` count.
+    """
     by_place: dict[tuple[str, str], Noted] = {}
     spoiled = False
     for note in notes:
@@ -113,9 +128,9 @@ def judge(notes: Sequence[Noted], grades: dict[str, EvidenceState] | None = None
             checks.append(by_place.get((id_, mode), missing))
     outcomes = {note.outcome for note in checks}
     states: dict[str, EvidenceState] = {grade: (grades or {}).get(grade, "not run") for grade in GRADES}
-    if any(note.outcome in ("failed", "known deviation") and not excused(note) for note in checks):
+    if any(note.outcome in ("failed", "known deviation") and not _excused(note, known) for note in checks):
         states["E1"] = "failed"
-    elif spoiled or not all(fine(note) for note in checks):
+    elif spoiled or not all(fine(note, known) for note in checks):
         states["E1"] = "abstained" if "abstained" in outcomes else "not run"
     else:
         states["E1"] = "passed"
@@ -123,6 +138,8 @@ def judge(notes: Sequence[Noted], grades: dict[str, EvidenceState] | None = None
         verdict: Verdict = "not conformant"
     elif states["E1"] != "passed":
         verdict = "not measured"
+    elif any(_excused(note, known) for note in checks):
+        verdict = "conformant with a declared deviation"
     else:
         verdict = "conformant"
     return Judged(verdict, checks, states)

@@ -26,6 +26,7 @@ _COLOURS = {
     "abstained": "yellow",
     "not run": "yellow",
     "conformant": "green",
+    "conformant with a declared deviation": "yellow",
     "not conformant": "red",
     "not measured": "yellow",
 }
@@ -111,10 +112,12 @@ def print_table(report: Report, console: Console) -> None:
     if report.problem:
         console.print(Text(report.problem, "red"), soft_wrap=True)
     verdict = report.judged.verdict
-    evidence = f" at {report.judged.evidence}" if verdict == "conformant" and report.judged.evidence else ""
+    evidence = f" at {report.judged.evidence}" if report.judged.conformant and report.judged.evidence else ""
     if report.ask.only and not report.problem:
         bad = sum(note.id in report.ask.only for note in wrong(report))
         console.print(f"{len(report.ask.only)} of {len(REQUIRED)} checks were run; {bad or 'none'} did not pass.")
+    for id_, why in report.deviations.items():
+        console.print(Text(f"declared deviation {id_}: {why}", "yellow"), soft_wrap=True)
     console.print(Text(f"{verdict}{evidence}", f"bold {_COLOURS[verdict]}"))
 
 
@@ -132,7 +135,9 @@ def write_junit(report: Report, path: Path) -> None:
         timestamp=report.run["date"],
     )
     properties = ET.SubElement(suite, "properties")
-    for name, value in {"host": report.run["host"], **report.run["versions"]}.items():
+    facts = {"verdict": report.judged.verdict, "host": report.run["host"], **report.run["versions"]}
+    facts |= {f"declared deviation {id_}": why for id_, why in report.deviations.items()}
+    for name, value in facts.items():
         ET.SubElement(properties, "property", name=name, value=_clean(str(value)))
     for note in report.judged.checks:
         case = ET.SubElement(
@@ -163,7 +168,9 @@ code{font-size:.9em;word-break:break-word}dt{font-weight:600}dd{margin:0 0 .5rem
 
 
 def _class(outcome: str) -> str:
-    return {"unsupported, verified": "unsupported", "known deviation": "known"}.get(outcome, outcome.replace(" ", "-"))
+    short = {"unsupported, verified": "unsupported", "known deviation": "known"}
+    short["conformant with a declared deviation"] = "abstained"
+    return short.get(outcome, outcome.replace(" ", "-"))
 
 
 def _span(outcome: str) -> str:
@@ -174,7 +181,7 @@ def html(report: Report) -> str:
     """Return the report as one self-contained HTML page."""
     verdict = report.judged.verdict
     server = report.about.get("server", {})
-    evidence = f" at {report.judged.evidence}" if verdict == "conformant" and report.judged.evidence else ""
+    evidence = f" at {report.judged.evidence}" if report.judged.conformant and report.judged.evidence else ""
     rows = []
     by_place = {(note.id, note.mode): note for note in report.judged.checks}
     for id_ in dict.fromkeys(note.id for note in report.judged.checks):
@@ -206,6 +213,10 @@ def html(report: Report) -> str:
         f"{escape(' '.join(one['killed_by']) or 'survived')}</td></tr>"
         for one in report.mutants
     )
+    declared = "".join(
+        f'<p class="known">Declared deviation {escape(id_)}: {escape(why)}</p>'
+        for id_, why in report.deviations.items()
+    )
     matrix = (
         "<h2>Mutants</h2><table><tr><th>mutant</th><th>what is broken</th><th>must be killed by</th>"
         "<th>killed by</th></tr>"
@@ -219,7 +230,7 @@ def html(report: Report) -> str:
         f'<h1><span class="{_class(verdict)}">{verdict}{evidence}</span></h1>'
         f"<p>{escape(str(report.about.get('adapter', report.ask.name)))} on {escape(str(server.get('version', '?')))} "
         f"({escape(str(server.get('kind', '?')))}); {report.ask.decoys} decoys, seed {report.seed}, "
-        f"kit {escape(str(report.about.get('kit', '?')))}.</p><p>{escape(report.problem)}</p>"
+        f"kit {escape(str(report.about.get('kit', '?')))}.</p><p>{escape(report.problem)}</p>{declared}"
         f"<p>{escape(one_line(report.run))}</p>"
         f"<h2>Evidence</h2><table>{grades}</table>"
         f"<h2>Checks</h2><table><tr><th></th><th>check</th><th>sync</th><th>async</th></tr>{''.join(rows)}</table>{matrix}</html>"

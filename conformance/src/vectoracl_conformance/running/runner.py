@@ -37,7 +37,7 @@ class Ask:
         decoys: The number of foreign chunks that are nearer than each owned one.
         seed: The seed of the corpus; None: a random one.
         keep: Whether to keep the store after the run.
-        known: Declared deviations: reasons by check id.
+        known: Declared deviations: reasons by check id, for checks of `EXCUSABLE`.
         mutants: "quick": run each mutant against its own check first, and against the others only if that did not kill
             it. "matrix": run each mutant against every check.
         jobs: The number of mutants to run in parallel; 0: one per processor, at most four.
@@ -77,15 +77,22 @@ class Report:
     @property
     def exit_code(self) -> int:
         """The exit code of the verdict; also 1 if a mutant survives or is killed only by other checks."""
-        if self.judged.verdict == "conformant" and any(one["expected"] not in one["killed_by"] for one in self.mutants):
+        if self.judged.conformant and any(one["expected"] not in one["killed_by"] for one in self.mutants):
             return 1
         return self.judged.exit_code
+
+    @property
+    def deviations(self) -> dict[str, str]:
+        """The deviations that were declared and found: reasons by check id."""
+        ids = {note.id for note in self.judged.checks if note.outcome == "known deviation"}
+        return {id_: why for id_, why in self.ask.known.items() if id_ in ids}
 
     def as_json(self) -> dict[str, Any]:
         """Return the machine-readable report: exactly these keys."""
         return {
             "verdict": self.judged.verdict,
             "evidence": self.judged.evidence,
+            "deviations": [{"id": id_, "why": why} for id_, why in self.deviations.items()],
             "grades": self.judged.grades,
             "adapter": self.about.get("adapter", self.ask.name),
             "store": self.about.get("store", ""),
@@ -250,8 +257,8 @@ def collected(ask: Ask, seed: int, events: Sequence[dict[str, Any]], problem: st
         if event["event"] == "grade" and event["grade"] in GRADES and event["state"] in _STATES:
             grades[event["grade"]] = event["state"]
             reasons[event["grade"]] = event["reason"]
-    judged = judge(notes, grades)
-    if problem and judged.verdict == "conformant":
+    judged = judge(notes, grades, ask.known)
+    if problem and judged.conformant:
         judged.verdict = "not measured"
         judged.grades["E1"] = "not run"
     mutants = [
