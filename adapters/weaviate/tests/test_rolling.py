@@ -23,6 +23,7 @@ from vectoracl.model.records import Tag
 from vectoracl.testing import principal
 from vectoracl_weaviate import compile as compiling
 from vectoracl_weaviate.names import escape, known, present
+from vectoracl_weaviate.requests import Merge
 
 from weaviate_support.stores import made
 
@@ -202,10 +203,77 @@ def test_provisioning_repairs_what_older_processes_wrote(stores):
             operator.provision()
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="open: rows that a writer without fields rewrites during a repair may be left without their marker",
-)
+class Overtaking:
+    """The port of a repair, in front of which *rewrite* is called between each merge and the look that follows it."""
+
+    parallel = 8
+
+    def __init__(self, port: Any, rewrite: Any) -> None:
+        self.port, self.rewrite, self.merged = port, rewrite, False
+
+    def execute(self, request: Any, timeout: float | None) -> Any:
+        if isinstance(request, Merge):
+            self.merged = True
+        elif self.merged:
+            self.merged = False
+            self.rewrite()
+        return self.port.execute(request, timeout)
+
+    def close(self) -> None:
+        self.port.close()
+
+
+def repaired_by(operator: Any, rewrite: Any) -> list[str]:
+    inner = operator._raw
+    port, inner._port = inner._port, Overtaking(inner._port, rewrite)
+    try:
+        return operator.provision()
+    finally:
+        inner._port = port
+
+
+def test_a_repair_that_is_overtaken_by_the_same_metadata_repairs_again(stores):
+    fields = {"level": "keyword", "rank": "number"}
+    store = stores(metadata={})
+    chunks = [Chunk(f"{i}", "d", "", E[0], 0, {"level": "a", "rank": i}) for i in range(5)]
+    turns = []
+
+    def rewrite() -> None:
+        if len(turns) < 2:
+            turns.append(old.scoped(WHO).upsert(chunks))
+
+    with v.connect(store.config) as old, store.operator(metadata=fields) as operator:
+        old.scoped(WHO).upsert(chunks)
+        repaired_by(operator, rewrite)
+        assert len(turns) == 2
+        assert all(agree(one, fields) for one in objects(store))
+
+
+def test_a_repair_that_gives_up_leaves_objects_that_are_judged_by_their_metadata(stores):
+    fields = {"level": "keyword", "rank": "number"}
+    store = stores(metadata={})
+    turns = itertools.count()
+
+    def rewrite() -> None:
+        turn = next(turns)
+        old.scoped(WHO).upsert([Chunk(f"{i}", "d", "", E[0], 0, {"level": f"v{turn}"}) for i in range(5)])
+
+    with v.connect(store.config) as old, store.operator(metadata=fields) as operator:
+        rewrite()
+        with pytest.raises(v.errors.StoreError) as caught:
+            repaired_by(operator, rewrite)
+        assert caught.value.code == "replacing"
+        assert not any(one.get("present") for one in objects(store))
+        with v.connect(with_fields(store, fields)) as new:
+            assert new.scoped(WHO).count(F.level == f"v{next(turns) - 1}") == 5
+        operator.provision()
+        assert all(agree(one, fields) for one in objects(store))
+
+
+# The server writes an object under a lock, but updates its inverted index after it. Where a merge meets a batch, the
+# index may keep the terms of the write that was overtaken: then an object that `objects` shows as it should be is found
+# by the terms of its previous content (Weaviate 1.39.0; seen under load, in 9 of 30 runs).
+@pytest.mark.xfail(strict=False, reason="the server's index may keep the terms of a write that was overtaken")
 def test_a_repair_beside_a_writer_leaves_nothing_that_disagrees(stores):
     fields = {"level": "keyword", "rank": "number"}
     store = stores(metadata={})

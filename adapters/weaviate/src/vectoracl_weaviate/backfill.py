@@ -2,7 +2,8 @@
 
 Weaviate has no conditional write, so an object may be rewritten between the read and its repair. Each object is
 therefore read again after the repair, and repaired again if it has changed: in the end the property agrees with the
-object's metadata.
+object's metadata. A repair that gives up takes the markers away again, so that reads judge those objects by their
+metadata and the next repair finds them. Only a process that is killed in the middle can leave a marker that disagrees.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def backfill(
         count += len(batch)
         for start in range(0, len(batch), _CONCURRENT):
             some = dict(list(batch.items())[start : start + _CONCURRENT])
-            yield from _repair(compiled, decode, name, some)
+            yield from _repair(compiled, decode, name, fields, some)
             if progress is not None:
                 progress(f"the declared fields of {name}", count - len(batch) + start + len(some), None)
         if len(objects) < page:
@@ -86,22 +87,33 @@ def compare(compiled: WeaviateCompiler, decode: Decoder, page: int, name: str, f
         after = compiled.after(max(map(decode.seek, objects)))
 
 
-def _repair(compiled: WeaviateCompiler, decode: Decoder, name: str, left: dict[str, Mapping[str, Any]]) -> Flow[None]:
+def _repair(
+    compiled: WeaviateCompiler, decode: Decoder, name: str, fields: Sequence[str], left: dict[str, Mapping[str, Any]]
+) -> Flow[None]:
     """Repair the objects that had the metadata *left* when they were read, until none has changed afterwards."""
-    for _ in range(_ROUNDS):
-        merges: list[Request[bool]] = [
-            Merge(None, name, id_, compiled.repaired(metadata)) for id_, metadata in left.items()
-        ]
-        yield from together(*merges)
-        look: Find = compiled.listing_of(name, compiled.ids(left), len(left), compiled.repairable)
-        objects = yield from look
-        now = {one.metadata.id: decode.metadata(one) for one in objects}
-        left = {id_: metadata for id_, metadata in now.items() if metadata != left[id_]}
-        if not left:
-            return
+    try:
+        for _ in range(_ROUNDS):
+            yield from _merged(name, {id_: compiled.repaired(metadata) for id_, metadata in left.items()})
+            look: Find = compiled.listing_of(name, compiled.ids(left), len(left), compiled.repairable)
+            objects = yield from look
+            now = {one.metadata.id: (decode.metadata(one), decode.strange(one, fields)) for one in objects}
+            # One that was rewritten with the same metadata has lost its markers again.
+            left = {id_: metadata for id_, (metadata, strange) in now.items() if strange or metadata != left[id_]}
+            if not left:
+                return
+    except Exception:
+        yield from _merged(name, dict.fromkeys(left, compiled.unknown))
+        raise
+    yield from _merged(name, dict.fromkeys(left, compiled.unknown))
     raise StoreError(
         "Objects were rewritten repeatedly while they were repaired; provision again when there are fewer writes.",
         code="replacing",
         adapter=ADAPTER,
         retryable=True,
     )
+
+
+def _merged(name: str, properties: Mapping[str, Mapping[str, Any]]) -> Flow[None]:
+    """Merge *properties* into the objects, concurrently; an object that is gone stays gone."""
+    merges: list[Request[bool]] = [Merge(None, name, id_, dict(values)) for id_, values in properties.items()]
+    yield from together(*merges)

@@ -66,6 +66,8 @@ class WeaviateCompiler:
         self.versions = (keys.document, keys.generation, keys.version, keys.pending, keys.committed)
         self.places = (*self.versions, keys.seek)
         self.repairable = (keys.seek, keys.metadata, keys.present)
+        # For a merge: makes an object one whose writer knew no field.
+        self.unknown: Mapping[str, Any] = {keys.present: None}
         self._tag = (
             keys.tenant, *self.versions, keys.chunk, keys.label, keys.rev, keys.expires, keys.producer, keys.path,
             keys.time, keys.position,
