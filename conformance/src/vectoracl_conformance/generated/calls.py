@@ -72,7 +72,7 @@ class Together:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A call that is cancelled, or whose time is up, `after` so many seconds."""
+    """A call that is cancelled, or whose time is up after `after` seconds."""
 
     call: Call
     after: float

@@ -217,7 +217,7 @@ def _together(number: int, calls: list[Any], width: int) -> list[Any]:
 
 
 def _cut(number: int, call: Any, after: float) -> Any:
-    """Cancel a call after so many seconds; a sync one has a time limit instead."""
+    """Cancel a call after *after* seconds; a sync one has that time limit instead."""
     from vectoracl import VectorACL
 
     claims, narrows, name, args, given = call
