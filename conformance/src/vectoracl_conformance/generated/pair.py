@@ -1,0 +1,238 @@
+"""A store and the reference side by side: both perform the same steps, and each answer and census is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from vectoracl.errors import TooLargeError
+from vectoracl.model.actions import WRITE
+from vectoracl.model.records import Record
+from vectoracl_conformance.generated.calls import Call, Step
+from vectoracl_conformance.generated.comparison import Comparison, Outcome, error_of, shown
+from vectoracl_conformance.generated.content import Census, Key
+from vectoracl_conformance.generated.reference import Mode, Reference, Side
+
+T = TypeVar("T")
+U = TypeVar("U")
+WRITES = frozenset(WRITE) | {"load"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A call whose answer or effect is not that of the reference.
+
+    Attributes:
+        mode: The mode of the client.
+        call: The call; None for a difference of the rows that were written first.
+        problem: What differs.
+        right: The right answer, as text.
+        got: The answer, as text.
+        before: The steps since the world was written.
+    """
+
+    mode: Mode
+    call: Call | None
+    problem: str
+    right: str = ""
+    got: str = ""
+    before: tuple[tuple[Mode, Step], ...] = ()
+
+    def __str__(self) -> str:
+        return f"{'the first rows' if self.call is None else self.call.method} ({self.mode}): {self.problem}"
+
+
+def writes(call: Call) -> bool:
+    """Return whether the call may change rows."""
+    return call.method in WRITES
+
+
+@dataclass
+class Counts:
+    """Numbers that show whether a run could have noticed anything.
+
+    Attributes:
+        calls: The number of compared answers.
+        full: The number of those whose right answer is neither empty nor an error.
+    """
+
+    calls: int = 0
+    full: int = 0
+
+
+@dataclass
+class Pair:
+    """The measured store, through one or more processes, and the reference.
+
+    Attributes:
+        sides: The processes of the store; writes go to the first one, reads to each in turn.
+        reference: The reference.
+        comparison: The judge.
+        counts: Counts by mode.
+        history: The steps so far.
+    """
+
+    sides: Sequence[Side]
+    reference: Reference
+    comparison: Comparison
+    counts: dict[Mode, Counts] = field(default_factory=lambda: {"sync": Counts(), "async": Counts()})
+    history: list[tuple[Mode, Step]] = field(default_factory=list)
+    settled: bool = False
+    _censuses: tuple[Census, Census] | None = None
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
+
+    @property
+    def store(self) -> Side:
+        """The process that writes."""
+        return self.sides[0]
+
+    def close(self) -> None:
+        """Release the threads."""
+        self._pool.shutdown()
+
+    def rows(self) -> Mapping[Key, Record]:
+        """Return the reference's rows."""
+        if self._censuses is None:
+            return self.reference.census().rows
+        return self._censuses[0].rows
+
+    def both(self, one: Callable[[], T], other: Callable[[], U]) -> tuple[T, U]:
+        """Do two things at the same time; both end before an error is raised."""
+        first, second = self._pool.submit(one), self._pool.submit(other)
+        error = first.exception() or second.exception()
+        if error is not None:
+            raise error
+        return first.result(), second.result()
+
+    def compare_census(self, mode: Mode = "sync", call: Call | None = None) -> Difference | None:
+        """Compare all rows of all tenants with those of the reference."""
+        self.settle()
+        old = self._censuses
+        right, got = self.both(
+            lambda: self.reference.census(old and old[0]),
+            lambda: self.store.census(old and old[1]),
+        )
+        problem = got.problem(right, self.comparison.precision, old)
+        self._censuses = right, got
+        return None if problem is None else self._difference(mode, call, problem)
+
+    def settle(self) -> None:
+        """Wait until what was written is visible, where the store needs that."""
+        if not self.settled and self.comparison.capabilities.visible == "eventual":
+            self.store.settle()
+        self.settled = True
+
+    def unchanged(self, mode: Mode, call: Call) -> Difference | None:
+        """Compare, and demand that nothing changed at all."""
+        old = self._censuses
+        found = self.compare_census(mode, call)
+        if found is None and old is not None and self._censuses is not None and not self._censuses[1].same(old[1]):
+            return self._difference(mode, call, "the store's rows changed, although the call failed")
+        return found
+
+    def _shared(self, mode: Mode, calls: Sequence[Call]) -> list[Outcome]:
+        """Let each process of the store perform a part of the reads."""
+        if len(self.sides) == 1:
+            return self.store.calls(mode, calls)
+        outcomes: list[Any] = [None] * len(calls)
+        for number, side in enumerate(self.sides):
+            places = range(number, len(calls), len(self.sides))
+            for place, one in zip(places, side.calls(mode, [calls[at] for at in places]), strict=True):
+                outcomes[place] = one
+        return outcomes
+
+    def judge(
+        self, mode: Mode, calls: Sequence[Call], right: Sequence[Outcome], got: Sequence[Outcome]
+    ) -> list[Difference]:
+        """Compare answers."""
+        found = []
+        for call, one, other in zip(calls, right, got, strict=True):
+            self.count(mode, one)
+            problem = self.comparison.problem(call, one, other)
+            if problem is not None:
+                found.append(replace(self._difference(mode, call, problem), right=shown(one), got=shown(other)))
+            self.history.append((mode, call))
+        return found
+
+    def count(self, mode: Mode, right: Outcome) -> None:
+        """Count a compared answer."""
+        self.counts[mode].calls += 1
+        self.counts[mode].full += full(right)
+
+    def _difference(self, mode: Mode, call: Call | None, problem: str) -> Difference:
+        return Difference(mode, call, problem, before=tuple(self.history))
+
+    def perform(self, group: Sequence[tuple[Mode, Call]]) -> list[Difference]:
+        """Perform calls in their order on both, compare their answers, and after writes all rows."""
+        found, failed, last = [], True, None
+        for mode, calls, write in runs(group):
+            if write:
+                right, got = self._written(mode, calls)
+                failed = failed and all(one[0] == "error" for one in right)
+                last = mode, calls[-1]
+            else:
+                self.settle()
+                right, got = self.both(lambda: self.reference.calls(mode, calls), lambda: self._shared(mode, calls))  # noqa: B023
+            found += self.judge(mode, calls, right, got)
+        if last is not None:
+            more = self.unchanged(*last) if failed else self.compare_census(*last)
+            found += [] if more is None else [more]
+        return found
+
+    def _written(self, mode: Mode, calls: Sequence[Call]) -> tuple[list[Outcome], list[Outcome]]:
+        got = self.store.calls(mode, calls)
+        right: list[Outcome] = []
+        for call, one in zip(calls, got, strict=True):
+            if _too_large(one):
+                right.append(self._excused(mode, call, one))
+            else:
+                right += self.reference.calls(mode, [call])
+        self.settled = False
+        return right, got
+
+    def _excused(self, mode: Mode, call: Call, got: Outcome) -> Outcome:
+        """Return that a write was right to fail with *got*: one request of the store may take less than is declared.
+
+        The reference then does not perform it either. It is asked only in order to know of another reason to fail.
+        """
+        far, clients, installed = self.reference.far, dict(self.reference.clients), dict(self.reference.installed)
+        far.ask("branch")
+        try:
+            self.reference.open()
+            right = self.reference.calls(mode, [call])[0]
+        finally:
+            far.ask("end")
+            self.reference.clients, self.reference.installed = clients, installed
+        return got if right[0] == "ok" and len(list(call.arguments["chunks"])) > 1 else right
+
+
+def runs(group: Sequence[tuple[Mode, Call]]) -> list[tuple[Mode, list[Call], bool]]:
+    """Return *group* in parts of one mode that only read or only write, in its order."""
+    parts: list[tuple[Mode, list[Call], bool]] = []
+    for mode, call in group:
+        write = writes(call)
+        if parts and parts[-1][0] == mode and parts[-1][2] == write:
+            parts[-1][1].append(call)
+        else:
+            parts.append((mode, [call], write))
+    return parts
+
+
+def full(outcome: Outcome) -> bool:
+    """Return whether an answer shows something: rows, a number, values, or that rows were written."""
+    kind, value = outcome
+    if kind != "ok":
+        return False
+    counted = getattr(value, "count", None)
+    if isinstance(counted, int):
+        return counted > 0
+    if isinstance(value, int):
+        return value > 0
+    content = getattr(value, "hits", value)
+    return bool(content) if hasattr(content, "__len__") else True
+
+
+def _too_large(outcome: Outcome) -> bool:
+    return outcome[0] == "error" and error_of(outcome)[0] == TooLargeError.__name__

@@ -1,0 +1,293 @@
+"""Stores as sides of a comparison: the adapter that is measured, and the memory adapter as the reference.
+
+Both are driven by the same program in a process of their own, and get the same messages. So the reference knows every
+operation and every argument that the library has.
+"""
+
+from __future__ import annotations
+
+import base64
+import pickle
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from vectoracl.adapter_api.contract import Capabilities
+from vectoracl.model.principal import Principal
+from vectoracl.model.records import Chunk, Record
+from vectoracl_conformance.context.assertions import Abstain
+from vectoracl_conformance.generated.calls import After, Call, OwnFile, Rules
+from vectoracl_conformance.generated.comparison import Outcome, widened
+from vectoracl_conformance.generated.content import Census
+from vectoracl_conformance.isolated.process import Far
+
+Mode = Literal["sync", "async"]
+STORE = "main"
+MOST = 10_000
+_ATTEMPTS = 6
+_GROUP = 40
+
+MEMORY_CENSUS = """
+def census(client):
+    from vectoracl.model.records import Record
+    from vectoracl.memory.ports import shelf_of
+    own = client.config.stores[client.config.default].own()
+    shelf = shelf_of(own.get("metric", "cosine"), own["dimension"], own["name"])
+    with shelf.lock:
+        rows = [row for part in shelf.partitions.values() for row in part.values()]
+    return [Record(row.tag, row.text, row.vector, dict(row.metadata)) for row in rows]
+"""
+"""Reads every row of a memory store that has a name, in its own process."""
+
+_DECLARES = """
+from dataclasses import replace
+import base64, pickle
+DECLARED = pickle.loads(base64.b64decode({declared!r}))
+
+class Declares:
+    def __init__(self, inner):
+        self._inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    @property
+    def capabilities(self):
+        own = self._inner.capabilities
+        return replace(DECLARED, grade=own.grade, metric=own.metric, dimension=own.dimension)
+
+def dress(opened):
+    return replace(opened, adapter=Declares(opened.adapter))
+"""
+
+
+def declares(capabilities: Capabilities) -> str:
+    """Return a text after which a store declares *capabilities*, so that the library refuses what it would there."""
+    return _DECLARES.format(declared=base64.b64encode(pickle.dumps(capabilities)).decode())
+
+
+@dataclass
+class Side:
+    """One store in its process, with a client for each mode.
+
+    Attributes:
+        far: The process.
+        settings: `[stores.NAME]` without `metadata`.
+        fields: The declared metadata fields.
+        rules: The policy's table. A client gets the rows of the principals that call next: the whole one is large.
+        read_census: Reads every row; None: the process has a function that does.
+        settle: Waits until what was written is visible.
+        more: Settings of the configuration besides the store.
+    """
+
+    far: Far
+    settings: Mapping[str, Any]
+    fields: Mapping[str, str]
+    rules: Rules
+    read_census: Callable[[], Sequence[Record]] | None = None
+    settle: Callable[[], None] = lambda: None
+    more: Mapping[str, Any] = field(default_factory=dict)
+    clients: dict[Mode, int] = field(default_factory=dict)
+    numbers: int = 0
+    folder: str = ""
+    installed: dict[int, Rules] = field(default_factory=dict)
+
+    def config(self) -> dict[str, Any]:
+        """Return the configuration of its clients."""
+        store = {**self.settings, "metadata": dict(self.fields)}
+        return {"version": 1, "stores": {STORE: store}, **self.more}
+
+    def open(self, *, provision: bool = False, faulty: bool = False) -> None:
+        """Open both clients."""
+        for mode in ("sync", "async"):
+            self.clients[mode] = self._client(mode, provision=provision and mode == "sync", faulty=faulty)
+
+    def _client(self, mode: Mode, *, provision: bool = False, faulty: bool = False) -> int:
+        self.numbers += 1
+        self.far.ask("client", self.numbers, self.config(), mode, provision, {}, faulty)
+        self.installed[self.numbers] = {}
+        return self.numbers
+
+    def _install(self, number: int, calls: Sequence[Call]) -> None:
+        """Let the client have the rules for the principals of *calls*."""
+        rules = {call.principal.id: self.rules[call.principal.id] for call in calls if call.principal.id in self.rules}
+        installed = self.installed[number]
+        if any(installed.get(name) is not table for name, table in rules.items()) or (
+            any(call.principal.id in installed and call.principal.id not in self.rules for call in calls)
+        ):
+            self.far.ask("rules", number, rules)
+            self.installed[number] = rules
+
+    def close(self) -> None:
+        """Close the clients."""
+        for number in self.clients.values():
+            self.far.ask("close", number)
+        self.clients = {}
+
+    def end(self) -> None:
+        """End the process, and remove the files that its calls wrote."""
+        self.far.close()
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def capabilities(self) -> Capabilities:
+        """Ask the adapter what it declares. Raises: Abstain."""
+        can = self.far.ask("capabilities", next(iter(self.clients.values())))
+        if not isinstance(can, Capabilities):
+            raise Abstain("the adapter's process did not say what the adapter can do")
+        return can
+
+    def calls(self, mode: Mode, calls: Sequence[Call]) -> list[Outcome]:
+        """Perform *calls* one after the other; a conflict that changed nothing is tried again, as a program would."""
+        outcomes = self._send(mode, [self._own(mode, call) for call in calls])
+        for _ in range(_ATTEMPTS):
+            again = [place for place, one in enumerate(outcomes) if _conflict(one)]
+            if not again:
+                break
+            for place, one in zip(again, self._send(mode, [self._own(mode, calls[at]) for at in again]), strict=True):
+                outcomes[place] = one
+        return outcomes
+
+    def _send(self, mode: Mode, calls: Sequence[Call]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for start in range(0, len(calls), _GROUP):
+            outcomes += self._ask("calls", self.clients[mode], calls[start : start + _GROUP])
+        return outcomes
+
+    def _ask(self, how: str, number: int, calls: Sequence[Call], *more: Any) -> list[Outcome]:
+        self._install(number, calls)
+        outcomes = self.far.ask(how, number, [call.message() for call in calls], *more)
+        if not isinstance(outcomes, list) or len(outcomes) != len(calls):
+            raise Abstain("the adapter's process did not answer each call")
+        return [_checked(one) for one in outcomes]
+
+    def together(self, mode: Mode, calls: Sequence[Call], width: int) -> list[Outcome]:
+        """Perform *calls* side by side."""
+        return self._ask("together", self.clients[mode], [self._own(mode, call) for call in calls], width)
+
+    def cut(self, mode: Mode, call: Call, after: float) -> Outcome:
+        """Perform *call* and cancel it."""
+        own = self._own(mode, call)
+        self._install(self.clients[mode], [own])
+        return _checked(self.far.ask("cut", self.clients[mode], own.message(), after))
+
+    def _own(self, mode: Mode, call: Call) -> Call:
+        """Return *call* with the cursors and paths of this store."""
+        if not any(isinstance(one, After | OwnFile) for one in call.arguments.values()):
+            return call
+        own = {
+            name: self._cursor(mode, call, one) if isinstance(one, After) else self._path(one)
+            for name, one in call.arguments.items()
+        }
+        return replace(call, arguments=own)
+
+    def _path(self, argument: object) -> object:
+        if not isinstance(argument, OwnFile):
+            return argument
+        self.folder = self.folder or tempfile.mkdtemp(prefix="journal-")
+        return f"{self.folder}/{argument.name}"
+
+    def _cursor(self, mode: Mode, call: Call, after: After) -> str | None:
+        first = after.call or replace(call, arguments={**call.arguments, "after": None})
+        cursor: str | None = None
+        for _ in range(after.pages):
+            one = replace(first, arguments={**first.arguments, "after": cursor})
+            kind, page = self._send(mode, [one])[0]
+            cursor = page.after if kind == "ok" else None
+            if cursor is None:
+                break
+        return cursor
+
+    def fail(self, mode: Mode, plan: Mapping[int, str]) -> None:
+        """Let the next requests fail, by their number; an empty *plan* ends that."""
+        self.far.ask("faults", self.clients[mode], dict(plan))
+
+    def census(self, before: Census | None = None) -> Census:
+        """Read every row."""
+        rows = self.far.ask("census", None) if self.read_census is None else self.read_census()
+        return Census(rows, before)
+
+    def load(self, tenants: Mapping[str, Sequence[Chunk]], batch: int) -> None:
+        """Write each tenant's chunks through a handle, in batches. Raises: Abstain if one is not written."""
+        calls = [
+            Call(writer(tenant), "upsert", {"chunks": list(chunks[start : start + batch])})
+            for tenant, chunks in tenants.items()
+            for start in range(0, len(chunks), batch)
+        ]
+        for mode, some in (("sync", calls[::2]), ("async", calls[1::2])):
+            for call, (kind, value) in zip(some, self.calls(mode, some), strict=True):  # type: ignore[arg-type]
+                if kind != "ok":
+                    raise LoadError(call, kind, value)
+
+
+class LoadError(Exception):
+    """A legitimate write of the world's rows failed."""
+
+    def __init__(self, call: Call, kind: str, value: Any) -> None:
+        super().__init__(f"{kind}: {value!r:.300}")
+        self.call = call
+        self.outcome = (kind, value)
+
+
+def writer(tenant: str) -> Principal:
+    """Return a principal that may do everything in *tenant*."""
+    return Principal("import", tenant, kind="service", authenticated_by="mtls:ingest")
+
+
+def _conflict(outcome: Outcome) -> bool:
+    if outcome[0] != "error":
+        return False
+    data = outcome[1][3]
+    return bool(data.get("retryable")) and data.get("sent") == "no"
+
+
+def _checked(outcome: object) -> Outcome:
+    """Return *outcome*, of an untrusted process, if it has the form of one. Raises: Abstain."""
+    match outcome:
+        case ("ok", value):
+            return "ok", value
+        case ("cut", None):
+            return "cut", None
+        case ("error", (str() as known, str() as name, str() as text, dict() as data)):
+            return "error", (known, name, text, data)
+    raise Abstain("the adapter's process answered a call with neither an answer nor an error")
+
+
+class Reference(Side):
+    """The memory adapter, which declares what the measured adapter declares; `wide` searches without its limits."""
+
+    def __init__(
+        self,
+        fields: Mapping[str, str],
+        rules: Rules,
+        declared: Capabilities,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        settings = {
+            "adapter": "memory",
+            "dimension": declared.dimension,
+            "metric": declared.metric,
+            "name": "reference",
+        }
+        super().__init__(Far(), settings, fields, rules, more=more or {})
+        self.declared = declared
+        self._wide = 0
+        self.far.ask("source", MEMORY_CENSUS)
+
+    def open(self, *, provision: bool = False, faulty: bool = False) -> None:
+        """Open the clients, and one for which only the limits of the memory store hold."""
+        self.far.ask("source", declares(replace(self.declared, max_k=MOST, max_batch=MOST)))
+        self._wide = self._client("sync")
+        self.far.ask("source", declares(self.declared))
+        super().open(provision=provision, faulty=faulty)
+
+    def close(self) -> None:
+        """Close the clients."""
+        self.far.ask("close", self._wide)
+        super().close()
+
+    def wider(self, call: Call) -> Outcome:
+        """Search for every visible hit."""
+        return self._ask("calls", self._wide, [self._own("sync", widened(call, MOST))])[0]

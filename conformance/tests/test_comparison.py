@@ -1,0 +1,242 @@
+"""The comparison of answers and rows: what is a difference, and what a store may do differently."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from vectoracl import Chunk, F, Hybrid, Lexical, Principal
+from vectoracl.model.records import Facet, Page, Record, Result, Tag, Written, hit_of
+from vectoracl_conformance.generated.calls import After, Call
+from vectoracl_conformance.generated.comparison import Comparison, structure_problem
+from vectoracl_conformance.generated.content import Census, Precision, same
+from vectoracl_conformance.generated.pair import Pair
+from vectoracl_conformance.generated.reference import MEMORY_CENSUS, Reference, Side
+from vectoracl_conformance.harness import Needs
+from vectoracl_conformance.harnesses.memory import MemoryStore
+from vectoracl_conformance.isolated.process import Far
+from vectoracl_conformance.isolated.reference_checks import _memory_capabilities
+
+CAPABILITIES = replace(_memory_capabilities(MemoryStore(Needs(4, {}))), dimension=4)
+WHO = Principal("u", "a", authenticated_by="a test")
+
+
+def hit(name, score=0.0, document="d", **parts):
+    tag = Tag("a", document, name, time=5.0)
+    metadata = parts.get("metadata", {})
+    return hit_of(tag, score, parts.get("text", "text"), metadata, parts.get("vector"))
+
+
+def result(*hits, complete=True):
+    return Result(hits, complete=complete, shortfall=None if complete else "a reason", decision_id="1")
+
+
+def search(**arguments):
+    return Call(WHO, "search", {"query": [1.0, 0, 0, 0], **arguments})
+
+
+def problem(call, right, got, wide=(), **options):
+    capabilities = replace(CAPABILITIES, **options.pop("declared", {}))
+    comparison = Comparison(capabilities, lambda _: ("ok", wide), dict, **options)
+    return comparison.problem(call, ("ok", right), ("ok", got))
+
+
+A, B, C = hit("a", 0.9), hit("b", 0.5), hit("c", 0.50001)
+
+
+@pytest.mark.parametrize(
+    ("right", "got"),
+    [
+        (1, 1.0),
+        (1, True),
+        (0, None),
+        ("1", 1),
+        ([1, 2], [2, 1]),
+        ({"a": 1}, {"a": 1, "b": None}),
+        (datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 1, 1)),
+        ({"a": [{"b": 1}]}, {"a": [{"b": 1.0}]}),
+    ],
+)
+def test_values_have_types(right, got):
+    assert not same(right, got)
+    assert same(right, right)
+
+
+def test_equal_scores_come_in_any_order():
+    assert problem(search(), result(A, C, B), result(A, B, C), [A, C, B]) is None
+    assert "nearer" in problem(search(), result(A, B), result(B, A), [A, B])
+
+
+def test_at_the_end_a_row_of_an_equal_score_may_come_instead():
+    assert problem(search(k=2), result(A, C), result(A, B), [A, C, B]) is None
+    far = hit("far", 0.1)
+    assert "missing" in problem(search(k=2), result(A, C), result(A, far), [A, C, B, far])
+    assert "must not" in problem(search(k=2), result(A, C), result(A, hit("x", 0.5)), [A, C, B])
+
+
+def test_rows_near_the_lowest_score_may_be_missing():
+    assert problem(search(min_score=0.5), result(A, C), result(A), [A, C, B]) is None
+    assert "missing" in problem(search(min_score=0.4), result(A, C), result(A), [A, C, B])
+    assert "below" in problem(search(min_score=0.6), result(A), result(A, B), [A, C, B])
+
+
+def test_what_is_not_complete_may_be_less_but_never_wrong():
+    assert problem(search(), result(A, B), result(B, complete=False), [A, B]) is None
+    assert "missing" in problem(search(exact=True), result(A, B), result(B, complete=False), [A, B])
+    assert "must not" in problem(search(), result(A), result(B, complete=False), [A])
+    assert "score" in problem(search(), result(A), result(A._replace(score=0.8), complete=False), [A])
+
+
+def test_groups():
+    one, two, three = hit("1", 0.9, "d"), hit("2", 0.8, "d"), hit("3", 0.1, "e")
+    call = search(group_by="document", k=1, per_group=1)
+    assert problem(call, result(one), result(one), [one, two, three]) is None
+    assert "instead" in problem(call, result(one), result(one, three), [one, two, three])
+    assert "missing" in problem(call, result(one), result(two), [one, two, three])
+    assert "missing" in problem(call, result(one), result(three), [one, two, three])
+
+
+def test_content_is_compared():
+    for name, value in (("text", "other"), ("metadata", {"n": 1.0}), ("vector", np.ones(4, np.float32))):
+        right = hit("a", 0.9, metadata={"n": 1}, vector=np.eye(4, dtype=np.float32)[0])
+        assert problem(search(), result(right), result(right), [right]) is None
+        assert "a" in problem(search(), result(right), result(right._replace(**{name: value})), [right])
+        assert "without" in problem(search(include={name}), result(right), result(right._replace(**{name: None})))
+
+
+def test_more_than_was_asked_for_has_to_be_right():
+    row = Record(Tag("a", "d", "a", time=5.0), "text", np.eye(4, dtype=np.float32)[0], {})
+    comparison = Comparison(CAPABILITIES, lambda _: ("ok", []), lambda: {("a", "d", "a"): row})
+    bare = A._replace(text=None, metadata=None)
+    call = search(include=set())
+    assert comparison.problem(call, ("ok", result(bare)), ("ok", result(A))) is None
+    assert "text" in comparison.problem(call, ("ok", result(bare)), ("ok", result(A._replace(text="of another"))))
+
+
+def test_words_are_judged_by_membership_number_and_order():
+    call = Call(WHO, "search", {"query": Lexical("text"), "k": 2})
+    one, other = A._replace(score=7.0), B._replace(score=3.0)
+    assert problem(call, result(A, B), result(other, one), [A, B]) is not None
+    assert problem(call, result(A, B), result(one, other), [A, B]) is None
+    assert "instead of 2" in problem(call, result(A, B), result(one), [A, B])
+    assert "score" in problem(call, result(A, B), result(one, other), [A, B], words=True)
+
+
+def test_a_store_that_ranks_words_like_the_reference_always_has_to():
+    comparison = Comparison(CAPABILITIES, lambda _: ("ok", [A, B]), dict)
+    call = Call(WHO, "search", {"query": Lexical("text"), "k": 2})
+    fusion = Call(WHO, "search", {"query": Hybrid("text", [1.0, 0, 0, 0])})
+    alike, other = ("ok", result(A, B)), ("ok", result(A._replace(score=9.0), B))
+    comparison.calibrate([(call, alike, alike)] * 9 + [(call, alike, other)] + [(fusion, alike, other)])
+    assert comparison.ranked_alike == {"lexical"}
+    assert comparison.problem(call, alike, other) is not None
+    assert comparison.problem(fusion, alike, other) is None
+
+
+def test_errors_are_told_apart_by_class_and_code():
+    comparison = Comparison(CAPABILITIES, lambda _: ("ok", []), dict)
+    denied = ("error", ("DeniedError", "DeniedError", "no", {"code": "denied"}))
+    assert (
+        comparison.problem(search(), denied, ("error", ("DeniedError", "Mine", "it may not", {"code": "denied"})))
+        is None
+    )
+    assert comparison.problem(search(), denied, ("error", ("StoreError", "StoreError", "no", {"code": "denied"})))
+    assert comparison.problem(search(), denied, ("ok", result()))
+
+
+def test_counts_of_deletes():
+    call = Call(WHO, "delete", {"document": "d"})
+    assert problem(call, Written(2), Written(None)) is not None
+    assert problem(call, Written(2), Written(None), declared={"delete_counts": False}) is None
+    assert problem(call, Written(2), Written(1), declared={"delete_counts": False}) is not None
+
+
+def test_pages_lists_and_facets():
+    page = Call(WHO, "page", {})
+    assert problem(page, Page((A, B), "x"), Page((A, B), "another")) is None
+    assert "cursor" in problem(page, Page((A,), None), Page((A,), "x"))
+    assert "comes first" in problem(page, Page((A, B), None), Page((B, A), None))
+    assert "missing" in problem(Call(WHO, "fetch", {"ids": ["a"]}), [A], [])
+    assert "twice" in problem(Call(WHO, "fetch", {"ids": ["a"]}), [A], [A, A])
+    facets = Call(WHO, "facets", {"field": "n"})
+    assert problem(facets, [Facet(1, 2)], [Facet(1, 2)]) is None
+    assert problem(facets, [Facet(1, 2)], [Facet(1.0, 2)]) is not None
+    assert problem(facets, [Facet("a", 1), Facet("b", 1)], [Facet("b", 1), Facet("a", 1)]) is not None
+
+
+def test_an_answer_of_a_new_form_is_compared_part_by_part():
+    assert structure_problem([{"a": (1, 2)}], [{"a": (1, 2)}]) is None
+    assert structure_problem(Chunk("a", "b", "c"), Chunk("a", "b", "d")).startswith("text")
+
+
+def record(name, generation=0, time=5.0, **parts):
+    return Record(Tag("a", "d", name, generation, time=time), parts.get("text", "t"), np.ones(4, np.float32), {})
+
+
+def test_a_census_shows_what_a_write_did_and_what_it_did_not():
+    precision = Precision.of(CAPABILITIES)
+    right = Census([record("a"), record("b")])
+    got = Census([record("a", 7), record("b", 7)])
+    assert got.problem(right, precision) is None
+    assert "lost" in Census([record("a")]).problem(right, precision)
+    assert "never written" in Census([record("a"), record("b"), record("c")]).problem(right, precision)
+    assert "twice" in Census([record("a"), record("b"), record("b", 1)]).problem(right, precision)
+    assert "generations" in Census([record("a"), record("b", 1)]).problem(right, precision)
+    assert "text" in Census([record("a"), record("b", text="x")]).problem(right, precision)
+    after = Census([record("a"), record("b")], right), Census([record("a", 7, time=9.0), record("b", 7)], got)
+    assert "wrote" in after[1].problem(after[0], precision, (right, got))
+    assert not after[1].same(got)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    fields = {"n": "number"}
+    rules = {"narrow": {key: {"a": F.n < 3} for key in ("search", "fetch", "count", "scan", "upsert")}}
+    far = Far()
+    far.ask("source", MEMORY_CENSUS)
+    side = Side(far, {"adapter": "memory", "dimension": 4, "name": "x"}, fields, rules)
+    side.open(provision=True)
+    reference = Reference(fields, rules, CAPABILITIES)
+    reference.open()
+    comparison = Comparison(CAPABILITIES, reference.wider, lambda: both.rows(), words=True)
+    both = Pair([side], reference, comparison)
+    chunks = [Chunk(f"c{n}", f"d{n % 2}", f"text {n}", np.eye(4)[n % 4] + 0.1 * n, n, {"n": n}) for n in range(9)]
+    for one in (side, reference):
+        one.load({"a": chunks, "b": chunks[:2]}, 4)
+    assert both.compare_census() is None
+    yield both
+    side.end()
+    reference.end()
+    both.close()
+
+
+def test_right_calls_are_equal(pair):
+    narrow = Principal("narrow", "a", authenticated_by="a test")
+    calls = [
+        Call(who, method, arguments)
+        for who in (WHO, narrow)
+        for method, arguments in (
+            ("search", {"query": [1.0, 0, 0, 0], "k": 3}),
+            ("search", {"query": Lexical("text 3"), "k": 3}),
+            ("page", {"size": 2, "after": After(1)}),
+            ("count", {}),
+            ("fetch", {"ids": ["c1", ("d0", "c8")]}),
+            ("scan", {"size": 2}),
+            ("count", {"where": 7}),
+        )
+    ]
+    assert pair.perform([(mode, call) for call in calls for mode in ("sync", "async")]) == []
+    assert pair.counts["sync"].full >= 10
+
+
+def test_writes_are_followed_by_a_census(pair):
+    narrow = Principal("narrow", "a", authenticated_by="a test")
+    inside, outside = (Chunk("new", "d9", "x", np.ones(4), 0, {"n": n}) for n in (1, 5))
+    assert pair.perform([("sync", Call(narrow, "upsert", {"chunks": [inside]}))]) == []
+    assert pair.perform([("async", Call(narrow, "upsert", {"chunks": [outside]}))]) == []
+    assert pair.perform([("sync", Call(WHO, "delete", {"where": F.n > 6})), ("sync", Call(WHO, "count", {}))]) == []
+    other = Principal("w", "b", authenticated_by="a test")
+    pair.store.calls("sync", [Call(other, "delete", {"document": "d0"})])
+    (found,) = pair.perform([("sync", Call(WHO, "delete", {"document": "d1"}))])
+    assert "has lost 'c0' of 'd0', tenant 'b'" in found.problem
