@@ -1,0 +1,326 @@
+"""Filters drawn from the rows of the world: a leaf of every node and field, and the shapes in which they are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vectoracl.errors import VectorACLError
+from vectoracl.filters.predicate import (
+    ALWAYS,
+    MAX_KEYWORD_BYTES,
+    NEVER,
+    Always,
+    And,
+    ContainsAny,
+    Eq,
+    In,
+    Missing,
+    Never,
+    Not,
+    Or,
+    Predicate,
+    Range,
+    StartsWith,
+)
+from vectoracl.filters.semantics import compile_test
+from vectoracl.model.identifiers import check_text
+from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Tag
+from vectoracl_conformance.generated.values import HOSTILE, Draw
+
+Mask = NDArray[np.bool_]
+
+
+class Rows:
+    """The rows of one tenant, against which filters are drawn and evaluated."""
+
+    def __init__(
+        self, tenant: str, chunks: Sequence[Chunk], roles: Mapping[str, str], others: Rows | None = None
+    ) -> None:
+        self.tenant = tenant
+        self.chunks = tuple(chunks)
+        self.roles = roles
+        self.others = others
+        self._masks: dict[int, tuple[Predicate, Mask]] = {}
+
+    @cached_property
+    def tags(self) -> list[Tag]:
+        """The tags, as far as they are known before the rows are written."""
+        return [
+            Tag(self.tenant, one.document, one.id, 0, DEFAULT_LABEL, 0, NEVER_EXPIRES, "", "", 0.0, one.position)
+            for one in self.chunks
+        ]
+
+    def held(self, role: str) -> list[Any]:
+        """Return the values of a field or of "@document" or "@chunk"; those of other tenants if there are none here."""
+        if role == "@document":
+            values: list[Any] = [one.document for one in self.chunks]
+        elif role == "@chunk":
+            values = [one.id for one in self.chunks]
+        elif role == "@position":
+            values = [one.position for one in self.chunks]
+        else:
+            name = self.roles[role]
+            values = [one.metadata[name] for one in self.chunks if name in one.metadata]
+        return values or ([] if self.others is None else self.others.held(role))
+
+    def mask(self, predicate: Predicate) -> Mask:
+        """Return which rows match, by the reference meaning."""
+        match predicate:
+            case Always():
+                return np.ones(len(self.chunks), bool)
+            case Never():
+                return np.zeros(len(self.chunks), bool)
+            case And(operands):
+                return np.asarray(np.all([self.mask(one) for one in operands], axis=0), bool)
+            case Or(operands):
+                return np.asarray(np.any([self.mask(one) for one in operands], axis=0), bool)
+            case Not(operand):
+                return ~self.mask(operand)
+        known = self._masks.get(id(predicate))
+        if known is None:
+            test = compile_test(predicate)
+            values = [test(tag, one.metadata) for tag, one in zip(self.tags, self.chunks, strict=True)]
+            known = self._masks[id(predicate)] = (predicate, np.array(values, bool))
+        return known[1]
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One kind of a leaf: a node over a kind of field.
+
+    Attributes:
+        node: The node.
+        make: Draws one; None if the rows have nothing to draw it from.
+        policy: Whether only a policy may use it.
+        alone: Whether it matches no row, so that it hides what else a call does.
+    """
+
+    node: type[Predicate]
+    make: Callable[[Rows, Draw], Predicate | None]
+    policy: bool = False
+    alone: bool = False
+
+
+def _scalars(values: Sequence[Any]) -> list[Any]:
+    """Return the distinct values by type."""
+    return list({(type(one), one): one for one in values}.values())
+
+
+def _fitting(value: object) -> bool:
+    try:
+        check_text(value, "value", MAX_KEYWORD_BYTES)
+    except VectorACLError:
+        return False
+    return True
+
+
+def _eq(*roles: str) -> Callable[[Rows, Draw], Predicate | None]:
+    def make(rows: Rows, draw: Draw) -> Predicate | None:
+        role = draw.py.choice(roles)
+        values = rows.held(role)
+        return Eq(_name(rows, role), draw.py.choice(values)) if values else None
+
+    return make
+
+
+def _name(rows: Rows, role: str) -> str:
+    return role if role.startswith("@") else rows.roles[role]
+
+
+def _listed(node: type[In] | type[ContainsAny], count: int, *roles: str) -> Callable[[Rows, Draw], Predicate | None]:
+    """Draw a list of *count* values: own ones at the first, the last and every place in between, the rest foreign."""
+
+    def make(rows: Rows, draw: Draw) -> Predicate | None:
+        role = draw.py.choice(roles)
+        held = rows.held(role)
+        values = _scalars([one for value in held for one in value] if node is ContainsAny else held)
+        if not values:
+            return None
+        own = draw.some(values, max(1, min(count, (len(values) + 1) // 2)))
+        if len(own) >= count:
+            return node(_name(rows, role), tuple(own[:count]))
+        known = {(type(one), one) for one in own}
+        foreign = [] if rows.others is None else _scalars(_flat(rows.others.held(role)))
+        filler = [one for one in foreign if (type(one), one) not in known]
+        draw.py.shuffle(filler)
+        while len(filler) < count - len(own):
+            filler.append(_other(values[0], draw, len(filler)))
+        places = set(np.linspace(0, count - 1, len(own)).round().astype(int).tolist())
+        sequence = [own.pop() if place in places and own else filler.pop() for place in range(count)]
+        return node(_name(rows, role), tuple(_scalars(sequence)))
+
+    return make
+
+
+def _flat(values: Sequence[Any]) -> list[Any]:
+    return [one for value in values for one in (value if isinstance(value, list) else [value])]
+
+
+def _other(like: object, draw: Draw, place: int) -> Any:
+    """Return a value of the type of *like* that no row has."""
+    if isinstance(like, str):
+        return f"{draw.word(3, 5)}{place}"
+    if isinstance(like, datetime):
+        return like.replace(microsecond=0, year=1980 + place % 40, second=place % 60)
+    return 10**6 + place if not isinstance(like, bool) else like
+
+
+def _range(role: str, *sides: str) -> Callable[[Rows, Draw], Predicate | None]:
+    def make(rows: Rows, draw: Draw) -> Predicate | None:
+        values = sorted(_scalars(rows.held(role)))
+        if not values:
+            return None
+        if len(sides) == 2:
+            low = draw.py.randrange(max(1, (len(values) + 1) // 2))
+            high = draw.py.randrange(low, len(values))
+            return Range(_name(rows, role), **{sides[0]: values[low], sides[1]: values[high]})
+        middle = values[draw.py.randrange(len(values) // 4, max(len(values) // 4 + 1, 3 * len(values) // 4))]
+        return Range(_name(rows, role), **{sides[0]: middle})
+
+    return make
+
+
+def _starts(*roles: str) -> Callable[[Rows, Draw], Predicate | None]:
+    def make(rows: Rows, draw: Draw) -> Predicate | None:
+        role = draw.py.choice(roles)
+        values = [one for one in rows.held(role) if one]
+        if not values:
+            return None
+        value = draw.py.choice(values)
+        return StartsWith(_name(rows, role), value[: draw.py.choice((1, 2, 3, len(value)))])
+
+    return make
+
+
+def _missing(rows: Rows, draw: Draw) -> Predicate | None:
+    return Missing(rows.roles[draw.py.choice(sorted(rows.roles))])
+
+
+def _docgen(count: int) -> Callable[[Rows, Draw], Predicate | None]:
+    def make(rows: Rows, draw: Draw) -> Predicate | None:
+        documents = _scalars(rows.held("@document"))
+        if not documents:
+            return None
+        # Every generated world is in generation 0 of its documents until something is replaced.
+        names = [f"{len(one)}:{one}:0" for one in draw.some(documents, max(1, min(count, (len(documents) + 1) // 2)))]
+        if count == 1:
+            return Eq("@docgen", names[0])
+        return In("@docgen", tuple(dict.fromkeys([*names, *(f"{len(one)}:{one}:1" for one in documents)]))[:count])
+
+    return make
+
+
+def _label(rows: Rows, draw: Draw) -> Predicate | None:
+    del rows
+    others = tuple(draw.word() for _ in range(3))
+    return draw.py.choice((Eq("@label", DEFAULT_LABEL), In("@label", (*others, DEFAULT_LABEL))))
+
+
+def _expires(rows: Rows, draw: Draw) -> Predicate | None:
+    del rows
+    now = 1_700_000_000 + draw.py.randrange(10**8)
+    return draw.py.choice((Range("@expires", gt=now), Range("@expires", gte=NEVER_EXPIRES)))
+
+
+def _origin(rows: Rows, draw: Draw) -> Predicate | None:
+    del rows
+    return draw.py.choice(
+        (In("@path", ("upsert", "load")), Eq("@rev", 0), Eq("@generation", 0), Range("@generation", lt=1))
+    )
+
+
+def _time(rows: Rows, draw: Draw) -> Predicate | None:
+    del rows
+    return Range("@time", gt=draw.py.randrange(1_600_000_000))
+
+
+def _hostile(rows: Rows, draw: Draw) -> Predicate | None:
+    """Draw a value that is a pattern, SQL or JSON elsewhere, from the rows or not."""
+    name = rows.roles["prose"]
+    held = rows.held("prose")
+    values = [one for one in (*held, *HOSTILE) if one and _fitting(one)]
+    return draw.py.choice(
+        (Eq(name, draw.py.choice(values)), In(name, tuple(_scalars(draw.some(values, 4)))), Not(Eq(name, values[0])))
+    )
+
+
+_FIELDS = ("few", "stem", "prose", "code")
+LEAVES: Mapping[str, Leaf] = {
+    "Always": Leaf(Always, lambda _rows, _draw: ALWAYS),
+    "Never": Leaf(Never, lambda _rows, _draw: NEVER, alone=True),
+    "Eq keyword": Leaf(Eq, _eq("few", "few", "stem", "prose")),
+    "Eq number": Leaf(Eq, _eq("number", "fraction")),
+    "Eq boolean": Leaf(Eq, _eq("boolean")),
+    "Eq datetime": Leaf(Eq, _eq("datetime")),
+    "Eq hostile": Leaf(Eq, _hostile),
+    "In keyword 1": Leaf(In, _listed(In, 1, "few", "prose")),
+    "In keyword 3": Leaf(In, _listed(In, 3, "few", "stem", "prose")),
+    "In keyword 100": Leaf(In, _listed(In, 100, "code")),
+    "In keyword 101": Leaf(In, _listed(In, 101, "code")),
+    "In keyword 301": Leaf(In, _listed(In, 301, "code")),
+    "In keyword 1001": Leaf(In, _listed(In, 1_001, "code")),
+    "In number": Leaf(In, _listed(In, 20, "number")),
+    "In datetime": Leaf(In, _listed(In, 5, "datetime")),
+    "Range number": Leaf(Range, _range("number", "gte")),
+    "Range number <": Leaf(Range, _range("fraction", "lt")),
+    "Range number two-sided": Leaf(Range, _range("number", "gt", "lte")),
+    "Range datetime": Leaf(Range, _range("datetime", "gt")),
+    "Range datetime two-sided": Leaf(Range, _range("datetime", "gte", "lt")),
+    "ContainsAny keyword": Leaf(ContainsAny, _listed(ContainsAny, 2, "keywords")),
+    "ContainsAny number": Leaf(ContainsAny, _listed(ContainsAny, 2, "numbers")),
+    "ContainsAny 101": Leaf(ContainsAny, _listed(ContainsAny, 101, "keywords")),
+    "StartsWith": Leaf(StartsWith, _starts("stem", "few", "prose")),
+    "Missing": Leaf(Missing, _missing),
+    "@document": Leaf(Eq, _eq("@document")),
+    "@document In": Leaf(In, _listed(In, 30, "@document")),
+    "@document StartsWith": Leaf(StartsWith, _starts("@document")),
+    "@chunk In": Leaf(In, _listed(In, 101, "@chunk")),
+    "@position": Leaf(Range, _range("@position", "gte")),
+    "@time": Leaf(Range, _time),
+    "@docgen": Leaf(Eq, _docgen(1), policy=True),
+    "@docgen In": Leaf(In, _docgen(60), policy=True),
+    "@label": Leaf(Eq, _label, policy=True),
+    "@expires": Leaf(Range, _expires, policy=True),
+    "@path, @rev, @generation": Leaf(Eq, _origin, policy=True),
+}
+"""The leaves, by the names of their levels."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A way to join a leaf with others; `nodes` are those that it needs besides the leaf's."""
+
+    nodes: frozenset[type[Predicate]]
+    make: Callable[[Predicate, Callable[[], Predicate]], Predicate]
+
+
+def _halves(leaf: Predicate, other: Callable[[], Predicate]) -> Predicate:
+    """Split a list of values over both sides of an "or", as one may where a store has a limit."""
+    if isinstance(leaf, In) and len(leaf.values) > 1:
+        middle = 100 if len(leaf.values) > 100 else len(leaf.values) // 2
+        return Or((In(leaf.field, leaf.values[:middle]), In(leaf.field, leaf.values[middle:])))
+    return Or((other(), leaf))
+
+
+SHAPES: Mapping[str, Shape] = {
+    "leaf": Shape(frozenset(), lambda leaf, _: leaf),
+    "Not": Shape(frozenset({Not}), lambda leaf, _: Not(leaf)),
+    "And": Shape(frozenset({And, Not}), lambda leaf, other: And((leaf, Not(other())))),
+    "Or": Shape(frozenset({Or}), lambda leaf, other: Or((leaf, other()))),
+    "Or in And": Shape(frozenset({And, Or, Not}), lambda leaf, other: And((Not(other()), Or((other(), leaf))))),
+    "Not of And": Shape(frozenset({Not, And}), lambda leaf, other: Not(And((leaf, Not(other()))))),
+    "Not of Or": Shape(frozenset({Not, Or}), lambda leaf, other: Not(Or((leaf, other())))),
+    "Or of halves": Shape(frozenset({Or}), _halves),
+    "deep": Shape(
+        frozenset({And, Or, Not}),
+        lambda leaf, other: Or((And((Not(leaf), other())), And((leaf, Not(And((other(), Or((leaf, other()))))))))),
+    ),
+}
+"""The shapes, by the names of their levels."""
