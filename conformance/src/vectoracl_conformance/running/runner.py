@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+import vectoracl_conformance.checks  # noqa: F401 - registers the checks, of which the isolated process performs some
 from vectoracl.adapter_api.loading import installed
 from vectoracl_conformance.context.corpus import DECOYS
 from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.isolated.interpreter import plain
 from vectoracl_conformance.isolated.reference_checks import Place, noted
+from vectoracl_conformance.running.clean_python import command
 from vectoracl_conformance.running.run_facts import run_facts
 from vectoracl_conformance.running.worker_output import Lines, SettleRequest, say
 from vectoracl_conformance.running.worker_pool import Crew
@@ -45,6 +47,7 @@ class Ask:
         timeout: Seconds that the checks may be without output, and that each mutant may take.
         timing: Whether to time a search next to few and many foreign rows.
         python: The interpreter for X6, ideally of an environment without the kit; "": this one.
+        path: Folders from which the adapter's processes import the harness and the adapter; this one does not.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Ask:
     timeout: float = TIMEOUT
     timing: bool = False
     python: str = ""
+    path: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -137,7 +141,7 @@ def run(ask: Ask, watch: Watch = lambda _: None) -> Report:
         "limit": ask.timeout / 5,
         "elsewhere": ["X6"],
         "only_mutants": list(ask.only_mutants),
-        "path": [path for path in sys.path if path],
+        "path": _paths(ask),
     }
     events, problem = _worker(request, token, ask, seed, watch)
     mutants = [event for event in events if event["event"] == "known"]
@@ -150,9 +154,12 @@ def run(ask: Ask, watch: Watch = lambda _: None) -> Report:
 
 def _start(request: dict[str, Any]) -> subprocess.Popen[str]:
     """Start a worker, and send it *request*."""
-    command = [sys.executable, "-m", "vectoracl_conformance.running.worker"]
     process = subprocess.Popen(  # noqa: S603 - our own module
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        command("vectoracl_conformance.running.worker"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
     )
     assert process.stdin is not None
     try:
@@ -203,6 +210,10 @@ def _worker(request: dict[str, Any], token: str, ask: Ask, seed: int, watch: Wat
     return events, "" if ended and code == 0 else f"the process of the adapter ended early (exit code {code})"
 
 
+def _paths(ask: Ask) -> list[str]:
+    return list(dict.fromkeys(path for path in (*ask.path, *sys.path) if path))
+
+
 def _adapters() -> set[str]:
     """Return the names of the installed adapters. A harness with one of these names must measure that adapter."""
     return {"memory", *(one.adapter for one in installed())}
@@ -226,7 +237,7 @@ def _outside(
     options = Options(ask.name, frozenset(ask.only), ask.decoys, seed, known=ask.known)
     if why:
         return [Noted("X6", mode, "abstained", reason=why, reproduce=options.line("X6")) for mode in MODES]
-    paths = [path for path in sys.path if path]
+    paths = _paths(ask)
     environment = plain(ask.python, paths)
     try:
         place = Place(config or {}, source or "", settle, ask.python, paths, environment=environment)
