@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vectoracl import Chunk
+from vectoracl_conformance.generated.bench import Bench
 from vectoracl_conformance.isolated.process import Far, OtherError
 
 MEMORY = {"version": 1, "stores": {"main": {"adapter": "memory", "dimension": 4, "name": "shared"}}}
@@ -57,3 +58,46 @@ def test_what_the_process_wrote_can_be_read(far):
     far.ask("source", "import warnings\nwarnings.warn('a word')\nprint('another')")
     assert "a word" in far.said()
     assert "another" in far.said()
+
+
+BROKEN = """
+from dataclasses import replace
+from vectoracl.filters.predicate import ALWAYS
+
+class Broken:
+    def __init__(self, inner):
+        self._inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+{body}
+
+def dress(opened):
+    return replace(opened, adapter=Broken(opened.adapter))
+"""
+FAULTS = {
+    "a count without the scope": "    def count(self, operation):\n"
+    "        return self._inner.count(replace(operation, scope=ALWAYS))",
+    "the order of hits": "    def search(self, operation):\n"
+    "        found = yield from self._inner.search(operation)\n"
+    "        return found._replace(hits=found.hits[::-1])",
+    "an end": "    def fetch(self, operation):\n        import os\n        os._exit(1)",
+}
+
+
+@pytest.fixture(scope="module")
+def bench():
+    made = Bench(7, "quick")
+    yield made
+    made.close()
+
+
+def test_a_right_adapter_passes_the_bench(bench):
+    assert bench.kill(BROKEN.format(body="    pass")) is None
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_broken_adapter_dies_on_the_bench(bench, name):
+    assert bench.kill(BROKEN.format(body=FAULTS[name])) is not None
+    assert bench.kill("this is not Python") is not None

@@ -116,7 +116,7 @@ class Pair:
         )
         problem = got.problem(right, self.comparison.precision, old)
         self._censuses = right, got
-        return None if problem is None else self._difference(mode, call, problem)
+        return None if problem is None else self.difference(mode, call, problem)
 
     def settle(self) -> None:
         """Wait until what was written is visible, where the store needs that."""
@@ -129,7 +129,7 @@ class Pair:
         old = self._censuses
         found = self.compare_census(mode, call)
         if found is None and old is not None and self._censuses is not None and not self._censuses[1].same(old[1]):
-            return self._difference(mode, call, "the store's rows changed, although the call failed")
+            return self.difference(mode, call, "the store's rows changed, although the call failed")
         return found
 
     def _shared(self, mode: Mode, calls: Sequence[Call]) -> list[Outcome]:
@@ -152,7 +152,7 @@ class Pair:
             self.count(mode, one)
             problem = self.comparison.problem(call, one, other)
             if problem is not None:
-                found.append(replace(self._difference(mode, call, problem), right=shown(one), got=shown(other)))
+                found.append(replace(self.difference(mode, call, problem), right=shown(one), got=shown(other)))
             self.history.append((mode, call))
         return found
 
@@ -161,8 +161,18 @@ class Pair:
         self.counts[mode].calls += 1
         self.counts[mode].full += full(right)
 
-    def _difference(self, mode: Mode, call: Call | None, problem: str) -> Difference:
+    def difference(self, mode: Mode, call: Call | None, problem: str) -> Difference:
+        """Return a difference after the steps so far."""
         return Difference(mode, call, problem, before=tuple(self.history))
+
+    def is_unchanged(self) -> bool:
+        """Read the store's rows; return whether they are those of the last census."""
+        self.settled = False
+        self.settle()
+        if self._censuses is None:
+            return False
+        old = self._censuses[1]
+        return self.store.census(old).same(old)
 
     def perform(self, group: Sequence[tuple[Mode, Call]]) -> list[Difference]:
         """Perform calls in their order on both, compare their answers, and after writes all rows."""

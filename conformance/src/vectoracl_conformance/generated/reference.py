@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from vectoracl.adapter_api.contract import Capabilities
+from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Chunk, Record
 from vectoracl_conformance.context.assertions import Abstain
@@ -26,6 +27,9 @@ from vectoracl_conformance.isolated.process import Far
 Mode = Literal["sync", "async"]
 STORE = "main"
 MOST = 10_000
+ADDS = frozenset({"upsert", "replace", "load"})
+"""The methods that write rows."""
+_UNBOUND = "report"
 _ATTEMPTS = 6
 _GROUP = 40
 
@@ -79,6 +83,7 @@ class Side:
         rules: The policy's table. A client gets the rows of the principals that call next: the whole one is large.
         read_census: Reads every row; None: the process has a function that does.
         settle: Waits until what was written is visible.
+        admit: Registers a tenant before its first write.
         more: Settings of the configuration besides the store.
     """
 
@@ -88,11 +93,14 @@ class Side:
     rules: Rules
     read_census: Callable[[], Sequence[Record]] | None = None
     settle: Callable[[], None] = lambda: None
+    admit: Callable[[str], None] = lambda _: None
     more: Mapping[str, Any] = field(default_factory=dict)
     clients: dict[Mode, int] = field(default_factory=dict)
     numbers: int = 0
     folder: str = ""
     installed: dict[int, Rules] = field(default_factory=dict)
+    admitted: set[str] = field(default_factory=set)
+    tenants: tuple[str, ...] = ()
 
     def config(self) -> dict[str, Any]:
         """Return the configuration of its clients."""
@@ -111,7 +119,10 @@ class Side:
         return self.numbers
 
     def _install(self, number: int, calls: Sequence[Call]) -> None:
-        """Let the client have the rules for the principals of *calls*."""
+        """Let the client have the rules for the principals of *calls*, and the store the tenants that they write to."""
+        for tenant in {call.principal.tenant for call in calls if call.method in ADDS} - self.admitted:
+            self.admitted.add(tenant)
+            self.admit(tenant)
         rules = {call.principal.id: self.rules[call.principal.id] for call in calls if call.principal.id in self.rules}
         installed = self.installed[number]
         if any(installed.get(name) is not table for name, table in rules.items()) or (
@@ -149,6 +160,10 @@ class Side:
             for place, one in zip(again, self._send(mode, [self._own(mode, calls[at]) for at in again]), strict=True):
                 outcomes[place] = one
         return outcomes
+
+    def attempt(self, mode: Mode, call: Call) -> list[Outcome]:
+        """Perform *call* once, whatever comes of it."""
+        return self._send(mode, [self._own(mode, call)])
 
     def _send(self, mode: Mode, calls: Sequence[Call]) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -211,6 +226,7 @@ class Side:
 
     def load(self, tenants: Mapping[str, Sequence[Chunk]], batch: int) -> None:
         """Write each tenant's chunks through a handle, in batches. Raises: Abstain if one is not written."""
+        self.tenants = tuple(tenants)
         calls = [
             Call(writer(tenant), "upsert", {"chunks": list(chunks[start : start + batch])})
             for tenant, chunks in tenants.items()
@@ -287,6 +303,15 @@ class Reference(Side):
         """Close the clients."""
         self.far.ask("close", self._wide)
         super().close()
+
+    def unscoped(self, call: Call) -> Outcome:
+        """Answer as a store would that leaves out the whole scope: rows of all tenants, for everything."""
+        action: Any = {"page": "scan", "facets": "scan", "search_many": "search"}.get(call.method, call.method)
+        table = {action: dict.fromkeys(self.tenants, ALWAYS)}
+        bare = replace(call, principal=replace(writer(call.principal.tenant), id=_UNBOUND), narrowings=())
+        self.far.ask("rules", self._wide, {_UNBOUND: table})
+        self.installed[self._wide] = {}
+        return _checked(self.far.ask("calls", self._wide, [self._own("sync", bare).message()])[0])
 
     def wider(self, call: Call) -> Outcome:
         """Search for every visible hit."""

@@ -14,6 +14,7 @@ import os
 import pickle
 import signal
 import struct
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -315,7 +316,9 @@ class _Pipe:
         return b"".join(parts)
 
     def answer(self, value: Any) -> None:
-        """Answer."""
+        """Answer, after everything that was printed."""
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
         try:
             data = pickle.dumps(value, 5)
         except Exception as error:  # noqa: BLE001 - reported instead of what cannot be sent

@@ -1,0 +1,195 @@
+"""Performs the generated calls on broken memory adapters, each in a copy of one process that has the world loaded."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vectoracl.adapter_api.contract import Capabilities
+from vectoracl_conformance.context.assertions import Abstain
+from vectoracl_conformance.generated.calls import After, Call
+from vectoracl_conformance.generated.comparison import Comparison, Outcome, shown
+from vectoracl_conformance.generated.content import Census
+from vectoracl_conformance.generated.covering import Plan, Planned
+from vectoracl_conformance.generated.pair import Difference, runs, writes
+from vectoracl_conformance.generated.parameters import plan_data, plan_reads, plan_writes
+from vectoracl_conformance.generated.reference import MEMORY_CENSUS, LoadError, Mode, Reference, Side
+from vectoracl_conformance.generated.world import Size, World, build_world
+from vectoracl_conformance.isolated.process import Far
+
+_LIMIT = 20.0
+_BATCH = 500
+_GROUP = 12
+_FIRST, _MOST = 16, 160
+_SETTINGS = {"adapter": "memory", "metric": "cosine", "name": "shelf"}
+
+
+def timed(planned: Planned) -> tuple[Mode, Call]:
+    """Return a planned call with its mode; the cursor that it continues from is found when it is made."""
+    call = planned.call
+    if planned.pages:
+        call = replace(call, arguments={**call.arguments, "after": After(planned.pages)})
+    return planned.mode, call
+
+
+def groups(plan: Plan, size: int = _GROUP) -> Iterator[list[tuple[Mode, Call]]]:
+    """Yield the calls of *plan* in its order, in groups that are followed by a census."""
+    calls = [timed(one) for one in plan.calls]
+    for start in range(0, len(calls), size):
+        yield calls[start : start + size]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A group of calls with their right outcomes; `census` has the right rows after it, if it has a write."""
+
+    group: Sequence[tuple[Mode, Call]]
+    outcomes: Sequence[Outcome]
+    census: Census | None = None
+
+
+def memory_capabilities(dimension: int = 8) -> Capabilities:
+    """Return the capabilities of the memory adapter, as its process declares them."""
+    far = Far()
+    try:
+        side = Side(far, {**_SETTINGS, "dimension": dimension}, {}, {})
+        side.open(provision=True)
+        return side.capabilities()
+    finally:
+        far.close()
+
+
+class Bench:
+    """The memory store with a world, on which a broken adapter costs little more than the calls that it survives.
+
+    Args:
+        seed: The seed of the world and of the calls.
+        size: The size of the world.
+    """
+
+    def __init__(self, seed: int, size: Size) -> None:
+        capabilities = memory_capabilities()
+        self.world: World = build_world(seed, capabilities, size=size, metrics=(capabilities.metric,))
+        self.capabilities = replace(capabilities, dimension=self.world.dimension)
+        plans = [make(self.world, self.capabilities, size=size) for make in (plan_reads, plan_writes, plan_data)]
+        self._reference = Reference(self.world.fields, self.world.rules, self.capabilities)
+        self._reference.open()
+        self._reference.load(self.world.tenants, _BATCH)
+        self._start = self._reference.census()
+        self._comparison = Comparison(self.capabilities, self._reference.wider, lambda: self._start.rows, words=True)
+        self._reads = self._expected_reads(plans[0], random.Random(seed))  # noqa: S311 - a repeatable order
+        self._scenes = [self._expected_scene(plan) for plan in plans[1:] if plan.calls]
+        self._far: Far | None = None
+        self._rows = self._start
+
+    def _expected_reads(self, plan: Plan, rng: random.Random) -> list[Expected]:
+        calls = [timed(one) for one in plan.calls]
+        rng.shuffle(calls)
+        expected, size = [], _FIRST
+        while calls:
+            group = sorted(calls[:size], key=lambda one: one[0])
+            expected.append(Expected(group, _perform(self._reference, group)))
+            calls, size = calls[size:], min(2 * size, _MOST)
+        return expected
+
+    def _expected_scene(self, plan: Plan) -> list[Expected]:
+        expected = []
+        with _branch(self._reference):
+            census = self._start
+            for group in groups(plan):
+                outcomes = _perform(self._reference, group)
+                changed = any(writes(call) for _, call in group)
+                census = self._reference.census(census) if changed else census
+                expected.append(Expected(group, outcomes, census if changed else None))
+        return expected
+
+    def kill(self, source: str) -> Difference | None:
+        """Perform the calls on the memory adapter as *source* dresses it.
+
+        Args:
+            source: Text that defines `dress(opened)`.
+
+        Returns:
+            The first difference; None if there is none.
+        """
+        side = self._loaded()
+        try:
+            for scene in (self._reads, *self._scenes):
+                with _branch(side, source):
+                    found = self._first(side, scene)
+                if found is not None:
+                    return found
+        except (Abstain, LoadError) as error:
+            self._drop()
+            return Difference("sync", None, f"the process did not answer as agreed: {error}")
+        except Exception as error:  # noqa: BLE001 - the adapter could not even be opened, or broke the driver
+            self._drop()
+            return Difference("sync", None, f"{type(error).__name__}: {error}")
+        return None
+
+    def _first(self, side: Side, scene: Sequence[Expected]) -> Difference | None:
+        right, got = self._start, self._rows
+        before: list[tuple[Mode, Any]] = []
+        for one in scene:
+            for (mode, call), expected, outcome in zip(one.group, one.outcomes, _perform(side, one.group), strict=True):
+                problem = self._comparison.problem(call, expected, outcome)
+                if problem is not None:
+                    return Difference(mode, call, problem, shown(expected), shown(outcome), tuple(before))
+                before.append((mode, call))
+            if one.census is not None:
+                census = side.census(got)
+                problem = census.problem(one.census, self._comparison.precision, (right, got))
+                if problem is not None:
+                    return Difference(*one.group[-1], problem, before=tuple(before))
+                right, got = one.census, census
+        return None
+
+    def _loaded(self) -> Side:
+        """Return the process with the world, which is started when there is none."""
+        if self._far is None:
+            self._far = Far(limit=_LIMIT)
+            self._far.ask("source", MEMORY_CENSUS)
+            side = Side(self._far, self._settings(), self.world.fields, self.world.rules)
+            side.open(provision=True)
+            side.load(self.world.tenants, _BATCH)
+            self._rows = side.census()
+        return Side(self._far, self._settings(), self.world.fields, self.world.rules)
+
+    def _settings(self) -> dict[str, Any]:
+        return {**_SETTINGS, "dimension": self.world.dimension}
+
+    def _drop(self) -> None:
+        if self._far is not None:
+            self._far.close()
+            self._far = None
+
+    def close(self) -> None:
+        """End the processes."""
+        self._drop()
+        self._reference.end()
+
+
+@contextmanager
+def _branch(side: Side, source: str = "") -> Iterator[None]:
+    """Let *side* have fresh clients in a copy of its process, which ends afterwards.
+
+    After an error of the process it is not known who would answer next, so the process has to be dropped.
+    """
+    clients, installed = dict(side.clients), dict(side.installed)
+    side.far.ask("branch")
+    if source:
+        side.far.ask("source", source)
+    side.open()
+    yield
+    side.clients, side.installed = clients, installed
+    side.far.ask("end")
+
+
+def _perform(side: Side, group: Sequence[tuple[Mode, Call]]) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    for mode, calls, _ in runs(group):
+        outcomes += side.calls(mode, calls)
+    return outcomes
