@@ -1,13 +1,14 @@
 """Harnesses that try to pass without being right; the runner imports them in its worker process."""
 
-import inspect
 import os
 import sys
 
 import pytest
 
-from vectoracl_conformance.harness import Harness, HarnessError, Server
+from vectoracl_conformance.context.corpus import FIELDS
+from vectoracl_conformance.harness import Harness, HarnessError, Needs, Server
 from vectoracl_conformance.harnesses.memory import MemoryHarness, MemoryStore
+from vectoracl_conformance.isolated.store_service import serve
 
 
 class _Patched(MemoryHarness):
@@ -191,40 +192,16 @@ class Boasting(MemoryHarness):
         return Server("real", "Boast 1")
 
 
-def _lose_a_hit():
-    from vectoracl.memory.adapter import MemoryAdapter
-
-    right = MemoryAdapter.search
-
-    def search(self, operation):
-        found = yield from right(self, operation)
-        return found._replace(hits=found.hits[: max(1, operation.k - 1)])
-
-    MemoryAdapter.search = search
-
-
-_WRONG_ANYWHERE = f"""{inspect.getsource(_lose_a_hit)}
-def dress(opened):
-    _lose_a_hit()
-    return opened
-"""
-
-
-class _WrongStore(MemoryStore):
-    """A store whose adapter is wrong, in every process."""
-
-    def dress(self, opened):
-        return opened
-
-    def dressing(self):
-        return _WRONG_ANYWHERE
-
-
 class _Wrong(MemoryHarness):
+    """An installed adapter that is wrong, in every process (`wrong_adapter`)."""
+
+    adapter = "forgetful"
+
     def fresh(self, needs):
-        _lose_a_hit()
         self.cheat()
-        return _WrongStore(needs)
+        store = MemoryStore(needs)
+        store.config = store.single = {**store.config, "adapter": "forgetful"}
+        return store
 
 
 def _teller():
@@ -257,9 +234,11 @@ class Forges(_Wrong):
             for mode in MODES:
                 if id_ != "X6":
                     teller.tell("note", id=id_, mode=mode, outcome="passed", controls=1, attacks=1)
-        config = {"adapter": "memory", "dimension": 16, "name": "forged"}
-        teller.tell("outside", config=config, source=_WRONG_ANYWHERE, blank=False)
-        sys.stdin.readline()
+        teller.tell("serving", metrics=["cosine"])
+        honest = MemoryHarness.fresh(self, Needs(16, FIELDS))
+        honest.config = {**honest.config, "adapter": "forgetful"}
+        self.fresh = lambda needs: honest
+        serve(self, sys.stdin, lambda text: teller.tell("answer", part=text, more=False))
         teller.tell("end")
         os._exit(0)
 
@@ -281,12 +260,14 @@ class ForgesAll(_Wrong):
 class OffersAnother(MemoryHarness):
     """Says that it is one adapter, and lets another one be measured out of sight."""
 
-    def fresh(self, needs):
-        class Other(MemoryStore):
-            def outside(self):
-                return {**self.config, "adapter": "pgvector"}
+    made = 0
 
-        return Other(needs)
+    def fresh(self, needs):
+        store = MemoryStore(needs)
+        self.made += 1
+        if self.made > 1:
+            store.config = {**store.config, "adapter": "pgvector"}
+        return store
 
 
 class Floods(_Patched):

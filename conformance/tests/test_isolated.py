@@ -1,19 +1,27 @@
 """The process that holds nothing of the kit: what it shows of itself, and what of its answers is believed."""
 
+import base64
 import os
 import pickle
+import queue
 import re
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from vectoracl import Chunk
 from vectoracl.errors import DeniedError, StoreError
 from vectoracl_conformance.context.assertions import Abstain
+from vectoracl_conformance.harness import HarnessError, Needs
+from vectoracl_conformance.harnesses.memory import MemoryHarness
 from vectoracl_conformance.isolated.driver import Driver
+from vectoracl_conformance.isolated.identity import identify
 from vectoracl_conformance.isolated.interpreter import plain
 from vectoracl_conformance.isolated.process import Far
+from vectoracl_conformance.isolated.store_service import StoreService, serve
 
 MEMORY = {"version": 1, "stores": {"main": {"adapter": "memory", "dimension": 3}}}
 LOOK = """
@@ -175,7 +183,7 @@ def test_the_digest_is_of_the_files(virtual):
     for text in ("", "", "more = 1"):
         (site / "vectoracl" / "__init__.py").write_text(text)
         environment = plain(str(root / "bin" / "python"))
-        digests.append(environment.digest("vectoracl"))
+        digests.append(environment.digest(environment.offering("memory")))
         environment.close()
         assert not environment.root
     assert digests[0] == digests[1] != digests[2]
@@ -256,8 +264,6 @@ def test_errors_come_back_as_what_they_are(far):
 def test_answers_of_the_library_are_read(far):
     far.ask("client", 1, MEMORY, "async", True)
     claims = {"id": "u", "tenant": "a", "authenticated_by": "a test"}
-    from vectoracl import Chunk
-
     far.ask("call", 1, claims, [], "upsert", ([Chunk("c", "d", "text", [1.0, 0.0, 0.0])],), {})
     (hit,) = far.ask("call", 1, claims, [], "search", ([1.0, 0.0, 0.0],), {"include": {"text", "vector"}})
     assert (hit.id, hit.text, hit.vector.tolist()) == ("c", "text", [1.0, 0.0, 0.0])
@@ -275,3 +281,115 @@ def test_a_question_that_cannot_be_read_is_answered(far):
     finally:
         del sys.modules["made_here"]
     far.ask("client", 1, MEMORY, "sync", True)
+
+
+class Local:
+    """Both sides of the service, in one process."""
+
+    def __init__(self, harness):
+        self.harness = harness
+        self.lines, self.answers = queue.Queue(), queue.Queue()
+        self.thread = threading.Thread(target=serve, args=(harness, iter(self.lines.get, "done"), self.answers.put))
+        self.thread.start()
+
+    def __call__(self, line):
+        self.lines.put(line)
+        return self.answers.get(timeout=20)
+
+    def end(self):
+        self.lines.put("done")
+        self.thread.join()
+
+
+class Recorded(MemoryHarness):
+    def __init__(self):
+        self.seen = []
+
+    def fresh(self, needs):
+        self.seen.append(needs)
+        if needs.dimension == 5:
+            raise HarnessError("There are four rows at most.")
+        store = super().fresh(needs)
+        store.admit = lambda tenant: self.seen.append(tenant)
+        store.close = lambda: self.seen.append("closed")
+        return store
+
+
+@pytest.fixture
+def local():
+    made = Local(Recorded())
+    yield made
+    made.end()
+
+
+def test_stores_are_served(local):
+    service = StoreService(local, ["inner", "other"])
+    assert service.metrics == ("inner",)
+    needs = Needs(4, {"year": "number"}, "inner")
+    store = service.fresh(needs)
+    assert store.config["adapter"] == "memory"
+    assert (store.config["dimension"], store.config["metric"]) == (4, "inner")
+    store.admit("acme")
+    store.settle()
+    assert store.parts() == frozenset()
+    store.close()
+    second = service.fresh(needs)
+    assert second.config["name"] != store.config["name"]
+    local.end()
+    assert local.harness.seen == [needs, "acme", "closed", needs, "closed"]
+
+
+def test_what_a_harness_raises_is_an_error_of_the_harness(local):
+    service = StoreService(local)
+    with pytest.raises(HarnessError, match="four rows at most"):
+        service.fresh(Needs(5, {}))
+    with pytest.raises(HarnessError, match="a store has no __init__"):
+        service.ask(service.fresh(Needs(4, {}))._number, "__init__")
+
+
+@pytest.mark.parametrize("answer", ["", "no base64", base64.b64encode(pickle.dumps(os.system)).decode()])
+def test_an_answer_that_is_none_is_not_believed(answer):
+    with pytest.raises(Abstain, match="the harness"):
+        StoreService(lambda _: answer).fresh(Needs(4, {}))
+
+
+def test_an_in_process_census_is_read_in_the_adapters_process(far, local):
+    store = StoreService(local).fresh(Needs(3, {}))
+    with pytest.raises(Abstain, match="in the adapter's process"):
+        store.census()
+    far.ask("client", 1, {"version": 1, "stores": {"main": dict(store.config)}}, "sync", True)
+    for tenant in ("a", "b"):
+        claims = {"id": "u", "tenant": tenant, "authenticated_by": "the application"}
+        chunk = Chunk("c", "d", f"text of {tenant}", [1.0, 0.0, 0.0], metadata={"year": 1})
+        far.ask("call", 1, claims, [], "upsert", ([chunk],), {})
+    far.ask("source", store.census_source)
+    rows = far.ask("census", None)
+    assert [(row.tag.tenant, row.text, row.metadata, row.vector.tolist()) for row in rows] == [
+        ("a", "text of a", {"year": 1}, [1.0, 0.0, 0.0]),
+        ("b", "text of b", {"year": 1}, [1.0, 0.0, 0.0]),
+    ]
+    assert [row.tag.tenant for row in far.ask("census", ["b"])] == ["b"]
+
+
+def test_the_code_that_is_measured_is_named(far):
+    far.ask("client", 1, MEMORY, "sync", True)
+    one = identify(far, "memory")
+    assert (one.adapter, one.distribution) == ("memory", "vectoracl")
+    assert one.digest == far.environment.digest(far.environment.offering("memory"))
+    with pytest.raises(Abstain, match="not exactly one"):
+        identify(far, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("import importlib.metadata\nimportlib.metadata.entry_points = lambda **_: ()", "does not run"),
+        ("import hashlib\nhashlib.sha256 = hashlib.sha512", "files of vectoracl"),
+        ("import sys\nsys.modules['vectoracl'].__file__ = '/tmp/vectoracl/__init__.py'", "not installed"),
+    ],
+)
+def test_code_that_is_not_what_is_installed_is_not_measured(far, source, why):
+    far.ask("client", 1, MEMORY, "sync", True)
+    far.ask("source", source)
+    with pytest.raises(Abstain, match=why):
+        identify(far, "memory")

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +16,7 @@ HERE = str(Path(__file__).parent)
 
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch):
-    monkeypatch.setattr(sys, "path", [*sys.path, HERE])
+    monkeypatch.setattr(sys, "path", [*sys.path, HERE, str(Path(HERE) / "wrong_adapter")])
 
 
 @pytest.mark.parametrize(
@@ -118,9 +119,21 @@ def test_a_mutant_that_lives_or_dies_by_the_wrong_check_is_a_failure():
     ],
 )
 def test_out_of_sight_the_adapter_is_measured_that_was_asked_for(monkeypatch, asked, told, offered, refused):
+    class Service:
+        def __init__(self, exchange, metrics):
+            pass
+
+        def fresh(self, needs):
+            return SimpleNamespace(config={"adapter": offered}, settle=None, admit=None, close=lambda: None)
+
+    class Environment:
+        def close(self):
+            pass
+
     monkeypatch.setattr(runner, "noted", lambda _place, mode, _options: Noted("X6", mode, "passed"))
+    monkeypatch.setattr(runner, "StoreService", Service)
+    monkeypatch.setattr(runner, "plain", lambda *_: Environment())
     there = [Installed(name, "d", "1", "m") for name in ("weaviate", "pgvector")]
     monkeypatch.setattr(runner, "installed", lambda: there)
-    event = {"config": {"adapter": offered}, "source": ""}
-    found = runner._outside(event, Ask(asked), 0, [{"event": "start", "name": told}], lambda: None)
+    found = runner._isolated({}, Ask(asked), 0, [{"event": "start", "name": told}], lambda _: "")
     assert [one.outcome for one in found] == ["abstained" if refused else "passed"] * 2

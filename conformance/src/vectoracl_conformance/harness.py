@@ -58,7 +58,7 @@ class Needs:
 
     dimension: int
     metadata: Mapping[str, str]
-    metric: Literal["cosine"] = "cosine"
+    metric: Literal["cosine", "inner", "l2"] = "cosine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +153,17 @@ class Store(ABC):
 
     `single` is the same for at most one connection (None: the adapter has no such setting). `secrets` are texts that
     must never be shown (passwords in connection strings).
+
+    `census_source` is for a store that lives in the process that opens it, where nothing outside can read it: Python
+    text that defines `census(client)`, which returns what `census` returns, and uses nothing of the kit or the harness.
+    It is put into the adapter's process after the calls, and its rows are judged outside. The report calls that an
+    in-process census.
     """
 
     config: Mapping[str, Any]
     single: Mapping[str, Any] | None = None
     secrets: Sequence[str] = ()
+    census_source: str = ""
 
     @abstractmethod
     def census(self) -> Sequence[Record]:
@@ -170,21 +176,8 @@ class Store(ABC):
         """Name what the store keeps per tenant (namespaces, registrations); None if it keeps no such thing."""
         return None
 
-    def dress(self, opened: Opened) -> Opened:
-        """Return the adapter as it is measured; for harnesses that put something around an installed one."""
-        return opened
-
-    def outside(self) -> Mapping[str, Any] | None:
-        """Return the configuration by which another process opens this store, or an empty one like it; None: none can.
-
-        The adapter is measured there once more, out of the kit's sight. A store that lives in the process that opened
-        it is made there again; one whose files only one process may open needs other files here.
-        """
-        return self.config
-
-    def dressing(self) -> str:
-        """Return Python text that defines `dress(opened)` for that process, where `dress` does something here."""
-        return ""
+    def admit(self, tenant: str) -> None:  # noqa: B027 - most stores admit by writing
+        """Register *tenant* before the first write for it, as an operator does; for adapters whose writes cannot."""
 
     def settle(self) -> None:  # noqa: B027 - most stores need not wait
         """Wait until everything written is visible to every reader; for stores that are eventually consistent."""
@@ -231,10 +224,15 @@ class Mutant:
 
 
 class Harness(ABC):
-    """An adapter as the kit knows it: the name that config uses, and the product's."""
+    """An adapter as the kit knows it: the name that config uses, and the product's.
+
+    `metrics` are those that `fresh` can make a store for. All its stores have one configuration, but for the place, the
+    dimension and the metric: the report certifies that one.
+    """
 
     adapter: str
     store: str = ""
+    metrics: Sequence[Literal["cosine", "inner", "l2"]] = ("cosine",)
 
     @abstractmethod
     def server(self) -> Server:

@@ -6,7 +6,6 @@ import sys
 
 from vectoracl_conformance.context.assertions import Assertions
 from vectoracl_conformance.context.registry import check
-from vectoracl_conformance.harness import Store
 from vectoracl_conformance.isolated.reference_checks import Place, out_of_sight
 
 
@@ -24,11 +23,7 @@ from vectoracl_conformance.isolated.reference_checks import Place, out_of_sight
 )
 async def x6_same_answers_where_the_kit_is_not_seen(t: Assertions) -> None:
     context = t.context
-    config = context.store.outside()
-    source = context.source or context.store.dressing()
-    t.kit_control(config is not None, "the harness's store cannot be opened by another process")
-    t.kit_control(
-        bool(source) or type(context.store).dress is Store.dress, "the harness dresses the adapter, and only here"
-    )
-    place = Place(config or {}, source, context.store.settle, context.python, [path for path in sys.path if path])
+    store = context.store
+    paths = [path for path in sys.path if path]
+    place = Place(store.config, context.source, store.settle, context.python, paths, admit=store.admit)
     await out_of_sight(t, place, context.mode, context.rng.py.randrange(2**31), context.corpus.decoys)

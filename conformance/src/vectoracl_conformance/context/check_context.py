@@ -26,6 +26,7 @@ from vectoracl.engine.operator_flows import write_rows
 from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.records import Chunk, Hit, Record, Result, Vector
 from vectoracl_conformance.context import corpus as corpora
+from vectoracl_conformance.context.admission import admitting
 from vectoracl_conformance.context.corpus import Corpus
 from vectoracl_conformance.context.oracle import Oracle
 from vectoracl_conformance.context.recorder import Recorder, recorded
@@ -217,7 +218,7 @@ class CheckContext:
         store, recorder = self.store, self.recorder
 
         def both(opened: Opened) -> Opened:
-            bundle = store.dress(recorded(opened, recorder))
+            bundle = admitting(recorded(opened, recorder), store)
             return bundle if wrap is None else wrap(bundle)
 
         kind = _Sync if self.mode == "sync" else _Async

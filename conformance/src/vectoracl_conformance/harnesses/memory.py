@@ -10,6 +10,20 @@ from vectoracl.memory.ports import Perform, shelf_of
 from vectoracl.model.records import Record
 from vectoracl_conformance.harness import Harness, Needs, Server, Store
 
+_CENSUS = """
+from vectoracl.memory.ports import shelf_of
+from vectoracl.model.records import Record
+
+def census(client):
+    shelf = shelf_of({metric!r}, {dimension!r}, {name!r})
+    with shelf.lock:
+        rows = [row for part in shelf.partitions.values() for row in part.values()]
+        return [Record(row.tag, row.text, row.vector, dict(row.metadata)) for row in rows]
+
+def parts(client):
+    return frozenset(shelf_of({metric!r}, {dimension!r}, {name!r}).partitions)
+"""
+
 
 class MemoryStore(Store):
     """One shelf; `single` is the same, since there are no connections."""
@@ -19,6 +33,7 @@ class MemoryStore(Store):
         self._shelf = shelf_of(needs.metric, needs.dimension, name)
         self.config = {"adapter": "memory", "dimension": needs.dimension, "metric": needs.metric, "name": name}
         self.single = self.config
+        self.census_source = _CENSUS.format(metric=needs.metric, dimension=needs.dimension, name=name)
 
     def census(self) -> Sequence[Record]:
         """Read every row."""
@@ -43,6 +58,7 @@ class MemoryHarness(Harness):
 
     adapter = "memory"
     store = "memory"
+    metrics = ("cosine", "inner", "l2")
 
     def server(self) -> Server:
         """In this process."""

@@ -34,11 +34,13 @@ from vectoracl.adapter_api.operations import (
 from vectoracl.adapter_api.operations import Replace as ReplaceOperation
 from vectoracl.errors import StoreError
 from vectoracl.filters.predicate import ContainsAny
+from vectoracl.memory.ports import _NAMED
 from vectoracl.model.records import Facet, Hit, Record, Tag
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
-from vectoracl_conformance.harness import Needs, Store
+from vectoracl_conformance.harness import Mutant, Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryHarness, MemoryStore
 from vectoracl_conformance.mutants.lexical import Worded
+from vectoracl_conformance.verdict import MODES
 from vectoracl_conformance.wrappers.adapter_wrapper import AdapterWrapper, by_listing, wrapped
 from vectoracl_conformance.wrappers.source_bundle import bundle, renamed
 
@@ -50,10 +52,26 @@ Wrap = Callable[[Opened, Store], Opened]
 
 
 class OddHarness(MemoryHarness):
-    """The memory adapter under its own wrapper; the kit opens every client of its stores through `dress`."""
+    """The memory adapter under its own wrapper, which only the kit's own tests put around it: `variant`."""
 
     def __init__(self, wrap: Wrap) -> None:
         self.wrap = wrap
+
+    @property
+    def variant(self) -> Mutant:
+        """The adapter as the kit runs it: in this process by its wrapper, and where the kit is not by its text."""
+        (name,) = (name for name, one in ODD.items() if one is self)
+
+        def wrap(opened: Opened, store: Store) -> Opened:
+            assert isinstance(store, OddStore)
+            return store.wrapped(opened)
+
+        source = f"""{bundle(__name__)}
+from {renamed(__name__)} import elsewhere
+def dress(opened):
+    return elsewhere({name!r}, opened)
+"""
+        return Mutant(name, "nothing", "", wrap=wrap, source=source, modes=MODES)
 
     def fresh(self, needs: Needs) -> Store:
         """Return a store whose clients are wrapped."""
@@ -73,18 +91,9 @@ class OddStore(MemoryStore):
         self.names: dict[str, str] = {}
         self.seen: list[tuple[float, Any]] = [(0.0, {})]
 
-    def dress(self, opened: Opened) -> Opened:
-        """Return the odd adapter."""
+    def wrapped(self, opened: Opened) -> Opened:
+        """Return the unusual adapter."""
         return self._wrap(opened, self)
-
-    def dressing(self) -> str:
-        """Dress it likewise in another process, where these modules have other names."""
-        (name,) = (name for name, one in ODD.items() if one.wrap is self._wrap)
-        return f"""{bundle(__name__)}
-from {renamed(__name__)} import elsewhere
-def dress(opened):
-    return elsewhere({name!r}, {self.config["name"]!r}, opened)
-"""
 
     def census(self) -> Sequence[Record]:
         """Read every row, with the ids that it was written under."""
@@ -102,9 +111,10 @@ def _kept(name: str, shelf: str) -> OddStore:
     return OddStore(Needs(DIMENSION, FIELDS), ODD[name].wrap, shelf)
 
 
-def elsewhere(name: str, shelf: str, opened: Opened) -> Opened:
-    """Return the odd adapter of *name* on the rows of *shelf*."""
-    return _kept(name, shelf).dress(opened)
+def elsewhere(name: str, opened: Opened) -> Opened:
+    """Return the odd adapter of *name* on the rows of the only store of a process."""
+    (shelf,) = _NAMED
+    return _kept(name, shelf).wrapped(opened)
 
 
 def adapted(kind: Callable[[Adapter, Store], AdapterWrapper]) -> Wrap:

@@ -246,6 +246,30 @@ def _rows(tenants: Any) -> Iterator[Any]:
             yield row
 
 
+def _about(adapter: str) -> Any:
+    """Return the distributions that offer *adapter*, with their versions, and the files of all modules."""
+    from importlib.metadata import entry_points
+
+    points = [point for point in entry_points(group="vectoracl") if point.name == adapter]
+    named = [(str(point.dist.name), str(point.dist.version)) for point in points if point.dist is not None]
+    files = {name: str(getattr(module, "__file__", None) or "") for name, module in list(sys.modules.items())}
+    return named, files
+
+
+def _digest(folder: str, names: list[str]) -> str:
+    """Return the SHA-256 over the files of packages of *folder*."""
+    import hashlib
+    from pathlib import Path
+
+    site, whole = Path(folder), hashlib.sha256()
+    for name in names:
+        for file in sorted((site / name).rglob("*")) if (site / name).is_dir() else [site / name]:
+            if file.is_file() and "__pycache__" not in file.parts:
+                whole.update(file.relative_to(site).as_posix().encode() + bytes(1))
+                whole.update(hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()
+
+
 def _raw(number: int, operation: Any) -> Any:
     from vectoracl.adapter_api.contract import flow_of
     from vectoracl.engine.drivers import arun, confined, run
@@ -277,6 +301,10 @@ def _perform(what: str, *args: Any) -> Any:
         _FAULTS[args[0]].plan = args[1]
     elif what == "census":
         return list(_rows(*args))
+    elif what == "about":
+        return _about(*args)
+    elif what == "digest":
+        return _digest(*args)
     elif what == "raw":
         return _raw(*args)
     elif what == "capabilities":

@@ -227,24 +227,41 @@ class PlainEnvironment:
         """List the files of what was editable, as an installer does."""
         assert self.site is not None
         for target, entry in self._editable:
-            one = Distribution.at(entry)
-            files = [file for name in (*sorted(packages_of(one)), target.name) for file in files_of(self.site, name)]
+            names = [*self.entries(Distribution.at(entry)), target.name]
+            files = [file for name in names for file in files_of(self.site / name)]
             lines = [
                 f"{file.relative_to(self.site).as_posix()},{_hashed(file)},{file.stat().st_size}" for file in files
             ]
             lines.append(f"{target.name}/RECORD,,")
             (target / "RECORD").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    def digest(self, distribution: str) -> str:
-        """Return the SHA-256 over the files of an installed distribution: each one's path and content, in order."""
+    def offering(self, adapter: str) -> Distribution | None:
+        """Return the installed distribution that offers *adapter*; None unless it is exactly one."""
         assert self.site is not None
-        (one,) = (
-            one for one in distributions(path=[str(self.site)]) if _canonical(one.name) == _canonical(distribution)
+        offers = [
+            one
+            for one in distributions(path=[str(self.site)])
+            if any(point.group == LIBRARY and point.name == adapter for point in one.entry_points)
+        ]
+        return offers[0] if len(offers) == 1 else None
+
+    def entries(self, one: Distribution) -> list[str]:
+        """Return the names of what *one* has in `site`, in order: its packages and modules."""
+        assert self.site is not None
+        names = packages_of(one)
+        return sorted(
+            entry.name
+            for entry in self.site.iterdir()
+            if entry.name in names or (entry.is_file() and entry.name.partition(".")[0] in names)
         )
+
+    def digest(self, one: Distribution) -> str:
+        """Return the SHA-256 over the installed files of *one*: each one's path and content, in order."""
+        assert self.site is not None
         whole = hashlib.sha256()
-        for name in sorted(packages_of(one)):
-            for file in files_of(self.site, name):
-                whole.update(file.relative_to(self.site).as_posix().encode() + b"\0")
+        for name in self.entries(one):
+            for file in files_of(self.site / name):
+                whole.update(file.relative_to(self.site).as_posix().encode() + bytes(1))
                 whole.update(hashlib.sha256(file.read_bytes()).digest())
         return whole.hexdigest()
 
@@ -289,11 +306,10 @@ def packages_of(one: Distribution) -> set[str]:
     }
 
 
-def files_of(site: Path, name: str) -> list[Path]:
+def files_of(entry: Path) -> list[Path]:
     """Return the files of a package, or of a module, in order."""
-    files = sorted((site / name).rglob("*")) if (site / name).is_dir() else sorted(site.glob(f"{name}.*"))
-    files += [site / name] if (site / name).is_file() else []
-    return [file for file in files if file.is_file() and "__pycache__" not in file.parts and file.name != "RECORD"]
+    files = sorted(entry.rglob("*")) if entry.is_dir() else [entry]
+    return [file for file in files if file.is_file() and "__pycache__" not in file.parts]
 
 
 def _hashed(file: Path) -> str:

@@ -73,6 +73,11 @@ class _Reader(pickle.Unpickler):
         raise PoisonError(f"its answer holds {module}.{name}")
 
 
+def safe_loads(data: bytes) -> Any:
+    """Read *data* of an untrusted process. Raises: PoisonError, and whatever a broken pickle raises."""
+    return _Reader(io.BytesIO(data)).load()
+
+
 class OtherError(Exception):
     """An error of the adapter's process that is not of the library's tree."""
 
@@ -157,7 +162,7 @@ class Far:
             raise Abstain(f"the adapter's process answered with {size} bytes")
         data = self._read(size, deadline)
         try:
-            word, value = _Reader(io.BytesIO(data)).load()
+            word, value = safe_loads(data)
             known, name, text, more = ("", "", "", {}) if word == "ok" else value
         except PoisonError as error:
             raise Abstain(f"the adapter's process was not answering but {error}") from None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +32,7 @@ from vectoracl_conformance.context.recorder import Recorder
 from vectoracl_conformance.context.registry import CHECKS
 from vectoracl_conformance.harness import Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryStore
+from vectoracl_conformance.isolated.identity import Identity, identify
 from vectoracl_conformance.isolated.interpreter import PlainEnvironment
 from vectoracl_conformance.isolated.process import LIMIT, Far, OtherError
 from vectoracl_conformance.verdict import MODES, Noted
@@ -56,7 +57,8 @@ class Place:
     `config` is `[stores.NAME]` without `metadata`. `source` is Python text that defines
     `dress(opened)`, put into that process first.
     `settle` waits until what was written is visible. `python` is the interpreter, "" for this one. `environment` is
-    one that was made before, for several processes; without it, each process makes its own.
+    one that was made before, for several processes; without it, each process makes its own. `admit` registers a tenant
+    before the first write for it. `measured` takes the code that the process ran.
     """
 
     config: Mapping[str, Any]
@@ -66,6 +68,8 @@ class Place:
     paths: Sequence[str] = ()
     limit: float = LIMIT
     environment: PlainEnvironment | None = None
+    admit: Callable[[str], None] = lambda _: None
+    measured: list[Identity] = field(default_factory=list)
 
 
 class _Declared(AdapterWrapper):
@@ -101,6 +105,7 @@ class FarHandle(AwaitableHandle):
     async def _do(self, name: str, *args: Any, **given: Any) -> Any:
         if name not in _WRITES:
             return self._far(name, *args, **given)
+        self._door.context.admit(name, self._claims["tenant"])
         right = await _outcome(getattr(self._reference, name)(*args, **given))
         got = await _outcome(_later(lambda: self._far(name, *args, **given)))
         self._door.context.agree(right, got, f"{name} as {self._claims['tenant']!r}", self._door.can)
@@ -181,6 +186,7 @@ class IsolatedClient(Client):
         self.context.tenants[operation.partition] = None
         if not OPERATIONS[type(operation)].writes:
             return self.context.far.ask("raw", self.number, operation)
+        self.context.admit(OPERATIONS[type(operation)].method, operation.partition)
         right = await _outcome(self.reference.raw(operation))
         got = await _outcome(_later(lambda: self.context.far.ask("raw", self.number, operation)))
         self.context.agree(right, got, f"{type(operation).__name__} handed to the adapter itself", self.can)
@@ -206,7 +212,7 @@ class _Mirror(Store):
         if self._context.declared.visible == "eventual":
             self._context.place.settle()
 
-    def dress(self, opened: Opened) -> Opened:
+    def declaring(self, opened: Opened) -> Opened:
         """Declare what the adapter declares."""
         kind = type("Declared", (_Declared,), {"declared": self._context.declared})
         return replace(opened, adapter=kind(opened.adapter, self))
@@ -223,9 +229,17 @@ class IsolatedContext(CheckContext):
         self.provision = True  # the first client makes what the store needs; a store in its process needs it all
         self.tenants: dict[str, None] = {}
         self._clients = 0
+        self._admitted: set[str] = set()
         memory = MemoryStore(Needs(DIMENSION, FIELDS))
         self.declared: Capabilities = _memory_capabilities(memory)
-        super().__init__(_Mirror(memory, self), corpus, mode)
+        mirror = _Mirror(memory, self)
+        super().__init__(mirror, corpus, mode, mirror.declaring)
+
+    def admit(self, method: str, tenant: str) -> None:
+        """Admit *tenant* before its first write, as an operator does."""
+        if method in ("upsert", "replace") and tenant not in self._admitted:
+            self._admitted.add(tenant)
+            self.place.admit(tenant)
 
     def number(self) -> int:
         """Return the number of the next client."""
@@ -319,6 +333,8 @@ async def out_of_sight(t: Assertions, place: Place, mode: Mode, seed: int, decoy
                 await context.handle(tenant).upsert(chunks[start : start + batch])
         for id_ in CHECKED:
             await _one(t, context, id_, CHECKS[id_].body)
+        if far.environment.site is not None:
+            place.measured.append(identify(far, str(place.config["adapter"])))
         await context.close()
 
 

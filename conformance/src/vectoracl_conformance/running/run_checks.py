@@ -30,9 +30,10 @@ def checks_of(options: Options) -> Iterator[Check]:
             yield check
 
 
-def seed(store: Store, corpus: Corpus) -> None:
-    """Write the corpus through the adapter as it is, and wait until it is visible."""
-    context = CheckContext(store, corpus, "sync")
+def seed(store: Store, corpus: Corpus, variant: Mutant | None = None) -> None:
+    """Write the corpus through the adapter as it is, or through a *variant* of it, and wait until it is visible."""
+    make = None if variant is None else variant.wrap
+    context = CheckContext(store, corpus, "sync", None if make is None else partial(_wrapped, make, store))
 
     async def write() -> None:
         await context.open()
@@ -80,7 +81,7 @@ def run_mode(
     source = mutant.source if mutant is not None else ""
     if mutant is not None and not source:  # a fault that is put in by the kit cannot be where the kit is not
         options = replace(options, elsewhere=options.elsewhere | {"X6"})
-    if source:
+    if source and make is None:
         make = dressed(source)
     wrap = None if make is None else partial(_wrapped, make, store)
     context = CheckContext(store, corpus, mode, wrap, source, options.python)
@@ -134,14 +135,14 @@ def patched(patches: Iterable[tuple[str, str, Callable[[Any], Any]]]) -> Iterato
 
 
 @contextlib.contextmanager
-def fresh(harness: Harness, options: Options) -> Iterator[tuple[Store, Corpus]]:
+def fresh(harness: Harness, options: Options, variant: Mutant | None = None) -> Iterator[tuple[Store, Corpus]]:
     """Make a fresh store with the corpus in it. Raises: what the harness and the adapter raise."""
     corpus = build(options.seed, options.decoys)
     store = harness.fresh(Needs(DIMENSION, FIELDS))
     try:
         if not isinstance(store, Store):
             raise HarnessError(f"fresh() returned {type(store).__name__}, not a Store")
-        seed(store, corpus)
+        seed(store, corpus, variant)
         yield store, corpus
     finally:
         if options.keep:
@@ -150,12 +151,14 @@ def fresh(harness: Harness, options: Options) -> Iterator[tuple[Store, Corpus]]:
             store.close()
 
 
-def run_checks(harness: Harness, options: Options, watch: Watch = lambda _: None) -> list[Noted]:
-    """Run the wanted checks in the wanted modes on one fresh store."""
+def run_checks(
+    harness: Harness, options: Options, watch: Watch = lambda _: None, variant: Mutant | None = None
+) -> list[Noted]:
+    """Run the wanted checks in the wanted modes on one fresh store; the kit's own tests may run a *variant*."""
     notes: list[Noted] = []
-    with fresh(harness, options) as (store, corpus):
+    with fresh(harness, options, variant) as (store, corpus):
         for mode in options.modes:
-            notes += run_mode(store, corpus, mode, options, watch)
+            notes += run_mode(store, corpus, mode, options, watch, variant)
     return notes
 
 

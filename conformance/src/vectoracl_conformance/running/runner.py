@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -13,13 +14,18 @@ from typing import Any, Literal
 
 import vectoracl_conformance.checks  # noqa: F401 - registers the checks, of which the isolated process performs some
 from vectoracl.adapter_api.loading import installed
-from vectoracl_conformance.context.corpus import DECOYS
+from vectoracl_conformance.context.assertions import Abstain
+from vectoracl_conformance.context.check_context import Mode
+from vectoracl_conformance.context.corpus import DECOYS, DIMENSION, FIELDS
 from vectoracl_conformance.context.perform import Options
-from vectoracl_conformance.isolated.interpreter import plain
+from vectoracl_conformance.harness import HarnessError, Needs
+from vectoracl_conformance.isolated.identity import Identity
+from vectoracl_conformance.isolated.interpreter import PlainEnvironment, plain
 from vectoracl_conformance.isolated.reference_checks import Place, noted
+from vectoracl_conformance.isolated.store_service import StoreService
 from vectoracl_conformance.running.clean_python import command
 from vectoracl_conformance.running.run_facts import run_facts
-from vectoracl_conformance.running.worker_output import Lines, SettleRequest, say
+from vectoracl_conformance.running.worker_output import Lines, StoreExchange, say
 from vectoracl_conformance.running.worker_pool import Crew
 from vectoracl_conformance.verdict import GRADES, MODES, EvidenceState, Judged, Noted, judge
 
@@ -189,8 +195,8 @@ def _worker(request: dict[str, Any], token: str, ask: Ask, seed: int, watch: Wat
     try:
         for line in lines:
             event = take(line)
-            if event is not None and event["event"] == "outside":
-                for note in _outside(event, ask, seed, events, SettleRequest(process, lines, token)):
+            if event is not None and event["event"] == "serving":
+                for note in _isolated(event, ask, seed, events, StoreExchange(process, lines, token)):
                     events.append({"event": "note", **asdict(note)})
                     watch(events[-1])
                 lines.heard()
@@ -219,31 +225,51 @@ def _adapters() -> set[str]:
     return {"memory", *(one.adapter for one in installed())}
 
 
-def _outside(
-    event: dict[str, Any], ask: Ask, seed: int, events: Sequence[dict[str, Any]], settle: Callable[[], None]
+def _isolated(
+    event: dict[str, Any], ask: Ask, seed: int, events: list[dict[str, Any]], exchange: Callable[[str], str]
 ) -> list[Noted]:
     """Perform X6 in this process, where no code of the adapter or its harness runs that could change the verdict."""
-    config, source = event.get("config"), event.get("source")
-    named = next((one.get("name") for one in events if one["event"] == "start"), None)
-    why = ""
-    if sum(one["event"] == "outside" for one in events) > 1:
-        why = "the adapter's process offered its store twice"
-    elif not isinstance(config, dict):
-        why = "the harness's store cannot be opened by another process"
-    elif config.get("adapter") != (ask.name if ask.name in _adapters() else named):
-        why = "the harness offered another adapter than the one that is measured"
-    elif event.get("blank") or not isinstance(source, str):
-        why = "the harness wraps the adapter in the process of the kit only"
     options = Options(ask.name, frozenset(ask.only), ask.decoys, seed, known=ask.known)
-    if why:
+    named = next((one.get("name") for one in events if one["event"] == "start"), None)
+    adapter = str(ask.name if ask.name in _adapters() else named)
+    if sum(one["event"] == "serving" for one in events) > 1:
+        why = "the harness's process offered its stores twice"
         return [Noted("X6", mode, "abstained", reason=why, reproduce=options.line("X6")) for mode in MODES]
+    metrics = event.get("metrics")
+    service = StoreService(exchange, metrics if isinstance(metrics, list) else ())
     paths = _paths(ask)
     environment = plain(ask.python, paths)
     try:
-        place = Place(config or {}, source or "", settle, ask.python, paths, environment=environment)
-        return [noted(place, mode, options) for mode in MODES]
+        measured: list[Identity] = []
+        notes = [_in_mode(mode, service, environment, adapter, options, measured) for mode in MODES]
+        for one in dict.fromkeys(measured):
+            events.append({"event": "identity", **asdict(one)})
+        return notes
     finally:
         environment.close()
+
+
+def _in_mode(
+    mode: Mode,
+    service: StoreService,
+    environment: PlainEnvironment,
+    adapter: str,
+    options: Options,
+    measured: list[Identity],
+) -> Noted:
+    try:
+        store = service.fresh(Needs(DIMENSION, FIELDS))
+    except (HarnessError, Abstain) as error:
+        return Noted("X6", mode, "abstained", reason=str(error), reproduce=options.line("X6"))
+    try:
+        if store.config.get("adapter") != adapter:
+            why = "the harness's configuration names another adapter than the one that is measured"
+            return Noted("X6", mode, "abstained", reason=why, reproduce=options.line("X6"))
+        place = Place(store.config, settle=store.settle, admit=store.admit, environment=environment, measured=measured)
+        return noted(place, mode, options)
+    finally:
+        with contextlib.suppress(HarnessError, Abstain):
+            store.close()
 
 
 def _event(line: str, token: str) -> dict[str, Any] | None:
@@ -261,7 +287,14 @@ def collected(ask: Ask, seed: int, events: Sequence[dict[str, Any]], problem: st
         for event in events
         if event["event"] == "note"
     ]
-    about = next((event for event in events if event["event"] == "start"), {})
+    about = dict(next((event for event in events if event["event"] == "start"), {}))
+    identities = [event for event in events if event["event"] == "identity"]
+    if len(identities) == 1:  # seen from outside, and asked of the process that was measured
+        code = {name: str(identities[0][name]) for name in ("adapter", "distribution", "version", "digest")}
+        about["code"] = code
+        about["adapter"] = f"{code['adapter']} {code['version']} ({code['distribution']})"
+    elif identities:
+        problem = problem or "the adapter's processes did not run the same code"
     grades: dict[str, EvidenceState] = {}
     reasons: dict[str, str] = {}
     for event in events:

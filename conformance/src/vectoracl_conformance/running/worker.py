@@ -15,13 +15,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
 from vectoracl.adapter_api.local_servers.start import MissingServerError
-from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
 from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.grades.grading import WIRE_GRADES, Grading, engine_grade, wire_grades
-from vectoracl_conformance.harness import Harness, HarnessError, Needs, Store, load_harness
+from vectoracl_conformance.harness import Harness, HarnessError, load_harness
+from vectoracl_conformance.isolated.store_service import serve as serve_stores
 from vectoracl_conformance.running.kill_mutant import kill, known
 from vectoracl_conformance.running.run_checks import run_checks
 from vectoracl_conformance.running.timing import timing
+from vectoracl_conformance.running.worker_output import parts_of
 
 
 class Teller:
@@ -104,20 +105,15 @@ def _timed(harness: Harness, options: Options) -> str:
         return f"timing: abstained, it could not be measured ({type(error).__name__}: {error})"
 
 
-def offer(teller: Teller, harness: Harness, words: TextIO) -> None:
-    """Make one more store and tell the parent how to open it, until it has what it wants: X6 is performed there."""
-    store = harness.fresh(Needs(DIMENSION, FIELDS))
-    try:
-        dressed = type(store).dress is not Store.dress
-        config, source = store.outside(), store.dressing()
-        teller.tell("outside", config=config, source=source, blank=dressed and not source)
-        for word in words:
-            if json.loads(word) != "settle":
-                break
-            store.settle()
-            teller.tell("settled")
-    finally:
-        store.close()
+def offer(teller: Teller, harness: Harness, lines: TextIO) -> None:
+    """Make and read stores for the parent, which performs the checks of the isolated process, until it is done."""
+    teller.tell("serving", metrics=list(harness.metrics))
+
+    def answer(text: str) -> None:
+        for part, more in parts_of(text):
+            teller.tell("answer", part=part, more=more)
+
+    serve_stores(harness, lines, answer)
 
 
 def _grade(teller: Teller, names: Sequence[str], measure: Callable[[], list[Grading]]) -> None:

@@ -10,7 +10,10 @@ import threading
 import time
 from collections.abc import Iterator
 
+from vectoracl_conformance.context.assertions import Abstain
+
 LONGEST = 1 << 20
+LARGEST = 256 << 20
 AFTER = 2.0
 MOST = 20
 
@@ -95,19 +98,37 @@ class Lines:
             self._process.wait()
 
 
-class SettleRequest:
-    """Asks a worker to wait until its store has settled, and waits for the answer."""
+class StoreExchange:
+    """Asks a worker about the stores of its harness: one line, and the answer in parts. Raises: Abstain without one."""
 
     def __init__(self, process: subprocess.Popen[str], lines: Lines, token: str) -> None:
         self._process = process
         self._lines = lines
         self._token = token
 
-    def __call__(self) -> None:
-        """Settle."""
-        say(self._process, "settle")
-        for line in self._lines:
+    def __call__(self, line: str) -> str:
+        """Ask, and return the answer."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        parts: list[str] = []
+        size = 0
+        for answer in self._lines:
             with contextlib.suppress(ValueError, TypeError, KeyError):
-                event = json.loads(line)
-                if event["event"] == "settled" and event["token"] == self._token:
-                    return
+                event = json.loads(answer)
+                if event["event"] == "answer" and event["token"] == self._token:
+                    self._lines.heard()
+                    parts.append(str(event["part"]))
+                    size += len(parts[-1])
+                    if size > LARGEST:
+                        raise Abstain(f"the harness answered with more than {LARGEST} characters")
+                    if not event["more"]:
+                        return "".join(parts)
+        raise Abstain("the process of the harness did not answer")
+
+
+def parts_of(answer: str) -> Iterator[tuple[str, bool]]:
+    """Yield *answer* in parts that fit into a line, and whether more follow."""
+    for start in range(0, max(1, len(answer)), LONGEST // 2):
+        yield answer[start : start + LONGEST // 2], start + LONGEST // 2 < len(answer)

@@ -1,6 +1,7 @@
 """The kit's harness: how to make an empty store, to read it without the adapter, and to spoil it."""
 
 import tempfile
+from functools import cached_property
 from typing import Any
 
 import duckdb
@@ -9,16 +10,30 @@ import numpy as np
 from vectoracl.adapter_api import Record, Tag, check_fields, load_metadata
 from vectoracl_conformance import Harness, Needs, Server, Store, Weakening
 
+CENSUS = """
+import duckdb
+import numpy as np
+from vectoracl.adapter_api import Record, Tag, check_fields, load_metadata
+
+def census(client):
+    fields, tag = check_fields({fields!r}), ", ".join(f'"@{{name}}"' for name in Tag._fields)
+    with duckdb.connect({path!r}) as database:
+        rows = database.execute(f'SELECT "@text", "@vector", "@metadata", {{tag}} FROM chunks').fetchall()
+    return [Record(Tag(*t), x, np.array(v, np.float32), load_metadata(m, fields)) for x, v, m, *t in rows]
+"""
+
 
 class DuckStore(Store):
     def __init__(self, needs: Needs) -> None:
         self._fields, self._folder = check_fields(needs.metadata), tempfile.TemporaryDirectory()
         path = f"{self._folder.name}/kit.duckdb"
         self.config = self.single = {"adapter": "duckdb", "path": path, "dimension": needs.dimension}
-        self._database = duckdb.connect(path)
+        # One process may have the file open: where the adapter runs in another one, its rows are read there.
+        self.census_source = CENSUS.format(path=path, fields=dict(needs.metadata))
 
-    def outside(self) -> dict[str, Any]:
-        return {**self.config, "path": f"{self._folder.name}/outside.duckdb"}
+    @cached_property
+    def _database(self) -> duckdb.DuckDBPyConnection:
+        return duckdb.connect(self.config["path"])
 
     def census(self) -> list[Record]:
         tag = ", ".join(f'"@{name}"' for name in Tag._fields)
@@ -37,7 +52,8 @@ class DuckStore(Store):
         return [Weakening("a collation that folds case", lambda: collate("NOCASE"), lambda: collate(""))]
 
     def close(self) -> None:
-        self._database.close()
+        if "_database" in vars(self):
+            self._database.close()
         self._folder.cleanup()
 
 

@@ -295,6 +295,7 @@ class PgvectorHarness(Harness):
 
     adapter = "pgvector"
     store = "PostgreSQL"
+    metrics = ("cosine", "inner", "l2")
 
     def __init__(self) -> None:
         self._given = os.environ.get("VECTORACL_PGVECTOR_KIT")

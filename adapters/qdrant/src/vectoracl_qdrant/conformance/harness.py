@@ -37,6 +37,42 @@ from vectoracl_qdrant.conformance.wire_decoding import DECODE, HEADS, JUDGE, Cou
 from vectoracl_qdrant.requests import Rank, RankGroups, RankLegs, RankWords, Scroll, Write
 
 _TENANT = "group_id"
+_CENSUS = """
+import json
+from datetime import datetime
+import numpy as np
+from vectoracl.model.records import Record, Tag
+from vectoracl_qdrant import local
+
+NAMES = ("group_id", "document", "chunk_id", "generation", "label", "rev", "expires", "producer", "path", "written_at",
+         "position")
+
+def record(point):
+    payload = point.payload
+    metadata = json.loads(payload["metadata"])
+    for name, kind in {fields!r}.items():
+        if kind == "datetime" and name in metadata:
+            metadata[name] = datetime.fromisoformat(metadata[name])
+    vector = np.asarray(point.vector[""] if isinstance(point.vector, dict) else point.vector, np.float32)
+    return Record(Tag(*(payload[name] for name in NAMES)), payload["content"], vector, metadata)
+
+def census(client):
+    place = local.acquire({key!r})
+    try:
+        with place.lock:
+            points, after = [], None
+            while True:
+                some, after = place.client.scroll(
+                    {collection!r}, limit=1000, offset=after, with_payload=True, with_vectors=True
+                )
+                points += some
+                if after is None:
+                    break
+        return [record(point) for point in points if point.payload.get("group_id") not in (None, "*heads")]
+    finally:
+        place.release()
+"""
+"""The same as `QdrantStore.census`, for local mode, where the rows are in the process of the client."""
 
 
 class QdrantStore(Store):
@@ -66,6 +102,9 @@ class QdrantStore(Store):
             self.single = self.config
             self._local = local.acquire(f"memory:{own}")
             self._client = self._local.client
+            self.census_source = _CENSUS.format(
+                key=f"memory:{own}", collection=self._collection, fields=dict(needs.metadata)
+            )
         self._provision()
 
     def _provision(self) -> None:
@@ -276,6 +315,7 @@ class QdrantHarness(Harness):
     """Qdrant: a server that is named or available, else the client's local mode."""
 
     adapter = "qdrant"
+    metrics = ("cosine", "inner", "l2")
 
     def __init__(self) -> None:
         self._url = os.environ.get("VECTORACL_QDRANT_URL")

@@ -28,6 +28,7 @@ class WeaviateHarness(Harness):
 
     adapter = "weaviate"
     store = "Weaviate"
+    metrics = ("cosine", "inner", "l2")
     environment: Mapping[str, str] = {}
     kind: type[WeaviateStore] = WeaviateStore
 

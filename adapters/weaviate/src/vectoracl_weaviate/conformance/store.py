@@ -18,13 +18,12 @@ from typing import Any
 import httpx
 import numpy as np
 
-from vectoracl.adapter_api.contract import Opened
 from vectoracl.adapter_api.local_servers.start import Running
 from vectoracl.model.records import Record, Tag
 from vectoracl_conformance.evidence import Tap, Taps, Wire
 from vectoracl_conformance.harness import HarnessError, Needs, Shards, Store, Weakening
 from vectoracl_weaviate import tenant_keys
-from vectoracl_weaviate.conformance.create_tenant_first import TenantCreation, signed_up
+from vectoracl_weaviate.conformance.create_tenant_first import TenantCreation
 from vectoracl_weaviate.conformance.wire_decoding import DECODE, WeaviateShards, answered, judge_of
 from vectoracl_weaviate.requests import Drop, Find, Groups, Merge, Put, State, Tally
 
@@ -198,22 +197,13 @@ class KeyedStore(WeaviateStore):
         """The keys that must never be shown."""
         return (self._own, self._running.key, *tenant_keys.read(self._keys).values())
 
-    def dress(self, opened: Opened) -> Opened:
-        """Sign a tenant up before its first write, as an operator does: no key of the process could."""
-        return signed_up(opened, self._sign_up)
+    def admit(self, tenant: str) -> None:
+        """Make a tenant with its key, as an operator does: no key of the adapter's process could."""
+        self._sign_up(tenant)
 
     @cached_property
     def _sign_up(self) -> TenantCreation:
         return TenantCreation(self._whole())
-
-    def dressing(self) -> str:
-        """Do likewise in another process."""
-        return f"""
-from vectoracl_weaviate.conformance.create_tenant_first import TenantCreation, signed_up
-sign_up = TenantCreation({self._whole()!r})
-def dress(opened):
-    return signed_up(opened, sign_up)
-"""
 
     def _whole(self) -> dict[str, Any]:
         return {**self.config, "metadata": dict(self._needs.metadata)}
