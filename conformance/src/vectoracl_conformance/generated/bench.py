@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from vectoracl.adapter_api.contract import Capabilities
+from vectoracl.model.actions import WRITE
 from vectoracl_conformance.context.assertions import Abstain
 from vectoracl_conformance.generated.calls import After, Call
 from vectoracl_conformance.generated.comparison import Comparison, Outcome, shown
@@ -24,6 +25,8 @@ _LIMIT = 20.0
 _BATCH = 500
 _GROUP = 12
 _FIRST, _MOST = 16, 160
+_METHODS: Mapping[str, Collection[str]] = {"search": {"search", "search_many"}, "scan": {"scan", "page"}}
+"""The methods of a handle that perform an operation, where they are not one of its name."""
 _SETTINGS = {"adapter": "memory", "metric": "cosine", "name": "shelf"}
 
 
@@ -49,6 +52,11 @@ class Expected:
     group: Sequence[tuple[Mode, Call]]
     outcomes: Sequence[Outcome]
     census: Census | None = None
+
+    def only(self, methods: Collection[str]) -> Expected:
+        """Return the calls of *methods* alone, where none of the group is a write."""
+        kept = [pair for pair in zip(self.group, self.outcomes, strict=True) if pair[0][1].method in methods]
+        return Expected([call for call, _ in kept], [outcome for _, outcome in kept])
 
 
 def memory_capabilities(dimension: int = 8) -> Capabilities:
@@ -106,18 +114,20 @@ class Bench:
                 expected.append(Expected(group, outcomes, census if changed else None))
         return expected
 
-    def kill(self, source: str) -> Difference | None:
+    def kill(self, source: str, operation: str = "") -> Difference | None:
         """Perform the calls on the memory adapter as *source* dresses it.
 
         Args:
             source: Text that defines `dress(opened)`.
+            operation: The only operation that *source* performs otherwise, if there is one: calls of it come first, and
+                those that cannot reach it are left out.
 
         Returns:
             The first difference; None if there is none.
         """
         side = self._loaded()
         try:
-            for scene in (self._reads, *self._scenes):
+            for scene in self._reaching(operation):
                 with _branch(side, source):
                     found = self._first(side, scene)
                 if found is not None:
@@ -129,6 +139,14 @@ class Bench:
             self._drop()
             return Difference("sync", None, f"{type(error).__name__}: {error}")
         return None
+
+    def _reaching(self, operation: str) -> list[Sequence[Expected]]:
+        """Return the scenes with calls that may reach *operation*, the most likely ones first."""
+        if operation in WRITE:
+            return list(self._scenes)
+        methods = _METHODS.get(operation, {operation})
+        likely = [one for one in (group.only(methods) for group in self._reads) if one.group]
+        return [*([likely] if operation else []), self._reads, *self._scenes]
 
     def _first(self, side: Side, scene: Sequence[Expected]) -> Difference | None:
         right, got = self._start, self._rows
