@@ -133,15 +133,18 @@ class Space:
         }
 
 
-def rows_of(space: Space, seed: int, tries: int = 3) -> list[list[int]]:
-    """Return rows of level numbers, one per parameter, that cover every possible pair of *space*."""
+def rows_of(space: Space, seed: int, most: int | None = None, tries: int = 3) -> list[list[int]]:
+    """Return rows of level numbers, one per parameter, that cover every possible pair of *space*.
+
+    With *most*, only so many rows: those that cover most pairs.
+    """
     rng = np.random.default_rng(seed)
     open_pairs = space.possible.copy()
     count = len(space.parameters)
     rows: list[list[int]] = []
     while True:
         left = open_pairs.sum(axis=1)
-        if not left.any():
+        if not left.any() or len(rows) == most:
             return rows
         best: list[int] = []
         best_gain = -1.0

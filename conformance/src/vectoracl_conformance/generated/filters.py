@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,8 @@ class Rows:
         self.roles = roles
         self.others = others
         self._masks: dict[int, tuple[Predicate, Mask]] = {}
+        self._held: dict[str, list[Any]] = {}
+        self._distinct: dict[str, list[Any]] = {}
 
     @cached_property
     def tags(self) -> list[Tag]:
@@ -59,6 +61,18 @@ class Rows:
 
     def held(self, role: str) -> list[Any]:
         """Return the values of a field or of "@document" or "@chunk"; those of other tenants if there are none here."""
+        if role not in self._held:
+            self._held[role] = self._read(role)
+        return self._held[role]
+
+    def distinct(self, role: str) -> list[Any]:
+        """Return the different values of `held`; of lists those of their elements."""
+        if role not in self._distinct:
+            values = [one for value in self.held(role) for one in (value if isinstance(value, list) else [value])]
+            self._distinct[role] = _scalars(values)
+        return self._distinct[role]
+
+    def _read(self, role: str) -> list[Any]:
         if role == "@document":
             values: list[Any] = [one.document for one in self.chunks]
         elif role == "@chunk":
@@ -78,17 +92,34 @@ class Rows:
             case Never():
                 return np.zeros(len(self.chunks), bool)
             case And(operands):
-                return np.asarray(np.all([self.mask(one) for one in operands], axis=0), bool)
+                return self._joined(operands, np.logical_and)
             case Or(operands):
-                return np.asarray(np.any([self.mask(one) for one in operands], axis=0), bool)
+                return self._joined(operands, np.logical_or)
             case Not(operand):
                 return ~self.mask(operand)
         known = self._masks.get(id(predicate))
         if known is None:
-            test = compile_test(predicate)
-            values = [test(tag, one.metadata) for tag, one in zip(self.tags, self.chunks, strict=True)]
+            values: Iterable[bool]
+            match predicate:
+                case In(name, members) if all(type(one) is str for one in members):  # lists are long, and this is fast
+                    among = frozenset(members)
+                    values = [type(one) is str and one in among for one in self._column(name)]
+                case _:
+                    test = compile_test(predicate)
+                    values = [test(tag, one.metadata) for tag, one in zip(self.tags, self.chunks, strict=True)]
             known = self._masks[id(predicate)] = (predicate, np.array(values, bool))
         return known[1]
+
+    def _column(self, name: str) -> list[Any]:
+        if name.startswith("@"):
+            return [getattr(tag, name[1:]) for tag in self.tags]
+        return [one.metadata.get(name) for one in self.chunks]
+
+    def _joined(self, operands: Sequence[Predicate], join: Callable[[Mask, Mask], Mask]) -> Mask:
+        mask = self.mask(operands[0])
+        for one in operands[1:]:
+            mask = join(mask, self.mask(one))
+        return mask
 
 
 @dataclass(frozen=True)
@@ -100,12 +131,14 @@ class Leaf:
         make: Draws one; None if the rows have nothing to draw it from.
         policy: Whether only a policy may use it.
         alone: Whether it matches no row, so that it hides what else a call does.
+        fields: The fields of the tag that it uses.
     """
 
     node: type[Predicate]
     make: Callable[[Rows, Draw], Predicate | None]
     policy: bool = False
     alone: bool = False
+    fields: tuple[str, ...] = ()
 
 
 def _scalars(values: Sequence[Any]) -> list[Any]:
@@ -139,17 +172,15 @@ def _listed(node: type[In] | type[ContainsAny], count: int, *roles: str) -> Call
 
     def make(rows: Rows, draw: Draw) -> Predicate | None:
         role = draw.py.choice(roles)
-        held = rows.held(role)
-        values = _scalars([one for value in held for one in value] if node is ContainsAny else held)
+        values = rows.distinct(role)
         if not values:
             return None
         own = draw.some(values, max(1, min(count, (len(values) + 1) // 2)))
         if len(own) >= count:
             return node(_name(rows, role), tuple(own[:count]))
         known = {(type(one), one) for one in own}
-        foreign = [] if rows.others is None else _scalars(_flat(rows.others.held(role)))
+        foreign = [] if rows.others is None else draw.some(rows.others.distinct(role), count)
         filler = [one for one in foreign if (type(one), one) not in known]
-        draw.py.shuffle(filler)
         while len(filler) < count - len(own):
             filler.append(_other(values[0], draw, len(filler)))
         places = set(np.linspace(0, count - 1, len(own)).round().astype(int).tolist())
@@ -157,10 +188,6 @@ def _listed(node: type[In] | type[ContainsAny], count: int, *roles: str) -> Call
         return node(_name(rows, role), tuple(_scalars(sequence)))
 
     return make
-
-
-def _flat(values: Sequence[Any]) -> list[Any]:
-    return [one for value in values for one in (value if isinstance(value, list) else [value])]
 
 
 def _other(like: object, draw: Draw, place: int) -> Any:
@@ -174,7 +201,7 @@ def _other(like: object, draw: Draw, place: int) -> Any:
 
 def _range(role: str, *sides: str) -> Callable[[Rows, Draw], Predicate | None]:
     def make(rows: Rows, draw: Draw) -> Predicate | None:
-        values = sorted(_scalars(rows.held(role)))
+        values = sorted(rows.distinct(role))
         if not values:
             return None
         if len(sides) == 2:
@@ -205,7 +232,7 @@ def _missing(rows: Rows, draw: Draw) -> Predicate | None:
 
 def _docgen(count: int) -> Callable[[Rows, Draw], Predicate | None]:
     def make(rows: Rows, draw: Draw) -> Predicate | None:
-        documents = _scalars(rows.held("@document"))
+        documents = rows.distinct("@document")
         if not documents:
             return None
         # Every generated world is in generation 0 of its documents until something is replaced.
@@ -232,7 +259,13 @@ def _expires(rows: Rows, draw: Draw) -> Predicate | None:
 def _origin(rows: Rows, draw: Draw) -> Predicate | None:
     del rows
     return draw.py.choice(
-        (In("@path", ("upsert", "load")), Eq("@rev", 0), Eq("@generation", 0), Range("@generation", lt=1))
+        (
+            In("@path", ("upsert", "load")),
+            Eq("@rev", 0),
+            Eq("@generation", 0),
+            Range("@generation", lt=1),
+            Not(Eq("@producer", f"{draw.word()}@{draw.word()}.example")),
+        )
     )
 
 
@@ -278,17 +311,17 @@ LEAVES: Mapping[str, Leaf] = {
     "ContainsAny 101": Leaf(ContainsAny, _listed(ContainsAny, 101, "keywords")),
     "StartsWith": Leaf(StartsWith, _starts("stem", "few", "prose")),
     "Missing": Leaf(Missing, _missing),
-    "@document": Leaf(Eq, _eq("@document")),
-    "@document In": Leaf(In, _listed(In, 30, "@document")),
-    "@document StartsWith": Leaf(StartsWith, _starts("@document")),
-    "@chunk In": Leaf(In, _listed(In, 101, "@chunk")),
-    "@position": Leaf(Range, _range("@position", "gte")),
-    "@time": Leaf(Range, _time),
-    "@docgen": Leaf(Eq, _docgen(1), policy=True),
-    "@docgen In": Leaf(In, _docgen(60), policy=True),
-    "@label": Leaf(Eq, _label, policy=True),
-    "@expires": Leaf(Range, _expires, policy=True),
-    "@path, @rev, @generation": Leaf(Eq, _origin, policy=True),
+    "@document": Leaf(Eq, _eq("@document"), fields=("@document",)),
+    "@document In": Leaf(In, _listed(In, 30, "@document"), fields=("@document",)),
+    "@document StartsWith": Leaf(StartsWith, _starts("@document"), fields=("@document",)),
+    "@chunk In": Leaf(In, _listed(In, 101, "@chunk"), fields=("@chunk",)),
+    "@position": Leaf(Range, _range("@position", "gte"), fields=("@position",)),
+    "@time": Leaf(Range, _time, fields=("@time",)),
+    "@docgen": Leaf(Eq, _docgen(1), policy=True, fields=("@docgen",)),
+    "@docgen In": Leaf(In, _docgen(60), policy=True, fields=("@docgen",)),
+    "@label": Leaf(Eq, _label, policy=True, fields=("@label",)),
+    "@expires": Leaf(Range, _expires, policy=True, fields=("@expires",)),
+    "@path, @rev, @generation": Leaf(Eq, _origin, policy=True, fields=("@path", "@rev", "@generation", "@producer")),
 }
 """The leaves, by the names of their levels."""
 
@@ -304,9 +337,14 @@ class Shape:
 def _halves(leaf: Predicate, other: Callable[[], Predicate]) -> Predicate:
     """Split a list of values over both sides of an "or", as one may where a store has a limit."""
     if isinstance(leaf, In) and len(leaf.values) > 1:
-        middle = 100 if len(leaf.values) > 100 else len(leaf.values) // 2
-        return Or((In(leaf.field, leaf.values[:middle]), In(leaf.field, leaf.values[middle:])))
+        return _split(leaf)
     return Or((other(), leaf))
+
+
+@lru_cache(4_096)
+def _split(leaf: In) -> Predicate:
+    middle = 100 if len(leaf.values) > 100 else len(leaf.values) // 2
+    return Or((In(leaf.field, leaf.values[:middle]), In(leaf.field, leaf.values[middle:])))
 
 
 SHAPES: Mapping[str, Shape] = {

@@ -9,45 +9,56 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
 
 from vectoracl import ScopedRetriever
 from vectoracl.adapter_api.contract import Capabilities
-from vectoracl.filters.field_types import TAG_FIELDS
-from vectoracl.filters.predicate import ALWAYS, NODES, Predicate, operands_of
-from vectoracl.model.actions import ALL_ACTIONS, Action
-from vectoracl.model.principal import Principal
+from vectoracl.model.actions import Action
 from vectoracl.model.queries import Hybrid, Lexical, Like, Query
-from vectoracl.model.records import Vector
+from vectoracl.model.records import Chunk, Vector
 from vectoracl_conformance.generated.calls import Call
 from vectoracl_conformance.generated.covering import Coverage, Pair, Parameter, Plan, Planned, Space, measured, rows_of
-from vectoracl_conformance.generated.filters import LEAVES, SHAPES, Leaf, Rows
+from vectoracl_conformance.generated.filters import SHAPES
+from vectoracl_conformance.generated.scopes import (
+    SCOPE_PARAMETERS,
+    Draft,
+    Ground,
+    Maker,
+    NoLevelsError,
+    declared,
+    draft,
+    leaf_of,
+    scope_constraints,
+    scope_parameters,
+)
+from vectoracl_conformance.generated.sensitivity import Judge
 from vectoracl_conformance.generated.values import BOUNDARIES, Draw
 from vectoracl_conformance.generated.world import Size, World
 
-Narrowing = tuple[Predicate, frozenset[Action] | None]
-
-
-class NoLevelsError(Exception):
-    """An argument, a node, a kind of query or a tag field has no levels: what is new has to be added to the tables."""
-
-
 READS = ("search", "search_many", "fetch", "count", "facets", "page", "scan")
 WRITES = ("upsert", "replace", "delete", "load")
-NOT_OPERATIONS = {"narrow": "it makes the scope of a call", "with_driver": "it takes a driver of an adapter"}
-_ACTION: Mapping[str, Action] = {"search_many": "search", "facets": "scan", "page": "scan", "load": "upsert"}
-PARTITIONS = (1, 2, 3, 4, 8, 16, 64)
-POOL = 4
-"""The number of different leaves of one kind that are drawn from the rows of one tenant."""
+NOT_OPERATIONS: Mapping[str, str] = {
+    "narrow": "it makes the scope of a call, and is applied before calls",
+    "with_driver": "it takes a driver of an adapter, inside an application's own transaction",
+}
+"""Public methods of a handle that perform no operation, with what they do instead."""
+ACTIONS: Mapping[str, Action] = {"search_many": "search", "facets": "scan", "page": "scan", "load": "upsert"}
+"""The actions of the methods that are not named after theirs."""
+QUICK = 300
+"""About how many reads a quick plan has."""
+DRAWS = 5
+"""How often a call is drawn, at most, until each part of its scope changes its answer."""
+_FAR = 1e9
 
 
-def operations() -> dict[str, list[str]]:
-    """Return the names of the arguments of every operation of a handle. Raises: NoLevelsError."""
+def operations(handle: type = ScopedRetriever) -> dict[str, list[str]]:
+    """Return the names of the arguments of every operation of *handle*. Raises: NoLevelsError."""
     found: dict[str, list[str]] = {}
-    for name, method in inspect.getmembers(ScopedRetriever, callable):
+    for name, method in inspect.getmembers(handle, callable):
         if name.startswith("_") or name in NOT_OPERATIONS:
             continue
         if name not in READS and name not in WRITES:
@@ -56,483 +67,403 @@ def operations() -> dict[str, list[str]]:
     return found
 
 
-class Ground:
-    """The world with its rows evaluated: what calls are drawn from, and what tells whether a call can show a fault."""
+@dataclass(frozen=True)
+class Argument:
+    """The levels of one argument.
 
-    def __init__(self, world: World, capabilities: Capabilities) -> None:
-        self.world = world
-        self.can = capabilities
-        biggest = max(world.tenants, key=lambda name: len(world.tenants[name]))
-        everybody = Rows(biggest, world.tenants[biggest], world.roles)
-        self._pool: dict[tuple[str, str, int], Predicate] = {}
-        self.rows = {
-            name: everybody if name == biggest else Rows(name, chunks, world.roles, everybody)
-            for name, chunks in world.tenants.items()
-        }
+    Attributes:
+        levels: Returns the names of the levels with what draws a value, and notes what is left out.
+        alone: Levels that hide what else a call does, see `Parameter`.
+        dear: The cost of levels, see `Parameter`.
+    """
 
-    def supports(self, predicate: Predicate) -> bool:
-        """Return whether the adapter declares every node of *predicate*."""
-        return type(predicate) in self.can.predicates and all(map(self.supports, operands_of(predicate)))
-
-    def leaf(self, kind: str, rows: Rows, draw: Draw) -> Predicate:
-        """Return a leaf of *kind* drawn from *rows*, if possible one that some rows match and some do not.
-
-        There are a few for each tenant and kind, so that each is evaluated once.
-        """
-        kinds = [one for one in GROUPS.get(kind, (kind,)) if LEAVES[one].node in self.can.predicates]
-        return self._pooled(draw.py.choice(kinds), rows, draw.py.randrange(POOL))
-
-    def _pooled(self, kind: str, rows: Rows, place: int) -> Predicate:
-        key = (kind, rows.tenant, place)
-        if key not in self._pool:
-            self._pool[key] = self._drawn(kind, rows, Draw(self.world.seed, f"{rows.tenant}/{kind}/{place}"))
-        return self._pool[key]
-
-    def _drawn(self, kind: str, rows: Rows, draw: Draw) -> Predicate:
-        best: Predicate | None = None
-        for _ in range(4):
-            made = LEAVES[kind].make(rows, draw)
-            if made is None or not self.supports(made):
-                continue
-            best = made
-            share = rows.mask(made).mean() if rows.chunks else 0.5
-            if 0.1 < share < 0.9:
-                return made
-        return ALWAYS if best is None else best
-
-    def filter(self, shape: str, kind: str, rows: Rows, draw: Draw, kinds: Sequence[str]) -> Predicate:
-        """Return a filter of *shape* around a leaf of *kind*; what it is joined with is of some of *kinds*."""
-        leaf = self.leaf(kind, rows, draw)
-        return SHAPES[shape].make(leaf, lambda: self.leaf(draw.py.choice(list(kinds)), rows, draw))
+    levels: Callable[[Ground, dict[str, str]], Mapping[str, Maker]]
+    alone: frozenset[str] = frozenset()
+    dear: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass
-class Draft:
-    """A call that is being put together: its levels, and what was drawn for them so far."""
-
-    ground: Ground
-    draw: Draw
-    levels: Mapping[str, str]
-    tenant: str
-    partitions: Mapping[str, Predicate]
-    narrowings: tuple[Narrowing, ...]
-
-    @property
-    def rows(self) -> Rows:
-        """The rows of the asking tenant."""
-        return self.ground.rows[self.tenant]
+def fixed(value: Any) -> Maker:
+    """Return what draws always *value*."""
+    return lambda _: value
 
 
-# --- the form of the scope
-
-_NARROWING = {
-    "narrow", "narrow Not", "narrow Or", "narrow Or in And", "narrow Not of Or", "narrow twice", "narrow actions",
-}  # fmt: skip
-SCOPES: Mapping[str, tuple[str, str]] = {
-    "tenant": ("", ""),
-    "policy": ("leaf", ""),
-    "policy Not": ("Not", ""),
-    "policy And": ("And", ""),
-    "policy Or": ("Or", ""),
-    "policy Or in And": ("Or in And", ""),
-    "policy Not of And": ("Not of And", ""),
-    "policy Not of Or": ("Not of Or", ""),
-    "policy Or of halves": ("Or of halves", ""),
-    "policy deep": ("deep", ""),
-    "policy none": ("none", ""),
-    "narrow": ("", "leaf"),
-    "narrow Not": ("", "Not"),
-    "narrow Or": ("", "Or"),
-    "narrow Or in And": ("", "Or in And"),
-    "narrow Not of Or": ("", "Not of Or"),
-    "narrow twice": ("", "Or/Not"),
-    "narrow actions": ("", "leaf!"),
-    "policy Or, narrow Or": ("Or", "Or"),
-    "policy, narrow twice": ("leaf", "Or/leaf"),
-}
-"""The forms of a scope: the shape of the policy's predicate and the shapes of the narrowings, one after the other."""
-SCOPE_PARAMETERS = ("scope", "scope_leaf")
+def counts(low: int, high: int, what: str, left_out: dict[str, str], marks: Sequence[int] = BOUNDARIES) -> list[int]:
+    """Return numbers on both sides of each of *marks*, as few as do, from *low* to *high*."""
+    values = sorted({low, *(one + 1 for one in marks), *({10, 100, 1_000} & set(marks))})
+    over = [one for one in values if one > high]
+    if over:
+        left_out[f"{what}: {', '.join(map(str, over))}"] = f"beyond the limit of {high:,}"
+    return sorted({one for one in values if low <= one <= high} | {high} & set(range(low, values[-1] + 1)))
 
 
-GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Eq": ("Eq keyword", "Eq number", "Eq boolean", "Eq datetime", "Eq hostile"),
-    "In": ("In keyword 1", "In keyword 3", "In number", "In datetime"),
-    "In 101": ("In keyword 101", "ContainsAny 101"),
-    "Range": (
-        "Range number", "Range number <", "Range number two-sided", "Range datetime", "Range datetime two-sided",
-    ),
-    "ContainsAny": ("ContainsAny keyword", "ContainsAny number"),
-    "@document": ("@document", "@document StartsWith"),
-    "@document In": ("@document In", "@chunk In"),
-    "@docgen": ("@docgen", "@docgen In"),
-    "@label": ("@label",),
-    "@expires": ("@expires",),
-    "@path, @rev, @generation": ("@path, @rev, @generation", "@time", "@position"),
-}  # fmt: skip
-"""Levels of the scope's leaf that stand for several kinds of leaves, which take turns."""
-_SCOPE_LEAVES = (
-    "Always", "Never", "Eq", "In", "In keyword 100", "In 101", "In keyword 301", "In keyword 1001", "Range",
-    "ContainsAny", "StartsWith", "Missing", "@document", "@document In", "@docgen", "@label", "@expires",
-    "@path, @rev, @generation",
-)  # fmt: skip
+def _k(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
+    most = ground.can.max_k
+    levels: dict[str, Maker] = {"default": None} if most >= 10 else {}
+    levels |= {str(one): fixed(one) for one in counts(1, most, "k", left_out)}
+
+    def around(offset: int) -> Maker:
+        return lambda made: max(1, min(most, len(made.rows.chunks) + offset))
+
+    levels |= {"owned-1": around(-1), "owned": around(0), "owned+1": around(1), "limit": fixed(most)}
+    return levels
+
+
+def _few_k(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
+    levels = _k(ground, left_out)
+    return {name: levels[name] for name in levels if name in _FEW_K}
+
+
+_FEW_K = {"default", "1", "owned", "owned+1", "11", "51", "101", "301", "1001", "limit"}
 _WHERE_LEAVES = (
     "Never", "Eq keyword", "Eq number", "Eq boolean", "Eq datetime", "Eq hostile", "In", "In 101", "In keyword 301",
     "In keyword 1001", "Range", "ContainsAny", "StartsWith", "Missing", "@document", "@document In", "@position",
 )  # fmt: skip
+_WHERE_SHAPES = ("Not", "And", "Or", "Or in And", "Not of Or", "Or of halves", "deep")
 
 
-def _leaf(kind: str) -> Leaf:
-    return LEAVES[GROUPS.get(kind, (kind,))[0]]
+def _where(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
+    kinds = declared(_WHERE_LEAVES, ground.can)
+    plain = [one for one in kinds if not leaf_of(one).alone]
 
+    def leaf(kind: str) -> Maker:
+        return lambda made: ground.leaf(kind, made.rows, made.draw)
 
-def _scope_leaves(can: Capabilities) -> list[str]:
-    return [name for name in _SCOPE_LEAVES if _leaf(name).node in can.predicates]
+    def joined(shape: str) -> Maker:
+        return lambda made: ground.filter(shape, made.draw.py.choice(plain), made.rows, made.draw, plain)
 
-
-def _shape_nodes(shapes: Sequence[str]) -> frozenset[type[Predicate]]:
-    return frozenset().union(*(SHAPES[one].nodes for one in shapes if one in SHAPES))
-
-
-def scope_parameters(world: World, can: Capabilities, left_out: dict[str, str]) -> list[Parameter]:
-    """Return the pseudo-parameters of every operation: mode, asking tenant, partitions and the form of the scope."""
-    for node in NODES:
-        if node not in {leaf.node for leaf in LEAVES.values()} | _shape_nodes(list(SHAPES)):
-            raise NoLevelsError(f"the node {node.__name__} has no leaf and no shape")
-    for name in TAG_FIELDS:
-        if not any(name in one for one in LEAVES) and name not in ("@producer",):
-            raise NoLevelsError(f"the tag field {name} has no leaf")
-    forms = []
-    for name, (policy, narrow) in SCOPES.items():
-        needed = _shape_nodes([policy, *narrow.strip("!").split("/")])
-        if needed <= can.predicates:
-            forms.append(name)
+    levels: dict[str, Maker] = {"default": None, **{kind: leaf(kind) for kind in kinds}}
+    for shape in _WHERE_SHAPES:
+        if SHAPES[shape].nodes <= ground.can.predicates:
+            levels[shape] = joined(shape)
         else:
-            left_out[f"scope: {name}"] = "the adapter does not declare its nodes"
-    for name, leaf in LEAVES.items():
-        if leaf.node not in can.predicates:
-            left_out[f"leaf: {name}"] = f"the adapter does not declare {leaf.node.__name__}"
-    sizes = tuple(map(str, sorted(world.asking)))
-    leaves = _scope_leaves(can)
-    return [
-        Parameter("mode", ("sync", "async")),
-        Parameter("rows", sizes, frozenset({"0", "1"}), {"2060": 1.0, "0": 2.0, "1": 1.0}),
-        Parameter("partitions", tuple(map(str, PARTITIONS)), frozenset(), {"16": 2.0, "64": 8.0, "8": 1.0}),
-        Parameter("scope", tuple(forms), frozenset({"policy none"})),
-        Parameter("scope_leaf", tuple(leaves), frozenset(one for one in leaves if _leaf(one).alone)),
-    ]
-
-
-def scope_constraints() -> dict[Pair, str]:
-    """Return the pairs of levels of the scope's parameters that make no call."""
-    forbidden: dict[Pair, str] = {}
-    for form, (policy, _) in SCOPES.items():
-        for count in PARTITIONS:
-            if not policy and count > 1:
-                forbidden[("scope", form), ("partitions", str(count))] = "without a table there is one partition"
-        for kind in _SCOPE_LEAVES:
-            if not policy and _leaf(kind).policy:
-                forbidden[("scope", form), ("scope_leaf", kind)] = "a caller's filter may not use this field of the tag"
-            if form in ("tenant", "policy none") and kind != "Always":
-                forbidden[("scope", form), ("scope_leaf", kind)] = "the form has no filter"
-    return forbidden
-
-
-def draft(ground: Ground, draw: Draw, levels: Mapping[str, str], part: str, number: int) -> tuple[Draft, Principal]:
-    """Draw the principal, its rules and its narrowings for *levels*."""
-    world = ground.world
-    tenant = world.sized(int(levels["rows"]))
-    policy, narrow = SCOPES[levels["scope"]]
-    kind = levels["scope_leaf"]
-    name = f"{part}-{number}"
-    who = Draw(world.seed, name)
-    principal = Principal(
-        f"{who.word()}.{who.word()}{who.py.randrange(1000)}@{who.word()}.example",
-        tenant,
-        authenticated_by="oidc:https://id.example",
-    )
-    kinds = [one for one in _scope_leaves(ground.can) if not _leaf(one).alone and one != "Always"]
-    caller_kinds = [one for one in kinds if not _leaf(one).policy]
-    partitions: dict[str, Predicate] = {tenant: ALWAYS}
-    if policy:
-        others = draw.some(world.small, int(levels["partitions"]) - 1)
-        for place, one in enumerate([tenant, *others]):
-            rows = ground.rows[one]
-            if policy == "none":
-                break
-            partitions[one] = ground.filter(policy, kind if place < 2 else draw.py.choice(kinds), rows, draw, kinds)
-        if policy == "none":
-            partitions = {}
-        world.grant(principal.id, dict.fromkeys(ALL_ACTIONS, partitions) if partitions else {})
-    narrowings: list[Narrowing] = []
-    rows = ground.rows[tenant]
-    for shape in narrow.strip("!").split("/") if narrow else ():
-        own_kind = kind if not narrowings and not _leaf(kind).policy else draw.py.choice(caller_kinds)
-        actions = ALL_ACTIONS - {"delete"} if narrow.endswith("!") else None
-        narrowings.append((ground.filter(shape, own_kind, rows, draw, caller_kinds), actions))
-    return Draft(ground, draw, levels, tenant, partitions, tuple(narrowings)), principal
-
-
-# --- the levels of the arguments
-
-
-@dataclass(frozen=True)
-class Argument:
-    """The levels of one argument: their names with what draws a value; None leaves the argument out."""
-
-    levels: Callable[[Ground, dict[str, str]], Mapping[str, Callable[[Draft], Any] | None]]
-    alone: frozenset[str] = frozenset()
-    dear: Mapping[str, float] = None  # type: ignore[assignment]
-
-
-def _counts(low: int, high: int, boundaries: Sequence[int], what: str, left_out: dict[str, str]) -> list[int]:
-    """Return both sides of each boundary from *low* to *high*, and *high* itself."""
-    values = sorted({one for mark in boundaries for one in (mark, mark + 1)} | {1})
-    over = [one for one in values if one > high]
-    if over:
-        left_out[f"{what}: {', '.join(map(str, over))}"] = f"beyond the declared limit of {high}"
-    return [one for one in values if low <= one <= high]
-
-
-def _k(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Callable[[Draft], Any] | None]:
-    levels: dict[str, Callable[[Draft], Any] | None] = {"default": None}
-    for one in _counts(1, ground.can.max_k, BOUNDARIES, "k", left_out):
-        levels[str(one)] = lambda _, one=one: one  # type: ignore[misc]
-    for name, offset in (("owned-1", -1), ("owned", 0), ("owned+1", 1)):
-        levels[name] = lambda draft, offset=offset: max(1, min(ground.can.max_k, len(draft.rows.chunks) + offset))  # type: ignore[misc]
-    levels["limit"] = lambda _: ground.can.max_k
+            left_out[f"where: {shape}"] = "the adapter does not declare its nodes"
     return levels
 
 
-def _where(ground: Ground, _left_out: dict[str, str]) -> Mapping[str, Callable[[Draft], Any] | None]:
-    levels: dict[str, Callable[[Draft], Any] | None] = {"default": None}
-    kinds = [one for one in _WHERE_LEAVES if _leaf(one).node in ground.can.predicates]
-    plain = [one for one in kinds if not _leaf(one).alone]
-    for kind in kinds:
-        levels[kind] = lambda draft, kind=kind: ground.leaf(kind, draft.rows, draft.draw)  # type: ignore[misc]
-    for name, shape in SHAPES.items():
-        if name != "leaf" and shape.nodes <= ground.can.predicates:
-            levels[name] = lambda draft, name=name: ground.filter(  # type: ignore[misc]
-                name, draft.draw.py.choice(plain), draft.rows, draft.draw, plain
-            )
-    return levels
+# --- queries
 
 
-def _vector(draft: Draft) -> Vector:
-    """Return a vector near a row of the asking tenant or of another."""
-    world, draw = draft.ground.world, draft.draw
-    chunks = draft.rows.chunks or draft.ground.rows[draw.py.choice(world.small)].chunks
-    return draw.near(np.asarray(draw.py.choice(chunks).vector, np.float32), draw.py.choice((0.01, 0.1, 0.4)))
+def _chunks(made: Draft) -> Sequence[Chunk]:
+    """Return the rows of the asking tenant, or if it has none those of another."""
+    return made.rows.chunks or made.ground.rows[made.draw.py.choice(made.ground.world.small)].chunks
 
 
-def _words(draft: Draft, count: int) -> str:
-    chunks = draft.rows.chunks or draft.ground.rows[draft.draw.py.choice(draft.ground.world.small)].chunks
-    words = [word for one in draft.draw.some(chunks, 3) for word in one.text.split()[:4]]
-    return " ".join([*draft.draw.some(words, count), *(draft.draw.word() for _ in range(count - len(words)))])
+def _vector(made: Draft) -> Vector:
+    """Return a vector near a row that the asking tenant has."""
+    chunk = made.draw.py.choice(_chunks(made))
+    return made.draw.near(np.asarray(chunk.vector, np.float32), made.draw.py.choice((0.01, 0.1, 0.4)))
 
 
-def _like(draft: Draft) -> Like:
-    chunks = draft.rows.chunks or draft.ground.rows[draft.draw.py.choice(draft.ground.world.small)].chunks
-    one = draft.draw.py.choice(chunks)
-    return Like(one.id, one.document)
+def _words(made: Draft, count: int) -> str:
+    """Return *count* different words, some of rows, the others of none."""
+    words = [word for one in made.draw.some(_chunks(made), 3) for word in one.text.split()[:4] if word.isalpha()]
+    known = dict.fromkeys(made.draw.some(list(dict.fromkeys(words)), count))
+    known |= dict.fromkeys(made.ground.vocabulary[: count - len(known)])
+    return " ".join(known)
+
+
+def _like(made: Draft) -> Like:
+    chunk = made.draw.py.choice(_chunks(made))
+    return Like(chunk.id, chunk.document)
+
+
+def _like_bare(made: Draft) -> Like:
+    chunks = _chunks(made)
+    times: dict[str, int] = {}
+    for one in chunks:
+        times[one.id] = times.get(one.id, 0) + 1
+    return Like(made.draw.py.choice([one.id for one in chunks if times[one.id] == 1] or [chunks[0].id]))
+
+
+def _like_foreign(made: Draft) -> Like:
+    name = made.draw.py.choice([one for one in made.ground.world.small if one not in made.partitions])
+    chunk = made.ground.rows[name].chunks[-1]
+    return Like(chunk.id, chunk.document)
+
+
+def _lexical(count: int) -> Callable[[Draft], Lexical]:
+    return lambda made: Lexical(_words(made, count))
 
 
 QUERIES: Mapping[Any, Mapping[str, tuple[str, Callable[[Draft], Any]]]] = {
-    str: {},
-    Vector: {"vector": ("vector", _vector)},
-    Lexical: {
-        "lexical 1": ("lexical", lambda draft: Lexical(_words(draft, 1))),
-        "lexical 5": ("lexical", lambda draft: Lexical(_words(draft, 5))),
+    str: {
+        "text 1": ("text", lambda made: _words(made, 1)),
+        "text 65": ("text", lambda made: _words(made, 65)),
+        "text 1001": ("text", lambda made: _words(made, 1_001)),
     },
-    Hybrid: {"hybrid": ("hybrid", lambda draft: Hybrid(_words(draft, 3), _vector(draft)))},
-    Like: {"like": ("vector", _like)},
-    "Sequence": {"list": ("vector", lambda draft: _vector(draft).tolist())},
+    Vector: {"vector": ("vector", _vector)},
+    "Sequence": {"list": ("vector", lambda made: _vector(made).tolist())},
+    Lexical: {f"lexical {count}": ("lexical", _lexical(count)) for count in (1, 5, 11, 51, 101, 301, 1_000)},
+    Hybrid: {
+        "hybrid 3": ("hybrid", lambda made: Hybrid(_words(made, 3), _vector(made))),
+        "hybrid 101": ("hybrid", lambda made: Hybrid(_words(made, 101), _vector(made).tolist())),
+        "hybrid text": ("hybrid text", lambda made: Hybrid(_words(made, 4))),
+    },
+    Like: {
+        "like": ("vector", _like),
+        "like bare": ("vector", _like_bare),
+        "like foreign": ("vector", _like_foreign),
+    },
 }
-"""The levels of a query, by the members of the union `Query`: the capability that it needs, and what draws one."""
+"""The levels of a query, by the members of the union `Query`: the capability that each needs, and what draws it."""
 
 
-def _query(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Callable[[Draft], Any] | None]:
-    levels: dict[str, Callable[[Draft], Any] | None] = {}
-    for member in get_args(Query):
-        kind: Any = member if member in QUERIES else "Sequence" if "Sequence[float]" in str(member) else None
-        if kind is None:
+def query_levels(ground: Ground, left_out: dict[str, str], union: Any = Query) -> dict[str, Callable[[Draft], Any]]:
+    """Return the levels of a query that the adapter declares. Raises: NoLevelsError for a new kind in *union*."""
+    levels: dict[str, Callable[[Draft], Any]] = {}
+    for member in get_args(union):
+        kind: Any = "Sequence" if "Sequence" in str(member) else member
+        if kind not in QUERIES:
             raise NoLevelsError(f"the kind of query {member} has no levels")
-        for name, (capability, make) in QUERIES[kind].items():
-            if capability in ground.can.queries:
-                levels[name] = make
-            else:
+        for name, (needs, make) in QUERIES[kind].items():
+            capability = needs.split()[0].replace("text", "vector")
+            if "text" in needs and ground.world.embedder is None:
+                left_out[f"query: {name}"] = f"no embedder makes vectors of {ground.world.dimension} numbers"
+            elif capability not in ground.can.queries:
                 left_out[f"query: {name}"] = f"the adapter does not declare {capability} queries"
+            else:
+                levels[name] = make
     return levels
 
 
-def _include(_ground: Ground, _left_out: dict[str, str]) -> Mapping[str, Callable[[Draft], Any] | None]:
+def _query(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
+    return query_levels(ground, left_out)
+
+
+_MANY = (1, 2, 10, 11, 65, 101)
+_KINDS = ("vector", "text", "like", "lexical", "hybrid")
+
+
+def _queries(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
+    """Return lists of queries of one kind in many numbers, and a mixed one."""
+    known = query_levels(ground, left_out)
+
+    def drawn(names: Sequence[str], count: int) -> Maker:
+        return lambda made: [known[made.draw.py.choice(names)](made) for _ in range(count)]
+
+    vectors = [name for name in known if name in ("vector", "list")]
+    levels: dict[str, Maker] = {str(count): drawn(vectors, count) for count in _MANY}
+    for kind in _KINDS[1:]:
+        names = [name for name in known if name.split()[0] == kind and name not in ("like bare", "like foreign")]
+        if names:
+            levels[f"3 {kind}"] = drawn(names, 3)
+    levels["12 mixed"] = drawn([name for name in known if name in ("vector", "list", "text 1", "like")], 12)
+    left_out["queries: 1,000"] = "102 and more take the same path as 101"
+    return levels
+
+
+# --- the other arguments
+
+
+def _include(_: Ground, __: dict[str, str]) -> Mapping[str, Maker]:
     parts = ("text", "metadata", "vector")
-    levels: dict[str, Callable[[Draft], Any] | None] = {"default": None}
-    for mask in range(8):
-        chosen = tuple(one for bit, one in enumerate(parts) if mask & 1 << bit)
-        levels["+".join(chosen) or "nothing"] = lambda _, chosen=chosen: chosen  # type: ignore[misc]
-    return levels
+    chosen = [tuple(one for bit, one in enumerate(parts) if mask & 1 << bit) for mask in range(8)]
+    return {"default": None, **{"+".join(one) or "nothing": fixed(frozenset(one)) for one in chosen}}
 
 
-def _values(*values: Any) -> Callable[[Ground, dict[str, str]], Mapping[str, Callable[[Draft], Any] | None]]:
-    levels: dict[str, Callable[[Draft], Any] | None] = {"default": None}
-    for one in values:
-        levels[repr(one)] = lambda _, one=one: one  # type: ignore[misc]
+def _values(*values: Any) -> Callable[[Ground, dict[str, str]], Mapping[str, Maker]]:
+    levels: dict[str, Maker] = {"default": None, **{str(one): fixed(one) for one in values}}
     return lambda _ground, _left_out: levels
 
 
-def _exact(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Callable[[Draft], Any] | None]:
-    if not ground.can.exact:
-        left_out["exact: True"] = "the adapter does not declare exact ranking"
-        return {"default": None}
-    return {"default": None, "True": lambda _: True}
+def _exact(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
+    if ground.can.exact:
+        return {"default": None, "True": fixed(value=True)}
+    left_out["exact: True"] = "the adapter does not declare exact ranking"
+    return {"default": None}
 
 
-def _group_by(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Callable[[Draft], Any] | None]:
-    if not ground.can.group_by:
-        left_out["group_by: document"] = "the adapter does not declare grouping"
-        return {"default": None}
-    return {"default": None, "document": lambda _: "document"}
+def _group_by(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
+    if ground.can.group_by:
+        return {"default": None, "document": fixed("document")}
+    left_out["group_by: document"] = "the adapter does not declare grouping"
+    return {"default": None}
 
 
-def _tuning(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Callable[[Draft], Any] | None]:
-    levels: dict[str, Callable[[Draft], Any] | None] = {"default": None}
-    for name, (low, high) in ground.can.tuning.items():
-        for value in (low, high):
-            levels[f"{name}={value}"] = lambda _, name=name, value=value: {name: value}  # type: ignore[misc]
+def _per_group(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
+    values = [one for one in (1, 2, 3, 11, 101) if one <= ground.can.max_k]
+    return _values(*values)(ground, left_out)
+
+
+def _tuning(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
+    levels: dict[str, Maker] = {"default": None}
+    for name, limits in ground.can.tuning.items():
+        levels |= {f"{name}={value}": fixed({name: value}) for value in limits}
     if not ground.can.tuning:
         left_out["tuning"] = "the adapter declares no settings"
     return levels
 
 
-def _min_score(_ground: Ground, _left_out: dict[str, str]) -> Mapping[str, Callable[[Draft], Any] | None]:
-    return {"default": None, "low": lambda _: -1e9, "middle": lambda _: 0.2}
+def _min_score(_: Ground, __: dict[str, str]) -> Mapping[str, Maker]:
+    def cut(share: float) -> Maker:
+        return lambda made: made.cut(share)
+
+    return {"default": None, "low": fixed(-_FAR), "zero": fixed(0.0), "half": cut(0.5), "best": cut(0.0)}
 
 
-def _ids(_ground: Ground, left_out: dict[str, str]) -> Mapping[str, Callable[[Draft], Any] | None]:
-    levels: dict[str, Callable[[Draft], Any] | None] = {}
-    for count in _counts(1, 1_000, BOUNDARIES, "ids", left_out):
-        levels[str(count)] = lambda draft, count=count: _references(draft, count)  # type: ignore[misc]
-    return levels
+def _ids(_: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
+    def named(count: int) -> Maker:
+        return lambda made: references(made, count)
+
+    return {"0": fixed(()), **{str(count): named(count) for count in counts(1, 1_000, "ids", left_out)}}
 
 
-def _references(draft: Draft, count: int) -> list[str | tuple[str, str]]:
-    own = draft.draw.some(draft.rows.chunks, count)
-    foreign = [one for name in draft.ground.world.small for one in draft.ground.rows[name].chunks]
-    refs = [(one.document, one.id) for one in [*own, *draft.draw.some(foreign, max(0, count - len(own)))]]
-    refs += [(draft.draw.word(), f"{draft.draw.word()}{place}") for place in range(count - len(refs))]
-    draft.draw.py.shuffle(refs)
-    return [pair if draft.draw.py.random() < 0.7 else pair[1] for pair in refs]
+def references(made: Draft, count: int) -> list[str | tuple[str, str]]:
+    """Return *count* ids: of own rows, of rows of other tenants, and of none, as pairs and as chunk ids alone."""
+    draw = made.draw
+    own = [(one.document, one.id) for one in draw.some(made.rows.chunks, max(1, count - count // 10))]
+    foreign = [
+        (one.document, one.id)
+        for name in draw.some(made.ground.world.small, 20)
+        for one in made.ground.rows[name].chunks
+    ]
+    pairs = dict.fromkeys([*own, *draw.some(foreign, max(0, min(count // 3, count - len(own))))])
+    while len(pairs) < count:
+        pairs[draw.word(), f"{draw.word()}{draw.py.randrange(10**6)}"] = None
+    chosen = list(pairs)[:count]
+    draw.py.shuffle(chosen)
+    share = draw.py.choice((0.0, 0.3, 1.0))
+    refs = dict.fromkeys(pair[1] if draw.py.random() < share else pair for pair in chosen)
+    return list(refs)
 
 
-def _queries(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Callable[[Draft], Any] | None]:
-    kinds = {name: one for name, one in _query(ground, left_out).items() if name in ("vector", "list")}
-    levels: dict[str, Callable[[Draft], Any] | None] = {}
-    for count in (1, 2, 10, 11, 65):
-        levels[str(count)] = lambda draft, count=count: [  # type: ignore[misc]
-            make(draft) for make in draft.draw.py.choices([one for one in kinds.values() if one], k=count)
-        ]
-    return levels
-
-
-def _field(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Callable[[Draft], Any] | None]:
-    levels: dict[str, Callable[[Draft], Any] | None] = {"@document": lambda _: "@document"}
+def _field(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
+    levels: dict[str, Maker] = {"@document": fixed("@document")}
     for role, name in ground.world.roles.items():
         if ground.world.fields[name] == "datetime":
             left_out[f"field: {role}"] = "datetimes are not counted by value"
         else:
-            levels[role] = lambda _, name=name: name  # type: ignore[misc]
+            levels[role] = fixed(name)
     return levels
 
 
-def _number(*values: int) -> Callable[[Ground, dict[str, str]], Mapping[str, Callable[[Draft], Any] | None]]:
-    return _values(*values)
+def _after(_: Ground, __: dict[str, str]) -> Mapping[str, Maker]:
+    return {"default": None, "second": None, "third": None}  # `Planned.pages` says it: cursors are the adapter's own
 
 
+PAGES: Mapping[str, int] = {"default": 0, "second": 1, "third": 2}
 ARGUMENTS: Mapping[str, Argument] = {
-    "query": Argument(_query),
-    "queries": Argument(_queries),
+    "query": Argument(_query, alone=frozenset({"like foreign"})),
+    "queries": Argument(_queries, dear={"65": 2.0, "101": 4.0}),
     "k": Argument(_k),
     "where": Argument(_where, alone=frozenset({"Never"})),
     "min_score": Argument(_min_score),
     "group_by": Argument(_group_by),
-    "per_group": Argument(_values(1, 2, 11)),
+    "per_group": Argument(_per_group),
     "include": Argument(_include),
     "exact": Argument(_exact),
     "tuning": Argument(_tuning),
     "timeout": Argument(_values(60.0)),
-    "ids": Argument(_ids),
+    "ids": Argument(_ids, alone=frozenset({"0"})),
     "field": Argument(_field),
-    "limit": Argument(_number(1, 2, 10, 11, 101, 10_000)),
-    "size": Argument(_number(1, 2, 10, 11, 101, 1_001, 10_000), dear={"1": 1.0}),
-    "after": Argument(_values()),
+    "limit": Argument(_values(1, 2, 10, 11, 51, 101, 301, 1_001, 10_000)),
+    "size": Argument(_values(1, 2, 10, 11, 51, 101, 301, 501, 1_001, 2_001, 10_000), dear={"1": 1.0, "2": 0.5}),
+    "after": Argument(_after),
 }
 """The levels of every argument of a read, by its name."""
+SPECIAL: Mapping[tuple[str, str], Argument] = {("search_many", "k"): Argument(_few_k)}
+"""Arguments whose levels differ in one operation."""
 
 
-def constraints(
-    ground: Ground, levels: Mapping[str, Sequence[str]]
-) -> dict[tuple[tuple[str, str], tuple[str, str]], str]:
-    """Return the pairs of levels that are refused by the library, so that such a call would show nothing else."""
-    forbidden = dict(scope_constraints())
-    for query in levels.get("query", ()):
-        if query == "hybrid":
-            for score in ("low", "middle"):
-                forbidden[("query", query), ("min_score", score)] = "fused scores only define an order"
-        if query.startswith("lexical") and ground.can.lexical_scores != "comparable":
-            for count in PARTITIONS[1:]:
-                forbidden[("query", query), ("partitions", str(count))] = "lexical scores are not comparable"
-    if "field" not in levels and "after" not in levels:  # a scan reads to the end
-        for few in {"1", "2", "10", "11"} & set(levels.get("size", ())):
-            forbidden[("size", few), ("rows", "2060")] = "hundreds of pages of one or a few rows; pages show the same"
+def argument_of(method: str, name: str, table: Mapping[str, Argument] = ARGUMENTS) -> Argument:
+    """Return the levels of an argument. Raises: NoLevelsError."""
+    known = SPECIAL.get((method, name)) or table.get(name)
+    if known is None:
+        raise NoLevelsError(f"the argument {name} of {method} has no levels")
+    return known
+
+
+def constraints(ground: Ground, method: str, levels: Mapping[str, Sequence[str]]) -> dict[Pair, str]:
+    """Return the pairs of levels that no call has: refused by the library, or without effect, or too expensive."""
+    forbidden = scope_constraints()
+
+    def forbid(first: str, some: Callable[[str], bool], second: str, others: Callable[[str], bool], why: str) -> None:
+        for a in levels.get(first, ()):
+            for b in levels.get(second, ()):
+                if some(a) and others(b):
+                    forbidden[((first, a), (second, b))] = why
+
+    for name in ("query", "queries"):
+        forbid(
+            name, lambda a: "hybrid" in a, "min_score", lambda b: b != "default", "fused scores only define an order"
+        )
+        forbid(
+            name, lambda a: "lexical" in a, "min_score", lambda b: b in ("zero", "half", "best"),
+            "a lexical score is the store's own",
+        )  # fmt: skip
+        if ground.can.lexical_scores != "comparable":
+            forbid(
+                name, lambda a: "lexical" in a, "partitions", lambda b: b != "1",
+                "lexical scores of several partitions are not comparable",
+            )  # fmt: skip
+    forbid("query", lambda a: a == "text 1001", "min_score", lambda b: b in ("half", "best"), "it is not scored here")
+    forbid("queries", lambda a: a in ("65", "101"), "partitions", lambda b: b in ("16", "64"), "thousands of requests")
+    if method == "scan":
+        forbid(
+            "size", lambda a: a in ("1", "2", "10", "11"), "rows", lambda b: b == "2060",
+            "hundreds of pages of a few rows; page() shows the same",
+        )  # fmt: skip
+    later = ("second", "third")
+    forbid("after", later.__contains__, "rows", lambda b: b in ("0", "1", "2"), "there is one page")
+    forbid("after", later.__contains__, "size", lambda b: b in ("2001", "10000"), "there is one page")
+    forbid("after", later.__contains__, "where", lambda b: b == "Never", "there is one page")
+    forbid("after", later.__contains__, "scope", lambda b: b == "policy none", "there is one page")
     return forbidden
 
 
-def _reads(ground: Ground, name: str, arguments: Sequence[str], size: Size) -> tuple[list[Planned], Coverage]:
-    left_out: dict[str, str] = {}
-    makers: dict[str, Mapping[str, Callable[[Draft], Any] | None]] = {}
-    parameters = scope_parameters(ground.world, ground.can, left_out)
-    for argument in arguments:
-        known = ARGUMENTS.get(argument)
-        if known is None:
-            raise NoLevelsError(f"the argument {argument} of {name} has no levels")
-        makers[argument] = known.levels(ground, left_out)
-        if len(makers[argument]) > 1:
-            dear = known.dear or {}
-            parameters.append(Parameter(argument, tuple(makers[argument]), known.alone & set(makers[argument]), dear))
-    space = Space(parameters, constraints(ground, makers_names(makers)))
-    rows = rows_of(space, ground.world.seed)
-    if size == "quick":  # the first rows cover the most
-        rows = rows[: 300 // len(READS)]
-        left_out[f"{name}: further pairs"] = "a quick run"
-    planned = []
-    for number, row in enumerate(rows):
-        levels = space.names(row)
-        planned.append(_call(ground, name, levels, makers, number))
-    pairs, triples = measured(space, [one.parameters for one in planned], SCOPE_PARAMETERS)
-    return planned, Coverage(len(planned), pairs, triples, left_out)
+class Reads:
+    """Plans the calls of one read."""
 
+    def __init__(self, ground: Ground, judge: Judge, method: str, names: Sequence[str]) -> None:
+        self.ground = ground
+        self.judge = judge
+        self.method = method
+        self.left_out: dict[str, str] = {}
+        self.makers: dict[str, Mapping[str, Maker]] = {}
+        self.parameters = scope_parameters(ground.world, ground.can, self.left_out)
+        for name in names:
+            known = argument_of(method, name)
+            self.makers[name] = known.levels(ground, self.left_out)
+            if len(self.makers[name]) > 1:
+                levels = tuple(self.makers[name])
+                self.parameters.append(Parameter(name, levels, known.alone & set(levels), known.dear))
+        forbidden = constraints(ground, method, {one.name: one.levels for one in self.parameters})
+        for (first, second), why in forbidden.items():
+            self.left_out.setdefault(f"{method}: {first[0]} with {second[0]}: {why}", why)
+        self.space = Space(self.parameters, forbidden)
 
-def makers_names(makers: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """Return the names of the levels of each argument."""
-    return {name: tuple(levels) for name, levels in makers.items()}
+    def plan(self, most: int | None) -> tuple[list[Planned], Coverage]:
+        """Return the calls, at most *most*, with what they cover."""
+        rows = rows_of(self.space, self.ground.world.seed, most)
+        planned = [self.call(self.space.names(row), number) for number, row in enumerate(rows)]
+        if most is not None:
+            self.left_out[f"{self.method}: further pairs"] = "a quick plan"
+        pairs, triples = measured(self.space, [one.parameters for one in planned], SCOPE_PARAMETERS)
+        return planned, Coverage(len(planned), pairs, triples, self.left_out)
 
-
-def _call(
-    ground: Ground,
-    name: str,
-    levels: Mapping[str, str],
-    makers: Mapping[str, Mapping[str, Callable[[Draft], Any] | None]],
-    number: int,
-) -> Planned:
-    draw = Draw(ground.world.seed, f"{name}-{number}")
-    made, principal = draft(ground, draw, levels, name, number)
-    arguments = {}
-    for argument, choices in makers.items():
-        maker = choices[levels[argument]] if argument in levels else None
-        if maker is not None:
-            arguments[argument] = maker(made)
-    mode: Any = levels["mode"]
-    return Planned(Call(principal, name, arguments, made.narrowings), mode, levels)
+    def call(self, levels: Mapping[str, str], number: int) -> Planned:
+        """Draw the call of *levels* a few times; return the one whose answer depends on most parts of its scope."""
+        best: tuple[float, Planned] | None = None
+        name = f"{self.method}-{number}"
+        pages = PAGES[levels.get("after", "default")]
+        for attempt in range(DRAWS):
+            made = draft(self.ground, Draw(self.ground.world.seed, f"{name}-{attempt}"), levels, f"{name}-{attempt}")
+            made.cut = partial(self.judge.cut, made)
+            for argument, choices in self.makers.items():
+                maker = choices[levels[argument]] if argument in levels else next(iter(choices.values()))
+                if maker is not None:
+                    made.arguments[argument] = maker(made)
+            seen, total = self.judge.sensitive(made, self.method, made.arguments, pages)
+            share = len(seen) / total if total else 1.0
+            if best is None or share > best[0]:
+                mode: Any = levels["mode"]
+                call = Call(made.principal, self.method, made.arguments, made.narrowings)
+                best = share, Planned(call, mode, levels, pages, frozenset(seen))
+                made.enter()
+            if share == 1.0:
+                break
+        assert best is not None
+        return best[1]
 
 
 def plan_reads(world: World, capabilities: Capabilities, *, size: Size) -> Plan:
@@ -544,23 +475,36 @@ def plan_reads(world: World, capabilities: Capabilities, *, size: Size) -> Plan:
         size: "quick" for about 300 calls, "full" for all pairs.
 
     Returns:
-        The plan. With "quick" the coverage says what was left out.
+        The plan; the same for the same arguments. With "quick" the coverage says what was left out.
 
     Raises:
         NoLevelsError: The library has an argument, a node, a kind of query or a tag field without levels.
     """
     ground = Ground(world, capabilities)
+    judge = Judge(ground)
     found = operations()
     planned: list[Planned] = []
     coverage = []
-    for name in READS:
-        if _ACTION.get(name, name) not in capabilities.operations:
-            coverage.append(Coverage(0, (0, 0), (0, 0), {name: "the adapter does not declare the operation"}))
+    for method in READS:
+        missing = _undeclared(method, capabilities)
+        if missing:
+            coverage.append(Coverage(0, (0, 0), (0, 0), {method: missing}))
             continue
-        calls, covered = _reads(ground, name, found[name], size)
+        calls, covered = Reads(ground, judge, method, found[method]).plan(
+            QUICK // len(READS) if size == "quick" else None
+        )
         planned += calls
         coverage.append(covered)
     return Plan(tuple(planned), Coverage.of(coverage))
+
+
+def _undeclared(method: str, can: Capabilities) -> str:
+    """Return why an operation is not a part of the plan, or nothing."""
+    if ACTIONS.get(method, method) not in can.operations:
+        return "the adapter does not declare the operation"
+    if (method == "count" and can.count == "none") or (method == "facets" and can.facets == "none"):
+        return "the adapter does not declare counts"
+    return ""
 
 
 def plan_writes(world: World, capabilities: Capabilities, *, size: Size) -> Plan:

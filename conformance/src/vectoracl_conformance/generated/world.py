@@ -62,6 +62,11 @@ class World:
     rules: Rules
     roles: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def embedder(self) -> str | None:
+        """The embedder to configure, for queries by text; None if there is none for the dimension."""
+        return f"hashed:{self.dimension}" if self.dimension >= 8 else None
+
     def grant(self, principal: str, table: Mapping[Action, Mapping[str, Predicate]]) -> None:
         """Add a principal to the policy."""
         rules: Any = self.rules

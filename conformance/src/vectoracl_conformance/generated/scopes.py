@@ -1,0 +1,266 @@
+"""The forms that a scope can have, and the pseudo-parameters that every operation has besides its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vectoracl.adapter_api.contract import Capabilities
+from vectoracl.filters.field_types import TAG_FIELDS
+from vectoracl.filters.predicate import ALWAYS, NODES, Predicate, operands_of
+from vectoracl.model.actions import ALL_ACTIONS, Action
+from vectoracl.model.principal import Principal
+from vectoracl_conformance.generated.covering import Pair, Parameter
+from vectoracl_conformance.generated.filters import LEAVES, SHAPES, Leaf, Rows
+from vectoracl_conformance.generated.values import Draw
+from vectoracl_conformance.generated.world import World
+
+Narrowing = tuple[Predicate, frozenset[Action] | None]
+PARTITIONS = (1, 2, 3, 4, 8, 16, 64)
+POOL = 4
+"""The number of different leaves of one kind that are drawn from the rows of one tenant; of a small one two."""
+
+
+class NoLevelsError(Exception):
+    """An argument, a node, a kind of query or a tag field has no levels: what is new has to be added to the tables."""
+
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Eq": ("Eq keyword", "Eq number", "Eq boolean", "Eq datetime", "Eq hostile"),
+    "In": ("In keyword 1", "In keyword 3", "In number", "In datetime"),
+    "In 101": ("In keyword 101", "ContainsAny 101"),
+    "Range": (
+        "Range number", "Range number <", "Range number two-sided", "Range datetime", "Range datetime two-sided",
+    ),
+    "ContainsAny": ("ContainsAny keyword", "ContainsAny number"),
+    "@document": ("@document", "@document StartsWith"),
+    "@document In": ("@document In", "@chunk In"),
+    "@docgen": ("@docgen", "@docgen In"),
+    "@path, @rev, @generation": ("@path, @rev, @generation", "@time", "@position"),
+}  # fmt: skip
+"""Levels that stand for several kinds of leaves, which take turns."""
+SCOPE_LEAVES = (
+    "Always", "Never", "Eq", "In", "In keyword 100", "In 101", "In keyword 301", "In keyword 1001", "Range",
+    "ContainsAny", "StartsWith", "Missing", "@document", "@document In", "@docgen", "@label", "@expires",
+    "@path, @rev, @generation",
+)  # fmt: skip
+"""The levels of the leaf of a scope."""
+SCOPES: Mapping[str, tuple[str, str]] = {
+    "tenant": ("", ""),
+    "policy": ("leaf", ""),
+    "policy Not": ("Not", ""),
+    "policy And": ("And", ""),
+    "policy Or": ("Or", ""),
+    "policy Or in And": ("Or in And", ""),
+    "policy Not of And": ("Not of And", ""),
+    "policy Not of Or": ("Not of Or", ""),
+    "policy Or of halves": ("Or of halves", ""),
+    "policy deep": ("deep", ""),
+    "policy none": ("none", ""),
+    "narrow": ("", "leaf"),
+    "narrow Not": ("", "Not"),
+    "narrow Or": ("", "Or"),
+    "narrow Or in And": ("", "Or in And"),
+    "narrow Not of Or": ("", "Not of Or"),
+    "narrow twice": ("", "Or/Not"),
+    "narrow actions": ("", "leaf!"),
+    "policy Or, narrow Or": ("Or", "Or"),
+    "policy, narrow twice": ("leaf", "Or/leaf"),
+}
+"""The forms of a scope: the shape of the policy's predicate, and the shapes of the narrowings one after the other.
+
+"none" grants nothing, and a "!" takes actions away too.
+"""
+SCOPE_PARAMETERS = ("scope", "scope_leaf")
+
+
+def leaf_of(kind: str) -> Leaf:
+    """Return the kind of leaf that the level *kind* stands for; the first where it stands for several."""
+    return LEAVES[GROUPS.get(kind, (kind,))[0]]
+
+
+def declared(kinds: Sequence[str], can: Capabilities) -> list[str]:
+    """Return those of *kinds* whose node the adapter declares."""
+    return [kind for kind in kinds if leaf_of(kind).node in can.predicates]
+
+
+class Ground:
+    """The world with its rows evaluated: what calls are drawn from, and what tells whether a call can show a fault."""
+
+    def __init__(self, world: World, capabilities: Capabilities) -> None:
+        self.world = world
+        self.can = capabilities
+        self.vocabulary = list(dict.fromkeys(Draw(world.seed, "vocabulary").words(3_000).split()))
+        self._pool: dict[tuple[str, str, int], Predicate] = {}
+        biggest = max(world.tenants, key=lambda name: len(world.tenants[name]))
+        everybody = Rows(biggest, world.tenants[biggest], world.roles)
+        self.rows = {
+            name: everybody if name == biggest else Rows(name, chunks, world.roles, everybody)
+            for name, chunks in world.tenants.items()
+        }
+
+    def supports(self, predicate: Predicate) -> bool:
+        """Return whether the adapter declares every node of *predicate*."""
+        return type(predicate) in self.can.predicates and all(map(self.supports, operands_of(predicate)))
+
+    def leaf(self, kind: str, rows: Rows, draw: Draw) -> Predicate:
+        """Return a leaf of *kind* drawn from *rows*, if possible one that some rows match and some do not.
+
+        There are a few for each tenant and kind, so that each is evaluated once.
+        """
+        kinds = [one for one in GROUPS.get(kind, (kind,)) if LEAVES[one].node in self.can.predicates]
+        return self._pooled(draw.py.choice(kinds), rows, draw.py.randrange(POOL if len(rows.chunks) > 9 else 2))
+
+    def _pooled(self, kind: str, rows: Rows, place: int) -> Predicate:
+        key = (kind, rows.tenant, place)
+        if key not in self._pool:
+            self._pool[key] = self._drawn(kind, rows, Draw(self.world.seed, f"{rows.tenant}/{kind}/{place}"))
+        return self._pool[key]
+
+    def _drawn(self, kind: str, rows: Rows, draw: Draw) -> Predicate:
+        best: Predicate | None = None
+        for _ in range(4):
+            made = LEAVES[kind].make(rows, draw)
+            if made is None or not self.supports(made):
+                continue
+            best = made
+            share = rows.mask(made).mean() if rows.chunks else 0.5
+            if 0.1 < share < 0.9:
+                return made
+        return ALWAYS if best is None else best
+
+    def filter(self, shape: str, kind: str, rows: Rows, draw: Draw, kinds: Sequence[str]) -> Predicate:
+        """Return a filter of *shape* around a leaf of *kind*; what it is joined with is of some of *kinds*.
+
+        Of a few that are drawn it is one that some rows match and some do not.
+        """
+        best: Predicate = ALWAYS
+        for _ in range(3):
+            leaf = self.leaf(kind, rows, draw)
+            best = SHAPES[shape].make(leaf, lambda: self.leaf(draw.py.choice(list(kinds)), rows, draw))
+            if not rows.chunks or shape == "leaf" or 0 < np.count_nonzero(rows.mask(best)) < len(rows.chunks):
+                break
+        return best
+
+
+@dataclass
+class Draft:
+    """A call that is being put together: its levels, and what was drawn for them so far.
+
+    `partitions` are the predicates of the policy by tenant, in the order of the scope, and `granted` says whether the
+    table has to name the principal. `cut` returns a score below which the rest lies after a share of the visible rows.
+    """
+
+    ground: Ground
+    draw: Draw
+    levels: Mapping[str, str]
+    principal: Principal
+    tenant: str
+    partitions: Mapping[str, Predicate]
+    narrowings: tuple[Narrowing, ...]
+    granted: bool = False
+    arguments: dict[str, Any] = field(default_factory=dict)
+    cut: Callable[[float], float] = lambda _: 0.0
+
+    def enter(self) -> None:
+        """Add the principal to the policy of the world, if it needs one."""
+        if self.granted:
+            table = dict.fromkeys(ALL_ACTIONS, self.partitions) if self.partitions else {}
+            self.ground.world.grant(self.principal.id, table)
+
+    @property
+    def rows(self) -> Rows:
+        """The rows of the asking tenant."""
+        return self.ground.rows[self.tenant]
+
+
+Maker = Callable[[Draft], Any] | None
+"""Draws the value of an argument; None leaves the argument out."""
+
+
+def shape_nodes(shapes: Sequence[str]) -> frozenset[type[Predicate]]:
+    """Return the nodes that *shapes* need."""
+    return frozenset().union(*(SHAPES[one].nodes for one in shapes if one in SHAPES))
+
+
+def check_tables(nodes: Sequence[type[Predicate]] = NODES, tags: Sequence[str] = tuple(TAG_FIELDS)) -> None:
+    """Refuse what the tables do not know. Raises: NoLevelsError that names it."""
+    for node in nodes:
+        if node not in {leaf.node for leaf in LEAVES.values()} | shape_nodes(list(SHAPES)):
+            raise NoLevelsError(f"the node {node.__name__} has no leaf and no shape")
+    for name in tags:
+        if not any(name in leaf.fields for leaf in LEAVES.values()):
+            raise NoLevelsError(f"the tag field {name} has no leaf")
+
+
+def scope_parameters(
+    world: World, can: Capabilities, left_out: dict[str, str], sizes: Sequence[str] = ()
+) -> list[Parameter]:
+    """Return the pseudo-parameters of every operation: mode, asking tenant, partitions and the form of the scope."""
+    check_tables()
+    forms = []
+    for name, (policy, narrow) in SCOPES.items():
+        if shape_nodes([policy, *narrow.strip("!").split("/")]) <= can.predicates:
+            forms.append(name)
+        else:
+            left_out[f"scope: {name}"] = "the adapter does not declare its nodes"
+    for name, leaf in LEAVES.items():
+        if leaf.node not in can.predicates:
+            left_out[f"leaf: {name}"] = f"the adapter does not declare {leaf.node.__name__}"
+    leaves = declared(SCOPE_LEAVES, can)
+    rows = sizes or tuple(map(str, sorted(world.asking)))
+    return [
+        Parameter("mode", ("sync", "async")),
+        Parameter("rows", tuple(rows), frozenset({"0", "1"} & set(rows)), {"2060": 1.0, "0": 2.0, "1": 1.0}),
+        Parameter("partitions", tuple(map(str, PARTITIONS)), frozenset(), {"16": 2.0, "64": 8.0, "8": 1.0}),
+        Parameter("scope", tuple(forms), frozenset({"policy none"})),
+        Parameter("scope_leaf", tuple(leaves), frozenset(one for one in leaves if leaf_of(one).alone)),
+    ]
+
+
+def scope_constraints() -> dict[Pair, str]:
+    """Return the pairs of levels of the scope's parameters that make no call, with the reasons."""
+    forbidden: dict[Pair, str] = {}
+    for form, (policy, _) in SCOPES.items():
+        for count in PARTITIONS:
+            if (not policy or policy == "none") and count > 1:
+                forbidden[("scope", form), ("partitions", str(count))] = "without a table there is one partition"
+        for kind in SCOPE_LEAVES:
+            if not policy and leaf_of(kind).policy:
+                forbidden[("scope", form), ("scope_leaf", kind)] = "a caller's filter may not use this field of the tag"
+            if form in ("tenant", "policy none") and kind != "Always":
+                forbidden[("scope", form), ("scope_leaf", kind)] = "the form has no filter"
+    return forbidden
+
+
+def draft(ground: Ground, draw: Draw, levels: Mapping[str, str], name: str, tenant: str = "") -> Draft:
+    """Draw the principal *name*, its rules and its narrowings for *levels*."""
+    world = ground.world
+    tenant = tenant or world.sized(int(levels["rows"]))
+    policy, narrow = SCOPES[levels["scope"]]
+    kind = levels["scope_leaf"]
+    who = Draw(world.seed, name)
+    mail = f"{who.word()}.{who.word()}{who.py.randrange(10**5)}@{who.word()}.example"
+    principal = Principal(mail, tenant, authenticated_by="oidc:https://id.example")
+    kinds = [one for one in declared(SCOPE_LEAVES, ground.can) if not leaf_of(one).alone and one != "Always"]
+    caller_kinds = [one for one in kinds if not leaf_of(one).policy]
+    partitions: dict[str, Predicate] = {tenant: ALWAYS}
+    if policy == "none":
+        partitions = {}
+    elif policy:
+        others = draw.some([one for one in world.small if one != tenant], int(levels.get("partitions", "1")) - 1)
+        order = [tenant, *others]
+        draw.py.shuffle(order)
+        for place, one in enumerate(order):
+            shape = policy if one == tenant or place % 4 < 3 else draw.py.choice(("leaf", "Or", "Not"))
+            mixed = kind if one == tenant or place % 2 else draw.py.choice(kinds)
+            partitions[one] = ground.filter(shape, mixed, ground.rows[one], draw, kinds)
+    narrowings: list[Narrowing] = []
+    for shape in narrow.strip("!").split("/") if narrow else ():
+        own_kind = kind if not narrowings and not leaf_of(kind).policy else draw.py.choice(caller_kinds)
+        actions = ALL_ACTIONS - {"delete"} if narrow.endswith("!") else None
+        narrowings.append((ground.filter(shape, own_kind, ground.rows[tenant], draw, caller_kinds), actions))
+    return Draft(ground, draw, levels, principal, tenant, partitions, tuple(narrowings), bool(policy))
