@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -13,8 +14,9 @@ from rich.console import Console
 
 from vectoracl._util.private_files import try_output
 from vectoracl_conformance.context.corpus import DECOYS
-from vectoracl_conformance.reporting.report import print_table, write_html, write_json, write_junit
+from vectoracl_conformance.reporting.report import begin, print_table, write_html, write_json, write_junit
 from vectoracl_conformance.running.runner import TIMEOUT, Ask, run
+from vectoracl_conformance.running.soak import soak
 from vectoracl_conformance.verdict import EXCUSABLE, REQUIRED
 
 SILENT = 5.0  # seconds
@@ -90,6 +92,14 @@ def conformance(
             help="The interpreter for X6, ideally of an environment without the kit.",
         ),
     ] = "",
+    quick: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option("--quick", help="Run less, in at most 30 seconds. Certifies nothing: the exit code is never 0."),
+    ] = False,
+    hours: Annotated[
+        float,
+        typer.Option("--hours", min=0, metavar="N", help="Then repeat the generated calls with new seeds for N hours."),
+    ] = 0.0,
     json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")] = None,
     junit: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Write the report as JUnit XML.")
@@ -100,7 +110,8 @@ def conformance(
 ) -> None:
     """Certify an adapter: run attacks against it, and report the evidence that it withstood them.
 
-    Exit codes: 0 conformant, 1 not conformant, 2 not measured, or not completely.
+    The report (--json) is the certificate. Exit codes: 0 conformant, 1 not conformant, 2 not measured, or not
+    completely, 3 nothing failed and nothing is certified (--quick).
     """
     console, aside = Console(highlight=False), Console(stderr=True, highlight=False)
     chosen = _listed(only)
@@ -128,16 +139,25 @@ def conformance(
         timeout,
         timing=timing,
         python=python,
+        quick=quick,
     )
+    if quick and (chosen or hours or mutants or matrix or mutant or timing):
+        _refuse(aside, "--quick runs one fixed part of the kit. Leave it out to use the other options.")
+    if hours and chosen:
+        _refuse(aside, "--hours follows a complete run. Leave --only out, or --hours.")
+    outputs = [
+        (path, write)
+        for path, write in ((json_path, write_json), (junit, write_junit), (html, write_html))
+        if path is not None
+    ]
 
-    for path in (json_path, junit, html):
+    for path, write in outputs:
         try:
-            if path is not None:
-                try_output(path)
+            try_output(path)
+            if path.is_file():
+                begin(ask, path, write)
         except OSError as error:
-            aside.print(f"The report {path} cannot be written, so nothing was run: {error.strerror}.", style="red",
-                        markup=False, soft_wrap=True)  # fmt: skip
-            raise typer.Exit(2) from None
+            _refuse(aside, f"The report {path} cannot be written, so nothing was run: {error.strerror}.")
 
     printed_at = [-SILENT]  # a pipe gets the first check, and then one every few seconds
 
@@ -150,6 +170,9 @@ def conformance(
             printed_at[0] = time.monotonic()
             aside.print(f"{event['id']} {event['mode']}: {event['outcome']}", style="dim")
 
+        elif event["event"] == "soak":
+            aside.print(f"repetition {event['runs']}, seed {event['seed']}: {len(event['failures']) or 'none'} failed; "
+                        f"{event['left']:.2f} hours left", style="dim")  # fmt: skip
         elif event["event"] == "kept":
             aside.print(f"The store is kept on {event['on']}:", *(f"  {k} = {v!r}" for k, v in event["config"].items()),
                         sep="\n", markup=False, soft_wrap=True)  # fmt: skip
@@ -161,10 +184,13 @@ def conformance(
     except KeyboardInterrupt:
         aside.print("Stopped; nothing was measured.", style="yellow")
         raise typer.Exit(130) from None
+    if hours:
+        report = soak(report, hours, watch)
     print_table(report, console)
-    for path, write in ((json_path, write_json), (junit, write_junit), (html, write_html)):
-        if path is not None:
-            write(report, path)
+    for path, write in outputs:
+        write(report, path)
+        if path == json_path and path.is_file():
+            aside.print(f"{path}: sha256 {sha256(path.read_bytes()).hexdigest()}", style="dim", soft_wrap=True)
     raise typer.Exit(report.exit_code)
 
 

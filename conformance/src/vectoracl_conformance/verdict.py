@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Outcome = Literal["passed", "failed", "known deviation", "unsupported, verified", "not run", "abstained"]
-Verdict = Literal["conformant", "conformant with a declared deviation", "not conformant", "not measured"]
+Verdict = Literal[
+    "conformant", "conformant with a declared deviation", "not conformant", "not measured", "nothing certified"
+]
 EvidenceState = Literal["passed", "failed", "abstained", "not run"]
 
 REQUIRED: tuple[str, ...] = (
@@ -34,7 +36,14 @@ R3, R16, W11, …), of all calls or of the isolated process (X6) cannot be excus
 """
 GRADES: tuple[str, ...] = ("E1", "E2v", "E2c", "E2s", "E3")
 MISSING = "the check was not run"
-EXIT = {"conformant": 0, "conformant with a declared deviation": 0, "not conformant": 1, "not measured": 2}
+EXIT: dict[Verdict, int] = {
+    "conformant": 0,
+    "conformant with a declared deviation": 0,
+    "not conformant": 1,
+    "not measured": 2,
+    "nothing certified": 3,
+}
+"""The exit codes. 3 is that of `--quick` where nothing failed: it is never taken for a certificate by mistake."""
 
 
 @dataclass(slots=True)
@@ -79,7 +88,7 @@ class Judged:
 
     @property
     def exit_code(self) -> int:
-        """0 conformant, 1 not conformant, 2 not measured."""
+        """0 conformant, 1 not conformant, 2 not measured, 3 nothing failed and nothing is certified."""
         return EXIT[self.verdict]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -14,8 +14,10 @@ from rich.text import Text
 
 from vectoracl._util.private_files import write_output
 from vectoracl_conformance.checks import CHECKS
+from vectoracl_conformance.running.certificate import NOT_PROVED, certified
 from vectoracl_conformance.running.run_facts import EVIDENCE, one_line
-from vectoracl_conformance.running.runner import Report
+from vectoracl_conformance.running.runner import Ask, Report, collected
+from vectoracl_conformance.running.soak import summary
 from vectoracl_conformance.verdict import GRADES, MISSING, MODES, PROVISIONAL, REQUIRED, Noted
 
 _COLOURS = {
@@ -29,6 +31,7 @@ _COLOURS = {
     "conformant with a declared deviation": "yellow",
     "not conformant": "red",
     "not measured": "yellow",
+    "nothing certified": "yellow",
 }
 
 
@@ -54,6 +57,35 @@ def failure_details(note: Noted) -> Iterator[tuple[str, str]]:
 def wrong(report: Report) -> list[Noted]:
     """Return the outcomes that are neither passed nor verified as unsupported."""
     return [note for note in report.judged.checks if note.outcome not in ("passed", "unsupported, verified")]
+
+
+def measured(report: Report) -> Iterator[str]:
+    """Yield lines about what was measured: the code, the calls, what was left out, the census, and repetitions."""
+    code = certified(report.about)
+    if code["digest"]:
+        yield f"{code['distribution']} {code['version']}, sha256 of its files {code['digest']}"
+    yield f"{report.calls.line()}; {report.census} census"
+    for what, why in sorted(report.calls.left_out.items()):
+        yield f"  left out: {what} ({why})"
+    if report.soak is not None:
+        yield summary(report.soak)
+
+
+def next_step(report: Report) -> str:
+    """Return what to do after this verdict."""
+    verdict, ask = report.judged.verdict, report.ask
+    if verdict == "nothing certified":
+        return f"Nothing failed. For a certificate: vectoracl conformance {ask.name}, without --quick."
+    if verdict == "not conformant" and not ask.only:
+        return 'Repeat one failure by the line after "reproduce".'
+    if verdict == "not measured" and not ask.only:
+        limit = " If the machine is busy, give --timeout more seconds." if "timeout" in _reasons(report) else ""
+        return f"A check that was not run or abstained is not passed: remove the reason above, and run it again.{limit}"
+    return ""
+
+
+def _reasons(report: Report) -> str:
+    return " ".join([report.problem, *(note.reason for note in report.judged.checks)])
 
 
 def write_json(report: Report, path: Path) -> None:
@@ -104,6 +136,8 @@ def print_table(report: Report, console: Console) -> None:
         who = f"{adapter} on {server.get('version', '?')} ({server.get('kind', '?')})"
         console.print(Text(f"\n{who}, {report.ask.decoys} decoys, seed {report.seed}", "dim"), soft_wrap=True)
         console.print(Text(one_line(report.run), "dim"), soft_wrap=True)
+        for line in measured(report):
+            console.print(Text(line, "dim"), soft_wrap=True)
     for grade in GRADES if report.about and not report.ask.only else ():
         state = report.judged.grades[grade]
         reason = report.reasons.get(grade, "")
@@ -118,6 +152,12 @@ def print_table(report: Report, console: Console) -> None:
         console.print(f"{len(report.ask.only)} of {len(REQUIRED)} checks were run; {bad or 'none'} did not pass.")
     for id_, why in report.deviations.items():
         console.print(Text(f"declared deviation {id_}: {why}", "yellow"), soft_wrap=True)
+    if report.judged.conformant:
+        missing = ", ".join(what for what, _ in NOT_PROVED)
+        console.print(Text(f"not proved, since no kit can see it: what it does {missing}", "dim"), soft_wrap=True)
+    step = next_step(report)
+    if step:
+        console.print(Text(step, "dim"), soft_wrap=True)
     console.print(Text(f"{verdict}{evidence}", f"bold {_COLOURS[verdict]}"))
 
 
@@ -136,6 +176,9 @@ def write_junit(report: Report, path: Path) -> None:
     )
     properties = ET.SubElement(suite, "properties")
     facts = {"verdict": report.judged.verdict, "host": report.run["host"], **report.run["versions"]}
+    facts |= {"evidence": report.judged.evidence or "", "seed": str(report.seed)}
+    facts |= {f"measured {number}": line.strip() for number, line in enumerate(measured(report), 1)}
+    facts |= {f"not proved {number}": what for number, (what, _) in enumerate(NOT_PROVED, 1)}
     facts |= {f"declared deviation {id_}": why for id_, why in report.deviations.items()}
     for name, value in facts.items():
         ET.SubElement(properties, "property", name=name, value=_clean(str(value)))
@@ -169,7 +212,7 @@ code{font-size:.9em;word-break:break-word}dt{font-weight:600}dd{margin:0 0 .5rem
 
 def _class(outcome: str) -> str:
     short = {"unsupported, verified": "unsupported", "known deviation": "known"}
-    short["conformant with a declared deviation"] = "abstained"
+    short |= {"conformant with a declared deviation": "abstained", "nothing certified": "not-measured"}
     return short.get(outcome, outcome.replace(" ", "-"))
 
 
@@ -213,6 +256,7 @@ def html(report: Report) -> str:
         f"{escape(' '.join(one['killed_by']) or 'survived')}</td></tr>"
         for one in report.mutants
     )
+    unseen = "".join(f"<dt>{escape(what)}</dt><dd>{escape(why)}</dd>" for what, why in NOT_PROVED)
     declared = "".join(
         f'<p class="known">Declared deviation {escape(id_)}: {escape(why)}</p>'
         for id_, why in report.deviations.items()
@@ -231,10 +275,16 @@ def html(report: Report) -> str:
         f"<p>{escape(str(report.about.get('adapter', report.ask.name)))} on {escape(str(server.get('version', '?')))} "
         f"({escape(str(server.get('kind', '?')))}); {report.ask.decoys} decoys, seed {report.seed}, "
         f"kit {escape(str(report.about.get('kit', '?')))}.</p><p>{escape(report.problem)}</p>{declared}"
-        f"<p>{escape(one_line(report.run))}</p>"
+        f"<p>{escape(one_line(report.run))}</p>{''.join(f'<p>{escape(line)}</p>' for line in measured(report))}"
         f"<h2>Evidence</h2><table>{grades}</table>"
-        f"<h2>Checks</h2><table><tr><th></th><th>check</th><th>sync</th><th>async</th></tr>{''.join(rows)}</table>{matrix}</html>"
+        f"<h2>Checks</h2><table><tr><th></th><th>check</th><th>sync</th><th>async</th></tr>{''.join(rows)}</table>{matrix}"
+        f"<h2>Not proved</h2><p>No kit can see what an adapter does:</p><dl>{unseen}</dl></html>"
     )
+
+
+def begin(ask: Ask, path: Path, write: Callable[[Report, Path], None]) -> None:
+    """Write a report that says that the run has not ended, so that an older one is not taken for its result."""
+    write(collected(ask, 0, [], "the run has not ended, or was stopped before its end"), path)
 
 
 def write_html(report: Report, path: Path) -> None:

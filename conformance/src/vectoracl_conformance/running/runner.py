@@ -23,6 +23,7 @@ from vectoracl_conformance.isolated.identity import Identity
 from vectoracl_conformance.isolated.interpreter import PlainEnvironment, plain
 from vectoracl_conformance.isolated.reference_checks import Place, noted
 from vectoracl_conformance.isolated.store_service import StoreService
+from vectoracl_conformance.running.certificate import NOT_PROVED, Calls, certified
 from vectoracl_conformance.running.clean_python import command
 from vectoracl_conformance.running.run_facts import run_facts
 from vectoracl_conformance.running.worker_output import Lines, StoreExchange, say
@@ -32,6 +33,8 @@ from vectoracl_conformance.verdict import GRADES, MODES, EvidenceState, Judged, 
 TIMEOUT = 600.0
 GRACE = 20.0
 _STATES = ("passed", "failed", "abstained", "not run")
+_FROM_HERE = ("calls", "census", "identity")
+_ABOUT = ("adapter", "store", "server", "kit", "name")
 _NOTED = frozenset(one.name for one in fields(Noted))
 
 
@@ -53,6 +56,7 @@ class Ask:
         timeout: Seconds that the checks may be without output, and that each mutant may take.
         timing: Whether to time a search next to few and many foreign rows.
         python: The interpreter for X6, ideally of an environment without the kit; "": this one.
+        quick: Whether to run less, in less than 30 seconds, for no certificate.
         path: Folders from which the adapter's processes import the harness and the adapter; this one does not.
     """
 
@@ -68,12 +72,13 @@ class Ask:
     timeout: float = TIMEOUT
     timing: bool = False
     python: str = ""
+    quick: bool = False
     path: Sequence[str] = ()
 
 
 @dataclass(slots=True)
 class Report:
-    """The result of a run."""
+    """The result of a run. `soak` is what `--hours` has repeated (see `soak`)."""
 
     ask: Ask
     judged: Judged
@@ -83,6 +88,8 @@ class Report:
     seed: int
     problem: str = ""
     run: dict[str, Any] = field(default_factory=run_facts)
+    calls: Calls = field(default_factory=Calls)
+    soak: dict[str, Any] | None = None
 
     @property
     def exit_code(self) -> int:
@@ -90,6 +97,11 @@ class Report:
         if self.judged.conformant and any(one["expected"] not in one["killed_by"] for one in self.mutants):
             return 1
         return self.judged.exit_code
+
+    @property
+    def census(self) -> str:
+        """Where the rows were read by which the answers are judged: "in-process" or "out-of-band"."""
+        return str(self.about.get("census", "out-of-band"))
 
     @property
     def deviations(self) -> dict[str, str]:
@@ -101,14 +113,21 @@ class Report:
         """Return the machine-readable report: exactly these keys."""
         return {
             "verdict": self.judged.verdict,
-            "evidence": self.judged.evidence,
+            "evidence": None if self.ask.quick else self.judged.evidence,
             "deviations": [{"id": id_, "why": why} for id_, why in self.deviations.items()],
             "grades": self.judged.grades,
             "adapter": self.about.get("adapter", self.ask.name),
             "store": self.about.get("store", ""),
             "server": self.about.get("server", {"kind": "", "version": ""}),
+            "certified": certified(self.about) if self.judged.conformant else None,
+            "census": self.census,
             "run": self.run,
+            "seed": self.seed,
             "decoys": self.ask.decoys,
+            "calls": self.calls.as_json(),
+            "not_proved": [what for what, _ in NOT_PROVED],
+            "quick": self.ask.quick,
+            "soak": self.soak,
             "checks": [
                 {
                     "id": note.id,
@@ -143,6 +162,7 @@ def run(ask: Ask, watch: Watch = lambda _: None) -> Report:
         "mutants": ask.mutants,
         "serve": False,
         "timing": ask.timing,
+        "quick": ask.quick,
         "python": ask.python,
         "limit": ask.timeout / 5,
         "elsewhere": ["X6"],
@@ -184,8 +204,8 @@ def _worker(request: dict[str, Any], token: str, ask: Ask, seed: int, watch: Wat
 
     def take(line: str) -> dict[str, Any] | None:
         event = _event(line, token)
-        if event is not None and event["event"] == "note" and event.get("id") in request["elsewhere"]:
-            return None  # it is performed here, and only its result from here counts
+        if event is not None and (event["event"] in _FROM_HERE or event.get("id") in request["elsewhere"]):
+            return None  # it is measured here, and only its result from here counts
         if event is not None:
             lines.heard()
             events.append(event)
@@ -241,7 +261,9 @@ def _isolated(
     environment = plain(ask.python, paths)
     try:
         measured: list[Identity] = []
-        notes = [_in_mode(mode, service, environment, adapter, options, measured) for mode in MODES]
+        inside: list[bool] = []
+        notes = [_in_mode(mode, service, environment, adapter, options, measured, inside) for mode in MODES]
+        events += [{"event": "census", "source": one} for one in inside]
         for one in dict.fromkeys(measured):
             events.append({"event": "identity", **asdict(one)})
         return notes
@@ -256,6 +278,7 @@ def _in_mode(
     adapter: str,
     options: Options,
     measured: list[Identity],
+    inside: list[bool],
 ) -> Noted:
     try:
         store = service.fresh(Needs(DIMENSION, FIELDS))
@@ -265,6 +288,7 @@ def _in_mode(
         if store.config.get("adapter") != adapter:
             why = "the harness's configuration names another adapter than the one that is measured"
             return Noted("X6", mode, "abstained", reason=why, reproduce=options.line("X6"))
+        inside.append(bool(store.census_source))
         place = Place(store.config, settle=store.settle, admit=store.admit, environment=environment, measured=measured)
         return noted(place, mode, options)
     finally:
@@ -287,7 +311,11 @@ def collected(ask: Ask, seed: int, events: Sequence[dict[str, Any]], problem: st
         for event in events
         if event["event"] == "note"
     ]
-    about = dict(next((event for event in events if event["event"] == "start"), {}))
+    start = next((event for event in events if event["event"] == "start"), {})
+    about = {name: value for name, value in start.items() if name in _ABOUT}
+    inside = [event["source"] for event in events if event["event"] == "census"]
+    if inside:
+        about["census"] = "in-process" if any(inside) else "out-of-band"
     identities = [event for event in events if event["event"] == "identity"]
     if len(identities) == 1:  # seen from outside, and asked of the process that was measured
         code = {name: str(identities[0][name]) for name in ("adapter", "distribution", "version", "digest")}
@@ -301,10 +329,15 @@ def collected(ask: Ask, seed: int, events: Sequence[dict[str, Any]], problem: st
         if event["event"] == "grade" and event["grade"] in GRADES and event["state"] in _STATES:
             grades[event["grade"]] = event["state"]
             reasons[event["grade"]] = event["reason"]
+    calls = next((Calls.of(event) for event in events if event["event"] == "calls"), Calls())
+    if calls.number and not calls.whole and not ask.quick:
+        problem = problem or f"not all of the calls that the adapter declares were made ({calls.line()})"
     judged = judge(notes, grades, ask.known)
     if problem and judged.conformant:
         judged.verdict = "not measured"
         judged.grades["E1"] = "not run"
+    if ask.quick and judged.conformant:
+        judged.verdict = "nothing certified"
     mutants = [
         {name: event[name] for name in ("name", "breaks", "expected", "killed_by", "reasons")}
         for event in events
@@ -315,4 +348,4 @@ def collected(ask: Ask, seed: int, events: Sequence[dict[str, Any]], problem: st
             for note in judged.checks:
                 if (note.id, note.mode) == ("R4", "sync"):  # the timing does not affect its outcome
                     note.reason = "; ".join(part for part in (note.reason, str(event["text"])) if part)
-    return Report(ask, judged, about, reasons, mutants, seed, problem)
+    return Report(ask, judged, about, reasons, mutants, seed, problem, calls=calls)

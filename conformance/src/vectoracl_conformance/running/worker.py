@@ -82,7 +82,7 @@ def work(data: dict[str, Any], teller: Teller) -> None:
         run_checks(harness, options, lambda note: teller.tell("note", **asdict(note)))
         if options.wants("X6") and "X6" in options.elsewhere:
             offer(teller, harness, sys.stdin)
-        if not options.only:
+        if not options.only and not data["quick"]:
             _grade(teller, WIRE_GRADES, lambda: wire_grades(harness, options))
             _grade(teller, ("E3",), lambda: [engine_grade(harness, options)])
         if data["timing"]:
