@@ -215,14 +215,37 @@ def golden(session: nox.Session, store: str) -> None:
     session.run("pytest", "-q", f"adapters/{store}/tests/test_golden.py", "--rewrite-golden")
 
 
+def run_constructed(session: nox.Session, options: list[str]) -> None:
+    """Run the adapters that are broken mechanically, and write their part of the page of the kill matrix."""
+    results = ROOT / "conformance" / "out" / "constructed.jsonl"
+    results.parent.mkdir(exist_ok=True)
+    command = ("python", "-m", "vectoracl_conformance.running.run_constructed", f"--results={results}", *options)
+    session.run(*command, success_codes=[0, 1])
+    page = str(ROOT / "docs" / "kill-matrix.md")
+    session.run("python", "-m", "vectoracl_conformance.reporting.kill_matrix_page", page, str(results))
+    session.run(*command)
+
+
+@nox.session(tags=THOROUGH)
+def drawn(session: nox.Session) -> None:
+    """Run 100 of the adapters that are broken mechanically, drawn by a seed; 95 of them have to die."""
+    install(session)
+    session.run("python", "-m", "vectoracl_conformance.running.run_constructed", "--drawn=100", *session.posargs)
+
+
 @nox.session
 def mutants(session: nox.Session) -> None:
     """Run every check against every broken adapter (many minutes); writes the kill matrix and its page.
 
     `nox -s mutants -- pgvector` does it for one store; the page keeps the results of the others. With `quick` among the
-    stores, each broken adapter runs against its own check first, and against the others only if it survives.
+    stores, each broken adapter runs against its own check first, and against the others only if it survives. With
+    `constructed` instead of stores, all adapters that are broken mechanically run on memory (up to 150 minutes); an
+    interrupted run continues, and `--shard 1/8`, `--seed` and `--jobs` are passed on.
     """
     install(session)
+    if "constructed" in session.posargs:
+        run_constructed(session, [one for one in session.posargs if one != "constructed"])
+        return
     out = ROOT / "conformance" / "out"
     out.mkdir(exist_ok=True)
     how = "--mutants" if "quick" in session.posargs else "--matrix"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vectoracl_conformance.reporting.kill_matrix_page import HEAD, main, page
+from vectoracl_conformance.reporting.kill_matrix_page import CONSTRUCTED, HEAD, main, page
+from vectoracl_conformance.running.run_constructed import Result
 
 
 def report(store: str, died: list[str]) -> dict[str, Any]:
@@ -36,3 +38,23 @@ def test_parts_are_replaced_and_the_others_stay(tmp_path: Path) -> None:
     assert "not killed by it" not in again
     assert "**R1** X4" in again
     assert page(again, []) == again
+
+
+def test_survivors_of_constructed_ones_are_named(tmp_path: Path) -> None:
+    results = [
+        Result("count: always: scope", "count", "scope", 1, "1 instead of 2", 0.1),
+        Result("count: sync: scope", "count", "scope", 1, "", 0.1),
+        Result("scan: always: order", "scan", "order", 1, "another order", 0.1),
+    ]
+    file = tmp_path / "results.jsonl"
+    file.write_text("\n".join(json.dumps(asdict(one)) for one in results))
+    (tmp_path / "one.json").write_text(json.dumps(report("one", ["R1"])))
+    where = tmp_path / "page.md"
+    main([str(where), str(file), str(tmp_path / "one.json")])
+    text = where.read_text()
+    assert "3 adapters that are broken mechanically" in text
+    assert "2 were killed (66.7%)" in text
+    assert "| scope | 1/2 |  |" in text
+    assert "- `count: sync: scope`" in text
+    assert "always" not in text
+    assert text.count(CONSTRUCTED) == page(text, []).count(CONSTRUCTED) == 1

@@ -1,6 +1,7 @@
 """Generates docs/kill-matrix.md: `python -m vectoracl_conformance.reporting.kill_matrix_page PAGE REPORT…`.
 
-Each REPORT is a JSON report with mutants. It replaces its store's part of the page; the other parts stay.
+Each REPORT is a JSON report with mutants. It replaces its store's part of the page; the other parts stay. A file that
+ends with `.jsonl` has the results of constructed mutants (`running.run_constructed`), which have a separate part.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from vectoracl.adapter_api.operations import OPERATIONS
+from vectoracl_conformance.running.run_constructed import Result, read
 
 HEAD = """# The kill matrix
 
@@ -20,6 +25,7 @@ against every broken adapter. `nox -s mutants` generates this page from the repo
 """
 _ALL = "Every check was run against each of them."
 _FIRST = "The named check was run first, and the others only if it did not kill the adapter."
+CONSTRUCTED = "## Constructed adapters on memory"
 _PART = re.compile(r"(?m)^## .*?(?=^## |\Z)", re.DOTALL)
 
 
@@ -47,25 +53,60 @@ def part(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def constructed_part(results: Sequence[Result]) -> str:
+    """Return the part of the page on constructed mutants."""
+    operations = [kind.method for kind in OPERATIONS.values() if any(one.operation == kind.method for one in results)]
+    counts: dict[tuple[str, str], list[bool]] = {}
+    for one in results:
+        counts.setdefault((one.loss, one.operation), []).append(one.killed)
+    killed = sum(one.killed for one in results)
+    seeds = ", ".join(str(one) for one in sorted({one.seed for one in results}))
+    lines = [
+        CONSTRUCTED,
+        "",
+        f"{len(results):,} adapters that are broken mechanically: one operation is performed wrongly whenever a "
+        f"trigger holds. {killed:,} were killed ({killed / max(1, len(results)):.1%}) by the generated calls, with the "
+        f"seeds {seeds}. Each cell has the number of killed ones and the number of all, over the triggers; those that "
+        "survived are listed below.",
+        "",
+        f"| what is lost | {' | '.join(operations)} |",
+        f"|---|{'---|' * len(operations)}",
+    ]
+    for loss in sorted({loss for loss, _ in counts}):
+        cells = [counts.get((loss, one), []) for one in operations]
+        shown = (f"{sum(one)}/{len(one)}" if one else "" for one in cells)
+        lines.append(f"| {_cell(loss)} | {' | '.join(shown)} |")
+    lines += [
+        "",
+        *(f"- `{_cell(one.name)}`" for one in sorted(results, key=lambda one: one.name) if not one.killed),
+        "",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def page(old: str, reports: list[dict[str, Any]]) -> str:
-    """Return the page *old* with the parts of *reports* instead of older ones."""
+def page(old: str, reports: list[dict[str, Any]], results: Sequence[Result] = ()) -> str:
+    """Return the page *old* with the parts of *reports* and *results* instead of older ones."""
     parts = {text.splitlines()[0]: text for text in _PART.findall(old)}
     for report in reports:
         text = part(report)
         parts[text.splitlines()[0]] = text
+    if results:
+        parts[CONSTRUCTED] = constructed_part(results)
     return HEAD + "\n" + "\n".join(one.rstrip("\n") + "\n" for one in parts.values())
 
 
 def main(arguments: list[str]) -> None:
     """Write the page."""
     path = Path(arguments[0])
-    reports = [json.loads(Path(one).read_text(encoding="utf-8")) for one in arguments[1:]]
+    files = [Path(one) for one in arguments[1:]]
+    reports = [json.loads(one.read_text(encoding="utf-8")) for one in files if one.suffix != ".jsonl"]
+    results = [result for one in files if one.suffix == ".jsonl" for result in read(one)]
     old = path.read_text(encoding="utf-8") if path.exists() else ""
-    path.write_text(page(old, reports), encoding="utf-8")
+    path.write_text(page(old, reports, results), encoding="utf-8")
 
 
 if __name__ == "__main__":
