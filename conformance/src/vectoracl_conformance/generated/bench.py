@@ -25,8 +25,12 @@ _LIMIT = 20.0
 _BATCH = 500
 _GROUP = 12
 _FIRST, _MOST = 16, 160
-_METHODS: Mapping[str, Collection[str]] = {"search": {"search", "search_many"}, "scan": {"scan", "page"}}
-"""The methods of a handle that perform an operation, where they are not one of its name."""
+_METHODS: Mapping[str, Sequence[Collection[str]]] = {
+    "search": ({"search", "search_many"},),
+    "scan": ({"scan", "page"},),
+    "fetch": ({"fetch"}, {"search", "search_many", "scan", "page"}),
+}
+"""The methods of a handle that perform an operation, where they are not one of its name, the most direct ones first."""
 _SETTINGS = {"adapter": "memory", "metric": "cosine", "name": "shelf"}
 
 
@@ -144,9 +148,12 @@ class Bench:
         """Return the scenes with calls that may reach *operation*, the most likely ones first."""
         if operation in WRITE:
             return list(self._scenes)
-        methods = _METHODS.get(operation, {operation})
-        likely = [one for one in (group.only(methods) for group in self._reads) if one.group]
-        return [*([likely] if operation else []), self._reads, *self._scenes]
+        chosen = [self._only(methods) for methods in _METHODS.get(operation, ({operation},))] if operation else []
+        return [*(chosen or [self._reads]), *self._scenes]
+
+    def _only(self, methods: Collection[str]) -> list[Expected]:
+        """Return the reads of *methods* alone."""
+        return [one for one in (group.only(methods) for group in self._reads) if one.group]
 
     def _first(self, side: Side, scene: Sequence[Expected]) -> Difference | None:
         right, got = self._start, self._rows

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from vectoracl.adapter_api.operations import OPERATIONS, Fetch, Operation, Replace, Scan, Search, Upsert
-from vectoracl_conformance.mutants.losses import LOSSES, Loss, changes, row_losses
+from vectoracl_conformance.mutants.losses import LOSSES, ROW_LOSSES, Loss, changes, row_losses
 from vectoracl_conformance.mutants.triggers import Trigger, row_triggers, triggers
 
 
@@ -78,24 +78,25 @@ def excluded(operation: type[Operation], trigger: Trigger, loss: Loss) -> str:
     return ""
 
 
-_TURNS = {"rows": 2, "order": 1, "fields": 2, "counts": 2, "argument": 1}
+_TURNS = {"wall": 3, "rows": 1, "order": 1, "fields": 1, "counts": 1, "argument": 1}
+_ROW_TURNS = 4
 
 
 def sampled(operation: type[Operation], trigger: Trigger, place: int) -> list[Loss]:
     """Return the losses of *operation* that are joined with *trigger*, which is number *place* of its triggers.
 
-    Every loss is joined with the triggers "always" and those of arguments. With the others, the losses that are walls
-    are joined too, and those of each other group take turns.
+    Every loss is joined with the trigger "always", and every wall with those of arguments. Otherwise the losses of each
+    group take turns.
     """
     possible = [one for one in LOSSES[operation] if not excluded(operation, trigger, one)]
-    if trigger.kind in ("always", "argument"):
+    if trigger.kind == "always":
         return possible
-    chosen = [one for one in possible if one.group == "wall"]
+    chosen = [one for one in possible if one.group == "wall" and trigger.kind == "argument"]
     for group, count in _TURNS.items():
         members = [one for one in possible if one.group == group]
         for turn in range(min(count, len(members))):
             chosen.append(members[(place * count + turn) % len(members)])
-    return chosen
+    return list(dict.fromkeys(chosen))
 
 
 def _of_operations() -> Iterator[Constructed]:
@@ -117,7 +118,6 @@ def _of_predicates() -> Iterator[Constructed]:
                 states = [one for one in usable if one.kind == "state"]
                 always = [one for one in usable if one.kind == "always"]
                 turns = [many[place % len(many)] for many in (arguments, states) if many]
-                turns += [many[(place * 7 + 3) % len(many)] for many in (arguments,) if many]
                 for trigger in dict.fromkeys((*always, *turns)):
                     due = f"has(o.{operand}, {node}) and ({trigger.test})"
                     yield _constructed(operation, kind.method, trigger, loss, due)
@@ -132,8 +132,14 @@ def _constructed(operation: type[Operation], method: str, trigger: Trigger, loss
 
 def _of_rows() -> Iterator[Constructed]:
     for operation in (Search, Fetch, Scan, Upsert, Replace):
-        for trigger in row_triggers(operation):
-            for loss in row_losses(trigger.name):
+        for place, trigger in enumerate(row_triggers(operation)):
+            every = list(row_losses(trigger.name))
+            for loss in dict.fromkeys(
+                (
+                    *every[len(ROW_LOSSES) :],
+                    *(every[(place * 2 + turn) % len(ROW_LOSSES)] for turn in range(_ROW_TURNS)),
+                )
+            ):
                 lines = (
                     f"OPERATION = {operation.__name__!r}\nDUE = lambda s, o: True\n"
                     f"ROW = lambda r: {trigger.test}\nLOST = {loss.flow}\n"

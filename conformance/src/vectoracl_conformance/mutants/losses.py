@@ -160,7 +160,7 @@ LOSSES: dict[type[Operation], tuple[Loss, ...]] = {
     ),
 }
 """The losses of each operation."""
-_ROW_LOSSES = (
+ROW_LOSSES = (
     Loss("row", "row_lost", "rows", frozenset()),
     Loss("text", "text_empty", "fields", frozenset({"text"})),
     Loss("text cut", "text_cut", "fields", frozenset({"text"})),
@@ -183,7 +183,7 @@ _SPECIAL = (
 
 def row_losses(trigger: str) -> Iterator[Loss]:
     """Yield what can be lost of a row for which the trigger of this name holds."""
-    yield from _ROW_LOSSES
+    yield from ROW_LOSSES
     yield from (loss for name, loss in _SPECIAL if trigger.startswith(name))
 
 
