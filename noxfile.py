@@ -1,11 +1,14 @@
 """Every check of the project, a session each: `uv run nox` runs the quick ones, `nox -l` lists all.
 
-`.ci/run` runs the quick ones and then those with the tag `thorough`: the slow tests, the newest Python, every store's
-certification, the wheels, the documentation. Run the others yourself.
+`uv run nox` takes at most 12 minutes on two cores and certifies nothing: of the conformance kit it runs `--quick`.
+`.ci/run` then runs those with the tag `thorough`: the slow tests, the newest Python, the certification of one
+configuration of every store, a draw of constructed mutants, the wheels, the documentation; all in at most 40 minutes.
+Run the others yourself: other configurations, all mutants, `soak`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -23,12 +26,22 @@ CONSTRAINTS = ROOT / "constraints.txt"
 OLDEST = "3.11"
 STORES = ("pgvector", "qdrant", "pinecone", "weaviate")
 DISTRIBUTIONS = ("vectoracl", "vectoracl-conformance", *(f"vectoracl-{store}" for store in STORES))
-CERTIFIED = ("memory", *STORES, "pgvector-pgbouncer", "weaviate-rbac")
+# The evidence at which each configuration has to be certified; the first five have a store each.
+CERTIFIED = {
+    "memory": "E1",
+    "pgvector": "E3",
+    "qdrant": "E1",
+    "pinecone": "E3",
+    "weaviate": "E3",
+    "pgvector-pgbouncer": "E3",
+    "weaviate-rbac": "E3",
+}
+ONE_EACH = ("memory", *STORES)
 
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["servers", "lint", "types", "tests", "kit", "store", "conformance(memory)"]
+nox.options.sessions = ["servers", "lint", "types", "tests", "kit", "store", "conformance_quick"]
 # What `.ci/run` adds: `nox -t thorough`.
 THOROUGH = ["thorough"]
 
@@ -188,23 +201,45 @@ def durations(session: nox.Session) -> None:
 
 
 @nox.session
+def conformance_quick(session: nox.Session) -> None:
+    """Attack our adapters for 30 seconds each, which certifies nothing: `nox -s conformance_quick -- qdrant`."""
+    install(session)
+    nothing_failed = 3
+    for store in session.posargs or ONE_EACH:
+        ready(session, store)
+        session.run("vectoracl", "conformance", store, "--quick", success_codes=[nothing_failed])
+
+
+@nox.session
 @nox.parametrize(
-    "store",
-    [
-        # The tests of pgvector and Pinecone run the whole kit themselves: `nox -s slow` certifies those two.
-        nox.param(store, id=store, tags=THOROUGH if store in ("qdrant", "weaviate") else [])
-        for store in CERTIFIED
-    ],
+    "store", [nox.param(store, id=store, tags=THOROUGH if store in ONE_EACH else []) for store in CERTIFIED]
 )
 def conformance(session: nox.Session, store: str) -> None:
     """Certify one of our adapters: `nox -s "conformance(pgvector)"`; the report is written to conformance/out/."""
+    certify(session, store)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Certify adapters and repeat the generated calls for an hour each: `nox -s soak -- HOURS STORE…`."""
+    hours, *stores = session.posargs or ["1"]
+    for store in stores or ONE_EACH:
+        certify(session, store, f"--hours={hours}")
+
+
+def certify(session: nox.Session, store: str, *options: str) -> None:
+    """Run the whole kit against *store*; fail if its evidence is not that of `CERTIFIED`."""
     install(session)
     ready(session, store)
     out = ROOT / "conformance" / "out"
     out.mkdir(exist_ok=True)
     reports = [f"--{kind}={out / store}.{kind}" for kind in ("json", "html")]
+    given = () if options else session.posargs
     # A busy machine is slow, not wrong.
-    session.run("vectoracl", "conformance", store, "--timeout=1800", *reports, *session.posargs)
+    session.run("vectoracl", "conformance", store, "--timeout=1800", *reports, *options, *given)
+    evidence = json.loads((out / f"{store}.json").read_text(encoding="utf-8"))["evidence"]
+    if evidence != CERTIFIED[store]:
+        session.error(f"{store} is certified at {evidence}, not at {CERTIFIED[store]}")
 
 
 @nox.session
@@ -235,21 +270,27 @@ def drawn(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Run every check against every broken adapter (many minutes); writes the kill matrix and its page.
+    """Run all adapters that are broken mechanically, on memory (up to 150 minutes); 98 % of them have to die.
 
-    `nox -s mutants -- pgvector` does it for one store; the page keeps the results of the others. With `quick` among the
-    stores, each broken adapter runs against its own check first, and against the others only if it survives. With
-    `constructed` instead of stores, all adapters that are broken mechanically run on memory (up to 150 minutes); an
-    interrupted run continues, and `--shard 1/8`, `--seed` and `--jobs` are passed on.
+    An interrupted run continues. Options are passed on: `nox -s mutants -- --shard=1/8`, `--seed`, `--jobs`.
     """
     install(session)
-    if "constructed" in session.posargs:
-        run_constructed(session, [one for one in session.posargs if one != "constructed"])
-        return
+    run_constructed(session, session.posargs)
+
+
+@nox.session
+def kill_matrix(session: nox.Session) -> None:
+    """Run every check against every named mutant (many minutes); writes the kill matrix and its page.
+
+    `nox -s kill_matrix -- pgvector` does it for one store; the page keeps the results of the others. With `quick` among
+    the stores, each mutant runs against its own check first, and against the others only if it survives.
+    """
+    install(session)
     out = ROOT / "conformance" / "out"
     out.mkdir(exist_ok=True)
     how = "--mutants" if "quick" in session.posargs else "--matrix"
-    for store in [one for one in session.posargs if one != "quick"] or ("memory", *STORES):
+    for store in [one for one in session.posargs if one != "quick"] or ONE_EACH:
+        ready(session, store)
         reports = [f"--{kind}={out / store}-mutants.{kind}" for kind in ("json", "html")]
         session.run("vectoracl", "conformance", store, how, *reports)
         page = ROOT / "docs" / "kill-matrix.md"

@@ -21,7 +21,7 @@ HEAD = """# The kill matrix
 
 Every check of the [conformance kit](conformance.md) has witnesses: adapters that are deliberately broken in one place.
 The named check must kill each of them; other checks may kill it too. Each part states whether every check was run
-against every broken adapter. `nox -s mutants` generates this page from the reports of its runs.
+against every broken adapter. `nox -s kill_matrix` generates this page from the reports of its runs.
 """
 _ALL = "Every check was run against each of them."
 _FIRST = "The named check was run first, and the others only if it did not kill the adapter."
