@@ -12,7 +12,7 @@ NOT_PROVED: tuple[tuple[str, str], ...] = (
         "The run took minutes; `--hours` repeats its generated calls.",
     ),
     (
-        "after midnight, or on another day",
+        "after midnight",
         "The run has one date, and a token or a rule may end or begin.",
     ),
     ("on another host", "One machine, its processors, clock and limits."),
@@ -40,6 +40,7 @@ class Calls:
         left_out: The reason for each part of the space that was left out, by what it is.
         dimension: The number of components of the vectors; 0: no calls were generated.
         metric: The metric of the store.
+        census: How the rows were read: "in-process" if the store lives in the adapter's process, else "out-of-band".
     """
 
     number: int = 0
@@ -48,13 +49,15 @@ class Calls:
     left_out: Mapping[str, str] = field(default_factory=dict)
     dimension: int = 0
     metric: str = ""
+    census: str = "out-of-band"
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> Calls:
         """Return the calls that the runner's event "calls" describes."""
         pairs, triples = (tuple(map(int, event[name])) for name in ("pairs", "triples"))
         left_out = {str(what): str(why) for what, why in event["left_out"].items()}
-        return cls(int(event["calls"]), pairs, triples, left_out, int(event["dimension"]), str(event["metric"]))  # type: ignore[arg-type]  # pairs have two
+        world = (int(event["dimension"]), str(event["metric"]), str(event["census"]))
+        return cls(int(event["calls"]), pairs, triples, left_out, *world)  # type: ignore[arg-type]  # pairs have two
 
     @property
     def whole(self) -> bool:

@@ -33,7 +33,7 @@ from vectoracl_conformance.verdict import GRADES, MODES, EvidenceState, Judged, 
 TIMEOUT = 600.0
 GRACE = 20.0
 _STATES = ("passed", "failed", "abstained", "not run")
-_FROM_HERE = ("calls", "census", "identity")
+_FROM_HERE = ("calls", "identity")
 _ABOUT = ("adapter", "store", "server", "kit", "name")
 _NOTED = frozenset(one.name for one in fields(Noted))
 
@@ -100,8 +100,8 @@ class Report:
 
     @property
     def census(self) -> str:
-        """Where the rows were read by which the answers are judged: "in-process" or "out-of-band"."""
-        return str(self.about.get("census", "out-of-band"))
+        """How the rows were read by which the generated calls are judged: "in-process" or "out-of-band"."""
+        return self.calls.census
 
     @property
     def deviations(self) -> dict[str, str]:
@@ -261,9 +261,7 @@ def _isolated(
     environment = plain(ask.python, paths)
     try:
         measured: list[Identity] = []
-        inside: list[bool] = []
-        notes = [_in_mode(mode, service, environment, adapter, options, measured, inside) for mode in MODES]
-        events += [{"event": "census", "source": one} for one in inside]
+        notes = [_in_mode(mode, service, environment, adapter, options, measured) for mode in MODES]
         for one in dict.fromkeys(measured):
             events.append({"event": "identity", **asdict(one)})
         return notes
@@ -278,7 +276,6 @@ def _in_mode(
     adapter: str,
     options: Options,
     measured: list[Identity],
-    inside: list[bool],
 ) -> Noted:
     try:
         store = service.fresh(Needs(DIMENSION, FIELDS))
@@ -288,7 +285,6 @@ def _in_mode(
         if store.config.get("adapter") != adapter:
             why = "the harness's configuration names another adapter than the one that is measured"
             return Noted("X6", mode, "abstained", reason=why, reproduce=options.line("X6"))
-        inside.append(bool(store.census_source))
         place = Place(store.config, settle=store.settle, admit=store.admit, environment=environment, measured=measured)
         return noted(place, mode, options)
     finally:
@@ -313,9 +309,6 @@ def collected(ask: Ask, seed: int, events: Sequence[dict[str, Any]], problem: st
     ]
     start = next((event for event in events if event["event"] == "start"), {})
     about = {name: value for name, value in start.items() if name in _ABOUT}
-    inside = [event["source"] for event in events if event["event"] == "census"]
-    if inside:
-        about["census"] = "in-process" if any(inside) else "out-of-band"
     identities = [event for event in events if event["event"] == "identity"]
     if len(identities) == 1:  # seen from outside, and asked of the process that was measured
         code = {name: str(identities[0][name]) for name in ("adapter", "distribution", "version", "digest")}
