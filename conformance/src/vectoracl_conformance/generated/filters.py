@@ -41,8 +41,9 @@ class Rows:
     """The rows of one tenant, against which filters are drawn and evaluated."""
 
     def __init__(
-        self, tenant: str, chunks: Sequence[Chunk], roles: Mapping[str, str], others: Rows | None = None
+        self, tenant: str, chunks: Sequence[Chunk], roles: Mapping[str, str], others: Rows | None = None, name: str = ""
     ) -> None:
+        self.name = name or tenant
         self.tenant = tenant
         self.chunks = tuple(chunks)
         self.roles = roles

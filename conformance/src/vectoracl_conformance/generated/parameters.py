@@ -38,6 +38,7 @@ from vectoracl_conformance.generated.scopes import (
 from vectoracl_conformance.generated.sensitivity import Judge
 from vectoracl_conformance.generated.values import BOUNDARIES, Draw
 from vectoracl_conformance.generated.world import Size, World
+from vectoracl_conformance.generated.writes import planned_writes
 
 READS = ("search", "search_many", "fetch", "count", "facets", "page", "scan")
 WRITES = ("upsert", "replace", "delete", "load")
@@ -508,9 +509,11 @@ def _undeclared(method: str, can: Capabilities) -> str:
 
 
 def plan_writes(world: World, capabilities: Capabilities, *, size: Size) -> Plan:
-    """Return writes; see `plan_reads`."""
-    del world, capabilities, size
-    return Plan((), Coverage(0, (0, 0), (0, 0), {}))
+    """Return writes that cover every pair of levels; each follows the writes that lay out the rows it is about.
+
+    The arguments and errors are those of `plan_reads`. The order of the calls matters.
+    """
+    return planned_writes(world, capabilities, size, operations())
 
 
 def plan_data(world: World, capabilities: Capabilities, *, size: Size) -> Plan:

@@ -115,9 +115,9 @@ class Ground:
         return self._pooled(draw.py.choice(kinds), rows, draw.py.randrange(POOL if len(rows.chunks) > 9 else 2))
 
     def _pooled(self, kind: str, rows: Rows, place: int) -> Predicate:
-        key = (kind, rows.tenant, place)
+        key = (kind, rows.name, place)
         if key not in self._pool:
-            self._pool[key] = self._drawn(kind, rows, Draw(self.world.seed, f"{rows.tenant}/{kind}/{place}"))
+            self._pool[key] = self._drawn(kind, rows, Draw(self.world.seed, f"{rows.name}/{kind}/{place}"))
         return self._pool[key]
 
     def _drawn(self, kind: str, rows: Rows, draw: Draw) -> Predicate:
@@ -162,6 +162,7 @@ class Draft:
     partitions: Mapping[str, Predicate]
     narrowings: tuple[Narrowing, ...]
     granted: bool = False
+    known: Mapping[str, Rows] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     cut: Callable[[float], float] = lambda _: 0.0
 
@@ -174,7 +175,7 @@ class Draft:
     @property
     def rows(self) -> Rows:
         """The rows of the asking tenant."""
-        return self.ground.rows[self.tenant]
+        return self.known[self.tenant]
 
 
 Maker = Callable[[Draft], Any] | None
@@ -236,31 +237,61 @@ def scope_constraints() -> dict[Pair, str]:
     return forbidden
 
 
-def draft(ground: Ground, draw: Draw, levels: Mapping[str, str], name: str, tenant: str = "") -> Draft:
-    """Draw the principal *name*, its rules and its narrowings for *levels*."""
+def principal_of(world: World, name: str, tenant: str) -> Principal:
+    """Return a principal of *tenant* whose id follows from *name* and the seed."""
+    who = Draw(world.seed, name)
+    mail = f"{who.word()}.{who.word()}{who.py.randrange(10**5)}@{who.word()}.example"
+    return Principal(mail, tenant, authenticated_by="oidc:https://id.example")
+
+
+def draft(
+    ground: Ground,
+    draw: Draw,
+    levels: Mapping[str, str],
+    name: str,
+    tenant: str = "",
+    order: Sequence[str] = (),
+    rows: Mapping[str, Rows] | None = None,
+    leaves: Sequence[str] = SCOPE_LEAVES,
+) -> Draft:
+    """Draw the principal *name*, its rules and its narrowings for *levels*.
+
+    Args:
+        ground: The world.
+        draw: The source of everything random.
+        levels: The levels of the scope's parameters.
+        name: A name that no other call has.
+        tenant: The tenant of the principal; without one, that of the size of the level "rows".
+        order: The partitions that a policy grants; without any, as many as the level "partitions" says.
+        rows: The rows of tenants that the world does not have, or that have others by now.
+        leaves: The kinds of leaves that may occur.
+    """
     world = ground.world
+    known = {**ground.rows, **(rows or {})}
     tenant = tenant or world.sized(int(levels["rows"]))
     policy, narrow = SCOPES[levels["scope"]]
     kind = levels["scope_leaf"]
-    who = Draw(world.seed, name)
-    mail = f"{who.word()}.{who.word()}{who.py.randrange(10**5)}@{who.word()}.example"
-    principal = Principal(mail, tenant, authenticated_by="oidc:https://id.example")
-    kinds = [one for one in declared(SCOPE_LEAVES, ground.can) if not leaf_of(one).alone and one != "Always"]
+    principal = principal_of(world, name, tenant)
+    kinds = [one for one in declared(leaves, ground.can) if not leaf_of(one).alone and one != "Always"]
     caller_kinds = [one for one in kinds if not leaf_of(one).policy]
     partitions: dict[str, Predicate] = {tenant: ALWAYS}
     if policy == "none":
         partitions = {}
     elif policy:
-        others = draw.some([one for one in world.small if one != tenant], int(levels.get("partitions", "1")) - 1)
-        order = [tenant, *others]
-        draw.py.shuffle(order)
+        partitions = {}
+        if not order:
+            others = draw.some([one for one in world.small if one != tenant], int(levels["partitions"]) - 1)
+            order = draw.some([tenant, *others], len(others) + 1)
         for place, one in enumerate(order):
             shape = policy if one == tenant or place % 4 < 3 else draw.py.choice(("leaf", "Or", "Not"))
-            mixed = kind if one == tenant or place % 2 else draw.py.choice(kinds)
-            partitions[one] = ground.filter(shape, mixed, ground.rows[one], draw, kinds)
+            mixed = kind if one == tenant or len(order) == 1 or place % 2 else draw.py.choice(kinds)
+            partitions[one] = ground.filter(shape, mixed, known[one], draw, kinds)
     narrowings: list[Narrowing] = []
+    drawn_from = known[tenant if tenant in partitions or not partitions else next(iter(partitions))]
     for shape in narrow.strip("!").split("/") if narrow else ():
         own_kind = kind if not narrowings and not leaf_of(kind).policy else draw.py.choice(caller_kinds)
         actions = ALL_ACTIONS - {"delete"} if narrow.endswith("!") else None
-        narrowings.append((ground.filter(shape, own_kind, ground.rows[tenant], draw, caller_kinds), actions))
-    return Draft(ground, draw, levels, principal, tenant, partitions, tuple(narrowings), bool(policy))
+        narrowings.append((ground.filter(shape, own_kind, drawn_from, draw, caller_kinds), actions))
+    made = Draft(ground, draw, levels, principal, tenant, partitions, tuple(narrowings), granted=bool(policy))
+    made.known = known
+    return made
