@@ -1,0 +1,395 @@
+"""C1 to C4: performs the generated calls on fresh stores of a harness, next to the reference, and notes the outcomes.
+
+Everything is planned and judged in this process. The adapter runs in its own, which holds nothing of the kit.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+from vectoracl.adapter_api.contract import Capabilities
+from vectoracl.model.records import Chunk
+from vectoracl_conformance.context.assertions import Abstain, short
+from vectoracl_conformance.generated.bench import Bench as Bench
+from vectoracl_conformance.generated.bench import groups, timed
+from vectoracl_conformance.generated.calls import Call
+from vectoracl_conformance.generated.comparison import Comparison, words_of
+from vectoracl_conformance.generated.covering import Coverage, Plan
+from vectoracl_conformance.generated.pair import Difference, Pair, writes
+from vectoracl_conformance.generated.parameters import plan_data, plan_reads, plan_writes
+from vectoracl_conformance.generated.reference import LoadError, Mode, Reference, Side
+from vectoracl_conformance.generated.sequences import Walk, drawn_changes, walk
+from vectoracl_conformance.generated.world import Size, World, build_world
+from vectoracl_conformance.harness import HarnessError, Needs, Store
+from vectoracl_conformance.isolated.interpreter import PlainEnvironment
+from vectoracl_conformance.isolated.process import Far, OtherError
+from vectoracl_conformance.verdict import MODES, Noted
+
+READS = 40
+_FULL = 0.1
+_SAMPLE = 40
+_TELLING = 16
+_LIMIT = 120.0
+Check = Literal["C1", "C2", "C3", "C4"]
+GENERATED: tuple[Check, ...] = ("C1", "C2", "C3", "C4")
+Progress = Callable[[str], None]
+
+
+class Stores(Protocol):
+    """The stores of a harness; `metrics` are those that it can make a store for."""
+
+    metrics: Sequence[Any]
+
+    def fresh(self, needs: Needs) -> Store:
+        """Make an empty store. Raises: HarnessError."""
+        ...
+
+
+@dataclass
+class CallsReport:
+    """The generated calls of a run, for the report.
+
+    Attributes:
+        seed: The seed.
+        size: "quick" or "full".
+        calls: The number of compared answers.
+        pairs: Covered pairs, and all that are possible.
+        triples: Covered triples of operation, form of the scope and argument, and all that are possible.
+        left_out: The reason for each thing that is not among them.
+        census: How the rows were read: "out-of-band", or "in-process" where the store lives in the adapter's process.
+        seconds: The time that each check took.
+    """
+
+    seed: int
+    size: Size
+    calls: int = 0
+    pairs: tuple[int, int] = (0, 0)
+    triples: tuple[int, int] = (0, 0)
+    left_out: dict[str, str] = field(default_factory=dict)
+    census: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, coverage: Coverage) -> None:
+        """Add what one plan covers."""
+        self.pairs = (self.pairs[0] + coverage.pairs[0], self.pairs[1] + coverage.pairs[1])
+        self.triples = (self.triples[0] + coverage.triples[0], self.triples[1] + coverage.triples[1])
+        self.left_out |= coverage.left_out
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the report has it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all checks of a run have in common.
+
+    Attributes:
+        stores: The harness's stores.
+        seed: The seed.
+        size: The size of the plans.
+        environment: The environment of the adapter's process.
+        source: Text that defines `dress(opened)`, for a broken adapter.
+        progress: Is told what is done.
+        line: Returns the command that repeats a check.
+    """
+
+    stores: Stores
+    seed: int
+    size: Size
+    environment: PlainEnvironment | None = None
+    source: str = ""
+    progress: Progress = lambda _: None
+    line: Callable[[str], str] = lambda id_: id_
+
+
+def _far(setting: Setting) -> Far:
+    far = Far(environment=setting.environment, limit=_LIMIT)
+    if setting.source:
+        far.ask("source", setting.source)
+    return far
+
+
+def declared(setting: Setting) -> Capabilities:
+    """Return what the adapter declares, asked in its process on a store that is then removed."""
+    with _store(setting, Needs(8, {})) as store:
+        far = _far(setting)
+        try:
+            side = Side(far, dict(store.config), {}, {})
+            side.open(provision=True)
+            return side.capabilities()
+        finally:
+            far.close()
+
+
+@contextmanager
+def _store(setting: Setting, needs: Needs) -> Iterator[Store]:
+    store = setting.stores.fresh(needs)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def loaded(
+    setting: Setting, world: World, capabilities: Capabilities, tenants: Mapping[str, Sequence[Chunk]], *, faulty: bool
+) -> Iterator[Pair]:
+    """Open a fresh store and the reference, and write *tenants* to both. Raises: LoadError."""
+    with ExitStack() as stack:
+        metric: Any = world.metric
+        store = stack.enter_context(_store(setting, Needs(world.dimension, world.fields, metric)))
+        inside = getattr(store, "census_source", "")
+        able = replace(capabilities, dimension=world.dimension, metric=metric)
+        sides = [_side(stack, setting, store, world, faulty=faulty, first=True)]
+        if not inside:  # rows that live only in the process that wrote them are not seen by another one
+            sides.append(_side(stack, setting, store, world, faulty=faulty, first=False))
+        reference = Reference(world.fields, world.rules, able)
+        stack.callback(reference.end)
+        reference.open()
+        comparison = Comparison(able, reference.wider, lambda: pair.rows())
+        pair = Pair(sides, reference, comparison)
+        stack.callback(pair.close)
+        pair.both(
+            lambda: reference.load(tenants, able.max_batch), lambda: sides[0].load(tenants, min(500, able.max_batch))
+        )
+        yield pair
+
+
+def _side(stack: ExitStack, setting: Setting, store: Store, world: World, *, faulty: bool, first: bool) -> Side:
+    far = _far(setting)
+    source = getattr(store, "census_source", "")
+    side = Side(far, dict(store.config), world.fields, world.rules, None if source else store.census, store.settle)
+    side.admit = getattr(store, "admit", side.admit)
+    stack.callback(side.end)
+    if source:
+        far.ask("source", source)
+    side.open(provision=first, faulty=faulty)
+    return side
+
+
+class Found:
+    """Collects differences: the first one of each mode."""
+
+    def __init__(self) -> None:
+        self.first: dict[Mode, Difference] = {}
+
+    def add(self, differences: Iterable[Difference]) -> None:
+        """Keep those that are the first of their mode."""
+        for one in differences:
+            self.first.setdefault(one.mode, one)
+
+    @property
+    def enough(self) -> bool:
+        """Whether both modes have one."""
+        return len(self.first) == len(MODES)
+
+
+def perform(pair: Pair, plan: Plan, found: Found) -> None:
+    """Perform a plan on both. After a difference of rows the two stores are no longer comparable, and it ends."""
+    if (difference := pair.compare_census()) is not None:
+        found.add(replace(difference, mode=mode) for mode in MODES)
+        return
+    _calibrate(pair, plan)
+    if any(writes(one.call) for one in plan.calls):
+        for group in groups(plan):
+            differences = pair.perform(group)
+            found.add(differences)
+            if any(one.call is None or writes(one.call) for one in differences) or found.enough:
+                return
+        return
+    for mode in MODES:
+        calls = [timed(one) for one in plan.calls if one.mode == mode]
+        for start in range(0, len(calls), READS):
+            found.add(pair.perform(calls[start : start + READS]))
+            if mode in found.first:
+                break
+
+
+def _calibrate(pair: Pair, plan: Plan) -> None:
+    """Find out whether the store ranks words as the reference does."""
+    calls = [
+        one.call for one in plan.calls if one.call.method == "search" and words_of(one.call.arguments.get("query"))
+    ]
+    calls = random.Random(len(calls)).sample(calls, min(len(calls), _SAMPLE))  # noqa: S311 - a repeatable sample
+    right, got = pair.both(lambda: pair.reference.calls("sync", calls), lambda: pair.store.calls("sync", calls))
+    pair.comparison.calibrate(list(zip(calls, right, got, strict=True)))
+
+
+def unscoped_differs(pair: Pair, calls: Sequence[Call]) -> tuple[int, int]:
+    """Return in how many of a sample of *calls* an answer without any scope would have been another, and its size."""
+    known = [call for call in calls if not writes(call) and call.principal.id in pair.reference.rules]
+    sample = random.Random(len(known)).sample(known, min(_SAMPLE, len(known)))  # noqa: S311 - likewise
+    right = pair.reference.calls("sync", sample)
+    bare = [pair.reference.unscoped(call) for call in sample]
+    differing = 0
+    for call, one, other in zip(sample, right, bare, strict=True):
+        differing += pair.comparison.problem(call, one, other) is not None
+    return differing, len(sample)
+
+
+def leaked(world: World, said: Iterable[str]) -> str:
+    """Return the first text, id or value of the world that a process of the adapter printed or logged; "" if none."""
+    printed = "\n".join(said)
+    if not printed.strip():
+        return ""
+    for chunks in world.tenants.values():
+        for chunk in chunks:
+            for kind, one in _telling(chunk):
+                if len(one) >= _TELLING and one in printed:
+                    return f"{kind} ({one[:40]!r})"
+    return ""
+
+
+def _telling(chunk: Chunk) -> Iterator[tuple[str, str]]:
+    text = chunk.text
+    for start in (0, len(text) // 2, max(0, len(text) - 40)):
+        yield "a text", text[start : start + 40]
+    yield "a chunk's id", chunk.id
+    yield "a document's id", chunk.document
+    for value in chunk.metadata.values():
+        if isinstance(value, str):
+            yield "a value of metadata", value
+
+
+def perform_walk(pair: Pair, world: World, plan: Plan, found: Found, length: int) -> None:
+    """Perform a walk of the calls of *plan* and of writes; its first difference ends it."""
+    if (difference := pair.compare_census()) is not None:
+        found.add(replace(difference, mode=mode) for mode in MODES)
+        return
+    _calibrate(pair, plan)
+    reads = [timed(one)[1] for one in plan.calls]
+    steps = walk(world.seed, reads, drawn_changes(world, reads, 4 * length), world.rules, length)
+    difference = Walk(pair).perform(steps)
+    found.add(() if difference is None else (difference,))
+
+
+PLANS: Mapping[Check, Callable[..., Plan]] = {"C1": plan_reads, "C2": plan_writes, "C3": plan_reads, "C4": plan_data}
+STEPS: Mapping[Size, int] = {"quick": 40, "full": 200}
+
+
+def run_generated(
+    setting: Setting, wanted: frozenset[str] = frozenset(), known: Mapping[str, str] | None = None
+) -> tuple[list[Noted], CallsReport]:
+    """Perform C1 to C4, or those that are *wanted*.
+
+    Args:
+        setting: The harness's stores, the seed, and where the adapter runs.
+        wanted: The ids of the checks; empty: all.
+        known: Reasons of declared deviations by id.
+
+    Returns:
+        An outcome for each check and mode, and the report's data.
+    """
+    report = CallsReport(setting.seed, setting.size)
+    chosen = [id_ for id_ in GENERATED if not wanted or id_ in wanted]
+    notes: list[Noted] = []
+    try:
+        capabilities = declared(setting)
+    except (Abstain, HarnessError, OtherError) as error:
+        return [note for id_ in chosen for note in _all(id_, "abstained", str(error), setting)], report
+    for id_ in chosen:
+        started = time.perf_counter()
+        made = _one(id_, setting, capabilities, report)
+        report.seconds[id_] = round(time.perf_counter() - started, 2)
+        for note in made:
+            note.seconds = report.seconds[id_] / len(made)
+            if note.outcome == "failed" and known and id_ in known:
+                note.outcome, note.reason = "known deviation", f"{known[id_]}: {note.reason}"
+        notes += made
+    return notes, report
+
+
+def _all(id_: str, outcome: Any, reason: str, setting: Setting, **more: Any) -> list[Noted]:
+    return [Noted(id_, mode, outcome, reason=reason, reproduce=setting.line(id_), **more) for mode in MODES]
+
+
+def _one(id_: Check, setting: Setting, capabilities: Capabilities, report: CallsReport) -> list[Noted]:
+    """Perform one check in both modes."""
+    try:
+        size: Size = "quick" if id_ == "C3" else setting.size
+        world = build_world(
+            setting.seed + GENERATED.index(id_), capabilities, size=size, metrics=setting.stores.metrics
+        )
+        metric: Any = world.metric
+        plan = PLANS[id_](world, replace(capabilities, dimension=world.dimension, metric=metric), size=size)
+        if id_ == "C3":
+            plan = replace(plan, coverage=Coverage(0, (0, 0), (0, 0), {}))
+        setting.progress(f"{id_}: {len(plan.calls)} calls")
+        report.add(plan.coverage)
+        with loaded(setting, world, capabilities, world.tenants, faulty=id_ == "C3") as pair:
+            report.census = "in-process" if pair.store.read_census is None else "out-of-band"
+            found = Found()
+            if id_ == "C3":
+                perform_walk(pair, world, plan, found, STEPS[setting.size])
+            else:
+                perform(pair, plan, found)
+            report.calls += sum(one.calls for one in pair.counts.values())
+            differing = unscoped_differs(pair, [one.call for one in plan.calls]) if id_ == "C1" else (1, 1)
+            shown = leaked(world, [side.far.said() for side in pair.sides])
+            return [_noted(id_, mode, setting, pair, plan, found, differing, shown) for mode in MODES]
+    except LoadError as error:
+        back, why = f"{error}", "what is permitted has to work"
+        attacked = f"a legitimate {error.call.method}"
+        return _all(
+            id_, "failed", f"{attacked}: {back}; {why}", setting, attacked=attacked, back=back, why=why, attacks=1
+        )
+    except (Abstain, HarnessError) as error:
+        return _all(id_, "abstained", f"the kit's own control failed: {error}", setting)
+
+
+def _noted(
+    id_: str,
+    mode: Mode,
+    setting: Setting,
+    pair: Pair,
+    plan: Plan,
+    found: Found,
+    differing: tuple[int, int],
+    shown: str,
+) -> Noted:
+    counts = pair.counts[mode]
+    note = Noted(id_, mode, "passed", reproduce=setting.line(id_), controls=counts.full, attacks=counts.calls)
+    difference = found.first.get(mode)
+    if difference is not None:
+        failed(note, difference)
+    elif shown:
+        note.outcome, note.attacked, note.back = "failed", "the output of the adapter's process", f"it shows {shown}"
+        note.why = "what is stored must not be printed or logged"
+    elif found.first:
+        note.outcome, note.reason = "not run", "the other mode failed, and the stores are no longer comparable"
+    elif setting.size == "full" and not _complete(plan.coverage):
+        note.outcome, note.reason = (
+            "not run",
+            f"not measured: {plan.coverage.pairs} pairs, {plan.coverage.triples} triples",
+        )
+    elif counts.full < _FULL * counts.calls or 4 * differing[0] < differing[1]:
+        note.outcome = "abstained"
+        note.reason = f"{counts.full} of {counts.calls} answers show something; a scope matters in {differing}"
+    note.reason = note.reason or (f"{note.attacked}: {note.back}; {note.why}" if note.why else "")
+    return note
+
+
+def failed(note: Noted, difference: Difference) -> None:
+    """Note a difference."""
+    call = difference.call
+    note.outcome = "failed"
+    note.attacked = "the rows that were written first" if call is None else described(call)
+    note.back = difference.problem
+    note.why = f"the reference answers {difference.right}" if difference.right else "the reference holds other rows"
+
+
+def described(call: Call) -> str:
+    """Return a call in one line."""
+    arguments = ", ".join(f"{name}={short(value, 60)}" for name, value in call.arguments.items())
+    narrowed = f", {len(call.narrowings)} times narrowed" if call.narrowings else ""
+    return f"{call.method}({arguments}) as {call.principal.id!r} of {call.principal.tenant!r}{narrowed}"
+
+
+def _complete(coverage: Coverage) -> bool:
+    return coverage.pairs[0] == coverage.pairs[1] and coverage.triples[0] == coverage.triples[1]
