@@ -82,6 +82,41 @@ FAULTS = {
     "the order of hits": "    def search(self, operation):\n"
     "        found = yield from self._inner.search(operation)\n"
     "        return found._replace(hits=found.hits[::-1])",
+    "the call after a lost connection": """
+    lost = False
+
+    def count(self, operation):
+        scope = ALWAYS if self.lost else operation.scope
+        self.lost = False
+        try:
+            return (yield from self._inner.count(replace(operation, scope=scope)))
+        except Exception:
+            self.lost = True
+            raise
+""",
+    "calls in flight": """
+    flying = 0
+
+    def search(self, operation):
+        import threading, time
+        self.flying += 1
+        time.sleep(0.002)
+        try:
+            found = yield from self._inner.search(operation)
+        finally:
+            alone = self.flying < 12
+            self.flying -= 1
+        return found if alone else found._replace(hits=found.hits[1:])
+""",
+    "half of a write": """
+    def upsert(self, operation):
+        try:
+            return (yield from self._inner.upsert(operation))
+        except Exception:
+            if len(operation.records) > 1:
+                yield from self._inner.upsert(replace(operation, records=operation.records[:1]))
+            raise
+""",
     "an end": "    def fetch(self, operation):\n        import os\n        os._exit(1)",
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,9 +14,10 @@ from vectoracl_conformance.generated.calls import After, Call
 from vectoracl_conformance.generated.comparison import Comparison, Outcome, shown
 from vectoracl_conformance.generated.content import Census
 from vectoracl_conformance.generated.covering import Plan, Planned
-from vectoracl_conformance.generated.pair import Difference, runs, writes
+from vectoracl_conformance.generated.pair import Difference, Pair, runs, writes
 from vectoracl_conformance.generated.parameters import plan_data, plan_reads, plan_writes
 from vectoracl_conformance.generated.reference import MEMORY_CENSUS, LoadError, Mode, Reference, Side
+from vectoracl_conformance.generated.sequences import Walk, drawn_changes, walk
 from vectoracl_conformance.generated.world import Size, World, build_world
 from vectoracl_conformance.isolated.process import Far
 
@@ -94,6 +94,10 @@ class Bench:
         self._comparison = Comparison(self.capabilities, self._reference.wider, lambda: self._start.rows, words=True)
         self._reads = self._expected_reads(plans[0], random.Random(seed))  # noqa: S311 - a repeatable order
         self._scenes = [self._expected_scene(plan) for plan in plans[1:] if plan.calls]
+        reads = [timed(one)[1] for one in plans[0].calls]
+        telling = [timed(one)[1] for one in plans[0].calls if one.sensitive] or reads
+        changes = drawn_changes(self.world, reads)
+        self._steps = walk(seed, telling, changes, self.world.rules, whole=False)
         self._far: Far | None = None
         self._rows = self._start
 
@@ -109,7 +113,7 @@ class Bench:
 
     def _expected_scene(self, plan: Plan) -> list[Expected]:
         expected = []
-        with _branch(self._reference):
+        with self._reference.branch():
             census = self._start
             for group in groups(plan):
                 outcomes = _perform(self._reference, group)
@@ -132,17 +136,28 @@ class Bench:
         side = self._loaded()
         try:
             for scene in self._reaching(operation):
-                with _branch(side, source):
+                with side.branch(source):
                     found = self._first(side, scene)
                 if found is not None:
                     return found
+            return self._walk(side, source)
         except (Abstain, LoadError) as error:
             self._drop()
             return Difference("sync", None, f"the process did not answer as agreed: {error}")
         except Exception as error:  # noqa: BLE001 - the adapter could not even be opened, or broke the driver
             self._drop()
             return Difference("sync", None, f"{type(error).__name__}: {error}")
-        return None
+
+    def _walk(self, side: Side, source: str) -> Difference | None:
+        """Walk through calls with failures, cancellations and others in flight."""
+        with self._reference.branch(), side.branch(source, faulty=True):
+            comparison = Comparison(self.capabilities, self._reference.wider, lambda: pair.rows(), words=True)
+            pair = Pair([side], self._reference, comparison)
+            pair.begin(self._start, self._rows)
+            try:
+                return Walk(pair).perform(self._steps)
+            finally:
+                pair.close()
 
     def _reaching(self, operation: str) -> list[Sequence[Expected]]:
         """Return the scenes with calls that may reach *operation*, the most likely ones first."""
@@ -157,6 +172,7 @@ class Bench:
 
     def _first(self, side: Side, scene: Sequence[Expected]) -> Difference | None:
         right, got = self._start, self._rows
+        self._comparison.follow = lambda call: side.calls("sync", [call])[0]
         before: list[tuple[Mode, Any]] = []
         for one in scene:
             for (mode, call), expected, outcome in zip(one.group, one.outcomes, _perform(side, one.group), strict=True):
@@ -195,22 +211,6 @@ class Bench:
         """End the processes."""
         self._drop()
         self._reference.end()
-
-
-@contextmanager
-def _branch(side: Side, source: str = "") -> Iterator[None]:
-    """Let *side* have fresh clients in a copy of its process, which ends afterwards.
-
-    After an error of the process it is not known who would answer next, so the process has to be dropped.
-    """
-    clients, installed = dict(side.clients), dict(side.installed)
-    side.far.ask("branch")
-    if source:
-        side.far.ask("source", source)
-    side.open()
-    yield
-    side.clients, side.installed = clients, installed
-    side.far.ask("end")
 
 
 def _perform(side: Side, group: Sequence[tuple[Mode, Call]]) -> list[Outcome]:

@@ -60,6 +60,7 @@ class Comparison:
     """Judges the answers of one store by those of the reference.
 
     Attributes:
+        follow: Makes a call on the store, to see what a cursor leads to.
         ranked_alike: The kinds of queries by words that this store scores as the reference does; found by `calibrate`.
     """
 
@@ -70,6 +71,7 @@ class Comparison:
         self.precision = Precision.of(capabilities)
         self.ranked_alike: set[Words] = {"lexical", "hybrid"} if words else set()
         self.hits = [0, 0]
+        self.follow: Callable[[Call], Outcome] | None = None
         self._wider = wider
         self._rows = rows
 
@@ -101,11 +103,17 @@ class Comparison:
             case Result():
                 return self._result(call, right, got)
             case Page():
-                return self._listed(right.hits, got.hits, include) or _end(right, got)
+                return self._listed(right.hits, got.hits, include) or self._end(call, right, got)
             case Written():
                 return self._written(call, right, got)
             case list() if (right and isinstance(right[0], Hit)) or (got and isinstance(got[0], Hit)):
                 return self._listed(right, got, include)
+            case list() if right and isinstance(right[0], Facet):
+                return (
+                    None
+                    if list(map(_typed, right)) == list(map(_typed, got))
+                    else f"{_short(got)}, not {_short(right)}"
+                )
         return structure_problem(right, got)
 
     def _several(self, call: Call, right: list[Result], got: Any) -> str | None:
@@ -135,6 +143,18 @@ class Comparison:
             if other.score != one.score:
                 return f"the score of {named(other)} is {other.score}, not {one.score}"
         return None
+
+    def _end(self, call: Call, right: Page, got: Page) -> str | None:
+        """Judge a cursor. A store may not know that its page was the last one; then an empty one follows."""
+        if got.after is None:
+            return None if right.after is None else "a page that others follow has no cursor"
+        if right.after is not None:
+            return None
+        if self.follow is not None:
+            kind, last = self.follow(replace(call, arguments={**call.arguments, "after": got.after}))
+            if kind == "ok" and isinstance(last, Page) and not last.hits and last.after is None:
+                return None
+        return "the last page has a cursor"
 
     def _hit(self, right: Hit, got: Hit, include: frozenset[str]) -> str | None:
         if (got.tenant, got.document, got.id, got.position) != (right.tenant, right.document, right.id, right.position):
@@ -192,6 +212,11 @@ class Comparison:
         return None if not got.complete else _number(call, wide, got)
 
 
+def _typed(facet: Any) -> tuple[Any, ...]:
+    """Return a facet with the types of its parts: a whole number is an int, and True is not 1."""
+    return tuple((type(part), part) for part in facet) if isinstance(facet, tuple) else (type(facet), facet)
+
+
 def words_of(query: object) -> Words | None:
     """Return the kind of a query by words; None for one by vector."""
     return "lexical" if isinstance(query, Lexical) else "hybrid" if isinstance(query, Hybrid) else None
@@ -213,14 +238,6 @@ def _flags(right: Result, got: Result) -> str | None:
         return f"complete is {got.complete!r}, and the shortfall {got.shortfall!r:.80}"
     if bool(right.decision_id) != bool(got.decision_id):
         return f"the decision's id is {got.decision_id!r}"
-    return None
-
-
-def _end(right: Page, got: Page) -> str | None:
-    if (right.after is None) != (got.after is None):
-        return (
-            "the page is the last one, and has a cursor" if right.after is None else "there are more pages: no cursor"
-        )
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -71,7 +70,7 @@ def key(one: Hit | Record) -> Key:
 
 
 def same(right: object, got: object) -> bool:
-    """Return whether two values are equal with their types: 1, 1.0 and True are three values."""
+    """Return whether two values are equal. A store may keep every number as a double, but True is not a number."""
     if isinstance(right, Mapping):
         alike = isinstance(got, Mapping) and right.keys() == got.keys()
         return alike and all(same(right[name], got[name]) for name in right)  # type: ignore[index]
@@ -79,9 +78,13 @@ def same(right: object, got: object) -> bool:
         return isinstance(got, list | tuple) and len(right) == len(got) and all(map(same, right, got))
     if isinstance(right, datetime):
         return isinstance(got, datetime) and got.tzinfo is not None and right == got
-    if isinstance(right, float) and isinstance(got, float):
-        return right == got or (math.isnan(right) and math.isnan(got))
+    if _number(right) and _number(got):
+        return bool(right == got)
     return type(right) is type(got) and right == got
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def tag_problem(right: Tag, got: object) -> str | None:

@@ -88,6 +88,13 @@ class Pair:
         """The process that writes."""
         return self.sides[0]
 
+    def __post_init__(self) -> None:
+        self.comparison.follow = lambda call: self.store.calls("sync", [call])[0]
+
+    def begin(self, right: Census, got: Census) -> None:
+        """Start from rows that were read before."""
+        self._censuses = right, got
+
     def close(self) -> None:
         """Release the threads."""
         self._pool.shutdown()
@@ -207,14 +214,8 @@ class Pair:
 
         The reference then does not perform it either. It is asked only in order to know of another reason to fail.
         """
-        far, clients, installed = self.reference.far, dict(self.reference.clients), dict(self.reference.installed)
-        far.ask("branch")
-        try:
-            self.reference.open()
+        with self.reference.branch():
             right = self.reference.calls(mode, [call])[0]
-        finally:
-            far.ask("end")
-            self.reference.clients, self.reference.installed = clients, installed
         return got if right[0] == "ok" and len(list(call.arguments["chunks"])) > 1 else right
 
 

@@ -26,6 +26,7 @@ from vectoracl_conformance.generated.reference import LoadError, Mode, Reference
 from vectoracl_conformance.generated.sequences import Walk, drawn_changes, walk
 from vectoracl_conformance.generated.world import Size, World, build_world
 from vectoracl_conformance.harness import HarnessError, Needs, Store
+from vectoracl_conformance.isolated.identity import Identity, identify
 from vectoracl_conformance.isolated.interpreter import PlainEnvironment
 from vectoracl_conformance.isolated.process import Far, OtherError
 from vectoracl_conformance.verdict import MODES, Noted
@@ -43,7 +44,10 @@ Progress = Callable[[str], None]
 class Stores(Protocol):
     """The stores of a harness; `metrics` are those that it can make a store for."""
 
-    metrics: Sequence[Any]
+    @property
+    def metrics(self) -> Sequence[Any]:
+        """The metrics."""
+        ...
 
     def fresh(self, needs: Needs) -> Store:
         """Make an empty store. Raises: HarnessError."""
@@ -63,6 +67,8 @@ class CallsReport:
         left_out: The reason for each thing that is not among them.
         census: How the rows were read: "out-of-band", or "in-process" where the store lives in the adapter's process.
         seconds: The time that each check took.
+        dimension: The dimension of the vectors of the first check.
+        metric: Its metric.
     """
 
     seed: int
@@ -73,6 +79,8 @@ class CallsReport:
     left_out: dict[str, str] = field(default_factory=dict)
     census: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
+    dimension: int = 0
+    metric: str = ""
 
     def add(self, coverage: Coverage) -> None:
         """Add what one plan covers."""
@@ -97,6 +105,7 @@ class Setting:
         source: Text that defines `dress(opened)`, for a broken adapter.
         progress: Is told what is done.
         line: Returns the command that repeats a check.
+        measured: Takes the code that the adapter's processes ran.
     """
 
     stores: Stores
@@ -106,6 +115,7 @@ class Setting:
     source: str = ""
     progress: Progress = lambda _: None
     line: Callable[[str], str] = lambda id_: id_
+    measured: list[Identity] = field(default_factory=list)
 
 
 def _far(setting: Setting) -> Far:
@@ -257,20 +267,20 @@ def _telling(chunk: Chunk) -> Iterator[tuple[str, str]]:
             yield "a value of metadata", value
 
 
-def perform_walk(pair: Pair, world: World, plan: Plan, found: Found, length: int) -> None:
+def perform_walk(pair: Pair, world: World, plan: Plan, found: Found, *, whole: bool) -> None:
     """Perform a walk of the calls of *plan* and of writes; its first difference ends it."""
     if (difference := pair.compare_census()) is not None:
         found.add(replace(difference, mode=mode) for mode in MODES)
         return
     _calibrate(pair, plan)
     reads = [timed(one)[1] for one in plan.calls]
-    steps = walk(world.seed, reads, drawn_changes(world, reads, 4 * length), world.rules, length)
+    telling = [timed(one)[1] for one in plan.calls if one.sensitive] or reads
+    steps = walk(world.seed, telling, drawn_changes(world, reads), world.rules, whole=whole)
     difference = Walk(pair).perform(steps)
     found.add(() if difference is None else (difference,))
 
 
 PLANS: Mapping[Check, Callable[..., Plan]] = {"C1": plan_reads, "C2": plan_writes, "C3": plan_reads, "C4": plan_data}
-STEPS: Mapping[Size, int] = {"quick": 40, "full": 200}
 
 
 def run_generated(
@@ -323,14 +333,16 @@ def _one(id_: Check, setting: Setting, capabilities: Capabilities, report: Calls
         setting.progress(f"{id_}: {len(plan.calls)} calls")
         report.add(plan.coverage)
         with loaded(setting, world, capabilities, world.tenants, faulty=id_ == "C3") as pair:
+            report.dimension, report.metric = report.dimension or world.dimension, report.metric or world.metric
             report.census = "in-process" if pair.store.read_census is None else "out-of-band"
             found = Found()
             if id_ == "C3":
-                perform_walk(pair, world, plan, found, STEPS[setting.size])
+                perform_walk(pair, world, plan, found, whole=setting.size == "full")
             else:
                 perform(pair, plan, found)
             report.calls += sum(one.calls for one in pair.counts.values())
             differing = unscoped_differs(pair, [one.call for one in plan.calls]) if id_ == "C1" else (1, 1)
+            _identify(setting, pair)
             shown = leaked(world, [side.far.said() for side in pair.sides])
             return [_noted(id_, mode, setting, pair, plan, found, differing, shown) for mode in MODES]
     except LoadError as error:
@@ -341,6 +353,13 @@ def _one(id_: Check, setting: Setting, capabilities: Capabilities, report: Calls
         )
     except (Abstain, HarnessError) as error:
         return _all(id_, "abstained", f"the kit's own control failed: {error}", setting)
+
+
+def _identify(setting: Setting, pair: Pair) -> None:
+    """Note which code the processes run."""
+    for side in pair.sides:
+        if side.far.environment.site is not None:
+            setting.measured.append(identify(side.far, str(side.settings["adapter"])))
 
 
 def _noted(

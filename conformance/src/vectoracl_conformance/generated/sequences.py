@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from vectoracl.model.records import Chunk
 from vectoracl_conformance.generated.calls import Call, Cut, Fault, Rules, Together
 from vectoracl_conformance.generated.comparison import Outcome, error_of, shown
 from vectoracl_conformance.generated.pair import Difference, Pair, writes
-from vectoracl_conformance.generated.reference import Mode, writer
+from vectoracl_conformance.generated.reference import Mode, Side, late, writer
 from vectoracl_conformance.generated.world import World
 from vectoracl_conformance.verdict import MODES
 
@@ -26,20 +26,22 @@ ACTIONS = {"page": "scan", "facets": "scan", "search_many": "search", "load": "u
 """The actions of the methods that have another name."""
 _WIDTHS = (2, 3, 8, 19, 20, 21, 33, 64)
 _FAULTS: tuple[dict[int, Any], ...] = (
-    {1: "before"},
-    {1: "after"},
     {1: "unknown"},
+    {1: "after"},
+    {1: "before"},
     {2: "before"},
     {2: "after"},
     {2: "unknown"},
     {1: "before", 2: "before", 3: "before"},
 )
 _CUTS = (0.0005, 0.002, 0.01, 0.05)
+_WITHOUT_LIMIT = frozenset({"scan", "load"})
+"""The methods that have no time limit as a whole."""
 _LATE = 0.25
 """How long a write may go on in the store after its caller has stopped waiting, in seconds."""
 
 
-def drawn_changes(world: World, reads: Sequence[Call], count: int) -> list[Call]:
+def drawn_changes(world: World, reads: Sequence[Call], count: int = 200) -> list[Call]:
     """Return writes by the principals of *reads*, with their scopes, and by principals that may write everything."""
     rng = random.Random(world.seed)  # noqa: S311 - repeatable
     full = [name for name, chunks in world.tenants.items() if chunks]
@@ -91,45 +93,43 @@ class Drawn:
     detail: Any = None
 
 
-def walk(
-    seed: int,
-    reads: Sequence[Call],
-    changes: Sequence[Call],
-    rules: Rules,
-    length: int,
-    widths: Sequence[int] = _WIDTHS,
-) -> Iterator[Drawn]:
-    """Yield the steps of one walk.
+def walk(seed: int, reads: Sequence[Call], changes: Sequence[Call], rules: Rules, *, whole: bool) -> list[Drawn]:
+    """Return the steps of one walk.
+
+    Every method meets every kind of failure and cancellation, and is then called by another principal. The order is
+    drawn.
 
     Args:
         seed: The seed.
         reads: Reads to choose from.
         changes: Writes to choose from.
         rules: The policy's table.
-        length: The number of steps.
-        widths: The numbers of calls in flight.
+        whole: Whether also the second and third request of a call fail, and every time and number of calls is taken.
     """
     rng = random.Random(seed)  # noqa: S311 - a repeatable order
-    kinds = ["read"] * 4 + ["write"] * 4 + ["fault"] * 4 + ["cut"] * 2 + ["together"] * 2 + ["rules"] * 2
-    for _ in range(length):
-        mode, kind = rng.choice(MODES), rng.choice(kinds)
-        write = rng.random() < 0.5 and bool(changes)
-        one = rng.choice(changes if (write or kind == "write") and changes else reads)
-        match kind:
-            case "read":
-                yield Drawn("calls", mode, tuple(rng.choices(reads, k=4)))
-            case "write":
-                yield Drawn("calls", mode, (one, rng.choice(reads)))
-            case "fault":
-                yield Drawn("fault", mode, (one, *rng.choices(reads, k=2)), rng.choice(_FAULTS))
-            case "cut":
-                yield Drawn("cut", mode, (one, *rng.choices(reads, k=2)), rng.choice(_CUTS))
-            case "together":
-                width = rng.choice(widths)
-                some = rng.sample(changes, min(len(changes), rng.choice((0, 1, 4))))
-                yield Drawn("together", mode, (*some, *rng.choices(reads, k=width)), width)
-            case "rules":
-                yield Drawn("rules", mode, tuple(rng.choices(reads, k=3)), _changed(rng, one, rules))
+    by_method: dict[str, list[Call]] = {}
+    for call in (*reads, *changes):
+        by_method.setdefault(call.method, []).append(call)
+    steps: list[Drawn] = []
+
+    def add(kind: str, detail: Any, *calls: Call) -> None:
+        steps.append(Drawn(kind, rng.choice(MODES), calls, detail))
+
+    for own in by_method.values():
+        for fault in _FAULTS if whole else _FAULTS[:3]:
+            add("fault", fault, rng.choice(own), rng.choice(own), rng.choice(own), rng.choice(reads))
+        for after in _CUTS if whole else rng.sample(_CUTS, 1):
+            if own[0].method not in _WITHOUT_LIMIT:
+                add("cut", after, rng.choice(own), rng.choice(own), rng.choice(reads))
+        add("rules", _changed(rng, one := rng.choice(own), rules), one, *rng.choices(reads, k=2))
+        for _ in range(4 if writes(own[0]) else 1):
+            add("calls", None, *rng.choices(own, k=2), *rng.choices(reads, k=2))
+    for width in _WIDTHS if whole else (3, 12, 21, 64):
+        for number in (0, 4):
+            some = rng.sample(changes, min(len(changes), number))
+            add("together", width, *some, *rng.choices(reads, k=width))
+    rng.shuffle(steps)
+    return steps
 
 
 def _changed(rng: random.Random, call: Call, rules: Rules) -> Rules:
@@ -163,7 +163,7 @@ class Walk:
             "rules": self._rules,
         }
 
-    def perform(self, steps: Iterator[Drawn]) -> Difference | None:
+    def perform(self, steps: Iterable[Drawn]) -> Difference | None:
         """Perform steps until one differs. Returns: the difference, or None."""
         for step in steps:
             found = self._steps[step.kind](step)
@@ -232,16 +232,33 @@ class Walk:
         certain = got[0] == "error" and got[1][3].get("sent") == "no"
         if pair.is_unchanged():
             return []
+        before = self._view(pair.reference, call)
         pair.reference.calls(mode, [call])
         difference = pair.compare_census(mode, call)
         if difference is None:
             problem = f"it was performed, and reports that it was not: {shown(got)}"
             return [pair.difference(mode, call, problem)] if certain else []
-        if _whole(pair, call):
+        if _whole(pair, call) and not self._seen_whole(call, before):
             problem = f"after {shown(got)}, the rows are neither the old ones nor the new ones: {difference.problem}"
             return [replace(difference, problem=problem)]
-        (again,) = pair.store.calls(mode, [call])  # it may have written a part, and a program writes again
-        return [] if again[0] == "error" else _some(pair.compare_census(mode, call))
+        # What readers see is right. The rows that a broken-off write left are replaced when a program writes again.
+        (again,) = pair.store.calls(mode, [call])
+        if again[0] == "error":
+            return [pair.difference(mode, call, f"after a failed write it cannot be made again: {shown(again)}")]
+        pair.reference.calls(mode, [call])
+        return _some(pair.compare_census(mode, call))
+
+    def _view(self, side: Side, call: Call) -> Outcome:
+        """Return the rows that a reader of the tenant sees."""
+        include = {"include": {"text", "metadata", "vector"}}
+        return side.calls("sync", [Call(writer(call.principal.tenant), "scan", include)])[0]
+
+    def _seen_whole(self, call: Call, before: Outcome) -> bool:
+        """Return whether readers of the store see the rows before the write, or those after it."""
+        pair = self.pair
+        got, after = self._view(pair.store, call), self._view(pair.reference, call)
+        scan = Call(writer(call.principal.tenant), "scan")
+        return any(pair.comparison.problem(scan, right, got) is None for right in (before, after))
 
     def _together(self, step: Drawn) -> list[Difference]:
         pair = self.pair
@@ -250,7 +267,7 @@ class Walk:
         pair.history.append((step.mode, Together(tuple(calls), step.detail)))
         got = pair.store.together(step.mode, calls, step.detail)
         for place, (call, one) in enumerate(zip(calls, got, strict=True)):
-            if _conflicted(one):
+            if _conflicted(one) or late(one, call):
                 got[place] = pair.store.calls(step.mode, [call])[0]
         done, seen = got[: len(changes)], got[len(changes) :]
         found = pair.judge(step.mode, reads, pair.reference.calls(step.mode, reads), seen)
