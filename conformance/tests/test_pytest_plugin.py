@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from vectoracl_conformance.pytest_plugin import subscribe
+from vectoracl_conformance.running.clean_python import command
 from vectoracl_conformance.running.window import RunnerProcess
 from vectoracl_conformance.verdict import MODES, REQUIRED
 
@@ -285,6 +286,29 @@ def test_the_path_and_the_current_folder_do_not_reach_the_runner(tmp_path, monke
     assert not (tmp_path / "loaded").exists()
     subprocess.run([sys.executable, "-c", "import vectoracl_conformance"], check=True)
     assert (tmp_path / "loaded").exists()  # it is a trap for whoever is not careful
+
+
+@pytest.mark.parametrize("program", [["-m", "vectoracl_conformance.cli"], ["-m", "vectoracl", "conformance"]])
+def test_the_command_leaves_a_changed_interpreter_before_it_measures(tmp_path, program):
+    log = tmp_path / "loaded"
+    changes = (
+        f"import sys\nopen({str(log)!r}, 'a').write(' '.join(sys.orig_argv[1:]) + '\\n')\n"
+        "import vectoracl_conformance.verdict as verdict\nverdict.EXIT = dict.fromkeys(verdict.EXIT, 0)\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(changes)
+    (tmp_path / "cheating_harnesses.py").write_text((HERE / "cheating_harnesses.py").read_text())
+    command = [sys.executable, *program, "cheating_harnesses:NoServer", "--json", str(tmp_path / "r.json")]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert "There is no server here" in run.stdout
+    assert json.loads((tmp_path / "r.json").read_text())["verdict"] == "not measured"
+    assert len(log.read_text().splitlines()) == 1  # the process that was left
+
+
+def test_the_runner_reads_no_pth_file_of_a_distribution():
+    assert "-S" in command("vectoracl_conformance.running.window")
+    assert "-S" not in command("vectoracl_conformance.running.worker", site=True)
 
 
 def test_a_run_that_is_given_up_leaves_no_process():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -15,6 +15,7 @@ from rich.console import Console
 from vectoracl._util.private_files import try_output
 from vectoracl_conformance.context.corpus import DECOYS
 from vectoracl_conformance.reporting.report import begin, print_table, write_html, write_json, write_junit
+from vectoracl_conformance.running.clean_python import become, is_clean
 from vectoracl_conformance.running.runner import TIMEOUT, Ask, run
 from vectoracl_conformance.running.soak import soak
 from vectoracl_conformance.verdict import EXCUSABLE, REQUIRED
@@ -140,6 +141,7 @@ def conformance(
         timing=timing,
         python=python,
         quick=quick,
+        path=_PATH,
     )
     if quick and (chosen or hours or mutants or matrix or mutant or timing):
         _refuse(aside, "--quick runs one fixed part of the kit. Leave it out to use the other options.")
@@ -203,12 +205,30 @@ app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
 )
 app.command("conformance")(conformance)
+_PATH: list[str] = []
+"""Where the harness is imported from, in the adapter's processes, besides what is installed."""
 
 
-def main() -> None:
-    """Run the command without `vectoracl`."""
-    app()
+def start(words: Sequence[str]) -> None:
+    """Run the command with *words* as its arguments, in this process or, if this is a program of ours, instead of it.
+
+    The verdict, the report and the exit code come from an interpreter that neither the environment's variables nor the
+    files of an installed distribution have changed.
+    """
+    program = sys.argv[1:] in ([*words], ["conformance", *words])
+    if program and not is_clean():
+        become(__name__, [str(Path(one).resolve()) for one in sys.path], words=words)
+    app([*words], prog_name="vectoracl conformance")
+
+
+def main(path: Sequence[str] = ()) -> None:
+    """Run the command without `vectoracl`; *path* are folders from which the harness can be imported."""
+    _PATH.extend(path)
+    start(sys.argv[1:])
 
 
 if __name__ == "__main__":
-    main()
+    # A module that is run has another name, under which it could not be imported again.
+    from vectoracl_conformance.cli import main as run_command
+
+    run_command()

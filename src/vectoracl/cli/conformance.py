@@ -15,11 +15,11 @@ def conformance(context: typer.Context) -> None:
     [b]conformance --help[/b] lists its options.
     """
     try:
-        from vectoracl_conformance.cli import app
+        from vectoracl_conformance.cli import start
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("vectoracl_conformance"):
             raise
         raise ConfigError(
             f"The conformance kit is not installed. To install it: {install_hints.cure('vectoracl-conformance')}"
         ) from None
-    app(context.args, prog_name="vectoracl conformance")
+    start(context.args)

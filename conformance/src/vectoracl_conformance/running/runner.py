@@ -181,7 +181,7 @@ def run(ask: Ask, watch: Watch = lambda _: None) -> Report:
 def _start(request: dict[str, Any]) -> subprocess.Popen[str]:
     """Start a worker, and send it *request*."""
     process = subprocess.Popen(  # noqa: S603 - our own module
-        command("vectoracl_conformance.running.worker"),
+        command("vectoracl_conformance.running.worker", site=True),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
