@@ -6,15 +6,19 @@ Between them they declare each value that a capability may have; `values_of` lis
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from vectoracl.adapter_api.contract import Capabilities
+from vectoracl.adapter_api.contract import Capabilities, Opened
 from vectoracl.filters.predicate import NODES, Always, Never, Predicate
+from vectoracl.model.records import Record
+from vectoracl_conformance.harness import Mutant, Needs, Store
+from vectoracl_conformance.harnesses.memory import MemoryHarness, MemoryStore
+from vectoracl_conformance.verdict import MODES
 
 Metric = Literal["cosine", "inner", "l2"]
 
@@ -35,7 +39,7 @@ class Unusual:
 
     @property
     def source(self) -> str:
-        """The text of a program that defines `dress(opened)` and `census(client)`."""
+        """The text of a program that defines `dress(opened)` and `restored(row)`."""
         imports = f"from vectoracl.filters.predicate import {', '.join(node.__name__ for node in NODES)}"
         return f"{_base()}\n\n{imports}\nLAYERS = [{', '.join(self.layers)}]\n"
 
@@ -49,6 +53,43 @@ def _base() -> str:
     return first + "\n".join(lines)
 
 
+class UnusualStore(MemoryStore):
+    """A memory store whose census gives the rows as they were written, whatever form the adapter gave them."""
+
+    def __init__(self, needs: Needs, restored: Callable[[Record], Record]) -> None:
+        super().__init__(needs)
+        self._restored = restored
+        self.census_source += _CENSUS
+
+    def census(self) -> Sequence[Record]:
+        """Read every row."""
+        return [self._restored(row) for row in super().census()]
+
+
+class UnusualHarness(MemoryHarness):
+    """The memory adapter in the layers of *unusual*, which only the kit's own tests put around it: `variant`."""
+
+    def __init__(self, unusual: Unusual) -> None:
+        self._names: dict[str, Any] = {}
+        exec(compile(unusual.source, "<unusual>", "exec"), self._names)  # noqa: S102 - the kit's own text
+        self.metrics: Sequence[Metric] = (unusual.metric,)  # type: ignore[assignment]
+        self.variant = Mutant(unusual.name, "nothing", "", wrap=self._wrapped, source=unusual.source, modes=MODES)
+
+    def _wrapped(self, opened: Opened, _: Store) -> Opened:
+        dressed: Opened = self._names["dress"](opened)
+        return dressed
+
+    def fresh(self, needs: Needs) -> Store:
+        """Return an empty store."""
+        return UnusualStore(needs, self._names["restored"])
+
+
+_CENSUS = """
+_rows_as_stored = census
+
+def census(client):
+    return [restored(row) for row in _rows_as_stored(client)]
+"""
 _SIMPLE = {
     "small limits": "SmallLimits",
     "tuned": "Tuned",

@@ -371,14 +371,6 @@ def restored(row: Any) -> Any:
     return _own_id(row) if RenamedIds in LAYERS else row
 
 
-_stored_rows: Any = globals().get("census")
-
-
-def census(client: Any) -> Any:
-    """Return every row of the store in the form in which it was written."""
-    return [restored(row) for row in _stored_rows(client)]
-
-
 def dress(opened: Any) -> Any:
     """Return *opened* in all of its layers, the last one outside."""
     for layer in LAYERS:
