@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from vectoracl.adapter_api.chunk_validation import check_tagged
 from vectoracl.adapter_api.contract import flow_of
 from vectoracl.adapter_api.operations import (
     METHODS,
@@ -391,11 +392,11 @@ class DeletesByIds(Layer):
         if operation.refs is not None:
             return (yield from self.inner.delete(operation))
         document = operation.document
-        where = Eq("@document", document) if document is not None else operation.where
+        where: Any = operation.where if document is None else Eq("@document", document)
         total: int | None = 0
         more, after = True, None
         while more:
-            scan = Scan(operation.partition, operation.scope, where or ALWAYS, 50, after, frozenset())
+            scan = Scan(operation.partition, operation.scope, where, 50, after, frozenset())
             rows = yield from self.inner.scan(scan)
             more, after = rows.more, _end(rows) or after
             refs = tuple(ChunkRef(hit.id, hit.document) for hit in rows.hits)
@@ -412,6 +413,7 @@ class InBatches(Layer):
 
     def upsert(self, operation: Upsert) -> Any:
         """Write."""
+        check_tagged(operation.records, operation.partition)
         refs = tuple(ChunkRef(one.tag.chunk, one.tag.document) for one in operation.records)
         yield from self.permitted(operation, Fetch(operation.partition, ALWAYS, refs, frozenset()), "upsert")
         for start in range(0, len(operation.records), 7):
@@ -433,6 +435,7 @@ class RemovesThenWrites(Layer):
 
     def replace(self, operation: ReplaceDocument) -> Any:
         """Replace."""
+        check_tagged(operation.records, operation.partition)
         own = Eq("@document", operation.document)
         whole = yield from self.inner.count(Count(operation.partition, ALWAYS, own))
         if whole != (yield from self.inner.count(Count(operation.partition, operation.scope, own))):
@@ -481,6 +484,7 @@ class Conflicts(Layer):
 
     def writing(self, operation: Any) -> Any:
         """Write."""
+        check_tagged(operation.records, operation.partition)
         with self._lock:
             self._writes += 1
             due = self._writes % 9 == 0
