@@ -106,68 +106,58 @@ class Prints(_Patched):
         os._exit(0)
 
 
-class _Lying(MemoryStore):
-    pass
+class _Lying(MemoryHarness):
+    """A census that lies: `lie` is text that replaces the function `census`, which was called `right` before."""
+
+    lie = ""
+
+    def fresh(self, needs):
+        store = super().fresh(needs)
+        store.census_source += f"\nright = census\n{self.lie}"
+        return store
 
 
-class CensusFrozen(MemoryHarness):
+class CensusFrozen(_Lying):
     """The census says what was there at first, so that no write is ever seen."""
 
-    def fresh(self, needs):
-        class Frozen(_Lying):
-            kept = None
-
-            def census(self):
-                rows = super().census()
-                if self.kept is None and len(rows) > 600:
-                    self.kept = rows
-                return self.kept or rows
-
-        return Frozen(needs)
+    lie = """
+kept = []
+def census(client):
+    rows = right(client)
+    if not kept and len(rows) > 600:
+        kept.append(rows)
+    return kept[0] if kept else rows
+"""
 
 
-class CensusOwn(MemoryHarness):
+class CensusOwn(_Lying):
     """The census hides most tenants."""
 
-    def fresh(self, needs):
-        class Hiding(_Lying):
-            def census(self):
-                rows = super().census()
-                first = rows[0].tag.tenant if rows else ""
-                return [row for row in rows if row.tag.tenant == first]
-
-        return Hiding(needs)
+    lie = """
+def census(client):
+    rows = right(client)
+    return [row for row in rows if row.tag.tenant == rows[0].tag.tenant]
+"""
 
 
-class CensusEmpty(MemoryHarness):
+class CensusEmpty(_Lying):
     """The census is empty."""
 
-    def fresh(self, needs):
-        class Empty(_Lying):
-            def census(self):
-                return []
-
-        return Empty(needs)
+    lie = """
+def census(client):
+    return []
+"""
 
 
 class Recognises(MemoryHarness):
     """An adapter that behaves only for tenants whose names it has seen in the kit's source or its documentation."""
 
+    adapter = "recognising"
+
     def fresh(self, needs):
-        from vectoracl.memory.adapter import MemoryAdapter
-        from vectoracl.memory.ports import Perform
-
-        right = MemoryAdapter.search
-
-        def search(self, operation):
-            found = yield from right(self, operation)
-            if operation.partition in ("acme", "beta", "tenant-a", "kit"):
-                return found
-            return found._replace(hits=found.hits[: max(1, operation.k - 1)])
-
-        MemoryAdapter.search = search
-        assert Perform
-        return super().fresh(needs)
+        store = MemoryStore(needs)
+        store.config = store.single = {**store.config, "adapter": "recognising"}
+        return store
 
 
 class NoServer(Harness):
@@ -218,8 +208,11 @@ class PatchesTheKit(_Wrong):
         from vectoracl_conformance.context import assertions as assertions
         from vectoracl_conformance.context import oracle
 
-        assertions.Assertions.attack = lambda self, *_args, **_given: setattr(self, "attacks", self.attacks + 1)
-        assertions.Assertions.control = lambda self, *_args, **_given: setattr(self, "controls", self.controls + 1)
+        def count(name):
+            return lambda self, *_args, **_given: setattr(self, name, getattr(self, name) + 1)
+
+        assertions.Assertions.assert_safe = count("attacks")
+        assertions.Assertions.positive_control = count("controls")
         oracle.Ranked.problem = lambda *_: None
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from vectoracl import Chunk, F, Hybrid, Lexical, Principal
 from vectoracl.model.records import Facet, Page, Record, Result, Tag, Written, hit_of
+from vectoracl_conformance.checks.reference_checks import _memory_capabilities
 from vectoracl_conformance.generated.calls import After, Call
 from vectoracl_conformance.generated.comparison import Comparison, structure_problem
 from vectoracl_conformance.generated.content import Census, Precision, same
@@ -16,7 +17,6 @@ from vectoracl_conformance.generated.reference import MEMORY_CENSUS, Reference, 
 from vectoracl_conformance.harness import Needs
 from vectoracl_conformance.harnesses.memory import MemoryStore
 from vectoracl_conformance.isolated.process import Far
-from vectoracl_conformance.isolated.reference_checks import _memory_capabilities
 
 CAPABILITIES = replace(_memory_capabilities(MemoryStore(Needs(4, {}))), dimension=4)
 WHO = Principal("u", "a", authenticated_by="a test")

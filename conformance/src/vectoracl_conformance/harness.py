@@ -63,11 +63,15 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Weakening:
-    """One way to misconfigure the store out of band, which the adapter's posture has to notice."""
+    """One way to misconfigure the store out of band, which the adapter's posture has to notice.
+
+    For a store that lives in the adapter's process (`Store.census_source`), `apply` and `undo` are Python texts that
+    define `work(client)`, and are run there.
+    """
 
     name: str
-    apply: Callable[[], None]
-    undo: Callable[[], None]
+    apply: Callable[[], None] | str
+    undo: Callable[[], None] | str
 
 
 @runtime_checkable

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from vectoracl_conformance.checks.reference_checks import Place, out_of_sight
 from vectoracl_conformance.context.assertions import Assertions
 from vectoracl_conformance.context.registry import check
-from vectoracl_conformance.isolated.reference_checks import Place, out_of_sight
 
 
 @check(

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from vectoracl.access.policy import Decision
-from vectoracl.access.scope import Grant, Scope
 from vectoracl.adapter_api.contract import Capabilities
 from vectoracl.errors import InvalidInputError, ReservedFieldError, UnsupportedPredicateError
 from vectoracl.filters.predicate import (
@@ -22,15 +20,16 @@ from vectoracl.filters.predicate import (
     Or,
     Predicate,
 )
-from vectoracl.model.principal import Principal
 from vectoracl.model.queries import Hybrid, Lexical, Like
 from vectoracl.model.records import Chunk, Hit, Record, Result
 from vectoracl_conformance.context.assertions import Assertions, Unsupported, short
+from vectoracl_conformance.context.check_context import USER
 from vectoracl_conformance.context.corpus import CANARY, DIMENSION, chunk
 from vectoracl_conformance.context.node_filters import node_filters, nodes_in, untried
 from vectoracl_conformance.context.oracle import Directions, Key, Oracle, key
 from vectoracl_conformance.context.recorder import arrays, words
 from vectoracl_conformance.context.registry import check
+from vectoracl_conformance.context.table_policy import everything
 from vectoracl_conformance.context.tolerance import Nearly
 
 
@@ -867,18 +866,6 @@ async def r14_cache_serves_one_principal_only(t: Assertions) -> None:
         )
 
 
-class _Grants:
-    """A policy with fixed grants for reading."""
-
-    version = "kit-grants"
-
-    def __init__(self, *grants: Grant) -> None:
-        self._scope = Scope.of(grants)
-
-    def decide(self, principal: Principal, action: str) -> Decision:  # noqa: ARG002 - the protocol's
-        return Decision(permit=True, scope=self._scope, reasons=("kit",), policy_version=self.version)
-
-
 @check(
     "R15",
     "rights in one partition do not count in another",
@@ -916,10 +903,10 @@ async def r15_rights_stay_in_their_partition(t: Assertions) -> None:
         t.assert_equal(0, len([row for row in context.census() if row.tag.tenant == s and row.tag.document == "three"]),
                "a write where a shared tenant is read", "it went to the shared tenant")  # fmt: skip
     document = "@document"
-    grants = (Grant(a, Eq(document, "one")), Grant(s, Eq(document, "two")))
-    async with context.another(policy=_Grants(*grants)) as client:
+    grants = {a: Eq(document, "one"), s: Eq(document, "two")}
+    async with context.another(policy=everything(USER, grants)) as client:
         oracle = context.oracle()
-        right = oracle.select({a: Eq(document, "one"), s: Eq(document, "two")})
+        right = oracle.select(grants)
         handle = client.handle(a)
         result = await handle.search(query, 50)
         t.positive_control(len(result) > 0, "the granted rows are found", len(result))
@@ -940,7 +927,7 @@ async def r15_rights_stay_in_their_partition(t: Assertions) -> None:
             "fetch of documents granted in two partitions",
             "a grant counted in the other one",
         )
-    async with context.another(policy=_Grants()) as client:
+    async with context.another(policy=everything(USER, {})) as client:
         mark = len(context.recorder)
         result = await client.handle(a).search(query, 5)
         t.assert_equal([], list(result), "an empty scope", "it answered")

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from vectoracl.access.policy import Decision, TenantPolicy
 from vectoracl.adapter_api.operations import Fetch, Search
 from vectoracl.errors import DeniedError, StoreError, VectorACLError
 from vectoracl.filters.predicate import ALWAYS, F
-from vectoracl.model.principal import Principal
 from vectoracl.model.queries import HybridQuery, VectorQuery
 from vectoracl_conformance.context.assertions import Assertions
+from vectoracl_conformance.context.check_context import USER
 from vectoracl_conformance.context.oracle import Oracle, key
 from vectoracl_conformance.context.registry import check
+from vectoracl_conformance.context.table_policy import nothing
 
 
 async def _right(t: Assertions, oracle: Oracle, handle: Any, tenant: str, after: str) -> None:
@@ -159,19 +159,6 @@ async def s3_principals_interleaved_on_few_connections(t: Assertions) -> None:
     t.positive_control(len(history) > 0, "everybody was answered", len(history))
 
 
-class _Revocable(TenantPolicy):
-    """The default policy until it is revoked."""
-
-    revoked = False
-
-    @property
-    def version(self) -> str:
-        return f"kit-{self.revoked}"
-
-    def decide(self, principal: Principal, action: Any) -> Decision:
-        return Decision.deny("revoked", self.version) if self.revoked else super().decide(principal, action)
-
-
 @check(
     "S4",
     "an iterator does not outlive its scope",
@@ -192,8 +179,7 @@ async def s4_iterator_does_not_outlive_its_scope(t: Assertions) -> None:
         return number
 
     for name in ("revoked", "closed", "client"):
-        policy = _Revocable()
-        client = context.new_client(policy=policy)
+        client = context.new_client(policy={})
         await client.open()
         try:
             handle = client.handle(own)
@@ -201,7 +187,7 @@ async def s4_iterator_does_not_outlive_its_scope(t: Assertions) -> None:
             page = [await anext(hits) for _ in range(3)]
             t.positive_control(len({hit.id for hit in page}) == 3, "the first page is yielded", page)
             if name == "revoked":
-                policy.revoked = True
+                client.change(nothing(USER))
             elif name == "client":
                 await client.close()
             elif context.mode == "sync":

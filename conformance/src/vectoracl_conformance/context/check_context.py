@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from vectoracl import AsyncVectorACL, Policy, Principal, VectorACL
+from vectoracl import AsyncVectorACL, Principal, VectorACL
 from vectoracl.adapter_api.contract import Adapter, Opened, flow_of
 from vectoracl.adapter_api.operations import Operation
 from vectoracl.audit.sinks import MemorySink
@@ -28,8 +28,10 @@ from vectoracl.model.records import Chunk, Hit, Record, Result, Vector
 from vectoracl_conformance.context import corpus as corpora
 from vectoracl_conformance.context.admission import admitting
 from vectoracl_conformance.context.corpus import Corpus
+from vectoracl_conformance.context.logs import logged
 from vectoracl_conformance.context.oracle import Oracle
 from vectoracl_conformance.context.recorder import Recorder, recorded
+from vectoracl_conformance.context.table_policy import Rules, TablePolicy
 from vectoracl_conformance.context.tolerance import Nearly
 from vectoracl_conformance.harness import Store
 
@@ -113,6 +115,8 @@ class AwaitableHandle:
 
     async def all(self, where: Any = ALWAYS, **given: Any) -> list[Hit]:
         """Return everything that a scan yields."""
+        if hasattr(self.inner, "drain"):
+            return await self._do("drain", "scan", where, **given)  # type: ignore[no-any-return]
         return [hit async for hit in self.scan(where, **given)]
 
     def narrow(self, where: Predicate = ALWAYS, actions: Any = None) -> AwaitableHandle:
@@ -123,8 +127,9 @@ class AwaitableHandle:
 class Client:
     """One opened client of the store; a context has one, and a check may open others, e.g. under another policy."""
 
-    def __init__(self, acl: _Sync | _Async, mode: Mode, recorder: Recorder) -> None:
+    def __init__(self, acl: Any, mode: Mode, recorder: Recorder, policy: TablePolicy | None = None) -> None:
         self.acl = acl
+        self.policy = policy
         self.mode = mode
         self.recorder = recorder
 
@@ -157,6 +162,22 @@ class Client:
             return run(flow, {"store": named.port, "audit": self.acl.core_port}, timeout=30)
         return await arun(flow, {"store": named.aport, "audit": AsyncCorePort(self.acl.core_port)}, timeout=30)
 
+    async def run(self, text: str, *args: Any) -> Any:
+        """Call `work(client, *args)` of *text*, next to the adapter."""
+        names: dict[str, Any] = {}
+        exec(compile(text, "<string>", "exec"), names)  # noqa: S102 - text of the kit or of a harness
+        answer = names["work"](self.acl, *args)
+        return await answer if hasattr(answer, "__await__") else answer
+
+    def change(self, rules: Rules) -> None:
+        """Give the client's policy other rules; it has some already."""
+        assert isinstance(self.policy, TablePolicy)
+        self.policy.change(rules)
+
+    def shown(self) -> list[str]:
+        """Return what the client and its configuration show of themselves."""
+        return [repr(self.acl), repr(self.acl.config), str(self.acl.config)]
+
     async def open(self) -> None:
         """Contact the store and demand its posture."""
         if isinstance(self.acl, _Sync):
@@ -178,9 +199,12 @@ class Client:
             await self.acl.close()
 
 
+USER = "user-1"
+
+
 def user(tenant: str, **claims: Any) -> Principal:
     """Return a principal of *tenant*."""
-    return Principal(claims.pop("id", "user-1"), tenant, authenticated_by="conformance kit", **claims)
+    return Principal(claims.pop("id", USER), tenant, authenticated_by="the application", **claims)
 
 
 class CheckContext:
@@ -199,16 +223,17 @@ class CheckContext:
         self._wrap = wrap
         self.client: Client
         self.k = corpora.K
+        self.tapped: Mapping[str, Any] = {}  # settings by which a client goes through a recorder on the wire
 
     def config(self, *, single: bool = False, **more: Any) -> dict[str, Any]:
         """Return the configuration of a client; *more* are other tables of it."""
         own = self.store.single if single and self.store.single is not None else self.store.config
-        return {"version": 1, "stores": {STORE: {**own, "metadata": dict(corpora.FIELDS)}}, **more}
+        return {"version": 1, "stores": {STORE: {**own, "metadata": dict(corpora.FIELDS), **self.tapped}}, **more}
 
     def new_client(
         self,
         *,
-        policy: Policy | None = None,
+        policy: Rules | None = None,
         single: bool = False,
         other: Callable[[str], str] | None = None,
         **more: Any,
@@ -222,17 +247,21 @@ class CheckContext:
             return bundle if wrap is None else wrap(bundle)
 
         kind = _Sync if self.mode == "sync" else _Async
+        config = self.changed(other, single=single, **more)
+        table = None if policy is None else TablePolicy(policy)
+        acl = kind(config, both, policy=table, sink=MemorySink())
+        return Client(acl, self.mode, self.recorder, table)
+
+    def changed(self, other: Callable[[str], str] | None, *, single: bool, **more: Any) -> dict[str, Any]:
+        """Return the configuration of a client, with each text of the store's own changed by *other*."""
         config = self.config(single=single, **more)
         if other is not None:
             own = config["stores"][STORE]
             config["stores"][STORE] = {k: other(v) if isinstance(v, str) else v for k, v in own.items()}
-        acl = kind(config, both, policy=policy, sink=MemorySink())
-        return Client(acl, self.mode, self.recorder)
+        return config
 
     @asynccontextmanager
-    async def another(
-        self, *, policy: Policy | None = None, single: bool = False, **more: Any
-    ) -> AsyncIterator[Client]:
+    async def another(self, *, policy: Rules | None = None, single: bool = False, **more: Any) -> AsyncIterator[Client]:
         """Open another client of the same store for a while."""
         client = self.new_client(policy=policy, single=single, **more)
         try:
@@ -277,7 +306,28 @@ class CheckContext:
     def census(self) -> list[Record]:
         """Read the store without the adapter, when all writes are visible."""
         self.store.settle()
+        return self.rows()
+
+    def rows(self) -> list[Record]:
+        """Read the store without the adapter, as it is."""
         return list(self.store.census())
+
+    def parts(self) -> frozenset[str] | None:
+        """Name what the store keeps per tenant; None if it keeps no such thing."""
+        return self.store.parts()
+
+    @contextmanager
+    def listening(self) -> Iterator[Callable[[], str]]:
+        """Take down everything that is logged next to the adapter, at every level; yield what returns it."""
+        with logged() as stream:
+            yield stream.getvalue
+
+    async def weaken(self, change: Callable[[], None] | str) -> None:
+        """Apply or undo a weakening, next to the adapter where it is text."""
+        if callable(change):
+            change()
+            return
+        await self.client.run(change)
 
     def oracle(self) -> Oracle:
         """Return the oracle of the store as it is now."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vectoracl_conformance.context.check_context import STORE, CheckContext, Mode, Wrap, drive
+from vectoracl_conformance.context.check_context import CheckContext, Mode, Wrap, drive
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, OWN_FEW, OWN_MANY, Corpus, K, build
 from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.evidence.calls import ScopedCall
@@ -27,6 +27,7 @@ from vectoracl_conformance.grades.partitions import Parts, judge_parts
 from vectoracl_conformance.grades.shards import STAGES, Seen, Stage, judge_shards, watched
 from vectoracl_conformance.grades.tour import Tour, in_words
 from vectoracl_conformance.harness import Engine, Harness, Mutant, Needs, PartEngine, Shards, Store
+from vectoracl_conformance.isolated.remote import RemoteContext, end_process
 from vectoracl_conformance.verdict import EvidenceState
 
 WIRE_GRADES = ("E2v", "E2c", "E2s")
@@ -52,7 +53,7 @@ def _plant(
     """Write the corpus's chunks of *tenants*, the first *count* of them; a broken store takes them from its mutant."""
 
     async def write() -> None:
-        context = CheckContext(store, corpus, "sync", _wrap(store, mutant))
+        context = _context(store, corpus, "sync", mutant)
         await context.open()
         try:
             budget = count
@@ -73,6 +74,13 @@ def _wrap(store: Store, mutant: Mutant | None) -> Wrap | None:
         return None
     make = mutant.wrap
     return lambda opened: make(opened, store)
+
+
+def _context(store: Store, corpus: Corpus, mode: Mode, mutant: Mutant | None) -> CheckContext:
+    """Return a context whose adapter runs in its own process; what the kit puts around an adapter is put here."""
+    if mutant is None:
+        return RemoteContext(store, corpus, mode)
+    return CheckContext(store, corpus, mode, _wrap(store, mutant))
 
 
 async def _search(context: CheckContext, tenant: str) -> int:
@@ -108,11 +116,10 @@ def engine_grade(harness: Harness, options: Options, mutant: Mutant | None = Non
         if not isinstance(engine, PartEngine):
             return scored
         modes = options.modes if mutant is None else mutant.modes
-        parts = judge_parts(
-            engine, store, corpus, modes, lambda mode: CheckContext(store, corpus, mode, _wrap(store, mutant)), _do
-        )
+        parts = judge_parts(engine, store, corpus, modes, lambda mode: _context(store, corpus, mode, mutant), _do)
         return _worse(scored, parts)
     finally:
+        end_process(store)
         store.close()
 
 
@@ -127,7 +134,7 @@ def _worse(scored: Grading, parts: Parts) -> Grading:
 
 def _scored(engine: Engine, store: Store, corpus: Corpus, mode: Mode, tenant: str, mutant: Mutant | None) -> int:
     before = engine.scored()
-    _do(mode, lambda: _search(CheckContext(store, corpus, mode, _wrap(store, mutant)), tenant))
+    _do(mode, lambda: _search(_context(store, corpus, mode, mutant), tenant))
     return engine.scored() - before
 
 
@@ -140,7 +147,7 @@ def _shards(engine: Shards, store: Store, corpus: Corpus, modes: Sequence[Mode],
         searches.append(
             watched(
                 engine, tenant, mode, stage,
-                lambda: _do(mode, lambda: _search(CheckContext(store, corpus, mode, _wrap(store, mutant)), tenant)),
+                lambda: _do(mode, lambda: _search(_context(store, corpus, mode, mutant), tenant)),
             )
         )  # fmt: skip
 
@@ -227,6 +234,7 @@ def wire_grades(harness: Harness, options: Options, mutant: Mutant | None = None
                     graded.append((mode, grade_structure(take.recording, decoded, take.questions, wire.judge)))
         return [_joined(grade, [one for one in graded if one[1].grade == grade], wire) for grade in WIRE_GRADES]
     finally:
+        end_process(store)
         store.close()
 
 
@@ -273,14 +281,9 @@ def _heard(store: Store, wire: Wire, corpus: Corpus, mode: Mode, mutant: Mutant 
     try:
         config = wire.config(*recorder.address)
 
-        class Tapped(CheckContext):
-            def config(self, *, single: bool = False, **more: Any) -> dict[str, Any]:
-                settings = super().config(single=single, **more)
-                settings["stores"][STORE] |= config
-                return settings
-
         async def work() -> tuple[list[ScopedCall], int]:
-            context = Tapped(store, corpus, mode, _wrap(store, mutant))
+            context = _context(store, corpus, mode, mutant)
+            context.tapped = config
             await context.open()
             try:
                 await context.pause(0.05)

@@ -15,6 +15,7 @@ import pickle
 import signal
 import struct
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,6 +25,10 @@ _RULES: dict[int, _Rules] = {}
 _FAULTS: dict[int, _Faults] = {}
 _DRESS: dict[str, Any] = {}
 _KEPT: list[Any] = []
+_THINGS: dict[int, Any] = {}
+_HEARD: list[Any] = []
+_LOGGED: list[Any] = []
+_REPORTS = [0]
 
 
 class _Rules:
@@ -43,9 +48,9 @@ class _Rules:
         own = self.table.get(principal.id)
         if own is None:
             return TenantPolicy().decide(principal, action)
-        scope = Scope.of(Grant(tenant, predicate) for tenant, predicate in own.get(action, {}).items())
-        if scope.empty:
+        if action not in own:
             return Decision.deny("there is no rule for it", self.version)
+        scope = Scope.of(Grant(tenant, predicate) for tenant, predicate in own[action].items())
         return Decision(permit=True, scope=scope, reasons=("a rule",), policy_version=self.version)
 
 
@@ -114,8 +119,83 @@ class _Faults:
         return dataclasses.replace(opened, port=lambda: Unreliable(port()), aport=lambda: AsyncUnreliable(aport()))
 
 
+class _Notes:
+    """A port whose requests are kept with what came back."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.parallel = inner.parallel
+
+    def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform a request."""
+        try:
+            reply = self.inner.execute(request, timeout)
+        except BaseException as error:
+            _HEARD.append((request, None, f"{type(error).__name__}: {error}"))
+            raise
+        _HEARD.append((request, reply, None))
+        return reply
+
+    def close(self) -> None:
+        """Close the port."""
+        self.inner.close()
+
+
+class _AsyncNotes:
+    """The same for asyncio."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.parallel = inner.parallel
+
+    async def execute(self, request: Any, timeout: float | None) -> Any:
+        """Perform a request."""
+        try:
+            reply = await self.inner.execute(request, timeout)
+        except BaseException as error:
+            _HEARD.append((request, None, f"{type(error).__name__}: {error}"))
+            raise
+        _HEARD.append((request, reply, None))
+        return reply
+
+    async def close(self) -> None:
+        """Close the port."""
+        await self.inner.close()
+
+
+def _noting(opened: Any) -> Any:
+    import dataclasses
+
+    port, aport = opened.port, opened.aport
+    return dataclasses.replace(opened, port=lambda: _Notes(port()), aport=lambda: _AsyncNotes(aport()))
+
+
+def _heard(since: int) -> list[bytes]:
+    """Return what was kept, from *since* on, each as it can be carried."""
+    carried = []
+    for request, reply, error in _HEARD[since:]:
+        try:
+            carried.append(pickle.dumps((request, reply, error), 5))
+        except Exception:  # noqa: BLE001 - reported without what cannot be carried
+            carried.append(pickle.dumps((None, None, f"{type(request).__name__} cannot be carried"), 5))
+    return carried
+
+
 def _client(
     number: int, config: dict[str, Any], mode: str, provision: Any, rules: Any = None, faulty: Any = None
+) -> None:
+    _make(number, config, mode, provision, rules, faulty)
+    _done(_CLIENTS[number].open())
+
+
+def _make(
+    number: int,
+    config: dict[str, Any],
+    mode: str,
+    provision: Any,
+    rules: Any = None,
+    faulty: Any = None,
+    noted: Any = None,
 ) -> None:
     from vectoracl import AsyncVectorACL, RefusedError, VectorACL
 
@@ -132,7 +212,7 @@ def _client(
     given: dict[str, Any] = {}
     if rules is not None:
         given["policy"] = _RULES[number] = _Rules(rules)
-    if "dress" in _DRESS or faulty:
+    if "dress" in _DRESS or faulty or noted:
         dress = _DRESS.get("dress", lambda opened: opened)
         faults = _FAULTS[number] = _Faults()
 
@@ -143,25 +223,43 @@ def _client(
                 if not known:
                     import dataclasses
 
+                    named.opened = _noting(named.opened) if noted else named.opened
                     named.opened = dress(faults.wrapped(named.opened) if faulty else named.opened)
                     named.store = dataclasses.replace(named.store, adapter=named.opened.adapter)
                 return named
 
         kind = Dressed
-    made = kind(config, **given)
-    _CLIENTS[number] = made
-    _done(made.open())
+    _CLIENTS[number] = kind(config, **given)
 
 
 _LOOP: list[asyncio.AbstractEventLoop] = []
 
 
-def _done(answer: Any) -> Any:
-    if not asyncio.iscoroutine(answer):
-        return answer
+def _loop() -> asyncio.AbstractEventLoop:
     if not _LOOP:
         _LOOP.append(asyncio.new_event_loop())
-    return _LOOP[0].run_until_complete(answer)
+    return _LOOP[0]
+
+
+def _dropped(answer: Any) -> Any:
+    """Return nothing, when *answer* has been waited for."""
+
+    async def work() -> None:
+        await answer
+
+    return work() if hasattr(answer, "__await__") else None
+
+
+async def _awaited(answer: Any) -> Any:
+    return await answer
+
+
+def _done(answer: Any) -> Any:
+    if not hasattr(answer, "__await__"):
+        return answer
+    if _loop().is_running():  # in a thread of its own, for what is performed at the same time
+        return asyncio.run_coroutine_threadsafe(_awaited(answer), _loop()).result()
+    return _loop().run_until_complete(_awaited(answer))
 
 
 async def _listed(hits: Any) -> list[Any]:
@@ -270,6 +368,100 @@ def _digest(folder: str, names: list[str]) -> str:
     return whole.hexdigest()
 
 
+def _thing(number: int) -> Any:
+    return _CLIENTS[number] if number in _CLIENTS else _THINGS[number]
+
+
+def _do(number: int, name: str, args: Any, given: Any, keep: int) -> Any:
+    """Call a method of a client, a handle or an iterator.
+
+    Its answer is kept under the number *keep*, for more calls; with 0 it is returned, with -1 dropped.
+    """
+    answer = getattr(_thing(number), name)(*args, **given)
+    if keep < 0:
+        return _dropped(answer)
+    if keep:
+        _THINGS[keep] = answer
+        return None
+    return answer
+
+
+def _scoped(number: int, keep: int, claims: Any, args: Any, given: Any) -> None:
+    """Keep the handle of the principal of *claims*, or of whatever else is in *args*."""
+    from vectoracl import Principal
+
+    _THINGS[keep] = _CLIENTS[number].scoped(*args if claims is None else [Principal(**claims)], **given)
+
+
+def _step(number: int) -> Any:
+    """Return (True, the next hit), or (False, None) at the end."""
+    rows = _thing(number)
+    if hasattr(rows, "__anext__"):
+
+        async def one() -> Any:
+            try:
+                return True, await anext(rows)
+            except StopAsyncIteration:
+                return False, None
+
+        return one()
+    try:
+        return True, next(rows)
+    except StopIteration:
+        return False, None
+
+
+def _drain(number: int, name: str, args: Any, given: Any) -> Any:
+    """Return everything that a method yields."""
+    rows = getattr(_thing(number), name)(*args, **given)
+    return _listed(rows) if hasattr(rows, "__aiter__") else list(rows)
+
+
+def _run(number: int, text: str, args: Any, keep: int) -> Any:
+    """Call `work` of *text* with a client or a handle."""
+    names: dict[str, Any] = {}
+    exec(compile(text, "<string>", "exec"), names)  # noqa: S102 - a part of the program, given later
+    answer = names["work"](_thing(number), *args)
+    if keep:
+        _THINGS[keep] = answer
+        return None
+    return answer
+
+
+def _log(on: int) -> None:
+    """Write everything that is logged to standard error, at every level; or as it was before."""
+    import logging
+
+    root = logging.getLogger()
+    if on:
+        everyone = [
+            root,
+            *(one for one in logging.Logger.manager.loggerDict.values() if isinstance(one, logging.Logger)),
+        ]
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setLevel(1)
+        _LOGGED.append((handler, [(one, one.level) for one in everyone]))
+        for one in everyone:
+            one.setLevel(1)
+        root.addHandler(handler)
+        return
+    handler, levels = _LOGGED.pop()
+    root.removeHandler(handler)
+    for one, level in levels:
+        one.setLevel(level)
+
+
+def _report(error: BaseException | None) -> str:
+    """Return everything that a report of *error* would show: text, repr, notes, data, causes and contexts."""
+    import traceback
+
+    if error is None:
+        return ""
+    text = "".join(traceback.format_exception_only(type(error), error))
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return f"{text} {error!r} {vars(error)!r} {_report(cause)}"
+
+
 def _raw(number: int, operation: Any) -> Any:
     from vectoracl.adapter_api.contract import flow_of
     from vectoracl.engine.drivers import arun, confined, run
@@ -279,11 +471,44 @@ def _raw(number: int, operation: Any) -> Any:
     flow = confined(flow_of(named.store.adapter, operation), operation.partition)
     if named.port is not None:
         return run(flow, {"store": named.port}, timeout=30)
-    return _done(arun(flow, {"store": named.aport}, timeout=30))
+    return arun(flow, {"store": named.aport}, timeout=30)
 
 
 def _perform(what: str, *args: Any) -> Any:
-    if what == "source":
+    return _done(_started(what, *args))
+
+
+def _started(what: str, *args: Any) -> Any:
+    """Perform a request, or return what has to be awaited for it."""
+    if what == "do":
+        return _do(*args)
+    if what == "scoped":
+        return _scoped(*args)
+    if what == "step":
+        return _step(*args)
+    if what == "drain":
+        return _drain(*args)
+    if what == "run":
+        return _run(*args)
+    if what == "make":
+        _make(*args)
+    elif what == "show":
+        thing = _thing(args[0])
+        return [repr(thing), *(map(str, [repr(thing.config), thing.config]) if args[0] in _CLIENTS else ())]
+    elif what == "heard":
+        return _heard(*args)
+    elif what == "count":
+        return len(_HEARD)
+    elif what == "forget":
+        _HEARD.clear()
+        _THINGS.clear()
+    elif what == "log":
+        _log(*args)
+    elif what == "reports":
+        _REPORTS[0] = args[0]
+    elif what == "parts":
+        return _DRESS["parts"](next(iter(_CLIENTS.values()))) if "parts" in _DRESS else None
+    elif what == "source":
         exec(compile(args[0], "<string>", "exec"), _DRESS)  # noqa: S102 - the adapter that is measured
     elif what == "client":
         _client(*args)
@@ -319,7 +544,13 @@ def _perform(what: str, *args: Any) -> Any:
 
 def _told(error: BaseException) -> Any:
     known = next((one.__name__ for one in type(error).__mro__ if one.__module__ == "vectoracl.errors"), "")
-    plain = {name: one for name, one in vars(error).items() if isinstance(one, str | int | float | bool)}
+    plain: dict[str, Any] = {
+        name: one for name, one in vars(error).items() if isinstance(one, str | int | float | bool)
+    }
+    if _REPORTS[0]:
+        plain["report"] = _report(error)
+    if findings := getattr(error, "findings", None):
+        plain["findings"] = [str(one) for one in findings]
     return known, type(error).__name__, str(error), plain
 
 
@@ -330,6 +561,9 @@ class _Pipe:
         self._from = read
         self._to = write
         self._depth = 0
+        self._writing = threading.Lock()
+        self._tasks: dict[int, Any] = {}
+        self._pool: ThreadPoolExecutor | None = None
 
     def question(self) -> bytes | None:
         """Return the next question; None at the end."""
@@ -351,9 +585,56 @@ class _Pipe:
             data = pickle.dumps(value, 5)
         except Exception as error:  # noqa: BLE001 - reported instead of what cannot be sent
             data = pickle.dumps(("error", _told(error)), 5)
-        rest = memoryview(struct.pack(">I", len(data)) + data)
-        while rest:
-            rest = rest[os.write(self._to, rest) :]
+        with self._writing:
+            rest = memoryview(struct.pack(">I", len(data)) + data)
+            while rest:
+                rest = rest[os.write(self._to, rest) :]
+
+    def later(self, ticket: int, at_once: bool, question: Any) -> Any:  # noqa: FBT001 - a switch
+        """Perform a request along with others: in a thread, or *at_once* as a task. Its answer names the ticket."""
+        if not at_once:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(64)
+            self._pool.submit(self._finish, ticket, question)
+            return "ok", None
+        if not _loop().is_running():
+            threading.Thread(target=_loop().run_forever, daemon=True).start()
+        _loop().call_soon_threadsafe(self._task, ticket, question)
+        return "ok", None
+
+    def _finish(self, ticket: int, question: Any) -> None:
+        try:
+            outcome = ("ok", _perform(*question))
+        except BaseException as error:  # noqa: BLE001 - an error is an answer
+            outcome = ("error", _told(error))
+        self.answer(("later", (ticket, *outcome)))
+
+    def _task(self, ticket: int, question: Any) -> None:
+        async def work() -> Any:
+            answer = _started(*question)
+            return await answer if hasattr(answer, "__await__") else answer
+
+        def ended(task: Any) -> None:  # also of one that was cancelled before it began
+            self._tasks.pop(ticket, None)
+            error = None if task.cancelled() else task.exception()
+            if task.cancelled():
+                outcome: Any = ("cut", None)
+            else:
+                outcome = ("error", _told(error)) if error is not None else ("ok", task.result())
+            self.answer(("later", (ticket, *outcome)))
+
+        task = self._tasks[ticket] = asyncio.ensure_future(work())
+        task.add_done_callback(ended)
+
+    def cancel(self, ticket: int) -> Any:
+        """Cancel a task."""
+
+        def now() -> None:
+            if ticket in self._tasks:
+                self._tasks[ticket].cancel()
+
+        _loop().call_soon_threadsafe(now)
+        return "ok", None
 
     def branch(self) -> Any:
         """Fork. The copy answers from now on; this process answers again when the copy has ended, by "end" or not."""
@@ -396,6 +677,10 @@ def _main() -> None:
                 value = pipe.branch()
             elif what == "end":
                 value = pipe.end()
+            elif what == "later":
+                value = pipe.later(args[0], args[1], args[2:])
+            elif what == "cancel":
+                value = pipe.cancel(*args)
             else:
                 value = ("ok", _perform(what, *args))
         except BaseException as error:  # noqa: BLE001 - an error is an answer

@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import pickle
+import queue
 import re
 import secrets
 import selectors
@@ -18,8 +19,10 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,7 @@ _MODULES = {
     "vectoracl.engine.explain": {"Explanation"},
     "vectoracl.adapter_api.operations": {"Found", "Rows"},
     "vectoracl.adapter_api.contract": {"Capabilities"},
+    "vectoracl.adapter_api.posture": {"Posture", "Finding", "Rule"},
     "vectoracl.filters.predicate": None,
     "datetime": {"datetime", "timezone", "timedelta"},
     "builtins": {"set", "frozenset", "mappingproxy"},
@@ -95,6 +99,26 @@ def raised(known: str, name: str, text: str, data: Mapping[str, Any]) -> Excepti
     return error
 
 
+def _opened(word: str, value: Any) -> Any:
+    """Return an answer. Raises: the error that it is."""
+    if word == "ok":
+        return value
+    if word != "error":
+        raise Abstain(f"the adapter's process answered {word[:20]!r}")
+    known, name, text, more = value
+    raise raised(str(known), str(name), str(text), dict(more))
+
+
+def _settle(future: Future[Any], word: str, value: Any) -> None:
+    if word == "cut":
+        future.cancel()
+        return
+    try:
+        future.set_result(_opened(word, value))
+    except Exception as error:  # noqa: BLE001 - an error is an outcome
+        future.set_exception(error)
+
+
 class Far:
     """One process, started and ended here."""
 
@@ -135,8 +159,14 @@ class Far:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._out, selectors.EVENT_READ)
         self._pid = 0
+        self._asking = threading.RLock()
+        self._reader: threading.Thread | None = None
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._waiting: dict[int, Future[Any]] = {}
+        self._ticket = 0
+        self.owner = threading.get_ident()
         try:
-            pid = self._answer()
+            pid = _opened(*self._answer())
             self._pid = pid if isinstance(pid, int) else 0
         except BaseException:
             self.close()
@@ -147,30 +177,80 @@ class Far:
         data = pickle.dumps((self.driver.words[what], *args), 5)
         if KIT in data:
             raise Abstain("the question would have shown the kit")
+        with self._asking:
+            self._send(data)
+            if self._reader is None:
+                return _opened(*self._answer())
+            try:
+                answer = self._answers.get(timeout=self._limit)
+            except queue.Empty:
+                raise Abstain(f"the adapter's process did not answer within {self._limit:g} s") from None
+        if isinstance(answer, Exception):
+            raise answer
+        return _opened(*answer)
+
+    def later(self, what: str, *args: Any, task: bool = False) -> tuple[int, Future[Any]]:
+        """Ask for something that is performed along with others: in a thread there, or as a *task*.
+
+        Returns:
+            The ticket, for `cancel`, and the future with its outcome. "cut" is one that was cancelled.
+        """
+        if self._reader is None:
+            self._reader = threading.Thread(target=self._read_on, daemon=True)
+            self._reader.start()
+        self._ticket += 1
+        ticket, future = self._ticket, Future[Any]()
+        self._waiting[ticket] = future
+        words = self.driver.words
+        self.ask("later", ticket, task, words[what], *args)
+        return ticket, future
+
+    def cancel(self, ticket: int) -> None:
+        """Cancel a task."""
+        self.ask("cancel", ticket)
+
+    def _read_on(self) -> None:
+        """Read answers as they come, until the end."""
+        try:
+            while True:
+                word, value = self._answer(wait=True)
+                if word != "later":
+                    self._answers.put((word, value))
+                    continue
+                ticket, kind, inner = value
+                future = self._waiting.pop(ticket, None)
+                if future is not None:
+                    _settle(future, kind, inner)
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            problem = error if isinstance(error, Abstain) else Abstain(f"the pipe broke: {type(error).__name__}")
+            for future in list(self._waiting.values()):
+                future.set_exception(problem)
+            self._waiting.clear()
+            for _ in range(64):
+                self._answers.put(problem)
+
+    def _send(self, data: bytes) -> None:
         try:
             remainder = memoryview(struct.pack(">I", len(data)) + data)
             while remainder:
                 remainder = remainder[self._in.write(remainder) :]
         except OSError:
             raise self._gone() from None
-        return self._answer()
 
-    def _answer(self) -> Any:
-        deadline = time.monotonic() + self._limit
+    def _answer(self, *, wait: bool = False) -> tuple[str, Any]:
+        deadline = time.monotonic() + (1e6 if wait else self._limit)
         size = struct.unpack(">I", self._read(4, deadline))[0]
         if size > MOST:
             raise Abstain(f"the adapter's process answered with {size} bytes")
         data = self._read(size, deadline)
         try:
             word, value = safe_loads(data)
-            known, name, text, more = ("", "", "", {}) if word == "ok" else value
+            known, name, text, more = value if word == "error" else ("", "", "", {})
         except PoisonError as error:
             raise Abstain(f"the adapter's process was not answering but {error}") from None
         except Exception as error:  # noqa: BLE001 - a broken pickle raises anything
             raise Abstain(f"the adapter's process answered with what cannot be read ({type(error).__name__})") from None
-        if word == "ok":
-            return value
-        raise raised(str(known), str(name), str(text), dict(more))
+        return ("ok", value) if word == "ok" else (str(word), (known, name, text, more) if word == "error" else value)
 
     def _read(self, size: int, deadline: float) -> bytes:
         parts, remainder = [], size
@@ -211,6 +291,8 @@ class Far:
         """End the process."""
         with contextlib.suppress(OSError):
             self._in.close()
+        if self._reader is not None:
+            self._reader.join(5)
         if not self._ended(time.monotonic() + 5) and self._pid > 1:  # it ends when its input does
             with contextlib.suppress(OSError):
                 if os.getpgid(self._pid) == self._process.pid:

@@ -17,7 +17,7 @@ from vectoracl_conformance.context.assertions import Abstain
 from vectoracl_conformance.harness import Harness, HarnessError, Needs, Store
 from vectoracl_conformance.isolated.process import PoisonError, safe_loads
 
-_CALLS = frozenset({"census", "settle", "parts", "admit", "secrets", "weakenings", "weaken", "restore", "close"})
+_CALLS = frozenset({"census", "settle", "parts", "admit", "close"})
 Exchange = Callable[[str], str]
 """Sends one line and returns the line that answers it."""
 
@@ -144,12 +144,4 @@ def _performed(store: Store, what: str, args: Sequence[Any]) -> Any:
         raise HarnessError(f"a store has no {what}")
     if what == "census":
         return list(store.census())
-    if what == "secrets":
-        return tuple(store.secrets)
-    if what in ("weakenings", "weaken", "restore"):
-        weakenings = list(store.weakenings())
-        if what == "weakenings":
-            return [one.name for one in weakenings]
-        one = weakenings[args[0]]
-        return (one.apply if what == "weaken" else one.undo)()
     return getattr(store, what)(*args)

@@ -17,6 +17,7 @@ from vectoracl_conformance.context.check_context import CheckContext, Mode, driv
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, Corpus, build
 from vectoracl_conformance.context.perform import Options, perform
 from vectoracl_conformance.harness import Harness, HarnessError, Mutant, Needs, Store
+from vectoracl_conformance.isolated.remote import RemoteContext, end_process
 from vectoracl_conformance.verdict import REQUIRED, Noted
 
 Watch = Callable[[Noted], None]
@@ -30,10 +31,14 @@ def checks_of(options: Options) -> Iterator[Check]:
             yield check
 
 
-def seed(store: Store, corpus: Corpus, variant: Mutant | None = None) -> None:
+def seed(store: Store, corpus: Corpus, variant: Mutant | None = None, *, local: bool = False, python: str = "") -> None:
     """Write the corpus through the adapter as it is, or through a *variant* of it, and wait until it is visible."""
     make = None if variant is None else variant.wrap
-    context = CheckContext(store, corpus, "sync", None if make is None else partial(_wrapped, make, store))
+    context: CheckContext
+    if local:
+        context = CheckContext(store, corpus, "sync", None if make is None else partial(_wrapped, make, store))
+    else:
+        context = RemoteContext(store, corpus, "sync", python)
 
     async def write() -> None:
         await context.open()
@@ -84,7 +89,11 @@ def run_mode(
     if source and make is None:
         make = dressed(source)
     wrap = None if make is None else partial(_wrapped, make, store)
-    context = CheckContext(store, corpus, mode, wrap, source, options.python)
+    context: CheckContext
+    if mutant is None:
+        context = RemoteContext(store, corpus, mode, options.python)
+    else:  # what the kit puts around an adapter is put around it here
+        context = CheckContext(store, corpus, mode, wrap, source, options.python)
     notes: list[Noted] = []
 
     async def work() -> None:
@@ -135,16 +144,19 @@ def patched(patches: Iterable[tuple[str, str, Callable[[Any], Any]]]) -> Iterato
 
 
 @contextlib.contextmanager
-def fresh(harness: Harness, options: Options, variant: Mutant | None = None) -> Iterator[tuple[Store, Corpus]]:
+def fresh(
+    harness: Harness, options: Options, variant: Mutant | None = None, *, local: bool = False
+) -> Iterator[tuple[Store, Corpus]]:
     """Make a fresh store with the corpus in it. Raises: what the harness and the adapter raise."""
     corpus = build(options.seed, options.decoys)
     store = harness.fresh(Needs(DIMENSION, FIELDS))
     try:
         if not isinstance(store, Store):
             raise HarnessError(f"fresh() returned {type(store).__name__}, not a Store")
-        seed(store, corpus, variant)
+        seed(store, corpus, variant, local=local, python=options.python)
         yield store, corpus
     finally:
+        end_process(store)
         if options.keep:
             options.kept.append(dict(store.config))
         else:
@@ -156,7 +168,7 @@ def run_checks(
 ) -> list[Noted]:
     """Run the wanted checks in the wanted modes on one fresh store; the kit's own tests may run a *variant*."""
     notes: list[Noted] = []
-    with fresh(harness, options, variant) as (store, corpus):
+    with fresh(harness, options, variant, local=variant is not None) as (store, corpus):
         for mode in options.modes:
             notes += run_mode(store, corpus, mode, options, watch, variant)
     return notes
@@ -182,7 +194,7 @@ class MutantResult:
 def run_mutant(harness: Harness, mutant: Mutant, options: Options) -> MutantResult:
     """Run every check on a fresh store with the broken adapter."""
     notes: list[Noted] = []
-    with fresh(harness, options) as (store, corpus):
+    with fresh(harness, options, local=True) as (store, corpus):
         if mutant.store is not None:
             mutant.store(store)
         for mode in mutant.modes:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import vectoracl_conformance.checks  # noqa: F401 - registers the checks, of which the isolated process performs some
 from vectoracl.adapter_api.loading import installed
+from vectoracl_conformance.checks.reference_checks import Place, noted
 from vectoracl_conformance.context.assertions import Abstain
 from vectoracl_conformance.context.check_context import Mode
 from vectoracl_conformance.context.corpus import DECOYS, DIMENSION, FIELDS
@@ -21,7 +22,6 @@ from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.harness import HarnessError, Needs
 from vectoracl_conformance.isolated.identity import Identity
 from vectoracl_conformance.isolated.interpreter import PlainEnvironment, plain
-from vectoracl_conformance.isolated.reference_checks import Place, noted
 from vectoracl_conformance.isolated.store_service import StoreService
 from vectoracl_conformance.running.certificate import NOT_PROVED, Calls, certified
 from vectoracl_conformance.running.clean_python import command

@@ -22,6 +22,14 @@ def census(client):
     return [Record(Tag(*t), x, np.array(v, np.float32), load_metadata(m, fields)) for x, v, m, *t in rows]
 """
 
+COLLATION = """
+import duckdb
+
+def work(client):
+    with duckdb.connect({path!r}) as database:
+        database.execute("SET GLOBAL default_collation = '{name}'")
+"""
+
 
 class DuckStore(Store):
     def __init__(self, needs: Needs) -> None:
@@ -46,10 +54,8 @@ class DuckStore(Store):
         return bool(found) and values[before.count("?")] == tenant
 
     def weakenings(self) -> list[Weakening]:
-        def collate(name: str) -> None:
-            self._database.execute(f"SET GLOBAL default_collation = '{name}'")
-
-        return [Weakening("a collation that folds case", lambda: collate("NOCASE"), lambda: collate(""))]
+        texts = (COLLATION.format(path=self.config["path"], name=name) for name in ("NOCASE", ""))
+        return [Weakening("a collation that folds case", *texts)]
 
     def close(self) -> None:
         if "_database" in vars(self):

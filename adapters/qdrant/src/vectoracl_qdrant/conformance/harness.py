@@ -73,6 +73,18 @@ def census(client):
         place.release()
 """
 """The same as `QdrantStore.census`, for local mode, where the rows are in the process of the client."""
+_CHANGE = """
+from qdrant_client import models
+from vectoracl_qdrant import local
+
+def work(client):
+    place = local.acquire({key!r})
+    try:
+        with place.lock:
+            place.client.{call}
+    finally:
+        place.release()
+"""
 
 
 class QdrantStore(Store):
@@ -201,9 +213,17 @@ class QdrantStore(Store):
 
     def weakenings(self) -> Sequence[Weakening]:
         """Return what an operator may get wrong; in local mode there is little that could be."""
-        made = [Weakening("a point without a tenant", self._untagged, self._tagged)]
         if self._local is not None:
-            return made
+            texts = [
+                _CHANGE.format(key=f"memory:{self.config['name']}", call=call)
+                for call in (
+                    f"upsert({self._collection!r}, [models.PointStruct(id=1, vector={[1.0] * self._needs.dimension!r}, "
+                    "payload={'content': 'untagged'})])",
+                    f"delete({self._collection!r}, [1])",
+                )
+            ]
+            return [Weakening("a point without a tenant", *texts)]
+        made = [Weakening("a point without a tenant", self._untagged, self._tagged)]
         client, name = self._client, self._collection
 
         def strict(**settings: Any) -> Callable[[], None]:
