@@ -22,6 +22,7 @@ from vectoracl.model.queries import Hybrid, Lexical, Like, Query
 from vectoracl.model.records import Chunk, Vector
 from vectoracl_conformance.generated.calls import Call
 from vectoracl_conformance.generated.covering import Coverage, Pair, Parameter, Plan, Planned, Space, measured, rows_of
+from vectoracl_conformance.generated.data import Data
 from vectoracl_conformance.generated.filters import SHAPES
 from vectoracl_conformance.generated.scopes import (
     SCOPE_PARAMETERS,
@@ -517,6 +518,8 @@ def plan_writes(world: World, capabilities: Capabilities, *, size: Size) -> Plan
 
 
 def plan_data(world: World, capabilities: Capabilities, *, size: Size) -> Plan:
-    """Return writes of hostile data, each followed by reads that have to return it exactly; see `plan_reads`."""
-    del world, capabilities, size
-    return Plan((), Coverage(0, (0, 0), (0, 0), {}))
+    """Return writes of hostile data, each followed by reads that have to return it exactly.
+
+    The arguments are those of `plan_reads`. The order of the calls matters.
+    """
+    return Data(world, capabilities, size).plan()
