@@ -8,7 +8,14 @@ from pathlib import Path
 from vectoracl_conformance.checks import CHECKS
 from vectoracl_conformance.verdict import PROVISIONAL, REQUIRED
 
-_GROUPS = {"R": "Read", "W": "Write", "P": "Principal", "S": "Session", "X": "Side channels and the kit"}
+_GROUPS = {
+    "R": "Read",
+    "W": "Write",
+    "P": "Principal",
+    "S": "Session",
+    "X": "Side channels and the kit",
+    "C": "Generated calls",
+}
 
 
 def markdown() -> str:
