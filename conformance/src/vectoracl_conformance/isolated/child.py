@@ -228,6 +228,7 @@ def _make(
                     named.store = dataclasses.replace(named.store, adapter=named.opened.adapter)
                 return named
 
+        Dressed.__name__ = Dressed.__qualname__ = kind.__name__
         kind = Dressed
     _CLIENTS[number] = kind(config, **given)
 

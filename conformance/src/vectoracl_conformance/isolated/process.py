@@ -175,7 +175,7 @@ class Far:
     def ask(self, what: str, *args: Any) -> Any:
         """Ask, and return the answer. Raises: what was raised there; Abstain if the process is gone or too slow."""
         data = pickle.dumps((self.driver.words[what], *args), 5)
-        if KIT in data:
+        if KIT in data and what != "source":  # an adapter that looks for the kit names it
             raise Abstain("the question would have shown the kit")
         with self._asking:
             self._send(data)
