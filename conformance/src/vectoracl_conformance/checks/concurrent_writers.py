@@ -71,8 +71,9 @@ async def r16_negation_holds_while_others_write(t: Assertions) -> None:
         answered += 1
         context.store.settle()
         await _read(t, name, handle, inside, flips, vectors[0])
+        batch = min(_BATCH, context.client.adapter.capabilities.max_batch)
         # Drawn before anything runs side by side, so that a seed repeats them.
-        names = [[f"o-{context.rng.word()}" for _ in range(_BATCH)] for _ in range(64)]
+        names = [[f"o-{context.rng.word()}" for _ in range(batch)] for _ in range(64)]
         ends: list[bool] = []
         writers = [
             _writer(context, own, lang, names[place::2], flips[place::2], vectors[0], acks, ends) for place in (0, 1)
@@ -180,7 +181,7 @@ def _reader(
             written = await _again(context, partial(handle.delete, **which))
             if written.count is not None:
                 _number(t, len(inside), written.count, f"delete, {next(iter(which))}, by {name}", lags=_lags(context))
-            await _again(context, partial(context.handle(own).upsert, [_inside(one, vector) for one in inside]))
+            await _again(context, partial(context.plant, own, [_inside(one, vector) for one in inside]))
         try:
             await handle.upsert([_inside(others[0], vector)])
         except (DeniedError, StoreError) as error:

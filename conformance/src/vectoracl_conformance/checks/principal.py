@@ -115,12 +115,12 @@ async def p2_lookalike_tenants_never_merge(t: Assertions) -> None:
     t.positive_control(
         len(context.state(*alike)) == len(alike), "each look-alike has its own row", len(context.state(*alike))
     )
-    state = context.state(*alike)
+    state, most = context.state(*alike), min(50, context.client.adapter.capabilities.max_k)
     for place, tenant in enumerate(alike):
         handle = context.handle(tenant)
         right = [(tenant, f"text {place}")]
         for name, hits in (
-            ("search", list(await handle.search(context.corpus.centre, 50))),
+            ("search", list(await handle.search(context.corpus.centre, most))),
             ("scan", await handle.all()),
             ("fetch", await handle.fetch(["same"])),
         ):
@@ -154,7 +154,7 @@ async def p3_unknown_tenant_sees_and_creates_nothing(t: Assertions) -> None:
         unknown = context.tenant()
         handle = context.handle(unknown)
         result = await handle.search(corpus.centre, context.k)
-        t.assert_equal(([], True), (list(result), result.complete), "search as an unknown tenant", "it sees something")
+        t.assert_equal([], list(result), "search as an unknown tenant", "it sees something")
         t.assert_equal([], await handle.all(), "scan as an unknown tenant", "it sees something")
         t.assert_equal(
             [], await handle.fetch([corpus.shared_ids[0]]), "fetch as an unknown tenant", "it sees something"

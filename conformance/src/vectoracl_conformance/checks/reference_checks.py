@@ -96,7 +96,7 @@ class FarHandle(AwaitableHandle):
     def __init__(
         self, reference: AwaitableHandle, client: IsolatedClient, claims: dict[str, Any], narrows: tuple[Any, ...] = ()
     ) -> None:
-        super().__init__(reference.inner, reference.mode)
+        super().__init__(reference.inner, reference.mode, reference.most)
         self._reference = reference
         self._door = client
         self._claims = claims

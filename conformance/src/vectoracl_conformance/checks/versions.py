@@ -42,7 +42,8 @@ async def r17_scan_shows_one_version_of_each_document(t: Assertions) -> None:
     context = t.context
 
     async def replaced(handle: AwaitableHandle) -> Any:
-        return await handle.replace("d", _version(context, "d", "new", _CHUNKS + 2))
+        most = context.client.adapter.capabilities.max_batch
+        return await handle.replace("d", _version(context, "d", "new", min(_CHUNKS + 2, most)))
 
     async def again(handle: AwaitableHandle) -> Any:
         await handle.delete(document="d")

@@ -430,7 +430,7 @@ async def w10_reingestion_shows_the_old_or_the_new_version(t: Assertions) -> Non
     own = context.tenant()
     handle = context.handle(own)
     can = context.client.adapter.capabilities
-    size = 6
+    size = min(6, can.max_batch - 1)
 
     def version(number: int) -> list[Chunk]:
         # The ids overlap from version to version, and the number of chunks changes.
@@ -582,7 +582,7 @@ async def w11_only_an_operator_copy_chooses_a_tag(t: Assertions) -> None:
 async def w12_writers_of_one_document_take_turns(t: Assertions) -> None:
     context = t.context
     own = context.tenant()
-    writers, size = 4, 5
+    writers, size = 4, min(5, context.client.adapter.capabilities.max_batch - 1)
     vectors = [context.vector(0.1 + 0.1 * place) for place in range(writers)]
     added = ["common"]
 

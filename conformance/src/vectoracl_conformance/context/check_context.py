@@ -23,6 +23,7 @@ from vectoracl.audit.sinks import MemorySink
 from vectoracl.engine.core_ports import AsyncCorePort
 from vectoracl.engine.drivers import arun, confined, run
 from vectoracl.engine.operator_flows import write_rows
+from vectoracl.errors import StoreError
 from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.records import Chunk, Hit, Record, Result, Vector
 from vectoracl_conformance.context import corpus as corpora
@@ -38,6 +39,7 @@ from vectoracl_conformance.harness import Store
 Mode = Literal["sync", "async"]
 T = TypeVar("T")
 Wrap = Callable[[Opened], Opened]
+_ATTEMPTS = 3
 STORE = "main"  # what an application would write
 
 
@@ -86,13 +88,20 @@ class _Async(_Wrapping, AsyncVectorACL):
 class AwaitableHandle:
     """A handle of either kind, awaited."""
 
-    def __init__(self, inner: Any, mode: Mode) -> None:
+    def __init__(self, inner: Any, mode: Mode, most: int = 1 << 30) -> None:
         self.inner = inner
         self.mode = mode
+        self.most = most
 
     async def _do(self, name: str, *args: Any, **given: Any) -> Any:
-        answer = getattr(self.inner, name)(*args, **given)
-        return answer if self.mode == "sync" else await answer
+        for attempt in range(_ATTEMPTS):
+            try:
+                answer = getattr(self.inner, name)(*args, **given)
+                return answer if self.mode == "sync" else await answer
+            except StoreError as error:  # another writer came first, and nothing was sent: an application asks again
+                if error.code != "conflict" or error.sent != "no" or attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
 
     def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
         """Return a method of the handle, to be awaited in either mode."""
@@ -100,9 +109,16 @@ class AwaitableHandle:
             raise AttributeError(name)
         return partial(self._do, name)
 
-    async def search(self, query: Any, k: int = corpora.K, **given: Any) -> Result:
-        """See `ScopedRetriever.search`; by default, the kit asks for fewer hits."""
-        return await self._do("search", query, k, **given)  # type: ignore[no-any-return]
+    async def search(self, query: Any, *k: int, **given: Any) -> Result:
+        """See `ScopedRetriever.search`; by default, the kit asks for fewer hits.
+
+        A number without its name is one that is large enough for everything there is, so the largest one that is
+        declared takes its place.
+        """
+        number: Any = k[0] if k else corpora.K
+        if k and type(number) is int:
+            number = min(number, self.most)
+        return await self._do("search", query, **{"k": number, **given})  # type: ignore[no-any-return]
 
     async def scan(self, where: Any = ALWAYS, **given: Any) -> AsyncIterator[Hit]:
         """See `ScopedRetriever.scan`."""
@@ -121,7 +137,7 @@ class AwaitableHandle:
 
     def narrow(self, where: Predicate = ALWAYS, actions: Any = None) -> AwaitableHandle:
         """See `ScopedRetriever.narrow`."""
-        return AwaitableHandle(self.inner.narrow(where, actions), self.mode)
+        return AwaitableHandle(self.inner.narrow(where, actions), self.mode, self.most)
 
 
 class Client:
@@ -135,7 +151,7 @@ class Client:
 
     def as_principal(self, principal: Any, **given: Any) -> AwaitableHandle:
         """Return the handle of *principal*, which may be anything at all."""
-        return AwaitableHandle(self.acl.scoped(principal, **given), self.mode)
+        return AwaitableHandle(self.acl.scoped(principal, **given), self.mode, self.adapter.capabilities.max_k)
 
     def handle(self, tenant: str, **claims: Any) -> AwaitableHandle:
         """Return the handle of a user of *tenant*."""
@@ -349,7 +365,9 @@ class CheckContext:
 
     async def plant(self, tenant: str, chunks: Sequence[Chunk]) -> None:
         """Write *chunks* for *tenant* through a handle and wait until they are visible."""
-        await self.handle(tenant).upsert(chunks)
+        handle, batch = self.handle(tenant), self.client.adapter.capabilities.max_batch
+        for start in range(0, len(chunks), batch):
+            await handle.upsert(chunks[start : start + batch])
         self.store.settle()
 
     async def pause(self, seconds: float) -> None:
