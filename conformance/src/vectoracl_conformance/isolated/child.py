@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import faulthandler
 import gc
+import io
 import os
 import pickle
 import signal
@@ -170,14 +171,36 @@ def _noting(opened: Any) -> Any:
     return dataclasses.replace(opened, port=lambda: _Notes(port()), aport=lambda: _AsyncNotes(aport()))
 
 
+class _Carrying(pickle.Pickler):
+    """Carries also messages of protobuf, whose modules cannot always be imported by their names."""
+
+    def persistent_id(self, obj: Any) -> Any:
+        """Return what a message is made from."""
+        if hasattr(obj, "SerializeToString") and hasattr(obj, "DESCRIPTOR") and not isinstance(obj, type):
+            return obj.DESCRIPTOR.full_name, obj.SerializeToString()
+        return None
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Carry the lists and maps of messages as lists and dictionaries."""
+        if type(obj).__module__.startswith("google.") and hasattr(obj, "__len__"):
+            return (dict, (dict(obj),)) if hasattr(obj, "items") else (list, (list(obj),))
+        return NotImplemented
+
+
+def _carried(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    _Carrying(buffer, 5).dump(value)
+    return buffer.getvalue()
+
+
 def _heard(since: int) -> list[bytes]:
     """Return what was kept, from *since* on, each as it can be carried."""
     carried = []
     for request, reply, error in _HEARD[since:]:
         try:
-            carried.append(pickle.dumps((request, reply, error), 5))
-        except Exception:  # noqa: BLE001 - reported without what cannot be carried
-            carried.append(pickle.dumps((None, None, f"{type(request).__name__} cannot be carried"), 5))
+            carried.append(_carried((request, reply, error)))
+        except Exception as problem:  # noqa: BLE001 - reported instead of what cannot be carried
+            carried.append(_carried((None, None, f"{type(request).__name__} cannot be carried: {problem}")))
     return carried
 
 
