@@ -5,7 +5,17 @@ from importlib.metadata import version
 import pytest
 
 from vectoracl_conformance.checks import CHECKS
-from vectoracl_conformance.verdict import EXCUSABLE, GRADES, MODES, OPTIONAL, PROVISIONAL, REQUIRED, Noted, judge
+from vectoracl_conformance.verdict import (
+    EXCUSABLE,
+    GRADES,
+    MODES,
+    NOT_QUICK,
+    OPTIONAL,
+    PROVISIONAL,
+    REQUIRED,
+    Noted,
+    judge,
+)
 
 
 def passed(id_, mode, **changed):
@@ -122,3 +132,13 @@ def test_evidence_is_the_highest_with_all_below_it():
     for grade in GRADES[1:]:
         assert judge(everything(), {**full, grade: "failed"}).verdict == "not conformant"
     assert judge([], full).evidence is None
+
+
+def test_quick_leaves_out_what_it_names_and_never_certifies():
+    notes = [one for one in everything() if one.id not in NOT_QUICK]
+    judged = judge(notes, quick=True)
+    assert (judged.verdict, judged.exit_code, judged.conformant) == ("nothing certified", 3, False)
+    assert judge(notes).verdict == "not measured"
+    assert judge(notes[1:], quick=True).verdict == "not measured"
+    notes[0].outcome = "failed"
+    assert judge(notes, quick=True).exit_code == 1

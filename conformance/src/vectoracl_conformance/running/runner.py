@@ -325,12 +325,10 @@ def collected(ask: Ask, seed: int, events: Sequence[dict[str, Any]], problem: st
     calls = next((Calls.of(event) for event in events if event["event"] == "calls"), Calls())
     if calls.number and not calls.whole and not ask.quick:
         problem = problem or f"not all of the calls that the adapter declares were made ({calls.line()})"
-    judged = judge(notes, grades, ask.known)
-    if problem and judged.conformant:
+    judged = judge(notes, grades, ask.known, quick=ask.quick)
+    if problem and judged.verdict != "not conformant":
         judged.verdict = "not measured"
         judged.grades["E1"] = "not run"
-    if ask.quick and judged.conformant:
-        judged.verdict = "nothing certified"
     mutants = [
         {name: event[name] for name in ("name", "breaks", "expected", "killed_by", "reasons")}
         for event in events
