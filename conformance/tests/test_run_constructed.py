@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from queue import Queue
 
 import pytest
 from typer.testing import CliRunner
 
-from vectoracl_conformance.mutants.constructed import constructed
+from vectoracl_conformance.mutants.constructed import CONTROL, constructed
 from vectoracl_conformance.running import run_constructed
 from vectoracl_conformance.running.run_constructed import Result, app, read, shard, summary
 
@@ -53,3 +54,14 @@ def test_a_run_continues_where_it_ended(tmp_path: Path, monkeypatch: pytest.Monk
     tried.clear()
     assert CliRunner().invoke(app, arguments).exit_code == 1
     assert not tried
+
+
+def test_a_run_in_which_the_control_dies_measures_nothing() -> None:
+    results: Queue[Result | None] = Queue()
+    for one in (result("a"), result(CONTROL.name), None):
+        results.put(one)
+    kept = []
+    with pytest.raises(RuntimeError, match="nothing is broken"):
+        for one in run_constructed._collected([None], results):
+            kept.append(one.name)
+    assert kept == ["a"]

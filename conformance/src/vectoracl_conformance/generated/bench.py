@@ -122,25 +122,27 @@ class Bench:
                 expected.append(Expected(group, outcomes, census if changed else None))
         return expected
 
-    def kill(self, source: str, operation: str = "") -> Difference | None:
+    def kill(self, source: str, operation: str = "", *, history: bool = False) -> Difference | None:
         """Perform the calls on the memory adapter as *source* dresses it.
 
         Args:
             source: Text that defines `dress(opened)`.
             operation: The only operation that *source* performs otherwise, if there is one: calls of it come first, and
                 those that cannot reach it are left out.
+            history: Whether the fault depends on failures or on calls at the same time, so that the walk comes first.
 
         Returns:
             The first difference; None if there is none.
         """
         side = self._loaded()
         try:
-            for scene in self._reaching(operation):
+            found = self._walk(side, source) if history else None
+            for scene in self._reaching(operation) if found is None else ():
                 with side.branch(source):
                     found = self._first(side, scene)
                 if found is not None:
-                    return found
-            return self._walk(side, source)
+                    break
+            return self._walk(side, source) if found is None and not history else found
         except (Abstain, LoadError) as error:
             self._drop()
             return Difference("sync", None, f"the process did not answer as agreed: {error}")

@@ -37,6 +37,11 @@ class Constructed:
     dimension: int = 0
 
     @property
+    def history(self) -> bool:
+        """Whether the trigger depends on failures, or on calls at the same time."""
+        return self.trigger.startswith(("in flight", "after a failure", "after a cancellation", "after a denied"))
+
+    @property
     def name(self) -> str:
         """The name, which stays the same from run to run."""
         return f"{self.operation}: {self.trigger}: {self.loss}"
@@ -145,6 +150,10 @@ def _of_rows() -> Iterator[Constructed]:
                     f"ROW = lambda r: {trigger.test}\nLOST = {loss.flow}\n"
                 )
                 yield Constructed(OPERATIONS[operation].method, f"row.{trigger.name}", loss.name, lines)
+
+
+CONTROL = Constructed("", "never", "nothing", "LATENCY = 0.0\n")
+"""An adapter in which nothing is broken; a run that kills it measures nothing."""
 
 
 @cache

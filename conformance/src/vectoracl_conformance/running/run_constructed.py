@@ -22,7 +22,7 @@ import typer
 from vectoracl_conformance.generated.bench import Bench, memory_capabilities
 from vectoracl_conformance.generated.values import DIMENSIONS
 from vectoracl_conformance.generated.world import Size, build_world
-from vectoracl_conformance.mutants.constructed import Constructed, constructed, drawn
+from vectoracl_conformance.mutants.constructed import CONTROL, Constructed, constructed, drawn
 
 ENOUGH_DRAWN, ENOUGH_OF_ALL = 0.95, 0.98
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -90,14 +90,14 @@ class Benches:
 def tried(mutant: Constructed, bench: Bench) -> Result:
     """Run one mutant."""
     started = time.monotonic()
-    found = bench.kill(mutant.source, mutant.operation)
+    found = bench.kill(mutant.source, mutant.operation, history=mutant.history)
     problem = "" if found is None else str(found)[:300]
     seconds = round(time.monotonic() - started, 2)
     return Result(mutant.name, mutant.operation, mutant.loss, bench.world.seed, problem, seconds)
 
 
 def _work(names: Any, results: Any, seed: int, size: Size) -> None:
-    known = {one.name: one for one in constructed()}
+    known = {one.name: one for one in (CONTROL, *constructed())}
     benches = Benches(seed, size)
     try:
         while True:
@@ -112,14 +112,26 @@ def _work(names: Any, results: Any, seed: int, size: Size) -> None:
 
 
 def run_all(mutants: Sequence[Constructed], seed: int, size: Size, jobs: int) -> Iterator[Result]:
-    """Run *mutants* in *jobs* processes, and yield each result when it is known."""
+    """Run *mutants* in *jobs* processes, and yield each result when it is known.
+
+    Raises: RuntimeError if an adapter dies in which nothing is broken.
+    """
     spawn = multiprocessing.get_context("spawn")
     names, results = spawn.Queue(), spawn.Queue()
-    for one in mutants:
+    for one in (*mutants[: len(mutants) // 2], CONTROL, *mutants[len(mutants) // 2 :]):
         names.put(one.name)
     workers = [spawn.Process(target=_work, args=(names, results, seed, size)) for _ in range(min(jobs, len(mutants)))]
     for worker in workers:
         worker.start()
+    try:
+        yield from _collected(workers, results)
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+
+
+def _collected(workers: Sequence[Any], results: Any) -> Iterator[Result]:
     running = len(workers)
     while running:
         try:
@@ -130,10 +142,10 @@ def run_all(mutants: Sequence[Constructed], seed: int, size: Size, jobs: int) ->
             continue
         if result is None:
             running -= 1
-        else:
+        elif result.name != CONTROL.name:
             yield result
-    for worker in workers:
-        worker.join()
+        elif result.killed:
+            raise RuntimeError(f"an adapter in which nothing is broken died: {result.problem}")
 
 
 def read(path: Path) -> list[Result]:
