@@ -27,6 +27,7 @@ from vectoracl.filters.predicate import (
     Or,
     Predicate,
     Range,
+    Scalar,
     StartsWith,
 )
 from vectoracl.filters.semantics import compile_test
@@ -35,6 +36,10 @@ from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Tag
 from vectoracl_conformance.generated.values import HOSTILE, Draw
 
 Mask = NDArray[np.bool_]
+WRITER = "import"
+"""The id of the principal that writes the world."""
+_LATER = 2e9
+"""A time after that of any write of a run."""
 
 
 class Rows:
@@ -56,7 +61,19 @@ class Rows:
     def tags(self) -> list[Tag]:
         """The tags, as far as they are known before the rows are written."""
         return [
-            Tag(self.tenant, one.document, one.id, 0, DEFAULT_LABEL, 0, NEVER_EXPIRES, "", "", 0.0, one.position)
+            Tag(
+                self.tenant,
+                one.document,
+                one.id,
+                0,
+                DEFAULT_LABEL,
+                0,
+                NEVER_EXPIRES,
+                WRITER,
+                "upsert",
+                _LATER,
+                one.position,
+            )
             for one in self.chunks
         ]
 
@@ -257,17 +274,14 @@ def _expires(rows: Rows, draw: Draw) -> Predicate | None:
     return draw.py.choice((Range("@expires", gt=now), Range("@expires", gte=NEVER_EXPIRES)))
 
 
-def _origin(rows: Rows, draw: Draw) -> Predicate | None:
-    del rows
-    return draw.py.choice(
-        (
-            In("@path", ("upsert", "load")),
-            Eq("@rev", 0),
-            Eq("@generation", 0),
-            Range("@generation", lt=1),
-            Not(Eq("@producer", f"{draw.word()}@{draw.word()}.example")),
-        )
-    )
+def _of(name: str, right: Scalar, among: tuple[Scalar, ...], wrong: Scalar) -> Callable[[Rows, Draw], Predicate | None]:
+    """Draw a filter on a field that is the same in all rows: one that they match, or one that none does."""
+
+    def make(rows: Rows, draw: Draw) -> Predicate | None:
+        del rows
+        return draw.py.choice((Eq(name, right), In(name, among), Not(Eq(name, wrong)), Not(Eq(name, right))))
+
+    return make
 
 
 def _time(rows: Rows, draw: Draw) -> Predicate | None:
@@ -300,6 +314,7 @@ LEAVES: Mapping[str, Leaf] = {
     "In keyword 101": Leaf(In, _listed(In, 101, "code")),
     "In keyword 301": Leaf(In, _listed(In, 301, "code")),
     "In keyword 1001": Leaf(In, _listed(In, 1_001, "code")),
+    "In keyword 2001": Leaf(In, _listed(In, 2_001, "code")),
     "In number": Leaf(In, _listed(In, 20, "number")),
     "In datetime": Leaf(In, _listed(In, 5, "datetime")),
     "Range number": Leaf(Range, _range("number", "gte")),
@@ -322,7 +337,12 @@ LEAVES: Mapping[str, Leaf] = {
     "@docgen In": Leaf(In, _docgen(60), policy=True, fields=("@docgen",)),
     "@label": Leaf(Eq, _label, policy=True, fields=("@label",)),
     "@expires": Leaf(Range, _expires, policy=True, fields=("@expires",)),
-    "@path, @rev, @generation": Leaf(Eq, _origin, policy=True, fields=("@path", "@rev", "@generation", "@producer")),
+    "@path": Leaf(In, _of("@path", "upsert", ("load", "upsert"), "load"), policy=True, fields=("@path",)),
+    "@rev": Leaf(Eq, _of("@rev", 0, (1, 0), 1), policy=True, fields=("@rev",)),
+    "@generation": Leaf(Eq, _of("@generation", 0, (2, 0), 1), policy=True, fields=("@generation",)),
+    "@producer": Leaf(
+        Eq, _of("@producer", WRITER, ("batch", WRITER), WRITER.upper()), policy=True, fields=("@producer",)
+    ),
 }
 """The leaves, by the names of their levels."""
 
@@ -348,6 +368,15 @@ def _split(leaf: In) -> Predicate:
     return Or((In(leaf.field, leaf.values[:middle]), In(leaf.field, leaf.values[middle:])))
 
 
+def _deepest(leaf: Predicate, other: Callable[[], Predicate]) -> Predicate:
+    """Nest *leaf* in 16 levels of "and" and "or"; it counts where the first of two others does not match."""
+    first, second = other(), other()
+    joined = leaf
+    for _ in range(8):
+        joined = Or((And((joined, Not(first))), And((first, second))))
+    return joined
+
+
 SHAPES: Mapping[str, Shape] = {
     "leaf": Shape(frozenset(), lambda leaf, _: leaf),
     "Not": Shape(frozenset({Not}), lambda leaf, _: Not(leaf)),
@@ -357,6 +386,7 @@ SHAPES: Mapping[str, Shape] = {
     "Not of And": Shape(frozenset({Not, And}), lambda leaf, other: Not(And((leaf, Not(other()))))),
     "Not of Or": Shape(frozenset({Not, Or}), lambda leaf, other: Not(Or((leaf, other())))),
     "Or of halves": Shape(frozenset({Or}), _halves),
+    "deepest": Shape(frozenset({And, Or, Not}), _deepest),
     "deep": Shape(
         frozenset({And, Or, Not}),
         lambda leaf, other: Or((And((Not(leaf), other())), And((leaf, Not(And((other(), Or((leaf, other()))))))))),

@@ -52,7 +52,7 @@ ACTIONS: Mapping[str, Action] = {"search_many": "search", "facets": "scan", "pag
 """The actions of the methods that are not named after theirs."""
 QUICK = 300
 """About how many reads a quick plan has."""
-DRAWS = 5
+DRAWS = 3
 """How often a call is drawn, at most, until each part of its scope changes its answer."""
 _FAR = 1e9
 
@@ -117,10 +117,10 @@ def _few_k(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
 
 _FEW_K = {"default", "1", "owned", "owned+1", "11", "51", "101", "301", "1001", "limit"}
 _WHERE_LEAVES = (
-    "Never", "Eq keyword", "Eq number", "Eq boolean", "Eq datetime", "Eq hostile", "In", "In 101", "In keyword 301",
-    "In keyword 1001", "Range", "ContainsAny", "StartsWith", "Missing", "@document", "@document In", "@position",
+    "Never", "Eq keyword", "Eq other", "Eq hostile", "In", "In 101", "In keyword 301", "In keyword 1001",
+    "In keyword 2001", "Range", "ContainsAny", "StartsWith", "Missing", "@document", "@document In", "@position",
 )  # fmt: skip
-_WHERE_SHAPES = ("Not", "And", "Or", "Or in And", "Not of Or", "Or of halves", "deep")
+_WHERE_SHAPES = ("Not", "And", "Or", "Or in And", "deep", "deepest")
 
 
 def _where(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
@@ -405,6 +405,7 @@ def constraints(ground: Ground, method: str, levels: Mapping[str, Sequence[str]]
             "size", lambda a: a in ("1", "2", "10", "11"), "rows", lambda b: b == "2060",
             "hundreds of pages of a few rows; page() shows the same",
         )  # fmt: skip
+    forbid("group_by", lambda a: a == "default", "per_group", lambda b: b != "default", "it has no effect")
     later = ("second", "third")
     forbid("after", later.__contains__, "rows", lambda b: b in ("0", "1", "2"), "there is one page")
     forbid("after", later.__contains__, "size", lambda b: b in ("2001", "10000"), "there is one page")

@@ -30,6 +30,7 @@ class NoLevelsError(Exception):
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Eq": ("Eq keyword", "Eq number", "Eq boolean", "Eq datetime", "Eq hostile"),
+    "Eq other": ("Eq number", "Eq boolean", "Eq datetime"),
     "In": ("In keyword 1", "In keyword 3", "In number", "In datetime"),
     "In 101": ("In keyword 101", "ContainsAny 101"),
     "Range": (
@@ -39,15 +40,17 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "@document": ("@document", "@document StartsWith"),
     "@document In": ("@document In", "@chunk In"),
     "@docgen": ("@docgen", "@docgen In"),
-    "@path, @rev, @generation": ("@path, @rev, @generation", "@time", "@position"),
+    "@path, @rev, @generation": ("@path", "@rev", "@generation"),
+    "@time, @position": ("@time", "@position"),
 }  # fmt: skip
 """Levels that stand for several kinds of leaves, which take turns."""
 SCOPE_LEAVES = (
-    "Always", "Never", "Eq", "In", "In keyword 100", "In 101", "In keyword 301", "In keyword 1001", "Range",
-    "ContainsAny", "StartsWith", "Missing", "@document", "@document In", "@docgen", "@label", "@expires",
-    "@path, @rev, @generation",
+    "Always", "Never", "Eq", "In", "In keyword 100", "In 101", "In keyword 301", "In keyword 1001", "In keyword 2001",
+    "Range", "ContainsAny", "StartsWith", "Missing", "@document", "@document In", "@docgen", "@label", "@expires",
+    "@path, @rev, @generation", "@producer", "@time, @position",
 )  # fmt: skip
 """The levels of the leaf of a scope."""
+LONG = frozenset({"In keyword 301", "In keyword 1001", "In keyword 2001"})
 SCOPES: Mapping[str, tuple[str, str]] = {
     "tenant": ("", ""),
     "policy": ("leaf", ""),
@@ -59,6 +62,7 @@ SCOPES: Mapping[str, tuple[str, str]] = {
     "policy Not of Or": ("Not of Or", ""),
     "policy Or of halves": ("Or of halves", ""),
     "policy deep": ("deep", ""),
+    "policy deepest": ("deepest", ""),
     "policy none": ("none", ""),
     "narrow": ("", "leaf"),
     "narrow Not": ("", "Not"),
@@ -138,9 +142,11 @@ class Ground:
         Of a few that are drawn it is one that some rows match and some do not.
         """
         best: Predicate = ALWAYS
+        short = [one for one in kinds if one not in LONG]
         for _ in range(3):
             leaf = self.leaf(kind, rows, draw)
-            best = SHAPES[shape].make(leaf, lambda: self.leaf(draw.py.choice(list(kinds)), rows, draw))
+            # A filter holds so many values in all, and some shapes repeat their parts.
+            best = SHAPES[shape].make(leaf, lambda: self.leaf(draw.py.choice(short), rows, draw))
             if not rows.chunks or shape == "leaf" or 0 < np.count_nonzero(rows.mask(best)) < len(rows.chunks):
                 break
         return best

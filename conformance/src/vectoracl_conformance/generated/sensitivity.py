@@ -20,6 +20,7 @@ from vectoracl_conformance.generated.filters import Mask
 from vectoracl_conformance.generated.scopes import Draft, Ground
 from vectoracl_conformance.generated.world import matrix
 
+_FAR = 1e8
 _LONG = 1_000
 """Texts of more characters are not embedded here: it takes too long."""
 Numbers = NDArray[np.int_]
@@ -141,7 +142,31 @@ class Judge:
                 extra = self._numbers(draft, more)
                 if len(extra) and shows(extra):
                     found.append(part)
+        if method in ("search", "search_many"):
+            query = arguments["query"] if method == "search" else arguments["queries"][0]
+            shown = self._shown(self.scores(query), arguments, full)
+            found += [name for name, one in shown.items() if one]
+            tried += len(shown)
         return found, tried
+
+    def _shown(self, scores: Scores | None, arguments: Mapping[str, Any], full: Numbers) -> dict[str, bool]:
+        """Return which of the arguments of a search change its answer, of those that are given."""
+        if scores is None:
+            return {}
+        shown = {}
+        least, k = arguments.get("min_score"), arguments.get("k", 10)
+        kept = full if least is None else full[scores[full] >= least]
+        if least is not None and least > -_FAR:
+            shown["min_score"] = len(kept) < min(k, len(full))
+        if arguments.get("group_by"):
+            ranked = kept[np.argsort(-scores[kept])]
+            documents = Counter(self.documents[ranked[:k]].tolist())
+            most = max(Counter(self.documents[ranked].tolist()).values(), default=0)
+            per_group = arguments.get("per_group", 1)
+            shown["group_by"] = len(documents) < min(k, len(ranked))
+            if "per_group" in arguments:
+                shown["per_group"] = most > per_group or (per_group > 1 and most > 1)
+        return shown
 
     def _shows(
         self, draft: Draft, method: str, arguments: Mapping[str, Any], full: Numbers, pages: int

@@ -110,11 +110,24 @@ def build_world(seed: int, capabilities: Capabilities, *, size: Size, metrics: S
     sizes = SIZES[size]
     names = tenant_names(draw, len(sizes) + SMALL)
     draw.py.shuffle(names)
+    for place, name in enumerate(_rich(draw)):
+        names[len(sizes) - 1 - place % len(sizes)] = name
     writer = _Writer(draw, dimension, roles)
     tenants = {name: writer.chunks(count) for name, count in zip(names, sizes, strict=False)}
     tenants |= {name: writer.chunks(draw.py.randint(2, 4)) for name in names[len(sizes) :]}
     del capabilities  # the limits of the store bound the calls, not the rows
     return World(seed, dimension, metric, fields, tenants, {}, roles)
+
+
+def _rich(draw: Draw) -> list[str]:
+    """Return names for the two largest tenants: of several shapes at once, and long."""
+    word = draw.word(3, 4)
+    names = [
+        f"{word.capitalize()} {draw.word()}'s/{draw.word()}.{draw.word()}:é中-{draw.words(40)}"[:120].strip(),
+        f'{word}-{draw.uuid().upper()}"{draw.word()}|{draw.words(40)}'[: draw.py.choice((65, 129, 250))].strip(),
+    ]
+    draw.py.shuffle(names)
+    return names
 
 
 class _Writer:
@@ -125,8 +138,10 @@ class _Writer:
         self.roles = roles
         self.centres = [draw.vector(dimension) for _ in range(5)]
         self.common = [draw.word() for _ in range(40)]
-        self.few = [draw.word() for _ in range(4)]
-        self.stems = [draw.word(1, 2) for _ in range(3)]
+        few = [draw.word() for _ in range(4)]
+        self.few = [*few, few[0].upper(), few[1].capitalize(), f"{few[0]} ", f"{few[1]}é", f"{few[1]}e"]
+        stems = [draw.word(1, 2) for _ in range(3)]
+        self.stems = [*stems, stems[0].upper(), stems[1].capitalize()]
         self.shared_ids = [(draw.word(), draw.word()) for _ in range(6)]
         self.hostile_ids = ids(draw)
 
@@ -172,6 +187,10 @@ class _Writer:
                 return f"{text}\n\n{draw.py.choice(HOSTILE)}\r\n\t{draw.word()}"
             case 11:
                 return text + f" {draw.words(30)}" * 12 + f" {draw.word()}"
+            case 3:
+                return f"  {text}"
+            case 13:
+                return f"{text} \n"
             case 17 if place % 60 == 17:
                 return text + f" {draw.words(30)}" * 55 + f" {draw.word()}"
         return text

@@ -21,7 +21,7 @@ from vectoracl.model.principal import Principal
 from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Tag
 from vectoracl_conformance.generated.calls import Call
 from vectoracl_conformance.generated.covering import Coverage, Pair, Parameter, Plan, Planned, Space, measured, rows_of
-from vectoracl_conformance.generated.filters import Rows
+from vectoracl_conformance.generated.filters import SHAPES, WRITER, Rows
 from vectoracl_conformance.generated.scopes import (
     SCOPE_PARAMETERS,
     SCOPES,
@@ -47,7 +47,7 @@ _LEAVES = (
     "Always", "Eq", "In", "In 101", "In keyword 301", "Range", "ContainsAny", "StartsWith", "Missing", "@document",
     "@document In", "@label", "@expires",
 )  # fmt: skip
-_POLICY_LEAVES = (("@position", "@time"), ("@docgen", "@path, @rev, @generation"))
+_POLICY_LEAVES = (("@time, @position", "@path", "@rev", "@producer"), ("@docgen", "@path", "@generation", "@producer"))
 """Further leaves of the scope of what adds rows, and of a delete: the former may not name the generation."""
 _COUNTS = (0, 1, 2, 10, 11, 51, 65, 101, 129, 257, 301, 501, 1_001)
 _DEAR = {"257": 1.0, "301": 1.0, "501": 2.0, "1001": 4.0, "2001": 8.0}
@@ -73,10 +73,10 @@ _CONTENT = (
     "large metadata", "deep metadata", "many keys", "vector as list", "position limits", "long ids",
 )  # fmt: skip
 _WHERE = (
-    "Always", "Eq keyword", "Eq hostile", "In", "In keyword 301", "Range", "ContainsAny", "StartsWith", "Missing",
-    "@document", "@document In", "@position",
+    "Always", "Eq keyword", "Eq hostile", "In", "In keyword 301", "In keyword 2001", "Range", "ContainsAny",
+    "StartsWith", "Missing", "@document", "@document In", "@position",
 )  # fmt: skip
-_SHAPES = ("Not", "And", "Or", "deep")
+_SHAPES = ("Not", "And", "Or", "deep", "deepest")
 _IDS = (0, 1, 2, 10, 11, 51, 65, 101, 129, 301, 501, 1_000)
 _TENANTS = ("never seen", "written before", "of the world")
 _PARTITIONS = ("own", "another", "own of three")
@@ -128,7 +128,8 @@ def _scaled(content: str, chunk: Chunk, draw: Draw, fields: Mapping[str, str]) -
         case ["position", "limits"]:
             return replace(chunk, position=draw.py.choice((0, 2**31 - 1)))
         case ["long", "ids"]:
-            return replace(chunk, id=(chunk.id + "é" * 300)[: draw.py.choice((101, 200, 254))])
+            name = chunk.id + draw.words(200)
+            return replace(chunk, id=name[: draw.py.choice((65, 101, 129, 257, 301, 501, 512))].strip())
     try:
         check_metadata(metadata, {name: FieldType(kind) for name, kind in fields.items()})
     except VectorACLError:
@@ -263,7 +264,7 @@ class Writes:
             case "content":
                 return Parameter(name, (*_CONTENT, *(("embedded",) if self.world.embedder else ())))
             case "document":
-                return Parameter(name, ("new", "inside", "part outside"), frozenset({"part outside"}))
+                return Parameter(name, ("new", "new and long", "inside", "part outside"), frozenset({"part outside"}))
             case "batch":
                 sizes = [one for one in (1, 10, 11, 101, 301, 1_001) if one <= most]
                 return Parameter(name, ("default", *map(str, sizes)), frozenset(), {"1": 1.0})
@@ -271,7 +272,8 @@ class Writes:
                 return Parameter(name, ("default", "60"))
             case "selector":
                 ids = [f"{one} ids" for one in _IDS] + [f"{one} bare ids" for one in (1, 11, 101)]
-                wheres = [f"where {one}" for one in (*declared(_WHERE, self.can), *_SHAPES)]
+                shapes = [one for one in _SHAPES if SHAPES[one].nodes <= self.can.predicates]
+                wheres = [f"where {one}" for one in (*declared(_WHERE, self.can), *shapes)]
                 documents = ["document inside", "document outside", "document of others", "document of none"]
                 alone = {"0 ids", "document of others", "document of none"}
                 return Parameter(name, (*ids, *documents, *wheres), frozenset(alone))
@@ -352,7 +354,9 @@ class Writes:
         )
         arguments = self._arguments(method, levels, stage, made)
         mode: Any = levels["mode"]
-        clerk = Principal(f"import@{draw.word()}.example", partition, kind="service", authenticated_by="mtls:ingest")
+        clerk = Principal(
+            draw.py.choice((WRITER, WRITER.upper())), partition, kind="service", authenticated_by="mtls:ingest"
+        )
         layouts = [
             Planned(Call(clerk, "upsert", {"chunks": part}), mode, {"layout": name})
             for part in _parts(laid, min(self.can.max_batch, 500))
@@ -405,6 +409,8 @@ class Writes:
                 fit = []
         if fit:
             return stage.draw.py.choice(sorted(fit))
+        if level == "new and long":
+            return (stage.draw.words(200))[: stage.draw.py.choice((101, 256, 501, 511))].strip()
         return stage.draw.word(3, 5) if level == "new" else stage.draw.py.choice(sorted(by_document))
 
     def _chunks(self, levels: Mapping[str, str], stage: Stage, document: str) -> list[Chunk]:
