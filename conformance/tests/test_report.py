@@ -53,7 +53,8 @@ def test_json_has_exactly_the_documented_keys(report, tmp_path):
     assert data["server"] == {"kind": "real", "version": "v"}
     assert data["decoys"] == 77
     assert len(data["checks"]) == 2 * len(REQUIRED)
-    assert all(set(one) == {"id", "mode", "outcome", "seconds", "reason"} for one in data["checks"])
+    keys = {"id", "mode", "outcome", "seconds", "reason", "reproduce", "script"}
+    assert all(set(one) == keys for one in data["checks"])
 
 
 def test_a_failure_is_reported_with_its_details(report):
@@ -159,6 +160,8 @@ SHAPE = {
             "outcome": {"passed", "failed", "known deviation", "unsupported, verified", "not run", "abstained"},
             "seconds": (int, float),
             "reason": str,
+            "reproduce": str,
+            "script": str,
         }
     ],
     "mutants": [{"name": str, "breaks": str, "expected": {*REQUIRED, "E2v", "E2c", "E2s", "E3"}, "killed_by": [str]}],

@@ -135,6 +135,8 @@ class Report:
                     "outcome": note.outcome,
                     "seconds": note.seconds,
                     "reason": note.reason,
+                    "reproduce": note.reproduce,
+                    "script": getattr(note, "script", ""),
                 }
                 for note in self.judged.checks
             ],
