@@ -22,17 +22,18 @@ REQUIRED: tuple[str, ...] = (
     *(f"P{number}" for number in range(1, 6)),
     *(f"S{number}" for number in range(1, 6)),
     *(f"X{number}" for number in range(1, 7)),
+    *(f"C{number}" for number in range(1, 5)),
 )
 MODES: tuple[Literal["sync", "async"], ...] = ("sync", "async")
 OPTIONAL = frozenset({"R12", "R13", "R16", "W11"})
-PROVISIONAL: dict[str, str] = {"R16": "0.2", "R17": "0.2", "W11": "0.2", "W12": "0.2", "X6": "0.2"}
+PROVISIONAL: dict[str, str] = dict.fromkeys(("R16", "R17", "W11", "W12", "X6", "C1", "C2", "C3", "C4"), "0.2")
 """New checks, and the version of the kit in which they are no longer provisional. They fail like any other."""
 _VERSIONS_ONLY = frozenset({"R17", "W12"})
 EXCUSABLE = _VERSIONS_ONLY & frozenset(PROVISIONAL)
 """The checks whose deviation can be declared as known, with a reason, as long as they are provisional.
 
 They concern versions of one document that the reader may see in any case. A check of who sees or changes what (R1 to
-R3, R16, W11, …), of all calls or of the isolated process (X6) cannot be excused.
+R3, R16, W11, …), of all calls (C1 to C4) or of the isolated process (X6) cannot be excused.
 """
 NOT_QUICK = frozenset({"X6"})
 """The checks that `--quick` leaves out: X6 repeats others, in the same place."""
@@ -50,7 +51,10 @@ EXIT: dict[Verdict, int] = {
 
 @dataclass(slots=True)
 class Noted:
-    """The outcome of one check in one mode. `controls` and `attacks` count the assertions that it reached."""
+    """The outcome of one check in one mode. `controls` and `attacks` count the assertions that it reached.
+
+    `script` is a program that shows the failure without the kit.
+    """
 
     id: str
     mode: str
@@ -63,6 +67,7 @@ class Noted:
     reproduce: str = ""
     controls: int = 0
     attacks: int = 0
+    script: str = ""
 
 
 @dataclass(slots=True)

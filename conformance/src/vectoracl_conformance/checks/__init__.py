@@ -4,6 +4,7 @@ A check is one coroutine that serves sync and async. Importing this package regi
 """
 
 from vectoracl_conformance.checks import (
+    calls,
     concurrent_writers,
     isolation,
     lexical,
@@ -16,5 +17,5 @@ from vectoracl_conformance.checks import (
 )
 from vectoracl_conformance.context.registry import CHECKS, Check
 
-MODULES = (read, lexical, concurrent_writers, versions, write, principal, session, side_channels, isolation)
+MODULES = (read, lexical, concurrent_writers, versions, write, principal, session, side_channels, isolation, calls)
 __all__ = ["CHECKS", "MODULES", "Check"]

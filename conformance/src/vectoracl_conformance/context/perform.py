@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from vectoracl.errors import ScopeViolationError, VectorACLError
 from vectoracl_conformance.context.assertions import Abstain, Assertions, Breach, Unsupported, short
@@ -22,8 +22,8 @@ class Options:
     """The options of a run: which checks (none: all), how many decoys, the seed, the harness as it was named.
 
     `limit` is how many seconds one async check may take. `python` is the interpreter of the process that is out of
-    sight ("": this one). `elsewhere` are checks that another process performs. `kept` takes the
-    configurations of the stores that were left, where `keep` asks for it.
+    sight ("": this one). `elsewhere` are checks that another process performs. `size` is that of the generated calls.
+    `kept` takes the configurations of the stores that were left, where `keep` asks for it.
     """
 
     name: str = ""
@@ -35,6 +35,7 @@ class Options:
     limit: float = LIMIT
     python: str = ""
     elsewhere: frozenset[str] = frozenset()
+    size: Literal["quick", "full"] = "full"
     known: dict[str, str] = field(default_factory=dict)
     kept: list[dict[str, Any]] = field(default_factory=list)
 

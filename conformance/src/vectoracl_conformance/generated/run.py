@@ -299,6 +299,8 @@ def run_generated(
     report = CallsReport(setting.seed, setting.size)
     chosen = [id_ for id_ in GENERATED if not wanted or id_ in wanted]
     notes: list[Noted] = []
+    if not chosen:
+        return notes, report
     try:
         capabilities = declared(setting)
     except (Abstain, HarnessError, OtherError) as error:

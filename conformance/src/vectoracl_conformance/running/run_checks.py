@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,9 @@ from vectoracl_conformance.checks import CHECKS, Check
 from vectoracl_conformance.context.check_context import CheckContext, Mode, drive
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, Corpus, build
 from vectoracl_conformance.context.perform import Options, perform
+from vectoracl_conformance.generated.run import GENERATED, Setting, run_generated
 from vectoracl_conformance.harness import Harness, HarnessError, Mutant, Needs, Store
+from vectoracl_conformance.isolated.interpreter import plain
 from vectoracl_conformance.isolated.remote import RemoteContext, end_process
 from vectoracl_conformance.verdict import REQUIRED, Noted
 
@@ -27,7 +30,7 @@ def checks_of(options: Options) -> Iterator[Check]:
     """Yield the checks to run, in the order of the list."""
     for id_ in REQUIRED:
         check = CHECKS.get(id_)
-        if check is not None and options.wants(id_) and id_ not in options.elsewhere:
+        if check is not None and options.wants(id_) and id_ not in options.elsewhere and id_ not in GENERATED:
             yield check
 
 
@@ -171,6 +174,24 @@ def run_checks(
     with fresh(harness, options, variant, local=variant is not None) as (store, corpus):
         for mode in options.modes:
             notes += run_mode(store, corpus, mode, options, watch, variant)
+    if variant is None or variant.source:
+        notes += generated(harness, options, watch, "" if variant is None else variant.source)
+    return notes
+
+
+def generated(harness: Harness, options: Options, watch: Watch, source: str = "") -> list[Noted]:
+    """Perform the wanted ones of C1 to C4 in both modes, on fresh stores; *source* dresses the adapter."""
+    wanted = frozenset(id_ for id_ in GENERATED if options.wants(id_)) - options.elsewhere
+    if not wanted:
+        return []
+    environment = plain(options.python, [path for path in sys.path if path])
+    try:
+        setting = Setting(harness, options.seed, options.size, environment, source, line=options.line)
+        notes, _ = run_generated(setting, wanted, options.known)
+    finally:
+        environment.close()
+    for note in notes:
+        watch(note)
     return notes
 
 
@@ -200,6 +221,8 @@ def run_mutant(harness: Harness, mutant: Mutant, options: Options) -> MutantResu
         for mode in mutant.modes:
             with patched(mutant.patches):
                 notes += run_mode(store, corpus, mode, options, lambda _: None, mutant)
+    if mutant.source:  # a fault that is put in by the kit cannot be where the kit is not
+        notes += generated(harness, options, lambda _: None, mutant.source)
     # X5 is about the kit itself: it dies by abstaining.
     died = [one for one in notes if one.outcome == "failed" or (one.id == "X5" and one.outcome == "abstained")]
     return MutantResult(

@@ -8,7 +8,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -19,7 +19,8 @@ from vectoracl_conformance.context.assertions import Abstain
 from vectoracl_conformance.context.check_context import Mode
 from vectoracl_conformance.context.corpus import DECOYS, DIMENSION, FIELDS
 from vectoracl_conformance.context.perform import Options
-from vectoracl_conformance.harness import HarnessError, Needs
+from vectoracl_conformance.generated.run import GENERATED, Setting, run_generated
+from vectoracl_conformance.harness import HarnessError, Needs, Store
 from vectoracl_conformance.isolated.identity import Identity
 from vectoracl_conformance.isolated.interpreter import PlainEnvironment, plain
 from vectoracl_conformance.isolated.store_service import StoreService
@@ -32,6 +33,8 @@ from vectoracl_conformance.verdict import GRADES, MODES, EvidenceState, Judged, 
 
 TIMEOUT = 600.0
 GRACE = 20.0
+ISOLATED = ("X6", *GENERATED)
+"""The checks that are performed here, next to the adapter's own process."""
 _STATES = ("passed", "failed", "abstained", "not run")
 _FROM_HERE = ("calls", "identity")
 _ABOUT = ("adapter", "store", "server", "kit", "name")
@@ -167,7 +170,7 @@ def run(ask: Ask, watch: Watch = lambda _: None) -> Report:
         "quick": ask.quick,
         "python": ask.python,
         "limit": ask.timeout / 5,
-        "elsewhere": ["X6"],
+        "elsewhere": [*ISOLATED],
         "only_mutants": list(ask.only_mutants),
         "path": _paths(ask),
     }
@@ -248,45 +251,72 @@ def _adapters() -> set[str]:
 
 
 def _isolated(
-    event: dict[str, Any], ask: Ask, seed: int, events: list[dict[str, Any]], exchange: Callable[[str], str]
-) -> list[Noted]:
-    """Perform X6 in this process, where no code of the adapter or its harness runs that could change the verdict."""
+    event: dict[str, Any], ask: Ask, seed: int, events: list[dict[str, Any]], exchange: StoreExchange
+) -> Iterator[Noted]:
+    """Perform X6 and C1 to C4 in this process, where no code of the adapter or its harness could change the verdict."""
     options = Options(ask.name, frozenset(ask.only), ask.decoys, seed, known=ask.known)
+    wanted = [id_ for id_ in ISOLATED if options.wants(id_)]
     named = next((one.get("name") for one in events if one["event"] == "start"), None)
-    adapter = str(ask.name if ask.name in _adapters() else named)
     if sum(one["event"] == "serving" for one in events) > 1:
         why = "the harness's process offered its stores twice"
-        return [Noted("X6", mode, "abstained", reason=why, reproduce=options.line("X6")) for mode in MODES]
+        yield from _abstained(wanted, why, options)
+        return
     metrics = event.get("metrics")
     service = StoreService(exchange, metrics if isinstance(metrics, list) else ())
-    paths = _paths(ask)
-    environment = plain(ask.python, paths)
+    stores = _OfOneAdapter(service, str(ask.name if ask.name in _adapters() else named))
+    environment = plain(ask.python, _paths(ask))
+    measured: list[Identity] = []
     try:
-        measured: list[Identity] = []
-        notes = [_in_mode(mode, service, environment, adapter, options, measured) for mode in MODES]
+        if "X6" in wanted:
+            for mode in MODES:
+                yield _in_mode(mode, stores, environment, options, measured)
+        setting = Setting(
+            stores,
+            seed,
+            "quick" if ask.quick else "full",
+            environment,
+            progress=lambda _: exchange.heard(),
+            line=options.line,
+            measured=measured,
+        )
+        notes, report = run_generated(setting, frozenset(wanted), ask.known)
+        yield from notes
+        events.append({"event": "calls", **report.as_json()})
         for one in dict.fromkeys(measured):
             events.append({"event": "identity", **asdict(one)})
-        return notes
     finally:
         environment.close()
 
 
+def _abstained(ids: Sequence[str], why: str, options: Options) -> list[Noted]:
+    return [Noted(id_, mode, "abstained", reason=why, reproduce=options.line(id_)) for id_ in ids for mode in MODES]
+
+
+class _OfOneAdapter:
+    """The stores of a harness, of which each has to be configured for the adapter that is measured."""
+
+    def __init__(self, service: StoreService, adapter: str) -> None:
+        self.metrics = service.metrics
+        self._service = service
+        self._adapter = adapter
+
+    def fresh(self, needs: Needs) -> Store:
+        """Make an empty store. Raises: HarnessError."""
+        store = self._service.fresh(needs)
+        if store.config.get("adapter") != self._adapter:
+            store.close()
+            raise HarnessError("The harness's configuration names another adapter than the one that is measured.")
+        return store
+
+
 def _in_mode(
-    mode: Mode,
-    service: StoreService,
-    environment: PlainEnvironment,
-    adapter: str,
-    options: Options,
-    measured: list[Identity],
+    mode: Mode, stores: _OfOneAdapter, environment: PlainEnvironment, options: Options, measured: list[Identity]
 ) -> Noted:
     try:
-        store = service.fresh(Needs(DIMENSION, FIELDS))
+        store = stores.fresh(Needs(DIMENSION, FIELDS))
     except (HarnessError, Abstain) as error:
         return Noted("X6", mode, "abstained", reason=str(error), reproduce=options.line("X6"))
     try:
-        if store.config.get("adapter") != adapter:
-            why = "the harness's configuration names another adapter than the one that is measured"
-            return Noted("X6", mode, "abstained", reason=why, reproduce=options.line("X6"))
         place = Place(store.config, settle=store.settle, admit=store.admit, environment=environment, measured=measured)
         return noted(place, mode, options)
     finally:

@@ -80,7 +80,7 @@ def work(data: dict[str, Any], teller: Teller) -> None:
     try:
         teller.tell("start", name=harness.adapter, **described(harness))
         run_checks(harness, options, lambda note: teller.tell("note", **asdict(note)))
-        if options.wants("X6") and "X6" in options.elsewhere:
+        if any(map(options.wants, options.elsewhere)):
             offer(teller, harness, sys.stdin)
         if not options.only and not data["quick"]:
             _grade(teller, WIRE_GRADES, lambda: wire_grades(harness, options))

@@ -127,6 +127,10 @@ class StoreExchange:
                         return "".join(parts)
         raise Abstain("the process of the harness did not answer")
 
+    def heard(self) -> None:
+        """Note that the run goes on, although the process says nothing."""
+        self._lines.heard()
+
 
 def parts_of(answer: str) -> Iterator[tuple[str, bool]]:
     """Yield *answer* in parts that fit into a line, and whether more follow."""
