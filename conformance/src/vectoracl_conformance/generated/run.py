@@ -23,7 +23,9 @@ from vectoracl_conformance.generated.covering import Coverage, Plan
 from vectoracl_conformance.generated.pair import Difference, Pair, writes
 from vectoracl_conformance.generated.parameters import plan_data, plan_reads, plan_writes
 from vectoracl_conformance.generated.reference import LoadError, Mode, Reference, Side
+from vectoracl_conformance.generated.script import script
 from vectoracl_conformance.generated.sequences import Walk, drawn_changes, walk
+from vectoracl_conformance.generated.shrinking import Opening, Rows, Shrinker, Steps
 from vectoracl_conformance.generated.world import Size, World, build_world
 from vectoracl_conformance.harness import HarnessError, Needs, Store
 from vectoracl_conformance.isolated.identity import Identity, identify
@@ -344,9 +346,13 @@ def _one(id_: Check, setting: Setting, capabilities: Capabilities, report: Calls
                 perform(pair, plan, found)
             report.calls += sum(one.calls for one in pair.counts.values())
             differing = unscoped_differs(pair, [one.call for one in plan.calls]) if id_ == "C1" else (1, 1)
+            program = _program(id_, setting, world, capabilities, pair, found)
             _identify(setting, pair)
             shown = leaked(world, [side.far.said() for side in pair.sides])
-            return [_noted(id_, mode, setting, pair, plan, found, differing, shown) for mode in MODES]
+            notes = [_noted(id_, mode, setting, pair, plan, found, differing, shown) for mode in MODES]
+        for note in notes:
+            note.script = program if note.outcome == "failed" and not shown else ""
+        return notes
     except LoadError as error:
         back, why = f"{error}", "what is permitted has to work"
         attacked = f"a legitimate {error.call.method}"
@@ -355,6 +361,49 @@ def _one(id_: Check, setting: Setting, capabilities: Capabilities, report: Calls
         )
     except (Abstain, HarnessError) as error:
         return _all(id_, "abstained", f"the kit's own control failed: {error}", setting)
+
+
+@contextmanager
+def openings(setting: Setting, world: World, capabilities: Capabilities, *, faulty: bool) -> Iterator[Opening]:
+    """Return what opens a fresh pair with some rows: a copy of an empty one, where a copy has a store for itself."""
+    with loaded(setting, world, capabilities, {}, faulty=faulty) as base:
+        if base.store.read_census is not None:
+            yield lambda rows: loaded(setting, world, capabilities, rows, faulty=faulty)
+            return
+
+        @contextmanager
+        def branched(rows: Rows) -> Iterator[Pair]:
+            with base.reference.branch(), base.store.branch(faulty=faulty):
+                comparison = Comparison(base.comparison.capabilities, base.reference.wider, lambda: pair.rows())
+                comparison.ranked_alike = {"lexical", "hybrid"}
+                pair = Pair([base.store], base.reference, comparison)
+                for side in (base.reference, base.store):
+                    side.load(rows, min(500, capabilities.max_batch))
+                try:
+                    yield pair
+                finally:
+                    pair.close()
+
+        yield branched
+
+
+def _program(id_: Check, setting: Setting, world: World, capabilities: Capabilities, pair: Pair, found: Found) -> str:
+    """Return a program that shows the first difference without the kit; "" if there is none."""
+    difference = next(iter(found.first.values()), None)
+    if difference is None:
+        return ""
+    rows: Rows = world.tenants
+    steps: Steps = difference.before
+    if difference.call is not None and steps[-1:] != ((difference.mode, difference.call),):
+        steps = (*steps, (difference.mode, difference.call))
+    try:
+        with openings(setting, world, capabilities, faulty=id_ == "C3") as opening:
+            shrunk = Shrinker(opening, world.rules).shrink(rows, difference)
+    except (Abstain, HarnessError, LoadError, OtherError):
+        shrunk = None
+    if shrunk is not None:
+        rows, steps, difference = shrunk.rows, shrunk.steps, shrunk.difference
+    return script(pair.store.settings, world.fields, world.rules, rows, steps, difference, setting.source)
 
 
 def _identify(setting: Setting, pair: Pair) -> None:

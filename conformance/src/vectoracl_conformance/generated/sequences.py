@@ -15,7 +15,7 @@ from typing import Any
 from vectoracl.errors import StoreError
 from vectoracl.filters.predicate import F
 from vectoracl.model.records import Chunk
-from vectoracl_conformance.generated.calls import Call, Cut, Fault, Rules, Together
+from vectoracl_conformance.generated.calls import After, Call, Cut, Fault, Rules, Together
 from vectoracl_conformance.generated.comparison import Outcome, error_of, shown
 from vectoracl_conformance.generated.pair import Difference, Pair, writes
 from vectoracl_conformance.generated.reference import Mode, Side, late, writer
@@ -117,10 +117,10 @@ def walk(seed: int, reads: Sequence[Call], changes: Sequence[Call], rules: Rules
 
     for own in by_method.values():
         for fault in _FAULTS if whole else _FAULTS[:3]:
-            add("fault", fault, rng.choice(own), rng.choice(own), rng.choice(own), rng.choice(reads))
+            add("fault", fault, _first(rng.choice(own)), rng.choice(own), rng.choice(own), rng.choice(reads))
         for after in _CUTS if whole else rng.sample(_CUTS, 1):
             if own[0].method not in _WITHOUT_LIMIT:
-                add("cut", after, rng.choice(own), rng.choice(own), rng.choice(reads))
+                add("cut", after, _first(rng.choice(own)), rng.choice(own), rng.choice(reads))
         add("rules", _changed(rng, one := rng.choice(own), rules), one, *rng.choices(reads, k=2))
         for _ in range(4 if writes(own[0]) else 1):
             add("calls", None, *rng.choices(own, k=2), *rng.choices(reads, k=2))
@@ -130,6 +130,11 @@ def walk(seed: int, reads: Sequence[Call], changes: Sequence[Call], rules: Rules
             add("together", width, *some, *rng.choices(reads, k=width))
     rng.shuffle(steps)
     return steps
+
+
+def _first(call: Call) -> Call:
+    """Return the call for the first page: the requests for the pages before would meet the failure."""
+    return replace(call, arguments={name: one for name, one in call.arguments.items() if not isinstance(one, After)})
 
 
 def _changed(rng: random.Random, call: Call, rules: Rules) -> Rules:
@@ -166,10 +171,14 @@ class Walk:
     def perform(self, steps: Iterable[Drawn]) -> Difference | None:
         """Perform steps until one differs. Returns: the difference, or None."""
         for step in steps:
-            found = self._steps[step.kind](step)
+            found = self.step(step)
             if found:
                 return found[0]
         return None
+
+    def step(self, step: Drawn) -> list[Difference]:
+        """Perform one step. Returns: what differs."""
+        return self._steps[step.kind](step)
 
     def _calls(self, step: Drawn) -> list[Difference]:
         return self.pair.perform([(step.mode, call) for call in step.calls])
