@@ -3,6 +3,7 @@
 from vectoracl_conformance.mutants.concurrent_writers import BESIDE
 from vectoracl_conformance.mutants.core import CORE
 from vectoracl_conformance.mutants.defeat_devices import DEVICES
+from vectoracl_conformance.mutants.generated_calls import CALLS
 from vectoracl_conformance.mutants.lexical import WORDS
 from vectoracl_conformance.mutants.nodes import NODE_MUTANTS
 from vectoracl_conformance.mutants.reads import READING
@@ -10,5 +11,5 @@ from vectoracl_conformance.mutants.sessions import SESSIONS
 from vectoracl_conformance.mutants.versions import VERSIONS
 from vectoracl_conformance.mutants.writes import WRITING
 
-GENERAL = (*READING, *NODE_MUTANTS, *BESIDE, *VERSIONS, *WORDS, *WRITING, *SESSIONS, *CORE, *DEVICES)
+GENERAL = (*READING, *NODE_MUTANTS, *BESIDE, *VERSIONS, *WORDS, *WRITING, *SESSIONS, *CORE, *DEVICES, *CALLS)
 __all__ = ["GENERAL"]

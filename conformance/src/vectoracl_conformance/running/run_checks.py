@@ -222,7 +222,7 @@ def run_mutant(harness: Harness, mutant: Mutant, options: Options) -> MutantResu
             with patched(mutant.patches):
                 notes += run_mode(store, corpus, mode, options, lambda _: None, mutant)
     if mutant.source:  # a fault that is put in by the kit cannot be where the kit is not
-        notes += generated(harness, options, lambda _: None, mutant.source)
+        notes += generated(harness, replace(options, size="quick"), lambda _: None, mutant.source)
     # X5 is about the kit itself: it dies by abstaining.
     died = [one for one in notes if one.outcome == "failed" or (one.id == "X5" and one.outcome == "abstained")]
     return MutantResult(
