@@ -10,6 +10,7 @@ import base64
 import pickle
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,8 @@ ADDS = frozenset({"upsert", "replace", "load"})
 """The methods that write rows."""
 _LIMITED = frozenset({"search", "search_many", "fetch", "count", "facets", "page"})
 _PATIENCE = 90.0
+_TURN = 5.0
+"""The time that one group of calls should take, in seconds: a process that is long silent looks like one that hangs."""
 _END: Outcome = ("ok", Page((), None))
 _UNBOUND = "report"
 _ATTEMPTS = 6
@@ -105,6 +108,7 @@ class Side:
     installed: dict[int, Rules] = field(default_factory=dict)
     admitted: set[str] = field(default_factory=set)
     tenants: tuple[str, ...] = ()
+    group: int = 8
 
     def config(self) -> dict[str, Any]:
         """Return the configuration of its clients."""
@@ -190,8 +194,12 @@ class Side:
 
     def _send(self, mode: Mode, calls: Sequence[Call | None]) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        for start in range(0, len(calls), _GROUP):
-            outcomes += self._ask("calls", self.clients[mode], calls[start : start + _GROUP])
+        while len(outcomes) < len(calls):
+            some = calls[len(outcomes) : len(outcomes) + self.group]
+            started = time.monotonic()
+            outcomes += self._ask("calls", self.clients[mode], some)
+            pace = (time.monotonic() - started) / len(some)
+            self.group = max(1, min(_GROUP, int(_TURN / max(pace, 1e-6))))
         return outcomes
 
     def _ask(self, how: str, number: int, own: Sequence[Call | None], *more: Any) -> list[Outcome]:

@@ -203,7 +203,8 @@ class Walk:
             (got,) = pair.store.attempt(step.mode, call)
         finally:
             pair.store.fail(step.mode, {})
-        return self._uncertain(step.mode, call, got) or pair.perform([(step.mode, one) for one in others])
+        found = self._uncertain(step.mode, call, got, first=1 in step.detail)
+        return found or pair.perform([(step.mode, one) for one in others])
 
     def _cut(self, step: Drawn) -> list[Difference]:
         pair, (call, *others) = self.pair, step.calls
@@ -217,8 +218,11 @@ class Walk:
         found = self._uncertain(step.mode, call, got)
         return found or pair.perform([(step.mode, one) for one in others])
 
-    def _uncertain(self, mode: Mode, call: Call, got: Outcome) -> list[Difference]:
-        """Judge a call that may have failed on the way: a success is right, and a failure is the store's."""
+    def _uncertain(self, mode: Mode, call: Call, got: Outcome, *, first: bool = False) -> list[Difference]:
+        """Judge a call that may have failed on the way: a success is right, and a failure is the store's.
+
+        *first*: the first request failed, so an error that says that nothing was sent has to be right.
+        """
         pair = self.pair
         if not writes(call):
             (right,) = pair.reference.calls(mode, [call])
@@ -228,17 +232,16 @@ class Walk:
             return pair.judge(mode, [call], [right], [got]) or _some(pair.compare_census(mode, call))
         if not _failure(got):
             return self._refused(mode, call, got)
-        return self._either(mode, call, got)
+        return self._either(mode, call, got, certain=first and got[0] == "error" and got[1][3].get("sent") == "no")
 
     def _refused(self, mode: Mode, call: Call, got: Outcome) -> list[Difference]:
         right = self.pair.reference.calls(mode, [call])[0]
         return self.pair.judge(mode, [call], [right], [got]) or _some(self.pair.unchanged(mode, call))
 
-    def _either(self, mode: Mode, call: Call, got: Outcome) -> list[Difference]:
+    def _either(self, mode: Mode, call: Call, got: Outcome, *, certain: bool) -> list[Difference]:
         """Demand that a failed write left the old rows or made the new ones."""
         pair = self.pair
         pair.history.append((mode, call))
-        certain = got[0] == "error" and got[1][3].get("sent") == "no"
         if pair.is_unchanged():
             return []
         before = self._view(pair.reference, call)
