@@ -251,7 +251,7 @@ class Side:
         cursor: str | None = None
         for _ in range(after.pages):
             one = replace(first, arguments={**first.arguments, "after": cursor})
-            kind, page = self._send(mode, [one])[0]
+            kind, page = self.calls(mode, [one])[0]
             cursor = page.after if kind == "ok" else None
             if cursor is None:
                 break
