@@ -65,6 +65,8 @@ def test_values_have_types(right, got):
 
 def test_a_store_may_keep_numbers_as_doubles():
     assert same({"a": [1, 2]}, {"a": [1.0, 2.0]})
+    assert same(-1e300, -(10**300))
+    assert not same(2**53 - 1, 2**53)
 
 
 def test_equal_scores_come_in_any_order():

@@ -79,8 +79,16 @@ def same(right: object, got: object) -> bool:
     if isinstance(right, datetime):
         return isinstance(got, datetime) and got.tzinfo is not None and right == got
     if _number(right) and _number(got):
-        return bool(right == got)
+        return right == got or (isinstance(right, float) and _as_float(got) == right)
     return type(right) is type(got) and right == got
+
+
+def _as_float(value: Any) -> float | None:
+    """Return a number as a double. JSON has no doubles: a store may write 1e300 as a whole number of 301 digits."""
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def _number(value: object) -> bool:
