@@ -52,9 +52,8 @@ def failure_details(note: Noted) -> Iterator[tuple[str, str]]:
         yield "reason", note.reason
     if note.reproduce:
         yield "reproduce", note.reproduce
-    script = getattr(note, "script", "")
-    if script:
-        yield "script, which runs without the kit", script
+    if note.script:
+        yield "script, which runs without the kit", note.script
 
 
 def wrong(report: Report) -> list[Noted]:

@@ -29,7 +29,7 @@ from vectoracl_conformance.running.clean_python import command
 from vectoracl_conformance.running.run_facts import run_facts
 from vectoracl_conformance.running.worker_output import Lines, StoreExchange, say
 from vectoracl_conformance.running.worker_pool import Crew
-from vectoracl_conformance.verdict import GRADES, MODES, EvidenceState, Judged, Noted, judge
+from vectoracl_conformance.verdict import GRADES, MODES, NOT_QUICK, EvidenceState, Judged, Noted, judge
 
 TIMEOUT = 600.0
 GRACE = 20.0
@@ -139,7 +139,7 @@ class Report:
                     "seconds": note.seconds,
                     "reason": note.reason,
                     "reproduce": note.reproduce,
-                    "script": getattr(note, "script", ""),
+                    "script": note.script,
                 }
                 for note in self.judged.checks
             ],
@@ -255,7 +255,7 @@ def _isolated(
 ) -> Iterator[Noted]:
     """Perform X6 and C1 to C4 in this process, where no code of the adapter or its harness could change the verdict."""
     options = Options(ask.name, frozenset(ask.only), ask.decoys, seed, known=ask.known)
-    wanted = [id_ for id_ in ISOLATED if options.wants(id_)]
+    wanted = [id_ for id_ in ISOLATED if options.wants(id_) and not (ask.quick and id_ in NOT_QUICK)]
     named = next((one.get("name") for one in events if one["event"] == "start"), None)
     if sum(one["event"] == "serving" for one in events) > 1:
         why = "the harness's process offered its stores twice"
