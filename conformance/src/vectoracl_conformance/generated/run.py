@@ -202,7 +202,7 @@ class Found:
         return len(self.first) == len(MODES)
 
 
-def perform(pair: Pair, plan: Plan, found: Found) -> None:
+def perform(pair: Pair, plan: Plan, found: Found, progress: Progress = lambda _: None) -> None:
     """Perform a plan on both. After a difference of rows the two stores are no longer comparable, and it ends."""
     if (difference := pair.compare_census()) is not None:
         found.add(replace(difference, mode=mode) for mode in MODES)
@@ -210,6 +210,7 @@ def perform(pair: Pair, plan: Plan, found: Found) -> None:
     _calibrate(pair, plan)
     if any(writes(one.call) for one in plan.calls):
         for group in groups(plan):
+            progress(f"{len(pair.history)} calls")
             differences = pair.perform(group)
             found.add(differences)
             if any(one.call is None or writes(one.call) for one in differences) or found.enough:
@@ -218,6 +219,7 @@ def perform(pair: Pair, plan: Plan, found: Found) -> None:
     for mode in MODES:
         calls = [timed(one) for one in plan.calls if one.mode == mode]
         for start in range(0, len(calls), READS):
+            progress(f"{len(pair.history)} calls")
             found.add(pair.perform(calls[start : start + READS]))
             if mode in found.first:
                 break
@@ -343,7 +345,7 @@ def _one(id_: Check, setting: Setting, capabilities: Capabilities, report: Calls
             if id_ == "C3":
                 perform_walk(pair, world, plan, found, whole=setting.size == "full")
             else:
-                perform(pair, plan, found)
+                perform(pair, plan, found, setting.progress)
             report.calls += sum(one.calls for one in pair.counts.values())
             differing = unscoped_differs(pair, [one.call for one in plan.calls]) if id_ == "C1" else (1, 1)
             program = _program(id_, setting, world, capabilities, pair, found)
