@@ -281,7 +281,7 @@ async def _awaited(answer: Any) -> Any:
 def _done(answer: Any) -> Any:
     if not hasattr(answer, "__await__"):
         return answer
-    if _loop().is_running():  # in a thread of its own, for what is performed at the same time
+    if _loop().is_running():  # in a separate thread, for what is performed at the same time
         return asyncio.run_coroutine_threadsafe(_awaited(answer), _loop()).result()
     return _loop().run_until_complete(_awaited(answer))
 

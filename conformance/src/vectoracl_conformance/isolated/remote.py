@@ -125,7 +125,7 @@ class _Carried(pickle.Unpickler):
 
 
 class RemoteRecorder(Recorder):
-    """What was sent to the store and came back, as the adapter's process has kept it.
+    """Requests to the store and their replies, as the adapter's process has kept them.
 
     Requests and replies are objects of the adapter: reading them trusts it as much as its harness, which is imported
     here as well. What has to hold against an adapter that lies is judged on the wire, and by the generated calls.
@@ -165,7 +165,7 @@ class RemoteRecorder(Recorder):
 
 
 class RemoteIterator:
-    """What a scan yields, row by row."""
+    """The rows of a scan, one after the other."""
 
     def __init__(self, process: AdapterProcess, start: Callable[[int], None]) -> None:
         self._process = process
