@@ -27,7 +27,7 @@ class Coverage:
     Attributes:
         calls: The number of calls.
         pairs: Pairs of levels of two parameters of one operation: those covered, and all that are possible.
-        triples: Triples of an operation, a form of the scope and a level of an argument: likewise.
+        triples: Triples of an operation, a form of the scope and a level of an argument: the same two numbers.
         left_out: The reason for each level, argument or pair that is not among those that are possible.
     """
 
@@ -136,7 +136,7 @@ class Space:
 def rows_of(space: Space, seed: int, most: int | None = None, tries: int = 3) -> list[list[int]]:
     """Return rows of level numbers, one per parameter, that cover every possible pair of *space*.
 
-    With *most*, only so many rows: those that cover most pairs.
+    With *most*, it stops after that number of rows, which are those that cover most pairs.
     """
     rng = np.random.default_rng(seed)
     open_pairs = space.possible.copy()

@@ -59,7 +59,7 @@ class Rows:
 
     @cached_property
     def tags(self) -> list[Tag]:
-        """The tags, as far as they are known before the rows are written."""
+        """The tags, with what is known of them before the rows are written."""
         return [
             Tag(
                 self.tenant,
@@ -349,7 +349,7 @@ LEAVES: Mapping[str, Leaf] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """A way to join a leaf with others; `nodes` are those that it needs besides the leaf's."""
+    """A way to join a leaf with others; `nodes` are those that it needs in addition to that of the leaf."""
 
     nodes: frozenset[type[Predicate]]
     make: Callable[[Predicate, Callable[[], Predicate]], Predicate]

@@ -1,4 +1,4 @@
-"""The forms that a scope can have, and the pseudo-parameters that every operation has besides its arguments."""
+"""The forms that a scope can have, and the pseudo-parameters that every operation has in addition to its arguments."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Ground:
         short = [one for one in kinds if one not in LONG]
         for _ in range(3):
             leaf = self.leaf(kind, rows, draw)
-            # A filter holds so many values in all, and some shapes repeat their parts.
+            # The number of values of a filter is limited, and some shapes repeat their parts.
             best = SHAPES[shape].make(leaf, lambda: self.leaf(draw.py.choice(short), rows, draw))
             if not rows.chunks or shape == "leaf" or 0 < np.count_nonzero(rows.mask(best)) < len(rows.chunks):
                 break

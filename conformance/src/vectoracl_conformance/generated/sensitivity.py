@@ -1,6 +1,6 @@
 """Whether a read can show a fault: which parts of its scope and filter would change the answer if they were lost.
 
-The calls of a plan are drawn again until they can, as far as that is possible. This judges plans, never adapters.
+The calls of a plan are drawn again until they can, or a few times. This judges plans, never adapters.
 """
 
 from __future__ import annotations
