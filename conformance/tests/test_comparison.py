@@ -134,7 +134,7 @@ def test_a_store_that_ranks_words_like_the_reference_always_has_to():
     call = Call(WHO, "search", {"query": Lexical("text"), "k": 2})
     fusion = Call(WHO, "search", {"query": Hybrid("text", [1.0, 0, 0, 0])})
     alike, other = ("ok", result(A, B)), ("ok", result(A._replace(score=9.0), B))
-    comparison.calibrate([(call, alike, alike)] * 9 + [(call, alike, other)] + [(fusion, alike, other)])
+    comparison.calibrate([(call, alike, alike)] * 9 + [(fusion, alike, alike), (fusion, alike, other)])
     assert comparison.ranked_alike == {"lexical"}
     assert comparison.problem(call, alike, other) is not None
     assert comparison.problem(fusion, alike, other) is None

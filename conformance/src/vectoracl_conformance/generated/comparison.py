@@ -89,9 +89,9 @@ class Comparison:
         alike: dict[Words, list[bool]] = {"lexical": [], "hybrid": []}
         for call, right, got in answers:
             kind = words_of(call.arguments.get("query"))
-            if kind is not None and right[0] == got[0] == "ok" and len(right[1]) > 1:
+            if kind is not None and right[0] == got[0] == "ok" and len(right[1]):
                 alike[kind].append(_list_alike(right[1], got[1], self.precision))
-        self.ranked_alike = {kind for kind, each in alike.items() if each and sum(each) >= 0.8 * len(each)}
+        self.ranked_alike = {kind for kind, each in alike.items() if each and all(each)}
 
     def _answer(self, call: Call, right: Any, got: Any) -> str | None:
         if isinstance(right, list) and right and isinstance(right[0], Result):

@@ -58,8 +58,9 @@ import base64, pickle
 DECLARED = pickle.loads(base64.b64decode({declared!r}))
 
 class Declares:
-    def __init__(self, inner):
+    def __init__(self, inner, declared):
         self._inner = inner
+        self._declared = declared
 
     def __getattr__(self, name):
         return getattr(self._inner, name)
@@ -67,10 +68,10 @@ class Declares:
     @property
     def capabilities(self):
         own = self._inner.capabilities
-        return replace(DECLARED, grade=own.grade, metric=own.metric, dimension=own.dimension)
+        return replace(self._declared, grade=own.grade, metric=own.metric, dimension=own.dimension)
 
-def dress(opened):
-    return replace(opened, adapter=Declares(opened.adapter))
+def dress(opened, declared=DECLARED):  # each client keeps what held when it was opened
+    return replace(opened, adapter=Declares(opened.adapter, declared))
 """
 
 
