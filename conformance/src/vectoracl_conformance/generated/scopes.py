@@ -92,7 +92,7 @@ def declared(kinds: Sequence[str], can: Capabilities) -> list[str]:
 
 
 class Ground:
-    """The world with its rows evaluated: what calls are drawn from, and what tells whether a call can show a fault."""
+    """The world with its rows evaluated: what calls are drawn from, and what shows whether a call can show a fault."""
 
     def __init__(self, world: World, capabilities: Capabilities) -> None:
         self.world = world

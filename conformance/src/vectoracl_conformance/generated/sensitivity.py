@@ -171,7 +171,7 @@ class Judge:
     def _shows(
         self, draft: Draft, method: str, arguments: Mapping[str, Any], full: Numbers, pages: int
     ) -> Callable[[Numbers], bool]:
-        """Return what tells whether further visible rows would change the answer."""
+        """Return what shows whether further visible rows would change the answer."""
         match method:
             case "search" | "search_many":
                 query = arguments["query"] if method == "search" else arguments["queries"][0]
