@@ -49,7 +49,7 @@ class Precision:
         return self.score * max(1.0, abs(score))
 
     def same_vector(self, right: Any, got: Any) -> bool:
-        """Return whether *got* is the vector *right*, as far as the store keeps it."""
+        """Return whether *got* is the vector *right*, to the precision of the store."""
         if not isinstance(got, np.ndarray) or got.shape != right.shape or got.dtype.kind != "f":
             return False
         one, other = right.astype(np.float64), got.astype(np.float64)

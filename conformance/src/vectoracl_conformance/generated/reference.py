@@ -1,6 +1,6 @@
 """Stores as sides of a comparison: the adapter that is measured, and the memory adapter as the reference.
 
-Both are driven by the same program in a process of their own, and get the same messages. So the reference knows every
+Both are driven by the same program in a separate process, and get the same messages. So the reference knows every
 operation and every argument that the library has.
 """
 

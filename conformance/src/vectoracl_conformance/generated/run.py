@@ -97,7 +97,7 @@ class CallsReport:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all checks of a run have in common.
+    """The things that all checks of a run have in common.
 
     Attributes:
         stores: The harness's stores.
@@ -105,7 +105,7 @@ class Setting:
         size: The size of the plans.
         environment: The environment of the adapter's process.
         source: Text that defines `dress(opened)`, for a broken adapter.
-        progress: Is told what is done.
+        progress: Called with what is done.
         line: Returns the command that repeats a check.
         measured: Takes the code that the adapter's processes ran.
     """

@@ -145,7 +145,7 @@ def done(answer):
 def outcome(acl, call):
     try:
         pages, call = call.get("pages", 0), call["call"]
-        for _ in range(pages):  # the cursor behind so many pages
+        for _ in range(pages):  # the cursor behind this number of pages
             claims, narrowings, method, arguments = call
             cursor = done(begin(acl, call)).after
             call = (claims, narrowings, method, {**arguments, "after": cursor})

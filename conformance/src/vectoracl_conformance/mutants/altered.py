@@ -554,7 +554,7 @@ def rest_of_document(altered: Altered, operation: Any) -> Any:
 
 
 def further_pages(altered: Altered, operation: Any) -> Any:
-    """A page is said to be the last one."""
+    """A page is reported as the last one."""
     answer = yield from altered.plain(operation)
     return answer._replace(more=False)
 

@@ -1,4 +1,4 @@
-"""Mutants that only calls of a generated space notice: wrong one step beside what an example asks for."""
+"""Mutants that only calls of a generated space notice: wrong one step away from what an example asks for."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ Group = Literal["wall", "rows", "order", "fields", "counts", "argument"]
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What is lost, as the Python expression of a flow in `altered`.
+    """A loss, as the Python expression of a flow in `altered`.
 
     Attributes:
         name: A stable name, such as "scope".

@@ -26,7 +26,7 @@ NOT_PROVED: tuple[tuple[str, str], ...] = (
     ("with other versions", "The versions that the report names, of the adapter, its client, the server and Python."),
     ("where it expects this kit's data", "Names, data and calls are drawn, but by rules that can be read."),
 )
-"""What no kit can see, in short, and what was seen instead."""
+"""The cases that no kit can see, in short, and what was seen instead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,7 @@ def summary(results: Sequence[Result]) -> Mapping[str, Any]:
 
 @app.command()
 def main(
-    drawn_: Annotated[int, typer.Option("--drawn", min=0, help="Draw so many by the seed; 0 runs all of them.")] = 0,
+    drawn_: Annotated[int, typer.Option("--drawn", min=0, help="Draw this many by the seed; 0 runs all of them.")] = 0,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="The seed of the draw, the world and the calls.")
     ] = None,
