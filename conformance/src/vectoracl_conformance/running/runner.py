@@ -29,7 +29,7 @@ from vectoracl_conformance.running.clean_python import command
 from vectoracl_conformance.running.run_facts import run_facts
 from vectoracl_conformance.running.worker_output import Lines, StoreExchange, say
 from vectoracl_conformance.running.worker_pool import Crew
-from vectoracl_conformance.verdict import GRADES, MODES, NOT_QUICK, EvidenceState, Judged, Noted, judge
+from vectoracl_conformance.verdict import CALLS, GRADES, MODES, NOT_QUICK, EvidenceState, Judged, Noted, judge
 
 TIMEOUT = 600.0
 GRACE = 20.0
@@ -60,6 +60,7 @@ class Ask:
         timing: Whether to time a search next to few and many foreign rows.
         python: The interpreter for X6, ideally of an environment without the kit; "": this one.
         quick: Whether to run less, in less than 30 seconds, for no certificate.
+        calls: Whether to perform the generated calls; without them nothing is certified.
         path: Folders from which the adapter's processes import the harness and the adapter; this one does not.
     """
 
@@ -76,7 +77,13 @@ class Ask:
     timing: bool = False
     python: str = ""
     quick: bool = False
+    calls: bool = True
     path: Sequence[str] = ()
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The ids of the checks that the run leaves out; with any, it certifies nothing."""
+        return (NOT_QUICK if self.quick else frozenset()) | (frozenset() if self.calls else CALLS)
 
 
 @dataclass(slots=True)
@@ -116,7 +123,7 @@ class Report:
         """Return the machine-readable report: exactly these keys."""
         return {
             "verdict": self.judged.verdict,
-            "evidence": None if self.ask.quick else self.judged.evidence,
+            "evidence": None if self.ask.left_out else self.judged.evidence,
             "deviations": [{"id": id_, "why": why} for id_, why in self.deviations.items()],
             "grades": self.judged.grades,
             "adapter": self.about.get("adapter", self.ask.name),
@@ -255,7 +262,7 @@ def _isolated(
 ) -> Iterator[Noted]:
     """Perform X6 and C1 to C4 in this process, where no code of the adapter or its harness could change the verdict."""
     options = Options(ask.name, frozenset(ask.only), ask.decoys, seed, known=ask.known)
-    wanted = [id_ for id_ in ISOLATED if options.wants(id_) and not (ask.quick and id_ in NOT_QUICK)]
+    wanted = [id_ for id_ in ISOLATED if options.wants(id_) and id_ not in ask.left_out]
     named = next((one.get("name") for one in events if one["event"] == "start"), None)
     if sum(one["event"] == "serving" for one in events) > 1:
         why = "the harness's process offered its stores twice"
@@ -279,9 +286,10 @@ def _isolated(
             line=options.line,
             measured=measured,
         )
-        notes, report = run_generated(setting, frozenset(wanted), ask.known)
-        yield from notes
-        events.append({"event": "calls", **report.as_json()})
+        if not CALLS.isdisjoint(wanted):
+            notes, report = run_generated(setting, frozenset(wanted), ask.known)
+            yield from notes
+            events.append({"event": "calls", **report.as_json()})
         for one in dict.fromkeys(measured):
             events.append({"event": "identity", **asdict(one)})
     finally:
@@ -357,7 +365,7 @@ def collected(ask: Ask, seed: int, events: Sequence[dict[str, Any]], problem: st
     calls = next((Calls.of(event) for event in events if event["event"] == "calls"), Calls())
     if calls.number and not calls.whole and not ask.quick:
         problem = problem or f"not all of the calls that the adapter declares were made ({calls.line()})"
-    judged = judge(notes, grades, ask.known, quick=ask.quick)
+    judged = judge(notes, grades, ask.known, left_out=ask.left_out)
     if problem and judged.verdict != "not conformant":
         judged.verdict = "not measured"
         judged.grades["E1"] = "not run"
