@@ -291,6 +291,34 @@ def test_what_fails_after_a_write_may_have_been_applied(drive, together, applied
     assert sum(one.what == "write" for one in drive.port.asked) == (1 if applied else 3)
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize(
+    ("first", "sent"),
+    [
+        (StoreError("cut", sent="unknown"), "unknown"),
+        (StoreError("full", sent="no"), "no"),
+        (DeniedError("outside", action="upsert"), "no"),
+        (ValueError("a client's"), "unknown"),
+    ],
+)
+def test_a_write_that_may_have_been_applied_makes_a_later_failure_unknown(drive, grouped, first, sent):
+    def flow():
+        write, read = Wrote("p", "write"), Ask("p", "look")
+        try:
+            replies = yield (write, write) if grouped else write
+            if isinstance(replies[0], Exception):
+                raise replies[0]
+        except Exception:
+            yield read
+
+    def answer(request):
+        raise first if request.what == "write" else StoreError("the time is over", code="timeout", sent="no")
+
+    with pytest.raises(StoreError) as caught:
+        drive(confined(flow(), "p"), answer)
+    assert caught.value.sent == sent
+
+
 def test_confinement_passes_on_what_is_inside(drive):
     def flow():
         one = yield Ask("p", 1)

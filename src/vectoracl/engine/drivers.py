@@ -198,8 +198,8 @@ def confined(flow: Flow[R], partition: str) -> Flow[R]:
     """Pass *flow* on, but refuse a request to the store that names a partition other than *partition*.
 
     The refusal is raised before any I/O and cannot be swallowed: the flow is closed. A StoreError that is raised after
-    one of the requests has written gets `sent` = "unknown", whatever the last request was: a later read that did not
-    reach the store does not undo the write. The exception is a flow that undid its writes (`StoreError.undone`).
+    one of the requests has written, or may have, gets `sent` = "unknown", whatever the last request was: a later read that
+    did not reach the store does not undo the write. The exception is a flow that undid its writes (`StoreError.undone`).
 
     Raises: RefusedError with the code "confinement".
     """
@@ -226,17 +226,25 @@ def confined(flow: Flow[R], partition: str) -> Flow[R]:
                 value = yield step
             except Exception as caught:  # noqa: BLE001 - handed to the flow, whose error it is
                 error = caught
-            else:
-                written = written or _wrote(step, value)
+            written = written or _may_have_written(step, value if error is None else error)
     finally:
         close_flow(flow)
 
 
-def _wrote(step: Step, value: Any) -> bool:
-    """Return whether one of the requests of *step* has written; in a tuple, an error stands for its own request."""
+def _may_have_written(step: Step, value: Any) -> bool:
+    """Return whether one of the requests of *step* has written, or may have; *value* is the reply, or the error.
+
+    In a tuple of replies an error stands for its own request. An error of the library's tree that is not a StoreError
+    is a refusal, and a StoreError says whether its request was sent.
+    """
     if not isinstance(step, tuple):
-        return step.writes
-    return any(one.writes and not isinstance(reply, Exception) for one, reply in zip(step, value, strict=True))
+        return step.writes and not _certainly_unsent(value)
+    replies = [value] * len(step) if isinstance(value, Exception) else value
+    return any(one.writes and not _certainly_unsent(reply) for one, reply in zip(step, replies, strict=True))
+
+
+def _certainly_unsent(reply: Any) -> bool:
+    return isinstance(reply, VectorACLError) and getattr(reply, "sent", "no") == "no"
 
 
 def side_by_side(flows: Sequence[Flow[R]]) -> Flow[list[R]]:
