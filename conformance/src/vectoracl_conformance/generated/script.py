@@ -18,7 +18,6 @@ from vectoracl_conformance.generated.shrinking import Rows, Steps
 _HEAD = '''"""Shows a fault of the adapter {adapter}: {problem}"""
 
 import asyncio
-import datetime
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -27,6 +26,8 @@ from vectoracl.access.policy import Decision, TenantPolicy
 from vectoracl.access.scope import Grant, Scope
 from vectoracl.errors import RefusedError
 from vectoracl.filters.predicate import *
+
+import datetime  # after the names above, of which one is the class
 
 CONFIG = {config}
 RULES = {rules}
