@@ -9,6 +9,8 @@ from vectoracl_conformance.generated.run import Setting, run_generated
 from vectoracl_conformance.harness import load_harness
 from vectoracl_conformance.isolated.interpreter import plain
 
+pytestmark = pytest.mark.timeout(900)
+
 BROKEN = """
 from dataclasses import replace
 from vectoracl.filters.predicate import ALWAYS

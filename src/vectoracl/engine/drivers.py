@@ -198,8 +198,9 @@ def confined(flow: Flow[R], partition: str) -> Flow[R]:
     """Pass *flow* on, but refuse a request to the store that names a partition other than *partition*.
 
     The refusal is raised before any I/O and cannot be swallowed: the flow is closed. A StoreError that is raised after
-    one of the requests has written, or may have, gets `sent` = "unknown", whatever the last request was: a later read that
-    did not reach the store does not undo the write. The exception is a flow that undid its writes (`StoreError.undone`).
+    one of the requests has written, or may have, gets `sent` = "unknown", whatever the last request was: a later read
+    that did not reach the store does not undo the write. The exception is a flow that undid its writes
+    (`StoreError.undone`).
 
     Raises: RefusedError with the code "confinement".
     """
