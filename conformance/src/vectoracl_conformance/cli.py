@@ -18,7 +18,7 @@ from vectoracl_conformance.reporting.report import begin, print_table, write_htm
 from vectoracl_conformance.running.clean_python import become, is_clean
 from vectoracl_conformance.running.runner import TIMEOUT, Ask, run
 from vectoracl_conformance.running.soak import soak
-from vectoracl_conformance.verdict import EXCUSABLE, REQUIRED
+from vectoracl_conformance.verdict import CALLS, EXCUSABLE, REQUIRED
 
 SILENT = 5.0  # seconds
 
@@ -98,12 +98,8 @@ def conformance(
         typer.Option("--quick", help="Run less, in at most 30 seconds. Certifies nothing: the exit code is never 0."),
     ] = False,
     calls: Annotated[  # noqa: FBT002
-        bool,
-        typer.Option(
-            "--calls/--no-calls",
-            help="Perform the generated calls (C1 to C4). Without them nothing is certified: the exit code is never 0.",
-        ),
-    ] = True,
+        bool, typer.Option("--calls", help="Also perform the generated calls (C1 to C4, provisional; minutes).")
+    ] = False,
     hours: Annotated[
         float,
         typer.Option("--hours", min=0, metavar="N", help="Then repeat the generated calls with new seeds for N hours."),
@@ -119,7 +115,7 @@ def conformance(
     """Certify an adapter: run attacks against it, and report the evidence that it withstood them.
 
     The report (--json) is the certificate. Exit codes: 0 conformant, 1 not conformant, 2 not measured, or not
-    completely, 3 nothing failed and nothing is certified (--quick, --no-calls).
+    completely, 3 nothing failed and nothing is certified (--quick).
     """
     console, aside = Console(highlight=False), Console(stderr=True, highlight=False)
     chosen = _listed(only)
@@ -148,15 +144,15 @@ def conformance(
         timing=timing,
         python=python,
         quick=quick,
-        calls=calls,
+        calls=calls or not CALLS.isdisjoint(chosen),
         path=_PATH,
     )
     if quick and (chosen or hours or mutants or matrix or mutant or timing):
         _refuse(aside, "--quick runs one fixed part of the kit. Leave it out to use the other options.")
-    if hours and not calls:
-        _refuse(aside, "--hours repeats the generated calls. Leave --no-calls out, or --hours.")
     if hours and chosen:
         _refuse(aside, "--hours follows a complete run. Leave --only out, or --hours.")
+    if hours and not calls:
+        _refuse(aside, "--hours repeats the generated calls. Leave it out, or add --calls.")
     outputs = [
         (path, write)
         for path, write in ((json_path, write_json), (junit, write_junit), (html, write_html))

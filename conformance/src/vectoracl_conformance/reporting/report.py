@@ -66,7 +66,10 @@ def measured(report: Report) -> Iterator[str]:
     code = certified(report.about)
     if code["digest"]:
         yield f"{code['distribution']} {code['version']}, sha256 of its files {code['digest']}"
-    yield f"{report.calls.line()}; {report.census} census"
+    if report.ask.calls:
+        yield f"{report.calls.line()}; {report.census} census"
+    else:
+        yield "the generated calls (C1 to C4, provisional) were left out; --calls performs them"
     for what, why in sorted(report.calls.left_out.items()):
         yield f"  left out: {what} ({why})"
     if report.soak is not None:
@@ -77,20 +80,13 @@ def next_step(report: Report) -> str:
     """Return what to do after this verdict."""
     verdict, ask = report.judged.verdict, report.ask
     if verdict == "nothing certified":
-        return (
-            f"Nothing failed. For a certificate: vectoracl conformance {ask.name}, without {' and '.join(_given(ask))}."
-        )
+        return f"Nothing failed. For a certificate: vectoracl conformance {ask.name}, without --quick."
     if verdict == "not conformant" and not ask.only:
         return 'Repeat one failure by the line after "reproduce".'
     if verdict == "not measured" and not ask.only:
         limit = " If the machine is busy, give --timeout more seconds." if "timeout" in _reasons(report) else ""
         return f"A check that was not run or abstained is not passed: remove the reason above, and run it again.{limit}"
     return ""
-
-
-def _given(ask: Ask) -> list[str]:
-    """Return the options by which the run left checks out."""
-    return [*(["--quick"] if ask.quick else []), *([] if ask.calls else ["--no-calls"])]
 
 
 def _reasons(report: Report) -> str:
