@@ -268,7 +268,7 @@ def run_constructed(session: nox.Session, options: list[str]) -> None:
     session.run(*command)
 
 
-@nox.session(tags=THOROUGH)
+@nox.session
 def drawn(session: nox.Session) -> None:
     """Run 100 of the adapters that are broken mechanically, drawn by a seed; 95 of them have to die."""
     install(session)
