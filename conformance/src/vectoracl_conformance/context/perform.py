@@ -22,7 +22,8 @@ class Options:
     """The options of a run: which checks (none: all), how many decoys, the seed, the harness as it was named.
 
     `limit` is how many seconds one async check may take. `python` is the interpreter of the process that is out of
-    sight ("": this one). `elsewhere` are checks that another process performs. `size` is that of the generated calls.
+    sight ("": this one). `elsewhere` are checks that another process performs. `calls` is
+    whether the generated calls are performed without being named, and `size` is their plan's.
     `kept` takes the configurations of the stores that were left, where `keep` asks for it.
     """
 
@@ -35,6 +36,7 @@ class Options:
     limit: float = LIMIT
     python: str = ""
     elsewhere: frozenset[str] = frozenset()
+    calls: bool = False
     size: Literal["quick", "full"] = "full"
     known: dict[str, str] = field(default_factory=dict)
     kept: list[dict[str, Any]] = field(default_factory=list)

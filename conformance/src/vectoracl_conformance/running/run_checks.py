@@ -181,7 +181,7 @@ def run_checks(
 
 def generated(harness: Harness, options: Options, watch: Watch, source: str = "") -> list[Noted]:
     """Perform the wanted ones of C1 to C4 in both modes, on fresh stores; *source* dresses the adapter."""
-    wanted = frozenset(id_ for id_ in GENERATED if options.wants(id_)) - options.elsewhere
+    wanted = frozenset(id_ for id_ in GENERATED if options.calls or id_ in options.only) - options.elsewhere
     if not wanted:
         return []
     environment = plain(options.python, [path for path in sys.path if path])
