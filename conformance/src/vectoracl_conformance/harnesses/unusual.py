@@ -6,7 +6,6 @@ A kit that requires a certain implementation instead of a certain result would f
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ from vectoracl.adapter_api.operations import (
 )
 from vectoracl.adapter_api.operations import Replace as ReplaceOperation
 from vectoracl.errors import StoreError
-from vectoracl.filters.predicate import ContainsAny
+from vectoracl.filters.predicate import And, ContainsAny, Eq, In, Not, Or, Predicate, StartsWith
 from vectoracl.memory.ports import _NAMED
 from vectoracl.model.records import Facet, Hit, Record, Tag
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
@@ -279,18 +278,38 @@ class _SlowAsync:
 
 
 class Renames(AdapterWrapper):
-    """Its store rewrites ids; the adapter knows what they were."""
+    """Its store has ids of another form; the adapter translates them in both directions, in filters too."""
 
     store: OddStore
 
     def _in(self, chunk: str) -> str:
-        digest = hashlib.blake2b(chunk.encode(), digest_size=16).hexdigest()
-        self.store.names[digest] = chunk
-        return digest
+        self.store.names[f"id-{chunk}"] = chunk
+        return f"id-{chunk}"
+
+    def _predicate(self, predicate: Predicate) -> Predicate:
+        match predicate:
+            case And(operands) | Or(operands):
+                return replace(predicate, operands=tuple(map(self._predicate, operands)))
+            case Not(operand):
+                return Not(self._predicate(operand))
+            case Eq("@chunk", value):
+                return Eq("@chunk", self._in(str(value)))
+            case In("@chunk", values):
+                return In("@chunk", tuple(self._in(str(one)) for one in values))
+            case StartsWith("@chunk", prefix):
+                return StartsWith("@chunk", f"id-{prefix}")
+            case _:
+                return predicate
+
+    def _operation(self, operation: Any) -> Any:
+        predicates = {name: getattr(operation, name, None) for name in ("scope", "where")}
+        return replace(
+            operation, **{name: self._predicate(one) for name, one in predicates.items() if isinstance(one, Predicate)}
+        )
 
     def _records(self, operation: Any) -> Any:
         return replace(
-            operation,
+            self._operation(operation),
             records=tuple(
                 one._replace(tag=one.tag._replace(chunk=self._in(one.tag.chunk)))
                 if isinstance(one.tag, Tag) and one.tag.chunk
@@ -303,22 +322,32 @@ class Renames(AdapterWrapper):
         return tuple(ref._replace(chunk=self._in(ref.chunk)) for ref in refs)
 
     def _out(self, hits: Iterable[Hit]) -> list[Hit]:
-        names = ((hit, self.store.names[hit.id]) for hit in hits)
+        names = ((hit, hit.id.removeprefix("id-")) for hit in hits)
         return [hit._replace(id=name, tag=hit.tag._replace(chunk=name)) for hit, name in names]
 
     def search(self, operation: Search) -> Flow[Found]:
         """Name the hits."""
-        result = yield from self.inner.search(operation)
+        result = yield from self.inner.search(self._operation(operation))
         return result._replace(hits=self._out(result.hits))
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:
         """Ask by the other ids, and name the hits."""
-        rows = yield from self.inner.fetch(replace(operation, refs=self._refs(operation.refs)))
+        rows = yield from self.inner.fetch(replace(self._operation(operation), refs=self._refs(operation.refs)))
         return rows._replace(hits=self._out(rows.hits))
 
+    def count(self, operation: Count) -> Flow[int]:
+        """Count by the other ids."""
+        return self.inner.count(self._operation(operation))
+
+    def facets(self, operation: Facets) -> Flow[list[Facet]]:
+        """Count by the other ids."""
+        inner: Any = self.inner
+        return inner.facets(self._operation(operation))  # type: ignore[no-any-return]  # an optional method
+
     def scan(self, operation: Scan) -> Flow[Rows]:
-        """Go on after the other id, and name the hits."""
+        """Continue after the other id, and name the hits."""
         after = operation.after
+        operation = self._operation(operation)
         if after is not None:
             operation = replace(operation, after=after._replace(chunk=self._in(after.chunk)))
         rows = yield from self.inner.scan(operation)
@@ -335,6 +364,7 @@ class Renames(AdapterWrapper):
     def delete(self, operation: Delete) -> Flow[int | None]:
         """Delete by the other ids."""
         refs = operation.refs
+        operation = self._operation(operation)
         return self.inner.delete(operation if refs is None else replace(operation, refs=self._refs(refs)))
 
 
