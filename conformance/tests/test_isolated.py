@@ -248,6 +248,21 @@ def test_a_process_that_hangs_is_ended(environment):
     assert time.monotonic() - started < 20
 
 
+@pytest.mark.parametrize("reading", [False, True])
+def test_a_late_answer_is_not_taken_for_that_of_the_next_question(environment, reading):
+    far = Far(limit=1.5, environment=environment)
+    try:
+        if reading:  # by a thread, once something was asked for along with others
+            far.later("count")[1].result(10)
+        with pytest.raises(Abstain, match="did not answer within"):
+            far.ask("source", "import time\ntime.sleep(2.5)")
+        time.sleep(2)
+        with pytest.raises(Abstain, match="did not answer within"):
+            far.ask("count")
+    finally:
+        far.close()
+
+
 def test_errors_come_back_as_what_they_are(far):
     far.ask("client", 1, MEMORY, "sync", True)
     claims = {"id": "u", "tenant": "a", "authenticated_by": "a test", "expires_at": 1.0}

@@ -164,6 +164,7 @@ class Far:
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._waiting: dict[int, Future[Any]] = {}
         self._ticket = 0
+        self._lost: Abstain | None = None
         self.owner = threading.get_ident()
         try:
             pid = _opened(*self._answer())
@@ -173,19 +174,23 @@ class Far:
             raise
 
     def ask(self, what: str, *args: Any) -> Any:
-        """Ask, and return the answer. Raises: what was raised there; Abstain if the process is gone or too slow."""
+        """Ask, and return the answer.
+
+        Raises: what was raised there; Abstain if the process is gone or too slow, and then for every further question,
+        since an answer that comes late would be taken for that of the next one.
+        """
         data = pickle.dumps((self.driver.words[what], *args), 5)
         if KIT in data and what != "source":  # an adapter that looks for the kit names it
             raise Abstain("the question would have shown the kit")
         with self._asking:
+            if self._lost is not None:
+                raise self._lost
             self._send(data)
-            if self._reader is None:
-                return _opened(*self._answer())
             try:
-                answer = self._answers.get(timeout=self._limit)
+                answer = self._answer() if self._reader is None else self._answers.get(timeout=self._limit)
             except queue.Empty:
-                raise Abstain(f"the adapter's process did not answer within {self._limit:g} s") from None
-        if isinstance(answer, Exception):
+                raise self._silent() from None
+        if isinstance(answer, Abstain):
             raise answer
         return _opened(*answer)
 
@@ -223,11 +228,11 @@ class Far:
                     _settle(future, kind, inner)
         except Exception as error:  # noqa: BLE001 - whoever waits gets it
             problem = error if isinstance(error, Abstain) else Abstain(f"the pipe broke: {type(error).__name__}")
+            self._lost = problem
             for future in list(self._waiting.values()):
                 future.set_exception(problem)
             self._waiting.clear()
-            for _ in range(64):
-                self._answers.put(problem)
+            self._answers.put(problem)  # for the question that waits; `_lost` is for those that follow
 
     def _send(self, data: bytes) -> None:
         try:
@@ -241,7 +246,8 @@ class Far:
         deadline = time.monotonic() + (1e6 if wait else self._limit)
         size = struct.unpack(">I", self._read(4, deadline))[0]
         if size > MOST:
-            raise Abstain(f"the adapter's process answered with {size} bytes")
+            self._lost = Abstain(f"the adapter's process answered with {size} bytes")
+            raise self._lost
         data = self._read(size, deadline)
         try:
             word, value = safe_loads(data)
@@ -256,7 +262,7 @@ class Far:
         parts, remainder = [], size
         while remainder:
             if not self._selector.select(max(0.0, deadline - time.monotonic())):
-                raise Abstain(f"the adapter's process did not answer within {self._limit:g} s")
+                raise self._silent()
             part = self._out.read(remainder)
             if part == b"":
                 raise self._gone()
@@ -264,6 +270,10 @@ class Far:
                 parts.append(part)
                 remainder -= len(part)
         return b"".join(parts)
+
+    def _silent(self) -> Abstain:
+        self._lost = Abstain(f"the adapter's process did not answer within {self._limit:g} s")
+        return self._lost
 
     def _gone(self) -> Abstain:
         """Return that the process ended by itself, with what can be known of how: this process is not its parent."""
@@ -280,7 +290,8 @@ class Far:
             if last:
                 how.append(f"its last words: {ascii(' / '.join(last[:1] + last[1:][-2:]))[:500]}")
         how = how or ["it wrote nothing, so it was killed from outside or ended on purpose"]
-        return Abstain(f"the adapter's process ended by itself ({'; '.join(how)})")
+        self._lost = Abstain(f"the adapter's process ended by itself ({'; '.join(how)})")
+        return self._lost
 
     def said(self) -> str:
         """Return the process's output: what the adapter, its client and their loggers wrote, also warnings."""
