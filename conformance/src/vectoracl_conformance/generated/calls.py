@@ -56,13 +56,6 @@ class After:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnFile:
-    """In place of an argument that is a path, such as `resume`: a file of that name in a folder of the process."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class Together:
     """Calls that are performed side by side, by at most `width` threads in sync mode."""
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import pickle
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +19,7 @@ from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Chunk, Page, Record
 from vectoracl_conformance.context.assertions import Abstain
-from vectoracl_conformance.generated.calls import After, Call, OwnFile, Rules
+from vectoracl_conformance.generated.calls import After, Call, Rules
 from vectoracl_conformance.generated.comparison import Outcome, widened
 from vectoracl_conformance.generated.content import Census
 from vectoracl_conformance.isolated.process import Far
@@ -105,7 +103,6 @@ class Side:
     more: Mapping[str, Any] = field(default_factory=dict)
     clients: dict[Mode, int] = field(default_factory=dict)
     numbers: int = 0
-    folder: str = ""
     installed: dict[int, Rules] = field(default_factory=dict)
     admitted: set[str] = field(default_factory=set)
     tenants: tuple[str, ...] = ()
@@ -147,10 +144,8 @@ class Side:
         self.clients = {}
 
     def end(self) -> None:
-        """End the process, and remove the files that its calls wrote."""
+        """End the process."""
         self.far.close()
-        if self.folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextmanager
     def branch(self, source: str = "", *, faulty: bool = False) -> Iterator[None]:
@@ -231,21 +226,12 @@ class Side:
         return _checked(self.far.ask("cut", self.clients[mode], own.message(), after))
 
     def _own(self, mode: Mode, call: Call) -> Call | None:
-        """Return *call* with the cursors and paths of this store; None behind the last page."""
-        if not any(isinstance(one, After | OwnFile) for one in call.arguments.values()):
+        """Return *call* with the cursor of this store; None behind the last page."""
+        after = call.arguments.get("after")
+        if not isinstance(after, After):
             return call
-        own: dict[str, Any] = {}
-        for name, one in call.arguments.items():
-            own[name] = self._cursor(mode, call, one) if isinstance(one, After) else self._path(one)
-            if isinstance(one, After) and own[name] is None:
-                return None
-        return replace(call, arguments=own)
-
-    def _path(self, argument: object) -> object:
-        if not isinstance(argument, OwnFile):
-            return argument
-        self.folder = self.folder or tempfile.mkdtemp(prefix="journal-")
-        return f"{self.folder}/{argument.name}"
+        cursor = self._cursor(mode, call, after)
+        return None if cursor is None else replace(call, arguments={**call.arguments, "after": cursor})
 
     def _cursor(self, mode: Mode, call: Call, after: After) -> str | None:
         first = after.call or replace(call, arguments={**call.arguments, "after": None})

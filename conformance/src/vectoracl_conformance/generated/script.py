@@ -10,7 +10,7 @@ import numpy as np
 
 from vectoracl.model.queries import Hybrid
 from vectoracl.model.records import Chunk
-from vectoracl_conformance.generated.calls import After, Call, Cut, Fault, OwnFile, Rules, Together
+from vectoracl_conformance.generated.calls import After, Call, Cut, Fault, Rules, Together
 from vectoracl_conformance.generated.pair import Difference
 from vectoracl_conformance.generated.reference import writer
 from vectoracl_conformance.generated.shrinking import Rows, Steps
@@ -331,8 +331,6 @@ def literal(value: Any) -> str:
             return f"Chunk({', '.join(map(literal, parts))})"
         case Hybrid(text=text, vector=vector):
             return f"Hybrid({text!r}, {literal(vector)})"
-        case OwnFile(name):
-            return repr(name)
         case dict() | Mapping():
             return "{" + ", ".join(f"{literal(name)}: {literal(one)}" for name, one in value.items()) + "}"
         case list():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import unicodedata
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -236,8 +235,3 @@ def field_names(draw: Draw, kinds: Sequence[str]) -> dict[str, str]:
     while len(names) < len(kinds):
         names.append(f"{draw.word(3, 5)}{len(names)}")
     return dict(zip(names, kinds, strict=False))
-
-
-def visible(value: str) -> bool:
-    """Return whether *value* can be a chunk's or a document's id, roughly; `check_id` decides."""
-    return bool(value.strip()) and value == value.strip() and unicodedata.is_normalized("NFC", value)

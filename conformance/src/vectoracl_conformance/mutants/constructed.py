@@ -47,11 +47,6 @@ class Constructed:
         return f"{self.operation}: {self.trigger}: {self.loss}"
 
     @property
-    def group(self) -> str:
-        """The group in the kill matrix: operation and loss."""
-        return f"{self.operation}: {self.loss}"
-
-    @property
     def source(self) -> str:
         """The text of a program that defines `dress(opened)` and uses only the library."""
         return f"{_base()}\n\n{self.lines}"
@@ -62,7 +57,7 @@ def _base() -> str:
     return Path(__file__).with_name("altered.py").read_text(encoding="utf-8")
 
 
-def excluded(operation: type[Operation], trigger: Trigger, loss: Loss) -> str:
+def excluded(trigger: Trigger, loss: Loss) -> str:
     """Return the reason why a caller cannot observe *loss* where *trigger* holds; "" if it may be observed.
 
     A part that is absent where the trigger holds cannot be lost, for example a text that was not asked for.
@@ -76,10 +71,6 @@ def excluded(operation: type[Operation], trigger: Trigger, loss: Loss) -> str:
         return "the query is not hybrid"
     if loss.name == "min_score" and trigger.name == "hybrid":
         return "the core refuses a lowest score of fused scores"
-    if loss.name == "per_group" and trigger.name == "group_by":
-        return ""
-    if operation is Scan and loss.name == "rest of a document" and trigger.name == "size=1":
-        return ""
     return ""
 
 
@@ -93,7 +84,7 @@ def sampled(operation: type[Operation], trigger: Trigger, place: int) -> list[Lo
     Every loss is joined with the trigger "always", and every wall with those of arguments. Otherwise the losses of each
     group take turns.
     """
-    possible = [one for one in LOSSES[operation] if not excluded(operation, trigger, one)]
+    possible = [one for one in LOSSES[operation] if not excluded(trigger, one)]
     if trigger.kind == "always":
         return possible
     chosen = [one for one in possible if one.group == "wall" and trigger.kind == "argument"]
@@ -118,7 +109,7 @@ def _of_predicates() -> Iterator[Constructed]:
         operands = [name for name in ("scope", "where") if name in operation.__dataclass_fields__]
         for operand in operands:
             for place, (node, loss) in enumerate(changes(operand)):
-                usable = [one for one in triggers(operation) if not excluded(operation, one, loss)]
+                usable = [one for one in triggers(operation) if not excluded(one, loss)]
                 arguments = [one for one in usable if one.kind == "argument" and "without" not in one.name]
                 states = [one for one in usable if one.kind == "state"]
                 always = [one for one in usable if one.kind == "always"]
