@@ -9,10 +9,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from vectoracl_conformance import verdict
 from vectoracl_conformance.cli import app
 from vectoracl_conformance.reporting.report import begin, html, measured, print_table, write_json, write_junit
 from vectoracl_conformance.running.runner import Ask, collected
-from vectoracl_conformance.running.soak import GENERATED, soak, summary
+from vectoracl_conformance.running.soak import soak, summary
 from vectoracl_conformance.verdict import MODES, REQUIRED
 
 
@@ -356,13 +357,13 @@ def test_it_repeats_until_the_time_is_over():
     assert report.soak == {
         "hours": 2.0, "asked": 2, "runs": 4, "seeds": [1, 2, 3, 4], "ended": "the time is over", "failures": [],
     }  # fmt: skip
-    assert {(one.only, one.seed, one.keep, one.timing) for one in asks} == {(GENERATED, None, False, False)}
+    assert {(one.only, one.seed, one.keep, one.timing) for one in asks} == {(verdict.CALLS, None, False, False)}
     assert [one["left"] for one in seen] == [1.5, 1.0, 0.5, 0.0]
     assert report.as_json()["soak"]["runs"] == 4
 
 
 def test_a_failure_ends_it_and_decides():
-    id_ = GENERATED[0]
+    id_ = verdict.CALLS[0]
     report, asks, _ = soaked(9, lambda run: events(**({f"{id_}_sync": FAILED} if run == 3 else {})))
     assert len(asks) == 3
     assert (report.judged.verdict, report.exit_code) == ("not conformant", 1)

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from vectoracl.adapter_api.loading import Installed
-from vectoracl_conformance.generated.run import GENERATED, CallsReport
+from vectoracl_conformance.generated.run import CallsReport
 from vectoracl_conformance.running import runner
 from vectoracl_conformance.running.runner import Ask, collected, run
-from vectoracl_conformance.verdict import MODES, Noted
+from vectoracl_conformance.verdict import CALLS, MODES, Noted
 
 HERE = str(Path(__file__).parent)
 
@@ -25,9 +25,7 @@ def _calls(monkeypatch):
     """Let C1 to C4 pass at once: here it is about the runner, and not about the adapter."""
 
     def performed(setting, wanted, _known):
-        notes = [
-            Noted(id_, mode, "passed", controls=1, attacks=1) for id_ in GENERATED if id_ in wanted for mode in MODES
-        ]
+        notes = [Noted(id_, mode, "passed", controls=1, attacks=1) for id_ in CALLS if id_ in wanted for mode in MODES]
         return notes, CallsReport(setting.seed, setting.size)
 
     monkeypatch.setattr(runner, "run_generated", performed)

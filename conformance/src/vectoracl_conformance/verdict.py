@@ -16,17 +16,20 @@ Verdict = Literal[
 ]
 EvidenceState = Literal["passed", "failed", "abstained", "not run"]
 
+CallCheck = Literal["C1", "C2", "C3", "C4"]
+CALLS: tuple[CallCheck, ...] = ("C1", "C2", "C3", "C4")
+"""The checks of generated calls, which only `--calls` performs until they are final."""
 REQUIRED: tuple[str, ...] = (
     *(f"R{number}" for number in range(1, 18)),
     *(f"W{number}" for number in range(1, 13)),
     *(f"P{number}" for number in range(1, 6)),
     *(f"S{number}" for number in range(1, 6)),
     *(f"X{number}" for number in range(1, 7)),
-    *(f"C{number}" for number in range(1, 5)),
+    *CALLS,
 )
 MODES: tuple[Literal["sync", "async"], ...] = ("sync", "async")
 OPTIONAL = frozenset({"R12", "R13", "R16", "W11"})
-PROVISIONAL: dict[str, str] = dict.fromkeys(("R16", "R17", "W11", "W12", "X6", "C1", "C2", "C3", "C4"), "0.2")
+PROVISIONAL: dict[str, str] = dict.fromkeys(("R16", "R17", "W11", "W12", "X6", *CALLS), "0.2")
 """New checks, and the version of the kit in which they are no longer provisional. They fail like any other."""
 _VERSIONS_ONLY = frozenset({"R17", "W12"})
 EXCUSABLE = _VERSIONS_ONLY & frozenset(PROVISIONAL)
@@ -37,8 +40,6 @@ R3, R16, W11, …), of all calls (C1 to C4) or of the isolated process (X6) cann
 """
 NOT_QUICK = frozenset({"X6"})
 """The checks that `--quick` leaves out: X6 repeats others, in the same place."""
-CALLS = frozenset({"C1", "C2", "C3", "C4"})
-"""The checks of generated calls, which only `--calls` performs until they are final."""
 GRADES: tuple[str, ...] = ("E1", "E2v", "E2c", "E2s", "E3")
 MISSING = "the check was not run"
 EXIT: dict[Verdict, int] = {
@@ -162,7 +163,7 @@ def judge(
         verdict: Verdict = "not conformant"
     elif states["E1"] != "passed":
         verdict = "not measured"
-    elif not CALLS.issuperset(left_out):
+    elif not set(CALLS).issuperset(left_out):
         verdict = "nothing certified"
     elif any(_excused(note, known) for note in counted):
         verdict = "conformant with a declared deviation"

@@ -21,10 +21,17 @@ from vectoracl.adapter_api.contract import Capabilities, Opened
 from vectoracl.adapter_api.operations import OPERATIONS, Operation
 from vectoracl.errors import VectorACLError
 from vectoracl.filters.predicate import ALWAYS, Predicate
-from vectoracl.model.principal import Principal
 from vectoracl.model.records import Hit, Record
 from vectoracl_conformance.context.assertions import Abstain, Assertions, Breach, Unsupported, short
-from vectoracl_conformance.context.check_context import STORE, AwaitableHandle, CheckContext, Client, Mode, drive
+from vectoracl_conformance.context.check_context import (
+    STORE,
+    AwaitableHandle,
+    CheckContext,
+    Client,
+    Mode,
+    claims_of,
+    drive,
+)
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, Corpus, build
 from vectoracl_conformance.context.oracle import UnfitError
 from vectoracl_conformance.context.perform import Options, perform
@@ -82,12 +89,6 @@ class _Declared(AdapterWrapper):
         """The capabilities that the other declares, at the memory store's own grade."""
         own = self.inner.capabilities
         return replace(self.declared, grade=own.grade, metric=own.metric, dimension=own.dimension)
-
-
-def _claims(principal: Principal) -> dict[str, Any]:
-    names = ("id", "tenant", "roles", "groups", "kind", "expires_at")
-    claims = {name: getattr(principal, name) for name in names}
-    return {**claims, "attributes": dict(principal.attributes), "authenticated_by": "the application"}
 
 
 class FarHandle(AwaitableHandle):
@@ -174,7 +175,7 @@ class IsolatedClient(Client):
         """Return a handle on both."""
         reference = self.reference.as_principal(principal, **given)
         self.context.tenants[principal.tenant] = None
-        return FarHandle(reference, self, _claims(principal))
+        return FarHandle(reference, self, claims_of(principal))
 
     @property
     def adapter(self) -> Any:

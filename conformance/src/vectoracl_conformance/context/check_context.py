@@ -223,6 +223,13 @@ def user(tenant: str, **claims: Any) -> Principal:
     return Principal(claims.pop("id", USER), tenant, authenticated_by="the application", **claims)
 
 
+def claims_of(principal: Principal) -> dict[str, Any]:
+    """Return what a principal is made from; it cannot be carried itself."""
+    names = ("id", "tenant", "roles", "groups", "kind", "expires_at", "authenticated_by")
+    claims = {name: getattr(principal, name) for name in names}
+    return {**claims, "attributes": dict(principal.attributes)}
+
+
 class CheckContext:
     """Everything a check needs; `client` is the client that most checks use."""
 

@@ -1,6 +1,6 @@
 """Calls on handles as data: generated, sent to the adapter's process and to the reference, shrunk, and printed.
 
-Nothing here refers to the kit's objects, since a call is performed where the kit is not.
+What a call holds are the library's values, since it is performed where the kit is not.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from typing import Any, Literal
 from vectoracl.filters.predicate import Predicate
 from vectoracl.model.actions import Action
 from vectoracl.model.principal import Principal
+from vectoracl_conformance.context.check_context import claims_of
+from vectoracl_conformance.context.table_policy import Rules as Rules
 
-Rules = Mapping[str, Mapping[Action, Mapping[str, Predicate]]]
-"""A policy as a table: for the id of a principal, for each permitted action, the predicate of each granted tenant.
-
-A principal whose id is not listed has the rights that `TenantPolicy` gives.
-"""
+ACTIONS: Mapping[str, Action] = {"search_many": "search", "facets": "scan", "page": "scan", "load": "upsert"}
+"""The actions of the methods that are not named after theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +37,13 @@ class Call:
 
     def message(self) -> tuple[Any, ...]:
         """Return the call in the form in which it is sent."""
-        names = ("id", "tenant", "roles", "groups", "kind", "expires_at", "authenticated_by")
-        claims = {name: getattr(self.principal, name) for name in names}
-        claims["attributes"] = dict(self.principal.attributes)
-        return claims, list(self.narrowings), self.method, (), dict(self.arguments)
+        return claims_of(self.principal), list(self.narrowings), self.method, (), dict(self.arguments)
+
+    @property
+    def action(self) -> Action:
+        """The action by which the policy decides."""
+        action: Any = ACTIONS.get(self.method, self.method)
+        return action  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +84,15 @@ class Fault:
 
 
 Step = Call | Together | Cut | Fault
+
+
+def calls_in(step: Step) -> tuple[Call, ...]:
+    """Return the calls that a step performs."""
+    match step:
+        case Call():
+            return (step,)
+        case Cut(call, _):
+            return (call,)
+        case Together(calls, _):
+            return calls
+    return ()

@@ -11,8 +11,9 @@ import numpy as np
 
 from vectoracl.adapter_api.contract import Capabilities
 from vectoracl.model.records import Hit, Record, Tag
+from vectoracl_conformance.context.oracle import Key as Key
+from vectoracl_conformance.context.oracle import key as key
 
-Key = tuple[str, str, str]
 _SCORE = {"single": 2e-4, "half": 4e-3}
 _VECTOR = {"single": 1e-5, "half": 2e-3}
 _KEPT = ("tenant", "document", "chunk", "label", "rev", "expires", "producer", "path", "position")
@@ -62,11 +63,6 @@ class Precision:
 def _unit(vector: Any) -> Any:
     length = float(np.linalg.norm(vector))
     return vector / length if length else vector
-
-
-def key(one: Hit | Record) -> Key:
-    """Return (tenant, document, chunk id)."""
-    return one.tag[:3]
 
 
 def same(right: object, got: object) -> bool:

@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vectoracl_conformance.context.check_context import Mode as Mode
 from vectoracl_conformance.generated.calls import Call
-
-Mode = Literal["sync", "async"]
 
 
 @dataclass(frozen=True)

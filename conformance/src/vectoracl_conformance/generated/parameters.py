@@ -17,10 +17,9 @@ import numpy as np
 
 from vectoracl import ScopedRetriever
 from vectoracl.adapter_api.contract import Capabilities
-from vectoracl.model.actions import Action
 from vectoracl.model.queries import Hybrid, Lexical, Like, Query
 from vectoracl.model.records import Chunk, Vector
-from vectoracl_conformance.generated.calls import Call
+from vectoracl_conformance.generated.calls import ACTIONS, Call
 from vectoracl_conformance.generated.covering import Coverage, Pair, Parameter, Plan, Planned, Space, measured, rows_of
 from vectoracl_conformance.generated.data import Data
 from vectoracl_conformance.generated.filters import SHAPES
@@ -48,8 +47,6 @@ NOT_OPERATIONS: Mapping[str, str] = {
     "with_driver": "it takes a driver of an adapter, inside an application's own transaction",
 }
 """Public methods of a handle that perform no operation, with what they do instead."""
-ACTIONS: Mapping[str, Action] = {"search_many": "search", "facets": "scan", "page": "scan", "load": "upsert"}
-"""The actions of the methods that are not named after theirs."""
 QUICK = 300
 """About how many reads a quick plan has."""
 DRAWS = 3

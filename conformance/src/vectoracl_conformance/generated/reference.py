@@ -12,20 +12,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from vectoracl.adapter_api.contract import Capabilities
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Chunk, Page, Record
 from vectoracl_conformance.context.assertions import Abstain
+from vectoracl_conformance.context.check_context import STORE
+from vectoracl_conformance.context.check_context import Mode as Mode
 from vectoracl_conformance.generated.calls import After, Call, Rules
 from vectoracl_conformance.generated.comparison import Outcome, widened
 from vectoracl_conformance.generated.content import Census
 from vectoracl_conformance.isolated.process import Far
 
-Mode = Literal["sync", "async"]
-STORE = "main"
 MOST = 10_000
 ADDS = frozenset({"upsert", "replace", "load"})
 """The methods that write rows."""
@@ -177,7 +177,7 @@ class Side:
             patient = replace(calls[place], arguments={**calls[place].arguments, "timeout": _PATIENCE})
             outcomes[place] = self._send(mode, [self._own(mode, patient)])[0]
         for _ in range(_ATTEMPTS):
-            again = [place for place, one in enumerate(outcomes) if _conflict(one)]
+            again = [place for place, one in enumerate(outcomes) if conflicted(one)]
             if not again:
                 break
             for place, one in zip(again, self._send(mode, [self._own(mode, calls[at]) for at in again]), strict=True):
@@ -291,7 +291,8 @@ def late(outcome: Outcome, call: Call) -> bool:
     )
 
 
-def _conflict(outcome: Outcome) -> bool:
+def conflicted(outcome: Outcome) -> bool:
+    """Return whether the store certainly changed nothing, and may be asked again."""
     if outcome[0] != "error":
         return False
     data = outcome[1][3]
@@ -359,8 +360,7 @@ class Reference(Side):
 
     def unscoped(self, call: Call) -> Outcome:
         """Answer as a store would that leaves out the whole scope: rows of all tenants, for everything."""
-        action: Any = {"page": "scan", "facets": "scan", "search_many": "search"}.get(call.method, call.method)
-        table = {action: dict.fromkeys(self.tenants, ALWAYS)}
+        table = {call.action: dict.fromkeys(self.tenants, ALWAYS)}
         bare = replace(call, principal=replace(writer(call.principal.tenant), id=_UNBOUND), narrowings=())
         own = self._own("sync", bare)
         if own is None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from vectoracl.adapter_api.contract import Capabilities
 from vectoracl.model.records import Chunk
@@ -31,15 +31,13 @@ from vectoracl_conformance.harness import HarnessError, Needs, Store
 from vectoracl_conformance.isolated.identity import Identity, identify
 from vectoracl_conformance.isolated.interpreter import PlainEnvironment
 from vectoracl_conformance.isolated.process import Far, OtherError
-from vectoracl_conformance.verdict import MODES, Noted
+from vectoracl_conformance.verdict import CALLS, MODES, CallCheck, Noted
 
 READS = 40
 _FULL = 0.1
 _SAMPLE = 40
 _TELLING = 16
 _LIMIT = 300.0
-Check = Literal["C1", "C2", "C3", "C4"]
-GENERATED: tuple[Check, ...] = ("C1", "C2", "C3", "C4")
 Progress = Callable[[str], None]
 
 
@@ -284,7 +282,12 @@ def perform_walk(pair: Pair, world: World, plan: Plan, found: Found, *, whole: b
     found.add(() if difference is None else (difference,))
 
 
-PLANS: Mapping[Check, Callable[..., Plan]] = {"C1": plan_reads, "C2": plan_writes, "C3": plan_reads, "C4": plan_data}
+PLANS: Mapping[CallCheck, Callable[..., Plan]] = {
+    "C1": plan_reads,
+    "C2": plan_writes,
+    "C3": plan_reads,
+    "C4": plan_data,
+}
 
 
 def run_generated(
@@ -301,7 +304,7 @@ def run_generated(
         An outcome for each check and mode, and the report's data.
     """
     report = CallsReport(setting.seed, setting.size)
-    chosen = [id_ for id_ in GENERATED if not wanted or id_ in wanted]
+    chosen = [id_ for id_ in CALLS if not wanted or id_ in wanted]
     notes: list[Noted] = []
     if not chosen:
         return notes, report
@@ -325,13 +328,11 @@ def _all(id_: str, outcome: Any, reason: str, setting: Setting, **more: Any) -> 
     return [Noted(id_, mode, outcome, reason=reason, reproduce=setting.line(id_), **more) for mode in MODES]
 
 
-def _one(id_: Check, setting: Setting, capabilities: Capabilities, report: CallsReport) -> list[Noted]:
+def _one(id_: CallCheck, setting: Setting, capabilities: Capabilities, report: CallsReport) -> list[Noted]:
     """Perform one check in both modes."""
     try:
         size: Size = "quick" if id_ == "C3" else setting.size
-        world = build_world(
-            setting.seed + GENERATED.index(id_), capabilities, size=size, metrics=setting.stores.metrics
-        )
+        world = build_world(setting.seed + CALLS.index(id_), capabilities, size=size, metrics=setting.stores.metrics)
         metric: Any = world.metric
         plan = PLANS[id_](world, replace(capabilities, dimension=world.dimension, metric=metric), size=size)
         if id_ == "C3":
@@ -389,7 +390,9 @@ def openings(setting: Setting, world: World, capabilities: Capabilities, *, faul
         yield branched
 
 
-def _program(id_: Check, setting: Setting, world: World, capabilities: Capabilities, pair: Pair, found: Found) -> str:
+def _program(
+    id_: CallCheck, setting: Setting, world: World, capabilities: Capabilities, pair: Pair, found: Found
+) -> str:
     """Return a program that shows the first difference without the kit; "" if there is none."""
     difference = next(iter(found.first.values()), None)
     if difference is None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vectoracl.model.queries import Hybrid
 from vectoracl.model.records import Chunk
-from vectoracl_conformance.generated.calls import After, Call, Cut, Fault, Rules, Together
+from vectoracl_conformance.generated.calls import After, Call, Cut, Fault, Rules, Together, calls_in
 from vectoracl_conformance.generated.pair import Difference
 from vectoracl_conformance.generated.reference import writer
 from vectoracl_conformance.generated.shrinking import Rows, Steps
@@ -45,9 +45,9 @@ class Rules:
         own = RULES.get(principal.id)
         if own is None:
             return TenantPolicy().decide(principal, action)
-        scope = Scope.of(Grant(tenant, predicate) for tenant, predicate in own.get(action, {}).items())
-        if scope.empty:
+        if action not in own:
             return Decision.deny("there is no rule for it", self.version)
+        scope = Scope.of(Grant(tenant, predicate) for tenant, predicate in own[action].items())
         return Decision(permit=True, scope=scope, reasons=("a rule",), policy_version=self.version)
 
 
@@ -262,7 +262,7 @@ def script(
         source: Text that defines `dress(opened)`, for a broken adapter.
     """
     config = {"version": 1, "stores": {"main": {**settings, "metadata": dict(fields)}}}
-    calls = [call for _, step in steps for call in _calls(step)]
+    calls = [call for _, step in steps for call in calls_in(step)]
     named = {call.principal.id for call in calls}
     used = {name: table for name, table in rules.items() if name in named}
     writes = [
@@ -299,17 +299,6 @@ def _step(mode: str, step: object) -> str:
         case Together(calls, width):
             return f'("{mode}", "together", [{", ".join(map(_call, calls))}], {width})'
     raise TypeError(f"a step cannot be {type(step).__name__}")
-
-
-def _calls(step: object) -> tuple[Call, ...]:
-    match step:
-        case Call():
-            return (step,)
-        case Cut(call, _):
-            return (call,)
-        case Together(calls, _):
-            return calls
-    return ()
 
 
 def _call(call: Call) -> str:

@@ -18,12 +18,10 @@ from vectoracl.model.records import Chunk
 from vectoracl_conformance.generated.calls import After, Call, Cut, Fault, Rules, Together
 from vectoracl_conformance.generated.comparison import Outcome, error_of, shown
 from vectoracl_conformance.generated.pair import Difference, Pair, writes
-from vectoracl_conformance.generated.reference import Mode, Side, late, writer
+from vectoracl_conformance.generated.reference import Mode, Side, conflicted, late, writer
 from vectoracl_conformance.generated.world import World
 from vectoracl_conformance.verdict import MODES
 
-ACTIONS = {"page": "scan", "facets": "scan", "search_many": "search", "load": "upsert"}
-"""The actions of the methods that have another name."""
 _WIDTHS = (2, 3, 8, 19, 20, 21, 33, 64)
 _FAULTS: tuple[dict[int, Any], ...] = (
     {1: "unknown"},
@@ -151,8 +149,7 @@ def tenants(call: Call, rules: Rules) -> frozenset[str]:
     table = rules.get(call.principal.id)
     if table is None:
         return frozenset({call.principal.tenant})
-    action: Any = ACTIONS.get(call.method, call.method)
-    return frozenset(table.get(action, {}))
+    return frozenset(table.get(call.action, {}))
 
 
 class Walk:
@@ -279,7 +276,7 @@ class Walk:
         pair.history.append((step.mode, Together(tuple(calls), step.detail)))
         got = pair.store.together(step.mode, calls, step.detail)
         for place, (call, one) in enumerate(zip(calls, got, strict=True)):
-            if _conflicted(one) or late(one, call):
+            if conflicted(one) or late(one, call):
                 got[place] = pair.store.calls(step.mode, [call])[0]
         done, seen = got[: len(changes)], got[len(changes) :]
         found = pair.judge(step.mode, reads, pair.reference.calls(step.mode, reads), seen)
@@ -310,10 +307,6 @@ class Walk:
 def _failure(got: Outcome) -> bool:
     """Return whether the outcome is a failure of the store, or a cancellation."""
     return got[0] == "cut" or (got[0] == "error" and error_of(got)[0] == StoreError.__name__)
-
-
-def _conflicted(got: Outcome) -> bool:
-    return got[0] == "error" and bool(got[1][3].get("retryable")) and got[1][3].get("sent") == "no"
 
 
 def _whole(pair: Pair, call: Call) -> bool:

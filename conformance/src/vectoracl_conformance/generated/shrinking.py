@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from vectoracl.model.records import Chunk
 from vectoracl_conformance.context.assertions import Abstain
-from vectoracl_conformance.generated.calls import Call, Cut, Fault, Rules, Step, Together
+from vectoracl_conformance.generated.calls import Call, Cut, Fault, Rules, Step, Together, calls_in
 from vectoracl_conformance.generated.pair import Difference, Pair
 from vectoracl_conformance.generated.reference import LoadError, Mode
 from vectoracl_conformance.generated.sequences import Drawn, Walk, tenants
@@ -92,7 +92,7 @@ class Shrinker:
         """Try the tenants that are concerned, and then parts of their rows, half of them at first."""
         concerned: set[str] = set()
         for _, step in best.steps:
-            for call in _calls(step):
+            for call in calls_in(step):
                 concerned |= {call.principal.tenant, *tenants(call, self._rules)}
         best = self._try({name: one for name, one in best.rows.items() if name in concerned}, best.steps) or best
         pieces = [(tenant, chunk) for tenant, chunks in best.rows.items() for chunk in chunks]
@@ -113,17 +113,6 @@ def _grouped(pieces: Sequence[tuple[str, Chunk]]) -> Rows:
     for tenant, chunk in pieces:
         rows.setdefault(tenant, []).append(chunk)
     return rows
-
-
-def _calls(step: Step) -> tuple[Call, ...]:
-    match step:
-        case Call():
-            return (step,)
-        case Cut(call, _):
-            return (call,)
-        case Together(calls, _):
-            return calls
-    return ()
 
 
 def _suffixes(difference: Difference) -> Iterator[Steps]:

@@ -27,7 +27,7 @@ from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Record
 from vectoracl_conformance.context.assertions import Abstain
-from vectoracl_conformance.context.check_context import STORE, CheckContext, Client, Mode
+from vectoracl_conformance.context.check_context import STORE, CheckContext, Client, Mode, claims_of
 from vectoracl_conformance.context.corpus import Corpus
 from vectoracl_conformance.context.recorder import Event, Recorder
 from vectoracl_conformance.context.table_policy import Rules
@@ -260,13 +260,6 @@ class RemoteThing:
 
     def __repr__(self) -> str:
         return str(self._process.perform("show", self._number)[0])
-
-
-def claims_of(principal: Principal) -> dict[str, Any]:
-    """Return what a principal is made from; it cannot be carried itself."""
-    names = ("id", "tenant", "roles", "groups", "kind", "expires_at", "authenticated_by")
-    claims = {name: getattr(principal, name) for name in names}
-    return {**claims, "attributes": dict(principal.attributes)}
 
 
 def _values(args: Sequence[Any]) -> tuple[Any, ...]:

@@ -17,11 +17,11 @@ from vectoracl_conformance.checks import CHECKS, Check
 from vectoracl_conformance.context.check_context import CheckContext, Mode, drive
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, Corpus, build
 from vectoracl_conformance.context.perform import Options, perform
-from vectoracl_conformance.generated.run import GENERATED, Setting, run_generated
+from vectoracl_conformance.generated.run import Setting, run_generated
 from vectoracl_conformance.harness import Harness, HarnessError, Mutant, Needs, Store
 from vectoracl_conformance.isolated.interpreter import plain
 from vectoracl_conformance.isolated.remote import RemoteContext, end_process
-from vectoracl_conformance.verdict import REQUIRED, Noted
+from vectoracl_conformance.verdict import CALLS, REQUIRED, Noted
 
 Watch = Callable[[Noted], None]
 
@@ -30,7 +30,7 @@ def checks_of(options: Options) -> Iterator[Check]:
     """Yield the checks to run, in the order of the list."""
     for id_ in REQUIRED:
         check = CHECKS.get(id_)
-        if check is not None and options.wants(id_) and id_ not in options.elsewhere and id_ not in GENERATED:
+        if check is not None and options.wants(id_) and id_ not in options.elsewhere and id_ not in CALLS:
             yield check
 
 
@@ -181,7 +181,7 @@ def run_checks(
 
 def generated(harness: Harness, options: Options, watch: Watch, source: str = "") -> list[Noted]:
     """Perform the wanted ones of C1 to C4 in both modes, on fresh stores; *source* dresses the adapter."""
-    wanted = frozenset(id_ for id_ in GENERATED if options.calls or id_ in options.only) - options.elsewhere
+    wanted = frozenset(id_ for id_ in CALLS if options.calls or id_ in options.only) - options.elsewhere
     if not wanted:
         return []
     environment = plain(options.python, [path for path in sys.path if path])

@@ -8,10 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from vectoracl_conformance.running.runner import Ask, Report, Watch, run
-from vectoracl_conformance.verdict import REQUIRED
-
-GENERATED = tuple(id_ for id_ in REQUIRED if id_.startswith("C")) or ("X4", "X6")
-"""The checks that draw their calls by the seed."""
+from vectoracl_conformance.verdict import CALLS
 
 
 def soak(
@@ -35,7 +32,7 @@ def soak(
     """
     start, runs, seeds, ended = now(), 0, list[int](), "the time is over"
     failures: list[dict[str, Any]] = []
-    ask = replace(report.ask, only=GENERATED, seed=None, keep=False, timing=False, mutants="", only_mutants=())
+    ask = replace(report.ask, only=CALLS, seed=None, keep=False, timing=False, mutants="", only_mutants=())
     try:
         while now() - start < hours * 3600 and not failures:
             one = repeat(ask, watch)
@@ -66,7 +63,7 @@ def soak(
 
 def _failures(one: Report) -> list[dict[str, Any]]:
     """Return what did not pass in a repetition; a run that ended early is one failure."""
-    notes = [note for note in one.judged.checks if note.id in GENERATED]
+    notes = [note for note in one.judged.checks if note.id in CALLS]
     wrong = [note for note in notes if note.outcome not in ("passed", "unsupported, verified")]
     if one.problem and not wrong:
         return [{"seed": one.seed, "id": "", "mode": "", "outcome": "not run", "reason": one.problem, "reproduce": ""}]
