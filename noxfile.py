@@ -1,6 +1,6 @@
 """Every check of the project, a session each: `uv run nox` runs the quick ones, `nox -l` lists all.
 
-`uv run nox` is meant to stay below 12 minutes on two cores, and certifies nothing: of the conformance kit it runs `--quick`.
+`uv run nox` is meant to stay below 12 minutes on two cores, and certifies nothing: of the kit it runs `--quick`.
 `.ci/run` then runs those with the tag `thorough`: the slow tests, the newest Python, the certification of one
 configuration of every store, the wheels, the documentation; meant to stay below 40 minutes.
 Run the others yourself: other configurations, constructed mutants (`drawn`, `mutants`), `soak`.

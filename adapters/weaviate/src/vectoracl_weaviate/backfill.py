@@ -3,7 +3,8 @@
 Weaviate has no conditional write, so an object may be rewritten between the read and its repair. Each object is
 therefore read again after the repair, and repaired again if it has changed: in the end the property agrees with the
 object's metadata. A repair that gives up takes the markers away again, so that reads judge those objects by their
-metadata and the next repair finds them. Only a process that is ended in the middle (a kill, Ctrl-C) can leave a marker that disagrees.
+metadata and the next repair finds them. Only a process that is ended in the middle (a kill, Ctrl-C) can leave a marker
+that disagrees.
 """
 
 from __future__ import annotations
