@@ -285,6 +285,28 @@ def test_answers_of_the_library_are_read(far):
     assert pickle.loads(pickle.dumps(hit)).tag == hit.tag
 
 
+MAPPINGS = """
+from collections import ChainMap, OrderedDict
+from types import MappingProxyType
+import __main__
+
+class Row(dict):
+    pass
+
+def answer(*a):
+    return [MappingProxyType({"a": MappingProxyType({"b": 1})}), OrderedDict(c=True), ChainMap({"d": 1.0}), Row(e=[])]
+
+__main__._call = answer
+"""
+
+
+def test_any_mapping_comes_as_a_dictionary_with_values_of_the_same_types(far):
+    far.ask("client", 1, MEMORY, "sync", True)
+    far.ask("source", renamed(far, MAPPINGS))
+    answer = far.ask("call", 1)
+    assert repr(answer) == "[{'a': {'b': 1}}, {'c': True}, {'d': 1.0}, {'e': []}]"
+
+
 def test_a_question_that_cannot_be_read_is_answered(far):
     """It ended the process before, as if the adapter had."""
     module = type(os)("made_here")

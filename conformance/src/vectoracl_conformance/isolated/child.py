@@ -17,7 +17,7 @@ import signal
 import struct
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -185,6 +185,20 @@ class _Carrying(pickle.Pickler):
         if type(obj).__module__.startswith("google.") and hasattr(obj, "__len__"):
             return (dict, (dict(obj),)) if hasattr(obj, "items") else (list, (list(obj),))
         return NotImplemented
+
+
+class _Answering(pickle.Pickler):
+    """Writes answers. A mapping of any kind becomes a dictionary: a read-only view cannot be pickled."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Write a mapping as a dictionary, and everything else as it is."""
+        return (dict, (dict(obj),)) if isinstance(obj, Mapping) else NotImplemented
+
+
+def _answered(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    _Answering(buffer, 5).dump(value)
+    return buffer.getvalue()
 
 
 def _carried(value: Any) -> bytes:
@@ -606,9 +620,9 @@ class _Pipe:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
         try:
-            data = pickle.dumps(value, 5)
+            data = _answered(value)
         except Exception as error:  # noqa: BLE001 - reported instead of what cannot be sent
-            data = pickle.dumps(("error", _told(error)), 5)
+            data = _answered(("error", _told(error)))
         with self._writing:
             rest = memoryview(struct.pack(">I", len(data)) + data)
             while rest:
