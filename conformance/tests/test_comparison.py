@@ -140,6 +140,57 @@ def test_a_store_that_ranks_words_like_the_reference_always_has_to():
     assert comparison.problem(fusion, alike, other) is None
 
 
+def fused_problem(got, *, k=10, dense=(A, C, B), lexical=(A, B, C)):
+    def wider(call):
+        query = call.arguments["query"]
+        legs = {Lexical: lexical, Hybrid: dense, list: dense}
+        return "ok", list(legs[type(query)])
+
+    comparison = Comparison(CAPABILITIES, wider, dict, words=True)
+    call = Call(WHO, "search", {"query": Hybrid("text", [1.0, 0, 0, 0]), "k": k})
+    return comparison.problem(call, ("ok", result(hit("z", 1.0))), ("ok", result(*got)))
+
+
+def at(one, *ranks):
+    return one._replace(score=sum(1 / (60 + rank) for rank in ranks))
+
+
+def test_near_ties_of_a_leg_may_change_ranks_and_so_fused_scores():
+    words = (A._replace(score=3.0), B._replace(score=2.0), C._replace(score=1.0))
+    right = at(A, 1, 1), at(B, 3, 2), at(C, 2, 3)
+    swapped = at(A, 1, 1), at(B, 2, 2), at(C, 3, 3)  # B and C are equally near
+    assert fused_problem(right, lexical=words) is None
+    assert fused_problem(swapped, lexical=words) is None
+    # A foreign row stood in a leg, and was left out afterwards.
+    assert "between" in fused_problem((at(A, 2, 2), at(B, 3, 3), at(C, 4, 4)), lexical=words)
+    assert "between" in fused_problem((at(A, 1, 1), at(C, 2, 2), at(B, 3, 3)), lexical=words)
+
+
+def test_a_leg_is_read_as_deep_as_the_search_asks_for():
+    words = (A._replace(score=3.0),)
+    dense = (B._replace(score=0.9), C._replace(score=0.8), A._replace(score=0.1))
+    assert fused_problem((at(A, 1, 3),), k=1, dense=dense, lexical=words) is None
+    assert fused_problem((at(A, 1), at(B, 1)), k=2, dense=dense, lexical=words) is None
+    assert "between" in fused_problem((at(A, 1), at(B, 1), at(C, 2)), k=3, dense=dense, lexical=words)
+    assert "missing" in fused_problem((at(A, 1, 3), at(C, 2)), k=2, dense=dense, lexical=words)
+
+
+def test_a_hybrid_query_is_judged_by_the_words_scores_of_the_store_itself():
+    query = Hybrid("text", [1.0, 0, 0, 0])
+    call = Call(WHO, "search", {"query": query, "k": 10})
+    words = Call(WHO, "search", {"query": Lexical("text")})
+    own = result(C._replace(score=9.0), B._replace(score=8.0))
+    dense = [A._replace(score=0.9), B._replace(score=0.5), C._replace(score=0.4)]
+    comparison = Comparison(CAPABILITIES, lambda _: ("ok", dense), dict)
+    comparison.follow = lambda _: ("ok", own)
+    ours = ("ok", result(at(A, 1, 1), at(B, 2, 2), at(C, 3, 3)))
+    good = ("ok", result(at(C, 3, 1), at(B, 2, 2), at(A, 1)))
+    comparison.calibrate([(words, ("ok", result(A, B)), ("ok", own)), (call, ours, good)])
+    assert comparison.ranked_alike == {"hybrid"}
+    assert comparison.problem(call, ours, good) is None
+    assert "between" in comparison.problem(call, ours, ("ok", result(at(C, 4, 2), at(B, 3, 3), at(A, 1))))
+
+
 def test_errors_are_told_apart_by_class_and_code():
     comparison = Comparison(CAPABILITIES, lambda _: ("ok", []), dict)
     denied = ("error", ("DeniedError", "DeniedError", "no", {"code": "denied"}))

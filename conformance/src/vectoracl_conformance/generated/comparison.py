@@ -19,6 +19,7 @@ from vectoracl.model.queries import Hybrid, Lexical
 from vectoracl.model.records import Facet, Hit, Page, Record, Result, Written
 from vectoracl_conformance.generated.calls import Call
 from vectoracl_conformance.generated.content import Key, Precision, key, named, row_problem, same, unique
+from vectoracl_conformance.generated.fusion import missing_problem, ranges, score_problem
 
 Outcome = tuple[str, Any]
 """("ok", answer), ("error", (the library's class, the class, the text, the data)) or ("cut", None)."""
@@ -86,12 +87,16 @@ class Comparison:
 
     def calibrate(self, answers: Sequence[tuple[Call, Outcome, Outcome]]) -> None:
         """Find out which queries by words this store ranks as the reference: then all have to be ranked so."""
-        alike: dict[Words, list[bool]] = {"lexical": [], "hybrid": []}
-        for call, right, got in answers:
-            kind = words_of(call.arguments.get("query"))
-            if kind is not None and right[0] == got[0] == "ok" and len(right[1]):
-                alike[kind].append(_list_alike(right[1], got[1], self.precision))
-        self.ranked_alike = {kind for kind, each in alike.items() if each and all(each)}
+        self.ranked_alike = set()
+        for words in ("lexical", "hybrid"):  # a hybrid query is judged with what is then known of lexical ones
+            alike = [
+                _list_alike(right[1], got[1], self.precision)
+                or (words == "hybrid" and self._fused(call, got[1]) is None)
+                for call, right, got in answers
+                if words_of(call.arguments.get("query")) == words and right[0] == got[0] == "ok" and len(right[1])
+            ]
+            if alike and all(alike):
+                self.ranked_alike.add(words)
 
     def _answer(self, call: Call, right: Any, got: Any) -> str | None:
         if isinstance(right, list) and right and isinstance(right[0], Result):
@@ -195,8 +200,9 @@ class Comparison:
                 return f"{named(hit)} came back, which must not: {_short(got)} instead of {_short(right)}"
             if (problem := self._hit(candidates[key(hit)], hit, include)) is not None:
                 return problem
-        if not scored:
-            return self._by_words(call, wide, got)
+        words = words_of(call.arguments.get("query"))
+        if not scored or words == "hybrid":
+            return self._by_words(call, wide, got) or (self._fused(call, got) if scored else None)
         return _Ranking(call, right, got, candidates, self.precision).problem(
             lenient=not got.complete and not call.arguments.get("exact", False)
         )
@@ -210,6 +216,40 @@ class Comparison:
         if floor is not None:
             return next((f"the score of {named(hit)} is below {floor}" for hit in got if hit.score < floor), None)
         return None if not got.complete else _number(call, wide, got)
+
+    def _fused(self, call: Call, got: Result) -> str | None:
+        """Judge the scores of a hybrid query by the ranks that each row may have in the legs."""
+        query, most = call.arguments["query"], self.capabilities.max_k
+        near = self._wider(_leg(call, query.text if query.vector is None else query.vector, most))
+        worded = self._worded(call)
+        if near[0] != "ok" or worded is None:
+            return None
+        right = ranges([near[1], worded], call.arguments.get("k", 10), self.precision)
+        problem = score_problem(got, right)
+        if problem is not None or not got.complete or call.arguments.get("group_by") is not None:
+            return problem
+        return missing_problem(got, right)
+
+    def _worded(self, call: Call) -> Sequence[Hit] | None:
+        """Return the ranking by the words of a hybrid query, by the store's own scores if it has some; None: unknown.
+
+        Whether that ranking has the right rows is judged where a lexical query is asked.
+        """
+        most = self.capabilities.max_k
+        leg = _leg(call, Lexical(call.arguments["query"].text), most)
+        if "lexical" in self.ranked_alike or self.follow is None:
+            kind, ranked = self._wider(leg)
+            return ranked if kind == "ok" else None
+        kind, ranked = self.follow(leg)
+        whole = kind == "ok" and isinstance(ranked, Result) and ranked.complete and len(ranked) < most
+        return ranked if whole else None
+
+
+def _leg(call: Call, query: object, most: int) -> Call:
+    """Return the search by one part of a hybrid query, for *most* rows."""
+    arguments = {name: one for name, one in call.arguments.items() if name not in ("group_by", "per_group")}
+    arguments |= {"query": query, "include": frozenset(), "k": most}
+    return widened(replace(call, arguments=arguments), most)
 
 
 def _typed(facet: Any) -> tuple[Any, ...]:
