@@ -87,7 +87,7 @@ class Bench:
         self.world: World = build_world(seed, capabilities, size=size, metrics=(capabilities.metric,))
         self.capabilities = replace(capabilities, dimension=self.world.dimension)
         plans = [make(self.world, self.capabilities, size=size) for make in (plan_reads, plan_writes, plan_data)]
-        self._reference = Reference(self.world.fields, self.world.rules, self.capabilities)
+        self._reference = Reference(self.world.fields, self.world.rules, self.capabilities, self.world.more)
         self._reference.open()
         self._reference.load(self.world.tenants, _BATCH)
         self._start = self._reference.census()
@@ -195,14 +195,15 @@ class Bench:
         if self._far is None:
             self._far = Far(limit=_LIMIT)
             self._far.ask("source", MEMORY_CENSUS)
-            side = Side(self._far, self._settings(), self.world.fields, self.world.rules)
+            side = self._side(self._far)
             side.open(provision=True)
             side.load(self.world.tenants, _BATCH)
             self._rows = side.census()
-        return Side(self._far, self._settings(), self.world.fields, self.world.rules)
+        return self._side(self._far)
 
-    def _settings(self) -> dict[str, Any]:
-        return {**_SETTINGS, "dimension": self.world.dimension}
+    def _side(self, far: Far) -> Side:
+        settings = {**_SETTINGS, "dimension": self.world.dimension}
+        return Side(far, settings, self.world.fields, self.world.rules, more=self.world.more)
 
     def _drop(self) -> None:
         if self._far is not None:

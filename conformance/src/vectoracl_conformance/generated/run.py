@@ -159,7 +159,7 @@ def loaded(
         sides = [_side(stack, setting, store, world, faulty=faulty, first=True)]
         if not inside:  # rows that live only in the process that wrote them are not seen by another one
             sides.append(_side(stack, setting, store, world, faulty=faulty, first=False))
-        reference = Reference(world.fields, world.rules, able)
+        reference = Reference(world.fields, world.rules, able, world.more)
         stack.callback(reference.end)
         reference.open()
         comparison = Comparison(able, reference.wider, lambda: pair.rows())
@@ -174,7 +174,8 @@ def loaded(
 def _side(stack: ExitStack, setting: Setting, store: Store, world: World, *, faulty: bool, first: bool) -> Side:
     far = _far(setting)
     source = getattr(store, "census_source", "")
-    side = Side(far, dict(store.config), world.fields, world.rules, None if source else store.census, store.settle)
+    read_census = None if source else store.census
+    side = Side(far, dict(store.config), world.fields, world.rules, read_census, store.settle, more=world.more)
     side.admit = getattr(store, "admit", side.admit)
     stack.callback(side.end)
     if source:
@@ -408,7 +409,7 @@ def _program(
         shrunk = None
     if shrunk is not None:
         rows, steps, difference = shrunk.rows, shrunk.steps, shrunk.difference
-    return script(pair.store.settings, world.fields, world.rules, rows, steps, difference, setting.source)
+    return script(pair.store.config(), world.rules, rows, steps, difference, setting.source)
 
 
 def _identify(setting: Setting, pair: Pair) -> None:

@@ -242,8 +242,7 @@ main()
 
 
 def script(
-    settings: Mapping[str, Any],
-    fields: Mapping[str, str],
+    config: Mapping[str, Any],
     rules: Rules,
     rows: Rows,
     steps: Steps,
@@ -253,15 +252,13 @@ def script(
     """Return a program that writes *rows*, performs *steps*, and prints the last answer next to the right one.
 
     Args:
-        settings: `[stores.NAME]` without `metadata`.
-        fields: The declared metadata fields.
+        config: The configuration of the clients.
         rules: The policy's table.
         rows: The rows by tenant.
         steps: The steps with their modes.
         difference: The difference that they show.
         source: Text that defines `dress(opened)`, for a broken adapter.
     """
-    config = {"version": 1, "stores": {"main": {**settings, "metadata": dict(fields)}}}
     calls = [call for _, step in steps for call in calls_in(step)]
     named = {call.principal.id for call in calls}
     used = {name: table for name, table in rules.items() if name in named}
@@ -272,7 +269,7 @@ def script(
     ]
     seen = [Call(writer(tenant), "scan") for tenant in dict.fromkeys(call.principal.tenant for call in calls)]
     head = _HEAD.format(
-        adapter=settings.get("adapter", ""),
+        adapter=", ".join(store["adapter"] for store in config["stores"].values()),
         problem=difference.problem.replace("\\", "/").replace('"', "'").replace("\n", " ")[:300],
         config=literal(config),
         rules=literal(used),

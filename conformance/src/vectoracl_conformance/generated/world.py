@@ -67,6 +67,11 @@ class World:
         """The embedder to configure, for queries by text; None if there is none for the dimension."""
         return f"hashed:{self.dimension}" if self.dimension >= 8 else None
 
+    @property
+    def more(self) -> Mapping[str, Any]:
+        """The settings of a configuration, besides the store, that the calls need."""
+        return {"embedder": {"use": self.embedder}} if self.embedder else {}
+
     def grant(self, principal: str, table: Mapping[Action, Mapping[str, Predicate]]) -> None:
         """Add a principal to the policy."""
         rules: Any = self.rules
