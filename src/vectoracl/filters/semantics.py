@@ -65,6 +65,16 @@ def _keys(values: tuple[Scalar, ...]) -> frozenset[tuple[type, Scalar]]:
     return frozenset((_family(value), value) for value in values)
 
 
+def _among_words(get: Callable[[Tag, Mapping[str, Any]], Any], words: frozenset[Scalar]) -> Test:
+    """Return the test of `In` for values that are all strings: without pairs of type and value, long lists are fast."""
+
+    def among(tag: Tag, metadata: Mapping[str, Any]) -> bool:
+        field_value = get(tag, metadata)
+        return type(field_value) is str and field_value in words
+
+    return among
+
+
 def compile_test(predicate: Predicate) -> Test:
     """Compile *predicate* to a closure over (tag, metadata); one call costs about a microsecond.
 
@@ -80,6 +90,8 @@ def compile_test(predicate: Predicate) -> Test:
             return lambda _tag, _metadata: True
         case Eq(name, value):
             return _equals(getter(name), value)
+        case In(name, values) if {*map(type, values)} == {str}:
+            return _among_words(getter(name), frozenset(values))
         case In(name, values):
             get, keys = getter(name), _keys(values)
 

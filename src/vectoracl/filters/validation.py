@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import assert_never
+from typing import assert_never, cast
 
 from vectoracl.errors import (
     ConfigError,
@@ -18,6 +18,7 @@ from vectoracl.errors import (
 from vectoracl.filters.datetimes import parse_datetime
 from vectoracl.filters.field_types import CALLER_TAG_FIELDS, TAG_FIELDS, FieldType
 from vectoracl.filters.predicate import (
+    MAX_KEYWORD_BYTES,
     MAX_VALUES,
     Always,
     And,
@@ -109,6 +110,15 @@ def typed(name: str, kind: FieldType, value: object) -> Scalar:
     return one
 
 
+def _plain_words(values: tuple[Scalar, ...]) -> bool:
+    """Return whether *values* are ASCII strings that `typed` would return unchanged; a long list is checked as one."""
+    if type(values) is not tuple or {*map(type, values)} != {str}:
+        return False
+    words = cast("tuple[str, ...]", values)
+    whole = "".join(words)
+    return whole.isascii() and "\0" not in whole and max(map(len, words)) <= MAX_KEYWORD_BYTES
+
+
 class _Check:
     """One walk over a predicate: types, names and size."""
 
@@ -195,6 +205,8 @@ class _Check:
         self._count += len(values)
         if not values or self._count > MAX_VALUES:
             raise InvalidInputError(f"A filter holds 1 to {MAX_VALUES:,} values in its lists.", field=name)
+        if kind in (FieldType.KEYWORD, FieldType.KEYWORDS) and _plain_words(values):
+            return values
         return tuple(typed(name, kind, value) for value in values)
 
     def range(self, node: Range) -> Range:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQ
 from vectoracl.model.records import Facet, Hit, Tag, Vector, hit_of
 
 R = TypeVar("R")
+_KEPT = 64
+"""For how many partitions and predicates a port keeps which rows they permit."""
 Key = tuple[str, int, str]
 _Plain = Search | Fetch | Count | Scan | Upsert | Replace | Delete
 
@@ -93,6 +96,7 @@ class Shelf:
         self.embedder: str | None = None
         self.lock = RLock()
         self.partitions: dict[str, dict[Key, Row]] = {}
+        self.writes = 0
 
 
 _NAMED: WeakValueDictionary[str, Shelf] = WeakValueDictionary()
@@ -143,6 +147,7 @@ class MemoryPort:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._closed = False
+        self._kept: dict[tuple[int, ...], tuple[Sequence[object], int, list[Row]]] = {}
 
     def close(self) -> None:
         """Refuse everything from now on."""
@@ -162,7 +167,7 @@ class MemoryPort:
                 case Perform(partition=partition, operation=operation, kind=kind) if partition == operation.partition:
                     rows_of = self._shelf.partitions.get(partition, {})
                     if isinstance(operation, Facets):
-                        return _tallied(rows_of, operation, kind)
+                        return _tallied(self._permitted(rows_of, operation.scope, operation.where), operation, kind)
                     return self._perform(rows_of, operation)
         raise InvalidInputError("The memory store does not support this request.")
 
@@ -172,14 +177,23 @@ class MemoryPort:
                 return Found(_handed(self._search(rows, operation)))
             case Fetch(scope=scope, refs=refs, include=include, most=most):
                 named = _named(refs)
-                matches = islice((row for row in _permitted(rows, scope) if named(row)), most + 1)
+                matches = islice((row for row in self._permitted(rows, scope) if named(row)), most + 1)
                 return Rows(_handed(_hit(row, 0.0, include) for row in matches))
             case Count(scope=scope, where=where):
-                return sum(1 for _ in _permitted(rows, scope, where))
+                return sum(1 for _ in self._permitted(rows, scope, where))
             case Scan(scope=scope, where=where, size=size, after=after, include=include):
                 start = None if after is None else (after.document, after.generation, after.chunk)
-                rest = [row for row in _permitted(rows, scope, where) if start is None or _key(row.tag) > start]
+                rest = [row for row in self._permitted(rows, scope, where) if start is None or _key(row.tag) > start]
                 return Rows(_handed(_hit(row, 0.0, include) for row in rest[:size]), more=len(rest) > size)
+            case Upsert() | Replace() | Delete():
+                self._kept.clear()
+                try:
+                    return self._change(rows, operation)
+                finally:
+                    self._shelf.writes += 1
+
+    def _change(self, rows: dict[Key, Row], operation: Upsert | Replace | Delete) -> int:
+        match operation:
             case Upsert():
                 return self._upsert(rows, operation)
             case Replace():
@@ -187,8 +201,29 @@ class MemoryPort:
             case Delete():
                 return self._delete(rows, operation)
 
+    def _permitted(self, rows: dict[Key, Row], *predicates: Predicate) -> list[Row]:
+        """Return the rows that pass every predicate, in key order.
+
+        The requests of one call repeat their predicates for every query and every page, so what was last found is kept
+        until the next write, by the identity of the rows and of the predicates.
+        """
+        named = (rows, *predicates)
+        key = tuple(map(id, named))
+        known = self._kept.pop(key, None)
+        if known is not None and known[1] == self._shelf.writes and all(map(operator.is_, known[0], named)):
+            found = known[2]
+        else:
+            tests = [compile_test(one) for one in predicates]
+            found = [
+                rows[place] for place in sorted(rows) if all(t(rows[place].tag, rows[place].metadata) for t in tests)
+            ]
+        self._kept[key] = (named, self._shelf.writes, found)
+        if len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        return found
+
     def _search(self, rows: dict[Key, Row], operation: Search) -> list[Hit]:
-        hits = self._rank(_permitted(rows, operation.scope, operation.where), operation.query, operation.include)
+        hits = self._rank(self._permitted(rows, operation.scope, operation.where), operation.query, operation.include)
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
         if operation.group_by is None:
@@ -277,7 +312,7 @@ class MemoryPort:
             chosen = lambda row: test(row.tag, row.metadata)  # noqa: E731 - three ways to make one test
         else:
             raise InvalidInputError("A delete requires a selector.")
-        gone = [_key(row.tag) for row in _permitted(rows, operation.scope) if chosen(row)]
+        gone = [_key(row.tag) for row in self._permitted(rows, operation.scope) if chosen(row)]
         for key in gone:
             del rows[key]
         return len(gone)
@@ -308,18 +343,11 @@ def _outside(action: str) -> DeniedError:
     return DeniedError(f"The {action} affects a chunk outside the scope in which this handle may write.", action=action)
 
 
-def _tallied(rows: dict[Key, Row], operation: Facets, kind: FieldType | None) -> list[Facet]:
+def _tallied(permitted: list[Row], operation: Facets, kind: FieldType | None) -> list[Facet]:
     if kind is None:
         raise InvalidInputError("A request for facets requires the type of the field.", field="field")
     get = getter(operation.field)
-    permitted = _permitted(rows, operation.scope, operation.where)
     return tallied((values_of(kind, get(row.tag, row.metadata)) for row in permitted), operation.most)
-
-
-def _permitted(rows: dict[Key, Row], *predicates: Predicate) -> list[Row]:
-    """Return the rows that pass every predicate, in key order."""
-    tests = [compile_test(one) for one in predicates]
-    return [rows[key] for key in sorted(rows) if all(test(rows[key].tag, rows[key].metadata) for test in tests)]
 
 
 def _named(refs: tuple[ChunkRef, ...]) -> Callable[[Row], bool]:
