@@ -285,12 +285,14 @@ def draft(
         partitions = {}
     elif policy:
         partitions = {}
+        short = [one for one in kinds if one not in LONG]
         if not order:
             others = draw.some([one for one in world.small if one != tenant], int(levels["partitions"]) - 1)
             order = draw.some([tenant, *others], len(others) + 1)
         for place, one in enumerate(order):
             shape = policy if one == tenant or place % 4 < 3 else draw.py.choice(("leaf", "Or", "Not"))
-            mixed = kind if one == tenant or len(order) == 1 or place % 2 else draw.py.choice(kinds)
+            repeated = place % 2 and (kind not in LONG or place == 1)  # a list of thousands in each of 64 takes long
+            mixed = kind if one == tenant or len(order) == 1 or repeated else draw.py.choice(short)
             partitions[one] = ground.filter(shape, mixed, known[one], draw, kinds)
     narrowings: list[Narrowing] = []
     drawn_from = known[tenant if tenant in partitions or not partitions else next(iter(partitions))]
