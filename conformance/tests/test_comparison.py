@@ -9,6 +9,7 @@ import pytest
 from vectoracl import Chunk, F, Hybrid, Lexical, Principal
 from vectoracl.model.records import Facet, Page, Record, Result, Tag, Written, hit_of
 from vectoracl_conformance.checks.reference_checks import _memory_capabilities
+from vectoracl_conformance.context.assertions import Abstain
 from vectoracl_conformance.generated.calls import After, Call
 from vectoracl_conformance.generated.comparison import Comparison, structure_problem
 from vectoracl_conformance.generated.content import Census, Precision, same
@@ -303,3 +304,31 @@ def test_writes_are_followed_by_a_census(pair):
     pair.store.calls("sync", [Call(other, "delete", {"document": "d0"})])
     (found,) = pair.perform([("sync", Call(WHO, "delete", {"document": "d1"}))])
     assert "has lost 'c0' of 'd0', tenant 'b'" in found.problem
+
+
+class Busy:
+    """A process that answers a read only with a time limit of at least *patience* seconds."""
+
+    def __init__(self, patience):
+        self.patience = patience
+        self.limits = []
+
+    def ask(self, what, number, messages, *more):
+        answers = []
+        for *_, arguments in messages:
+            self.limits.append(arguments.get("timeout"))
+            late = arguments.get("timeout", 30.0) < self.patience
+            data = {"code": "timeout", "sent": "unknown"}
+            answers.append(("error", ("StoreError", "StoreError", "late", data)) if late else ("ok", 1))
+        return answers
+
+
+def test_a_read_that_is_slow_is_asked_again_and_one_that_stays_slow_is_not_measured():
+    def side(patience):
+        return Side(Busy(patience), {}, {}, {}, clients={"sync": 1}, installed={1: {}})
+
+    slow, stuck = side(80.0), side(1e9)
+    assert slow.calls("sync", [Call(WHO, "count"), Call(WHO, "count", {"timeout": 60.0})]) == [("ok", 1)] * 2
+    assert slow.far.limits == [None, 60.0, 90.0, 90.0]
+    with pytest.raises(Abstain, match="within 93 seconds"):
+        stuck.calls("sync", [Call(WHO, "search_many", {"queries": ["a", "b", "c"]})])

@@ -30,7 +30,8 @@ MOST = 10_000
 ADDS = frozenset({"upsert", "replace", "load"})
 """The methods that write rows."""
 _LIMITED = frozenset({"search", "search_many", "fetch", "count", "facets", "page"})
-_PATIENCE = 90.0
+_PATIENCE = (90.0, 240.0)
+"""The time limit of a read that was too slow, in seconds, with one more for each query: at least, and at most."""
 _TURN = 5.0
 """The time that one group of calls should take, in seconds: a process that is long silent looks like one that hangs."""
 _END: Outcome = ("ok", Page((), None))
@@ -173,9 +174,13 @@ class Side:
         """Perform *calls* one after the other; a conflict that changed nothing is tried again, as a program would."""
         outcomes = self._send(mode, [self._own(mode, call) for call in calls])
         slow = [place for place, one in enumerate(outcomes) if late(one, calls[place])]
-        for place in slow:  # the default limits are for one request of an application, and the machine may be busy
-            patient = replace(calls[place], arguments={**calls[place].arguments, "timeout": _PATIENCE})
+        for place in slow:  # the limits are for one request of an application, and the machine may be busy
+            call = calls[place]
+            limit = min(_PATIENCE[1], _PATIENCE[0] + len(call.arguments.get("queries", ())))
+            patient = replace(call, arguments={**call.arguments, "timeout": limit})
             outcomes[place] = self._send(mode, [self._own(mode, patient)])[0]
+            if late(outcomes[place], call):
+                raise Abstain(f"the store did not answer a call ({call.method}) within {limit:g} seconds")
         for _ in range(_ATTEMPTS):
             again = [place for place, one in enumerate(outcomes) if conflicted(one)]
             if not again:
@@ -282,13 +287,8 @@ def writer(tenant: str) -> Principal:
 
 
 def late(outcome: Outcome, call: Call) -> bool:
-    """Return whether the default time limit ended a read."""
-    return (
-        outcome[0] == "error"
-        and outcome[1][3].get("code") == "timeout"
-        and call.method in _LIMITED
-        and "timeout" not in call.arguments
-    )
+    """Return whether a time limit ended a read."""
+    return outcome[0] == "error" and outcome[1][3].get("code") == "timeout" and call.method in _LIMITED
 
 
 def conflicted(outcome: Outcome) -> bool:
