@@ -1,13 +1,24 @@
 """C1 to C4 on the memory store: a right adapter passes, and a broken one is shown by a program without the kit."""
 
+import io
+import re
 import subprocess
 import sys
+import tempfile
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from vectoracl_conformance.generated.pair import Difference
 from vectoracl_conformance.generated.run import Setting, run_generated
+from vectoracl_conformance.generated.script import case, script
 from vectoracl_conformance.harness import load_harness
 from vectoracl_conformance.isolated.interpreter import plain
+from vectoracl_conformance.reporting.report import html, print_table
+from vectoracl_conformance.running.runner import Ask, collected
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -73,17 +84,39 @@ def test_the_memory_adapter_passes(environment):
     assert report.census == "in-process"
 
 
+def printed(notes, folder, monkeypatch):
+    """Return the program that the report of *notes* names, after a look at its other forms."""
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    events = [{"event": "note", **asdict(note)} for note in notes]
+    report = collected(Ask("memory", only=[notes[0].id], calls=True), 3, events, "")
+    stream = io.StringIO()
+    print_table(report, Console(file=stream, width=200))
+    (path,) = re.findall(r"without the kit: (\S+)", stream.getvalue())
+    text = Path(path).read_text(encoding="utf-8")
+    if len(case(text).splitlines()) < 20:
+        assert "its case: \n    # The settings" in stream.getvalue()
+    assert text in [one["script"] for one in report.as_json()["checks"]]
+    assert f"<pre><code>{escape(text)}</code></pre>" in html(report)
+    return path
+
+
 @pytest.mark.parametrize(("id_", "body"), [("C1", UNSCOPED_COUNT), ("C3", AFTER_FAILURE)])
-def test_a_fault_is_shown_by_a_program_without_the_kit(environment, tmp_path, id_, body):
+def test_a_fault_is_shown_by_a_program_without_the_kit(environment, tmp_path, monkeypatch, id_, body):
     notes, _ = run(environment, id_, body=body)
     failed = [note for note in notes if note.outcome == "failed"]
     assert failed
-    program = tmp_path / "fault.py"
-    program.write_text(failed[0].script, encoding="utf-8")
     assert "conformance" not in failed[0].script
+    program = printed(notes, tmp_path, monkeypatch)
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=120, check=True)
     got, right = (line.split(":", 1)[1].strip() for line in done.stdout.splitlines() if line[:4] in ("got:", "righ"))
     assert got != right, done.stdout
+
+
+def test_a_program_shows_no_secret():
+    store = {"adapter": "x", "dsn": "postgresql://me:hush@h/d", "api_key": "hush", "conninfo": "user=me password=hush"}
+    shown = script({"version": 1, "stores": {"main": store}}, {}, {}, (), Difference("sync", None, "it differs"))
+    assert "hush" not in shown
+    assert "postgresql://me:...@h/d" in shown
 
 
 def test_what_is_printed_is_found(environment):

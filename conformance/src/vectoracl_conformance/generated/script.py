@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pprint import pformat
 from typing import Any
@@ -29,6 +30,7 @@ from vectoracl.filters.predicate import *
 
 import datetime  # after the names above, of which one is the class
 
+# The settings of the run's store, which is gone; secrets are left out. Put in those of an empty one.
 CONFIG = {config}
 RULES = {rules}
 ROWS = {rows}
@@ -271,7 +273,7 @@ def script(
     head = _HEAD.format(
         adapter=", ".join(store["adapter"] for store in config["stores"].values()),
         problem=difference.problem.replace("\\", "/").replace('"', "'").replace("\n", " ")[:300],
-        config=literal(config),
+        config=literal(_public(config)),
         rules=literal(used),
         rows=_listed([_call(call) for call in writes]),
         steps=_listed([_step(mode, step) for mode, step in steps]),
@@ -279,6 +281,29 @@ def script(
     tail = f"RIGHT = {difference.right!r}\nFAULT = {difference.problem!r}\n"
     tail += f"SEEN = {_listed([_call(one) for one in seen])}\n"
     return f"{head}{tail}{_PROGRAM}\n\n{source}\n{_MAIN}"
+
+
+def case(program: str) -> str:
+    """Return the part of a program that differs from failure to failure: configuration, rules, rows, steps, answers."""
+    return program[program.find("# The settings") : program.find("\n\n\nclass Rules")]
+
+
+_SECRET = re.compile(r"passw|secret|token|(^|_)key$", re.IGNORECASE)
+_IN_TEXT = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]*(?=@)|(\bpassword\s*=\s*)(?:'[^']*'|\S+)")
+
+
+def _public(value: Any, name: str = "") -> Any:
+    """Return *value* of a configuration without its secrets."""
+    match value:
+        case Mapping():
+            return {key: _public(one, str(key)) for key, one in value.items()}
+        case list() | tuple():
+            return [_public(one, name) for one in value]
+        case str() if _SECRET.search(name):
+            return "..."
+        case str():
+            return _IN_TEXT.sub(lambda found: f"{found[2]}..." if found[2] else f"{found[1]}:...", value)
+    return value
 
 
 def _listed(items: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from vectoracl._util.private_files import write_output
 from vectoracl_conformance.checks import CHECKS
+from vectoracl_conformance.generated.script import case
 from vectoracl_conformance.running.certificate import NOT_PROVED, certified
 from vectoracl_conformance.running.run_facts import EVIDENCE, one_line
 from vectoracl_conformance.running.runner import Ask, Report, collected
@@ -53,7 +55,28 @@ def failure_details(note: Noted) -> Iterator[tuple[str, str]]:
     if note.reproduce:
         yield "reproduce", note.reproduce
     if note.script:
-        yield "script, which runs without the kit", note.script
+        yield _PROGRAM, note.script
+
+
+_PROGRAM = "program that shows it without the kit"
+_SHORT, _WIDE = 40, 2_000
+"""The number of lines, and of characters in a line, up to which a case is printed in the terminal."""
+
+
+def _for_terminal(note: Noted) -> Iterator[tuple[str, str]]:
+    """Yield the details with the path of a file instead of the program, and its case where that is short."""
+    for heading, text in failure_details(note):
+        if heading != _PROGRAM:
+            yield heading, text
+            continue
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", prefix=f"vectoracl-{note.id}-{note.mode}-", suffix=".py", delete=False
+        ) as file:
+            file.write(text)
+        yield heading, file.name
+        lines = case(text).splitlines()
+        if len(lines) <= _SHORT and max(map(len, lines), default=0) <= _WIDE:
+            yield "its case", "\n" + "\n".join(f"    {line}" for line in lines)
 
 
 def wrong(report: Report) -> list[Noted]:
@@ -117,7 +140,7 @@ def print_table(report: Report, console: Console) -> None:
         if (report.ask.only and note.id not in report.ask.only) or note.reason == MISSING:
             continue
         console.print(Text(f"\n{note.id} {note.mode}: {note.outcome}", f"bold {_COLOURS[note.outcome]}"))
-        for heading, text in failure_details(note):
+        for heading, text in _for_terminal(note):
             console.print(Text.assemble((f"  {heading}: ", "dim"), text), soft_wrap=True)
     if report.mutants:
         console.print()
@@ -212,6 +235,7 @@ vertical-align:top}.passed,.conformant,.unsupported{color:#187a34}.failed,.not-c
 .abstained,.not-run,.not-measured{color:#8a5a00}@media (prefers-color-scheme:dark){.passed,.conformant,.unsupported{
 color:#6bd38a}.failed,.not-conformant,.known{color:#ff8a80}.abstained,.not-run,.not-measured{color:#ffc66d}}
 code{font-size:.9em;word-break:break-word}dt{font-weight:600}dd{margin:0 0 .5rem 1rem;word-break:break-word}
+pre{white-space:pre-wrap}
 """
 
 
@@ -223,6 +247,12 @@ def _class(outcome: str) -> str:
 
 def _span(outcome: str) -> str:
     return f'<span class="{_class(outcome)}">{escape(outcome)}</span>'
+
+
+def _shown(heading: str, text: str) -> str:
+    if heading != _PROGRAM:
+        return f"<code>{escape(text)}</code>"
+    return f"<details><summary>Python</summary><pre><code>{escape(text)}</code></pre></details>"
 
 
 def html(report: Report) -> str:
@@ -244,8 +274,7 @@ def html(report: Report) -> str:
                 more += f"<p>{note.mode}: {escape(note.reason)}</p>"
             if note in wrong(report):
                 lines = "".join(
-                    f"<dt>{escape(head)}</dt><dd><code>{escape(text)}</code></dd>"
-                    for head, text in failure_details(note)
+                    f"<dt>{escape(head)}</dt><dd>{_shown(head, text)}</dd>" for head, text in failure_details(note)
                 )
                 more += f"<p>{note.mode}</p><dl>{lines}</dl>"
         cells = "".join(f"<td>{_span(by_place[id_, mode].outcome)}</td>" for mode in MODES)
