@@ -317,7 +317,7 @@ def test_capabilities_that_are_declared_are_used():
     assert set(Capabilities.__dataclass_fields__) == {
         "grade", "metric", "dimension", "operations", "predicates", "queries", "lexical_scores", "count", "facets",
         "exact", "group_by", "delete_counts", "atomic_upsert", "atomic_replace", "visible", "max_batch", "max_k",
-        "deadlines", "parallel", "tuning", "verbatim", "vectors",
+        "max_chunk_bytes", "deadlines", "parallel", "tuning", "verbatim", "vectors",
     }  # fmt: skip
 
 

@@ -12,9 +12,11 @@ from vectoracl_conformance.checks.reference_checks import _memory_capabilities
 from vectoracl_conformance.context.assertions import Abstain
 from vectoracl_conformance.generated.calls import After, Call
 from vectoracl_conformance.generated.comparison import Comparison, structure_problem
-from vectoracl_conformance.generated.content import Census, Precision, same
-from vectoracl_conformance.generated.pair import Pair
+from vectoracl_conformance.generated.content import Census, Precision, chunk_bytes, same
+from vectoracl_conformance.generated.pair import Pair, too_large
+from vectoracl_conformance.generated.parameters import plan_data, plan_writes
 from vectoracl_conformance.generated.reference import MEMORY_CENSUS, Reference, Side
+from vectoracl_conformance.generated.world import build_world
 from vectoracl_conformance.harness import Needs
 from vectoracl_conformance.harnesses.memory import MemoryStore
 from vectoracl_conformance.isolated.process import Far
@@ -332,3 +334,34 @@ def test_a_read_that_is_slow_is_asked_again_and_one_that_stays_slow_is_not_measu
     assert slow.far.limits == [None, 60.0, 90.0, 90.0]
     with pytest.raises(Abstain, match="within 93 seconds"):
         stuck.calls("sync", [Call(WHO, "search_many", {"queries": ["a", "b", "c"]})])
+
+
+def refused(chunks, name="InvalidInputError", **declared):
+    call = Call(WHO, "upsert", {"chunks": chunks})
+    return too_large(call, ("error", (name, name, "no", {})), replace(CAPABILITIES, **declared))
+
+
+def test_a_chunk_is_refused_for_its_size_only_as_declared():
+    chunk = Chunk("c", "d", "é" * 1_000, [1.0, 0, 0, 0], metadata={"a": "x" * 1_000})
+    assert chunk_bytes(chunk) == 2_002 + 1_009
+    assert refused([chunk], max_chunk_bytes=12_000)
+    assert not refused([chunk], max_chunk_bytes=13_000)
+    assert not refused([replace(chunk, text="x" * (1 << 20))])
+    assert not refused([chunk], "DeniedError", max_chunk_bytes=12_000)
+
+
+def test_a_call_is_refused_for_its_size_only_if_it_is_large():
+    chunk = Chunk("c", "d", "x" * 10_000, [1.0, 0, 0, 0])
+    assert refused([chunk] * 30, "TooLargeError")
+    assert not refused([chunk] * 29, "TooLargeError")
+    assert not refused([replace(chunk, text="x" * 400_000)], "TooLargeError")
+
+
+def test_a_plan_keeps_to_the_declared_size_of_a_chunk():
+    can = replace(CAPABILITIES, max_chunk_bytes=20_000)
+    world = build_world(1, can, size="quick", metrics=["cosine"])
+    for make in (plan_writes, plan_data):
+        plan = make(world, replace(can, dimension=world.dimension), size="quick")
+        chunks = [one for call in plan.calls for one in call.call.arguments.get("chunks", ())]
+        assert max(map(chunk_bytes, chunks)) < 40_000
+        assert any("20,000 bytes" in why for why in plan.coverage.left_out.values())

@@ -188,6 +188,9 @@ class Capabilities:
         atomic_replace: Whether readers see a document either before or after its replacement.
         visible: Whether a write is visible to the next read ("immediate") or later ("eventual").
         max_batch: The most records of one write.
+        max_chunk_bytes: The most bytes of text, metadata and tag of one chunk, as they are stored. A larger chunk is
+            refused with InvalidInputError. Metadata may be stored in several forms; a chunk whose text and metadata as
+            JSON have a quarter of this size is always taken. The default is more than the library lets through.
         max_k: The largest `Search.k`.
         deadlines: What stops a request whose time is up: the server, the client or nothing.
         parallel: The number of requests of one handle that may run concurrently.
@@ -213,6 +216,7 @@ class Capabilities:
     atomic_replace: bool = True
     visible: Literal["immediate", "eventual"] = "immediate"
     max_batch: int = 10_000
+    max_chunk_bytes: int = 1 << 25
     max_k: int = 10_000
     deadlines: Literal["server", "client", "none"] = "client"
     parallel: int = 1

@@ -68,6 +68,7 @@ def described(can: Capabilities) -> dict[str, Any]:
         "atomic_replace": can.atomic_replace,
         "visible": can.visible,
         "max_batch": can.max_batch,
+        "max_chunk_bytes": can.max_chunk_bytes,
         "max_k": can.max_k,
         "deadlines": can.deadlines,
         "copy_into": can.verbatim,

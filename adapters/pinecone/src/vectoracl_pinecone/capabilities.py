@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vectoracl.adapter_api.contract import Capabilities
+from vectoracl_pinecone.compile import MAX_METADATA_BYTES
 from vectoracl_pinecone.compile_predicate import PREDICATES
 from vectoracl_pinecone.config import PineconeConfig
 
@@ -31,6 +32,7 @@ def capabilities(config: PineconeConfig) -> Capabilities:
         atomic_replace=False,
         visible="eventual",
         max_batch=config.max_batch,
+        max_chunk_bytes=MAX_METADATA_BYTES,
         max_k=config.max_k,
         deadlines="client",
         parallel=config.parallel,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vectoracl.adapter_api.contract import Capabilities
-from vectoracl.model.records import Hit, Record, Tag
+from vectoracl.model.records import Chunk, Hit, Record, Tag
 from vectoracl_conformance.context.oracle import Key as Key
 from vectoracl_conformance.context.oracle import key as key
 
@@ -126,6 +127,12 @@ def _differing(right: Mapping[str, Any], got: object) -> str:
     ]
     first = names[0]
     return f"{first!r} ({got.get(first)!r:.80} for {right.get(first)!r:.80})"
+
+
+def chunk_bytes(chunk: Chunk) -> int:
+    """Return the size of a chunk's text and metadata as JSON, in UTF-8."""
+    text = json.dumps(chunk.text, ensure_ascii=False)
+    return len(text.encode()) + len(json.dumps(chunk.metadata, ensure_ascii=False, default=str).encode())
 
 
 def named(one: Hit | Record | Key) -> str:

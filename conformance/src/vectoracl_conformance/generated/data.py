@@ -17,6 +17,7 @@ from vectoracl.model.identifiers import check_id, check_tenant, check_text
 from vectoracl.model.queries import Lexical, Like
 from vectoracl.model.records import Chunk
 from vectoracl_conformance.generated.calls import Call
+from vectoracl_conformance.generated.content import chunk_bytes
 from vectoracl_conformance.generated.covering import Coverage, Mode, Plan, Planned
 from vectoracl_conformance.generated.scopes import Ground, principal_of
 from vectoracl_conformance.generated.values import BOUNDARIES, HOSTILE, MOMENTS, NUMBERS, Draw, tenant_names
@@ -190,7 +191,12 @@ class Data:
         share = 4 if self.size == "quick" else 1
         for number, kind in enumerate(self.kinds()):
             tenant, name = self._tenant(number), f"data-{kind.name}"
-            chunks = kind.chunks[::share]
+            chunks = [one for one in kind.chunks if chunk_bytes(one) <= self.can.max_chunk_bytes]
+            if len(chunks) < len(kind.chunks):
+                left_out[f"{kind.name}: {len(kind.chunks) - len(chunks)} chunks"] = (
+                    f"more than {self.can.max_chunk_bytes:,} bytes of a chunk"
+                )
+            chunks = chunks[::share]
             filters = [one for one in kind.filters if self.ground.supports(one)][::share]
             if len(filters) < len(kind.filters):
                 left_out[f"{kind.name}: filters"] = "the adapter does not declare them, or the plan is a quick one"

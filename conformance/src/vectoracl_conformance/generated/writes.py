@@ -72,6 +72,8 @@ _CONTENT = (
     "usual", "no text", "text 1999", "text 2001", "text 10001", "text 70000", "text hostile", "no metadata",
     "large metadata", "deep metadata", "many keys", "vector as list", "position limits", "long ids",
 )  # fmt: skip
+_BYTES = {"text 10001": 10_001, "text 70000": 70_000, "large metadata": 14_000}
+"""The bytes of a chunk of some contents, at least."""
 _WHERE = (
     "Always", "Eq keyword", "Eq hostile", "In", "In keyword 301", "In keyword 2001", "Range", "ContainsAny",
     "StartsWith", "Missing", "@document", "@document In", "@position",
@@ -262,7 +264,13 @@ class Writes:
             case "records":
                 return Parameter(name, _RECORDS, frozenset(_FAULTY))
             case "content":
-                return Parameter(name, (*_CONTENT, *(("embedded",) if self.world.embedder else ())))
+                over = [one for one in _CONTENT if _BYTES.get(one, 0) > self.can.max_chunk_bytes]
+                if over:
+                    left_out[f"{method}: {', '.join(over)}"] = (
+                        f"more than {self.can.max_chunk_bytes:,} bytes of a chunk"
+                    )
+                usual = [one for one in _CONTENT if one not in over]
+                return Parameter(name, (*usual, *(("embedded",) if self.world.embedder else ())))
             case "document":
                 return Parameter(name, ("new", "new and long", "inside", "part outside"), frozenset({"part outside"}))
             case "batch":

@@ -92,6 +92,7 @@ def census(client):
 """
 _SIMPLE = {
     "small limits": "SmallLimits",
+    "short chunks": "ShortChunks",
     "tuned": "Tuned",
     "deletes uncounted": "Uncounted",
     "approximate": "Approximate",

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from vectoracl.adapter_api.chunk_validation import check_tagged
+from vectoracl.adapter_api.chunk_validation import check_tagged, dump_metadata
 from vectoracl.adapter_api.contract import flow_of
 from vectoracl.adapter_api.operations import (
     METHODS,
@@ -31,7 +31,7 @@ from vectoracl.adapter_api.operations import (
     Upsert,
 )
 from vectoracl.adapter_api.operations import Replace as ReplaceDocument
-from vectoracl.errors import DeniedError, StoreError
+from vectoracl.errors import DeniedError, InvalidInputError, StoreError
 from vectoracl.filters.predicate import (
     ALWAYS,
     Eq,
@@ -101,6 +101,19 @@ class SmallLimits(Layer):
     """Takes five records and returns twenty hits at the most."""
 
     declares: ClassVar = {"max_batch": 5, "max_k": 20}
+
+
+class ShortChunks(Layer):
+    """Keeps at most 30,000 bytes of a chunk."""
+
+    declares: ClassVar = {"max_chunk_bytes": 30_000}
+
+    def writing(self, operation: Any) -> Any:
+        """Write."""
+        for one in operation.records:
+            if len(one.text.encode()) + 2 * len(dump_metadata(one.metadata)) > 30_000:
+                raise InvalidInputError("A chunk has at most 30,000 bytes of text and metadata.", field="chunks")
+        return (yield from self.do(operation))
 
 
 class Tuned(Layer):
