@@ -332,6 +332,9 @@ def test_a_read_that_is_slow_is_asked_again_and_one_that_stays_slow_is_not_measu
     slow, stuck = side(80.0), side(1e9)
     assert slow.calls("sync", [Call(WHO, "count"), Call(WHO, "count", {"timeout": 60.0})]) == [("ok", 1)] * 2
     assert slow.far.limits == [None, 60.0, 90.0, 90.0]
+    with pytest.raises(Abstain, match=r"\(scan\)"):
+        slow.calls("sync", [Call(WHO, "scan")])
+    assert slow.far.limits[4:] == [None, None]
     with pytest.raises(Abstain, match="within 93 seconds"):
         stuck.calls("sync", [Call(WHO, "search_many", {"queries": ["a", "b", "c"]})])
 

@@ -30,6 +30,8 @@ MOST = 10_000
 ADDS = frozenset({"upsert", "replace", "load"})
 """The methods that write rows."""
 _LIMITED = frozenset({"search", "search_many", "fetch", "count", "facets", "page"})
+_UNLIMITED = frozenset({"scan"})
+"""Reads without a time limit for the whole call: only each request has one."""
 _PATIENCE = (90.0, 240.0)
 """The time limit of a read that was too slow, in seconds, with one more for each query: at least, and at most."""
 _TURN = 5.0
@@ -177,7 +179,8 @@ class Side:
         for place in slow:  # the limits are for one request of an application, and the machine may be busy
             call = calls[place]
             limit = min(_PATIENCE[1], _PATIENCE[0] + len(call.arguments.get("queries", ())))
-            patient = replace(call, arguments={**call.arguments, "timeout": limit})
+            longer = {} if call.method in _UNLIMITED else {"timeout": limit}
+            patient = replace(call, arguments={**call.arguments, **longer})
             outcomes[place] = self._send(mode, [self._own(mode, patient)])[0]
             if late(outcomes[place], call):
                 raise Abstain(f"the store did not answer a call ({call.method}) within {limit:g} seconds")
@@ -288,7 +291,7 @@ def writer(tenant: str) -> Principal:
 
 def late(outcome: Outcome, call: Call) -> bool:
     """Return whether a time limit ended a read."""
-    return outcome[0] == "error" and outcome[1][3].get("code") == "timeout" and call.method in _LIMITED
+    return outcome[0] == "error" and outcome[1][3].get("code") == "timeout" and call.method in _LIMITED | _UNLIMITED
 
 
 def conflicted(outcome: Outcome) -> bool:
