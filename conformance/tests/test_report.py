@@ -3,14 +3,20 @@
 import io
 import json
 import re
+import tempfile
 from xml.etree import ElementTree as ET
 
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from vectoracl import F
 from vectoracl_conformance import verdict
 from vectoracl_conformance.cli import app
+from vectoracl_conformance.generated.calls import Call
+from vectoracl_conformance.generated.pair import Difference
+from vectoracl_conformance.generated.reference import writer
+from vectoracl_conformance.generated.script import script
 from vectoracl_conformance.reporting.report import begin, html, measured, print_table, write_json, write_junit
 from vectoracl_conformance.running.runner import Ask, collected
 from vectoracl_conformance.running.soak import soak, summary
@@ -405,3 +411,19 @@ def test_a_run_without_the_provisional_calls_says_so():
     assert (report.judged.verdict, report.exit_code) == ("conformant", 0)
     assert "the generated calls (C1 to C4, provisional) were left out; --calls performs them" in measured(report)
     assert collected(Ask("x", calls=True), 7, without, "").exit_code == 2
+
+
+def test_a_short_case_is_printed_and_a_long_program_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    store = {"version": 1, "stores": {"main": {"adapter": "memory"}}}
+    step = ("sync", Call(writer("a"), "count", {"where": F.words == "x" * 900}))
+    for steps, shown in (((step,), True), ((step,) * 20, False)):
+        program = script(store, {}, {}, steps, Difference("sync", step[1], "it differs"))
+        report = collected(Ask("x"), 1, events(C1_sync={**FAILED, "script": program}), "")
+        stream = io.StringIO()
+        print_table(report, Console(file=stream, width=120))
+        (path,) = tmp_path.glob("*.py")
+        assert path.name in stream.getvalue().replace("\n", "")
+        assert path.read_text(encoding="utf-8") == program
+        assert ("    STEPS = [" in stream.getvalue()) == shown
+        path.unlink()

@@ -59,23 +59,30 @@ def failure_details(note: Noted) -> Iterator[tuple[str, str]]:
 
 
 _PROGRAM = "program that shows it without the kit"
-_SHORT, _WIDE = 40, 2_000
-"""The number of lines, and of characters in a line, up to which a case is printed in the terminal."""
+_SHORT, _LINES = 8_000, 60
+"""The number of characters, and of lines, up to which a case is printed in the terminal."""
 
 
-def _for_terminal(note: Noted) -> Iterator[tuple[str, str]]:
-    """Yield the details with the path of a file instead of the program, and its case where that is short."""
+def _for_terminal(note: Noted, written: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the details with the path of a file instead of the program, and its case where that is short.
+
+    Both modes may have the same program; *written* has the paths of those that are already in a file.
+    """
     for heading, text in failure_details(note):
         if heading != _PROGRAM:
             yield heading, text
+            continue
+        if text in written:
+            yield heading, written[text]
             continue
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", prefix=f"vectoracl-{note.id}-{note.mode}-", suffix=".py", delete=False
         ) as file:
             file.write(text)
+        written[text] = file.name
         yield heading, file.name
         lines = case(text).splitlines()
-        if len(lines) <= _SHORT and max(map(len, lines), default=0) <= _WIDE:
+        if len(lines) <= _LINES and sum(map(len, lines)) <= _SHORT:
             yield "its case", "\n" + "\n".join(f"    {line}" for line in lines)
 
 
@@ -136,11 +143,12 @@ def print_table(report: Report, console: Console) -> None:
         table.add_row(Text(id_, "bold"), title(id_), *cells, f"{sum(note.seconds for note in notes):.2f}")
     if report.about:
         console.print(table)
+    written: dict[str, str] = {}
     for note in wrong(report):
         if (report.ask.only and note.id not in report.ask.only) or note.reason == MISSING:
             continue
         console.print(Text(f"\n{note.id} {note.mode}: {note.outcome}", f"bold {_COLOURS[note.outcome]}"))
-        for heading, text in _for_terminal(note):
+        for heading, text in _for_terminal(note, written):
             console.print(Text.assemble((f"  {heading}: ", "dim"), text), soft_wrap=True)
     if report.mutants:
         console.print()
