@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -86,7 +86,7 @@ class Pair:
     history: list[tuple[Mode, Step]] = field(default_factory=list)
     settled: bool = False
     _censuses: tuple[Census, Census] | None = None
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8))
 
     @property
     def store(self) -> Side:
@@ -145,14 +145,15 @@ class Pair:
         return found
 
     def _shared(self, mode: Mode, calls: Sequence[Call]) -> list[Outcome]:
-        """Let each process of the store perform a part of the reads."""
-        if len(self.sides) == 1:
+        """Let each process of the store perform a part of the reads, all at the same time."""
+        if len(self.sides) == 1 or len(calls) == 1:
             return self.store.calls(mode, calls)
+        width = len(self.sides)
+        parts = [self._pool.submit(side.calls, mode, calls[number::width]) for number, side in enumerate(self.sides)]
+        wait(parts)
         outcomes: list[Any] = [None] * len(calls)
-        for number, side in enumerate(self.sides):
-            places = range(number, len(calls), len(self.sides))
-            for place, one in zip(places, side.calls(mode, [calls[at] for at in places]), strict=True):
-                outcomes[place] = one
+        for number, part in enumerate(parts):
+            outcomes[number::width] = part.result()
         return outcomes
 
     def judge(
