@@ -152,6 +152,20 @@ def test_a_scan_is_in_key_order_whatever_the_page(filled):
         assert found == sorted(chunks)
 
 
+def test_a_scan_is_as_large_as_is_asked_for(stores):
+    """The server answers at most 10,000 objects, and the adapter asks for one more than a page has."""
+    store = stores(metadata=FIELDS, page=50)
+    with v.connect(store.config) as acl:
+        docs = acl.scoped(principal("u", "acme"))
+        docs.upsert(rows(120))
+        ids = [(hit.document, hit.id) for hit in docs.scan(size=7)]
+        for size in (49, 50, 51, 100, 101, 119, 120, 121, 10_000):
+            page = docs.page(size=size)
+            assert [(hit.document, hit.id) for hit in page.hits] == ids[:size]
+            assert (page.after is None) is (size >= 120)
+            assert [(hit.document, hit.id) for hit in docs.scan(size=size)] == ids
+
+
 @pytest.mark.parametrize(
     "where",
     [

@@ -376,7 +376,7 @@ class WeaviateAdapter:
                 def look(more: Compiled, many: int, where: Compiled = where) -> Request[Sequence[Any]]:
                     return compiled.listing(partition, every([where, more]), many, names, vectors=vectors, ordered=True)
 
-                limit = size + 1 - len(hits)
+                limit = min(size - len(hits), self.config.page) + 1  # one more shows whether others follow
                 objects = yield from look(ALL_ROWS, limit)
                 some = self._decode.rows(objects, "", condition.fields)
                 last = some[-1].hit.tag if some else None
