@@ -10,6 +10,7 @@ import json
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,8 @@ from vectoracl_weaviate.conformance.create_tenant_first import TenantCreation
 from vectoracl_weaviate.conformance.wire_decoding import DECODE, WeaviateShards, answered, judge_of
 from vectoracl_weaviate.requests import Drop, Find, Groups, Merge, Put, State, Tally
 
+_PAGE = 1000
+_READERS = 4
 _TEXTS = ("tenant", "document", "chunk_id", "label", "producer", "path")
 
 
@@ -38,6 +41,7 @@ class WeaviateStore(Store):
         self._running = running
         self._http = http
         self.collection = f"Handbook{secrets.token_hex(6)}"
+        self._seen: dict[bytes, list[Record]] = {}
         self.config = {
             "adapter": "weaviate",
             "url": running.url,
@@ -81,20 +85,30 @@ class WeaviateStore(Store):
 
     def census(self) -> Sequence[Record]:
         """Read every object of every tenant."""
-        records: list[Record] = []
-        for tenant in sorted(self.parts()):
-            after = ""
-            while True:
-                query = {"class": self.collection, "tenant": tenant, "limit": "1000", "include": "vector"}
-                answer = self._http.get("/v1/objects", params={**query, "after": after})
-                if answer.status_code >= 300:
-                    raise HarnessError(f"The kit's own listing was answered with {answer.status_code}.")
-                some = answer.json()["objects"]
-                records.extend(self._record(one) for one in some)
-                if len(some) < 1000:
-                    break
-                after = some[-1]["id"]
-        return records
+        tenants = sorted(self.parts())
+        with ThreadPoolExecutor(_READERS) as pool:
+            answers = list(pool.map(self._answers, tenants))
+        # The census is read repeatedly and most tenants are unchanged: only changed answers are decoded again.
+        self._seen = {one: self._seen.get(one) or self._decoded(one) for some in answers for one in some}
+        return [record for some in answers for one in some for record in self._seen[one]]
+
+    def _answers(self, tenant: str) -> list[bytes]:
+        """Return the server's answers that list all objects of *tenant*."""
+        answers: list[bytes] = []
+        after = ""
+        while True:
+            query = {"class": self.collection, "tenant": tenant, "limit": str(_PAGE), "include": "vector"}
+            answer = self._http.get("/v1/objects", params={**query, "after": after})
+            if answer.status_code >= 300:
+                raise HarnessError(f"The kit's own listing was answered with {answer.status_code}.")
+            answers.append(answer.content)
+            some = json.loads(answer.content)["objects"] if answer.content.count(b'"id":') >= _PAGE else []
+            if len(some) < _PAGE:
+                return answers
+            after = some[-1]["id"]
+
+    def _decoded(self, answer: bytes) -> list[Record]:
+        return [self._record(one) for one in json.loads(answer)["objects"]]
 
     def _record(self, one: Mapping[str, Any]) -> Record:
         held = one["properties"]
