@@ -142,15 +142,31 @@ def named(one: Hit | Record | Key) -> str:
 
 
 class Census:
-    """All rows of a store at one moment, by key."""
+    """All rows of a store at one moment, by key.
 
-    def __init__(self, rows: Iterable[Record], before: Census | None = None) -> None:
-        self.rows: dict[Key, Record] = {}
+    Args:
+        rows: The rows; with *gone*, those that are new or changed since *before*.
+        before: The census before this one.
+        mark: The mark of this census, by which its process is asked for what changed since.
+        gone: The keys of the rows of *before* that are gone; None: *rows* are all.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[Record],
+        before: Census | None = None,
+        mark: str = "",
+        gone: Iterable[Key] | None = None,
+    ) -> None:
+        self.mark = mark
         self.twice: list[Key] = []
         known = before.rows if before is not None else {}
+        self.rows: dict[Key, Record] = {} if gone is None else dict(known)
+        for place in gone or ():
+            self.rows.pop(place, None)
         for row in rows:
             place = key(row)
-            if place in self.rows:
+            if gone is None and place in self.rows:
                 self.twice.append(place)
             old = known.get(place)
             self.rows[place] = old if old is not None and _unchanged(old, row) else row

@@ -6,12 +6,14 @@ operation and every argument that the library has.
 
 from __future__ import annotations
 
+import atexit
 import base64
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from vectoracl.adapter_api.contract import Capabilities
@@ -24,6 +26,7 @@ from vectoracl_conformance.context.check_context import Mode as Mode
 from vectoracl_conformance.generated.calls import After, Call, Rules
 from vectoracl_conformance.generated.comparison import Outcome, widened
 from vectoracl_conformance.generated.content import Census
+from vectoracl_conformance.isolated.interpreter import PlainEnvironment, plain
 from vectoracl_conformance.isolated.process import Far
 
 MOST = 10_000
@@ -49,7 +52,7 @@ def census(client):
     shelf = shelf_of(own.get("metric", "cosine"), own["dimension"], own["name"])
     with shelf.lock:
         rows = [row for part in shelf.partitions.values() for row in part.values()]
-    return [Record(row.tag, row.text, row.vector, dict(row.metadata)) for row in rows]
+    return [Record(row.tag, row.text, row.vector, row.metadata) for row in rows]
 """
 """Reads every row of a memory store that has a name, in its own process."""
 
@@ -94,6 +97,7 @@ class Side:
         settle: Waits until what was written is visible.
         admit: Registers a tenant before its first write.
         more: Settings of the configuration besides the store.
+        identical: Whether a row is unchanged that consists of the same objects.
     """
 
     far: Far
@@ -110,6 +114,7 @@ class Side:
     admitted: set[str] = field(default_factory=set)
     tenants: tuple[str, ...] = ()
     group: int = 8
+    identical: bool = False
 
     def config(self) -> dict[str, Any]:
         """Return the configuration of its clients."""
@@ -257,9 +262,14 @@ class Side:
         self.far.ask("faults", self.clients[mode], dict(plan))
 
     def census(self, before: Census | None = None) -> Census:
-        """Read every row."""
-        rows = self.far.ask("census", None) if self.read_census is None else self.read_census()
-        return Census(rows, before)
+        """Read every row; from a process only those that changed since *before*."""
+        if self.read_census is not None:
+            return Census(self.read_census(), before)
+        answer = self.far.ask("changes", "" if before is None else before.mark, self.identical)
+        match answer:
+            case (str() as mark, None | list() as gone, list() as rows) if all(isinstance(one, Record) for one in rows):
+                return Census(rows, before, mark, gone)
+        raise Abstain("the adapter's process did not answer with the rows of its store")
 
     def load(self, tenants: Mapping[str, Sequence[Chunk]], batch: int) -> None:
         """Write each tenant's chunks through a handle, in batches. Raises: Abstain if one is not written."""
@@ -314,6 +324,14 @@ def _checked(outcome: object) -> Outcome:
     raise Abstain("the adapter's process answered a call with neither an answer nor an error")
 
 
+@cache
+def _own_environment() -> PlainEnvironment:
+    """Return the environment of all references of this process: that of this interpreter, whatever is measured."""
+    environment = plain()
+    atexit.register(environment.close)
+    return environment
+
+
 class Reference(Side):
     """The memory adapter, which declares what the measured adapter declares; `wide` searches without its limits."""
 
@@ -330,7 +348,8 @@ class Reference(Side):
             "metric": declared.metric,
             "name": "reference",
         }
-        super().__init__(Far(), settings, fields, rules, more=more or {})
+        super().__init__(Far(environment=_own_environment()), settings, fields, rules, more=more or {})
+        self.identical = True
         self.declared = declared
         self._wide = 0
         self.far.ask("source", MEMORY_CENSUS)

@@ -11,6 +11,7 @@ import contextlib
 import faulthandler
 import gc
 import io
+import operator
 import os
 import pickle
 import signal
@@ -30,6 +31,7 @@ _THINGS: dict[int, Any] = {}
 _HEARD: list[Any] = []
 _LOGGED: list[Any] = []
 _REPORTS = [0]
+_MARK: list[Any] = ["", None]
 
 
 class _Rules:
@@ -382,6 +384,40 @@ def _rows(tenants: Any) -> Iterator[Any]:
             yield row
 
 
+def _changes(since: Any, identical: Any = None) -> Any:
+    """Return a new mark, and what changed since the census with the mark *since*: keys that are gone, and rows.
+
+    Where that cannot be said, the keys are None and the rows are all. With *identical*, a row is the same if its parts
+    are the same objects, which no store may rely on that could change them in place.
+    """
+    rows = list(_rows(None))
+    seen: Any = {}
+    try:
+        for row in rows:
+            tag, vector = row.tag, row.vector
+            content: Any = (tag, row.text, vector, row.metadata)
+            if not identical:
+                plain = (tag, row.text, row.metadata, vector.dtype.str, vector.shape)
+                content = hash(pickle.dumps(plain, 5) + vector.tobytes())
+            seen[tag.tenant, tag.document, tag.chunk] = content
+    except Exception:  # noqa: BLE001 - rows of another form are sent whole
+        seen = None
+    last, known = _MARK
+    if seen is not None and len(seen) < len(rows):
+        seen = None
+    mark = os.urandom(8).hex()
+    _MARK[:] = [mark, seen]
+    if known is None or seen is None or since != last:
+        return mark, None, rows
+    changed = []
+    for row in rows:
+        place = (row.tag.tenant, row.tag.document, row.tag.chunk)
+        old, new = known.get(place), seen[place]
+        if old is None or (any(map(operator.is_not, old, new)) if identical else old != new):
+            changed.append(row)
+    return mark, [place for place in known if place not in seen], changed
+
+
 def _about(adapter: str) -> Any:
     """Return the distributions that offer *adapter*, with their versions, and the files of all modules."""
     from importlib.metadata import entry_points
@@ -564,6 +600,8 @@ def _started(what: str, *args: Any) -> Any:
         _FAULTS[args[0]].plan = args[1]
     elif what == "census":
         return list(_rows(*args))
+    elif what == "changes":
+        return _changes(*args)
     elif what == "about":
         return _about(*args)
     elif what == "digest":
