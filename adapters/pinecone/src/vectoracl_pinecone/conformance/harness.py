@@ -110,12 +110,13 @@ class PineconeStore(Store):
         return frozenset(self._namespaces())
 
     def census(self) -> Sequence[Record]:
-        """Read every record of every namespace."""
+        """Read every record of every namespace, but for the store's note about its embedder."""
         return [
             self._record(one)
             for name, count in self._namespaces().items()
             if count or self._needle is None
             for one in self._vectors(name)
+            if (name, one["id"]) != (f"{self._prefix}about-", "about")
         ]
 
     def _vectors(self, name: str) -> list[dict[str, Any]]:
