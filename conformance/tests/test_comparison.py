@@ -178,6 +178,15 @@ def test_a_leg_is_read_as_deep_as_the_search_asks_for():
     assert "missing" in fused_problem((at(A, 1, 3), at(C, 2)), k=2, dense=dense, lexical=words)
 
 
+def test_the_ranks_of_a_fused_score_are_those_of_one_partition():
+    other = B._replace(tenant="b")
+    dense = (A._replace(score=0.9), other._replace(score=0.8), C._replace(score=0.1))
+    words = (other._replace(score=3.0), A._replace(score=2.0), C._replace(score=1.0))
+    assert fused_problem((at(A, 1, 1), at(other, 1, 1), at(C, 2, 2)), dense=dense, lexical=words) is None
+    over_all = at(A, 1, 2), at(other, 2, 1), at(C, 3, 3)
+    assert "between" in fused_problem(over_all, dense=dense, lexical=words)
+
+
 def test_a_hybrid_query_is_judged_by_the_words_scores_of_the_store_itself():
     query = Hybrid("text", [1.0, 0, 0, 0])
     call = Call(WHO, "search", {"query": query, "k": 10})

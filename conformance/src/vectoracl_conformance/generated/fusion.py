@@ -1,13 +1,13 @@
 """Judging a hybrid query: its scores come from ranks, and near ties change ranks.
 
-A fused score is the sum of 1 / (60 + rank) over the legs. Two rows whose similarity is equal to the precision of the
-store may swap their ranks, and a leg need not be read further than a search asks for. So each row has a lowest and a
-highest right score, from the reference's ranking by each leg alone.
+A fused score is the sum of 1 / (60 + rank) over the legs, in one partition. Two rows whose similarity is equal to the
+precision of the store may swap their ranks, and a leg need not be read further than a search asks for. So each row has
+a lowest and a highest right score, from the reference's ranking by each leg alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -21,15 +21,15 @@ Range = tuple[float, float]
 
 
 def ranges(legs: Sequence[Sequence[Hit]], depth: int, precision: Precision) -> dict[Key, Range]:
-    """Return the lowest and the highest right score of each row.
+    """Return the lowest and the highest right score of each row, whose rank is that in its own partition.
 
     Args:
-        legs: The rows by each leg alone, with scores.
+        legs: The rows of all partitions by each leg alone, with scores.
         depth: How many rows of a leg count for certain.
         precision: How exactly the store ranks.
     """
     found: dict[Key, Range] = {}
-    for leg in legs:
+    for leg in (part for every in legs for part in _by_partition(every)):
         scores = np.sort(np.array([hit.score for hit in leg]))
         for hit in leg:
             near = precision.around(hit.score)
@@ -38,6 +38,14 @@ def ranges(legs: Sequence[Sequence[Hit]], depth: int, precision: Precision) -> d
             low, high = found.get(key(hit), (0.0, 0.0))
             found[key(hit)] = low + (1 / (RRF_K + worst) if worst <= depth else 0.0), high + 1 / (RRF_K + best)
     return found
+
+
+def _by_partition(leg: Sequence[Hit]) -> Iterable[Sequence[Hit]]:
+    """Divide a leg: each partition is searched, and fused, by itself, and only then are their hits merged."""
+    parts: dict[str, list[Hit]] = {}
+    for hit in leg:
+        parts.setdefault(hit.tenant, []).append(hit)
+    return parts.values()
 
 
 def score_problem(got: Sequence[Hit], right: Mapping[Key, Range]) -> str | None:
