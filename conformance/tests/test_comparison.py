@@ -94,6 +94,10 @@ def test_what_is_not_complete_may_be_less_but_never_wrong():
     assert problem(search(), result(A, B), result(B, complete=False), [A, B]) is None
     assert "missing" in problem(search(exact=True), result(A, B), result(B, complete=False), [A, B])
     assert "must not" in problem(search(), result(A), result(B, complete=False), [A])
+    assert "1 were asked for" in problem(search(k=1), result(A), result(A, B, complete=False), [A, B])
+    assert "hits of one document" in problem(
+        search(group_by="document"), result(A), result(A, B, complete=False), [A, B]
+    )
     assert "score" in problem(search(), result(A), result(A._replace(score=0.8), complete=False), [A])
 
 
@@ -101,7 +105,7 @@ def test_groups():
     one, two, three = hit("1", 0.9, "d"), hit("2", 0.8, "d"), hit("3", 0.1, "e")
     call = search(group_by="document", k=1, per_group=1)
     assert problem(call, result(one), result(one), [one, two, three]) is None
-    assert "instead" in problem(call, result(one), result(one, three), [one, two, three])
+    assert "were asked for" in problem(call, result(one), result(one, three), [one, two, three])
     assert "missing" in problem(call, result(one), result(two), [one, two, three])
     assert "missing" in problem(call, result(one), result(three), [one, two, three])
 

@@ -176,7 +176,7 @@ class Comparison:
         return None if problem is None else f"{named(got)}: {problem}"
 
     def _result(self, call: Call, right: Result, got: Result) -> str | None:
-        problem = unique(got) or _flags(right, got)
+        problem = unique(got) or _flags(right, got) or _too_many(call, got)
         if problem is not None:
             return problem
         self.hits[0] += len(got)
@@ -299,6 +299,18 @@ def _sets(right: Sequence[Hit], got: Sequence[Hit]) -> str | None:
     return None
 
 
+def _too_many(call: Call, got: Result) -> str | None:
+    """Say that more hits came than were asked for, or None: also an answer that is not complete has at most as many."""
+    k, each = call.arguments.get("k", 10), call.arguments.get("per_group", 1)
+    if call.arguments.get("group_by") is None:
+        return f"{len(got)} hits, and {k} were asked for" if len(got) > k else None
+    groups = _grouped(got)
+    if len(groups) > k:
+        return f"{len(groups)} documents, and {k} were asked for"
+    most = max(map(len, groups.values()), default=0)
+    return f"{most} hits of one document, and {each} were asked for" if most > each else None
+
+
 def _number(call: Call, wide: Sequence[Hit], got: Result) -> str | None:
     """Say that too few or too many hits came, or None."""
     k, groups = call.arguments.get("k", 10), _grouped(wide)
@@ -341,8 +353,6 @@ class _Ranking:
             return problem
         if self._call.arguments.get("group_by") is not None:
             return self._groups()
-        if len(self._got) > self._call.arguments.get("k", 10):
-            return self._away
         return self._missing(list(self._right), list(self._got))
 
     def _ordered(self) -> str | None:
@@ -378,8 +388,6 @@ class _Ranking:
 
     def _groups(self) -> str | None:
         right, got, every = _grouped(self._right), _grouped(self._got), _grouped(self._candidates)
-        if len(got) > self._call.arguments.get("k", 10):
-            return self._away
         heads = [min(every[document], key=lambda hit: -hit.score) for document in right]
         mine = [min(every[document], key=lambda hit: -hit.score) for document in got]
         if (problem := self._missing(heads, mine)) is not None:
