@@ -16,6 +16,7 @@ from vectoracl_conformance.generated.content import Census, Precision, chunk_byt
 from vectoracl_conformance.generated.pair import Pair, too_large
 from vectoracl_conformance.generated.parameters import plan_data, plan_writes
 from vectoracl_conformance.generated.reference import MEMORY_CENSUS, Reference, Side
+from vectoracl_conformance.generated.sequences import Drawn, Walk
 from vectoracl_conformance.generated.world import build_world
 from vectoracl_conformance.harness import Needs
 from vectoracl_conformance.harnesses.memory import MemoryStore
@@ -307,6 +308,15 @@ def test_right_calls_are_equal(pair):
     ]
     assert pair.perform([(mode, call) for call in calls for mode in ("sync", "async")]) == []
     assert pair.counts["sync"].full >= 10
+
+
+@pytest.mark.parametrize(("sent", "wrong"), [("no", False), ("unknown", True)])
+def test_a_call_in_flight_that_was_not_sent_is_made_again_alone(pair, monkeypatch, sent, wrong):
+    step = Drawn("together", "sync", (Call(WHO, "count"),) * 3, 3)
+    busy = ("error", ("StoreError", "StoreError", "no connection", {"code": "pool_timeout", "sent": sent}))
+    monkeypatch.setattr(pair.store, "together", lambda mode, calls, _: [busy, *pair.store.calls(mode, calls[1:])])
+    found = Walk(pair).step(step)
+    assert bool(found) is wrong
 
 
 def test_writes_are_followed_by_a_census(pair):
