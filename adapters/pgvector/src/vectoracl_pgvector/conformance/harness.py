@@ -39,10 +39,24 @@ _SCOPE = SqlScope(
     operators=frozenset(("public.<=>", "public.<#>", "public.<->")),
 )
 _TABLE = '"vectoracl"."chunks"'
+_VERSION = "pg_relation_filenode(tableoid)::int8, ctid::text, xmin::text"
+"""What identifies one version of a row; a table that is rewritten has another file."""
+_ROW = (
+    "tenant_id, document, chunk_id, generation, label, rev, expires, producer, path, written_at, position, content, "
+    "metadata::text, embedding::text"
+)
 _READ = re.compile(r'\bFROM "vectoracl"\."chunks"(?:, fused)? WHERE "tenant_id" = %s::text')
 _WRITE = re.compile(r'\bINSERT INTO "vectoracl"\."chunks"(?: AS old)? \([^()]*\) SELECT %s::text,')
 _KNOWN = re.compile(r'INSERT INTO "vectoracl"\."chunks_tenants" \(tenant_id\) VALUES \(%s::text\) ON CONFLICT DO ')
 _LOCK = re.compile(r"SELECT pg_advisory_xact_lock(?:_shared)?\(hashtextextended\(%s::text, 0\)\)\Z")
+
+
+def _census(columns: str, where: str = "true") -> str:
+    """Return a query of *columns* of all rows; *where*, with its parameters, stands in it twice."""
+    return (
+        f"SELECT {columns} FROM ONLY vectoracl.chunks_default WHERE {where} UNION ALL SELECT {columns} "
+        f"FROM vectoracl.chunks WHERE tableoid <> 'vectoracl.chunks_default'::regclass AND {where}"
+    )
 
 
 class PgStore(Store):
@@ -95,17 +109,18 @@ class PgStore(Store):
 
     def census(self) -> Sequence[Record]:
         """Read every row, past row-level security."""
-        rows = self._reading().execute(
-            "SELECT tenant_id, document, chunk_id, generation, label, rev, expires, producer, path, written_at, "
-            "position, content, metadata::text, embedding::text FROM ONLY vectoracl.chunks_default "
-            "UNION ALL SELECT tenant_id, document, chunk_id, generation, label, rev, expires, producer, path, "
-            "written_at, position, content, metadata::text, embedding::text FROM vectoracl.chunks "
-            "WHERE tableoid <> 'vectoracl.chunks_default'::regclass"
-        )
-        # The census is read repeatedly and most rows are unchanged: only changed rows are decoded again.
-        pairs = [(row, self._seen.get(row) or self._record(row)) for row in rows.fetchall()]
-        self._seen = dict(pairs)
-        return [record for _, record in pairs]
+        connection = self._reading()
+        with connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            versions = connection.execute(_census(_VERSION)).fetchall()
+            # The census is read repeatedly and most rows are unchanged. A version of a row never changes, so only those
+            # that were not seen before are read.
+            new = [one[1] for one in versions if one not in self._seen]
+            if new:
+                for row in connection.execute(_census(f"{_VERSION}, {_ROW}", "ctid = ANY(%s::tid[])"), (new, new)):
+                    self._seen[row[:3]] = self._record(row[3:])
+        self._seen = {one: self._seen[one] for one in versions}
+        return list(self._seen.values())
 
     def _record(self, row: tuple[Any, ...]) -> Record:
         return Record(Tag(*row[:11]), row[11], np.array(json.loads(row[13]), np.float32), self._metadata(row[12]))
