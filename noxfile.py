@@ -227,6 +227,16 @@ def calls(session: nox.Session) -> None:
 
 
 @nox.session
+def unusual(session: nox.Session) -> None:
+    """Perform the generated calls on every unusual but right adapter (over an hour); the slow tests draw a few."""
+    install(session)
+    session.run(
+        "pytest", "-q", "-n", "2", "conformance/tests/test_unusual_calls.py", *session.posargs,
+        env={"VECTORACL_UNUSUAL": "all"},
+    )  # fmt: skip
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Certify adapters and repeat the generated calls for an hour each: `nox -s soak -- HOURS STORE…`."""
     hours, *stores = session.posargs or ["1"]
