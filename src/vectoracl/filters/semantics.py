@@ -124,16 +124,34 @@ def compile_test(predicate: Predicate) -> Test:
             get = getter(name)
             return lambda tag, metadata: get(tag, metadata) is _ABSENT
         case And(operands):
-            tests = tuple(compile_test(one) for one in operands)
-            return lambda tag, metadata: all(test(tag, metadata) for test in tests)
+            return _every(tuple(compile_test(one) for one in operands))
         case Or(operands):
-            tests = tuple(compile_test(one) for one in operands)
-            return lambda tag, metadata: any(test(tag, metadata) for test in tests)
+            return _some(tuple(compile_test(one) for one in operands))
         case Not(operand):
             test = compile_test(operand)
             return lambda tag, metadata: not test(tag, metadata)
         case _:
             assert_never(node)
+
+
+def _every(tests: tuple[Test, ...]) -> Test:  # loops: this runs for every row, and a generator costs as much as a test
+    def every(tag: Tag, metadata: Mapping[str, Any]) -> bool:
+        for test in tests:  # noqa: SIM110
+            if not test(tag, metadata):
+                return False
+        return True
+
+    return every
+
+
+def _some(tests: tuple[Test, ...]) -> Test:
+    def some(tag: Tag, metadata: Mapping[str, Any]) -> bool:
+        for test in tests:  # noqa: SIM110
+            if test(tag, metadata):
+                return True
+        return False
+
+    return some
 
 
 def _equals(get: Callable[[Tag, Mapping[str, Any]], Any], value: Scalar) -> Test:

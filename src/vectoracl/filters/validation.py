@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -39,6 +40,8 @@ from vectoracl.filters.predicate import (
 from vectoracl.model.identifiers import invisible
 
 MAX_NODES = 1_000
+_WORDS = frozenset({FieldType.KEYWORD, FieldType.KEYWORDS})
+_NUMBERS = frozenset({FieldType.NUMBER, FieldType.NUMBERS})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 # Refused on top of the encoding that already keeps user keys apart from tags: who writes these means the tag.
 _RESERVED_KEYS = frozenset({"tenant", "tenant_id", "tenantid", "group_id", "groupid", "namespace", "docgen"})
@@ -89,6 +92,12 @@ def typed(name: str, kind: FieldType, value: object) -> Scalar:
 
     Raises: InvalidInputError if the type differs (nothing is coerced: neither True nor "1" is a number).
     """
+    # The usual values, without a chain of tests: this runs for every value of every chunk.
+    if type(value) is str and kind in _WORDS and value.isascii() and len(value) <= MAX_KEYWORD_BYTES:
+        if "\0" not in value:
+            return value
+    elif type(value) is float and kind in _NUMBERS and math.isfinite(value):
+        return value + 0.0  # -0.0 becomes 0.0
     if isinstance(value, list | tuple):
         raise InvalidInputError(f"The field {name!r} holds a {kind.value}, not {type(value).__name__}.", field=name)
     one = scalar(value, f"The value for {name!r}")
@@ -205,7 +214,7 @@ class _Check:
         self._count += len(values)
         if not values or self._count > MAX_VALUES:
             raise InvalidInputError(f"A filter holds 1 to {MAX_VALUES:,} values in its lists.", field=name)
-        if kind in (FieldType.KEYWORD, FieldType.KEYWORDS) and _plain_words(values):
+        if kind in _WORDS and _plain_words(values):
             return values
         return tuple(typed(name, kind, value) for value in values)
 

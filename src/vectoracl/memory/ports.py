@@ -34,7 +34,7 @@ from vectoracl.adapter_api.posture import Posture
 from vectoracl.adapter_api.rank_fusion import fused
 from vectoracl.errors import ClosedError, DeniedError, InvalidInputError
 from vectoracl.filters.field_types import FieldType
-from vectoracl.filters.predicate import Predicate
+from vectoracl.filters.predicate import Always, Predicate
 from vectoracl.filters.semantics import compile_test, getter, tallied, values_of
 from vectoracl.memory import lexical
 from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
@@ -213,10 +213,11 @@ class MemoryPort:
         if known is not None and known[1] == self._shelf.writes and all(map(operator.is_, known[0], named)):
             found = known[2]
         else:
-            tests = [compile_test(one) for one in predicates]
-            found = [
-                rows[place] for place in sorted(rows) if all(t(rows[place].tag, rows[place].metadata) for t in tests)
-            ]
+            found = [rows[place] for place in sorted(rows)]
+            for one in predicates:
+                if not isinstance(one, Always):
+                    test = compile_test(one)
+                    found = [row for row in found if test(row.tag, row.metadata)]
         self._kept[key] = (named, self._shelf.writes, found)
         if len(self._kept) > _KEPT:
             del self._kept[next(iter(self._kept))]
