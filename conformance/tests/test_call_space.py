@@ -57,7 +57,7 @@ def test_the_share_is_counted_from_the_calls(full):
     """Without its last calls a plan reports less, so the number does not come from the generator."""
     _, plan = full
     searches = [one for one in plan.calls if one.call.method == "count"]
-    space = Space([Parameter("scope", tuple(SCOPES)), Parameter("where", ("default", "Or", "Not"))], {})
+    space = Space([Parameter("scope", tuple(SCOPES)), Parameter("where", ("default", "Or|Or in And", "Not"))], {})
     whole, _ = measured(space, [one.parameters for one in searches], ("scope",))
     part, _ = measured(space, [one.parameters for one in searches[:40]], ("scope",))
     assert whole == (whole[1], whole[1])

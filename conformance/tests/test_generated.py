@@ -123,7 +123,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def bench():
-    made = Bench(7, "quick")
+    made = Bench(1, "quick")
     yield made
     made.close()
 

@@ -82,6 +82,7 @@ class Pair:
         comparison: The judge.
         counts: Counts by mode.
         history: The steps so far.
+        taken: The bytes of the largest write that the store took.
     """
 
     sides: Sequence[Side]
@@ -90,6 +91,7 @@ class Pair:
     counts: dict[Mode, Counts] = field(default_factory=lambda: {"sync": Counts(), "async": Counts()})
     history: list[tuple[Mode, Step]] = field(default_factory=list)
     settled: bool = False
+    taken: int = _REQUEST
     _censuses: tuple[Census, Census] | None = None
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8))
 
@@ -212,15 +214,18 @@ class Pair:
     def _written(self, mode: Mode, calls: Sequence[Call]) -> tuple[list[Outcome], list[Outcome]]:
         self.settled = False
         can = self.comparison.capabilities
-        if not any(_may_be_too_large(call, can) for call in calls):
+        sizes = [request_bytes(call, can) for call in calls]
+        if max(sizes) <= self.taken and not any(_large_chunk(call, can) for call in calls):
             return self.both(lambda: self.reference.calls(mode, calls), lambda: self.store.calls(mode, calls))
         got = self.store.calls(mode, calls)
         right: list[Outcome] = []
-        for call, one in zip(calls, got, strict=True):
+        for call, one, size in zip(calls, got, sizes, strict=True):
             if too_large(call, one, self.comparison.capabilities):
                 right.append(one)  # the reference does not perform it either, so nothing may have changed
             else:
                 right += self.reference.calls(mode, [call])
+            if one[0] == "ok":
+                self.taken = max(self.taken, size)
         return right, got
 
 
@@ -256,18 +261,15 @@ def _chunks(call: Call) -> list[Chunk]:
     return [one for one in given if isinstance(one, Chunk)]
 
 
-def _large_request(sizes: Sequence[int], can: Capabilities) -> bool:
-    return len(sizes) > 1 and sum(sizes) + _NUMBER * can.dimension * len(sizes) > _REQUEST
+def request_bytes(call: Call, can: Capabilities) -> int:
+    """Return about how many bytes a write of several chunks sends."""
+    chunks = _chunks(call)
+    return sum(map(chunk_bytes, chunks)) + _NUMBER * can.dimension * len(chunks) if len(chunks) > 1 else 0
 
 
-def _large_chunk(sizes: Sequence[int], can: Capabilities) -> bool:
-    return 4 * max(sizes, default=0) > can.max_chunk_bytes
-
-
-def _may_be_too_large(call: Call, can: Capabilities) -> bool:
-    """Return whether a write may be refused for its size."""
-    sizes = [chunk_bytes(one) for one in _chunks(call)]
-    return _large_request(sizes, can) or _large_chunk(sizes, can)
+def _large_chunk(call: Call, can: Capabilities) -> bool:
+    """Return whether the write has a chunk that may be too large."""
+    return any(4 * chunk_bytes(one) > can.max_chunk_bytes for one in _chunks(call))
 
 
 def too_large(call: Call, outcome: Outcome, can: Capabilities) -> bool:
@@ -278,7 +280,6 @@ def too_large(call: Call, outcome: Outcome, can: Capabilities) -> bool:
     if outcome[0] != "error" or call.method not in ADDS:
         return False
     name = error_of(outcome)[0]
-    sizes = [chunk_bytes(one) for one in _chunks(call)]
     if name == TooLargeError.__name__:
-        return _large_request(sizes, can)
-    return name == InvalidInputError.__name__ and _large_chunk(sizes, can)
+        return request_bytes(call, can) > _REQUEST
+    return name == InvalidInputError.__name__ and _large_chunk(call, can)

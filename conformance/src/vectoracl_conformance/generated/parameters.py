@@ -17,12 +17,12 @@ import numpy as np
 
 from vectoracl import ScopedRetriever
 from vectoracl.adapter_api.contract import Capabilities
+from vectoracl.filters.predicate import Predicate
 from vectoracl.model.queries import Hybrid, Lexical, Like, Query
 from vectoracl.model.records import Chunk, Vector
 from vectoracl_conformance.generated.calls import ACTIONS, Call
 from vectoracl_conformance.generated.covering import Coverage, Pair, Parameter, Plan, Planned, Space, measured, rows_of
 from vectoracl_conformance.generated.data import Data
-from vectoracl_conformance.generated.filters import SHAPES
 from vectoracl_conformance.generated.scopes import (
     SCOPE_PARAMETERS,
     Draft,
@@ -34,6 +34,7 @@ from vectoracl_conformance.generated.scopes import (
     leaf_of,
     scope_constraints,
     scope_parameters,
+    shape_nodes,
 )
 from vectoracl_conformance.generated.sensitivity import Judge
 from vectoracl_conformance.generated.values import BOUNDARIES, Draw
@@ -114,10 +115,10 @@ def _few_k(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
 
 _FEW_K = {"default", "1", "owned", "owned+1", "11", "51", "101", "301", "1001", "limit"}
 _WHERE_LEAVES = (
-    "Never", "Eq keyword", "Eq other", "Eq hostile", "In", "In 101", "In keyword 301", "In keyword 1001",
-    "In keyword 2001", "Range", "ContainsAny", "StartsWith", "Missing", "@document", "@document In", "@position",
+    "Never", "Eq keyword", "Eq other", "Eq hostile", "In", "In 101, In 301", "In 1001, In 2001", "Range", "ContainsAny",
+    "StartsWith", "Missing", "@document, @chunk", "@position",
 )  # fmt: skip
-_WHERE_SHAPES = ("Not", "And", "Or", "Or in And", "deep", "deepest")
+_WHERE_SHAPES = ("Not", "And", "Or|Or in And", "deep|deepest")
 
 
 def _where(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
@@ -128,11 +129,15 @@ def _where(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
         return lambda made: ground.leaf(kind, made.rows, made.draw)
 
     def joined(shape: str) -> Maker:
-        return lambda made: ground.filter(shape, made.draw.py.choice(plain), made.rows, made.draw, plain)
+        def make(made: Draft) -> Predicate:
+            chosen = made.draw.py.choice(shape.split("|"))
+            return ground.filter(chosen, made.draw.py.choice(plain), made.rows, made.draw, plain)
+
+        return make
 
     levels: dict[str, Maker] = {"default": None, **{kind: leaf(kind) for kind in kinds}}
     for shape in _WHERE_SHAPES:
-        if SHAPES[shape].nodes <= ground.can.predicates:
+        if shape_nodes([shape]) <= ground.can.predicates:
             levels[shape] = joined(shape)
         else:
             left_out[f"where: {shape}"] = "the adapter does not declare its nodes"
@@ -400,6 +405,10 @@ def constraints(ground: Ground, method: str, levels: Mapping[str, Sequence[str]]
     if method == "scan":
         forbid(
             "size", lambda a: a in ("1", "2", "10", "11"), "rows", lambda b: b == "2060",
+            "hundreds of pages of a few rows; page() shows the same",
+        )  # fmt: skip
+        forbid(
+            "size", lambda a: a in ("1", "2"), "rows", lambda b: b == "303",
             "hundreds of pages of a few rows; page() shows the same",
         )  # fmt: skip
     forbid("group_by", lambda a: a == "default", "per_group", lambda b: b != "default", "it has no effect")

@@ -41,9 +41,9 @@ _BARE = 16
 """How many answers are compared with those of a store without any scope, which reads all rows for each."""
 _TELLING = 16
 _LIMIT = 300.0
-_WRITES = 280
+_WRITES = 330
 """How many planned writes are performed on one store."""
-_CENSUS_AFTER = 60
+_CENSUS_AFTER = 120
 """After how many calls that write all rows are compared."""
 Progress = Callable[[str], None]
 

@@ -32,43 +32,44 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Eq": ("Eq keyword", "Eq number", "Eq boolean", "Eq datetime", "Eq hostile"),
     "Eq other": ("Eq number", "Eq boolean", "Eq datetime"),
     "In": ("In keyword 1", "In keyword 3", "In number", "In datetime"),
-    "In 101": ("In keyword 101", "ContainsAny 101"),
+    "In 100, In 101": ("In keyword 101", "In keyword 100", "ContainsAny 101"),
+    "In 101, In 301": ("In keyword 101", "In keyword 301", "ContainsAny 101"),
+    "In 1001, In 2001": ("In keyword 1001", "In keyword 2001"),
     "Range": (
         "Range number", "Range number <", "Range number two-sided", "Range datetime", "Range datetime two-sided",
     ),
     "ContainsAny": ("ContainsAny keyword", "ContainsAny number"),
     "@document": ("@document", "@document StartsWith"),
     "@document In": ("@document In", "@chunk In"),
-    "@docgen": ("@docgen", "@docgen In"),
-    "@path, @rev, @generation": ("@path", "@rev", "@generation"),
+    "@document, @chunk": ("@document", "@document In", "@document StartsWith", "@chunk In"),
+    "@label, @expires": ("@label", "@expires"),
+    "@docgen, @path, @rev, @generation": ("@docgen", "@docgen In", "@path", "@rev", "@generation"),
+    "@path, @time, @position": ("@path", "@time", "@position"),
+    "@rev, @producer": ("@rev", "@producer"),
+    "@docgen, @generation": ("@docgen", "@docgen In", "@generation"),
     "@time, @position": ("@time", "@position"),
 }  # fmt: skip
 """Levels that stand for several kinds of leaves, which take turns."""
 SCOPE_LEAVES = (
-    "Always", "Never", "Eq", "In", "In keyword 100", "In 101", "In keyword 301", "In keyword 1001", "In keyword 2001",
-    "Range", "ContainsAny", "StartsWith", "Missing", "@document", "@document In", "@docgen", "@label", "@expires",
-    "@path, @rev, @generation", "@producer", "@time, @position",
+    "Always", "Never", "Eq", "In", "In 100, In 101", "In keyword 301", "In 1001, In 2001", "Range", "ContainsAny",
+    "StartsWith", "Missing", "@document", "@document In", "@label, @expires", "@docgen, @path, @rev, @generation",
+    "@producer", "@time, @position",
 )  # fmt: skip
 """The levels of the leaf of a scope."""
-LONG = frozenset({"In keyword 301", "In keyword 1001", "In keyword 2001"})
+LONG = frozenset({"In keyword 301", "In 101, In 301", "In 1001, In 2001"})
 SCOPES: Mapping[str, tuple[str, str]] = {
     "tenant": ("", ""),
     "policy": ("leaf", ""),
     "policy Not": ("Not", ""),
     "policy And": ("And", ""),
     "policy Or": ("Or", ""),
-    "policy Or in And": ("Or in And", ""),
-    "policy Not of And": ("Not of And", ""),
-    "policy Not of Or": ("Not of Or", ""),
-    "policy Or of halves": ("Or of halves", ""),
-    "policy deep": ("deep", ""),
-    "policy deepest": ("deepest", ""),
+    "policy Or in And": ("Or in And|Or of halves", ""),
+    "policy Not of And": ("Not of And|Not of Or", ""),
+    "policy deep": ("deep|deepest", ""),
     "policy none": ("none", ""),
     "narrow": ("", "leaf"),
-    "narrow Not": ("", "Not"),
-    "narrow Or": ("", "Or"),
-    "narrow Or in And": ("", "Or in And"),
-    "narrow Not of Or": ("", "Not of Or"),
+    "narrow Not": ("", "Not|Not of Or"),
+    "narrow Or": ("", "Or|Or in And"),
     "narrow twice": ("", "Or/Not"),
     "narrow actions": ("", "leaf!"),
     "policy Or, narrow Or": ("Or", "Or"),
@@ -76,7 +77,7 @@ SCOPES: Mapping[str, tuple[str, str]] = {
 }
 """The forms of a scope: the shape of the policy's predicate, and the shapes of the narrowings one after the other.
 
-"none" grants nothing, and a "!" takes actions away too.
+"none" grants nothing, a "!" takes actions away too, and shapes with a "|" between them take turns.
 """
 SCOPE_PARAMETERS = ("scope", "scope_leaf")
 
@@ -189,8 +190,9 @@ Maker = Callable[[Draft], Any] | None
 
 
 def shape_nodes(shapes: Sequence[str]) -> frozenset[type[Predicate]]:
-    """Return the nodes that *shapes* need."""
-    return frozenset().union(*(SHAPES[one].nodes for one in shapes if one in SHAPES))
+    """Return the nodes that *shapes* need, of those that take turns all."""
+    names = [name for one in shapes for name in one.split("|")]
+    return frozenset().union(*(SHAPES[name].nodes for name in names if name in SHAPES))
 
 
 def check_tables(nodes: Sequence[type[Predicate]] = NODES, tags: Sequence[str] = tuple(TAG_FIELDS)) -> None:
@@ -243,6 +245,11 @@ def scope_constraints() -> dict[Pair, str]:
     return forbidden
 
 
+def _turn(shapes: str, draw: Draw) -> str:
+    """Return *shapes* with one of those that take turns."""
+    return "/".join(draw.py.choice(one.split("|")) for one in shapes.split("/"))
+
+
 def principal_of(world: World, name: str, tenant: str) -> Principal:
     """Return a principal of *tenant* whose id follows from *name* and the seed."""
     who = Draw(world.seed, name)
@@ -275,7 +282,7 @@ def draft(
     world = ground.world
     known = {**ground.rows, **(rows or {})}
     tenant = tenant or world.sized(int(levels["rows"]))
-    policy, narrow = SCOPES[levels["scope"]]
+    policy, narrow = (_turn(one, draw) for one in SCOPES[levels["scope"]])
     kind = levels["scope_leaf"]
     principal = principal_of(world, name, tenant)
     kinds = [one for one in declared(leaves, ground.can) if not leaf_of(one).alone and one != "Always"]
