@@ -331,6 +331,23 @@ def test_writes_are_followed_by_a_census(pair):
     assert "has lost 'c0' of 'd0', tenant 'b'" in found.problem
 
 
+def test_a_read_that_was_not_sent_is_made_again_and_a_write_is_not():
+    class Taken:
+        free = 2
+
+        def ask(self, what, number, messages, *more):
+            data = {"code": "pool_timeout", "sent": "no"}
+            self.free -= 1
+            answer = ("ok", 1) if self.free < 0 else ("error", ("StoreError", "StoreError", "taken", data))
+            return [answer] * len(messages)
+
+    side = Side(Taken(), {}, {}, {}, clients={"sync": 1}, installed={1: {}})
+    assert side.calls("sync", [Call(WHO, "count")]) == [("ok", 1)]
+    side.far.free = 2
+    assert side.calls("sync", [Call(WHO, "delete", {"ids": ["1"]})])[0][0] == "error"
+    assert side.far.free == 1
+
+
 class Busy:
     """A process that answers a read only with a time limit of at least *patience* seconds."""
 

@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 from vectoracl.adapter_api.contract import Capabilities
+from vectoracl.errors import StoreError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Chunk, Page, Record
@@ -190,7 +191,11 @@ class Side:
             if late(outcomes[place], call):
                 raise Abstain(f"the store did not answer a call ({call.method}) within {limit:g} seconds")
         for _ in range(_ATTEMPTS):
-            again = [place for place, one in enumerate(outcomes) if conflicted(one)]
+            again = [
+                place
+                for place, one in enumerate(outcomes)
+                if conflicted(one) or (unsent(one) and calls[place].method in _LIMITED | _UNLIMITED)
+            ]
             if not again:
                 break
             for place, one in zip(again, self._send(mode, [self._own(mode, calls[at]) for at in again]), strict=True):
@@ -310,6 +315,14 @@ def conflicted(outcome: Outcome) -> bool:
         return False
     data = outcome[1][3]
     return bool(data.get("retryable")) and data.get("sent") == "no"
+
+
+def unsent(outcome: Outcome) -> bool:
+    """Return whether the store was not asked at all, as where no connection of a pool became free in time."""
+    if outcome[0] != "error":
+        return False
+    known, _, _, data = outcome[1]
+    return bool(known == StoreError.__name__ and data.get("sent") == "no")
 
 
 def _checked(outcome: object) -> Outcome:

@@ -18,7 +18,7 @@ from vectoracl.model.records import Chunk
 from vectoracl_conformance.generated.calls import After, Call, Cut, Fault, Rules, Together
 from vectoracl_conformance.generated.comparison import Outcome, error_of, shown
 from vectoracl_conformance.generated.pair import Difference, Pair, writes
-from vectoracl_conformance.generated.reference import Mode, Side, conflicted, late, writer
+from vectoracl_conformance.generated.reference import Mode, Side, conflicted, late, unsent, writer
 from vectoracl_conformance.generated.world import World
 from vectoracl_conformance.verdict import MODES
 
@@ -276,7 +276,7 @@ class Walk:
         pair.history.append((step.mode, Together(tuple(calls), step.detail)))
         got = pair.store.together(step.mode, calls, step.detail)
         for place, (call, one) in enumerate(zip(calls, got, strict=True)):
-            if conflicted(one) or late(one, call) or _unsent(one):
+            if conflicted(one) or late(one, call) or unsent(one):
                 got[place] = pair.store.calls(step.mode, [call])[0]
         done, seen = got[: len(changes)], got[len(changes) :]
         found = pair.judge(step.mode, reads, pair.reference.calls(step.mode, reads), seen)
@@ -307,11 +307,6 @@ class Walk:
 def _failure(got: Outcome) -> bool:
     """Return whether the outcome is a failure of the store, or a cancellation."""
     return got[0] == "cut" or (got[0] == "error" and error_of(got)[0] == StoreError.__name__)
-
-
-def _unsent(got: Outcome) -> bool:
-    """Return whether the store was not asked at all, as where no connection of a pool became free in time."""
-    return got[0] == "error" and _failure(got) and got[1][3].get("sent") == "no"
 
 
 def _whole(pair: Pair, call: Call) -> bool:
