@@ -324,6 +324,7 @@ class Writes:
         forbid("records", _FAULTY, "content", [*_CONTENT[1:], "embedded"], "such a write fails whatever the content is")
         if method == "load":
             forbid("count", ("501", "1001", "2001"), "batch", ("1", "10", "11"), "hundreds of requests")
+            forbid("count", ("101", "129", "257", "301"), "batch", ("1",), "hundreds of requests")
         return {
             pair: why
             for pair, why in forbidden.items()
