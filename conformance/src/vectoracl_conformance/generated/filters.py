@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -33,22 +34,43 @@ from vectoracl.filters.predicate import (
 from vectoracl.filters.semantics import compile_test
 from vectoracl.model.identifiers import check_text
 from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Tag
-from vectoracl_conformance.generated.values import HOSTILE, Draw
+from vectoracl_conformance.generated.values import HOSTILE, Draw, alike
 
 Mask = NDArray[np.bool_]
+Pick = Callable[[], Predicate]
 WRITER = "import"
-"""The id of the principal that writes the world."""
+"""The id of the principal that writes most of the world."""
+_OTHERS = {0: ("Import", "upsert"), 1: ("import-admin", "load"), 2: ("import2", "upsert")}
+"""Those that write the rest, each by one method: their ids differ in case, or one is the beginning of another."""
+_SHARE = 16
+_CLOSE = 0.5
+"""How often a value is drawn next to which rows have one that a store may take for it."""
 _LATER = 2e9
 """A time after that of any write of a run."""
 
 
+def written_by(chunk: Chunk) -> tuple[str, str]:
+    """Return the id of the principal that writes a chunk of the world, and the method by which it does."""
+    return _OTHERS.get(zlib.crc32(f"{chunk.document} {chunk.id}".encode()) % _SHARE, (WRITER, "upsert"))
+
+
 class Rows:
-    """The rows of one tenant, against which filters are drawn and evaluated."""
+    """The rows of one tenant, against which filters are drawn and evaluated.
+
+    `clerk` is the principal that wrote all of them, where it is not `written_by` that says it.
+    """
 
     def __init__(
-        self, tenant: str, chunks: Sequence[Chunk], roles: Mapping[str, str], others: Rows | None = None, name: str = ""
+        self,
+        tenant: str,
+        chunks: Sequence[Chunk],
+        roles: Mapping[str, str],
+        others: Rows | None = None,
+        name: str = "",
+        clerk: str = "",
     ) -> None:
         self.name = name or tenant
+        self.clerk = clerk
         self.tenant = tenant
         self.chunks = tuple(chunks)
         self.roles = roles
@@ -56,26 +78,19 @@ class Rows:
         self._masks: dict[int, tuple[Predicate, Mask]] = {}
         self._held: dict[str, list[Any]] = {}
         self._distinct: dict[str, list[Any]] = {}
+        self._columns: dict[str, list[Any]] = {}
+        self._close: dict[str, list[list[Any]]] = {}
 
     @cached_property
     def tags(self) -> list[Tag]:
         """The tags, with what is known of them before the rows are written."""
-        return [
-            Tag(
-                self.tenant,
-                one.document,
-                one.id,
-                0,
-                DEFAULT_LABEL,
-                0,
-                NEVER_EXPIRES,
-                WRITER,
-                "upsert",
-                _LATER,
-                one.position,
-            )
-            for one in self.chunks
-        ]
+        return [self._tag(one, *((self.clerk, "upsert") if self.clerk else written_by(one))) for one in self.chunks]
+
+    def _tag(self, one: Chunk, producer: str, path: str) -> Tag:
+        expires = NEVER_EXPIRES
+        return Tag(
+            self.tenant, one.document, one.id, 0, DEFAULT_LABEL, 0, expires, producer, path, _LATER, one.position
+        )
 
     def held(self, role: str) -> list[Any]:
         """Return the values of a field or of "@document" or "@chunk"; those of other tenants if there are none here."""
@@ -89,6 +104,15 @@ class Rows:
             values = [one for value in self.held(role) for one in (value if isinstance(value, list) else [value])]
             self._distinct[role] = _scalars(values)
         return self._distinct[role]
+
+    def close(self, role: str) -> list[list[Any]]:
+        """Return the groups of different values that a store may take for one another."""
+        if role not in self._close:
+            groups: dict[Any, list[Any]] = {}
+            for value in self.distinct(role):
+                groups.setdefault(alike(value), []).append(value)
+            self._close[role] = [some for some in groups.values() if len(some) > 1 and not isinstance(some[0], bool)]
+        return self._close[role]
 
     def _read(self, role: str) -> list[Any]:
         if role == "@document":
@@ -104,6 +128,9 @@ class Rows:
 
     def mask(self, predicate: Predicate) -> Mask:
         """Return which rows match, by the reference meaning."""
+        known = self._masks.get(id(predicate))
+        if known is not None:
+            return known[1]
         match predicate:
             case Always():
                 return np.ones(len(self.chunks), bool)
@@ -115,23 +142,29 @@ class Rows:
                 return self._joined(operands, np.logical_or)
             case Not(operand):
                 return ~self.mask(operand)
-        known = self._masks.get(id(predicate))
-        if known is None:
-            values: Iterable[bool]
-            match predicate:
-                case In(name, members) if all(type(one) is str for one in members):  # lists are long, and this is fast
-                    among = frozenset(members)
-                    values = [type(one) is str and one in among for one in self._column(name)]
-                case _:
-                    test = compile_test(predicate)
-                    values = [test(tag, one.metadata) for tag, one in zip(self.tags, self.chunks, strict=True)]
-            known = self._masks[id(predicate)] = (predicate, np.array(values, bool))
-        return known[1]
+            case In(name, members) if all(type(one) is str for one in members):  # lists are long, and this is fast
+                among = frozenset(members)
+                values = [type(one) is str and one in among for one in self._column(name)]
+            case Eq(name, str(value)):
+                values = [type(one) is str and one == value for one in self._column(name)]
+            case _:
+                test = compile_test(predicate)
+                values = [test(tag, one.metadata) for tag, one in zip(self.tags, self.chunks, strict=True)]
+        mask = np.array(values, bool)
+        self._masks[id(predicate)] = (predicate, mask)
+        return mask
+
+    def keep(self, predicate: Predicate) -> None:
+        """Evaluate a composite *predicate* once and for all."""
+        self._masks[id(predicate)] = (predicate, self.mask(predicate))
 
     def _column(self, name: str) -> list[Any]:
-        if name.startswith("@"):
-            return [getattr(tag, name[1:]) for tag in self.tags]
-        return [one.metadata.get(name) for one in self.chunks]
+        if name not in self._columns:
+            if name.startswith("@"):
+                self._columns[name] = [getattr(tag, name[1:]) for tag in self.tags]
+            else:
+                self._columns[name] = [one.metadata.get(name) for one in self.chunks]
+        return self._columns[name]
 
     def _joined(self, operands: Sequence[Predicate], join: Callable[[Mask, Mask], Mask]) -> Mask:
         mask = self.mask(operands[0])
@@ -176,6 +209,9 @@ def _eq(*roles: str) -> Callable[[Rows, Draw], Predicate | None]:
     def make(rows: Rows, draw: Draw) -> Predicate | None:
         role = draw.py.choice(roles)
         values = rows.held(role)
+        close = rows.close(role)
+        if close and draw.py.random() < _CLOSE:
+            return Eq(_name(rows, role), draw.py.choice(draw.py.choice(close)))
         return Eq(_name(rows, role), draw.py.choice(values)) if values else None
 
     return make
@@ -194,13 +230,17 @@ def _listed(node: type[In] | type[ContainsAny], count: int, *roles: str) -> Call
         if not values:
             return None
         own = draw.some(values, max(1, min(count, (len(values) + 1) // 2)))
+        close = rows.close(role)
+        if count < 10 and len(close) >= count and draw.py.random() < _CLOSE:
+            own = [draw.py.choice(some) for some in draw.some(close, count)]
         if len(own) >= count:
             return node(_name(rows, role), tuple(own[:count]))
         known = {(type(one), one) for one in own}
         foreign = [] if rows.others is None else draw.some(rows.others.distinct(role), count)
         filler = [one for one in foreign if (type(one), one) not in known]
+        stems = [draw.word(3, 5) for _ in range(20)]
         while len(filler) < count - len(own):
-            filler.append(_other(values[0], draw, len(filler)))
+            filler.append(_other(values[0], stems, len(filler)))
         places = set(np.linspace(0, count - 1, len(own)).round().astype(int).tolist())
         sequence = [own.pop() if place in places and own else filler.pop() for place in range(count)]
         return node(_name(rows, role), tuple(_scalars(sequence)))
@@ -208,10 +248,10 @@ def _listed(node: type[In] | type[ContainsAny], count: int, *roles: str) -> Call
     return make
 
 
-def _other(like: object, draw: Draw, place: int) -> Any:
+def _other(like: object, stems: Sequence[str], place: int) -> Any:
     """Return a value of the type of *like* that no row has."""
     if isinstance(like, str):
-        return f"{draw.word(3, 5)}{place}"
+        return f"{stems[place % len(stems)]}{place}"
     if isinstance(like, datetime):
         return like.replace(microsecond=0, year=1980 + place % 40, second=place % 60)
     return 10**6 + place if not isinstance(like, bool) else like
@@ -222,6 +262,12 @@ def _range(role: str, *sides: str) -> Callable[[Rows, Draw], Predicate | None]:
         values = sorted(rows.distinct(role))
         if not values:
             return None
+        close = rows.close(role)
+        if len(sides) == 1 and draw.py.random() < _CLOSE:
+            zero = not isinstance(values[0], datetime) and values[0] < 0 < values[-1] and draw.py.random() < _CLOSE
+            if zero or close:
+                value = 0 if zero else draw.py.choice(draw.py.choice(close))
+                return Range(_name(rows, role), **{draw.py.choice(("gt", "gte", "lt", "lte")): value})
         if len(sides) == 2:
             low = draw.py.randrange(max(1, (len(values) + 1) // 2))
             high = draw.py.randrange(low, len(values))
@@ -239,7 +285,10 @@ def _starts(*roles: str) -> Callable[[Rows, Draw], Predicate | None]:
         if not values:
             return None
         value = draw.py.choice(values)
-        return StartsWith(_name(rows, role), value[: draw.py.choice((1, 2, 3, len(value)))])
+        close = [one for some in rows.close(role) for one in some if one] if draw.py.random() < _CLOSE else []
+        if close:
+            value = draw.py.choice(close)
+        return StartsWith(_name(rows, role), value[: draw.py.choice((1, 2, 3, max(1, len(value) - 1), len(value)))])
 
     return make
 
@@ -265,7 +314,9 @@ def _docgen(count: int) -> Callable[[Rows, Draw], Predicate | None]:
 def _label(rows: Rows, draw: Draw) -> Predicate | None:
     del rows
     others = tuple(draw.word() for _ in range(3))
-    return draw.py.choice((Eq("@label", DEFAULT_LABEL), In("@label", (*others, DEFAULT_LABEL))))
+    wrong = draw.py.choice((DEFAULT_LABEL.upper(), DEFAULT_LABEL.capitalize(), f"{DEFAULT_LABEL} ", DEFAULT_LABEL[:-1]))
+    right: tuple[Predicate, ...] = (Eq("@label", DEFAULT_LABEL), In("@label", (*others, DEFAULT_LABEL)))
+    return draw.py.choice((*right, Not(Eq("@label", wrong)), Not(In("@label", (wrong, *others)))))
 
 
 def _expires(rows: Rows, draw: Draw) -> Predicate | None:
@@ -275,13 +326,22 @@ def _expires(rows: Rows, draw: Draw) -> Predicate | None:
 
 
 def _of(name: str, right: Scalar, among: tuple[Scalar, ...], wrong: Scalar) -> Callable[[Rows, Draw], Predicate | None]:
-    """Draw a filter on a field that is the same in all rows: one that they match, or one that none does."""
+    """Draw a filter on a field that is the same in most rows: one that they match, or one that they do not."""
 
     def make(rows: Rows, draw: Draw) -> Predicate | None:
         del rows
         return draw.py.choice((Eq(name, right), In(name, among), Not(Eq(name, wrong)), Not(Eq(name, right))))
 
     return make
+
+
+def _producer(rows: Rows, draw: Draw) -> Predicate | None:
+    """Draw a filter on the writers of the rows, or of a tenant, whose ids are alike."""
+    names = [name for name, _ in _OTHERS.values()]
+    clerk = rows.clerk or WRITER
+    wrong = draw.py.choice(names)
+    some = (draw.py.choice((clerk, WRITER)), draw.py.choice(names), clerk[:-1])
+    return draw.py.choice((Eq("@producer", clerk), In("@producer", some), Not(Eq("@producer", wrong))))
 
 
 def _time(rows: Rows, draw: Draw) -> Predicate | None:
@@ -340,9 +400,8 @@ LEAVES: Mapping[str, Leaf] = {
     "@path": Leaf(In, _of("@path", "upsert", ("load", "upsert"), "load"), policy=True, fields=("@path",)),
     "@rev": Leaf(Eq, _of("@rev", 0, (1, 0), 1), policy=True, fields=("@rev",)),
     "@generation": Leaf(Eq, _of("@generation", 0, (2, 0), 1), policy=True, fields=("@generation",)),
-    "@producer": Leaf(
-        Eq, _of("@producer", WRITER, ("batch", WRITER), WRITER.upper()), policy=True, fields=("@producer",)
-    ),
+    "@producer": Leaf(Eq, _producer, policy=True, fields=("@producer",)),
+    "Eq code": Leaf(Eq, _eq("code")),
 }
 """The leaves, by the names of their levels."""
 
@@ -393,3 +452,92 @@ SHAPES: Mapping[str, Shape] = {
     ),
 }
 """The shapes, by the names of their levels."""
+
+
+def _negated(many: Sequence[Predicate]) -> tuple[Predicate, ...]:
+    return tuple(map(Not, many))
+
+
+def _wide(leaf: Predicate, other: Pick, single: Pick) -> Predicate:
+    """Join *leaf* with more than 130 parts."""
+    groups = tuple(And((single(), Not(single()))) for _ in range(32))
+    return And((Or((*groups, leaf, single())), Or((leaf, Not(other()), single()))))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Another way to make a shape: `single` draws a leaf that one row or none matches."""
+
+    nodes: frozenset[type[Predicate]]
+    make: Callable[[Predicate, Pick, Pick], Predicate]
+
+
+_ALL = frozenset({And, Or, Not})
+VARIANTS: Mapping[str, tuple[Variant, ...]] = {
+    "Not": (
+        Variant(frozenset({Not, And}), lambda leaf, other, _: Not(And((leaf, other())))),
+        Variant(frozenset({Not, Or}), lambda leaf, other, _: Not(Or((leaf, other())))),
+    ),
+    "And": (
+        Variant(frozenset({And, Not}), lambda leaf, _, single: And((leaf, *_negated([single() for _ in range(9)])))),
+        Variant(frozenset({And, Not}), lambda leaf, _, single: And((*_negated([single() for _ in range(12)]), leaf))),
+        Variant(_ALL, lambda leaf, other, single: And((Not(Or((single(), Not(leaf)))), Not(And((other(), other())))))),
+        Variant(frozenset({And}), lambda leaf, other, _: And((leaf, other()))),
+    ),
+    "Or": (
+        Variant(frozenset({Or}), lambda leaf, other, _: Or((other(), other(), leaf))),
+        Variant(frozenset({Or}), lambda leaf, other, single: Or((single(), leaf, single(), other()))),
+        Variant(frozenset({Or}), lambda leaf, _, single: Or((leaf, *(single() for _ in range(24))))),
+        Variant(frozenset({Or}), lambda leaf, _, single: Or((*(single() for _ in range(21)), leaf))),
+    ),
+    "Or in And": (
+        Variant(_ALL, lambda leaf, other, _: And((Not(And((other(), other()))), leaf))),
+        Variant(_ALL, lambda leaf, other, single: And((Not(Or((other(), single()))), Or((single(), leaf))))),
+    ),
+    "Not of And": (Variant(frozenset({Not, And}), lambda leaf, other, _: Not(And((leaf, other())))),),
+    "Not of Or": (
+        Variant(frozenset({Not, Or, And}), lambda leaf, other, _: And((Not(Or((leaf, other()))), Not(other())))),
+        Variant(frozenset({Not, Or}), lambda leaf, other, single: Not(Or((single(), other(), single(), leaf)))),
+    ),
+    "deep": (Variant(_ALL, _wide),),
+    "deepest": (Variant(_ALL, _wide),),
+}
+"""Other ways to make some of the shapes, which take turns with theirs."""
+_MOST_PARTS = 8
+_FEW = 10
+"""Of filters of fewer rows it is enough that some match and some do not."""
+
+
+def weakened(predicate: Predicate) -> Iterator[Predicate]:
+    """Yield what a composite *predicate* becomes where a store loses one part of it or joins the parts wrongly."""
+    match predicate:
+        case Not(And(operands) as inner):
+            yield And(_negated(operands))
+            yield from (Not(one) for one in weakened(inner))
+        case Not(Or(operands) as inner):
+            yield Or(_negated(operands))
+            yield from (Not(one) for one in weakened(inner))
+        case And(operands) | Or(operands):
+            node = type(predicate)
+            yield _join(node, operands[:-1])
+            yield _join(node, operands[1:])
+            if len(operands) > 8:
+                yield _join(node, operands[:8])
+                return
+            for place, one in enumerate(operands[:3]):
+                yield from (_join(node, (*operands[:place], weak, *operands[place + 1 :])) for weak in weakened(one))
+
+
+def _join(node: type[And] | type[Or], operands: Sequence[Predicate]) -> Predicate:
+    return operands[0] if len(operands) == 1 else node(tuple(operands))
+
+
+def telling(predicate: Predicate, rows: Rows) -> float:
+    """Return the share of the parts of *predicate* whose loss changes which of *rows* match; -1 if none or all do."""
+    mask = rows.mask(predicate)
+    if not mask.any() or mask.all():
+        return -1.0
+    if len(mask) < _FEW:
+        return 1.0
+    parts = [weak for weak, _ in zip(weakened(predicate), range(_MOST_PARTS), strict=False)]
+    return sum(bool((rows.mask(one) != mask).any()) for one in parts) / len(parts) if parts else 1.0

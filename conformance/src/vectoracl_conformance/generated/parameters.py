@@ -17,7 +17,7 @@ import numpy as np
 
 from vectoracl import ScopedRetriever
 from vectoracl.adapter_api.contract import Capabilities
-from vectoracl.filters.predicate import Predicate
+from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.queries import Hybrid, Lexical, Like, Query
 from vectoracl.model.records import Chunk, Vector
 from vectoracl_conformance.generated.calls import ACTIONS, Call
@@ -53,6 +53,8 @@ QUICK = 300
 DRAWS = 3
 """How often a call is drawn, at most, until each part of its scope changes its answer."""
 _FAR = 1e9
+_POSITIVE = 0.15
+_AMBIGUOUS = 0.3
 
 
 def operations(handle: type = ScopedRetriever) -> dict[str, list[str]]:
@@ -104,7 +106,11 @@ def _k(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
     def around(offset: int) -> Maker:
         return lambda made: max(1, min(most, len(made.rows.chunks) + offset))
 
-    levels |= {"owned-1": around(-1), "owned": around(0), "owned+1": around(1), "limit": fixed(most)}
+    def permitted(made: Draft) -> int:
+        visible = made.permitted()
+        return max(1, min(most, visible if made.draw.py.random() < 0.7 else len(made.rows.chunks)))
+
+    levels |= {"owned-1": around(-1), "owned": permitted, "owned+1": around(1), "limit": fixed(most)}
     return levels
 
 
@@ -153,9 +159,10 @@ def _chunks(made: Draft) -> Sequence[Chunk]:
 
 
 def _vector(made: Draft) -> Vector:
-    """Return a vector near a row that the asking tenant has."""
+    """Return a vector near a row that the asking tenant has; now and then one without a negative component."""
     chunk = made.draw.py.choice(_chunks(made))
-    return made.draw.near(np.asarray(chunk.vector, np.float32), made.draw.py.choice((0.01, 0.1, 0.4)))
+    vector = made.draw.near(np.asarray(chunk.vector, np.float32), made.draw.py.choice((0.01, 0.1, 0.4)))
+    return np.abs(vector) if made.draw.py.random() < _POSITIVE else vector
 
 
 def _words(made: Draft, count: int) -> str:
@@ -176,7 +183,8 @@ def _like_bare(made: Draft) -> Like:
     times: dict[str, int] = {}
     for one in chunks:
         times[one.id] = times.get(one.id, 0) + 1
-    return Like(made.draw.py.choice([one.id for one in chunks if times[one.id] == 1] or [chunks[0].id]))
+    some = [one.id for one in chunks if (times[one.id] > 1) is (made.draw.py.random() < _AMBIGUOUS)]
+    return Like(made.draw.py.choice(some or [chunks[0].id]))
 
 
 def _like_foreign(made: Draft) -> Like:
@@ -199,9 +207,9 @@ QUERIES: Mapping[Any, Mapping[str, tuple[str, Callable[[Draft], Any]]]] = {
     "Sequence": {"list": ("vector", lambda made: _vector(made).tolist())},
     Lexical: {f"lexical {count}": ("lexical", _lexical(count)) for count in (1, 5, 11, 51, 101, 301, 1_000)},
     Hybrid: {
-        "hybrid 3": ("hybrid", lambda made: Hybrid(_words(made, 3), _vector(made))),
+        "hybrid 3": ("hybrid", lambda made: Hybrid(_words(made, made.draw.py.choice((1, 3))), _vector(made))),
         "hybrid 101": ("hybrid", lambda made: Hybrid(_words(made, 101), _vector(made).tolist())),
-        "hybrid text": ("hybrid text", lambda made: Hybrid(_words(made, 4))),
+        "hybrid text": ("hybrid text", lambda made: Hybrid(_words(made, made.draw.py.choice((1, 4))))),
     },
     Like: {
         "like": ("vector", _like),
@@ -341,10 +349,26 @@ def _field(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
     return levels
 
 
+def _sizes(_: Ground, __: dict[str, str]) -> Mapping[str, Maker]:
+    def full(size: int) -> Maker:
+        """Draw a page that is exactly full, where there are about as many rows, or one of *size*."""
+
+        def make(made: Draft) -> int:
+            visible = made.permitted()
+            return visible if visible and size / 3 < visible < 3 * size and made.draw.py.random() < 0.5 else size
+
+        return make
+
+    numbers = (1, 2, 10, 11, 51, 101, 301, 501, 1_001, 2_001, 10_000)
+    return {"default": None, **{str(one): full(one) if 10 < one < 2_001 else fixed(one) for one in numbers}}
+
+
 def _after(_: Ground, __: dict[str, str]) -> Mapping[str, Maker]:
     return {"default": None, "second": None, "third": None}  # `Planned.pages` says it: cursors are the adapter's own
 
 
+_LAST = ("k", "min_score", "size")
+"""Arguments whose values depend on those of others."""
 PAGES: Mapping[str, int] = {"default": 0, "second": 1, "third": 2}
 ARGUMENTS: Mapping[str, Argument] = {
     "query": Argument(_query, alone=frozenset({"like foreign"})),
@@ -361,7 +385,7 @@ ARGUMENTS: Mapping[str, Argument] = {
     "ids": Argument(_ids, alone=frozenset({"0"})),
     "field": Argument(_field),
     "limit": Argument(_values(1, 2, 10, 11, 51, 101, 301, 1_001, 10_000)),
-    "size": Argument(_values(1, 2, 10, 11, 51, 101, 301, 501, 1_001, 2_001, 10_000), dear={"1": 1.0, "2": 0.5}),
+    "size": Argument(_sizes, dear={"1": 1.0, "2": 0.5}),
     "after": Argument(_after),
 }
 """The levels of every argument of a read, by its name."""
@@ -450,6 +474,10 @@ class Reads:
         pairs, triples = measured(self.space, [one.parameters for one in planned], SCOPE_PARAMETERS)
         return planned, Coverage(len(planned), pairs, triples, self.left_out)
 
+    def permitted(self, made: Draft) -> int:
+        """Return how many rows the scope and the filter of *made* leave."""
+        return len(self.judge.visible(made, made.arguments.get("where", ALWAYS)))
+
     def call(self, levels: Mapping[str, str], number: int) -> Planned:
         """Draw the call of *levels* a few times; return the one whose answer depends on most parts of its scope."""
         best: tuple[float, Planned] | None = None
@@ -458,7 +486,8 @@ class Reads:
         for attempt in range(DRAWS):
             made = draft(self.ground, Draw(self.ground.world.seed, f"{name}-{attempt}"), levels, f"{name}-{attempt}")
             made.cut = partial(self.judge.cut, made)
-            for argument, choices in self.makers.items():
+            made.permitted = partial(self.permitted, made)
+            for argument, choices in sorted(self.makers.items(), key=lambda one: one[0] in _LAST):
                 maker = choices[levels[argument]] if argument in levels else next(iter(choices.values()))
                 if maker is not None:
                     made.arguments[argument] = maker(made)

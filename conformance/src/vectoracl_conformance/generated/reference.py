@@ -27,6 +27,7 @@ from vectoracl_conformance.context.check_context import Mode as Mode
 from vectoracl_conformance.generated.calls import After, Call, Rules
 from vectoracl_conformance.generated.comparison import Outcome, widened
 from vectoracl_conformance.generated.content import Census
+from vectoracl_conformance.generated.filters import WRITER, written_by
 from vectoracl_conformance.isolated.interpreter import PlainEnvironment, plain
 from vectoracl_conformance.isolated.process import Far
 
@@ -279,15 +280,26 @@ class Side:
     def load(self, tenants: Mapping[str, Sequence[Chunk]], batch: int) -> None:
         """Write each tenant's chunks through a handle, in batches. Raises: Abstain if one is not written."""
         self.tenants = tuple(tenants)
-        calls = [
-            Call(writer(tenant), "upsert", {"chunks": list(chunks[start : start + batch])})
-            for tenant, chunks in tenants.items()
-            for start in range(0, len(chunks), batch)
-        ]
+        calls = laid_out(tenants, batch)
         for mode, some in (("sync", calls[::2]), ("async", calls[1::2])):
             for call, (kind, value) in zip(some, self.calls(mode, some), strict=True):  # type: ignore[arg-type]
                 if kind != "ok":
                     raise LoadError(call, kind, value)
+
+
+def laid_out(tenants: Mapping[str, Sequence[Chunk]], batch: int) -> list[Call]:
+    """Return the calls that write each tenant's chunks, in batches, each chunk by its own principal and method."""
+    calls = []
+    for tenant, chunks in tenants.items():
+        parts: dict[tuple[str, str], list[Chunk]] = {}
+        for one in chunks:
+            parts.setdefault(written_by(one), []).append(one)
+        for (name, method), some in parts.items():
+            who, argument = replace(writer(tenant), id=name), "stream" if method == "load" else "chunks"
+            calls += [
+                Call(who, method, {argument: some[start : start + batch]}) for start in range(0, len(some), batch)
+            ]
+    return calls
 
 
 class LoadError(Exception):
@@ -301,7 +313,7 @@ class LoadError(Exception):
 
 def writer(tenant: str) -> Principal:
     """Return a principal that may do everything in *tenant*."""
-    return Principal("import", tenant, kind="service", authenticated_by="mtls:ingest")
+    return Principal(WRITER, tenant, kind="service", authenticated_by="mtls:ingest")
 
 
 def late(outcome: Outcome, call: Call) -> bool:

@@ -6,22 +6,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from vectoracl.adapter_api.contract import Capabilities
 from vectoracl.filters.field_types import TAG_FIELDS
 from vectoracl.filters.predicate import ALWAYS, NODES, Predicate, operands_of
 from vectoracl.model.actions import ALL_ACTIONS, Action
 from vectoracl.model.principal import Principal
 from vectoracl_conformance.generated.covering import Pair, Parameter
-from vectoracl_conformance.generated.filters import LEAVES, SHAPES, Leaf, Rows
+from vectoracl_conformance.generated.filters import LEAVES, SHAPES, VARIANTS, Leaf, Rows, telling
 from vectoracl_conformance.generated.values import Draw
 from vectoracl_conformance.generated.world import World
 
 Narrowing = tuple[Predicate, frozenset[Action] | None]
+_TELLING = ("admin", "root", "service", "system", "support", "owner")
+"""Beginnings of the ids of some principals. What they say means nothing to the library."""
 PARTITIONS = (1, 2, 3, 4, 8, 16, 64)
+_SINGLE = 40
+"""The number of leaves that match at most one row, for each tenant."""
+_VARIED = 0.6
+"""How often a shape is made in one of its other ways, where it has some."""
+_DRAWS = 5
 POOL = 4
-"""The number of different leaves of one kind that are drawn from the rows of one tenant; of a small one two."""
+"""The number of different filters of one kind that are drawn from the rows of one tenant; of a small one two."""
 
 
 class NoLevelsError(Exception):
@@ -122,33 +127,61 @@ class Ground:
     def _pooled(self, kind: str, rows: Rows, place: int) -> Predicate:
         key = (kind, rows.name, place)
         if key not in self._pool:
-            self._pool[key] = self._drawn(kind, rows, Draw(self.world.seed, f"{rows.name}/{kind}/{place}"))
+            draw = Draw(self.world.seed, f"{rows.name}/{kind}/{place}")
+            self._pool[key] = self._drawn(kind, rows, draw, rare=place % 2 == 1)
         return self._pool[key]
 
-    def _drawn(self, kind: str, rows: Rows, draw: Draw) -> Predicate:
-        best: Predicate | None = None
-        for _ in range(4):
+    def _drawn(self, kind: str, rows: Rows, draw: Draw, *, rare: bool) -> Predicate:
+        found: list[tuple[float, Predicate]] = []
+        for _ in range(1 if kind in LONG else 4):
             made = LEAVES[kind].make(rows, draw)
             if made is None or not self.supports(made):
                 continue
-            best = made
-            share = rows.mask(made).mean() if rows.chunks else 0.5
-            if 0.1 < share < 0.9:
+            share = float(rows.mask(made).mean()) if rows.chunks else 0.5
+            found.append((min(share, 1 - share), made))
+            if 0.1 < share < 0.9 or (rare and 0 < share < 1):
                 return made
-        return ALWAYS if best is None else best
+        return max(found, key=lambda one: one[0])[1] if found else ALWAYS
 
     def filter(self, shape: str, kind: str, rows: Rows, draw: Draw, kinds: Sequence[str]) -> Predicate:
         """Return a filter of *shape* around a leaf of *kind*; what it is joined with is of some of *kinds*.
 
-        Of a few that are drawn it is one that some rows match and some do not.
+        There are a few for each tenant, shape and kind. Of those that are drawn each is the one of which most parts
+        matter to the rows.
         """
+        if shape == "leaf":
+            return self.leaf(kind, rows, draw)
+        place = draw.py.randrange(POOL if len(rows.chunks) > 9 else 2)
+        key = (f"{shape}/{kind}/{len(kinds)}", rows.name, place)
+        if key not in self._pool:
+            made = self._joined(shape, kind, rows, Draw(self.world.seed, "/".join(map(str, key))), kinds)
+            rows.keep(made)
+            self._pool[key] = made
+        return self._pool[key]
+
+    def _joined(self, shape: str, kind: str, rows: Rows, draw: Draw, kinds: Sequence[str]) -> Predicate:
         best: Predicate = ALWAYS
+        best_share = -2.0
         short = [one for one in kinds if one not in LONG]
-        for _ in range(3):
+        ways = [one for one in VARIANTS.get(shape, ()) if one.nodes <= self.can.predicates]
+        code = LEAVES["Eq code"].node in self.can.predicates
+
+        def other() -> Predicate:
+            return self.leaf(draw.py.choice(short), rows, draw)
+
+        def single() -> Predicate:
+            return self._pooled("Eq code", rows, draw.py.randrange(_SINGLE)) if code else other()
+
+        many = len(rows.chunks) > 9
+        way = draw.py.choice(ways) if many and ways and draw.py.random() < _VARIED else None
+        for _ in range(_DRAWS if many else 2):
             leaf = self.leaf(kind, rows, draw)
             # The number of values of a filter is limited, and some shapes repeat their parts.
-            best = SHAPES[shape].make(leaf, lambda: self.leaf(draw.py.choice(short), rows, draw))
-            if not rows.chunks or shape == "leaf" or 0 < np.count_nonzero(rows.mask(best)) < len(rows.chunks):
+            made = SHAPES[shape].make(leaf, other) if way is None else way.make(leaf, other, single)
+            share = telling(made, rows) if rows.chunks else 1.0
+            if share > best_share:
+                best, best_share = made, share
+            if share == 1.0:
                 break
         return best
 
@@ -158,7 +191,8 @@ class Draft:
     """A call that is being put together: its levels, and what was drawn for them so far.
 
     `partitions` are the predicates of the policy by tenant, in the order of the scope, and `granted` says whether the
-    table has to name the principal. `cut` returns a score below which the rest lies after a share of the visible rows.
+    table has to name the principal. `cut` returns a score below which the rest lies after a share of the visible rows,
+    `permitted` their number.
     """
 
     ground: Ground
@@ -172,6 +206,7 @@ class Draft:
     known: Mapping[str, Rows] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     cut: Callable[[float], float] = lambda _: 0.0
+    permitted: Callable[[], int] = lambda: 0
 
     def enter(self) -> None:
         """Add the principal to the policy of the world, if it needs one."""
@@ -253,7 +288,8 @@ def _turn(shapes: str, draw: Draw) -> str:
 def principal_of(world: World, name: str, tenant: str) -> Principal:
     """Return a principal of *tenant* whose id follows from *name* and the seed."""
     who = Draw(world.seed, name)
-    mail = f"{who.word()}.{who.word()}{who.py.randrange(10**5)}@{who.word()}.example"
+    first = who.py.choice(_TELLING) if who.py.random() < 0.2 else who.word()
+    mail = f"{first}.{who.word()}{who.py.randrange(10**5)}@{who.word()}.example"
     return Principal(mail, tenant, authenticated_by="oidc:https://id.example")
 
 
@@ -304,7 +340,8 @@ def draft(
     narrowings: list[Narrowing] = []
     drawn_from = known[tenant if tenant in partitions or not partitions else next(iter(partitions))]
     for shape in narrow.strip("!").split("/") if narrow else ():
-        own_kind = kind if not narrowings and not leaf_of(kind).policy else draw.py.choice(caller_kinds)
+        again = not narrowings or draw.py.random() < _VARIED  # two conditions on one field
+        own_kind = kind if again and not leaf_of(kind).policy else draw.py.choice(caller_kinds)
         actions = ALL_ACTIONS - {"delete"} if narrow.endswith("!") else None
         narrowings.append((ground.filter(shape, own_kind, drawn_from, draw, caller_kinds), actions))
     made = Draft(ground, draw, levels, principal, tenant, partitions, tuple(narrowings), granted=bool(policy))

@@ -13,7 +13,7 @@ from vectoracl.model.queries import Hybrid
 from vectoracl.model.records import Chunk
 from vectoracl_conformance.generated.calls import After, Call, Cut, Fault, Rules, Together, calls_in
 from vectoracl_conformance.generated.pair import Difference
-from vectoracl_conformance.generated.reference import writer
+from vectoracl_conformance.generated.reference import laid_out, writer
 from vectoracl_conformance.generated.shrinking import Rows, Steps
 
 _HEAD = '''"""Shows a fault of the adapter {adapter}: {problem}"""
@@ -264,18 +264,13 @@ def script(
     calls = [call for _, step in steps for call in calls_in(step)]
     named = {call.principal.id for call in calls}
     used = {name: table for name, table in rules.items() if name in named}
-    writes = [
-        Call(writer(tenant), "upsert", {"chunks": list(chunks[start : start + 500])})
-        for tenant, chunks in rows.items()
-        for start in range(0, len(chunks), 500)
-    ]
     seen = [Call(writer(tenant), "scan") for tenant in dict.fromkeys(call.principal.tenant for call in calls)]
     head = _HEAD.format(
         adapter=", ".join(store["adapter"] for store in config["stores"].values()),
         problem=difference.problem.replace("\\", "/").replace('"', "'").replace("\n", " ")[:300],
         config=literal(_public(config)),
         rules=literal(used),
-        rows=_listed([_call(call) for call in writes]),
+        rows=_listed([_call(call) for call in laid_out(rows, 500)]),
         steps=_listed([_step(mode, step) for mode, step in steps]),
     )
     tail = f"RIGHT = {difference.right!r}\nFAULT = {difference.problem!r}\n"

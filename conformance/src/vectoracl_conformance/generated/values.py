@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import unicodedata
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
+from numpy.random import Generator
 
 from vectoracl.model.records import Vector
 
@@ -18,6 +21,8 @@ DIMENSIONS: Final = (3, 8, 16, 63, 64, 65, 100, 128, 129, 300, 384)
 FIRST: Final = datetime(1, 1, 1, tzinfo=UTC)
 LAST: Final = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 BIG: Final = 2**53
+_KEYWORD: Final = 1_024
+"""The largest number of bytes of a keyword."""
 _SYLLABLES = "ba be bi bo bu da de di do du fa fe ga go ka ke ki ko la le li lo lu ma me mi mo na ne ni no pa pe ra re ri ro sa se so ta te ti to va ve vi wa za ze zu".split()  # noqa: SIM905, E501
 HOSTILE: Final = (
     "it's",
@@ -119,12 +124,75 @@ MOMENTS: Final = (
 """Datetimes at the limits of what is representable, and a microsecond apart."""
 
 
+def alike(value: Any) -> Any:
+    """Return what *value* has in common with those that a store may take for it: case, form, blanks, a rounded part."""
+    if isinstance(value, str):
+        letters = unicodedata.normalize("NFKD", value[:60]).casefold()
+        return "".join(one for one in letters if one.isalnum())
+    if isinstance(value, datetime):
+        return value.replace(microsecond=0)
+    if isinstance(value, bool):
+        return value
+    return int(value) if abs(value) < 1e6 else float(np.float32(value)) if abs(value) < 1e38 else value
+
+
+def _texts_like(value: str, draw: Draw) -> list[str]:
+    """Return the texts that a store may take for *value*."""
+    found = [
+        value.swapcase(),
+        value.upper(),
+        value.capitalize(),
+        f"{value} ",
+        f"{value}  ",
+        f"{value}{draw.word(1, 1)}",
+    ]
+    found += [unicodedata.normalize(form, value) for form in ("NFC", "NFD")]
+    found += [value.replace(one, draw.word(1, 1)[:1]) for one in ("_", "%")]
+    found += [value.replace("\\", ""), value.replace("\\", "\\\\"), value.replace("é", "e")]
+    if len(value) > 60:
+        found += [f"{value[:-1]}{one}" for one in ("x", "y", "z")]
+    return [one for one in found if one != value and one.strip("_%\\") and len(one.encode()) <= _KEYWORD]
+
+
+def neighbour(value: Any, draw: Draw) -> Any:
+    """Return another value that a store may take for *value*, or which lies next to it; None: no value."""
+    pick = draw.py.choice
+    match value:
+        case bool():
+            return not value
+        case str():
+            found = _texts_like(value, draw)
+            return pick(found) if found else None if value == "" else ""
+        case datetime():
+            steps = [timedelta(microseconds=1), timedelta(milliseconds=1), timedelta(milliseconds=499)]
+            step = pick(steps)
+            later = LAST - value >= step and (value - FIRST < step or pick((True, False)))
+            return value + step if later else value - step
+        case list():
+            place = draw.py.randrange(len(value))
+            other = neighbour(value[place], draw)
+            return [*value[:place], value[place] if other is None else other, *value[place + 1 :]]
+        case int():
+            choices: list[Callable[[], int | float]] = [lambda: value + 1, lambda: value - 1, lambda: -value]
+            if abs(value) < 2**31:
+                choices += [lambda: value + 0.25, lambda: float(np.nextafter(value, 1e9))]
+            other = pick(choices)()
+            return other if abs(other) <= BIG and other != value else value // 2
+    near = float(np.nextafter(value, 0.0))
+    return pick((near, near, -value, round(value))) if abs(value) < 1e6 else near
+
+
 class Draw:
     """Everything random of one part of a plan, from a seed and the part's name: no part depends on another."""
 
     def __init__(self, seed: int, part: str) -> None:
         self.py = random.Random(f"{seed}/{part}")  # noqa: S311 - repeatable, and no secret
-        self.np = np.random.default_rng(self.py.getrandbits(64))
+        self._bits = self.py.getrandbits(64)
+
+    @cached_property
+    def np(self) -> Generator:
+        """The source of arrays, which costs much to make."""
+        return np.random.default_rng(self._bits)
 
     def word(self, least: int = 2, most: int = 4) -> str:
         """Return a pronounceable word."""

@@ -24,6 +24,7 @@ from vectoracl_conformance.generated.values import (
     NUMBERS,
     Draw,
     field_names,
+    neighbour,
     tenant_names,
 )
 
@@ -32,6 +33,8 @@ SIZES: Mapping[Size, tuple[int, ...]] = {"quick": (0, 1, 2, 12, 303), "full": (0
 """The numbers of rows of the tenants that ask."""
 SMALL = 64
 """The number of further tenants, of two to four rows each, as partitions and decoys."""
+_LARGE = 0.2
+"""The share of worlds that have a large dimension, as real embedders give it, in addition to those that draw one."""
 _KINDS = (
     "keyword", "keyword", "keyword", "keyword", "number", "number", "boolean", "datetime", "keyword[]", "number[]",
 )  # fmt: skip
@@ -110,6 +113,8 @@ def build_world(seed: int, capabilities: Capabilities, *, size: Size, metrics: S
     """
     draw = Draw(seed, "world")
     dimension, metric = draw.py.choice(DIMENSIONS), draw.py.choice(sorted(metrics))
+    if draw.py.random() < _LARGE:
+        dimension = draw.py.choice([one for one in DIMENSIONS if one >= 300])
     fields = field_names(draw, _KINDS)
     roles = dict(zip(_ROLES, fields, strict=True))
     sizes = SIZES[size]
@@ -145,15 +150,29 @@ class _Writer:
         self.common = [draw.word() for _ in range(40)]
         few = [draw.word() for _ in range(4)]
         self.few = [*few, few[0].upper(), few[1].capitalize(), f"{few[0]} ", f"{few[1]}é", f"{few[1]}e"]
+        long = [draw.words(120) for _ in range(3)]
+        rare = [
+            f"{few[2]}é{few[3]}",
+            f"{few[2]}_{few[3]}",
+            f"{few[3]}%{few[2]}",
+            f"{few[3]}\\{few[2]}",
+            f"{few[0]}'s",
+            "",
+        ]
+        self.rare = [*rare, long[0][:70].strip(), long[1][:140].strip(), long[2][:300].strip()]
         stems = [draw.word(1, 2) for _ in range(3)]
-        self.stems = [*stems, stems[0].upper(), stems[1].capitalize()]
+        rare_stems = [f"{stems[0]}_{stems[1]}", f"{stems[1]}%{stems[2]}", f"{stems[2]}é", draw.words(40)[:90].strip()]
+        self.stems = [*stems, *stems, stems[0].upper(), stems[1].capitalize(), *rare_stems]
+        self.said = [self._sentences(), f"{draw.words(3)}."]
         self.shared_ids = [(draw.word(), draw.word()) for _ in range(6)]
         self.hostile_ids = ids(draw)
 
     def chunks(self, count: int) -> tuple[Chunk, ...]:
         """Return *count* chunks of one tenant."""
         draw = self.draw
-        documents = [draw.word(2, 4) for _ in range(max(2, min(60, count // 5)))]
+        documents = [draw.word(2, 4) for _ in range(max(2, min(45, count // 6)))]
+        for one in documents[: len(documents) // 3]:
+            documents.append(draw.py.choice((one.upper(), one.capitalize(), f"{one}.", f"{one}{draw.word(1, 1)}")))
         hostile = draw.some(self.hostile_ids, min(len(self.hostile_ids), count // 3))
         chunks: dict[tuple[str, str], Chunk] = {}
         place = 0
@@ -164,13 +183,14 @@ class _Writer:
                 document, name = hostile.pop()
             else:
                 document, name = draw.py.choice(documents), f"{draw.word(1, 3)}{draw.py.randrange(100_000)}"
+            like = draw.py.choice(list(chunks.values())[-20:]) if place % 3 == 1 else None
             chunks[document, name] = Chunk(
                 name,
                 document,
                 self.text(place),
-                self.vector(place, count),
-                position=draw.py.randrange(1_000),
-                metadata=self.metadata(place),
+                self.vector(place, count) if like is None else draw.near(np.asarray(like.vector, np.float32), 0.15),
+                position=draw.py.randrange(1_000) if like is None else like.position + draw.py.choice((0, 1)),
+                metadata=self.metadata(place) if like is None else self.altered(like.metadata),
             )
             place += 1
         return tuple(chunks.values())
@@ -196,26 +216,47 @@ class _Writer:
                 return f"  {text}"
             case 13:
                 return f"{text} \n"
+            case 5:
+                return draw.py.choice(self.said)
+            case 9 if place % 40 == 9:
+                return ""
+            case 19:
+                return self._sentences()
             case 17 if place % 60 == 17:
                 return text + f" {draw.words(30)}" * 55 + f" {draw.word()}"
         return text
+
+    def _sentences(self) -> str:
+        """Return a natural text: sentences of more than 400 characters together."""
+        draw = self.draw
+        sentences = [f"{draw.word().capitalize()} {draw.words(draw.py.randint(5, 12))}." for _ in range(10)]
+        return " ".join(sentences)
+
+    def altered(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """Return metadata that a store may take for *metadata*: about half of the declared fields differ a little."""
+        declared = set(self.roles.values())
+        values = {
+            name: neighbour(value, self.draw) if name in declared and self.draw.py.random() < 0.5 else value
+            for name, value in metadata.items()
+        }
+        return {name: value for name, value in values.items() if value is not None or name not in declared}
 
     def metadata(self, place: int) -> dict[str, Any]:
         """Return metadata in which each field is missing now and then, with a few keys that are not declared."""
         draw, roles = self.draw, self.roles
         pick, chance = draw.py.choice, draw.py.random
         values: dict[str, Any] = {
-            "few": pick(self.few),
+            "few": pick(self.few) if chance() < 0.65 else pick(self.rare),
             "code": f"{draw.word()}-{draw.py.randrange(10**6)}",
             "prose": pick(HOSTILE),
             "stem": pick(self.stems) + draw.word(0, 2),
             "number": pick(NUMBERS) if chance() < 0.2 else draw.py.randrange(50),
-            "fraction": round(draw.py.uniform(-2, 2), 3),
+            "fraction": round(draw.py.uniform(-2, 2), 3) if chance() < 0.9 else 0,
             "boolean": chance() < 0.5,
             "datetime": pick(MOMENTS)
             if chance() < 0.3
             else datetime(2020, 1, 1, tzinfo=UTC) + timedelta(seconds=draw.py.randrange(10**8)),
-            "keywords": draw.some([*self.few, *self.common[:6]], draw.py.randint(1, 4)),
+            "keywords": draw.some([*self.few, *self.rare[:5], *self.common[:6]], draw.py.randint(1, 4)),
             "numbers": [pick((1, 2, 3, 2.5, BIG, -1)) for _ in range(draw.py.randint(1, 3))],
         }
         metadata = {roles[role]: value for role, value in values.items() if chance() < 0.8}
