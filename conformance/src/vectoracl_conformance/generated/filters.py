@@ -55,10 +55,7 @@ def written_by(chunk: Chunk) -> tuple[str, str]:
 
 
 class Rows:
-    """The rows of one tenant, against which filters are drawn and evaluated.
-
-    `clerk` is the principal that wrote all of them, where it is not `written_by` that says it.
-    """
+    """The rows of one tenant, against which filters are drawn and evaluated; *written* says who writes each."""
 
     def __init__(
         self,
@@ -67,10 +64,10 @@ class Rows:
         roles: Mapping[str, str],
         others: Rows | None = None,
         name: str = "",
-        clerk: str = "",
+        written: Callable[[Chunk], tuple[str, str]] = written_by,
     ) -> None:
         self.name = name or tenant
-        self.clerk = clerk
+        self.written = written
         self.tenant = tenant
         self.chunks = tuple(chunks)
         self.roles = roles
@@ -84,7 +81,7 @@ class Rows:
     @cached_property
     def tags(self) -> list[Tag]:
         """The tags, with what is known of them before the rows are written."""
-        return [self._tag(one, *((self.clerk, "upsert") if self.clerk else written_by(one))) for one in self.chunks]
+        return [self._tag(one, *self.written(one)) for one in self.chunks]
 
     def _tag(self, one: Chunk, producer: str, path: str) -> Tag:
         expires = NEVER_EXPIRES
@@ -338,10 +335,10 @@ def _of(name: str, right: Scalar, among: tuple[Scalar, ...], wrong: Scalar) -> C
 def _producer(rows: Rows, draw: Draw) -> Predicate | None:
     """Draw a filter on the writers of the rows, or of a tenant, whose ids are alike."""
     names = [name for name, _ in _OTHERS.values()]
-    clerk = rows.clerk or WRITER
-    wrong = draw.py.choice(names)
-    some = (draw.py.choice((clerk, WRITER)), draw.py.choice(names), clerk[:-1])
-    return draw.py.choice((Eq("@producer", clerk), In("@producer", some), Not(Eq("@producer", wrong))))
+    there = sorted({tag.producer for tag in rows.tags}) or [WRITER]
+    one, other = draw.py.choice(there), draw.py.choice([*there, *names])
+    some = tuple(dict.fromkeys((WRITER, draw.py.choice(names), one[:-1])))
+    return draw.py.choice((Eq("@producer", one), In("@producer", some), Not(Eq("@producer", other))))
 
 
 def _time(rows: Rows, draw: Draw) -> Predicate | None:

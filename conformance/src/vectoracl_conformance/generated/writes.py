@@ -5,6 +5,7 @@ The rows that are laid out have the ids of rows of other tenants, so that a writ
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,7 @@ from vectoracl.model.principal import Principal
 from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Tag
 from vectoracl_conformance.generated.calls import Call
 from vectoracl_conformance.generated.covering import Coverage, Pair, Parameter, Plan, Planned, Space, measured, rows_of
+from vectoracl_conformance.generated.episodes import planned_episodes
 from vectoracl_conformance.generated.filters import WRITER, Rows
 from vectoracl_conformance.generated.scopes import (
     SCOPE_PARAMETERS,
@@ -39,6 +41,7 @@ from vectoracl_conformance.generated.values import HOSTILE, Draw, tenant_names
 from vectoracl_conformance.generated.world import Size, World
 
 QUICK = 120
+_EPISODES: Mapping[Size, int] = {"quick": 1, "full": 6}
 _DOCUMENTS, _EACH = 5, 4
 _LAID = 130
 """The largest number of rows that are laid out before one write."""
@@ -93,6 +96,10 @@ _SCALED_ONE_BY_ONE = (
 )  # fmt: skip
 """Leaves and contents that are not combined with the largest numbers of records, which take long."""
 _IDS = (0, 1, 2, 10, 11, 51, 65, 101, 129, 301, 501, 1_000)
+_SAME_TEXT = 0.2
+_BEYOND: Mapping[str, tuple[int, ...]] = {"257": (257, 263), "501": (501, 531), "1001": (1_001, 1_001, 1_060)}
+"""Numbers of chunks that a level stands for, where the store takes as many in one call."""
+_QUOTED = ('{0}\'s "{1}"', "{0}'; --{1}", "{0}\\\\{1}", "{0}%_{1}", '{0}"{1}')
 _TENANTS = ("never seen", "written before", "of the world")
 _PARTITIONS = ("own", "another", "own of three")
 
@@ -160,6 +167,7 @@ class Stage:
         draw: The source of everything random.
         partition: The partition that is written to.
         laid: The rows.
+        written: Who lays out a row, and by which method.
         other: Rows of other tenants, from which new ones are made.
         inside: Whether the scope permits to write a chunk.
         method: The write.
@@ -169,16 +177,19 @@ class Stage:
     partition: str
     laid: Sequence[Chunk]
     other: Sequence[Chunk]
+    written: Callable[[Chunk], tuple[str, str]]
     test: Callable[[Tag, Mapping[str, Any]], bool]
     producer: str
     method: str
     numbers: int = 0
+    last: str = ""
+    where: str = ""
 
-    def inside(self, chunk: Chunk, path: str = "") -> bool:
-        """Return whether the scope permits to write *chunk*, or with another *path* of its tag to overwrite it."""
-        path = path or self.method
+    def inside(self, chunk: Chunk, *, old: bool = False) -> bool:
+        """Return whether the scope permits to write *chunk*, or if it is *old* to overwrite the row that it is."""
+        producer, path = self.written(chunk) if old else (self.producer, self.method)
         tag = Tag(
-            self.partition, chunk.document, chunk.id, 0, DEFAULT_LABEL, 0, NEVER_EXPIRES, self.producer, path, 2e9,
+            self.partition, chunk.document, chunk.id, 0, DEFAULT_LABEL, 0, NEVER_EXPIRES, producer, path, 2e9,
             chunk.position,
         )  # fmt: skip
         return self.test(tag, chunk.metadata)
@@ -187,6 +198,9 @@ class Stage:
         """Return a new chunk with the content of *template*."""
         self.numbers += 1
         name = f"{self.draw.word(2, 3)}{self.numbers}"
+        if self.numbers % 6 == 0 and not document and self.last:  # one id in two documents
+            name = self.last if template.document != self.where else name
+        self.last, self.where = name, template.document
         return replace(template, id=name, document=document or template.document)
 
     def new(self, count: int, document: str, *, inside: bool) -> list[Chunk]:
@@ -199,7 +213,7 @@ class Stage:
         """Return laid out chunks that the scope permits to change, or those that it does not, with other content."""
         found = []
         for one in self.laid:
-            if (not document or one.document == document) and self.inside(one, "upsert") is inside:
+            if (not document or one.document == document) and self.inside(one, old=True) is inside:
                 found.append(one)
         self.draw.py.shuffle(found)
         # A chunk that is outside is overwritten by one that is inside, so that only the old one is in the way.
@@ -210,6 +224,8 @@ class Stage:
         """Return *chunk* with other content that the scope permits, or if there is none with another text."""
         for other in self.draw.some(self.other, 12):
             changed: Chunk = replace(other, id=chunk.id, document=chunk.document)
+            if self.draw.py.random() < _SAME_TEXT:
+                changed = replace(changed, text=chunk.text)
             if self.inside(changed):
                 return changed
         return replace(chunk, text=f"{chunk.text} {self.draw.word()}")
@@ -226,7 +242,7 @@ class Writes:
         self.world = world
         self.can = can
         self.ground = Ground(world, can)
-        draw = Draw(world.seed, "writers")
+        self.draw = draw = Draw(world.seed, "writers")
         names = [one for one in tenant_names(draw, 400) if one not in world.tenants]
         self.known = names[:8]
         self.unseen = names[8:]
@@ -350,10 +366,14 @@ class Writes:
         pairs, triples = measured(space, rows, SCOPE_PARAMETERS)
         return planned, Coverage(len(planned), pairs, triples, left_out)
 
+    def new_tenant(self) -> str:
+        """Return a tenant that has never been written to."""
+        return self.unseen.pop() if self.unseen else self.draw.uuid()
+
     def _tenant(self, levels: Mapping[str, str], draw: Draw) -> str:
         match levels["tenant"]:
             case "never seen":
-                return self.unseen.pop() if self.unseen else draw.uuid()
+                return self.new_tenant()
             case "written before":
                 return draw.py.choice(self.known)
         return draw.py.choice([*self.world.small, self.world.sized(12)])
@@ -367,25 +387,37 @@ class Writes:
         partition = others[0] if levels["partition"] == "another" else tenant
         laid = self._laid(method, levels, draw)
         name = f"{method}-{number}"
-        rows = {partition: Rows(partition, laid, self.world.roles, self.ground.rows[_most(self.world)], name)}
+        clerks = self._clerks(levels, draw)
+
+        def written(chunk: Chunk) -> tuple[str, str]:
+            return clerks[zlib.crc32(f"{chunk.document} {chunk.id}".encode()) % len(clerks)]
+
+        others_rows = self.ground.rows[_most(self.world)]
+        rows = {partition: Rows(partition, laid, self.world.roles, others_rows, name, written)}
         rows.setdefault(tenant, rows[partition])
         leaves = [*_LEAVES, *_POLICY_LEAVES[method == "delete"]]
         made = draft(self.ground, draw, levels, name, tenant, order, rows, leaves)
         made.enter()
         scope = conjunction((made.partitions.get(partition, ALWAYS), *(where for where, _ in made.narrowings)))
         stage = Stage(
-            draw, partition, laid, draw.some(self.biggest, 40), compile_test(scope), made.principal.id, method
+            draw, partition, laid, draw.some(self.biggest, 40), written, compile_test(scope), made.principal.id, method
         )
         arguments = self._arguments(method, levels, stage, made)
         mode: Any = levels["mode"]
-        clerk = Principal(
-            draw.py.choice((WRITER, WRITER.upper())), partition, kind="service", authenticated_by="mtls:ingest"
-        )
         layouts = [
-            Planned(Call(clerk, "upsert", {"chunks": part}), mode, {"layout": name})
-            for part in _parts(laid, min(self.can.max_batch, 500))
+            Planned(_layout(clerk, path, partition, part), mode, {"layout": name})
+            for clerk, path in dict.fromkeys(clerks)
+            for part in _parts([one for one in laid if written(one) == (clerk, path)], min(self.can.max_batch, 500))
         ]
         return [*layouts, Planned(Call(made.principal, method, arguments, made.narrowings), mode, levels)]
+
+    def _clerks(self, levels: Mapping[str, str], draw: Draw) -> list[tuple[str, str]]:
+        """Return who lays out rows, and by which methods: two whose ids are alike, where the scope may name them."""
+        first = draw.py.choice((WRITER, WRITER.upper()))
+        if levels["scope_leaf"] not in ("@producer", "@path", "@path, @rev, @generation"):
+            return [(first, "upsert")]
+        other = draw.py.choice((first.capitalize(), f"{first}2", f"{first}-admin"))
+        return [(first, "upsert"), (other, "load")]
 
     def _laid(self, method: str, levels: Mapping[str, str], draw: Draw) -> list[Chunk]:
         """Return the rows to lay out: some of a few documents of another tenant, or as many as the write names."""
@@ -395,8 +427,27 @@ class Writes:
         elif levels.get("records", "new") in ("overwrite", "mixed"):
             needed = max(needed, min(_LAID, int(levels["count"]) * 3 // 2))
         if needed > _DOCUMENTS * _EACH:
-            return draw.some(self.biggest, needed)
-        return [one for some in draw.some(self.documents, _DOCUMENTS) for one in draw.some(some, _EACH)]
+            return self._again(draw.some(self.biggest, needed), draw)
+        laid = []
+        for place, some in enumerate(draw.some(self.documents, _DOCUMENTS)):
+            few = draw.some(some, _EACH)
+            if place % 3 == 1:  # the others have the names of documents of other tenants
+                name = draw.py.choice(_QUOTED).format(draw.word(), draw.word() if place == 1 else draw.words(200))
+                few = [replace(one, document=name[:500].strip()) for one in few]
+            laid += few
+        return self._again(laid, draw)
+
+    def _again(self, chunks: list[Chunk], draw: Draw) -> list[Chunk]:
+        """Return *chunks* and for some of them one more with the same id in another document."""
+        known = {(one.document, one.id) for one in chunks}
+        more = []
+        for one in draw.some(chunks, max(2, len(chunks) // 6)):
+            document = draw.py.choice(chunks).document
+            if (document, one.id) not in known:
+                known.add((document, one.id))
+                other = draw.py.choice(chunks)
+                more.append(replace(other, id=one.id, document=document))
+        return [*chunks, *more]
 
     def _arguments(self, method: str, levels: Mapping[str, str], stage: Stage, made: Draft) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
@@ -422,7 +473,7 @@ class Writes:
         """Return a document for a replacement: a new one, one that may be replaced, or one with a row that may not."""
         by_document: dict[str, list[bool]] = {}
         for one in stage.laid:
-            by_document.setdefault(one.document, []).append(stage.inside(one, "upsert"))
+            by_document.setdefault(one.document, []).append(stage.inside(one, old=True))
         match level:
             case "inside":
                 fit = [name for name, some in by_document.items() if all(some)]
@@ -433,12 +484,17 @@ class Writes:
                 fit = []
         if fit:
             return stage.draw.py.choice(sorted(fit))
+        if level == "new" and stage.draw.py.random() < 0.4:
+            return stage.draw.py.choice(_QUOTED).format(stage.draw.word(), stage.draw.word())
         if level == "new and long":
             return (stage.draw.words(200))[: stage.draw.py.choice((101, 256, 501, 511))].strip()
         return stage.draw.word(3, 5) if level == "new" else stage.draw.py.choice(sorted(by_document))
 
     def _chunks(self, levels: Mapping[str, str], stage: Stage, document: str) -> list[Chunk]:
-        count, kind = int(levels["count"]), levels["records"]
+        kind = levels["records"]
+        most = self.can.max_batch if "batch" not in levels else 10_000
+        counts = [one for one in _BEYOND.get(levels["count"], ()) if one <= most]
+        count = stage.draw.py.choice(counts or [int(levels["count"])])
         if count == 0:
             return []
         chunks = []
@@ -497,6 +553,11 @@ class Writes:
         return made.known[stage.partition]
 
 
+def _layout(clerk: str, method: str, tenant: str, chunks: list[Chunk]) -> Call:
+    who = Principal(clerk, tenant, kind="service", authenticated_by="mtls:ingest")
+    return Call(who, method, {"stream" if method == "load" else "chunks": chunks})
+
+
 def _most(world: World) -> str:
     return max(world.tenants, key=lambda name: len(world.tenants[name]))
 
@@ -517,4 +578,6 @@ def planned_writes(world: World, can: Capabilities, size: Size, found: Mapping[s
         calls, covered = writes.plan(method, found[method], QUICK // 8 if size == "quick" else None)
         planned += calls
         coverage.append(covered)
+    if {"upsert", "replace"} <= can.operations:
+        planned += planned_episodes(writes.ground, writes.biggest, writes.new_tenant, _EPISODES[size])
     return Plan(tuple(planned), Coverage.of(coverage))
