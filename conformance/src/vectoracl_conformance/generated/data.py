@@ -13,6 +13,7 @@ from vectoracl.adapter_api.contract import Capabilities
 from vectoracl.errors import VectorACLError
 from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import ContainsAny, Eq, In, Missing, Not, Predicate, Range, StartsWith
+from vectoracl.model.actions import ALL_ACTIONS
 from vectoracl.model.identifiers import check_id, check_tenant, check_text
 from vectoracl.model.queries import Lexical, Like
 from vectoracl.model.records import Chunk
@@ -186,7 +187,7 @@ class Data:
 
     def plan(self) -> Plan:
         """Return the calls."""
-        planned: list[Planned] = []
+        planned = [Planned(call, "sync", {"data": "one tenant"}) for call in self._alone()]
         left_out = {}
         share = 4 if self.size == "quick" else 1
         for number, kind in enumerate(self.kinds()):
@@ -208,6 +209,30 @@ class Data:
             planned += [Planned(call, "async" if number % 2 else "sync", {"data": "tenants' names"}) for call in calls]
         count = len({one.parameters["data"] for one in planned})
         return Plan(tuple(planned), Coverage(len(planned), (count, count), (0, 0), left_out))
+
+    def _alone(self) -> Iterator[Call]:
+        """Write to one tenant, before any other has rows where the world was not written, and change a part of it."""
+        tenant, name, draw = self._tenant(0), self.world.roles["few"], self.draw
+        values = [draw.word(), draw.word()]
+        part = Eq(name, values[0])
+        if not self.ground.supports(part):
+            return
+        chunks = [self.chunk(metadata={name: values[place % 2]}) for place in range(12)]
+        everything = principal_of(self.world, "data-all", tenant)
+        some = principal_of(self.world, "data-part", tenant)
+        self.world.grant(some.id, {action: {tenant: part} for action in ALL_ACTIONS})
+        yield Call(everything, "upsert", {"chunks": chunks[: self.can.max_batch]})
+        if self.can.count != "none":
+            yield Call(some, "count", {})
+        if self.can.facets != "none":
+            yield Call(some, "facets", {"field": name})
+        yield Call(some, "search", {"query": chunks[1].vector, "k": 12})
+        if "delete" in self.can.operations:
+            yield Call(some, "delete", {"ids": [(one.document, one.id) for one in chunks[:3]]})
+            yield Call(some, "delete", {"ids": [one.id for one in chunks[3:6]]})
+            yield Call(some, "delete", {"where": Eq(name, values[1])})
+            yield Call(some, "delete", {"document": chunks[7].document})
+        yield Call(everything, "scan", {})
 
     def _tenant(self, number: int) -> str:
         names = sorted(self.world.small)

@@ -358,6 +358,8 @@ def _one(id_: CallCheck, setting: Setting, capabilities: Capabilities, report: C
         world = build_world(setting.seed + CALLS.index(id_), capabilities, size=size, metrics=setting.stores.metrics)
         metric: Any = world.metric
         plan = PLANS[id_](world, replace(capabilities, dimension=world.dimension, metric=metric), size=size)
+        if id_ == "C4":  # nothing is written before, so that a store with one tenant occurs
+            world = replace(world, tenants=dict.fromkeys(world.tenants, ()))
         if id_ == "C3":
             plan = replace(plan, coverage=Coverage(0, (0, 0), (0, 0), {}))
         setting.progress(f"{id_}: {len(plan.calls)} calls")

@@ -35,6 +35,8 @@ _FAULTS: tuple[dict[int, Any], ...] = (
 _CUTS = (0.0005, 0.002, 0.01, 0.05)
 _WITHOUT_LIMIT = frozenset({"scan", "load"})
 """The methods that have no time limit as a whole."""
+_AGAIN = {True: 20, False: 6}
+"""How many reads are asked again by another principal and after a write, in a whole walk or a shorter one."""
 _LATE = 0.25
 """How long a write may go on in the store after its caller has stopped waiting, in seconds."""
 
@@ -122,12 +124,24 @@ def walk(seed: int, reads: Sequence[Call], changes: Sequence[Call], rules: Rules
         add("rules", _changed(rng, one := rng.choice(own), rules), one, *rng.choices(reads, k=2))
         for _ in range(4 if writes(own[0]) else 1):
             add("calls", None, *rng.choices(own, k=2), *rng.choices(reads, k=2))
+    for call in rng.sample(reads, min(len(reads), _AGAIN[whole])):
+        add("calls", None, *_asked_again(rng, call, reads, changes))
     for width in _WIDTHS if whole else (3, 12, 21, 64):
         for number in (0, 4):
             some = rng.sample(changes, min(len(changes), number))
             add("together", width, *some, *rng.choices(reads, k=width))
     rng.shuffle(steps)
     return steps
+
+
+def _asked_again(rng: random.Random, call: Call, reads: Sequence[Call], changes: Sequence[Call]) -> Sequence[Call]:
+    """Return *call*, the same question of another principal of the tenant, a write there, and both again."""
+    tenant = call.principal.tenant
+    others = [one for one in reads if one.principal.tenant == tenant and one.principal != call.principal]
+    writing = [one for one in changes if one.principal.tenant == tenant]
+    other = rng.choice(others or [call])
+    asked = (call, replace(call, principal=other.principal, narrowings=other.narrowings))
+    return (*asked, *rng.sample(writing, min(len(writing), 1)), *asked)
 
 
 def _first(call: Call) -> Call:
