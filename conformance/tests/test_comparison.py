@@ -15,11 +15,11 @@ from vectoracl_conformance.generated.comparison import Comparison, structure_pro
 from vectoracl_conformance.generated.content import Census, Precision, chunk_bytes, same
 from vectoracl_conformance.generated.pair import Pair, too_large
 from vectoracl_conformance.generated.parameters import plan_data, plan_writes
-from vectoracl_conformance.generated.reference import MEMORY_CENSUS, Reference, Side
+from vectoracl_conformance.generated.reference import Reference, Side
 from vectoracl_conformance.generated.sequences import Drawn, Walk
 from vectoracl_conformance.generated.world import build_world
 from vectoracl_conformance.harness import Needs
-from vectoracl_conformance.harnesses.memory import MemoryStore
+from vectoracl_conformance.harnesses.memory import MemoryStore, census_text
 from vectoracl_conformance.isolated.process import Far
 
 CAPABILITIES = replace(_memory_capabilities(MemoryStore(Needs(4, {}))), dimension=4)
@@ -274,8 +274,9 @@ def pair():
     fields = {"n": "number"}
     rules = {"narrow": {key: {"a": F.n < 3} for key in ("search", "fetch", "count", "scan", "upsert")}}
     far = Far()
-    far.ask("source", MEMORY_CENSUS)
-    side = Side(far, {"adapter": "memory", "dimension": 4, "name": "x"}, fields, rules)
+    settings = {"adapter": "memory", "dimension": 4, "metric": "cosine", "name": "x"}
+    far.ask("source", census_text(settings))
+    side = Side(far, settings, fields, rules)
     side.open(provision=True)
     reference = Reference(fields, rules, CAPABILITIES)
     reference.open()

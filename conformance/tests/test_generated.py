@@ -6,6 +6,7 @@ import pytest
 from vectoracl import Chunk
 from vectoracl_conformance.generated.bench import Bench
 from vectoracl_conformance.isolated.process import Far, OtherError
+from vectoracl_conformance.mutants.generated_calls import altered
 
 MEMORY = {"version": 1, "stores": {"main": {"adapter": "memory", "dimension": 4, "name": "shared"}}}
 CLAIMS = {"id": "u", "tenant": "a", "authenticated_by": "a test"}
@@ -60,22 +61,6 @@ def test_what_the_process_wrote_can_be_read(far):
     assert "another" in far.said()
 
 
-BROKEN = """
-from dataclasses import replace
-from vectoracl.filters.predicate import ALWAYS
-
-class Broken:
-    def __init__(self, inner):
-        self._inner = inner
-
-    def __getattr__(self, name):
-        return getattr(self._inner, name)
-
-{body}
-
-def dress(opened):
-    return replace(opened, adapter=Broken(opened.adapter))
-"""
 FAULTS = {
     "a count without the scope": "    def count(self, operation):\n"
     "        return self._inner.count(replace(operation, scope=ALWAYS))",
@@ -129,10 +114,10 @@ def bench():
 
 
 def test_a_right_adapter_passes_the_bench(bench):
-    assert bench.kill(BROKEN.format(body="    pass")) is None
+    assert bench.kill(altered("")) is None
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_broken_adapter_dies_on_the_bench(bench, name):
-    assert bench.kill(BROKEN.format(body=FAULTS[name])) is not None
+    assert bench.kill(altered(FAULTS[name])) is not None
     assert bench.kill("this is not Python") is not None

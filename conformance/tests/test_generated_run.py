@@ -17,27 +17,12 @@ from vectoracl_conformance.generated.run import Setting, run_generated
 from vectoracl_conformance.generated.script import script
 from vectoracl_conformance.harness import load_harness
 from vectoracl_conformance.isolated.interpreter import plain
+from vectoracl_conformance.mutants.generated_calls import altered
 from vectoracl_conformance.reporting.report import html, print_table
 from vectoracl_conformance.running.runner import Ask, collected
 
 pytestmark = pytest.mark.timeout(900)
 
-BROKEN = """
-from dataclasses import replace
-from vectoracl.filters.predicate import ALWAYS
-
-class Broken:
-    def __init__(self, inner):
-        self._inner = inner
-
-    def __getattr__(self, name):
-        return getattr(self._inner, name)
-
-{body}
-
-def dress(opened):
-    return replace(opened, adapter=Broken(opened.adapter))
-"""
 UNSCOPED_COUNT = """
     def count(self, operation):
         return self._inner.count(replace(operation, scope=ALWAYS))
@@ -71,7 +56,7 @@ def environment():
 
 
 def run(environment, *ids, body="", size="quick", seed=3):
-    source = BROKEN.format(body=body) if body else ""
+    source = altered(body) if body else ""
     setting = Setting(load_harness("memory"), seed, size, environment, source)
     return run_generated(setting, frozenset(ids))
 

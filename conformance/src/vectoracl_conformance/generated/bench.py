@@ -16,9 +16,10 @@ from vectoracl_conformance.generated.content import Census
 from vectoracl_conformance.generated.covering import Plan, Planned
 from vectoracl_conformance.generated.pair import Difference, Pair, runs, writes
 from vectoracl_conformance.generated.parameters import plan_data, plan_reads, plan_writes
-from vectoracl_conformance.generated.reference import MEMORY_CENSUS, LoadError, Mode, Reference, Side
+from vectoracl_conformance.generated.reference import LoadError, Mode, Reference, Side
 from vectoracl_conformance.generated.sequences import Walk, drawn_changes, walk
 from vectoracl_conformance.generated.world import Size, World, build_world
+from vectoracl_conformance.harnesses.memory import census_text
 from vectoracl_conformance.isolated.process import Far
 
 _LIMIT = 20.0
@@ -194,8 +195,8 @@ class Bench:
         """Return the process with the world, which is started when there is none."""
         if self._far is None:
             self._far = Far(limit=_LIMIT)
-            self._far.ask("source", MEMORY_CENSUS)
             side = self._side(self._far)
+            self._far.ask("source", census_text(side.settings))
             side.open(provision=True)
             side.load(self.world.tenants, _BATCH)
             self._rows = side.census()

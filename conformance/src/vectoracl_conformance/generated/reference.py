@@ -28,6 +28,7 @@ from vectoracl_conformance.generated.calls import After, Call, Rules
 from vectoracl_conformance.generated.comparison import Outcome, widened
 from vectoracl_conformance.generated.content import Census
 from vectoracl_conformance.generated.filters import WRITER, written_by
+from vectoracl_conformance.harnesses.memory import census_text
 from vectoracl_conformance.isolated.interpreter import PlainEnvironment, plain
 from vectoracl_conformance.isolated.process import Far
 
@@ -45,18 +46,6 @@ _END: Outcome = ("ok", Page((), None))
 _UNBOUND = "report"
 _ATTEMPTS = 6
 _GROUP = 40
-
-MEMORY_CENSUS = """
-def census(client):
-    from vectoracl.model.records import Record
-    from vectoracl.memory.ports import shelf_of
-    own = client.config.stores[client.config.default].own()
-    shelf = shelf_of(own.get("metric", "cosine"), own["dimension"], own["name"])
-    with shelf.lock:
-        rows = [row for part in shelf.partitions.values() for row in part.values()]
-    return [Record(row.tag, row.text, row.vector, row.metadata) for row in rows]
-"""
-"""Reads every row of a memory store that has a name, in its own process."""
 
 _DECLARES = """
 from dataclasses import replace
@@ -377,7 +366,7 @@ class Reference(Side):
         self.identical = True
         self.declared = declared
         self._wide = 0
-        self.far.ask("source", MEMORY_CENSUS)
+        self.far.ask("source", census_text(settings, copied=False))
 
     def open(self, *, provision: bool = False, faulty: bool = False) -> None:
         """Open the clients, and one for which only the limits of the memory store hold."""

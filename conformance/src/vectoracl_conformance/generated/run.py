@@ -161,7 +161,7 @@ def loaded(
     with ExitStack() as stack:
         metric: Any = world.metric
         store = stack.enter_context(_store(setting, Needs(world.dimension, world.fields, metric)))
-        inside = getattr(store, "census_source", "")
+        inside = store.census_source
         able = replace(capabilities, dimension=world.dimension, metric=metric)
         sides = [_side(stack, setting, store, world, faulty=faulty, first=True)]
         if not inside:  # rows that live only in the process that wrote them are not seen by another one
@@ -180,10 +180,10 @@ def loaded(
 
 def _side(stack: ExitStack, setting: Setting, store: Store, world: World, *, faulty: bool, first: bool) -> Side:
     far = _far(setting)
-    source = getattr(store, "census_source", "")
+    source = store.census_source
     read_census = None if source else store.census
     side = Side(far, dict(store.config), world.fields, world.rules, read_census, store.settle, more=world.more)
-    side.admit = getattr(store, "admit", side.admit)
+    side.admit = store.admit
     stack.callback(side.end)
     if source:
         far.ask("source", source)

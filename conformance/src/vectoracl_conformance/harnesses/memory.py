@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from vectoracl.memory.ports import Perform, shelf_of
 from vectoracl.model.records import Record
@@ -18,11 +19,23 @@ def census(client):
     shelf = shelf_of({metric!r}, {dimension!r}, {name!r})
     with shelf.lock:
         rows = [row for part in shelf.partitions.values() for row in part.values()]
-        return [Record(row.tag, row.text, row.vector, dict(row.metadata)) for row in rows]
+        return [Record(row.tag, row.text, row.vector, {metadata}) for row in rows]
 
 def parts(client):
     return frozenset(shelf_of({metric!r}, {dimension!r}, {name!r}).partitions)
 """
+
+
+def census_text(config: Mapping[str, Any], *, copied: bool = True) -> str:
+    """Return text that defines `census(client)` and `parts(client)` in the process of the memory store of *config*.
+
+    With *copied*, the metadata are plain dictionaries, whatever was written; else they are the objects that the store
+    holds, so that a row which did not change can be recognised by them.
+    """
+    metadata = "dict(row.metadata)" if copied else "row.metadata"
+    return _CENSUS.format(
+        metric=config["metric"], dimension=config["dimension"], name=config["name"], metadata=metadata
+    )
 
 
 class MemoryStore(Store):
@@ -33,7 +46,7 @@ class MemoryStore(Store):
         self._shelf = shelf_of(needs.metric, needs.dimension, name)
         self.config = {"adapter": "memory", "dimension": needs.dimension, "metric": needs.metric, "name": name}
         self.single = self.config
-        self.census_source = _CENSUS.format(metric=needs.metric, dimension=needs.dimension, name=name)
+        self.census_source = census_text(self.config)
 
     def census(self) -> Sequence[Record]:
         """Read every row."""

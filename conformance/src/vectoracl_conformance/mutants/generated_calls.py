@@ -24,8 +24,13 @@ def dress(opened):
 """
 
 
+def altered(body: str) -> str:
+    """Return text that dresses an adapter in a class with *body*; `self._inner` is the right adapter."""
+    return _SOURCE.format(body=indent(dedent(body).strip("\n") or "pass", "    "))
+
+
 def _mutant(name: str, breaks: str, expected: str, body: str) -> Mutant:
-    return Mutant(name, breaks, expected, source=_SOURCE.format(body=indent(dedent(body).strip("\n"), "    ")))
+    return Mutant(name, breaks, expected, source=altered(body))
 
 
 CALLS = (
