@@ -29,6 +29,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
@@ -43,6 +44,7 @@ _FACTS = (
 _TESTS = re.compile(r"(tests?|testing|conftest|noxfile|toxfile|setup|tasks|test_\w+|\w+_test)\Z")
 _IMPORTS_KIT = re.compile(r"^\s*(?:from|import)\s+vectoracl_conformance\b", re.MULTILINE)
 _SKIPPED = frozenset({"__pycache__", "_virtualenv.py", "_virtualenv.pth", "distutils-precedence.pth"})
+_PREFIX, _LOCK = "app-", ".lock"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -124,10 +126,12 @@ class PlainEnvironment:
         self.root: Path | None = None
         self.site: Path | None = None
         self._editable: list[tuple[Path, Path]] = []
+        self._lock = -1
         if os.name == "nt":
             return
         facts = _facts(python)
-        self.root = Path(tempfile.mkdtemp(prefix="app-"))
+        self.root = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._lock = _locked(self.root)
         self.library = Path(facts.library)
         try:
             self._make(facts, paths)
@@ -277,6 +281,46 @@ class PlainEnvironment:
         if self.root is not None:
             shutil.rmtree(self.root, ignore_errors=True)
             self.root = None
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+
+
+def _locked(folder: Path) -> int:
+    """Put a lock into *folder* that the system holds as long as this process lives; return its descriptor."""
+    import fcntl
+
+    descriptor = os.open(folder / f"{_LOCK}-", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    (folder / f"{_LOCK}-").rename(folder / _LOCK)  # it is there only when it is held
+    return descriptor
+
+
+@cache
+def remove_abandoned() -> None:
+    """Remove the environments that killed runs have left: those of this user whose lock no process holds any more.
+
+    It is done once in a process.
+    """
+    if os.name == "nt":
+        return
+    import fcntl
+
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:  # it has no lock, or is gone
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # its process lives
+            continue
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:
@@ -348,4 +392,5 @@ def _paths_of(node: ast.Assign | ast.AnnAssign) -> Iterable[Path]:
 
 def plain(python: str = "", paths: Sequence[str] = ()) -> PlainEnvironment:
     """Return the environment of *python*, "" for the running one, as an application's."""
+    remove_abandoned()
     return PlainEnvironment(python or sys.executable, paths)
