@@ -1,27 +1,39 @@
 """The process that holds nothing of the kit: what it shows of itself, and what of its answers is believed."""
 
 import base64
+import functools
 import os
 import pickle
 import queue
 import re
+import subprocess
 import sys
+import tempfile
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vectoracl import Chunk
+from vectoracl.adapter_api import loading
+from vectoracl.adapter_api.operations import Scan
 from vectoracl.errors import DeniedError, StoreError
+from vectoracl.filters.predicate import ALWAYS
+from vectoracl.memory.ports import Perform
 from vectoracl_conformance.context.assertions import Abstain
 from vectoracl_conformance.harness import HarnessError, Needs
 from vectoracl_conformance.harnesses.memory import MemoryHarness
+from vectoracl_conformance.isolated import interpreter
 from vectoracl_conformance.isolated.driver import Driver
 from vectoracl_conformance.isolated.identity import identify
 from vectoracl_conformance.isolated.interpreter import plain
-from vectoracl_conformance.isolated.process import Far
+from vectoracl_conformance.isolated.process import Far, PoisonError
+from vectoracl_conformance.isolated.recorded import load_recorded
 from vectoracl_conformance.isolated.store_service import StoreService, serve
+from vectoracl_conformance.running import run_facts
 
 MEMORY = {"version": 1, "stores": {"main": {"adapter": "memory", "dimension": 3}}}
 LOOK = """
@@ -430,3 +442,62 @@ def test_code_that_is_not_what_is_installed_is_not_measured(far, source, why):
     far.ask("source", source)
     with pytest.raises(Abstain, match=why):
         identify(far, "memory")
+
+
+LEFT = """
+import os, signal, sys, tempfile
+tempfile.tempdir = sys.argv[1]
+from vectoracl_conformance.isolated.interpreter import plain
+plain("", [path for path in sys.path if path])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="on Windows there is no separate environment")
+def test_what_a_killed_run_has_left_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    subprocess.run([sys.executable, "-c", LEFT, str(tmp_path)], timeout=120, check=False)
+    (left,) = tmp_path.glob("app-*")
+    unknown = tmp_path / "app-of-another-program"
+    unknown.mkdir()
+    own = plain("", [path for path in sys.path if path])
+    try:
+        interpreter.remove_abandoned.__wrapped__()
+        assert not left.exists()
+        assert unknown.exists()
+        assert own.root.exists()
+    finally:
+        own.close()
+
+
+class Poison:
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        Poison(os.system, ("false",)),
+        Poison(getattr, ("", "join")),
+        Poison(functools.partial, (os.system, "false")),
+        Poison(subprocess.Popen, (["false"],)),
+        Poison(run_facts.run_facts, ()),
+        Poison(loading.installed, ()),
+    ],
+    ids=lambda one: one.call[0].__name__,
+)
+def test_a_recorded_request_is_only_data(poison):
+    with pytest.raises(PoisonError, match="a recorded request holds"):
+        load_recorded(pickle.dumps((poison, None, None)), "memory")
+
+
+def test_a_recorded_request_is_read():
+    operation = Scan("a", ALWAYS, ALWAYS, 5, None, frozenset({"text"}))
+    data = pickle.dumps((Perform("a", operation), [np.eye(2), datetime.now(UTC)], None))
+    request, (vectors, _), error = load_recorded(data, "memory")
+    assert (request.operation, error) == (operation, None)
+    assert vectors.tolist() == [[1, 0], [0, 1]]

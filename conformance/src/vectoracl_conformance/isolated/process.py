@@ -66,13 +66,19 @@ class PoisonError(Exception):
     """The adapter's process sent something that no answer is made of."""
 
 
+def found_in_answers(module: str, name: str) -> bool:
+    """Return whether answers are made of *name* of *module*."""
+    if module not in _MODULES:
+        return False
+    known = _MODULES[module]
+    return (known is None and "." not in name and name[:1].isupper()) or (known is not None and name in known)
+
+
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Find only what answers are made of."""
-        if module in _MODULES:
-            known = _MODULES[module]
-            if (known is None and "." not in name and name[:1].isupper()) or (known is not None and name in known):
-                return super().find_class(module, name)
+        if found_in_answers(module, name):
+            return super().find_class(module, name)
         raise PoisonError(f"its answer holds {module}.{name}")
 
 

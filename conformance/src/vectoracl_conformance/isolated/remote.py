@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import io
-import pickle
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -33,7 +31,8 @@ from vectoracl_conformance.context.recorder import Event, Recorder
 from vectoracl_conformance.context.table_policy import Rules
 from vectoracl_conformance.harness import Store
 from vectoracl_conformance.isolated.interpreter import PlainEnvironment, plain
-from vectoracl_conformance.isolated.process import LIMIT, Far
+from vectoracl_conformance.isolated.process import LIMIT, Far, PoisonError
+from vectoracl_conformance.isolated.recorded import load_recorded
 
 _WRITES = frozenset({"upsert", "replace", "load"})
 _COPY = """
@@ -64,6 +63,7 @@ class AdapterProcess:
     def __init__(self, store: Store, python: str = "", limit: float = LIMIT) -> None:
         self.limit = limit
         self.far = Far(limit=limit, environment=shared_environment(python))
+        self.adapter = str(store.config["adapter"])
         self.provision = bool(store.census_source)
         self._made = 0
         if store.census_source:
@@ -114,21 +114,11 @@ def end_process(store: Store) -> None:
         process.far.close()
 
 
-class _Carried(pickle.Unpickler):
-    def persistent_load(self, pid: Any) -> Any:
-        """Make a message of protobuf, whose type the harness's imports have declared."""
-        from google.protobuf import descriptor_pool, message_factory  # type: ignore[import-untyped]
-
-        name, data = pid
-        kind = message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(name))
-        return kind.FromString(data)
-
-
 class RemoteRecorder(Recorder):
     """Requests to the store and their replies, as the adapter's process has kept them.
 
-    Requests and replies are objects of the adapter: reading them trusts it as much as its harness, which is imported
-    here as well. What has to hold against an adapter that lies is judged on the wire, and by the generated calls.
+    They are objects of the adapter, of which an adapter that lies can make what it likes. What has to hold against it
+    is judged on the wire, and by the generated calls.
     """
 
     def __init__(self, process: AdapterProcess) -> None:
@@ -157,7 +147,10 @@ class RemoteRecorder(Recorder):
         """Return the events after the first *mark*."""
         events = []
         for data in self._process.perform("heard", self._first + mark):
-            request, reply, error = _Carried(io.BytesIO(data)).load()
+            try:
+                request, reply, error = load_recorded(data, self._process.adapter)
+            except PoisonError as poison:
+                raise Abstain(str(poison)) from None
             if request is None:
                 raise Abstain(str(error))
             events.append(Event(request, reply, None if error is None else RuntimeError(error)))
