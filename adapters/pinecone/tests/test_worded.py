@@ -4,6 +4,7 @@ import pytest
 
 from vectoracl_conformance.context.corpus import DIMENSION
 from vectoracl_conformance.context.perform import Options
+from vectoracl_conformance.mutants import GENERAL
 from vectoracl_conformance.mutants.lexical import WORDS
 from vectoracl_conformance.running.run_checks import run_checks, run_mutant
 from vectoracl_conformance.verdict import CALLS, judge
@@ -27,8 +28,12 @@ def test_the_checks_pass(kind):
     assert {note.outcome for note in judged.checks if note.id == "R13"} == {"passed"}
 
 
+IN_WORDS = {one.name for one in WORDS}
+BROKEN = [*MUTANTS, *(one for one in GENERAL if one.name in IN_WORDS)]
+
+
 @pytest.mark.parametrize("kind", ["vector", "document"])
-@pytest.mark.parametrize("mutant", [*MUTANTS, *WORDS], ids=lambda one: one.name)
+@pytest.mark.parametrize("mutant", BROKEN, ids=lambda one: one.name)
 def test_a_broken_leg_dies_by_its_check(kind, mutant):
     kill = run_mutant(WordedHarness(kind), mutant, Options(seed=3, decoys=60, only=frozenset({mutant.expected})))
     assert kill.right, (kill.expected, kill.killed_by, kill.reasons)

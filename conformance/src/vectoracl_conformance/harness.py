@@ -19,11 +19,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import entry_points
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from vectoracl.adapter_api.contract import Opened
 from vectoracl.model.records import Record
-from vectoracl_conformance.evidence.wire import Wire
+
+if TYPE_CHECKING:  # a harness has no need of what reads the wire, and neither has a mutant in the adapter's process
+    from vectoracl_conformance.evidence.wire import Wire
 
 GROUP = "vectoracl.conformance"
 _OURS = {
@@ -215,10 +217,14 @@ class Store:
 class Mutant:
     """A deliberately broken adapter: what it breaks, and the check that has to notice.
 
-    `wrap` gets the opened adapter (its flows and its ports) and returns the broken one. `store` breaks the store
-    instead, out of band, after the corpus was written. `patches` replaces attributes of the core: (module,
-    attribute, function of the old value). `modes` are the modes in which the fault is there. `source` is Python text
-    that defines `dress(opened)` and needs nothing of the kit: it breaks the adapter also where the kit is not.
+    `wrap` gets the opened adapter (its flows and its ports) and returns the broken one; of the store that it gets, it
+    may use `census` and `parts`. `store` breaks the store instead, out of band, after the corpus was written. `patches`
+    replaces attributes of the core: (module, attribute, function of the old value). `modes` are the modes in which the
+    fault is there. `source` is Python text that defines `dress(opened)` and needs nothing of the kit.
+
+    A mutant is put into the adapter's process as text: `source`, or the module that defines it with what that imports
+    of the kit, under other names. There it is found by its name among the mutants of the harness, or of `home`, which
+    is "module:attribute". So that module has to import by absolute names.
     """
 
     name: str
@@ -230,6 +236,7 @@ class Mutant:
     modes: tuple[Literal["sync", "async"], ...] = ("sync",)
     needs: frozenset[str] = field(default_factory=frozenset)
     source: str = ""
+    home: str = ""
 
 
 class Harness(ABC):
@@ -252,7 +259,7 @@ class Harness(ABC):
         """Make an empty store. Raises: HarnessError or MissingServerError."""
 
     def mutants(self) -> Sequence[Mutant]:
-        """Return the faults that only this store can have."""
+        """Return the faults that only this store can have; called also in the adapter's process, on a bare object."""
         return ()
 
     def close(self) -> None:  # noqa: B027 - likewise

@@ -104,6 +104,9 @@ class WordedHarness(Harness):
     def fresh(self, needs: Needs) -> Store:
         return WordedStore(needs, self._kind)
 
+    def mutants(self) -> Sequence[Mutant]:
+        return MUTANTS
+
 
 # Faults that only a leg by words can have
 

@@ -66,8 +66,12 @@ class RecordingPort:
         except BaseException as error:
             self.recorder.add(request, None, error)
             raise
-        self.recorder.add(request, reply, None)
+        self.note(request, reply)
         return reply
+
+    def note(self, request: Any, reply: Any) -> None:
+        """Record a request that was performed elsewhere."""
+        self.recorder.add(request, reply, None)
 
     def close(self) -> None:
         """Close the port."""
@@ -89,8 +93,12 @@ class AsyncRecordingPort:
         except BaseException as error:
             self.recorder.add(request, None, error)
             raise
-        self.recorder.add(request, reply, None)
+        self.note(request, reply)
         return reply
+
+    def note(self, request: Any, reply: Any) -> None:
+        """Record a request that was performed elsewhere."""
+        self.recorder.add(request, reply, None)
 
     async def close(self) -> None:
         """Close the port."""

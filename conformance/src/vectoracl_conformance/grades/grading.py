@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vectoracl_conformance.context.check_context import CheckContext, Mode, Wrap, drive
+from vectoracl_conformance.context.check_context import CheckContext, Mode, drive
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, OWN_FEW, OWN_MANY, Corpus, K, build
 from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.evidence.calls import ScopedCall
@@ -27,6 +27,7 @@ from vectoracl_conformance.grades.partitions import Parts, judge_parts
 from vectoracl_conformance.grades.shards import STAGES, Seen, Stage, judge_shards, watched
 from vectoracl_conformance.grades.tour import Tour, in_words
 from vectoracl_conformance.harness import Engine, Harness, Mutant, Needs, PartEngine, Shards, Store
+from vectoracl_conformance.isolated.mutant_text import as_text
 from vectoracl_conformance.isolated.remote import RemoteContext, end_process
 from vectoracl_conformance.verdict import EvidenceState
 
@@ -69,18 +70,9 @@ def _plant(
     store.settle()
 
 
-def _wrap(store: Store, mutant: Mutant | None) -> Wrap | None:
-    if mutant is None or mutant.wrap is None:
-        return None
-    make = mutant.wrap
-    return lambda opened: make(opened, store)
-
-
 def _context(store: Store, corpus: Corpus, mode: Mode, mutant: Mutant | None) -> CheckContext:
-    """Return a context whose adapter runs in its own process; what the kit puts around an adapter is put here."""
-    if mutant is None:
-        return RemoteContext(store, corpus, mode)
-    return CheckContext(store, corpus, mode, _wrap(store, mutant))
+    """Return a context whose adapter runs in its own process, broken as *mutant* says."""
+    return RemoteContext(store, corpus, mode, source="" if mutant is None else mutant.source)
 
 
 async def _search(context: CheckContext, tenant: str) -> int:
@@ -96,6 +88,7 @@ def engine_grade(harness: Harness, options: Options, mutant: Mutant | None = Non
     """E3: the engine scores as many vectors next to many foreign rows as next to none."""
     corpus = build(options.seed, options.decoys)
     store = harness.fresh(Needs(DIMENSION, FIELDS))
+    mutant = None if mutant is None else as_text(mutant, harness, store)
     try:
         engine = store.engine()
         if engine is None:
@@ -196,6 +189,7 @@ def wire_grades(harness: Harness, options: Options, mutant: Mutant | None = None
     """E2: the same query next to none, some and many foreign rows (v), then every call next to many (c, s)."""
     corpus = build(options.seed, options.decoys)
     store = harness.fresh(Needs(DIMENSION, FIELDS))
+    mutant = None if mutant is None else as_text(mutant, harness, store)
     try:
         wire = store.wire()
         if wire is None:

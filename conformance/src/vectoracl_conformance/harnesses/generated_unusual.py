@@ -13,7 +13,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from vectoracl.adapter_api.contract import Capabilities, Opened
+from vectoracl.adapter_api.contract import Capabilities
 from vectoracl.filters.predicate import NODES, Always, Never, Predicate
 from vectoracl.model.records import Record
 from vectoracl_conformance.harness import Mutant, Needs, Store
@@ -73,11 +73,7 @@ class UnusualHarness(MemoryHarness):
         self._names: dict[str, Any] = {}
         exec(compile(unusual.source, "<unusual>", "exec"), self._names)  # noqa: S102 - the kit's own text
         self.metrics: Sequence[Metric] = (unusual.metric,)  # type: ignore[assignment]
-        self.variant = Mutant(unusual.name, "nothing", "", wrap=self._wrapped, source=unusual.source, modes=MODES)
-
-    def _wrapped(self, opened: Opened, _: Store) -> Opened:
-        dressed: Opened = self._names["dress"](opened)
-        return dressed
+        self.variant = Mutant(unusual.name, "nothing", "", source=unusual.source, modes=MODES)
 
     def fresh(self, needs: Needs) -> Store:
         """Return an empty store."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -38,10 +38,10 @@ from vectoracl.model.records import Facet, Hit, Record, Tag
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
 from vectoracl_conformance.harness import Mutant, Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryHarness, MemoryStore
+from vectoracl_conformance.isolated.source_bundle import bundle, bundled
 from vectoracl_conformance.mutants.lexical import Worded
 from vectoracl_conformance.verdict import MODES
 from vectoracl_conformance.wrappers.adapter_wrapper import AdapterWrapper, by_listing, wrapped
-from vectoracl_conformance.wrappers.source_bundle import bundle, renamed
 
 _TURNS = 20
 LAG = 0.01
@@ -51,69 +51,76 @@ Wrap = Callable[[Opened, Store], Opened]
 
 
 class OddHarness(MemoryHarness):
-    """The memory adapter under its own wrapper, which only the kit's own tests put around it: `variant`."""
+    """The memory adapter under its own wrapper, which only the kit's own tests put around it: `variant`.
 
-    def __init__(self, wrap: Wrap) -> None:
+    Args:
+        wrap: The wrapper.
+        lag: How long a write may take to be seen, in seconds.
+    """
+
+    def __init__(self, wrap: Wrap, lag: float = 0.0) -> None:
         self.wrap = wrap
+        self.lag = lag
 
     @property
     def variant(self) -> Mutant:
-        """The adapter as the kit runs it: in this process by its wrapper, and where the kit is not by its text."""
+        """The adapter as text, as it is put into its process."""
         (name,) = (name for name, one in ODD.items() if one is self)
-
-        def wrap(opened: Opened, store: Store) -> Opened:
-            assert isinstance(store, OddStore)
-            return store.wrapped(opened)
-
         source = f"""{bundle(__name__)}
-from {renamed(__name__)} import elsewhere
+from {bundled(__name__, __name__)} import as_written as restored, elsewhere
 def dress(opened):
     return elsewhere({name!r}, opened)
 """
-        return Mutant(name, "nothing", "", wrap=wrap, source=source, modes=MODES)
+        return Mutant(name, "nothing", "", source=source, modes=MODES)
 
     def fresh(self, needs: Needs) -> Store:
         """Return a store whose clients are wrapped."""
-        return OddStore(needs, self.wrap)
+        return OddStore(needs, lag=self.lag)
+
+
+_CENSUS = """
+_rows_as_stored = census
+
+def census(client):
+    return restored(_rows_as_stored(client))
+"""
 
 
 class OddStore(MemoryStore):
     """A memory store whose adapter is wrapped when it is opened.
 
-    `names` are the ids that its adapter gave to chunks, with the true ones; `seen` are the partitions as they were
-    after each write, with the time. Either is kept by one oddity only.
+    In the adapter's process, `names` are the ids that its adapter gave to chunks, with the true ones; `seen` are the
+    partitions as they were after each write, with the time. Either is kept by one oddity only.
     """
 
-    def __init__(self, needs: Needs, wrap: Wrap, name: str = "") -> None:
+    def __init__(self, needs: Needs, name: str = "", lag: float = 0.0) -> None:
         super().__init__(needs, name)
-        self._wrap = wrap
+        self._lag = lag
+        self.census_source += _CENSUS
         self.names: dict[str, str] = {}
         self.seen: list[tuple[float, Any]] = [(0.0, {})]
 
-    def wrapped(self, opened: Opened) -> Opened:
-        """Return the unusual adapter."""
-        return self._wrap(opened, self)
-
-    def census(self) -> Sequence[Record]:
-        """Read every row, with the ids that it was written under."""
-        rows = super().census()
-        return [row._replace(tag=row.tag._replace(chunk=self.names.get(row.tag.chunk, row.tag.chunk))) for row in rows]
-
     def settle(self) -> None:
         """Wait as long as a write may take to be seen."""
-        if len(self.seen) > 1:
-            time.sleep(LAG)
+        time.sleep(self._lag)
 
 
 @cache
-def _kept(name: str, shelf: str) -> OddStore:
-    return OddStore(Needs(DIMENSION, FIELDS), ODD[name].wrap, shelf)
+def _kept() -> OddStore:
+    """Return the only store of a process."""
+    (shelf,) = _NAMED
+    return OddStore(Needs(DIMENSION, FIELDS), shelf)
 
 
 def elsewhere(name: str, opened: Opened) -> Opened:
-    """Return the odd adapter of *name* on the rows of the only store of a process."""
-    (shelf,) = _NAMED
-    return _kept(name, shelf).wrapped(opened)
+    """Return the odd adapter of *name*."""
+    return ODD[name].wrap(opened, _kept())
+
+
+def as_written(rows: Iterable[Record]) -> list[Record]:
+    """Return *rows* with the ids that they were written under."""
+    names = _kept().names
+    return [row._replace(tag=row.tag._replace(chunk=names.get(row.tag.chunk, row.tag.chunk))) for row in rows]
 
 
 def adapted(kind: Callable[[Adapter, Store], AdapterWrapper]) -> Wrap:
@@ -460,6 +467,6 @@ ODD: dict[str, OddHarness] = {
     "two_questions": OddHarness(adapted(TwoQuestions)),
     "slow": OddHarness(slow),
     "renames": OddHarness(adapted(Renames)),
-    "lagging": OddHarness(lagging),
+    "lagging": OddHarness(lagging, LAG),
     "worded": OddHarness(wrapped(Worded)),
 }

@@ -139,6 +139,10 @@ class _Notes:
         _HEARD.append((request, reply, None))
         return reply
 
+    def note(self, request: Any, reply: Any) -> None:
+        """Keep a request that was performed elsewhere."""
+        _HEARD.append((request, reply, None))
+
     def close(self) -> None:
         """Close the port."""
         self.inner.close()
@@ -160,6 +164,10 @@ class _AsyncNotes:
             raise
         _HEARD.append((request, reply, None))
         return reply
+
+    def note(self, request: Any, reply: Any) -> None:
+        """Keep a request that was performed elsewhere."""
+        _HEARD.append((request, reply, None))
 
     async def close(self) -> None:
         """Close the port."""

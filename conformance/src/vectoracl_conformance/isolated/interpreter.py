@@ -365,8 +365,13 @@ def _shows_kit(file: Path) -> bool:
     if file.suffix != ".py":
         return False
     with contextlib.suppress(OSError):
-        return _IMPORTS_KIT.search(file.read_text(encoding="utf-8", errors="replace")) is not None
+        return shows_kit(file.read_text(encoding="utf-8", errors="replace"))
     return True
+
+
+def shows_kit(source: str) -> bool:
+    """Return whether *source* imports this kit."""
+    return _IMPORTS_KIT.search(source) is not None
 
 
 def _is_kit(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from vectoracl_conformance.isolated.interpreter import LIBRARY, packages_of
 from vectoracl_conformance.isolated.process import PoisonError, found_in_answers
-from vectoracl_conformance.wrappers.source_bundle import KIT, ROOT
+from vectoracl_conformance.isolated.source_bundle import KIT, ROOT
 
 _PLAIN = {
     "builtins": {"bytearray", "complex", "dict", "frozenset", "list", "range", "set", "slice", "tuple"},

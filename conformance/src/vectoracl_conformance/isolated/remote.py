@@ -30,8 +30,10 @@ from vectoracl_conformance.context.corpus import Corpus
 from vectoracl_conformance.context.recorder import Event, Recorder
 from vectoracl_conformance.context.table_policy import Rules
 from vectoracl_conformance.harness import Store
+from vectoracl_conformance.isolated.harness_door import HarnessDoor
 from vectoracl_conformance.isolated.interpreter import PlainEnvironment, plain
 from vectoracl_conformance.isolated.process import LIMIT, Far, PoisonError
+from vectoracl_conformance.isolated.put_in import Door
 from vectoracl_conformance.isolated.recorded import load_recorded
 
 _WRITES = frozenset({"upsert", "replace", "load"})
@@ -65,9 +67,31 @@ class AdapterProcess:
         self.far = Far(limit=limit, environment=shared_environment(python))
         self.adapter = str(store.config["adapter"])
         self.provision = bool(store.census_source)
+        self._store = store
+        self._door: HarnessDoor | None = None
+        self._dressed = ""
         self._made = 0
         if store.census_source:
             self.far.ask("source", store.census_source)
+
+    def dress(self, source: str) -> None:
+        """Have clients that are made from now on dressed by the `dress(opened)` that *source* defines."""
+        if source != self._dressed:
+            self._dressed = source
+            self.far.ask("source", source)
+
+    def door(self) -> Door | None:
+        """Return where the process can ask for the store's rows; None if they are in the process itself."""
+        if self._store.census_source:
+            return None
+        self._door = self._door or HarnessDoor(self._store)
+        return self._door.door
+
+    def close(self) -> None:
+        """End the process."""
+        self.far.close()
+        if self._door is not None:
+            self._door.close()
 
     def number(self) -> int:
         """Return the number of the next thing."""
@@ -111,7 +135,7 @@ def end_process(store: Store) -> None:
     """End the process of the adapter on *store*, if there is one."""
     process = _PROCESSES.pop(store, None)
     if process is not None:
-        process.far.close()
+        process.close()
 
 
 class RemoteRecorder(Recorder):
@@ -327,11 +351,14 @@ class RemoteClient(Client):
 
 
 class RemoteContext(CheckContext):
-    """A context whose adapter runs in its own process."""
+    """A context whose adapter runs in its own process; *source* dresses it there, for a mutant or a variant."""
 
-    def __init__(self, store: Store, corpus: Corpus, mode: Mode, python: str = "") -> None:
+    def __init__(self, store: Store, corpus: Corpus, mode: Mode, python: str = "", source: str = "") -> None:
         super().__init__(store, corpus, mode, python=python)
         self.process = process_of(store, python)
+        if source:
+            self.source = source
+            self.process.dress(source)
         self.recorder = RemoteRecorder(self.process)
         self._admitted: set[str] = set()
 

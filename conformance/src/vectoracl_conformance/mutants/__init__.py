@@ -1,5 +1,7 @@
 """Mutants: correct adapters with one deliberate fault, which the named check must detect."""
 
+from dataclasses import replace
+
 from vectoracl_conformance.mutants.concurrent_writers import BESIDE
 from vectoracl_conformance.mutants.core import CORE
 from vectoracl_conformance.mutants.defeat_devices import DEVICES
@@ -11,5 +13,8 @@ from vectoracl_conformance.mutants.sessions import SESSIONS
 from vectoracl_conformance.mutants.versions import VERSIONS
 from vectoracl_conformance.mutants.writes import WRITING
 
-GENERAL = (*READING, *NODE_MUTANTS, *BESIDE, *VERSIONS, *WORDS, *WRITING, *SESSIONS, *CORE, *DEVICES, *CALLS)
+GENERAL = tuple(
+    replace(one, home=f"{__name__}:GENERAL")
+    for one in (*READING, *NODE_MUTANTS, *BESIDE, *VERSIONS, *WORDS, *WRITING, *SESSIONS, *CORE, *DEVICES, *CALLS)
+)
 __all__ = ["GENERAL"]

@@ -17,10 +17,14 @@ from vectoracl.filters.field_types import CALLER_TAG_FIELDS, TAG_FIELDS
 from vectoracl.filters.predicate import NODES, Always, And, Never, Or
 from vectoracl.model.identifiers import MAX_ID_BYTES, MAX_TENANT_BYTES
 from vectoracl.model.queries import MAX_QUERY_WORDS
-from vectoracl_conformance.generated.values import BOUNDARIES
 
+BOUNDARIES = (10, 20, 50, 64, 100, 128, 256, 300, 500, 512, 1_000, 1_024, 2_000)
+"""Numbers beyond which an implementation may take another path, of whatever is counted.
+
+The generator of calls has the same ones, in a list that mutants may not share: they would not notice what it lacks.
+"""
 FEW = (1, 10, 50, 100, 300)
-"""The boundaries of what rarely has a large number."""
+"""The same for what rarely has a large number."""
 
 Kind = Literal["always", "argument", "size", "operand", "state"]
 

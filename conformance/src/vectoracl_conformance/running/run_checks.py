@@ -8,18 +8,17 @@ import importlib
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
-from vectoracl.adapter_api.contract import Opened
 from vectoracl.errors import PostureError
 from vectoracl_conformance.checks import CHECKS, Check
-from vectoracl_conformance.context.check_context import CheckContext, Mode, drive
+from vectoracl_conformance.context.check_context import Mode, drive
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, Corpus, build
 from vectoracl_conformance.context.perform import Options, perform
 from vectoracl_conformance.generated.run import Setting, run_generated
 from vectoracl_conformance.harness import Harness, HarnessError, Mutant, Needs, Store
 from vectoracl_conformance.isolated.interpreter import plain
+from vectoracl_conformance.isolated.mutant_text import as_text
 from vectoracl_conformance.isolated.remote import RemoteContext, end_process
 from vectoracl_conformance.verdict import CALLS, REQUIRED, Noted
 
@@ -34,14 +33,9 @@ def checks_of(options: Options) -> Iterator[Check]:
             yield check
 
 
-def seed(store: Store, corpus: Corpus, variant: Mutant | None = None, *, local: bool = False, python: str = "") -> None:
+def seed(store: Store, corpus: Corpus, variant: Mutant | None = None, *, python: str = "") -> None:
     """Write the corpus through the adapter as it is, or through a *variant* of it, and wait until it is visible."""
-    make = None if variant is None else variant.wrap
-    context: CheckContext
-    if local:
-        context = CheckContext(store, corpus, "sync", None if make is None else partial(_wrapped, make, store))
-    else:
-        context = RemoteContext(store, corpus, "sync", python)
+    context = RemoteContext(store, corpus, "sync", python, "" if variant is None else variant.source)
 
     async def write() -> None:
         await context.open()
@@ -70,33 +64,9 @@ async def _limited(work: Coroutine[Any, Any, Noted], id_: str, options: Options)
     return Noted(id_, "async", "not run", options.limit, why, reproduce=options.line(id_))
 
 
-def dressed(source: str) -> Callable[[Opened, Store], Opened]:
-    """Return what *source* defines as `dress`, as the wrap of a mutant."""
-    names: dict[str, Any] = {}
-    exec(compile(source, "<adapter>", "exec"), names)  # noqa: S102 - a mutant of ours, as it is put in elsewhere
-    return lambda opened, _: names["dress"](opened)
-
-
-def _wrapped(make: Callable[[Opened, Store], Opened], store: Store, opened: Opened) -> Opened:
-    return make(opened, store)
-
-
-def run_mode(
-    store: Store, corpus: Corpus, mode: Mode, options: Options, watch: Watch, mutant: Mutant | None = None
-) -> list[Noted]:
-    """Run the wanted checks in one mode on a store that holds the corpus."""
-    make = mutant.wrap if mutant is not None else None
-    source = mutant.source if mutant is not None else ""
-    if mutant is not None and not source:  # a fault that is put in by the kit cannot be where the kit is not
-        options = replace(options, elsewhere=options.elsewhere | {"X6"})
-    if source and make is None:
-        make = dressed(source)
-    wrap = None if make is None else partial(_wrapped, make, store)
-    context: CheckContext
-    if mutant is None:
-        context = RemoteContext(store, corpus, mode, options.python)
-    else:  # what the kit puts around an adapter is put around it here
-        context = CheckContext(store, corpus, mode, wrap, source, options.python)
+def run_mode(store: Store, corpus: Corpus, mode: Mode, options: Options, watch: Watch, source: str = "") -> list[Noted]:
+    """Run the wanted checks in one mode on a store that holds the corpus; *source* dresses the adapter."""
+    context = RemoteContext(store, corpus, mode, options.python, source)
     notes: list[Noted] = []
 
     async def work() -> None:
@@ -147,16 +117,14 @@ def patched(patches: Iterable[tuple[str, str, Callable[[Any], Any]]]) -> Iterato
 
 
 @contextlib.contextmanager
-def fresh(
-    harness: Harness, options: Options, variant: Mutant | None = None, *, local: bool = False
-) -> Iterator[tuple[Store, Corpus]]:
+def fresh(harness: Harness, options: Options, variant: Mutant | None = None) -> Iterator[tuple[Store, Corpus]]:
     """Make a fresh store with the corpus in it. Raises: what the harness and the adapter raise."""
     corpus = build(options.seed, options.decoys)
     store = harness.fresh(Needs(DIMENSION, FIELDS))
     try:
         if not isinstance(store, Store):
             raise HarnessError(f"fresh() returned {type(store).__name__}, not a Store")
-        seed(store, corpus, variant, local=local, python=options.python)
+        seed(store, corpus, variant, python=options.python)
         yield store, corpus
     finally:
         end_process(store)
@@ -171,12 +139,11 @@ def run_checks(
 ) -> list[Noted]:
     """Run the wanted checks in the wanted modes on one fresh store; the kit's own tests may run a *variant*."""
     notes: list[Noted] = []
-    with fresh(harness, options, variant, local=variant is not None) as (store, corpus):
+    source = "" if variant is None else variant.source
+    with fresh(harness, options, variant) as (store, corpus):
         for mode in options.modes:
-            notes += run_mode(store, corpus, mode, options, watch, variant)
-    if variant is None or variant.source:
-        notes += generated(harness, options, watch, "" if variant is None else variant.source)
-    return notes
+            notes += run_mode(store, corpus, mode, options, watch, source)
+    return notes + generated(harness, options, watch, source)
 
 
 def generated(harness: Harness, options: Options, watch: Watch, source: str = "") -> list[Noted]:
@@ -215,13 +182,16 @@ class MutantResult:
 def run_mutant(harness: Harness, mutant: Mutant, options: Options) -> MutantResult:
     """Run every check on a fresh store with the broken adapter."""
     notes: list[Noted] = []
-    with fresh(harness, options, local=True) as (store, corpus):
+    # X6 and the generated calls have separate processes, in which a mutant that asks for the store's rows is not.
+    here = options if mutant.source else replace(options, elsewhere=options.elsewhere | {"X6"})
+    with fresh(harness, options) as (store, corpus):
+        source = as_text(mutant, harness, store, options.python).source
         if mutant.store is not None:
             mutant.store(store)
         for mode in mutant.modes:
-            with patched(mutant.patches):
-                notes += run_mode(store, corpus, mode, options, lambda _: None, mutant)
-    if mutant.source:  # a fault that is put in by the kit cannot be where the kit is not
+            with patched(mutant.patches):  # what this process does with answers is the library's as well
+                notes += run_mode(store, corpus, mode, here, lambda _: None, source)
+    if mutant.source:
         notes += generated(harness, replace(options, size="quick"), lambda _: None, mutant.source)
     # X5 is about the kit itself: it dies by abstaining.
     died = [one for one in notes if one.outcome == "failed" or (one.id == "X5" and one.outcome == "abstained")]

@@ -7,21 +7,20 @@ foreign rows, since a store with a single tenant behaves differently.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from vectoracl.adapter_api.contract import Opened
 from vectoracl_conformance.context import corpus as corpora
-from vectoracl_conformance.context.check_context import CheckContext, Wrap, drive
+from vectoracl_conformance.context.check_context import claims_of, drive, user
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, Corpus, K, build
 from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.harness import Harness, Needs, Store
-from vectoracl_conformance.mutants.reads import PostFilter
-from vectoracl_conformance.wrappers.adapter_wrapper import wrapped
+from vectoracl_conformance.isolated.mutant_text import as_text
+from vectoracl_conformance.isolated.remote import RemoteContext, end_process
+from vectoracl_conformance.mutants.controls import LEAKY
 
 FEW, MANY = 500, 20_000
 OWN = 200
@@ -29,12 +28,6 @@ ROUNDS = 60
 LEAKY_ROUNDS = 5
 SAME = (0.8, 1.25)
 SHOWS = 1.5
-
-
-class RanksEveryone(PostFilter):
-    """The control whose time follows the foreign rows."""
-
-    factor = MANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +63,10 @@ def compared(few: Sequence[float], again: Sequence[float], many: Sequence[float]
     return Timing(median(many) / base, median(again) / base, median(leaky[1::2]) / median(leaky[::2]), base * 1000)
 
 
-def timing(harness: Harness, options: Options, clock: Callable[[], float] = time.perf_counter) -> Timing:
+def timing(harness: Harness, options: Options) -> Timing:
     """Measure on two fresh stores, in turns; a minute or less on a store that takes 1,000 rows in a second.
+
+    The time is taken in the process of the adapter, around the call alone.
 
     Raises: what the harness or the adapter raises.
     """
@@ -81,38 +76,47 @@ def timing(harness: Harness, options: Options, clock: Callable[[], float] = time
             corpus = build(options.seed, foreign)
             store = harness.fresh(Needs(DIMENSION, FIELDS))
             stack.callback(store.close)
+            stack.callback(end_process, store)
             tenant = corpus.rng.uuid()
             drive(_plant(store, corpus, tenant))
             store.settle()
             stores.append((store, corpus, tenant))
         asks = [stack.enter_context(_Client(*one)) for one in (stores[0], stores[0], stores[1])]
-        durations = _turns([one.ask for one in asks], ROUNDS, clock)
-        leaks = [stack.enter_context(_Client(*one, wrapped(RanksEveryone))) for one in stores]
-        leaky = _turns([one.ask for one in leaks], LEAKY_ROUNDS, clock)
+        durations = _turns([one.ask for one in asks], ROUNDS)
+        leaks = [stack.enter_context(_Client(*one, as_text(LEAKY, harness, one[0]).source)) for one in stores]
+        leaky = _turns([one.ask for one in leaks], LEAKY_ROUNDS)
     pairs = [seconds for turn in zip(*leaky, strict=True) for seconds in turn]
     return compared(durations[0], durations[1], durations[2], pairs)
 
 
-def _turns(asks: Sequence[Callable[[], None]], rounds: int, clock: Callable[[], float]) -> list[list[float]]:
-    """Time each of *asks* in turns; the first two rounds warm up and are not counted."""
+def _turns(asks: Sequence[Callable[[], float]], rounds: int) -> list[list[float]]:
+    """Take the time of each of *asks* in turns; the first two rounds warm up and are not counted."""
     durations: list[list[float]] = [[] for _ in asks]
     for number in range(rounds + 2):
         for place, ask in enumerate(asks):
-            started = clock()
-            ask()
+            seconds = ask()
             if number > 1:
-                durations[place].append(clock() - started)
+                durations[place].append(seconds)
     return durations
 
 
-class _Client:
-    """A client that asks for one tenant, as long as it is entered."""
+_SEARCH = """
+import time
+from vectoracl import Principal
 
-    def __init__(
-        self, store: Store, corpus: Corpus, tenant: str, broken: Callable[[Opened, Store], Opened] | None = None
-    ) -> None:
-        wrap: Wrap | None = None if broken is None else lambda opened: broken(opened, store)
-        self._context = CheckContext(store, corpus, "sync", wrap)
+def work(client, claims, vector, k):
+    handle = client.scoped(Principal(**claims))
+    started = time.perf_counter()
+    handle.search(vector, k)
+    return time.perf_counter() - started
+"""
+
+
+class _Client:
+    """A client that asks for one tenant, as long as it is entered; *source* dresses its adapter."""
+
+    def __init__(self, store: Store, corpus: Corpus, tenant: str, source: str = "") -> None:
+        self._context = RemoteContext(store, corpus, "sync", source=source)
         self._tenant = tenant
 
     def __enter__(self) -> _Client:
@@ -122,14 +126,16 @@ class _Client:
     def __exit__(self, *_: object) -> None:
         drive(self._context.close())
 
-    def ask(self) -> None:
-        """Search once."""
-        drive(self._context.handle(self._tenant).search(self._context.corpus.centre, K))
+    def ask(self) -> float:
+        """Search once; return the seconds."""
+        claims = claims_of(user(self._tenant))
+        seconds = float(drive(self._context.client.run(_SEARCH, claims, self._context.corpus.centre, K)))
         self._context.recorder.clear()
+        return seconds
 
 
 async def _plant(store: Store, corpus: Corpus, tenant: str) -> None:
-    context = CheckContext(store, corpus, "sync")
+    context = RemoteContext(store, corpus, "sync")
     own = [
         corpora.chunk(context.rng, context.rng.near(corpus.centre, 0.4 + 0.001 * place), metadata={})
         for place in range(OWN)

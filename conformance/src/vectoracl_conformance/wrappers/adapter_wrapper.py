@@ -108,7 +108,7 @@ class CheatPort:
                 hits = everywhere(self._store, operation)
                 if bare:
                     hits = [hit_of(Record(Tag("", "", ""), "", hit.vector, {})) for hit in hits]  # type: ignore[arg-type]
-                self._port.recorder.add(request, hits, None)
+                self._port.note(request, hits)
                 return hits
             case Elsewhere(operation=operation):
                 return run(flow_of(self._adapter, operation), {"store": self._port}, timeout=timeout)
@@ -138,7 +138,7 @@ class AsyncCheatPort:
                 hits = everywhere(self._store, operation)
                 if bare:
                     hits = [hit_of(Record(Tag("", "", ""), "", hit.vector, {})) for hit in hits]  # type: ignore[arg-type]
-                self._port.recorder.add(request, hits, None)
+                self._port.note(request, hits)
                 return hits
             case Elsewhere(operation=operation):
                 return await arun(flow_of(self._adapter, operation), {"store": self._port}, timeout=timeout)
