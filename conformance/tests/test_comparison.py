@@ -409,3 +409,12 @@ def test_a_plan_keeps_to_the_declared_size_of_a_chunk():
         chunks = [one for call in plan.calls for one in call.call.arguments.get("chunks", ())]
         assert max(map(chunk_bytes, chunks)) < 40_000
         assert any("20,000 bytes" in why for why in plan.coverage.left_out.values())
+
+
+def test_calls_with_many_chunks_are_not_sent_together():
+    side = Side(Busy(0.0), {}, {}, {}, clients={"sync": 1}, installed={1: {}})
+    sent = []
+    side.far.ask = lambda what, number, messages: sent.append(len(messages)) or [("ok", 1)] * len(messages)
+    many = Call(WHO, "search_many", {"queries": ["a"] * 150})
+    assert len(side.calls("sync", [Call(WHO, "count"), many, many, Call(WHO, "count")])) == 4
+    assert sent == [2, 2]

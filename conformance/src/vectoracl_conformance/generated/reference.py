@@ -46,6 +46,8 @@ _END: Outcome = ("ok", Page((), None))
 _UNBOUND = "report"
 _ATTEMPTS = 6
 _GROUP = 40
+_WEIGHT = 200
+"""The chunks and queries of one such group, if it has several calls: the pace of small ones says little."""
 
 _DECLARES = """
 from dataclasses import replace
@@ -199,7 +201,7 @@ class Side:
     def _send(self, mode: Mode, calls: Sequence[Call | None]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         while len(outcomes) < len(calls):
-            some = calls[len(outcomes) : len(outcomes) + self.group]
+            some = _light(calls[len(outcomes) : len(outcomes) + self.group])
             started = time.monotonic()
             outcomes += self._ask("calls", self.clients[mode], some)
             pace = (time.monotonic() - started) / len(some)
@@ -288,6 +290,17 @@ def laid_out(tenants: Mapping[str, Sequence[Chunk]], batch: int) -> list[Call]:
             calls += [
                 Call(who, method, {argument: some[start : start + batch]}) for start in range(0, len(some), batch)
             ]
+    return calls
+
+
+def _light(calls: Sequence[Call | None]) -> Sequence[Call | None]:
+    """Return the first of *calls*, without those that would make it many chunks or queries at once."""
+    weight = 0
+    for place, call in enumerate(calls):
+        arguments: Mapping[str, Any] = {} if call is None else call.arguments
+        weight += sum(len(arguments.get(name, ())) for name in ("chunks", "queries"))
+        if place and weight > _WEIGHT:
+            return calls[:place]
     return calls
 
 
