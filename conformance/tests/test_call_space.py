@@ -312,6 +312,14 @@ def test_data_has_each_kind():
     assert {1_999, 2_000, 2_001, 65_536} <= set(map(len, texts))
 
 
+def test_a_load_of_as_many_records_as_a_write_may_have_is_not_written_one_by_one():
+    can = replace(CAN, max_batch=1_000)
+    plan = plan_writes(world_of("quick"), can, size="quick")
+    loads = [one.parameters for one in plan.calls if one.call.method == "load" and "count" in one.parameters]
+    assert any(int(one["count"]) > 500 for one in loads)
+    assert not [one for one in loads if int(one["count"]) > 500 and one["batch"] in ("1", "10", "11")]
+
+
 def test_capabilities_that_are_declared_are_used():
     """A capability that is added to the library has to be looked at here."""
     assert set(Capabilities.__dataclass_fields__) == {
