@@ -62,13 +62,13 @@ class PastPort:
         """Perform *request*."""
         if not isinstance(request, Past):
             return self._port.execute(request, timeout)
-        real = self._port._port  # noqa: SLF001 - likewise
+        real = self._port.inner
         try:
             answer = _asked(real._index, real, request)  # noqa: SLF001
         except Exception as error:
             raise StoreError("the mutant's request failed", code="mutant") from error
         reply = reply_of(real._config, real._kind, request.request, answer)  # noqa: SLF001
-        self._port.recorder.add(request.request, reply, None)
+        self._port.note(request.request, reply)
         return reply
 
     def close(self) -> None:
@@ -87,13 +87,13 @@ class AsyncPastPort:
         """Perform *request*."""
         if not isinstance(request, Past):
             return await self._port.execute(request, timeout)
-        real = self._port._port  # noqa: SLF001 - likewise
+        real = self._port.inner
         try:
             answer = await _asked(await real._open(), real, request)  # noqa: SLF001
         except Exception as error:
             raise StoreError("the mutant's request failed", code="mutant") from error
         reply = reply_of(real._config, real._kind, request.request, answer)  # noqa: SLF001
-        self._port.recorder.add(request.request, reply, None)
+        self._port.note(request.request, reply)
         return reply
 
     async def close(self) -> None:
