@@ -161,6 +161,25 @@ def test_a_flow_that_yields_while_it_is_closed_does_not_hide_the_interrupt():
         assert [one.what for one in port.asked] == [1]
 
 
+@pytest.mark.parametrize("parallel", [1, 2, 3, 50])
+def test_no_more_requests_of_a_step_are_performed_at_once_than_the_port_allows(parallel):
+    class Counting:
+        now = most = 0
+
+        async def execute(self, request, timeout):
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await asyncio.sleep(0.001 * (request.what % 3))
+            self.now -= 1
+            return request.what
+
+    port = Counting()
+    port.parallel = parallel
+    flow = together(*(Ask("p", n) for n in range(40)))
+    assert asyncio.run(arun(flow, {"store": port})) == tuple(range(40))
+    assert port.most == min(parallel, 40)
+
+
 @pytest.mark.parametrize("parallel", [1, 4])
 def test_a_tuples_replies_are_values_and_all_legs_finish(drive, parallel):
     done = []

@@ -179,6 +179,8 @@ def _shared_out(
 async def _alegs(
     step: tuple[Request[Any], ...], ports: Mapping[str, AsyncPort], deadline: float | None
 ) -> tuple[Any, ...]:
+    """Perform the legs of a tuple, as many at the same time as their ports allow; all finish, and errors are values."""
+
     async def leg(request: Request[Any]) -> Any:
         try:
             return await ports[request.port].execute(request, _left(deadline))
@@ -188,10 +190,19 @@ async def _alegs(
     width = min((ports[request.port].parallel for request in step), default=1)
     if len(step) < 2 or width < 2:
         return tuple([await leg(request) for request in step])
+    results: list[Any] = [None] * len(step)
+    waiting = deque(enumerate(step))
+
+    async def work() -> None:
+        while waiting:
+            index, request = waiting.popleft()
+            results[index] = await leg(request)
+
     # A TaskGroup waits for all its tasks when it is cancelled; a plain gather leaves orphans behind.
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(leg(request)) for request in step]
-    return tuple(task.result() for task in tasks)
+        for _ in range(min(width, len(step))):
+            group.create_task(work())
+    return tuple(results)
 
 
 def confined(flow: Flow[R], partition: str) -> Flow[R]:
