@@ -45,6 +45,8 @@ _OTHERS = {0: ("Import", "upsert"), 1: ("import-admin", "load"), 2: ("import2", 
 _SHARE = 16
 _CLOSE = 0.5
 """How often a value is drawn next to which rows have one that a store may take for it."""
+_ODD = 0.25
+"""How often an empty, long or other than ASCII text is drawn."""
 _LATER = 2e9
 """A time after that of any write of a run."""
 
@@ -75,6 +77,7 @@ class Rows:
         self._masks: dict[int, tuple[Predicate, Mask]] = {}
         self._held: dict[str, list[Any]] = {}
         self._distinct: dict[str, list[Any]] = {}
+        self._odd: dict[str, list[Any]] = {}
         self._columns: dict[str, list[Any]] = {}
         self._close: dict[str, list[list[Any]]] = {}
 
@@ -110,6 +113,13 @@ class Rows:
                 groups.setdefault(alike(value), []).append(value)
             self._close[role] = [some for some in groups.values() if len(some) > 1 and not isinstance(some[0], bool)]
         return self._close[role]
+
+    def odd(self, role: str) -> list[Any]:
+        """Return the different texts that are empty, long, or not ASCII."""
+        if role not in self._odd:
+            texts = [one for one in self.distinct(role) if isinstance(one, str)]
+            self._odd[role] = [one for one in texts if not one or len(one) > 64 or not one.isascii()]
+        return self._odd[role]
 
     def _read(self, role: str) -> list[Any]:
         if role == "@document":
@@ -206,7 +216,9 @@ def _eq(*roles: str) -> Callable[[Rows, Draw], Predicate | None]:
     def make(rows: Rows, draw: Draw) -> Predicate | None:
         role = draw.py.choice(roles)
         values = rows.held(role)
-        close = rows.close(role)
+        close, odd = rows.close(role), rows.odd(role)
+        if odd and draw.py.random() < _ODD:
+            return Eq(_name(rows, role), draw.py.choice(odd))
         if close and draw.py.random() < _CLOSE:
             return Eq(_name(rows, role), draw.py.choice(draw.py.choice(close)))
         return Eq(_name(rows, role), draw.py.choice(values)) if values else None
@@ -285,6 +297,10 @@ def _starts(*roles: str) -> Callable[[Rows, Draw], Predicate | None]:
         close = [one for some in rows.close(role) for one in some if one] if draw.py.random() < _CLOSE else []
         if close:
             value = draw.py.choice(close)
+        odd = [one for one in rows.odd(role) if one]
+        if odd and draw.py.random() < _ODD:
+            value = draw.py.choice(odd)
+            return StartsWith(_name(rows, role), value[: max(1, len(value) - 1)])
         return StartsWith(_name(rows, role), value[: draw.py.choice((1, 2, 3, max(1, len(value) - 1), len(value)))])
 
     return make
