@@ -325,6 +325,7 @@ def test_a_run_that_is_given_up_leaves_no_process():
     pytest.fail("something still runs")
 
 
+@pytest.mark.timeout(1_200)
 def test_a_real_run_is_shown_whole(pytester):
     """The slow test: what is shown is what the runner has found."""
     pytester.makepyfile(test_it=TESTS)

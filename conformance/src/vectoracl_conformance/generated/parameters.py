@@ -504,13 +504,14 @@ class Reads:
         return best[1]
 
 
-def plan_reads(world: World, capabilities: Capabilities, *, size: Size) -> Plan:
+def plan_reads(world: World, capabilities: Capabilities, *, size: Size, quick: int = QUICK) -> Plan:
     """Return reads that cover every pair of levels of each operation's arguments and scope.
 
     Args:
         world: The world, whose rules get the principals of the calls.
         capabilities: The declared capabilities of the adapter.
-        size: "quick" for about 300 calls, "full" for all pairs.
+        size: "quick" for about *quick* calls, "full" for all pairs.
+        quick: The number of calls of a quick plan.
 
     Returns:
         The plan; the same for the same arguments. With "quick" the coverage says what was left out.
@@ -529,7 +530,7 @@ def plan_reads(world: World, capabilities: Capabilities, *, size: Size) -> Plan:
             coverage.append(Coverage(0, (0, 0), (0, 0), {method: missing}))
             continue
         calls, covered = Reads(ground, judge, method, found[method]).plan(
-            QUICK // len(READS) if size == "quick" else None
+            quick // len(READS) if size == "quick" else None
         )
         planned += calls
         coverage.append(covered)

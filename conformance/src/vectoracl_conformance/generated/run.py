@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -41,6 +42,8 @@ _BARE = 16
 """How many answers are compared with those of a store without any scope, which reads all rows for each."""
 _TELLING = 16
 _LIMIT = 300.0
+_WALKED = 140
+"""The number of reads from which those of a walk are drawn."""
 _WRITES = 330
 """How many planned writes are performed on one store."""
 _CENSUS_AFTER = 120
@@ -297,7 +300,7 @@ def perform_walk(pair: Pair, world: World, plan: Plan, found: Found, *, whole: b
 PLANS: Mapping[CallCheck, Callable[..., Plan]] = {
     "C1": plan_reads,
     "C2": plan_writes,
-    "C3": plan_reads,
+    "C3": partial(plan_reads, quick=_WALKED),
     "C4": plan_data,
 }
 
