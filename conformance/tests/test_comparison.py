@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vectoracl import Chunk, F, Hybrid, Lexical, Principal
+from vectoracl.client.bulk_load import LoadReport
 from vectoracl.model.records import Facet, Page, Record, Result, Tag, Written, hit_of
 from vectoracl_conformance.checks.reference_checks import _memory_capabilities
 from vectoracl_conformance.context.assertions import Abstain
@@ -15,7 +16,7 @@ from vectoracl_conformance.generated.comparison import Comparison, structure_pro
 from vectoracl_conformance.generated.content import Census, Precision, chunk_bytes, same
 from vectoracl_conformance.generated.pair import Pair, too_large
 from vectoracl_conformance.generated.parameters import plan_data, plan_writes
-from vectoracl_conformance.generated.reference import Reference, Side
+from vectoracl_conformance.generated.reference import LoadError, Reference, Side
 from vectoracl_conformance.generated.sequences import Drawn, Walk
 from vectoracl_conformance.generated.world import build_world
 from vectoracl_conformance.harness import Needs
@@ -418,3 +419,38 @@ def test_calls_with_many_chunks_are_not_sent_together():
     many = Call(WHO, "search_many", {"queries": ["a"] * 150})
     assert len(side.calls("sync", [Call(WHO, "count"), many, many, Call(WHO, "count")])) == 4
     assert sent == [2, 2]
+
+
+_LOADS = {(9, 0, 3): True, (9, 0, 5): True, (9, 0, 2): False, (9, 0, 10): False, (8, 0, 5): False, (9, 1, 5): False}
+
+
+@pytest.mark.parametrize(("report", "right"), _LOADS.items())
+def test_a_load_may_take_more_batches_than_the_reference(report, right):
+    call = Call(WHO, "load", {"stream": []})
+    assert (problem(call, LoadReport(9, 0, 3), LoadReport(*report)) is None) is right
+
+
+class Small(Side):
+    """A side whose store takes at most two chunks at once."""
+
+    def __init__(self):
+        self.taken = []
+
+    def calls(self, mode, calls):
+        return [self.answer(*call.arguments.values()) for call in calls]
+
+    def answer(self, chunks):
+        if len(chunks) > 2:
+            return "error", ("TooLargeError", "TooLargeError", "too large", {})
+        if any(one.id == "bad" for one in chunks):
+            return "error", ("DeniedError", "DeniedError", "no", {})
+        self.taken += chunks
+        return "ok", None
+
+
+def test_the_rows_of_a_world_are_written_in_parts_that_the_store_takes():
+    side, chunks = Small(), [Chunk(str(number), "d", "text", [1.0, 0, 0, 0]) for number in range(7)]
+    side.load({"a": chunks}, 500)
+    assert sorted(one.id for one in side.taken) == [one.id for one in chunks]
+    with pytest.raises(LoadError, match="DeniedError"):
+        Small().load({"a": [*chunks, replace(chunks[0], id="bad")]}, 500)

@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 from vectoracl.adapter_api.contract import Capabilities
-from vectoracl.errors import StoreError
+from vectoracl.errors import StoreError, TooLargeError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Chunk, Page, Record
@@ -275,7 +275,19 @@ class Side:
         for mode, some in (("sync", calls[::2]), ("async", calls[1::2])):
             for call, (kind, value) in zip(some, self.calls(mode, some), strict=True):  # type: ignore[arg-type]
                 if kind != "ok":
-                    raise LoadError(call, kind, value)
+                    self._load_halves(mode, call, kind, value)  # type: ignore[arg-type]
+
+    def _load_halves(self, mode: Mode, call: Call, kind: str, value: Any) -> None:
+        """Write in two calls what was refused as too large for one. Raises: LoadError for another failure."""
+        ((argument, chunks),) = call.arguments.items()
+        if kind != "error" or value[0] != TooLargeError.__name__ or len(chunks) < 2:
+            raise LoadError(call, kind, value)
+        middle = len(chunks) // 2
+        for half in (chunks[:middle], chunks[middle:]):
+            one = replace(call, arguments={argument: half})
+            ((kind, value),) = self.calls(mode, [one])
+            if kind != "ok":
+                self._load_halves(mode, one, kind, value)
 
 
 def laid_out(tenants: Mapping[str, Sequence[Chunk]], batch: int) -> list[Call]:
