@@ -108,7 +108,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def bench():
-    made = Bench(1, "quick")
+    made = Bench(3, "quick")
     yield made
     made.close()
 

@@ -29,6 +29,7 @@ _FIRST, _MOST = 16, 160
 _METHODS: Mapping[str, Sequence[Collection[str]]] = {
     "search": ({"search", "search_many"},),
     "scan": ({"scan", "page"},),
+    "upsert": ({"upsert", "load"},),
     "fetch": ({"fetch"}, {"search", "search_many", "scan", "page"}),
 }
 """The methods of a handle that perform an operation, where they are not one of its name, the most direct ones first."""
@@ -48,6 +49,30 @@ def groups(plan: Plan, size: int = _GROUP) -> Iterator[list[tuple[Mode, Call]]]:
     calls = [timed(one) for one in plan.calls]
     for start in range(0, len(calls), size):
         yield calls[start : start + size]
+
+
+def _growing(plan: Plan) -> Iterator[list[tuple[Mode, Call]]]:
+    """Yield the calls of *plan* in groups that grow: most broken adapters die soon, and each census takes time."""
+    calls, start, size = [timed(one) for one in plan.calls], 0, _GROUP
+    while start < len(calls):
+        yield calls[start : start + size]
+        start, size = start + size, min(2 * size, _MOST)
+
+
+def _by_method(plan: Plan) -> Mapping[str, Plan]:
+    """Divide writes by their method, each with the calls that lay out its rows."""
+    parts: dict[str, list[Planned]] = {}
+    before: list[Planned] = []
+    method = ""
+    for one in plan.calls:
+        before.append(one)
+        if "layout" not in one.parameters:
+            method = one.call.method
+            parts.setdefault(method, []).extend(before)
+            before = []
+    if before:
+        parts.setdefault(method or before[-1].call.method, []).extend(before)
+    return {name: replace(plan, calls=tuple(calls)) for name, calls in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -94,7 +119,8 @@ class Bench:
         self._start = self._reference.census()
         self._comparison = Comparison(self.capabilities, self._reference.wider, lambda: self._start.rows, words=True)
         self._reads = self._expected_reads(plans[0], random.Random(seed))  # noqa: S311 - a repeatable order
-        self._scenes = [self._expected_scene(plan) for plan in plans[1:] if plan.calls]
+        self._writes = {method: self._expected_scene(plan) for method, plan in _by_method(plans[1]).items()}
+        self._data = self._expected_scene(plans[2])
         reads = [timed(one)[1] for one in plans[0].calls]
         telling = [timed(one)[1] for one in plans[0].calls if one.sensitive] or reads
         changes = drawn_changes(self.world, reads)
@@ -116,7 +142,7 @@ class Bench:
         expected = []
         with self._reference.branch():
             census = self._start
-            for group in groups(plan):
+            for group in _growing(plan):
                 outcomes = _perform(self._reference, group)
                 changed = any(writes(call) for _, call in group)
                 census = self._reference.census(census) if changed else census
@@ -165,9 +191,10 @@ class Bench:
     def _reaching(self, operation: str) -> list[Sequence[Expected]]:
         """Return the scenes with calls that may reach *operation*, the most likely ones first."""
         if operation in WRITE:
-            return list(self._scenes)
+            own = frozenset().union(*_METHODS.get(operation, ({operation},)))
+            return [*(scene for name, scene in self._writes.items() if name in own), self._data]
         chosen = [self._only(methods) for methods in _METHODS.get(operation, ({operation},))] if operation else []
-        return [*(chosen or [self._reads]), *self._scenes]
+        return [*(chosen or [self._reads]), self._data, *self._writes.values()]
 
     def _only(self, methods: Collection[str]) -> list[Expected]:
         """Return the reads of *methods* alone."""
@@ -204,7 +231,8 @@ class Bench:
 
     def _side(self, far: Far) -> Side:
         settings = {**_SETTINGS, "dimension": self.world.dimension}
-        return Side(far, settings, self.world.fields, self.world.rules, more=self.world.more)
+        # What these adapters break, they break on the way: what is stored does not change in its place.
+        return Side(far, settings, self.world.fields, self.world.rules, more=self.world.more, identical=True)
 
     def _drop(self) -> None:
         if self._far is not None:
