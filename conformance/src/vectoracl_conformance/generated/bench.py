@@ -124,7 +124,7 @@ class Bench:
         reads = [timed(one)[1] for one in plans[0].calls]
         telling = [timed(one)[1] for one in plans[0].calls if one.sensitive] or reads
         changes = drawn_changes(self.world, reads)
-        self._steps = walk(seed, telling, changes, self.world.rules, whole=False)
+        self._steps = walk(seed, telling, changes, self.world.rules, whole=size == "full")
         self._far: Far | None = None
         self._rows = self._start
 

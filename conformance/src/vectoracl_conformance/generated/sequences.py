@@ -127,9 +127,12 @@ def walk(seed: int, reads: Sequence[Call], changes: Sequence[Call], rules: Rules
     for call in rng.sample(reads, min(len(reads), _AGAIN[whole])):
         add("calls", None, *_asked_again(rng, call, reads, changes))
     for width in _WIDTHS if whole else (3, 12, 21, 64):
-        for number in (0, 4):
+        for number in (0, 4, 30) if whole and width > 32 else (0, 4):
             some = rng.sample(changes, min(len(changes), number))
             add("together", width, *some, *rng.choices(reads, k=width))
+    for own in by_method.values() if whole else ():
+        if not writes(own[0]):
+            add("together", max(_WIDTHS), *rng.choices(own, k=max(_WIDTHS)))
     rng.shuffle(steps)
     return steps
 
