@@ -336,8 +336,8 @@ class Writes:
         forbid("records", [one for one in _RECORDS if one != "new"], "count", ("0",), "there are no records")
         forbid("content", _CONTENT[1:], "count", ("0",), "there are no records")
         forbid("content", ("embedded",), "count", ("0", *many), "embedding takes long")
-        forbid("content", _SCALED_ONE_BY_ONE, "count", many, "one record in so many shows the same as in fewer")
-        forbid("scope_leaf", _ONE_BY_ONE, "count", many, "so many records take long, and the filter is one for each")
+        forbid("content", _SCALED_ONE_BY_ONE, "count", many, "one record in hundreds shows the same as in fewer")
+        forbid("scope_leaf", _ONE_BY_ONE, "count", many, "hundreds of records take long, and each meets the same filter")
         forbid("records", ("mixed",), "count", ("1",), "there is one record")
         forbid("records", _FAULTY, "content", [*_CONTENT[1:], "embedded"], "such a write fails whatever the content is")
         if method == "load":

@@ -395,7 +395,7 @@ def _rows(tenants: Any) -> Iterator[Any]:
 def _changes(since: Any, identical: Any = None) -> Any:
     """Return a new mark, and what changed since the census with the mark *since*: keys that are gone, and rows.
 
-    Where that cannot be said, the keys are None and the rows are all. With *identical*, a row is the same if its parts
+    Where that is not known, the keys are None and the rows are all. With *identical*, a row is the same if its parts
     are the same objects, which no store may rely on that could change them in place.
     """
     rows = list(_rows(None))

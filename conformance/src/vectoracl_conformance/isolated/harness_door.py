@@ -12,7 +12,7 @@ from vectoracl_conformance.isolated.put_in import Door
 
 
 class HarnessDoor:
-    """Answers mutants in another process that ask for the rows of *store*; this process is not told anything."""
+    """Answers mutants in another process that ask for the rows of *store*; this process learns nothing of it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -40,7 +40,7 @@ _SCOPE = SqlScope(
 )
 _TABLE = '"vectoracl"."chunks"'
 _VERSION = "pg_relation_filenode(tableoid)::int8, ctid::text, xmin::text"
-"""What identifies one version of a row; a table that is rewritten has another file."""
+"""The identity of one version of a row; a table that is rewritten has another file."""
 _ROW = (
     "tenant_id, document, chunk_id, generation, label, rev, expires, producer, path, written_at, position, content, "
     "metadata::text, embedding::text"
