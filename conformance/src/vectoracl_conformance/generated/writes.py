@@ -337,7 +337,7 @@ class Writes:
         forbid("content", _CONTENT[1:], "count", ("0",), "there are no records")
         forbid("content", ("embedded",), "count", ("0", *many), "embedding takes long")
         forbid("content", _SCALED_ONE_BY_ONE, "count", many, "one record in hundreds shows the same as in fewer")
-        forbid("scope_leaf", _ONE_BY_ONE, "count", many, "hundreds of records take long, and each meets the same filter")
+        forbid("scope_leaf", _ONE_BY_ONE, "count", many, "hundreds of records take long; each meets one filter")
         forbid("records", ("mixed",), "count", ("1",), "there is one record")
         forbid("records", _FAULTY, "content", [*_CONTENT[1:], "embedded"], "such a write fails whatever the content is")
         if method == "load":
