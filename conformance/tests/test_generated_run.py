@@ -102,7 +102,8 @@ def test_a_program_shows_no_secret():
     assert "postgresql://me:...@h/d" in shown
 
 
-def test_what_is_printed_is_found(environment):
-    notes, _ = run(environment, "C1", body=PRINTS)
+@pytest.mark.parametrize("id_", ["C1", "C4"])
+def test_what_is_printed_is_found(environment, id_):
+    notes, _ = run(environment, id_, body=PRINTS)
     assert {note.outcome for note in notes} == {"failed"}
     assert "it shows a text" in notes[0].reason

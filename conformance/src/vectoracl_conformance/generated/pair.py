@@ -214,13 +214,14 @@ class Pair:
     def _written(self, mode: Mode, calls: Sequence[Call]) -> tuple[list[Outcome], list[Outcome]]:
         self.settled = False
         can = self.comparison.capabilities
-        sizes = [request_bytes(call, can) for call in calls]
-        if max(sizes) <= self.taken and not any(_large_chunk(call, can) for call in calls):
+        chunks = [list(map(chunk_bytes, added(call))) for call in calls]
+        sizes = [_request(some, can) for some in chunks]
+        if max(sizes) <= self.taken and not any(_large_chunk(some, can) for some in chunks):
             return self.both(lambda: self.reference.calls(mode, calls), lambda: self.store.calls(mode, calls))
         got = self.store.calls(mode, calls)
         right: list[Outcome] = []
         for call, one, size in zip(calls, got, sizes, strict=True):
-            if too_large(call, one, self.comparison.capabilities):
+            if too_large(call, one, can):
                 right.append(one)  # the reference does not perform it either, so nothing may have changed
             else:
                 right += self.reference.calls(mode, [call])
@@ -255,21 +256,20 @@ def full(outcome: Outcome) -> bool:
     return bool(content) if hasattr(content, "__len__") else True
 
 
-def _chunks(call: Call) -> list[Chunk]:
+def added(call: Call) -> list[Chunk]:
     """Return the chunks that a write adds."""
     given = call.arguments.get("chunks", call.arguments.get("stream", ())) if call.method in ADDS else ()
     return [one for one in given if isinstance(one, Chunk)]
 
 
-def request_bytes(call: Call, can: Capabilities) -> int:
-    """Return about how many bytes a write of several chunks sends."""
-    chunks = _chunks(call)
-    return sum(map(chunk_bytes, chunks)) + _NUMBER * can.dimension * len(chunks) if len(chunks) > 1 else 0
+def _request(sizes: Sequence[int], can: Capabilities) -> int:
+    """Return about how many bytes a write of chunks of these *sizes* sends; 0 for one chunk, which is not divided."""
+    return sum(sizes) + _NUMBER * can.dimension * len(sizes) if len(sizes) > 1 else 0
 
 
-def _large_chunk(call: Call, can: Capabilities) -> bool:
-    """Return whether the write has a chunk that may be too large."""
-    return any(4 * chunk_bytes(one) > can.max_chunk_bytes for one in _chunks(call))
+def _large_chunk(sizes: Sequence[int], can: Capabilities) -> bool:
+    """Return whether one of the chunks may be too large."""
+    return 4 * max(sizes, default=0) > can.max_chunk_bytes
 
 
 def too_large(call: Call, outcome: Outcome, can: Capabilities) -> bool:
@@ -279,7 +279,7 @@ def too_large(call: Call, outcome: Outcome, can: Capabilities) -> bool:
     """
     if outcome[0] != "error" or call.method not in ADDS:
         return False
-    name = error_of(outcome)[0]
+    name, sizes = error_of(outcome)[0], list(map(chunk_bytes, added(call)))
     if name == TooLargeError.__name__:
-        return request_bytes(call, can) > _REQUEST
-    return name == InvalidInputError.__name__ and _large_chunk(call, can)
+        return _request(sizes, can) > _REQUEST
+    return name == InvalidInputError.__name__ and _large_chunk(sizes, can)

@@ -31,6 +31,7 @@ from vectoracl_conformance.generated.filters import WRITER, written_by
 from vectoracl_conformance.harnesses.memory import census_text
 from vectoracl_conformance.isolated.interpreter import PlainEnvironment, plain
 from vectoracl_conformance.isolated.process import Far
+from vectoracl_conformance.verdict import MODES
 
 MOST = 10_000
 ADDS = frozenset({"upsert", "replace", "load"})
@@ -264,7 +265,9 @@ class Side:
             return Census(self.read_census(), before)
         answer = self.far.ask("changes", "" if before is None else before.mark, self.identical)
         match answer:
-            case (str() as mark, None | list() as gone, list() as rows) if all(isinstance(one, Record) for one in rows):
+            case (str() as mark, None | list() as gone, list() as rows) if all(
+                isinstance(one, Record) for one in rows
+            ) and all(map(_is_key, gone or ())):
                 return Census(rows, before, mark, gone)
         raise Abstain("the adapter's process did not answer with the rows of its store")
 
@@ -272,10 +275,11 @@ class Side:
         """Write each tenant's chunks through a handle, in batches. Raises: Abstain if one is not written."""
         self.tenants = tuple(tenants)
         calls = laid_out(tenants, batch)
-        for mode, some in (("sync", calls[::2]), ("async", calls[1::2])):
-            for call, (kind, value) in zip(some, self.calls(mode, some), strict=True):  # type: ignore[arg-type]
+        for place, mode in enumerate(MODES):
+            some = calls[place :: len(MODES)]
+            for call, (kind, value) in zip(some, self.calls(mode, some), strict=True):
                 if kind != "ok":
-                    self._load_halves(mode, call, kind, value)  # type: ignore[arg-type]
+                    self._load_halves(mode, call, kind, value)
 
     def _load_halves(self, mode: Mode, call: Call, kind: str, value: Any) -> None:
         """Write in two calls what was refused as too large for one. Raises: LoadError for another failure."""
@@ -288,6 +292,11 @@ class Side:
             ((kind, value),) = self.calls(mode, [one])
             if kind != "ok":
                 self._load_halves(mode, one, kind, value)
+
+
+def _is_key(one: object) -> bool:
+    """Return whether *one*, of an untrusted process, is the key of a row."""
+    return isinstance(one, tuple) and all(isinstance(part, str) for part in one)
 
 
 def laid_out(tenants: Mapping[str, Sequence[Chunk]], batch: int) -> list[Call]:

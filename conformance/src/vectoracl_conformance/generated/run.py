@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Protocol
 
 from vectoracl.adapter_api.contract import Capabilities
@@ -22,7 +22,7 @@ from vectoracl_conformance.generated.bench import groups, timed
 from vectoracl_conformance.generated.calls import Call
 from vectoracl_conformance.generated.comparison import Comparison, words_of
 from vectoracl_conformance.generated.covering import Coverage, Plan
-from vectoracl_conformance.generated.pair import Counts, Difference, Pair, writes
+from vectoracl_conformance.generated.pair import Counts, Difference, Pair, added, writes
 from vectoracl_conformance.generated.parameters import plan_data, plan_reads, plan_writes
 from vectoracl_conformance.generated.reference import LoadError, Mode, Reference, Side
 from vectoracl_conformance.generated.script import script
@@ -251,7 +251,7 @@ def unscoped_differs(pair: Pair, calls: Sequence[Call]) -> tuple[int, int]:
         for call in calls
         if call.method in ("search", "count", "fetch") and call.principal.id in pair.reference.rules
     ]
-    sample = random.Random(len(known)).sample(known, min(_BARE, len(known)))  # noqa: S311 - likewise
+    sample = random.Random(len(known)).sample(known, min(_BARE, len(known)))  # noqa: S311 - a repeatable sample
     right = pair.reference.calls("sync", sample)
     bare = [pair.reference.unscoped(call) for call in sample]
     differing = 0
@@ -260,16 +260,19 @@ def unscoped_differs(pair: Pair, calls: Sequence[Call]) -> tuple[int, int]:
     return differing, len(sample)
 
 
-def leaked(world: World, said: Iterable[str]) -> str:
-    """Return the first text, id or value of the world that a process of the adapter printed or logged; "" if none."""
+def leaked(world: World, plan: Plan, said: Iterable[str]) -> str:
+    """Return the first text, id or value that a process of the adapter printed or logged; "" if none.
+
+    What may not be printed are the rows of the world, and what the calls of the plan write.
+    """
     printed = "\n".join(said)
     if not printed.strip():
         return ""
-    for chunks in world.tenants.values():
-        for chunk in chunks:
-            for kind, one in _telling(chunk):
-                if len(one) >= _TELLING and one in printed:
-                    return f"{kind} ({one[:40]!r})"
+    written = (added(one.call) for one in plan.calls)
+    for chunk in chain.from_iterable((*world.tenants.values(), *written)):
+        for kind, one in _telling(chunk):
+            if len(one) >= _TELLING and one in printed:
+                return f"{kind} ({one[:40]!r})"
     return ""
 
 
@@ -368,7 +371,7 @@ def _one(id_: CallCheck, setting: Setting, capabilities: Capabilities, report: C
         setting.progress(f"{id_}: {len(plan.calls)} calls")
         report.add(plan.coverage)
         found, counts = Found(), {mode: Counts() for mode in MODES}
-        for part in _parts(plan) if id_ == "C2" else [plan]:
+        for part in (_parts(plan) if id_ == "C2" else None) or [plan]:
             with loaded(setting, world, capabilities, world.tenants, faulty=id_ == "C3") as pair:
                 report.dimension, report.metric = report.dimension or world.dimension, report.metric or world.metric
                 report.census = "in-process" if pair.store.read_census is None else "out-of-band"
@@ -381,7 +384,7 @@ def _one(id_: CallCheck, setting: Setting, capabilities: Capabilities, report: C
                 differing = unscoped_differs(pair, [one.call for one in plan.calls]) if id_ == "C1" else (1, 1)
                 program = _program(id_, setting, world, capabilities, pair, found)
                 _identify(setting, pair)
-                shown = leaked(world, [side.far.said() for side in pair.sides])
+                shown = leaked(world, plan, [side.far.said() for side in pair.sides])
             if found.first or shown:
                 break
         report.calls += sum(one.calls for one in counts.values())
