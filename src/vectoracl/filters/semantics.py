@@ -134,9 +134,9 @@ def compile_test(predicate: Predicate) -> Test:
             assert_never(node)
 
 
-def _every(tests: tuple[Test, ...]) -> Test:  # loops: this runs for every row, and a generator costs as much as a test
+def _every(tests: tuple[Test, ...]) -> Test:
     def every(tag: Tag, metadata: Mapping[str, Any]) -> bool:
-        for test in tests:  # noqa: SIM110
+        for test in tests:  # noqa: SIM110 - a generator costs as much as a test
             if not test(tag, metadata):
                 return False
         return True
@@ -146,7 +146,7 @@ def _every(tests: tuple[Test, ...]) -> Test:  # loops: this runs for every row, 
 
 def _some(tests: tuple[Test, ...]) -> Test:
     def some(tag: Tag, metadata: Mapping[str, Any]) -> bool:
-        for test in tests:  # noqa: SIM110
+        for test in tests:  # noqa: SIM110 - a generator costs as much as a test
             if test(tag, metadata):
                 return True
         return False

@@ -52,6 +52,7 @@ class MemoryOperator:
         tenant = stored_tenant(tenant, lambda: self._shelf.partitions)
         with self._shelf.lock:
             rows = self._shelf.partitions.pop(tenant, None)
+            self._shelf.writes += 1
         return [] if rows is None else [f"removed the tenant {tenant} with {len(rows):,} chunks"]
 
     def close(self) -> None:

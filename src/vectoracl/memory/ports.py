@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +95,7 @@ class Shelf:
         self.embedder: str | None = None
         self.lock = RLock()
         self.partitions: dict[str, dict[Key, Row]] = {}
-        self.writes = 0
+        self.writes = 0  # counts what may have changed rows, also the removal of a tenant
 
 
 _NAMED: WeakValueDictionary[str, Shelf] = WeakValueDictionary()
@@ -147,7 +146,8 @@ class MemoryPort:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._closed = False
-        self._kept: dict[tuple[int, ...], tuple[Sequence[object], int, list[Row]]] = {}
+        self._kept: dict[tuple[int, ...], tuple[Sequence[object], list[Row]]] = {}
+        self._kept_at = 0
 
     def close(self) -> None:
         """Refuse everything from now on."""
@@ -186,7 +186,6 @@ class MemoryPort:
                 rest = [row for row in self._permitted(rows, scope, where) if start is None or _key(row.tag) > start]
                 return Rows(_handed(_hit(row, 0.0, include) for row in rest[:size]), more=len(rest) > size)
             case Upsert() | Replace() | Delete():
-                self._kept.clear()
                 try:
                     return self._change(rows, operation)
                 finally:
@@ -207,20 +206,23 @@ class MemoryPort:
         The requests of one call repeat their predicates for every query and every page, so what was last found is kept
         until the next write, by the identity of the rows and of the predicates.
         """
-        named = (rows, *predicates)
+        if self._kept_at != self._shelf.writes:
+            self._kept.clear()
+            self._kept_at = self._shelf.writes
+        named = (rows, *predicates)  # kept too, so that no other object can have one of these ids
         key = tuple(map(id, named))
-        known = self._kept.pop(key, None)
-        if known is not None and known[1] == self._shelf.writes and all(map(operator.is_, known[0], named)):
-            found = known[2]
+        known = self._kept.get(key)
+        if known is not None:
+            found = known[1]
         else:
             found = [rows[place] for place in sorted(rows)]
             for one in predicates:
                 if not isinstance(one, Always):
                     test = compile_test(one)
                     found = [row for row in found if test(row.tag, row.metadata)]
-        self._kept[key] = (named, self._shelf.writes, found)
-        if len(self._kept) > _KEPT:
-            del self._kept[next(iter(self._kept))]
+            self._kept[key] = (named, found)
+            if len(self._kept) > _KEPT:
+                del self._kept[next(iter(self._kept))]
         return found
 
     def _search(self, rows: dict[Key, Row], operation: Search) -> list[Hit]:
