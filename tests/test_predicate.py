@@ -856,3 +856,19 @@ def test_the_schema_has_controls():
     assert not accepts(schema, {"field": "year", "op": "gte", "value": "2020"}, schema)
     assert not accepts(schema, {}, schema)
     assert isinstance(FIELDS["year"], FieldType)
+
+
+WORDS = st.text(st.sampled_from("aZ \0é\ud800中"), max_size=3) | st.sampled_from(["x" * 1_024, "x" * 1_025, "é" * 513])
+
+
+@given(st.lists(WORDS | st.sampled_from([1, True, None, 0.5]), min_size=1, max_size=6))
+def test_a_list_is_checked_as_each_of_its_values(values):
+    def outcome(predicate):
+        try:
+            return check_filter(predicate, {"k": check_fields({"k": "keyword"})["k"]})
+        except InvalidInputError as error:
+            return type(error)
+
+    each = [outcome(p.Eq("k", value)) for value in values]
+    wrong = next((one for one in each if isinstance(one, type)), None)
+    assert outcome(p.In("k", tuple(values))) == (wrong or p.In("k", tuple(one.value for one in each)))

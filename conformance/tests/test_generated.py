@@ -1,10 +1,19 @@
 """Generated calls: they are performed by the adapter's process and by the reference, and the answers are compared."""
 
+import pickle
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vectoracl import Chunk
+from vectoracl.model.records import Record, Tag
+from vectoracl_conformance.context.assertions import Abstain
 from vectoracl_conformance.generated.bench import Bench
+from vectoracl_conformance.generated.content import Census
+from vectoracl_conformance.generated.reference import Side
+from vectoracl_conformance.isolated import child
 from vectoracl_conformance.isolated.process import Far, OtherError
 from vectoracl_conformance.mutants.generated_calls import altered
 
@@ -121,3 +130,53 @@ def test_a_right_adapter_passes_the_bench(bench):
 def test_a_broken_adapter_dies_on_the_bench(bench, name):
     assert bench.kill(altered(FAULTS[name])) is not None
     assert bench.kill("this is not Python") is not None
+
+
+_PARTS = st.tuples(st.sampled_from("ab"), st.sampled_from("de"), st.sampled_from("xyz"))
+_CONTENT = st.tuples(st.sampled_from(["t", "T", ""]), st.integers(0, 2), st.sampled_from([0.0, -0.0, 0.5]))
+_STATES = st.lists(st.dictionaries(_PARTS, _CONTENT, max_size=6), min_size=1, max_size=6)
+
+
+@settings(max_examples=150, deadline=None)
+@given(states=_STATES, forgotten=st.sets(st.integers(1, 5)))
+def test_a_census_of_changes_is_the_whole_one(states, forgotten):
+    """Rows that are changed in their place, new and gone; also after a census that the other side did not get."""
+    stored, seen = {}, None
+    child._DRESS["census"] = lambda _: list(stored.values())
+    child._CLIENTS[1] = None
+    try:
+        for number, state in enumerate(states):
+            for key in stored.keys() - state.keys():
+                del stored[key]
+            for (tenant, document, chunk), (text, value, component) in state.items():
+                row = stored.get((tenant, document, chunk))
+                if row is not None and number % 2:  # as a store does that keeps one object for each row
+                    row.vector[0] = component
+                    row.metadata["v"] = value
+                    text = row.text
+                    state[tenant, document, chunk] = (text, value, component)
+                else:
+                    vector = np.array([component, 1.0], np.float32)
+                    stored[tenant, document, chunk] = Record(
+                        Tag(tenant, document, chunk, time=1.0), text, vector, {"v": value}
+                    )
+            if number in forgotten:
+                child._changes("")  # whoever asked was cut off
+            answer = pickle.loads(pickle.dumps(child._changes("" if seen is None else seen.mark)))
+            seen = Census(answer[2], seen, answer[0], answer[1])
+            held = {place: (row.text, row.metadata["v"], row.vector[0].item()) for place, row in seen.rows.items()}
+            assert held == state
+            assert not seen.twice
+    finally:
+        child._DRESS.clear()
+        child._CLIENTS.clear()
+
+
+@pytest.mark.parametrize("gone", [[["a", "d", "x"]], ["a"], [("a", 1, "x")], [{}]])
+def test_a_census_whose_keys_are_not_keys_is_no_answer(gone):
+    class Liar:
+        def ask(self, *_):
+            return "mark", gone, []
+
+    with pytest.raises(Abstain):
+        Side(Liar(), {}, {}, {}).census()

@@ -453,7 +453,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="on Windows there is no separate environment")
+@pytest.mark.skipif(os.name == "nt", reason="an adapter's environment is not made on Windows")
 def test_what_a_killed_run_has_left_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     subprocess.run([sys.executable, "-c", LEFT, str(tmp_path)], timeout=120, check=False)

@@ -45,7 +45,7 @@ _TESTS = re.compile(r"(tests?|testing|conftest|noxfile|toxfile|setup|tasks|test_
 _IMPORTS_KIT = re.compile(r"^\s*(?:from|import)\s+vectoracl_conformance\b", re.MULTILINE)
 _SKIPPED = frozenset({"__pycache__", "_virtualenv.py", "_virtualenv.pth", "distutils-precedence.pth"})
 _PREFIX, _LOCK = "app-", ".lock"
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
+DISTRIBUTION = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ def _facts(python: str) -> _Facts:
     return _Facts(tuple(one for one in path if one), base, prefix, library, executable, tuple(version))
 
 
-def _canonical(name: str) -> str:
+def canonical(name: str) -> str:
+    """Return the name of a distribution in the one form in which names are compared."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -75,9 +76,9 @@ def _required(one: Distribution) -> set[str]:
     """Return the names that *one* requires without any extra."""
     names = set()
     for line in one.requires or ():
-        match = _NAME.match(line)
+        match = DISTRIBUTION.match(line)
         if match is not None and "extra ==" not in line.partition(";")[2]:
-            names.add(_canonical(match.group()))
+            names.add(canonical(match.group()))
     return names
 
 
@@ -95,14 +96,16 @@ def _kept(found: Mapping[str, Distribution]) -> set[str]:
         name = waiting.pop()
         if name in kept and name not in reached:
             reached.add(name)
-            extras = {_canonical(match.group()) for line in found[name].requires or () if (match := _NAME.match(line))}
+            extras = {
+                canonical(match.group()) for line in found[name].requires or () if (match := DISTRIBUTION.match(line))
+            }
             waiting += extras & kept
     return reached
 
 
 def _offers(one: Distribution) -> bool:
     """Return whether *one* is the library or offers an adapter."""
-    return _canonical(one.name) == LIBRARY or any(point.group == LIBRARY for point in one.entry_points)
+    return canonical(one.name) == LIBRARY or any(point.group == LIBRARY for point in one.entry_points)
 
 
 def _folder_of(one: Distribution) -> Path:
@@ -155,7 +158,7 @@ class PlainEnvironment:
         (venv / "pyvenv.cfg").write_text("\n".join(settings) + "\n", encoding="utf-8")
         self.python = str(venv / "bin" / "python")
         sites, sources = self._folders(facts, paths)
-        found = {_canonical(one.name): one for one in distributions(path=[str(one) for one in (*sites, *sources)])}
+        found = {canonical(one.name): one for one in distributions(path=[str(one) for one in (*sites, *sources)])}
         kept = _kept(found)
         for folder in sites:
             self._install(folder, found, kept)
@@ -375,7 +378,7 @@ def shows_kit(source: str) -> bool:
 
 
 def _is_kit(folder: Path) -> bool:
-    return _canonical(folder.name.partition(".")[0].rpartition("-")[0] or folder.name).startswith(KIT)
+    return canonical(folder.name.partition(".")[0].rpartition("-")[0] or folder.name).startswith(KIT)
 
 
 def _mapped(site: Path) -> Iterator[Path]:

@@ -29,13 +29,15 @@ class SeenStore(Store):
 
     def census(self) -> Sequence[Record]:
         """Read every row."""
-        return self._names["census"](None) if self._door is None else self._ask(b"census")  # type: ignore[no-any-return]
+        rows: Sequence[Record] = self._names["census"](None) if self._door is None else self._ask(b"census")
+        return rows
 
     def parts(self) -> frozenset[str] | None:
         """Name what the store keeps per tenant."""
         if self._door is None:
             return self._names["parts"](None) if "parts" in self._names else None
-        return self._ask(b"parts")  # type: ignore[no-any-return]
+        parts: frozenset[str] | None = self._ask(b"parts")
+        return parts
 
     def _ask(self, what: bytes) -> Any:
         assert self._door is not None

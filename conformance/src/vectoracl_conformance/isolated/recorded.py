@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import io
 import pickle
-import re
 from functools import cache
 from importlib.metadata import distributions, packages_distributions
 from typing import Any
 
-from vectoracl_conformance.isolated.interpreter import LIBRARY, packages_of
+from vectoracl_conformance.isolated.interpreter import DISTRIBUTION, LIBRARY, canonical, packages_of
 from vectoracl_conformance.isolated.process import PoisonError, found_in_answers
 from vectoracl_conformance.isolated.source_bundle import KIT, ROOT
 
@@ -26,7 +25,6 @@ _PLAIN = {
     "types": {"SimpleNamespace"},
 }
 _MUTANTS = f"{KIT}.wrappers.adapter_wrapper"
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @cache
@@ -36,20 +34,16 @@ def packages(adapter: str) -> frozenset[str]:
     by_distribution: dict[str, set[str]] = {}
     for package, names in packages_distributions().items():
         for name in names:
-            by_distribution.setdefault(_canonical(name), set()).add(package)
+            by_distribution.setdefault(canonical(name), set()).add(package)
     for one in distributions():
-        if _canonical(one.name) != LIBRARY and any(
+        if canonical(one.name) != LIBRARY and any(
             point.group == LIBRARY and point.name == adapter for point in one.entry_points
         ):
             found |= packages_of(one)
             for line in one.requires or ():
-                match = _NAME.match(line)
-                found |= by_distribution.get(_canonical(match.group()), set()) if match is not None else set()
+                match = DISTRIBUTION.match(line)
+                found |= by_distribution.get(canonical(match.group()), set()) if match is not None else set()
     return frozenset(found - {KIT})
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 class _Recorded(pickle.Unpickler):
@@ -71,6 +65,7 @@ class _Recorded(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         """Make a message of protobuf, whose type the harness's imports have declared."""
+        # It ships no types; and only some adapters' requests have messages, so it may not be installed.
         from google.protobuf import descriptor_pool, message_factory  # type: ignore[import-untyped]
 
         name, data = pid

@@ -74,7 +74,7 @@ def _found(modules: tuple[str, ...]) -> tuple[tuple[str, tuple[bool, str]], ...]
         spec = _spec(name)
         if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
             if name in modules:
-                raise ModuleNotFoundError(f"there is no text of a module {name}")
+                raise ModuleNotFoundError(f"the module {name} has no source text")
             continue
         source = Path(spec.origin).read_text(encoding="utf-8")
         if top != KIT and top not in apart and not shows_kit(source):
