@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,8 @@ from vectoracl.model.records import Hit
 
 Read = Callable[[int, Position | None], Rows]
 
-
 _SHOWN = 5
+_SIZE = 32
 
 
 @dataclass(slots=True)
@@ -26,8 +26,8 @@ class Comparison:
     """The result of comparing one tenant in two stores.
 
     `source_rows` and `target_rows` are the numbers of rows. `missing` rows are only in the source, `extra` rows only in
-    the target, `different` rows in both with a difference. The digests cover ids, tags, texts and metadata in key
-    order. Vectors are compared number by number; `vector_difference` is the largest difference, relative to the
+    the target, `different` rows in both with a difference. The digests (`RowsDigest`) cover ids, tags, texts and
+    metadata. Vectors are compared number by number; `vector_difference` is the largest difference, relative to the
     vector's largest number.
     """
 
@@ -49,13 +49,60 @@ class Comparison:
 
     def example(self, key: Position, what: str) -> None:
         """Keep the ids of the first few rows that differ."""
-        if len(self.examples) < _SHOWN:
-            self.examples.append(f"{key.document} / {key.chunk}: {what}")
+        self.examples = first(self.examples, [f"{key.document} / {key.chunk}: {what}"])
+
+    def add(self, other: Comparison) -> None:
+        """Add the comparison of other rows of the same tenant."""
+        self.source_rows += other.source_rows
+        self.target_rows += other.target_rows
+        self.missing += other.missing
+        self.extra += other.extra
+        self.different += other.different
+        self.vector_difference = max(self.vector_difference, other.vector_difference)
+        self.source_digest = added(self.source_digest, other.source_digest)
+        self.target_digest = added(self.target_digest, other.target_digest)
+        self.examples = first(self.examples, other.examples)
 
 
-def rows(read: Read, size: int, where: str) -> Iterator[Hit]:
-    """Yield every row that *read* returns, page by page. Raises: StoreError if they are not in key order."""
-    after: Position | None = None
+def first(some: Iterable[str], more: Iterable[str]) -> list[str]:
+    """Return the first few examples in their order as texts, so that they do not depend on how rows were divided."""
+    return sorted([*some, *more])[:_SHOWN]
+
+
+class RowsDigest:
+    """A digest of a set of rows in any order: the sum of the rows' digests modulo 2**256.
+
+    So the digests of parts can be added (`added`), and do not depend on how the rows were divided. It shows accidents;
+    it is not a proof against rows that were chosen to have the same sum.
+    """
+
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def add(self, hit: Hit) -> None:
+        """Add a row: its ids, tag, text and metadata."""
+        raw = orjson.dumps([_tag(hit), hit.text, _metadata(hit)], option=orjson.OPT_SORT_KEYS)
+        self._sum += int.from_bytes(hashlib.blake2b(raw, digest_size=_SIZE).digest())
+
+    def hexdigest(self) -> str:
+        """Return the digest of the rows that were added."""
+        return _hex(self._sum)
+
+
+def added(one: str, other: str) -> str:
+    """Return the digest of the rows of two digests, each of which may be "" for no rows."""
+    return _hex(int(one or "0", 16) + int(other or "0", 16))
+
+
+def _hex(number: int) -> str:
+    return (number % (1 << 8 * _SIZE)).to_bytes(_SIZE).hex()
+
+
+def rows(read: Read, size: int, where: str, after: Position | None = None) -> Iterator[Hit]:
+    """Yield every row that *read* returns after *after*, page by page.
+
+    Raises: StoreError if they are not in key order; *where* names the store.
+    """
     while True:
         page = read(size, after)
         for hit in page.hits:
@@ -66,6 +113,21 @@ def rows(read: Read, size: int, where: str) -> Iterator[Hit]:
             yield hit
         if not page.more or not page.hits:
             return
+
+
+def within(read: Read, upto: Position | None) -> Read:
+    """Return *read* without the rows behind *upto*; None is the end of the tenant's rows."""
+    if upto is None:
+        return read
+
+    def part(size: int, after: Position | None) -> Rows:
+        if after is not None and after >= upto:
+            return Rows([])
+        page = read(size, after)
+        hits = [hit for hit in page.hits if key_of(hit) <= upto]
+        return Rows(hits, page.more and len(hits) == len(page.hits))
+
+    return part
 
 
 def key_of(hit: Hit) -> Position:
@@ -82,14 +144,15 @@ def compare(
     tolerance: float | None,
     size: int,
     seen: Callable[[int], None],
+    after: Position | None = None,
 ) -> Comparison:
-    """Compare the rows of *source* and *target*, *size* at a time; *seen* is called once per source row.
+    """Compare the rows of *source* and *target* behind *after*, *size* at a time; *seen* is called per source row.
 
     With *tolerance* None vectors are not compared, since another embedder made those of the target.
     """
     result = Comparison(tenant)
-    digests = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
-    left, right = rows(source, size, "The source"), rows(target, size, "The target")
+    digests = RowsDigest(), RowsDigest()
+    left, right = rows(source, size, "The source", after), rows(target, size, "The target", after)
     mine, theirs = next(left, None), next(right, None)
     while mine is not None or theirs is not None:
         here = None if mine is None else key_of(mine)
@@ -106,21 +169,15 @@ def compare(
             result.example(there, "in the target only")
         if take_mine and mine is not None:
             result.source_rows += 1
-            digests[0].update(_exact(mine))
+            digests[0].add(mine)
             seen(result.source_rows)
             mine = next(left, None)
         if take_theirs and theirs is not None:
             result.target_rows += 1
-            digests[1].update(_exact(theirs))
+            digests[1].add(theirs)
             theirs = next(right, None)
     result.source_digest, result.target_digest = (one.hexdigest() for one in digests)
     return result
-
-
-def _exact(hit: Hit) -> bytes:
-    """Return the parts that must be identical, as bytes with a length prefix."""
-    raw = orjson.dumps([_tag(hit), hit.text, _metadata(hit)], option=orjson.OPT_SORT_KEYS)
-    return len(raw).to_bytes(8, "big") + raw
 
 
 def _tag(hit: Hit) -> list[Any]:
@@ -132,6 +189,15 @@ def _metadata(hit: Hit) -> Any:
 
 
 def _pair(result: Comparison, mine: Hit, theirs: Hit, metric: Metric, tolerance: float | None) -> None:
+    parts, difference = differing(mine, theirs, metric, tolerance)
+    result.vector_difference = max(result.vector_difference, difference)
+    if parts:
+        result.different += 1
+        result.example(key_of(mine), f"{', '.join(parts)} {'differs' if len(parts) == 1 else 'differ'}")
+
+
+def differing(mine: Hit, theirs: Hit, metric: Metric, tolerance: float | None) -> tuple[list[str], float]:
+    """Return the names of the parts in which two rows differ, and the difference of their vectors (see `compare`)."""
     named = zip(mine.tag._fields, _tag(mine), _tag(theirs), strict=True)
     parts = [name for name, one, other in named if one != other]
     if mine.text != theirs.text:
@@ -139,11 +205,7 @@ def _pair(result: Comparison, mine: Hit, theirs: Hit, metric: Metric, tolerance:
     if _metadata(mine) != _metadata(theirs):
         parts.append("metadata")
     assert mine.vector is not None and theirs.vector is not None  # noqa: PT018 - the reading flow demands them
-    if tolerance is not None:
-        difference = vector_difference(mine.vector, theirs.vector, metric)
-        result.vector_difference = max(result.vector_difference, difference)
-        if not difference <= tolerance:
-            parts.append("vector")
-    if parts:
-        result.different += 1
-        result.example(key_of(mine), f"{', '.join(parts)} {'differs' if len(parts) == 1 else 'differ'}")
+    difference = 0.0 if tolerance is None else vector_difference(mine.vector, theirs.vector, metric)
+    if tolerance is not None and not difference <= tolerance:
+        parts.append("vector")
+    return parts, difference
